@@ -1,0 +1,188 @@
+"""Every error hangarlog raises, under one base, each with its facts as fields."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class HangarlogError(Exception):
+    """Base of all errors of hangarlog. Its fields are its arguments, so every error pickles."""
+
+
+class StreamIdError(HangarlogError, ValueError):
+    """A stream id cannot be used. Fields: `stream_id`, `cause`."""
+
+    def __init__(self, stream_id: object, cause: str) -> None:
+        super().__init__(stream_id, cause)
+        self.stream_id, self.cause = stream_id, cause
+
+    def __str__(self) -> str:
+        shown = repr(self.stream_id)
+        return f"bad stream id {shown if len(shown) < 80 else shown[:77] + '...'}: {self.cause}"
+
+
+class ConcurrencyError(HangarlogError):
+    """A stream is not at the expected version. Fields: `stream_id`, `expected`, `actual` (-1: no such stream)."""
+
+    def __init__(self, stream_id: str, expected: int, actual: int) -> None:
+        super().__init__(stream_id, expected, actual)
+        self.stream_id, self.expected, self.actual = stream_id, expected, actual
+
+    def __str__(self) -> str:
+        expected = "an existing stream" if self.expected == -4 else f"version {self.expected}"
+        return (
+            f"conflict on stream {self.stream_id!r}: expected {expected}, it is at {self.actual}; "
+            "read what was added, decide again, and append with the new version"
+        )
+
+
+class StreamNotFoundError(HangarlogError, LookupError):
+    """There is no such stream. Field: `stream_id`."""
+
+    def __init__(self, stream_id: str) -> None:
+        super().__init__(stream_id)
+        self.stream_id = stream_id
+
+    def __str__(self) -> str:
+        return f"stream not found: {self.stream_id!r}; list what there is with `hangarlog streams`"
+
+
+class CompactionError(HangarlogError):
+    """A stream cannot be compacted. Fields: `stream_id`, `cause`."""
+
+    def __init__(self, stream_id: str, cause: str) -> None:
+        super().__init__(stream_id, cause)
+        self.stream_id, self.cause = stream_id, cause
+
+    def __str__(self) -> str:
+        return f"cannot compact stream {self.stream_id!r}: {self.cause}"
+
+
+class EventSerializationError(HangarlogError):
+    """An event cannot be written as, or read back from, JSON. Fields: `event_type`, `message`."""
+
+    def __init__(self, event_type: str, message: str) -> None:
+        super().__init__(event_type, message)
+        self.event_type, self.message = event_type, message
+
+    def __str__(self) -> str:
+        return f"event type {self.event_type!r}: {self.message}"
+
+
+class UnknownEventTypeError(EventSerializationError):
+    """No class is registered for a stored event type."""
+
+
+class UpcastingError(HangarlogError, RuntimeError):
+    """A payload cannot be brought to its current schema version. Fields: `event_type`, `from_version`, `message`."""
+
+    def __init__(self, *, event_type: str, from_version: int, message: str) -> None:
+        super().__init__(event_type, from_version, message)
+        self.event_type, self.from_version, self.message = event_type, from_version, message
+
+    def __reduce__(self) -> Any:
+        return _upcasting_error, (type(self), *self.args)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UpcasterError(UpcastingError, ValueError):
+    """An upcaster cannot be registered: it skips a version, or its step is taken."""
+
+
+def _upcasting_error(kind: type[UpcastingError], event_type: str, from_version: int, message: str) -> UpcastingError:
+    return kind(event_type=event_type, from_version=from_version, message=message)
+
+
+class CorruptionError(HangarlogError):
+    """Stored bytes are not what was written.
+
+    Fields: `path` (of the file), `segment` (its name inside the store), `offset` (bytes into it), `cause`.
+    """
+
+    def __init__(self, path: str, segment: str, offset: int, cause: str) -> None:
+        super().__init__(path, segment, offset, cause)
+        self.path, self.segment, self.offset, self.cause = path, segment, offset, cause
+
+    def __str__(self) -> str:
+        return (
+            f"damaged record in {self.path} (segment {self.segment}) at offset {self.offset}: {self.cause}; "
+            "every event is stored twice: `hangarlog verify` shows which copy is whole"
+        )
+
+
+class StoreOpenError(HangarlogError):
+    """A folder cannot be opened as a store. Fields: `path`, `cause`."""
+
+    def __init__(self, path: str, cause: str) -> None:
+        super().__init__(path, cause)
+        self.path, self.cause = path, cause
+
+    def __str__(self) -> str:
+        return f"cannot open the store {self.path}: {self.cause}"
+
+
+class StoreFormatError(StoreOpenError):
+    """The folder holds a store of a format this version does not know, or a damaged `hangarlog.json`."""
+
+
+class StoreBusyError(HangarlogError):
+    """Another process holds the store exclusively. Fields: `path`, `pid`."""
+
+    def __init__(self, path: str, pid: int) -> None:
+        super().__init__(path, pid)
+        self.path, self.pid = path, pid
+
+    def __str__(self) -> str:
+        return f"the store {self.path} is held exclusively by process {self.pid}; close it there, then try again"
+
+
+class StorageError(HangarlogError):
+    """The operating system refused a write; nothing was appended. Fields: `path`, `errno`, `cause`."""
+
+    def __init__(self, path: str, errno: int | None, cause: str) -> None:
+        super().__init__(path, errno, cause)
+        self.path, self.errno, self.cause = path, errno, cause
+
+    def __str__(self) -> str:
+        return f"append to {self.path} failed: {self.cause}; nothing was written, the store stays readable"
+
+
+class OutcomeUnknownError(HangarlogError):
+    """An append was cut short where nobody can say yet whether it counts. Fields: `path`, `cause`.
+
+    The next writer settles it. Append again with the same event ids: what was written is not written twice.
+    """
+
+    def __init__(self, path: str, cause: str) -> None:
+        super().__init__(path, cause)
+        self.path, self.cause = path, cause
+
+    def __str__(self) -> str:
+        return f"append to {self.path} was cut short: {self.cause}; append again with the same event ids to settle it"
+
+
+class SyncError(OutcomeUnknownError):
+    """A sync to the device failed: whether the append survives a power cut is unknown.
+
+    After a failed sync the operating system may report the next one as fine although data is lost, so the store
+    takes no further append until the machine has restarted and the journal was read from the device again.
+    """
+
+    def __str__(self) -> str:
+        return (
+            f"sync of {self.path} failed: {self.cause}; the outcome is unknown: check the device, restart the machine, "
+            "and append again with the same event ids"
+        )
+
+
+class SourceError(HangarlogError):
+    """A source to import cannot be read, or contradicts what the store holds. Fields: `path`, `cause`."""
+
+    def __init__(self, path: str, cause: str) -> None:
+        super().__init__(path, cause)
+        self.path, self.cause = path, cause
+
+    def __str__(self) -> str:
+        return f"cannot import {self.path}: {self.cause}"

@@ -1,0 +1,333 @@
+"""What every event store does, whatever it keeps its records in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+import msgspec
+
+from hangarlog.commit import ANY, NO_STREAM, STREAM_EXISTS, Pending, now
+from hangarlog.errors import CompactionError, StreamNotFoundError
+from hangarlog.naming import category_of, check_stream_id
+from hangarlog.record import Envelope
+from hangarlog.serializer import EventSerializer, encode_object
+from hangarlog.snapshot import Snapshot, decode_state
+
+Append = tuple[str, Sequence[Any], int]
+_Self = TypeVar("_Self", bound="EventStore")
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """An event with its envelope. `position` is 1-based in the store, `stream_version` 0-based in the stream."""
+
+    position: int
+    stream_id: str
+    stream_version: int
+    event_type: str
+    event_id: str
+    recorded_at: datetime
+    metadata: dict[str, Any] | None
+    event: Any
+
+
+class EventStore(ABC):
+    """The public interface of a store, on top of a few primitives that a kind of store provides."""
+
+    def __init__(self, serializer: EventSerializer | None) -> None:
+        self.serializer = serializer if serializer is not None else EventSerializer()
+        self.serializer.check()
+
+    # Appending
+
+    def append(
+        self, stream_id: str, events: Sequence[Any], expected_version: int, *, metadata: dict[str, Any] | None = None
+    ) -> int:
+        """Append events to one stream, all or none, and return the stream's new version.
+
+        `expected_version` is the version the stream must be at (-1 or `NO_STREAM`: it must not exist), `ANY`, or
+        `STREAM_EXISTS`. Events whose ids already stand at that place are a retry, which succeeds without writing.
+
+        Raises:
+            ConcurrencyError: the stream is at another version.
+            StreamIdError, EventSerializationError: nothing was written, of any of the events.
+            StorageError: the operating system refused; nothing was written.
+            OutcomeUnknownError: it refused when it was too late to say (a failed sync: `SyncError`).
+        """
+        return self._commit([self._pending(stream_id, events, expected_version, metadata)])[stream_id]
+
+    def append_at_end(self, stream_id: str, events: Sequence[Any], *, metadata: dict[str, Any] | None = None) -> int:
+        """Append to whatever the stream holds; as `append` with `ANY`."""
+        return self.append(stream_id, events, ANY, metadata=metadata)
+
+    def append_many(self, appends: Iterable[Append], *, metadata: dict[str, Any] | None = None) -> dict[str, int]:
+        """Append to several streams at once, all or none: {stream id: its new version}.
+
+        Raises what `append` raises, and `ValueError` if a stream is named twice.
+        """
+        pendings = [self._pending(stream_id, events, expected, metadata) for stream_id, events, expected in appends]
+        if len({pending.stream_id for pending in pendings}) != len(pendings):
+            raise ValueError("a stream is named twice in one append_many; join its events")
+        return self._commit(pendings) if pendings else {}
+
+    def _pending(
+        self, stream_id: str, events: Sequence[Any], expected: int, metadata: dict[str, Any] | None
+    ) -> Pending:
+        check_stream_id(stream_id)
+        if type(expected) is not int or (expected < NO_STREAM and expected not in (ANY, STREAM_EXISTS)):
+            raise ValueError(f"expected_version must be a version, NO_STREAM, ANY or STREAM_EXISTS, not {expected!r}")
+        if isinstance(events, (str, bytes, dict, msgspec.Struct)):
+            raise TypeError(f"events must be a list of events, not one {type(events).__name__}")
+        encode = self.serializer.encode
+        encoded_metadata = None if metadata is None else encode_object(metadata, "metadata")
+        return Pending(stream_id, [encode(event) for event in events], expected, encoded_metadata)
+
+    # Reading
+
+    def read_stream(self, stream_id: str, from_version: int = 0) -> list[Any]:
+        """The typed events of a stream from `from_version` (inclusive) on; empty if there is no such stream.
+
+        Raises:
+            CorruptionError: a stored record is damaged or missing.
+            UnknownEventTypeError, EventSerializationError, UpcastingError: an event cannot be read as its class.
+        """
+        return [
+            event for _, event in self._typed(self._stream(check_stream_id(stream_id), max(0, from_version), False))
+        ]
+
+    def read_all(self, from_position: int = 0, limit: int = 1000) -> Iterator[tuple[int, str, Any]]:
+        """(position, stream id, typed event) of all streams in commit order, after `from_position` (exclusive).
+
+        Raises what `read_stream` raises, while iterating.
+        """
+        for envelope, event in self._typed(_limited(self._all(max(0, from_position), False), limit)):
+            yield envelope.position, envelope.stream_id, event
+
+    def records(
+        self,
+        stream_id: str | None = None,
+        *,
+        from_version: int | None = None,
+        from_position: int | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        event_types: Collection[str] | None = None,
+        category: str | None = None,
+    ) -> Iterator[Record]:
+        """Events with their envelopes, of one stream or of all, in order or latest first.
+
+        `from_version` is inclusive, `from_position` exclusive, both in the direction of reading. `category` is the
+        part of stream ids before the first `:`.
+
+        Raises what `read_stream` raises, while iterating; `ValueError` if `from_version` comes without a stream.
+        """
+        for envelope, event in self._typed(
+            self.envelopes(
+                stream_id,
+                from_version=from_version,
+                from_position=from_position,
+                limit=limit,
+                reverse=reverse,
+                event_types=event_types,
+                category=category,
+            )
+        ):
+            yield Record(
+                envelope.position,
+                envelope.stream_id,
+                envelope.stream_version,
+                envelope.event_type,
+                envelope.event_id,
+                datetime.fromisoformat(envelope.recorded_at),
+                None if envelope.metadata is None else msgspec.json.decode(envelope.metadata),
+                event,
+            )
+
+    def envelopes(
+        self,
+        stream_id: str | None = None,
+        *,
+        from_version: int | None = None,
+        from_position: int | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        event_types: Collection[str] | None = None,
+        category: str | None = None,
+    ) -> Iterator[list[Envelope]]:
+        """As `records`, some at a time and with payloads left as stored, so that no event type need be known."""
+        if stream_id is not None:
+            blocks = self._stream(check_stream_id(stream_id), from_version, reverse)
+        elif from_version is not None:
+            raise ValueError("from_version needs a stream_id; use from_position for all streams")
+        else:
+            blocks = self._all(from_position, reverse)
+            from_position = None
+        wanted = (
+            None if event_types is None else frozenset([event_types] if isinstance(event_types, str) else event_types)
+        )
+        if (from_position, wanted, category) != (None, None, None):
+
+            def keep(envelope: Envelope) -> bool:
+                return (
+                    (wanted is None or envelope.event_type in wanted)
+                    and (category is None or category_of(envelope.stream_id) == category)
+                    and (from_position is None or (envelope.position > from_position) is not reverse)
+                    and (not reverse or envelope.position != from_position)
+                )
+
+            blocks = (list(filter(keep, block)) for block in blocks)
+        return _limited(blocks, limit)
+
+    def _typed(self, blocks: Iterator[list[Envelope]]) -> Iterator[tuple[Envelope, Any]]:
+        readers: dict[str, Callable[[Any], Any]] = {}
+        for block in blocks:
+            for envelope in block:
+                reader = readers.get(envelope.event_type)
+                if reader is None:
+                    reader = readers[envelope.event_type] = self.serializer.reader(envelope.event_type)
+                yield envelope, reader(envelope.data)
+
+    # Asking
+
+    @abstractmethod
+    def get_stream_version(self, stream_id: str) -> int:
+        """The version of a stream's last event, -1 when there is no such stream."""
+
+    @abstractmethod
+    def list_streams(self, prefix: str = "") -> list[str]:
+        """The ids of all streams that begin with `prefix`, sorted."""
+
+    def get_all_stream_ids(self) -> list[str]:
+        """The ids of all streams, sorted."""
+        return self.list_streams()
+
+    @abstractmethod
+    def get_event_count(self) -> int:
+        """How many events the store holds: the position of the last one."""
+
+    @abstractmethod
+    def get_stream_count(self) -> int:
+        """How many streams the store holds."""
+
+    # Snapshots
+
+    def save_snapshot(self, stream_id: str, version: int, state: dict[str, Any], *, schema_version: int = 1) -> None:
+        """Keep `state` as the aggregate's at stream version `version`, in place of an older snapshot.
+
+        `schema_version` is the state's own; `load_snapshot` passes over a snapshot of another one.
+
+        Raises:
+            EventSerializationError: the state has no JSON form.
+            ValueError: the version is not a whole number from 0 up.
+        """
+        check_stream_id(stream_id)
+        if type(version) is not int or version < 0:
+            raise ValueError(f"a snapshot's version must be a whole number from 0 up, not {version!r}")
+        before = self._load_snapshot(stream_id)
+        self._save_snapshot(
+            Snapshot(
+                stream_id,
+                version,
+                msgspec.Raw(encode_object(state, "snapshot")),
+                now().decode(),
+                schema_version,
+                self._event_id_at(stream_id, version),
+                before.compacted_through if before else -1,
+            )
+        )
+
+    def load_snapshot(self, stream_id: str, *, schema_version: int | None = None) -> dict[str, Any] | None:
+        """{"version": …, "state": …} of the latest snapshot, or None.
+
+        None too if the snapshot is of another `schema_version` than the one asked for, or if the event it was made at
+        is gone, as after a power cut in a store that is not durable: such state must be replayed from the events.
+        """
+        snapshot = self._load_snapshot(check_stream_id(stream_id))
+        if snapshot is None or (schema_version is not None and snapshot.schema_version != schema_version):
+            return None
+        compacted = snapshot.version <= snapshot.compacted_through
+        if snapshot.event_id and not compacted and self._event_id_at(stream_id, snapshot.version) != snapshot.event_id:
+            return None
+        return {"version": snapshot.version, "state": decode_state(snapshot.state)}
+
+    def compact_stream(self, stream_id: str) -> int:
+        """Drop the events of a stream that its snapshot covers, and return how many were dropped.
+
+        The stream is read from the event after the snapshot then, and keeps its version. The journal keeps all events.
+
+        Raises:
+            StreamNotFoundError: there is no such stream.
+            CompactionError: it has no snapshot, or one ahead of the stream.
+        """
+        version = self.get_stream_version(stream_id)
+        if version < 0:
+            raise StreamNotFoundError(stream_id)
+        snapshot = self._load_snapshot(stream_id)
+        if snapshot is None or snapshot.version < 0:
+            raise CompactionError(stream_id, "it has no snapshot, so its state could not be rebuilt; save one first")
+        if self.load_snapshot(stream_id) is None or snapshot.version > version:
+            raise CompactionError(stream_id, f"its snapshot (version {snapshot.version}) is not of the stream as it is")
+        dropped = snapshot.version - max(snapshot.compacted_through, self._first_version(stream_id) - 1)
+        if dropped > 0:
+            self._compact(msgspec.structs.replace(snapshot, compacted_through=snapshot.version))
+        return max(0, dropped)
+
+    def _event_id_at(self, stream_id: str, version: int) -> str | None:
+        for block in self._stream(stream_id, version, False):
+            return block[0].event_id if block and block[0].stream_version == version else None
+        return None
+
+    def _first_version(self, stream_id: str) -> int:
+        for block in self._stream(stream_id, 0, False):
+            return block[0].stream_version
+        return 0
+
+    # Closing
+
+    def close(self) -> None:  # noqa: B027 - a store that holds nothing has nothing to give back
+        """Give back what the store holds; closing twice is fine."""
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # What a kind of store provides
+
+    @abstractmethod
+    def _commit(self, pendings: list[Pending]) -> dict[str, int]:
+        """Place the events of all `pendings`, or of none, and give each stream's new version."""
+
+    @abstractmethod
+    def _stream(self, stream_id: str, from_version: int | None, reverse: bool) -> Iterator[list[Envelope]]:
+        """Committed records of a stream, `from_version` inclusive, in blocks that are not empty."""
+
+    @abstractmethod
+    def _all(self, from_position: int | None, reverse: bool) -> Iterator[list[Envelope]]:
+        """Committed records of the store, `from_position` exclusive, in blocks that are not empty."""
+
+    @abstractmethod
+    def _load_snapshot(self, stream_id: str) -> Snapshot | None: ...
+
+    @abstractmethod
+    def _save_snapshot(self, snapshot: Snapshot) -> None: ...
+
+    @abstractmethod
+    def _compact(self, snapshot: Snapshot) -> None:
+        """Save the snapshot, and from then on show no event up to its `compacted_through`."""
+
+
+def _limited(blocks: Iterator[list[Envelope]], limit: int | None) -> Iterator[list[Envelope]]:
+    if limit is None:
+        yield from blocks
+        return
+    if limit <= 0:
+        return
+    for block in blocks:
+        yield block[:limit]
+        limit -= len(block)
+        if limit <= 0:
+            return

@@ -1,0 +1,221 @@
+"""The one seam between hangarlog and the operating system: nothing else writes, syncs, renames or deletes.
+
+Tests put a failing or forgetful file system in its place. Calls raise `OSError` as the system does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import time
+from collections.abc import Iterator
+
+WINDOWS = sys.platform == "win32"
+_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+class FileSystem:
+    """The real file system. Paths are text, descriptors are ints, sizes and offsets are bytes."""
+
+    def open_append(self, path: str, *, create: bool = False) -> int:
+        """Open for reading and appending, private to the owner where it is created. Symbolic links are refused."""
+        return self._regular(os.open(path, os.O_RDWR | os.O_APPEND | _FLAGS | (os.O_CREAT if create else 0), 0o600))
+
+    def open_read(self, path: str) -> int:
+        """Open for reading."""
+        # Without O_NONBLOCK the open of a FIFO put in a file's place would hang for ever.
+        return self._regular(os.open(path, os.O_RDONLY | _FLAGS | getattr(os, "O_NONBLOCK", 0)))
+
+    def open_new(self, path: str) -> int:
+        """Create a file that does not exist yet, private to the owner, for writing."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
+
+    def open_update(self, path: str, *, create: bool = False) -> int:
+        """Open for reading and writing in place."""
+        return self._regular(os.open(path, os.O_RDWR | _FLAGS | (os.O_CREAT if create else 0), 0o600))
+
+    def _regular(self, fd: int) -> int:
+        # lseek, not fstat: fstat of a file being written slows the next sync (docs/performance.md). It fails on FIFOs.
+        try:
+            os.lseek(fd, 0, os.SEEK_END)
+        except OSError as error:
+            os.close(fd)
+            raise OSError(errno.EINVAL, "not a regular file") from error
+        return fd
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor."""
+        os.close(fd)
+
+    def size(self, fd: int) -> int:
+        """The size of an open file."""
+        return os.lseek(fd, 0, os.SEEK_END)
+
+    def read(self, fd: int, size: int, offset: int) -> bytes:
+        """Up to `size` bytes from `offset`; fewer only at the end of the file."""
+        data = _pread(fd, size, offset)
+        while len(data) < size:
+            more = _pread(fd, size - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    def write(self, fd: int, data: bytes) -> None:
+        """Write all of `data` at the end of a file opened for appending (or at its write position)."""
+        written = os.write(fd, data)
+        while written < len(data):  # Short writes are real: signals, quotas, nearly full disks.
+            written += os.write(fd, data[written:])
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Cut an open file to `size` bytes."""
+        os.ftruncate(fd, size)
+
+    def sync_data(self, fd: int) -> None:
+        """Return when the bytes of an open file, and its size, are on the device."""
+        _sync_data(fd)
+
+    def sync_folder(self, path: str) -> None:
+        """Return when the names in a folder are on the device. Windows has no such call, and no need of it on NTFS."""
+        if WINDOWS:
+            return
+        fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def sync_everything(self, folder: str, paths: Iterator[str]) -> None:
+        """Return when everything written so far below `folder` is on the device; `paths` are the files in question."""
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            if _sync_filesystem(fd):
+                return
+        finally:
+            os.close(fd)
+        for path in paths:
+            fd = self.open_append(path)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def identity(self, fd: int) -> int:
+        """A number that no other file has meanwhile."""
+        return os.fstat(fd).st_ino
+
+    def identity_at(self, path: str) -> int:
+        """The same of the file at `path`, 0 if there is none."""
+        try:
+            return os.stat(path).st_ino
+        except FileNotFoundError:
+            return 0
+
+    def roll(self, live: str, sealed: str) -> None:
+        """Give `live` the name `sealed` too, then put an empty file in its place, so that `live` never is missing."""
+        fresh = live + ".new"
+        self.remove(fresh)
+        self.close(self.open_new(fresh))
+        try:
+            os.link(live, sealed)
+        except FileExistsError:
+            if not os.path.samefile(live, sealed):  # Else: a roll that was cut short here; go on with it.
+                raise
+        except (OSError, NotImplementedError):
+            os.rename(live, sealed)  # No hard links here: `live` is missing for an instant, `.new` says why.
+        # The first name must be durable before the second loses it.
+        self.sync_folder(os.path.dirname(live))
+        os.replace(fresh, live)
+        self.sync_folder(os.path.dirname(live))
+
+    def replace_file(self, path: str, content: bytes, *, durable: bool = True) -> None:
+        """Make `path` hold `content`, whole or not at all: temporary name, sync, rename, sync of the folder."""
+        temporary = path + ".new"
+        self.remove(temporary)
+        fd = self.open_new(temporary)
+        try:
+            self.write(fd, content)
+            if durable:
+                self.sync_data(fd)
+        finally:
+            self.close(fd)
+        os.replace(temporary, path)
+        if durable:
+            self.sync_folder(os.path.dirname(path))
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename, replacing what is at `new`."""
+        os.replace(old, new)
+
+    def remove(self, path: str) -> None:
+        """Delete a file; nothing happens if there is none."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+    def make_folder(self, path: str) -> None:
+        """Create a folder, private to the owner, and make its name durable; nothing happens if there is one."""
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            return
+        self.sync_folder(os.path.dirname(path))
+
+    def read_file(self, path: str) -> bytes:
+        """The whole content of a small file."""
+        fd = self.open_read(path)
+        try:
+            return self.read(fd, self.size(fd), 0)
+        finally:
+            self.close(fd)
+
+    def entries(self, path: str) -> Iterator[os.DirEntry[str]]:
+        """What is in a folder, in no order; nothing if there is no such folder."""
+        try:
+            with os.scandir(path) as entries:
+                yield from entries
+        except FileNotFoundError:
+            return
+
+
+if hasattr(os, "pread"):
+    _pread = os.pread
+else:  # pragma: no cover - Windows
+
+    def _pread(fd: int, size: int, offset: int) -> bytes:
+        os.lseek(fd, offset, os.SEEK_SET)
+        return os.read(fd, size)
+
+
+_sync_data = getattr(os, "fdatasync", os.fsync)
+if sys.platform == "darwin":  # pragma: no cover - macOS: fsync stops at the drive's cache
+    import fcntl
+
+    def _sync_data(fd: int) -> None:
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+
+
+def _sync_filesystem(fd: int) -> bool:
+    """Sync the whole file system of an open folder in one call, where there is one that reports failures."""
+    if sys.platform != "linux":
+        return False
+    import ctypes  # Only checkpoints need it.
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "syncfs"):
+        return False
+    if libc.syncfs(fd):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return True
+
+
+def boot_id() -> int:
+    """A number that changes when the machine restarts, so that state from before a power cut is recognised."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return int(file.read().strip().replace("-", "")[:15], 16)
+    except OSError:
+        # Elsewhere: when the clock was zero, to the minute. A wrong "changed" costs one replay of the journal's end.
+        return int((time.time() - time.monotonic()) / 60)

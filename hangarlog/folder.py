@@ -1,0 +1,177 @@
+"""The folder of a store: where everything is, what `hangarlog.json` says, and how a folder becomes a store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from uuid import uuid4
+
+import msgspec
+
+from hangarlog.commit import now
+from hangarlog.errors import StoreFormatError, StoreOpenError
+from hangarlog.filesystem import FileSystem
+from hangarlog.lock import Turnstile
+from hangarlog.log import Log
+from hangarlog.naming import stream_id_of, stream_path
+from hangarlog.segment import LIVE, Segment
+
+FORMAT = 1
+MAX_SEGMENT_BYTES = 2 << 30  # An index holds offsets of 32 bits, and a batch may go beyond the roll size.
+
+_META = "hangarlog.json"
+_JOURNAL = "journal"
+_OURS = frozenset(["locks", "streams", "state", _JOURNAL + LIVE, _META + ".new"])
+
+
+class Meta(msgspec.Struct, frozen=True):
+    """What `hangarlog.json` holds: the format's number, the store's id, and the settings it was created with."""
+
+    format: int
+    store_id: str
+    created_at: str
+    segment_bytes: int
+
+
+class Folder:
+    """The paths of a store."""
+
+    def __init__(self, filesystem: FileSystem, path: str) -> None:
+        self.filesystem, self.path = filesystem, path
+        self.meta_path = os.path.join(path, _META)
+        self.state_path = os.path.join(path, "state")
+        self.checkpoint_path = os.path.join(path, "checkpoint.json")
+        self.streams_path = os.path.join(path, "streams")
+        self.snapshots_path = os.path.join(path, "snapshots")
+        self.locks_path = os.path.join(path, "locks")
+        self.journal = Log(filesystem, path, _JOURNAL, "position")
+
+    def stream(self, stream_id: str) -> Log:
+        """The log of a stream."""
+        folder, name = stream_path(stream_id)
+        return Log(self.filesystem, self.category_path(folder), name, "stream_version")
+
+    def category_path(self, folder: str) -> str:
+        """The folder of a category's streams; "" is that of streams without a category."""
+        return os.path.join(self.streams_path, folder) if folder else self.streams_path
+
+    def lock_path(self, name: str) -> str:
+        """Where a lock file is."""
+        return os.path.join(self.locks_path, f"{name}.lock")
+
+    def write_lock(self) -> Turnstile:
+        """The lock of whoever changes the store."""
+        return Turnstile(self.filesystem, self.locks_path, "write")
+
+    def stream_files(self) -> Iterator[tuple[str, str, os.DirEntry[str]]]:
+        """(category folder, name, directory entry) of the live segment of every stream, in no order."""
+        for entry in self.filesystem.entries(self.streams_path):
+            if entry.is_dir(follow_symlinks=False):
+                for file in self.filesystem.entries(entry.path):
+                    if _is_live(file):
+                        yield entry.name, file.name[: -len(LIVE)], file
+            elif _is_live(entry):
+                yield "", entry.name[: -len(LIVE)], entry
+
+    def stream_ids(self, prefix: str = "") -> Iterator[str]:
+        """The ids of the streams that begin with `prefix`, in no order; other files are passed over."""
+        category, colon, _ = prefix.partition(":")
+        only = stream_path(f"{category}:x")[0] if colon and category else None
+        for folder, name, file in self.stream_files():
+            if only is None or folder == only:
+                stream_id = stream_id_of(folder, name) or self._shortened_id(folder, name, file.path)
+                if stream_id is not None and stream_id.startswith(prefix):
+                    yield stream_id
+
+    def _shortened_id(self, folder: str, name: str, path: str) -> str | None:
+        # A name too long for the file system is cut; the id is in every line.
+        if "~" not in folder + name:
+            return None
+        segment = Segment(self.filesystem, path[: -len(LIVE)], "stream_version")
+        try:
+            lines, offset = segment.lines_at(0)
+            stream_id = segment.decode(lines[:1], offset)[0].stream_id if lines else None
+        finally:
+            segment.close()
+        return stream_id if stream_id and stream_path(stream_id) == (folder, name) else None
+
+    # Opening
+
+    def open(self, segment_bytes: int, *, create: bool) -> Meta:
+        """What the store is; where there is none yet and `create` is given, it is made.
+
+        Raises:
+            StoreOpenError: it is no store and cannot become one, or cannot be read.
+            StoreFormatError: its format is another one, or `hangarlog.json` is damaged.
+        """
+        try:
+            if os.path.lexists(self.path) and not os.path.isdir(self.path):
+                raise StoreOpenError(self.path, "it is a file; a store is a folder")
+            return self._load() or self._create(segment_bytes, create)
+        except PermissionError as error:
+            raise StoreOpenError(
+                self.path, f"{error.strerror} ({error.filename}); it belongs to another user"
+            ) from error
+        except OSError as error:
+            raise StoreOpenError(self.path, f"{error.strerror} ({error.filename})") from error
+
+    def _load(self) -> Meta | None:
+        try:
+            content = self.filesystem.read_file(self.meta_path)
+        except FileNotFoundError:
+            return None
+        try:
+            found = msgspec.json.decode(content, type=dict[str, object]).get("format")
+            if found != FORMAT:
+                newer = isinstance(found, int) and found > FORMAT
+                advice = "upgrade hangarlog to open it" if newer else f"{_META} is damaged"
+                raise StoreFormatError(self.path, f"its format is {found!r}, this version knows {FORMAT}; {advice}")
+            return msgspec.json.decode(content, type=Meta)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise StoreFormatError(self.path, f"{_META} is damaged ({error}); restore it from a backup") from error
+
+    def _create(self, segment_bytes: int, create: bool) -> Meta:
+        if type(segment_bytes) is not int or not 1 <= segment_bytes <= MAX_SEGMENT_BYTES:
+            raise ValueError(f"segment_bytes must be from 1 to {MAX_SEGMENT_BYTES}, not {segment_bytes!r}")
+        if not create and not os.path.isdir(self.path):
+            raise StoreOpenError(self.path, "there is no such folder")
+        self._refuse_foreign()
+        if not create:
+            raise StoreOpenError(self.path, f"it is no store: it has no {_META}")
+        filesystem = self.filesystem
+        os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
+        filesystem.make_folder(self.path)
+        filesystem.make_folder(self.locks_path)
+        lock = self.write_lock()
+        lock.acquire()
+        try:
+            # Another process may have been quicker; one that died half-way left what is made here once more.
+            meta = self._load()
+            if meta is None:
+                meta = Meta(FORMAT, str(uuid4()), now().decode(), segment_bytes)
+                filesystem.make_folder(self.streams_path)
+                filesystem.close(filesystem.open_append(self.journal.live_path, create=True))
+                filesystem.replace_file(self.meta_path, msgspec.json.format(msgspec.json.encode(meta)) + b"\n")
+        finally:
+            lock.release()
+            lock.close()
+        return meta
+
+    def _refuse_foreign(self) -> None:
+        """Raise unless the folder is missing, empty, or a store whose creation was cut short."""
+        for entry in self.filesystem.entries(self.path):
+            if entry.name not in _OURS:
+                if self._load():
+                    return
+                raise StoreOpenError(self.path, f"it is no store, and not empty: it has {entry.name!r} but no {_META}")
+            if entry.name == _JOURNAL + LIVE and entry.stat(follow_symlinks=False).st_size and not self._load():
+                raise StoreFormatError(
+                    self.path,
+                    f"its journal holds events but {_META} is missing; restore it from a backup, or write one: "
+                    f'{{"format":{FORMAT},"store_id":"any","created_at":"","segment_bytes":67108864}}',
+                )
+
+
+def _is_live(entry: os.DirEntry[str]) -> bool:
+    name = entry.name
+    return name.endswith(LIVE) and "." not in name[: -len(LIVE)] and entry.is_file(follow_symlinks=False)

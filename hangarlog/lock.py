@@ -1,0 +1,132 @@
+"""The write lock: one holder among all threads and processes, served in turn.
+
+Two locks make a turnstile. Whoever waits for the store stands in the first one, alone, so that a process that comes
+back at once must queue behind it. The descriptors stay open: opening a lock file costs more than the append.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import weakref
+from types import TracebackType
+
+from filelock import lock_descriptor, unlock_descriptor
+
+from hangarlog.filesystem import FileSystem
+
+if sys.platform == "win32":  # pragma: no cover
+
+    def _wait(fd: int) -> None:
+        lock_descriptor(fd, poll_interval=0.005)
+
+else:
+    import fcntl
+
+    def _wait(fd: int) -> None:
+        fcntl.flock(fd, fcntl.LOCK_EX)  # The kernel wakes the waiter; polling would starve it.
+
+
+_locks: weakref.WeakSet[FileLock] = weakref.WeakSet()
+
+
+class FileLock:
+    """An exclusive lock on a file between processes, and between the threads of this one. Not reentrant.
+
+    The file is created, and never deleted: two holders could lock two files of one name.
+    """
+
+    def __init__(self, filesystem: FileSystem, path: str) -> None:
+        self._filesystem, self.path = filesystem, path
+        self._fd = -1
+        self._threads = threading.Lock()
+        _locks.add(self)
+
+    def acquire(self, *, blocking: bool = True) -> bool:
+        """Take the lock; with `blocking=False` say whether it was to be had at once."""
+        if not self._threads.acquire(blocking):
+            return False
+        try:
+            if self._fd < 0:
+                self._fd = self._filesystem.open_update(self.path, create=True)
+            if lock_descriptor(self._fd, blocking=False):
+                return True
+            if blocking:
+                _wait(self._fd)
+                return True
+        except BaseException:
+            if self._fd >= 0:
+                unlock_descriptor(self._fd)  # An interrupt may have come just after the lock was taken.
+            self._threads.release()
+            raise
+        self._threads.release()
+        return False
+
+    def release(self) -> None:
+        """Give the lock back. Explicitly: a forked child that still has the descriptor would keep it held."""
+        unlock_descriptor(self._fd)
+        self._threads.release()
+
+    def close(self) -> None:
+        """Close the file; the lock must not be held."""
+        with self._threads:
+            if self._fd >= 0:
+                self._filesystem.close(self._fd)
+                self._fd = -1
+
+    def _forked(self) -> None:
+        # In the child: the descriptor shares the parent's lock, and the thread that held the other may not exist here.
+        self._threads = threading.Lock()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> FileLock:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class Turnstile:
+    """A lock that serves its waiters in turn: `gate` is held only while waiting for `lock`."""
+
+    def __init__(self, filesystem: FileSystem, folder: str, name: str) -> None:
+        self._gate = FileLock(filesystem, os.path.join(folder, f"{name}-gate.lock"))
+        self._lock = FileLock(filesystem, os.path.join(folder, f"{name}.lock"))
+
+    def acquire(self) -> None:
+        """Wait for the lock."""
+        with self._gate:
+            self._lock.acquire()
+
+    def try_acquire(self) -> bool:
+        """Take the lock if nobody holds it or waits for it."""
+        if not self._gate.acquire(blocking=False):
+            return False
+        try:
+            return self._lock.acquire(blocking=False)
+        finally:
+            self._gate.release()
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._lock.release()
+
+    def close(self) -> None:
+        """Close the files; the lock must not be held."""
+        self._gate.close()
+        self._lock.close()
+
+
+def _after_fork() -> None:
+    for lock in list(_locks):
+        lock._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

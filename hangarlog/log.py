@@ -1,0 +1,262 @@
+"""A segmented log of lines: the journal is one, each stream is one.
+
+`NAME.jsonl` is always the live end; a roll gives it the name `NAME.<first record's number>.jsonl` and starts it anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from bisect import bisect_right
+from collections.abc import Generator, Iterator
+
+from hangarlog import index
+from hangarlog.errors import CorruptionError
+from hangarlog.filesystem import FileSystem
+from hangarlog.index import Index
+from hangarlog.record import Envelope
+from hangarlog.segment import CHUNK, LIVE, Segment, first_of, sealed_name
+
+_RETRIES = 3
+_LAST = 2 << 10
+
+Block = tuple[list[Envelope], list[bytes]]
+
+
+class Log:
+    """The segments of one log. `field` is what numbers its records: `position` or `stream_version`."""
+
+    def __init__(self, filesystem: FileSystem, folder: str, name: str, field: str) -> None:
+        self.filesystem, self.folder, self.name, self.field = filesystem, folder, name, field
+        self.base = os.path.join(folder, name)
+        self.live_path = self.base + LIVE
+
+    def sealed(self) -> list[int]:
+        """The first record numbers of the sealed segments, in order. It lists the folder: ask only where it matters."""
+        firsts = (first_of(entry.name, self.name) for entry in self.filesystem.entries(self.folder))
+        return sorted(first for first in firsts if first is not None)
+
+    def sealed_base(self, first: int) -> str:
+        """The path of a sealed segment without its suffix."""
+        return os.path.join(self.folder, sealed_name(self.name, first))
+
+    def open_sealed(self, first: int) -> Segment:
+        """A sealed segment."""
+        return Segment(self.filesystem, self.sealed_base(first), self.field)
+
+    def open_live(self) -> Segment | None:
+        """The live segment, None where the log does not exist."""
+        try:
+            return Segment(self.filesystem, self.base, self.field)
+        except FileNotFoundError:
+            return None
+
+    @contextlib.contextmanager
+    def opened(self, oldest: int = 0) -> Iterator[tuple[list[int], int | None, Segment | None]]:
+        """The sealed segments that records from number `oldest` on may need, the live one's first number, the live one.
+
+        The live one is opened first, so that whatever is sealed meanwhile is still in hand.
+        """
+        live = self.open_live()
+        try:
+            first = live.first() if live else None
+            if first is not None and first <= oldest:
+                sealed = []
+            elif live or os.path.lexists(self.live_path + ".new"):
+                sealed = [number for number in self.sealed() if first is None or number < first]
+                sealed = sealed[max(0, bisect_right(sealed, oldest) - 1) :]
+            else:
+                sealed = []
+            yield sealed, first, live
+        finally:
+            if live:
+                live.close()
+
+    def forward(self, start: int) -> Iterator[list[Envelope]]:
+        """The records numbered `start` and up, in order, some at a time; from the first there is, where that is later.
+
+        Raises:
+            CorruptionError: a record is damaged, or one is missing between two others.
+        """
+        for records, _ in self.forward_lines(start):
+            yield records
+
+    def forward_lines(self, start: int) -> Iterator[Block]:
+        """As `forward`, with the lines the records were read from."""
+        with self.opened(start) as (sealed, live_first, live):
+            number = start
+            for first in sealed:
+                with contextlib.closing(self.open_sealed(first)) as segment:
+                    number = yield from self._read_forward(segment, first, number, first == sealed[0])
+                    if segment.end() != segment.size:
+                        raise segment.damage(segment.end(), "a sealed segment ends within a line")
+            if live and live_first is not None:
+                yield from self._read_forward(live, live_first, number, not sealed)
+
+    def _read_forward(self, segment: Segment, first: int, start: int, oldest: bool) -> Generator[Block, None, int]:
+        if first > start and not oldest:
+            raise segment.damage(0, f"{self.field} {start} to {first - 1} are missing before this segment")
+        offset, number = segment.seek(start, first)
+        while True:
+            records, lines, following = self._records_at(segment, offset, number)
+            if not records:
+                return max(number, start)
+            skip = max(0, start - number)
+            if skip < len(records):
+                yield (records[skip:], lines[skip:]) if skip else (records, lines)
+            number += len(records)
+            offset = following
+
+    def _records_at(self, segment: Segment, offset: int, number: int) -> tuple[list[Envelope], list[bytes], int]:
+        for _ in range(_RETRIES):
+            lines, following = segment.lines_at(offset)
+            try:
+                return segment.decode(lines, offset, number), lines, following
+            except CorruptionError as error:
+                # A writer that cuts a torn tail off and appends at once can be met half-way: look again.
+                damage = error
+        raise damage
+
+    def backward(self, start: int | None = None) -> Iterator[list[Envelope]]:
+        """The records numbered `start` (default: the last) and down, latest first, some at a time.
+
+        Raises:
+            CorruptionError: a record is damaged, or one is missing between two others.
+        """
+        with self.opened() as (sealed, live_first, live):
+            number = start
+            if live and live_first is not None and (start is None or start >= live_first):
+                number = yield from self._read_backward(live, live_first, start)
+            for first in reversed(sealed):
+                if number is None or number >= first:
+                    with contextlib.closing(self.open_sealed(first)) as segment:
+                        number = yield from self._read_backward(segment, first, number)
+
+    def _read_backward(self, segment: Segment, first: int, number: int | None) -> Generator[list[Envelope], None, int]:
+        """Yield from record `number` (None: the last) down to the first, and return the number before that."""
+        offset = segment.end() if number is None else self._offset_after(segment, first, number)
+        size = _LAST
+        while offset:
+            lines, offset = segment.lines_before(offset, size)
+            records = segment.decode(lines, offset, None)[::-1]
+            last = segment.number(records[0])
+            if (number is not None and last != number) or last - segment.number(records[-1]) != len(records) - 1:
+                raise segment.damage(offset, f"{self.field} {number or last} and those before it are not all here")
+            yield records
+            number = last - len(records)
+            size = CHUNK
+        return first - 1
+
+    @staticmethod
+    def _offset_after(segment: Segment, first: int, number: int) -> int:
+        offset, at = segment.seek(number + 1, first)
+        while at <= number:
+            lines, following = segment.lines_at(offset)
+            if not lines:
+                break
+            wanted = lines[: number + 1 - at]
+            at += len(wanted)
+            offset = following if len(wanted) == len(lines) else offset + sum(len(line) + 1 for line in wanted)
+        return offset
+
+    def last_record(self) -> Envelope | None:
+        """The last whole record, None if there is none."""
+        for records in self.backward():
+            return records[0]
+        return None
+
+
+class LiveEnd(Segment):
+    """The live segment of a log, open for appending. For the holder of the write lock only."""
+
+    def __init__(self, log: Log, *, create: bool = False) -> None:
+        """Open `NAME.jsonl`; `FileNotFoundError` if there is none and `create` is not given."""
+        fd = log.filesystem.open_append(log.live_path, create=create)
+        super().__init__(log.filesystem, log.base, log.field, fd)
+        self.log = log
+        self._indexed: int | None = None
+        self._first: int | None = None
+
+    def append(self, data: bytes) -> None:
+        """Write whole lines at the end."""
+        self._filesystem.write(self.fd, data)
+        self.size += len(data)
+
+    def cut(self, size: int) -> None:
+        """Cut the segment to `size` bytes."""
+        self._filesystem.truncate(self.fd, size)
+        self.size = size
+
+    def changed(self) -> bool:
+        """Whether another process has appended (or cut) since this one last looked."""
+        return self._filesystem.size(self.fd) != self.size
+
+    def refresh(self) -> None:
+        """Look at the size again."""
+        self.size = self._filesystem.size(self.fd)
+
+    def start(self) -> int:
+        """The number of the first record; the segment must not be empty."""
+        if self._first is None:
+            self._first = self.first()
+            if self._first is None:
+                raise self.damage(0, "there is no whole record")
+        return self._first
+
+    def last(self) -> Envelope | None:
+        """The last record, None if the segment is empty.
+
+        Raises:
+            CorruptionError: the segment does not end in a whole record.
+        """
+        if not self.size:
+            return None
+        end = self.end()
+        if end != self.size:
+            raise self.damage(end, f"{self.size - end} bytes after the last whole line")
+        lines, offset = self.lines_before(end, _LAST)
+        return self.decode(lines[-1:], offset + sum(len(line) + 1 for line in lines[:-1]))[0]
+
+    @property
+    def index_path(self) -> str:
+        """Where the index sidecar is."""
+        return f"{self.base}.index"
+
+    @property
+    def index_due(self) -> bool:
+        """Whether enough text has gathered beyond the index for it to grow."""
+        if self._indexed is None:
+            _, self._indexed = self._index_end()
+        return self.size - self._indexed >= index.STRIDE
+
+    def _index_end(self) -> tuple[int, int]:
+        found = Index.open(self._filesystem, self.index_path, self.start())
+        if found is None:
+            return self.start(), 0
+        with contextlib.closing(found):
+            offset, _ = found.last()
+            return (found.first + found.count, offset) if offset <= self.size else (self.start(), 0)
+
+    def extend_index(self) -> None:
+        """Bring the index sidecar up to the end of the segment, which must hold committed records only."""
+        number, offset = self._index_end()
+        if not offset:
+            self._filesystem.remove(self.index_path)
+        while True:
+            lines, following = self.lines_at(offset)
+            if not lines:
+                break
+            self.decode(lines, offset, number)  # Only what proves itself is indexed.
+            index.extend(self._filesystem, self.index_path, self.start(), lines)
+            number, offset = number + len(lines), following
+        self._indexed = offset
+
+    def roll(self) -> LiveEnd:
+        """Seal the segment, which must be synced, and return the new, empty live end; this one is closed."""
+        sealed = self.log.sealed_base(self.start())
+        if self.size >= index.STRIDE:
+            self.extend_index()
+            self._filesystem.rename(self.index_path, f"{sealed}.index")
+        self._filesystem.roll(self.path, sealed + LIVE)
+        self.close()
+        return LiveEnd(self.log)

@@ -1,0 +1,92 @@
+"""A store in memory, for tests: the same interface and the same rules, nothing on disk."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from hangarlog.commit import Pending, encode_batch, now, settle
+from hangarlog.eventstore import EventStore
+from hangarlog.naming import check_stream_id
+from hangarlog.record import Envelope, decode_record
+from hangarlog.serializer import EventSerializer
+from hangarlog.snapshot import Snapshot
+
+
+class MemoryEventStore(EventStore):
+    """A store in memory. Events are kept encoded, so that what a test reads went the way it goes on disk."""
+
+    def __init__(self, *, serializer: EventSerializer | None = None) -> None:
+        super().__init__(serializer)
+        self._lock = threading.Lock()
+        self._journal: list[Envelope] = []
+        self._streams: dict[str, list[Envelope]] = {}
+        self._snapshots: dict[str, Snapshot] = {}
+
+    def _commit(self, pendings: list[Pending]) -> dict[str, int]:
+        with self._lock:
+            versions, to_write = settle(pendings, self._end, self._ids)
+            batch = encode_batch(to_write, len(self._journal) + 1, now())
+            for placed in batch:
+                for line in placed.data.split(b"\n")[:-1]:
+                    envelope = decode_record(line)
+                    self._journal.append(envelope)
+                    self._streams.setdefault(envelope.stream_id, []).append(envelope)
+                versions[placed.stream_id] = placed.version
+            return versions
+
+    def _end(self, stream_id: str) -> tuple[int, str]:
+        records = self._streams.get(stream_id)
+        return (records[-1].stream_version, records[-1].event_id) if records else (-1, "")
+
+    def _ids(self, stream_id: str, version: int, count: int) -> list[str]:
+        records = self._streams[stream_id]
+        start = version - records[0].stream_version
+        return [record.event_id for record in records[start : start + count]] if start >= 0 else []
+
+    def _stream(self, stream_id: str, from_version: int | None, reverse: bool) -> Iterator[list[Envelope]]:
+        with self._lock:
+            snapshot = self._snapshots.get(stream_id)
+            through = snapshot.compacted_through if snapshot else -1
+            records = [r for r in self._streams.get(stream_id, []) if r.stream_version > through]
+        if reverse:
+            records = [r for r in records[::-1] if from_version is None or r.stream_version <= from_version]
+        elif from_version is not None:
+            records = [r for r in records if r.stream_version >= from_version]
+        if records:
+            yield records
+
+    def _all(self, from_position: int | None, reverse: bool) -> Iterator[list[Envelope]]:
+        with self._lock:
+            if reverse:
+                records = self._journal[: max(0, from_position - 1) if from_position is not None else None][::-1]
+            else:
+                records = self._journal[from_position or 0 :]
+        if records:
+            yield records
+
+    def get_stream_version(self, stream_id: str) -> int:
+        """The version of a stream's last event, -1 when there is no such stream."""
+        return self._end(check_stream_id(stream_id))[0]
+
+    def list_streams(self, prefix: str = "") -> list[str]:
+        """The ids of all streams that begin with `prefix`, sorted."""
+        with self._lock:
+            return sorted(stream_id for stream_id in self._streams if stream_id.startswith(prefix))
+
+    def get_event_count(self) -> int:
+        """How many events the store holds."""
+        return len(self._journal)
+
+    def get_stream_count(self) -> int:
+        """How many streams the store holds."""
+        return len(self._streams)
+
+    def _load_snapshot(self, stream_id: str) -> Snapshot | None:
+        return self._snapshots.get(stream_id)
+
+    def _save_snapshot(self, snapshot: Snapshot) -> None:
+        self._snapshots[snapshot.stream_id] = snapshot
+
+    def _compact(self, snapshot: Snapshot) -> None:
+        self._snapshots[snapshot.stream_id] = snapshot

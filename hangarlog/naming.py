@@ -1,0 +1,100 @@
+"""Stream ids and the file names they map to. The rules are in docs/format.md, section "File names"."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from functools import lru_cache
+from urllib.parse import unquote
+
+from hangarlog.errors import StreamIdError
+
+MAX_STREAM_ID_BYTES = 1024
+# Leaves room for ".00000000000000000000.jsonl" and a temporary suffix below the usual 255 bytes of a file name.
+_MAX_COMPONENT = 200
+_KEPT_OF_LONG = 120
+
+_SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_-")
+_ENCODED = [chr(b) if b in _SAFE else f"%{b:02X}" for b in range(256)]
+_WINDOWS_DEVICES = frozenset(["con", "prn", "aux", "nul"] + [f"{d}{n}" for d in ("com", "lpt") for n in range(10)])
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+
+
+def check_stream_id(stream_id: object) -> str:
+    """Return `stream_id` if it can name a stream.
+
+    Raises:
+        StreamIdError: it is not text, empty, over 1,024 bytes of UTF-8, absolute, has a `..` part or an empty side of
+            its first `:`, starts with the reserved `$`, or holds control characters or lone surrogates.
+    """
+    if not isinstance(stream_id, str):
+        raise StreamIdError(stream_id, f"it must be text, not {type(stream_id).__name__}")
+    cause = _why_not(stream_id)  # Remembered: it is asked at every append.
+    if cause:
+        raise StreamIdError(stream_id, cause)
+    return stream_id
+
+
+@lru_cache(maxsize=8192)
+def _why_not(stream_id: str) -> str | None:
+    if not stream_id or stream_id.isspace():
+        return "it is empty"
+    try:
+        size = len(stream_id.encode())
+    except UnicodeEncodeError:
+        return "it holds a lone surrogate, which is not valid text"
+    if size > MAX_STREAM_ID_BYTES:
+        return f"it is {size} bytes long, at most {MAX_STREAM_ID_BYTES} are allowed"
+    if stream_id.startswith("$"):
+        return "ids that start with '$' are reserved"
+    if stream_id[0] in "/\\" or _DRIVE.match(stream_id):
+        return "it is an absolute path"
+    if any(part in (".", "..") for part in re.split(r"[/\\:]", stream_id)):
+        return "it has a '.' or '..' part"
+    if any(unicodedata.category(c) == "Cc" for c in stream_id):
+        return "it holds a control character"
+    category, colon, rest = stream_id.partition(":")
+    if colon and not (category and rest):
+        return "the category before the first ':' and the name after it must not be empty"
+    return None
+
+
+def category_of(stream_id: str) -> str:
+    """The part before the first `:`, or "" where there is none."""
+    category, colon, _ = stream_id.partition(":")
+    return category if colon else ""
+
+
+@lru_cache(maxsize=8192)
+def stream_path(stream_id: str) -> tuple[str, str]:
+    """The (folder, name) of a stream below `streams/`, folder "" for an id without a category."""
+    category, colon, rest = stream_id.partition(":")
+    return (_encode(category), _encode(rest)) if colon else ("", _encode(stream_id))
+
+
+def _encode(text: str) -> str:
+    raw = text.encode()
+    name = "".join(_ENCODED[b] for b in raw)
+    if name in _WINDOWS_DEVICES:
+        return f"%{raw[0]:02X}{name[1:]}"
+    if len(name) <= _MAX_COMPONENT:
+        return name
+    # "~" is never produced above, so a shortened name cannot meet a whole one.
+    return f"{_whole_escapes(name[:_KEPT_OF_LONG])}~{hashlib.sha256(raw).hexdigest()}"
+
+
+def _whole_escapes(name: str) -> str:
+    return name[:-1] if name[-1:] == "%" else name[:-2] if name[-2:-1] == "%" else name
+
+
+def stream_id_of(folder: str, name: str) -> str | None:
+    """The stream id that maps to (folder, name), or None if no id does or the name is a shortened one."""
+    if "~" in folder or "~" in name:
+        return None
+    try:
+        parts = [unquote(part, errors="strict") for part in (folder, name)]
+    except UnicodeDecodeError:
+        return None
+    stream_id = f"{parts[0]}:{parts[1]}" if folder else parts[1]
+    return stream_id if _why_not(stream_id) is None and stream_path(stream_id) == (folder, name) else None

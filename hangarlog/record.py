@@ -1,0 +1,91 @@
+"""One line of the log: its fields, its bytes, its checksum. Nothing else knows how a line is written.
+
+The grammar is in docs/format.md. A line ends in `,"crc":"9ae0daaf"}` and a newline; the checksum is over everything
+before that. `position`, `stream_id` and `stream_version` come first so that they can be found without a parser.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from zlib import crc32
+
+import msgspec
+
+_CRC_BYTES = len(b',"crc":"00000000"}')
+_HEAD = b'{"position":'
+
+
+class Envelope(msgspec.Struct, gc=False, frozen=True):
+    """A decoded line whose payload and metadata are still the bytes that were stored."""
+
+    position: int
+    stream_id: str
+    stream_version: int
+    event_type: str
+    event_id: str
+    recorded_at: str
+    data: msgspec.Raw
+    crc: str
+    metadata: msgspec.Raw | None = None
+    batch_end: int = 0
+
+    @property
+    def ends_batch(self) -> bool:
+        """Whether the commit this record belongs to is complete with it."""
+        return self.batch_end in (0, self.position)
+
+
+class LineError(ValueError):
+    """A line is not a whole record; the message says why."""
+
+
+_decode = msgspec.json.Decoder(Envelope).decode
+encode_text = lru_cache(maxsize=4096)(msgspec.json.encode)
+"""A short text (a stream id, an event type) as a JSON string; the last few thousand are remembered."""
+
+
+def encode_record(
+    position: int,
+    stream_id: bytes,
+    stream_version: int,
+    event_type: bytes,
+    event_id: bytes,
+    recorded_at: bytes,
+    data: bytes,
+    metadata: bytes | None = None,
+    batch_end: int = 0,
+) -> bytes:
+    """One line with its newline. `stream_id`, `event_type`, `event_id`, `metadata` and `data` are JSON already."""
+    options = b"" if metadata is None else b',"metadata":%b' % metadata
+    if batch_end:
+        options += b',"batch_end":%d' % batch_end
+    body = (
+        b'{"position":%d,"stream_id":%b,"stream_version":%d,"event_type":%b,"event_id":%b,"recorded_at":"%b"%b,"data":%b'
+        % (position, stream_id, stream_version, event_type, event_id, recorded_at, options, data)
+    )
+    return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
+
+
+def decode_record(line: bytes) -> Envelope:
+    """Check and decode one line, given without its newline.
+
+    Raises:
+        LineError: the checksum does not match, or the line is not a record.
+    """
+    tail = line[-_CRC_BYTES:]
+    if b',"crc":"%08x"}' % crc32(line[:-_CRC_BYTES]) != tail:
+        raise LineError(_why_bad(line, tail))
+    try:
+        return _decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise LineError(f"the checksum is right but the line is not a record: {error}") from error
+
+
+def _why_bad(line: bytes, tail: bytes) -> str:
+    if not line:
+        return "an empty line"
+    if not line.startswith(_HEAD):
+        return f"the line does not start with {_HEAD.decode()}"
+    if not (tail.startswith(b',"crc":"') and tail.endswith(b'"}')):
+        return "the line does not end in a checksum"
+    return f"the checksum is {tail[8:16].decode('ascii', 'replace')}, the bytes have {crc32(line[:-_CRC_BYTES]):08x}"

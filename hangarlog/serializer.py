@@ -1,0 +1,323 @@
+"""Events to payloads and back: the type and version maps, the upcaster chain, msgspec."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+
+from hangarlog.errors import EventSerializationError, UnknownEventTypeError, UpcastingError
+from hangarlog.event import (
+    EVENT_TYPE_MAP,
+    EVENT_VERSION_MAP,
+    UntypedEvent,
+    attrs_fields,
+    canonical_name,
+    check_event_class,
+    get_current_version,
+    stored_name,
+    target_version,
+)
+from hangarlog.upcaster import UpcasterChain
+
+Hook = Callable[[Any], Any]
+_encode_plain = msgspec.json.Encoder().encode
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+_FAILURES = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError)
+
+
+class EncodedEvent(msgspec.Struct, gc=False, frozen=True):
+    """An event ready for the log: `data` is its payload as compact JSON, `event_id` None where it has none itself."""
+
+    event_type: str
+    event_id: str | None
+    data: bytes
+    recorded_at: str | None = None
+
+
+class EventSerializer:
+    """Serializes events; safe to share between threads.
+
+    Args:
+        upcaster_chain: the steps that bring old payloads to their current version.
+        unknown: what to do with a stored event type nobody registered: raise an "error", or give an `UntypedEvent`.
+        enc_hook: msgspec's hook for encoding objects it does not know.
+        dec_hook: msgspec's hook for decoding into types it does not know.
+
+    Raises:
+        UpcastingError: a version in `EVENT_VERSION_MAP` is not reached by a whole chain ("Missing upcaster …").
+    """
+
+    def __init__(
+        self,
+        upcaster_chain: UpcasterChain | None = None,
+        *,
+        unknown: Literal["error", "untyped"] = "error",
+        enc_hook: Hook | None = None,
+        dec_hook: Callable[[type, Any], Any] | None = None,
+    ) -> None:
+        if unknown not in ("error", "untyped"):
+            raise ValueError(f"unknown must be 'error' or 'untyped', not {unknown!r}")
+        self.chain = upcaster_chain if upcaster_chain is not None else UpcasterChain()
+        self.unknown = unknown
+        self._enc_hook, self._dec_hook = enc_hook, dec_hook
+        self._encode = msgspec.json.Encoder(enc_hook=enc_hook).encode
+        self._writers: dict[type, _Writer] = {}
+        self._readers: dict[str, _Reader] = {}
+        self.check()
+
+    def check(self) -> None:
+        """Raise `UpcastingError` unless every registered type's chain is whole; the store asks again when it opens."""
+        for event_type in {**EVENT_TYPE_MAP, **EVENT_VERSION_MAP}:
+            self.chain.check(event_type, target_version(event_type), canonical_name(event_type))
+
+    def serialize(self, event: Any) -> tuple[str, str]:
+        """(event type, payload as JSON text with `_version` first).
+
+        Raises:
+            EventSerializationError: the event cannot be stored as JSON and read back the same.
+        """
+        encoded = self.encode(event)
+        return encoded.event_type, encoded.data.decode()
+
+    def deserialize(self, event_type: str, data: str | bytes) -> Any:
+        """The event that a payload holds, brought to its current schema version.
+
+        Raises:
+            UnknownEventTypeError: no class is registered for the type (and `unknown` is not "untyped").
+            EventSerializationError: the payload is no JSON object, or does not fit the class.
+            UpcastingError: an upcaster is missing or fails, or the payload is newer than the version known here.
+        """
+        try:
+            raw = data.encode() if isinstance(data, str) else data
+        except UnicodeEncodeError as error:
+            raise EventSerializationError(event_type, str(error)) from error
+        return self.reader(event_type)(raw)
+
+    def encode(self, event: Any) -> EncodedEvent:
+        """An event ready for the log. Raises `EventSerializationError`."""
+        if type(event) is EncodedEvent:
+            return event
+        if type(event) is UntypedEvent:
+            return _encode_untyped(event)
+        event_class = type(event)
+        writer = self._writers.get(event_class)
+        if writer is None or not writer.current():
+            writer = self._writers[event_class] = _Writer(event_class, self.chain)
+        try:
+            value = event if writer.fields is None else _attributes(event, writer.fields)
+            body = self._encode(value)
+            data = b"%b%b%b" % (writer.head, b"" if body == b"{}" else b",", body[1:])
+            if b"null" in data:  # What NaN becomes in msgspec; a look at the values tells it from None.
+                _refuse_non_finite(msgspec.to_builtins(value, enc_hook=self._enc_hook))
+            if b"\n" in data:  # Only a msgspec.Raw can bring one; a line must not.
+                data = msgspec.json.format(data, indent=-1)
+        except _FAILURES as error:
+            raise EventSerializationError(writer.event_type, f"cannot be encoded as JSON: {error}") from error
+        return EncodedEvent(writer.event_type, _own_id(writer.event_type, event), data)
+
+    def reader(self, event_type: str) -> Callable[[Any], Any]:
+        """The function that turns payload bytes of a stored event type into an event. Resolve it once a read."""
+        reader = self._readers.get(event_type)
+        if reader is None or not reader.current():
+            reader = self._readers[event_type] = self._new_reader(event_type)
+        return reader
+
+    def _new_reader(self, event_type: str) -> _Reader:
+        event_class = EVENT_TYPE_MAP.get(event_type)
+        if event_class is None and self.unknown == "error":
+            known = ", ".join(sorted(EVENT_TYPE_MAP)[:8]) or "none"
+            raise UnknownEventTypeError(
+                event_type,
+                "no class is registered for this event type; register it with register_event_type, or read it "
+                f"untyped with EventSerializer(unknown='untyped'); known types: {known}",
+            )
+        return _Reader(event_type, event_class, self.chain, self._dec_hook)
+
+
+class _Writer:
+    """How events of one class are written."""
+
+    def __init__(self, event_class: type, chain: UpcasterChain) -> None:
+        self.event_type = stored_name(event_class)
+        self._mapped = EVENT_TYPE_MAP.get(self.event_type)
+        check_event_class(self.event_type, event_class)
+        self._version = get_current_version(self.event_type)
+        chain.check(self.event_type, self._version, canonical_name(self.event_type))
+        self.head = b'{"_version":%d' % self._version
+        # A Struct is encoded as it is; other classes may carry attributes beside their fields.
+        self.fields = None if issubclass(event_class, msgspec.Struct) else _field_names(event_class)
+
+    def current(self) -> bool:
+        """Whether the maps still say what they said."""
+        name = self.event_type
+        return EVENT_VERSION_MAP.get(name, 1) == self._version and EVENT_TYPE_MAP.get(name) is self._mapped
+
+
+class _Reader:
+    """How payloads of one stored event type are read."""
+
+    def __init__(
+        self,
+        event_type: str,
+        event_class: type | None,
+        chain: UpcasterChain,
+        dec_hook: Callable[[type, Any], Any] | None,
+    ) -> None:
+        self._event_type, self._class, self._chain, self._dec_hook = event_type, event_class, chain, dec_hook
+        self._version = target_version(event_type)
+        self._alias_of = canonical_name(event_type)
+        self._extras: _Extras | None = None
+        if event_class is None:
+            return
+        chain.check(event_type, self._version, self._alias_of)
+        self._heads = (b'{"_version":%d,' % self._version, b'{"_version":%d}' % self._version)
+        try:
+            decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(event_class, dec_hook=dec_hook)
+        except (TypeError, NameError) as error:
+            raise EventSerializationError(
+                event_type, f"{event_class.__qualname__} cannot be decoded: {error}"
+            ) from error
+        self._decode = decoder.decode
+        if not issubclass(event_class, msgspec.Struct):
+            self._extras = _Extras(_field_names(event_class))
+
+    def current(self) -> bool:
+        """Whether the maps still say what they said."""
+        return EVENT_TYPE_MAP.get(self._event_type) is self._class and target_version(self._event_type) == self._version
+
+    def __call__(self, data: Any) -> Any:
+        raw = bytes(data)
+        try:
+            if self._class is None:
+                return self._untyped(raw)
+            if not raw.startswith(self._heads):
+                return self._old(raw)
+            event = self._decode(raw)
+            return event if self._extras is None else self._extras.restore(event, raw)
+        except _FAILURES as error:
+            raise EventSerializationError(self._event_type, f"the stored payload does not fit: {error}") from error
+
+    def _untyped(self, raw: bytes) -> UntypedEvent:
+        payload = _decode_object(raw)
+        return UntypedEvent(self._event_type, payload, self._take_version(payload))
+
+    def _old(self, raw: bytes) -> Any:
+        payload = _decode_object(raw)
+        version = self._take_version(payload)
+        if version > self._version:
+            raise UpcastingError(
+                event_type=self._event_type,
+                from_version=version,
+                message=f"{self._event_type!r} is stored with schema version {version}, newer than {self._version}, "
+                "the one known here; a newer program wrote it: upgrade this one",
+            )
+        _, payload = self._chain.upcast(
+            self._event_type, version, payload, current_version=self._version, alias_of=self._alias_of
+        )
+        event = msgspec.convert(payload, self._class, dec_hook=self._dec_hook, str_keys=True)
+        return event if self._extras is None else self._extras.set_from(payload, event)
+
+    @staticmethod
+    def _take_version(payload: dict[str, Any]) -> int:
+        version = payload.pop("_version", 1)
+        if type(version) is not int or version < 1:
+            raise ValueError(f"_version must be a whole number from 1 up, not {version!r}")
+        return version
+
+
+class _Extras:
+    """Attributes that a class sets beside its fields, as a base class may (MCP Hangar's `event_id`, `occurred_at`)."""
+
+    def __init__(self, fields: tuple[str, ...]) -> None:
+        self._fields = frozenset(fields)
+        self._decode: Callable[[bytes], Any] | None = None
+
+    def restore(self, event: Any, raw: bytes) -> Any:
+        """Set the stored values back on a fresh event."""
+        if self._decode is None:
+            fields = [(name, Any, msgspec.UNSET) for name in self._names_on(event)]
+            decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(msgspec.defstruct("Extras", fields))
+            self._decode = decoder.decode
+        stored = self._decode(raw)
+        for name in stored.__struct_fields__:
+            value = getattr(stored, name)
+            if value is not msgspec.UNSET:
+                object.__setattr__(event, name, value)  # The class may be frozen.
+        return event
+
+    def set_from(self, payload: dict[str, Any], event: Any) -> Any:
+        """The same from a decoded payload."""
+        for name in self._names_on(event):
+            if name in payload:
+                object.__setattr__(event, name, payload[name])
+        return event
+
+    def _names_on(self, event: Any) -> list[str]:
+        attributes = getattr(event, "__dict__", {})
+        return [name for name in attributes if name not in self._fields and not name.startswith("_")]
+
+
+def _field_names(event_class: type) -> tuple[str, ...]:
+    if dataclasses.is_dataclass(event_class):
+        return tuple(field.name for field in dataclasses.fields(event_class))
+    return tuple(field.name for field in attrs_fields(event_class))
+
+
+def _attributes(event: Any, fields: tuple[str, ...]) -> dict[str, Any]:
+    attributes = {name: getattr(event, name) for name in fields}
+    for name, value in getattr(event, "__dict__", {}).items():
+        if name not in attributes and not name.startswith("_"):
+            attributes[name] = value
+    return attributes
+
+
+def _own_id(event_type: str, event: Any) -> str | None:
+    event_id = getattr(event, "event_id", None)
+    if event_id is None:
+        return None
+    if isinstance(event_id, UUID):
+        return str(event_id)
+    if not isinstance(event_id, str) or not event_id:
+        raise EventSerializationError(event_type, f"event_id must be text or a UUID, not {event_id!r}")
+    try:
+        event_id.encode()
+    except UnicodeEncodeError as error:
+        raise EventSerializationError(event_type, f"event_id: {error}") from error
+    return event_id
+
+
+def _encode_untyped(event: UntypedEvent) -> EncodedEvent:
+    try:
+        _refuse_non_finite(event.data)
+        data = _encode_plain({"_version": event.schema_version, **event.data})
+    except _FAILURES as error:
+        raise EventSerializationError(event.event_type, f"cannot be encoded as JSON: {error}") from error
+    return EncodedEvent(event.event_type, _own_id(event.event_type, event), data)
+
+
+def encode_object(value: dict[str, Any], what: str) -> bytes:
+    """A dictionary (metadata, a snapshot's state) as compact JSON. Raises `EventSerializationError` about `what`."""
+    try:
+        if not isinstance(value, dict):
+            raise TypeError(f"it must be a dictionary, not {type(value).__name__}")
+        _refuse_non_finite(value)
+        return _encode_plain(value)
+    except _FAILURES as error:
+        raise EventSerializationError(what, f"cannot be encoded as JSON: {error}") from error
+
+
+def _refuse_non_finite(value: Any) -> None:
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} has no JSON form; it would be read back as null")
+    elif isinstance(value, dict):
+        for item in value.values():
+            _refuse_non_finite(item)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for item in value:
+            _refuse_non_finite(item)

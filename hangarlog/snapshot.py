@@ -1,0 +1,70 @@
+"""Snapshots: the saved state of a stream's aggregate, one JSON file each; and how far a stream is compacted."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import msgspec
+
+from hangarlog.errors import CorruptionError
+from hangarlog.filesystem import FileSystem
+from hangarlog.naming import stream_path
+
+
+class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a snapshot file holds. Versions are stream versions; `event_id` is the event at `version` when saved."""
+
+    stream_id: str
+    version: int = -1
+    state: msgspec.Raw = msgspec.Raw(b"null")
+    saved_at: str = ""
+    schema_version: int = 1
+    event_id: str | None = None
+    compacted_through: int = -1
+
+
+_decode = msgspec.json.Decoder(Snapshot).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class SnapshotFiles:
+    """The folder `snapshots/`, laid out as `streams/` is."""
+
+    def __init__(self, filesystem: FileSystem, folder: str) -> None:
+        self._filesystem, self._folder = filesystem, folder
+
+    def path(self, stream_id: str) -> str:
+        """Where the snapshot of a stream is."""
+        folder, name = stream_path(stream_id)
+        return os.path.join(self._folder, folder, f"{name}.json")
+
+    def load(self, stream_id: str) -> Snapshot | None:
+        """The snapshot of a stream, None if there is none.
+
+        Raises:
+            CorruptionError: the file is not a snapshot of this stream.
+        """
+        path = self.path(stream_id)
+        try:
+            snapshot = _decode(self._filesystem.read_file(path))
+            if snapshot.stream_id != stream_id:
+                raise ValueError(f"it belongs to stream {snapshot.stream_id!r}")
+        except FileNotFoundError:
+            return None
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            cause = f"not a whole snapshot: {error}; delete the file, a snapshot can be made again"
+            raise CorruptionError(path, os.path.relpath(path, self._folder), 0, cause) from error
+        return snapshot
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Replace the snapshot of a stream, whole and durably."""
+        path = self.path(snapshot.stream_id)
+        for folder in (self._folder, os.path.dirname(path)):
+            self._filesystem.make_folder(folder)
+        self._filesystem.replace_file(path, _encode(snapshot) + b"\n")
+
+
+def decode_state(raw: msgspec.Raw) -> Any:
+    """The state that a snapshot holds."""
+    return msgspec.json.decode(raw)

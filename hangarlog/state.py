@@ -1,0 +1,153 @@
+"""The shared state: a few words that every process of a store maps into its memory. A cache, rebuilt when it is lost.
+
+Words are 64-bit and aligned, so a reader without a lock sees each either before or after a change, never between.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+from hangarlog.filesystem import FileSystem, boot_id
+
+_MAGIC = 0x31_45_54_41_54_53_4C_48  # "HLSTATE1"
+_SIZE = 4096
+
+(
+    _FORMAT,
+    _BOOT,
+    _FILE,
+    _COMMITTED,
+    _JOURNAL_FIRST,
+    _JOURNAL_SIZE,
+    _WRITING,
+    _DURABLE,
+    _LAYOUT,
+    _EXCLUSIVE,
+    _SYNC_FAILED,
+) = range(11)
+
+
+class SharedState:
+    """The mapped words of one store. Only the holder of the write lock changes them, but for `durable`."""
+
+    def __init__(self, filesystem: FileSystem, path: str, *, writable: bool = True) -> None:
+        """Map the file at `path`, created if missing and `writable`; `OSError` or `ValueError` where it cannot be."""
+        self._filesystem, self._path, self.writable = filesystem, path, writable
+        self._boot = boot_id()
+        self._load()
+
+    def _load(self) -> None:
+        filesystem = self._filesystem
+        fd = filesystem.open_update(self._path, create=True) if self.writable else filesystem.open_read(self._path)
+        try:
+            if self.writable and filesystem.size(fd) < _SIZE:
+                # Written, not only sized: a page of a sparse file that cannot be stored kills the process.
+                filesystem.write(fd, bytes(_SIZE))
+            self._file = filesystem.identity(fd)
+            self._map = mmap.mmap(fd, _SIZE, access=mmap.ACCESS_WRITE if self.writable else mmap.ACCESS_READ)
+        finally:
+            filesystem.close(fd)
+        self._words = memoryview(self._map).cast("Q")
+
+    def reload(self) -> None:
+        """Map the file anew if another one has taken its name, as after somebody deleted it."""
+        if self._filesystem.identity_at(self._path) != self._file:
+            words, mapped = self._words, self._map
+            self._load()
+            words.release()
+            mapped.close()
+
+    def close(self) -> None:
+        """Unmap the file."""
+        self._words.release()
+        self._map.close()
+
+    @property
+    def valid(self) -> bool:
+        """Whether the words were written here since the machine started: not before a power cut, not in a copy."""
+        words = self._words
+        return words[_FORMAT] == _MAGIC and words[_BOOT] == self._boot and words[_FILE] == self._file
+
+    def reset(self) -> None:
+        """Make the words valid, with nothing committed yet; recovery fills them in."""
+        words = self._words
+        words[_FORMAT] = 0
+        for word in (_COMMITTED, _JOURNAL_FIRST, _JOURNAL_SIZE, _DURABLE, _EXCLUSIVE, _SYNC_FAILED):
+            words[word] = 0
+        words[_LAYOUT] += 1
+        words[_WRITING] = 1
+        words[_BOOT] = self._boot
+        words[_FILE] = self._file
+        words[_FORMAT] = _MAGIC
+
+    def begin(self) -> None:
+        """Mark that a writer is at work; if it dies, the next one finds the mark and recovers."""
+        self._words[_WRITING] = 1
+
+    def finish(self, committed: int, journal_first: int, journal_size: int) -> None:
+        """Publish a commit: readers see it from here on. `committed` last, then the mark is taken away."""
+        words = self._words
+        words[_JOURNAL_FIRST] = journal_first
+        words[_JOURNAL_SIZE] = journal_size
+        words[_COMMITTED] = committed
+        words[_WRITING] = 0
+
+    def abandon(self) -> None:
+        """Take the mark away after everything was undone."""
+        self._words[_WRITING] = 0
+
+    @property
+    def writing(self) -> bool:
+        """Whether a writer is at work, or died at it."""
+        return bool(self._words[_WRITING])
+
+    @property
+    def committed(self) -> int:
+        """The position of the last committed record."""
+        return self._words[_COMMITTED]
+
+    @property
+    def journal_first(self) -> int:
+        """The first position of the live journal segment."""
+        return self._words[_JOURNAL_FIRST]
+
+    @property
+    def journal_size(self) -> int:
+        """The committed bytes of the live journal segment."""
+        return self._words[_JOURNAL_SIZE]
+
+    @property
+    def durable(self) -> int:
+        """The position up to which the journal is known to be on the device."""
+        return self._words[_DURABLE]
+
+    @durable.setter
+    def durable(self, position: int) -> None:
+        self._words[_DURABLE] = position
+
+    @property
+    def layout(self) -> int:
+        """A count of changes after which an open file may no longer be the live one (rolls, compactions)."""
+        return self._words[_LAYOUT]
+
+    def change_layout(self) -> None:
+        """Tell every process to look at its open files again."""
+        self._words[_LAYOUT] += 1
+
+    @property
+    def exclusive(self) -> int:
+        """The process that holds the store exclusively, 0 if none does."""
+        return self._words[_EXCLUSIVE]
+
+    @exclusive.setter
+    def exclusive(self, pid: int) -> None:
+        self._words[_EXCLUSIVE] = pid
+
+    @property
+    def sync_failed(self) -> bool:
+        """Whether a sync has failed since the machine started."""
+        return bool(self._words[_SYNC_FAILED])
+
+    def mark_sync_failed(self) -> None:
+        """Tell every process that the device has refused bytes."""
+        self._words[_SYNC_FAILED] = 1

@@ -1,0 +1,116 @@
+"""The streams a writer has at hand: their live ends stay open, with the version they are at, while they are warm."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from hangarlog.folder import Folder
+from hangarlog.log import LiveEnd, Log
+
+WARM = 256
+
+
+class StreamEnd:
+    """The end of one stream: the version it is at (-1: there is no stream), and its live segment when it is open."""
+
+    __slots__ = ("exists", "last_event_id", "live", "log", "version")
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.live: LiveEnd | None = None
+        self.version, self.last_event_id = -1, ""
+        try:
+            self.live = LiveEnd(log)
+        except FileNotFoundError:
+            self.live = _finish_roll(log)
+        self.exists = self.live is not None
+        if self.live:
+            self._look(self.live)
+
+    def _look(self, live: LiveEnd) -> None:
+        try:
+            last = live.last() or self.log.last_record()
+        except BaseException:
+            self.close()
+            raise
+        self.version, self.last_event_id = (last.stream_version, last.event_id) if last else (-1, "")
+
+    def refresh(self) -> None:
+        """Read the version again if the segment is of another size than it was left at."""
+        if self.live and self.live.changed():
+            self.live.refresh()
+            self._look(self.live)
+
+    def open(self) -> LiveEnd:
+        """The live segment, created if the stream is new."""
+        if self.live is None:
+            try:
+                self.live = LiveEnd(self.log, create=not self.exists)
+            except FileNotFoundError:
+                self.log.filesystem.make_folder(self.log.folder)
+                self.live = LiveEnd(self.log, create=not self.exists)
+            self.exists = True
+        return self.live
+
+    def undo(self, size: int) -> None:
+        """Take back what was appended beyond `size` bytes; a file that was created for it goes too."""
+        if self.version < 0 and not size:
+            self.close()
+            self.log.filesystem.remove(self.log.live_path)
+            self.exists = False
+        else:
+            self.open().cut(size)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.live:
+            live, self.live = self.live, None
+            live.close()
+
+
+def _finish_roll(log: Log) -> LiveEnd | None:
+    """Where files cannot be linked, a writer that died in a roll leaves no live segment but the one to put there."""
+    try:
+        log.filesystem.rename(log.live_path + ".new", log.live_path)
+    except FileNotFoundError:
+        return None
+    return LiveEnd(log)
+
+
+class WarmStreams:
+    """The ends of the streams appended to last. For the holder of the write lock only.
+
+    An end that is closed because others came is opened again when it is used, so a batch may span any number.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._ends: OrderedDict[str, StreamEnd] = OrderedDict()
+
+    def get(self, stream_id: str) -> StreamEnd:
+        """The end of a stream as it is now.
+
+        Raises:
+            CorruptionError: its last record is damaged.
+        """
+        end = self._ends.get(stream_id)
+        if end is None:
+            end = StreamEnd(self._folder.stream(stream_id))
+            if end.exists:
+                self.keep(stream_id, end)
+        else:
+            # A segment grows in place until its next roll, which empties this cache: its size tells its version.
+            end.refresh()
+        return end
+
+    def keep(self, stream_id: str, end: StreamEnd) -> None:
+        """Keep an end that is in use; the coldest one is closed."""
+        self._ends[stream_id] = end
+        self._ends.move_to_end(stream_id)
+        if len(self._ends) > WARM:
+            self._ends.popitem(last=False)[1].close()
+
+    def clear(self) -> None:
+        """Close all of them."""
+        while self._ends:
+            self._ends.popitem()[1].close()

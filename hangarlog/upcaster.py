@@ -1,0 +1,147 @@
+"""Upcasters bring old payloads to the current schema version, one version a step, on read only."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from hangarlog.errors import UpcasterError, UpcastingError
+
+
+class IEventUpcaster(ABC):
+    """One step of schema evolution. It must be pure: no I/O, no time, no randomness."""
+
+    @property
+    @abstractmethod
+    def event_type(self) -> str:
+        """The stored event type."""
+
+    @property
+    @abstractmethod
+    def from_version(self) -> int:
+        """The schema version taken."""
+
+    @property
+    @abstractmethod
+    def to_version(self) -> int:
+        """The schema version given: `from_version + 1`."""
+
+    @abstractmethod
+    def upcast(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The payload at `to_version`, made from the payload at `from_version` (without its `_version`)."""
+
+
+class Upcaster(Protocol):
+    """What a chain accepts: anything shaped like `IEventUpcaster`, of whatever base."""
+
+    @property
+    def event_type(self) -> str: ...  # noqa: D102
+    @property
+    def from_version(self) -> int: ...  # noqa: D102
+    @property
+    def to_version(self) -> int: ...  # noqa: D102
+    def upcast(self, data: dict[str, Any]) -> dict[str, Any]: ...  # noqa: D102
+
+
+_Step = Callable[[dict[str, Any]], dict[str, Any]]
+_Function = TypeVar("_Function", bound=_Step)
+
+
+class UpcasterChain:
+    """The registered steps, by event type and the version they start from."""
+
+    def __init__(self) -> None:
+        self._steps: dict[str, dict[int, _Step]] = {}
+
+    def register(self, upcaster: Upcaster) -> None:
+        """Add an upcaster object.
+
+        Raises:
+            UpcasterError: it does not advance exactly one version, or the step has an upcaster already.
+            TypeError: it is not an upcaster, or a class instead of an instance.
+        """
+        if isinstance(upcaster, type):
+            raise TypeError(f"register an instance: {upcaster.__name__}() instead of {upcaster.__name__}")
+        if not callable(getattr(upcaster, "upcast", None)):
+            raise TypeError(f"{upcaster!r} is no upcaster: it has no upcast method")
+        self._add(upcaster.event_type, upcaster.from_version, upcaster.to_version, upcaster.upcast)
+
+    def upcaster(self, event_type: str, from_version: int) -> Callable[[_Function], _Function]:
+        """Register a plain function as the step from `from_version` to the next: `@chain.upcaster("Started", 1)`."""
+
+        def decorate(function: _Function) -> _Function:
+            self._add(event_type, from_version, from_version + 1, function)
+            return function
+
+        return decorate
+
+    def _add(self, event_type: str, from_version: int, to_version: int, step: _Step) -> None:
+        def refuse(why: str) -> UpcasterError:
+            name = getattr(step, "__qualname__", repr(step))
+            return UpcasterError(
+                event_type=event_type,
+                from_version=from_version,
+                message=f"Upcaster {name} for {event_type!r} v{from_version} -> v{to_version} {why}",
+            )
+
+        if type(from_version) is not int or from_version < 1:
+            raise refuse("must start from a whole number from 1 up")
+        if to_version != from_version + 1:
+            raise refuse("must advance exactly one version")
+        steps = self._steps.setdefault(event_type, {})
+        if from_version in steps:
+            other = getattr(steps[from_version], "__qualname__", repr(steps[from_version]))
+            raise refuse(f"meets another for the same step, {other}")
+        steps[from_version] = step
+
+    def upcast(
+        self, event_type: str, version: int, data: dict[str, Any], *, current_version: int, alias_of: str | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """Bring a payload at `version` to `current_version`: (the version reached, the payload).
+
+        Steps are looked up under `event_type`, then under `alias_of`, the name a renamed type has today.
+
+        Raises:
+            UpcastingError: a step is missing, fails, or returns something else than a dictionary.
+        """
+        while version < current_version:
+            step = self._step(event_type, version, alias_of)
+            if step is None:
+                raise self._gap(event_type, version, current_version)
+            try:
+                data = step(data)
+            except Exception as error:  # Whatever the user's function raises gets its place named.
+                raise UpcastingError(
+                    event_type=event_type,
+                    from_version=version,
+                    message=f"Upcaster for {event_type!r} v{version} -> v{version + 1} failed: {error!r}",
+                ) from error
+            if not isinstance(data, dict):
+                raise UpcastingError(
+                    event_type=event_type,
+                    from_version=version,
+                    message=f"Upcaster for {event_type!r} v{version} -> v{version + 1} returned {type(data).__name__}, "
+                    "not the payload's dictionary",
+                )
+            version += 1
+        return version, data
+
+    def _step(self, event_type: str, version: int, alias_of: str | None) -> _Step | None:
+        step = self._steps.get(event_type, {}).get(version)
+        return step or self._steps.get(alias_of or event_type, {}).get(version)
+
+    @staticmethod
+    def _gap(event_type: str, version: int, current_version: int) -> UpcastingError:
+        return UpcastingError(
+            event_type=event_type,
+            from_version=version,
+            message=f"Missing upcaster for {event_type!r} v{version} -> v{version + 1}, on the way to "
+            f"v{current_version}: stored events of v{version} could not be read; register one in the UpcasterChain",
+        )
+
+    def check(self, event_type: str, current_version: int, alias_of: str | None = None) -> None:
+        """Raise `UpcastingError` ("Missing upcaster …") unless every version from 1 on reaches `current_version`."""
+        for version in range(1, current_version):
+            if self._step(event_type, version, alias_of) is None:
+                raise self._gap(event_type, version, current_version)
