@@ -213,10 +213,19 @@ class EventStore(ABC):
 
     # Snapshots
 
-    def save_snapshot(self, stream_id: str, version: int, state: dict[str, Any], *, schema_version: int = 1) -> None:
+    def save_snapshot(
+        self,
+        stream_id: str,
+        version: int,
+        state: dict[str, Any],
+        *,
+        schema_version: int = 1,
+        saved_at: str | None = None,
+    ) -> None:
         """Keep `state` as the aggregate's at stream version `version`, in place of an older snapshot.
 
-        `schema_version` is the state's own; `load_snapshot` passes over a snapshot of another one.
+        `schema_version` is the state's own; `load_snapshot` passes over a snapshot of another one. `saved_at` is when
+        it was made (RFC 3339), by default now.
 
         Raises:
             EventSerializationError: the state has no JSON form.
@@ -231,7 +240,7 @@ class EventStore(ABC):
                 stream_id,
                 version,
                 msgspec.Raw(encode_object(state, "snapshot")),
-                now().decode(),
+                saved_at or now().decode(),
                 schema_version,
                 self._event_id_at(stream_id, version),
                 before.compacted_through if before else -1,
@@ -245,12 +254,21 @@ class EventStore(ABC):
         is gone, as after a power cut in a store that is not durable: such state must be replayed from the events.
         """
         snapshot = self._load_snapshot(check_stream_id(stream_id))
-        if snapshot is None or (schema_version is not None and snapshot.schema_version != schema_version):
+        if (
+            snapshot is None
+            or snapshot.version < 0
+            or (schema_version is not None and snapshot.schema_version != schema_version)
+        ):
             return None
         compacted = snapshot.version <= snapshot.compacted_through
         if snapshot.event_id and not compacted and self._event_id_at(stream_id, snapshot.version) != snapshot.event_id:
             return None
         return {"version": snapshot.version, "state": decode_state(snapshot.state)}
+
+    def snapshot_time(self, stream_id: str) -> str | None:
+        """When the latest snapshot of a stream was saved (RFC 3339), None if there is none."""
+        snapshot = self._load_snapshot(check_stream_id(stream_id))
+        return snapshot.saved_at if snapshot and snapshot.version >= 0 else None
 
     def compact_stream(self, stream_id: str) -> int:
         """Drop the events of a stream that its snapshot covers, and return how many were dropped.

@@ -66,6 +66,21 @@ def encode_record(
     return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
 
 
+def encode_envelope(envelope: Envelope) -> bytes:
+    """The line that an envelope was decoded from, with its newline."""
+    return encode_record(
+        envelope.position,
+        encode_text(envelope.stream_id),
+        envelope.stream_version,
+        encode_text(envelope.event_type),
+        msgspec.json.encode(envelope.event_id),
+        envelope.recorded_at.encode(),
+        bytes(envelope.data),
+        None if envelope.metadata is None else bytes(envelope.metadata),
+        envelope.batch_end,
+    )
+
+
 def decode_record(line: bytes) -> Envelope:
     """Check and decode one line, given without its newline.
 

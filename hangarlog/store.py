@@ -198,23 +198,39 @@ class FileEventStore(EventStore):
     # The commit
 
     def _commit(self, pendings: list[Pending]) -> dict[str, int]:
+        versions = self.append_encoded(pendings)
+        if self._durability == "always":
+            self.sync()
+        elif self._durability != "relaxed":
+            self._sync_later()
+        return versions
+
+    def append_encoded(self, pendings: list[Pending]) -> dict[str, int]:
+        """Append events that are encoded already, as a relaxed `append_many`: call `sync` to make them durable."""
         self._acquire()
         try:
             ends: dict[str, StreamEnd] = {}
             versions, to_write = settle(pendings, self._end_in(ends), self._ids_at)
             if to_write:
                 self._write(to_write, ends, versions)
-            position = self._state.committed
             sealed_at, self._sealed_at = self._sealed_at, None
         finally:
             self._release()
-        if self._durability == "always":
-            self._sync.ensure(position)
-        elif self._durability != "relaxed":
-            self._sync_later()
         if sealed_at is not None:
             self._checkpoint(sealed_at)
         return versions
+
+    def sync(self) -> None:
+        """Return when every event committed so far is on the device, whatever the durability.
+
+        Raises:
+            SyncError: the device refused.
+        """
+        self._sync.ensure(self._state.committed)
+
+    def begin_stream(self, stream_id: str, version: int) -> None:
+        """Say of a stream that is to be imported that its events before `version` are gone."""
+        self._save_snapshot(Snapshot(stream_id, compacted_through=version - 1))
 
     def _end_in(self, ends: dict[str, StreamEnd]) -> Callable[[str], tuple[int, str]]:
         def end_of(stream_id: str) -> tuple[int, str]:

@@ -1,0 +1,5 @@
+"""`python -m hangarlog` is the command line."""
+
+from hangarlog.cli import run
+
+run()

@@ -1,0 +1,16 @@
+"""The command line, an extra of the package: `pip install 'hangarlog[cli]'`."""
+
+from __future__ import annotations
+
+import sys
+
+
+def run() -> None:
+    """Run `hangarlog` with the arguments of this process, and exit with its code."""
+    try:
+        import click  # noqa: F401
+    except ImportError:
+        sys.exit("hangarlog: the command line needs an extra: pip install 'hangarlog[cli]'")
+    from hangarlog.cli.app import main
+
+    main()

@@ -1,0 +1,105 @@
+"""The `hangarlog` command: its group, how a store is named, and what errors become."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NoReturn
+
+import click
+
+from hangarlog import FileEventStore, HangarlogError, StreamIdError, __version__
+from hangarlog.cli.terminal import printable
+from hangarlog.serializer import EventSerializer
+
+STORE_VARIABLE = "HANGARLOG_STORE"
+
+Callback = Callable[..., Any]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="hangarlog")
+def hangarlog() -> None:
+    """An event store that is a folder of plain text.
+
+    STORE is the folder; it may be left out where HANGARLOG_STORE names it. Results are JSON lines in a pipe, and made
+    for reading on a terminal. Exit codes: 0 fine, 1 the store says no, 2 wrong usage.
+    """
+
+
+def with_store(*names: str, optional: bool = False) -> Callable[[Callback], Callback]:
+    """Give a command the argument STORE, and after it those in `names`; with `optional` the last may be left out.
+
+    The callback gets the store's path as `store`.
+    """
+
+    def decorate(callback: Callback) -> Callback:
+        @wraps(callback)
+        def shifted(*, store: str | None, **options: Any) -> Any:
+            given = [value for value in (store, *(options.pop(name) for name in names)) if value is not None]
+            values = _place(given, names, optional)
+            return callback(store=values[0], **dict(zip(names, values[1:], strict=True)), **options)
+
+        wrapped: Callback = shifted
+        for name in reversed(names):
+            shown = name.upper()
+            wrapped = click.argument(name, required=False, metavar=f"[{shown}]" if optional else shown)(wrapped)
+        return click.argument("store", required=False, metavar="STORE")(wrapped)
+
+    return decorate
+
+
+def _place(given: list[str], names: tuple[str, ...], optional: bool) -> list[str | None]:
+    """The values for STORE and `names`, with the store from the environment where the arguments leave it out."""
+    default = os.environ.get(STORE_VARIABLE)
+    full = 1 + len(names)
+    if default and len(given) < full:
+        # With an optional last argument a lone one may be either: it is the store if it looks like one.
+        ambiguous = optional and len(given) == 1
+        if not (ambiguous and os.path.isfile(os.path.join(given[0], "hangarlog.json"))):
+            given = [default, *given]
+    least = full - 1 if optional else full
+    if len(given) < least:
+        raise click.UsageError(f"Missing argument '{('store', *names)[len(given)].upper()}'.")
+    return [*given, *[None] * (full - len(given))]
+
+
+def open_store(path: str, *, create: bool = False, durability: Any = "always") -> FileEventStore:
+    """The store a command works on; event types need not be known to it."""
+    return FileEventStore(path, serializer=EventSerializer(unknown="untyped"), create=create, durability=durability)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit: every error is one line, a reader that has seen enough is none."""
+    from hangarlog.cli import append, demo, inspect, read, transfer  # noqa: F401 - they register their commands
+
+    try:
+        # Events are written as bytes; names of files may be anything.
+        code = hangarlog.main(standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.Abort:
+        _leave("interrupted", 130)
+    except click.ClickException as error:
+        if isinstance(error, click.UsageError) and error.ctx:
+            click.echo(error.ctx.get_usage(), err=True)
+        _leave(error.format_message(), 2)
+    except BrokenPipeError:
+        # What is still buffered must not be written, and complained of, at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except StreamIdError as error:
+        _leave(str(error), 2)
+    except HangarlogError as error:
+        _leave(str(error), 1)
+    except OSError as error:
+        _leave(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), 1)
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    click.echo(f"hangarlog: {printable(message)}", err=True)
+    sys.exit(code)

@@ -1,0 +1,79 @@
+"""`hangarlog append`: events from a shell."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+import msgspec
+
+from hangarlog import ANY, NO_STREAM, STREAM_EXISTS, UntypedEvent
+from hangarlog.cli.app import hangarlog, open_store, with_store
+
+_EXPECTED = {"any": ANY, "none": NO_STREAM, "exists": STREAM_EXISTS}
+
+
+def _expected_version(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    if value in _EXPECTED:
+        return _EXPECTED[value]
+    if value == "-1" or value.isdecimal():
+        return int(value)
+    raise click.BadParameter(f"{value!r} is neither a version nor any, none or exists", context, parameter)
+
+
+def _object(raw: bytes, option: str) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(raw, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise click.BadParameter(f"not a JSON object: {error}", param_hint=option) from error
+
+
+def _events(event_type: str, data: str) -> list[UntypedEvent]:
+    raw = sys.stdin.buffer.read() if data == "-" else data.encode("utf-8", "surrogateescape")
+    # Standard input may hold one object, over several lines if it likes, or an object a line.
+    lines = [line for line in raw.split(b"\n") if line.strip()]
+    many = data == "-" and len(lines) > 1 and all(line.lstrip()[:1] == b"{" for line in lines)
+    payloads = [_object(part, "--data") for part in (lines if many else [raw])]
+    return [
+        UntypedEvent(event_type, payload, _schema_version(payload), payload.get("event_id")) for payload in payloads
+    ]
+
+
+def _schema_version(payload: dict[str, Any]) -> int:
+    version = payload.pop("_version", 1)
+    if type(version) is not int or version < 1:
+        raise click.BadParameter(f"_version must be a whole number from 1 up, not {version!r}", param_hint="--data")
+    return version
+
+
+@hangarlog.command()
+@with_store("stream")
+@click.option("--type", "event_type", required=True, help="The event type.")
+@click.option(
+    "--expected-version",
+    default="any",
+    show_default=True,
+    metavar="N|any|none|exists",
+    callback=_expected_version,
+    help="The version the stream must be at; -1 is none.",
+)
+@click.option(
+    "--data",
+    default="{}",
+    show_default=True,
+    metavar="JSON|-",
+    help="The payload, a JSON object; - reads it from standard input, or several, an object a line, appended together.",
+)
+@click.option("--metadata", metavar="JSON", help="An object to keep beside the payload.")
+def append(store: str, stream: str, event_type: str, expected_version: int, data: str, metadata: str | None) -> None:
+    """Append an event to STREAM and print the stream's new version.
+
+    A payload's own event_id makes the append safe to repeat: what is there already is not written again.
+    """
+    if not event_type:
+        raise click.BadParameter("it is empty", param_hint="--type")
+    events = _events(event_type, data)
+    extra = None if metadata is None else _object(metadata.encode("utf-8", "surrogateescape"), "--metadata")
+    with open_store(store, create=True) as log:
+        click.echo(log.append(stream, events, expected_version, metadata=extra))

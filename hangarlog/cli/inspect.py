@@ -1,0 +1,91 @@
+"""`hangarlog streams`, `stats` and `verify`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import msgspec
+
+from hangarlog import FileEventStore
+from hangarlog.cli.app import hangarlog, open_store, with_store
+from hangarlog.cli.terminal import is_terminal, printable, progress, write_line, write_object
+from hangarlog.verify import verify as damages
+
+
+@hangarlog.command()
+@with_store()
+@click.option("--prefix", default="", metavar="P", help="Only ids that begin with P.")
+@click.option("-l", "--long", is_flag=True, help="With each stream's version.")
+def streams(store: str, prefix: str, long: bool) -> None:
+    """List the streams, sorted by id."""
+    with open_store(store) as log:
+        for stream_id in log.list_streams(prefix):
+            version = log.get_stream_version(stream_id) if long else None
+            if is_terminal():
+                click.echo(printable(stream_id) if version is None else f"{version:>8}  {printable(stream_id)}")
+            else:
+                row = {"stream_id": stream_id} if version is None else {"stream_id": stream_id, "version": version}
+                write_line(msgspec.json.encode(row))
+
+
+@hangarlog.command()
+@with_store()
+def stats(store: str) -> None:
+    """Print how much the store holds, and where."""
+    with open_store(store) as log:
+        write_object(_stats(log))
+
+
+def _stats(log: FileEventStore) -> dict[str, Any]:
+    sizes = {"journal": 0, "streams": 0, "other": 0}
+    files = dict.fromkeys(sizes, 0)
+    for path, size in _files(log.path):
+        top, *below = os.path.relpath(path, log.path).split(os.sep)
+        name = top if top in sizes else "journal" if not below and top.endswith(".jsonl") else "other"
+        kind = name if path.endswith(".jsonl") else "other"
+        sizes[kind] += size
+        files[kind] += 1
+    first = next(log.envelopes(limit=1), None)
+    last = next(log.envelopes(limit=1, reverse=True), None)
+    return {
+        "store_id": log.meta.store_id,
+        "format": log.meta.format,
+        "created_at": log.meta.created_at,
+        "segment_bytes": log.meta.segment_bytes,
+        "events": log.get_event_count(),
+        "streams": log.get_stream_count(),
+        "first_recorded_at": first[0].recorded_at if first else None,
+        "last_recorded_at": last[0].recorded_at if last else None,
+        **{f"{kind}_bytes": size for kind, size in sizes.items()},
+        **{f"{kind}_files": count for kind, count in files.items()},
+    }
+
+
+def _files(folder: str) -> Iterator[tuple[str, int]]:
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(entry.path)
+        else:
+            yield entry.path, entry.stat(follow_symlinks=False).st_size
+
+
+@hangarlog.command()
+@with_store()
+def verify(store: str) -> int:
+    """Check every line and both copies of every event; print each damage, exit with 1 if there is one."""
+    with open_store(store) as log:
+        events = log.get_event_count()
+        found = 0
+        with progress("verifying", 2 * events) as advance:
+            for damage in damages(log, advance):
+                found += 1
+                if is_terminal():
+                    click.echo(click.style("damaged ", fg="red") + printable(str(damage)))
+                else:
+                    place = {"path": damage.path, "segment": damage.segment, "offset": damage.offset}
+                    write_line(msgspec.json.encode({**place, "cause": damage.cause}))
+        write_object({"events": events, "streams": log.get_stream_count(), "damaged": found})
+    return 1 if found else 0

@@ -1,0 +1,98 @@
+"""`hangarlog read` and `hangarlog tail`."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from itertools import chain
+
+import click
+
+from hangarlog import FileEventStore, StreamNotFoundError
+from hangarlog.cli.app import hangarlog, open_store, with_store
+from hangarlog.cli.terminal import write_event
+from hangarlog.record import Envelope
+
+_POLL = 0.02  # Seconds between looks at the shared state; a look costs a fraction of a microsecond.
+
+
+@hangarlog.command()
+@with_store("stream", optional=True)
+@click.option(
+    "--from",
+    "start",
+    type=click.IntRange(0),
+    metavar="N",
+    help="First version of STREAM; without one, the position to start after.",
+)
+@click.option("--limit", type=click.IntRange(0), metavar="N", help="At most so many events.")
+@click.option("--reverse", is_flag=True, help="Latest first; --from counts from there.")
+@click.option("--type", "event_types", multiple=True, metavar="T", help="Only events of this type; may be repeated.")
+@click.option("--category", metavar="C", help="Only streams whose id begins with C and a colon.")
+@click.option("--raw", is_flag=True, help="The stored lines on a terminal too.")
+def read(
+    store: str,
+    stream: str | None,
+    start: int | None,
+    limit: int | None,
+    reverse: bool,
+    event_types: tuple[str, ...],
+    category: str | None,
+    raw: bool,
+) -> None:
+    """Print the events of STREAM, or of the whole store in commit order."""
+    with open_store(store) as log:
+        _must_exist(log, stream)
+        blocks = log.envelopes(
+            stream,
+            from_version=start if stream else None,
+            from_position=None if stream else start,
+            limit=limit,
+            reverse=reverse,
+            event_types=event_types or None,
+            category=category,
+        )
+        for envelope in chain.from_iterable(blocks):
+            write_event(envelope, raw=raw)
+
+
+@hangarlog.command()
+@with_store("stream", optional=True)
+@click.option("-n", "count", type=click.IntRange(0), default=10, show_default=True, help="So many of the last events.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with new events as they are committed, until interrupted.")
+@click.option("--raw", is_flag=True, help="The stored lines on a terminal too.")
+def tail(store: str, stream: str | None, count: int, follow: bool, raw: bool) -> None:
+    """Print the last events of STREAM, or of the whole store."""
+    with open_store(store) as log:
+        if not follow:
+            _must_exist(log, stream)
+        seen = log.get_event_count()
+        last = list(chain.from_iterable(log.envelopes(stream, limit=count, reverse=True)))[::-1]
+        for envelope in last:
+            write_event(envelope, raw=raw)
+        if follow:
+            sys.stdout.flush()
+            for block in _follow(log, stream, last[-1].position if last and not stream else seen):
+                for envelope in block:
+                    write_event(envelope, raw=raw)
+                sys.stdout.flush()
+
+
+def _follow(log: FileEventStore, stream: str | None, position: int) -> Iterator[list[Envelope]]:
+    wait = threading.Event().wait
+    while True:
+        committed = log.get_event_count()
+        if committed == position:
+            wait(_POLL)
+            continue
+        for block in log.envelopes(from_position=position):
+            position = block[-1].position
+            wanted = block if stream is None else [envelope for envelope in block if envelope.stream_id == stream]
+            if wanted:
+                yield wanted
+
+
+def _must_exist(log: FileEventStore, stream: str | None) -> None:
+    if stream is not None and log.get_stream_version(stream) < 0:
+        raise StreamNotFoundError(stream)

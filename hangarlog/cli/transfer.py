@@ -1,0 +1,73 @@
+"""`hangarlog import` and `hangarlog export`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import BinaryIO
+
+import click
+import msgspec
+
+from hangarlog import FileEventStore
+from hangarlog.cli.app import hangarlog, open_store, with_store
+from hangarlog.cli.terminal import printable, progress, write_object
+from hangarlog.export import cloud_events, journal_lines
+from hangarlog.mcp_hangar import count_events, export_database, import_database
+
+_BY_SUFFIX = {".db": "db", ".sqlite": "db", ".sqlite3": "db", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+
+
+@hangarlog.command("import")
+@with_store("source")
+def import_(store: str, source: str) -> int:
+    """Take over the events and snapshots of SOURCE, a MCP Hangar SQLite database.
+
+    Order, versions, event ids and times stay. It can be run again: only what is new is taken then.
+    """
+    count = count_events(source)
+    with open_store(store, create=True, durability="relaxed") as log, progress("importing", count) as advance:
+        report = import_database(log, source, advance)
+    write_object({name: value for name, value in msgspec.structs.asdict(report).items() if name != "not_taken"})
+    for stream_id, cause in report.not_taken.items():
+        click.echo(f"hangarlog: stream {printable(repr(stream_id))} was not taken: {cause}", err=True)
+    return 1 if report.not_taken else 0
+
+
+@hangarlog.command()
+@with_store("target")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["db", "jsonl", "cloudevents"]),
+    help="By default what TARGET's suffix says, and jsonl for standard output.",
+)
+def export(store: str, target: str, kind: str | None) -> None:
+    """Write all events to the new file TARGET: a MCP Hangar database (.db), JSON lines (.jsonl), or CloudEvents.
+
+    TARGET - is standard output.
+    """
+    kind = kind or ("jsonl" if target == "-" else _BY_SUFFIX.get(os.path.splitext(target)[1]))
+    if kind is None:
+        raise click.UsageError(f"the suffix of {target!r} names no format; give --format")
+    if kind == "db" and target == "-":
+        raise click.UsageError("a database cannot be written to standard output; name a file")
+    with open_store(store) as log:
+        if kind == "db":
+            with progress("exporting", log.get_event_count()) as advance:
+                count = export_database(log, target, advance)
+        elif target == "-":
+            _write(log, kind, sys.stdout.buffer)
+            return
+        else:
+            with open(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+                count = _write(log, kind, file)
+    write_object({"events": count, "target": target})
+
+
+def _write(log: FileEventStore, kind: str, file: BinaryIO) -> int:
+    count = 0
+    for block in journal_lines(log) if kind == "jsonl" else cloud_events(log):
+        file.write(block + b"\n")
+        count += block.count(b"\n") + 1
+    return count

@@ -1,0 +1,288 @@
+"""MCP Hangar's SQLite event store: taken over into a store, and written back."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import sqlite3
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import chain, groupby, islice
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import msgspec
+
+from hangarlog.commit import Pending
+from hangarlog.errors import SourceError, StreamIdError
+from hangarlog.serializer import EncodedEvent
+from hangarlog.store import FileEventStore
+
+_BATCH = 1000
+_COLUMNS = {"global_position", "stream_id", "stream_version", "event_type", "data", "metadata", "created_at"}
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+
+Progress = Callable[[int], None]
+
+
+class Imported(msgspec.Struct):
+    """What an import did: events `taken` now, events that were `already` there, streams seen, snapshots taken.
+
+    `not_taken` names streams that cannot be continued, with the reason.
+    """
+
+    taken: int = 0
+    already: int = 0
+    streams: int = 0
+    snapshots: int = 0
+    not_taken: dict[str, str] = {}
+
+
+class _Row(NamedTuple):
+    position: int
+    stream_id: str
+    version: int
+    event_type: str
+    data: str
+    metadata: str | None
+    created_at: str
+
+
+def _open(path: str) -> sqlite3.Connection:
+    if not os.path.isfile(path):
+        raise SourceError(path, "there is no such file")
+    try:
+        connection = sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True)
+        columns = {row[1] for row in connection.execute("PRAGMA table_info(events)")}
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error as error:
+        raise SourceError(path, f"it is no SQLite database that can be read: {error}") from error
+    if not columns >= _COLUMNS or "streams" not in tables:
+        connection.close()
+        raise SourceError(path, "it is no MCP Hangar event store: the tables 'events' and 'streams' are not there")
+    return connection
+
+
+def count_events(path: str) -> int:
+    """How many events a MCP Hangar database holds. Raises `SourceError`."""
+    with contextlib.closing(_open(path)) as source:
+        return int(source.execute("SELECT count(*) FROM events").fetchone()[0])
+
+
+def import_database(store: FileEventStore, path: str, progress: Progress = lambda events: None) -> Imported:
+    """Take over what a MCP Hangar database holds: order, versions, event ids, times, metadata, snapshots.
+
+    Can be run again: what is there is not taken twice, what is new is. `progress` is told of events as they are done.
+
+    Raises:
+        SourceError: the database is none of MCP Hangar's, or contradicts what the store holds already.
+        StorageError, OutcomeUnknownError: the store could not be written; run it again.
+    """
+    report = Imported()
+    with contextlib.closing(_open(path)) as source:
+        try:
+            streams = dict(source.execute("SELECT stream_id, version FROM streams"))
+            firsts = dict(source.execute("SELECT stream_id, min(stream_version) FROM events GROUP BY stream_id"))
+            report.streams = len(firsts)
+            done = _Done(store, path)
+            for stream_id in streams.keys() - firsts.keys():
+                if streams[stream_id] >= 0:
+                    report.not_taken[stream_id] = "all its events were compacted away, so it cannot be continued"
+            rows = source.execute(
+                "SELECT global_position, stream_id, stream_version, event_type, data, metadata, created_at "
+                "FROM events ORDER BY global_position"
+            )
+            while batch := list(map(_Row._make, islice(rows, _BATCH))):
+                taken = _take(store, path, batch, done, firsts)
+                report.taken += taken
+                report.already += len(batch) - taken
+                progress(len(batch))
+            report.snapshots = _take_snapshots(store, path, source)
+            store.sync()
+        except sqlite3.Error as error:
+            raise SourceError(path, str(error)) from error
+    return report
+
+
+class _Done:
+    """The versions up to which the store has each stream already."""
+
+    def __init__(self, store: FileEventStore, path: str) -> None:
+        self._store, self._path = store, path
+        self._versions: dict[str, int] = {}
+
+    def __getitem__(self, stream_id: str) -> int:
+        """The stream's version in the store, -1 where it has none."""
+        if stream_id not in self._versions:
+            try:
+                self._versions[stream_id] = self._store.get_stream_version(stream_id)
+            except StreamIdError as error:
+                raise SourceError(self._path, str(error)) from error
+        return self._versions[stream_id]
+
+    def __setitem__(self, stream_id: str, version: int) -> None:
+        self._versions[stream_id] = version
+
+
+def _take(store: FileEventStore, path: str, batch: list[_Row], done: _Done, firsts: dict[str, int]) -> int:
+    """Append the rows of a batch that the store has not, and say how many. Runs of one stream go in one commit."""
+    taken = 0
+    for stream_id, group in groupby(batch, key=lambda row: row.stream_id):
+        rows = list(group)
+        version = done[stream_id]
+        known = [row for row in rows if row.version <= version]
+        _refuse_other(store, path, known)
+        new = rows[len(known) :]
+        start = version + 1 if version >= 0 else firsts[stream_id]
+        if [row.version for row in new] != list(range(start, start + len(new))):
+            raise SourceError(path, f"stream {stream_id!r} does not go on with version {start}, but {new[0].version}")
+        if new and version < 0 and start:
+            store.begin_stream(stream_id, start)  # It was compacted there: its history begins later here too.
+        for metadata, part in groupby(new, key=lambda row: row.metadata):
+            events = [_event(path, row) for row in part]
+            pending = Pending(stream_id, events, version, _metadata(path, new[0], metadata), start)
+            version = store.append_encoded([pending])[stream_id]
+        if new:
+            done[stream_id] = version
+        taken += len(new)
+    return taken
+
+
+def _event(path: str, row: _Row) -> EncodedEvent:
+    try:
+        raw = row.data.encode()
+        event_id = _decode_object(raw).get("event_id")
+        recorded_at = datetime.fromisoformat(row.created_at)
+        if recorded_at.tzinfo is None:
+            recorded_at = recorded_at.replace(tzinfo=UTC)
+        text = recorded_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        # Only the blanks go: numbers stay as they were written.
+        return EncodedEvent(
+            row.event_type,
+            event_id if isinstance(event_id, str) and event_id else None,
+            msgspec.json.format(raw, indent=-1),
+            text,
+        )
+    except (msgspec.MsgspecError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise SourceError(path, f"the event at global_position {row.position} cannot be stored: {error}") from error
+
+
+def _metadata(path: str, row: _Row, metadata: str | None) -> bytes | None:
+    if metadata is None:
+        return None
+    try:
+        raw = metadata.encode()
+        _decode_object(raw)
+        return msgspec.json.format(raw, indent=-1)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise SourceError(path, f"the metadata at global_position {row.position} is no object: {error}") from error
+
+
+def _refuse_other(store: FileEventStore, path: str, known: list[_Row]) -> None:
+    """Raise if the store has another event where the source has one of `known`, consecutive rows of one stream."""
+    if not known:
+        return
+    stream_id, version = known[0].stream_id, known[0].version
+    stored = chain.from_iterable(store.envelopes(stream_id, from_version=version, limit=len(known)))
+    for row, envelope in zip(known, stored, strict=False):
+        event = _event(path, row)
+        same = envelope.event_type == row.event_type and envelope.stream_version == row.version
+        if not same or (event.event_id or envelope.event_id) != envelope.event_id:
+            raise SourceError(
+                path,
+                f"stream {stream_id!r} version {row.version} is {row.event_type} {event.event_id} there, but "
+                f"{envelope.event_type} {envelope.event_id} in the store; import into an empty store",
+            )
+
+
+def _take_snapshots(store: FileEventStore, path: str, source: sqlite3.Connection) -> int:
+    if not source.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'snapshots'").fetchone():
+        return 0
+    taken = 0
+    for stream_id, version, state, created_at in source.execute(
+        "SELECT stream_id, version, state_data, created_at FROM snapshots ORDER BY stream_id"
+    ):
+        try:
+            present = store.load_snapshot(stream_id)
+            if present is None or present["version"] < version:
+                store.save_snapshot(stream_id, version, _decode_object(state), saved_at=created_at)
+                taken += 1
+        except (msgspec.MsgspecError, StreamIdError, ValueError, TypeError) as error:
+            raise SourceError(path, f"the snapshot of stream {stream_id!r} cannot be stored: {error}") from error
+    return taken
+
+
+_SCHEMA = """
+CREATE TABLE events (
+    global_position INTEGER PRIMARY KEY AUTOINCREMENT,
+    stream_id TEXT NOT NULL,
+    stream_version INTEGER NOT NULL,
+    event_type TEXT NOT NULL,
+    data TEXT NOT NULL,
+    metadata TEXT,
+    created_at TEXT NOT NULL,
+    UNIQUE(stream_id, stream_version)
+);
+CREATE INDEX idx_events_stream ON events(stream_id, stream_version);
+CREATE INDEX idx_events_global ON events(global_position);
+CREATE TABLE streams (
+    stream_id TEXT PRIMARY KEY,
+    version INTEGER NOT NULL DEFAULT -1,
+    created_at TEXT NOT NULL,
+    updated_at TEXT NOT NULL
+);
+CREATE TABLE snapshots (
+    stream_id TEXT PRIMARY KEY,
+    version INTEGER NOT NULL,
+    state_data TEXT NOT NULL,
+    created_at TEXT NOT NULL
+);
+"""
+
+
+def export_database(store: FileEventStore, path: str, progress: Progress = lambda events: None) -> int:
+    """Write all events and snapshots as a MCP Hangar database at `path`, which must not exist; the number of events.
+
+    Raises:
+        FileExistsError: there is a file already.
+        CorruptionError: a stored record is damaged.
+    """
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, "it exists already; export to a new file", path)
+    unfinished = f"{path}.unfinished"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(unfinished)
+    os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    count = 0
+    with contextlib.closing(sqlite3.connect(unfinished)) as target:
+        target.executescript(_SCHEMA)
+        for block in store.envelopes():
+            rows = [
+                _Row(
+                    envelope.position,
+                    envelope.stream_id,
+                    envelope.stream_version,
+                    envelope.event_type,
+                    bytes(envelope.data).decode(),
+                    None if envelope.metadata is None else bytes(envelope.metadata).decode(),
+                    datetime.fromisoformat(envelope.recorded_at).isoformat(),
+                )
+                for envelope in block
+            ]
+            target.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            count += len(rows)
+            progress(len(rows))
+        target.execute(
+            "INSERT INTO streams SELECT stream_id, max(stream_version), min(created_at), max(created_at) "
+            "FROM events GROUP BY stream_id ORDER BY min(global_position)"
+        )
+        for (stream_id,) in target.execute("SELECT stream_id FROM streams").fetchall():
+            snapshot = store.load_snapshot(stream_id)
+            if snapshot:
+                row = (stream_id, snapshot["version"], json.dumps(snapshot["state"]), store.snapshot_time(stream_id))
+                target.execute("INSERT INTO snapshots VALUES (?, ?, ?, ?)", row)
+        target.commit()
+    os.replace(unfinished, path)
+    return count

@@ -1,0 +1,54 @@
+"""Set-up and work in one command, with nothing but Python: `python3 tools/dev.py demo|test|check|python …`.
+
+It makes `.venv` beside this folder once, installs the project with what the tests need, and runs there.
+"""
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+STAMP = VENV / "installed-from"
+
+COMMANDS = {
+    "demo": [["-m", "hangarlog", "demo"]],
+    "test": [["-m", "pytest"]],
+    "check": [["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"], ["-m", "mypy"]],
+    "python": [[]],
+}
+
+
+def set_up() -> None:
+    """Make the environment, and again whenever pyproject.toml has changed since."""
+    wanted = (ROOT / "pyproject.toml").read_text()
+    if STAMP.is_file() and STAMP.read_text() == wanted:
+        return
+    print(f"setting up {VENV} …", file=sys.stderr)
+    venv.create(VENV, with_pip=True, clear=True)
+    install = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*install, "--editable", f"{ROOT}[cli,test]"], check=True)
+    STAMP.write_text(wanted)
+
+
+def main() -> int:
+    """Run the command named first, with the rest as its arguments."""
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+        print(f"usage: python3 tools/dev.py {'|'.join(COMMANDS)} …", file=sys.stderr)
+        return 2
+    if sys.version_info < (3, 11):  # noqa: UP036 - this file is what an older Python is given first
+        print("hangarlog needs Python 3.11 or newer", file=sys.stderr)
+        return 2
+    set_up()
+    for command in COMMANDS[sys.argv[1]]:
+        done = subprocess.run([PYTHON, *command, *sys.argv[2:]], cwd=ROOT, check=False)
+        if done.returncode:
+            return done.returncode
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
