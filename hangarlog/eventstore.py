@@ -141,7 +141,7 @@ class EventStore(ABC):
                 envelope.event_type,
                 envelope.event_id,
                 datetime.fromisoformat(envelope.recorded_at),
-                None if envelope.metadata is None else msgspec.json.decode(envelope.metadata),
+                msgspec.json.decode(envelope.metadata) if envelope.metadata_json else None,
                 event,
             )
 

@@ -35,7 +35,7 @@ def cloud_events(store: FileEventStore) -> Iterator[bytes]:
 
 
 def _cloud_event(source: str, envelope: Envelope) -> dict[str, object]:
-    metadata = {} if envelope.metadata is None else msgspec.json.decode(envelope.metadata, type=dict[str, object])
+    metadata = msgspec.json.decode(envelope.metadata_json or b"{}", type=dict[str, object])
     extensions = {
         name.replace("_", ""): metadata[name] for name in ("correlation_id", "causation_id") if metadata.get(name)
     }

@@ -134,7 +134,9 @@ class Log:
 
     def _read_backward(self, segment: Segment, first: int, number: int | None) -> Generator[list[Envelope], None, int]:
         """Yield from record `number` (None: the last) down to the first, and return the number before that."""
-        offset = segment.end() if number is None else self._offset_after(segment, first, number)
+        offset = segment.end()
+        if number is not None:
+            offset, number = self._offset_after(segment, first, number)
         size = _LAST
         while offset:
             lines, offset = segment.lines_before(offset, size)
@@ -148,7 +150,8 @@ class Log:
         return first - 1
 
     @staticmethod
-    def _offset_after(segment: Segment, first: int, number: int) -> int:
+    def _offset_after(segment: Segment, first: int, number: int) -> tuple[int, int]:
+        """(the offset after record `number`, it), or (that after the last one, that one) if there are fewer."""
         offset, at = segment.seek(number + 1, first)
         while at <= number:
             lines, following = segment.lines_at(offset)
@@ -157,7 +160,7 @@ class Log:
             wanted = lines[: number + 1 - at]
             at += len(wanted)
             offset = following if len(wanted) == len(lines) else offset + sum(len(line) + 1 for line in wanted)
-        return offset
+        return offset, at - 1
 
     def last_record(self) -> Envelope | None:
         """The last whole record, None if there is none."""

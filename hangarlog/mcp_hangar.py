@@ -266,7 +266,7 @@ def export_database(store: FileEventStore, path: str, progress: Progress = lambd
                     envelope.stream_version,
                     envelope.event_type,
                     bytes(envelope.data).decode(),
-                    None if envelope.metadata is None else bytes(envelope.metadata).decode(),
+                    bytes(envelope.metadata).decode() or None,
                     datetime.fromisoformat(envelope.recorded_at).isoformat(),
                 )
                 for envelope in block

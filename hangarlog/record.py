@@ -26,8 +26,13 @@ class Envelope(msgspec.Struct, gc=False, frozen=True):
     recorded_at: str
     data: msgspec.Raw
     crc: str
-    metadata: msgspec.Raw | None = None
+    metadata: msgspec.Raw = msgspec.Raw()
     batch_end: int = 0
+
+    @property
+    def metadata_json(self) -> bytes | None:
+        """The metadata's bytes, None where the line has none."""
+        return bytes(self.metadata) or None
 
     @property
     def ends_batch(self) -> bool:
@@ -76,7 +81,7 @@ def encode_envelope(envelope: Envelope) -> bytes:
         msgspec.json.encode(envelope.event_id),
         envelope.recorded_at.encode(),
         bytes(envelope.data),
-        None if envelope.metadata is None else bytes(envelope.metadata),
+        envelope.metadata_json,
         envelope.batch_end,
     )
 

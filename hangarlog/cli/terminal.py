@@ -69,7 +69,7 @@ def write_event(envelope: Envelope, *, raw: bool) -> None:
         click.style(printable(envelope.event_type), fg="green", bold=True),
         printable(bytes(envelope.data).decode()),
     ]
-    if envelope.metadata is not None:
+    if envelope.metadata_json:
         parts.append(click.style(printable(bytes(envelope.metadata).decode()), dim=True))
     click.echo(" ".join(parts))
 

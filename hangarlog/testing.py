@@ -1,0 +1,472 @@
+"""For tests: one conformance suite that every event store must pass, yours too.
+
+    class TestMyStore(EventStoreConformance):
+        def open_store(self, serializer):
+            return MyStore(serializer=serializer)
+
+Any runner that calls methods named `test_…` on a fresh instance will do. The suite uses plain assertions, and needs
+nothing but what `hangarlog.EventStore` promises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from hangarlog.commit import ANY, NO_STREAM, STREAM_EXISTS
+from hangarlog.errors import (
+    CompactionError,
+    ConcurrencyError,
+    EventSerializationError,
+    StreamIdError,
+    StreamNotFoundError,
+    UnknownEventTypeError,
+    UpcastingError,
+)
+from hangarlog.event import EVENT_TYPE_MAP, EVENT_VERSION_MAP, UntypedEvent, register_event_type
+from hangarlog.eventstore import EventStore
+from hangarlog.serializer import EventSerializer
+from hangarlog.upcaster import UpcasterChain
+
+__all__ = ["Counted", "EventStoreConformance", "Noted", "raises", "registered"]
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """An event of the suite, a Struct."""
+
+    number: int
+    event_id: str | None = None
+
+
+class _Base:
+    """Sets attributes beside the fields, as MCP Hangar's events have them."""
+
+    def __init__(self) -> None:
+        self.event_id = f"made-{next(_ids)}"
+        self.occurred_at = 0.0
+
+
+_ids = iter(range(1 << 62))
+
+
+@dataclasses.dataclass
+class Noted(_Base):
+    """An event of the suite, a dataclass that carries `event_id` and `occurred_at` outside its fields."""
+
+    text: str
+    level: str = "info"
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+
+@contextlib.contextmanager
+def registered(**event_classes: type) -> Iterator[None]:
+    """Register event classes by name, and put the type and version maps back afterwards."""
+    before = dict(EVENT_TYPE_MAP), dict(EVENT_VERSION_MAP)
+    try:
+        for name, event_class in event_classes.items():
+            register_event_type(event_class, name=name)
+        yield
+    finally:
+        for current, kept in zip((EVENT_TYPE_MAP, EVENT_VERSION_MAP), before, strict=True):
+            current.clear()
+            current.update(kept)  # type: ignore[arg-type]
+
+
+class raises:  # noqa: N801 - reads as a statement
+    """`with raises(SomeError) as caught:` passes if the block raises it; `caught.error` is it then."""
+
+    error: Any
+
+    def __init__(self, kind: type[BaseException]) -> None:
+        self._kind = kind
+
+    def __enter__(self) -> raises:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        assert kind is not None, f"{self._kind.__name__} was not raised"
+        self.error = error
+        return issubclass(kind, self._kind)
+
+
+class EventStoreConformance:
+    """What every event store does. Subclass it and give `open_store`; each test gets a store of its own."""
+
+    def open_store(self, serializer: EventSerializer) -> EventStore:
+        """A new, empty store that uses `serializer`."""
+        raise TypeError("a conformance test class must define open_store(serializer)")
+
+    @contextlib.contextmanager
+    def _store(self, chain: UpcasterChain | None = None, **options: Any) -> Iterator[EventStore]:
+        with registered(Counted=Counted, Noted=Noted), self.open_store(EventSerializer(chain, **options)) as store:
+            yield store
+
+    # Appending
+
+    def test_versions_count_from_zero_and_positions_from_one(self) -> None:
+        """Both are dense."""
+        with self._store() as store:
+            assert store.append("a:1", [Counted(1), Counted(2)], NO_STREAM) == 1
+            assert store.append("a:2", [Counted(3)], -1) == 0
+            assert store.append("a:1", [Counted(4)], 1) == 2
+            records = list(store.records())
+            assert [r.position for r in records] == [1, 2, 3, 4]
+            assert [(r.stream_id, r.stream_version) for r in records] == [
+                ("a:1", 0),
+                ("a:1", 1),
+                ("a:2", 0),
+                ("a:1", 2),
+            ]
+
+    def test_a_wrong_exact_version_is_a_conflict_that_writes_nothing(self) -> None:
+        """The error carries stream, expected and actual version."""
+        with self._store() as store:
+            store.append("a:1", [Counted(1)], NO_STREAM)
+            for expected in (NO_STREAM, 1, 7):
+                with raises(ConcurrencyError) as caught:
+                    store.append("a:1", [Counted(2)], expected)
+                conflict = caught.error
+                assert (conflict.stream_id, conflict.expected, conflict.actual) == ("a:1", expected, 0)
+            assert store.read_stream("a:1") == [Counted(1)]
+            assert store.get_event_count() == 1
+
+    def test_any_matches_whatever_the_stream_holds(self) -> None:
+        """A new stream, and one with events."""
+        with self._store() as store:
+            assert store.append("a:1", [Counted(1)], ANY) == 0
+            assert store.append("a:1", [Counted(2)], ANY) == 1
+            assert store.append_at_end("a:1", [Counted(3)]) == 2
+            assert store.append_at_end("a:2", [Counted(4)]) == 0
+
+    def test_stream_exists_refuses_a_new_stream(self) -> None:
+        """And takes one with events."""
+        with self._store() as store:
+            with raises(ConcurrencyError):
+                store.append("a:1", [Counted(1)], STREAM_EXISTS)
+            store.append("a:1", [Counted(1)], NO_STREAM)
+            assert store.append("a:1", [Counted(2)], STREAM_EXISTS) == 1
+
+    def test_an_append_of_nothing_checks_and_writes_nothing(self) -> None:
+        """It gives the version the stream is at."""
+        with self._store() as store:
+            store.append("a:1", [Counted(1)], NO_STREAM)
+            assert store.append("a:1", [], 0) == 0
+            assert store.append_at_end("a:1", []) == 0
+            with raises(ConcurrencyError):
+                store.append("a:1", [], 5)
+            assert store.get_event_count() == 1
+
+    def test_a_retry_by_event_id_succeeds_without_writing_twice(self) -> None:
+        """With an exact version, at the end, and when others have appended since."""
+        with self._store() as store:
+            first = [Counted(1, event_id="x1"), Counted(2, event_id="x2")]
+            assert store.append("a:1", first, NO_STREAM) == 1
+            assert store.append("a:1", first, NO_STREAM) == 1
+            assert store.append_at_end("a:1", first) == 1
+            store.append("a:1", [Counted(3, event_id="x3")], 1)
+            assert store.append("a:1", first, NO_STREAM) == 1
+            assert store.get_event_count() == 3
+
+    def test_other_ids_at_that_place_are_a_conflict(self) -> None:
+        """So is a batch of which only a part is there."""
+        with self._store() as store:
+            store.append("a:1", [Counted(1, event_id="x1")], NO_STREAM)
+            with raises(ConcurrencyError):
+                store.append("a:1", [Counted(1, event_id="other")], NO_STREAM)
+            with raises(ConcurrencyError):
+                store.append("a:1", [Counted(1, event_id="x1"), Counted(2, event_id="x2")], NO_STREAM)
+            assert store.get_event_count() == 1
+
+    def test_append_many_is_all_or_nothing_over_streams(self) -> None:
+        """A conflict on one stream keeps the others as they were."""
+        with self._store() as store:
+            store.append("a:1", [Counted(1)], NO_STREAM)
+            with raises(ConcurrencyError) as caught:
+                store.append_many([("a:2", [Counted(2)], NO_STREAM), ("a:1", [Counted(3)], NO_STREAM)])
+            assert caught.error.stream_id == "a:1"
+            assert store.list_streams() == ["a:1"]
+            versions = store.append_many([("a:2", [Counted(2)], NO_STREAM), ("a:1", [Counted(3), Counted(4)], 0)])
+            assert versions == {"a:2": 0, "a:1": 2}
+            assert [r.position for r in store.records()] == [1, 2, 3, 4]
+
+    def test_append_many_is_retried_as_a_whole(self) -> None:
+        """And refuses a stream that is named twice, or of which only some were written."""
+        with self._store() as store:
+            batch = [("a:1", [Counted(1, event_id="x1")], NO_STREAM), ("a:2", [Counted(2, event_id="x2")], NO_STREAM)]
+            assert store.append_many(batch) == {"a:1": 0, "a:2": 0}
+            assert store.append_many(batch) == {"a:1": 0, "a:2": 0}
+            assert store.get_event_count() == 2
+            with raises(ConcurrencyError):
+                store.append_many([batch[0], ("a:3", [Counted(3, event_id="x3")], NO_STREAM)])
+            with raises(ValueError):
+                store.append_many([batch[0], batch[0]])
+
+    def test_an_event_that_cannot_be_encoded_fails_before_anything_is_written(self) -> None:
+        """NaN, infinity and lone surrogates included, at the end of a batch too."""
+        with self._store() as store:
+            for bad in (
+                Noted("x", level=float("nan")),  # type: ignore[arg-type]
+                UntypedEvent("T", {"x": [1.0, float("inf")]}),
+                UntypedEvent("T", {"x": {"y": float("-inf")}}),
+                UntypedEvent("T", {"x": object()}),
+                Noted("\ud800"),
+                object(),
+            ):
+                with raises(EventSerializationError):
+                    store.append("a:1", [Counted(1), bad], NO_STREAM)
+            assert store.get_event_count() == 0
+            assert store.list_streams() == []
+
+    def test_bad_stream_ids_are_refused(self) -> None:
+        """On append and on read."""
+        with self._store() as store:
+            for bad in (
+                "",
+                "  ",
+                "/etc/passwd",
+                "..",
+                "a:..",
+                "../x",
+                "$all",
+                "x" * 2000,
+                "a\nb",
+                "a\x00b",
+                ":x",
+                "x:",
+                7,
+            ):
+                with raises(StreamIdError):
+                    store.append(bad, [Counted(1)], ANY)  # type: ignore[arg-type]
+                with raises(StreamIdError):
+                    store.read_stream(bad)  # type: ignore[arg-type]
+            assert store.get_event_count() == 0
+
+    def test_ids_that_look_alike_are_different_streams(self) -> None:
+        """By case, by normal form, by separator, by length."""
+        ids = [
+            "a/b",
+            "a_b",
+            "A_b",
+            "a:b",
+            "a:b:c",
+            "a:b%3Ac",
+            "caf\u00e9",
+            "cafe\u0301",
+            "x:con",
+            "x:CON",
+            "x." + "0" * 20,
+        ]
+        ids += ["\u00e9" * 128, "\u00e9" * 129, "y:" + "z" * 500, "y:" + "z" * 501]
+        with self._store() as store:
+            for number, stream_id in enumerate(ids):
+                assert store.append(stream_id, [Counted(number)], NO_STREAM) == 0
+            assert store.list_streams() == sorted(ids)
+            for number, stream_id in enumerate(ids):
+                assert store.read_stream(stream_id) == [Counted(number)]
+
+    def test_threads_that_expect_versions_lose_and_double_nothing(self) -> None:
+        """Eight of them, on one stream."""
+        with self._store() as store:
+
+            def add(own: int) -> None:
+                for number in range(20):
+                    while True:
+                        version = store.get_stream_version("a:1")
+                        with contextlib.suppress(ConcurrencyError):
+                            store.append("a:1", [Counted(own * 1000 + number)], version)
+                            break
+
+            threads = [threading.Thread(target=add, args=(own,)) for own in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            numbers = [event.number for event in store.read_stream("a:1")]
+            assert sorted(numbers) == [own * 1000 + number for own in range(8) for number in range(20)]
+            assert [r.stream_version for r in store.records("a:1")] == list(range(160))
+
+    # Reading
+
+    def _filled(self, store: EventStore) -> None:
+        for number in range(30):
+            stream_id = ("a:1", "b:1", "plain")[number % 3]
+            event = Noted(f"n{number}") if number % 2 else Counted(number)
+            store.append_at_end(stream_id, [event])
+
+    def test_read_stream_begins_at_a_version(self) -> None:
+        """Inclusive; beyond the end, and of a stream that is not there, it is empty."""
+        with self._store() as store:
+            store.append("a:1", [Counted(n) for n in range(5)], NO_STREAM)
+            for start in range(7):
+                assert store.read_stream("a:1", from_version=start) == [Counted(n) for n in range(start, 5)]
+            assert store.read_stream("a:none") == []
+
+    def test_read_all_begins_after_a_position(self) -> None:
+        """Exclusive, with a limit of 1,000 unless told otherwise."""
+        with self._store() as store:
+            for start in range(0, 1200, 100):
+                store.append_at_end("a:1", [Counted(n) for n in range(start, start + 100)])
+            assert [p for p, _, _ in store.read_all()] == list(range(1, 1001))
+            assert [p for p, _, _ in store.read_all(from_position=1150)] == list(range(1151, 1201))
+            assert list(store.read_all(from_position=3, limit=2)) == [(4, "a:1", Counted(3)), (5, "a:1", Counted(4))]
+            assert list(store.read_all(limit=0)) == list(store.read_all(from_position=1200)) == []
+
+    def test_records_give_the_envelope_and_the_typed_event(self) -> None:
+        """Metadata and the event's own id too."""
+        with self._store() as store:
+            store.append("a:1", [Counted(1, event_id="own")], NO_STREAM, metadata={"correlation_id": "c", "n": 1})
+            store.append("a:1", [Counted(2), Counted(3)], 0)
+            first, second, third = store.records("a:1")
+            assert (first.position, first.stream_id, first.stream_version) == (1, "a:1", 0)
+            assert (first.event_type, first.event_id, first.event) == ("Counted", "own", Counted(1, event_id="own"))
+            assert first.metadata == {"correlation_id": "c", "n": 1}
+            assert second.metadata is None
+            assert first.recorded_at <= second.recorded_at == third.recorded_at
+            assert first.recorded_at.utcoffset() is not None
+            assert second.event_id != third.event_id
+
+    def test_records_forwards_and_backwards_from_any_version_and_position(self) -> None:
+        """Versions inclusive, positions exclusive, in the direction of reading."""
+        with self._store() as store:
+            self._filled(store)
+            versions = list(range(10))
+            for at in range(11):
+                forward = [r.stream_version for r in store.records("b:1", from_version=at)]
+                backward = [r.stream_version for r in store.records("b:1", from_version=at, reverse=True)]
+                assert forward == versions[at:]
+                assert backward == versions[: at + 1][::-1]
+            for at in range(31):
+                assert [r.position for r in store.records(from_position=at)] == list(range(at + 1, 31))
+                assert [r.position for r in store.records(from_position=at, reverse=True)] == list(range(at - 1, 0, -1))
+                of_stream = [r.position for r in store.records("b:1", from_position=at)]
+                assert of_stream == [p for p in range(2, 31, 3) if p > at]
+                of_stream = [r.position for r in store.records("b:1", from_position=at, reverse=True)]
+                assert of_stream == [p for p in range(29, 0, -3) if p < at]
+            assert [r.position for r in store.records(limit=3, reverse=True)] == [30, 29, 28]
+
+    def test_records_by_category_and_by_type(self) -> None:
+        """Together with limits; a limit counts what is given."""
+        with self._store() as store:
+            self._filled(store)
+            assert {r.stream_id for r in store.records(category="a")} == {"a:1"}
+            assert {r.stream_id for r in store.records(category="")} == {"plain"}
+            assert len(list(store.records(category="a"))) == 10
+            assert {r.event_type for r in store.records(event_types=["Noted"])} == {"Noted"}
+            assert [r.position for r in store.records(event_types={"Counted"}, limit=3)] == [1, 3, 5]
+            assert [r.position for r in store.records(category="b", event_types=["Noted"], reverse=True, limit=2)] == [
+                26,
+                20,
+            ]
+
+    def test_streams_are_listed_and_counted(self) -> None:
+        """Sorted, by prefix."""
+        with self._store() as store:
+            assert store.list_streams() == []
+            assert (store.get_event_count(), store.get_stream_count(), store.get_stream_version("a:1")) == (0, 0, -1)
+            self._filled(store)
+            assert store.list_streams() == store.get_all_stream_ids() == ["a:1", "b:1", "plain"]
+            assert store.list_streams(prefix="a") == store.list_streams(prefix="a:") == ["a:1"]
+            assert store.list_streams(prefix="z") == store.list_streams(prefix="a:2") == []
+            assert (store.get_event_count(), store.get_stream_count(), store.get_stream_version("a:1")) == (30, 3, 9)
+
+    # Types and schema versions
+
+    def test_attributes_outside_the_fields_survive(self) -> None:
+        """`event_id` is the envelope's as well."""
+        with self._store() as store:
+            event = Noted("x", level="warn")
+            event.event_id, event.occurred_at = "mine", 1.5
+            store.append("a:1", [event], NO_STREAM)
+            (record,) = store.records("a:1")
+            assert (record.event.event_id, record.event.occurred_at, record.event_id) == ("mine", 1.5, "mine")
+            assert record.event == event
+
+    def test_an_unregistered_type_is_a_clear_error_unless_untyped_is_asked_for(self) -> None:
+        """Untyped events are read back as they were."""
+        event = UntypedEvent("Unheard", {"x": 1, "y": None}, schema_version=3)
+        with self._store() as store:
+            store.append("a:1", [event], NO_STREAM)
+            with raises(UnknownEventTypeError) as caught:
+                store.read_stream("a:1")
+            assert caught.error.event_type == "Unheard"
+        with self._store(unknown="untyped") as store:
+            store.append("a:1", [event, Counted(1)], NO_STREAM)
+            assert store.read_stream("a:1") == [event, Counted(1)]
+
+    def test_old_payloads_are_upcast_on_read(self) -> None:
+        """Step by step; unknown keys are passed over; a newer payload is an error."""
+        chain = UpcasterChain()
+        chain.upcaster("Counted", 1)(lambda data: {"n": data["old"]})
+        chain.upcaster("Counted", 2)(lambda data: {"number": data["n"], "gone": True})
+        with registered(Counted=Counted):
+            EVENT_VERSION_MAP["Counted"] = 3
+            with self.open_store(EventSerializer(chain)) as store:
+                store.append("a:1", [UntypedEvent("Counted", {"old": 1}), UntypedEvent("Counted", {"n": 2}, 2)], ANY)
+                store.append("a:1", [Counted(3)], 1)
+                assert store.read_stream("a:1") == [Counted(1), Counted(2), Counted(3)]
+                store.append("a:2", [UntypedEvent("Counted", {"number": 4}, 4)], ANY)
+                with raises(UpcastingError):
+                    store.read_stream("a:2")
+
+    def test_a_gap_in_a_chain_is_said_when_the_store_is_built(self) -> None:
+        """It names the type and the version."""
+        with registered(Counted=Counted):
+            serializer = EventSerializer()
+            EVENT_VERSION_MAP["Counted"] = 2
+            with raises(UpcastingError) as caught:
+                self.open_store(serializer)
+            assert str(caught.error).startswith("Missing upcaster")
+            assert (caught.error.event_type, caught.error.from_version) == ("Counted", 1)
+
+    def test_a_renamed_type_stays_readable_through_its_old_name(self) -> None:
+        """And is written under its new one."""
+        with self._store() as store:
+            store.append("a:1", [UntypedEvent("Tallied", {"number": 1})], NO_STREAM)
+            EVENT_TYPE_MAP["Tallied"] = Counted
+            store.append("a:1", [Counted(2)], 0)
+            assert store.read_stream("a:1") == [Counted(1), Counted(2)]
+            assert [r.event_type for r in store.records("a:1")] == ["Tallied", "Counted"]
+
+    # Snapshots
+
+    def test_the_latest_snapshot_is_loaded(self) -> None:
+        """None before there is one, or when it is of another schema version."""
+        with self._store() as store:
+            assert store.load_snapshot("a:1") is None
+            store.append("a:1", [Counted(n) for n in range(5)], NO_STREAM)
+            store.save_snapshot("a:1", 2, {"sum": 3, "names": ["\u00e9"]})
+            assert store.load_snapshot("a:1") == {"version": 2, "state": {"sum": 3, "names": ["\u00e9"]}}
+            store.save_snapshot("a:1", 4, {"sum": 10}, schema_version=2)
+            assert store.load_snapshot("a:1") == {"version": 4, "state": {"sum": 10}}
+            assert store.load_snapshot("a:1", schema_version=1) is None
+            with raises(EventSerializationError):
+                store.save_snapshot("a:1", 4, {"x": float("nan")})
+
+    def test_compaction_drops_what_the_snapshot_covers_and_keeps_the_version(self) -> None:
+        """Run twice it drops nothing more; appends go on."""
+        with self._store() as store:
+            with raises(StreamNotFoundError):
+                store.compact_stream("a:1")
+            store.append("a:1", [Counted(n) for n in range(10)], NO_STREAM)
+            with raises(CompactionError):
+                store.compact_stream("a:1")
+            store.save_snapshot("a:1", 6, {"n": 6})
+            assert store.compact_stream("a:1") == 7
+            assert store.compact_stream("a:1") == 0
+            assert store.read_stream("a:1") == [Counted(7), Counted(8), Counted(9)]
+            assert [r.stream_version for r in store.records("a:1", reverse=True)] == [9, 8, 7]
+            assert store.append("a:1", [Counted(10)], 9) == 10
+            store.save_snapshot("a:1", 10, {"n": 10})
+            assert store.compact_stream("a:1") == 4
+            assert store.read_stream("a:1") == []
+            assert store.get_stream_version("a:1") == 10
+            assert store.load_snapshot("a:1") == {"version": 10, "state": {"n": 10}}
+            assert store.append("a:1", [Counted(11)], 10) == 11
+            assert store.read_stream("a:1") == [Counted(11)]

@@ -1,0 +1,37 @@
+"""Both stores keep the promises that the suite states; the file store in every way it can be opened."""
+
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from hangarlog import EventSerializer, FileEventStore, MemoryEventStore
+from hangarlog.testing import EventStoreConformance
+
+
+class TestMemoryEventStore(EventStoreConformance):
+    def open_store(self, serializer: EventSerializer) -> MemoryEventStore:
+        return MemoryEventStore(serializer=serializer)
+
+
+class TestFileEventStore(EventStoreConformance):
+    options: dict = {"durability": "relaxed"}
+
+    @pytest.fixture(autouse=True)
+    def folder(self, tmp_path: Path) -> None:
+        self._paths = (tmp_path / f"store-{number}" for number in count())
+
+    def open_store(self, serializer: EventSerializer) -> FileEventStore:
+        return FileEventStore(next(self._paths), serializer=serializer, **self.options)
+
+
+class TestFileEventStoreThatRollsAllTheTime(TestFileEventStore):
+    options = {"durability": "relaxed", "segment_bytes": 700}
+
+
+class TestExclusiveFileEventStore(TestFileEventStore):
+    options = {"durability": "relaxed", "exclusive": True}
+
+
+class TestDurableFileEventStore(TestFileEventStore):
+    options = {"durability": "always"}
