@@ -68,15 +68,16 @@ class Noted(_Base):
 @contextlib.contextmanager
 def registered(**event_classes: type) -> Iterator[None]:
     """Register event classes by name, and put the type and version maps back afterwards."""
-    before = dict(EVENT_TYPE_MAP), dict(EVENT_VERSION_MAP)
+    types, versions = dict(EVENT_TYPE_MAP), dict(EVENT_VERSION_MAP)
     try:
         for name, event_class in event_classes.items():
             register_event_type(event_class, name=name)
         yield
     finally:
-        for current, kept in zip((EVENT_TYPE_MAP, EVENT_VERSION_MAP), before, strict=True):
-            current.clear()
-            current.update(kept)  # type: ignore[arg-type]
+        EVENT_TYPE_MAP.clear()
+        EVENT_TYPE_MAP.update(types)
+        EVENT_VERSION_MAP.clear()
+        EVENT_VERSION_MAP.update(versions)
 
 
 class raises:  # noqa: N801 - reads as a statement
@@ -231,6 +232,11 @@ class EventStoreConformance:
                 "",
                 "  ",
                 "/etc/passwd",
+                "\\x",
+                "C:\\x",
+                "x/../../y",
+                "\ud800",
+                None,
                 "..",
                 "a:..",
                 "../x",
@@ -263,7 +269,7 @@ class EventStoreConformance:
             "x:CON",
             "x." + "0" * 20,
         ]
-        ids += ["\u00e9" * 128, "\u00e9" * 129, "y:" + "z" * 500, "y:" + "z" * 501]
+        ids += ["x", "con", "x.jsonl", "x.jsonl:y", "\u00e9" * 128, "\u00e9" * 129, "y:" + "z" * 500, "y:" + "z" * 501]
         with self._store() as store:
             for number, stream_id in enumerate(ids):
                 assert store.append(stream_id, [Counted(number)], NO_STREAM) == 0

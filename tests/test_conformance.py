@@ -2,6 +2,7 @@
 
 from itertools import count
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
@@ -15,7 +16,7 @@ class TestMemoryEventStore(EventStoreConformance):
 
 
 class TestFileEventStore(EventStoreConformance):
-    options: dict = {"durability": "relaxed"}
+    options: ClassVar[dict[str, Any]] = {"durability": "relaxed"}
 
     @pytest.fixture(autouse=True)
     def folder(self, tmp_path: Path) -> None:
@@ -26,12 +27,12 @@ class TestFileEventStore(EventStoreConformance):
 
 
 class TestFileEventStoreThatRollsAllTheTime(TestFileEventStore):
-    options = {"durability": "relaxed", "segment_bytes": 700}
+    options: ClassVar[dict[str, Any]] = {"durability": "relaxed", "segment_bytes": 700}
 
 
 class TestExclusiveFileEventStore(TestFileEventStore):
-    options = {"durability": "relaxed", "exclusive": True}
+    options: ClassVar[dict[str, Any]] = {"durability": "relaxed", "exclusive": True}
 
 
 class TestDurableFileEventStore(TestFileEventStore):
-    options = {"durability": "always"}
+    options: ClassVar[dict[str, Any]] = {"durability": "always"}
