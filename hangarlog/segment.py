@@ -40,8 +40,10 @@ class Segment:
         self.size = filesystem.size(self.fd)
 
     def close(self) -> None:
-        """Close the file."""
-        self._filesystem.close(self.fd)
+        """Close the file; closing twice is fine."""
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            self._filesystem.close(fd)
 
     def number(self, record: Envelope) -> int:
         """The record's number in this log: its position in the journal, its stream version in a stream."""

@@ -1,0 +1,104 @@
+"""After a power cut the journal's valid part is the history, whatever else reached the device."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import Added
+
+from hangarlog import ANY, CorruptionError, FileEventStore
+from hangarlog.record import encode_record
+from hangarlog.verify import verify
+
+
+def filled(path: Path, segment_bytes: int = 64 << 20) -> list[bytes]:
+    """A store with 30 events in commits of three over two streams; its journal's lines."""
+    with FileEventStore(path, durability="relaxed", segment_bytes=segment_bytes) as store:
+        for n in range(10):
+            store.append_many([("a:1", [Added(n), Added(n)], ANY), (f"b:{n % 3}", [Added(n)], ANY)])
+    (path / "state").unlink()  # What a restart amounts to: nothing in it counts.
+    return (path / "journal.jsonl").read_bytes().splitlines(keepends=True)
+
+
+def whole(path: Path, events: int) -> None:
+    with FileEventStore(path, durability="relaxed") as store:
+        assert store.get_event_count() == events
+        assert len(list(store.read_all())) == events
+        assert sum(len(store.read_stream(stream_id)) for stream_id in store.list_streams()) == events
+        assert list(verify(store)) == []
+        store.append("a:1", [Added(-1)], ANY)
+        assert list(verify(store)) == []
+
+
+def test_a_journal_that_lost_its_end_takes_the_streams_back_with_it(tmp_path: Path) -> None:
+    """Cut at every 7th byte: whole commits stay, in journal and streams alike."""
+    lines = filled(tmp_path / "full")
+    text = b"".join(lines)
+    ends = [sum(map(len, lines[:n])) for n in range(0, 31, 3)]
+    for cut in range(0, len(text) + 1, 7):
+        path = tmp_path / "cut"
+        shutil.copytree(tmp_path / "full", path)
+        (path / "journal.jsonl").write_bytes(text[:cut])
+        whole(path, 3 * (sum(end <= cut for end in ends) - 1))
+        shutil.rmtree(path)
+
+
+def test_streams_that_lost_their_ends_get_them_back_from_the_journal(tmp_path: Path) -> None:
+    """Each cut somewhere, one emptied, one gone, one full of zeros."""
+    filled(tmp_path / "s")
+    streams = tmp_path / "s/streams"
+    for name, keep in (("a/1", 700), ("b/0", 0), ("b/1", 301)):
+        text = (streams / f"{name}.jsonl").read_bytes()
+        (streams / f"{name}.jsonl").write_bytes(text[:keep])
+    (streams / "b/2.jsonl").write_bytes(bytes(4096))
+    whole(tmp_path / "s", 30)
+
+
+def test_a_stream_whose_name_never_reached_the_device_comes_back(tmp_path: Path) -> None:
+    """The journal has all of it."""
+    filled(tmp_path / "s")
+    (tmp_path / "s/streams/b/2.jsonl").unlink()
+    whole(tmp_path / "s", 30)
+
+
+def test_what_reached_a_stream_but_not_the_journal_never_happened(tmp_path: Path) -> None:
+    """In a stream the journal knows, and in one it does not."""
+    filled(tmp_path / "s")
+    phantom = encode_record(31, b'"a:1"', 20, b'"Added"', b'"id"', b"2026-11-23T00:00:00.000000Z", b'{"number":1}')
+    with (tmp_path / "s/streams/a/1.jsonl").open("ab") as file:
+        file.write(phantom)
+    (tmp_path / "s/streams/a/phantom.jsonl").write_bytes(phantom.replace(b'"a:1"', b'"a:phantom"'))
+    whole(tmp_path / "s", 30)
+    assert not (tmp_path / "s/streams/a/phantom.jsonl").exists()
+
+
+def test_recovery_begins_at_the_checkpoint(tmp_path: Path) -> None:
+    """What is sealed is not read again: damage in it goes unnoticed until it is read."""
+    with FileEventStore(tmp_path / "s", durability="relaxed", segment_bytes=3000) as store:
+        for n in range(40):
+            store.append("a:1", [Added(n)], ANY)
+    (tmp_path / "s/state").unlink()
+    sealed = tmp_path / "s/journal.00000000000000000001.jsonl"
+    sealed.write_bytes(sealed.read_bytes().replace(b'"number":3', b'"number":4'))
+    with FileEventStore(tmp_path / "s", durability="relaxed") as store:
+        assert store.get_event_count() == 40
+        assert store.append("a:1", [Added(40)], 39) == 40
+        with pytest.raises(CorruptionError) as caught:
+            list(store.read_all())
+        assert caught.value.path == str(sealed)
+
+
+def test_damage_in_the_middle_is_not_taken_for_a_torn_tail(tmp_path: Path) -> None:
+    """It is named with segment and offset, and nothing is cut off."""
+    lines = filled(tmp_path / "s")
+    journal = tmp_path / "s/journal.jsonl"
+    offset = sum(map(len, lines[:10]))
+    damaged = b"".join(lines[:10]) + lines[10].replace(b"Added", b"Addee") + b"".join(lines[11:])
+    journal.write_bytes(damaged)
+    with pytest.raises(CorruptionError) as caught:
+        FileEventStore(tmp_path / "s")
+    assert (caught.value.path, caught.value.segment, caught.value.offset) == (str(journal), "journal.jsonl", offset)
+    assert "checksum" in caught.value.cause
+    assert journal.read_bytes() == damaged

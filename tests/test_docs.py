@@ -1,0 +1,108 @@
+"""The pages are true: their examples run, their links lead somewhere, their tables say what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from hangarlog import ANY, FileEventStore, StreamIdError
+from hangarlog.commit import Pending
+from hangarlog.folder import Folder
+from hangarlog.filesystem import FileSystem
+from hangarlog.index import extend
+from hangarlog.naming import check_stream_id, stream_id_of, stream_path
+from hangarlog.record import decode_record, encode_envelope
+from hangarlog.serializer import EncodedEvent
+
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+FORMAT = ROOT / "docs" / "format.md"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)
+
+
+def example_lines() -> list[bytes]:
+    (block,) = blocks(FORMAT, "jsonl")
+    return block.encode().splitlines()
+
+
+def test_the_format_pages_lines_are_what_the_library_reads_and_writes() -> None:
+    """Decoded and encoded again, they are the same bytes."""
+    for line in example_lines():
+        assert encode_envelope(decode_record(line)) == line + b"\n"
+
+
+def test_the_format_pages_lines_come_out_of_a_store(tmp_path: Path) -> None:
+    """Appended again in the same commits, they are the same journal and the same streams."""
+    records = [decode_record(line) for line in example_lines()]
+    with FileEventStore(tmp_path / "s", durability="relaxed") as store:
+        for commit in (records[:1], records[1:3], records[3:]):
+            store.append_encoded(
+                [
+                    Pending(
+                        r.stream_id,
+                        [EncodedEvent(r.event_type, r.event_id, bytes(r.data), r.recorded_at)],
+                        ANY,
+                        r.metadata_json,
+                    )
+                    for r in commit
+                ]
+            )
+    lines = [line + b"\n" for line in example_lines()]
+    assert (tmp_path / "s/journal.jsonl").read_bytes() == b"".join(lines)
+    assert (tmp_path / "s/streams/provider/math.jsonl").read_bytes() == lines[0] + lines[1] + lines[3]
+    assert (tmp_path / "s/streams/%41udit%20%4Cog.jsonl").read_bytes() == lines[2]
+
+
+def test_the_format_pages_programs_run(tmp_path: Path) -> None:
+    """On the page's own lines, and on an index of them."""
+    lines = example_lines()
+    index = tmp_path / "journal.index"
+    extend(FileSystem(), str(index), 1, lines)
+    names = {"example_lines": lines, "index_path": index, "segment": b"\n".join(lines) + b"\n"}
+    programs = blocks(FORMAT, "python")
+    assert len(programs) == 2
+    for program in programs:
+        exec(program, names)  # noqa: S102 - that is the test
+
+
+def test_the_format_pages_paths_are_where_streams_go() -> None:
+    """The table of stream ids, both ways."""
+    rows = re.findall(r"^\| `(.+?)` \| `(\S+)\.jsonl` \|$", FORMAT.read_text(), re.M)
+    assert len(rows) == 7
+    for stream_id, path in rows:
+        folder, name = stream_path(check_stream_id(stream_id))
+        assert (f"{folder}/{name}" if folder else name) == path
+        assert stream_id_of(folder, name) == stream_id
+
+
+def test_the_format_pages_files_are_those_of_a_store(tmp_path: Path) -> None:
+    """Each name in the listing is one that the library uses."""
+    folder = Folder(FileSystem(), "mystore")
+    listing = FORMAT.read_text()
+    for path in (folder.meta_path, folder.state_path, folder.checkpoint_path, folder.locks_path, folder.snapshots_path):
+        assert Path(path).name in listing
+    assert Path(folder.journal.sealed_base(1)).name in listing
+    assert Path(folder.stream("provider:math").sealed_base(0)).name in listing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Files that a page links to, and headings where it names them."""
+    for target, heading in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", page.read_text()):
+        path = (page.parent / target).resolve() if target else page
+        assert path.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", path.read_text(), re.M)
+            assert heading in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings}
+
+
+def test_no_page_names_a_stream_id_that_is_refused() -> None:
+    """The pages' rule for refused ids is the code's."""
+    for bad in ("", " ", "x" * 1025, "/x", "\\x", "C:/x", "$x", "..", "a:..", "a/./b", "a\x1fb", ":x", "x:"):
+        with pytest.raises(StreamIdError):
+            check_stream_id(bad)
