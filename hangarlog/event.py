@@ -49,7 +49,7 @@ def register_event_type(
     """
     if event_class is None:
         return lambda cls: register_event_type(cls, version=version, name=name)
-    stored = name or event_class.__name__
+    stored = name or getattr(event_class, "__name__", repr(event_class))
     if version is not None and (type(version) is not int or version < 1):
         raise ValueError(f"schema version of {stored!r} must be a whole number from 1 up, not {version!r}")
     check_event_class(stored, event_class)

@@ -14,6 +14,9 @@ from hangarlog.filesystem import FileSystem
 STRIDE = 64 << 10
 """Bytes of text beyond the index that are simply read; a sidecar is written, and grows, when there are this many."""
 
+HEADER_BYTES = 16
+"""An index file shorter than this was being made when its writer died; it is made anew when it is needed."""
+
 _MAGIC = b"HLINDEX1"
 _HEADER = struct.Struct("<8sQ")
 _ENTRY = struct.Struct("<II")

@@ -230,8 +230,14 @@ class _Reader:
         return version
 
 
+_IDENTITY = {"event_id": None, "occurred_at": None}
+
+
 class _Extras:
-    """Attributes that a class sets beside its fields, as a base class may (MCP Hangar's `event_id`, `occurred_at`)."""
+    """Attributes that an event carries beside its fields, as MCP Hangar's `event_id` and `occurred_at`.
+
+    Those are set back whose names a fresh event has, and these two where they were stored.
+    """
 
     def __init__(self, fields: tuple[str, ...]) -> None:
         self._fields = frozenset(fields)
@@ -258,8 +264,11 @@ class _Extras:
         return event
 
     def _names_on(self, event: Any) -> list[str]:
-        attributes = getattr(event, "__dict__", {})
-        return [name for name in attributes if name not in self._fields and not name.startswith("_")]
+        attributes = getattr(event, "__dict__", None)
+        if attributes is None:
+            return []
+        names = {**attributes, **_IDENTITY}
+        return [name for name in names if name not in self._fields and not name.startswith("_")]
 
 
 def _field_names(event_class: type) -> tuple[str, ...]:

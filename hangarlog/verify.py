@@ -10,7 +10,7 @@ from zlib import crc32
 
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
-from hangarlog.index import Index
+from hangarlog.index import HEADER_BYTES, Index
 from hangarlog.log import Log
 from hangarlog.segment import Segment
 from hangarlog.snapshot import SnapshotFiles
@@ -131,7 +131,7 @@ def _segment_index_damage(log: Log, segment: Segment, first: int) -> Iterator[Co
     path = f"{segment.base}.index"
     index = Index.open(log.filesystem, path, first)
     if index is None:
-        if os.path.lexists(path):
+        if os.path.lexists(path) and len(log.filesystem.read_file(path)) >= HEADER_BYTES:
             yield CorruptionError(path, os.path.basename(path), 0, "it is no index of its segment; delete it")
         return
     with contextlib.closing(index):

@@ -10,8 +10,8 @@ from conftest import ROOT
 
 from hangarlog import ANY, FileEventStore, StreamIdError
 from hangarlog.commit import Pending
-from hangarlog.folder import Folder
 from hangarlog.filesystem import FileSystem
+from hangarlog.folder import Folder
 from hangarlog.index import extend
 from hangarlog.naming import check_stream_id, stream_id_of, stream_path
 from hangarlog.record import decode_record, encode_envelope
@@ -22,7 +22,7 @@ FORMAT = ROOT / "docs" / "format.md"
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def example_lines() -> list[bytes]:
@@ -72,7 +72,7 @@ def test_the_format_pages_programs_run(tmp_path: Path) -> None:
 
 def test_the_format_pages_paths_are_where_streams_go() -> None:
     """The table of stream ids, both ways."""
-    rows = re.findall(r"^\| `(.+?)` \| `(\S+)\.jsonl` \|$", FORMAT.read_text(), re.M)
+    rows = re.findall(r"^\| `(.+?)` \| `(\S+)\.jsonl` \|$", FORMAT.read_text(), re.MULTILINE)
     assert len(rows) == 7
     for stream_id, path in rows:
         folder, name = stream_path(check_stream_id(stream_id))
@@ -97,7 +97,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         path = (page.parent / target).resolve() if target else page
         assert path.exists(), target
         if heading:
-            headings = re.findall(r"^#+ (.+)$", path.read_text(), re.M)
+            headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
             assert heading in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings}
 
 

@@ -1,0 +1,66 @@
+"""The map from stream ids to file names: injective, reversible, and safe on every file system."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hangarlog import StreamIdError
+from hangarlog.naming import check_stream_id, stream_id_of, stream_path
+
+_ALPHABET = st.one_of(st.sampled_from("aAbB:./\\%~_- éÉe\u0301ßıİ\u202e"), st.characters())
+ids = st.text(_ALPHABET, min_size=1, max_size=400)
+
+
+def accepted(stream_id: str) -> bool:
+    try:
+        check_stream_id(stream_id)
+    except StreamIdError:
+        return False
+    return True
+
+
+@given(ids.filter(accepted))
+def test_every_id_that_is_accepted_has_a_safe_path(stream_id: str) -> None:
+    """One case, one normal form, no dot, no separator, short enough; and back it is the same id."""
+    folder, name = stream_path(stream_id)
+    for part in (folder, name) if folder else (name,):
+        assert re.fullmatch(r"([a-z0-9_-]|%[0-9A-F]{2})+(~[0-9a-f]{64})?", part)
+        assert len(part) + len(".00000000000000000000.jsonl.new") <= 255
+    if "~" not in folder + name:
+        assert stream_id_of(folder, name) == stream_id
+
+
+@given(ids.filter(accepted), ids.filter(accepted))
+def test_two_ids_never_share_a_path(one: str, two: str) -> None:
+    """Not even where a file system folds case and normal forms."""
+    if one != two:
+        folded = [
+            tuple(unicodedata.normalize("NFC", part).casefold() for part in stream_path(each)) for each in (one, two)
+        ]
+        assert folded[0] != folded[1]
+
+
+@given(st.text(st.sampled_from("abc%~.4D1F") | st.characters(), max_size=60))
+def test_a_file_name_that_no_id_maps_to_is_no_stream(name: str) -> None:
+    """Only what the map makes is taken for a stream: other files may lie there."""
+    stream_id = stream_id_of("", name)
+    assert stream_id is None or stream_path(stream_id) == ("", name)
+
+
+@pytest.mark.parametrize("device", ["con", "prn", "aux", "nul", "com1", "lpt9"])
+def test_windows_devices_are_not_file_names(device: str) -> None:
+    for stream_id in (device, f"{device}:{device}", device.upper()):
+        folder, name = stream_path(stream_id)
+        assert device not in (folder.lower(), name.lower())
+        assert stream_id_of(folder, name) == stream_id
+
+
+@given(st.one_of(st.none(), st.integers(), st.binary(), st.floats()))
+def test_what_is_not_text_is_refused(value: object) -> None:
+    with pytest.raises(StreamIdError, match="must be text"):
+        check_stream_id(value)

@@ -1,0 +1,430 @@
+"""Events of every kind of class survive the round trip; what cannot be stored is refused with its reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import pickle
+import uuid
+from typing import Any
+
+import attrs
+import msgspec
+import pytest
+
+from hangarlog import (
+    EVENT_TYPE_MAP,
+    EVENT_VERSION_MAP,
+    EventSerializationError,
+    EventSerializer,
+    IEventUpcaster,
+    UntypedEvent,
+    UpcasterChain,
+    UpcasterError,
+    UpcastingError,
+    errors,
+    get_current_version,
+    register_event_type,
+)
+from hangarlog.errors import HangarlogError
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Inner(msgspec.Struct):
+    a: int
+
+
+class AStruct(msgspec.Struct):
+    at: datetime.datetime
+    day: datetime.date
+    key: uuid.UUID
+    colour: Colour
+    inner: list[Inner]
+    pairs: dict[int, tuple[int, str]]
+    raw: bytes
+    maybe: float | None = None
+
+
+class DomainEvent:
+    """As MCP Hangar's: not a dataclass, sets identity and time beside the fields."""
+
+    def __init__(self) -> None:
+        self.event_id = str(uuid.uuid4())
+        self.occurred_at = 1.25
+        self._secret = object()
+
+
+@dataclasses.dataclass
+class ADataclass(DomainEvent):
+    provider_id: str
+    count: int = 3
+    tags: list[str] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ASlottedDataclass:
+    a: int
+    b: str = "b"
+
+
+@dataclasses.dataclass(frozen=True)
+class AFrozenDataclass(DomainEvent):
+    a: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "event_id", "fresh")
+        object.__setattr__(self, "occurred_at", 0.0)
+
+
+@attrs.define
+class AnAttrs:
+    a: int
+    b: list[str] = attrs.field(factory=list)
+
+
+@attrs.define(slots=False)
+class AnAttrsWithMore:
+    a: int
+
+    def __attrs_post_init__(self) -> None:
+        self.event_id = "fresh"
+
+
+def round_trip(event: Any, **options: Any) -> Any:
+    register_event_type(type(event))
+    serializer = EventSerializer(**options)
+    return serializer.deserialize(*serializer.serialize(event))
+
+
+def test_a_struct_with_every_sort_of_field_survives() -> None:
+    event = AStruct(
+        datetime.datetime(2026, 1, 2, 3, 4, 5, 678901, datetime.UTC),
+        datetime.date(2026, 1, 2),
+        uuid.UUID(int=7),
+        Colour.RED,
+        [Inner(1)],
+        {3: (4, "x")},
+        b"\x00\xff",
+    )
+    assert round_trip(event) == event
+
+
+def test_attributes_that_a_base_class_sets_survive_in_every_kind_of_class() -> None:
+    for event in (ADataclass("math"), AFrozenDataclass(1), AnAttrsWithMore(1)):
+        object.__setattr__(event, "event_id", "stored")
+        object.__setattr__(event, "occurred_at", 99.5)
+        again = round_trip(event)
+        assert again == event
+        assert (again.event_id, again.occurred_at) == ("stored", 99.5)
+        assert not hasattr(again, "_secret") or again._secret is not getattr(event, "_secret", None)
+
+
+def test_defaults_are_written_even_if_the_event_came_out_of_a_store() -> None:
+    """A default that changes later must not change history."""
+    register_event_type(ADataclass)
+    serializer = EventSerializer()
+    again = serializer.deserialize("ADataclass", '{"provider_id":"math"}')
+    _, text = serializer.serialize(again)
+    assert '"count":3' in text
+    assert '"tags":[]' in text
+
+
+def test_slotted_and_attrs_classes_survive() -> None:
+    for event in (ASlottedDataclass(1), AnAttrs(1, ["x"])):
+        assert round_trip(event) == event
+
+
+def test_the_payload_begins_with_its_schema_version_and_has_no_blanks() -> None:
+    assert EventSerializer().serialize(Inner(1)) == ("Inner", '{"_version":1,"a":1}')
+
+    class Empty(msgspec.Struct):
+        pass
+
+    assert EventSerializer().serialize(Empty()) == ("Empty", '{"_version":1}')
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_without_a_json_form_are_refused_wherever_they_are(value: float) -> None:
+    """msgspec would write null."""
+
+    class Holder(msgspec.Struct):
+        x: Any = None
+        y: float = 0.0
+
+    for event in (Holder(y=value), Holder(x=[{"a": (value,)}]), Holder(x={"k": None, "v": value})):
+        with pytest.raises(EventSerializationError, match="no JSON form"):
+            EventSerializer().serialize(event)
+    assert round_trip(Holder(x=[None, "null"])) == Holder(x=[None, "null"])
+
+
+def test_what_json_cannot_hold_is_refused() -> None:
+    class Holder(msgspec.Struct):
+        x: Any
+
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    for value in (object(), "\ud800", {1j: 1}, deep):
+        with pytest.raises(EventSerializationError):
+            EventSerializer().serialize(Holder(value))
+
+
+def test_a_raw_field_cannot_break_the_line() -> None:
+    """msgspec.Raw is written as it is, newlines and all."""
+
+    class Holder(msgspec.Struct):
+        x: msgspec.Raw
+
+    _, text = EventSerializer().serialize(Holder(msgspec.Raw(b'{\n"a": 1}')))
+    assert text == '{"_version":1,"x":{"a":1}}'
+
+
+def test_classes_that_cannot_be_read_back_are_refused_at_registration() -> None:
+    class ArrayLike(msgspec.Struct, array_like=True):
+        a: int
+
+    class Forbidding(msgspec.Struct, forbid_unknown_fields=True):
+        a: int
+
+    class Versioned(msgspec.Struct):
+        version: int = msgspec.field(name="_version")
+
+    class Plain:
+        pass
+
+    for bad in (ArrayLike, Forbidding, Versioned, Plain, int, 7):
+        with pytest.raises(EventSerializationError):
+            register_event_type(bad)  # type: ignore[type-var]
+    with pytest.raises(ValueError, match="from 1 up"):
+        register_event_type(Inner, version=0)
+
+
+def test_registering_is_a_call_or_a_decorator() -> None:
+    @register_event_type
+    class One(msgspec.Struct):
+        pass
+
+    @register_event_type(version=1, name="second")
+    class Two(msgspec.Struct):
+        pass
+
+    assert EVENT_TYPE_MAP["One"] is One
+    assert EVENT_TYPE_MAP["second"] is Two
+    assert EventSerializer().serialize(Two())[0] == "second"
+    assert (get_current_version("second"), get_current_version("never heard of")) == (1, 1)
+
+
+def test_an_event_that_would_be_read_back_as_another_class_is_refused() -> None:
+    def define() -> type:
+        class Inner(msgspec.Struct):
+            b: int
+
+        return Inner
+
+    register_event_type(Inner)
+    with pytest.raises(EventSerializationError, match="read back as"):
+        EventSerializer().serialize(define()(1))
+
+
+def test_unknown_keys_of_a_payload_are_ignored_and_missing_ones_named() -> None:
+    register_event_type(Inner)
+    assert EventSerializer().deserialize("Inner", '{"_version":1,"a":1,"b":2}') == Inner(1)
+    assert EventSerializer().deserialize("Inner", b'{"a":1}') == Inner(1)
+    with pytest.raises(EventSerializationError, match="`a`"):
+        EventSerializer().deserialize("Inner", '{"_version":1}')
+
+
+@pytest.mark.parametrize(
+    "data", ["", "[]", "{", "null", '{"_version":0}', '{"_version":"1"}', '{"_version":true}', "\ud800"]
+)
+def test_payloads_that_are_none_are_errors(data: str) -> None:
+    register_event_type(Inner)
+    for serializer in (EventSerializer(), EventSerializer(unknown="untyped")):
+        for name in ("Inner", "Unheard"):
+            with pytest.raises(EventSerializationError):
+                serializer.deserialize(name, data)
+
+
+def test_hooks_are_passed_on() -> None:
+    class Holder(msgspec.Struct):
+        x: complex
+
+    event = round_trip(Holder(1 + 2j), enc_hook=lambda c: [c.real, c.imag], dec_hook=lambda _, pair: complex(*pair))
+    assert event == Holder(1 + 2j)
+
+
+# Upcasting
+
+
+class InnerV1ToV2(IEventUpcaster):
+    """MCP Hangar's own shape: three properties."""
+
+    @property
+    def event_type(self) -> str:
+        return "Inner"
+
+    @property
+    def from_version(self) -> int:
+        return 1
+
+    @property
+    def to_version(self) -> int:
+        return 2
+
+    def upcast(self, data: dict[str, Any]) -> dict[str, Any]:
+        assert "_version" not in data
+        data["a"] = data.pop("old")
+        return data
+
+
+class Stranger:
+    """Of the same shape, but of no base class of ours."""
+
+    event_type, from_version, to_version = "Inner", 2, 3
+
+    def upcast(self, data: dict[str, Any]) -> dict[str, Any]:
+        return {**data, "a": data["a"] * 10}
+
+
+def test_upcasters_of_every_shape_register_and_run_in_order() -> None:
+    register_event_type(Inner, version=4)
+    chain = UpcasterChain()
+    chain.register(InnerV1ToV2())
+    chain.register(Stranger())
+
+    @chain.upcaster("Inner", from_version=3)
+    def last(data: dict[str, Any]) -> dict[str, Any]:
+        return {"a": data["a"] + 1}
+
+    serializer = EventSerializer(chain)
+    assert serializer.deserialize("Inner", '{"old":7}') == Inner(71)
+    assert serializer.deserialize("Inner", '{"_version":2,"a":7}') == Inner(71)
+    assert serializer.deserialize("Inner", '{"a":7,"_version":3}') == Inner(8)
+    assert serializer.deserialize("Inner", '{"_version":4,"a":7}') == Inner(7)
+    assert chain.upcast("Inner", 1, {"old": 7}, current_version=3) == (3, {"a": 70})
+    assert last({"a": 1}) == {"a": 2}
+
+
+def test_a_gap_names_type_and_version_when_the_serializer_is_built() -> None:
+    register_event_type(Inner, version=4)
+    chain = UpcasterChain()
+    chain.upcaster("Inner", 1)(dict)
+    chain.upcaster("Inner", 3)(dict)
+    with pytest.raises(UpcastingError, match=r"^Missing upcaster for 'Inner' v2 -> v3") as caught:
+        EventSerializer(upcaster_chain=chain)
+    assert (caught.value.event_type, caught.value.from_version) == ("Inner", 2)
+
+
+def test_a_version_raised_after_the_serializer_was_built_is_noticed() -> None:
+    register_event_type(Inner)
+    serializer = EventSerializer()
+    assert serializer.deserialize("Inner", '{"a":1}') == Inner(1)
+    EVENT_VERSION_MAP["Inner"] = 2
+    for use in (lambda: serializer.deserialize("Inner", '{"a":1}'), lambda: serializer.serialize(Inner(1))):
+        with pytest.raises(UpcastingError, match="Missing upcaster"):
+            use()
+
+
+def test_bad_upcasters_are_refused_when_they_are_registered() -> None:
+    class Leap(InnerV1ToV2):
+        @property
+        def to_version(self) -> int:
+            return 3
+
+    chain = UpcasterChain()
+    chain.register(InnerV1ToV2())
+    for bad, why in (
+        (Leap(), "'Inner' v1 -> v3 must advance exactly one"),
+        (InnerV1ToV2(), "'Inner' v1 -> v2 meets another"),
+    ):
+        with pytest.raises(UpcasterError, match=why) as caught:
+            chain.register(bad)
+        assert isinstance(caught.value, UpcastingError)
+        assert isinstance(caught.value, ValueError)
+    with pytest.raises(TypeError, match=r"InnerV1ToV2\(\)"):
+        chain.register(InnerV1ToV2)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        chain.register(object())  # type: ignore[arg-type]
+    with pytest.raises(UpcasterError):
+        chain.upcaster("Inner", 0)(dict)
+
+
+def test_an_upcaster_that_fails_or_returns_nothing_is_named() -> None:
+    register_event_type(Inner, version=2)
+    for step, why in ((lambda data: data["no such key"], "KeyError"), (lambda data: None, "NoneType")):
+        chain = UpcasterChain()
+        chain.upcaster("Inner", 1)(step)
+        with pytest.raises(UpcastingError, match=f"'Inner' v1 -> v2 .*{why}"):
+            EventSerializer(chain).deserialize("Inner", '{"a":1}')
+
+
+def test_a_newer_payload_than_is_known_here_is_an_error() -> None:
+    register_event_type(Inner)
+    with pytest.raises(UpcastingError, match="newer"):
+        EventSerializer().deserialize("Inner", '{"_version":2,"a":1}')
+
+
+def test_an_alias_goes_the_way_of_its_new_name_unless_it_has_steps_of_its_own() -> None:
+    register_event_type(Inner, version=2)
+    EVENT_TYPE_MAP["Outer"] = Inner
+    chain = UpcasterChain()
+    chain.upcaster("Inner", 1)(lambda data: {"a": data["b"]})
+    assert EventSerializer(chain).deserialize("Outer", '{"b":5}') == Inner(5)
+    chain.upcaster("Outer", 1)(lambda data: {"a": data["c"]})
+    assert EventSerializer(chain).deserialize("Outer", '{"c":6}') == Inner(6)
+    assert EventSerializer(chain).deserialize("Inner", '{"b":7}') == Inner(7)
+
+
+def test_an_old_payload_keeps_its_other_attributes_on_the_way() -> None:
+    register_event_type(ADataclass, version=2)
+    chain = UpcasterChain()
+    chain.upcaster("ADataclass", 1)(lambda data: {**data, "provider_id": data["id"]})
+    event = EventSerializer(chain).deserialize("ADataclass", '{"id":"m","event_id":"e","occurred_at":5.5}')
+    assert (event.provider_id, event.event_id, event.occurred_at) == ("m", "e", 5.5)
+
+
+def test_event_ids_are_text_or_uuids() -> None:
+    serializer = EventSerializer()
+
+    @dataclasses.dataclass
+    class Holder:
+        event_id: Any
+
+    assert serializer.encode(Holder("x")).event_id == "x"
+    assert serializer.encode(Holder(uuid.UUID(int=1))).event_id == str(uuid.UUID(int=1))
+    assert serializer.encode(Holder(None)).event_id is None
+    for bad in (7, "", b"x"):
+        with pytest.raises(EventSerializationError, match="event_id"):
+            serializer.encode(Holder(bad))
+    with pytest.raises(EventSerializationError, match="event_id"):
+        serializer.encode(UntypedEvent("T", {}, event_id=7))  # type: ignore[arg-type]
+
+
+def test_every_error_pickles_with_its_fields() -> None:
+    """And has one base."""
+    examples: dict[str, tuple[Any, ...]] = {
+        "ConcurrencyError": ("s", 1, 2),
+        "CorruptionError": ("p", "s", 3, "c"),
+        "StorageError": ("p", 28, "c"),
+        "StoreBusyError": ("p", 7),
+        "StreamNotFoundError": ("s",),
+        "HangarlogError": ("x",),
+    }
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, HangarlogError)]
+    assert len(kinds) > 15
+    for kind in kinds:
+        if issubclass(kind, UpcastingError):
+            error: HangarlogError = kind(event_type="T", from_version=1, message="m")
+        else:
+            error = kind(*examples.get(kind.__name__, ("a", "b")))
+        again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+        assert type(again) is kind
+        assert vars(again) == vars(error)
+        assert str(again) == str(error)
