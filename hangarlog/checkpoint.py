@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import time
 
 import msgspec
 
@@ -14,18 +14,19 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """What `checkpoint.json` holds."""
 
     position: int = 0
+    began_at: float = 0.0  # Seconds since 1970; what was written to a stream since may not be on the device.
 
 
-def load_checkpoint(folder: Folder) -> tuple[Checkpoint, float]:
-    """The last checkpoint and when it was made (seconds since 1970); one at 0 if there is none that can be read."""
-    path = folder.checkpoint_path
+def load_checkpoint(folder: Folder) -> Checkpoint:
+    """The last checkpoint; one at 0 if there is none that can be read."""
     try:
-        return msgspec.json.decode(folder.filesystem.read_file(path), type=Checkpoint), os.stat(path).st_mtime
-    except (OSError, msgspec.MsgspecError):
-        return Checkpoint(), 0.0
+        return msgspec.json.decode(folder.filesystem.read_file(folder.checkpoint_path), type=Checkpoint)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return Checkpoint()
 
 
 def save_checkpoint(filesystem: FileSystem, folder: Folder, position: int) -> None:
     """Bring every stream to the device, then say so. All records up to `position` must be in their streams."""
+    began_at = time.time()
     filesystem.sync_everything(folder.path, (file.path for _, _, file in folder.stream_files()))
-    filesystem.replace_file(folder.checkpoint_path, msgspec.json.encode(Checkpoint(position)) + b"\n")
+    filesystem.replace_file(folder.checkpoint_path, msgspec.json.encode(Checkpoint(position, began_at)) + b"\n")

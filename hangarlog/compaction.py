@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 
 from hangarlog.log import LiveEnd, Log
-from hangarlog.record import decode_record
 from hangarlog.segment import LIVE, Segment
 
 
@@ -15,36 +14,35 @@ def compact(log: Log, through: int) -> None:
     May be cut short at any point and run again: what is left twice or too much, readers pass over.
     """
     filesystem = log.filesystem
-    with contextlib.closing(LiveEnd(log)) as live:
-        last = live.last()
-        for first in log.sealed():
-            base = log.sealed_base(first)
+    log.finish_roll()
+    last = log.last_record()
+    if last is None:
+        return
+    keep_from = min(through + 1, last.stream_version)
+    for first in log.sealed():
+        if first < keep_from:
             with contextlib.closing(log.open_sealed(first)) as segment:
-                kept = _kept(segment, first, through)
-                if kept and first <= through:
-                    new_first = decode_record(kept[: kept.index(b"\n")]).stream_version
-                    filesystem.replace_file(log.sealed_base(new_first) + LIVE, kept)
-            if first <= through:
-                filesystem.remove(base + LIVE)
-                filesystem.remove(f"{base}.index")
-        if last and live.start() <= through:
-            kept = _kept(live, live.start(), through)
-            if not kept:
-                lines, _ = live.lines_before(live.size)
-                kept = lines[-1] + b"\n"
+                kept = _kept(segment, first, keep_from)
+            if kept:
+                filesystem.replace_file(log.sealed_base(keep_from) + LIVE, kept)
+            filesystem.remove(log.sealed_base(first) + LIVE)
+            filesystem.remove(f"{log.sealed_base(first)}.index")
+    with contextlib.closing(LiveEnd(log)) as live:
+        if live.size and live.start() < keep_from:
+            kept = _kept(live, live.start(), keep_from)
             filesystem.remove(live.index_path)
             filesystem.replace_file(live.path, kept)
     filesystem.sync_folder(log.folder)
 
 
-def _kept(segment: Segment, first: int, through: int) -> bytes:
-    """The lines of a segment after version `through`."""
-    offset, number = segment.seek(max(first, through + 1), first)
+def _kept(segment: Segment, first: int, keep_from: int) -> bytes:
+    """The lines of a segment from version `keep_from` on."""
+    offset, number = segment.seek(keep_from, first)
     kept: list[bytes] = []
     while True:
         lines, following = segment.lines_at(offset)
         if not lines:
             return b"".join(kept)
         segment.decode(lines, offset, number)
-        kept += [line + b"\n" for line in lines[max(0, through + 1 - number) :]]
+        kept += [line + b"\n" for line in lines[max(0, keep_from - number) :]]
         number, offset = number + len(lines), following

@@ -49,7 +49,7 @@ def register_event_type(
     """
     if event_class is None:
         return lambda cls: register_event_type(cls, version=version, name=name)
-    stored = name or getattr(event_class, "__name__", repr(event_class))
+    stored = name or str(getattr(event_class, "__name__", event_class))
     if version is not None and (type(version) is not int or version < 1):
         raise ValueError(f"schema version of {stored!r} must be a whole number from 1 up, not {version!r}")
     check_event_class(stored, event_class)
@@ -117,6 +117,8 @@ def check_event_class(name: str, event_class: type) -> None:
             raise EventSerializationError(name, f"{shown} forbids unknown fields, but a payload also has _version")
         fields = event_class.__struct_encode_fields__
     elif dataclasses.is_dataclass(event_class):
+        if any("InitVar" in str(kind) for kind in vars(event_class).get("__annotations__", {}).values()):
+            raise EventSerializationError(name, f"{shown} has an InitVar, which is not stored")
         fields = tuple(field.name for field in dataclasses.fields(event_class))
     elif hasattr(event_class, "__attrs_attrs__"):
         fields = tuple(field.name for field in attrs_fields(event_class))

@@ -56,7 +56,8 @@ class EventStore(ABC):
             StorageError: the operating system refused; nothing was written.
             OutcomeUnknownError: it refused when it was too late to say (a failed sync: `SyncError`).
         """
-        return self._commit([self._pending(stream_id, events, expected_version, metadata)])[stream_id]
+        (version,) = self._commit([self._pending(stream_id, events, expected_version, metadata)]).values()
+        return version
 
     def append_at_end(self, stream_id: str, events: Sequence[Any], *, metadata: dict[str, Any] | None = None) -> int:
         """Append to whatever the stream holds; as `append` with `ANY`."""
@@ -75,7 +76,7 @@ class EventStore(ABC):
     def _pending(
         self, stream_id: str, events: Sequence[Any], expected: int, metadata: dict[str, Any] | None
     ) -> Pending:
-        check_stream_id(stream_id)
+        stream_id = check_stream_id(stream_id)
         if type(expected) is not int or (expected < NO_STREAM and expected not in (ANY, STREAM_EXISTS)):
             raise ValueError(f"expected_version must be a version, NO_STREAM, ANY or STREAM_EXISTS, not {expected!r}")
         if isinstance(events, (str, bytes, dict, msgspec.Struct)):
@@ -157,6 +158,8 @@ class EventStore(ABC):
         category: str | None = None,
     ) -> Iterator[list[Envelope]]:
         """As `records`, some at a time and with payloads left as stored, so that no event type need be known."""
+        if from_position is not None:
+            from_position = max(0, from_position)
         if stream_id is not None:
             blocks = self._stream(check_stream_id(stream_id), from_version, reverse)
         elif from_version is not None:
@@ -229,23 +232,24 @@ class EventStore(ABC):
 
         Raises:
             EventSerializationError: the state has no JSON form.
-            ValueError: the version is not a whole number from 0 up.
+            ValueError: the version is not a whole number from 0 up, or of an event that was compacted away.
         """
         check_stream_id(stream_id)
         if type(version) is not int or version < 0:
             raise ValueError(f"a snapshot's version must be a whole number from 0 up, not {version!r}")
-        before = self._load_snapshot(stream_id)
-        self._save_snapshot(
-            Snapshot(
-                stream_id,
-                version,
-                msgspec.Raw(encode_object(state, "snapshot")),
-                saved_at or now().decode(),
-                schema_version,
-                self._event_id_at(stream_id, version),
-                before.compacted_through if before else -1,
-            )
-        )
+        encoded = msgspec.Raw(encode_object(state, "snapshot"))
+        event_id = self._event_id_at(stream_id, version)
+        made_at = saved_at or now().decode()
+
+        def replace(before: Snapshot | None) -> Snapshot:
+            through = before.compacted_through if before else -1
+            if version < through:
+                raise ValueError(
+                    f"a snapshot at {version} is too old: events up to version {through} are compacted away"
+                )
+            return Snapshot(stream_id, version, encoded, made_at, schema_version, event_id, through)
+
+        self._change_snapshot(stream_id, replace)
 
     def load_snapshot(self, stream_id: str, *, schema_version: int | None = None) -> dict[str, Any] | None:
         """{"version": …, "state": …} of the latest snapshot, or None.
@@ -287,9 +291,16 @@ class EventStore(ABC):
             raise CompactionError(stream_id, "it has no snapshot, so its state could not be rebuilt; save one first")
         if self.load_snapshot(stream_id) is None or snapshot.version > version:
             raise CompactionError(stream_id, f"its snapshot (version {snapshot.version}) is not of the stream as it is")
-        dropped = snapshot.version - max(snapshot.compacted_through, self._first_version(stream_id) - 1)
-        if dropped > 0:
-            self._compact(msgspec.structs.replace(snapshot, compacted_through=snapshot.version))
+        through = snapshot.version
+        dropped = through - max(snapshot.compacted_through, self._first_version(stream_id) - 1)
+
+        def mark(now: Snapshot | None) -> Snapshot | None:
+            if now is None or now.compacted_through >= through:
+                return None
+            return msgspec.structs.replace(now, compacted_through=through)
+
+        self._change_snapshot(stream_id, mark)  # From here on the events are not shown.
+        self._reclaim(stream_id, through)
         return max(0, dropped)
 
     def _event_id_at(self, stream_id: str, version: int) -> str | None:
@@ -331,11 +342,12 @@ class EventStore(ABC):
     def _load_snapshot(self, stream_id: str) -> Snapshot | None: ...
 
     @abstractmethod
-    def _save_snapshot(self, snapshot: Snapshot) -> None: ...
+    def _change_snapshot(self, stream_id: str, change: Callable[[Snapshot | None], Snapshot | None]) -> None:
+        """Put what `change` makes of the stream's snapshot in its place, unless that is None; nobody comes between."""
 
     @abstractmethod
-    def _compact(self, snapshot: Snapshot) -> None:
-        """Save the snapshot, and from then on show no event up to its `compacted_through`."""
+    def _reclaim(self, stream_id: str, through: int) -> None:
+        """Give back the space of a stream's events up to version `through`, which are no longer shown."""
 
 
 def _limited(blocks: Iterator[list[Envelope]], limit: int | None) -> Iterator[list[Envelope]]:

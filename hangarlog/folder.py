@@ -9,7 +9,7 @@ from uuid import uuid4
 import msgspec
 
 from hangarlog.commit import now
-from hangarlog.errors import StoreFormatError, StoreOpenError
+from hangarlog.errors import CorruptionError, StoreFormatError, StoreOpenError
 from hangarlog.filesystem import FileSystem
 from hangarlog.lock import Turnstile
 from hangarlog.log import Log
@@ -37,6 +37,7 @@ class Folder:
     """The paths of a store."""
 
     def __init__(self, filesystem: FileSystem, path: str) -> None:
+        path = os.path.abspath(path)  # The process may go elsewhere.
         self.filesystem, self.path = filesystem, path
         self.meta_path = os.path.join(path, _META)
         self.state_path = os.path.join(path, "state")
@@ -76,21 +77,26 @@ class Folder:
     def stream_ids(self, prefix: str = "") -> Iterator[str]:
         """The ids of the streams that begin with `prefix`, in no order; other files are passed over."""
         category, colon, _ = prefix.partition(":")
+        if any("\ud800" <= character <= "\udfff" for character in prefix):
+            return
         only = stream_path(f"{category}:x")[0] if colon and category else None
         for folder, name, file in self.stream_files():
             if only is None or folder == only:
-                stream_id = stream_id_of(folder, name) or self._shortened_id(folder, name, file.path)
+                stream_id = self.stream_id_at(folder, name, file.path)
                 if stream_id is not None and stream_id.startswith(prefix):
                     yield stream_id
 
-    def _shortened_id(self, folder: str, name: str, path: str) -> str | None:
-        # A name too long for the file system is cut; the id is in every line.
+    def stream_id_at(self, folder: str, name: str, path: str) -> str | None:
+        """The id of the stream whose live segment is the file (folder, name) at `path`; None if it is no stream's."""
         if "~" not in folder + name:
-            return None
+            return stream_id_of(folder, name)
+        # A name too long for the file system is cut; the id is in every line.
         segment = Segment(self.filesystem, path[: -len(LIVE)], "stream_version")
         try:
-            lines, offset = segment.lines_at(0)
-            stream_id = segment.decode(lines[:1], offset)[0].stream_id if lines else None
+            lines, _ = segment.lines_at(0)
+            stream_id = segment.decode(lines[:1], 0)[0].stream_id if lines else None
+        except CorruptionError:
+            return None
         finally:
             segment.close()
         return stream_id if stream_id and stream_path(stream_id) == (folder, name) else None

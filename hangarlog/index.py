@@ -31,16 +31,19 @@ class Index:
         self.count = max(0, filesystem.size(fd) - _HEADER.size) // _ENTRY.size
 
     @classmethod
-    def open(cls, filesystem: FileSystem, path: str, first: int) -> Index | None:
+    def open(cls, filesystem: FileSystem, path: str, first: int | None = None) -> Index | None:
         """The index at `path`, or None if there is none, or not one of a segment that begins with `first`."""
         try:
             fd = filesystem.open_read(path)
         except OSError:
             return None
-        if filesystem.read(fd, _HEADER.size, 0) != _HEADER.pack(_MAGIC, first):
-            filesystem.close(fd)
-            return None
-        return cls(filesystem, fd, first)
+        header = filesystem.read(fd, _HEADER.size, 0)
+        if len(header) == _HEADER.size:
+            magic, found = _HEADER.unpack(header)
+            if magic == _MAGIC and found == (found if first is None else first):
+                return cls(filesystem, fd, found)
+        filesystem.close(fd)
+        return None
 
     def close(self) -> None:
         """Close the file."""

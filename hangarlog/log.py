@@ -10,10 +10,9 @@ import os
 from bisect import bisect_right
 from collections.abc import Generator, Iterator
 
-from hangarlog import index
 from hangarlog.errors import CorruptionError
 from hangarlog.filesystem import FileSystem
-from hangarlog.index import Index
+from hangarlog.index import STRIDE, Index, extend
 from hangarlog.record import Envelope
 from hangarlog.segment import CHUNK, LIVE, Segment, first_of, sealed_name
 
@@ -140,6 +139,8 @@ class Log:
         size = _LAST
         while offset:
             lines, offset = segment.lines_before(offset, size)
+            if not lines:
+                raise segment.damage(offset, "there is no whole record")
             records = segment.decode(lines, offset, None)[::-1]
             last = segment.number(records[0])
             if (number is not None and last != number) or last - segment.number(records[-1]) != len(records) - 1:
@@ -161,6 +162,25 @@ class Log:
             at += len(wanted)
             offset = following if len(wanted) == len(lines) else offset + sum(len(line) + 1 for line in wanted)
         return offset, at - 1
+
+    def finish_roll(self) -> None:
+        """Under the write lock: finish, or forget, a roll that was cut short."""
+        fresh = self.live_path + ".new"
+        if not os.path.lexists(fresh):
+            return
+        live = self.open_live()
+        if live is None:
+            self.filesystem.rename(fresh, self.live_path)  # It was renamed, where it could not be linked.
+            return
+        with contextlib.closing(live):
+            try:
+                first = live.first()
+            except CorruptionError:
+                first = None
+        if first is not None and os.path.lexists(self.sealed_base(first) + LIVE):
+            self.filesystem.roll(self.live_path, self.sealed_base(first) + LIVE)
+        else:
+            self.filesystem.remove(fresh)
 
     def last_record(self) -> Envelope | None:
         """The last whole record, None if there is none."""
@@ -186,9 +206,20 @@ class LiveEnd(Segment):
         self.size += len(data)
 
     def cut(self, size: int) -> None:
-        """Cut the segment to `size` bytes."""
+        """Cut the segment to `size` bytes, and forget an index that covers more."""
         self._filesystem.truncate(self.fd, size)
         self.size = size
+        index = Index.open(self._filesystem, self.index_path)
+        if index:
+            with contextlib.closing(index):
+                covered = index.last()[0]
+            if covered > size:
+                self._filesystem.remove(self.index_path)
+                self._indexed = None
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Up to `size` bytes from `offset`."""
+        return self._filesystem.read(self.fd, size, offset)
 
     def changed(self) -> bool:
         """Whether another process has appended (or cut) since this one last looked."""
@@ -230,7 +261,7 @@ class LiveEnd(Segment):
         """Whether enough text has gathered beyond the index for it to grow."""
         if self._indexed is None:
             _, self._indexed = self._index_end()
-        return self.size - self._indexed >= index.STRIDE
+        return self.size - self._indexed >= STRIDE
 
     def _index_end(self) -> tuple[int, int]:
         found = Index.open(self._filesystem, self.index_path, self.start())
@@ -242,7 +273,12 @@ class LiveEnd(Segment):
 
     def extend_index(self) -> None:
         """Bring the index sidecar up to the end of the segment, which must hold committed records only."""
-        number, offset = self._index_end()
+        try:
+            self._extend_index_from(*self._index_end())
+        except CorruptionError:
+            self._extend_index_from(self.start(), 0)  # Perhaps the old index was not of this text.
+
+    def _extend_index_from(self, number: int, offset: int) -> None:
         if not offset:
             self._filesystem.remove(self.index_path)
         while True:
@@ -250,16 +286,19 @@ class LiveEnd(Segment):
             if not lines:
                 break
             self.decode(lines, offset, number)  # Only what proves itself is indexed.
-            index.extend(self._filesystem, self.index_path, self.start(), lines)
+            extend(self._filesystem, self.index_path, self.start(), lines)
             number, offset = number + len(lines), following
         self._indexed = offset
 
     def roll(self) -> LiveEnd:
         """Seal the segment, which must be synced, and return the new, empty live end; this one is closed."""
         sealed = self.log.sealed_base(self.start())
-        if self.size >= index.STRIDE:
-            self.extend_index()
-            self._filesystem.rename(self.index_path, f"{sealed}.index")
+        if self.size >= STRIDE:
+            try:
+                self.extend_index()
+                self._filesystem.rename(self.index_path, f"{sealed}.index")
+            except CorruptionError:
+                self._filesystem.remove(self.index_path)  # Damage shows when it is read; it must not stop the log.
         self._filesystem.roll(self.path, sealed + LIVE)
         self.close()
         return LiveEnd(self.log)

@@ -17,7 +17,7 @@ import msgspec
 
 from hangarlog.commit import Pending
 from hangarlog.errors import SourceError, StreamIdError
-from hangarlog.serializer import EncodedEvent
+from hangarlog.serializer import EncodedEvent, checked_json
 from hangarlog.store import FileEventStore
 
 _BATCH = 1000
@@ -162,7 +162,7 @@ def _event(path: str, row: _Row) -> EncodedEvent:
         return EncodedEvent(
             row.event_type,
             event_id if isinstance(event_id, str) and event_id else None,
-            msgspec.json.format(raw, indent=-1),
+            checked_json(msgspec.json.format(raw, indent=-1)),
             text,
         )
     except (msgspec.MsgspecError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
@@ -175,7 +175,7 @@ def _metadata(path: str, row: _Row, metadata: str | None) -> bytes | None:
     try:
         raw = metadata.encode()
         _decode_object(raw)
-        return msgspec.json.format(raw, indent=-1)
+        return checked_json(msgspec.json.format(raw, indent=-1))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise SourceError(path, f"the metadata at global_position {row.position} is no object: {error}") from error
 

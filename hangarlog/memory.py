@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from hangarlog.commit import Pending, encode_batch, now, settle
 from hangarlog.eventstore import EventStore
@@ -85,8 +85,13 @@ class MemoryEventStore(EventStore):
     def _load_snapshot(self, stream_id: str) -> Snapshot | None:
         return self._snapshots.get(stream_id)
 
-    def _save_snapshot(self, snapshot: Snapshot) -> None:
-        self._snapshots[snapshot.stream_id] = snapshot
+    def _change_snapshot(self, stream_id: str, change: Callable[[Snapshot | None], Snapshot | None]) -> None:
+        with self._lock:
+            after = change(self._snapshots.get(stream_id))
+            if after:
+                self._snapshots[stream_id] = after
 
-    def _compact(self, snapshot: Snapshot) -> None:
-        self._snapshots[snapshot.stream_id] = snapshot
+    def _reclaim(self, stream_id: str, through: int) -> None:
+        with self._lock:
+            records = self._streams[stream_id]
+            self._streams[stream_id] = [r for r in records[:-1] if r.stream_version > through] + records[-1:]

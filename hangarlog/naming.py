@@ -33,7 +33,7 @@ def check_stream_id(stream_id: object) -> str:
     cause = _why_not(stream_id)  # Remembered: it is asked at every append.
     if cause:
         raise StreamIdError(stream_id, cause)
-    return stream_id
+    return stream_id if type(stream_id) is str else str.__str__(stream_id)
 
 
 @lru_cache(maxsize=8192)

@@ -6,10 +6,14 @@ before that. `position`, `stream_id` and `stream_version` come first so that the
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from zlib import crc32
 
 import msgspec
+
+MAX_NESTING = 128
+"""Levels of objects and arrays in a payload or in metadata: far below where a JSON decoder gives up."""
 
 _CRC_BYTES = len(b',"crc":"00000000"}')
 _HEAD = b'{"position":'
@@ -97,8 +101,31 @@ def decode_record(line: bytes) -> Envelope:
         raise LineError(_why_bad(line, tail))
     try:
         return _decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise LineError(f"the checksum is right but the line is not a record: {error}") from error
+    except RecursionError as error:
+        # Within bounds it is the caller who is deep in calls: no reason to call a good line bad.
+        if nesting(line) <= MAX_NESTING + 1:
+            raise
+        raise LineError(f"it is nested deeper than {MAX_NESTING} levels") from error
+
+
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
+
+
+def nesting(data: bytes) -> int:
+    """How deep objects and arrays are nested in a JSON text; a guess too high where it cannot matter."""
+    most = data.count(b"{") + data.count(b"[")
+    if most <= MAX_NESTING:
+        return most
+    depth = deepest = 0
+    for byte in _STRINGS.sub(b"", data):
+        if byte in b"{[":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"}]":
+            depth -= 1
+    return deepest
 
 
 def _why_bad(line: bytes, tail: bytes) -> str:

@@ -1,12 +1,13 @@
 """What a writer that died, or a power cut, left behind is made whole. For the holder of the write lock only.
 
 The journal decides: a whole, valid batch in it is committed, anything less never happened. So its torn end is cut off,
-and each stream is brought to exactly what the journal has for it. docs/recovery.md gives the reasons.
+and each stream is brought to exactly what the journal has for it. docs/design.md gives the reasons.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 import msgspec
@@ -21,6 +22,9 @@ from hangarlog.state import SharedState
 # A file system may stamp a file a little before the clock that stamped the checkpoint.
 _CLOCK_SLACK = 10.0
 
+_Line = tuple[Envelope, bytes]
+_Place = tuple[int, int]
+
 
 class Recovered(msgspec.Struct):
     """What a recovery did: bytes of torn journal cut off, records written into and bytes cut off streams."""
@@ -28,13 +32,6 @@ class Recovered(msgspec.Struct):
     journal_cut: int = 0
     rolled_forward: int = 0
     streams_cut: int = 0
-
-
-_Line = tuple[Envelope, bytes]
-
-
-def _stream_id(line: _Line) -> str:
-    return line[0].stream_id
 
 
 def recover(folder: Folder, state: SharedState) -> Recovered:
@@ -49,39 +46,42 @@ def recover(folder: Folder, state: SharedState) -> Recovered:
     report = Recovered()
     restarted = not state.valid
     if restarted:
-        checkpoint, made_at = load_checkpoint(folder)
-        settled = checkpoint.position
-        state.reset()
+        checkpoint = load_checkpoint(folder)
+        settled, since = checkpoint.position, checkpoint.began_at - _CLOCK_SLACK
     else:
-        settled, made_at = state.committed, 0.0
-        state.begin()
+        settled, since = state.committed, 0.0
+    state.begin()
+    folder.journal.finish_roll()
     with contextlib.closing(LiveEnd(folder.journal, create=True)) as live:
         last = _cut_torn_batch(folder.journal, live, settled, report)
-        cursors: dict[str, int] = {}
+        places: dict[str, _Place] = {}
         for block in folder.journal.forward_lines(settled + 1):
             pairs = sorted(zip(*block, strict=True), key=_stream_id)
             for stream_id, group in groupby(pairs, key=_stream_id):
-                _bring_forward(folder.stream(stream_id), list(group), cursors, report)
-        for stream_id, offset in cursors.items():
+                log = folder.stream(stream_id)
+                places[stream_id] = _bring_forward(folder, log, list(group), places.get(stream_id), report)
+        for stream_id, (offset, _) in places.items():
             _cut_stream(folder.stream(stream_id), offset, report)
         if restarted:
-            _cut_phantoms(folder, settled, made_at, cursors, report)
-        state.change_layout()
+            _cut_phantoms(folder, settled, since, places, report)
         first = live.first()
-        state.finish(last, last + 1 if first is None else first, live.size)
+        state.recovered(last, last + 1 if first is None else first, live.size)
     return report
+
+
+def _stream_id(line: _Line) -> str:
+    return line[0].stream_id
 
 
 def _cut_torn_batch(journal: Log, live: LiveEnd, settled: int, report: Recovered) -> int:
     """Cut the journal after its last whole batch and return the position it ends with."""
+    offset, last = 0, 0
     lines, _ = live.lines_at(0)
-    if not lines or not _is_record(lines[0]):
-        before = journal.sealed()
-        last = _last_sealed(journal, before[-1]).position if before else 0
-        offset = 0
-    else:
+    if lines and _is_record(lines[0]):
         offset, number = live.seek(settled + 1, decode_record(lines[0]).position)
         last = number - 1
+    elif sealed := journal.sealed():
+        last = _last_sealed(journal, sealed[-1]).position
     whole, whole_last = offset, last
     while True:
         lines, _ = live.lines_at(offset)
@@ -94,17 +94,19 @@ def _cut_torn_batch(journal: Log, live: LiveEnd, settled: int, report: Recovered
                     raise LineError(f"position {last + 1} must come here, not {record.position}")
             except LineError as error:
                 _refuse_damage(live, offset, str(error))
-                report.journal_cut = live.size - whole
-                live.cut(whole)
-                return whole_last
+                return _cut_journal(live, whole, whole_last, report)
             offset += len(line) + 1
             last += 1
             if record.ends_batch:
                 whole, whole_last = offset, last
+    return _cut_journal(live, whole, whole_last, report)
+
+
+def _cut_journal(live: LiveEnd, whole: int, last: int, report: Recovered) -> int:
     report.journal_cut = live.size - whole
-    if live.size != whole:
+    if report.journal_cut:
         live.cut(whole)
-    return whole_last
+    return last
 
 
 def _is_record(line: bytes) -> bool:
@@ -135,47 +137,78 @@ def _refuse_damage(live: LiveEnd, offset: int, cause: str) -> None:
         at = following
 
 
-def _bring_forward(log: Log, lines: list[_Line], cursors: dict[str, int], report: Recovered) -> None:
-    """Write what the journal has for a stream and the stream has not, after cutting off what differs."""
-    stream_id = lines[0][0].stream_id
+def _bring_forward(folder: Folder, log: Log, lines: list[_Line], place: _Place | None, report: Recovered) -> _Place:
+    """Write what the journal has for a stream and the stream has not, after cutting off what differs.
+
+    `lines` go on where the stream's last ones left off at `place`: (offset in the live segment, next version).
+    """
     log.filesystem.make_folder(log.folder)
+    log.finish_roll()
     with contextlib.closing(LiveEnd(log, create=True)) as live:
-        offset = cursors.get(stream_id)
-        if offset is None:
-            offset, version = _place_of(log, live, lines[0][0].stream_version)
-            lines = [(record, line) for record, line in lines if record.stream_version >= version]
-        for _, line in lines:
-            expected = line + b"\n"
-            if log.filesystem.read(live.fd, len(expected), offset) != expected:
-                report.streams_cut += live.size - offset
-                live.cut(offset)
-                live.append(expected)
-                report.rolled_forward += 1
-            offset += len(expected)
-        cursors[stream_id] = offset
+        if place is None:
+            place = _place_of(log, live, lines[0][0].stream_version)
+            if place is None:
+                return _rebuild(folder, log, live, lines[0][0].stream_id, report)
+        return _write_missing(live, lines, place, report)
 
 
-def _place_of(log: Log, live: LiveEnd, version: int) -> tuple[int, int]:
-    """(offset, version) in the live segment where the record of `version` belongs, or the first one it can hold."""
-    lines, _ = live.lines_at(0)
-    if not lines or not _is_record(lines[0]):
+def _write_missing(live: LiveEnd, lines: Iterable[_Line], place: _Place, report: Recovered) -> _Place:
+    offset, version = place
+    for record, line in lines:
+        if record.stream_version < version:
+            continue  # It is in a sealed segment, which was synced before it was sealed.
+        expected = line + b"\n"
+        if live.read(len(expected), offset) != expected:
+            report.streams_cut += live.size - offset
+            live.cut(offset)
+            live.append(expected)
+            report.rolled_forward += 1
+        offset += len(expected)
+        version = record.stream_version + 1
+    return offset, version
+
+
+def _place_of(log: Log, live: LiveEnd, version: int) -> _Place | None:
+    """Where in the live segment the record of `version` belongs, or the first one it can hold.
+
+    None where the segment does not say, being damaged or short of records before it.
+    """
+    if not live.size:
         sealed = log.sealed()
-        return 0, max(version, _last_sealed(log, sealed[-1]).stream_version + 1) if sealed else version
+        after = _last_sealed(log, sealed[-1]).stream_version + 1 if sealed else 0
+        return (0, max(version, after)) if sealed or version == 0 else None
+    lines, _ = live.lines_at(0)
+    if not lines:
+        return (0, 0) if version == 0 else None
+    if not _is_record(lines[0]):
+        return None
     first = decode_record(lines[0]).stream_version
     if first >= version:
-        return 0, max(version, first)
+        return 0, first
     offset, number = live.seek(version, first)
     while number < version:
-        lines, following = live.lines_at(offset)
+        lines, _ = live.lines_at(offset)
+        for line in lines[: version - number]:
+            if not _is_record(line) or decode_record(line).stream_version != number:
+                return None
+            offset, number = offset + len(line) + 1, number + 1
         if not lines:
-            raise live.damage(
-                offset, f"stream_version {number} to {version - 1} are missing here; the journal has them"
-            )
-        wanted = lines[: version - number]
-        live.decode(wanted, offset, number)
-        number += len(wanted)
-        offset = following if len(wanted) == len(lines) else offset + sum(len(line) + 1 for line in wanted)
+            return None
     return offset, version
+
+
+def _rebuild(folder: Folder, log: Log, live: LiveEnd, stream_id: str, report: Recovered) -> _Place:
+    """Write the live segment of a stream anew from the whole journal, as far as the two differ."""
+    sealed = log.sealed()
+    version = _last_sealed(log, sealed[-1]).stream_version + 1 if sealed else 0
+    return _write_missing(live, _lines_of(folder, stream_id), (0, version), report)
+
+
+def _lines_of(folder: Folder, stream_id: str) -> Iterator[_Line]:
+    for block in folder.journal.forward_lines(1):
+        for record, line in zip(*block, strict=True):
+            if record.stream_id == stream_id:
+                yield record, line
 
 
 def _cut_stream(log: Log, offset: int, report: Recovered) -> None:
@@ -185,29 +218,39 @@ def _cut_stream(log: Log, offset: int, report: Recovered) -> None:
             live.cut(offset)
 
 
-def _cut_phantoms(folder: Folder, settled: int, since: float, cursors: dict[str, int], report: Recovered) -> None:
-    """Cut records that reached their stream but not the journal before the power went, of streams not in `cursors`."""
-    known = {stream_path(stream_id) for stream_id in cursors}
+def _cut_phantoms(folder: Folder, settled: int, since: float, known: Iterable[str], report: Recovered) -> None:
+    """Cut records that reached their stream but not the journal before the power went, of streams not in `known`."""
+    paths = {stream_path(stream_id) for stream_id in known}
     for category, name, file in folder.stream_files():
-        if (category, name) not in known and file.stat(follow_symlinks=False).st_mtime >= since - _CLOCK_SLACK:
-            log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
-            with contextlib.closing(LiveEnd(log)) as live:
-                keep = _end_of(live, settled)
-                if keep < live.size:
-                    report.streams_cut += live.size - keep
-                    live.cut(keep)
-                if not keep and not log.sealed():
-                    folder.filesystem.remove(log.live_path)
+        if (category, name) in paths or file.stat(follow_symlinks=False).st_mtime < since:
+            continue
+        stream_id = folder.stream_id_at(category, name, file.path)
+        if stream_id is None:
+            continue
+        log = folder.stream(stream_id)
+        log.finish_roll()
+        with contextlib.closing(LiveEnd(log)) as live:
+            keep = _end_of(live, settled)
+            if keep is None:
+                keep, _ = _rebuild(folder, log, live, stream_id, report)
+            if keep < live.size:
+                report.streams_cut += live.size - keep
+                live.cut(keep)
+            if not keep and not log.sealed():
+                folder.filesystem.remove(log.live_path)
 
 
-def _end_of(live: LiveEnd, settled: int) -> int:
-    """The offset after the last record whose position is at most `settled`."""
+def _end_of(live: LiveEnd, settled: int) -> int | None:
+    """The offset after the last record whose position is at most `settled`; None if what follows cannot be read."""
     offset = live.end()
+    if offset != live.size:
+        return None
     while offset:
-        lines, start = live.lines_before(offset)
+        lines, _ = live.lines_before(offset)
         for line in reversed(lines):
-            if _is_record(line) and decode_record(line).position <= settled:
+            if not _is_record(line):
+                return None
+            if decode_record(line).position <= settled:
                 return offset
             offset -= len(line) + 1
-        assert offset == start
     return 0

@@ -64,14 +64,15 @@ class Segment:
             offset, _ = index.entry(number - 1)
         finally:
             index.close()
-        if offset == self.size:
-            return offset, number
-        lines, _ = self.lines_at(offset, _SMALL)
         try:
-            found = self.number(decode_record(lines[0]))
+            # What an index says is checked against the text, at the place itself or before the end.
+            if offset < self.size:
+                found = self.number(decode_record(self.lines_at(offset, _SMALL)[0][0]))
+            else:
+                found = self.number(decode_record(self.lines_before(self.size, _SMALL)[0][-1])) + 1
         except (LineError, IndexError):
             found = -1
-        return (offset, number) if found == number else (0, first)
+        return (offset, number) if found == number and offset <= self.size else (0, first)
 
     def lines_at(self, offset: int, size: int = CHUNK) -> tuple[list[bytes], int]:
         """The whole lines from `offset` on, about `size` bytes of them, and the offset after them; none at the end."""

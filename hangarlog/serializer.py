@@ -22,10 +22,12 @@ from hangarlog.event import (
     stored_name,
     target_version,
 )
+from hangarlog.record import MAX_NESTING, nesting
 from hangarlog.upcaster import UpcasterChain
 
 Hook = Callable[[Any], Any]
 _encode_plain = msgspec.json.Encoder().encode
+_skip = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _FAILURES = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError)
 
@@ -114,8 +116,7 @@ class EventSerializer:
             data = b"%b%b%b" % (writer.head, b"" if body == b"{}" else b",", body[1:])
             if b"null" in data:  # What NaN becomes in msgspec; a look at the values tells it from None.
                 _refuse_non_finite(msgspec.to_builtins(value, enc_hook=self._enc_hook))
-            if b"\n" in data:  # Only a msgspec.Raw can bring one; a line must not.
-                data = msgspec.json.format(data, indent=-1)
+            data = checked_json(data)
         except _FAILURES as error:
             raise EventSerializationError(writer.event_type, f"cannot be encoded as JSON: {error}") from error
         return EncodedEvent(writer.event_type, _own_id(writer.event_type, event), data)
@@ -241,34 +242,41 @@ class _Extras:
 
     def __init__(self, fields: tuple[str, ...]) -> None:
         self._fields = frozenset(fields)
-        self._decode: Callable[[bytes], Any] | None = None
+        self._decoders: dict[tuple[str, ...], Callable[[bytes], Any]] = {}
 
     def restore(self, event: Any, raw: bytes) -> Any:
         """Set the stored values back on a fresh event."""
-        if self._decode is None:
-            fields = [(name, Any, msgspec.UNSET) for name in self._names_on(event)]
-            decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(msgspec.defstruct("Extras", fields))
-            self._decode = decoder.decode
-        stored = self._decode(raw)
-        for name in stored.__struct_fields__:
-            value = getattr(stored, name)
-            if value is not msgspec.UNSET:
-                object.__setattr__(event, name, value)  # The class may be frozen.
+        names = self._names_on(event)
+        decode = self._decoders.get(names)
+        if decode is None:
+            wanted = msgspec.defstruct("Extras", [(name, Any, msgspec.UNSET) for name in names])
+            decode = self._decoders[names] = msgspec.json.Decoder[Any](wanted).decode
+        stored = decode(raw)
+        for name in names:
+            self._set(event, name, getattr(stored, name))
         return event
 
     def set_from(self, payload: dict[str, Any], event: Any) -> Any:
         """The same from a decoded payload."""
         for name in self._names_on(event):
-            if name in payload:
-                object.__setattr__(event, name, payload[name])
+            self._set(event, name, payload.get(name, msgspec.UNSET))
         return event
 
-    def _names_on(self, event: Any) -> list[str]:
+    def _names_on(self, event: Any) -> tuple[str, ...]:
         attributes = getattr(event, "__dict__", None)
         if attributes is None:
-            return []
+            return ()
         names = {**attributes, **_IDENTITY}
-        return [name for name in names if name not in self._fields and not name.startswith("_")]
+        return tuple(name for name in names if name not in self._fields and not name.startswith("_"))
+
+    @staticmethod
+    def _set(event: Any, name: str, value: Any) -> None:
+        if value is msgspec.UNSET:
+            return
+        fresh = getattr(event, name, None)
+        if fresh is not None and value is not None and type(value) is not type(fresh):
+            value = msgspec.convert(value, type(fresh))  # A time or a UUID is text in JSON.
+        object.__setattr__(event, name, value)  # The class may be frozen.
 
 
 def _field_names(event_class: type) -> tuple[str, ...]:
@@ -302,10 +310,18 @@ def _own_id(event_type: str, event: Any) -> str | None:
 
 def _encode_untyped(event: UntypedEvent) -> EncodedEvent:
     try:
+        if not isinstance(event.event_type, str) or not event.event_type:
+            raise TypeError(f"an event type must be text, not {event.event_type!r}")
+        event.event_type.encode()
+        if type(event.schema_version) is not int or event.schema_version < 1:
+            raise ValueError(f"schema_version must be a whole number from 1 up, not {event.schema_version!r}")
+        if "_version" in event.data:
+            raise ValueError("the payload has a key _version, which is the schema version; give it as schema_version")
         _refuse_non_finite(event.data)
-        data = _encode_plain({"_version": event.schema_version, **event.data})
+        data = checked_json(_encode_plain({"_version": event.schema_version, **event.data}))
+        _decode_object(data)
     except _FAILURES as error:
-        raise EventSerializationError(event.event_type, f"cannot be encoded as JSON: {error}") from error
+        raise EventSerializationError(str(event.event_type), f"cannot be encoded as JSON: {error}") from error
     return EncodedEvent(event.event_type, _own_id(event.event_type, event), data)
 
 
@@ -315,9 +331,21 @@ def encode_object(value: dict[str, Any], what: str) -> bytes:
         if not isinstance(value, dict):
             raise TypeError(f"it must be a dictionary, not {type(value).__name__}")
         _refuse_non_finite(value)
-        return _encode_plain(value)
+        data = checked_json(_encode_plain(value))
+        _decode_object(data)
+        return data
     except _FAILURES as error:
         raise EventSerializationError(what, f"cannot be encoded as JSON: {error}") from error
+
+
+def checked_json(data: bytes) -> bytes:
+    """The JSON as it may stand in a line: one that can be read again, whatever a msgspec.Raw brought in."""
+    _skip(data)
+    if b"\n" in data:
+        data = msgspec.json.format(data, indent=-1)
+    if nesting(data) > MAX_NESTING:
+        raise ValueError(f"it is nested deeper than {MAX_NESTING} levels")
+    return data
 
 
 def _refuse_non_finite(value: Any) -> None:

@@ -5,6 +5,7 @@ Words are 64-bit and aligned, so a reader without a lock sees each either before
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 
 from hangarlog.filesystem import FileSystem, boot_id
@@ -27,22 +28,32 @@ _SIZE = 4096
 ) = range(11)
 
 
+def create_state(filesystem: FileSystem, path: str) -> None:
+    """Make the file if it is missing or too short. Under the write lock."""
+    with contextlib.suppress(FileNotFoundError):
+        fd = filesystem.open_read(path)
+        try:
+            if filesystem.size(fd) >= _SIZE:
+                return
+        finally:
+            filesystem.close(fd)
+    # Written, not only sized: a page of a sparse file that cannot be stored kills the process.
+    filesystem.replace_file(path, bytes(_SIZE))
+
+
 class SharedState:
     """The mapped words of one store. Only the holder of the write lock changes them, but for `durable`."""
 
     def __init__(self, filesystem: FileSystem, path: str, *, writable: bool = True) -> None:
-        """Map the file at `path`, created if missing and `writable`; `OSError` or `ValueError` where it cannot be."""
+        """Map the file at `path`. Raises `OSError`, or `ValueError` where the file is too short."""
         self._filesystem, self._path, self.writable = filesystem, path, writable
         self._boot = boot_id()
         self._load()
 
     def _load(self) -> None:
         filesystem = self._filesystem
-        fd = filesystem.open_update(self._path, create=True) if self.writable else filesystem.open_read(self._path)
+        fd = filesystem.open_update(self._path) if self.writable else filesystem.open_read(self._path)
         try:
-            if self.writable and filesystem.size(fd) < _SIZE:
-                # Written, not only sized: a page of a sparse file that cannot be stored kills the process.
-                filesystem.write(fd, bytes(_SIZE))
             self._file = filesystem.identity(fd)
             self._map = mmap.mmap(fd, _SIZE, access=mmap.ACCESS_WRITE if self.writable else mmap.ACCESS_READ)
         finally:
@@ -50,8 +61,9 @@ class SharedState:
         self._words = memoryview(self._map).cast("Q")
 
     def reload(self) -> None:
-        """Map the file anew if another one has taken its name, as after somebody deleted it."""
+        """Map the file anew if another one has its name, made anew where somebody deleted it. Under the write lock."""
         if self._filesystem.identity_at(self._path) != self._file:
+            create_state(self._filesystem, self._path)
             words, mapped = self._words, self._map
             self._load()
             words.release()
@@ -68,16 +80,16 @@ class SharedState:
         words = self._words
         return words[_FORMAT] == _MAGIC and words[_BOOT] == self._boot and words[_FILE] == self._file
 
-    def reset(self) -> None:
-        """Make the words valid, with nothing committed yet; recovery fills them in."""
+    def recovered(self, committed: int, journal_first: int, journal_size: int) -> None:
+        """Publish what a recovery found. Only now do words from before a restart become valid."""
         words = self._words
-        words[_FORMAT] = 0
-        for word in (_COMMITTED, _JOURNAL_FIRST, _JOURNAL_SIZE, _DURABLE, _EXCLUSIVE, _SYNC_FAILED):
-            words[word] = 0
         words[_LAYOUT] += 1
-        words[_WRITING] = 1
-        words[_BOOT] = self._boot
-        words[_FILE] = self._file
+        if not self.valid:
+            for word in (_DURABLE, _EXCLUSIVE, _SYNC_FAILED):
+                words[word] = 0
+            words[_BOOT] = self._boot
+            words[_FILE] = self._file
+        self.finish(committed, journal_first, journal_size)
         words[_FORMAT] = _MAGIC
 
     def begin(self) -> None:

@@ -30,8 +30,8 @@ from hangarlog.record import Envelope
 from hangarlog.recovery import Recovered, recover
 from hangarlog.serializer import EventSerializer
 from hangarlog.snapshot import Snapshot, SnapshotFiles
-from hangarlog.state import SharedState
-from hangarlog.stream import StreamEnd, WarmStreams
+from hangarlog.state import SharedState, create_state
+from hangarlog.stream import WARM, StreamEnd, WarmStreams
 from hangarlog.sync import IntervalSync, JournalSync
 
 Durability = Literal["always", "relaxed"] | float
@@ -80,8 +80,8 @@ class FileEventStore(EventStore):
         self.folder = Folder(self._filesystem, os.fspath(path))
         self.meta = self.folder.open(segment_bytes, create=create)
         self.recovered: Recovered | None = None
-        self._state = self._map_state()
         self._lock = self.folder.write_lock()
+        self._state = self._map_state()
         self._snapshots = SnapshotFiles(self._filesystem, self.folder.snapshots_path)
         self._sync = JournalSync(self._filesystem, self.folder.journal.base, self.folder.lock_path("sync"), self._state)
         self._interval: IntervalSync | None = None
@@ -108,16 +108,21 @@ class FileEventStore(EventStore):
         return self.folder.path
 
     def _map_state(self) -> SharedState:
-        try:
-            return SharedState(self._filesystem, self.folder.state_path)
-        except OSError:
-            try:  # Perhaps the folder may only be read.
-                return SharedState(self._filesystem, self.folder.state_path, writable=False)
-            except (OSError, ValueError) as error:
-                cause = (
-                    f"its shared state can neither be written nor read ({error}); open it once with write permission"
-                )
-                raise StoreOpenError(self.path, cause) from error
+        path = self.folder.state_path
+        with contextlib.suppress(OSError, ValueError):
+            return SharedState(self._filesystem, path)
+        with contextlib.suppress(OSError):
+            self._lock.acquire()
+            try:
+                create_state(self._filesystem, path)
+            finally:
+                self._lock.release()
+            return SharedState(self._filesystem, path)
+        try:  # Perhaps the folder may only be read.
+            return SharedState(self._filesystem, path, writable=False)
+        except (OSError, ValueError) as error:
+            cause = f"its shared state can neither be written nor read ({error}); open it once with write permission"
+            raise StoreOpenError(self.path, cause) from error
 
     # The write lock
 
@@ -170,7 +175,9 @@ class FileEventStore(EventStore):
         if self._seen != (state.layout, _forks):
             self._forget()
         if state.writing or not self._trusted:
-            self._recover()
+            if state.writing or not state.valid:  # Else another process has just recovered.
+                self._recover()
+            self._trusted = True
         if self._journal is None:
             self._journal = LiveEnd(self.folder.journal, create=True)
         if self._filesystem.size(self._journal.fd) != state.journal_size:
@@ -184,7 +191,6 @@ class FileEventStore(EventStore):
         self._forget()
         self._state.reload()
         self.recovered = recover(self.folder, self._state)
-        self._trusted = True
         self._seen = (self._state.layout, _forks)
 
     def _forget(self) -> None:
@@ -214,6 +220,8 @@ class FileEventStore(EventStore):
             if to_write:
                 self._write(to_write, ends, versions)
             sealed_at, self._sealed_at = self._sealed_at, None
+        except OSError as error:
+            raise StorageError(self.path, error.errno, str(error)) from error
         finally:
             self._release()
         if sealed_at is not None:
@@ -230,7 +238,7 @@ class FileEventStore(EventStore):
 
     def begin_stream(self, stream_id: str, version: int) -> None:
         """Say of a stream that is to be imported that its events before `version` are gone."""
-        self._save_snapshot(Snapshot(stream_id, compacted_through=version - 1))
+        self._change_snapshot(stream_id, lambda _: Snapshot(stream_id, compacted_through=version - 1))
 
     def _end_in(self, ends: dict[str, StreamEnd]) -> Callable[[str], tuple[int, str]]:
         def end_of(stream_id: str) -> tuple[int, str]:
@@ -267,8 +275,17 @@ class FileEventStore(EventStore):
                 live = self._stream_end(end)
                 undo.append((end, live.size))
                 live.append(placed.data)
+                if len(undo) > WARM:
+                    end.close()
             published = True
             state.finish(position + sum(len(pending.events) for pending, _ in to_write) - 1, first, journal.size)
+            for placed in batch:
+                end = ends[placed.stream_id]
+                end.version, end.last_event_id = placed.version, placed.event_id
+                versions[placed.stream_id] = placed.version
+                self._streams.keep(placed.stream_id, end)
+                self._extend_index(end.live)
+            self._extend_index(journal)
         except BaseException as error:
             try:
                 if not published:
@@ -277,16 +294,7 @@ class FileEventStore(EventStore):
                 for end in ends.values():
                     end.close()
                 self._forget()
-            if isinstance(error, OSError):
-                raise StorageError(self.path, error.errno, str(error)) from error
             raise
-        for placed in batch:
-            end = ends[placed.stream_id]
-            end.version, end.last_event_id = placed.version, placed.event_id
-            versions[placed.stream_id] = placed.version
-            self._streams.keep(placed.stream_id, end)
-            self._extend_index(end.live)
-        self._extend_index(journal)
 
     def _undo(self, undo: list[tuple[StreamEnd, int]], size: int, error: BaseException) -> None:
         if size < 0:
@@ -359,7 +367,16 @@ class FileEventStore(EventStore):
     # Reading
 
     def _committed(self) -> int:
-        return self._state.committed
+        if self._closed:
+            raise StoreOpenError(self.path, "it was closed")
+        if self._trusted or self._state.valid:
+            return self._state.committed
+        # It may only be read here, and nobody has written since the machine started: the journal itself says.
+        for block in self.folder.journal.backward():
+            for record in block:
+                if record.ends_batch:
+                    return record.position
+        return 0
 
     def _stream(self, stream_id: str, from_version: int | None, reverse: bool) -> Iterator[list[Envelope]]:
         committed = self._committed()
@@ -374,14 +391,21 @@ class FileEventStore(EventStore):
                     return
             return
         start = max(from_version or 0, through + 1)
-        blocks = _up_to(log.forward(start), committed)
-        for block in blocks:
-            if block[0].stream_version != start:
-                missing = f"stream_version {start} to {block[0].stream_version - 1} are missing"
-                raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, missing)
-            yield block
-            break
-        yield from blocks
+        while True:
+            try:
+                for block in _up_to(log.forward(start), committed):
+                    if block[0].stream_version != start:
+                        missing = f"stream_version {start} to {block[0].stream_version - 1} are missing"
+                        raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, missing)
+                    yield block
+                    start = block[-1].stream_version + 1
+            except (CorruptionError, FileNotFoundError):
+                through = self._compacted_through(stream_id)
+                if through < start:
+                    raise
+                start = through + 1  # The stream was compacted while it was read.
+            else:
+                return
 
     def _all(self, from_position: int | None, reverse: bool) -> Iterator[list[Envelope]]:
         committed = self._committed()
@@ -431,28 +455,35 @@ class FileEventStore(EventStore):
 
     def get_stream_count(self) -> int:
         """How many streams the store holds."""
-        return sum(1 for _ in self.folder.stream_files())
+        return sum(1 for _ in self.folder.stream_ids())
 
     # Snapshots
 
     def _load_snapshot(self, stream_id: str) -> Snapshot | None:
         return self._snapshots.load(stream_id)
 
-    def _save_snapshot(self, snapshot: Snapshot) -> None:
+    def _change_snapshot(self, stream_id: str, change: Callable[[Snapshot | None], Snapshot | None]) -> None:
         self._acquire()
         try:
-            self._snapshots.save(snapshot)
+            before = self._snapshots.load(stream_id)
+            after = change(before)
+            if after is None:
+                return
+            if after.compacted_through > (before.compacted_through if before else -1):
+                # What is to be deleted from the stream must be nothing that the journal could still lose.
+                assert self._journal
+                self._sync_now(self._journal)
+            self._snapshots.save(after)
         except OSError as error:
             raise StorageError(self.path, error.errno, str(error)) from error
         finally:
             self._release()
 
-    def _compact(self, snapshot: Snapshot) -> None:
-        self._save_snapshot(snapshot)  # From here on the events are not shown; the rest gives their space back.
+    def _reclaim(self, stream_id: str, through: int) -> None:
         self._acquire()
         try:
             self._state.begin()
-            compact(self.folder.stream(snapshot.stream_id), snapshot.compacted_through)
+            compact(self.folder.stream(stream_id), through)
             self._state.change_layout()
             self._state.abandon()
         except OSError as error:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 
 from hangarlog.folder import Folder
 from hangarlog.log import LiveEnd, Log
 
 WARM = 256
+"""At most so many streams are kept open, and a quarter of what the process may open."""
+
+with contextlib.suppress(ImportError):
+    import resource
+
+    WARM = min(WARM, max(8, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
 
 
 class StreamEnd:
@@ -22,7 +29,9 @@ class StreamEnd:
         try:
             self.live = LiveEnd(log)
         except FileNotFoundError:
-            self.live = _finish_roll(log)
+            log.finish_roll()
+            with contextlib.suppress(FileNotFoundError):
+                self.live = LiveEnd(log)
         self.exists = self.live is not None
         if self.live:
             self._look(self.live)
@@ -68,15 +77,6 @@ class StreamEnd:
             live.close()
 
 
-def _finish_roll(log: Log) -> LiveEnd | None:
-    """Where files cannot be linked, a writer that died in a roll leaves no live segment but the one to put there."""
-    try:
-        log.filesystem.rename(log.live_path + ".new", log.live_path)
-    except FileNotFoundError:
-        return None
-    return LiveEnd(log)
-
-
 class WarmStreams:
     """The ends of the streams appended to last. For the holder of the write lock only.
 
@@ -100,11 +100,18 @@ class WarmStreams:
                 self.keep(stream_id, end)
         else:
             # A segment grows in place until its next roll, which empties this cache: its size tells its version.
-            end.refresh()
+            try:
+                end.refresh()
+            except BaseException:
+                del self._ends[stream_id]  # Its version is not known any more.
+                raise
         return end
 
     def keep(self, stream_id: str, end: StreamEnd) -> None:
-        """Keep an end that is in use; the coldest one is closed."""
+        """Keep an end that is in use and open; the coldest one is closed."""
+        if end.live is None:
+            self._ends.pop(stream_id, None)  # A closed one could not tell whether others append to it.
+            return
         self._ends[stream_id] = end
         self._ends.move_to_end(stream_id)
         if len(self._ends) > WARM:

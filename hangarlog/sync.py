@@ -58,8 +58,7 @@ class JournalSync:
 
     def close(self) -> None:
         """Close the files."""
-        with self._lock:
-            self._close_fd()
+        self._close_fd()
         self._lock.close()
 
 

@@ -184,7 +184,7 @@ class Unreadable(NoPermission):
 
 def test_a_store_that_cannot_be_read_says_so(tmp_path: Path) -> None:
     FileEventStore(tmp_path / "s").close()
-    with pytest.raises(StoreOpenError, match="Permission denied.*another user"):
+    with pytest.raises(StoreOpenError, match=r"Permission denied.*another user"):
         FileEventStore(tmp_path / "s", filesystem=Unreadable())
 
 

@@ -28,6 +28,7 @@ from hangarlog import (
     register_event_type,
 )
 from hangarlog.errors import HangarlogError
+from hangarlog.serializer import encode_object
 
 
 class Colour(enum.Enum):
@@ -428,3 +429,77 @@ def test_every_error_pickles_with_its_fields() -> None:
         assert type(again) is kind
         assert vars(again) == vars(error)
         assert str(again) == str(error)
+
+
+def test_untyped_events_and_metadata_are_checked_as_typed_ones_are() -> None:
+    """Whatever would make a line that cannot be read, or an event that cannot, is refused before it is written."""
+    serializer = EventSerializer(unknown="untyped")
+    raw = msgspec.Raw
+    for bad in (
+        UntypedEvent(5, {}),  # type: ignore[arg-type]
+        UntypedEvent("", {}),
+        UntypedEvent("\ud800", {}),
+        UntypedEvent("T", {"_version": 1}),
+        UntypedEvent("T", {}, 0),
+        UntypedEvent("T", {}, 1.5),  # type: ignore[arg-type]
+        UntypedEvent("T", {"a": raw(b"{")}),
+        UntypedEvent("T", {"a": raw(b"1\n2")}),
+        UntypedEvent("T", {"a": raw(b"")}),
+        UntypedEvent("T", {"a": raw(b"NaN")}),
+    ):
+        with pytest.raises(EventSerializationError):
+            serializer.encode(bad)
+    for metadata in ({"a": raw(b"1\n2")}, {"a": raw(b"{")}, [], {"a": float("nan")}):
+        with pytest.raises(EventSerializationError):
+            encode_object(metadata, "metadata")  # type: ignore[arg-type]
+
+
+def test_a_raw_field_that_is_no_json_is_refused() -> None:
+    class Holder(msgspec.Struct):
+        x: msgspec.Raw
+
+    for bad in (b"{", b"", b"NaN", b"1,2", b'{"a":'):
+        with pytest.raises(EventSerializationError):
+            EventSerializer().serialize(Holder(msgspec.Raw(bad)))
+
+
+def test_nesting_has_a_limit_that_readers_can_always_take() -> None:
+    """Brackets within strings do not count."""
+
+    class Holder(msgspec.Struct):
+        x: Any
+
+    def deep(levels: int) -> Any:
+        value: Any = "[" * 500 + '\\"{'
+        for _ in range(levels):
+            value = [value]
+        return value
+
+    assert round_trip(Holder(deep(127))) == Holder(deep(127))
+    for levels in (128, 900):
+        with pytest.raises(EventSerializationError, match="nested deeper than 128"):
+            EventSerializer().serialize(Holder(deep(levels)))
+
+
+def test_times_and_ids_beside_the_fields_come_back_as_what_they_were() -> None:
+    @dataclasses.dataclass
+    class Timed:
+        a: int
+
+        def __post_init__(self) -> None:
+            self.event_id = uuid.uuid4()
+            self.occurred_at = datetime.datetime.now(datetime.UTC)
+            if self.a > 1:
+                self.more = {"x": 1}
+
+    for event in (Timed(1), Timed(2), Timed(1)):
+        assert vars(round_trip(event)) == vars(event)
+
+
+def test_an_init_var_is_refused() -> None:
+    @dataclasses.dataclass
+    class WithInitVar:
+        a: dataclasses.InitVar[int]
+
+    with pytest.raises(EventSerializationError, match="InitVar"):
+        register_event_type(WithInitVar)

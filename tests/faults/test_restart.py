@@ -102,3 +102,101 @@ def test_damage_in_the_middle_is_not_taken_for_a_torn_tail(tmp_path: Path) -> No
     assert (caught.value.path, caught.value.segment, caught.value.offset) == (str(journal), "journal.jsonl", offset)
     assert "checksum" in caught.value.cause
     assert journal.read_bytes() == damaged
+
+
+def reopened(path: Path) -> FileEventStore:
+    """The store as a machine that has restarted finds it."""
+    (path / "state").unlink()
+    return FileEventStore(path, durability="relaxed")
+
+
+def test_what_a_stream_sealed_since_the_checkpoint_is_not_written_again(tmp_path: Path) -> None:
+    """Though the journal's blocks after the checkpoint begin with it."""
+    path = tmp_path / "s"
+    with FileEventStore(path, durability="relaxed", segment_bytes=600_000) as store:
+        for n in range(700):
+            store.append("a:1", [Added(n, "x" * 1000)], ANY)
+        for n in range(700):
+            store.append("b:1", [Added(n, "x" * 1000)], ANY)
+    for checkpoint in (True, False):
+        if not checkpoint:
+            (path / "checkpoint.json").unlink()
+        with reopened(path) as store:
+            assert store.recovered
+            assert store.recovered.rolled_forward == store.recovered.streams_cut == 0
+            assert list(verify(store)) == []
+            assert len(store.read_stream("b:1")) == 700
+
+
+@pytest.mark.parametrize("jump", [100, 260_000])
+def test_an_index_that_covers_what_was_lost_is_forgotten(tmp_path: Path, jump: int) -> None:
+    """Of journal and stream, even if the next append ends beyond it; rolls go on."""
+    path = tmp_path / "s"
+    with FileEventStore(path, durability="relaxed", segment_bytes=300_000) as store:
+        for n in range(200):
+            store.append("a:1", [Added(n, "x" * 1000)], ANY)
+    text = (path / "journal.jsonl").read_bytes()
+    (path / "journal.jsonl").write_bytes(text[:90_000])
+    kept = text[:90_000].count(b"\n")
+    with reopened(path) as store:
+        assert store.get_stream_version("a:1") == kept - 1
+        assert store.read_stream("a:1", from_version=150) == []
+        assert list(store.read_all(from_position=150)) == []
+        store.append("a:1", [Added(kept, "y" * jump)], ANY)
+        for n in range(kept + 1, 600):
+            store.append("a:1", [Added(n, "y" * 1000)], ANY)
+        for start in (0, kept - 1, kept, 150, 400, 599):
+            assert [e.number for e in store.read_stream("a:1", start)] == list(range(start, 600))
+        assert list(verify(store)) == []
+
+
+def test_a_damaged_journal_is_refused_again_and_again(tmp_path: Path) -> None:
+    """The first try must not make the second one believe the store is empty."""
+    filled(tmp_path / "s")
+    journal = tmp_path / "s/journal.jsonl"
+    journal.write_bytes(journal.read_bytes().replace(b'"number":2', b'"number":3', 1))
+    for _ in range(3):
+        with pytest.raises(CorruptionError):
+            FileEventStore(tmp_path / "s")
+
+
+def test_a_damaged_end_of_a_settled_stream_is_mended_from_the_journal(tmp_path: Path) -> None:
+    """And its version is not given again."""
+    path = tmp_path / "s"
+    with FileEventStore(path, durability="relaxed", segment_bytes=3000) as store:
+        store.append("a:1", [Added(n) for n in range(5)], ANY)
+        for n in range(40):
+            store.append("b:1", [Added(n)], ANY)
+    stream = path / "streams/a/1.jsonl"
+    whole_text = stream.read_bytes()
+    for damage in (whole_text[:-30] + b"X" + whole_text[-29:], whole_text[:-1], whole_text + bytes(300)):
+        stream.write_bytes(damage)
+        with reopened(path) as store:
+            assert stream.read_bytes() == whole_text
+            assert store.get_stream_version("a:1") == 4
+            assert list(verify(store)) == []
+
+
+def test_a_damaged_beginning_of_a_stream_costs_nothing_behind_it(tmp_path: Path) -> None:
+    """The journal has the first record too."""
+    path = tmp_path / "s"
+    filled(path)
+    stream = path / "streams/a/1.jsonl"
+    text = stream.read_bytes()
+    stream.write_bytes(text.replace(b'"number":0', b'"number":9', 1))
+    whole(path, 30)
+    assert stream.read_bytes().startswith(text)
+
+
+def test_after_a_compaction_the_journal_can_still_not_lose_what_was_dropped(tmp_path: Path) -> None:
+    """It was synced before anything was deleted, and recovery does not bring it back."""
+    path = tmp_path / "s"
+    with FileEventStore(path, durability="relaxed", segment_bytes=1500) as store:
+        store.append("a:1", [Added(n) for n in range(20)], ANY)
+        store.save_snapshot("a:1", 14, {"n": 14})
+        assert store.compact_stream("a:1") == 15
+        assert store._state.durable == 0 or store._state.durable == 20
+    with reopened(path) as store:
+        assert [e.number for e in store.read_stream("a:1")] == list(range(15, 20))
+        assert store.append("a:1", [Added(20)], 19) == 20
+        assert list(verify(store)) == []

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hangarlog import StreamIdError
 from hangarlog.naming import check_stream_id, stream_id_of, stream_path
 
-_ALPHABET = st.one_of(st.sampled_from("aAbB:./\\%~_- éÉe\u0301ßıİ\u202e"), st.characters())
+_ALPHABET = st.one_of(st.sampled_from("aAbB:./\\%~_- \u00e9\u00c9e\u0301\u00df\u0131\u0130\u202e"), st.characters())
 ids = st.text(_ALPHABET, min_size=1, max_size=400)
 
 
