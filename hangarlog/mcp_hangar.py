@@ -140,9 +140,10 @@ def _take(store: FileEventStore, path: str, batch: list[_Row], done: _Done, firs
             raise SourceError(path, f"stream {stream_id!r} does not go on with version {start}, but {new[0].version}")
         if new and version < 0 and start:
             store.begin_stream(stream_id, start)  # It was compacted there: its history begins later here too.
-        for metadata, part in groupby(new, key=lambda row: row.metadata):
-            events = [_event(path, row) for row in part]
-            pending = Pending(stream_id, events, version, _metadata(path, new[0], metadata), start)
+        for _, part in groupby(new, key=lambda row: row.metadata):
+            run = list(part)
+            events = [_event(path, row) for row in run]
+            pending = Pending(stream_id, events, version, _metadata(path, run[0]), start)
             version = store.append_encoded([pending])[stream_id]
         if new:
             done[stream_id] = version
@@ -169,11 +170,11 @@ def _event(path: str, row: _Row) -> EncodedEvent:
         raise SourceError(path, f"the event at global_position {row.position} cannot be stored: {error}") from error
 
 
-def _metadata(path: str, row: _Row, metadata: str | None) -> bytes | None:
-    if metadata is None:
+def _metadata(path: str, row: _Row) -> bytes | None:
+    if row.metadata is None:
         return None
     try:
-        raw = metadata.encode()
+        raw = row.metadata.encode()
         _decode_object(raw)
         return checked_json(msgspec.json.format(raw, indent=-1))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:

@@ -19,7 +19,20 @@ STORE_VARIABLE = "HANGARLOG_STORE"
 Callback = Callable[..., Any]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Group(click.Group):
+    def invoke(self, context: click.Context) -> Any:
+        """Run a command; a reader of the pipe that has seen enough is no error (click would exit with 1)."""
+        try:
+            code = super().invoke(context)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # What is still buffered must not be written, and complained of, at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        return code
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="hangarlog")
 def hangarlog() -> None:
     """An event store that is a folder of plain text.
@@ -27,6 +40,8 @@ def hangarlog() -> None:
     STORE is the folder; it may be left out where HANGARLOG_STORE names it. Results are JSON lines in a pipe, and made
     for reading on a terminal. Exit codes: 0 fine, 1 the store says no, 2 wrong usage.
     """
+    if os.environ.get("NO_COLOR"):
+        click.get_current_context().color = False
 
 
 def with_store(*names: str, optional: bool = False) -> Callable[[Callback], Callback]:
@@ -76,9 +91,7 @@ def main() -> NoReturn:
     from hangarlog.cli import append, demo, inspect, read, transfer  # noqa: F401 - they register their commands
 
     try:
-        # Events are written as bytes; names of files may be anything.
         code = hangarlog.main(standalone_mode=False)
-        sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
@@ -88,10 +101,6 @@ def main() -> NoReturn:
         if isinstance(error, click.UsageError) and error.ctx:
             click.echo(error.ctx.get_usage(), err=True)
         _leave(error.format_message(), 2)
-    except BrokenPipeError:
-        # What is still buffered must not be written, and complained of, at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except StreamIdError as error:
         _leave(str(error), 2)
     except HangarlogError as error:

@@ -1,0 +1,50 @@
+"""Print docs/cli.md: the help of every command. `python tools/cli_reference.py > docs/cli.md`; a test compares."""
+
+from __future__ import annotations
+
+import click
+
+from hangarlog.cli import append, demo, inspect, read, transfer  # noqa: F401 - they register their commands
+from hangarlog.cli.app import hangarlog
+
+INTRODUCTION = """\
+# The command line
+
+Made by `tools/cli_reference.py` from the commands' own help.
+
+On a terminal results are made for reading, and no control character of the data is written raw: it is escaped as JSON
+escapes it. In a pipe they are JSON lines; events are the lines as they are stored. Errors are one line on standard
+error.
+
+| exit code | meaning |
+| --- | --- |
+| 0 | fine; also when the reader of a pipe has seen enough |
+| 1 | the store says no: a conflict, damage found, no such stream, a full disk |
+| 2 | wrong usage: an unknown flag, a missing argument, a payload that is no JSON object, a bad stream id |
+| 130 | interrupted |
+
+Where `HANGARLOG_STORE` is set, STORE may be left out. With `read` and `tail`, whose STREAM may be left out too, a lone
+argument is the store if it is a folder with a `hangarlog.json`, else the stream.
+"""
+
+
+def _help(command: click.Command, path: str) -> str:
+    context = click.Context(command, info_name=path, max_content_width=100)
+    context.terminal_width = 100
+    return command.get_help(context)
+
+
+def main() -> None:
+    """Print the page."""
+    print(INTRODUCTION)
+    for name, command in [("", hangarlog), *sorted(hangarlog.commands.items())]:
+        path = f"hangarlog {name}".strip()
+        print(
+            f"## {path}\n\n```text\n{_help(command, path)}\n```\n"
+            if name
+            else f"```text\n{_help(command, path)}\n```\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
