@@ -1,42 +1,29 @@
-"""The store in a folder: the commit and the reads."""
+"""The store in a folder: opening it, reading it, and how durable its appends are."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from hangarlog.checkpoint import save_checkpoint
-from hangarlog.commit import Pending, encode_batch, now, settle
+from hangarlog.commit import Pending
 from hangarlog.compaction import compact
-from hangarlog.errors import (
-    CorruptionError,
-    OutcomeUnknownError,
-    StorageError,
-    StoreBusyError,
-    StoreOpenError,
-    SyncError,
-)
+from hangarlog.errors import CorruptionError, StoreOpenError, SyncError
 from hangarlog.eventstore import EventStore
 from hangarlog.filesystem import FileSystem
 from hangarlog.folder import Folder
-from hangarlog.index import STRIDE
-from hangarlog.lock import FileLock
-from hangarlog.log import LiveEnd
+from hangarlog.lock import Turnstile
 from hangarlog.naming import check_stream_id
 from hangarlog.record import Envelope
-from hangarlog.recovery import Recovered, recover
+from hangarlog.recovery import Recovered
 from hangarlog.serializer import EventSerializer
 from hangarlog.snapshot import Snapshot, SnapshotFiles
 from hangarlog.state import SharedState, create_state
-from hangarlog.stream import WARM, StreamEnd, WarmStreams
 from hangarlog.sync import IntervalSync, JournalSync
+from hangarlog.writer import Writer
 
 Durability = Literal["always", "relaxed"] | float
-
-_forks = 0
 
 
 class FileEventStore(EventStore):
@@ -79,25 +66,19 @@ class FileEventStore(EventStore):
         self._filesystem = filesystem or FileSystem()
         self.folder = Folder(self._filesystem, os.fspath(path))
         self.meta = self.folder.open(segment_bytes, create=create)
-        self.recovered: Recovered | None = None
-        self._lock = self.folder.write_lock()
-        self._state = self._map_state()
-        self._snapshots = SnapshotFiles(self._filesystem, self.folder.snapshots_path)
+        lock = self.folder.write_lock()
+        self._state = self._map_state(lock)
+        self._writer = Writer(self.folder, self.meta.segment_bytes, self._state, lock)
         self._sync = JournalSync(self._filesystem, self.folder.journal.base, self.folder.lock_path("sync"), self._state)
         self._interval: IntervalSync | None = None
-        self._journal: LiveEnd | None = None
-        self._streams = WarmStreams(self.folder)
-        self._seen = (-1, -1)  # The layout and the fork that the open files belong to.
-        self._sealed_at: int | None = None  # The position up to which a journal segment was sealed in this commit.
-        self._trusted = self._state.valid
-        self._held: threading.Lock | None = None
+        self._snapshots = SnapshotFiles(self._filesystem, self.folder.snapshots_path)
         self._closed = False
         try:
-            if self._state.writable and not self._trusted:
-                self._acquire()
-                self._release()
+            if self._state.writable and not self._writer.trusts_state:
+                with self._writer.lock():
+                    pass  # Taking it recovers.
             if exclusive:
-                self._hold()
+                self._writer.hold()
         except BaseException:
             self.close()
             raise
@@ -107,16 +88,21 @@ class FileEventStore(EventStore):
         """The folder of the store."""
         return self.folder.path
 
-    def _map_state(self) -> SharedState:
+    @property
+    def recovered(self) -> Recovered | None:
+        """What this store had to make whole after a crash, None if nothing yet."""
+        return self._writer.recovered
+
+    def _map_state(self, lock: Turnstile) -> SharedState:
         path = self.folder.state_path
         with contextlib.suppress(OSError, ValueError):
             return SharedState(self._filesystem, path)
         with contextlib.suppress(OSError):
-            self._lock.acquire()
+            lock.acquire()
             try:
                 create_state(self._filesystem, path)
             finally:
-                self._lock.release()
+                lock.release()
             return SharedState(self._filesystem, path)
         try:  # Perhaps the folder may only be read.
             return SharedState(self._filesystem, path, writable=False)
@@ -124,84 +110,7 @@ class FileEventStore(EventStore):
             cause = f"its shared state can neither be written nor read ({error}); open it once with write permission"
             raise StoreOpenError(self.path, cause) from error
 
-    # The write lock
-
-    def _acquire(self) -> None:
-        """Take the write lock, with everything it protects known and whole."""
-        if self._closed:
-            raise StoreOpenError(self.path, "it was closed")
-        if not self._state.writable:
-            raise StoreOpenError(self.path, "it can only be read here: there is no permission to write")
-        if self._held:
-            if self._seen[1] != _forks:
-                raise StoreBusyError(self.path, self._state.exclusive)
-            self._held.acquire()
-        elif not self._lock.try_acquire():
-            self._wait_for_lock()
-        try:
-            self._look()
-        except BaseException:
-            self._release()
-            raise
-
-    def _release(self) -> None:
-        if self._held:
-            self._held.release()
-        else:
-            self._lock.release()
-
-    def _wait_for_lock(self) -> None:
-        pid = self._state.exclusive
-        if pid:
-            # Either it is alive, or it died and another process holds the lock for a moment and takes the mark away.
-            for _ in range(20):
-                if self._lock.try_acquire():
-                    return
-                threading.Event().wait(0.01)
-            if self._state.exclusive == pid:
-                raise StoreBusyError(self.path, pid)
-        self._lock.acquire()
-
-    def _hold(self) -> None:
-        self._acquire()
-        self._state.exclusive = os.getpid()
-        self._held = threading.Lock()
-
-    def _look(self) -> None:
-        """Under the lock: notice what other processes did, and what one that died left undone."""
-        state = self._state
-        if state.exclusive and not self._held:
-            state.exclusive = 0  # Its holder died, else the lock would not be ours.
-        if self._seen != (state.layout, _forks):
-            self._forget()
-        if state.writing or not self._trusted:
-            if state.writing or not state.valid:  # Else another process has just recovered.
-                self._recover()
-            self._trusted = True
-        if self._journal is None:
-            self._journal = LiveEnd(self.folder.journal, create=True)
-        if self._filesystem.size(self._journal.fd) != state.journal_size:
-            self._recover()
-            self._journal = LiveEnd(self.folder.journal)
-        self._journal.size = state.journal_size
-        if state.sync_failed:
-            raise SyncError(self._journal.path, "an earlier sync of the journal has failed")
-
-    def _recover(self) -> None:
-        self._forget()
-        self._state.reload()
-        self.recovered = recover(self.folder, self._state)
-        self._seen = (self._state.layout, _forks)
-
-    def _forget(self) -> None:
-        """Close what is open: it may no longer be the live end of anything."""
-        self._streams.clear()
-        if self._journal:
-            journal, self._journal = self._journal, None
-            journal.close()
-        self._seen = (self._state.layout, _forks)
-
-    # The commit
+    # Appending
 
     def _commit(self, pendings: list[Pending]) -> dict[str, int]:
         versions = self.append_encoded(pendings)
@@ -213,20 +122,7 @@ class FileEventStore(EventStore):
 
     def append_encoded(self, pendings: list[Pending]) -> dict[str, int]:
         """Append events that are encoded already, as a relaxed `append_many`: call `sync` to make them durable."""
-        self._acquire()
-        try:
-            ends: dict[str, StreamEnd] = {}
-            versions, to_write = settle(pendings, self._end_in(ends), self._ids_at)
-            if to_write:
-                self._write(to_write, ends, versions)
-            sealed_at, self._sealed_at = self._sealed_at, None
-        except OSError as error:
-            raise StorageError(self.path, error.errno, str(error)) from error
-        finally:
-            self._release()
-        if sealed_at is not None:
-            self._checkpoint(sealed_at)
-        return versions
+        return self._writer.commit(pendings)
 
     def sync(self) -> None:
         """Return when every event committed so far is on the device, whatever the durability.
@@ -236,140 +132,21 @@ class FileEventStore(EventStore):
         """
         self._sync.ensure(self._state.committed)
 
-    def begin_stream(self, stream_id: str, version: int) -> None:
-        """Say of a stream that is to be imported that its events before `version` are gone."""
-        self._change_snapshot(stream_id, lambda _: Snapshot(stream_id, compacted_through=version - 1))
-
-    def _end_in(self, ends: dict[str, StreamEnd]) -> Callable[[str], tuple[int, str]]:
-        def end_of(stream_id: str) -> tuple[int, str]:
-            end = ends[stream_id] = self._streams.get(stream_id)
-            return end.version, end.last_event_id
-
-        return end_of
-
-    def _ids_at(self, stream_id: str, version: int, count: int) -> list[str]:
-        ids: list[str] = []
-        for block in self.folder.stream(stream_id).forward(version):
-            if block[0].stream_version > version and not ids:
-                break  # Compacted away.
-            ids += [record.event_id for record in block[: count - len(ids)]]
-            if len(ids) == count:
-                break
-        return ids
-
-    def _write(self, to_write: list[tuple[Pending, int]], ends: dict[str, StreamEnd], versions: dict[str, int]) -> None:
-        """Write a batch to the journal, then to its streams, then publish it; or leave everything as it was."""
-        state = self._state
-        position = state.committed + 1
-        batch = encode_batch(to_write, position, now())
-        published = False
-        undo: list[tuple[StreamEnd, int]] = []
-        size = -1
-        state.begin()
-        try:
-            journal, first = self._journal_end(position)
-            size = journal.size
-            journal.append(batch[0].data if len(batch) == 1 else b"".join([placed.data for placed in batch]))
-            for placed in batch:
-                end = ends[placed.stream_id]
-                live = self._stream_end(end)
-                undo.append((end, live.size))
-                live.append(placed.data)
-                if len(undo) > WARM:
-                    end.close()
-            published = True
-            state.finish(position + sum(len(pending.events) for pending, _ in to_write) - 1, first, journal.size)
-            for placed in batch:
-                end = ends[placed.stream_id]
-                end.version, end.last_event_id = placed.version, placed.event_id
-                versions[placed.stream_id] = placed.version
-                self._streams.keep(placed.stream_id, end)
-                self._extend_index(end.live)
-            self._extend_index(journal)
-        except BaseException as error:
-            try:
-                if not published:
-                    self._undo(undo, size, error)
-            finally:
-                for end in ends.values():
-                    end.close()
-                self._forget()
-            raise
-
-    def _undo(self, undo: list[tuple[StreamEnd, int]], size: int, error: BaseException) -> None:
-        if size < 0:
-            return  # A roll failed; the mark stays, and the next writer looks how far it came.
-        assert self._journal
-        try:
-            for end, end_size in reversed(undo):
-                end.undo(end_size)
-            self._journal.cut(size)  # Last: as long as the batch is whole here, it counts.
-        except OSError as failure:
-            raise OutcomeUnknownError(self.path, f"{error}; taking it back failed too: {failure}") from error
-        self._state.abandon()
-
-    def _journal_end(self, position: int) -> tuple[LiveEnd, int]:
-        """The journal's live end, rolled if it is time, and its first position if `position` is written next."""
-        assert self._journal
-        if self._journal.size >= self.meta.segment_bytes:
-            self._sync_now(self._journal)
-            self._journal = self._journal.roll()
-            self._sealed_at = self._state.committed
-            self._state.durable = max(self._state.durable, self._sealed_at)
-            self._changed_layout()
-        return self._journal, self._state.journal_first if self._journal.size else position
-
-    def _stream_end(self, end: StreamEnd) -> LiveEnd:
-        live = end.open()
-        if live.size >= self.meta.segment_bytes:
-            assert self._journal
-            self._sync_now(self._journal)  # First: a sealed segment must hold nothing that the journal could lose.
-            self._sync_now(live)
-            live = end.live = live.roll()
-            self._changed_layout()
-        return live
-
-    def _sync_now(self, live: LiveEnd) -> None:
-        try:
-            self._filesystem.sync_data(live.fd)
-        except OSError as error:
-            self._state.mark_sync_failed()
-            raise SyncError(live.path, str(error)) from error
-
-    def _changed_layout(self) -> None:
-        self._state.change_layout()
-        self._seen = (self._state.layout, _forks)
-
-    @staticmethod
-    def _extend_index(live: LiveEnd | None) -> None:
-        # The batch is committed: trouble with a cache of it must not look like a failed append.
-        if live and live.size >= STRIDE:
-            with contextlib.suppress(OSError, CorruptionError):
-                if live.index_due:
-                    live.extend_index()
-
     def _sync_later(self) -> None:
         if self._interval is None or not self._interval.is_alive():
             self._interval = IntervalSync(self._sync, self._state, float(self._durability))
             self._interval.start()
 
-    def _checkpoint(self, position: int) -> None:
-        """Bring the streams to the device after a journal segment was sealed, unless another process is at it."""
-        lock = FileLock(self._filesystem, self.folder.lock_path("checkpoint"))
-        # Without a checkpoint a recovery has more to read; that is no reason to fail an append that is committed.
-        with contextlib.suppress(OSError), contextlib.closing(lock):
-            if lock.acquire(blocking=False):
-                try:
-                    save_checkpoint(self._filesystem, self.folder, position)
-                finally:
-                    lock.release()
+    def begin_stream(self, stream_id: str, version: int) -> None:
+        """Say of a stream that is to be imported that its events before `version` are gone."""
+        self._change_snapshot(stream_id, lambda _: Snapshot(stream_id, compacted_through=version - 1))
 
     # Reading
 
     def _committed(self) -> int:
         if self._closed:
             raise StoreOpenError(self.path, "it was closed")
-        if self._trusted or self._state.valid:
+        if self._writer.trusts_state or self._state.valid:
             return self._state.committed
         # It may only be read here, and nobody has written since the machine started: the journal itself says.
         for block in self.folder.journal.backward():
@@ -463,34 +240,18 @@ class FileEventStore(EventStore):
         return self._snapshots.load(stream_id)
 
     def _change_snapshot(self, stream_id: str, change: Callable[[Snapshot | None], Snapshot | None]) -> None:
-        self._acquire()
-        try:
+        with self._writer.lock():
             before = self._snapshots.load(stream_id)
             after = change(before)
             if after is None:
                 return
             if after.compacted_through > (before.compacted_through if before else -1):
-                # What is to be deleted from the stream must be nothing that the journal could still lose.
-                assert self._journal
-                self._sync_now(self._journal)
+                self._writer.sync_journal()  # What is deleted from a stream must not be what the journal could lose.
             self._snapshots.save(after)
-        except OSError as error:
-            raise StorageError(self.path, error.errno, str(error)) from error
-        finally:
-            self._release()
 
     def _reclaim(self, stream_id: str, through: int) -> None:
-        self._acquire()
-        try:
-            self._state.begin()
+        with self._writer.lock(), self._writer.changing_files():
             compact(self.folder.stream(stream_id), through)
-            self._state.change_layout()
-            self._state.abandon()
-        except OSError as error:
-            raise StorageError(self.path, error.errno, str(error)) from error
-        finally:
-            self._forget()
-            self._release()
 
     # Closing
 
@@ -503,11 +264,7 @@ class FileEventStore(EventStore):
             self._interval.stop()
             with contextlib.suppress(SyncError):
                 self._sync.ensure(self._state.committed)
-        if self._held and self._seen[1] == _forks:
-            self._state.exclusive = 0
-            self._lock.release()
-        self._forget()
-        self._lock.close()
+        self._writer.close()
         self._sync.close()
         self._state.close()
 
@@ -524,12 +281,3 @@ def _up_to(blocks: Iterator[list[Envelope]], committed: int) -> Iterator[list[En
             kept = [record for record in block if record.position <= committed]
             if kept:
                 yield kept
-
-
-def _forked() -> None:
-    global _forks
-    _forks += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)

@@ -68,11 +68,11 @@ class IntervalSync(threading.Thread):
     def __init__(self, sync: JournalSync, state: SharedState, seconds: float) -> None:
         super().__init__(name="hangarlog-sync", daemon=True)
         self._sync, self._state, self._seconds = weakref.ref(sync), state, seconds
-        self._stop = threading.Event()
+        self._ended = threading.Event()
 
     def run(self) -> None:
         """Sync until stopped; a failed sync ends it, and the next append reports the failure."""
-        while not self._stop.wait(self._seconds):
+        while not self._ended.wait(self._seconds):
             sync = self._sync()
             if sync is None or self._state.sync_failed:
                 return
@@ -83,5 +83,5 @@ class IntervalSync(threading.Thread):
 
     def stop(self) -> None:
         """End the thread and wait for it."""
-        self._stop.set()
+        self._ended.set()
         self.join()

@@ -14,7 +14,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "installed-from"
 
-COMMANDS = {
+COMMANDS: dict[str, list[list[str]]] = {
     "demo": [["-m", "hangarlog", "demo"]],
     "test": [["-m", "pytest"]],
     "check": [["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"], ["-m", "mypy"]],
@@ -29,7 +29,7 @@ def set_up() -> None:
         return
     print(f"setting up {VENV} …", file=sys.stderr)
     venv.create(VENV, with_pip=True, clear=True)
-    install = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    install = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*install, "--editable", f"{ROOT}[cli,test]"], check=True)
     STAMP.write_text(wanted)
 
@@ -44,7 +44,7 @@ def main() -> int:
         return 2
     set_up()
     for command in COMMANDS[sys.argv[1]]:
-        done = subprocess.run([PYTHON, *command, *sys.argv[2:]], cwd=ROOT, check=False)
+        done = subprocess.run([str(PYTHON), *command, *sys.argv[2:]], cwd=ROOT, check=False)
         if done.returncode:
             return done.returncode
     return 0

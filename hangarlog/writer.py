@@ -1,0 +1,320 @@
+"""Who changes a store: the write lock, the commit, the roll, and what a dead writer left for this one to finish."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+from hangarlog.checkpoint import save_checkpoint
+from hangarlog.commit import Pending, encode_batch, now, settle
+from hangarlog.errors import (
+    CorruptionError,
+    OutcomeUnknownError,
+    StorageError,
+    StoreBusyError,
+    StoreOpenError,
+    SyncError,
+)
+from hangarlog.folder import Folder
+from hangarlog.index import STRIDE
+from hangarlog.lock import FileLock, Turnstile
+from hangarlog.log import LiveEnd
+from hangarlog.recovery import Recovered, recover
+from hangarlog.state import SharedState
+from hangarlog.stream import WARM, StreamEnd, WarmStreams
+
+_forks = 0
+
+
+class Writer:
+    """One store's way to the write lock, in this process. Safe to share between threads, and over a fork.
+
+    `recovered` says what the last recovery did that this writer had to make, None if there was none.
+    """
+
+    def __init__(self, folder: Folder, segment_bytes: int, state: SharedState, lock: Turnstile) -> None:
+        self.path = folder.path
+        self.recovered: Recovered | None = None
+        self._folder, self._filesystem, self._segment_bytes = folder, folder.filesystem, segment_bytes
+        self._state, self._lock = state, lock
+        self._journal: LiveEnd | None = None
+        self._streams = WarmStreams(folder)
+        self._seen = (-1, -1)  # The layout and the fork that the open files belong to.
+        self._sealed_at: int | None = None  # The position up to which a journal segment was sealed in this commit.
+        self._exclusive: threading.Lock | None = None
+        self._closed = False
+        self.trusts_state = state.valid
+
+    # The write lock
+
+    def _acquire(self) -> None:
+        """Take the write lock, with everything it protects known and whole."""
+        if self._closed:
+            raise StoreOpenError(self.path, "it was closed")
+        if not self._state.writable:
+            raise StoreOpenError(self.path, "it can only be read here: there is no permission to write")
+        if self._exclusive:
+            if self._seen[1] != _forks:
+                raise StoreBusyError(self.path, self._state.exclusive)
+            self._exclusive.acquire()
+        elif not self._lock.try_acquire():
+            self._wait_for_lock()
+        try:
+            self._look()
+        except BaseException:
+            self._release()
+            raise
+
+    def _release(self) -> None:
+        if self._exclusive:
+            self._exclusive.release()
+        else:
+            self._lock.release()
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """The write lock, with everything it protects known and whole.
+
+        Raises:
+            StoreOpenError: the store was closed, or may only be read here.
+            StoreBusyError: another process holds it exclusively.
+            CorruptionError: there was something to recover, and the journal is damaged.
+            SyncError: a sync has failed since the machine started.
+            StorageError: the operating system refused something that was done under the lock.
+        """
+        self._acquire()
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(self.path, error.errno, str(error)) from error
+        finally:
+            self._release()
+
+    def _wait_for_lock(self) -> None:
+        pid = self._state.exclusive
+        if pid:
+            # Either it is alive, or it died and another process holds the lock for a moment and takes the mark away.
+            for _ in range(20):
+                if self._lock.try_acquire():
+                    return
+                threading.Event().wait(0.01)
+            if self._state.exclusive == pid:
+                raise StoreBusyError(self.path, pid)
+        self._lock.acquire()
+
+    def hold(self) -> None:
+        """Take the lock and keep it until `close`."""
+        self._acquire()
+        self._state.exclusive = os.getpid()
+        self._exclusive = threading.Lock()
+
+    def _look(self) -> None:
+        """Under the lock: notice what other processes did, and what one that died left undone."""
+        state = self._state
+        if state.exclusive and not self._exclusive:
+            state.exclusive = 0  # Its holder died, else the lock would not be ours.
+        if self._seen != (state.layout, _forks):
+            self._forget()
+        if state.writing or not self.trusts_state:
+            if state.writing or not state.valid:  # Else another process has just recovered.
+                self._recover()
+            self.trusts_state = True
+        if self._journal is None:
+            self._journal = LiveEnd(self._folder.journal, create=True)
+        if self._filesystem.size(self._journal.fd) != state.journal_size:
+            self._recover()
+            self._journal = LiveEnd(self._folder.journal)
+        self._journal.size = state.journal_size
+        if state.sync_failed:
+            raise SyncError(self._journal.path, "an earlier sync of the journal has failed")
+
+    def _recover(self) -> None:
+        self._forget()
+        self._state.reload()
+        self.recovered = recover(self._folder, self._state)
+        self._seen = (self._state.layout, _forks)
+
+    def _forget(self) -> None:
+        """Close what is open: it may no longer be the live end of anything."""
+        self._streams.clear()
+        if self._journal:
+            journal, self._journal = self._journal, None
+            journal.close()
+        self._seen = (self._state.layout, _forks)
+
+    # The commit
+
+    def commit(self, pendings: list[Pending]) -> dict[str, int]:
+        """Write events to the journal and to their streams, all or none: {stream id: its new version}. Syncs nothing.
+
+        Raises what `EventStore.append` raises.
+        """
+        self._acquire()
+        try:
+            ends: dict[str, StreamEnd] = {}
+            versions, to_write = settle(pendings, self._end_in(ends), self._ids_at)
+            if to_write:
+                self._write(to_write, ends, versions)
+            sealed_at, self._sealed_at = self._sealed_at, None
+        except OSError as error:
+            raise StorageError(self.path, error.errno, str(error)) from error
+        finally:
+            self._release()
+        if sealed_at is not None:
+            self._checkpoint(sealed_at)
+        return versions
+
+    def _end_in(self, ends: dict[str, StreamEnd]) -> Callable[[str], tuple[int, str]]:
+        def end_of(stream_id: str) -> tuple[int, str]:
+            end = ends[stream_id] = self._streams.get(stream_id)
+            return end.version, end.last_event_id
+
+        return end_of
+
+    def _ids_at(self, stream_id: str, version: int, count: int) -> list[str]:
+        ids: list[str] = []
+        for block in self._folder.stream(stream_id).forward(version):
+            if block[0].stream_version > version and not ids:
+                break  # Compacted away.
+            ids += [record.event_id for record in block[: count - len(ids)]]
+            if len(ids) == count:
+                break
+        return ids
+
+    def _write(self, to_write: list[tuple[Pending, int]], ends: dict[str, StreamEnd], versions: dict[str, int]) -> None:
+        """Write a batch to the journal, then to its streams, then publish it; or leave everything as it was."""
+        state = self._state
+        position = state.committed + 1
+        batch = encode_batch(to_write, position, now())
+        published = False
+        undo: list[tuple[StreamEnd, int]] = []
+        size = -1
+        state.begin()
+        try:
+            journal, first = self._journal_end(position)
+            size = journal.size
+            journal.append(batch[0].data if len(batch) == 1 else b"".join([placed.data for placed in batch]))
+            for placed in batch:
+                end = ends[placed.stream_id]
+                live = self._stream_end(end)
+                undo.append((end, live.size))
+                live.append(placed.data)
+                if len(undo) > WARM:
+                    end.close()
+            published = True
+            state.finish(position + sum(len(pending.events) for pending, _ in to_write) - 1, first, journal.size)
+            for placed in batch:
+                end = ends[placed.stream_id]
+                end.version, end.last_event_id = placed.version, placed.event_id
+                versions[placed.stream_id] = placed.version
+                self._streams.keep(placed.stream_id, end)
+                self._extend_index(end.live)
+            self._extend_index(journal)
+        except BaseException as error:
+            try:
+                if not published:
+                    self._undo(undo, size, error)
+            finally:
+                for end in ends.values():
+                    end.close()
+                self._forget()
+            raise
+
+    def _undo(self, undo: list[tuple[StreamEnd, int]], size: int, error: BaseException) -> None:
+        if size < 0:
+            return  # A roll failed; the mark stays, and the next writer looks how far it came.
+        assert self._journal
+        try:
+            for end, end_size in reversed(undo):
+                end.undo(end_size)
+            self._journal.cut(size)  # Last: as long as the batch is whole here, it counts.
+        except OSError as failure:
+            raise OutcomeUnknownError(self.path, f"{error}; taking it back failed too: {failure}") from error
+        self._state.abandon()
+
+    def _journal_end(self, position: int) -> tuple[LiveEnd, int]:
+        """The journal's live end, rolled if it is time, and its first position if `position` is written next."""
+        assert self._journal
+        if self._journal.size >= self._segment_bytes:
+            self._sync_now(self._journal)
+            self._journal = self._journal.roll()
+            self._sealed_at = self._state.committed
+            self._state.durable = max(self._state.durable, self._sealed_at)
+            self._changed_layout()
+        return self._journal, self._state.journal_first if self._journal.size else position
+
+    def _stream_end(self, end: StreamEnd) -> LiveEnd:
+        live = end.open()
+        if live.size >= self._segment_bytes:
+            assert self._journal
+            self._sync_now(self._journal)  # First: a sealed segment must hold nothing that the journal could lose.
+            self._sync_now(live)
+            live = end.live = live.roll()
+            self._changed_layout()
+        return live
+
+    def _sync_now(self, live: LiveEnd) -> None:
+        try:
+            self._filesystem.sync_data(live.fd)
+        except OSError as error:
+            self._state.mark_sync_failed()
+            raise SyncError(live.path, str(error)) from error
+
+    def _changed_layout(self) -> None:
+        self._state.change_layout()
+        self._seen = (self._state.layout, _forks)
+
+    @staticmethod
+    def _extend_index(live: LiveEnd | None) -> None:
+        # The batch is committed: trouble with a cache of it must not look like a failed append.
+        if live and live.size >= STRIDE:
+            with contextlib.suppress(OSError, CorruptionError):
+                if live.index_due:
+                    live.extend_index()
+
+    def _checkpoint(self, position: int) -> None:
+        """Bring the streams to the device after a journal segment was sealed, unless another process is at it."""
+        lock = FileLock(self._filesystem, self._folder.lock_path("checkpoint"))
+        # Without a checkpoint a recovery has more to read; that is no reason to fail an append that is committed.
+        with contextlib.suppress(OSError), contextlib.closing(lock):
+            if lock.acquire(blocking=False):
+                try:
+                    save_checkpoint(self._filesystem, self._folder, position)
+                finally:
+                    lock.release()
+
+    # Between commits
+
+    @contextlib.contextmanager
+    def changing_files(self) -> Iterator[None]:
+        """Under the lock: what is done inside replaces files that other writers may have open."""
+        self._forget()
+        self._state.begin()
+        yield
+        self._changed_layout()
+        self._state.abandon()
+
+    def sync_journal(self) -> None:
+        """Under the lock: return when everything committed is on the device."""
+        assert self._journal
+        self._sync_now(self._journal)
+
+    def close(self) -> None:
+        """Give the lock back if it is held, and close all files."""
+        self._closed = True
+        if self._exclusive and self._seen[1] == _forks:
+            self._state.exclusive = 0
+            self._lock.release()
+        self._forget()
+        self._lock.close()
+
+
+def _forked() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,102 @@
+"""How a user's program looks to a strict type checker: this file is checked by mypy, and run by test_style.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from typing import Any
+
+import msgspec
+
+from hangarlog import (
+    ANY,
+    EVENT_TYPE_MAP,
+    EVENT_VERSION_MAP,
+    NO_STREAM,
+    STREAM_EXISTS,
+    ConcurrencyError,
+    EventSerializer,
+    EventStore,
+    FileEventStore,
+    IEventUpcaster,
+    MemoryEventStore,
+    Record,
+    UntypedEvent,
+    UpcasterChain,
+    get_current_version,
+    register_event_type,
+)
+
+
+@register_event_type
+class Opened(msgspec.Struct):
+    owner: str
+    limit: int
+
+
+@register_event_type(version=1, name="closed")
+@dataclasses.dataclass
+class Closed:
+    reason: str
+
+
+class OpenedV1ToV2(IEventUpcaster):
+    @property
+    def event_type(self) -> str:
+        return "Opened"
+
+    @property
+    def from_version(self) -> int:
+        return 1
+
+    @property
+    def to_version(self) -> int:
+        return 2
+
+    def upcast(self, data: dict[str, Any]) -> dict[str, Any]:
+        return {**data, "limit": 0}
+
+
+def use(store: EventStore) -> None:
+    version: int = store.append("account:1", [Opened("ann", 3)], NO_STREAM)
+    version = store.append("account:1", [Closed("done")], version, metadata={"correlation_id": "c"})
+    try:
+        store.append("account:1", [Closed("again")], NO_STREAM)
+    except ConcurrencyError as conflict:
+        where: tuple[str, int, int] = (conflict.stream_id, conflict.expected, conflict.actual)
+    assert where == ("account:1", -1, 1)
+    versions: dict[str, int] = store.append_many([("a:1", [Closed("x")], ANY), ("account:1", [], STREAM_EXISTS)])
+    assert versions == {"a:1": 0, "account:1": 1}
+    store.append("old:1", [UntypedEvent("Opened", {"owner": "bob"})], ANY)
+    assert store.read_stream("old:1") == [Opened("bob", 0)]
+    for position, stream_id, event in store.read_all(from_position=0, limit=10):
+        assert position > 0
+        assert stream_id
+        assert event
+    records: list[Record] = list(store.records("account:1", reverse=True, event_types=["closed"]))
+    assert records[0].metadata == {"correlation_id": "c"}
+    store.save_snapshot("account:1", version, {"open": False})
+    snapshot = store.load_snapshot("account:1")
+    assert snapshot
+    assert snapshot["state"] == {"open": False}
+    assert store.compact_stream("account:1") == 2
+
+
+def main() -> None:
+    EVENT_VERSION_MAP["Opened"] = 2
+    assert get_current_version("Opened") == 2
+    assert EVENT_TYPE_MAP["closed"] is Closed
+    chain = UpcasterChain()
+    chain.register(OpenedV1ToV2())
+    serializer = EventSerializer(upcaster_chain=chain)
+    with MemoryEventStore(serializer=serializer) as memory:
+        use(memory)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        FileEventStore(folder, serializer=serializer, durability=0.5, segment_bytes=64 << 20, exclusive=False) as files,
+    ):
+        use(files)
+
+
+if __name__ == "__main__":
+    main()

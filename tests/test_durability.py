@@ -1,0 +1,99 @@
+"""When an append returns, as much is on the device as its durability says."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+from conftest import Added
+
+from hangarlog import ANY, FileEventStore
+from hangarlog.filesystem import FileSystem
+
+
+class Watching(FileSystem):
+    """Notes which files were synced, and tells who waits for it."""
+
+    def __init__(self) -> None:
+        self.synced: list[str] = []
+        self.happened = threading.Event()
+
+    def sync_data(self, fd: int) -> None:
+        super().sync_data(fd)
+        self.synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+        self.happened.set()
+
+
+def test_always_syncs_the_journal_once_an_append_and_nothing_else(tmp_path: Path) -> None:
+    """However many streams; a conflict, an append of nothing and a retry of what is synced cost none."""
+    filesystem = Watching()
+    with FileEventStore(tmp_path / "s", filesystem=filesystem) as store:
+        filesystem.synced.clear()
+        for number in range(5):
+            store.append_many([("a:1", [Added(number)], ANY), (f"b:{number}", [Added(number)], ANY)])
+        assert filesystem.synced == ["journal.jsonl"] * 5
+        store.append("a:1", [], ANY)
+        assert filesystem.synced == ["journal.jsonl"] * 5
+
+
+def test_threads_share_syncs(tmp_path: Path) -> None:
+    """One sync covers everybody whose events were written before it began."""
+
+    class Slow(Watching):
+        """Lets a sync take as long as all others need to get in line."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.store: FileEventStore | None = None
+
+        def sync_data(self, fd: int) -> None:
+            while self.store and self.store.get_event_count() < 16:
+                self.happened.wait(0.001)
+            super().sync_data(fd)
+
+    filesystem = Slow()
+    with FileEventStore(tmp_path / "s", filesystem=filesystem) as store:
+        filesystem.synced.clear()
+        filesystem.store = store
+        threads = [threading.Thread(target=store.append, args=(f"a:{n}", [Added(n)], -1)) for n in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert store.get_event_count() == 16
+        assert 1 <= len(filesystem.synced) <= 2
+
+
+def test_relaxed_syncs_only_when_it_is_asked_to(tmp_path: Path) -> None:
+    filesystem = Watching()
+    with FileEventStore(tmp_path / "s", durability="relaxed", filesystem=filesystem) as store:
+        filesystem.synced.clear()
+        store.append("a:1", [Added(1)], ANY)
+        assert filesystem.synced == []
+        store.sync()
+        store.sync()
+        assert filesystem.synced == ["journal.jsonl"]
+
+
+def test_an_interval_syncs_by_itself_and_at_the_end(tmp_path: Path) -> None:
+    filesystem = Watching()
+    with FileEventStore(tmp_path / "s", durability=0.01, filesystem=filesystem) as store:
+        filesystem.happened.clear()
+        store.append("a:1", [Added(1)], ANY)
+        assert filesystem.happened.wait(60)
+    with FileEventStore(tmp_path / "s", durability=3600.0, filesystem=filesystem) as store:
+        filesystem.synced.clear()
+        store.append("a:1", [Added(2)], ANY)
+        assert filesystem.synced == []
+    assert filesystem.synced == ["journal.jsonl"]
+
+
+def test_a_segment_is_sealed_only_when_it_is_on_the_device(tmp_path: Path) -> None:
+    """And a stream's only after the journal, which must know what it holds."""
+    filesystem = Watching()
+    with FileEventStore(tmp_path / "s", durability="relaxed", segment_bytes=2000, filesystem=filesystem) as store:
+        filesystem.synced.clear()
+        while not store.folder.stream("a:1").sealed():
+            store.append("a:1", [Added(1)], ANY)
+        assert filesystem.synced.index("journal.jsonl") < filesystem.synced.index("1.jsonl")
