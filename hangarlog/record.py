@@ -115,7 +115,7 @@ _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 def nesting(data: bytes) -> int:
     """How deep objects and arrays are nested in a JSON text; a guess too high where it cannot matter."""
-    most = data.count(b"{") + data.count(b"[")
+    most = len(data) // 2 if len(data) <= 2 * MAX_NESTING else data.count(b"{") + data.count(b"[")
     if most <= MAX_NESTING:
         return most
     depth = deepest = 0

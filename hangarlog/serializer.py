@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from uuid import UUID
 
 import msgspec
@@ -102,13 +102,13 @@ class EventSerializer:
 
     def encode(self, event: Any) -> EncodedEvent:
         """An event ready for the log. Raises `EventSerializationError`."""
-        if type(event) is EncodedEvent:
-            return event
-        if type(event) is UntypedEvent:
-            return _encode_untyped(event)
         event_class = type(event)
         writer = self._writers.get(event_class)
         if writer is None or not writer.current():
+            if event_class is EncodedEvent:
+                return cast(EncodedEvent, event)
+            if event_class is UntypedEvent:
+                return _encode_untyped(event)
             writer = self._writers[event_class] = _Writer(event_class, self.chain)
         try:
             value = event if writer.fields is None else _attributes(event, writer.fields)
@@ -295,8 +295,8 @@ def _attributes(event: Any, fields: tuple[str, ...]) -> dict[str, Any]:
 
 def _own_id(event_type: str, event: Any) -> str | None:
     event_id = getattr(event, "event_id", None)
-    if event_id is None:
-        return None
+    if event_id is None or (type(event_id) is str and event_id and event_id.isascii()):
+        return event_id
     if isinstance(event_id, UUID):
         return str(event_id)
     if not isinstance(event_id, str) or not event_id:

@@ -1,0 +1,148 @@
+"""What one append costs, in microseconds beside its floor, and in system calls: `python bench/append_cost.py`.
+
+Each figure is a median over rounds in which the store and its floor take turns in one process, so that a machine that
+drifts drifts for both. The payload is MCP Hangar's ProviderStarted with its event id and time, about 200 bytes. Not
+claimed: anything about other machines, other payloads, or more than one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import msgspec
+
+from hangarlog import ANY, FileEventStore, register_event_type
+
+
+@register_event_type
+class ProviderStarted(msgspec.Struct):
+    """As MCP Hangar writes it."""
+
+    provider_id: str
+    mode: str
+    tools_count: int
+    startup_duration_ms: float
+    event_id: str
+    occurred_at: float
+
+
+def event(number: int) -> ProviderStarted:
+    """A fresh one, with an id of its own."""
+    return ProviderStarted("math", "subprocess", 3, 409.18, f"80ca934f-0983-485a-b4cf-{number:012d}", 1795404241.28)
+
+
+LINE = b"x" * 420 + b"\n"  # As long as the stored line.
+Work = Callable[[str, int], None]
+
+
+def store_work(durability: str, batch: int = 1, *, exclusive: bool = False, new_streams: bool = False) -> Work:
+    """Append `count` times to a store in a folder."""
+
+    def work(folder: str, count: int) -> None:
+        with FileEventStore(folder, durability=durability, exclusive=exclusive) as store:  # type: ignore[arg-type]
+            version = store.append("warm:up", [event(0)], ANY)
+            for number in range(count):
+                events = [event(number)] * batch
+                if new_streams:
+                    store.append(f"new:{number}", events, -1)
+                else:
+                    version = store.append("warm:up", events, version)
+
+    return work
+
+
+def floor_work(durability: str, batch: int = 1, *, new_files: bool = False) -> Work:
+    """The bare calls: one write of the encoded lines, a sync where the store makes one."""
+
+    def work(folder: str, count: int) -> None:
+        fd = os.open(os.path.join(folder, "floor"), os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+        for number in range(count):
+            if new_files:
+                os.close(fd)
+                fd = os.open(os.path.join(folder, f"floor-{number}"), os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+            os.write(fd, b"".join([msgspec.json.encode(event(number)) + LINE[200:] for _ in range(batch)]))
+            if durability == "always":
+                os.fdatasync(fd)
+        os.close(fd)
+
+    return work
+
+
+CASES: list[tuple[str, Work, Work, int, int]] = [
+    ("relaxed, one event", store_work("relaxed"), floor_work("relaxed"), 5000, 1),
+    ("relaxed, one event, exclusive", store_work("relaxed", exclusive=True), floor_work("relaxed"), 5000, 1),
+    ("relaxed, 1,000 events", store_work("relaxed", 1000), floor_work("relaxed", 1000), 20, 1000),
+    (
+        "relaxed, first of a new stream",
+        store_work("relaxed", new_streams=True),
+        floor_work("r", new_files=True),
+        2000,
+        1,
+    ),
+    ("durable, one event", store_work("always"), floor_work("always"), 300, 1),
+    ("durable, 1,000 events", store_work("always", 1000), floor_work("always", 1000), 20, 1000),
+]
+
+
+def microseconds(work: Work, count: int, batch: int) -> float:
+    """Of one event."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "s")
+        os.mkdir(path)
+        start = time.perf_counter()
+        work(path, count)
+        return (time.perf_counter() - start) / count / batch * 1e6
+
+
+def system_calls(case: int) -> str:
+    """The calls of one append, from strace over 1,000 more of them."""
+    if not shutil.which("strace"):
+        return "strace is not installed"
+    counts = []
+    for count in (200, 1200):
+        command = ["strace", "-f", "-c", "-o", "/dev/stderr", sys.executable, __file__, "--run", str(case), str(count)]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        rows = [
+            line.split() for line in text.splitlines() if line.strip() and line.split()[0].replace(".", "").isdigit()
+        ]
+        counts.append(Counter({row[-1]: int(row[3]) for row in rows if row[-1] != "total"}))
+    more = {name: (counts[1][name] - counts[0][name]) / 1000 for name in counts[1]}
+    shown = sorted(((each, name) for name, each in more.items() if each > 0.02), reverse=True)
+    return ", ".join(f"{name} {each:.3g}" for each, name in shown)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--run", nargs=2, type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run:
+        case, count = options.run
+        with tempfile.TemporaryDirectory() as folder:
+            CASES[case][1](folder, count)
+        return
+    machine = f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores"
+    print(f"{machine}, msgspec {msgspec.__version__}\n")
+    print("| append | µs an event | floor µs | floor / store | system calls an append |")
+    print("| --- | --- | --- | --- | --- |")
+    for number, (name, work, floor, count, batch) in enumerate(CASES):
+        pairs = [(microseconds(work, count, batch), microseconds(floor, count, batch)) for _ in range(options.rounds)]
+        ours, bare = (statistics.median(column) for column in zip(*pairs, strict=True))
+        ratio = statistics.median(b / a for a, b in pairs)
+        calls = system_calls(number) if batch == 1 else ""
+        print(f"| {name} | {ours:.1f} | {bare:.1f} | {ratio:.2f} | {calls} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
