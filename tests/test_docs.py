@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import msgspec
 import pytest
-from conftest import ROOT
+from conftest import ROOT, tool
 
-from hangarlog import ANY, FileEventStore, StreamIdError
+from hangarlog import ANY, FileEventStore, StreamIdError, register_event_type
 from hangarlog.commit import Pending
 from hangarlog.filesystem import FileSystem
 from hangarlog.folder import Folder
@@ -16,6 +20,7 @@ from hangarlog.index import extend
 from hangarlog.naming import check_stream_id, stream_id_of, stream_path
 from hangarlog.record import decode_record, encode_envelope
 from hangarlog.serializer import EncodedEvent
+from hangarlog.testing import registered
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 FORMAT = ROOT / "docs" / "format.md"
@@ -106,3 +111,38 @@ def test_no_page_names_a_stream_id_that_is_refused() -> None:
     for bad in ("", " ", "x" * 1025, "/x", "\\x", "C:/x", "$x", "..", "a:..", "a/./b", "a\x1fb", ":x", "x:"):
         with pytest.raises(StreamIdError):
             check_stream_id(bad)
+
+
+README = ROOT / "README.md"
+
+
+def test_the_readmes_programs_and_shell_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other, as somebody who tries them would."""
+    monkeypatch.chdir(tmp_path)
+    first, second = blocks(README, "python")
+    (shell,) = blocks(README, "sh")
+    with registered():
+        exec(first, {})  # noqa: S102 - that is the test
+        command = tmp_path / "bin" / "hangarlog"
+        command.parent.mkdir()
+        command.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m hangarlog "$@"\n')
+        command.chmod(0o755)
+        environment = {**os.environ, "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}"}
+        for line in shell.splitlines():
+            tool(line.split()[0] if not line.startswith("hangarlog") else "sh")
+            done = subprocess.run(["sh", "-c", line], capture_output=True, env=environment, check=False)
+            assert (done.returncode, done.stderr) == (0, b""), line
+            assert done.stdout.strip(), line
+        names = {"msgspec": msgspec, "register_event_type": register_event_type, "FileEventStore": FileEventStore}
+        exec(second, names)  # noqa: S102 - that is the test
+
+
+def test_the_readmes_two_commands_are_tools_dev(tmp_path: Path) -> None:
+    """`.ci/run` calls the second."""
+    text = README.read_text()
+    assert "    python3 tools/dev.py demo\n" in text
+    assert "    python3 tools/dev.py test\n" in text
+    assert "python3 tools/dev.py test" in (ROOT / ".ci/run").read_text()
+    done = subprocess.run([sys.executable, str(ROOT / "tools/dev.py"), "nonsense"], capture_output=True, check=False)
+    assert done.returncode == 2
+    assert b"demo|test|check|python" in done.stderr

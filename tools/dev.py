@@ -22,16 +22,18 @@ COMMANDS: dict[str, list[list[str]]] = {
 }
 
 
-def set_up() -> None:
-    """Make the environment, and again whenever pyproject.toml has changed since."""
-    wanted = (ROOT / "pyproject.toml").read_text()
-    if STAMP.is_file() and STAMP.read_text() == wanted:
+def set_up(extra: str) -> None:
+    """Make the environment, and bring it up to date where pyproject.toml has changed or more is needed than before."""
+    project = (ROOT / "pyproject.toml").read_text()
+    installed = STAMP.read_text() if STAMP.is_file() else ""
+    if installed in (f"{extra}\n{project}", f"test\n{project}"):
         return
     print(f"setting up {VENV} …", file=sys.stderr)
-    venv.create(VENV, with_pip=True, clear=True)
+    if not PYTHON.exists():
+        venv.create(VENV, with_pip=True, clear=True)
     install = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*install, "--editable", f"{ROOT}[cli,test]"], check=True)
-    STAMP.write_text(wanted)
+    subprocess.run([*install, "--editable", f"{ROOT}[{extra}]"], check=True)
+    STAMP.write_text(f"{extra}\n{project}")
 
 
 def main() -> int:
@@ -42,7 +44,7 @@ def main() -> int:
     if sys.version_info < (3, 11):  # noqa: UP036 - this file is what an older Python is given first
         print("hangarlog needs Python 3.11 or newer", file=sys.stderr)
         return 2
-    set_up()
+    set_up("cli" if sys.argv[1] == "demo" else "test")
     for command in COMMANDS[sys.argv[1]]:
         done = subprocess.run([str(PYTHON), *command, *sys.argv[2:]], cwd=ROOT, check=False)
         if done.returncode:
