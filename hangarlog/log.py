@@ -28,6 +28,8 @@ class Log:
     def __init__(self, filesystem: FileSystem, folder: str, name: str, field: str) -> None:
         self.filesystem, self.folder, self.name, self.field = filesystem, folder, name, field
         self.base = os.path.join(folder, name)
+        self.torn = False
+        """Whether a read has met a live end that ends within a line: a write that is going on, or damage."""
         self.live_path = self.base + LIVE
 
     def sealed(self) -> list[int]:
@@ -59,6 +61,7 @@ class Log:
         live = self.open_live()
         try:
             first = live.first() if live else None
+            self.torn |= first is None and live is not None and live.size > 0
             if first is not None and first <= oldest:
                 sealed = []
             elif live or os.path.lexists(self.live_path + ".new"):
@@ -99,6 +102,7 @@ class Log:
         while True:
             records, lines, following = self._records_at(segment, offset, number)
             if not records:
+                self.torn |= offset != segment.size
                 return max(number, start)
             skip = max(0, start - number)
             if skip < len(records):
@@ -124,30 +128,43 @@ class Log:
         """
         with self.opened() as (sealed, live_first, live):
             number = start
-            if live and live_first is not None and (start is None or start >= live_first):
-                number = yield from self._read_backward(live, live_first, start)
+            newest = True  # Only the end of the log may come before `start`.
+            if live and live_first is not None:
+                if start is None or start >= live_first:
+                    number = yield from self._read_backward(live, live_first, start, newest)
+                newest = False
             for first in reversed(sealed):
                 if number is None or number >= first:
                     with contextlib.closing(self.open_sealed(first)) as segment:
-                        number = yield from self._read_backward(segment, first, number)
+                        number = yield from self._read_backward(segment, first, number, newest)
+                newest = False
 
-    def _read_backward(self, segment: Segment, first: int, number: int | None) -> Generator[list[Envelope], None, int]:
+    def _read_backward(
+        self, segment: Segment, first: int, number: int | None, newest: bool
+    ) -> Generator[list[Envelope], None, int]:
         """Yield from record `number` (None: the last) down to the first, and return the number before that."""
         offset = segment.end()
+        self.torn |= offset != segment.size
         if number is not None:
-            offset, number = self._offset_after(segment, first, number)
+            offset, found = self._offset_after(segment, first, number)
+            if found != number and not newest:
+                raise segment.damage(offset, f"{self.field} {found + 1} to {number} are missing here")
+            number = found
         size = _LAST
         while offset:
             lines, offset = segment.lines_before(offset, size)
             if not lines:
                 raise segment.damage(offset, "there is no whole record")
-            records = segment.decode(lines, offset, None)[::-1]
+            (oldest,) = segment.decode(lines[:1], offset)
+            records = segment.decode(lines, offset, segment.number(oldest))[::-1]
             last = segment.number(records[0])
-            if (number is not None and last != number) or last - segment.number(records[-1]) != len(records) - 1:
-                raise segment.damage(offset, f"{self.field} {number or last} and those before it are not all here")
+            if number is not None and last != number:
+                raise segment.damage(offset, f"{self.field} {number} must come before here, not {last}")
             yield records
             number = last - len(records)
             size = CHUNK
+        if number is not None and number != first - 1:
+            raise segment.damage(0, f"{self.field} {first} must come here, not {number + 1}")
         return first - 1
 
     @staticmethod

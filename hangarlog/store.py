@@ -14,9 +14,11 @@ from hangarlog.eventstore import EventStore
 from hangarlog.filesystem import FileSystem
 from hangarlog.folder import Folder
 from hangarlog.lock import Turnstile
+from hangarlog.log import Log
 from hangarlog.naming import check_stream_id
 from hangarlog.record import Envelope
 from hangarlog.recovery import Recovered
+from hangarlog.segment import Segment
 from hangarlog.serializer import EventSerializer
 from hangarlog.snapshot import Snapshot, SnapshotFiles
 from hangarlog.state import SharedState, create_state
@@ -165,7 +167,8 @@ class FileEventStore(EventStore):
                 if kept:
                     yield kept
                 if len(kept) < len(block):
-                    return
+                    break
+            self._refuse_torn(log)
             return
         start = max(from_version or 0, through + 1)
         while True:
@@ -182,27 +185,37 @@ class FileEventStore(EventStore):
                     raise
                 start = through + 1  # The stream was compacted while it was read.
             else:
+                self._refuse_torn(log)
                 return
 
     def _all(self, from_position: int | None, reverse: bool) -> Iterator[list[Envelope]]:
         committed = self._committed()
         journal = self.folder.journal
         if reverse:
-            start = committed if from_position is None else min(from_position - 1, committed)
-            if start >= 1:
-                yield from journal.backward(start)
-            return
-        position = from_position or 0
-        if position >= committed:
-            return
-        for block in _up_to(journal.forward(position + 1), committed):
-            if block[0].position != position + 1:
+            position = committed if from_position is None else min(from_position - 1, committed)
+            blocks, last, step = journal.backward(position) if position >= 1 else iter(()), 0, -1
+        else:
+            position = (from_position or 0) + 1
+            blocks, last, step = _up_to(journal.forward(position), committed), max(committed, position - 1) + 1, 1
+        for block in blocks:
+            if block[0].position != position:
                 break
             yield block
-            position = block[-1].position
-        if position < committed:
-            cause = f"position {position + 1} is missing; {committed} events were committed"
+            position = block[-1].position + step
+        if (last - position) * step > 0:
+            cause = f"position {position} is missing; {committed} events were committed"
             raise CorruptionError(journal.live_path, os.path.basename(journal.live_path), 0, cause)
+
+    def _refuse_torn(self, log: Log) -> None:
+        """Raise if a live end that was met within a line is so for good: nobody is writing, and it stays so."""
+        for _ in range(2 if log.torn else 0):
+            committed = self._state.committed
+            with contextlib.closing(Segment(self._filesystem, log.base, log.field)) as live:
+                end = live.end()
+            if end == live.size or self._state.writing or self._state.committed != committed:
+                return
+        if log.torn:
+            raise live.damage(end, f"{live.size - end} bytes after the last whole line")
 
     def _compacted_through(self, stream_id: str) -> int:
         # Most stores have no snapshots at all, and then no stream's has to be looked for.
@@ -219,7 +232,9 @@ class FileEventStore(EventStore):
         """
         log = self.folder.stream(check_stream_id(stream_id))
         for block in _up_to(log.backward(), self._committed()):
+            self._refuse_torn(log)
             return block[0].stream_version
+        self._refuse_torn(log)
         return -1
 
     def list_streams(self, prefix: str = "") -> list[str]:
