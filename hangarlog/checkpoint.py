@@ -8,6 +8,7 @@ import msgspec
 
 from hangarlog.filesystem import FileSystem
 from hangarlog.folder import Folder
+from hangarlog.record import seal, unseal
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -20,8 +21,8 @@ class Checkpoint(msgspec.Struct, frozen=True):
 def load_checkpoint(folder: Folder) -> Checkpoint:
     """The last checkpoint; one at 0 if there is none that can be read."""
     try:
-        return msgspec.json.decode(folder.filesystem.read_file(folder.checkpoint_path), type=Checkpoint)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return msgspec.json.decode(unseal(folder.filesystem.read_file(folder.checkpoint_path)), type=Checkpoint)
+    except (OSError, msgspec.MsgspecError, ValueError):
         return Checkpoint()
 
 
@@ -29,4 +30,4 @@ def save_checkpoint(filesystem: FileSystem, folder: Folder, position: int) -> No
     """Bring every stream to the device, then say so. All records up to `position` must be in their streams."""
     began_at = time.time()
     filesystem.sync_everything(folder.path, (file.path for _, _, file in folder.stream_files()))
-    filesystem.replace_file(folder.checkpoint_path, msgspec.json.encode(Checkpoint(position, began_at)) + b"\n")
+    filesystem.replace_file(folder.checkpoint_path, seal(Checkpoint(position, began_at)))

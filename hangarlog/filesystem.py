@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import filecmp
 import os
 import sys
 import time
 from collections.abc import Iterator
 
+_FOLDER_SIZE = 1 << 62  # Where some file systems say that a folder ends.
 WINDOWS = sys.platform == "win32"
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
@@ -39,10 +41,12 @@ class FileSystem:
     def _regular(self, fd: int) -> int:
         # lseek, not fstat: fstat of a file being written slows the next sync (docs/performance.md). It fails on FIFOs.
         try:
-            os.lseek(fd, 0, os.SEEK_END)
-        except OSError as error:
+            regular = os.lseek(fd, 0, os.SEEK_END) < _FOLDER_SIZE
+        except OSError:
+            regular = False
+        if not regular:
             os.close(fd)
-            raise OSError(errno.EINVAL, "not a regular file") from error
+            raise OSError(errno.EINVAL, "not a regular file")
         return fd
 
     def close(self, fd: int) -> None:
@@ -121,7 +125,8 @@ class FileSystem:
         try:
             os.link(live, sealed)
         except FileExistsError:
-            if not os.path.samefile(live, sealed):  # Else: a roll that was cut short here; go on with it.
+            # A roll that was cut short is gone on with; in a copied folder the two names have become two files.
+            if not (os.path.samefile(live, sealed) or filecmp.cmp(live, sealed, shallow=False)):
                 raise
         except (OSError, NotImplementedError):
             os.rename(live, sealed)  # No hard links here: `live` is missing for an instant, `.new` says why.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from uuid import uuid4
@@ -9,7 +10,7 @@ from uuid import uuid4
 import msgspec
 
 from hangarlog.commit import now
-from hangarlog.errors import CorruptionError, StoreFormatError, StoreOpenError
+from hangarlog.errors import StoreFormatError, StoreOpenError
 from hangarlog.filesystem import FileSystem
 from hangarlog.lock import Turnstile
 from hangarlog.log import Log
@@ -91,14 +92,15 @@ class Folder:
         if "~" not in folder + name:
             return stream_id_of(folder, name)
         # A name too long for the file system is cut; the id is in every line.
-        segment = Segment(self.filesystem, path[: -len(LIVE)], "stream_version")
-        try:
-            lines, _ = segment.lines_at(0)
-            stream_id = segment.decode(lines[:1], 0)[0].stream_id if lines else None
-        except CorruptionError:
-            return None
-        finally:
-            segment.close()
+        log = Log(self.filesystem, os.path.dirname(path), name, "stream_version")
+        with log.opened() as (sealed, first, live):
+            if live and first is not None:
+                stream_id = _id_in(live)
+            elif sealed:
+                with contextlib.closing(log.open_sealed(sealed[0])) as segment:
+                    stream_id = _id_in(segment)
+            else:
+                return None
         return stream_id if stream_id and stream_path(stream_id) == (folder, name) else None
 
     # Opening
@@ -132,7 +134,10 @@ class Folder:
                 newer = isinstance(found, int) and found > FORMAT
                 advice = "upgrade hangarlog to open it" if newer else f"{_META} is damaged"
                 raise StoreFormatError(self.path, f"its format is {found!r}, this version knows {FORMAT}; {advice}")
-            return msgspec.json.decode(content, type=Meta)
+            meta = msgspec.json.decode(content, type=Meta)
+            if not 1 <= meta.segment_bytes <= MAX_SEGMENT_BYTES:
+                raise StoreFormatError(self.path, f"{_META} is damaged: segment_bytes is {meta.segment_bytes}")
+            return meta
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise StoreFormatError(self.path, f"{_META} is damaged ({error}); restore it from a backup") from error
 
@@ -176,6 +181,11 @@ class Folder:
                     f"its journal holds events but {_META} is missing; restore it from a backup, or write one: "
                     f'{{"format":{FORMAT},"store_id":"any","created_at":"","segment_bytes":67108864}}',
                 )
+
+
+def _id_in(segment: Segment) -> str | None:
+    lines, _ = segment.lines_at(0)
+    return segment.decode(lines[:1], 0)[0].stream_id if lines else None
 
 
 def _is_live(entry: os.DirEntry[str]) -> bool:

@@ -226,11 +226,15 @@ class LiveEnd(Segment):
         """Cut the segment to `size` bytes, and forget an index that covers more."""
         self._filesystem.truncate(self.fd, size)
         self.size = size
+        self.forget_longer_index()
+
+    def forget_longer_index(self) -> None:
+        """Delete an index sidecar that covers more than the segment has, as a power cut may leave it."""
         index = Index.open(self._filesystem, self.index_path)
         if index:
             with contextlib.closing(index):
                 covered = index.last()[0]
-            if covered > size:
+            if covered > self.size:
                 self._filesystem.remove(self.index_path)
                 self._indexed = None
 

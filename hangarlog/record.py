@@ -90,6 +90,21 @@ def encode_envelope(envelope: Envelope) -> bytes:
     )
 
 
+def seal(value: object) -> bytes:
+    """A small file's object as JSON with a checksum as its last key, and a newline."""
+    body = msgspec.json.encode(value)[:-1]
+    return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
+
+
+def unseal(content: bytes) -> bytes:
+    """The JSON of a small file that was sealed. Raises `LineError` if it is not what was written."""
+    line = content.removesuffix(b"\n")
+    tail = line[-_CRC_BYTES:]
+    if b',"crc":"%08x"}' % crc32(line[:-_CRC_BYTES]) != tail:
+        raise LineError("the checksum does not match")
+    return line
+
+
 def decode_record(line: bytes) -> Envelope:
     """Check and decode one line, given without its newline.
 

@@ -7,20 +7,26 @@ and each stream is brought to exactly what the journal has for it. docs/design.m
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 import msgspec
 
 from hangarlog.checkpoint import load_checkpoint
+from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
 from hangarlog.log import LiveEnd, Log
 from hangarlog.naming import stream_path
 from hangarlog.record import Envelope, LineError, decode_record
+from hangarlog.snapshot import SnapshotFiles
 from hangarlog.state import SharedState
 
 # A file system may stamp a file a little before the clock that stamped the checkpoint.
 _CLOCK_SLACK = 10.0
+
+_POSITION = re.compile(rb'\{"position":(\d+),')
 
 _Line = tuple[Envelope, bytes]
 _Place = tuple[int, int]
@@ -52,7 +58,8 @@ def recover(folder: Folder, state: SharedState) -> Recovered:
         settled, since = state.committed, 0.0
     state.begin()
     folder.journal.finish_roll()
-    with contextlib.closing(LiveEnd(folder.journal, create=True)) as live:
+    with contextlib.closing(journal_end(folder.journal, create=not settled)) as live:
+        live.forget_longer_index()
         last = _cut_torn_batch(folder.journal, live, settled, report)
         places: dict[str, _Place] = {}
         for block in folder.journal.forward_lines(settled + 1):
@@ -71,6 +78,14 @@ def recover(folder: Folder, state: SharedState) -> Recovered:
 
 def _stream_id(line: _Line) -> str:
     return line[0].stream_id
+
+
+def journal_end(journal: Log, *, create: bool = False) -> LiveEnd:
+    """The live end of the journal, which a store always has. Raises `CorruptionError` if it is gone."""
+    try:
+        return LiveEnd(journal, create=create)
+    except FileNotFoundError as error:
+        raise CorruptionError(journal.live_path, os.path.basename(journal.live_path), 0, "it is gone") from error
 
 
 def _cut_torn_batch(journal: Log, live: LiveEnd, settled: int, report: Recovered) -> int:
@@ -93,16 +108,19 @@ def _cut_torn_batch(journal: Log, live: LiveEnd, settled: int, report: Recovered
                 if record.position != last + 1:
                     raise LineError(f"position {last + 1} must come here, not {record.position}")
             except LineError as error:
-                _refuse_damage(live, offset, str(error))
-                return _cut_journal(live, whole, whole_last, report)
+                _refuse_damage(live, offset, str(error), whole_last)
+                return _cut_journal(live, whole, whole_last, settled, report)
             offset += len(line) + 1
             last += 1
             if record.ends_batch:
                 whole, whole_last = offset, last
-    return _cut_journal(live, whole, whole_last, report)
+    return _cut_journal(live, whole, whole_last, settled, report)
 
 
-def _cut_journal(live: LiveEnd, whole: int, last: int, report: Recovered) -> int:
+def _cut_journal(live: LiveEnd, whole: int, last: int, settled: int, report: Recovered) -> int:
+    if last < settled:
+        # No crash takes what was settled: nothing is cut.
+        raise live.damage(whole, f"it ends at position {last}, but {settled} events were committed")
     report.journal_cut = live.size - whole
     if report.journal_cut:
         live.cut(whole)
@@ -120,19 +138,28 @@ def _is_record(line: bytes) -> bool:
 def _last_sealed(log: Log, first: int) -> Envelope:
     with contextlib.closing(log.open_sealed(first)) as segment:
         lines, offset = segment.lines_before(segment.end())
+        if not lines:
+            raise segment.damage(0, "there is no whole record")
         return segment.decode(lines, offset)[-1]
 
 
-def _refuse_damage(live: LiveEnd, offset: int, cause: str) -> None:
-    """Raise if whole records follow the bad line: it is damage then, not the torn end of a last write."""
+def _refuse_damage(live: LiveEnd, offset: int, cause: str, last: int) -> None:
+    """Raise if whole records follow the bad line: it is damage then, not the torn end of a last write.
+
+    Unless they are of one batch, the first after position `last`: the device may have taken its later pages first.
+    """
     at = offset
+    batches: set[int] = set()
     while True:
         lines, following = live.lines_at(at)
         if not lines:
             return
         for line in lines:
             if at > offset and _is_record(line):
-                raise live.damage(offset, f"{cause}, but whole records follow")
+                record = decode_record(line)
+                batches.add(record.batch_end or record.position)
+                if len(batches) > 1 or not last < record.position <= max(batches) or not record.batch_end:
+                    raise live.damage(offset, f"{cause}, but whole records follow")
             at += len(line) + 1
         at = following
 
@@ -145,6 +172,7 @@ def _bring_forward(folder: Folder, log: Log, lines: list[_Line], place: _Place |
     log.filesystem.make_folder(log.folder)
     log.finish_roll()
     with contextlib.closing(LiveEnd(log, create=True)) as live:
+        live.forget_longer_index()
         if place is None:
             place = _place_of(log, live, lines[0][0].stream_version)
             if place is None:
@@ -176,7 +204,7 @@ def _place_of(log: Log, live: LiveEnd, version: int) -> _Place | None:
     if not live.size:
         sealed = log.sealed()
         after = _last_sealed(log, sealed[-1]).stream_version + 1 if sealed else 0
-        return (0, max(version, after)) if sealed or version == 0 else None
+        return (0, max(version, after)) if after >= version else None
     lines, _ = live.lines_at(0)
     if not lines:
         return (0, 0) if version == 0 else None
@@ -198,10 +226,22 @@ def _place_of(log: Log, live: LiveEnd, version: int) -> _Place | None:
 
 
 def _rebuild(folder: Folder, log: Log, live: LiveEnd, stream_id: str, report: Recovered) -> _Place:
-    """Write the live segment of a stream anew from the whole journal, as far as the two differ."""
+    """Put what the whole journal has of a stream in the place of its live segment, at once."""
     sealed = log.sealed()
-    version = _last_sealed(log, sealed[-1]).stream_version + 1 if sealed else 0
-    return _write_missing(live, _lines_of(folder, stream_id), (0, version), report)
+    version = _last_sealed(log, sealed[-1]).stream_version + 1 if sealed else _first_kept(folder, stream_id)
+    lines = [(record.stream_version, line + b"\n") for record, line in _lines_of(folder, stream_id)]
+    text = b"".join(line for number, line in lines if number >= version)
+    report.rolled_forward += sum(number >= version for number, _ in lines)
+    report.streams_cut += live.size
+    log.filesystem.remove(live.index_path)
+    log.filesystem.replace_file(log.live_path, text)
+    return len(text), lines[-1][0] + 1 if lines else version
+
+
+def _first_kept(folder: Folder, stream_id: str) -> int:
+    """The first version that a compaction has left to a stream."""
+    snapshot = SnapshotFiles(folder.filesystem, folder.snapshots_path).load(stream_id)
+    return snapshot.compacted_through + 1 if snapshot else 0
 
 
 def _lines_of(folder: Folder, stream_id: str) -> Iterator[_Line]:
@@ -224,15 +264,18 @@ def _cut_phantoms(folder: Folder, settled: int, since: float, known: Iterable[st
     for category, name, file in folder.stream_files():
         if (category, name) in paths or file.stat(follow_symlinks=False).st_mtime < since:
             continue
-        stream_id = folder.stream_id_at(category, name, file.path)
-        if stream_id is None:
-            continue
-        log = folder.stream(stream_id)
+        log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
         log.finish_roll()
         with contextlib.closing(LiveEnd(log)) as live:
+            live.forget_longer_index()
             keep = _end_of(live, settled)
             if keep is None:
-                keep, _ = _rebuild(folder, log, live, stream_id, report)
+                stream_id = _id_by_path(folder, category, name)
+                if stream_id is not None:
+                    _rebuild(folder, log, live, stream_id, report)
+                if stream_id is not None or not _begun_by_us(live):
+                    continue
+                keep = 0  # The journal has nothing of such a stream: nothing of it was committed.
             if keep < live.size:
                 report.streams_cut += live.size - keep
                 live.cut(keep)
@@ -240,11 +283,27 @@ def _cut_phantoms(folder: Folder, settled: int, since: float, known: Iterable[st
                 folder.filesystem.remove(log.live_path)
 
 
+def _begun_by_us(live: LiveEnd) -> bool:
+    """Whether a file without a whole record is what a first write may leave, and not something of somebody else's."""
+    start = live.read(12, 0)
+    return not start.strip(b"\0") or b'{"position":'.startswith(start)
+
+
+def _id_by_path(folder: Folder, category: str, name: str) -> str | None:
+    """The id of a stream of which only the file's name can be read, if the journal has it."""
+    for block in folder.journal.forward(1):
+        for record in block:
+            if stream_path(record.stream_id) == (category, name):
+                return record.stream_id
+    return None
+
+
 def _end_of(live: LiveEnd, settled: int) -> int | None:
-    """The offset after the last record whose position is at most `settled`; None if what follows cannot be read."""
+    """The offset after the last record whose position is at most `settled`; None where a line cannot be read."""
     offset = live.end()
-    if offset != live.size:
-        return None
+    torn = _POSITION.match(live.read(64, offset))
+    if offset != live.size and (torn is None or int(torn[1]) <= settled):
+        return None  # Perhaps of a record that was settled, and was damaged since.
     while offset:
         lines, _ = live.lines_before(offset)
         for line in reversed(lines):

@@ -36,7 +36,12 @@ class Segment:
     def __init__(self, filesystem: FileSystem, base: str, field: str, fd: int | None = None) -> None:
         self._filesystem, self.base, self._field = filesystem, base, field
         self.path = base + LIVE
-        self.fd = filesystem.open_read(self.path) if fd is None else fd
+        try:
+            self.fd = filesystem.open_read(self.path) if fd is None else fd
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError as error:
+            raise self.damage(0, f"it cannot be opened as a file ({error.strerror})") from error
         self.size = filesystem.size(self.fd)
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from hangarlog.errors import CorruptionError
 from hangarlog.filesystem import FileSystem
 from hangarlog.naming import stream_path
+from hangarlog.record import seal, unseal
 
 
 class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -25,7 +26,6 @@ class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _decode = msgspec.json.Decoder(Snapshot).decode
-_encode = msgspec.json.Encoder().encode
 
 
 class SnapshotFiles:
@@ -47,12 +47,12 @@ class SnapshotFiles:
         """
         path = self.path(stream_id)
         try:
-            snapshot = _decode(self._filesystem.read_file(path))
+            snapshot = _decode(unseal(self._filesystem.read_file(path)))
             if snapshot.stream_id != stream_id:
                 raise ValueError(f"it belongs to stream {snapshot.stream_id!r}")
         except FileNotFoundError:
             return None
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError, IsADirectoryError) as error:
             cause = f"not a whole snapshot: {error}; delete the file, a snapshot can be made again"
             raise CorruptionError(path, os.path.relpath(path, self._folder), 0, cause) from error
         return snapshot
@@ -62,7 +62,7 @@ class SnapshotFiles:
         path = self.path(snapshot.stream_id)
         for folder in (self._folder, os.path.dirname(path)):
             self._filesystem.make_folder(folder)
-        self._filesystem.replace_file(path, _encode(snapshot) + b"\n")
+        self._filesystem.replace_file(path, seal(snapshot))
 
 
 def decode_state(raw: msgspec.Raw) -> Any:

@@ -12,6 +12,7 @@ from hangarlog.filesystem import FileSystem, boot_id
 
 _MAGIC = 0x31_45_54_41_54_53_4C_48  # "HLSTATE1"
 _SIZE = 4096
+_MASK = (1 << 64) - 1
 
 (
     _FORMAT,
@@ -25,7 +26,14 @@ _SIZE = 4096
     _LAYOUT,
     _EXCLUSIVE,
     _SYNC_FAILED,
-) = range(11)
+    _CHECK,
+) = range(12)
+
+
+def _check(committed: int, journal_first: int, journal_size: int) -> int:
+    return (
+        committed * 0x9E3779B97F4A7C15 ^ journal_first * 0xC2B2AE3D27D4EB4F ^ journal_size * 0x165667B19E3779F9
+    ) & _MASK
 
 
 def create_state(filesystem: FileSystem, path: str) -> None:
@@ -83,14 +91,25 @@ class SharedState:
     def recovered(self, committed: int, journal_first: int, journal_size: int) -> None:
         """Publish what a recovery found. Only now do words from before a restart become valid."""
         words = self._words
-        words[_LAYOUT] += 1
+        words[_LAYOUT] = (words[_LAYOUT] + 1) & _MASK
         if not self.valid:
+            words[_FORMAT] = 0  # Until all is said: a recovery that dies here must be run again whole.
             for word in (_DURABLE, _EXCLUSIVE, _SYNC_FAILED):
                 words[word] = 0
             words[_BOOT] = self._boot
             words[_FILE] = self._file
         self.finish(committed, journal_first, journal_size)
         words[_FORMAT] = _MAGIC
+
+    @property
+    def consistent(self) -> bool:
+        """Whether what the last commit published is what stands here: under the write lock, with no writer's mark."""
+        words = self._words
+        return words[_CHECK] == _check(words[_COMMITTED], words[_JOURNAL_FIRST], words[_JOURNAL_SIZE])
+
+    def distrust(self) -> None:
+        """Make the words invalid, so that a recovery takes nothing from them."""
+        self._words[_FORMAT] = 0
 
     def begin(self) -> None:
         """Mark that a writer is at work; if it dies, the next one finds the mark and recovers."""
@@ -101,6 +120,7 @@ class SharedState:
         words = self._words
         words[_JOURNAL_FIRST] = journal_first
         words[_JOURNAL_SIZE] = journal_size
+        words[_CHECK] = _check(committed, journal_first, journal_size)
         words[_COMMITTED] = committed
         words[_WRITING] = 0
 
@@ -144,7 +164,7 @@ class SharedState:
 
     def change_layout(self) -> None:
         """Tell every process to look at its open files again."""
-        self._words[_LAYOUT] += 1
+        self._words[_LAYOUT] = (self._words[_LAYOUT] + 1) & _MASK
 
     @property
     def exclusive(self) -> int:

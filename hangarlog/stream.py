@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import OrderedDict
 
+from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
 from hangarlog.log import LiveEnd, Log
+from hangarlog.segment import LIVE
 
 WARM = 256
 """At most so many streams are kept open, and a quarter of what the process may open."""
@@ -33,6 +36,10 @@ class StreamEnd:
             with contextlib.suppress(FileNotFoundError):
                 self.live = LiveEnd(log)
         self.exists = self.live is not None
+        if not self.exists and os.path.lexists(log.sealed_base(0) + LIVE):
+            raise CorruptionError(
+                log.live_path, os.path.basename(log.live_path), 0, "it is gone; its sealed segments are there"
+            )
         if self.live:
             self._look(self.live)
 

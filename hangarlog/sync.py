@@ -27,10 +27,10 @@ class JournalSync:
             SyncError: the device refused; nobody can say what it holds, and no later sync may be believed.
         """
         state = self._state
-        if state.durable >= position:
+        if self._covered(position):
             return
         with self._lock:
-            if state.durable >= position:  # Whoever held the lock before began after our record was written.
+            if self._covered(position):  # Whoever held the lock before began after our record was written.
                 return
             if state.sync_failed:
                 raise SyncError(self._path, "an earlier sync of the journal has failed")
@@ -40,7 +40,10 @@ class JournalSync:
             except OSError as error:
                 state.mark_sync_failed()
                 raise SyncError(self._path, str(error)) from error
-            state.durable = max(target, state.durable)
+            state.durable = target
+
+    def _covered(self, position: int) -> bool:
+        return position <= self._state.durable <= self._state.committed  # Beyond that it is not to be believed.
 
     def _live_fd(self) -> int:
         # Own descriptor: an appending thread may close its own at a roll. A roll syncs what it seals, so a segment

@@ -21,7 +21,7 @@ from hangarlog.folder import Folder
 from hangarlog.index import STRIDE
 from hangarlog.lock import FileLock, Turnstile
 from hangarlog.log import LiveEnd
-from hangarlog.recovery import Recovered, recover
+from hangarlog.recovery import Recovered, journal_end, recover
 from hangarlog.state import SharedState
 from hangarlog.stream import WARM, StreamEnd, WarmStreams
 
@@ -84,7 +84,10 @@ class Writer:
             SyncError: a sync has failed since the machine started.
             StorageError: the operating system refused something that was done under the lock.
         """
-        self._acquire()
+        try:
+            self._acquire()
+        except OSError as error:
+            raise StorageError(self.path, error.errno, str(error)) from error
         try:
             yield
         except OSError as error:
@@ -117,12 +120,15 @@ class Writer:
             state.exclusive = 0  # Its holder died, else the lock would not be ours.
         if self._seen != (state.layout, _forks):
             self._forget()
+        if not (state.writing or state.consistent):
+            state.distrust()
+            self.trusts_state = False
         if state.writing or not self.trusts_state:
             if state.writing or not state.valid:  # Else another process has just recovered.
                 self._recover()
             self.trusts_state = True
         if self._journal is None:
-            self._journal = LiveEnd(self._folder.journal, create=True)
+            self._journal = journal_end(self._folder.journal)
         if self._filesystem.size(self._journal.fd) != state.journal_size:
             self._recover()
             self._journal = LiveEnd(self._folder.journal)
@@ -151,7 +157,10 @@ class Writer:
 
         Raises what `EventStore.append` raises.
         """
-        self._acquire()
+        try:
+            self._acquire()
+        except OSError as error:
+            raise StorageError(self.path, error.errno, str(error)) from error
         try:
             ends: dict[str, StreamEnd] = {}
             versions, to_write = settle(pendings, self._end_in(ends), self._ids_at)

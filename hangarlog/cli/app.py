@@ -97,6 +97,9 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except click.Abort:
         _leave("interrupted", 130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
     except click.ClickException as error:
         if isinstance(error, click.UsageError) and error.ctx:
             click.echo(error.ctx.get_usage(), err=True)

@@ -17,7 +17,7 @@ _EXPECTED = {"any": ANY, "none": NO_STREAM, "exists": STREAM_EXISTS}
 def _expected_version(context: click.Context, parameter: click.Parameter, value: str) -> int:
     if value in _EXPECTED:
         return _EXPECTED[value]
-    if value == "-1" or value.isdecimal():
+    if value == "-1" or (value.isascii() and value.isdecimal()):
         return int(value)
     raise click.BadParameter(f"{value!r} is neither a version nor any, none or exists", context, parameter)
 

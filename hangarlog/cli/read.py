@@ -73,7 +73,7 @@ def tail(store: str, stream: str | None, count: int, follow: bool, raw: bool) ->
             write_event(envelope, raw=raw)
         if follow:
             sys.stdout.flush()
-            for block in _follow(log, stream, last[-1].position if last and not stream else seen):
+            for block in _follow(log, stream, max(seen, last[-1].position if last else 0)):
                 for envelope in block:
                     write_event(envelope, raw=raw)
                 sys.stdout.flush()

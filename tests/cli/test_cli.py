@@ -355,3 +355,9 @@ def test_no_control_character_of_the_data_reaches_a_terminal_raw(tmp_path: Path)
         if arguments[0] in ("read", "tail") and len(arguments) < 3:
             assert "caf\u00e9 \U0001f600" in text
             assert "\\u001b[2J" in text
+
+
+def test_without_a_command_the_help_is_shown(hangarlog: Command) -> None:
+    done = hangarlog()
+    assert done.returncode == 2
+    assert "Commands:\n  append" in done.stderr.decode()

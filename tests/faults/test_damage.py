@@ -15,7 +15,7 @@ from hangarlog import ANY, CorruptionError, FileEventStore, HangarlogError
 from hangarlog.verify import verify
 
 SEED = int(os.environ.get("HANGARLOG_SEED", random.randrange(1 << 32)))
-CASES = int(os.environ.get("HANGARLOG_DAMAGES", "12"))
+CASES = int(os.environ.get("HANGARLOG_DAMAGES", "4"))
 NUMBERS = range(60)
 
 

@@ -1,0 +1,253 @@
+"""Damage that a crash cannot cause, and crashes that look like it: each is told from the other."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Added
+
+from hangarlog import ANY, CorruptionError, FileEventStore, HangarlogError, StorageError, StoreFormatError
+from hangarlog.filesystem import FileSystem
+from hangarlog.verify import verify
+
+LONG = "long:" + "n" * 400
+
+
+def open_store(path: Path, **options: object) -> FileEventStore:
+    return FileEventStore(path, durability="relaxed", **options)  # type: ignore[arg-type]
+
+
+def fill(path: Path) -> None:
+    """A compacted stream that is settled by a checkpoint, one with sealed segments, one with a long name."""
+    with open_store(path, segment_bytes=3000) as store:
+        store.append("a:1", [Added(n) for n in range(6)], ANY)
+        store.save_snapshot("a:1", 3, {"n": 3})
+        store.compact_stream("a:1")
+        store.append(LONG, [Added(0)], ANY)
+        for n in range(40):
+            store.append("b:1", [Added(n)], ANY)
+
+
+class DyingAt(FileSystem):
+    """Dies in the write, the cut or the rename numbered `at`."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def _step(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise SystemExit
+
+    def write(self, fd: int, data: bytes) -> None:
+        self._step()
+        super().write(fd, data)
+
+    def truncate(self, fd: int, size: int) -> None:
+        self._step()
+        super().truncate(fd, size)
+
+
+def test_a_recovery_that_dies_while_it_mends_a_settled_stream_costs_nothing(tmp_path: Path) -> None:
+    """It puts the whole file in place at once, and does not bring compacted events back."""
+    fill(tmp_path / "s")
+    for at in range(12):
+        path = shutil.copytree(tmp_path / "s", tmp_path / f"s{at}")
+        with (path / "streams/a/1.jsonl").open("ab") as file:
+            file.write(b'{"position":')
+        (path / "state").unlink(missing_ok=True)
+        with contextlib.suppress(SystemExit, HangarlogError):
+            open_store(path, filesystem=DyingAt(at)).close()
+        with open_store(path) as store:
+            assert store.get_stream_version("a:1") == 5
+            assert [e.number for e in store.read_stream("a:1")] == [4, 5]
+            assert (path / "streams/a/1.jsonl").read_bytes().count(b"\n") == 2
+            assert store.append("a:1", [Added(6)], 5) == 6
+            assert list(verify(store)) == []
+
+
+@pytest.mark.parametrize("keep", [0, 1, 5])
+def test_a_journal_that_is_shorter_than_was_committed_is_refused(tmp_path: Path, keep: int) -> None:
+    """While the machine runs no crash can do that; no position is given twice."""
+    with open_store(tmp_path / "s") as store:
+        for n in range(10):
+            store.append("a:1", [Added(n)], ANY)
+    journal = tmp_path / "s/journal.jsonl"
+    shorter = b"".join(journal.read_bytes().splitlines(keepends=True)[:keep])
+    journal.write_bytes(shorter)
+    for _ in range(2):
+        with open_store(tmp_path / "s") as store:
+            with pytest.raises(CorruptionError, match="10 events were committed") as caught:
+                store.append("a:1", [Added(10)], ANY)
+            assert caught.value.path == str(journal)
+            assert journal.read_bytes() == shorter
+            with pytest.raises(CorruptionError):
+                list(store.read_all())
+    journal.unlink()
+    with open_store(tmp_path / "s") as store, pytest.raises(CorruptionError, match="gone"):
+        store.append("a:1", [Added(10)], ANY)
+
+
+@pytest.mark.parametrize("word", [0, 1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("change", [1, 1 << 20, 1 << 63])
+def test_a_shared_state_that_was_changed_is_not_believed(tmp_path: Path, word: int, change: int) -> None:
+    """It is a cache: the journal says how it was."""
+    with open_store(tmp_path / "s") as store:
+        for n in range(10):
+            store.append("a:1", [Added(n)], ANY)
+    state = tmp_path / "s/state"
+    words = memoryview(bytearray(state.read_bytes())).cast("Q")
+    words[word] ^= change
+    with state.open("r+b") as file:
+        file.write(words.tobytes())
+    with open_store(tmp_path / "s") as store:
+        assert store.append("a:1", [Added(10)], 9) == 10
+        assert [position for position, _, _ in store.read_all()] == list(range(1, 12))
+        assert list(verify(store)) == []
+
+
+def test_a_stream_whose_live_file_is_gone_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+    fill(tmp_path / "s")
+    (tmp_path / "s/streams/b/1.jsonl").unlink()
+    with open_store(tmp_path / "s") as store:
+        for _ in range(2):
+            with pytest.raises(CorruptionError, match="sealed segments are there"):
+                store.append("b:1", [Added(1)], ANY)
+        assert [d.path for d in verify(store)] == [str(tmp_path / "s/streams/b/1.jsonl")]
+
+
+def test_a_torn_batch_may_have_its_later_pages_on_the_device_first(tmp_path: Path) -> None:
+    """One batch, its first line zeros, its last ones whole: it never happened. Two batches: damage."""
+    with open_store(tmp_path / "s") as store:
+        store.append("a:1", [Added(0)], ANY)
+        store.append("a:1", [Added(n, "x" * 500) for n in range(1, 6)], ANY)
+    lines = (tmp_path / "s/journal.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "s/state").unlink()
+    zeroed = [lines[0], bytes(len(lines[1])), *lines[2:]]
+    for text, events in ((b"".join(zeroed), 1), (b"".join(zeroed[:-1]) + zeroed[-1][:50], 1)):
+        path = shutil.copytree(tmp_path / "s", tmp_path / "torn", dirs_exist_ok=True)
+        (path / "journal.jsonl").write_bytes(text)
+        with open_store(path) as store:
+            assert store.get_event_count() == events
+            assert store.append("a:1", [Added(1)], 0) == 1
+            assert list(verify(store)) == []
+        shutil.rmtree(path)
+    with open_store(tmp_path / "s") as store:
+        store.append("a:1", [Added(6)], ANY)
+    (tmp_path / "s/state").unlink()
+    last = (tmp_path / "s/journal.jsonl").read_bytes().splitlines(keepends=True)[-1]
+    (tmp_path / "s/journal.jsonl").write_bytes(b"".join(zeroed) + last)
+    with pytest.raises(CorruptionError, match="whole records follow"):
+        open_store(tmp_path / "s")
+
+
+@pytest.mark.parametrize("field", [b'"version":3', b'"compacted_through":3', b'"n":3', b'"stream_id":"a:1"'])
+def test_a_snapshot_that_was_changed_is_damage(tmp_path: Path, field: bytes) -> None:
+    fill(tmp_path / "s")
+    snapshot = tmp_path / "s/snapshots/a/1.json"
+    text = snapshot.read_bytes()
+    assert field in text
+    snapshot.write_bytes(text.replace(field, field.replace(b"3", b"1").replace(b"a:1", b"a:2")))
+    with open_store(tmp_path / "s") as store:
+        for read in (store.load_snapshot, store.read_stream):
+            with pytest.raises(CorruptionError, match="snapshot") as caught:
+                read("a:1")
+            assert caught.value.path == str(snapshot)
+        assert str(snapshot) in {damage.path for damage in verify(store)}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"position":40,"began_at":0.0}\n', b"\0" * 50])
+def test_a_checkpoint_that_was_changed_is_passed_over(tmp_path: Path, content: bytes) -> None:
+    """Recovery reads more then."""
+    fill(tmp_path / "s")
+    (tmp_path / "s/checkpoint.json").write_bytes(content)
+    (tmp_path / "s/state").unlink()
+    with open_store(tmp_path / "s") as store:
+        assert store.get_event_count() == 47
+        assert list(verify(store)) == []
+
+
+@pytest.mark.parametrize("content", [b"", b'{"position":48,"str', b'{"pos', bytes(4096)])
+def test_a_new_stream_with_a_long_name_that_was_torn_can_be_begun_again(tmp_path: Path, content: bytes) -> None:
+    """Nothing of it was committed; a file of somebody else's is left alone."""
+    fill(tmp_path / "s")
+    stream = (
+        tmp_path / "s/streams/long" / Path(open_store(tmp_path / "s").folder.stream("long:" + "m" * 400).live_path).name
+    )
+    stream.write_bytes(content)
+    notes = stream.parent / "notes.jsonl"
+    notes.write_bytes(b"mine\n")
+    (tmp_path / "s/state").unlink()
+    with open_store(tmp_path / "s") as store:
+        assert store.read_stream("long:" + "m" * 400) == []
+        assert store.append("long:" + "m" * 400, [Added(1)], -1) == 0
+        assert store.read_stream(LONG) == [Added(0)]
+        assert notes.read_bytes() == b"mine\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+@pytest.mark.parametrize("name", ["journal.jsonl", "streams/a/1.jsonl"])
+@pytest.mark.parametrize("swap", ["symlink", "fifo", "folder"])
+def test_what_is_no_file_in_a_files_place_is_damage_and_hangs_nobody(tmp_path: Path, name: str, swap: str) -> None:
+    """And nothing is written through it."""
+    fill(tmp_path / "s")
+    target = tmp_path / "victim"
+    target.write_bytes(b"mine")
+    file = tmp_path / "s" / name
+    file.unlink()
+    make: dict[str, Callable[[], None]] = {
+        "symlink": lambda: file.symlink_to(target),
+        "fifo": lambda: os.mkfifo(file),
+        "folder": lambda: file.mkdir(),
+    }
+    make[swap]()
+    with open_store(tmp_path / "s") as store:
+        with pytest.raises(CorruptionError, match="opened as a file"):
+            list(store.read_all()) if name.startswith("journal") else store.read_stream("a:1")
+        with pytest.raises((CorruptionError, StorageError)):
+            store.append("a:1", [Added(1)], ANY)
+    assert target.read_bytes() == b"mine"
+
+
+def test_a_power_cut_at_the_end_of_a_line_leaves_no_index_that_covers_more(tmp_path: Path) -> None:
+    with open_store(tmp_path / "s") as store:
+        for n in range(400):
+            store.append("a:1", [Added(n, "x" * 100)], ANY)
+    for name in ("journal.jsonl", "streams/a/1.jsonl"):
+        file = tmp_path / "s" / name
+        file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:100]))
+    (tmp_path / "s/state").unlink()
+    with open_store(tmp_path / "s") as store:
+        assert store.get_event_count() == 100
+        assert list(verify(store)) == []
+        for n in range(100, 400):
+            store.append("a:1", [Added(n, "x" * 100)], ANY)
+        assert list(verify(store)) == []
+
+
+def test_a_folder_copied_in_the_middle_of_a_roll_opens(tmp_path: Path) -> None:
+    """In the copy the segment's two names are two files."""
+    path = tmp_path / "s"
+    with open_store(path, segment_bytes=10_000) as store:
+        store.append("a:1", [Added(0)], ANY)
+    shutil.copy(path / "journal.jsonl", path / "journal.00000000000000000001.jsonl")
+    (path / "journal.jsonl.new").touch()
+    (path / "state").unlink()
+    with open_store(path) as store:
+        assert store.append("a:1", [Added(1)], 0) == 1
+        assert len(list(store.read_all())) == 2
+        assert list(verify(store)) == []
+
+
+@pytest.mark.parametrize("size", ["0", "-1", str(1 << 40)])
+def test_a_segment_size_that_makes_no_sense_is_refused(tmp_path: Path, size: str) -> None:
+    fill(tmp_path / "s")
+    meta = tmp_path / "s/hangarlog.json"
+    meta.write_text(meta.read_text().replace("3000", size))
+    with pytest.raises(StoreFormatError, match="segment_bytes"):
+        open_store(tmp_path / "s")
