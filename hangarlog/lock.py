@@ -49,7 +49,7 @@ class FileLock:
             return False
         try:
             if self._fd < 0:
-                self._fd = self._filesystem.open_update(self.path, create=True)
+                self._fd = self._open()
             if lock_descriptor(self._fd, blocking=False):
                 return True
             if blocking:
@@ -62,6 +62,13 @@ class FileLock:
             raise
         self._threads.release()
         return False
+
+    def _open(self) -> int:
+        try:
+            return self._filesystem.open_update(self.path, create=True)
+        except FileNotFoundError:  # Lock files hold nothing: a copy of a store may come without their folder.
+            self._filesystem.make_folder(os.path.dirname(self.path))
+            return self._filesystem.open_update(self.path, create=True)
 
     def release(self) -> None:
         """Give the lock back. Explicitly: a forked child that still has the descriptor would keep it held."""

@@ -99,17 +99,17 @@ class FileEventStore(EventStore):
         path = self.folder.state_path
         with contextlib.suppress(OSError, ValueError):
             return SharedState(self._filesystem, path)
-        with contextlib.suppress(OSError):
+        try:
             lock.acquire()
             try:
                 create_state(self._filesystem, path)
             finally:
                 lock.release()
             return SharedState(self._filesystem, path)
-        try:  # Perhaps the folder may only be read.
-            return SharedState(self._filesystem, path, writable=False)
-        except (OSError, ValueError) as error:
-            cause = f"its shared state can neither be written nor read ({error}); open it once with write permission"
+        except OSError as error:
+            with contextlib.suppress(OSError, ValueError):  # Perhaps the folder may only be read.
+                return SharedState(self._filesystem, path, writable=False)
+            cause = f"its shared state can neither be made nor read: {error}; open it once with write permission"
             raise StoreOpenError(self.path, cause) from error
 
     # Appending

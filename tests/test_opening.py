@@ -198,15 +198,28 @@ def test_a_store_that_may_only_be_read_is_read_and_not_written(tmp_path: Path) -
             store.append("a:1", [Added(2)], 0)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_without_permissions_says_so(tmp_path: Path) -> None:
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no users of this sort")
+def test_a_folder_of_another_user_says_so(tmp_path: Path) -> None:
+    """Opened by a child that is nobody where the tests run as root, else with the permissions taken away."""
     FileEventStore(tmp_path / "s").close()
-    (tmp_path / "s").chmod(0)
-    try:
-        with pytest.raises(StoreOpenError, match="Permission denied"):
-            FileEventStore(tmp_path / "s")
-    finally:
-        (tmp_path / "s").chmod(0o700)
+    root = os.geteuid() == 0
+    if not root:
+        (tmp_path / "s").chmod(0)
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            if root:
+                os.setuid(65534)
+            try:
+                FileEventStore(tmp_path / "s")
+            except StoreOpenError as error:
+                status = 0 if "Permission denied" in str(error) else 2
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    (tmp_path / "s").chmod(0o700)
+    assert status == 0
 
 
 def test_a_closed_store_takes_no_append(tmp_path: Path) -> None:
