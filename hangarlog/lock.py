@@ -32,15 +32,17 @@ _locks: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
 class FileLock:
-    """An exclusive lock on a file between processes, and between the threads of this one. Not reentrant.
+    """An exclusive lock on a file between processes, and between the threads of this one.
 
-    The file is created, and never deleted: two holders could lock two files of one name.
+    The file is created, and never deleted: two holders could lock two files of one name. It is not for nesting: a
+    thread that takes it while it holds it was kept by an interrupt from giving it back, and goes on with it.
     """
 
     def __init__(self, filesystem: FileSystem, path: str) -> None:
         self._filesystem, self.path = filesystem, path
         self._fd = -1
-        self._threads = threading.Lock()
+        self._held = False
+        self._threads = threading.RLock()
         _locks.add(self)
 
     def acquire(self, *, blocking: bool = True) -> bool:
@@ -48,14 +50,20 @@ class FileLock:
         if not self._threads.acquire(blocking):
             return False
         try:
+            if self._held:
+                self._threads.release()  # The level that the interrupt left.
+                return True
             if self._fd < 0:
                 self._fd = self._open()
             if lock_descriptor(self._fd, blocking=False):
+                self._held = True
                 return True
             if blocking:
                 _wait(self._fd)
+                self._held = True
                 return True
         except BaseException:
+            self._held = False
             if self._fd >= 0:
                 unlock_descriptor(self._fd)  # An interrupt may have come just after the lock was taken.
             self._threads.release()
@@ -72,6 +80,7 @@ class FileLock:
 
     def release(self) -> None:
         """Give the lock back. Explicitly: a forked child that still has the descriptor would keep it held."""
+        self._held = False
         unlock_descriptor(self._fd)
         self._threads.release()
 
@@ -84,7 +93,8 @@ class FileLock:
 
     def _forked(self) -> None:
         # In the child: the descriptor shares the parent's lock, and the thread that held the other may not exist here.
-        self._threads = threading.Lock()
+        self._threads = threading.RLock()
+        self._held = False
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -43,7 +43,7 @@ class Writer:
         self._streams = WarmStreams(folder)
         self._seen = (-1, -1)  # The layout and the fork that the open files belong to.
         self._sealed_at: int | None = None  # The position up to which a journal segment was sealed in this commit.
-        self._exclusive: threading.Lock | None = None
+        self._exclusive: threading.RLock | None = None
         self._closed = False
         self.trusts_state = state.valid
 
@@ -111,7 +111,7 @@ class Writer:
         """Take the lock and keep it until `close`."""
         self._acquire()
         self._state.exclusive = os.getpid()
-        self._exclusive = threading.Lock()
+        self._exclusive = threading.RLock()
 
     def _look(self) -> None:
         """Under the lock: notice what other processes did, and what one that died left undone."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -205,3 +206,40 @@ def test_a_killed_exclusive_holder_does_not_keep_the_store(tmp_path: Path) -> No
         holder.kill()
         holder.communicate()
         assert store.append("a:1", [Added(2)], 0) == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer signals")
+def test_interrupts_anywhere_in_an_append_leave_a_store_that_works(tmp_path: Path) -> None:
+    """Hundreds of them, wherever they come: no lock is lost, nothing acknowledged is."""
+
+    class Interrupt(BaseException):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupt
+
+    path = tmp_path / "s"
+    acknowledged = interrupts = 0
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with FileEventStore(path, durability="relaxed", segment_bytes=20_000) as store:
+            store.append("a:1", [Added(-1)], ANY)
+            while interrupts < 300:
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0.0007)
+                    while True:
+                        store.append_many([("a:1", [Added(acknowledged)], ANY), ("b:1", [Added(1)], ANY)])
+                        acknowledged += 1
+                except Interrupt:
+                    interrupts += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            store.append("a:1", [Added(-2)], ANY)
+            numbers = [event.number for event in store.read_stream("a:1")]
+            assert set(range(acknowledged)) <= set(numbers)
+            assert list(verify(store)) == []
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    with FileEventStore(path, durability="relaxed") as store:
+        assert store.append("a:1", [Added(-3)], len(numbers) - 1) == len(numbers)
+        assert list(verify(store)) == []
