@@ -90,10 +90,31 @@ def test_an_interval_syncs_by_itself_and_at_the_end(tmp_path: Path) -> None:
 
 
 def test_a_segment_is_sealed_only_when_it_is_on_the_device(tmp_path: Path) -> None:
-    """And a stream's only after the journal, which must know what it holds."""
-    filesystem = Watching()
+    """And a stream's only after the journal, which must know all that it holds."""
+
+    class Ordered(Watching):
+        """Notes writes and syncs in their order."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls: list[tuple[str, str]] = []
+
+        def write(self, fd: int, data: bytes) -> None:
+            super().write(fd, data)
+            self.calls.append(("write", os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))))
+
+        def sync_data(self, fd: int) -> None:
+            super().sync_data(fd)
+            self.calls.append(("sync", self.synced[-1]))
+
+    filesystem = Ordered()
     with FileEventStore(tmp_path / "s", durability="relaxed", segment_bytes=2000, filesystem=filesystem) as store:
-        filesystem.synced.clear()
-        while not store.folder.stream("a:1").sealed():
-            store.append("a:1", [Added(1)], ANY)
-        assert filesystem.synced.index("journal.jsonl") < filesystem.synced.index("1.jsonl")
+        for number in range(40):
+            store.append("a:1", [Added(number)], ANY)
+            store.append("b:2", [Added(number)], ANY)
+        assert len(store.folder.stream("a:1").sealed()) > 1
+    sealings = [at for at, call in enumerate(filesystem.calls) if call == ("sync", "1.jsonl")]
+    assert len(sealings) > 1
+    for at in sealings:
+        of_journal = [what for what, name in filesystem.calls[:at] if name == "journal.jsonl"]
+        assert of_journal[-1] == "sync"

@@ -198,6 +198,50 @@ print(refused)
         assert list(verify(store)) == []
 
 
+def test_no_reader_sees_a_commit_before_it_is_published(tmp_path: Path) -> None:
+    """Looked at from another store after every single write of an append, and in the middle of it."""
+
+    class Peeking(FileSystem):
+        """Calls `peek` after each write of lines, and when half of it is done."""
+
+        peek = staticmethod(lambda: None)
+
+        def write(self, fd: int, data: bytes) -> None:
+            if b',"stream_id":' not in data:
+                super().write(fd, data)
+                return
+            super().write(fd, data[: len(data) // 2])
+            self.peek()
+            super().write(fd, data[len(data) // 2 :])
+            self.peek()
+
+    filesystem = Peeking()
+    with (
+        FileEventStore(tmp_path / "s", durability="relaxed", segment_bytes=700, filesystem=filesystem) as store,
+        FileEventStore(tmp_path / "s", durability="relaxed") as reader,
+    ):
+        looks = rounds = 0
+
+        def peek() -> None:
+            nonlocal looks
+            looks += 1
+            known = [(1, "a:1"), (2, "a:1"), (3, "b:1"), (4, "c:1")] * 100
+            positions = [(position, stream_id) for position, stream_id, _ in reader.read_all()]
+            assert [stream_id for _, stream_id in positions] == [stream_id for _, stream_id in known][: 4 * rounds]
+            assert [position for position, _ in positions] == list(range(1, 4 * rounds + 1))
+            assert len(list(reader.records(reverse=True))) == reader.get_event_count() == 4 * rounds
+            for stream_id, each in (("a:1", 2), ("b:1", 1), ("c:1", 1)):
+                assert len(reader.read_stream(stream_id)) == each * rounds
+                assert len(list(reader.records(stream_id, reverse=True))) == each * rounds
+                assert reader.get_stream_version(stream_id) == each * rounds - 1
+
+        filesystem.peek = peek  # type: ignore[method-assign]
+        for _ in range(8):
+            store.append_many(BATCH)
+            rounds += 1
+        assert looks > 50
+
+
 def test_a_damaged_end_of_a_stream_is_an_error_at_every_try(tmp_path: Path) -> None:
     """The second must not go by what was known before."""
     with (
