@@ -128,15 +128,16 @@ def test_what_a_stream_sealed_since_the_checkpoint_is_not_written_again(tmp_path
             assert len(store.read_stream("b:1")) == 700
 
 
+@pytest.mark.parametrize("lost", [b"", bytes(110_000)], ids=["gone", "zeros"])
 @pytest.mark.parametrize("jump", [100, 260_000])
-def test_an_index_that_covers_what_was_lost_is_forgotten(tmp_path: Path, jump: int) -> None:
+def test_an_index_that_covers_what_was_lost_is_forgotten(tmp_path: Path, jump: int, lost: bytes) -> None:
     """Of journal and stream, even if the next append ends beyond it; rolls go on."""
     path = tmp_path / "s"
     with FileEventStore(path, durability="relaxed", segment_bytes=300_000) as store:
         for n in range(200):
             store.append("a:1", [Added(n, "x" * 1000)], ANY)
     text = (path / "journal.jsonl").read_bytes()
-    (path / "journal.jsonl").write_bytes(text[:90_000])
+    (path / "journal.jsonl").write_bytes(text[:90_000] + lost)
     kept = text[:90_000].count(b"\n")
     with reopened(path) as store:
         assert store.get_stream_version("a:1") == kept - 1
