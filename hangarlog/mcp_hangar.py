@@ -53,15 +53,17 @@ class _Row(NamedTuple):
 def _open(path: str) -> sqlite3.Connection:
     if not os.path.isfile(path):
         raise SourceError(path, "there is no such file")
+    connection = sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True)
     try:
-        connection = sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True)
         columns = {row[1] for row in connection.execute("PRAGMA table_info(events)")}
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    except sqlite3.Error as error:
-        raise SourceError(path, f"it is no SQLite database that can be read: {error}") from error
-    if not columns >= _COLUMNS or "streams" not in tables:
+        if not columns >= _COLUMNS or "streams" not in tables:
+            raise SourceError(path, "it is no MCP Hangar event store: the tables 'events' and 'streams' are not there")
+    except BaseException as error:
         connection.close()
-        raise SourceError(path, "it is no MCP Hangar event store: the tables 'events' and 'streams' are not there")
+        if isinstance(error, sqlite3.Error):
+            raise SourceError(path, f"it is no SQLite database that can be read: {error}") from error
+        raise
     return connection
 
 
