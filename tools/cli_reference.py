@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hangarlog.cli import append, demo, inspect, read, transfer  # noqa: F401 - they register their commands
-from hangarlog.cli.app import hangarlog
+from hangarlog.cli.main import hangarlog
 
 INTRODUCTION = """\
 # The command line

@@ -11,6 +11,6 @@ def run() -> None:
         import click  # noqa: F401
     except ImportError:
         sys.exit("hangarlog: the command line needs an extra: pip install 'hangarlog[cli]'")
-    from hangarlog.cli.app import main
+    from hangarlog.cli.main import main
 
     main()

@@ -1,4 +1,4 @@
-"""The `hangarlog` command: its group, how a store is named, and what errors become."""
+"""The `hangarlog` command that all commands are registered with, and how they are given their store."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import os
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
-from hangarlog import FileEventStore, HangarlogError, StreamIdError, __version__
-from hangarlog.cli.terminal import printable
+from hangarlog import FileEventStore, __version__
 from hangarlog.serializer import EventSerializer
 
 STORE_VARIABLE = "HANGARLOG_STORE"
@@ -84,34 +83,3 @@ def _place(given: list[str], names: tuple[str, ...], optional: bool) -> list[str
 def open_store(path: str, *, create: bool = False, durability: Any = "always") -> FileEventStore:
     """The store a command works on; event types need not be known to it."""
     return FileEventStore(path, serializer=EventSerializer(unknown="untyped"), create=create, durability=durability)
-
-
-def main() -> NoReturn:
-    """Run the command line and exit: every error is one line, a reader that has seen enough is none."""
-    from hangarlog.cli import append, demo, inspect, read, transfer  # noqa: F401 - they register their commands
-
-    try:
-        code = hangarlog.main(standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
-    except click.Abort:
-        _leave("interrupted", 130)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        sys.exit(2)
-    except click.ClickException as error:
-        if isinstance(error, click.UsageError) and error.ctx:
-            click.echo(error.ctx.get_usage(), err=True)
-        _leave(error.format_message(), 2)
-    except StreamIdError as error:
-        _leave(str(error), 2)
-    except HangarlogError as error:
-        _leave(str(error), 1)
-    except OSError as error:
-        _leave(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), 1)
-
-
-def _leave(message: str, code: int) -> NoReturn:
-    click.echo(f"hangarlog: {printable(message)}", err=True)
-    sys.exit(code)

@@ -1,0 +1,42 @@
+"""Running the command line: its commands, and what errors become."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import click
+
+from hangarlog import HangarlogError, StreamIdError
+from hangarlog.cli import append, demo, inspect, read, transfer  # noqa: F401 - they register their commands
+from hangarlog.cli.app import hangarlog
+from hangarlog.cli.terminal import printable
+
+
+def main() -> NoReturn:
+    """Run the command line and exit: every error is one line, a reader that has seen enough is none."""
+    try:
+        code = hangarlog.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.Abort:
+        _leave("interrupted", 130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        if isinstance(error, click.UsageError) and error.ctx:
+            click.echo(error.ctx.get_usage(), err=True)
+        _leave(error.format_message(), 2)
+    except StreamIdError as error:
+        _leave(str(error), 2)
+    except HangarlogError as error:
+        _leave(str(error), 1)
+    except OSError as error:
+        _leave(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), 1)
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    click.echo(f"hangarlog: {printable(message)}", err=True)
+    sys.exit(code)
