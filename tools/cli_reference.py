@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from hangarlog.cli.main import hangarlog
+import hangarlog.cli.main  # noqa: F401 - it registers the commands
+from hangarlog.cli.app import hangarlog as group
 
 INTRODUCTION = """\
 # The command line
@@ -36,7 +37,7 @@ def _help(command: click.Command, path: str) -> str:
 def main() -> None:
     """Print the page."""
     print(INTRODUCTION)
-    for name, command in [("", hangarlog), *sorted(hangarlog.commands.items())]:
+    for name, command in [("", group), *sorted(group.commands.items())]:
         path = f"hangarlog {name}".strip()
         print(
             f"## {path}\n\n```text\n{_help(command, path)}\n```\n"
