@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import sys
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -138,6 +141,7 @@ class FileEventStore(EventStore):
         if self._interval is None or not self._interval.is_alive():
             self._interval = IntervalSync(self._sync, self._state, float(self._durability))
             self._interval.start()
+            _syncing.add(self)
 
     def begin_stream(self, stream_id: str, version: int) -> None:
         """Say of a stream that is to be imported that its events before `version` are gone."""
@@ -284,7 +288,19 @@ class FileEventStore(EventStore):
         self._state.close()
 
     def __del__(self) -> None:
-        self.close()
+        # At the interpreter's end threads stand still, perhaps with a lock; the system takes files and locks back.
+        if not sys.is_finalizing():
+            self.close()
+
+
+_syncing: weakref.WeakSet[FileEventStore] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_at_exit() -> None:
+    """What is synced at intervals is synced once more while threads still run."""
+    for store in list(_syncing):
+        store.close()
 
 
 def _up_to(blocks: Iterator[list[Envelope]], committed: int) -> Iterator[list[Envelope]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
-from conftest import Added
+from conftest import ROOT, Added
 
 from hangarlog import ANY, FileEventStore
 from hangarlog.filesystem import FileSystem
@@ -118,3 +120,34 @@ def test_a_segment_is_sealed_only_when_it_is_on_the_device(tmp_path: Path) -> No
     for at in sealings:
         of_journal = [what for what, name in filesystem.calls[:at] if name == "journal.jsonl"]
         assert of_journal[-1] == "sync"
+
+
+def test_a_store_that_is_open_at_the_end_of_the_program_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """Whatever its durability; with an interval it is synced once more."""
+    program = """
+import os, sys
+from hangarlog import ANY, FileEventStore, UntypedEvent
+from hangarlog.filesystem import FileSystem
+class Watching(FileSystem):
+    def sync_data(self, fd):
+        super().sync_data(fd)
+        os.write(1, b"synced")
+path, durability, exclusive = sys.argv[1], sys.argv[2], sys.argv[3] == "True"
+durability = durability if durability.isalpha() else float(durability)
+store = FileEventStore(path, durability=durability, exclusive=exclusive, filesystem=Watching())
+print("begun ", end="", flush=True)
+store.append("a:1", [UntypedEvent("Added", {"number": 1})], ANY)
+store.itself = store
+"""
+    for number, (durability, exclusive) in enumerate(
+        [("always", False), ("3600", False), ("0.001", True), ("relaxed", True)]
+    ):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program, str(tmp_path / str(number)), durability, str(exclusive)],
+            capture_output=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            timeout=120,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, b""), durability
+        assert (b"begun synced" in done.stdout) is (durability != "relaxed"), durability
