@@ -135,20 +135,18 @@ class FileSystem:
         os.replace(fresh, live)
         self.sync_folder(os.path.dirname(live))
 
-    def replace_file(self, path: str, content: bytes, *, durable: bool = True) -> None:
+    def replace_file(self, path: str, content: bytes) -> None:
         """Make `path` hold `content`, whole or not at all: temporary name, sync, rename, sync of the folder."""
         temporary = path + ".new"
         self.remove(temporary)
         fd = self.open_new(temporary)
         try:
             self.write(fd, content)
-            if durable:
-                self.sync_data(fd)
+            self.sync_data(fd)
         finally:
             self.close(fd)
         os.replace(temporary, path)
-        if durable:
-            self.sync_folder(os.path.dirname(path))
+        self.sync_folder(os.path.dirname(path))
 
     def rename(self, old: str, new: str) -> None:
         """Rename, replacing what is at `new`."""
