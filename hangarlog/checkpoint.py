@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import msgspec
 
 from hangarlog.filesystem import FileSystem
 from hangarlog.folder import Folder
+from hangarlog.lock import FileLock
 from hangarlog.record import seal, unseal
+from hangarlog.state import SharedState
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -26,8 +29,27 @@ def load_checkpoint(folder: Folder) -> Checkpoint:
         return Checkpoint()
 
 
-def save_checkpoint(filesystem: FileSystem, folder: Folder, position: int) -> None:
-    """Bring every stream to the device, then say so. All records up to `position` must be in their streams."""
+def make_checkpoint(filesystem: FileSystem, folder: Folder, position: int, state: SharedState) -> None:
+    """Bring every stream to the device, then say so, unless another process is at it or the device refuses.
+
+    All records up to `position` must be in their streams, and their journal segments sealed. Without a checkpoint a
+    recovery has more to read; that is no reason to fail anything.
+    """
+    lock = FileLock(filesystem, folder.lock_path("checkpoint"))
+    with contextlib.suppress(OSError), contextlib.closing(lock):
+        if lock.acquire(0):
+            try:
+                _save(filesystem, folder, position, state)
+            finally:
+                lock.release()
+
+
+def _save(filesystem: FileSystem, folder: Folder, position: int, state: SharedState) -> None:
     began_at = time.time()
-    filesystem.sync_everything(folder.path, (file.path for _, _, file in folder.stream_files()))
-    filesystem.replace_file(folder.checkpoint_path, seal(Checkpoint(position, began_at)))
+    try:
+        filesystem.sync_everything(folder.path, (file.path for _, _, file in folder.stream_files()))
+    except OSError:
+        state.mark_sync_failed()
+        raise
+    if not state.failures:
+        filesystem.replace_file(folder.checkpoint_path, seal(Checkpoint(position, began_at)))

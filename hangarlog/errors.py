@@ -138,6 +138,21 @@ class StoreBusyError(HangarlogError):
         return f"the store {self.path} is held exclusively by process {self.pid}; close it there, then try again"
 
 
+class LockTimeoutError(StoreBusyError):
+    """The write lock was not to be had in time. Fields: `path`, `pid` (of who is writing; 0 if unknown), `seconds`."""
+
+    def __init__(self, path: str, pid: int, seconds: float) -> None:
+        HangarlogError.__init__(self, path, pid, seconds)
+        self.path, self.pid, self.seconds = path, pid, seconds
+
+    def __str__(self) -> str:
+        holder = f"process {self.pid} is writing" if self.pid else "others hold it"
+        return (
+            f"the store {self.path} was locked for {self.seconds:g} s: {holder}; nothing was written. "
+            "See whether that process hangs, or open the store with a longer lock_timeout"
+        )
+
+
 class StorageError(HangarlogError):
     """The operating system refused a write; nothing was appended. Fields: `path`, `errno`, `cause`."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -17,6 +17,7 @@ from hangarlog.serializer import EventSerializer, encode_object
 from hangarlog.snapshot import Snapshot, decode_state
 
 Append = tuple[str, Sequence[Any], int]
+Durability = Literal["always", "relaxed"]
 _Self = TypeVar("_Self", bound="EventStore")
 
 
@@ -33,6 +34,11 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     event: Any
 
 
+def _check_durability(durability: Durability | None) -> None:
+    if durability not in (None, "always", "relaxed"):
+        raise ValueError(f"an append's durability is 'always' or 'relaxed', not {durability!r}")
+
+
 class EventStore(ABC):
     """The public interface of a store, on top of a few primitives that a kind of store provides."""
 
@@ -43,12 +49,19 @@ class EventStore(ABC):
     # Appending
 
     def append(
-        self, stream_id: str, events: Sequence[Any], expected_version: int, *, metadata: dict[str, Any] | None = None
+        self,
+        stream_id: str,
+        events: Sequence[Any],
+        expected_version: int,
+        *,
+        metadata: dict[str, Any] | None = None,
+        durability: Durability | None = None,
     ) -> int:
         """Append events to one stream, all or none, and return the stream's new version.
 
         `expected_version` is the version the stream must be at (-1 or `NO_STREAM`: it must not exist), `ANY`, or
         `STREAM_EXISTS`. Events whose ids already stand at that place are a retry, which succeeds without writing.
+        `durability` ("always" or "relaxed") is this append's own, where it is not to be the store's.
 
         Raises:
             ConcurrencyError: the stream is at another version.
@@ -56,22 +69,37 @@ class EventStore(ABC):
             StorageError: the operating system refused; nothing was written.
             OutcomeUnknownError: it refused when it was too late to say (a failed sync: `SyncError`).
         """
-        (version,) = self._commit([self._pending(stream_id, events, expected_version, metadata)]).values()
+        _check_durability(durability)
+        (version,) = self._commit([self._pending(stream_id, events, expected_version, metadata)], durability).values()
         return version
 
-    def append_at_end(self, stream_id: str, events: Sequence[Any], *, metadata: dict[str, Any] | None = None) -> int:
+    def append_at_end(
+        self,
+        stream_id: str,
+        events: Sequence[Any],
+        *,
+        metadata: dict[str, Any] | None = None,
+        durability: Durability | None = None,
+    ) -> int:
         """Append to whatever the stream holds; as `append` with `ANY`."""
-        return self.append(stream_id, events, ANY, metadata=metadata)
+        return self.append(stream_id, events, ANY, metadata=metadata, durability=durability)
 
-    def append_many(self, appends: Iterable[Append], *, metadata: dict[str, Any] | None = None) -> dict[str, int]:
+    def append_many(
+        self,
+        appends: Iterable[Append],
+        *,
+        metadata: dict[str, Any] | None = None,
+        durability: Durability | None = None,
+    ) -> dict[str, int]:
         """Append to several streams at once, all or none: {stream id: its new version}.
 
         Raises what `append` raises, and `ValueError` if a stream is named twice.
         """
+        _check_durability(durability)
         pendings = [self._pending(stream_id, events, expected, metadata) for stream_id, events, expected in appends]
         if len({pending.stream_id for pending in pendings}) != len(pendings):
             raise ValueError("a stream is named twice in one append_many; join its events")
-        return self._commit(pendings) if pendings else {}
+        return self._commit(pendings, durability) if pendings else {}
 
     def _pending(
         self, stream_id: str, events: Sequence[Any], expected: int, metadata: dict[str, Any] | None
@@ -327,7 +355,7 @@ class EventStore(ABC):
     # What a kind of store provides
 
     @abstractmethod
-    def _commit(self, pendings: list[Pending]) -> dict[str, int]:
+    def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, int]:
         """Place the events of all `pendings`, or of none, and give each stream's new version."""
 
     @abstractmethod

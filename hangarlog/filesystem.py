@@ -10,8 +10,13 @@ import errno
 import filecmp
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _FOLDER_SIZE = 1 << 62  # Where some file systems say that a folder ends.
 WINDOWS = sys.platform == "win32"
@@ -73,6 +78,12 @@ class FileSystem:
         while written < len(data):  # Short writes are real: signals, quotas, nearly full disks.
             written += os.write(fd, data[written:])
 
+    def write_at(self, fd: int, data: bytes, offset: int) -> None:
+        """Write all of `data` at `offset` of a file opened for updating."""
+        while data:
+            written = _pwrite(fd, data, offset)
+            data, offset = data[written:], offset + written
+
     def truncate(self, fd: int, size: int) -> None:
         """Cut an open file to `size` bytes."""
         os.ftruncate(fd, size)
@@ -99,12 +110,22 @@ class FileSystem:
                 return
         finally:
             os.close(fd)
+        folders = {folder}
         for path in paths:
             fd = self.open_append(path)
             try:
                 os.fsync(fd)
             finally:
                 os.close(fd)
+            folders.update((os.path.dirname(path), os.path.dirname(os.path.dirname(path))))
+        for each in folders:
+            self.sync_folder(each)
+
+    def in_background(self, work: Callable[[], None], name: str) -> threading.Thread | None:
+        """Have `work` done by a thread; None where it is done already."""
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        thread.start()
+        return thread
 
     def identity(self, fd: int) -> int:
         """A number that no other file has meanwhile."""
@@ -126,7 +147,10 @@ class FileSystem:
             os.link(live, sealed)
         except FileExistsError:
             # A roll that was cut short is gone on with; in a copied folder the two names have become two files.
-            if not (os.path.samefile(live, sealed) or filecmp.cmp(live, sealed, shallow=False)):
+            if os.path.samefile(live, sealed):
+                os.unlink(sealed)  # Anew: if the sync of its first name failed, the next one would not bring it.
+                os.link(live, sealed)
+            elif not filecmp.cmp(live, sealed, shallow=False):
                 raise
         except (OSError, NotImplementedError):
             os.rename(live, sealed)  # No hard links here: `live` is missing for an instant, `.new` says why.
@@ -183,12 +207,16 @@ class FileSystem:
 
 
 if hasattr(os, "pread"):
-    _pread = os.pread
+    _pread, _pwrite = os.pread, os.pwrite
 else:  # pragma: no cover - Windows
 
     def _pread(fd: int, size: int, offset: int) -> bytes:
         os.lseek(fd, offset, os.SEEK_SET)
         return os.read(fd, size)
+
+    def _pwrite(fd: int, data: Buffer, offset: int, /) -> int:
+        os.lseek(fd, offset, os.SEEK_SET)
+        return os.write(fd, data)
 
 
 _sync_data = getattr(os, "fdatasync", os.fsync)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from uuid import uuid4
 
 import msgspec
@@ -22,7 +22,7 @@ MAX_SEGMENT_BYTES = 2 << 30  # An index holds offsets of 32 bits, and a batch ma
 
 _META = "hangarlog.json"
 _JOURNAL = "journal"
-_OURS = frozenset(["locks", "streams", "state", _JOURNAL + LIVE, _META + ".new"])
+_OURS = frozenset(["locks", "streams", "state", "ring", _JOURNAL + LIVE, _META + ".new"])
 
 
 class Meta(msgspec.Struct, frozen=True):
@@ -42,6 +42,8 @@ class Folder:
         self.filesystem, self.path = filesystem, path
         self.meta_path = os.path.join(path, _META)
         self.state_path = os.path.join(path, "state")
+        self.aside_path = os.path.join(path, "put-aside.jsonl")
+        self.ring_path = os.path.join(path, "ring")
         self.checkpoint_path = os.path.join(path, "checkpoint.json")
         self.streams_path = os.path.join(path, "streams")
         self.snapshots_path = os.path.join(path, "snapshots")
@@ -64,6 +66,14 @@ class Folder:
     def write_lock(self) -> Turnstile:
         """The lock of whoever changes the store."""
         return Turnstile(self.filesystem, self.locks_path, "write")
+
+    def put_aside(self, lines: Iterable[bytes]) -> None:
+        """Keep whole records that a recovery had to take out of the store, for a person to look at."""
+        fd = self.filesystem.open_append(self.aside_path, create=True)
+        try:
+            self.filesystem.write(fd, b"".join(line + b"\n" for line in lines))
+        finally:
+            self.filesystem.close(fd)
 
     def stream_files(self) -> Iterator[tuple[str, str, os.DirEntry[str]]]:
         """(category folder, name, directory entry) of the live segment of every stream, in no order."""
@@ -152,6 +162,7 @@ class Folder:
         filesystem = self.filesystem
         os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
         filesystem.make_folder(self.path)
+        filesystem.sync_folder(os.path.dirname(self.path))  # Also where an earlier try came no further.
         filesystem.make_folder(self.locks_path)
         lock = self.write_lock()
         lock.acquire()

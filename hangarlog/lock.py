@@ -7,26 +7,15 @@ back at once must queue behind it. The descriptors stay open: opening a lock fil
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import weakref
+from time import monotonic
 from types import TracebackType
 
 from filelock import lock_descriptor, unlock_descriptor
 
+from hangarlog.bell import PATIENCE, Bell
 from hangarlog.filesystem import FileSystem
-
-if sys.platform == "win32":  # pragma: no cover
-
-    def _wait(fd: int) -> None:
-        lock_descriptor(fd, poll_interval=0.005)
-
-else:
-    import fcntl
-
-    def _wait(fd: int) -> None:
-        fcntl.flock(fd, fcntl.LOCK_EX)  # The kernel wakes the waiter; polling would starve it.
-
 
 _locks: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
@@ -36,18 +25,23 @@ class FileLock:
 
     The file is created, and never deleted: two holders could lock two files of one name. It is not for nesting: a
     thread that takes it while it holds it was kept by an interrupt from giving it back, and goes on with it.
+
+    Waiters sleep at `bell`, which is rung when the lock is given back. The lock itself is the kernel's: that of a
+    process that dies is free at once.
     """
 
-    def __init__(self, filesystem: FileSystem, path: str) -> None:
+    def __init__(self, filesystem: FileSystem, path: str, bell: Bell | None = None) -> None:
         self._filesystem, self.path = filesystem, path
+        self.bell = bell or Bell()
         self._fd = -1
         self._held = False
         self._threads = threading.RLock()
         _locks.add(self)
 
-    def acquire(self, *, blocking: bool = True) -> bool:
-        """Take the lock; with `blocking=False` say whether it was to be had at once."""
-        if not self._threads.acquire(blocking):
+    def acquire(self, seconds: float | None = None) -> bool:
+        """Take the lock, and say whether it was to be had in so many seconds (None: wait for ever, 0: do not wait)."""
+        deadline = None if seconds is None else monotonic() + seconds
+        if not self._threads.acquire(timeout=-1 if seconds is None else seconds):
             return False
         try:
             if self._held:
@@ -55,11 +49,7 @@ class FileLock:
                 return True
             if self._fd < 0:
                 self._fd = self._open()
-            if lock_descriptor(self._fd, blocking=False):
-                self._held = True
-                return True
-            if blocking:
-                _wait(self._fd)
+            if lock_descriptor(self._fd, blocking=False) or (seconds != 0 and self._wait(deadline)):
                 self._held = True
                 return True
         except BaseException:
@@ -70,6 +60,16 @@ class FileLock:
             raise
         self._threads.release()
         return False
+
+    def _wait(self, deadline: float | None) -> bool:
+        while True:
+            heard = self.bell.listen()
+            if lock_descriptor(self._fd, blocking=False):
+                return True
+            left = PATIENCE if deadline is None else deadline - monotonic()
+            if left <= 0:
+                return False
+            self.bell.wait(heard, left)
 
     def _open(self) -> int:
         try:
@@ -82,6 +82,7 @@ class FileLock:
         """Give the lock back. Explicitly: a forked child that still has the descriptor would keep it held."""
         self._held = False
         unlock_descriptor(self._fd)
+        self.bell.ring()
         self._threads.release()
 
     def close(self) -> None:
@@ -116,19 +117,19 @@ class Turnstile:
         self._gate = FileLock(filesystem, os.path.join(folder, f"{name}-gate.lock"))
         self._lock = FileLock(filesystem, os.path.join(folder, f"{name}.lock"))
 
-    def acquire(self) -> None:
-        """Wait for the lock."""
-        with self._gate:
-            self._lock.acquire()
-
-    def try_acquire(self) -> bool:
-        """Take the lock if nobody holds it or waits for it."""
-        if not self._gate.acquire(blocking=False):
+    def acquire(self, seconds: float | None = None) -> bool:
+        """Take the lock, and say whether it was to be had in so many seconds (None: wait for ever, 0: do not wait)."""
+        deadline = None if seconds is None else monotonic() + seconds
+        if not self._gate.acquire(seconds):
             return False
         try:
-            return self._lock.acquire(blocking=False)
+            return self._lock.acquire(None if deadline is None else max(0.0, deadline - monotonic()))
         finally:
             self._gate.release()
+
+    def wake_with(self, gate_bell: Bell, lock_bell: Bell) -> None:
+        """Use the bells that all processes share, once they are known."""
+        self._gate.bell, self._lock.bell = gate_bell, lock_bell
 
     def release(self) -> None:
         """Give the lock back."""

@@ -311,6 +311,12 @@ class LiveEnd(Segment):
             number, offset = number + len(lines), following
         self._indexed = offset
 
+    def rewritten(self) -> LiveEnd:
+        """Put the text into a new file, synced; this one is closed."""
+        self._filesystem.replace_file(self.path, self.read(self.size, 0))
+        self.close()
+        return LiveEnd(self.log)
+
     def roll(self) -> LiveEnd:
         """Seal the segment, which must be synced, and return the new, empty live end; this one is closed."""
         sealed = self.log.sealed_base(self.start())

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from hangarlog.commit import Pending, encode_batch, now, settle
-from hangarlog.eventstore import EventStore
+from hangarlog.eventstore import Durability, EventStore
 from hangarlog.naming import check_stream_id
 from hangarlog.record import Envelope, decode_record
 from hangarlog.serializer import EventSerializer
@@ -23,7 +23,7 @@ class MemoryEventStore(EventStore):
         self._streams: dict[str, list[Envelope]] = {}
         self._snapshots: dict[str, Snapshot] = {}
 
-    def _commit(self, pendings: list[Pending]) -> dict[str, int]:
+    def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, int]:
         with self._lock:
             versions, to_write = settle(pendings, self._end, self._ids)
             batch = encode_batch(to_write, len(self._journal) + 1, now())

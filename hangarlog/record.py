@@ -125,6 +125,15 @@ def decode_record(line: bytes) -> Envelope:
         raise LineError(f"it is nested deeper than {MAX_NESTING} levels") from error
 
 
+def is_record(line: bytes) -> bool:
+    """Whether a line, given without its newline, is a whole record."""
+    try:
+        decode_record(line)
+    except LineError:
+        return False
+    return True
+
+
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 

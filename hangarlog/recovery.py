@@ -9,17 +9,19 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import groupby
 
 import msgspec
 
 from hangarlog.checkpoint import load_checkpoint
-from hangarlog.errors import CorruptionError
+from hangarlog.copies import Line, stream_lines_in_journal
 from hangarlog.folder import Folder
+from hangarlog.journal import journal_end, last_sealed, make_end_whole
 from hangarlog.log import LiveEnd, Log
 from hangarlog.naming import stream_path
-from hangarlog.record import Envelope, LineError, decode_record
+from hangarlog.record import decode_record, is_record
+from hangarlog.ring import Found, read_ring, usable_ring
 from hangarlog.snapshot import SnapshotFiles
 from hangarlog.state import SharedState
 
@@ -28,143 +30,82 @@ _CLOCK_SLACK = 10.0
 
 _POSITION = re.compile(rb'\{"position":(\d+),')
 
-_Line = tuple[Envelope, bytes]
 _Place = tuple[int, int]
 
 
 class Recovered(msgspec.Struct):
-    """What a recovery did: bytes of torn journal cut off, records written into and bytes cut off streams."""
+    """What a recovery did.
 
+    `since`: the position it began to compare at. `journal_cut`: bytes of torn journal cut off. `joined`: events that
+    the journal had lost and the commit ring had. `mended`: events of the journal restored from their streams.
+    `rolled_forward`: events written into streams, and `streams_cut` bytes cut off streams, to agree with the journal.
+    `put_aside`: whole records that no whole history leads to, kept in `put-aside.jsonl`. `ring_lost`: the commit ring
+    is gone, and what was acknowledged last before the machine stopped may have gone with it.
+    """
+
+    since: int = 0
     journal_cut: int = 0
+    joined: int = 0
+    mended: int = 0
     rolled_forward: int = 0
     streams_cut: int = 0
+    put_aside: int = 0
+    ring_lost: bool = False
 
 
-def recover(folder: Folder, state: SharedState) -> Recovered:
-    """Make journal, streams and shared state agree.
+def recover(folder: Folder, store_id: str, state: SharedState) -> Recovered:
+    """Make journal, streams and shared state agree. Under the sync lock, too: nobody else may use the ring meanwhile.
 
     After the death of a writer only what was not yet published is looked at; when the machine has restarted, all from
     the last checkpoint on.
 
     Raises:
-        CorruptionError: the journal is damaged before its end.
+        CorruptionError: the journal is damaged, and no other copy helps.
+        StoreFormatError: the commit ring is of a newer version.
     """
-    report = Recovered()
     restarted = not state.valid
+    report = Recovered(since=state.committed)
+    ring, since = Found(), 0.0
     if restarted:
         checkpoint = load_checkpoint(folder)
-        settled, since = checkpoint.position, checkpoint.began_at - _CLOCK_SLACK
-    else:
-        settled, since = state.committed, 0.0
-    state.begin()
+        report.since, since = checkpoint.position, checkpoint.began_at - _CLOCK_SLACK
+        ring = read_ring(folder.filesystem, folder.ring_path, store_id)
+        report.ring_lost = bool(state.ring_file) and not ring.exists
+    state.begin(os.getpid())
     folder.journal.finish_roll()
-    with contextlib.closing(journal_end(folder.journal, create=not settled)) as live:
+    with contextlib.closing(journal_end(folder.journal)) as live:
         live.forget_longer_index()
-        last = _cut_torn_batch(folder.journal, live, settled, report)
+        end = make_end_whole(folder, live, report.since, ring.frames, restarted=restarted)
+        report.journal_cut, report.joined, report.mended = end.cut, end.joined, end.mended
+        report.put_aside = end.put_aside
+        if restarted or end.cut:
+            # What was cut must not come back in a power cut, and the ring be written over only when all is here.
+            folder.filesystem.sync_data(live.fd)
         places: dict[str, _Place] = {}
-        for block in folder.journal.forward_lines(settled + 1):
+        for block in folder.journal.forward_lines(report.since + 1):
             pairs = sorted(zip(*block, strict=True), key=_stream_id)
             for stream_id, group in groupby(pairs, key=_stream_id):
                 log = folder.stream(stream_id)
                 places[stream_id] = _bring_forward(folder, log, list(group), places.get(stream_id), report)
         for stream_id, (offset, _) in places.items():
-            _cut_stream(folder.stream(stream_id), offset, report)
+            _cut_stream(folder, stream_id, offset, report)
         if restarted:
-            _cut_phantoms(folder, settled, since, places, report)
+            _cut_phantoms(folder, report.since, since, places, report)
         first = live.first()
-        state.recovered(last, last + 1 if first is None else first, live.size)
+        journal = (end.last, end.last + 1 if first is None else first, live.size)
+        if restarted:
+            state.ring_file = usable_ring(folder.filesystem, folder.ring_path)
+            state.ring_next = (ring.generation + 1, 0)
+            state.made_durable(*journal)
+        state.recovered(*journal)
     return report
 
 
-def _stream_id(line: _Line) -> str:
+def _stream_id(line: Line) -> str:
     return line[0].stream_id
 
 
-def journal_end(journal: Log, *, create: bool = False) -> LiveEnd:
-    """The live end of the journal, which a store always has. Raises `CorruptionError` if it is gone."""
-    try:
-        return LiveEnd(journal, create=create)
-    except FileNotFoundError as error:
-        raise CorruptionError(journal.live_path, os.path.basename(journal.live_path), 0, "it is gone") from error
-
-
-def _cut_torn_batch(journal: Log, live: LiveEnd, settled: int, report: Recovered) -> int:
-    """Cut the journal after its last whole batch and return the position it ends with."""
-    offset, last = 0, 0
-    lines, _ = live.lines_at(0)
-    if lines and _is_record(lines[0]):
-        offset, number = live.seek(settled + 1, decode_record(lines[0]).position)
-        last = number - 1
-    elif sealed := journal.sealed():
-        last = _last_sealed(journal, sealed[-1]).position
-    whole, whole_last = offset, last
-    while True:
-        lines, _ = live.lines_at(offset)
-        if not lines:
-            break
-        for line in lines:
-            try:
-                record = decode_record(line)
-                if record.position != last + 1:
-                    raise LineError(f"position {last + 1} must come here, not {record.position}")
-            except LineError as error:
-                _refuse_damage(live, offset, str(error), whole_last)
-                return _cut_journal(live, whole, whole_last, settled, report)
-            offset += len(line) + 1
-            last += 1
-            if record.ends_batch:
-                whole, whole_last = offset, last
-    return _cut_journal(live, whole, whole_last, settled, report)
-
-
-def _cut_journal(live: LiveEnd, whole: int, last: int, settled: int, report: Recovered) -> int:
-    if last < settled:
-        # No crash takes what was settled: nothing is cut.
-        raise live.damage(whole, f"it ends at position {last}, but {settled} events were committed")
-    report.journal_cut = live.size - whole
-    if report.journal_cut:
-        live.cut(whole)
-    return last
-
-
-def _is_record(line: bytes) -> bool:
-    try:
-        decode_record(line)
-    except LineError:
-        return False
-    return True
-
-
-def _last_sealed(log: Log, first: int) -> Envelope:
-    with contextlib.closing(log.open_sealed(first)) as segment:
-        lines, offset = segment.lines_before(segment.end())
-        if not lines:
-            raise segment.damage(0, "there is no whole record")
-        return segment.decode(lines, offset)[-1]
-
-
-def _refuse_damage(live: LiveEnd, offset: int, cause: str, last: int) -> None:
-    """Raise if whole records follow the bad line: it is damage then, not the torn end of a last write.
-
-    Unless they are of one batch, the first after position `last`: the device may have taken its later pages first.
-    """
-    at = offset
-    batches: set[int] = set()
-    while True:
-        lines, following = live.lines_at(at)
-        if not lines:
-            return
-        for line in lines:
-            if at > offset and _is_record(line):
-                record = decode_record(line)
-                batches.add(record.batch_end or record.position)
-                if len(batches) > 1 or not last < record.position <= max(batches) or not record.batch_end:
-                    raise live.damage(offset, f"{cause}, but whole records follow")
-            at += len(line) + 1
-        at = following
-
-
-def _bring_forward(folder: Folder, log: Log, lines: list[_Line], place: _Place | None, report: Recovered) -> _Place:
+def _bring_forward(folder: Folder, log: Log, lines: list[Line], place: _Place | None, report: Recovered) -> _Place:
     """Write what the journal has for a stream and the stream has not, after cutting off what differs.
 
     `lines` go on where the stream's last ones left off at `place`: (offset in the live segment, next version).
@@ -180,7 +121,7 @@ def _bring_forward(folder: Folder, log: Log, lines: list[_Line], place: _Place |
         return _write_missing(live, lines, place, report)
 
 
-def _write_missing(live: LiveEnd, lines: Iterable[_Line], place: _Place, report: Recovered) -> _Place:
+def _write_missing(live: LiveEnd, lines: Iterable[Line], place: _Place, report: Recovered) -> _Place:
     offset, version = place
     for record, line in lines:
         if record.stream_version < version:
@@ -203,12 +144,12 @@ def _place_of(log: Log, live: LiveEnd, version: int) -> _Place | None:
     """
     if not live.size:
         sealed = log.sealed()
-        after = _last_sealed(log, sealed[-1]).stream_version + 1 if sealed else 0
+        after = last_sealed(log, sealed[-1]).stream_version + 1 if sealed else 0
         return (0, max(version, after)) if after >= version else None
     lines, _ = live.lines_at(0)
     if not lines:
         return (0, 0) if version == 0 else None
-    if not _is_record(lines[0]):
+    if not is_record(lines[0]):
         return None
     first = decode_record(lines[0]).stream_version
     if first >= version:
@@ -217,7 +158,7 @@ def _place_of(log: Log, live: LiveEnd, version: int) -> _Place | None:
     while number < version:
         lines, _ = live.lines_at(offset)
         for line in lines[: version - number]:
-            if not _is_record(line) or decode_record(line).stream_version != number:
+            if not is_record(line) or decode_record(line).stream_version != number:
                 return None
             offset, number = offset + len(line) + 1, number + 1
         if not lines:
@@ -228,8 +169,8 @@ def _place_of(log: Log, live: LiveEnd, version: int) -> _Place | None:
 def _rebuild(folder: Folder, log: Log, live: LiveEnd, stream_id: str, report: Recovered) -> _Place:
     """Put what the whole journal has of a stream in the place of its live segment, at once."""
     sealed = log.sealed()
-    version = _last_sealed(log, sealed[-1]).stream_version + 1 if sealed else _first_kept(folder, stream_id)
-    lines = [(record.stream_version, line + b"\n") for record, line in _lines_of(folder, stream_id)]
+    version = last_sealed(log, sealed[-1]).stream_version + 1 if sealed else _first_kept(folder, stream_id)
+    lines = [(record.stream_version, line + b"\n") for record, line in stream_lines_in_journal(folder, stream_id)]
     text = b"".join(line for number, line in lines if number >= version)
     report.rolled_forward += sum(number >= version for number, _ in lines)
     report.streams_cut += live.size
@@ -244,18 +185,20 @@ def _first_kept(folder: Folder, stream_id: str) -> int:
     return snapshot.compacted_through + 1 if snapshot else 0
 
 
-def _lines_of(folder: Folder, stream_id: str) -> Iterator[_Line]:
-    for block in folder.journal.forward_lines(1):
-        for record, line in zip(*block, strict=True):
-            if record.stream_id == stream_id:
-                yield record, line
-
-
-def _cut_stream(log: Log, offset: int, report: Recovered) -> None:
-    with contextlib.closing(LiveEnd(log)) as live:
+def _cut_stream(folder: Folder, stream_id: str, offset: int, report: Recovered) -> None:
+    with contextlib.closing(LiveEnd(folder.stream(stream_id))) as live:
         if live.size > offset:
-            report.streams_cut += live.size - offset
-            live.cut(offset)
+            _cut(folder, live, offset, report)
+
+
+def _cut(folder: Folder, live: LiveEnd, offset: int, report: Recovered) -> None:
+    """Cut a stream; what was a whole record goes where a person can look at it."""
+    lines = [line for line in live.read(live.size - offset, offset).split(b"\n") if is_record(line)]
+    if lines:
+        folder.put_aside(lines)
+        report.put_aside += len(lines)
+    report.streams_cut += live.size - offset
+    live.cut(offset)
 
 
 def _cut_phantoms(folder: Folder, settled: int, since: float, known: Iterable[str], report: Recovered) -> None:
@@ -277,8 +220,7 @@ def _cut_phantoms(folder: Folder, settled: int, since: float, known: Iterable[st
                     continue
                 keep = 0  # The journal has nothing of such a stream: nothing of it was committed.
             if keep < live.size:
-                report.streams_cut += live.size - keep
-                live.cut(keep)
+                _cut(folder, live, keep, report)
             if not keep and not log.sealed():
                 folder.filesystem.remove(log.live_path)
 
@@ -307,7 +249,7 @@ def _end_of(live: LiveEnd, settled: int) -> int | None:
     while offset:
         lines, _ = live.lines_before(offset)
         for line in reversed(lines):
-            if not _is_record(line):
+            if not is_record(line):
                 return None
             if decode_record(line).position <= settled:
                 return offset

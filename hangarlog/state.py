@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import mmap
 
+from hangarlog.bell import Bell
 from hangarlog.filesystem import FileSystem, boot_id
 
-_MAGIC = 0x31_45_54_41_54_53_4C_48  # "HLSTATE1"
+_MAGIC = 0x32_45_54_41_54_53_4C_48  # "HLSTATE2"
 _SIZE = 4096
 _MASK = (1 << 64) - 1
 
@@ -27,7 +28,18 @@ _MASK = (1 << 64) - 1
     _EXCLUSIVE,
     _SYNC_FAILED,
     _CHECK,
-) = range(12)
+    _FAILURES,
+    _DURABLE_END,
+    _RING_NEXT,
+    _RING_FILE,
+    _GATE_BELL,
+    _GATE_WAITERS,
+    _LOCK_BELL,
+    _LOCK_WAITERS,
+    _SYNC_BELL,
+    _SYNC_WAITERS,
+) = range(22)
+_LOW = (1 << 32) - 1
 
 
 def _check(committed: int, journal_first: int, journal_size: int) -> int:
@@ -50,12 +62,17 @@ def create_state(filesystem: FileSystem, path: str) -> None:
 
 
 class SharedState:
-    """The mapped words of one store. Only the holder of the write lock changes them, but for `durable`."""
+    """The mapped words of one store.
+
+    Only the holder of the write lock changes them, but for those about syncs, which the holder of the sync lock
+    changes, and for the bells.
+    """
 
     def __init__(self, filesystem: FileSystem, path: str, *, writable: bool = True) -> None:
         """Map the file at `path`. Raises `OSError`, or `ValueError` where the file is too short."""
         self._filesystem, self._path, self.writable = filesystem, path, writable
         self._boot = boot_id()
+        self.gate_bell, self.lock_bell, self.sync_bell = Bell(), Bell(), Bell()
         self._load()
 
     def _load(self) -> None:
@@ -67,18 +84,21 @@ class SharedState:
         finally:
             filesystem.close(fd)
         self._words = memoryview(self._map).cast("Q")
+        if self.writable:
+            for bell, at in ((self.gate_bell, _GATE_BELL), (self.lock_bell, _LOCK_BELL), (self.sync_bell, _SYNC_BELL)):
+                bell.hang(self._map, at * 8)
 
     def reload(self) -> None:
         """Map the file anew if another one has its name, made anew where somebody deleted it. Under the write lock."""
         if self._filesystem.identity_at(self._path) != self._file:
             create_state(self._filesystem, self._path)
-            words, mapped = self._words, self._map
+            self.close()
             self._load()
-            words.release()
-            mapped.close()
 
     def close(self) -> None:
         """Unmap the file."""
+        for bell in (self.gate_bell, self.lock_bell, self.sync_bell):
+            bell.take_down()
         self._words.release()
         self._map.close()
 
@@ -94,8 +114,9 @@ class SharedState:
         words[_LAYOUT] = (words[_LAYOUT] + 1) & _MASK
         if not self.valid:
             words[_FORMAT] = 0  # Until all is said: a recovery that dies here must be run again whole.
-            for word in (_DURABLE, _EXCLUSIVE, _SYNC_FAILED):
-                words[word] = 0
+            if words[_BOOT] != self._boot:
+                words[_FAILURES] = 0  # The device is read anew since.
+            words[_EXCLUSIVE] = words[_SYNC_FAILED] = 0
             words[_BOOT] = self._boot
             words[_FILE] = self._file
         self.finish(committed, journal_first, journal_size)
@@ -111,9 +132,15 @@ class SharedState:
         """Make the words invalid, so that a recovery takes nothing from them."""
         self._words[_FORMAT] = 0
 
-    def begin(self) -> None:
-        """Mark that a writer is at work; if it dies, the next one finds the mark and recovers."""
-        self._words[_WRITING] = 1
+    def published(self) -> tuple[int, int, int] | None:
+        """What the last commit published: (position, journal's first position, its size); None in the middle of one."""
+        words = self._words
+        found = words[_COMMITTED], words[_JOURNAL_FIRST], words[_JOURNAL_SIZE]
+        return found if words[_CHECK] == _check(*found) else None
+
+    def begin(self, pid: int) -> None:
+        """Mark that process `pid` is writing; if it dies, the next one finds the mark and recovers."""
+        self._words[_WRITING] = pid
 
     def finish(self, committed: int, journal_first: int, journal_size: int) -> None:
         """Publish a commit: readers see it from here on. `committed` last, then the mark is taken away."""
@@ -129,9 +156,9 @@ class SharedState:
         self._words[_WRITING] = 0
 
     @property
-    def writing(self) -> bool:
-        """Whether a writer is at work, or died at it."""
-        return bool(self._words[_WRITING])
+    def writing(self) -> int:
+        """The process that is writing, or died at it; 0 if none is."""
+        return self._words[_WRITING]
 
     @property
     def committed(self) -> int:
@@ -153,9 +180,38 @@ class SharedState:
         """The position up to which the journal is known to be on the device."""
         return self._words[_DURABLE]
 
-    @durable.setter
-    def durable(self, position: int) -> None:
+    def durable_in(self, journal_first: int) -> int:
+        """How many bytes of the journal segment that begins with `journal_first` are known to be on the device."""
+        end = self._words[_DURABLE_END]
+        return end & _LOW if end >> 32 == journal_first & _LOW else 0
+
+    def made_durable(self, position: int, journal_first: int, journal_size: int) -> None:
+        """Say that everything up to there is on the device. Under the sync lock."""
+        self._words[_DURABLE_END] = (journal_first & _LOW) << 32 | journal_size  # One word: never half of it.
         self._words[_DURABLE] = position
+
+    @property
+    def ring_next(self) -> tuple[int, int]:
+        """(generation, block) of the commit ring's next frame."""
+        word = self._words[_RING_NEXT]
+        return word >> 32, word & _LOW
+
+    @ring_next.setter
+    def ring_next(self, place: tuple[int, int]) -> None:
+        self._words[_RING_NEXT] = (place[0] & _LOW) << 32 | place[1]
+
+    @property
+    def ring_file(self) -> int:
+        """Which file the commit ring is, 0 if there is none yet. Of a state from before a restart, too."""
+        return self._words[_RING_FILE] if self._words[_FORMAT] == _MAGIC else 0
+
+    @ring_file.setter
+    def ring_file(self, identity: int) -> None:
+        self._words[_RING_FILE] = identity
+
+    def keep(self) -> None:
+        """Return when the words are on the device: for what must be known of them after a restart."""
+        self._map.flush()
 
     @property
     def layout(self) -> int:
@@ -177,9 +233,15 @@ class SharedState:
 
     @property
     def sync_failed(self) -> bool:
-        """Whether a sync has failed since the machine started."""
+        """Whether a sync has failed, and the journal has not been written anew since."""
         return bool(self._words[_SYNC_FAILED])
+
+    @property
+    def failures(self) -> int:
+        """How many syncs have failed since the machine started."""
+        return self._words[_FAILURES]
 
     def mark_sync_failed(self) -> None:
         """Tell every process that the device has refused bytes."""
+        self._words[_FAILURES] += 1
         self._words[_SYNC_FAILED] = 1

@@ -8,15 +8,15 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Literal
 
+from hangarlog import eventstore
 from hangarlog.commit import Pending
 from hangarlog.compaction import compact
 from hangarlog.errors import CorruptionError, StoreOpenError, SyncError
 from hangarlog.eventstore import EventStore
 from hangarlog.filesystem import FileSystem
 from hangarlog.folder import Folder
-from hangarlog.lock import Turnstile
+from hangarlog.lock import FileLock, Turnstile
 from hangarlog.log import Log
 from hangarlog.naming import check_stream_id
 from hangarlog.record import Envelope
@@ -28,7 +28,7 @@ from hangarlog.state import SharedState, create_state
 from hangarlog.sync import IntervalSync, JournalSync
 from hangarlog.writer import Writer
 
-Durability = Literal["always", "relaxed"] | float
+Durability = eventstore.Durability | float
 
 
 class FileEventStore(EventStore):
@@ -41,6 +41,7 @@ class FileEventStore(EventStore):
             it survives the death of the process, not a power cut), or the seconds between syncs.
         segment_bytes: size at which a segment is sealed and the next begun. Fixed when the store is created.
         exclusive: hold the write lock until `close`; faster, and every other writer gets `StoreBusyError`.
+        lock_timeout: seconds to wait for other writers before `LockTimeoutError`; None waits for ever.
         create: with False, a folder that is no store is an error instead of becoming one.
         filesystem: the seam to the operating system, for tests.
 
@@ -59,6 +60,7 @@ class FileEventStore(EventStore):
         durability: Durability = "always",
         segment_bytes: int = 64 << 20,
         exclusive: bool = False,
+        lock_timeout: float | None = 60.0,
         create: bool = True,
         filesystem: FileSystem | None = None,
     ) -> None:
@@ -67,14 +69,18 @@ class FileEventStore(EventStore):
         seconds = 1.0 if durability in ("always", "relaxed") else durability
         if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not seconds > 0:
             raise ValueError(f"durability must be 'always', 'relaxed' or seconds between syncs, not {durability!r}")
+        if lock_timeout is not None and not lock_timeout >= 0:
+            raise ValueError(f"lock_timeout must be seconds from 0 on, or None, not {lock_timeout!r}")
         self._durability = durability
         self._filesystem = filesystem or FileSystem()
         self.folder = Folder(self._filesystem, os.fspath(path))
         self.meta = self.folder.open(segment_bytes, create=create)
         lock = self.folder.write_lock()
-        self._state = self._map_state(lock)
-        self._writer = Writer(self.folder, self.meta.segment_bytes, self._state, lock)
-        self._sync = JournalSync(self._filesystem, self.folder.journal.base, self.folder.lock_path("sync"), self._state)
+        state = self._state = self._map_state(lock)
+        lock.wake_with(state.gate_bell, state.lock_bell)
+        sync_lock = self._sync_lock = FileLock(self._filesystem, self.folder.lock_path("sync"), state.sync_bell)
+        self._writer = Writer(self.folder, self.meta, state, lock, sync_lock, lock_timeout)
+        self._sync = JournalSync(self.folder, self.meta.store_id, state, sync_lock)
         self._interval: IntervalSync | None = None
         self._snapshots = SnapshotFiles(self._filesystem, self.folder.snapshots_path)
         self._closed = False
@@ -117,12 +123,13 @@ class FileEventStore(EventStore):
 
     # Appending
 
-    def _commit(self, pendings: list[Pending]) -> dict[str, int]:
+    def _commit(self, pendings: list[Pending], durability: eventstore.Durability | None = None) -> dict[str, int]:
         versions = self.append_encoded(pendings)
-        if self._durability == "always":
+        wanted = durability or self._durability
+        if wanted == "always":
             self.sync()
-        elif self._durability != "relaxed":
-            self._sync_later()
+        elif wanted != "relaxed":
+            self._sync_later(float(wanted))
         return versions
 
     def append_encoded(self, pendings: list[Pending]) -> dict[str, int]:
@@ -137,9 +144,9 @@ class FileEventStore(EventStore):
         """
         self._sync.ensure(self._state.committed)
 
-    def _sync_later(self) -> None:
+    def _sync_later(self, seconds: float) -> None:
         if self._interval is None or not self._interval.is_alive():
-            self._interval = IntervalSync(self._sync, self._state, float(self._durability))
+            self._interval = IntervalSync(self._sync, self._state, seconds)
             self._interval.start()
             _syncing.add(self)
 
@@ -285,6 +292,7 @@ class FileEventStore(EventStore):
                 self._sync.ensure(self._state.committed)
         self._writer.close()
         self._sync.close()
+        self._sync_lock.close()
         self._state.close()
 
     def __del__(self) -> None:

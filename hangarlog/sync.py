@@ -1,4 +1,4 @@
-"""Group commit: one sync of the journal for everybody whose records were written before it began."""
+"""Group commit: one sync for everybody whose records were written before it began."""
 
 from __future__ import annotations
 
@@ -6,52 +6,119 @@ import threading
 import weakref
 
 from hangarlog.errors import SyncError
-from hangarlog.filesystem import FileSystem
+from hangarlog.folder import Folder
 from hangarlog.lock import FileLock
+from hangarlog.ring import LARGEST, Ring
 from hangarlog.segment import LIVE
 from hangarlog.state import SharedState
 
+_LOOKS = 1000
+_PAUSE = 1000
+"""So many syncs go by before another try to make a ring that could not be made."""
+
 
 class JournalSync:
-    """Makes the journal durable up to a position, once for all who wait."""
+    """Makes the journal durable up to a position, once for all who wait: through the ring, or by itself."""
 
-    def __init__(self, filesystem: FileSystem, journal_base: str, lock_path: str, state: SharedState) -> None:
-        self._filesystem, self._path, self._state = filesystem, journal_base + LIVE, state
-        self._lock = FileLock(filesystem, lock_path)
-        self._fd, self._fd_first = -1, -1
+    def __init__(self, folder: Folder, store_id: str, state: SharedState, lock: FileLock) -> None:
+        self._filesystem, self._state = folder.filesystem, state
+        self._path = folder.journal.base + LIVE
+        self._lock = lock
+        self._ring = Ring(folder.filesystem, folder.ring_path, store_id)
+        self._fd, self._fd_of = -1, (-1, -1)
+        self._without_ring = 0
 
     def ensure(self, position: int) -> None:
         """Return when every record up to `position` is on the device.
 
         Raises:
-            SyncError: the device refused; nobody can say what it holds, and no later sync may be believed.
+            SyncError: the device refused; nobody can say what it holds.
         """
         state = self._state
-        if self._covered(position):
-            return
-        with self._lock:
-            if self._covered(position):  # Whoever held the lock before began after our record was written.
-                return
-            if state.sync_failed:
-                raise SyncError(self._path, "an earlier sync of the journal has failed")
-            target = state.committed
-            try:
-                self._filesystem.sync_data(self._live_fd())
-            except OSError as error:
-                state.mark_sync_failed()
-                raise SyncError(self._path, str(error)) from error
-            state.durable = target
+        failures = state.failures
+        while not self._covered(position):
+            if state.sync_failed or state.failures != failures:
+                raise SyncError(self._path, "an earlier sync has failed")
+            heard = state.sync_bell.listen()
+            if self._lock.acquire(0):
+                try:
+                    # Whoever held the lock before may have begun after our record was written.
+                    if not (self._covered(position) or state.sync_failed):
+                        self._sync()
+                finally:
+                    self._lock.release()
+                    state.sync_bell.ring(everybody=True)
+            elif not self._covered(position):
+                state.sync_bell.wait(heard)
 
     def _covered(self, position: int) -> bool:
         return position <= self._state.durable <= self._state.committed  # Beyond that it is not to be believed.
 
-    def _live_fd(self) -> int:
+    def _sync(self) -> None:
+        """Under the sync lock: bring what is committed to the device, and tell."""
+        state = self._state
+        try:
+            for _ in range(_LOOKS):
+                published = state.published()
+                if published:
+                    break
+            else:  # A writer died while it published. What it wrote is for the next one to judge; this syncs it all.
+                committed = state.committed
+                self._filesystem.sync_data(self._journal_fd())
+                state.made_durable(committed, 0, 0)
+                return
+            committed, first, size = published
+            start = state.durable_in(first)
+            if start < size and not (size - start <= LARGEST and self._through_ring(start, size, committed)):
+                self._filesystem.sync_data(self._journal_fd())
+            state.made_durable(committed, first, size)
+        except OSError as error:
+            state.mark_sync_failed()
+            raise SyncError(self._path, str(error)) from error
+
+    def _through_ring(self, start: int, size: int, committed: int) -> bool:
+        """Sync the journal's bytes from `start` to `size` through the ring; False where the journal must be synced."""
+        state, ring = self._state, self._ring
+        if not (state.ring_file and ring.open(state.ring_file)):
+            return self._make_ring()
+        text = self._filesystem.read(self._journal_fd(), size - start, start)
+        head = text[12:32].partition(b",")[0]
+        if len(text) != size - start or not (head.isdigit() and int(head) <= committed) or text[-1:] != b"\n":
+            return False  # A roll has put another file there meanwhile, and synced this one.
+        generation, block = state.ring_next
+        following = ring.write(generation, block, int(head), committed, text)
+        if following < 0:
+            # All that the ring has must be on the device before any of it is written over.
+            self._filesystem.sync_data(self._journal_fd())
+            state.ring_next = (generation + 1, 0)
+        else:
+            state.ring_next = (generation, following)
+        return True
+
+    def _make_ring(self) -> bool:
+        """Make the ring, and sync the journal itself this once: what a ring that is gone had must not depend on it."""
+        if self._without_ring:
+            self._without_ring -= 1
+            return False
+        state = self._state
+        self._filesystem.sync_data(self._journal_fd())
+        try:
+            identity = self._ring.create()
+            state.ring_next = (state.ring_next[0] + 1, 0)
+            state.ring_file = identity
+            state.keep()
+        except OSError:
+            self._without_ring = _PAUSE  # No room for it: everything is only slower.
+            state.ring_file = 0
+        return True
+
+    def _journal_fd(self) -> int:
         # Own descriptor: an appending thread may close its own at a roll. A roll syncs what it seals, so a segment
-        # newer than `target` needs nothing of the older one.
-        first = self._state.journal_first
-        if self._fd < 0 or self._fd_first != first:
+        # newer than what is to be synced needs nothing of the older one.
+        which = (self._state.journal_first, self._state.layout)
+        if self._fd < 0 or self._fd_of != which:
             self._close_fd()
-            self._fd, self._fd_first = self._filesystem.open_append(self._path), first
+            self._fd, self._fd_of = self._filesystem.open_append(self._path), which
         return self._fd
 
     def _close_fd(self) -> None:
@@ -62,7 +129,7 @@ class JournalSync:
     def close(self) -> None:
         """Close the files."""
         self._close_fd()
-        self._lock.close()
+        self._ring.close()
 
 
 class IntervalSync(threading.Thread):

@@ -6,26 +6,33 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 
-from hangarlog.checkpoint import save_checkpoint
+from hangarlog.checkpoint import make_checkpoint
 from hangarlog.commit import Pending, encode_batch, now, settle
 from hangarlog.errors import (
     CorruptionError,
+    LockTimeoutError,
     OutcomeUnknownError,
     StorageError,
     StoreBusyError,
     StoreOpenError,
     SyncError,
 )
-from hangarlog.folder import Folder
+from hangarlog.folder import Folder, Meta
 from hangarlog.index import STRIDE
+from hangarlog.journal import journal_end
 from hangarlog.lock import FileLock, Turnstile
 from hangarlog.log import LiveEnd
-from hangarlog.recovery import Recovered, journal_end, recover
+from hangarlog.recovery import Recovered, recover
 from hangarlog.state import SharedState
 from hangarlog.stream import WARM, StreamEnd, WarmStreams
 
+_DYING = 0.2
+"""Seconds that the end of an exclusive holder may take."""
+
 _forks = 0
+_pid = os.getpid()
 
 
 class Writer:
@@ -34,11 +41,21 @@ class Writer:
     `recovered` says what the last recovery did that this writer had to make, None if there was none.
     """
 
-    def __init__(self, folder: Folder, segment_bytes: int, state: SharedState, lock: Turnstile) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        meta: Meta,
+        state: SharedState,
+        lock: Turnstile,
+        sync_lock: FileLock,
+        lock_seconds: float | None,
+    ) -> None:
         self.path = folder.path
         self.recovered: Recovered | None = None
-        self._folder, self._filesystem, self._segment_bytes = folder, folder.filesystem, segment_bytes
-        self._state, self._lock = state, lock
+        self._folder, self._filesystem, self._segment_bytes = folder, folder.filesystem, meta.segment_bytes
+        self._store_id, self._state = meta.store_id, state
+        self._lock, self._sync_lock, self._lock_seconds = lock, sync_lock, lock_seconds
+        self._checkpointing: threading.Thread | None = None
         self._journal: LiveEnd | None = None
         self._streams = WarmStreams(folder)
         self._seen = (-1, -1)  # The layout and the fork that the open files belong to.
@@ -59,7 +76,7 @@ class Writer:
             if self._seen[1] != _forks:
                 raise StoreBusyError(self.path, self._state.exclusive)
             self._exclusive.acquire()
-        elif not self._lock.try_acquire():
+        elif not self._lock.acquire(0):
             self._wait_for_lock()
         try:
             self._look()
@@ -99,13 +116,12 @@ class Writer:
         pid = self._state.exclusive
         if pid:
             # Either it is alive, or it died and another process holds the lock for a moment and takes the mark away.
-            for _ in range(20):
-                if self._lock.try_acquire():
-                    return
-                threading.Event().wait(0.01)
+            if self._lock.acquire(_DYING):
+                return
             if self._state.exclusive == pid:
                 raise StoreBusyError(self.path, pid)
-        self._lock.acquire()
+        if not self._lock.acquire(self._lock_seconds):
+            raise LockTimeoutError(self.path, self._state.writing, self._lock_seconds or 0)
 
     def hold(self) -> None:
         """Take the lock and keep it until `close`."""
@@ -134,12 +150,36 @@ class Writer:
             self._journal = LiveEnd(self._folder.journal)
         self._journal.size = state.journal_size
         if state.sync_failed:
-            raise SyncError(self._journal.path, "an earlier sync of the journal has failed")
+            self._heal()
+            self._journal = journal_end(self._folder.journal)
 
     def _recover(self) -> None:
         self._forget()
         self._state.reload()
-        self.recovered = recover(self._folder, self._state)
+        with self._sync_lock:  # Nobody may use the ring, or sync a journal that is being changed.
+            self.recovered = recover(self._folder, self._store_id, self._state)
+        self._seen = (self._state.layout, _forks)
+
+    def _heal(self) -> None:
+        """After a failed sync: put the journal's text into a new file, whose sync can be believed, and recover.
+
+        Raises:
+            SyncError: the device still refuses.
+        """
+        assert self._journal
+        text = self._journal.read(self._state.journal_size, 0)
+        path = self._journal.path
+        with self._sync_lock:
+            self._state.begin(_pid)
+            try:
+                self._filesystem.replace_file(path, text)
+                self._forget()
+                self._state.distrust()  # What the device has is to be found out, as after a restart.
+                self.recovered = recover(self._folder, self._store_id, self._state)
+                self._filesystem.remove(self._folder.ring_path)
+                self._state.ring_file = 0
+            except OSError as error:
+                raise SyncError(path, f"the device still refuses: {error}") from error
         self._seen = (self._state.layout, _forks)
 
     def _forget(self) -> None:
@@ -200,7 +240,7 @@ class Writer:
         published = False
         undo: list[tuple[StreamEnd, int]] = []
         size = -1
-        state.begin()
+        state.begin(_pid)
         try:
             journal, first = self._journal_end(position)
             size = journal.size
@@ -239,6 +279,9 @@ class Writer:
             for end, end_size in reversed(undo):
                 end.undo(end_size)
             self._journal.cut(size)  # Last: as long as the batch is whole here, it counts.
+            self._sync_now(self._journal)  # Else a power cut could bring back what is now said not to be there.
+        except SyncError:
+            raise
         except OSError as failure:
             raise OutcomeUnknownError(self.path, f"{error}; taking it back failed too: {failure}") from error
         self._state.abandon()
@@ -250,7 +293,6 @@ class Writer:
             self._sync_now(self._journal)
             self._journal = self._journal.roll()
             self._sealed_at = self._state.committed
-            self._state.durable = max(self._state.durable, self._sealed_at)
             self._changed_layout()
         return self._journal, self._state.journal_first if self._journal.size else position
 
@@ -259,7 +301,10 @@ class Writer:
         if live.size >= self._segment_bytes:
             assert self._journal
             self._sync_now(self._journal)  # First: a sealed segment must hold nothing that the journal could lose.
-            self._sync_now(live)
+            if self._state.failures:
+                live = live.rewritten()  # Since a sync has failed, none of what was written before it can be believed.
+            else:
+                self._sync_now(live)
             live = end.live = live.roll()
             self._changed_layout()
         return live
@@ -284,15 +329,11 @@ class Writer:
                     live.extend_index()
 
     def _checkpoint(self, position: int) -> None:
-        """Bring the streams to the device after a journal segment was sealed, unless another process is at it."""
-        lock = FileLock(self._filesystem, self._folder.lock_path("checkpoint"))
-        # Without a checkpoint a recovery has more to read; that is no reason to fail an append that is committed.
-        with contextlib.suppress(OSError), contextlib.closing(lock):
-            if lock.acquire(blocking=False):
-                try:
-                    save_checkpoint(self._filesystem, self._folder, position)
-                finally:
-                    lock.release()
+        """Have the streams brought to the device after a journal segment was sealed, unless that is being done."""
+        # After a failed sync a later one proves nothing: recovery begins at the last good checkpoint until a restart.
+        if not (self._state.failures or (self._checkpointing and self._checkpointing.is_alive())):
+            work = partial(make_checkpoint, self._filesystem, self._folder, position, self._state)
+            self._checkpointing = self._filesystem.in_background(work, "hangarlog-checkpoint")
 
     # Between commits
 
@@ -300,7 +341,7 @@ class Writer:
     def changing_files(self) -> Iterator[None]:
         """Under the lock: what is done inside replaces files that other writers may have open."""
         self._forget()
-        self._state.begin()
+        self._state.begin(_pid)
         yield
         self._changed_layout()
         self._state.abandon()
@@ -313,6 +354,8 @@ class Writer:
     def close(self) -> None:
         """Give the lock back if it is held, and close all files."""
         self._closed = True
+        if self._checkpointing and self._seen[1] == _forks:
+            self._checkpointing.join()
         if self._exclusive and self._seen[1] == _forks:
             self._state.exclusive = 0
             self._lock.release()
@@ -321,8 +364,9 @@ class Writer:
 
 
 def _forked() -> None:
-    global _forks
+    global _forks, _pid
     _forks += 1
+    _pid = os.getpid()
 
 
 if hasattr(os, "register_at_fork"):

@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
 from conftest import ROOT, Added
 
 from hangarlog import ANY, FileEventStore
@@ -28,15 +29,47 @@ class Watching(FileSystem):
 
 
 def test_always_syncs_the_journal_once_an_append_and_nothing_else(tmp_path: Path) -> None:
-    """However many streams; a conflict, an append of nothing and a retry of what is synced cost none."""
+    """However many streams, through the ring; an append of nothing costs none. A large one syncs the journal itself."""
     filesystem = Watching()
     with FileEventStore(tmp_path / "s", filesystem=filesystem) as store:
+        store.append("a:1", [Added(-1)], ANY)
+        assert filesystem.synced[-2:] == ["journal.jsonl", "ring.new"]  # Once, to make the ring.
         filesystem.synced.clear()
         for number in range(5):
             store.append_many([("a:1", [Added(number)], ANY), (f"b:{number}", [Added(number)], ANY)])
-        assert filesystem.synced == ["journal.jsonl"] * 5
+        assert filesystem.synced == ["ring"] * 5
         store.append("a:1", [], ANY)
-        assert filesystem.synced == ["journal.jsonl"] * 5
+        assert filesystem.synced == ["ring"] * 5
+        store.append("a:1", [Added(5, "x" * 70_000)], ANY)
+        assert filesystem.synced == ["ring"] * 5 + ["journal.jsonl"]
+
+
+def test_a_full_ring_syncs_the_journal_once_and_begins_again(tmp_path: Path) -> None:
+    """256 small appends fit between two syncs of the journal."""
+    filesystem = Watching()
+    with FileEventStore(tmp_path / "s", filesystem=filesystem) as store:
+        store.append("a:1", [Added(-1)], ANY)
+        filesystem.synced.clear()
+        for number in range(600):
+            store.append("a:1", [Added(number)], ANY)
+        assert filesystem.synced == (["ring"] * 256 + ["journal.jsonl"]) * 2 + ["ring"] * 86
+
+
+def test_an_append_may_have_a_durability_of_its_own(tmp_path: Path) -> None:
+    filesystem = Watching()
+    with FileEventStore(tmp_path / "s", filesystem=filesystem) as store:
+        store.append("a:1", [Added(0)], ANY)
+        filesystem.synced.clear()
+        store.append("a:1", [Added(1)], ANY, durability="relaxed")
+        store.append_many([("a:1", [Added(2)], ANY)], durability="relaxed")
+        store.append_at_end("a:1", [Added(2)], durability="relaxed")
+        assert filesystem.synced == []
+    with FileEventStore(tmp_path / "s", filesystem=filesystem, durability="relaxed") as store:
+        store.append("a:1", [Added(3)], ANY, durability="always")
+        assert filesystem.synced == ["ring"]
+        with pytest.raises(ValueError, match="durability"):
+            store.append("a:1", [Added(3)], ANY, durability="never")  # type: ignore[arg-type]
+        assert store.get_event_count() == 5
 
 
 def test_threads_share_syncs(tmp_path: Path) -> None:
@@ -50,12 +83,13 @@ def test_threads_share_syncs(tmp_path: Path) -> None:
             self.store: FileEventStore | None = None
 
         def sync_data(self, fd: int) -> None:
-            while self.store and self.store.get_event_count() < 16:
+            while self.store and self.store.get_event_count() < 17:
                 self.happened.wait(0.001)
             super().sync_data(fd)
 
     filesystem = Slow()
     with FileEventStore(tmp_path / "s", filesystem=filesystem) as store:
+        store.append("a:first", [Added(0)], ANY)
         filesystem.synced.clear()
         filesystem.store = store
         threads = [threading.Thread(target=store.append, args=(f"a:{n}", [Added(n)], -1)) for n in range(16)]
@@ -63,7 +97,7 @@ def test_threads_share_syncs(tmp_path: Path) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        assert store.get_event_count() == 16
+        assert store.get_event_count() == 17
         assert 1 <= len(filesystem.synced) <= 2
 
 
@@ -75,7 +109,11 @@ def test_relaxed_syncs_only_when_it_is_asked_to(tmp_path: Path) -> None:
         assert filesystem.synced == []
         store.sync()
         store.sync()
-        assert filesystem.synced == ["journal.jsonl"]
+        assert filesystem.synced == ["journal.jsonl", "ring.new"]
+        store.append("a:1", [Added(1)], ANY)
+        store.sync()
+        store.sync()
+        assert filesystem.synced == ["journal.jsonl", "ring.new", "ring"]
 
 
 def test_an_interval_syncs_by_itself_and_at_the_end(tmp_path: Path) -> None:
@@ -88,7 +126,7 @@ def test_an_interval_syncs_by_itself_and_at_the_end(tmp_path: Path) -> None:
         filesystem.synced.clear()
         store.append("a:1", [Added(2)], ANY)
         assert filesystem.synced == []
-    assert filesystem.synced == ["journal.jsonl"]
+    assert filesystem.synced == ["ring"]
 
 
 def test_a_segment_is_sealed_only_when_it_is_on_the_device(tmp_path: Path) -> None:

@@ -415,6 +415,7 @@ def test_every_error_pickles_with_its_fields() -> None:
         "CorruptionError": ("p", "s", 3, "c"),
         "StorageError": ("p", 28, "c"),
         "StoreBusyError": ("p", 7),
+        "LockTimeoutError": ("p", 7, 1.5),
         "StreamNotFoundError": ("s",),
         "HangarlogError": ("x",),
     }

@@ -68,6 +68,13 @@ class DyingFileSystem(FileSystem):
         self._step()
         return super().open_append(path, create=create)
 
+    def write_at(self, fd: int, data: bytes, offset: int) -> None:
+        self._step(lambda: super(DyingFileSystem, self).write_at(fd, data[: int(len(data) * self.share)], offset))
+        super().write_at(fd, data, offset)
+
+    def in_background(self, work: Callable[[], None], name: str) -> None:
+        work()
+
     def sync_everything(self, folder: str, paths: Any) -> None:
         self._step()  # What the machine's other files have to sync is no matter here.
 

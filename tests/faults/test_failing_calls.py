@@ -129,24 +129,27 @@ def test_what_cannot_be_taken_back_is_settled_by_the_next_writer(tmp_path: Path)
     store.close()
 
 
-def test_a_failed_sync_is_final_until_the_machine_restarts(tmp_path: Path) -> None:
-    """Every process refuses appends, reads go on, and a later sync that succeeds is not believed."""
+def test_a_failed_sync_is_final(tmp_path: Path) -> None:
+    """No process appends while the device refuses; then the journal goes into a new file before anything is believed."""
     filesystem = FailingFileSystem()
     store = FileEventStore(tmp_path / "s", filesystem=filesystem)
+    other = FileEventStore(tmp_path / "s", filesystem=filesystem)
     store.append("a:1", [Added(0)], ANY)
+    before = (tmp_path / "s/journal.jsonl").stat().st_ino
     filesystem.fail("sync_data", code=errno.EIO)
     with pytest.raises(SyncError, match="outcome is unknown"):
         store.append("a:1", [Added(1)], 0)
+    for each in (store, other):
+        with pytest.raises(SyncError, match="still refuses"):
+            each.append("a:1", [Added(2)], ANY)
+        assert len(each.read_stream("a:1")) == 2
     filesystem.mend()
-    with FileEventStore(tmp_path / "s") as other:
-        for each in (store, other):
-            with pytest.raises(SyncError, match="earlier sync"):
-                each.append("a:1", [Added(1)], ANY)
-            assert len(each.read_stream("a:1")) == 2
+    assert other.append("a:1", [Added(2)], 1) == 2
+    assert (tmp_path / "s/journal.jsonl").stat().st_ino != before
+    assert store.append("a:1", [Added(3)], 2) == 3
+    assert list(verify(store)) == []
     store.close()
-    (tmp_path / "s/state").unlink()
-    with FileEventStore(tmp_path / "s") as store:
-        assert store.append("a:1", [Added(2)], 1) == 2
+    other.close()
 
 
 def test_an_index_or_a_checkpoint_that_cannot_be_written_fails_nothing(tmp_path: Path) -> None:

@@ -90,9 +90,27 @@ def test_recovery_begins_at_the_checkpoint(tmp_path: Path) -> None:
         assert caught.value.path == str(sealed)
 
 
-def test_damage_in_the_middle_is_not_taken_for_a_torn_tail(tmp_path: Path) -> None:
+def test_damage_in_the_middle_of_the_journal_is_mended_from_the_streams(tmp_path: Path) -> None:
+    """And the recovery says so."""
+    lines = filled(tmp_path / "s")
+    journal = tmp_path / "s/journal.jsonl"
+    for bad in (lines[10].replace(b"Added", b"Addee"), b"", bytes(len(lines[10])), b"\n"):
+        journal.write_bytes(b"".join([*lines[:10], bad, *lines[11:]]))
+        (tmp_path / "s/state").unlink(missing_ok=True)
+        with FileEventStore(tmp_path / "s", durability="relaxed") as store:
+            assert store.recovered
+            assert store.recovered.mended == (
+                1 if bad.endswith(b"\n") else 2
+            )  # Without its newline it spoils the next.
+            assert list(verify(store)) == []
+        assert journal.read_bytes() == b"".join(lines)
+
+
+def test_damage_in_the_middle_of_both_copies_is_not_taken_for_a_torn_tail(tmp_path: Path) -> None:
     """It is named with segment and offset, and nothing is cut off."""
     lines = filled(tmp_path / "s")
+    for stream in (tmp_path / "s/streams").rglob("*.jsonl"):
+        stream.write_bytes(stream.read_bytes().replace(b"Added", b"Addee"))
     journal = tmp_path / "s/journal.jsonl"
     offset = sum(map(len, lines[:10]))
     damaged = b"".join(lines[:10]) + lines[10].replace(b"Added", b"Addee") + b"".join(lines[11:])
@@ -155,7 +173,8 @@ def test_a_damaged_journal_is_refused_again_and_again(tmp_path: Path) -> None:
     """The first try must not make the second one believe the store is empty."""
     filled(tmp_path / "s")
     journal = tmp_path / "s/journal.jsonl"
-    journal.write_bytes(journal.read_bytes().replace(b'"number":2', b'"number":3', 1))
+    for file in (journal, *(tmp_path / "s/streams").rglob("*.jsonl")):
+        file.write_bytes(file.read_bytes().replace(b'"number":2', b'"number":3', 1))
     for _ in range(3):
         with pytest.raises(CorruptionError):
             FileEventStore(tmp_path / "s")

@@ -1,0 +1,103 @@
+"""Waking other processes: a word in shared memory that is waited at, with a futex where the system has one.
+
+A bell is not a lock: whoever is woken looks again whether what it waits for is so. A ringer that dies before it rings
+costs its waiters one `PATIENCE`.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import threading
+from functools import cache
+from typing import Any
+
+PATIENCE = 0.05
+"""Seconds after which a waiter looks again although nobody rang."""
+
+_POLL = 0.001  # Where no futex is to be had.
+_WAIT, _WAKE = 0, 1
+_EVERYBODY = (1 << 31) - 1
+
+
+class Bell:
+    """Two words of a shared mapping: a count of ringings, and whether somebody waits."""
+
+    def __init__(self) -> None:
+        self._count: Any = None
+        self._words: memoryview | None = None
+
+    def hang(self, mapped: mmap.mmap, offset: int) -> None:
+        """Use the 16 bytes at `offset` of a writable shared mapping."""
+        self._mapped, self._offset = mapped, offset
+        self._words = memoryview(mapped)[offset : offset + 16].cast("Q")
+
+    def take_down(self) -> None:
+        """Let go of the mapping."""
+        self._count = None
+        if self._words:
+            self._words.release()
+        self._words = None
+
+    def listen(self) -> int:
+        """Say that somebody waits, before looking at what is waited for; the result is for `wait`."""
+        if self._words is None:
+            return 0
+        self._words[1] = 1
+        return self._words[0]
+
+    def wait(self, heard: int, seconds: float = PATIENCE) -> None:
+        """Return when the bell has rung since `listen` gave `heard`, at the latest after `seconds`; perhaps sooner."""
+        if self._words is None or _NUMBER is None:
+            threading.Event().wait(min(seconds, _POLL))
+        elif self._words[0] == heard:
+            _futex(self._address(), _WAIT, heard, min(seconds, PATIENCE))
+
+    def ring(self, *, everybody: bool = False) -> None:
+        """Wake the one who has waited longest, or everybody. What was waited for must be so already."""
+        words = self._words
+        if words is None or not words[1]:
+            return
+        words[0] = (words[0] + 1) & 0xFFFF_FFFF
+        if _NUMBER is None or not _futex(self._address(), _WAKE, _EVERYBODY if everybody else 1):
+            words[1] = 0  # Whoever has said so but does not sleep yet will find the count changed.
+
+    def _address(self) -> Any:
+        if self._count is None:
+            self._count = _c().c_uint32.from_buffer(self._mapped, self._offset)
+        return self._count
+
+
+_NUMBER = {"x86_64": 202, "aarch64": 98}.get(os.uname().machine) if sys.platform == "linux" else None
+"""The number of the system call, where it is known."""
+
+
+@cache
+def _c() -> Any:
+    import ctypes  # Only whoever has to wait needs it.
+
+    return ctypes
+
+
+@cache
+def _call() -> Any:
+    call = _c().CDLL(None, use_errno=True).syscall
+    call.restype = _c().c_long
+    return call
+
+
+def _futex(word: Any, operation: int, value: int, seconds: float = 0.0) -> int:
+    ctypes = _c()
+    limit = (ctypes.c_long * 2)(int(seconds), int(seconds % 1 * 1e9))
+    return int(
+        _call()(
+            ctypes.c_long(_NUMBER),
+            ctypes.byref(word),
+            ctypes.c_int(operation),
+            ctypes.c_uint32(value),
+            ctypes.byref(limit) if operation == _WAIT else None,
+            None,
+            ctypes.c_int(0),
+        )
+    )

@@ -1,0 +1,72 @@
+"""Every event is stored twice: finding in one copy what is damaged in the other."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from hangarlog.folder import Folder
+from hangarlog.log import Log
+from hangarlog.naming import stream_path
+from hangarlog.record import Envelope, decode_record, is_record
+from hangarlog.segment import Segment
+
+Line = tuple[Envelope, bytes]
+
+
+def whole_lines(segment: Segment) -> Iterator[Line]:
+    """Every line of a segment that is a whole record, whatever lies between."""
+    offset = 0
+    while True:
+        lines, offset = segment.lines_at(offset)
+        if not lines:
+            return
+        for line in lines:
+            if is_record(line):
+                yield decode_record(line), line
+
+
+def segments(log: Log) -> Iterator[Segment]:
+    """All segments of a log that can be opened, in order; each is closed when the next is asked for."""
+    live = log.open_live()
+    try:
+        for first in log.sealed():
+            with contextlib.closing(log.open_sealed(first)) as segment:
+                yield segment
+        if live:
+            yield live
+    finally:
+        if live:
+            live.close()
+
+
+def journal_lines_in_streams(folder: Folder, positions: set[int]) -> dict[int, bytes]:
+    """What the streams have of these positions: {position: line}. Those that two streams claim are left out.
+
+    It reads every stream: for mending and for serving what is damaged, both rare.
+    """
+    found: dict[int, bytes] = {}
+    doubtful: set[int] = set()
+    if not positions:
+        return found
+    for category, name, _ in folder.stream_files():
+        log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
+        for segment in segments(log):
+            for record, line in whole_lines(segment):
+                position = record.position
+                ours = position in positions and stream_path(record.stream_id) == (category, name)
+                if ours and found.setdefault(position, line) != line:
+                    doubtful.add(position)
+    return {position: line for position, line in found.items() if position not in doubtful}
+
+
+def stream_lines_in_journal(folder: Folder, stream_id: str, after: int = 0) -> Iterator[Line]:
+    """What the journal has of a stream beyond position `after`, in order.
+
+    Raises:
+        CorruptionError: the journal is damaged there, too.
+    """
+    for records, lines in folder.journal.forward_lines(after + 1):
+        for record, line in zip(records, lines, strict=True):
+            if record.stream_id == stream_id:
+                yield record, line

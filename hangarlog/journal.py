@@ -1,0 +1,213 @@
+"""The end of the journal made whole: what it has itself, what the commit ring has, what the streams have of it.
+
+For the holder of the write lock only. A whole, valid batch counts, in the journal or in the ring; a torn end is cut
+off; a damaged middle is mended where another copy is whole, and refused where none is. docs/recovery.md says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+
+import msgspec
+
+from hangarlog.copies import journal_lines_in_streams
+from hangarlog.errors import CorruptionError
+from hangarlog.folder import Folder
+from hangarlog.log import LiveEnd, Log
+from hangarlog.record import Envelope, LineError, decode_record, is_record
+from hangarlog.ring import Frame
+
+_SECTOR = 512  # The least that a device writes or loses.
+
+
+class End(msgspec.Struct):
+    """What became of the journal's end.
+
+    `last` is the position it ends with; `cut` counts bytes taken off, `joined` records written from the ring, `mended`
+    records written from the streams, `put_aside` whole records that a power cut left unconnected.
+    """
+
+    last: int = 0
+    cut: int = 0
+    joined: int = 0
+    mended: int = 0
+    put_aside: int = 0
+
+
+def journal_end(journal: Log) -> LiveEnd:
+    """The live end of the journal, which a store always has. Raises `CorruptionError` if it is gone."""
+    try:
+        return LiveEnd(journal)
+    except FileNotFoundError as error:
+        raise CorruptionError(journal.live_path, os.path.basename(journal.live_path), 0, "it is gone") from error
+
+
+def last_sealed(log: Log, first: int) -> Envelope:
+    """The last record of a sealed segment."""
+    with contextlib.closing(log.open_sealed(first)) as segment:
+        lines, offset = segment.lines_before(segment.end())
+        if not lines:
+            raise segment.damage(0, "there is no whole record")
+        return segment.decode(lines, offset)[-1]
+
+
+def make_end_whole(folder: Folder, live: LiveEnd, settled: int, frames: list[Frame], *, restarted: bool) -> End:
+    """Bring the live segment to whole batches, with everything that is known to have been committed.
+
+    `settled` is the position up to which nothing can be missing but by damage; with `restarted` a power cut may have
+    taken any page written since, and `frames` are what the commit ring has.
+
+    Raises:
+        CorruptionError: it is damaged, and no other copy helps.
+    """
+    whole, last, bad = _whole_batches(folder.journal, live, settled)
+    known = _lines_of_frames(frames, last)
+    settled = max([settled, *known])
+    if bad is None and settled <= last:
+        return End(last)
+    return _Joining(folder, live, whole, last, settled, bad or "it ends too early", restarted).run(known)
+
+
+def _whole_batches(journal: Log, live: LiveEnd, settled: int) -> tuple[int, int, str | None]:
+    """(the offset after the last whole batch, its last position, what is wrong behind it); read from `settled` on."""
+    offset, last = 0, 0
+    lines, _ = live.lines_at(0)
+    if lines and is_record(lines[0]):
+        offset, number = live.seek(settled + 1, decode_record(lines[0]).position)
+        last = number - 1
+    elif sealed := journal.sealed():
+        last = last_sealed(journal, sealed[-1]).position
+    whole, whole_last = offset, last
+    while True:
+        lines, _ = live.lines_at(offset)
+        if not lines:
+            break
+        for line in lines:
+            try:
+                record = decode_record(line)
+                if record.position != last + 1:
+                    raise LineError(f"position {last + 1} must come here, not {record.position}")
+            except LineError as error:
+                return whole, whole_last, str(error)
+            offset += len(line) + 1
+            last += 1
+            if record.ends_batch:
+                whole, whole_last = offset, last
+    return whole, whole_last, None if whole == live.size else "it ends within a batch"
+
+
+def _lines_of_frames(frames: list[Frame], after: int) -> dict[int, bytes]:
+    """What the ring has of the positions beyond `after`: {position: line}."""
+    return {
+        position: line
+        for frame in frames
+        for position, line in enumerate(frame.text.split(b"\n")[:-1], frame.first)
+        if position > after and is_record(line) and decode_record(line).position == position
+    }
+
+
+class _Joining:
+    """The slow way, where the text does not simply end with a whole batch."""
+
+    def __init__(
+        self, folder: Folder, live: LiveEnd, whole: int, last: int, settled: int, cause: str, restarted: bool
+    ) -> None:
+        self._folder, self._live, self._whole, self._last = folder, live, whole, last
+        self._settled, self._cause, self._restarted = settled, cause, restarted
+        self._bad = -1  # The offset of the first line that is none.
+        self._zeros = False  # Whether a whole sector of zeros lies among the lines: what a power cut leaves.
+
+    def run(self, ring: dict[int, bytes]) -> End:
+        text = self._lines_of_text()
+        for position, line in ring.items():
+            if text.get(position, line) != line:
+                raise self._damage(f"the commit ring has another record of position {position}")
+        lines = text | ring
+        last = self._connected(lines)
+        mended: dict[int, bytes] = {}
+        if last < self._settled or self._unconnected(lines, last):
+            mended = self._from_streams(lines)
+            last = self._connected(lines | mended)
+        if last < self._settled:
+            raise self._damage(f"position {last + 1} is missing; {self._settled} events were committed")
+        unconnected = self._unconnected(lines, last)
+        if unconnected and not (self._restarted and (self._zeros or self._of_one_batch(unconnected))):
+            raise self._damage(f"{self._cause}, but whole records follow")
+        lines |= mended
+        added = range(self._last + 1, last + 1)
+        end = End(
+            last,
+            joined=sum(position in ring and position not in text for position in added),
+            mended=sum(position in mended for position in added),
+            put_aside=len(unconnected),
+        )
+        if unconnected:
+            self._folder.put_aside(unconnected)
+        self._rewrite([lines[position] for position in added], end)
+        return end
+
+    def _lines_of_text(self) -> dict[int, bytes]:
+        """Every whole record behind the last whole batch: {position: line}."""
+        found: dict[int, bytes] = {}
+        offset = self._whole
+        while True:
+            lines, following = self._live.lines_at(offset)
+            for line in lines:
+                if is_record(line) and (position := decode_record(line).position) > self._last:
+                    found[position] = line
+                else:
+                    self._note_bad(offset, line)
+                offset += len(line) + 1
+            if not lines:
+                self._note_bad(offset, self._live.read(self._live.size - offset, offset))
+                return found
+            offset = following
+
+    def _note_bad(self, offset: int, line: bytes) -> None:
+        if self._bad < 0:
+            self._bad = offset
+        sector = -(-offset // _SECTOR) * _SECTOR
+        while sector + _SECTOR <= offset + len(line) and not self._zeros:
+            start = sector - offset
+            self._zeros = not line[start : start + _SECTOR].strip(b"\0")
+            sector += _SECTOR
+
+    def _connected(self, lines: dict[int, bytes]) -> int:
+        """The last position of the whole batches that follow on the last one without a gap."""
+        position = last = self._last
+        while (position := position + 1) in lines:
+            if decode_record(lines[position]).ends_batch:
+                last = position
+        return last
+
+    def _unconnected(self, lines: dict[int, bytes], last: int) -> list[bytes]:
+        """The records that come behind a gap after position `last`, and after what is there of the next batch."""
+        while last + 1 in lines:
+            last += 1
+        return [lines[position] for position in sorted(lines) if position > last]
+
+    def _from_streams(self, lines: dict[int, bytes]) -> dict[int, bytes]:
+        missing = {p for p in range(self._last + 1, max([self._settled, *lines]) + 1) if p not in lines}
+        return journal_lines_in_streams(self._folder, missing)
+
+    @staticmethod
+    def _of_one_batch(lines: list[bytes]) -> bool:
+        """Whether all are of one batch, of which the device took a later page before an earlier one."""
+        ends = {decode_record(line).batch_end for line in lines}
+        return len(ends) == 1 and 0 not in ends
+
+    def _damage(self, cause: str) -> CorruptionError:
+        return self._live.damage(max(self._bad, self._whole), cause)
+
+    def _rewrite(self, lines: Iterable[bytes], end: End) -> None:
+        live = self._live
+        text = b"".join(line + b"\n" for line in lines)
+        old = live.read(live.size - self._whole, self._whole)
+        kept = len(text) if old.startswith(text) else 0
+        if kept < len(old):
+            end.cut = len(old) - kept
+            live.cut(self._whole + kept)
+        if kept < len(text):
+            live.append(text[kept:])

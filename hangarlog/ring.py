@@ -1,0 +1,167 @@
+"""The commit ring: a preallocated file that small commits are synced through. The format is in docs/format.md.
+
+A sync of a file that grows also has to commit its new size; one of blocks that are there already has not. So what the
+journal has gained since the last sync is copied into the ring's next blocks, and only those are synced. When the ring
+is full the journal itself is synced, and the ring begins again with the next generation. After a power cut recovery
+joins the journal with the ring's frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from zlib import crc32
+
+import msgspec
+
+from hangarlog.errors import StoreFormatError
+from hangarlog.filesystem import FileSystem
+
+BLOCK = 4 << 10
+"""Every frame begins a block of its own, so that writing it cannot tear the one before."""
+
+RING_BYTES = 1 << 20
+"""Size of the ring: 256 small commits between two syncs of the journal (docs/performance.md)."""
+
+LARGEST = 64 << 10
+"""Bytes of journal from which on syncing the journal itself is as quick."""
+
+_FORMAT = 1
+_START = b"\x1e"  # No JSON text holds this byte, so no line can pass for a frame.
+_HEADER_LIMIT = 512
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """The header of a frame, and the `text` it has of the journal: whole lines of records `first` to `last`."""
+
+    ring: int
+    store: str
+    generation: int
+    first: int
+    last: int
+    length: int
+    text: bytes = b""
+
+
+_decode = msgspec.json.Decoder(Frame).decode
+
+
+def encode_frame(store: str, generation: int, first: int, last: int, text: bytes) -> bytes:
+    """A frame, padded to whole blocks."""
+    header = b'\x1e{"ring":%d,"store":"%b","generation":%d,"first":%d,"last":%d,"length":%d' % (
+        _FORMAT,
+        store.encode(),
+        generation,
+        first,
+        last,
+        len(text),
+    )
+    frame = b'%b,"crc":"%08x"}\n%b' % (header, crc32(text, crc32(header)), text)
+    return frame.ljust(-(-len(frame) // BLOCK) * BLOCK, b"\0")
+
+
+def decode_frame(ring: bytes, offset: int) -> Frame | None:
+    """The frame at `offset`, None if there is no whole one."""
+    end = ring.find(b"\n", offset, offset + _HEADER_LIMIT)
+    if ring[offset : offset + 1] != _START or end < 0:
+        return None
+    header, mark, crc = ring[offset:end].rpartition(b',"crc":"')
+    try:
+        frame = _decode(ring[offset + 1 : end])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    text = ring[end + 1 : end + 1 + max(0, frame.length)]
+    if not mark or len(text) != frame.length or b'%08x"}' % crc32(text, crc32(header)) != crc:
+        return None
+    return msgspec.structs.replace(frame, text=text)
+
+
+class Found(msgspec.Struct):
+    """What a recovery finds in the ring: the last generation that was begun, and its whole frames in order."""
+
+    generation: int = 0
+    frames: list[Frame] = []
+    exists: bool = False
+
+
+def read_ring(filesystem: FileSystem, path: str, store: str) -> Found:
+    """The frames of the last generation. Frames of another store are passed over: they came with a copied file.
+
+    Raises:
+        StoreFormatError: a newer version of hangarlog wrote it.
+    """
+    try:
+        ring = filesystem.read_file(path)
+    except OSError:
+        return Found()
+    frames = [frame for frame in _frames(ring) if frame.store == store]
+    if any(frame.ring > _FORMAT for frame in frames):
+        cause = "a newer version of hangarlog wrote its commit ring; open it once with that version"
+        raise StoreFormatError(path, f"{cause}, or delete {path} and lose what its last seconds had to themselves")
+    generation = max((frame.generation for frame in frames), default=0)
+    return Found(generation, [frame for frame in frames if frame.generation == generation], True)
+
+
+def usable_ring(filesystem: FileSystem, path: str) -> int:
+    """Which file the ring is, 0 if there is none that can be used."""
+    try:
+        fd = filesystem.open_update(path)
+    except OSError:
+        return 0
+    try:
+        return filesystem.identity(fd) if filesystem.size(fd) == RING_BYTES else 0
+    finally:
+        filesystem.close(fd)
+
+
+def _frames(ring: bytes) -> Iterator[Frame]:
+    offset = 0
+    while offset < len(ring):
+        frame = decode_frame(ring, offset)
+        if frame:
+            yield frame
+        offset += BLOCK  # Not past the frame: one that a later, longer one was written over may still look whole.
+
+
+class Ring:
+    """The ring, open for whoever holds the sync lock."""
+
+    def __init__(self, filesystem: FileSystem, path: str, store: str) -> None:
+        self._filesystem, self._path, self._store = filesystem, path, store
+        self._fd, self.identity = -1, 0
+
+    def open(self, identity: int) -> bool:
+        """Open the ring that everybody uses; False if it is not there."""
+        if self._fd >= 0 and self.identity == identity:
+            return True
+        self.close()
+        with contextlib.suppress(OSError):
+            self._fd = self._filesystem.open_update(self._path)
+            self.identity = self._filesystem.identity(self._fd)
+            if self.identity == identity and self._filesystem.size(self._fd) == RING_BYTES:
+                return True
+        self.close()
+        return False
+
+    def create(self) -> int:
+        """Make a ring of zeros in the place of what is there, and return which file it is. Raises `OSError`."""
+        self.close()
+        self._filesystem.replace_file(self._path, bytes(RING_BYTES))
+        self._fd = self._filesystem.open_update(self._path)
+        self.identity = self._filesystem.identity(self._fd)
+        return self.identity
+
+    def write(self, generation: int, block: int, first: int, last: int, text: bytes) -> int:
+        """Write a frame at `block` and sync it; returns the next block, -1 where there is no room. Raises `OSError`."""
+        frame = encode_frame(self._store, generation, first, last, text)
+        if block * BLOCK + len(frame) > RING_BYTES:
+            return -1
+        self._filesystem.write_at(self._fd, frame, block * BLOCK)
+        self._filesystem.sync_data(self._fd)
+        return block + len(frame) // BLOCK
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._filesystem.close(fd)
