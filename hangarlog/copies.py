@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+from bisect import bisect_right
+from collections.abc import Container, Iterator
+from typing import NamedTuple
 
 from hangarlog.folder import Folder
 from hangarlog.log import Log
 from hangarlog.naming import stream_path
 from hangarlog.record import Envelope, decode_record, is_record
-from hangarlog.segment import Segment
+from hangarlog.segment import Segment, first_of
 
 Line = tuple[Envelope, bytes]
 
@@ -40,21 +43,31 @@ def segments(log: Log) -> Iterator[Segment]:
             live.close()
 
 
-def journal_lines_in_streams(folder: Folder, positions: set[int]) -> dict[int, bytes]:
+class Missing(NamedTuple):
+    """The positions from `first` to `last` that are not in `found`."""
+
+    first: int
+    last: int
+    found: Container[int]
+
+    def has(self, position: int) -> bool:
+        """Whether a position is one of them."""
+        return self.first <= position <= self.last and position not in self.found
+
+
+def journal_lines_in_streams(folder: Folder, missing: Missing) -> dict[int, bytes]:
     """What the streams have of these positions: {position: line}. Those that two streams claim are left out.
 
     It reads every stream: for mending and for serving what is damaged, both rare.
     """
     found: dict[int, bytes] = {}
     doubtful: set[int] = set()
-    if not positions:
-        return found
     for category, name, _ in folder.stream_files():
         log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
         for segment in segments(log):
             for record, line in whole_lines(segment):
                 position = record.position
-                ours = position in positions and stream_path(record.stream_id) == (category, name)
+                ours = missing.has(position) and stream_path(record.stream_id) == (category, name)
                 if ours and found.setdefault(position, line) != line:
                     doubtful.add(position)
     return {position: line for position, line in found.items() if position not in doubtful}
@@ -70,3 +83,22 @@ def stream_lines_in_journal(folder: Folder, stream_id: str, after: int = 0) -> I
         for record, line in zip(records, lines, strict=True):
             if record.stream_id == stream_id:
                 yield record, line
+
+
+def journal_bounds(folder: Folder, position: int, live_first: int, last: int) -> tuple[int, int]:
+    """(first, last) position of the journal segment that holds `position`, by the names of the others."""
+    firsts = sorted({1, *folder.journal.sealed(), live_first})
+    at = bisect_right(firsts, position) - 1
+    return firsts[at], firsts[at + 1] - 1 if at + 1 < len(firsts) else last
+
+
+def journal_lines(folder: Folder, first: int, last: int) -> dict[int, bytes]:
+    """The journal's lines of these positions, from itself or else from the streams; as many as there are."""
+    found: dict[int, bytes] = {}
+    for segment in segments(folder.journal):
+        start = first_of(os.path.basename(segment.path), folder.journal.name)
+        if start is None or first <= start <= last:
+            for record, line in whole_lines(segment):
+                if first <= record.position <= last:
+                    found.setdefault(record.position, line)
+    return found | journal_lines_in_streams(folder, Missing(first, last, found))

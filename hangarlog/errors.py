@@ -108,8 +108,12 @@ class CorruptionError(HangarlogError):
     def __str__(self) -> str:
         return (
             f"damaged record in {self.path} (segment {self.segment}) at offset {self.offset}: {self.cause}; "
-            "every event is stored twice: `hangarlog verify` shows which copy is whole"
+            "every event is stored twice: `hangarlog repair` mends it where the other copy is whole"
         )
+
+
+class CorruptionWarning(UserWarning):
+    """A damaged record was read from its other copy; the message has its place. `hangarlog repair` mends it."""
 
 
 class StoreOpenError(HangarlogError):

@@ -144,19 +144,19 @@ class FileSystem:
         self.remove(fresh)
         self.close(self.open_new(fresh))
         try:
-            os.link(live, sealed)
+            self.link(live, sealed)
         except FileExistsError:
             # A roll that was cut short is gone on with; in a copied folder the two names have become two files.
             if os.path.samefile(live, sealed):
-                os.unlink(sealed)  # Anew: if the sync of its first name failed, the next one would not bring it.
-                os.link(live, sealed)
+                self.remove(sealed)  # Anew: if the sync of its first name failed, the next one would not bring it.
+                self.link(live, sealed)
             elif not filecmp.cmp(live, sealed, shallow=False):
                 raise
         except (OSError, NotImplementedError):
-            os.rename(live, sealed)  # No hard links here: `live` is missing for an instant, `.new` says why.
+            self.rename(live, sealed)  # No hard links here: `live` is missing for an instant, `.new` says why.
         # The first name must be durable before the second loses it.
         self.sync_folder(os.path.dirname(live))
-        os.replace(fresh, live)
+        self.rename(fresh, live)
         self.sync_folder(os.path.dirname(live))
 
     def replace_file(self, path: str, content: bytes) -> None:
@@ -169,8 +169,12 @@ class FileSystem:
             self.sync_data(fd)
         finally:
             self.close(fd)
-        os.replace(temporary, path)
+        self.rename(temporary, path)
         self.sync_folder(os.path.dirname(path))
+
+    def link(self, old: str, new: str) -> None:
+        """Give a file a second name. Raises `FileExistsError` where there is one."""
+        os.link(old, new)
 
     def rename(self, old: str, new: str) -> None:
         """Rename, replacing what is at `new`."""

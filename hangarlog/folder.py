@@ -173,6 +173,7 @@ class Folder:
                 meta = Meta(FORMAT, str(uuid4()), now().decode(), segment_bytes)
                 filesystem.make_folder(self.streams_path)
                 filesystem.close(filesystem.open_append(self.journal.live_path, create=True))
+                filesystem.sync_folder(self.path)  # A store without a journal is taken for a damaged one.
                 filesystem.replace_file(self.meta_path, msgspec.json.format(msgspec.json.encode(meta)) + b"\n")
         finally:
             lock.release()

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from hangarlog.copies import journal_lines_in_streams
+from hangarlog.copies import Missing, journal_lines_in_streams
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
 from hangarlog.log import LiveEnd, Log
@@ -189,7 +189,7 @@ class _Joining:
         return [lines[position] for position in sorted(lines) if position > last]
 
     def _from_streams(self, lines: dict[int, bytes]) -> dict[int, bytes]:
-        missing = {p for p in range(self._last + 1, max([self._settled, *lines]) + 1) if p not in lines}
+        missing = Missing(self._last + 1, max([self._settled, *lines]), lines)
         return journal_lines_in_streams(self._folder, missing)
 
     @staticmethod

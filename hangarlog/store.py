@@ -6,20 +6,23 @@ import atexit
 import contextlib
 import os
 import sys
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from hangarlog import eventstore
 from hangarlog.commit import Pending
 from hangarlog.compaction import compact
-from hangarlog.errors import CorruptionError, StoreOpenError, SyncError
+from hangarlog.copies import journal_bounds, journal_lines, stream_lines_in_journal
+from hangarlog.errors import CorruptionError, CorruptionWarning, StoreOpenError, SyncError
 from hangarlog.eventstore import EventStore
 from hangarlog.filesystem import FileSystem
 from hangarlog.folder import Folder
 from hangarlog.lock import FileLock, Turnstile
 from hangarlog.log import Log
 from hangarlog.naming import check_stream_id
-from hangarlog.record import Envelope
+from hangarlog.record import Envelope, decode_record
 from hangarlog.recovery import Recovered
 from hangarlog.segment import Segment
 from hangarlog.serializer import EventSerializer
@@ -171,16 +174,26 @@ class FileEventStore(EventStore):
     def _stream(self, stream_id: str, from_version: int | None, reverse: bool) -> Iterator[list[Envelope]]:
         committed = self._committed()
         through = self._compacted_through(stream_id)
+        read = self._stream_backward if reverse else self._stream_forward
+        version, position = from_version, 0
+        try:
+            for block in read(stream_id, from_version, through, committed):
+                yield block
+                version, position = block[-1].stream_version + (-1 if reverse else 1), block[-1].position
+        except CorruptionError as damage:
+            if reverse:
+                last = sys.maxsize if version is None else version
+                records = list(self._from_journal(damage, stream_id, through + 1, 0, committed))
+                yield [record for record in reversed(records) if record.stream_version <= last]
+            else:
+                yield from _blocks(
+                    self._from_journal(damage, stream_id, max(version or 0, through + 1), position, committed)
+                )
+
+    def _stream_forward(
+        self, stream_id: str, from_version: int | None, through: int, committed: int
+    ) -> Iterator[list[Envelope]]:
         log = self.folder.stream(stream_id)
-        if reverse:
-            for block in _up_to(log.backward(from_version), committed):
-                kept = [record for record in block if record.stream_version > through]
-                if kept:
-                    yield kept
-                if len(kept) < len(block):
-                    break
-            self._refuse_torn(log)
-            return
         start = max(from_version or 0, through + 1)
         while True:
             try:
@@ -199,21 +212,79 @@ class FileEventStore(EventStore):
                 self._refuse_torn(log)
                 return
 
+    def _stream_backward(
+        self, stream_id: str, from_version: int | None, through: int, committed: int
+    ) -> Iterator[list[Envelope]]:
+        log = self.folder.stream(stream_id)
+        for block in _up_to(log.backward(from_version), committed):
+            kept = [record for record in block if record.stream_version > through]
+            self._refuse_torn(log)  # Before anything that is not the last one is taken for it.
+            if kept:
+                yield kept
+            if len(kept) < len(block):
+                return
+        self._refuse_torn(log)
+
+    def _from_journal(
+        self, damage: CorruptionError, stream_id: str, version: int, position: int, committed: int
+    ) -> Iterator[Envelope]:
+        """A stream's records from `version` on, which come after `position`, from the copy in the journal.
+
+        Raises `damage` where that copy is damaged too, or is none.
+        """
+        serves = position > 0
+        if serves:
+            warnings.warn(CorruptionWarning(f"served from the journal: {damage}"), stacklevel=2)
+        try:
+            for record, _ in stream_lines_in_journal(self.folder, stream_id, position):
+                if record.position > committed:
+                    break
+                if record.stream_version >= version:
+                    if not serves:
+                        warnings.warn(CorruptionWarning(f"served from the journal: {damage}"), stacklevel=2)
+                        serves = True
+                    yield record
+        except CorruptionError:
+            raise damage from None
+        if not serves:
+            raise damage
+
     def _all(self, from_position: int | None, reverse: bool) -> Iterator[list[Envelope]]:
         committed = self._committed()
-        journal = self.folder.journal
+        position = self._next_in_all(from_position, committed, reverse)
+        while 1 <= position <= committed:
+            try:
+                for block in self._journal_blocks(position, committed, reverse):
+                    yield block
+                    position = block[-1].position + (-1 if reverse else 1)
+                return
+            except CorruptionError as damage:
+                first, last = journal_bounds(self.folder, position, self._state.journal_first, committed)
+                first, last = (first, position) if reverse else (position, min(last, committed))
+                lines = journal_lines(self.folder, first, last)
+                if len(lines) <= last - first:
+                    raise
+                warnings.warn(CorruptionWarning(f"served from the streams: {damage}"), stacklevel=2)
+                block = [decode_record(lines[at]) for at in range(first, last + 1)]
+                yield block[::-1] if reverse else block
+                position = first - 1 if reverse else last + 1
+
+    @staticmethod
+    def _next_in_all(from_position: int | None, committed: int, reverse: bool) -> int:
         if reverse:
-            position = committed if from_position is None else min(from_position - 1, committed)
-            blocks, last, step = journal.backward(position) if position >= 1 else iter(()), 0, -1
-        else:
-            position = (from_position or 0) + 1
-            blocks, last, step = _up_to(journal.forward(position), committed), max(committed, position - 1) + 1, 1
+            return committed if from_position is None else min(from_position - 1, committed)
+        return (from_position or 0) + 1
+
+    def _journal_blocks(self, position: int, committed: int, reverse: bool) -> Iterator[list[Envelope]]:
+        journal = self.folder.journal
+        blocks = journal.backward(position) if reverse else _up_to(journal.forward(position), committed)
+        step, end = (-1, 0) if reverse else (1, committed + 1)
         for block in blocks:
             if block[0].position != position:
                 break
             yield block
             position = block[-1].position + step
-        if (last - position) * step > 0:
+        if position != end:
             cause = f"position {position} is missing; {committed} events were committed"
             raise CorruptionError(journal.live_path, os.path.basename(journal.live_path), 0, cause)
 
@@ -242,10 +313,14 @@ class FileEventStore(EventStore):
             CorruptionError: the end of the stream is damaged.
         """
         log = self.folder.stream(check_stream_id(stream_id))
-        for block in _up_to(log.backward(), self._committed()):
+        committed = self._committed()
+        try:
+            for block in _up_to(log.backward(), committed):
+                self._refuse_torn(log)
+                return block[0].stream_version
             self._refuse_torn(log)
-            return block[0].stream_version
-        self._refuse_torn(log)
+        except CorruptionError as damage:
+            return [record.stream_version for record in self._from_journal(damage, stream_id, 0, 0, committed)][-1]
         return -1
 
     def list_streams(self, prefix: str = "") -> list[str]:
@@ -275,8 +350,14 @@ class FileEventStore(EventStore):
                 self._writer.sync_journal()  # What is deleted from a stream must not be what the journal could lose.
             self._snapshots.save(after)
 
-    def _reclaim(self, stream_id: str, through: int) -> None:
+    @contextlib.contextmanager
+    def changing_files(self) -> Iterator[None]:
+        """The write lock, for what replaces files that others may have open. Raises what an append raises."""
         with self._writer.lock(), self._writer.changing_files():
+            yield
+
+    def _reclaim(self, stream_id: str, through: int) -> None:
+        with self.changing_files():
             compact(self.folder.stream(stream_id), through)
 
     # Closing
@@ -309,6 +390,11 @@ def _close_at_exit() -> None:
     """What is synced at intervals is synced once more while threads still run."""
     for store in list(_syncing):
         store.close()
+
+
+def _blocks(records: Iterator[Envelope], size: int = 1000) -> Iterator[list[Envelope]]:
+    while block := list(islice(records, size)):
+        yield block
 
 
 def _up_to(blocks: Iterator[list[Envelope]], committed: int) -> Iterator[list[Envelope]]:

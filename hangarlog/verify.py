@@ -119,7 +119,8 @@ def _read_stream(
 
 def _index_damage(log: Log) -> Iterator[CorruptionError]:
     """Index sidecars are caches, but a wrong one slows reads down: it should be deleted."""
-    with log.opened() as (sealed, live_first, live):
+    # Text that is damaged was reported as such.
+    with contextlib.suppress(CorruptionError), log.opened() as (sealed, live_first, live):
         for first in sealed:
             with contextlib.closing(log.open_sealed(first)) as segment:
                 yield from _segment_index_damage(log, segment, first)

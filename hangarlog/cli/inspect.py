@@ -1,4 +1,4 @@
-"""`hangarlog streams`, `stats` and `verify`."""
+"""`hangarlog streams`, `stats`, `verify` and `repair`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 import click
 import msgspec
 
-from hangarlog import FileEventStore
+from hangarlog import CorruptionError, FileEventStore
 from hangarlog.cli.app import hangarlog, open_store, with_store
 from hangarlog.cli.terminal import is_terminal, printable, progress, write_line, write_object
+from hangarlog.repair import Repaired
+from hangarlog.repair import repair as mend
 from hangarlog.verify import verify as damages
 
 
@@ -82,10 +84,35 @@ def verify(store: str) -> int:
         with progress("verifying", 2 * events) as advance:
             for damage in damages(log, advance):
                 found += 1
-                if is_terminal():
-                    click.echo(click.style("damaged ", fg="red") + printable(str(damage)))
-                else:
-                    place = {"path": damage.path, "segment": damage.segment, "offset": damage.offset}
-                    write_line(msgspec.json.encode({**place, "cause": damage.cause}))
+                _write_damage(damage)
         write_object({"events": events, "streams": log.get_stream_count(), "damaged": found})
     return 1 if found else 0
+
+
+def _write_damage(damage: CorruptionError) -> None:
+    if is_terminal():
+        click.echo(click.style("damaged ", fg="red") + printable(str(damage)))
+    else:
+        place = {"path": damage.path, "segment": damage.segment, "offset": damage.offset}
+        write_line(msgspec.json.encode({**place, "cause": damage.cause}))
+
+
+@hangarlog.command()
+@with_store()
+def repair(store: str) -> int:
+    """Mend each damaged copy from the other one; print what was mended, and what could not be (exit code 1 then).
+
+    A file that is replaced is kept beside its successor, under its name with `.damaged`.
+    """
+    mended = left = 0
+    for result in mend(store):
+        if not isinstance(result, Repaired):
+            left += 1
+            _write_damage(result)
+        elif is_terminal():
+            click.echo(click.style("mended ", fg="green") + printable(f"{result.path} from {result.source}"))
+        else:
+            write_line(msgspec.json.encode({"path": result.path, "source": result.source}))
+        mended += isinstance(result, Repaired)
+    write_object({"mended": mended, "left": left})
+    return 1 if left else 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+import warnings
+from typing import Any, NoReturn
 
 import click
 
@@ -15,6 +16,7 @@ from hangarlog.cli.terminal import printable
 
 def main() -> NoReturn:
     """Run the command line and exit: every error is one line, a reader that has seen enough is none."""
+    warnings.showwarning = _warn
     try:
         code = hangarlog.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -35,6 +37,10 @@ def main() -> NoReturn:
         _leave(str(error), 1)
     except OSError as error:
         _leave(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), 1)
+
+
+def _warn(message: Warning | str, *place: Any, **more: Any) -> None:
+    click.echo(f"hangarlog: warning: {printable(str(message))}", err=True)
 
 
 def _leave(message: str, code: int) -> NoReturn:

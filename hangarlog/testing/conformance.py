@@ -1,12 +1,4 @@
-"""For tests: one conformance suite that every event store must pass, yours too.
-
-    class TestMyStore(EventStoreConformance):
-        def open_store(self, serializer):
-            return MyStore(serializer=serializer)
-
-Any runner that calls methods named `test_…` on a fresh instance will do. The suite uses plain assertions, and needs
-nothing but what `hangarlog.EventStore` promises.
-"""
+"""One conformance suite that every event store must pass. It needs nothing but what `hangarlog.EventStore` promises."""
 
 from __future__ import annotations
 
@@ -32,8 +24,6 @@ from hangarlog.event import EVENT_TYPE_MAP, EVENT_VERSION_MAP, UntypedEvent, reg
 from hangarlog.eventstore import EventStore
 from hangarlog.serializer import EventSerializer
 from hangarlog.upcaster import UpcasterChain
-
-__all__ = ["Counted", "EventStoreConformance", "Noted", "raises", "registered"]
 
 
 class Counted(msgspec.Struct, frozen=True):

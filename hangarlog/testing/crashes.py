@@ -1,0 +1,355 @@
+"""Every state that a power cut can leave of a folder, from a recording of what was done to its files.
+
+    recording = Recording(folder)
+    store = FileEventStore(folder, filesystem=recording)
+    store.append(…); recording.note("acknowledged")
+    for state in crash_states(recording.operations, random.Random(7)):
+        state.write_to(another_folder)      # then open it, and see whether what `state.notes` says still holds
+
+The model is the least that POSIX promises, less than any journaling file system gives: what was written to a file is on
+the device once the file was synced, and a name once its folder was. Of everything later any part may be there and any
+other missing, in any order, by sectors: each is as it was at some moment since the sync, and one that was lost before
+one that was kept reads as zeros. What is mapped into memory (the shared state) is not recorded: it means nothing after
+a restart.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, NamedTuple
+
+from hangarlog.filesystem import FileSystem
+
+SECTOR = 512
+"""What a device writes whole, or not."""
+
+_ALL_OF = 8  # Up to so many unsynced operations every subset is a state; of more, some.
+
+
+class Operation(NamedTuple):
+    """What was done: `kind`, the file's number in the recording (-1: none), a path inside the folder, and the rest."""
+
+    kind: str
+    file: int = -1
+    path: str = ""
+    to: str = ""
+    offset: int = 0
+    data: bytes = b""
+    note: Any = None
+
+
+class Unsynced(FileSystem):
+    """The real file system without its syncs, and with background work done at once: for many quick tries."""
+
+    def sync_data(self, fd: int) -> None:
+        """Nothing."""
+
+    def sync_folder(self, path: str) -> None:
+        """Nothing."""
+
+    def sync_everything(self, folder: str, paths: Iterable[str]) -> None:
+        """Nothing."""
+
+    def in_background(self, work: Callable[[], None], name: str) -> None:
+        """Do `work` now."""
+        work()
+
+
+class Recording(Unsynced):
+    """A file system that notes what is done below `folder` in `operations`, in order. What is there already is noted
+    first, as if it had been synced."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = os.path.abspath(folder)
+        self.operations: list[Operation] = []
+        self._numbers: dict[int, int] = {}
+        self._files = 0
+        for path, folders, files in os.walk(self.folder):
+            for name in folders:
+                self._add("folder", path=os.path.join(path, name))
+            for name in files:
+                full = os.path.join(path, name)
+                number = self._new_file(os.stat(full).st_ino)
+                self._add("create", number, full)
+                self._add("write", number, data=self.read_file(full))
+        self._add("sync all")
+
+    def note(self, note: Any) -> None:
+        """Put a note among the operations: every state after it has it in its `notes`."""
+        self._add("note", note=note)
+
+    def _add(self, kind: str, file: int = -1, path: str = "", to: str = "", **rest: Any) -> None:
+        path, to = (os.path.relpath(each, self.folder) if each else "" for each in (path, to))
+        self.operations.append(Operation(kind, file, path, to, **rest))
+
+    def _new_file(self, inode: int) -> int:
+        self._numbers[inode] = self._files
+        self._files += 1
+        return self._numbers[inode]
+
+    def _number(self, fd: int) -> int:
+        return self._numbers[os.fstat(fd).st_ino]
+
+    def _created(self, fd: int, path: str, existed: bool) -> int:
+        if not existed:
+            self._add("create", self._new_file(os.fstat(fd).st_ino), path)
+        return fd
+
+    def open_append(self, path: str, *, create: bool = False) -> int:
+        """As the real one."""
+        existed = os.path.lexists(path)
+        return self._created(super().open_append(path, create=create), path, existed)
+
+    def open_update(self, path: str, *, create: bool = False) -> int:
+        """As the real one."""
+        existed = os.path.lexists(path)
+        return self._created(super().open_update(path, create=create), path, existed)
+
+    def open_new(self, path: str) -> int:
+        """As the real one."""
+        return self._created(super().open_new(path), path, False)
+
+    def write(self, fd: int, data: bytes) -> None:
+        """As the real one; files are written at their end."""
+        offset = self.size(fd)
+        super().write(fd, data)
+        self._add("write", self._number(fd), offset=offset, data=bytes(data))
+
+    def write_at(self, fd: int, data: bytes, offset: int) -> None:
+        """As the real one."""
+        super().write_at(fd, data, offset)
+        self._add("write", self._number(fd), offset=offset, data=bytes(data))
+
+    def truncate(self, fd: int, size: int) -> None:
+        """As the real one."""
+        super().truncate(fd, size)
+        self._add("truncate", self._number(fd), offset=size)
+
+    def link(self, old: str, new: str) -> None:
+        """As the real one."""
+        super().link(old, new)
+        self._add("link", self._numbers[os.stat(old).st_ino], new)
+
+    def rename(self, old: str, new: str) -> None:
+        """As the real one."""
+        super().rename(old, new)
+        self._add("rename", self._numbers[os.stat(new).st_ino], old, new)
+
+    def remove(self, path: str) -> None:
+        """As the real one."""
+        if os.path.lexists(path):
+            super().remove(path)
+            self._add("remove", path=path)
+
+    def make_folder(self, path: str) -> None:
+        """As the real one."""
+        if not os.path.isdir(path):
+            os.mkdir(path, 0o700)
+            self._add("folder", path=path)
+            self.sync_folder(os.path.dirname(path))
+
+    def sync_data(self, fd: int) -> None:
+        """Note it."""
+        self._add("sync", self._number(fd))
+
+    def sync_folder(self, path: str) -> None:
+        """Note it."""
+        self._add("sync folder", path=path)
+
+    def sync_everything(self, folder: str, paths: Iterable[str]) -> None:
+        """Note it."""
+        self._add("sync all")
+
+
+@dataclass
+class CrashState:
+    """A folder as a power cut may leave it: `files` by path inside it, and `folders`.
+
+    `at` is how many operations were begun, `lost` says what of them did not reach the device, `notes` what was noted
+    before.
+    """
+
+    at: int
+    lost: str
+    notes: list[Any]
+    files: dict[str, bytes]
+    folders: list[str]
+
+    def write_to(self, folder: str | os.PathLike[str]) -> None:
+        """Make it real in an empty folder."""
+        root = os.fspath(folder)
+        for path in sorted(self.folders):
+            os.makedirs(os.path.join(root, path), mode=0o700, exist_ok=True)
+        for path, content in self.files.items():
+            full = os.path.join(root, path)
+            if os.path.isdir(os.path.dirname(full)):  # A name in a folder whose own name was lost is lost with it.
+                fd = os.open(full, os.O_WRONLY | os.O_CREAT, 0o600)
+                try:
+                    os.write(fd, content)
+                finally:
+                    os.close(fd)
+
+
+Choice = list[tuple[Operation, bool]]
+"""Pending operations in order, each with whether it reached the device."""
+
+
+@dataclass
+class _Device:
+    """What is surely on the device, and what is not yet, each operation with its place in the recording."""
+
+    contents: dict[int, bytes] = field(default_factory=dict)
+    names: dict[str, int] = field(default_factory=dict)  # -1: a folder.
+    pending: list[tuple[int, Operation]] = field(default_factory=list)
+    notes: list[Any] = field(default_factory=list)
+
+    def take(self, at: int, operation: Operation) -> None:
+        """Go one operation further."""
+        kind = operation.kind
+        if kind == "note":
+            self.notes.append(operation.note)
+        elif kind == "sync all":
+            self._settle(lambda pending: True)
+        elif kind == "sync":
+            self._settle(lambda pending: pending.kind in ("write", "truncate") and pending.file == operation.file)
+        elif kind == "sync folder":
+            self._settle(lambda pending: _names_in(pending, operation.path))
+        else:
+            self.pending.append((at, operation))
+
+    def _settle(self, reached: Callable[[Operation], bool]) -> None:
+        for _, operation in self.pending:
+            if reached(operation):
+                _apply(operation, self.contents, self.names)
+        self.pending = [(at, operation) for at, operation in self.pending if not reached(operation)]
+
+    def after(self, at: int, choice: Choice, lost: str) -> CrashState:
+        """The state in which of the pending operations those of the choice have reached the device."""
+        contents, names = dict(self.contents), dict(self.names)
+        stale: set[tuple[int, int]] = set()  # Sectors (file, number) that stayed as they were before a lost operation.
+        for operation, reached in choice:
+            if operation.kind in ("write", "truncate"):
+                _apply_by_sector(operation, reached, contents, stale)
+            elif reached:
+                _apply(operation, contents, names)
+        files = {path: contents.get(number, b"") for path, number in names.items() if number >= 0}
+        return CrashState(at, lost, list(self.notes), files, [path for path, number in names.items() if number < 0])
+
+
+def _names_in(operation: Operation, folder: str) -> bool:
+    path = operation.to or operation.path
+    return operation.kind not in ("write", "truncate") and (os.path.dirname(path) or ".") == (folder or ".")
+
+
+def _apply(operation: Operation, contents: dict[int, bytes], names: dict[str, int]) -> None:
+    kind, number, path = operation.kind, operation.file, operation.path
+    if kind == "write":
+        old = contents.get(number, b"").ljust(operation.offset, b"\0")
+        contents[number] = old[: operation.offset] + operation.data + old[operation.offset + len(operation.data) :]
+    elif kind in ("truncate", "extend"):
+        kept = contents.get(number, b"") if kind == "extend" else contents.get(number, b"")[: operation.offset]
+        contents[number] = kept.ljust(operation.offset, b"\0")
+    elif kind == "folder":
+        names[path] = -1
+    elif kind in ("create", "link"):
+        names[path] = number
+    elif kind == "rename":
+        names.pop(path, None)
+        names[operation.to] = number
+    elif kind == "remove":
+        names.pop(path, None)
+
+
+def _apply_by_sector(
+    operation: Operation, reached: bool, contents: dict[int, bytes], stale: set[tuple[int, int]]
+) -> None:
+    """A sector that reaches the device has all that was written to it before: after a lost write, nothing later."""
+    number, offset, data = operation.file, operation.offset, operation.data
+    if operation.kind == "truncate":
+        if not reached:
+            stale.update(
+                (number, sector) for sector in range(offset // SECTOR, len(contents.get(number, b"")) // SECTOR + 1)
+            )
+        elif not any(file == number for file, _ in stale):
+            _apply(operation, contents, {})
+        return
+    for sector in range(offset // SECTOR, -(-(offset + len(data)) // SECTOR)):
+        if not reached:
+            stale.add((number, sector))
+        elif (number, sector) not in stale:
+            start = max(0, sector * SECTOR - offset)
+            part = data[start : (sector + 1) * SECTOR - offset]
+            _apply(operation._replace(offset=offset + start, data=part), contents, {})
+
+
+def crash_states(operations: list[Operation], rng: Random, per_point: int = 1 << 30) -> Iterator[CrashState]:
+    """The states after each operation, at most `per_point` of each, chosen with `rng` where there are more.
+
+    After each operation: every subset of those not yet synced (of more than 8, some hundred subsets), and each write
+    among them torn at every sector, within and around its last line at every byte, or with a sector lost.
+    """
+    device = _Device()
+    seen: set[int] = set()
+    begun = False
+    for at, operation in enumerate(operations, 1):
+        device.take(at, operation)
+        begun = begun or operation.kind == "sync all"  # What the recording found is no work of the recorded.
+        if not begun or operation.kind == "note":
+            continue
+        choices = list(_choices(device.pending, rng))
+        if len(choices) > per_point:
+            choices = rng.sample(choices, per_point)
+        for choice, lost in choices:
+            state = device.after(at, choice, lost)
+            known = hash((tuple(sorted(state.files.items())), tuple(state.folders), len(state.notes)))
+            if known not in seen:
+                seen.add(known)
+                yield state
+
+
+def _choices(pending: list[tuple[int, Operation]], rng: Random) -> Iterator[tuple[Choice, str]]:
+    """(what reached the device and what did not, the latter in words) for every choice among the pending operations."""
+    count = len(pending)
+    everything = (1 << count) - 1
+    if count <= _ALL_OF:
+        masks: Iterable[int] = range(1 << count)
+    else:
+        # All, none, all up to one, all but one, from one on, and any.
+        masks = {0, everything, *((1 << n) - 1 for n in range(count)), *(everything ^ 1 << n for n in range(count))}
+        masks |= {everything ^ ((1 << n) - 1) for n in range(count)} | {rng.getrandbits(count) for _ in range(256)}
+    for mask in sorted(masks):
+        missing = [f"{kind_of(operation)} {at}" for n, (at, operation) in enumerate(pending) if not mask >> n & 1]
+        yield [(operation, bool(mask >> n & 1)) for n, (_, operation) in enumerate(pending)], ", ".join(missing)
+    for n, (at, operation) in enumerate(pending):
+        if operation.kind == "write":
+            before = [(operation, True) for _, operation in pending[:n]]
+            for torn, how in _torn(operation):
+                for reached, after in ((False, ", and everything after it"), (True, "")):
+                    rest = [(operation, reached) for _, operation in pending[n + 1 :]]
+                    yield [*before, *torn, *rest], f"write {at} {how}{after}"
+
+
+def kind_of(operation: Operation) -> str:
+    """What an operation is called where it is missing."""
+    return f"{operation.kind} of {operation.path}" if operation.path else operation.kind
+
+
+def _torn(write: Operation) -> Iterator[tuple[Choice, str]]:
+    """A write of which only a part reached the device."""
+    data, offset = write.data, write.offset
+    last_line = data.rfind(b"\n", 0, -1) + 1
+    sectors = range(SECTOR - offset % SECTOR, len(data), SECTOR)
+    small = len(data) < 1 << 14
+
+    def part(start: int, stop: int, reached: bool) -> tuple[Operation, bool]:
+        return write._replace(data=data[start:stop], offset=offset + start), reached
+
+    for cut in sorted({*sectors, *range(last_line, len(data))} if small else {*sectors}):
+        yield [part(0, cut, True), part(cut, len(data), False)], f"from its byte {cut} on"
+    for start in [0, *sectors]:
+        stop = start + SECTOR - (offset + start) % SECTOR
+        yield [part(0, start, True), part(start, stop, False), part(stop, len(data), True)], f"in its sector at {start}"
+    yield [(write._replace(kind="extend", offset=offset + len(data)), True), (write, False)], "but for its size"
