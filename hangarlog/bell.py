@@ -49,7 +49,7 @@ class Bell:
 
     def wait(self, heard: int, seconds: float = PATIENCE) -> None:
         """Return when the bell has rung since `listen` gave `heard`, at the latest after `seconds`; perhaps sooner."""
-        if self._words is None or _NUMBER is None:
+        if self._words is None or not _has_futex():
             threading.Event().wait(min(seconds, _POLL))
         elif self._words[0] == heard:
             _futex(self._address(), _WAIT, heard, min(seconds, PATIENCE))
@@ -60,7 +60,7 @@ class Bell:
         if words is None or not words[1]:
             return
         words[0] = (words[0] + 1) & 0xFFFF_FFFF
-        if _NUMBER is None or not _futex(self._address(), _WAKE, _EVERYBODY if everybody else 1):
+        if not _has_futex() or not _futex(self._address(), _WAKE, _EVERYBODY if everybody else 1):
             words[1] = 0  # Whoever has said so but does not sleep yet will find the count changed.
 
     def _address(self) -> Any:
@@ -78,6 +78,13 @@ def _c() -> Any:
     import ctypes  # Only whoever has to wait needs it.
 
     return ctypes
+
+
+def _has_futex() -> bool:
+    try:
+        return _NUMBER is not None and _call() is not None
+    except OSError:
+        return False  # There is no descriptor left to load it with.
 
 
 @cache

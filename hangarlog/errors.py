@@ -185,14 +185,14 @@ class OutcomeUnknownError(HangarlogError):
 class SyncError(OutcomeUnknownError):
     """A sync to the device failed: whether the append survives a power cut is unknown.
 
-    After a failed sync the operating system may report the next one as fine although data is lost, so the store
-    takes no further append until the machine has restarted and the journal was read from the device again.
+    After a failed sync the operating system may report the next one as fine although data is lost, so before the next
+    append the journal is written anew, into another file; until the device takes that, appends fail.
     """
 
     def __str__(self) -> str:
         return (
-            f"sync of {self.path} failed: {self.cause}; the outcome is unknown: check the device, restart the machine, "
-            "and append again with the same event ids"
+            f"sync of {self.path} failed: {self.cause}; the outcome is unknown: check the device, and append again "
+            "with the same event ids"
         )
 
 

@@ -59,6 +59,12 @@ class Folder:
         """The folder of a category's streams; "" is that of streams without a category."""
         return os.path.join(self.streams_path, folder) if folder else self.streams_path
 
+    def make_category(self, log: Log) -> None:
+        """Create the folder of a stream, durably; not the store's own, which may have been moved away."""
+        if log.folder != self.streams_path:
+            self.filesystem.make_folder(self.streams_path)
+        self.filesystem.make_folder(log.folder)
+
     def lock_path(self, name: str) -> str:
         """Where a lock file is."""
         return os.path.join(self.locks_path, f"{name}.lock")
@@ -172,9 +178,14 @@ class Folder:
             if meta is None:
                 meta = Meta(FORMAT, str(uuid4()), now().decode(), segment_bytes)
                 filesystem.make_folder(self.streams_path)
-                filesystem.close(filesystem.open_append(self.journal.live_path, create=True))
+                filesystem.remove(self.journal.live_path)  # Of a try whose sync failed, after which none is believed.
+                filesystem.close(filesystem.open_new(self.journal.live_path))
                 filesystem.sync_folder(self.path)  # A store without a journal is taken for a damaged one.
-                filesystem.replace_file(self.meta_path, msgspec.json.format(msgspec.json.encode(meta)) + b"\n")
+                try:
+                    filesystem.replace_file(self.meta_path, msgspec.json.format(msgspec.json.encode(meta)) + b"\n")
+                except OSError:
+                    filesystem.remove(self.meta_path)  # Its name may never reach the device: made anew at the next try.
+                    raise
         finally:
             lock.release()
             lock.close()

@@ -78,12 +78,15 @@ class FileLock:
             self._filesystem.make_folder(os.path.dirname(self.path))
             return self._filesystem.open_update(self.path, create=True)
 
-    def release(self) -> None:
-        """Give the lock back. Explicitly: a forked child that still has the descriptor would keep it held."""
+    def release(self, *, everybody: bool = False) -> None:
+        """Give the lock back and wake whoever has waited longest, or everybody.
+
+        Explicitly: a forked child that still has the descriptor would keep it held.
+        """
         self._held = False
         unlock_descriptor(self._fd)
-        self.bell.ring()
         self._threads.release()
+        self.bell.ring(everybody=everybody)
 
     def close(self) -> None:
         """Close the file; the lock must not be held."""

@@ -222,21 +222,28 @@ class LiveEnd(Segment):
         self._filesystem.write(self.fd, data)
         self.size += len(data)
 
-    def cut(self, size: int) -> None:
-        """Cut the segment to `size` bytes, and forget an index that covers more."""
-        self._filesystem.truncate(self.fd, size)
+    def cut(self, size: int) -> bool:
+        """Cut the segment to `size` bytes, and forget an index that covers more; says whether there was more."""
+        longer = self._filesystem.size(self.fd) != size
+        if longer:
+            self._filesystem.truncate(self.fd, size)
         self.size = size
         self.forget_longer_index()
+        return longer
+
+    def forget_index(self) -> None:
+        """Delete the index sidecar, of which a power cut may have left anything; it is made anew when it is due."""
+        self._filesystem.remove(self.index_path)
+        self._indexed = None
 
     def forget_longer_index(self) -> None:
-        """Delete an index sidecar that covers more than the segment has, as a power cut may leave it."""
+        """Delete an index sidecar that covers more than the segment has."""
         index = Index.open(self._filesystem, self.index_path)
         if index:
             with contextlib.closing(index):
                 covered = index.last()[0]
             if covered > self.size:
-                self._filesystem.remove(self.index_path)
-                self._indexed = None
+                self.forget_index()
 
     def read(self, size: int, offset: int) -> bytes:
         """Up to `size` bytes from `offset`."""
@@ -292,12 +299,18 @@ class LiveEnd(Segment):
             offset, _ = found.last()
             return (found.first + found.count, offset) if offset <= self.size else (self.start(), 0)
 
-    def extend_index(self) -> None:
+    def extend_index(self, *, sync: bool = False) -> None:
         """Bring the index sidecar up to the end of the segment, which must hold committed records only."""
         try:
             self._extend_index_from(*self._index_end())
         except CorruptionError:
             self._extend_index_from(self.start(), 0)  # Perhaps the old index was not of this text.
+        if sync:
+            fd = self._filesystem.open_append(self.index_path)
+            try:
+                self._filesystem.sync_data(fd)
+            finally:
+                self._filesystem.close(fd)
 
     def _extend_index_from(self, number: int, offset: int) -> None:
         if not offset:
@@ -322,7 +335,7 @@ class LiveEnd(Segment):
         sealed = self.log.sealed_base(self.start())
         if self.size >= STRIDE:
             try:
-                self.extend_index()
+                self.extend_index(sync=True)
                 self._filesystem.rename(self.index_path, f"{sealed}.index")
             except CorruptionError:
                 self._filesystem.remove(self.index_path)  # Damage shows when it is read; it must not stop the log.

@@ -16,6 +16,7 @@ import msgspec
 
 from hangarlog.checkpoint import load_checkpoint
 from hangarlog.copies import Line, stream_lines_in_journal
+from hangarlog.errors import SyncError
 from hangarlog.folder import Folder
 from hangarlog.journal import journal_end, last_sealed, make_end_whole
 from hangarlog.log import LiveEnd, Log
@@ -71,22 +72,22 @@ def recover(folder: Folder, store_id: str, state: SharedState) -> Recovered:
         report.since, since = checkpoint.position, checkpoint.began_at - _CLOCK_SLACK
         ring = read_ring(folder.filesystem, folder.ring_path, store_id)
         report.ring_lost = bool(state.ring_file) and not ring.exists
-    state.begin(os.getpid())
+    state.begin_recovery(os.getpid())
     folder.journal.finish_roll()
     with contextlib.closing(journal_end(folder.journal)) as live:
-        live.forget_longer_index()
+        _forget_index(live, restarted)
         end = make_end_whole(folder, live, report.since, ring.frames, restarted=restarted)
         report.journal_cut, report.joined, report.mended = end.cut, end.joined, end.mended
         report.put_aside = end.put_aside
         if restarted or end.cut:
             # What was cut must not come back in a power cut, and the ring be written over only when all is here.
-            folder.filesystem.sync_data(live.fd)
+            _sync(folder, live, state)
         places: dict[str, _Place] = {}
         for block in folder.journal.forward_lines(report.since + 1):
             pairs = sorted(zip(*block, strict=True), key=_stream_id)
             for stream_id, group in groupby(pairs, key=_stream_id):
                 log = folder.stream(stream_id)
-                places[stream_id] = _bring_forward(folder, log, list(group), places.get(stream_id), report)
+                places[stream_id] = _bring_forward(folder, log, list(group), places.get(stream_id), report, restarted)
         for stream_id, (offset, _) in places.items():
             _cut_stream(folder, stream_id, offset, report)
         if restarted:
@@ -101,19 +102,41 @@ def recover(folder: Folder, store_id: str, state: SharedState) -> Recovered:
     return report
 
 
+def _sync(folder: Folder, live: LiveEnd, state: SharedState) -> None:
+    try:
+        if state.failures:
+            folder.filesystem.replace_file(live.path, live.read(live.size, 0))  # A later sync would prove nothing.
+            state.change_layout()
+        else:
+            folder.filesystem.sync_data(live.fd)
+    except OSError as error:
+        again = "the device still refuses: " if state.failures else ""
+        state.mark_sync_failed()
+        raise SyncError(live.path, f"{again}{error}") from error
+
+
+def _forget_index(live: LiveEnd, restarted: bool) -> None:
+    if restarted:
+        live.forget_index()
+    else:
+        live.forget_longer_index()
+
+
 def _stream_id(line: Line) -> str:
     return line[0].stream_id
 
 
-def _bring_forward(folder: Folder, log: Log, lines: list[Line], place: _Place | None, report: Recovered) -> _Place:
+def _bring_forward(
+    folder: Folder, log: Log, lines: list[Line], place: _Place | None, report: Recovered, restarted: bool
+) -> _Place:
     """Write what the journal has for a stream and the stream has not, after cutting off what differs.
 
     `lines` go on where the stream's last ones left off at `place`: (offset in the live segment, next version).
     """
-    log.filesystem.make_folder(log.folder)
+    folder.make_category(log)
     log.finish_roll()
     with contextlib.closing(LiveEnd(log, create=True)) as live:
-        live.forget_longer_index()
+        _forget_index(live, restarted)
         if place is None:
             place = _place_of(log, live, lines[0][0].stream_version)
             if place is None:
@@ -210,7 +233,7 @@ def _cut_phantoms(folder: Folder, settled: int, since: float, known: Iterable[st
         log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
         log.finish_roll()
         with contextlib.closing(LiveEnd(log)) as live:
-            live.forget_longer_index()
+            live.forget_index()
             keep = _end_of(live, settled)
             if keep is None:
                 stream_id = _id_by_path(folder, category, name)

@@ -185,7 +185,7 @@ def _lines_of(folder: Folder, keys: Iterable[tuple[str, str]]) -> dict[tuple[str
 def _mend_stream(folder: Folder, stream_id: str, lines: dict[int, bytes]) -> Iterator[Repaired]:
     """Make every segment of a stream what the journal says it is."""
     filesystem, log = folder.filesystem, folder.stream(stream_id)
-    filesystem.make_folder(log.folder)
+    folder.make_category(log)
     log.finish_roll()
     snapshot = SnapshotFiles(filesystem, folder.snapshots_path).load(stream_id)
     last = max(lines)

@@ -89,10 +89,11 @@ def read_ring(filesystem: FileSystem, path: str, store: str) -> Found:
 
     Raises:
         StoreFormatError: a newer version of hangarlog wrote it.
+        OSError: it cannot be read, and nobody knows what it has.
     """
     try:
         ring = filesystem.read_file(path)
-    except OSError:
+    except FileNotFoundError:
         return Found()
     frames = [frame for frame in _frames(ring) if frame.store == store]
     if any(frame.ring > _FORMAT for frame in frames):
@@ -156,7 +157,10 @@ class Ring:
         frame = encode_frame(self._store, generation, first, last, text)
         if block * BLOCK + len(frame) > RING_BYTES:
             return -1
-        self._filesystem.write_at(self._fd, frame, block * BLOCK)
+        try:
+            self._filesystem.write_at(self._fd, frame, block * BLOCK)
+        except OSError:  # A limit or a quota may meet it although the blocks are there.
+            return -1
         self._filesystem.sync_data(self._fd)
         return block + len(frame) // BLOCK
 

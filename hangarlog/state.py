@@ -108,16 +108,21 @@ class SharedState:
         words = self._words
         return words[_FORMAT] == _MAGIC and words[_BOOT] == self._boot and words[_FILE] == self._file
 
+    def begin_recovery(self, pid: int) -> None:
+        """As `begin`; and what failed before the machine restarted is forgotten, as everything is read anew since."""
+        words = self._words
+        if words[_BOOT] != self._boot:
+            words[_FORMAT] = words[_FAILURES] = 0
+            words[_BOOT] = self._boot
+        self.begin(pid)
+
     def recovered(self, committed: int, journal_first: int, journal_size: int) -> None:
         """Publish what a recovery found. Only now do words from before a restart become valid."""
         words = self._words
         words[_LAYOUT] = (words[_LAYOUT] + 1) & _MASK
         if not self.valid:
             words[_FORMAT] = 0  # Until all is said: a recovery that dies here must be run again whole.
-            if words[_BOOT] != self._boot:
-                words[_FAILURES] = 0  # The device is read anew since.
             words[_EXCLUSIVE] = words[_SYNC_FAILED] = 0
-            words[_BOOT] = self._boot
             words[_FILE] = self._file
         self.finish(committed, journal_first, journal_size)
         words[_FORMAT] = _MAGIC

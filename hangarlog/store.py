@@ -15,7 +15,7 @@ from hangarlog import eventstore
 from hangarlog.commit import Pending
 from hangarlog.compaction import compact
 from hangarlog.copies import journal_bounds, journal_lines, stream_lines_in_journal
-from hangarlog.errors import CorruptionError, CorruptionWarning, StoreOpenError, SyncError
+from hangarlog.errors import CorruptionError, CorruptionWarning, OutcomeUnknownError, StoreOpenError
 from hangarlog.eventstore import EventStore
 from hangarlog.filesystem import FileSystem
 from hangarlog.folder import Folder
@@ -91,6 +91,8 @@ class FileEventStore(EventStore):
             if self._state.writable and not self._writer.trusts_state:
                 with self._writer.lock():
                     pass  # Taking it recovers.
+            elif self._state.writable:
+                self._writer.settle()
             if exclusive:
                 self._writer.hold()
         except BaseException:
@@ -369,7 +371,7 @@ class FileEventStore(EventStore):
         self._closed = True
         if self._interval:
             self._interval.stop()
-            with contextlib.suppress(SyncError):
+            with contextlib.suppress(OutcomeUnknownError):
                 self._sync.ensure(self._state.committed)
         self._writer.close()
         self._sync.close()

@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
-from hangarlog.log import LiveEnd, Log
+from hangarlog.log import LiveEnd
 from hangarlog.segment import LIVE
 
 WARM = 256
@@ -23,10 +23,11 @@ with contextlib.suppress(ImportError):
 class StreamEnd:
     """The end of one stream: the version it is at (-1: there is no stream), and its live segment when it is open."""
 
-    __slots__ = ("exists", "last_event_id", "live", "log", "version")
+    __slots__ = ("_folder", "exists", "last_event_id", "live", "log", "version")
 
-    def __init__(self, log: Log) -> None:
-        self.log = log
+    def __init__(self, folder: Folder, stream_id: str) -> None:
+        log = self.log = folder.stream(stream_id)
+        self._folder = folder
         self.live: LiveEnd | None = None
         self.version, self.last_event_id = -1, ""
         try:
@@ -63,7 +64,7 @@ class StreamEnd:
             try:
                 self.live = LiveEnd(self.log, create=not self.exists)
             except FileNotFoundError:
-                self.log.filesystem.make_folder(self.log.folder)
+                self._folder.make_category(self.log)
                 self.live = LiveEnd(self.log, create=not self.exists)
             self.exists = True
         return self.live
@@ -102,7 +103,7 @@ class WarmStreams:
         """
         end = self._ends.get(stream_id)
         if end is None:
-            end = StreamEnd(self._folder.stream(stream_id))
+            end = StreamEnd(self._folder, stream_id)
             if end.exists:
                 self.keep(stream_id, end)
         else:

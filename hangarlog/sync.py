@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 
-from hangarlog.errors import SyncError
+from hangarlog.errors import OutcomeUnknownError, SyncError
 from hangarlog.folder import Folder
 from hangarlog.lock import FileLock
 from hangarlog.ring import LARGEST, Ring
@@ -33,23 +33,35 @@ class JournalSync:
 
         Raises:
             SyncError: the device refused; nobody can say what it holds.
+            OutcomeUnknownError: a file could not be opened to sync it.
         """
+        try:
+            self._ensure(position)
+        except OSError as error:
+            raise OutcomeUnknownError(self._path, f"it is written, but could not be synced: {error}") from error
+
+    def _ensure(self, position: int) -> None:
         state = self._state
         failures = state.failures
         while not self._covered(position):
             if state.sync_failed or state.failures != failures:
                 raise SyncError(self._path, "an earlier sync has failed")
-            heard = state.sync_bell.listen()
-            if self._lock.acquire(0):
-                try:
-                    # Whoever held the lock before may have begun after our record was written.
-                    if not (self._covered(position) or state.sync_failed):
-                        self._sync()
-                finally:
-                    self._lock.release()
-                    state.sync_bell.ring(everybody=True)
-            elif not self._covered(position):
-                state.sync_bell.wait(heard)
+            if not self._try(position):
+                heard = state.sync_bell.listen()
+                if not (self._covered(position) or self._try(position)):
+                    state.sync_bell.wait(heard)
+
+    def _try(self, position: int) -> bool:
+        """Sync, unless somebody else is at it."""
+        if not self._lock.acquire(0):
+            return False
+        try:
+            # Whoever held the lock before may have begun after our record was written.
+            if not (self._covered(position) or self._state.sync_failed):
+                self._sync()
+        finally:
+            self._lock.release(everybody=True)
+        return True
 
     def _covered(self, position: int) -> bool:
         return position <= self._state.durable <= self._state.committed  # Beyond that it is not to be believed.
@@ -57,6 +69,7 @@ class JournalSync:
     def _sync(self) -> None:
         """Under the sync lock: bring what is committed to the device, and tell."""
         state = self._state
+        self._journal_fd()  # If it cannot be opened, no sync has failed.
         try:
             for _ in range(_LOOKS):
                 published = state.published()
@@ -150,6 +163,8 @@ class IntervalSync(threading.Thread):
                 sync.ensure(self._state.committed)
             except SyncError:
                 return
+            except OutcomeUnknownError:
+                continue
 
     def stop(self) -> None:
         """End the thread and wait for it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from hangarlog.checkpoint import make_checkpoint
 from hangarlog.commit import Pending, encode_batch, now, settle
 from hangarlog.errors import (
     CorruptionError,
+    HangarlogError,
     LockTimeoutError,
     OutcomeUnknownError,
     StorageError,
@@ -104,13 +106,26 @@ class Writer:
         try:
             self._acquire()
         except OSError as error:
-            raise StorageError(self.path, error.errno, str(error)) from error
+            raise self._refused(error) from error
         try:
             yield
         except OSError as error:
-            raise StorageError(self.path, error.errno, str(error)) from error
+            raise self._refused(error) from error
         finally:
             self._release()
+
+    def _refused(self, error: OSError) -> StorageError:
+        if error.errno == errno.EIO:
+            # Whatever call it was that met it: what was written before is not to be believed, as after a failed sync.
+            self._state.mark_sync_failed()
+        return StorageError(self.path, error.errno, str(error))
+
+    def settle(self) -> None:
+        """Finish what a dead writer has left, unless somebody is writing, who has done so."""
+        if self._state.writing and self._lock.acquire(0):
+            self._lock.release()
+            with contextlib.suppress(HangarlogError), self.lock():  # The next append will say what is wrong.
+                pass
 
     def _wait_for_lock(self) -> None:
         pid = self._state.exclusive
@@ -161,25 +176,19 @@ class Writer:
         self._seen = (self._state.layout, _forks)
 
     def _heal(self) -> None:
-        """After a failed sync: put the journal's text into a new file, whose sync can be believed, and recover.
+        """After a failed sync: have the journal written into a new file, whose sync can be believed.
 
-        Raises:
-            SyncError: the device still refuses.
+        What the device has is to be found out, as after a restart. Raises `SyncError` if it still refuses.
         """
-        assert self._journal
-        text = self._journal.read(self._state.journal_size, 0)
-        path = self._journal.path
-        with self._sync_lock:
-            self._state.begin(_pid)
-            try:
-                self._filesystem.replace_file(path, text)
-                self._forget()
-                self._state.distrust()  # What the device has is to be found out, as after a restart.
+        self._forget()
+        self._state.distrust()
+        try:
+            with self._sync_lock:
                 self.recovered = recover(self._folder, self._store_id, self._state)
                 self._filesystem.remove(self._folder.ring_path)
                 self._state.ring_file = 0
-            except OSError as error:
-                raise SyncError(path, f"the device still refuses: {error}") from error
+        except OSError as error:
+            raise SyncError(self._folder.journal.live_path, f"the device still refuses: {error}") from error
         self._seen = (self._state.layout, _forks)
 
     def _forget(self) -> None:
@@ -200,7 +209,7 @@ class Writer:
         try:
             self._acquire()
         except OSError as error:
-            raise StorageError(self.path, error.errno, str(error)) from error
+            raise self._refused(error) from error
         try:
             ends: dict[str, StreamEnd] = {}
             versions, to_write = settle(pendings, self._end_in(ends), self._ids_at)
@@ -208,7 +217,7 @@ class Writer:
                 self._write(to_write, ends, versions)
             sealed_at, self._sealed_at = self._sealed_at, None
         except OSError as error:
-            raise StorageError(self.path, error.errno, str(error)) from error
+            raise self._refused(error) from error
         finally:
             self._release()
         if sealed_at is not None:
@@ -278,8 +287,8 @@ class Writer:
         try:
             for end, end_size in reversed(undo):
                 end.undo(end_size)
-            self._journal.cut(size)  # Last: as long as the batch is whole here, it counts.
-            self._sync_now(self._journal)  # Else a power cut could bring back what is now said not to be there.
+            if self._journal.cut(size):  # Last: as long as the batch is whole here, it counts.
+                self._sync_now(self._journal)  # Else a power cut could bring back what is now said not to be there.
         except SyncError:
             raise
         except OSError as failure:

@@ -9,14 +9,16 @@
 The model is the least that POSIX promises, less than any journaling file system gives: what was written to a file is on
 the device once the file was synced, and a name once its folder was. Of everything later any part may be there and any
 other missing, in any order, by sectors: each is as it was at some moment since the sync, and one that was lost before
-one that was kept reads as zeros. What is mapped into memory (the shared state) is not recorded: it means nothing after
-a restart.
+one that was kept reads as zeros. What a sync has failed to bring to the device never comes there, whatever later syncs
+say: only what is written anew does. What is mapped into memory (the shared state) is not recorded: it means nothing
+after a restart.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, NamedTuple
@@ -60,11 +62,14 @@ class Unsynced(FileSystem):
 
 class Recording(Unsynced):
     """A file system that notes what is done below `folder` in `operations`, in order. What is there already is noted
-    first, as if it had been synced."""
+    first, as if it had been synced. The syncs whose numbers (from 0 on) are in `failing` fail.
+    """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], failing: Collection[int] = ()) -> None:
         self.folder = os.path.abspath(folder)
         self.operations: list[Operation] = []
+        self.syncs = 0
+        self._failing = failing
         self._numbers: dict[int, int] = {}
         self._files = 0
         for path, folders, files in os.walk(self.folder):
@@ -153,15 +158,22 @@ class Recording(Unsynced):
 
     def sync_data(self, fd: int) -> None:
         """Note it."""
-        self._add("sync", self._number(fd))
+        self._sync("sync", self._number(fd))
 
     def sync_folder(self, path: str) -> None:
         """Note it."""
-        self._add("sync folder", path=path)
+        self._sync("sync folder", path=path)
 
     def sync_everything(self, folder: str, paths: Iterable[str]) -> None:
         """Note it."""
-        self._add("sync all")
+        self._sync("sync all")
+
+    def _sync(self, kind: str, file: int = -1, path: str = "") -> None:
+        number, self.syncs = self.syncs, self.syncs + 1
+        if number in self._failing:
+            self._add(f"failed {kind}", file, path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self._add(kind, file, path)
 
 
 @dataclass
@@ -204,37 +216,36 @@ class _Device:
     contents: dict[int, bytes] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)  # -1: a folder.
     pending: list[tuple[int, Operation]] = field(default_factory=list)
+    stale: set[tuple[int, int]] = field(default_factory=set)  # Sectors (file, number) that a failed sync has lost.
     notes: list[Any] = field(default_factory=list)
 
     def take(self, at: int, operation: Operation) -> None:
         """Go one operation further."""
-        kind = operation.kind
+        kind = operation.kind.removeprefix("failed ")
+        failed = kind != operation.kind
         if kind == "note":
             self.notes.append(operation.note)
         elif kind == "sync all":
-            self._settle(lambda pending: True)
+            self._settle(lambda pending: True, failed)
         elif kind == "sync":
-            self._settle(lambda pending: pending.kind in ("write", "truncate") and pending.file == operation.file)
+            self._settle(lambda p: p.kind in ("write", "truncate") and p.file == operation.file, failed)
         elif kind == "sync folder":
-            self._settle(lambda pending: _names_in(pending, operation.path))
+            self._settle(lambda pending: _names_in(pending, operation.path), failed)
         else:
             self.pending.append((at, operation))
 
-    def _settle(self, reached: Callable[[Operation], bool]) -> None:
+    def _settle(self, concerned: Callable[[Operation], bool], failed: bool) -> None:
         for _, operation in self.pending:
-            if reached(operation):
-                _apply(operation, self.contents, self.names)
-        self.pending = [(at, operation) for at, operation in self.pending if not reached(operation)]
+            if concerned(operation):
+                _take(operation, not failed, self.contents, self.names, self.stale)
+        self.pending = [(at, operation) for at, operation in self.pending if not concerned(operation)]
 
     def after(self, at: int, choice: Choice, lost: str) -> CrashState:
         """The state in which of the pending operations those of the choice have reached the device."""
         contents, names = dict(self.contents), dict(self.names)
-        stale: set[tuple[int, int]] = set()  # Sectors (file, number) that stayed as they were before a lost operation.
+        stale = set(self.stale)
         for operation, reached in choice:
-            if operation.kind in ("write", "truncate"):
-                _apply_by_sector(operation, reached, contents, stale)
-            elif reached:
-                _apply(operation, contents, names)
+            _take(operation, reached, contents, names, stale)
         files = {path: contents.get(number, b"") for path, number in names.items() if number >= 0}
         return CrashState(at, lost, list(self.notes), files, [path for path, number in names.items() if number < 0])
 
@@ -242,6 +253,15 @@ class _Device:
 def _names_in(operation: Operation, folder: str) -> bool:
     path = operation.to or operation.path
     return operation.kind not in ("write", "truncate") and (os.path.dirname(path) or ".") == (folder or ".")
+
+
+def _take(
+    operation: Operation, reached: bool, contents: dict[int, bytes], names: dict[str, int], stale: set[tuple[int, int]]
+) -> None:
+    if operation.kind in ("write", "truncate"):
+        _apply_by_sector(operation, reached, contents, stale)
+    elif reached:
+        _apply(operation, contents, names)
 
 
 def _apply(operation: Operation, contents: dict[int, bytes], names: dict[str, int]) -> None:
@@ -277,6 +297,8 @@ def _apply_by_sector(
             _apply(operation, contents, {})
         return
     for sector in range(offset // SECTOR, -(-(offset + len(data)) // SECTOR)):
+        if reached and offset <= sector * SECTOR and offset + len(data) >= (sector + 1) * SECTOR:
+            stale.discard((number, sector))  # Written anew, whole.
         if not reached:
             stale.add((number, sector))
         elif (number, sector) not in stale:
@@ -285,8 +307,10 @@ def _apply_by_sector(
             _apply(operation._replace(offset=offset + start, data=part), contents, {})
 
 
-def crash_states(operations: list[Operation], rng: Random, per_point: int = 1 << 30) -> Iterator[CrashState]:
-    """The states after each operation, at most `per_point` of each, chosen with `rng` where there are more.
+def crash_states(
+    operations: list[Operation], rng: Random, per_point: int = 1 << 30, since: int = 0
+) -> Iterator[CrashState]:
+    """The states after each operation from number `since` on, at most `per_point` of each, chosen with `rng`.
 
     After each operation: every subset of those not yet synced (of more than 8, some hundred subsets), and each write
     among them torn at every sector, within and around its last line at every byte, or with a sector lost.
@@ -297,7 +321,7 @@ def crash_states(operations: list[Operation], rng: Random, per_point: int = 1 <<
     for at, operation in enumerate(operations, 1):
         device.take(at, operation)
         begun = begun or operation.kind == "sync all"  # What the recording found is no work of the recorded.
-        if not begun or operation.kind == "note":
+        if not begun or at < since or operation.kind == "note":
             continue
         choices = list(_choices(device.pending, rng))
         if len(choices) > per_point:

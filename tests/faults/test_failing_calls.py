@@ -130,7 +130,7 @@ def test_what_cannot_be_taken_back_is_settled_by_the_next_writer(tmp_path: Path)
 
 
 def test_a_failed_sync_is_final(tmp_path: Path) -> None:
-    """No process appends while the device refuses; then the journal goes into a new file before anything is believed."""
+    """No process appends while the device refuses; then the journal is written anew before anything is believed."""
     filesystem = FailingFileSystem()
     store = FileEventStore(tmp_path / "s", filesystem=filesystem)
     other = FileEventStore(tmp_path / "s", filesystem=filesystem)
