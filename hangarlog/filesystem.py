@@ -159,18 +159,23 @@ class FileSystem:
         self.rename(fresh, live)
         self.sync_folder(os.path.dirname(live))
 
-    def replace_file(self, path: str, content: bytes) -> None:
-        """Make `path` hold `content`, whole or not at all: temporary name, sync, rename, sync of the folder."""
+    def replace_file(self, path: str, content: bytes, *, sync: bool = True) -> None:
+        """Make `path` hold `content`, whole or not at all: temporary name, sync, rename, sync of the folder.
+
+        Without `sync` a power cut may leave anything of it.
+        """
         temporary = path + ".new"
         self.remove(temporary)
         fd = self.open_new(temporary)
         try:
             self.write(fd, content)
-            self.sync_data(fd)
+            if sync:
+                self.sync_data(fd)
         finally:
             self.close(fd)
         self.rename(temporary, path)
-        self.sync_folder(os.path.dirname(path))
+        if sync:
+            self.sync_folder(os.path.dirname(path))
 
     def link(self, old: str, new: str) -> None:
         """Give a file a second name. Raises `FileExistsError` where there is one."""

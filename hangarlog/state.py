@@ -58,7 +58,7 @@ def create_state(filesystem: FileSystem, path: str) -> None:
         finally:
             filesystem.close(fd)
     # Written, not only sized: a page of a sparse file that cannot be stored kills the process.
-    filesystem.replace_file(path, bytes(_SIZE))
+    filesystem.replace_file(path, bytes(_SIZE), sync=False)
 
 
 class SharedState:

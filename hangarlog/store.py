@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import sys
 import warnings
@@ -121,8 +122,9 @@ class FileEventStore(EventStore):
                 lock.release()
             return SharedState(self._filesystem, path)
         except OSError as error:
-            with contextlib.suppress(OSError, ValueError):  # Perhaps the folder may only be read.
-                return SharedState(self._filesystem, path, writable=False)
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                with contextlib.suppress(OSError, ValueError):
+                    return SharedState(self._filesystem, path, writable=False)
             cause = f"its shared state can neither be made nor read: {error}; open it once with write permission"
             raise StoreOpenError(self.path, cause) from error
 

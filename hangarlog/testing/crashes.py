@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, NamedTuple
@@ -308,9 +308,9 @@ def _apply_by_sector(
 
 
 def crash_states(
-    operations: list[Operation], rng: Random, per_point: int = 1 << 30, since: int = 0
+    operations: list[Operation], rng: Random, per_point: int = 1 << 30, points: Container[int] | None = None
 ) -> Iterator[CrashState]:
-    """The states after each operation from number `since` on, at most `per_point` of each, chosen with `rng`.
+    """The states after each operation, or those in `points` (from 1 on), at most `per_point` of each, by `rng`.
 
     After each operation: every subset of those not yet synced (of more than 8, some hundred subsets), and each write
     among them torn at every sector, within and around its last line at every byte, or with a sector lost.
@@ -321,12 +321,13 @@ def crash_states(
     for at, operation in enumerate(operations, 1):
         device.take(at, operation)
         begun = begun or operation.kind == "sync all"  # What the recording found is no work of the recorded.
-        if not begun or at < since or operation.kind == "note":
+        if not begun or (points is not None and at not in points) or operation.kind == "note":
             continue
-        choices = list(_choices(device.pending, rng))
-        if len(choices) > per_point:
-            choices = rng.sample(choices, per_point)
-        for choice, lost in choices:
+        losses = _losses(device.pending, rng)
+        if len(losses) > per_point:
+            losses = rng.sample(losses, per_point)
+        for loss in losses:
+            choice, lost = _choice(device.pending, loss)
             state = device.after(at, choice, lost)
             known = hash((tuple(sorted(state.files.items())), tuple(state.folders), len(state.notes)))
             if known not in seen:
@@ -334,8 +335,17 @@ def crash_states(
                 yield state
 
 
-def _choices(pending: list[tuple[int, Operation]], rng: Random) -> Iterator[tuple[Choice, str]]:
-    """(what reached the device and what did not, the latter in words) for every choice among the pending operations."""
+class _Loss(NamedTuple):
+    """One way to lose what is pending: what is not in `mask`, and some bytes of write number `write`."""
+
+    mask: int
+    write: int = -1
+    start: int = 0
+    stop: int = 0
+    but_size: bool = False
+
+
+def _losses(pending: list[tuple[int, Operation]], rng: Random) -> list[_Loss]:
     count = len(pending)
     everything = (1 << count) - 1
     if count <= _ALL_OF:
@@ -344,36 +354,47 @@ def _choices(pending: list[tuple[int, Operation]], rng: Random) -> Iterator[tupl
         # All, none, all up to one, all but one, from one on, and any.
         masks = {0, everything, *((1 << n) - 1 for n in range(count)), *(everything ^ 1 << n for n in range(count))}
         masks |= {everything ^ ((1 << n) - 1) for n in range(count)} | {rng.getrandbits(count) for _ in range(256)}
-    for mask in sorted(masks):
-        missing = [f"{kind_of(operation)} {at}" for n, (at, operation) in enumerate(pending) if not mask >> n & 1]
-        yield [(operation, bool(mask >> n & 1)) for n, (_, operation) in enumerate(pending)], ", ".join(missing)
-    for n, (at, operation) in enumerate(pending):
+    losses = [_Loss(mask) for mask in sorted(masks)]
+    for n, (_, operation) in enumerate(pending):
         if operation.kind == "write":
-            before = [(operation, True) for _, operation in pending[:n]]
-            for torn, how in _torn(operation):
-                for reached, after in ((False, ", and everything after it"), (True, "")):
-                    rest = [(operation, reached) for _, operation in pending[n + 1 :]]
-                    yield [*before, *torn, *rest], f"write {at} {how}{after}"
+            for mask in ((2 << n) - 1, everything):  # With everything after it, and alone.
+                losses += _losses_in(operation, n, mask)
+    return losses
+
+
+def _losses_in(write: Operation, n: int, mask: int) -> Iterator[_Loss]:
+    """The ways in which only a part of a write reaches the device."""
+    size, offset = len(write.data), write.offset
+    sectors = range(SECTOR - offset % SECTOR, size, SECTOR)
+    last_line = write.data.rfind(b"\n", 0, -1) + 1
+    for cut in {*sectors, *range(last_line, size)} if size < 1 << 14 else sectors:
+        yield _Loss(mask, n, cut, size)
+    for start in (0, *sectors):
+        yield _Loss(mask, n, start, min(size, start + SECTOR - (offset + start) % SECTOR))
+    yield _Loss(mask, n, 0, size, True)
+
+
+def _choice(pending: list[tuple[int, Operation]], loss: _Loss) -> tuple[Choice, str]:
+    """(what reaches the device and what does not, the latter in words)."""
+    choice: Choice = []
+    lost: list[str] = []
+    for n, (at, operation) in enumerate(pending):
+        if not loss.mask >> n & 1:
+            choice.append((operation, False))
+            lost.append(f"{kind_of(operation)} {at}")
+        elif n == loss.write:
+            lost.append(f"bytes {loss.start} to {loss.stop} of write {at}{' but for its size' * loss.but_size}")
+            data, offset = operation.data, operation.offset
+            if loss.but_size:
+                choice.append((operation._replace(kind="extend", offset=offset + len(data)), True))
+            for start, stop in ((0, loss.start), (loss.start, loss.stop), (loss.stop, len(data))):
+                part = operation._replace(data=data[start:stop], offset=offset + start)
+                choice.append((part, start != loss.start or stop != loss.stop))
+        else:
+            choice.append((operation, True))
+    return choice, ", ".join(lost) or "nothing"
 
 
 def kind_of(operation: Operation) -> str:
     """What an operation is called where it is missing."""
     return f"{operation.kind} of {operation.path}" if operation.path else operation.kind
-
-
-def _torn(write: Operation) -> Iterator[tuple[Choice, str]]:
-    """A write of which only a part reached the device."""
-    data, offset = write.data, write.offset
-    last_line = data.rfind(b"\n", 0, -1) + 1
-    sectors = range(SECTOR - offset % SECTOR, len(data), SECTOR)
-    small = len(data) < 1 << 14
-
-    def part(start: int, stop: int, reached: bool) -> tuple[Operation, bool]:
-        return write._replace(data=data[start:stop], offset=offset + start), reached
-
-    for cut in sorted({*sectors, *range(last_line, len(data))} if small else {*sectors}):
-        yield [part(0, cut, True), part(cut, len(data), False)], f"from its byte {cut} on"
-    for start in [0, *sectors]:
-        stop = start + SECTOR - (offset + start) % SECTOR
-        yield [part(0, start, True), part(start, stop, False), part(stop, len(data), True)], f"in its sector at {start}"
-    yield [(write._replace(kind="extend", offset=offset + len(data)), True), (write, False)], "but for its size"

@@ -19,6 +19,9 @@ from hangarlog.verify import verify
 SIZES = [5, 40, 300, 5, 700, 2_500, 5, 900, 5, 5, 300, 200, 100, 5, 1_200, 5, 5, 5, 600, 5, 5, 5, 5, 400, 5, 5]
 
 
+CUTS = 5
+
+
 class Work:
     """A workload with a failing sync, in turn by two stores on one folder; it notes what it was told."""
 
@@ -56,6 +59,7 @@ class Work:
             self.unknown.add(event_id)
         except StorageError:
             self.refused.add(event_id)
+            self.recording.note(("refused", event_id))
         else:
             self.recording.note(("durable", event_id))
 
@@ -79,7 +83,8 @@ class Work:
             held = [record.event_id for record in store.records()]
             missing = [event_id for event_id in durable if held.count(event_id) != 1]
             assert not missing, f"{missing} of the acknowledged are not there once: {held}"
-            assert not self.refused.intersection(held), f"refused, and yet there: {self.refused.intersection(held)}"
+            refused = {event_id for what, event_id in notes if what == "refused"}
+            assert not refused.intersection(held), f"refused, and yet there: {refused.intersection(held)}"
             assert len(set(held)) == len(held), f"something is there twice: {held}"
             own = [event_id for event_id in held if not event_id.endswith("+")]
             assert own == sorted(own, key=int), f"out of order: {own}"
@@ -109,12 +114,13 @@ def run(folder: Path, size: int, seed: int) -> Figures:
                     figures["failures"] += len(failing)
                     figures["outcomes unknown"] += len(work.unknown)
                     figures["appends refused"] += len(work.refused)
-                    for state in crash_states(work.recording.operations, rng, 1, since=first):
-                        if rng.random() < 0.2 or state.at == len(work.recording.operations):
-                            where_cut = f"{where}, power cut after operation {state.at} without {state.lost}"
-                            place(state, scratch)
-                            work.check(scratch, state.notes)
-                            figures["power cuts after them"] += 1
+                    count = len(work.recording.operations)
+                    points = {count - 1, *(rng.randrange(first, count) for _ in range(CUTS))}
+                    for state in crash_states(work.recording.operations, rng, 2, points):
+                        where_cut = f"{where}, power cut after operation {state.at} without {state.lost}"
+                        place(state, scratch)
+                        work.check(scratch, state.notes)
+                        figures["power cuts after them"] += 1
                 except (AssertionError, HangarlogError) as error:
                     raise AssertionError(f"{where_cut if 'where_cut' in locals() else where}: {error}") from error
                 where_cut = where

@@ -57,9 +57,9 @@ class FailingFileSystem(FileSystem):
         self._step("roll")
         super().roll(live, sealed)
 
-    def replace_file(self, path: str, content: bytes) -> None:
+    def replace_file(self, path: str, content: bytes, *, sync: bool = True) -> None:
         self._step("replace_file")
-        super().replace_file(path, content)
+        super().replace_file(path, content, sync=sync)
 
 
 BATCH = [("a:1", [Added(1), Added(2)], ANY), ("b:1", [Added(3)], ANY), ("c:1", [Added(4)], ANY)]
