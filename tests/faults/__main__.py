@@ -40,8 +40,10 @@ def main() -> int:
             figures = campaign.run(folder, size, options.seed)
         except AssertionError as error:
             failed += 1
-            print(f"  BROKEN: {error}\n  again: python -m tests.faults --row {campaign.row} --size {size} "
-                  f"--seed {options.seed}")
+            print(
+                f"  BROKEN: {error}\n  again: python -m tests.faults --row {campaign.row} --size {size} "
+                f"--seed {options.seed}"
+            )
         else:
             print(f"  {figures} in {time.monotonic() - began:.0f} s", flush=True)
         finally:
