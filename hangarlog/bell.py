@@ -25,17 +25,17 @@ class Bell:
     """Two words of a shared mapping: a count of ringings, and whether somebody waits."""
 
     def __init__(self) -> None:
-        self._count: Any = None
+        self._address = 0
         self._words: memoryview | None = None
 
     def hang(self, mapped: mmap.mmap, offset: int) -> None:
         """Use the 16 bytes at `offset` of a writable shared mapping."""
-        self._mapped, self._offset = mapped, offset
         self._words = memoryview(mapped)[offset : offset + 16].cast("Q")
+        if _has_futex():  # Now: imported by a thread while another one forks, ctypes would be locked in the child.
+            self._address = _c().addressof(_c().c_uint32.from_buffer(mapped, offset))
 
     def take_down(self) -> None:
         """Let go of the mapping."""
-        self._count = None
         if self._words:
             self._words.release()
         self._words = None
@@ -49,10 +49,10 @@ class Bell:
 
     def wait(self, heard: int, seconds: float = PATIENCE) -> None:
         """Return when the bell has rung since `listen` gave `heard`, at the latest after `seconds`; perhaps sooner."""
-        if self._words is None or not _has_futex():
+        if self._words is None or not self._address:
             threading.Event().wait(min(seconds, _POLL))
         elif self._words[0] == heard:
-            _futex(self._address(), _WAIT, heard, min(seconds, PATIENCE))
+            _futex(self._address, _WAIT, heard, min(seconds, PATIENCE))
 
     def ring(self, *, everybody: bool = False) -> None:
         """Wake the one who has waited longest, or everybody. What was waited for must be so already."""
@@ -60,13 +60,8 @@ class Bell:
         if words is None or not words[1]:
             return
         words[0] = (words[0] + 1) & 0xFFFF_FFFF
-        if not _has_futex() or not _futex(self._address(), _WAKE, _EVERYBODY if everybody else 1):
+        if not self._address or not _futex(self._address, _WAKE, _EVERYBODY if everybody else 1):
             words[1] = 0  # Whoever has said so but does not sleep yet will find the count changed.
-
-    def _address(self) -> Any:
-        if self._count is None:
-            self._count = _c().c_uint32.from_buffer(self._mapped, self._offset)
-        return self._count
 
 
 _NUMBER = {"x86_64": 202, "aarch64": 98}.get(os.uname().machine) if sys.platform == "linux" else None
@@ -94,13 +89,13 @@ def _call() -> Any:
     return call
 
 
-def _futex(word: Any, operation: int, value: int, seconds: float = 0.0) -> int:
+def _futex(address: int, operation: int, value: int, seconds: float = 0.0) -> int:
     ctypes = _c()
     limit = (ctypes.c_long * 2)(int(seconds), int(seconds % 1 * 1e9))
     return int(
         _call()(
             ctypes.c_long(_NUMBER),
-            ctypes.byref(word),
+            ctypes.c_void_p(address),
             ctypes.c_int(operation),
             ctypes.c_uint32(value),
             ctypes.byref(limit) if operation == _WAIT else None,

@@ -37,11 +37,11 @@ def make_checkpoint(filesystem: FileSystem, folder: Folder, position: int, state
     """
     lock = FileLock(filesystem, folder.lock_path("checkpoint"))
     with contextlib.suppress(OSError), contextlib.closing(lock):
-        if lock.acquire(0):
-            try:
+        try:
+            if lock.acquire(0):
                 _save(filesystem, folder, position, state)
-            finally:
-                lock.release()
+        finally:
+            lock.release()
 
 
 def _save(filesystem: FileSystem, folder: Folder, position: int, state: SharedState) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from bisect import bisect_right
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import NamedTuple
 
+from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
-from hangarlog.log import Log
+from hangarlog.log import Block, Log
 from hangarlog.naming import stream_path
 from hangarlog.record import Envelope, decode_record, is_record
 from hangarlog.segment import Segment, first_of
@@ -83,6 +84,45 @@ def stream_lines_in_journal(folder: Folder, stream_id: str, after: int = 0) -> I
         for record, line in zip(records, lines, strict=True):
             if record.stream_id == stream_id:
                 yield record, line
+
+
+def journal_blocks(
+    folder: Folder, position: int, live_first: int, last: int, served: Callable[[CorruptionError], None] | None = None
+) -> Iterator[Block]:
+    """The journal from `position` to `last`, some lines at a time; what is damaged comes from the streams.
+
+    `served` is told of each damage. Raises it as `CorruptionError` where the streams do not have it all.
+    """
+    while position <= last:
+        try:
+            for records, lines in folder.journal.forward_lines(position):
+                records, lines = records[: last + 1 - position], lines[: last + 1 - position]
+                if not records:
+                    return
+                if records[0].position != position:
+                    break
+                yield records, lines
+                position = records[-1].position + 1
+            if position > last:
+                return
+            raise missing_position(folder.journal, position, last)
+        except CorruptionError as damage:
+            _, stop = journal_bounds(folder, position, live_first, last)
+            stop = min(stop, last)
+            found = journal_lines(folder, position, stop)
+            if len(found) <= stop - position:
+                raise
+            if served:
+                served(damage)
+            mended = [found[at] for at in range(position, stop + 1)]
+            yield [decode_record(line) for line in mended], mended
+            position = stop + 1
+
+
+def missing_position(journal: Log, position: int, last: int) -> CorruptionError:
+    """The error for a committed event that the journal does not have."""
+    cause = f"position {position} is missing; {last} events were committed"
+    return CorruptionError(journal.live_path, os.path.basename(journal.live_path), 0, cause)
 
 
 def journal_bounds(folder: Folder, position: int, live_first: int, last: int) -> tuple[int, int]:

@@ -259,12 +259,15 @@ class EventStore(ABC):
         it was made (RFC 3339), by default now.
 
         Raises:
-            EventSerializationError: the state has no JSON form.
+            EventSerializationError: the state has no JSON form, or is too large.
             ValueError: the version is not a whole number from 0 up, or of an event that was compacted away.
+            TypeError: `saved_at` is not text, or `schema_version` no whole number.
         """
         check_stream_id(stream_id)
-        if type(version) is not int or version < 0:
+        if type(version) is not int or not 0 <= version < 1 << 63:
             raise ValueError(f"a snapshot's version must be a whole number from 0 up, not {version!r}")
+        if type(schema_version) is not int or not isinstance(saved_at, (str, type(None))):
+            raise TypeError(f"schema_version must be a whole number, saved_at text: {schema_version!r}, {saved_at!r}")
         encoded = msgspec.Raw(encode_object(state, "snapshot"))
         event_id = self._event_id_at(stream_id, version)
         made_at = saved_at or now().decode()

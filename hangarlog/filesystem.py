@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _FOLDER_SIZE = 1 << 62  # Where some file systems say that a folder ends.
 WINDOWS = sys.platform == "win32"
+NO_FILE = frozenset([errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EFBIG])
+"""What `read_file` fails with where something else (a link, a folder, a FIFO) is in the place of a small file."""
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -138,6 +140,10 @@ class FileSystem:
         except FileNotFoundError:
             return 0
 
+    def names(self, fd: int) -> int:
+        """How many names an open file has (hard links)."""
+        return os.fstat(fd).st_nlink
+
     def roll(self, live: str, sealed: str) -> None:
         """Give `live` the name `sealed` too, then put an empty file in its place, so that `live` never is missing."""
         fresh = live + ".new"
@@ -198,11 +204,14 @@ class FileSystem:
             return
         self.sync_folder(os.path.dirname(path))
 
-    def read_file(self, path: str) -> bytes:
-        """The whole content of a small file."""
+    def read_file(self, path: str, limit: int = 16 << 20) -> bytes:
+        """The whole content of a small file; more than `limit` bytes are an `OSError` (EFBIG)."""
         fd = self.open_read(path)
         try:
-            return self.read(fd, self.size(fd), 0)
+            size = self.size(fd)
+            if size > limit:
+                raise OSError(errno.EFBIG, f"{size} bytes are more than the {limit} it may have", path)
+            return self.read(fd, size, 0)
         finally:
             self.close(fd)
 

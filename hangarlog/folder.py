@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from uuid import uuid4
 
 import msgspec
 
 from hangarlog.commit import now
-from hangarlog.errors import StoreFormatError, StoreOpenError
+from hangarlog.errors import CorruptionError, StoreFormatError, StoreOpenError
 from hangarlog.filesystem import FileSystem
-from hangarlog.lock import Turnstile
+from hangarlog.lock import Turnstile, held
 from hangarlog.log import Log
 from hangarlog.naming import stream_id_of, stream_path
+from hangarlog.record import decode_record, is_record
 from hangarlog.segment import LIVE, Segment
 
 FORMAT = 1
@@ -51,9 +54,12 @@ class Folder:
         self.journal = Log(filesystem, path, _JOURNAL, "position")
 
     def stream(self, stream_id: str) -> Log:
-        """The log of a stream."""
-        folder, name = stream_path(stream_id)
-        return Log(self.filesystem, self.category_path(folder), name, "stream_version")
+        """The log of a stream. Raises `CorruptionError` where its folder leads out of the store."""
+        category, name = stream_path(stream_id)
+        folder = self.category_path(category)
+        if os.path.islink(folder):  # The system refuses a link only as the last part of a path.
+            raise CorruptionError(folder, category, 0, "it is a symbolic link; put a folder in its place")
+        return Log(self.filesystem, folder, name, "stream_version")
 
     def category_path(self, folder: str) -> str:
         """The folder of a category's streams; "" is that of streams without a category."""
@@ -75,11 +81,16 @@ class Folder:
 
     def put_aside(self, lines: Iterable[bytes]) -> None:
         """Keep whole records that a recovery had to take out of the store, for a person to look at."""
-        fd = self.filesystem.open_append(self.aside_path, create=True)
+        filesystem = self.filesystem
+        fd = filesystem.open_append(self.aside_path, create=True)
         try:
-            self.filesystem.write(fd, b"".join(line + b"\n" for line in lines))
+            if filesystem.names(fd) > 1:  # Somebody else's file too: that one is left to them as it is.
+                filesystem.remove(self.aside_path)
+                other, fd = fd, filesystem.open_append(self.aside_path, create=True)
+                filesystem.close(other)
+            filesystem.write(fd, b"".join(line + b"\n" for line in lines))
         finally:
-            self.filesystem.close(fd)
+            filesystem.close(fd)
 
     def stream_files(self) -> Iterator[tuple[str, str, os.DirEntry[str]]]:
         """(category folder, name, directory entry) of the live segment of every stream, in no order."""
@@ -109,14 +120,9 @@ class Folder:
             return stream_id_of(folder, name)
         # A name too long for the file system is cut; the id is in every line.
         log = Log(self.filesystem, os.path.dirname(path), name, "stream_version")
-        with log.opened() as (sealed, first, live):
-            if live and first is not None:
-                stream_id = _id_in(live)
-            elif sealed:
-                with contextlib.closing(log.open_sealed(sealed[0])) as segment:
-                    stream_id = _id_in(segment)
-            else:
-                return None
+        stream_id = _id_in(log.base, log) or next(
+            filter(None, (_id_in(log.sealed_base(n), log) for n in log.sealed())), None
+        )
         return stream_id if stream_id and stream_path(stream_id) == (folder, name) else None
 
     # Opening
@@ -131,6 +137,7 @@ class Folder:
         try:
             if os.path.lexists(self.path) and not os.path.isdir(self.path):
                 raise StoreOpenError(self.path, "it is a file; a store is a folder")
+            self._refuse_swapped()
             return self._load() or self._create(segment_bytes, create)
         except PermissionError as error:
             raise StoreOpenError(
@@ -144,6 +151,10 @@ class Folder:
             content = self.filesystem.read_file(self.meta_path)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            if error.errno == errno.EFBIG:
+                raise StoreFormatError(self.path, f"{_META} is damaged ({error.strerror})") from error
+            raise
         try:
             found = msgspec.json.decode(content, type=dict[str, object]).get("format")
             if found != FORMAT:
@@ -170,9 +181,7 @@ class Folder:
         filesystem.make_folder(self.path)
         filesystem.sync_folder(os.path.dirname(self.path))  # Also where an earlier try came no further.
         filesystem.make_folder(self.locks_path)
-        lock = self.write_lock()
-        lock.acquire()
-        try:
+        with contextlib.closing(self.write_lock()) as lock, held(lock):
             # Another process may have been quicker; one that died half-way left what is made here once more.
             meta = self._load()
             if meta is None:
@@ -186,10 +195,15 @@ class Folder:
                 except OSError:
                     filesystem.remove(self.meta_path)  # Its name may never reach the device: made anew at the next try.
                     raise
-        finally:
-            lock.release()
-            lock.close()
         return meta
+
+    def _refuse_swapped(self) -> None:
+        """Raise where a link or a file is in the place of one of the store's folders: it would be somebody else's."""
+        for path in (self.locks_path, self.streams_path, self.snapshots_path):
+            with contextlib.suppress(FileNotFoundError):
+                if not stat.S_ISDIR(os.lstat(path).st_mode):
+                    cause = f"{path} is a symbolic link or a file; put the store's own folder in its place"
+                    raise StoreOpenError(self.path, cause)
 
     def _refuse_foreign(self) -> None:
         """Raise unless the folder is missing, empty, or a store whose creation was cut short."""
@@ -206,9 +220,14 @@ class Folder:
                 )
 
 
-def _id_in(segment: Segment) -> str | None:
-    lines, _ = segment.lines_at(0)
-    return segment.decode(lines[:1], 0)[0].stream_id if lines else None
+def _id_in(base: str, log: Log) -> str | None:
+    """The stream id in the first whole record of a segment's beginning; None if there is none, or no such file."""
+    with (
+        contextlib.suppress(OSError, CorruptionError),
+        contextlib.closing(Segment(log.filesystem, base, log.field)) as it,
+    ):
+        return next((decode_record(line).stream_id for line in it.lines_at(0)[0] if is_record(line)), None)
+    return None
 
 
 def _is_live(entry: os.DirEntry[str]) -> bool:

@@ -37,12 +37,17 @@ class Index:
             fd = filesystem.open_read(path)
         except OSError:
             return None
-        header = filesystem.read(fd, _HEADER.size, 0)
-        if len(header) == _HEADER.size:
-            magic, found = _HEADER.unpack(header)
-            if magic == _MAGIC and found == (found if first is None else first):
-                return cls(filesystem, fd, found)
-        filesystem.close(fd)
+        try:
+            header = filesystem.read(fd, _HEADER.size, 0)
+            if len(header) == _HEADER.size:
+                magic, found = _HEADER.unpack(header)
+                if magic == _MAGIC and found == (found if first is None else first):
+                    index = cls(filesystem, fd, found)
+                    fd = -1
+                    return index
+        finally:
+            if fd >= 0:
+                filesystem.close(fd)
         return None
 
     def close(self) -> None:

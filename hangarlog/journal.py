@@ -72,13 +72,12 @@ def make_end_whole(folder: Folder, live: LiveEnd, settled: int, frames: list[Fra
 
 def _whole_batches(journal: Log, live: LiveEnd, settled: int) -> tuple[int, int, str | None]:
     """(the offset after the last whole batch, its last position, what is wrong behind it); read from `settled` on."""
-    offset, last = 0, 0
     lines, _ = live.lines_at(0)
-    if lines and is_record(lines[0]):
-        offset, number = live.seek(settled + 1, decode_record(lines[0]).position)
+    begins = decode_record(lines[0]).position if lines and is_record(lines[0]) else None
+    offset, last = 0, _last_before(journal, begins)
+    if begins == last + 1:
+        offset, number = live.seek(settled + 1, last + 1)
         last = number - 1
-    elif sealed := journal.sealed():
-        last = last_sealed(journal, sealed[-1]).position
     whole, whole_last = offset, last
     while True:
         lines, _ = live.lines_at(offset)
@@ -96,6 +95,17 @@ def _whole_batches(journal: Log, live: LiveEnd, settled: int) -> tuple[int, int,
             if record.ends_batch:
                 whole, whole_last = offset, last
     return whole, whole_last, None if whole == live.size else "it ends within a batch"
+
+
+def _last_before(journal: Log, begins: int | None) -> int:
+    """The last position before the live segment, which `begins` with a position, if its first line can be read."""
+    sealed = journal.sealed()
+    try:
+        return last_sealed(journal, sealed[-1]).position if sealed else 0
+    except CorruptionError:
+        if begins is None:
+            raise
+        return begins - 1
 
 
 def _lines_of_frames(frames: list[Frame], after: int) -> dict[int, bytes]:

@@ -6,11 +6,12 @@ back at once must queue behind it. The descriptors stay open: opening a lock fil
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
+from collections.abc import Iterator
 from time import monotonic
-from types import TracebackType
 
 from filelock import lock_descriptor, unlock_descriptor
 
@@ -21,47 +22,33 @@ _locks: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
 class FileLock:
-    """An exclusive lock on a file between processes, and between the threads of this one.
+    """An exclusive lock on a file between processes. The file is created, and never deleted: two could lock two files.
 
-    The file is created, and never deleted: two holders could lock two files of one name. It is not for nesting: a
-    thread that takes it while it holds it was kept by an interrupt from giving it back, and goes on with it.
-
-    Waiters sleep at `bell`, which is rung when the lock is given back. The lock itself is the kernel's: that of a
-    process that dies is free at once.
+    Between the threads of a process `threads` decides: whoever calls anything here is inside `with lock.threads`. (The
+    interpreter takes and gives back such a lock without a place for an interrupt in between.) Waiters sleep at `bell`,
+    which is rung when the lock is given back. The lock itself is the kernel's: that of a process that dies is free.
     """
 
     def __init__(self, filesystem: FileSystem, path: str, bell: Bell | None = None) -> None:
         self._filesystem, self.path = filesystem, path
         self.bell = bell or Bell()
+        self.threads = threading.RLock()
         self._fd = -1
-        self._held = False
-        self._threads = threading.RLock()
+        self._held = False  # Perhaps it is, if this is not set: an interrupt can come in between.
         _locks.add(self)
 
     def acquire(self, seconds: float | None = None) -> bool:
-        """Take the lock, and say whether it was to be had in so many seconds (None: wait for ever, 0: do not wait)."""
-        deadline = None if seconds is None else monotonic() + seconds
-        if not self._threads.acquire(timeout=-1 if seconds is None else seconds):
-            return False
-        try:
-            if self._held:
-                self._threads.release()  # The level that the interrupt left.
-                return True
-            if self._fd < 0:
-                self._fd = self._open()
-            if lock_descriptor(self._fd, blocking=False) or (seconds != 0 and self._wait(deadline)):
-                self._held = True
-                return True
-        except BaseException:
-            self._held = False
-            if self._fd >= 0:
-                unlock_descriptor(self._fd)  # An interrupt may have come just after the lock was taken.
-            self._threads.release()
-            raise
-        self._threads.release()
-        return False
+        """Take the lock, and say whether it was to be had in so many seconds (None: wait for ever, 0: do not wait).
 
-    def _wait(self, deadline: float | None) -> bool:
+        Whatever happens, `release` it: an interrupt may come just after it was taken.
+        """
+        if self._fd < 0:
+            self._fd = self._open()
+        self._held = lock_descriptor(self._fd, blocking=False) or (seconds != 0 and self._wait(seconds))
+        return self._held
+
+    def _wait(self, seconds: float | None) -> bool:
+        deadline = None if seconds is None else monotonic() + seconds
         while True:
             heard = self.bell.listen()
             if lock_descriptor(self._fd, blocking=False):
@@ -79,38 +66,37 @@ class FileLock:
             return self._filesystem.open_update(self.path, create=True)
 
     def release(self, *, everybody: bool = False) -> None:
-        """Give the lock back and wake whoever has waited longest, or everybody.
+        """Give the lock back, if it was taken, and wake whoever has waited longest, or everybody.
 
         Explicitly: a forked child that still has the descriptor would keep it held.
         """
-        self._held = False
-        unlock_descriptor(self._fd)
-        self._threads.release()
-        self.bell.ring(everybody=everybody)
+        held, self._held = self._held, False
+        if self._fd >= 0:
+            try:
+                unlock_descriptor(self._fd)
+            except BaseException as error:
+                self.close()  # That gives it back, too.
+                if not isinstance(error, OSError):
+                    raise
+        if held:
+            self.bell.ring(everybody=everybody)
 
     def close(self) -> None:
-        """Close the file; the lock must not be held."""
-        with self._threads:
-            if self._fd >= 0:
-                self._filesystem.close(self._fd)
-                self._fd = -1
+        """Close the file."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._filesystem.close(fd)
+
+    __del__ = close
 
     def _forked(self) -> None:
         # In the child: the descriptor shares the parent's lock, and the thread that held the other may not exist here.
-        self._threads = threading.RLock()
+        self.threads = threading.RLock()
         self._held = False
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __enter__(self) -> FileLock:
-        self.acquire()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
+            fd, self._fd = self._fd, -1
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
 
 class Turnstile:
@@ -120,28 +106,55 @@ class Turnstile:
         self._gate = FileLock(filesystem, os.path.join(folder, f"{name}-gate.lock"))
         self._lock = FileLock(filesystem, os.path.join(folder, f"{name}.lock"))
 
+    @property
+    def threads(self) -> threading.RLock:
+        """As with `FileLock`: whoever calls anything here is inside it."""
+        return self._lock.threads
+
     def acquire(self, seconds: float | None = None) -> bool:
-        """Take the lock, and say whether it was to be had in so many seconds (None: wait for ever, 0: do not wait)."""
+        """Take the lock, and say whether it was to be had in so many seconds (None: wait for ever, 0: do not wait).
+
+        Whatever happens, `release` it.
+        """
         deadline = None if seconds is None else monotonic() + seconds
-        if not self._gate.acquire(seconds):
-            return False
         try:
+            if not self._gate.acquire(seconds):
+                return False
             return self._lock.acquire(None if deadline is None else max(0.0, deadline - monotonic()))
         finally:
-            self._gate.release()
+            try:
+                self._gate.release()
+            except BaseException:
+                self._gate.release()  # An interrupt came first.
+                raise
 
     def wake_with(self, gate_bell: Bell, lock_bell: Bell) -> None:
         """Use the bells that all processes share, once they are known."""
         self._gate.bell, self._lock.bell = gate_bell, lock_bell
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Give the lock back, if it was taken."""
         self._lock.release()
 
     def close(self) -> None:
-        """Close the files; the lock must not be held."""
+        """Close the files."""
         self._gate.close()
         self._lock.close()
+
+
+@contextlib.contextmanager
+def held(lock: FileLock | Turnstile) -> Iterator[None]:
+    """The lock, taken, however long that takes."""
+    with lock.threads:
+        try:
+            lock.acquire()
+            yield
+        finally:
+            try:
+                lock.release()
+            except BaseException:
+                lock.release()  # An interrupt came first.
+                raise
 
 
 def _after_fork() -> None:

@@ -216,6 +216,24 @@ class LiveEnd(Segment):
         self.log = log
         self._indexed: int | None = None
         self._first: int | None = None
+        try:
+            self._refuse_other_names()
+        except BaseException:
+            self.close()
+            raise
+
+    def _refuse_other_names(self) -> None:
+        """Raise `CorruptionError` if the file is known by another name: that one's owner does not want our lines."""
+        names = self._filesystem.names(self.fd)
+        first = None
+        if names > 1:
+            with contextlib.suppress(CorruptionError):
+                first = self.first()
+        if first is not None:  # Perhaps a roll was cut short, which gave it the name that it is sealed under.
+            sealed = self._filesystem.identity_at(self.log.sealed_base(first) + LIVE)
+            names -= sealed == self._filesystem.identity(self.fd)
+        if names > 1:
+            raise self.damage(0, "it has another name (a hard link); copy it, and put the copy in its place")
 
     def append(self, data: bytes) -> None:
         """Write whole lines at the end."""

@@ -7,16 +7,16 @@ import errno
 import json
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import chain, groupby, islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
 from hangarlog.commit import Pending
-from hangarlog.errors import SourceError, StreamIdError
+from hangarlog.errors import EventSerializationError, SourceError, StreamIdError
 from hangarlog.serializer import EncodedEvent, checked_json
 from hangarlog.store import FileEventStore
 
@@ -25,6 +25,7 @@ _COLUMNS = {"global_position", "stream_id", "stream_version", "event_type", "dat
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 Progress = Callable[[int], None]
+_T = TypeVar("_T")
 
 
 class Imported(msgspec.Struct):
@@ -50,6 +51,13 @@ class _Row(NamedTuple):
     created_at: str
 
 
+class _SnapshotRow(NamedTuple):
+    stream_id: str
+    version: int
+    state: str
+    created_at: str
+
+
 def _open(path: str) -> sqlite3.Connection:
     if not os.path.isfile(path):
         raise SourceError(path, "there is no such file")
@@ -69,8 +77,25 @@ def _open(path: str) -> sqlite3.Connection:
 
 def count_events(path: str) -> int:
     """How many events a MCP Hangar database holds. Raises `SourceError`."""
-    with contextlib.closing(_open(path)) as source:
+    with _source(path) as source:
         return int(source.execute("SELECT count(*) FROM events").fetchone()[0])
+
+
+@contextlib.contextmanager
+def _source(path: str) -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(_open(path)) as source:
+        try:
+            yield source
+        except sqlite3.Error as error:
+            raise SourceError(path, str(error)) from error
+
+
+def _typed(path: str, what: str, found: Any, kind: type[_T]) -> _T:
+    """SQLite holds a column to no type: what was found as the `kind` that MCP Hangar writes there."""
+    try:
+        return msgspec.convert(found, kind)
+    except (msgspec.ValidationError, UnicodeError) as error:
+        raise SourceError(path, f"{what} is none that MCP Hangar wrote: {error}") from error
 
 
 def import_database(store: FileEventStore, path: str, progress: Progress = lambda events: None) -> Imported:
@@ -83,28 +108,29 @@ def import_database(store: FileEventStore, path: str, progress: Progress = lambd
         StorageError, OutcomeUnknownError: the store could not be written; run it again.
     """
     report = Imported()
-    with contextlib.closing(_open(path)) as source:
-        try:
-            streams = dict(source.execute("SELECT stream_id, version FROM streams"))
-            firsts = dict(source.execute("SELECT stream_id, min(stream_version) FROM events GROUP BY stream_id"))
-            report.streams = len(firsts)
-            done = _Done(store, path)
-            for stream_id in streams.keys() - firsts.keys():
-                if streams[stream_id] >= 0:
-                    report.not_taken[stream_id] = "all its events were compacted away, so it cannot be continued"
-            rows = source.execute(
-                "SELECT global_position, stream_id, stream_version, event_type, data, metadata, created_at "
-                "FROM events ORDER BY global_position"
-            )
-            while batch := list(map(_Row._make, islice(rows, _BATCH))):
-                taken = _take(store, path, batch, done, firsts)
-                report.taken += taken
-                report.already += len(batch) - taken
-                progress(len(batch))
-            report.snapshots = _take_snapshots(store, path, source)
-            store.sync()
-        except sqlite3.Error as error:
-            raise SourceError(path, str(error)) from error
+    with _source(path) as source:
+        streams = dict(source.execute("SELECT stream_id, version FROM streams"))
+        firsts = dict(source.execute("SELECT stream_id, min(stream_version) FROM events GROUP BY stream_id"))
+        streams = _typed(path, "a stream", streams, dict[str, int])
+        firsts = _typed(path, "a stream of events", firsts, dict[str, int])
+        report.streams = len(firsts)
+        done = _Done(store, path)
+        for stream_id in streams.keys() - firsts.keys():
+            if streams[stream_id] >= 0:
+                report.not_taken[stream_id] = "all its events were compacted away, so it cannot be continued"
+        rows = source.execute(
+            "SELECT global_position, stream_id, stream_version, event_type, data, metadata, created_at "
+            "FROM events ORDER BY global_position"
+        )
+        while batch := [
+            _typed(path, f"the event at global_position {row[0]}", row, _Row) for row in islice(rows, _BATCH)
+        ]:
+            taken = _take(store, path, batch, done, firsts)
+            report.taken += taken
+            report.already += len(batch) - taken
+            progress(len(batch))
+        report.snapshots = _take_snapshots(store, path, source)
+        store.sync()
     return report
 
 
@@ -168,7 +194,7 @@ def _event(path: str, row: _Row) -> EncodedEvent:
             checked_json(msgspec.json.format(raw, indent=-1)),
             text,
         )
-    except (msgspec.MsgspecError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise SourceError(path, f"the event at global_position {row.position} cannot be stored: {error}") from error
 
 
@@ -204,15 +230,14 @@ def _take_snapshots(store: FileEventStore, path: str, source: sqlite3.Connection
     if not source.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'snapshots'").fetchone():
         return 0
     taken = 0
-    for stream_id, version, state, created_at in source.execute(
-        "SELECT stream_id, version, state_data, created_at FROM snapshots ORDER BY stream_id"
-    ):
+    for row in source.execute("SELECT stream_id, version, state_data, created_at FROM snapshots ORDER BY stream_id"):
+        stream_id, version, state, created_at = _typed(path, f"the snapshot of {row[0]!r}", row, _SnapshotRow)
         try:
             present = store.load_snapshot(stream_id)
             if present is None or present["version"] < version:
                 store.save_snapshot(stream_id, version, _decode_object(state), saved_at=created_at)
                 taken += 1
-        except (msgspec.MsgspecError, StreamIdError, ValueError, TypeError) as error:
+        except (msgspec.MsgspecError, StreamIdError, EventSerializationError, ValueError, RecursionError) as error:
             raise SourceError(path, f"the snapshot of stream {stream_id!r} cannot be stored: {error}") from error
     return taken
 

@@ -127,6 +127,8 @@ def decode_record(line: bytes) -> Envelope:
 
 def is_record(line: bytes) -> bool:
     """Whether a line, given without its newline, is a whole record."""
+    if not line.startswith(_HEAD):
+        return False  # To raise and catch an error takes long, where somebody has put millions of other lines.
     try:
         decode_record(line)
     except LineError:

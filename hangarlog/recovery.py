@@ -15,7 +15,7 @@ from itertools import groupby
 import msgspec
 
 from hangarlog.checkpoint import load_checkpoint
-from hangarlog.copies import Line, stream_lines_in_journal
+from hangarlog.copies import Line, journal_blocks, stream_lines_in_journal
 from hangarlog.errors import SyncError
 from hangarlog.folder import Folder
 from hangarlog.journal import journal_end, last_sealed, make_end_whole
@@ -83,7 +83,8 @@ def recover(folder: Folder, store_id: str, state: SharedState) -> Recovered:
             # What was cut must not come back in a power cut, and the ring be written over only when all is here.
             _sync(folder, live, state)
         places: dict[str, _Place] = {}
-        for block in folder.journal.forward_lines(report.since + 1):
+        first = live.first()
+        for block in journal_blocks(folder, report.since + 1, first or end.last + 1, end.last):
             pairs = sorted(zip(*block, strict=True), key=_stream_id)
             for stream_id, group in groupby(pairs, key=_stream_id):
                 log = folder.stream(stream_id)
@@ -92,7 +93,6 @@ def recover(folder: Folder, store_id: str, state: SharedState) -> Recovered:
             _cut_stream(folder, stream_id, offset, report)
         if restarted:
             _cut_phantoms(folder, report.since, since, places, report)
-        first = live.first()
         journal = (end.last, end.last + 1 if first is None else first, live.size)
         if restarted:
             state.ring_file = usable_ring(folder.filesystem, folder.ring_path)
@@ -165,13 +165,11 @@ def _place_of(log: Log, live: LiveEnd, version: int) -> _Place | None:
 
     None where the segment does not say, being damaged or short of records before it.
     """
-    if not live.size:
-        sealed = log.sealed()
-        after = last_sealed(log, sealed[-1]).stream_version + 1 if sealed else 0
-        return (0, max(version, after)) if after >= version else None
     lines, _ = live.lines_at(0)
     if not lines:
-        return (0, 0) if version == 0 else None
+        sealed = log.sealed()
+        after = last_sealed(log, sealed[-1]).stream_version + 1 if sealed else 0
+        return (0, after) if after >= version else None
     if not is_record(lines[0]):
         return None
     first = decode_record(lines[0]).stream_version
@@ -230,16 +228,19 @@ def _cut_phantoms(folder: Folder, settled: int, since: float, known: Iterable[st
     for category, name, file in folder.stream_files():
         if (category, name) in paths or file.stat(follow_symlinks=False).st_mtime < since:
             continue
+        named = folder.stream_id_at(category, name, file.path) is not None
+        if not named and "~" not in category + name:
+            continue  # It is somebody else's. Of a name that was cut, the journal may know more.
         log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
         log.finish_roll()
         with contextlib.closing(LiveEnd(log)) as live:
             live.forget_index()
             keep = _end_of(live, settled)
-            if keep is None:
+            if keep is None or not named:
                 stream_id = _id_by_path(folder, category, name)
                 if stream_id is not None:
                     _rebuild(folder, log, live, stream_id, report)
-                if stream_id is not None or not _begun_by_us(live):
+                if stream_id is not None or not _begun_by_us(live, named=named):
                     continue
                 keep = 0  # The journal has nothing of such a stream: nothing of it was committed.
             if keep < live.size:
@@ -248,10 +249,12 @@ def _cut_phantoms(folder: Folder, settled: int, since: float, known: Iterable[st
                 folder.filesystem.remove(log.live_path)
 
 
-def _begun_by_us(live: LiveEnd) -> bool:
+def _begun_by_us(live: LiveEnd, *, named: bool) -> bool:
     """Whether a file without a whole record is what a first write may leave, and not something of somebody else's."""
     start = live.read(12, 0)
-    return not start.strip(b"\0") or b'{"position":'.startswith(start)
+    if not start.strip(b"\0"):
+        return bool(start)
+    return b'{"position":'.startswith(start) and (named or not live.end())
 
 
 def _id_by_path(folder: Folder, category: str, name: str) -> str | None:

@@ -11,6 +11,7 @@ from hangarlog.copies import journal_lines
 from hangarlog.errors import CorruptionError
 from hangarlog.filesystem import FileSystem
 from hangarlog.folder import Folder
+from hangarlog.lock import held
 from hangarlog.log import Log
 from hangarlog.naming import stream_path
 from hangarlog.record import LineError, decode_record
@@ -49,12 +50,8 @@ def repair(
     filesystem = filesystem or FileSystem()
     folder = Folder(filesystem, os.fspath(path))
     folder.open(1, create=False)
-    with contextlib.closing(folder.write_lock()) as lock:
-        lock.acquire()
-        try:
-            mended = _mend_journal(folder)
-        finally:
-            lock.release()
+    with contextlib.closing(folder.write_lock()) as lock, held(lock):
+        mended = _mend_journal(folder)
     yield from mended
     serializer = EventSerializer(unknown="untyped")
     with FileEventStore(path, serializer=serializer, create=False, filesystem=filesystem) as store:
@@ -217,7 +214,7 @@ def _after(log: Log, first: int) -> int | None:
 
 def _content(filesystem: FileSystem, path: str) -> bytes | None:
     try:
-        return filesystem.read_file(path)
+        return filesystem.read_file(path, os.path.getsize(path))
     except OSError:
         return None
 
@@ -225,7 +222,9 @@ def _content(filesystem: FileSystem, path: str) -> bytes | None:
 def _replace(folder: Folder, path: str, text: bytes) -> None:
     """Put `text` in the place of a file, which is kept under another name."""
     filesystem = folder.filesystem
-    if os.path.lexists(path):
-        filesystem.remove(path + DAMAGED)
-        filesystem.link(path, path + DAMAGED)
+    content = _content(filesystem, path)
+    if content is not None:
+        filesystem.replace_file(path + DAMAGED, content)  # Not linked: nobody appends to a file with another name.
+    elif os.path.lexists(path):
+        filesystem.rename(path, path + DAMAGED)
     filesystem.replace_file(path, text)

@@ -42,7 +42,16 @@ class Segment:
             raise
         except OSError as error:
             raise self.damage(0, f"it cannot be opened as a file ({error.strerror})") from error
-        self.size = filesystem.size(self.fd)
+        try:
+            self.size = filesystem.size(self.fd)
+        except OSError:
+            self.close()
+            raise
+
+    def __del__(self) -> None:
+        # An interrupt may have come before whoever opened it could note that it is to be closed.
+        if getattr(self, "fd", -1) >= 0:
+            self.close()
 
     def close(self) -> None:
         """Close the file; closing twice is fine."""

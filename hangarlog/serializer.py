@@ -28,7 +28,7 @@ from hangarlog.upcaster import UpcasterChain
 Hook = Callable[[Any], Any]
 _encode_plain = msgspec.json.Encoder().encode
 _skip = msgspec.json.Decoder(msgspec.Raw).decode
-_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_object: Callable[[bytes], Any] = msgspec.json.Decoder(dict[str, Any]).decode
 _FAILURES = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError)
 
 
@@ -116,7 +116,7 @@ class EventSerializer:
             data = b"%b%b%b" % (writer.head, b"" if body == b"{}" else b",", body[1:])
             if b"null" in data:  # What NaN becomes in msgspec; a look at the values tells it from None.
                 _refuse_non_finite(msgspec.to_builtins(value, enc_hook=self._enc_hook))
-            data = checked_json(data)
+            data = checked_json(data, _decode_object if writer.may_hold_raw(value) else _skip)
         except _FAILURES as error:
             raise EventSerializationError(writer.event_type, f"cannot be encoded as JSON: {error}") from error
         return EncodedEvent(writer.event_type, _own_id(writer.event_type, event), data)
@@ -150,6 +150,7 @@ class _Writer:
         self._version = get_current_version(self.event_type)
         chain.check(self.event_type, self._version, canonical_name(self.event_type))
         self.head = b'{"_version":%d' % self._version
+        self._raw_in_fields = _may_hold_raw(event_class)
         # A Struct is encoded as it is; other classes may carry attributes beside their fields.
         self.fields = None if issubclass(event_class, msgspec.Struct) else _field_names(event_class)
 
@@ -157,6 +158,10 @@ class _Writer:
         """Whether the maps still say what they said."""
         name = self.event_type
         return EVENT_VERSION_MAP.get(name, 1) == self._version and EVENT_TYPE_MAP.get(name) is self._mapped
+
+    def may_hold_raw(self, value: Any) -> bool:
+        """Whether a msgspec.Raw may be in an event that is to be encoded as `value`."""
+        return self._raw_in_fields or (self.fields is not None and len(value) > len(self.fields))
 
 
 class _Reader:
@@ -319,7 +324,6 @@ def _encode_untyped(event: UntypedEvent) -> EncodedEvent:
             raise ValueError("the payload has a key _version, which is the schema version; give it as schema_version")
         _refuse_non_finite(event.data)
         data = checked_json(_encode_plain({"_version": event.schema_version, **event.data}))
-        _decode_object(data)
     except _FAILURES as error:
         raise EventSerializationError(str(event.event_type), f"cannot be encoded as JSON: {error}") from error
     return EncodedEvent(event.event_type, _own_id(event.event_type, event), data)
@@ -331,21 +335,38 @@ def encode_object(value: dict[str, Any], what: str) -> bytes:
         if not isinstance(value, dict):
             raise TypeError(f"it must be a dictionary, not {type(value).__name__}")
         _refuse_non_finite(value)
-        data = checked_json(_encode_plain(value))
-        _decode_object(data)
-        return data
+        return checked_json(_encode_plain(value))
     except _FAILURES as error:
         raise EventSerializationError(what, f"cannot be encoded as JSON: {error}") from error
 
 
-def checked_json(data: bytes) -> bytes:
-    """The JSON as it may stand in a line: one that can be read again, whatever a msgspec.Raw brought in."""
-    _skip(data)
+def checked_json(data: bytes, decode: Callable[[bytes], Any] = _decode_object) -> bytes:
+    """A JSON object as it may stand in a line: one that `decode` reads, whatever a msgspec.Raw brought in."""
+    decode(data)
     if b"\n" in data:
         data = msgspec.json.format(data, indent=-1)
     if nesting(data) > MAX_NESTING:
         raise ValueError(f"it is nested deeper than {MAX_NESTING} levels")
     return data
+
+
+def _may_hold_raw(event_class: type) -> bool:
+    """Whether a msgspec.Raw may be somewhere in such an event: it is written unchecked, with what no decoder takes."""
+    try:
+        left: list[Any] = [msgspec.inspect.type_info(event_class)]
+    except (TypeError, NameError):
+        return True
+    seen = set()
+    while left:
+        part = left.pop()
+        if isinstance(part, (msgspec.inspect.AnyType, msgspec.inspect.RawType, msgspec.inspect.CustomType)):
+            return True
+        if isinstance(part, tuple):
+            left += part
+        elif isinstance(part, (msgspec.inspect.Type, msgspec.inspect.Field)) and id(part) not in seen:
+            seen.add(id(part))
+            left += msgspec.structs.astuple(part)
+    return False
 
 
 def _refuse_non_finite(value: Any) -> None:

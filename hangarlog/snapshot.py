@@ -7,10 +7,12 @@ from typing import Any
 
 import msgspec
 
-from hangarlog.errors import CorruptionError
-from hangarlog.filesystem import FileSystem
+from hangarlog.errors import CorruptionError, EventSerializationError
+from hangarlog.filesystem import NO_FILE, FileSystem
 from hangarlog.naming import stream_path
 from hangarlog.record import seal, unseal
+
+_MOST = 128 << 20  # Bytes of a file: none is read that could not have been written.
 
 
 class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -47,22 +49,36 @@ class SnapshotFiles:
         """
         path = self.path(stream_id)
         try:
-            snapshot = _decode(unseal(self._filesystem.read_file(path)))
+            snapshot = _decode(unseal(self._filesystem.read_file(path, _MOST)))
             if snapshot.stream_id != stream_id:
                 raise ValueError(f"it belongs to stream {snapshot.stream_id!r}")
         except FileNotFoundError:
             return None
-        except (msgspec.MsgspecError, ValueError, RecursionError, IsADirectoryError) as error:
-            cause = f"not a whole snapshot: {error}; delete the file, a snapshot can be made again"
-            raise CorruptionError(path, os.path.relpath(path, self._folder), 0, cause) from error
+        except (msgspec.MsgspecError, ValueError, RecursionError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in NO_FILE:
+                raise
+            cause = f"not a whole snapshot: {error}; delete it, a snapshot can be made again"
+            raise self._damage(path, cause) from error
         return snapshot
 
     def save(self, snapshot: Snapshot) -> None:
-        """Replace the snapshot of a stream, whole and durably."""
-        path = self.path(snapshot.stream_id)
+        """Replace the snapshot of a stream, whole and durably.
+
+        Raises:
+            CorruptionError: the folder it belongs in leads elsewhere.
+            EventSerializationError: it is too large.
+        """
+        path, content = self.path(snapshot.stream_id), seal(snapshot)
+        if len(content) > _MOST:
+            raise EventSerializationError("snapshot", f"its {len(content)} bytes are more than {_MOST}")
         for folder in (self._folder, os.path.dirname(path)):
             self._filesystem.make_folder(folder)
-        self._filesystem.replace_file(path, seal(snapshot))
+            if os.path.islink(folder):
+                raise self._damage(folder, "it is a symbolic link; put a folder in its place")
+        self._filesystem.replace_file(path, content)
+
+    def _damage(self, path: str, cause: str) -> CorruptionError:
+        return CorruptionError(path, os.path.relpath(path, self._folder), 0, cause)
 
 
 def decode_state(raw: msgspec.Raw) -> Any:

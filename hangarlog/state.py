@@ -44,7 +44,10 @@ _LOW = (1 << 32) - 1
 
 def _check(committed: int, journal_first: int, journal_size: int) -> int:
     return (
-        committed * 0x9E3779B97F4A7C15 ^ journal_first * 0xC2B2AE3D27D4EB4F ^ journal_size * 0x165667B19E3779F9
+        _MAGIC  # Zeros are no check of zeros.
+        ^ committed * 0x9E3779B97F4A7C15
+        ^ journal_first * 0xC2B2AE3D27D4EB4F
+        ^ journal_size * 0x165667B19E3779F9
     ) & _MASK
 
 
@@ -94,6 +97,17 @@ class SharedState:
             create_state(self._filesystem, self._path)
             self.close()
             self._load()
+
+    def ask_again(self) -> bool:
+        """Where the file could only be mapped for reading: whether it can be written by now."""
+        self.close()
+        self.writable = True
+        try:
+            self._load()
+        except OSError:
+            self.writable = False
+            self._load()
+        return self.writable
 
     def close(self) -> None:
         """Unmap the file."""

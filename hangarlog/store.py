@@ -15,12 +15,12 @@ from itertools import islice
 from hangarlog import eventstore
 from hangarlog.commit import Pending
 from hangarlog.compaction import compact
-from hangarlog.copies import journal_bounds, journal_lines, stream_lines_in_journal
+from hangarlog.copies import journal_blocks, journal_bounds, journal_lines, missing_position, stream_lines_in_journal
 from hangarlog.errors import CorruptionError, CorruptionWarning, OutcomeUnknownError, StoreOpenError
 from hangarlog.eventstore import EventStore
 from hangarlog.filesystem import FileSystem
 from hangarlog.folder import Folder
-from hangarlog.lock import FileLock, Turnstile
+from hangarlog.lock import FileLock, Turnstile, held
 from hangarlog.log import Log
 from hangarlog.naming import check_stream_id
 from hangarlog.record import Envelope, decode_record
@@ -115,11 +115,8 @@ class FileEventStore(EventStore):
         with contextlib.suppress(OSError, ValueError):
             return SharedState(self._filesystem, path)
         try:
-            lock.acquire()
-            try:
+            with held(lock):
                 create_state(self._filesystem, path)
-            finally:
-                lock.release()
             return SharedState(self._filesystem, path)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -167,13 +164,25 @@ class FileEventStore(EventStore):
         if self._closed:
             raise StoreOpenError(self.path, "it was closed")
         if self._writer.trusts_state or self._state.valid:
-            return self._state.committed
+            published = self._state.published()
+            return published[0] if published else self._settled()
         # It may only be read here, and nobody has written since the machine started: the journal itself says.
         for block in self.folder.journal.backward():
             for record in block:
                 if record.ends_batch:
                     return record.position
         return 0
+
+    def _settled(self) -> int:
+        """The committed position where the state does not say it: somebody is publishing, died at it, or it rotted."""
+        for _ in range(1000):
+            published = self._state.published()
+            if published:
+                return published[0]
+        if self._state.writable:
+            with self._writer.lock():  # Taking it recovers.
+                return self._state.committed
+        raise StoreOpenError(self.path, "its shared state is damaged; open it once with permission to write")
 
     def _stream(self, stream_id: str, from_version: int | None, reverse: bool) -> Iterator[list[Envelope]]:
         committed = self._committed()
@@ -220,14 +229,21 @@ class FileEventStore(EventStore):
         self, stream_id: str, from_version: int | None, through: int, committed: int
     ) -> Iterator[list[Envelope]]:
         log = self.folder.stream(stream_id)
+        version = None
         for block in _up_to(log.backward(from_version), committed):
             kept = [record for record in block if record.stream_version > through]
             self._refuse_torn(log)  # Before anything that is not the last one is taken for it.
             if kept:
                 yield kept
+                version = kept[-1].stream_version
             if len(kept) < len(block):
-                return
+                break
         self._refuse_torn(log)
+        if version is None and (from_version is None or from_version <= through or log.last_record() is None):
+            return
+        if version != through + 1:
+            missing = f"stream_version {through + 1} to {(version or 0) - 1} are missing"
+            raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, missing)
 
     def _from_journal(
         self, damage: CorruptionError, stream_id: str, version: int, position: int, committed: int
@@ -254,43 +270,36 @@ class FileEventStore(EventStore):
             raise damage
 
     def _all(self, from_position: int | None, reverse: bool) -> Iterator[list[Envelope]]:
-        committed = self._committed()
-        position = self._next_in_all(from_position, committed, reverse)
-        while 1 <= position <= committed:
+        committed, live_first = self._committed(), self._state.journal_first
+        if not reverse:
+            for records, _ in journal_blocks(
+                self.folder, (from_position or 0) + 1, live_first, committed, self._served
+            ):
+                yield records
+            return
+        position = committed if from_position is None else min(from_position - 1, committed)
+        while position >= 1:
             try:
-                for block in self._journal_blocks(position, committed, reverse):
+                for block in self.folder.journal.backward(position):
+                    if block[0].position != position:
+                        break
                     yield block
-                    position = block[-1].position + (-1 if reverse else 1)
-                return
+                    position = block[-1].position - 1
+                if position < 1:
+                    return
+                raise missing_position(self.folder.journal, position, committed)
             except CorruptionError as damage:
-                first, last = journal_bounds(self.folder, position, self._state.journal_first, committed)
-                first, last = (first, position) if reverse else (position, min(last, committed))
-                lines = journal_lines(self.folder, first, last)
-                if len(lines) <= last - first:
+                first, _ = journal_bounds(self.folder, position, live_first, committed)
+                lines = journal_lines(self.folder, first, position)
+                if len(lines) <= position - first:
                     raise
-                warnings.warn(CorruptionWarning(f"served from the streams: {damage}"), stacklevel=2)
-                block = [decode_record(lines[at]) for at in range(first, last + 1)]
-                yield block[::-1] if reverse else block
-                position = first - 1 if reverse else last + 1
+                self._served(damage)
+                yield [decode_record(lines[at]) for at in range(position, first - 1, -1)]
+                position = first - 1
 
     @staticmethod
-    def _next_in_all(from_position: int | None, committed: int, reverse: bool) -> int:
-        if reverse:
-            return committed if from_position is None else min(from_position - 1, committed)
-        return (from_position or 0) + 1
-
-    def _journal_blocks(self, position: int, committed: int, reverse: bool) -> Iterator[list[Envelope]]:
-        journal = self.folder.journal
-        blocks = journal.backward(position) if reverse else _up_to(journal.forward(position), committed)
-        step, end = (-1, 0) if reverse else (1, committed + 1)
-        for block in blocks:
-            if block[0].position != position:
-                break
-            yield block
-            position = block[-1].position + step
-        if position != end:
-            cause = f"position {position} is missing; {committed} events were committed"
-            raise CorruptionError(journal.live_path, os.path.basename(journal.live_path), 0, cause)
+    def _served(damage: CorruptionError) -> None:
+        warnings.warn(CorruptionWarning(f"served from the streams: {damage}"), stacklevel=3)
 
     def _refuse_torn(self, log: Log) -> None:
         """Raise if a live end that was met within a line is so for good: nobody is writing, and it stays so."""

@@ -46,22 +46,26 @@ class JournalSync:
         while not self._covered(position):
             if state.sync_failed or state.failures != failures:
                 raise SyncError(self._path, "an earlier sync has failed")
-            if not self._try(position):
-                heard = state.sync_bell.listen()
-                if not (self._covered(position) or self._try(position)):
-                    state.sync_bell.wait(heard)
+            with self._lock.threads:
+                if not self._try(position):
+                    heard = state.sync_bell.listen()
+                    if not (self._covered(position) or self._try(position)):
+                        state.sync_bell.wait(heard)
 
     def _try(self, position: int) -> bool:
-        """Sync, unless somebody else is at it."""
-        if not self._lock.acquire(0):
-            return False
+        """Sync, unless another process is at it."""
         try:
+            taken = self._lock.acquire(0)
             # Whoever held the lock before may have begun after our record was written.
-            if not (self._covered(position) or self._state.sync_failed):
+            if taken and not (self._covered(position) or self._state.sync_failed):
                 self._sync()
+            return taken
         finally:
-            self._lock.release(everybody=True)
-        return True
+            try:
+                self._lock.release(everybody=True)
+            except BaseException:
+                self._lock.release(everybody=True)  # An interrupt came first.
+                raise
 
     def _covered(self, position: int) -> bool:
         return position <= self._state.durable <= self._state.committed  # Beyond that it is not to be believed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 from zlib import crc32
@@ -45,7 +46,11 @@ def verify(store: FileEventStore, progress: Progress = lambda events: None) -> I
     yield from _index_damage(folder.journal)
     stored = set(folder.stream_ids())
     for stream_id in sorted(stored | streams.keys()):
-        log = folder.stream(stream_id)
+        try:
+            log = folder.stream(stream_id)
+        except CorruptionError as error:
+            yield error
+            continue
         try:
             _read_stream(log, stream_id, snapshots, committed, streams.get(stream_id), bool(streams), progress)
         except CorruptionError as error:
@@ -132,8 +137,10 @@ def _segment_index_damage(log: Log, segment: Segment, first: int) -> Iterator[Co
     path = f"{segment.base}.index"
     index = Index.open(log.filesystem, path, first)
     if index is None:
-        if os.path.lexists(path) and len(log.filesystem.read_file(path)) >= HEADER_BYTES:
-            yield CorruptionError(path, os.path.basename(path), 0, "it is no index of its segment; delete it")
+        with contextlib.suppress(FileNotFoundError):
+            found = os.lstat(path)
+            if not stat.S_ISREG(found.st_mode) or found.st_size >= HEADER_BYTES:
+                yield CorruptionError(path, os.path.basename(path), 0, "it is no index of its segment; delete it")
         return
     with contextlib.closing(index):
         end, crc, offset = 0, 0, 0

@@ -24,7 +24,7 @@ from hangarlog.errors import (
 from hangarlog.folder import Folder, Meta
 from hangarlog.index import STRIDE
 from hangarlog.journal import journal_end
-from hangarlog.lock import FileLock, Turnstile
+from hangarlog.lock import FileLock, Turnstile, held
 from hangarlog.log import LiveEnd
 from hangarlog.recovery import Recovered, recover
 from hangarlog.state import SharedState
@@ -62,7 +62,7 @@ class Writer:
         self._streams = WarmStreams(folder)
         self._seen = (-1, -1)  # The layout and the fork that the open files belong to.
         self._sealed_at: int | None = None  # The position up to which a journal segment was sealed in this commit.
-        self._exclusive: threading.RLock | None = None
+        self._exclusive = False
         self._closed = False
         self.trusts_state = state.valid
 
@@ -72,24 +72,17 @@ class Writer:
         """Take the write lock, with everything it protects known and whole."""
         if self._closed:
             raise StoreOpenError(self.path, "it was closed")
-        if not self._state.writable:
+        if not (self._state.writable or self._state.ask_again()):
             raise StoreOpenError(self.path, "it can only be read here: there is no permission to write")
         if self._exclusive:
             if self._seen[1] != _forks:
                 raise StoreBusyError(self.path, self._state.exclusive)
-            self._exclusive.acquire()
         elif not self._lock.acquire(0):
             self._wait_for_lock()
-        try:
-            self._look()
-        except BaseException:
-            self._release()
-            raise
+        self._look()
 
     def _release(self) -> None:
-        if self._exclusive:
-            self._exclusive.release()
-        else:
+        if not self._exclusive:
             self._lock.release()
 
     @contextlib.contextmanager
@@ -103,16 +96,18 @@ class Writer:
             SyncError: a sync has failed since the machine started.
             StorageError: the operating system refused something that was done under the lock.
         """
-        try:
-            self._acquire()
-        except OSError as error:
-            raise self._refused(error) from error
-        try:
-            yield
-        except OSError as error:
-            raise self._refused(error) from error
-        finally:
-            self._release()
+        with self._lock.threads:
+            try:
+                self._acquire()
+                yield
+            except OSError as error:
+                raise self._refused(error) from error
+            finally:
+                try:
+                    self._release()
+                except BaseException:
+                    self._release()  # An interrupt came first.
+                    raise
 
     def _refused(self, error: OSError) -> StorageError:
         if error.errno == errno.EIO:
@@ -122,8 +117,14 @@ class Writer:
 
     def settle(self) -> None:
         """Finish what a dead writer has left, unless somebody is writing, who has done so."""
-        if self._state.writing and self._lock.acquire(0):
-            self._lock.release()
+        if not self._state.writing:
+            return
+        with self._lock.threads:
+            try:
+                free = self._lock.acquire(0)
+            finally:
+                self._lock.release()
+        if free:
             with contextlib.suppress(HangarlogError), self.lock():  # The next append will say what is wrong.
                 pass
 
@@ -139,10 +140,10 @@ class Writer:
             raise LockTimeoutError(self.path, self._state.writing, self._lock_seconds or 0)
 
     def hold(self) -> None:
-        """Take the lock and keep it until `close`."""
-        self._acquire()
-        self._state.exclusive = os.getpid()
-        self._exclusive = threading.RLock()
+        """Take the lock and keep it until `close`. Raises what `lock` raises."""
+        with self.lock():
+            self._state.exclusive = os.getpid()
+            self._exclusive = True
 
     def _look(self) -> None:
         """Under the lock: notice what other processes did, and what one that died left undone."""
@@ -171,7 +172,7 @@ class Writer:
     def _recover(self) -> None:
         self._forget()
         self._state.reload()
-        with self._sync_lock:  # Nobody may use the ring, or sync a journal that is being changed.
+        with held(self._sync_lock):  # Nobody may use the ring, or sync a journal that is being changed.
             self.recovered = recover(self._folder, self._store_id, self._state)
         self._seen = (self._state.layout, _forks)
 
@@ -183,7 +184,7 @@ class Writer:
         self._forget()
         self._state.distrust()
         try:
-            with self._sync_lock:
+            with held(self._sync_lock):
                 self.recovered = recover(self._folder, self._store_id, self._state)
                 self._filesystem.remove(self._folder.ring_path)
                 self._state.ring_file = 0
@@ -206,20 +207,22 @@ class Writer:
 
         Raises what `EventStore.append` raises.
         """
-        try:
-            self._acquire()
-        except OSError as error:
-            raise self._refused(error) from error
-        try:
-            ends: dict[str, StreamEnd] = {}
-            versions, to_write = settle(pendings, self._end_in(ends), self._ids_at)
-            if to_write:
-                self._write(to_write, ends, versions)
-            sealed_at, self._sealed_at = self._sealed_at, None
-        except OSError as error:
-            raise self._refused(error) from error
-        finally:
-            self._release()
+        with self._lock.threads:
+            try:
+                self._acquire()
+                ends: dict[str, StreamEnd] = {}
+                versions, to_write = settle(pendings, self._end_in(ends), self._ids_at)
+                if to_write:
+                    self._write(to_write, ends, versions)
+                sealed_at, self._sealed_at = self._sealed_at, None
+            except OSError as error:
+                raise self._refused(error) from error
+            finally:
+                try:
+                    self._release()
+                except BaseException:
+                    self._release()  # An interrupt came first.
+                    raise
         if sealed_at is not None:
             self._checkpoint(sealed_at)
         return versions
@@ -256,8 +259,12 @@ class Writer:
             journal.append(batch[0].data if len(batch) == 1 else b"".join([placed.data for placed in batch]))
             for placed in batch:
                 end = ends[placed.stream_id]
+                existed = end.exists
+                if not existed:
+                    undo.append((end, 0))  # Before there is a file.
                 live = self._stream_end(end)
-                undo.append((end, live.size))
+                if existed:
+                    undo.append((end, live.size))
                 live.append(placed.data)
                 if len(undo) > WARM:
                     end.close()
@@ -365,11 +372,12 @@ class Writer:
         self._closed = True
         if self._checkpointing and self._seen[1] == _forks:
             self._checkpointing.join()
-        if self._exclusive and self._seen[1] == _forks:
-            self._state.exclusive = 0
-            self._lock.release()
-        self._forget()
-        self._lock.close()
+        with contextlib.ExitStack() as closing:  # Whatever fails, the others are closed.
+            closing.callback(self._lock.close)
+            closing.callback(self._forget)
+            if self._exclusive and self._seen[1] == _forks:
+                self._state.exclusive = 0
+                closing.callback(self._lock.release)
 
 
 def _forked() -> None:

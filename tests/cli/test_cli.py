@@ -229,6 +229,11 @@ def test_verify_finds_a_line_damaged_by_hand_and_names_its_place(imported: Comma
     assert "checksum" in str(damage["cause"])
     assert summary["damaged"] == 1
     read = imported("read", "s", "provider:text")
+    assert read.returncode == 0
+    assert f"offset {offset}".encode() in read.stderr  # Served from the other copy, and said.
+    journal = tmp_path / "s/journal.jsonl"
+    journal.write_bytes(journal.read_bytes().replace(b"ready", b"reddy"))
+    read = imported("read", "s", "provider:text")
     assert read.returncode == 1
     assert f"offset {offset}".encode() in read.stderr
 

@@ -355,6 +355,7 @@ def swaps(part: Part) -> None:
         "folder that is not empty": lambda path, name: (path.mkdir(), (path / "x").touch()),
         "empty file": lambda path, name: path.touch(),
         "notes": lambda path, name: path.write_text("somebody's notes\n"),
+        "hard link to its own content outside": lambda path, name: hard_linked(path, copied(part, base / name)),
         "hard link to notes": lambda path, name: path.hardlink_to(part.outside / "notes"),
         "hard link to an empty file": lambda path, name: path.hardlink_to(part.outside / "empty"),
         "nothing": lambda path, name: None,
@@ -376,6 +377,11 @@ def copied(part: Part, source: Path) -> Path:
     target.parent.mkdir(exist_ok=True)
     shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
     return target
+
+
+def hard_linked(path: Path, target: Path) -> None:
+    """A second name for `target`; for a folder, one with second names for what is in it."""
+    shutil.copytree(target, path, copy_function=os.link) if target.is_dir() else path.hardlink_to(target)
 
 
 def bound(path: Path) -> None:
@@ -470,6 +476,12 @@ def payloads(part: Part) -> None:
                 shown = f"{type(value).__name__} {number} as {kind}"
                 with part.case(shown, brings=64 * size_of(value)):
                     keep(store, value, kind)
+        for wrong in ({"saved_at": 5}, {"saved_at": "\ud800"}, {"schema_version": "x"}, {"version": 10**30}):
+            with part.case(f"a snapshot with {wrong}"):
+                assert refuses(
+                    lambda _: store.save_snapshot(**{"stream_id": "a:1", "version": 0, "state": {}, **wrong})
+                )  # noqa: B023
+                store.load_snapshot("a:1")
         for shown, event in {
             "a type of 1 MB": UntypedEvent("T" * (1 << 20), {}),
             "a type with controls": UntypedEvent("\x1b[2J\n\0", {}),
