@@ -6,9 +6,11 @@ end, and the CRC-32 of the segment from its start to there, so that any run of r
 
 from __future__ import annotations
 
+import os
 import struct
 from zlib import crc32
 
+from hangarlog.errors import CorruptionError
 from hangarlog.filesystem import FileSystem
 
 STRIDE = 64 << 10
@@ -86,6 +88,8 @@ def extend(filesystem: FileSystem, path: str, first: int, lines: list[bytes]) ->
         entries.append(_ENTRY.pack(end, crc))
     fd = filesystem.open_append(path, create=True)
     try:
+        if filesystem.names(fd) > 1:
+            raise CorruptionError(path, os.path.basename(path), 0, "it has another name (a hard link); delete it")
         if count:
             filesystem.truncate(fd, _HEADER.size + count * _ENTRY.size)
         filesystem.write(fd, content + b"".join(entries))

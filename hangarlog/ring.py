@@ -110,7 +110,7 @@ def usable_ring(filesystem: FileSystem, path: str) -> int:
     except OSError:
         return 0
     try:
-        return filesystem.identity(fd) if filesystem.size(fd) == RING_BYTES else 0
+        return filesystem.identity(fd) if filesystem.size(fd) == RING_BYTES and filesystem.names(fd) == 1 else 0
     finally:
         filesystem.close(fd)
 
@@ -139,7 +139,8 @@ class Ring:
         with contextlib.suppress(OSError):
             self._fd = self._filesystem.open_update(self._path)
             self.identity = self._filesystem.identity(self._fd)
-            if self.identity == identity and self._filesystem.size(self._fd) == RING_BYTES:
+            whole = self._filesystem.size(self._fd) == RING_BYTES and self._filesystem.names(self._fd) == 1
+            if whole and self.identity == identity:
                 return True
         self.close()
         return False

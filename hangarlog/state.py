@@ -52,11 +52,11 @@ def _check(committed: int, journal_first: int, journal_size: int) -> int:
 
 
 def create_state(filesystem: FileSystem, path: str) -> None:
-    """Make the file if it is missing or too short. Under the write lock."""
+    """Make the file if it is missing, too short, or somebody else's too. Under the write lock."""
     with contextlib.suppress(FileNotFoundError):
         fd = filesystem.open_read(path)
         try:
-            if filesystem.size(fd) >= _SIZE:
+            if filesystem.size(fd) >= _SIZE and filesystem.names(fd) == 1:
                 return
         finally:
             filesystem.close(fd)
@@ -82,6 +82,8 @@ class SharedState:
         filesystem = self._filesystem
         fd = filesystem.open_update(self._path) if self.writable else filesystem.open_read(self._path)
         try:
+            if self.writable and filesystem.names(fd) > 1:
+                raise ValueError("it has another name (a hard link)")  # Made anew, in its place.
             self._file = filesystem.identity(fd)
             self._map = mmap.mmap(fd, _SIZE, access=mmap.ACCESS_WRITE if self.writable else mmap.ACCESS_READ)
         finally:

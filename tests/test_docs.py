@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from conftest import ROOT, tool
 
-from hangarlog import ANY, FileEventStore, StreamIdError, register_event_type
+from hangarlog import ANY, FileEventStore, StreamIdError, UntypedEvent, register_event_type
 from hangarlog.commit import Pending
 from hangarlog.filesystem import FileSystem
 from hangarlog.folder import Folder
@@ -64,13 +64,17 @@ def test_the_format_pages_lines_come_out_of_a_store(tmp_path: Path) -> None:
 
 
 def test_the_format_pages_programs_run(tmp_path: Path) -> None:
-    """On the page's own lines, and on an index of them."""
+    """On the page's own lines, on an index of them, and on a ring."""
     lines = example_lines()
     index = tmp_path / "journal.index"
     extend(FileSystem(), str(index), 1, lines)
     names = {"example_lines": lines, "index_path": index, "segment": b"\n".join(lines) + b"\n"}
+    with FileEventStore(tmp_path / "ringed") as store:
+        for number in range(3):
+            store.append("a:1", [UntypedEvent("Added", {"number": number})], number - 1)
+    names["ring_path"] = tmp_path / "ringed/ring"
     programs = blocks(FORMAT, "python")
-    assert len(programs) == 2
+    assert len(programs) == 3
     for program in programs:
         exec(program, names)  # noqa: S102 - that is the test
 

@@ -208,6 +208,7 @@ def test_a_killed_exclusive_holder_does_not_keep_the_store(tmp_path: Path) -> No
         assert store.append("a:1", [Added(2)], 0) == 1
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # A listing that was interrupted.
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer signals")
 def test_interrupts_anywhere_in_an_append_leave_a_store_that_works(tmp_path: Path) -> None:
     """Hundreds of them, wherever they come: no lock is lost, nothing acknowledged is."""

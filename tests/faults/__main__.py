@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 from campaign import SEED, campaigns  # noqa: E402
+from table import record  # noqa: E402
 
 
 def main() -> int:
@@ -23,6 +24,7 @@ def main() -> int:
     parser.add_argument("--row", type=int, action="append", help="only this row (may be given again)")
     parser.add_argument("--size", type=int, help="this size instead")
     parser.add_argument("--seed", type=int, default=SEED, help="replays what was run with it")
+    parser.add_argument("--record", action="store_true", help="put what was counted into docs/reliability.md")
     options = parser.parse_args()
     failed = 0
     for campaign in campaigns():
@@ -45,7 +47,10 @@ def main() -> int:
                 f"--seed {options.seed}"
             )
         else:
-            print(f"  {figures} in {time.monotonic() - began:.0f} s", flush=True)
+            seconds = time.monotonic() - began
+            print(f"  {figures} in {seconds:.0f} s", flush=True)
+            if options.record:
+                record(campaign, size, options.seed, seconds, figures)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     return 1 if failed else 0

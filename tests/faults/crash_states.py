@@ -1,4 +1,4 @@
-"""Row 1: every state that a power cut may leave is opened, and holds what was promised; so does a cut in the recovery."""
+"""Row 1: every state that a power cut may leave is opened, and holds what was promised; also one in a recovery."""
 
 from __future__ import annotations
 

@@ -478,9 +478,10 @@ def payloads(part: Part) -> None:
                     keep(store, value, kind)
         for wrong in ({"saved_at": 5}, {"saved_at": "\ud800"}, {"schema_version": "x"}, {"version": 10**30}):
             with part.case(f"a snapshot with {wrong}"):
-                assert refuses(
-                    lambda _: store.save_snapshot(**{"stream_id": "a:1", "version": 0, "state": {}, **wrong})
-                )  # noqa: B023
+                options: dict[str, Any] = {"version": 0, "state": {}, **wrong}
+                with contextlib.suppress(ValueError, TypeError):
+                    store.save_snapshot("a:1", **options)
+                    raise AssertionError("it is taken")
                 store.load_snapshot("a:1")
         for shown, event in {
             "a type of 1 MB": UntypedEvent("T" * (1 << 20), {}),

@@ -1,0 +1,157 @@
+"""The commit ring after a power cut: whatever became of it, what it had is joined, or what is missing is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import Added
+
+from hangarlog import ANY, CorruptionError, FileEventStore, StoreFormatError
+from hangarlog.ring import BLOCK, RING_BYTES, decode_frame, encode_frame
+from hangarlog.verify import verify
+
+EVENTS = 12
+LAST_SYNC = 1  # The first append syncs the journal, to make the ring; the others go through it.
+
+
+def filled(path: Path) -> bytes:
+    """A store of durable events, of whose journal only the first append's is on the device; its whole journal."""
+    with FileEventStore(path) as store:
+        for number in range(EVENTS):
+            store.append("a:1", [Added(number)], number - 1)
+    journal = path / "journal.jsonl"
+    text = journal.read_bytes()
+    journal.write_bytes(b"".join(text.splitlines(keepends=True)[:LAST_SYNC]))
+    (path / "streams/a/1.jsonl").unlink()
+    (path / "state").unlink()
+    return text
+
+
+def whole(path: Path, text: bytes) -> FileEventStore:
+    store = FileEventStore(path)
+    assert (path / "journal.jsonl").read_bytes() == text
+    assert [event.number for event in store.read_stream("a:1")] == list(range(text.count(b"\n")))
+    assert list(verify(store)) == []
+    assert store.append("a:1", [Added(99)], ANY) == text.count(b"\n")
+    return store
+
+
+def damaged(path: Path, at: int, data: bytes) -> None:
+    ring = (path / "ring").read_bytes()
+    (path / "ring").write_bytes(ring[:at] + data + ring[at + len(data) :])
+
+
+def test_what_only_the_ring_has_is_written_into_the_journal(tmp_path: Path) -> None:
+    """And the ring begins a generation, after which the old frames count no more."""
+    text = filled(tmp_path / "s")
+    store = whole(tmp_path / "s", text)
+    assert store.recovered
+    assert store.recovered.joined == EVENTS - LAST_SYNC
+    store.close()
+    (tmp_path / "s/state").unlink()
+    with FileEventStore(tmp_path / "s") as store:
+        assert store.recovered
+        assert store.recovered.joined == 0
+        assert store.get_event_count() == EVENTS + 1
+
+
+def test_a_torn_last_frame_was_not_acknowledged(tmp_path: Path) -> None:
+    text = filled(tmp_path / "s")
+    last = (EVENTS - LAST_SYNC - 1) * BLOCK
+    damaged(tmp_path / "s", last + 200, bytes(BLOCK - 200))
+    whole(tmp_path / "s", b"".join(text.splitlines(keepends=True)[:-1])).close()
+
+
+def test_a_gap_between_journal_and_ring_is_said_and_nothing_cut(tmp_path: Path) -> None:
+    """Its first frame is gone, and the stream's copy, too."""
+    filled(tmp_path / "s")
+    before = (tmp_path / "s/journal.jsonl").read_bytes()
+    damaged(tmp_path / "s", 0, bytes(BLOCK))
+    with pytest.raises(CorruptionError, match=r"position 2 is missing; 12 events were committed"):
+        FileEventStore(tmp_path / "s")
+    assert (tmp_path / "s/journal.jsonl").read_bytes() == before
+
+
+def test_a_journal_that_has_more_than_the_ring_needs_nothing_of_it(tmp_path: Path) -> None:
+    """As after a power cut that came late."""
+    text = filled(tmp_path / "s")
+    (tmp_path / "s/journal.jsonl").write_bytes(text)
+    damaged(tmp_path / "s", 3 * BLOCK, bytes(BLOCK))
+    store = whole(tmp_path / "s", text)
+    assert store.recovered
+    assert store.recovered.joined == 0
+    store.close()
+
+
+def test_a_ring_of_another_store_is_passed_over(tmp_path: Path) -> None:
+    filled(tmp_path / "s")
+    filled(tmp_path / "other")
+    (tmp_path / "s/ring").write_bytes((tmp_path / "other/ring").read_bytes())
+    with FileEventStore(tmp_path / "s") as store:
+        assert store.get_event_count() == LAST_SYNC
+
+
+def test_a_ring_of_a_newer_format_is_not_thrown_away(tmp_path: Path) -> None:
+    """The message has the two ways on."""
+    filled(tmp_path / "s")
+    ring = tmp_path / "s/ring"
+    frame = decode_frame(ring.read_bytes(), 0)
+    assert frame
+    newer = encode_frame(frame.store, 9, 2, 2, frame.text).replace(b'"ring":1', b'"ring":2')
+    assert decode_frame(newer, 0) is None  # Its checksum is over the format, too.
+    import zlib
+
+    header, _, rest = newer.partition(b',"crc":"')
+    signed = header + b',"crc":"%08x"}\n' % zlib.crc32(frame.text, zlib.crc32(header)) + rest.partition(b"\n")[2]
+    damaged(tmp_path / "s", 0, signed)
+    with pytest.raises(StoreFormatError, match=r"newer version.*or delete"):
+        FileEventStore(tmp_path / "s")
+    ring.unlink()
+    with FileEventStore(tmp_path / "s") as store:
+        assert store.get_event_count() == LAST_SYNC
+
+
+@pytest.mark.parametrize("size", [None, 0, 1000])
+def test_a_ring_that_is_lost_is_reported_and_made_anew(tmp_path: Path, size: int | None) -> None:
+    """Where the shared state has come through the restart, and says that there was one."""
+    with FileEventStore(tmp_path / "s") as store:
+        store.append("a:1", [Added(0)], ANY)
+    state = memoryview(bytearray((tmp_path / "s/state").read_bytes())).cast("Q")
+    state[1] += 1  # Of another boot.
+    (tmp_path / "s/state").write_bytes(state.tobytes())
+    ring = tmp_path / "s/ring"
+    ring.unlink()
+    if size is not None:
+        ring.write_bytes(bytes(size))
+    with FileEventStore(tmp_path / "s") as store:
+        assert store.recovered
+        assert store.recovered.ring_lost == (size is None)
+        store.append("a:1", [Added(1)], 0)
+        store.append("a:1", [Added(2)], 1)
+        assert ring.stat().st_size == RING_BYTES
+        assert decode_frame(ring.read_bytes(), 0)
+
+
+def test_a_ring_deleted_while_it_is_used_is_made_anew_by_whoever_opens_the_store(tmp_path: Path) -> None:
+    """What it had goes into the journal first."""
+    with FileEventStore(tmp_path / "s") as store:
+        store.append("a:1", [Added(0)], ANY)
+        store.append("a:1", [Added(1)], ANY)
+        (tmp_path / "s/ring").unlink()
+        with FileEventStore(tmp_path / "s") as other:
+            other.append("a:1", [Added(2)], ANY)
+            store.append("a:1", [Added(3)], ANY)
+            assert decode_frame((tmp_path / "s/ring").read_bytes(), 0)
+            assert list(verify(store)) == []
+
+
+def test_lines_cannot_pass_for_frames(tmp_path: Path) -> None:
+    """Not even one whose payload has a frame's header at the beginning of a block."""
+    with FileEventStore(tmp_path / "s") as store:
+        store.append("a:1", [Added(0)], ANY)
+        forged = encode_frame(store.meta.store_id, 99, 1, 99, b"x\n").decode("latin-1")
+        store.append("a:1", [Added(1, forged * 9)], ANY)
+    (tmp_path / "s/state").unlink()
+    with FileEventStore(tmp_path / "s") as store:
+        assert [event.number for event in store.read_stream("a:1")] == [0, 1]
