@@ -158,14 +158,16 @@ class LockTimeoutError(StoreBusyError):
 
 
 class StorageError(HangarlogError):
-    """The operating system refused a write; nothing was appended. Fields: `path`, `errno`, `cause`."""
+    """The operating system refused a call; nothing was written. Fields: `path`, `errno`, `cause`."""
 
     def __init__(self, path: str, errno: int | None, cause: str) -> None:
         super().__init__(path, errno, cause)
         self.path, self.errno, self.cause = path, errno, cause
 
     def __str__(self) -> str:
-        return f"append to {self.path} failed: {self.cause}; nothing was written, the store stays readable"
+        return (
+            f"the system refused the store {self.path}: {self.cause}; nothing was written. Try again without the cause"
+        )
 
 
 class OutcomeUnknownError(HangarlogError):

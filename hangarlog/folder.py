@@ -123,7 +123,18 @@ class Folder:
         stream_id = _id_in(log.base, log) or next(
             filter(None, (_id_in(log.sealed_base(n), log) for n in log.sealed())), None
         )
+        if stream_id is None and os.path.getsize(path):
+            with contextlib.suppress(CorruptionError):
+                return self.id_in_journal(folder, name)  # Every line of the stream itself is damaged.
         return stream_id if stream_id and stream_path(stream_id) == (folder, name) else None
+
+    def id_in_journal(self, folder: str, name: str) -> str | None:
+        """The id of the stream whose file (folder, name) is, if the journal has it. It reads the whole journal."""
+        for block in self.journal.forward(1):
+            for record in block:
+                if stream_path(record.stream_id) == (folder, name):
+                    return record.stream_id
+        return None
 
     # Opening
 

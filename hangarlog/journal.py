@@ -100,12 +100,18 @@ def _whole_batches(journal: Log, live: LiveEnd, settled: int) -> tuple[int, int,
 def _last_before(journal: Log, begins: int | None) -> int:
     """The last position before the live segment, which `begins` with a position, if its first line can be read."""
     sealed = journal.sealed()
+    if not sealed:
+        return 0
+    with contextlib.closing(journal.open_sealed(sealed[-1])) as segment:
+        torn = segment.end() != segment.size
     try:
-        return last_sealed(journal, sealed[-1]).position if sealed else 0
+        if not (torn and begins):
+            return last_sealed(journal, sealed[-1]).position
     except CorruptionError:
         if begins is None:
             raise
-        return begins - 1
+    assert begins
+    return begins - 1  # The sealed segment is damaged; it is served from the streams, and for `repair` to mend.
 
 
 def _lines_of_frames(frames: list[Frame], after: int) -> dict[int, bytes]:

@@ -237,7 +237,7 @@ def _cut_phantoms(folder: Folder, settled: int, since: float, known: Iterable[st
             live.forget_index()
             keep = _end_of(live, settled)
             if keep is None or not named:
-                stream_id = _id_by_path(folder, category, name)
+                stream_id = folder.id_in_journal(category, name)
                 if stream_id is not None:
                     _rebuild(folder, log, live, stream_id, report)
                 if stream_id is not None or not _begun_by_us(live, named=named):
@@ -255,15 +255,6 @@ def _begun_by_us(live: LiveEnd, *, named: bool) -> bool:
     if not start.strip(b"\0"):
         return bool(start)
     return b'{"position":'.startswith(start) and (named or not live.end())
-
-
-def _id_by_path(folder: Folder, category: str, name: str) -> str | None:
-    """The id of a stream of which only the file's name can be read, if the journal has it."""
-    for block in folder.journal.forward(1):
-        for record in block:
-            if stream_path(record.stream_id) == (category, name):
-                return record.stream_id
-    return None
 
 
 def _end_of(live: LiveEnd, settled: int) -> int | None:

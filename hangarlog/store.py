@@ -16,7 +16,7 @@ from hangarlog import eventstore
 from hangarlog.commit import Pending
 from hangarlog.compaction import compact
 from hangarlog.copies import journal_blocks, journal_bounds, journal_lines, missing_position, stream_lines_in_journal
-from hangarlog.errors import CorruptionError, CorruptionWarning, OutcomeUnknownError, StoreOpenError
+from hangarlog.errors import CorruptionError, CorruptionWarning, OutcomeUnknownError, StorageError, StoreOpenError
 from hangarlog.eventstore import EventStore
 from hangarlog.filesystem import FileSystem
 from hangarlog.folder import Folder
@@ -184,7 +184,19 @@ class FileEventStore(EventStore):
                 return self._state.committed
         raise StoreOpenError(self.path, "its shared state is damaged; open it once with permission to write")
 
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """What the operating system refuses a reader comes out as `StorageError`."""
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(self.path, error.errno, str(error)) from error
+
     def _stream(self, stream_id: str, from_version: int | None, reverse: bool) -> Iterator[list[Envelope]]:
+        with self._refusals():
+            yield from self._read_stream(stream_id, from_version, reverse)
+
+    def _read_stream(self, stream_id: str, from_version: int | None, reverse: bool) -> Iterator[list[Envelope]]:
         committed = self._committed()
         through = self._compacted_through(stream_id)
         read = self._stream_backward if reverse else self._stream_forward
@@ -270,6 +282,10 @@ class FileEventStore(EventStore):
             raise damage
 
     def _all(self, from_position: int | None, reverse: bool) -> Iterator[list[Envelope]]:
+        with self._refusals():
+            yield from self._read_all(from_position, reverse)
+
+    def _read_all(self, from_position: int | None, reverse: bool) -> Iterator[list[Envelope]]:
         committed, live_first = self._committed(), self._state.journal_first
         if not reverse:
             for records, _ in journal_blocks(
@@ -325,20 +341,23 @@ class FileEventStore(EventStore):
         Raises:
             CorruptionError: the end of the stream is damaged.
         """
-        log = self.folder.stream(check_stream_id(stream_id))
+        stream_id = check_stream_id(stream_id)
         committed = self._committed()
-        try:
-            for block in _up_to(log.backward(), committed):
+        with self._refusals():
+            try:
+                log = self.folder.stream(stream_id)
+                for block in _up_to(log.backward(), committed):
+                    self._refuse_torn(log)
+                    return block[0].stream_version
                 self._refuse_torn(log)
-                return block[0].stream_version
-            self._refuse_torn(log)
-        except CorruptionError as damage:
-            return [record.stream_version for record in self._from_journal(damage, stream_id, 0, 0, committed)][-1]
+            except CorruptionError as damage:
+                return [record.stream_version for record in self._from_journal(damage, stream_id, 0, 0, committed)][-1]
         return -1
 
     def list_streams(self, prefix: str = "") -> list[str]:
         """The ids of all streams that begin with `prefix`, sorted."""
-        return sorted(self.folder.stream_ids(prefix))
+        with self._refusals():
+            return sorted(self.folder.stream_ids(prefix))
 
     def get_event_count(self) -> int:
         """How many events the store holds: the position of the last one."""
@@ -346,12 +365,14 @@ class FileEventStore(EventStore):
 
     def get_stream_count(self) -> int:
         """How many streams the store holds."""
-        return sum(1 for _ in self.folder.stream_ids())
+        with self._refusals():
+            return sum(1 for _ in self.folder.stream_ids())
 
     # Snapshots
 
     def _load_snapshot(self, stream_id: str) -> Snapshot | None:
-        return self._snapshots.load(stream_id)
+        with self._refusals():
+            return self._snapshots.load(stream_id)
 
     def _change_snapshot(self, stream_id: str, change: Callable[[Snapshot | None], Snapshot | None]) -> None:
         with self._writer.lock():

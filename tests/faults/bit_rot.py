@@ -385,8 +385,10 @@ class Check:
             return SHORTER
         if not self.segment:
             return HARMLESS
-        if self.content() != self.whole and not (self.shorter or self.mended) and list(verify(store)):
-            raise Broken("no read noticed it")
+        if self.content() != self.whole and not (self.shorter or self.mended):
+            for damage in verify(store):
+                if not damage.path.endswith(".index"):  # Of a segment whose end a recovery has put into the live one.
+                    raise Broken(f"no read noticed it: {damage}; {store.recovered}")
         return RECOVERED
 
     def content(self) -> bytes | None:
@@ -609,7 +611,7 @@ CAMPAIGN = Campaign(
     promise="what is read is right, from the other copy and with a warning, or refused with its place; repair mends it",
     how="bits flipped, bytes set, files cut and zeroed, lines swapped, doubled and removed, in every file of a store, "
     "running and restarted; then all is read in both directions, verified, appended to and repaired",
-    ci=100_000,
+    ci=30_000,
     release=100_000,
     unit="damages",
     run=run,

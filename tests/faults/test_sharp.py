@@ -1,0 +1,150 @@
+"""Small checks of single promises that only a bug of one sort breaks (seeded_bugs.py says which)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from pathlib import Path
+
+import pytest
+from conftest import Added
+from crash_states import place, small_ring
+
+from hangarlog import ANY, FileEventStore, StorageError, filesystem, state
+from hangarlog.testing import Recording, Unsynced, crash_states
+from hangarlog.verify import verify
+
+
+def test_what_is_written_during_a_sync_is_not_covered_by_it(tmp_path: Path) -> None:
+    """Its own sync must bring it to the device: the first may have looked before it was there."""
+
+    class Interposing(Unsynced):
+        """Has another store append while a sync is going on."""
+
+        syncs = 0
+        appends = False
+
+        def sync_data(self, fd: int) -> None:
+            self.syncs += 1
+            if self.appends:
+                self.appends = False
+                other.append("a:1", [Added(9)], ANY, durability="relaxed")
+
+    watched = Interposing()
+    with (
+        FileEventStore(tmp_path / "s", filesystem=watched) as store,
+        FileEventStore(tmp_path / "s", durability="relaxed", filesystem=watched) as other,
+    ):
+        store.append("a:1", [Added(0)], ANY)
+        for text in ("", "x" * 70_000):  # Through the ring, and of the journal itself.
+            watched.appends = True
+            store.append("a:1", [Added(1, text)], ANY)
+            before = watched.syncs
+            store.sync()
+            assert watched.syncs == before + 1
+
+
+def test_what_was_taken_back_does_not_come_back_in_a_power_cut(tmp_path: Path) -> None:
+    """The caller was told that nothing was written."""
+
+    class Filling(Recording):
+        """Has no room for the second write of lines after `full` is set: the journal has the batch by then."""
+
+        full = -1
+
+        def write(self, fd: int, data: bytes) -> None:
+            self.full -= self.full > 0
+            if not self.full:
+                self.full = -1
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            super().write(fd, data)
+
+    (tmp_path / "s").mkdir(mode=0o700)
+    recording = Filling(tmp_path / "s")
+    with small_ring(), FileEventStore(tmp_path / "s", filesystem=recording) as store:
+        store.append("a:1", [Added(0)], ANY)
+        recording.full = 2
+        with pytest.raises(StorageError, match="nothing was written"):
+            store.append("a:1", [Added(1)], ANY)
+        told = len(recording.operations)
+        recording.note("told")
+        assert store.append("a:1", [Added(2)], ANY) == 1
+    cuts, tried = range(told, len(recording.operations)), 0
+    for found in crash_states(recording.operations, random.Random(1), 400, cuts):
+        tried += 1
+        place(found, tmp_path / "found")
+        with small_ring(), FileEventStore(tmp_path / "found", filesystem=Unsynced()) as store:
+            numbers = [event.number for event in store.read_stream("a:1")]
+            assert numbers in ([0], [0, 2]), f"{numbers} after operation {found.at}, without {found.lost}"
+    assert tried > 100
+
+
+def test_a_state_of_before_a_restart_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file may have reached the device, and the journal that it speaks of not."""
+    with FileEventStore(tmp_path / "s") as store:
+        for number in range(3):
+            store.append("a:1", [Added(number)], ANY)
+    journal = tmp_path / "s/journal.jsonl"
+    journal.write_bytes(bytes(journal.stat().st_size))  # Only its size reached the device; the ring has the rest.
+    booted = filesystem.boot_id() + 1
+    monkeypatch.setattr(state, "boot_id", lambda: booted)
+    with FileEventStore(tmp_path / "s") as store:
+        assert store.recovered
+        assert [event.number for event in store.read_stream("a:1")] == [0, 1, 2]
+
+
+def cut_everywhere(recording: Recording, first: int, path: Path) -> int:
+    """Cut the power in every way after each operation from `first` on: what was noted is there, and verify is content.
+
+    A note is the number of the last event that was acknowledged durable.
+    """
+    tried = 0
+    cuts = range(first, len(recording.operations) + 1)
+    for found in crash_states(recording.operations, random.Random(1), 60, cuts):
+        place(found, path)
+        lost = f"after operation {found.at} of {len(recording.operations)}, without {found.lost}"
+        with small_ring(), FileEventStore(path, filesystem=Unsynced()) as store:
+            numbers = [event.number for event in store.read_stream("a:1")]
+            assert numbers == list(range(len(numbers))), f"{numbers} {lost}"
+            assert len(numbers) > max(found.notes, default=-1), f"{numbers}, {found.notes[-1]} acknowledged, {lost}"
+            assert list(verify(store)) == [], lost
+        tried += 1
+    return tried
+
+
+def test_a_power_cut_in_a_roll_costs_nothing(tmp_path: Path) -> None:
+    """Of the segment that is sealed: neither its text nor its only name. The ring has no more than its end."""
+    (tmp_path / "s").mkdir(mode=0o700)
+    recording = Recording(tmp_path / "s")
+    with small_ring(), FileEventStore(tmp_path / "s", segment_bytes=2_600, filesystem=recording) as store:
+        for number in range(11):
+            if number == 6:
+                first = len(recording.operations)
+            store.append("a:1", [Added(number, "x" * 200)], ANY)
+            recording.note(number)
+        assert store.folder.journal.sealed()
+        assert store.folder.stream("a:1").sealed()
+    assert cut_everywhere(recording, first, tmp_path / "found") > 100
+
+
+def test_what_a_recovery_took_from_the_ring_stays_when_the_ring_is_written_over(tmp_path: Path) -> None:
+    """In a second power cut, after the next append."""
+    with small_ring(), FileEventStore(tmp_path / "s") as store:
+        for number in range(4):
+            store.append("a:1", [Added(number)], ANY)
+    (tmp_path / "s/state").unlink()
+    journal = tmp_path / "s/journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    for file in (journal, tmp_path / "s/streams/a/1.jsonl"):
+        file.write_bytes(lines[0])  # The others were synced in the ring only.
+    recording = Recording(tmp_path / "s")
+    recording.note(3)
+    with small_ring(), FileEventStore(tmp_path / "s", filesystem=recording) as store:
+        assert store.recovered
+        assert store.recovered.joined == 3
+        store.append("a:1", [Added(4)], ANY)
+        recording.note(4)
+        store.append("a:1", [Added(5)], ANY)
+        recording.note(5)
+    assert cut_everywhere(recording, 1, tmp_path / "found") > 20
