@@ -199,10 +199,14 @@ class FileSystem:
     def make_folder(self, path: str) -> None:
         """Create a folder, private to the owner, and make its name durable; nothing happens if there is one."""
         try:
-            os.mkdir(path, 0o700)
+            self.create_folder(path)
         except FileExistsError:
             return
         self.sync_folder(os.path.dirname(path))
+
+    def create_folder(self, path: str) -> None:
+        """Create a folder, private to the owner. Raises `FileExistsError` if there is one."""
+        os.mkdir(path, 0o700)
 
     def read_file(self, path: str, limit: int = 16 << 20) -> bytes:
         """The whole content of a small file; more than `limit` bytes are an `OSError` (EFBIG)."""

@@ -401,14 +401,15 @@ class FileEventStore(EventStore):
         if self._closed:
             return
         self._closed = True
-        if self._interval:
-            self._interval.stop()
-            with contextlib.suppress(OutcomeUnknownError):
-                self._sync.ensure(self._state.committed)
-        self._writer.close()
-        self._sync.close()
-        self._sync_lock.close()
-        self._state.close()
+        with self._refusals(), contextlib.ExitStack() as closing:  # Whatever fails, the others are closed.
+            closing.callback(self._state.close)
+            closing.callback(self._sync_lock.close)
+            closing.callback(self._sync.close)
+            closing.callback(self._writer.close)
+            if self._interval:
+                self._interval.stop()
+                with contextlib.suppress(OutcomeUnknownError):
+                    self._sync.ensure(self._state.committed)
 
     def __del__(self) -> None:
         # At the interpreter's end threads stand still, perhaps with a lock; the system takes files and locks back.

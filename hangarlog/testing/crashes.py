@@ -149,12 +149,10 @@ class Recording(Unsynced):
             super().remove(path)
             self._add("remove", path=path)
 
-    def make_folder(self, path: str) -> None:
+    def create_folder(self, path: str) -> None:
         """As the real one."""
-        if not os.path.isdir(path):
-            os.mkdir(path, 0o700)
-            self._add("folder", path=path)
-            self.sync_folder(os.path.dirname(path))
+        super().create_folder(path)
+        self._add("folder", path=path)
 
     def sync_data(self, fd: int) -> None:
         """Note it."""

@@ -38,7 +38,7 @@ COMMITS: list[tuple[Commit, str]] = [
     ([("e:1", 5), ("a:1", 5)], "always"),
     *[([("a:1", 200), ("f:1", 100)], "always")] * 4,
     *[([("g:1", 100)], "relaxed")] * 4,
-    ([("a:1", 5)], "always"),
+    *[([("a:1", 100)], "always")] * 3,  # The last of them finds the ring full.
 ]
 COMPACTED = ("a:1", 6, 4)  # A snapshot of version 4 and a compaction after commit 6.
 HEALED, REPAIRED = (8, 11), 12
