@@ -59,9 +59,12 @@ class Bell:
         words = self._words
         if words is None or not words[1]:
             return
+        # In this order: whoever says so from here on is not overlooked, and whoever has said so but does not sleep yet
+        # finds the count changed.
+        words[1] = 0
         words[0] = (words[0] + 1) & 0xFFFF_FFFF
-        if not self._address or not _futex(self._address, _WAKE, _EVERYBODY if everybody else 1):
-            words[1] = 0  # Whoever has said so but does not sleep yet will find the count changed.
+        if self._address and _futex(self._address, _WAKE, _EVERYBODY if everybody else 1) and not everybody:
+            words[1] = 1  # Perhaps others sleep on.
 
 
 _NUMBER = {"x86_64": 202, "aarch64": 98}.get(os.uname().machine) if sys.platform == "linux" else None

@@ -189,11 +189,12 @@ def test_interrupts_anywhere_in_an_append_leave_a_store_that_works(tmp_path: Pat
             store.append("a:1", [Added(-1)], ANY)
             while interrupts < 300:
                 try:
-                    signal.setitimer(signal.ITIMER_REAL, 0.0007)
+                    signal.setitimer(signal.ITIMER_REAL, 0.0007, 0.1)  # Again, if one ends in a finalizer.
                     while True:
                         store.append_many([("a:1", [Added(acknowledged)], ANY), ("b:1", [Added(1)], ANY)])
                         acknowledged += 1
                 except Interrupt:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
                     interrupts += 1
             signal.setitimer(signal.ITIMER_REAL, 0)
             store.append("a:1", [Added(-2)], ANY)
