@@ -9,6 +9,7 @@ from functools import wraps
 from typing import Any
 
 import click
+import msgspec
 
 from hangarlog import FileEventStore, __version__
 from hangarlog.serializer import EventSerializer
@@ -82,4 +83,16 @@ def _place(given: list[str], names: tuple[str, ...], optional: bool) -> list[str
 
 def open_store(path: str, *, create: bool = False, durability: Any = "always") -> FileEventStore:
     """The store a command works on; event types need not be known to it."""
-    return FileEventStore(path, serializer=EventSerializer(unknown="untyped"), create=create, durability=durability)
+    store = FileEventStore(path, serializer=EventSerializer(unknown="untyped"), create=create, durability=durability)
+    _say_what_was_recovered(store)
+    return store
+
+
+def _say_what_was_recovered(store: FileEventStore) -> None:
+    if store.recovered is None:
+        return
+    done = msgspec.structs.asdict(store.recovered)
+    since = done.pop("since")
+    changes = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in done.items() if value)
+    if changes:
+        click.echo(f"hangarlog: recovered after a crash, from position {since} on: {changes}", err=True)

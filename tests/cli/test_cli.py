@@ -366,3 +366,13 @@ def test_without_a_command_the_help_is_shown(hangarlog: Command) -> None:
     done = hangarlog()
     assert done.returncode == 2
     assert "Commands:\n  append" in done.stderr.decode()
+
+
+def test_what_a_recovery_did_is_said_once(imported: Command, tmp_path: Path) -> None:
+    """On standard error, where nothing but a crash puts anything."""
+    journal = tmp_path / "s/journal.jsonl"
+    with journal.open("ab") as file:
+        file.write(b'{"position":759,"str')
+    (tmp_path / "s/state").unlink()
+    assert b"recovered after a crash, from position 0 on: journal cut 20" in imported("stats", "s").stderr
+    assert imported("stats", "s").stderr == b""

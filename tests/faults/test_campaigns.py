@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from campaign import SEED, Campaign, campaigns
+from table import PAGE, table
 
 
 @pytest.mark.parametrize("campaign", campaigns(), ids=lambda campaign: f"row-{campaign.row}")
@@ -19,3 +20,10 @@ def test_campaign(campaign: Campaign, tmp_path: Path) -> None:
         pytest.skip(missing)
     print(f"{campaign.fault}: {campaign.ci} {campaign.unit}, HANGARLOG_SEED={SEED}")
     print(campaign.run(tmp_path, campaign.ci, SEED))
+
+
+def test_the_page_has_the_table_that_the_harness_makes() -> None:
+    """docs/reliability.md, from docs/reliability.json: every row of the fault table, each with what it has counted."""
+    assert [campaign.row for campaign in campaigns()] == list(range(1, 13))
+    assert table() in PAGE.read_text()
+    assert "| not yet |" not in table()
