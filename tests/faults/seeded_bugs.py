@@ -256,9 +256,8 @@ _caught: dict[str, str] = {}
 
 
 def table() -> list[str]:
-    """Markdown rows: bug, what catches it, and what the last run in this process found."""
-    head = ["| bug | caught by | last run |", "| --- | --- | --- |"]
-    return head + [f"| {bug.name} | {said(bug.check)} | {_caught.get(bug.name, 'not run')} |" for bug in BUGS]
+    """Markdown rows: each bug, and what catches it."""
+    return ["| seeded bug | caught by |", "| --- | --- |", *(f"| {bug.name} | {said(bug.check)} |" for bug in BUGS)]
 
 
 def said(check: str) -> str:
