@@ -45,7 +45,7 @@ HEALED, REPAIRED = (8, 11), 12
 
 
 def event(commit: int, part: int, size: int) -> UntypedEvent:
-    return UntypedEvent("Added", {"text": "x" * size}, event_id=f"{commit}-{part}")
+    return UntypedEvent("Tried", {"text": "x" * size}, event_id=f"{commit}-{part}")
 
 
 @contextlib.contextmanager

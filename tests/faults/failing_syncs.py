@@ -47,10 +47,10 @@ class Work:
 
     def append(self, store: FileEventStore, number: int, size: int) -> None:
         event_id = f"{number}"
-        event = UntypedEvent("Added", {"text": "x" * size}, event_id=event_id)
+        event = UntypedEvent("Tried", {"text": "x" * size}, event_id=event_id)
         appends = [("a:1", [event], ANY)]
         if number % 3 == 0:
-            appends.append((f"b:{number % 5}", [UntypedEvent("Added", {}, event_id=event_id + "+")], ANY))
+            appends.append((f"b:{number % 5}", [UntypedEvent("Tried", {}, event_id=event_id + "+")], ANY))
         self.recording.note(("began", event_id))
         try:
             with self.noting_failure(reraise=True):
@@ -89,7 +89,7 @@ class Work:
             own = [event_id for event_id in held if not event_id.endswith("+")]
             assert own == sorted(own, key=int), f"out of order: {own}"
             assert all(f"{e}+" in held for e in own if int(e) % 3 == 0), f"a batch is not whole: {held}"
-            store.append("next:1", [UntypedEvent("Added", {})], ANY)
+            store.append("next:1", [UntypedEvent("Tried", {})], ANY)
             damages = list(verify(store))
             assert not damages, f"verify finds {damages[0]}"
 
@@ -145,13 +145,13 @@ def threads_learn_of_it(path: Path) -> int:
 
     everybody_waits = threading.Event()
     with open_store(path, Refusing(), segment_bytes=1 << 20) as store:
-        store.append("a:0", [UntypedEvent("Added", {})], ANY)
+        store.append("a:0", [UntypedEvent("Tried", {})], ANY)
         Refusing.refuses = True
 
         def append(number: int) -> None:
             everybody.wait()
             try:
-                told.append(store.append(f"a:{number}", [UntypedEvent("Added", {})], -1))
+                told.append(store.append(f"a:{number}", [UntypedEvent("Tried", {})], -1))
             except HangarlogError as error:
                 told.append(error)
 
@@ -162,7 +162,7 @@ def threads_learn_of_it(path: Path) -> int:
             thread.join()
         unknown = sum(isinstance(result, OutcomeUnknownError) for result in told)
         assert unknown == len(told) == 8, f"of eight threads {unknown} were told: {told}"
-        assert store.append("a:0", [UntypedEvent("Added", {})], 0) == 1
+        assert store.append("a:0", [UntypedEvent("Tried", {})], 0) == 1
         assert list(verify(store)) == []
     return unknown
 
