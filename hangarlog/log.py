@@ -183,17 +183,17 @@ class Log:
     def finish_roll(self) -> None:
         """Under the write lock: finish, or forget, a roll that was cut short."""
         fresh = self.live_path + ".new"
-        if not os.path.lexists(fresh):
-            return
         live = self.open_live()
         if live is None:
-            self.filesystem.rename(fresh, self.live_path)  # It was renamed, where it could not be linked.
+            if os.path.lexists(fresh):
+                self.filesystem.rename(fresh, self.live_path)  # It was renamed, where it could not be linked.
             return
         with contextlib.closing(live):
             try:
                 first = live.first()
             except CorruptionError:
                 first = None
+        # Also where the device has lost the name of the fresh file: what is appended would be appended to both names.
         if first is not None and os.path.lexists(self.sealed_base(first) + LIVE):
             self.filesystem.roll(self.live_path, self.sealed_base(first) + LIVE)
         else:

@@ -17,6 +17,7 @@ MAX_NESTING = 128
 
 _CRC_BYTES = len(b',"crc":"00000000"}')
 _HEAD = b'{"position":'
+"""What every line begins with."""
 
 
 class Envelope(msgspec.Struct, gc=False, frozen=True):
@@ -123,6 +124,11 @@ def decode_record(line: bytes) -> Envelope:
         if nesting(line) <= MAX_NESTING + 1:
             raise
         raise LineError(f"it is nested deeper than {MAX_NESTING} levels") from error
+
+
+def may_be_torn(rest: bytes) -> bool:
+    """Whether what follows the last newline of a file may be the beginning of a record that a crash has cut short."""
+    return b"\0" in rest or _HEAD.startswith(rest[: len(_HEAD)])
 
 
 def is_record(line: bytes) -> bool:

@@ -18,7 +18,7 @@ from hangarlog.checkpoint import load_checkpoint
 from hangarlog.copies import Line, journal_blocks, stream_lines_in_journal
 from hangarlog.errors import SyncError
 from hangarlog.folder import Folder
-from hangarlog.journal import journal_end, last_sealed, make_end_whole
+from hangarlog.journal_end import journal_end, last_sealed, make_end_whole
 from hangarlog.log import LiveEnd, Log
 from hangarlog.naming import stream_path
 from hangarlog.record import decode_record, is_record
@@ -71,7 +71,7 @@ def recover(folder: Folder, store_id: str, state: SharedState) -> Recovered:
         checkpoint = load_checkpoint(folder)
         report.since, since = checkpoint.position, checkpoint.began_at - _CLOCK_SLACK
         ring = read_ring(folder.filesystem, folder.ring_path, store_id)
-        report.ring_lost = bool(state.ring_file) and not ring.exists
+        report.ring_lost = bool(state.ring_file) and not ring.whole
     state.begin_recovery(os.getpid())
     folder.journal.finish_roll()
     with contextlib.closing(journal_end(folder.journal)) as live:

@@ -14,7 +14,7 @@ from hangarlog.folder import Folder
 from hangarlog.lock import held
 from hangarlog.log import Log
 from hangarlog.naming import stream_path
-from hangarlog.record import LineError, decode_record
+from hangarlog.record import LineError, decode_record, may_be_torn
 from hangarlog.segment import LIVE
 from hangarlog.serializer import EventSerializer
 from hangarlog.snapshot import SnapshotFiles
@@ -76,8 +76,6 @@ def _mend_journal(folder: Folder) -> list[Repaired]:
         live = not following
         path = journal.live_path if live else journal.sealed_base(first) + LIVE
         last = following - 1 if following else committed
-        if live and not committed and os.path.lexists(path):
-            continue  # Nobody knows how far it went but a recovery, which makes it whole.
         whole = _whole_through(journal, first, live=live)
         if whole is None or whole < (last or 0):
             if whole is not None and following:
@@ -112,7 +110,7 @@ def _live_first(journal: Log) -> int | None:
 def _whole_through(log: Log, first: int, *, live: bool) -> int | None:
     """The last record of a segment, None where it is not whole records from its start to its end."""
     try:
-        segment = log.open_live() if live else log.open_sealed(first)
+        filesystem, segment = log.filesystem, log.open_live() if live else log.open_sealed(first)
         if segment is None:
             return None
         with contextlib.closing(segment):
@@ -120,7 +118,8 @@ def _whole_through(log: Log, first: int, *, live: bool) -> int | None:
             while True:
                 lines, following = segment.lines_at(offset)
                 if not lines:
-                    return number - 1 if offset == segment.size or live else None
+                    rest = filesystem.read(segment.fd, segment.size - offset, offset)
+                    return number - 1 if not rest or (live and may_be_torn(rest)) else None
                 segment.decode(lines, offset, number)
                 offset, number = following, number + len(lines)
     except (OSError, CorruptionError):

@@ -77,11 +77,11 @@ def decode_frame(ring: bytes, offset: int) -> Frame | None:
 
 
 class Found(msgspec.Struct):
-    """What a recovery finds in the ring: the last generation that was begun, and its whole frames in order."""
+    """What a recovery finds: the last generation begun, its whole frames in order; whether the ring has its size."""
 
     generation: int = 0
     frames: list[Frame] = []
-    exists: bool = False
+    whole: bool = False
 
 
 def read_ring(filesystem: FileSystem, path: str, store: str) -> Found:
@@ -100,7 +100,8 @@ def read_ring(filesystem: FileSystem, path: str, store: str) -> Found:
         cause = "a newer version of hangarlog wrote its commit ring; open it once with that version"
         raise StoreFormatError(path, f"{cause}, or delete {path} and lose what its last seconds had to themselves")
     generation = max((frame.generation for frame in frames), default=0)
-    return Found(generation, [frame for frame in frames if frame.generation == generation], True)
+    whole = len(ring) == RING_BYTES
+    return Found(generation, [frame for frame in frames if frame.generation == generation], whole)
 
 
 def usable_ring(filesystem: FileSystem, path: str) -> int:

@@ -45,7 +45,7 @@ class FileEventStore(EventStore):
             it survives the death of the process, not a power cut), or the seconds between syncs.
         segment_bytes: size at which a segment is sealed and the next begun. Fixed when the store is created.
         exclusive: hold the write lock until `close`; faster, and every other writer gets `StoreBusyError`.
-        lock_timeout: seconds to wait for other writers before `LockTimeoutError`; None waits for ever.
+        lock_timeout: seconds to wait for other processes before `LockTimeoutError`; None waits for ever.
         create: with False, a folder that is no store is an error instead of becoming one.
         filesystem: the seam to the operating system, for tests.
 
@@ -93,7 +93,7 @@ class FileEventStore(EventStore):
                 with self._writer.lock():
                     pass  # Taking it recovers.
             elif self._state.writable:
-                self._writer.settle()
+                self._writer.finish_for_the_dead()
             if exclusive:
                 self._writer.hold()
         except BaseException:
@@ -128,10 +128,11 @@ class FileEventStore(EventStore):
     # Appending
 
     def _commit(self, pendings: list[Pending], durability: eventstore.Durability | None = None) -> dict[str, int]:
+        failures = self._state.failures
         versions = self.append_encoded(pendings)
         wanted = durability or self._durability
         if wanted == "always":
-            self.sync()
+            self._sync.ensure(self._state.committed, failures)
         elif wanted != "relaxed":
             self._sync_later(float(wanted))
         return versions
@@ -146,7 +147,7 @@ class FileEventStore(EventStore):
         Raises:
             SyncError: the device refused.
         """
-        self._sync.ensure(self._state.committed)
+        self._sync.ensure(self._state.committed, self._state.failures)
 
     def _sync_later(self, seconds: float) -> None:
         if self._interval is None or not self._interval.is_alive():
@@ -409,7 +410,7 @@ class FileEventStore(EventStore):
             if self._interval:
                 self._interval.stop()
                 with contextlib.suppress(OutcomeUnknownError):
-                    self._sync.ensure(self._state.committed)
+                    self._sync.ensure(self._state.committed, self._state.failures)
 
     def __del__(self) -> None:
         # At the interpreter's end threads stand still, perhaps with a lock; the system takes files and locks back.

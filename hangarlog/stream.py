@@ -33,8 +33,8 @@ class StreamEnd:
         try:
             self.live = LiveEnd(log)
         except FileNotFoundError:
-            log.finish_roll()
-            with contextlib.suppress(FileNotFoundError):
+            if os.path.lexists(log.live_path + ".new"):
+                log.finish_roll()
                 self.live = LiveEnd(log)
         self.exists = self.live is not None
         if not self.exists and os.path.lexists(log.sealed_base(0) + LIVE):

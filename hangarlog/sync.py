@@ -28,21 +28,23 @@ class JournalSync:
         self._fd, self._fd_of = -1, (-1, -1)
         self._without_ring = 0
 
-    def ensure(self, position: int) -> None:
+    def ensure(self, position: int, failures: int) -> None:
         """Return when every record up to `position` is on the device.
+
+        `failures` is how many syncs had failed before the records were written: one that fails after that may have
+        lost them, whatever has been healed meanwhile.
 
         Raises:
             SyncError: the device refused; nobody can say what it holds.
             OutcomeUnknownError: a file could not be opened to sync it.
         """
         try:
-            self._ensure(position)
+            self._ensure(position, failures)
         except OSError as error:
             raise OutcomeUnknownError(self._path, f"it is written, but could not be synced: {error}") from error
 
-    def _ensure(self, position: int) -> None:
+    def _ensure(self, position: int, failures: int) -> None:
         state = self._state
-        failures = state.failures
         while not self._covered(position):
             if state.sync_failed or state.failures != failures:
                 raise SyncError(self._path, "an earlier sync has failed")
@@ -158,13 +160,13 @@ class IntervalSync(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        """Sync until stopped; a failed sync ends it, and the next append reports the failure."""
+        """Sync until stopped; a failed sync ends it, and the next append heals and begins another."""
         while not self._ended.wait(self._seconds):
             sync = self._sync()
             if sync is None or self._state.sync_failed:
                 return
             try:
-                sync.ensure(self._state.committed)
+                sync.ensure(self._state.committed, self._state.failures)
             except SyncError:
                 return
             except OutcomeUnknownError:
@@ -173,4 +175,5 @@ class IntervalSync(threading.Thread):
     def stop(self) -> None:
         """End the thread and wait for it."""
         self._ended.set()
-        self.join()
+        if threading.current_thread() is not self:  # A finalizer may run in any thread, this one too.
+            self.join()

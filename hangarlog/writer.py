@@ -23,7 +23,7 @@ from hangarlog.errors import (
 )
 from hangarlog.folder import Folder, Meta
 from hangarlog.index import STRIDE
-from hangarlog.journal import journal_end
+from hangarlog.journal_end import journal_end
 from hangarlog.lock import FileLock, Turnstile, held
 from hangarlog.log import LiveEnd
 from hangarlog.recovery import Recovered, recover
@@ -63,6 +63,7 @@ class Writer:
         self._seen = (-1, -1)  # The layout and the fork that the open files belong to.
         self._sealed_at: int | None = None  # The position up to which a journal segment was sealed in this commit.
         self._exclusive = False
+        self._inside = -1  # The fork of whoever is inside the lock, in this process; another one's is not here.
         self._closed = False
         self.trusts_state = state.valid
 
@@ -95,14 +96,19 @@ class Writer:
             CorruptionError: there was something to recover, and the journal is damaged.
             SyncError: a sync has failed since the machine started.
             StorageError: the operating system refused something that was done under the lock.
+            RuntimeError: this thread is inside it already.
         """
         with self._lock.threads:
+            if self._inside == _forks:
+                raise RuntimeError("a store was changed from within a change of it, by a signal handler or a finalizer")
             try:
+                self._inside = _forks
                 self._acquire()
                 yield
             except OSError as error:
                 raise self._refused(error) from error
             finally:
+                self._inside = -1
                 try:
                     self._release()
                 except BaseException:
@@ -115,8 +121,8 @@ class Writer:
             self._state.mark_sync_failed()
         return StorageError(self.path, error.errno, str(error))
 
-    def settle(self) -> None:
-        """Finish what a dead writer has left, unless somebody is writing, who has done so."""
+    def finish_for_the_dead(self) -> None:
+        """Recover what a writer that died has left, unless somebody is writing, who has done so."""
         if not self._state.writing:
             return
         with self._lock.threads:
@@ -207,22 +213,12 @@ class Writer:
 
         Raises what `EventStore.append` raises.
         """
-        with self._lock.threads:
-            try:
-                self._acquire()
-                ends: dict[str, StreamEnd] = {}
-                versions, to_write = settle(pendings, self._end_in(ends), self._ids_at)
-                if to_write:
-                    self._write(to_write, ends, versions)
-                sealed_at, self._sealed_at = self._sealed_at, None
-            except OSError as error:
-                raise self._refused(error) from error
-            finally:
-                try:
-                    self._release()
-                except BaseException:
-                    self._release()  # An interrupt came first.
-                    raise
+        with self.lock():
+            ends: dict[str, StreamEnd] = {}
+            versions, to_write = settle(pendings, self._end_in(ends), self._ids_at)
+            if to_write:
+                self._write(to_write, ends, versions)
+            sealed_at, self._sealed_at = self._sealed_at, None
         if sealed_at is not None:
             self._checkpoint(sealed_at)
         return versions
@@ -370,8 +366,10 @@ class Writer:
     def close(self) -> None:
         """Give the lock back if it is held, and close all files."""
         self._closed = True
-        if self._checkpointing and self._seen[1] == _forks:
-            self._checkpointing.join()
+        checkpointing = self._checkpointing
+        # A finalizer may run in any thread, that one too.
+        if checkpointing and self._seen[1] == _forks and checkpointing is not threading.current_thread():
+            checkpointing.join()
         with contextlib.ExitStack() as closing:  # Whatever fails, the others are closed.
             closing.callback(self._lock.close)
             closing.callback(self._forget)

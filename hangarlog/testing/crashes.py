@@ -176,7 +176,7 @@ class Recording(Unsynced):
 
 @dataclass
 class CrashState:
-    """A folder as a power cut may leave it: `files` by path inside it, and `folders`.
+    """A folder as a power cut may leave it: `files` by path inside it, `folders`, and `links`: other names of files.
 
     `at` is how many operations were begun, `lost` says what of them did not reach the device, `notes` what was noted
     before.
@@ -187,6 +187,7 @@ class CrashState:
     notes: list[Any]
     files: dict[str, bytes]
     folders: list[str]
+    links: dict[str, str] = field(default_factory=dict)
 
     def write_to(self, folder: str | os.PathLike[str]) -> None:
         """Make it real in an empty folder."""
@@ -201,6 +202,9 @@ class CrashState:
                     os.write(fd, content)
                 finally:
                     os.close(fd)
+        for path, first in self.links.items():
+            if os.path.exists(os.path.join(root, first)) and os.path.isdir(os.path.dirname(os.path.join(root, path))):
+                os.link(os.path.join(root, first), os.path.join(root, path))
 
 
 Choice = list[tuple[Operation, bool]]
@@ -244,8 +248,14 @@ class _Device:
         stale = set(self.stale)
         for operation, reached in choice:
             _take(operation, reached, contents, names, stale)
-        files = {path: contents.get(number, b"") for path, number in names.items() if number >= 0}
-        return CrashState(at, lost, list(self.notes), files, [path for path, number in names.items() if number < 0])
+        state = CrashState(at, lost, list(self.notes), {}, [path for path, number in names.items() if number < 0])
+        first: dict[int, str] = {}
+        for path, number in names.items():
+            if number >= 0 and first.setdefault(number, path) == path:
+                state.files[path] = contents.get(number, b"")
+            elif number >= 0:
+                state.links[path] = first[number]
+        return state
 
 
 def _names_in(operation: Operation, folder: str) -> bool:
@@ -327,7 +337,8 @@ def crash_states(
         for loss in losses:
             choice, lost = _choice(device.pending, loss)
             state = device.after(at, choice, lost)
-            known = hash((tuple(sorted(state.files.items())), tuple(state.folders), len(state.notes)))
+            names = (*state.folders, *sorted(state.links))
+            known = hash((tuple(sorted(state.files.items())), names, len(state.notes)))
             if known not in seen:
                 seen.add(known)
                 yield state

@@ -124,7 +124,7 @@ BUGS = [
     ),
     Bug(
         "damage in the middle is taken for a torn end",
-        "journal.py",
+        "journal_end.py",
         "if unconnected and not (",
         "if False and not (",
         f"{BY_HAND}::test_a_torn_batch_may_have_its_later_pages_on_the_device_first",
@@ -215,7 +215,7 @@ BUGS = [
     ),
     Bug(
         "a torn end of the journal is not cut off",
-        "journal.py",
+        "journal_end.py",
         "live.cut(self._whole + kept)",
         "pass",
         f"{DYING}::test_a_writer_may_die_at_any_call[0.5]",

@@ -10,6 +10,7 @@ from conftest import Added
 
 from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore
 from hangarlog.record import encode_record
+from hangarlog.repair import repair
 from hangarlog.verify import verify
 
 
@@ -217,3 +218,29 @@ def test_after_a_compaction_the_journal_can_still_not_lose_what_was_dropped(tmp_
         assert [e.number for e in store.read_stream("a:1")] == list(range(15, 20))
         assert store.append("a:1", [Added(20)], 19) == 20
         assert list(verify(store)) == []
+
+
+@pytest.mark.parametrize("text", [b"somebody's notes\n", b"no newline", b'{"other":"log"}\n', b"x\ny\n"])
+def test_what_no_crash_leaves_is_not_cut_off_as_a_torn_end(tmp_path: Path, text: bytes) -> None:
+    """In the place of the journal, and behind it: the streams have it all, or nothing is changed until a repair."""
+    path = tmp_path / "s"
+    lines = filled(path)
+    journal = path / "journal.jsonl"
+    journal.write_bytes(text)
+    with FileEventStore(path, durability="relaxed") as store:
+        assert store.recovered
+        assert store.recovered.mended == 30
+    assert journal.read_bytes() == b"".join(lines)
+    for restarted in (False, True):
+        if restarted:
+            (path / "state").unlink()
+        journal.write_bytes(b"".join(lines) + text)
+        for _ in range(2):
+            with pytest.raises(CorruptionError, match="no crash leaves"), FileEventStore(path) as store:
+                store.append("a:1", [Added(-1)], ANY)
+        assert journal.read_bytes() == b"".join(lines) + text
+        assert [Path(each.path) for each in repair(path)] == [journal]
+        assert journal.read_bytes() == b"".join(lines)
+        assert (path / "journal.jsonl.damaged").read_bytes() == b"".join(lines) + text
+    (path / "state").unlink()
+    whole(path, 30)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterable
 
 import msgspec
@@ -16,7 +17,7 @@ from hangarlog.copies import Missing, journal_lines_in_streams
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
 from hangarlog.log import LiveEnd, Log
-from hangarlog.record import Envelope, LineError, decode_record, is_record
+from hangarlog.record import Envelope, LineError, decode_record, is_record, may_be_torn
 from hangarlog.ring import Frame
 
 _SECTOR = 512  # The least that a device writes or loses.
@@ -134,6 +135,7 @@ class _Joining:
         self._settled, self._cause, self._restarted = settled, cause, restarted
         self._bad = -1  # The offset of the first line that is none.
         self._zeros = False  # Whether a whole sector of zeros lies among the lines: what a power cut leaves.
+        self._strange = False  # Whether it ends in lines, or a part of one, that no crash leaves.
 
     def run(self, ring: dict[int, bytes]) -> End:
         text = self._lines_of_text()
@@ -143,7 +145,7 @@ class _Joining:
         lines = text | ring
         last = self._connected(lines)
         mended: dict[int, bytes] = {}
-        if last < self._settled or self._unconnected(lines, last):
+        if last < self._settled or self._strange or self._unconnected(lines, last):
             mended = self._from_streams(lines)
             last = self._connected(lines | mended)
         if last < self._settled:
@@ -151,6 +153,8 @@ class _Joining:
         unconnected = self._unconnected(lines, last)
         if unconnected and not (self._restarted and (self._zeros or self._of_one_batch(unconnected))):
             raise self._damage(f"{self._cause}, but whole records follow")
+        if self._strange and not mended:
+            raise self._damage(f"{self._cause}, and no crash leaves such a line")
         lines |= mended
         added = range(self._last + 1, last + 1)
         end = End(
@@ -171,13 +175,19 @@ class _Joining:
         while True:
             lines, following = self._live.lines_at(offset)
             for line in lines:
-                if is_record(line) and (position := decode_record(line).position) > self._last:
+                if not is_record(line):
+                    self._note_bad(offset, line)
+                    self._strange |= bool(line.strip()) and b"\0" not in line
+                elif (position := decode_record(line).position) > self._last:
                     found[position] = line
+                    self._strange = False
                 else:
                     self._note_bad(offset, line)
                 offset += len(line) + 1
             if not lines:
-                self._note_bad(offset, self._live.read(self._live.size - offset, offset))
+                rest = self._live.read(self._live.size - offset, offset)
+                self._note_bad(offset, rest)
+                self._strange |= not may_be_torn(rest)
                 return found
             offset = following
 
@@ -205,8 +215,8 @@ class _Joining:
         return [lines[position] for position in sorted(lines) if position > last]
 
     def _from_streams(self, lines: dict[int, bytes]) -> dict[int, bytes]:
-        missing = Missing(self._last + 1, max([self._settled, *lines]), lines)
-        return journal_lines_in_streams(self._folder, missing)
+        last = sys.maxsize if self._strange else max([self._settled, *lines])
+        return journal_lines_in_streams(self._folder, Missing(self._last + 1, last, lines))
 
     @staticmethod
     def _of_one_batch(lines: list[bytes]) -> bool:
