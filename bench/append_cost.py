@@ -110,8 +110,10 @@ def system_calls(case: int) -> str:
         return "strace is not installed"
     counts = []
     for count in (200, 1200):
-        command = ["strace", "-f", "-c", "-o", "/dev/stderr", sys.executable, __file__, "--run", str(case), str(count)]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        with tempfile.TemporaryDirectory() as folder:  # Here: deleting it again is no cost of an append.
+            command = ["strace", "-f", "-c", "-o", "/dev/stderr", sys.executable, __file__]
+            command += ["--run", str(case), str(count), folder]
+            text = subprocess.run(command, capture_output=True, text=True, check=True).stderr
         rows = [
             line.split() for line in text.splitlines() if line.strip() and line.split()[0].replace(".", "").isdigit()
         ]
@@ -125,12 +127,11 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--run", nargs=2, type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
-        case, count = options.run
-        with tempfile.TemporaryDirectory() as folder:
-            CASES[case][1](folder, count)
+        case, count, folder = options.run
+        CASES[int(case)][1](folder, int(count))
         return
     machine = f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores"
     print(f"{machine}, msgspec {msgspec.__version__}\n")

@@ -7,25 +7,21 @@ import contextlib
 import errno
 import os
 import sys
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from itertools import islice
 
 from hangarlog import eventstore
 from hangarlog.commit import Pending
 from hangarlog.compaction import compact
-from hangarlog.copies import journal_blocks, journal_bounds, journal_lines, missing_position, stream_lines_in_journal
-from hangarlog.errors import CorruptionError, CorruptionWarning, OutcomeUnknownError, StorageError, StoreOpenError
+from hangarlog.errors import OutcomeUnknownError, StorageError, StoreOpenError
 from hangarlog.eventstore import EventStore
 from hangarlog.filesystem import FileSystem
 from hangarlog.folder import Folder
 from hangarlog.lock import FileLock, Turnstile, held
-from hangarlog.log import Log
 from hangarlog.naming import check_stream_id
-from hangarlog.record import Envelope, decode_record
+from hangarlog.reader import Reader
+from hangarlog.record import Envelope
 from hangarlog.recovery import Recovered
-from hangarlog.segment import Segment
 from hangarlog.serializer import EventSerializer
 from hangarlog.snapshot import Snapshot, SnapshotFiles
 from hangarlog.state import SharedState, create_state
@@ -87,6 +83,7 @@ class FileEventStore(EventStore):
         self._sync = JournalSync(self.folder, self.meta.store_id, state, sync_lock)
         self._interval: IntervalSync | None = None
         self._snapshots = SnapshotFiles(self._filesystem, self.folder.snapshots_path)
+        self._reader = Reader(self.folder, self._snapshots, state)
         self._closed = False
         try:
             if self._state.writable and not self._writer.trusts_state:
@@ -128,6 +125,7 @@ class FileEventStore(EventStore):
     # Appending
 
     def _commit(self, pendings: list[Pending], durability: eventstore.Durability | None = None) -> dict[str, int]:
+        self._refuse_closed()
         failures = self._state.failures
         versions = self.append_encoded(pendings)
         wanted = durability or self._durability
@@ -147,6 +145,7 @@ class FileEventStore(EventStore):
         Raises:
             SyncError: the device refused.
         """
+        self._refuse_closed()
         self._sync.ensure(self._state.committed, self._state.failures)
 
     def _sync_later(self, seconds: float) -> None:
@@ -161,12 +160,15 @@ class FileEventStore(EventStore):
 
     # Reading
 
-    def _committed(self) -> int:
+    def _refuse_closed(self) -> None:
         if self._closed:
             raise StoreOpenError(self.path, "it was closed")
+
+    def _committed(self) -> int:
+        self._refuse_closed()
         if self._writer.trusts_state or self._state.valid:
             published = self._state.published()
-            return published[0] if published else self._settled()
+            return published[0] if published else self._committed_after_all()
         # It may only be read here, and nobody has written since the machine started: the journal itself says.
         for block in self.folder.journal.backward():
             for record in block:
@@ -174,7 +176,7 @@ class FileEventStore(EventStore):
                     return record.position
         return 0
 
-    def _settled(self) -> int:
+    def _committed_after_all(self) -> int:
         """The committed position where the state does not say it: somebody is publishing, died at it, or it rotted."""
         for _ in range(1000):
             published = self._state.published()
@@ -195,165 +197,20 @@ class FileEventStore(EventStore):
 
     def _stream(self, stream_id: str, from_version: int | None, reverse: bool) -> Iterator[list[Envelope]]:
         with self._refusals():
-            yield from self._read_stream(stream_id, from_version, reverse)
-
-    def _read_stream(self, stream_id: str, from_version: int | None, reverse: bool) -> Iterator[list[Envelope]]:
-        committed = self._committed()
-        through = self._compacted_through(stream_id)
-        read = self._stream_backward if reverse else self._stream_forward
-        version, position = from_version, 0
-        try:
-            for block in read(stream_id, from_version, through, committed):
-                yield block
-                version, position = block[-1].stream_version + (-1 if reverse else 1), block[-1].position
-        except CorruptionError as damage:
-            if reverse:
-                last = sys.maxsize if version is None else version
-                records = list(self._from_journal(damage, stream_id, through + 1, 0, committed))
-                yield [record for record in reversed(records) if record.stream_version <= last]
-            else:
-                yield from _blocks(
-                    self._from_journal(damage, stream_id, max(version or 0, through + 1), position, committed)
-                )
-
-    def _stream_forward(
-        self, stream_id: str, from_version: int | None, through: int, committed: int
-    ) -> Iterator[list[Envelope]]:
-        log = self.folder.stream(stream_id)
-        start = max(from_version or 0, through + 1)
-        while True:
-            try:
-                for block in _up_to(log.forward(start), committed):
-                    if block[0].stream_version != start:
-                        missing = f"stream_version {start} to {block[0].stream_version - 1} are missing"
-                        raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, missing)
-                    yield block
-                    start = block[-1].stream_version + 1
-            except (CorruptionError, FileNotFoundError):
-                through = self._compacted_through(stream_id)
-                if through < start:
-                    raise
-                start = through + 1  # The stream was compacted while it was read.
-            else:
-                self._refuse_torn(log)
-                return
-
-    def _stream_backward(
-        self, stream_id: str, from_version: int | None, through: int, committed: int
-    ) -> Iterator[list[Envelope]]:
-        log = self.folder.stream(stream_id)
-        version = None
-        for block in _up_to(log.backward(from_version), committed):
-            kept = [record for record in block if record.stream_version > through]
-            self._refuse_torn(log)  # Before anything that is not the last one is taken for it.
-            if kept:
-                yield kept
-                version = kept[-1].stream_version
-            if len(kept) < len(block):
-                break
-        self._refuse_torn(log)
-        if version is None and (from_version is None or from_version <= through or log.last_record() is None):
-            return
-        if version != through + 1:
-            missing = f"stream_version {through + 1} to {(version or 0) - 1} are missing"
-            raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, missing)
-
-    def _from_journal(
-        self, damage: CorruptionError, stream_id: str, version: int, position: int, committed: int
-    ) -> Iterator[Envelope]:
-        """A stream's records from `version` on, which come after `position`, from the copy in the journal.
-
-        Raises `damage` where that copy is damaged too, or is none.
-        """
-        serves = position > 0
-        if serves:
-            warnings.warn(CorruptionWarning(f"served from the journal: {damage}"), stacklevel=2)
-        try:
-            for record, _ in stream_lines_in_journal(self.folder, stream_id, position):
-                if record.position > committed:
-                    break
-                if record.stream_version >= version:
-                    if not serves:
-                        warnings.warn(CorruptionWarning(f"served from the journal: {damage}"), stacklevel=2)
-                        serves = True
-                    yield record
-        except CorruptionError:
-            raise damage from None
-        if not serves:
-            raise damage
+            yield from self._reader.stream(stream_id, from_version, reverse, self._committed())
 
     def _all(self, from_position: int | None, reverse: bool) -> Iterator[list[Envelope]]:
         with self._refusals():
-            yield from self._read_all(from_position, reverse)
-
-    def _read_all(self, from_position: int | None, reverse: bool) -> Iterator[list[Envelope]]:
-        committed, live_first = self._committed(), self._state.journal_first
-        if not reverse:
-            for records, _ in journal_blocks(
-                self.folder, (from_position or 0) + 1, live_first, committed, self._served
-            ):
-                yield records
-            return
-        position = committed if from_position is None else min(from_position - 1, committed)
-        while position >= 1:
-            try:
-                for block in self.folder.journal.backward(position):
-                    if block[0].position != position:
-                        break
-                    yield block
-                    position = block[-1].position - 1
-                if position < 1:
-                    return
-                raise missing_position(self.folder.journal, position, committed)
-            except CorruptionError as damage:
-                first, _ = journal_bounds(self.folder, position, live_first, committed)
-                lines = journal_lines(self.folder, first, position)
-                if len(lines) <= position - first:
-                    raise
-                self._served(damage)
-                yield [decode_record(lines[at]) for at in range(position, first - 1, -1)]
-                position = first - 1
-
-    @staticmethod
-    def _served(damage: CorruptionError) -> None:
-        warnings.warn(CorruptionWarning(f"served from the streams: {damage}"), stacklevel=3)
-
-    def _refuse_torn(self, log: Log) -> None:
-        """Raise if a live end that was met within a line is so for good: nobody is writing, and it stays so."""
-        for _ in range(2 if log.torn else 0):
-            committed = self._state.committed
-            with contextlib.closing(Segment(self._filesystem, log.base, log.field)) as live:
-                end = live.end()
-            if end == live.size or self._state.writing or self._state.committed != committed:
-                return
-        if log.torn:
-            raise live.damage(end, f"{live.size - end} bytes after the last whole line")
-
-    def _compacted_through(self, stream_id: str) -> int:
-        # Most stores have no snapshots at all, and then no stream's has to be looked for.
-        if not os.path.isdir(self.folder.snapshots_path):
-            return -1
-        snapshot = self._snapshots.load(stream_id)
-        return snapshot.compacted_through if snapshot else -1
+            yield from self._reader.everything(from_position, reverse, self._committed())
 
     def get_stream_version(self, stream_id: str) -> int:
         """The version of a stream's last event, -1 when there is no such stream.
 
         Raises:
-            CorruptionError: the end of the stream is damaged.
+            CorruptionError: the end of the stream is damaged, and the journal's copy of it, too.
         """
-        stream_id = check_stream_id(stream_id)
-        committed = self._committed()
         with self._refusals():
-            try:
-                log = self.folder.stream(stream_id)
-                for block in _up_to(log.backward(), committed):
-                    self._refuse_torn(log)
-                    return block[0].stream_version
-                self._refuse_torn(log)
-            except CorruptionError as damage:
-                return [record.stream_version for record in self._from_journal(damage, stream_id, 0, 0, committed)][-1]
-        return -1
+            return self._reader.version(check_stream_id(stream_id), self._committed())
 
     def list_streams(self, prefix: str = "") -> list[str]:
         """The ids of all streams that begin with `prefix`, sorted."""
@@ -426,19 +283,3 @@ def _close_at_exit() -> None:
     """What is synced at intervals is synced once more while threads still run."""
     for store in list(_syncing):
         store.close()
-
-
-def _blocks(records: Iterator[Envelope], size: int = 1000) -> Iterator[list[Envelope]]:
-    while block := list(islice(records, size)):
-        yield block
-
-
-def _up_to(blocks: Iterator[list[Envelope]], committed: int) -> Iterator[list[Envelope]]:
-    """Only what is committed: a record that is being written is in its file before it counts."""
-    for block in blocks:
-        if block[0].position <= committed >= block[-1].position:
-            yield block
-        else:
-            kept = [record for record in block if record.position <= committed]
-            if kept:
-                yield kept

@@ -106,7 +106,7 @@ def run(folder: Path, size: int, seed: int) -> Figures:
         for site in range(min(size, plain.recording.syncs)):
             for failing, two in (({site}, False), ({site}, True), ({site, site + 1}, True)):
                 work = Work(folder / "work", failing)
-                where = f"HANGARLOG_SEED={seed}: syncs {sorted(failing)} fail, {1 + two} stores"
+                where = failure = f"HANGARLOG_SEED={seed}: syncs {sorted(failing)} fail, {1 + two} stores"
                 try:
                     work.run(two)
                     work.check(work.path, [o.note for o in work.recording.operations if o.kind == "note"])
@@ -117,13 +117,12 @@ def run(folder: Path, size: int, seed: int) -> Figures:
                     count = len(work.recording.operations)
                     points = {count - 1, *(rng.randrange(first, count) for _ in range(CUTS))}
                     for state in crash_states(work.recording.operations, rng, 2, points):
-                        where_cut = f"{where}, power cut after operation {state.at} without {state.lost}"
+                        where = f"{failure}, power cut after operation {state.at} without {state.lost}"
                         place(state, scratch)
                         work.check(scratch, state.notes)
                         figures["power cuts after them"] += 1
                 except (AssertionError, HangarlogError) as error:
-                    raise AssertionError(f"{where_cut if 'where_cut' in locals() else where}: {error}") from error
-                where_cut = where
+                    raise AssertionError(f"{where}: {error}") from error
         figures["threads told"] = threads_learn_of_it(folder / "threads")
     return dict(figures)
 

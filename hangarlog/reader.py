@@ -1,0 +1,195 @@
+"""Reading a store: its streams and its journal, forwards and backwards; what is damaged comes from its other copy."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from itertools import islice
+
+from hangarlog.copies import journal_blocks, journal_bounds, journal_lines, missing_position, stream_lines_in_journal
+from hangarlog.errors import CorruptionError, CorruptionWarning
+from hangarlog.folder import Folder
+from hangarlog.log import Log
+from hangarlog.record import Envelope, decode_record
+from hangarlog.segment import Segment
+from hangarlog.snapshot import SnapshotFiles
+from hangarlog.state import SharedState
+
+
+class Reader:
+    """Reads what is committed, some records at a time. It takes no lock.
+
+    What is damaged is read from its other copy, with a `CorruptionWarning`, or raised as `CorruptionError`.
+    """
+
+    def __init__(self, folder: Folder, snapshots: SnapshotFiles, state: SharedState) -> None:
+        self._folder, self._snapshots, self._state = folder, snapshots, state
+
+    def stream(
+        self, stream_id: str, from_version: int | None, reverse: bool, committed: int
+    ) -> Iterator[list[Envelope]]:
+        """The records of a stream up to position `committed`, from `from_version` on, or down where `reverse`."""
+        through = self._compacted_through(stream_id)
+        read = self._stream_backward if reverse else self._stream_forward
+        version, position = from_version, 0
+        try:
+            for block in read(stream_id, from_version, through, committed):
+                yield block
+                version, position = block[-1].stream_version + (-1 if reverse else 1), block[-1].position
+        except CorruptionError as damage:
+            if reverse:
+                last = sys.maxsize if version is None else version
+                records = list(self._from_journal(damage, stream_id, through + 1, 0, committed))
+                yield [record for record in reversed(records) if record.stream_version <= last]
+            else:
+                yield from _blocks(
+                    self._from_journal(damage, stream_id, max(version or 0, through + 1), position, committed)
+                )
+
+    def _stream_forward(
+        self, stream_id: str, from_version: int | None, through: int, committed: int
+    ) -> Iterator[list[Envelope]]:
+        log = self._folder.stream(stream_id)
+        start = max(from_version or 0, through + 1)
+        while True:
+            try:
+                for block in _up_to(log.forward(start), committed):
+                    if block[0].stream_version != start:
+                        missing = f"stream_version {start} to {block[0].stream_version - 1} are missing"
+                        raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, missing)
+                    yield block
+                    start = block[-1].stream_version + 1
+            except (CorruptionError, FileNotFoundError):
+                through = self._compacted_through(stream_id)
+                if through < start:
+                    raise
+                start = through + 1  # The stream was compacted while it was read.
+            else:
+                self._refuse_torn(log)
+                return
+
+    def _stream_backward(
+        self, stream_id: str, from_version: int | None, through: int, committed: int
+    ) -> Iterator[list[Envelope]]:
+        log = self._folder.stream(stream_id)
+        version = None
+        for block in _up_to(log.backward(from_version), committed):
+            kept = [record for record in block if record.stream_version > through]
+            self._refuse_torn(log)  # Before anything that is not the last one is taken for it.
+            if kept:
+                yield kept
+                version = kept[-1].stream_version
+            if len(kept) < len(block):
+                break
+        self._refuse_torn(log)
+        if version is None and (from_version is None or from_version <= through or log.last_record() is None):
+            return
+        if version != through + 1:
+            missing = f"stream_version {through + 1} to {(version or 0) - 1} are missing"
+            raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, missing)
+
+    def _from_journal(
+        self, damage: CorruptionError, stream_id: str, version: int, position: int, committed: int
+    ) -> Iterator[Envelope]:
+        """A stream's records from `version` on, which come after `position`, from the copy in the journal.
+
+        Raises `damage` where that copy is damaged too, or is none.
+        """
+        serves = position > 0
+        if serves:
+            warnings.warn(CorruptionWarning(f"served from the journal: {damage}"), stacklevel=2)
+        try:
+            for record, _ in stream_lines_in_journal(self._folder, stream_id, position):
+                if record.position > committed:
+                    break
+                if record.stream_version >= version:
+                    if not serves:
+                        warnings.warn(CorruptionWarning(f"served from the journal: {damage}"), stacklevel=2)
+                        serves = True
+                    yield record
+        except CorruptionError:
+            raise damage from None
+        if not serves:
+            raise damage
+
+    def everything(self, from_position: int | None, reverse: bool, committed: int) -> Iterator[list[Envelope]]:
+        """The journal's records up to position `committed`, after `from_position`, or before it where `reverse`."""
+        live_first = self._state.journal_first
+        if not reverse:
+            for records, _ in journal_blocks(
+                self._folder, (from_position or 0) + 1, live_first, committed, self._served
+            ):
+                yield records
+            return
+        position = committed if from_position is None else min(from_position - 1, committed)
+        while position >= 1:
+            try:
+                for block in self._folder.journal.backward(position):
+                    if block[0].position != position:
+                        break
+                    yield block
+                    position = block[-1].position - 1
+                if position < 1:
+                    return
+                raise missing_position(self._folder.journal, position, committed)
+            except CorruptionError as damage:
+                first, _ = journal_bounds(self._folder, position, live_first, committed)
+                lines = journal_lines(self._folder, first, position)
+                if len(lines) <= position - first:
+                    raise
+                self._served(damage)
+                yield [decode_record(lines[at]) for at in range(position, first - 1, -1)]
+                position = first - 1
+
+    @staticmethod
+    def _served(damage: CorruptionError) -> None:
+        warnings.warn(CorruptionWarning(f"served from the streams: {damage}"), stacklevel=3)
+
+    def version(self, stream_id: str, committed: int) -> int:
+        """The version of a stream's last record up to position `committed`, -1 where there is none."""
+        try:
+            log = self._folder.stream(stream_id)
+            for block in _up_to(log.backward(), committed):
+                self._refuse_torn(log)
+                return block[0].stream_version
+            self._refuse_torn(log)
+        except CorruptionError as damage:
+            return [record.stream_version for record in self._from_journal(damage, stream_id, 0, 0, committed)][-1]
+        return -1
+
+    def _refuse_torn(self, log: Log) -> None:
+        """Raise if a live end that was met within a line is so for good: nobody is writing, and it stays so."""
+        for _ in range(2 if log.torn else 0):
+            committed = self._state.committed
+            with contextlib.closing(Segment(self._folder.filesystem, log.base, log.field)) as live:
+                end = live.end()
+            if end == live.size or self._state.writing or self._state.committed != committed:
+                return
+        if log.torn:
+            raise live.damage(end, f"{live.size - end} bytes after the last whole line")
+
+    def _compacted_through(self, stream_id: str) -> int:
+        # Most stores have no snapshots at all, and then no stream's has to be looked for.
+        if not os.path.isdir(self._folder.snapshots_path):
+            return -1
+        snapshot = self._snapshots.load(stream_id)
+        return snapshot.compacted_through if snapshot else -1
+
+
+def _blocks(records: Iterator[Envelope], size: int = 1000) -> Iterator[list[Envelope]]:
+    while block := list(islice(records, size)):
+        yield block
+
+
+def _up_to(blocks: Iterator[list[Envelope]], committed: int) -> Iterator[list[Envelope]]:
+    """Only what is committed: a record that is being written is in its file before it counts."""
+    for block in blocks:
+        if block[0].position <= committed >= block[-1].position:
+            yield block
+        else:
+            kept = [record for record in block if record.position <= committed]
+            if kept:
+                yield kept
