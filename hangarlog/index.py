@@ -1,13 +1,17 @@
 """The index sidecar of a segment: where each record ends. A cache of the text; the format is in docs/format.md.
 
 After a 16-byte header (magic, then the number of the segment's first record) come 8 bytes a record: the offset of its
-end, and the CRC-32 of the segment from its start to there, so that any run of records can be checked in one call.
+end, and 0; but the last record of a block has there the CRC-32 of the block's text, so that it is checked in one call.
 """
 
 from __future__ import annotations
 
 import os
 import struct
+import sys
+from array import array
+from collections.abc import Sequence
+from itertools import accumulate
 from zlib import crc32
 
 from hangarlog.errors import CorruptionError
@@ -19,18 +23,30 @@ STRIDE = 64 << 10
 HEADER_BYTES = 16
 """An index file shorter than this was being made when its writer died; it is made anew when it is needed."""
 
-_MAGIC = b"HLINDEX1"
+_BLOCK = 4 * STRIDE  # No block is longer, but by a record.
+_MAGIC = b"HLINDEX2"
 _HEADER = struct.Struct("<8sQ")
-_ENTRY = struct.Struct("<II")
+_ENTRY_BYTES = 8
+_AT_ONCE = 512  # Entries: a page of them.
 
 
 class Index:
-    """An open index file; close it when done. `count` records from number `first` on are covered."""
+    """An open index file; close it when done. `count` records from number `first` on are covered, in whole blocks."""
 
     def __init__(self, filesystem: FileSystem, fd: int, first: int) -> None:
         self._filesystem, self._fd, self.first = filesystem, fd, first
-        # A writer may have died within an entry; whole ones count.
-        self.count = max(0, filesystem.size(fd) - _HEADER.size) // _ENTRY.size
+        self.count = self._whole_blocks(max(0, filesystem.size(fd) - _HEADER.size) // _ENTRY_BYTES)
+
+    def _whole_blocks(self, count: int) -> int:
+        """How many of `count` entries come before the end of the last block: a writer may have died within one."""
+        while count:
+            start = max(0, count - _AT_ONCE)
+            _, crcs = self.entries(self.first + start, count - start)
+            for at in range(len(crcs), 0, -1):
+                if crcs[at - 1]:
+                    return start + at
+            count = start
+        return 0
 
     @classmethod
     def open(cls, filesystem: FileSystem, path: str, first: int | None = None) -> Index | None:
@@ -56,42 +72,54 @@ class Index:
         """Close the file."""
         self._filesystem.close(self._fd)
 
-    def entry(self, number: int) -> tuple[int, int]:
-        """(end offset, CRC-32 of the segment up to there) of record `number`; (0, 0) for the one before the first."""
-        if number < self.first:
-            return 0, 0
-        raw = self._filesystem.read(self._fd, _ENTRY.size, _HEADER.size + (number - self.first) * _ENTRY.size)
-        end, crc = _ENTRY.unpack(raw)
-        return end, crc
+    def entries(self, number: int, count: int) -> tuple[Sequence[int], Sequence[int]]:
+        """(end offsets, CRC-32 of a block where one ends and else 0) of `count` records from `number` on."""
+        offset = _HEADER.size + (number - self.first) * _ENTRY_BYTES
+        words = array("I", self._filesystem.read(self._fd, count * _ENTRY_BYTES, offset))
+        if sys.byteorder == "big":
+            words.byteswap()
+        return words[::2], words[1::2]
 
-    def last(self) -> tuple[int, int]:
-        """(end offset, CRC-32) of what is covered."""
-        return self.entry(self.first + self.count - 1)
+    def end(self, number: int) -> int:
+        """The offset of the end of record `number`; 0 for the one before the first."""
+        return self.entries(number, 1)[0][0] if number >= self.first else 0
+
+    def covered(self) -> int:
+        """The offset up to which it covers the segment."""
+        return self.end(self.first + self.count - 1)
 
 
-def extend(filesystem: FileSystem, path: str, first: int, lines: list[bytes]) -> None:
-    """Append entries for `lines` (without newlines), the ones that follow what the index at `path` covers.
+def extend(filesystem: FileSystem, path: str, first: int, lines: Sequence[bytes]) -> None:
+    """Append entries for `lines` (with their newlines), the ones that follow what the index at `path` covers.
 
     A file that is no index of this segment is replaced; then `lines` must be all of the segment.
     """
     index = Index.open(filesystem, path, first)
     if index is None:
         filesystem.remove(path)
-        count, end, crc, content = 0, 0, 0, _HEADER.pack(_MAGIC, first)
+        count, end, content = 0, 0, _HEADER.pack(_MAGIC, first)
     else:
-        count, (end, crc), content = index.count, index.last(), b""
+        count, end, content = index.count, index.covered(), b""
         index.close()
-    entries = []
-    for line in lines:
-        end += len(line) + 1
-        crc = crc32(b"\n", crc32(line, crc))
-        entries.append(_ENTRY.pack(end, crc))
     fd = filesystem.open_append(path, create=True)
     try:
         if filesystem.names(fd) > 1:
             raise CorruptionError(path, os.path.basename(path), 0, "it has another name (a hard link); delete it")
         if count:
-            filesystem.truncate(fd, _HEADER.size + count * _ENTRY.size)
-        filesystem.write(fd, content + b"".join(entries))
+            filesystem.truncate(fd, _HEADER.size + count * _ENTRY_BYTES)
+        filesystem.write(fd, content + _entries(lines, end))
     finally:
         filesystem.close(fd)
+
+
+def _entries(lines: Sequence[bytes], end: int) -> bytes:
+    """The entries of lines that begin at offset `end`, divided into blocks."""
+    words = array("Q", accumulate(map(len, lines), initial=end))
+    size = words[-1] - end
+    step = max(1, len(lines) * _BLOCK // max(size, 1))
+    for at in range(0, len(lines), step):
+        block = lines[at : at + step]
+        words[at + len(block)] |= crc32(b"".join(block)) << 32
+    if sys.byteorder == "big":
+        words.byteswap()
+    return words[1:].tobytes()

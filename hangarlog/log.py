@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from bisect import bisect_right
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 
 from hangarlog.errors import CorruptionError
 from hangarlog.filesystem import FileSystem
@@ -214,6 +214,7 @@ class LiveEnd(Segment):
         fd = log.filesystem.open_append(log.live_path, create=create)
         super().__init__(log.filesystem, log.base, log.field, fd)
         self.log = log
+        self._recent: list[bytes] = []  # The last lines, as they were written: the index need not read them again.
         self._indexed: int | None = None
         self._first: int | None = None
         try:
@@ -235,17 +236,27 @@ class LiveEnd(Segment):
         if names > 1:
             raise self.damage(0, "it has another name (a hard link); copy it, and put the copy in its place")
 
-    def append(self, data: bytes) -> None:
-        """Write whole lines at the end."""
+    def append(self, data: bytes, lines: Sequence[bytes] = ()) -> None:
+        """Write whole lines at the end; `lines` are those of `data`, where they are at hand."""
         self._filesystem.write(self.fd, data)
         self.size += len(data)
+        if lines:
+            self._recent += lines
+        else:
+            self._recent = []
+
+    def resize(self, size: int) -> None:
+        """Take note that the segment is `size` bytes long."""
+        if size != self.size:
+            self.size = size
+            self._recent = []  # Others have written.
 
     def cut(self, size: int) -> bool:
         """Cut the segment to `size` bytes, and forget an index that covers more; says whether there was more."""
         longer = self._filesystem.size(self.fd) != size
         if longer:
             self._filesystem.truncate(self.fd, size)
-        self.size = size
+        self.resize(size)
         self.forget_longer_index()
         return longer
 
@@ -259,7 +270,7 @@ class LiveEnd(Segment):
         index = Index.open(self._filesystem, self.index_path)
         if index:
             with contextlib.closing(index):
-                covered = index.last()[0]
+                covered = index.covered()
             if covered > self.size:
                 self.forget_index()
 
@@ -273,7 +284,7 @@ class LiveEnd(Segment):
 
     def refresh(self) -> None:
         """Look at the size again."""
-        self.size = self._filesystem.size(self.fd)
+        self.resize(self._filesystem.size(self.fd))
 
     def start(self) -> int:
         """The number of the first record; the segment must not be empty."""
@@ -310,19 +321,22 @@ class LiveEnd(Segment):
         return self.size - self._indexed >= STRIDE
 
     def _index_end(self) -> tuple[int, int]:
+        """(the number of the first record beyond the index, its offset)."""
         found = Index.open(self._filesystem, self.index_path, self.start())
         if found is None:
             return self.start(), 0
         with contextlib.closing(found):
-            offset, _ = found.last()
+            offset = found.covered()
             return (found.first + found.count, offset) if offset <= self.size else (self.start(), 0)
 
     def extend_index(self, *, sync: bool = False) -> None:
         """Bring the index sidecar up to the end of the segment, which must hold committed records only."""
+        number, offset = self._index_end()
         try:
-            self._extend_index_from(*self._index_end())
+            self._extend_index_from(number, offset)
         except CorruptionError:
             self._extend_index_from(self.start(), 0)  # Perhaps the old index was not of this text.
+        self._indexed, self._recent = self.size, []
         if sync:
             fd = self._filesystem.open_append(self.index_path)
             try:
@@ -333,14 +347,17 @@ class LiveEnd(Segment):
     def _extend_index_from(self, number: int, offset: int) -> None:
         if not offset:
             self._filesystem.remove(self.index_path)
-        while True:
-            lines, following = self.lines_at(offset)
+        recent = self.size - sum(map(len, self._recent))
+        stop = recent if offset <= recent else self.size
+        while offset < stop:
+            lines, following = self.lines_at(offset, min(CHUNK, stop - offset))
             if not lines:
                 break
             self.decode(lines, offset, number)  # Only what proves itself is indexed.
-            extend(self._filesystem, self.index_path, self.start(), lines)
+            extend(self._filesystem, self.index_path, self.start(), [line + b"\n" for line in lines])
             number, offset = number + len(lines), following
-        self._indexed = offset
+        if offset == recent and self._recent:
+            extend(self._filesystem, self.index_path, self.start(), self._recent)
 
     def rewritten(self) -> LiveEnd:
         """Put the text into a new file, synced; this one is closed."""

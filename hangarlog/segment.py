@@ -75,7 +75,7 @@ class Segment:
             return 0, first
         try:
             number = min(number, first + index.count)
-            offset, _ = index.entry(number - 1)
+            offset = index.end(number - 1)
         finally:
             index.close()
         try:

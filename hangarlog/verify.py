@@ -143,17 +143,27 @@ def _segment_index_damage(log: Log, segment: Segment, first: int) -> Iterator[Co
                 yield CorruptionError(path, os.path.basename(path), 0, "it is no index of its segment; delete it")
         return
     with contextlib.closing(index):
-        end, crc, offset = 0, 0, 0
-        stop, wanted = index.last()
-        while offset < stop:
-            lines, following = segment.lines_at(offset)
-            if not lines:
-                break
-            text = b"\n".join(lines) + b"\n"
-            crc = crc32(text[: stop - offset], crc)
-            end, offset = min(stop, following), following
-        if (end, crc) != (stop, wanted):
+        if not _agrees(index, segment):
             yield CorruptionError(path, os.path.basename(path), 0, "it does not match its segment; delete it")
+
+
+def _agrees(index: Index, segment: Segment) -> bool:
+    """Whether every entry is the end of a line, and every block's checksum that of its text."""
+    offset = crc = 0
+    number, stop = index.first, index.covered()
+    while offset < stop:
+        lines, following = segment.lines_at(offset)
+        ends, crcs = index.entries(number, min(len(lines), index.first + index.count - number))
+        if not ends:
+            return False
+        for line, end, block_crc in zip(lines, ends, crcs, strict=False):
+            crc = crc32(b"\n", crc32(line, crc))
+            offset += len(line) + 1
+            if end != offset or block_crc not in (0, crc):
+                return False
+            crc = 0 if block_crc else crc
+        number, offset = number + len(ends), min(following, stop)
+    return True
 
 
 def _damage(log: Log, cause: str) -> CorruptionError:

@@ -170,7 +170,7 @@ class Writer:
         if self._filesystem.size(self._journal.fd) != state.journal_size:
             self._recover()
             self._journal = LiveEnd(self._folder.journal)
-        self._journal.size = state.journal_size
+        self._journal.resize(state.journal_size)
         if state.sync_failed:
             self._heal()
             self._journal = journal_end(self._folder.journal)

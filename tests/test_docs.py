@@ -67,7 +67,7 @@ def test_the_format_pages_programs_run(tmp_path: Path) -> None:
     """On the page's own lines, on an index of them, and on a ring."""
     lines = example_lines()
     index = tmp_path / "journal.index"
-    extend(FileSystem(), str(index), 1, lines)
+    extend(FileSystem(), str(index), 1, [line + b"\n" for line in lines])
     names = {"example_lines": lines, "index_path": index, "segment": b"\n".join(lines) + b"\n"}
     with FileEventStore(tmp_path / "ringed") as store:
         for number in range(3):
