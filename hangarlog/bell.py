@@ -10,7 +10,9 @@ import mmap
 import os
 import sys
 import threading
-from functools import cache
+import time
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 PATIENCE = 0.05
@@ -19,6 +21,10 @@ PATIENCE = 0.05
 _POLL = 0.001  # Where no futex is to be had.
 _WAIT, _WAKE = 0, 1
 _EVERYBODY = (1 << 31) - 1
+
+
+give_way: Callable[[], None] = getattr(os, "sched_yield", partial(time.sleep, 0))
+"""Let whoever else could run do so first, for a moment; nothing where nobody can."""
 
 
 class Bell:

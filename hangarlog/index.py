@@ -20,7 +20,7 @@ from hangarlog.filesystem import FileSystem
 STRIDE = 64 << 10
 """Bytes of text beyond the index that are simply read; a sidecar is written, and grows, when there are this many."""
 
-_BLOCK = 4 * STRIDE  # No block is longer, but by a record.
+_BLOCK = 4 * STRIDE  # About the longest block: a big batch is divided into as many records each.
 _MAGIC, _FORMER = b"HLINDEX2", b"HLINDEX1"
 _HEADER = struct.Struct("<8sQ")
 _ENTRY_BYTES = 8

@@ -13,8 +13,10 @@ import weakref
 from collections.abc import Iterator
 from time import monotonic
 
-from hangarlog.bell import PATIENCE, Bell
+from hangarlog.bell import PATIENCE, Bell, give_way
 from hangarlog.filesystem import FileSystem
+
+_TRIES = 20
 
 _locks: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
@@ -106,8 +108,12 @@ class Turnstile(FileLock):
 
     def acquire(self, seconds: float | None = None) -> bool:
         """As with any `FileLock`."""
-        if not self.bell.awaited and super().acquire(0):
-            return True  # Nobody waits, so nobody is overtaken.
+        for _ in range(_TRIES):
+            if self.bell.awaited:
+                break
+            if super().acquire(0):
+                return True  # Nobody waits, so nobody is overtaken.
+            give_way()  # It is held for microseconds: to sleep and be woken takes longer.
         deadline = None if seconds is None else monotonic() + seconds
         try:
             if not self._gate.acquire(seconds):

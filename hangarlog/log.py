@@ -304,11 +304,29 @@ class LiveEnd(Segment):
         """
         if not self.size:
             return None
+        start = max(0, self.size - _LAST)
+        text = self.read(_LAST, start)
+        newline = text.rfind(b"\n", 0, -1)
+        if text[-1:] == b"\n" and (newline >= 0 or not start):
+            return self.decode([text[newline + 1 : -1]], start + newline + 1)[0]
         end = self.end()
         if end != self.size:
             raise self.damage(end, f"{self.size - end} bytes after the last whole line")
         lines, offset = self.lines_before(end, _LAST)
         return self.decode(lines[-1:], offset + sum(len(line) + 1 for line in lines[:-1]))[0]
+
+    def since(self, number: int) -> list[Envelope]:
+        """The records from `number` on if they begin near the end of the segment, else nothing."""
+        size = _LAST
+        while size <= CHUNK:
+            lines, offset = self.lines_before(self.size, size)
+            records = self.decode(lines, offset)
+            if records and self.number(records[0]) <= number:
+                return records[number - self.number(records[0]) :]
+            if not offset:
+                break
+            size *= 4
+        return []
 
     @property
     def index_path(self) -> str:

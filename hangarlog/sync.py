@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 
+from hangarlog.bell import give_way
 from hangarlog.errors import OutcomeUnknownError, SyncError
 from hangarlog.folder import Folder
 from hangarlog.lock import FileLock
@@ -13,6 +14,7 @@ from hangarlog.segment import LIVE
 from hangarlog.state import SharedState
 
 _LOOKS = 1000
+_GATHERINGS = 8
 _PAUSE = 1000
 """So many syncs go by before another try to make a ring that could not be made."""
 
@@ -26,6 +28,7 @@ class JournalSync:
         self._lock = lock
         self._ring = Ring(folder.filesystem, folder.ring_path, store_id)
         self._fd, self._fd_of = -1, (-1, -1)
+        self._in_company = False  # Whether others waited for the last sync that this process made, or waited for.
         self._without_ring = 0
 
     def ensure(self, position: int, failures: int) -> None:
@@ -52,6 +55,7 @@ class JournalSync:
                 if not self._try(position):
                     heard = state.sync_bell.listen()
                     if not (self._covered(position) or self._try(position)):
+                        self._in_company = True
                         state.sync_bell.wait(heard)
 
     def _try(self, position: int) -> bool:
@@ -60,7 +64,10 @@ class JournalSync:
             taken = self._lock.acquire(0)
             # Whoever held the lock before may have begun after our record was written.
             if taken and not (self._covered(position) or self._state.sync_failed):
+                if self._in_company:
+                    self._gather()
                 self._sync()
+                self._in_company = self._state.sync_bell.awaited
             return taken
         finally:
             try:
@@ -68,6 +75,15 @@ class JournalSync:
             except BaseException:
                 self._lock.release(everybody=True)  # An interrupt came first.
                 raise
+
+    def _gather(self) -> None:
+        """Let those who were woken by the last sync write first: so this one covers them, too."""
+        committed = -1
+        for _ in range(_GATHERINGS):
+            if self._state.committed == committed:
+                return
+            committed = self._state.committed
+            give_way()
 
     def _covered(self, position: int) -> bool:
         return position <= self._state.durable <= self._state.committed  # Beyond that it is not to be believed.

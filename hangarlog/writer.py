@@ -254,6 +254,10 @@ class Writer:
         return versions
 
     def _ids_at(self, stream_id: str, version: int, count: int) -> list[str]:
+        live = self._streams.get(stream_id).live
+        near = live.since(version) if live else []
+        if near:
+            return [record.event_id for record in near[:count]]
         ids: list[str] = []
         for block in self._folder.stream(stream_id).forward(version):
             if block[0].stream_version > version and not ids:

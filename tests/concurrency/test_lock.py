@@ -76,9 +76,9 @@ def test_no_time_at_all_takes_only_what_is_free(tmp_path: Path) -> None:
     with FileEventStore(tmp_path / "s", durability="relaxed", lock_timeout=0) as store:
         assert store.append("a:1", [Added(1)], ANY) == 0
         holder = started(
-            "import sys; from hangarlog.lock import *; from hangarlog.folder import Folder; "
+            "import signal, sys; from hangarlog.lock import *; from hangarlog.folder import Folder; "
             "from hangarlog.filesystem import FileSystem; lock = Folder(FileSystem(), sys.argv[1]).write_lock(); "
-            "lock.acquire(); print('held', flush=True); input()",
+            "lock.acquire(); print('held', flush=True); signal.pause()",
             tmp_path / "s",
         )
         try:

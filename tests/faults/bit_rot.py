@@ -65,7 +65,7 @@ COUNTED = (SERVED, RECOVERED, REFUSED, HARMLESS, SHORTER, LOST, UNREAD, REPAIRED
 def small_limits() -> Iterator[None]:
     """A ring of four frames, and sidecars for segments of a few hundred bytes."""
     places = [(hangarlog.ring, "RING_BYTES", 4 * hangarlog.ring.BLOCK)]
-    places += [(module, "STRIDE", STRIDE) for module in (hangarlog.index, hangarlog.log, hangarlog.writer)]
+    places += [(module, "STRIDE", STRIDE) for module in (hangarlog.index, hangarlog.log)]
     before = [getattr(module, name) for module, name, _ in places]
     for module, name, value in places:
         setattr(module, name, value)

@@ -1,0 +1,128 @@
+"""The index sidecar: it grows with the text, survives its own torn end, and says nothing that the text does not."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from zlib import crc32
+
+import msgspec
+import pytest
+from conftest import Added
+
+from hangarlog import ANY, ConcurrencyError, FileEventStore
+from hangarlog.filesystem import FileSystem
+from hangarlog.index import Index, extend
+from hangarlog.verify import verify
+
+LINES = [b"%d" % number * (number % 40 + 1) + b"\n" for number in range(30_000)]
+
+
+class Named(msgspec.Struct):
+    event_id: str
+
+
+def entries(path: Path) -> list[tuple[int, int]]:
+    return list(struct.iter_unpack("<II", path.read_bytes()[16:]))
+
+
+def agrees(path: Path, lines: list[bytes]) -> None:
+    """Each entry is the end of its line, each block's checksum that of its text."""
+    text, end, start = b"".join(lines), 0, 0
+    found = entries(path)
+    assert len(found) == len(lines)
+    for line, (at, crc) in zip(lines, found, strict=True):
+        end += len(line)
+        assert at == end
+        if crc:
+            assert crc == crc32(text[start:end])
+            assert end - start <= 1 << 20
+            start = end
+    assert start == end
+
+
+@pytest.mark.parametrize("steps", [[30_000], [1, 29_999], [512, 511, 1, 20_000]])
+def test_an_index_made_in_any_steps_has_every_end_and_every_block(tmp_path: Path, steps: list[int]) -> None:
+    path, done = tmp_path / "i", 0
+    for step in steps:
+        extend(FileSystem(), str(path), 7, LINES[done : done + step])
+        done += step
+        agrees(path, LINES[:done])
+        index = Index.open(FileSystem(), str(path), 7)
+        assert index
+        assert (index.count, index.covered()) == (done, sum(map(len, LINES[:done])))
+        assert (index.end(6), index.end(7)) == (0, len(LINES[0]))
+        index.close()
+
+
+@pytest.mark.parametrize("kept", [0, 1, 8, 8 * 511, 8 * 512, 8 * 2999])
+def test_entries_after_the_last_whole_block_are_passed_over_and_written_anew(tmp_path: Path, kept: int) -> None:
+    """A writer died in the middle of them."""
+    path = tmp_path / "i"
+    extend(FileSystem(), str(path), 0, LINES[:1000])
+    whole = path.read_bytes()
+    extend(FileSystem(), str(path), 0, LINES[1000:4000])
+    path.write_bytes(path.read_bytes()[: len(whole) + kept])
+    index = Index.open(FileSystem(), str(path), 0)
+    assert index
+    assert index.count == 1000
+    index.close()
+    extend(FileSystem(), str(path), 0, LINES[1000:2000])
+    agrees(path, LINES[:2000])
+
+
+def test_an_index_of_another_segment_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "i"
+    extend(FileSystem(), str(path), 0, LINES[:1000])
+    assert Index.open(FileSystem(), str(path), 5) is None
+    extend(FileSystem(), str(path), 5, LINES[:10])
+    agrees(path, LINES[:10])
+
+
+def test_what_several_writers_append_in_turn_is_indexed_whole(tmp_path: Path) -> None:
+    """One alone, in batches, and two whose lines the other has to read again."""
+    path = tmp_path / "s"
+    with FileEventStore(path, durability="relaxed") as one, FileEventStore(path, durability="relaxed") as other:
+        for number in range(600):
+            (one if number % 3 else other).append("a:1", [Added(number)], number - 1)
+        one.append("a:1", [Added(number) for number in range(3000)], ANY)
+        other.append("a:1", [Added(number) for number in range(3000)], ANY)
+        for _ in range(600):
+            one.append("a:1", [Added(0)], ANY)
+        assert list(verify(one)) == []
+    for log in ("journal", "streams/a/1"):
+        text = (path / f"{log}.jsonl").read_bytes()
+        covered = entries(path / f"{log}.index")
+        assert len(text) - covered[-1][0] < 64 << 10
+        agrees(path / f"{log}.index", text.splitlines(keepends=True)[: len(covered)])
+
+
+def test_a_damaged_line_is_not_indexed(tmp_path: Path) -> None:
+    """An index would say that it is whole."""
+    path = tmp_path / "s"
+    with FileEventStore(path, durability="relaxed") as one, FileEventStore(path, durability="relaxed") as other:
+        for number in range(100):
+            one.append("a:1", [Added(number)], number - 1)
+        stream = path / "streams/a/1.jsonl"
+        with stream.open("r+b") as file:
+            file.seek(50)
+            file.write(b"X")
+        for number in range(100, 600):
+            other.append("a:1", [Added(number)], number - 1)
+        assert not (path / "streams/a/1.index").exists()
+        assert [damage.path for damage in verify(other)] == [str(stream)]
+
+
+def test_a_retry_is_known_wherever_its_events_are(tmp_path: Path) -> None:
+    """At the end, a few records and many before it, and in a sealed segment; a conflict is one everywhere."""
+    with FileEventStore(tmp_path / "s", durability="relaxed", segment_bytes=400_000) as store:
+        store.append("a:1", [Named(f"{number}") for number in range(3000)], -1)
+        for number in range(3000, 3010):
+            store.append("a:1", [Named(f"{number}")], number - 1)
+        for number in (3009, 3008, 3001, 2999, 2000, 17, 0):
+            if number:
+                assert store.append("a:1", [Named(f"{number}")], number - 1) == number
+            with pytest.raises(ConcurrencyError):
+                store.append("a:1", [Named("new")], number - 1)
+        assert store.append("a:1", [Named(f"{number}") for number in range(2990, 3005)], 2989) == 3004
+        assert store.get_event_count() == 3010
