@@ -304,16 +304,17 @@ class LiveEnd(Segment):
         """
         if not self.size:
             return None
-        start = max(0, self.size - _LAST)
-        text = self.read(_LAST, start)
-        newline = text.rfind(b"\n", 0, -1)
-        if text[-1:] == b"\n" and (newline >= 0 or not start):
-            return self.decode([text[newline + 1 : -1]], start + newline + 1)[0]
-        end = self.end()
-        if end != self.size:
-            raise self.damage(end, f"{self.size - end} bytes after the last whole line")
+        end = self.size
         lines, offset = self.lines_before(end, _LAST)
-        return self.decode(lines[-1:], offset + sum(len(line) + 1 for line in lines[:-1]))[0]
+        if offset + sum(map(len, lines)) + len(lines) != end:
+            end = self.end()
+            raise self.damage(end, f"{self.size - end} bytes after the last whole line")
+        # The one before it, too, where it is at hand: an exchanged or repeated line must not be taken for the last.
+        offset += sum(len(line) + 1 for line in lines[:-2])
+        records = self.decode(lines[-2:], offset)
+        if self.number(records[-1]) != self.number(records[0]) + len(records) - 1:
+            raise self.damage(offset, f"{self._field} {self.number(records[0]) + 1} must come after this record")
+        return records[-1]
 
     def since(self, number: int) -> list[Envelope]:
         """The records from `number` on if they begin near the end of the segment, else nothing."""
