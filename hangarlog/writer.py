@@ -293,9 +293,9 @@ class Writer:
                 end.place = place
                 versions[stream_id] = place[0]
                 live = end.live
-                if live is None or not end.warm:
+                if not end.warm:
                     self._streams.keep(stream_id, end)
-                elif live.size >= live.index_due:
+                if live and live.size >= live.index_due:
                     live.extend_index()
             if journal.size >= journal.index_due:
                 journal.extend_index()
