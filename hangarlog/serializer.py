@@ -23,13 +23,13 @@ from hangarlog.event import (
     target_version,
 )
 from hangarlog.record import MAX_NESTING, nesting
+from hangarlog.typed import FAILURES, TypedBlocks
 from hangarlog.upcaster import UpcasterChain
 
 Hook = Callable[[Any], Any]
 _encode_plain = msgspec.json.Encoder().encode
 _skip = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_object: Callable[[bytes], Any] = msgspec.json.Decoder(dict[str, Any]).decode
-_FAILURES = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError)
 
 
 class EncodedEvent(msgspec.Struct, gc=False, frozen=True):
@@ -70,6 +70,7 @@ class EventSerializer:
         self._encode = msgspec.json.Encoder(enc_hook=enc_hook).encode
         self._writers: dict[type, _Writer] = {}
         self._readers: dict[str, _Reader] = {}
+        self._blocks: dict[tuple[str, ...], TypedBlocks] = {}
         self.check()
 
     def check(self) -> None:
@@ -117,12 +118,19 @@ class EventSerializer:
             if b"null" in data:  # What NaN becomes in msgspec; a look at the values tells it from None.
                 _refuse_non_finite(msgspec.to_builtins(value, enc_hook=self._enc_hook))
             data = checked_json(data, _decode_object if writer.may_hold_raw(value) else _skip)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise EventSerializationError(writer.event_type, f"cannot be encoded as JSON: {error}") from error
         return EncodedEvent(writer.event_type, _own_id(writer.event_type, event), data)
 
-    def reader(self, event_type: str) -> Callable[[Any], Any]:
-        """The function that turns payload bytes of a stored event type into an event. Resolve it once a read."""
+    def blocks(self, *fields: str) -> TypedBlocks:
+        """What turns blocks of records into events, each with these fields of its envelope."""
+        blocks = self._blocks.get(fields)
+        if blocks is None:
+            blocks = self._blocks[fields] = TypedBlocks(self.reader, self._dec_hook, fields)
+        return blocks
+
+    def reader(self, event_type: str) -> _Reader:
+        """What turns payload bytes of a stored event type into an event. Resolve it once a read."""
         reader = self._readers.get(event_type)
         if reader is None or not reader.current():
             reader = self._readers[event_type] = self._new_reader(event_type)
@@ -174,14 +182,15 @@ class _Reader:
         chain: UpcasterChain,
         dec_hook: Callable[[type, Any], Any] | None,
     ) -> None:
-        self._event_type, self._class, self._chain, self._dec_hook = event_type, event_class, chain, dec_hook
-        self._version = target_version(event_type)
+        self._event_type, self.event_class, self._chain, self._dec_hook = event_type, event_class, chain, dec_hook
+        self.version = target_version(event_type)
         self._alias_of = canonical_name(event_type)
         self._extras: _Extras | None = None
+        self.plain = event_class is not None and issubclass(event_class, msgspec.Struct)
         if event_class is None:
             return
-        chain.check(event_type, self._version, self._alias_of)
-        self._heads = (b'{"_version":%d,' % self._version, b'{"_version":%d}' % self._version)
+        chain.check(event_type, self.version, self._alias_of)
+        self._heads = (b'{"_version":%d,' % self.version, b'{"_version":%d}' % self.version)
         try:
             decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(event_class, dec_hook=dec_hook)
         except (TypeError, NameError) as error:
@@ -189,43 +198,53 @@ class _Reader:
                 event_type, f"{event_class.__qualname__} cannot be decoded: {error}"
             ) from error
         self._decode = decoder.decode
-        if not issubclass(event_class, msgspec.Struct):
+        if not self.plain:
             self._extras = _Extras(_field_names(event_class))
 
     def current(self) -> bool:
         """Whether the maps still say what they said."""
-        return EVENT_TYPE_MAP.get(self._event_type) is self._class and target_version(self._event_type) == self._version
+        name = self._event_type
+        return EVENT_TYPE_MAP.get(name) is self.event_class and target_version(name) == self.version
 
     def __call__(self, data: Any) -> Any:
         raw = bytes(data)
         try:
-            if self._class is None:
+            if self.event_class is None:
                 return self._untyped(raw)
             if not raw.startswith(self._heads):
-                return self._old(raw)
+                return self._upcast(_decode_object(raw))
             event = self._decode(raw)
             return event if self._extras is None else self._extras.restore(event, raw)
-        except _FAILURES as error:
-            raise EventSerializationError(self._event_type, f"the stored payload does not fit: {error}") from error
+        except FAILURES as error:
+            raise self._misfit(error) from error
+
+    def upcast(self, payload: dict[str, Any]) -> Any:
+        """The event of an older version whose payload is decoded already. Raises what a call raises."""
+        try:
+            return self._upcast(payload)
+        except FAILURES as error:
+            raise self._misfit(error) from error
+
+    def _misfit(self, error: Exception) -> EventSerializationError:
+        return EventSerializationError(self._event_type, f"the stored payload does not fit: {error}")
 
     def _untyped(self, raw: bytes) -> UntypedEvent:
         payload = _decode_object(raw)
         return UntypedEvent(self._event_type, payload, self._take_version(payload))
 
-    def _old(self, raw: bytes) -> Any:
-        payload = _decode_object(raw)
+    def _upcast(self, payload: dict[str, Any]) -> Any:
         version = self._take_version(payload)
-        if version > self._version:
+        if version > self.version:
             raise UpcastingError(
                 event_type=self._event_type,
                 from_version=version,
-                message=f"{self._event_type!r} is stored with schema version {version}, newer than {self._version}, "
+                message=f"{self._event_type!r} is stored with schema version {version}, newer than {self.version}, "
                 "the one known here; a newer program wrote it: upgrade this one",
             )
         _, payload = self._chain.upcast(
-            self._event_type, version, payload, current_version=self._version, alias_of=self._alias_of
+            self._event_type, version, payload, current_version=self.version, alias_of=self._alias_of
         )
-        event = msgspec.convert(payload, self._class, dec_hook=self._dec_hook, str_keys=True)
+        event = msgspec.convert(payload, self.event_class, dec_hook=self._dec_hook, str_keys=True)
         return event if self._extras is None else self._extras.set_from(payload, event)
 
     @staticmethod
@@ -324,7 +343,7 @@ def _encode_untyped(event: UntypedEvent) -> EncodedEvent:
             raise ValueError("the payload has a key _version, which is the schema version; give it as schema_version")
         _refuse_non_finite(event.data)
         data = checked_json(_encode_plain({"_version": event.schema_version, **event.data}))
-    except _FAILURES as error:
+    except FAILURES as error:
         raise EventSerializationError(str(event.event_type), f"cannot be encoded as JSON: {error}") from error
     return EncodedEvent(event.event_type, _own_id(event.event_type, event), data)
 
@@ -336,7 +355,7 @@ def encode_object(value: dict[str, Any], what: str) -> bytes:
             raise TypeError(f"it must be a dictionary, not {type(value).__name__}")
         _refuse_non_finite(value)
         return checked_json(_encode_plain(value))
-    except _FAILURES as error:
+    except FAILURES as error:
         raise EventSerializationError(what, f"cannot be encoded as JSON: {error}") from error
 
 
