@@ -40,6 +40,11 @@ class Bell:
             self._words.release()
         self._words = None
 
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody may be waiting."""
+        return self._words is not None and self._words[1] != 0
+
     def listen(self) -> int:
         """Say that somebody waits, before looking at what is waited for; the result is for `wait`."""
         if self._words is None:

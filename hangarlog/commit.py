@@ -6,13 +6,11 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from random import getrandbits
 
 import msgspec
 
 from hangarlog.errors import ConcurrencyError
-from hangarlog.record import encode_record, encode_text
-from hangarlog.serializer import EncodedEvent
+from hangarlog.record import EncodedEvent, encode_records
 
 NO_STREAM = -1
 """Expected version of a stream that must not exist yet."""
@@ -76,7 +74,8 @@ def settle(
     for pending in pendings:
         stream_id = pending.stream_id
         actual, last_event_id = end_of(stream_id)
-        version = pending.retried_version(actual, last_event_id, partial(ids_at, stream_id))
+        as_expected = pending.expected == actual and pending.events
+        version = None if as_expected else pending.retried_version(actual, last_event_id, partial(ids_at, stream_id))
         if version is None:
             to_write.append((pending, actual + 1 if actual >= 0 else pending.first_version))
         else:
@@ -88,55 +87,29 @@ def settle(
     return versions, to_write
 
 
-class Placed(msgspec.Struct, gc=False):
-    """The share of a stream in a batch, as it is written; `version` and `event_id` are those of its last record."""
-
-    stream_id: str
-    data: bytes
-    version: int
-    event_id: str
+Share = tuple[str, list[bytes], bytes, tuple[int, str]]
+"""What a stream gets of a batch: its id, the lines, the same joined, (version, event id) of the last record."""
 
 
-def encode_batch(to_write: list[tuple[Pending, int]], position: int, recorded_at: bytes) -> list[Placed]:
-    """The lines of a batch whose first record gets `position`."""
-    count = sum(len(pending.events) for pending, _ in to_write)
-    batch_end = position + count - 1 if count > 1 else 0
-    batch = []
+def encode_batch(
+    to_write: list[tuple[Pending, int]], position: int, recorded_at: bytes
+) -> tuple[list[bytes], bytes, list[Share], int]:
+    """A batch whose first record gets `position`: (lines, the same joined, the streams' shares, the last position)."""
+    last = position - 1
+    for pending, _ in to_write:
+        last += len(pending.events)
+    batch_end = last if last > position else 0
+    shares: list[Share] = []
     for pending, version in to_write:
-        stream_id = encode_text(pending.stream_id)
-        lines = []
-        for version, event in enumerate(pending.events, version):  # noqa: B020 - the last one is wanted after it
-            event_id = event.event_id or new_event_id()
-            lines.append(
-                encode_record(
-                    position,
-                    stream_id,
-                    version,
-                    encode_text(event.event_type),
-                    msgspec.json.encode(event_id),
-                    recorded_at if event.recorded_at is None else event.recorded_at.encode(),
-                    event.data,
-                    pending.metadata,
-                    batch_end,
-                )
-            )
-            position += 1
-        batch.append(Placed(pending.stream_id, b"".join(lines), version, event_id))
-    return batch
-
-
-def new_event_id() -> str:
-    """A UUID of version 7 (RFC 9562): milliseconds since 1970, then 74 random bits."""
-    random = getrandbits(74)
-    value = (
-        (time.time_ns() // 1_000_000) << 80
-        | 7 << 76
-        | (random >> 62) << 64
-        | 2 << 62
-        | (random & 0x3FFF_FFFF_FFFF_FFFF)
-    )
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        stream_id, events = pending.stream_id, pending.events
+        lines, event_id = encode_records(position, stream_id, version, events, recorded_at, pending.metadata, batch_end)
+        data = lines[0] if len(lines) == 1 else b"".join(lines)
+        position += len(lines)
+        shares.append((stream_id, lines, data, (version + len(lines) - 1, event_id)))
+    if len(shares) > 1:
+        lines = [line for share in shares for line in share[1]]
+        data = b"".join(lines)
+    return lines, data, shares, last
 
 
 _second = (-1, b"")

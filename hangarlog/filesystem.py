@@ -25,6 +25,26 @@ NO_FILE = frozenset([errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENOTDIR, err
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
+if sys.platform == "win32":  # pragma: no cover
+    _LOCK, _UNLOCK = True, False
+
+    def flock(fd: int, locking: bool) -> None:
+        """As the call of that name elsewhere."""
+        from filelock import lock_descriptor, unlock_descriptor
+
+        if not locking:
+            unlock_descriptor(fd)
+        elif not lock_descriptor(fd, blocking=False):
+            raise BlockingIOError(errno.EAGAIN, "it is locked")
+
+else:
+    # The lock that filelock takes, without the import of it, which costs as much as that of all of hangarlog.
+    from fcntl import LOCK_EX, LOCK_NB, flock
+    from fcntl import LOCK_UN as _UNLOCK
+
+    _LOCK = LOCK_EX | LOCK_NB
+
+
 class FileSystem:
     """The real file system. Paths are text, descriptors are ints, sizes and offsets are bytes."""
 
@@ -73,6 +93,18 @@ class FileSystem:
                 break
             data += more
         return data
+
+    def lock(self, fd: int) -> bool:
+        """Lock an open file against other descriptors of it, unless one of them has it; says whether it is locked."""
+        try:
+            flock(fd, _LOCK)
+        except BlockingIOError:
+            return False
+        return True
+
+    def unlock(self, fd: int) -> None:
+        """Give the lock of an open file back."""
+        flock(fd, _UNLOCK)
 
     def write(self, fd: int, data: bytes) -> None:
         """Write all of `data` at the end of a file opened for appending (or at its write position)."""

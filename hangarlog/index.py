@@ -20,11 +20,8 @@ from hangarlog.filesystem import FileSystem
 STRIDE = 64 << 10
 """Bytes of text beyond the index that are simply read; a sidecar is written, and grows, when there are this many."""
 
-HEADER_BYTES = 16
-"""An index file shorter than this was being made when its writer died; it is made anew when it is needed."""
-
 _BLOCK = 4 * STRIDE  # No block is longer, but by a record.
-_MAGIC = b"HLINDEX2"
+_MAGIC, _FORMER = b"HLINDEX2", b"HLINDEX1"
 _HEADER = struct.Struct("<8sQ")
 _ENTRY_BYTES = 8
 _AT_ONCE = 512  # Entries: a page of them.
@@ -133,6 +130,19 @@ class Index:
     def covered(self) -> int:
         """The offset up to which it covers the segment."""
         return self.end(self.first + self.count - 1)
+
+
+def is_harmless(filesystem: FileSystem, path: str) -> bool:
+    """Whether what is in an index's place and is none hides nothing: no file, a beginning of one, one of the past."""
+    try:
+        fd = filesystem.open_read(path)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    try:
+        start = filesystem.read(fd, _HEADER.size, 0)
+    finally:
+        filesystem.close(fd)
+    return len(start) < _HEADER.size or start.startswith(_FORMER)
 
 
 def extend(filesystem: FileSystem, path: str, first: int, lines: Sequence[bytes]) -> None:

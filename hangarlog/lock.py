@@ -13,8 +13,6 @@ import weakref
 from collections.abc import Iterator
 from time import monotonic
 
-from filelock import lock_descriptor, unlock_descriptor
-
 from hangarlog.bell import PATIENCE, Bell
 from hangarlog.filesystem import FileSystem
 
@@ -44,14 +42,14 @@ class FileLock:
         """
         if self._fd < 0:
             self._fd = self._open()
-        self._held = lock_descriptor(self._fd, blocking=False) or (seconds != 0 and self._wait(seconds))
+        self._held = self._filesystem.lock(self._fd) or (seconds != 0 and self._wait(seconds))
         return self._held
 
     def _wait(self, seconds: float | None) -> bool:
         deadline = None if seconds is None else monotonic() + seconds
         while True:
             heard = self.bell.listen()
-            if lock_descriptor(self._fd, blocking=False):
+            if self._filesystem.lock(self._fd):
                 return True
             left = PATIENCE if deadline is None else deadline - monotonic()
             if left <= 0:
@@ -73,12 +71,12 @@ class FileLock:
         held, self._held = self._held, False
         if self._fd >= 0:
             try:
-                unlock_descriptor(self._fd)
+                self._filesystem.unlock(self._fd)
             except BaseException as error:
                 self.close()  # That gives it back, too.
                 if not isinstance(error, OSError):
                     raise
-        if held:
+        if held and self.bell.awaited:
             self.bell.ring(everybody=everybody)
 
     def close(self) -> None:
@@ -99,28 +97,22 @@ class FileLock:
                 os.close(fd)
 
 
-class Turnstile:
-    """A lock that serves its waiters in turn: `gate` is held only while waiting for `lock`."""
+class Turnstile(FileLock):
+    """A lock that serves its waiters in turn: whoever has to wait for it holds `gate` meanwhile."""
 
     def __init__(self, filesystem: FileSystem, folder: str, name: str) -> None:
+        super().__init__(filesystem, os.path.join(folder, f"{name}.lock"))
         self._gate = FileLock(filesystem, os.path.join(folder, f"{name}-gate.lock"))
-        self._lock = FileLock(filesystem, os.path.join(folder, f"{name}.lock"))
-
-    @property
-    def threads(self) -> threading.RLock:
-        """As with `FileLock`: whoever calls anything here is inside it."""
-        return self._lock.threads
 
     def acquire(self, seconds: float | None = None) -> bool:
-        """Take the lock, and say whether it was to be had in so many seconds (None: wait for ever, 0: do not wait).
-
-        Whatever happens, `release` it.
-        """
+        """As with any `FileLock`."""
+        if not self.bell.awaited and super().acquire(0):
+            return True  # Nobody waits, so nobody is overtaken.
         deadline = None if seconds is None else monotonic() + seconds
         try:
             if not self._gate.acquire(seconds):
                 return False
-            return self._lock.acquire(None if deadline is None else max(0.0, deadline - monotonic()))
+            return super().acquire(None if deadline is None else max(0.0, deadline - monotonic()))
         finally:
             try:
                 self._gate.release()
@@ -130,20 +122,16 @@ class Turnstile:
 
     def wake_with(self, gate_bell: Bell, lock_bell: Bell) -> None:
         """Use the bells that all processes share, once they are known."""
-        self._gate.bell, self._lock.bell = gate_bell, lock_bell
-
-    def release(self) -> None:
-        """Give the lock back, if it was taken."""
-        self._lock.release()
+        self._gate.bell, self.bell = gate_bell, lock_bell
 
     def close(self) -> None:
         """Close the files."""
         self._gate.close()
-        self._lock.close()
+        super().close()
 
 
 @contextlib.contextmanager
-def held(lock: FileLock | Turnstile) -> Iterator[None]:
+def held(lock: FileLock) -> Iterator[None]:
     """The lock, taken, however long that takes."""
     with lock.threads:
         try:

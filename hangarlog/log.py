@@ -329,7 +329,8 @@ class LiveEnd(Segment):
         super().__init__(log.filesystem, log.base, log.field, fd)
         self.log = log
         self._recent: list[bytes] = []  # The last lines, as they were written: the index need not read them again.
-        self._indexed: int | None = None
+        self.index_due = STRIDE
+        """The size at which the index is to be looked at: enough text has gathered beyond it then."""
         self._first: int | None = None
         try:
             self._refuse_other_names()
@@ -377,7 +378,7 @@ class LiveEnd(Segment):
     def forget_index(self) -> None:
         """Delete the index sidecar, of which a power cut may have left anything; it is made anew when it is due."""
         self._filesystem.remove(self.index_path)
-        self._indexed = None
+        self.index_due = STRIDE
 
     def forget_longer_index(self) -> None:
         """Delete an index sidecar that covers more than the segment has."""
@@ -391,10 +392,6 @@ class LiveEnd(Segment):
     def read(self, size: int, offset: int) -> bytes:
         """Up to `size` bytes from `offset`."""
         return self._filesystem.read(self.fd, size, offset)
-
-    def changed(self) -> bool:
-        """Whether another process has appended (or cut) since this one last looked."""
-        return self._filesystem.size(self.fd) != self.size
 
     def refresh(self) -> None:
         """Look at the size again."""
@@ -427,13 +424,6 @@ class LiveEnd(Segment):
         """Where the index sidecar is."""
         return f"{self.base}.index"
 
-    @property
-    def index_due(self) -> bool:
-        """Whether enough text has gathered beyond the index for it to grow."""
-        if self._indexed is None:
-            _, self._indexed = self._index_end()
-        return self.size - self._indexed >= STRIDE
-
     def _index_end(self) -> tuple[int, int]:
         """(the number of the first record beyond the index, its offset)."""
         found = Index.open(self._filesystem, self.index_path, self.start())
@@ -443,20 +433,34 @@ class LiveEnd(Segment):
             offset = found.covered()
             return (found.first + found.count, offset) if offset <= self.size else (self.start(), 0)
 
-    def extend_index(self, *, sync: bool = False) -> None:
-        """Bring the index sidecar up to the end of the segment, which must hold committed records only."""
-        number, offset = self._index_end()
+    def extend_index(self) -> None:
+        """Let the index sidecar grow if enough has gathered; the segment must hold committed records only.
+
+        Whatever hinders it: it is a cache, and the next one to write tries again when as much has gathered once more.
+        """
+        self.index_due = self.size + STRIDE
+        with contextlib.suppress(OSError, CorruptionError):
+            number, offset = self._index_end()
+            if self.size - offset >= STRIDE:
+                self._complete_index(number, offset)
+            else:
+                self.index_due = offset + STRIDE
+
+    def _complete_index(self, number: int, offset: int) -> None:
         try:
             self._extend_index_from(number, offset)
         except CorruptionError:
             self._extend_index_from(self.start(), 0)  # Perhaps the old index was not of this text.
-        self._indexed, self._recent = self.size, []
-        if sync:
-            fd = self._filesystem.open_append(self.index_path)
-            try:
-                self._filesystem.sync_data(fd)
-            finally:
-                self._filesystem.close(fd)
+        self._recent = []
+
+    def _seal_index(self) -> None:
+        """The whole segment's index, on the device."""
+        self._complete_index(*self._index_end())
+        fd = self._filesystem.open_append(self.index_path)
+        try:
+            self._filesystem.sync_data(fd)
+        finally:
+            self._filesystem.close(fd)
 
     def _extend_index_from(self, number: int, offset: int) -> None:
         if not offset:
@@ -484,7 +488,7 @@ class LiveEnd(Segment):
         sealed = self.log.sealed_base(self.start())
         if self.size >= STRIDE:
             try:
-                self.extend_index(sync=True)
+                self._seal_index()
                 self._filesystem.rename(self.index_path, f"{sealed}.index")
             except CorruptionError:
                 self._filesystem.remove(self.index_path)  # Damage shows when it is read; it must not stop the log.

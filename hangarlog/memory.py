@@ -26,13 +26,14 @@ class MemoryEventStore(EventStore):
     def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, int]:
         with self._lock:
             versions, to_write = settle(pendings, self._end, self._ids)
-            batch = encode_batch(to_write, len(self._journal) + 1, now())
-            for placed in batch:
-                for line in placed.data.split(b"\n")[:-1]:
-                    envelope = decode_record(line)
+            if not to_write:
+                return versions
+            for stream_id, lines, _, place in encode_batch(to_write, len(self._journal) + 1, now())[2]:
+                for line in lines:
+                    envelope = decode_record(line[:-1])
                     self._journal.append(envelope)
                     self._streams.setdefault(envelope.stream_id, []).append(envelope)
-                versions[placed.stream_id] = placed.version
+                versions[stream_id] = place[0]
             return versions
 
     def _end(self, stream_id: str) -> tuple[int, str]:

@@ -7,7 +7,10 @@ before that. `position`, `stream_id` and `stream_version` come first so that the
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Sequence
 from functools import lru_cache
+from random import getrandbits
 from zlib import crc32
 
 import msgspec
@@ -51,45 +54,90 @@ class LineError(ValueError):
 
 _decoder = msgspec.json.Decoder(Envelope)
 _decode = _decoder.decode
-encode_text = lru_cache(maxsize=4096)(msgspec.json.encode)
-"""A short text (a stream id, an event type) as a JSON string; the last few thousand are remembered."""
+_encode = msgspec.json.Encoder().encode
 
 
-def encode_record(
+class EncodedEvent(msgspec.Struct, gc=False, frozen=True):
+    """An event ready for the log: `data` is its payload as compact JSON, `event_id` None where it has none itself."""
+
+    event_type: str
+    event_id: str | None
+    data: bytes
+    recorded_at: str | None = None
+
+
+def encode_records(
     position: int,
-    stream_id: bytes,
+    stream_id: str,
     stream_version: int,
-    event_type: bytes,
-    event_id: bytes,
+    events: Sequence[EncodedEvent],
     recorded_at: bytes,
-    data: bytes,
     metadata: bytes | None = None,
     batch_end: int = 0,
-) -> bytes:
-    """One line with its newline. `stream_id`, `event_type`, `event_id`, `metadata` and `data` are JSON already."""
+) -> tuple[list[bytes], str]:
+    """(the lines, with their newlines, of events that stand one after the other in a batch; the id of the last).
+
+    `recorded_at` is the time of those that have none of their own; `metadata` is JSON already.
+    """
+    stream = _stream_part(stream_id)
     options = b"" if metadata is None else b',"metadata":%b' % metadata
     if batch_end:
         options += b',"batch_end":%d' % batch_end
-    body = (
-        b'{"position":%d,"stream_id":%b,"stream_version":%d,"event_type":%b,"event_id":%b,"recorded_at":"%b"%b,"data":%b'
-        % (position, stream_id, stream_version, event_type, event_id, recorded_at, options, data)
+    lines = []
+    event_id = ""
+    for event in events:
+        event_id = new_event_id() if event.event_id is None else event.event_id
+        data = event.data
+        head = b'{"position":%d%b%d%b%b,"recorded_at":"%b"%b,"data":' % (
+            position,
+            stream,
+            stream_version,
+            _type_part(event.event_type),
+            _encode(event_id),
+            recorded_at if event.recorded_at is None else event.recorded_at.encode(),
+            options,
+        )
+        lines.append(b'%b%b,"crc":"%08x"}\n' % (head, data, crc32(data, crc32(head))))
+        position += 1
+        stream_version += 1
+    return lines, event_id
+
+
+@lru_cache(maxsize=4096)
+def _stream_part(stream_id: str) -> bytes:
+    return b',"stream_id":%b,"stream_version":' % _encode(stream_id)
+
+
+@lru_cache(maxsize=4096)
+def _type_part(event_type: str) -> bytes:
+    return b',"event_type":%b,"event_id":' % _encode(event_type)
+
+
+def new_event_id() -> str:
+    """A UUID of version 7 (RFC 9562): milliseconds since 1970, then 74 random bits."""
+    millis, random = time.time_ns() // 1_000_000, getrandbits(74)
+    return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031 - the quickest way
+        millis >> 16,
+        millis & 0xFFFF,
+        random >> 62,
+        0x8000 | (random >> 48) & 0x3FFF,
+        random & 0xFFFF_FFFF_FFFF,
     )
-    return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
 
 
 def encode_envelope(envelope: Envelope) -> bytes:
     """The line that an envelope was decoded from, with its newline."""
-    return encode_record(
+    event = EncodedEvent(envelope.event_type, envelope.event_id, bytes(envelope.data), envelope.recorded_at)
+    (line,), _ = encode_records(
         envelope.position,
-        encode_text(envelope.stream_id),
+        envelope.stream_id,
         envelope.stream_version,
-        encode_text(envelope.event_type),
-        msgspec.json.encode(envelope.event_id),
-        envelope.recorded_at.encode(),
-        bytes(envelope.data),
+        [event],
+        b"",
         envelope.metadata_json,
         envelope.batch_end,
     )
+    return line
 
 
 def seal(value: object) -> bytes:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any, Literal, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -22,23 +22,15 @@ from hangarlog.event import (
     stored_name,
     target_version,
 )
-from hangarlog.record import MAX_NESTING, nesting
+from hangarlog.record import MAX_NESTING, EncodedEvent, nesting
 from hangarlog.typed import FAILURES, TypedBlocks
 from hangarlog.upcaster import UpcasterChain
 
 Hook = Callable[[Any], Any]
 _encode_plain = msgspec.json.Encoder().encode
-_skip = msgspec.json.Decoder(msgspec.Raw).decode
+_raw = msgspec.json.Decoder(msgspec.Raw)
+_skip, _skip_lines = _raw.decode, _raw.decode_lines
 _decode_object: Callable[[bytes], Any] = msgspec.json.Decoder(dict[str, Any]).decode
-
-
-class EncodedEvent(msgspec.Struct, gc=False, frozen=True):
-    """An event ready for the log: `data` is its payload as compact JSON, `event_id` None where it has none itself."""
-
-    event_type: str
-    event_id: str | None
-    data: bytes
-    recorded_at: str | None = None
 
 
 class EventSerializer:
@@ -67,7 +59,8 @@ class EventSerializer:
         self.chain = upcaster_chain if upcaster_chain is not None else UpcasterChain()
         self.unknown = unknown
         self._enc_hook, self._dec_hook = enc_hook, dec_hook
-        self._encode = msgspec.json.Encoder(enc_hook=enc_hook).encode
+        encoder = msgspec.json.Encoder(enc_hook=enc_hook)
+        self._encode, self._encode_lines = encoder.encode, encoder.encode_lines
         self._writers: dict[type, _Writer] = {}
         self._readers: dict[str, _Reader] = {}
         self._blocks: dict[tuple[str, ...], TypedBlocks] = {}
@@ -103,24 +96,62 @@ class EventSerializer:
 
     def encode(self, event: Any) -> EncodedEvent:
         """An event ready for the log. Raises `EventSerializationError`."""
-        event_class = type(event)
-        writer = self._writers.get(event_class)
+        writer = self._writers.get(type(event))
         if writer is None or not writer.current():
-            if event_class is EncodedEvent:
-                return cast(EncodedEvent, event)
-            if event_class is UntypedEvent:
+            if isinstance(event, EncodedEvent):
+                return event
+            if isinstance(event, UntypedEvent):
                 return _encode_untyped(event)
-            writer = self._writers[event_class] = _Writer(event_class, self.chain)
+            writer = self._new_writer(type(event))
         try:
             value = event if writer.fields is None else _attributes(event, writer.fields)
             body = self._encode(value)
-            data = b"%b%b%b" % (writer.head, b"" if body == b"{}" else b",", body[1:])
-            if b"null" in data:  # What NaN becomes in msgspec; a look at the values tells it from None.
+            if b"null" in body:  # What NaN becomes in msgspec; a look at the values tells it from None.
                 _refuse_non_finite(msgspec.to_builtins(value, enc_hook=self._enc_hook))
-            data = checked_json(data, _decode_object if writer.may_hold_raw(value) else _skip)
+            data = writer.head + (body[1:] if body == b"{}" else b"," + body[1:])
+            if writer.raw_in_fields or writer.fields is not None or len(data) > 2 * MAX_NESTING or b"\n" in data:
+                data = checked_json(data, _decode_object if writer.may_hold_raw(value) else _skip)
+            else:
+                _skip(data)
         except FAILURES as error:
             raise EventSerializationError(writer.event_type, f"cannot be encoded as JSON: {error}") from error
-        return EncodedEvent(writer.event_type, _own_id(writer.event_type, event), data)
+        event_id = getattr(event, "event_id", None)
+        if event_id is not None and (type(event_id) is not str or not event_id or not event_id.isascii()):
+            event_id = _own_id(writer.event_type, event_id)
+        return EncodedEvent(writer.event_type, event_id, data)
+
+    def encode_all(self, events: Sequence[Any]) -> list[EncodedEvent]:
+        """As `encode` of each."""
+        if len(events) == 1:
+            return [self.encode(events[0])]
+        encoded = self._encode_alike(events) if events else None
+        return encoded if encoded is not None else [self.encode(event) for event in events]
+
+    def _encode_alike(self, events: Sequence[Any]) -> list[EncodedEvent] | None:
+        """Structs of one class in a few calls for all of them; None where one is another, or needs a closer look."""
+        event_class = type(events[0])
+        if not issubclass(event_class, msgspec.Struct) or set(map(type, events)) != {event_class}:
+            return None
+        writer = self._writers.get(event_class)
+        if writer is None or not writer.current():
+            if event_class in (EncodedEvent, UntypedEvent):
+                return None
+            writer = self._new_writer(event_class)
+        try:
+            text = self._encode_lines(events)
+            _skip_lines(text)
+        except FAILURES:
+            return None  # `encode` says of which.
+        bodies, ids = text.split(b"\n")[:-1], _own_ids(events)
+        unlike = writer.may_hold_raw(None) or b"null" in text or len(bodies) != len(events) or b"{}" in bodies
+        if ids is None or unlike or any(_too_deep(body) for body in bodies if len(body) > 2 * MAX_NESTING):
+            return None
+        event_type, head = writer.event_type, writer.head + b","
+        return [EncodedEvent(event_type, own_id, head + body[1:]) for own_id, body in zip(ids, bodies, strict=True)]
+
+    def _new_writer(self, event_class: type) -> _Writer:
+        writer = self._writers[event_class] = _Writer(event_class, self.chain)
+        return writer
 
     def blocks(self, *fields: str) -> TypedBlocks:
         """What turns blocks of records into events, each with these fields of its envelope."""
@@ -158,7 +189,7 @@ class _Writer:
         self._version = get_current_version(self.event_type)
         chain.check(self.event_type, self._version, canonical_name(self.event_type))
         self.head = b'{"_version":%d' % self._version
-        self._raw_in_fields = _may_hold_raw(event_class)
+        self.raw_in_fields = _may_hold_raw(event_class)
         # A Struct is encoded as it is; other classes may carry attributes beside their fields.
         self.fields = None if issubclass(event_class, msgspec.Struct) else _field_names(event_class)
 
@@ -169,7 +200,7 @@ class _Writer:
 
     def may_hold_raw(self, value: Any) -> bool:
         """Whether a msgspec.Raw may be in an event that is to be encoded as `value`."""
-        return self._raw_in_fields or (self.fields is not None and len(value) > len(self.fields))
+        return self.raw_in_fields or (self.fields is not None and len(value) > len(self.fields))
 
 
 class _Reader:
@@ -317,10 +348,9 @@ def _attributes(event: Any, fields: tuple[str, ...]) -> dict[str, Any]:
     return attributes
 
 
-def _own_id(event_type: str, event: Any) -> str | None:
-    event_id = getattr(event, "event_id", None)
-    if event_id is None or (type(event_id) is str and event_id and event_id.isascii()):
-        return event_id
+def _own_id(event_type: str, event_id: Any) -> str | None:
+    if event_id is None:
+        return None
     if isinstance(event_id, UUID):
         return str(event_id)
     if not isinstance(event_id, str) or not event_id:
@@ -330,6 +360,14 @@ def _own_id(event_type: str, event: Any) -> str | None:
     except UnicodeEncodeError as error:
         raise EventSerializationError(event_type, f"event_id: {error}") from error
     return event_id
+
+
+def _own_ids(events: Sequence[Any]) -> list[Any] | None:
+    """The events' own ids; None where one of them is not plain text."""
+    ids = [getattr(event, "event_id", None) for event in events]
+    kinds = set(map(type, ids))
+    plain = kinds == {type(None)} or (kinds == {str} and all(ids) and "".join(map(str, ids)).isascii())
+    return ids if plain else None
 
 
 def _encode_untyped(event: UntypedEvent) -> EncodedEvent:
@@ -345,7 +383,7 @@ def _encode_untyped(event: UntypedEvent) -> EncodedEvent:
         data = checked_json(_encode_plain({"_version": event.schema_version, **event.data}))
     except FAILURES as error:
         raise EventSerializationError(str(event.event_type), f"cannot be encoded as JSON: {error}") from error
-    return EncodedEvent(event.event_type, _own_id(event.event_type, event), data)
+    return EncodedEvent(event.event_type, _own_id(event.event_type, event.event_id), data)
 
 
 def encode_object(value: dict[str, Any], what: str) -> bytes:
@@ -364,9 +402,13 @@ def checked_json(data: bytes, decode: Callable[[bytes], Any] = _decode_object) -
     decode(data)
     if b"\n" in data:
         data = msgspec.json.format(data, indent=-1)
-    if nesting(data) > MAX_NESTING:
+    if _too_deep(data):
         raise ValueError(f"it is nested deeper than {MAX_NESTING} levels")
     return data
+
+
+def _too_deep(data: bytes) -> bool:
+    return nesting(data) > MAX_NESTING
 
 
 def _may_hold_raw(event_class: type) -> bool:

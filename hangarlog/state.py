@@ -11,7 +11,7 @@ import mmap
 from hangarlog.bell import Bell
 from hangarlog.filesystem import FileSystem, boot_id
 
-_MAGIC = 0x32_45_54_41_54_53_4C_48  # "HLSTATE2"
+_MAGIC = 0x33_45_54_41_54_53_4C_48  # "HLSTATE3"
 _SIZE = 4096
 _MASK = (1 << 64) - 1
 
@@ -23,12 +23,12 @@ _MASK = (1 << 64) - 1
     _JOURNAL_FIRST,
     _JOURNAL_SIZE,
     _WRITING,
-    _DURABLE,
     _LAYOUT,
     _EXCLUSIVE,
     _SYNC_FAILED,
     _CHECK,
     _FAILURES,
+    _DURABLE,
     _DURABLE_END,
     _RING_NEXT,
     _RING_FILE,
@@ -40,6 +40,8 @@ _MASK = (1 << 64) - 1
     _SYNC_WAITERS,
 ) = range(22)
 _LOW = (1 << 32) - 1
+_STANDING = _DURABLE * 8
+"""Bytes of the words that change only where a writer has something to look at."""
 
 
 def _check(committed: int, journal_first: int, journal_size: int) -> int:
@@ -144,6 +146,11 @@ class SharedState:
         words[_FORMAT] = _MAGIC
 
     @property
+    def standing(self) -> bytes:
+        """What a writer has to look at: where it is as its last commit left it, nobody else has done anything."""
+        return self._map[:_STANDING]
+
+    @property
     def consistent(self) -> bool:
         """Whether what the last commit published is what stands here: under the write lock, with no writer's mark."""
         words = self._words
@@ -163,14 +170,18 @@ class SharedState:
         """Mark that process `pid` is writing; if it dies, the next one finds the mark and recovers."""
         self._words[_WRITING] = pid
 
-    def finish(self, committed: int, journal_first: int, journal_size: int) -> None:
-        """Publish a commit: readers see it from here on. `committed` last, then the mark is taken away."""
+    def finish(self, committed: int, journal_first: int, journal_size: int) -> bytes:
+        """Publish a commit: readers see it from here on. `committed` last, then the mark is taken away.
+
+        Returns what is `standing` then.
+        """
         words = self._words
         words[_JOURNAL_FIRST] = journal_first
         words[_JOURNAL_SIZE] = journal_size
         words[_CHECK] = _check(committed, journal_first, journal_size)
         words[_COMMITTED] = committed
         words[_WRITING] = 0
+        return self._map[:_STANDING]
 
     def abandon(self) -> None:
         """Take the mark away after everything was undone."""

@@ -125,13 +125,17 @@ class FileEventStore(EventStore):
     # Appending
 
     def _commit(self, pendings: list[Pending], durability: eventstore.Durability | None = None) -> dict[str, int]:
-        self._refuse_closed()
-        failures = self._state.failures
-        versions = self.append_encoded(pendings)
+        if self._closed:
+            self._refuse_closed()
         wanted = durability or self._durability
+        if wanted == "relaxed":
+            return self._writer.commit(pendings)
+        state = self._state
+        failures = state.failures
+        versions = self._writer.commit(pendings)
         if wanted == "always":
-            self._sync.ensure(self._state.committed, failures)
-        elif wanted != "relaxed":
+            self._sync.ensure(state.committed, failures)
+        else:
             self._sync_later(float(wanted))
         return versions
 

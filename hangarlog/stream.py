@@ -21,15 +21,20 @@ with contextlib.suppress(ImportError):
 
 
 class StreamEnd:
-    """The end of one stream: the version it is at (-1: there is no stream), and its live segment when it is open."""
+    """The end of one stream, and its live segment when it is open.
 
-    __slots__ = ("_folder", "exists", "last_event_id", "live", "log", "version")
+    `place` is (the version it is at, -1 where there is no stream; the id of the event there); `warm` says whether it is
+    among the warm ones.
+    """
+
+    __slots__ = ("_folder", "exists", "live", "log", "place", "warm")
 
     def __init__(self, folder: Folder, stream_id: str) -> None:
         log = self.log = folder.stream(stream_id)
         self._folder = folder
         self.live: LiveEnd | None = None
-        self.version, self.last_event_id = -1, ""
+        self.place = (-1, "")
+        self.warm = False
         try:
             self.live = LiveEnd(log)
         except FileNotFoundError:
@@ -50,13 +55,17 @@ class StreamEnd:
         except BaseException:
             self.close()
             raise
-        self.version, self.last_event_id = (last.stream_version, last.event_id) if last else (-1, "")
+        self.place = (last.stream_version, last.event_id) if last else (-1, "")
 
-    def refresh(self) -> None:
-        """Read the version again if the segment is of another size than it was left at."""
-        if self.live and self.live.changed():
-            self.live.refresh()
-            self._look(self.live)
+    @property
+    def version(self) -> int:
+        """The version the stream is at, -1 where there is no stream."""
+        return self.place[0]
+
+    def refresh(self, live: LiveEnd) -> None:
+        """Read the version again: another process has appended to the live segment, or cut it."""
+        live.refresh()
+        self._look(live)
 
     def open(self) -> LiveEnd:
         """The live segment, created if the stream is new."""
@@ -80,6 +89,7 @@ class StreamEnd:
 
     def close(self) -> None:
         """Close the file."""
+        self.warm = False
         if self.live:
             live, self.live = self.live, None
             live.close()
@@ -93,6 +103,7 @@ class WarmStreams:
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
+        self._size = folder.filesystem.size
         self._ends: OrderedDict[str, StreamEnd] = OrderedDict()
 
     def get(self, stream_id: str) -> StreamEnd:
@@ -108,8 +119,11 @@ class WarmStreams:
                 self.keep(stream_id, end)
         else:
             # A segment grows in place until its next roll, which empties this cache: its size tells its version.
+            live = end.live
+            self._ends.move_to_end(stream_id)
             try:
-                end.refresh()
+                if live and self._size(live.fd) != live.size:
+                    end.refresh(live)
             except BaseException:
                 del self._ends[stream_id]  # Its version is not known any more.
                 raise
@@ -121,7 +135,7 @@ class WarmStreams:
             self._ends.pop(stream_id, None)  # A closed one could not tell whether others append to it.
             return
         self._ends[stream_id] = end
-        self._ends.move_to_end(stream_id)
+        end.warm = True
         if len(self._ends) > WARM:
             self._ends.popitem(last=False)[1].close()
 

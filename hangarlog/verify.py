@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 from zlib import crc32
 
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
-from hangarlog.index import HEADER_BYTES, Index
+from hangarlog.index import Index, is_harmless
 from hangarlog.log import Log
 from hangarlog.segment import Segment
 from hangarlog.snapshot import SnapshotFiles
@@ -137,10 +136,8 @@ def _segment_index_damage(log: Log, segment: Segment, first: int) -> Iterator[Co
     path = f"{segment.base}.index"
     index = Index.open(log.filesystem, path, first)
     if index is None:
-        with contextlib.suppress(FileNotFoundError):
-            found = os.lstat(path)
-            if not stat.S_ISREG(found.st_mode) or found.st_size >= HEADER_BYTES:
-                yield CorruptionError(path, os.path.basename(path), 0, "it is no index of its segment; delete it")
+        if not is_harmless(log.filesystem, path):
+            yield CorruptionError(path, os.path.basename(path), 0, "it is no index of its segment; delete it")
         return
     with contextlib.closing(index):
         if not _agrees(index, segment):

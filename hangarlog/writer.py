@@ -6,13 +6,12 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 from hangarlog.checkpoint import make_checkpoint
 from hangarlog.commit import Pending, encode_batch, now, settle
 from hangarlog.errors import (
-    CorruptionError,
     HangarlogError,
     LockTimeoutError,
     OutcomeUnknownError,
@@ -22,7 +21,6 @@ from hangarlog.errors import (
     SyncError,
 )
 from hangarlog.folder import Folder, Meta
-from hangarlog.index import STRIDE
 from hangarlog.journal_end import journal_end
 from hangarlog.lock import FileLock, Turnstile, held
 from hangarlog.log import LiveEnd
@@ -61,6 +59,7 @@ class Writer:
         self._journal: LiveEnd | None = None
         self._streams = WarmStreams(folder)
         self._seen = (-1, -1)  # The layout and the fork that the open files belong to.
+        self._standing = b""  # What the shared state said when this writer's last commit was done.
         self._sealed_at: int | None = None  # The position up to which a journal segment was sealed in this commit.
         self._exclusive = False
         self._inside = -1  # The fork of whoever is inside the lock, in this process; another one's is not here.
@@ -68,23 +67,6 @@ class Writer:
         self.trusts_state = state.valid
 
     # The write lock
-
-    def _acquire(self) -> None:
-        """Take the write lock, with everything it protects known and whole."""
-        if self._closed:
-            raise StoreOpenError(self.path, "it was closed")
-        if not (self._state.writable or self._state.ask_again()):
-            raise StoreOpenError(self.path, "it can only be read here: there is no permission to write")
-        if self._exclusive:
-            if self._seen[1] != _forks:
-                raise StoreBusyError(self.path, self._state.exclusive)
-        elif not self._lock.acquire(0):
-            self._wait_for_lock()
-        self._look()
-
-    def _release(self) -> None:
-        if not self._exclusive:
-            self._lock.release()
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -99,21 +81,49 @@ class Writer:
             RuntimeError: this thread is inside it already.
         """
         with self._lock.threads:
-            if self._inside == _forks:
-                raise RuntimeError("a store was changed from within a change of it, by a signal handler or a finalizer")
+            self._refuse_inside()
             try:
-                self._inside = _forks
-                self._acquire()
+                self._enter()
                 yield
             except OSError as error:
                 raise self._refused(error) from error
             finally:
-                self._inside = -1
                 try:
-                    self._release()
+                    self._leave()
                 except BaseException:
-                    self._release()  # An interrupt came first.
+                    self._leave()  # An interrupt came first.
                     raise
+
+    def _refuse_inside(self) -> None:
+        if self._inside == _forks:
+            raise RuntimeError("a store was changed from within a change of it, by a signal handler or a finalizer")
+
+    def _enter(self) -> None:
+        """Take the write lock, with everything it protects known and whole. Whatever happens, `_leave` it."""
+        self._inside = _forks
+        if self._closed:
+            raise StoreOpenError(self.path, "it was closed")
+        state = self._state
+        if not (state.writable or state.ask_again()):
+            raise StoreOpenError(self.path, "it can only be read here: there is no permission to write")
+        if self._exclusive:
+            if self._seen[1] != _forks:
+                raise StoreBusyError(self.path, state.exclusive)
+        elif not self._lock.acquire(0):
+            self._wait_for_lock()
+        journal = self._journal
+        if (
+            journal is None
+            or self._seen[1] != _forks
+            or state.standing != self._standing
+            or self._filesystem.size(journal.fd) != journal.size
+        ):
+            self._look()
+
+    def _leave(self) -> None:
+        self._inside = -1
+        if not self._exclusive:
+            self._lock.release()
 
     def _refused(self, error: OSError) -> StorageError:
         if error.errno == errno.EIO:
@@ -174,6 +184,7 @@ class Writer:
         if state.sync_failed:
             self._heal()
             self._journal = journal_end(self._folder.journal)
+        self._standing = state.standing
 
     def _recover(self) -> None:
         self._forget()
@@ -213,22 +224,34 @@ class Writer:
 
         Raises what `EventStore.append` raises.
         """
-        with self.lock():
-            ends: dict[str, StreamEnd] = {}
-            versions, to_write = settle(pendings, self._end_in(ends), self._ids_at)
-            if to_write:
-                self._write(to_write, ends, versions)
-            sealed_at, self._sealed_at = self._sealed_at, None
+        with self._lock.threads:  # As in `lock`, which would cost twice as much here.
+            if self._inside == _forks:
+                self._refuse_inside()
+            try:
+                self._enter()
+                ends = {}
+                to_write = []
+                for pending in pendings:
+                    end = ends[pending.stream_id] = self._streams.get(pending.stream_id)
+                    if pending.expected == end.place[0] >= 0 and pending.events:
+                        to_write.append((pending, pending.expected + 1))
+                versions: dict[str, int] = {}
+                if len(to_write) < len(pendings):
+                    versions, to_write = settle(pendings, lambda stream_id: ends[stream_id].place, self._ids_at)
+                if to_write:
+                    self._write(to_write, ends, versions)
+                sealed_at, self._sealed_at = self._sealed_at, None
+            except OSError as error:
+                raise self._refused(error) from error
+            finally:
+                try:
+                    self._leave()
+                except BaseException:
+                    self._leave()  # An interrupt came first.
+                    raise
         if sealed_at is not None:
             self._checkpoint(sealed_at)
         return versions
-
-    def _end_in(self, ends: dict[str, StreamEnd]) -> Callable[[str], tuple[int, str]]:
-        def end_of(stream_id: str) -> tuple[int, str]:
-            end = ends[stream_id] = self._streams.get(stream_id)
-            return end.version, end.last_event_id
-
-        return end_of
 
     def _ids_at(self, stream_id: str, version: int, count: int) -> list[str]:
         ids: list[str] = []
@@ -244,35 +267,34 @@ class Writer:
         """Write a batch to the journal, then to its streams, then publish it; or leave everything as it was."""
         state = self._state
         position = state.committed + 1
-        batch = encode_batch(to_write, position, now())
+        lines, data, shares, last = encode_batch(to_write, position, now())
         published = False
         undo: list[tuple[StreamEnd, int]] = []
         size = -1
         state.begin(_pid)
         try:
-            journal, first = self._journal_end(position)
+            journal = self._journal_end()
             size = journal.size
-            journal.append(batch[0].data if len(batch) == 1 else b"".join([placed.data for placed in batch]))
-            for placed in batch:
-                end = ends[placed.stream_id]
-                existed = end.exists
-                if not existed:
-                    undo.append((end, 0))  # Before there is a file.
-                live = self._stream_end(end)
-                if existed:
-                    undo.append((end, live.size))
-                live.append(placed.data)
+            first = state.journal_first if size else position
+            journal.append(data, lines)
+            for stream_id, lines, data, _ in shares:
+                end = ends[stream_id]
+                self._end_to_write(end, undo).append(data, lines)
                 if len(undo) > WARM:
                     end.close()
             published = True
-            state.finish(position + sum(len(pending.events) for pending, _ in to_write) - 1, first, journal.size)
-            for placed in batch:
-                end = ends[placed.stream_id]
-                end.version, end.last_event_id = placed.version, placed.event_id
-                versions[placed.stream_id] = placed.version
-                self._streams.keep(placed.stream_id, end)
-                self._extend_index(end.live)
-            self._extend_index(journal)
+            self._standing = state.finish(last, first, journal.size)
+            for stream_id, _, _, place in shares:
+                end = ends[stream_id]
+                end.place = place
+                versions[stream_id] = place[0]
+                live = end.live
+                if live is None or not end.warm:
+                    self._streams.keep(stream_id, end)
+                elif live.size >= live.index_due:
+                    live.extend_index()
+            if journal.size >= journal.index_due:
+                journal.extend_index()
         except BaseException as error:
             try:
                 if not published:
@@ -282,6 +304,17 @@ class Writer:
                     end.close()
                 self._forget()
             raise
+
+    def _end_to_write(self, end: StreamEnd, undo: list[tuple[StreamEnd, int]]) -> LiveEnd:
+        """The live segment of a stream, made or rolled if it is time; `undo` gets what is to be cut back to."""
+        if not end.exists:
+            undo.append((end, 0))  # Before there is a file.
+            return end.open()
+        live = end.live or end.open()
+        if live.size >= self._segment_bytes:
+            live = self._rolled(end, live)
+        undo.append((end, live.size))
+        return live
 
     def _undo(self, undo: list[tuple[StreamEnd, int]], size: int, error: BaseException) -> None:
         if size < 0:
@@ -298,27 +331,26 @@ class Writer:
             raise OutcomeUnknownError(self.path, f"{error}; taking it back failed too: {failure}") from error
         self._state.abandon()
 
-    def _journal_end(self, position: int) -> tuple[LiveEnd, int]:
-        """The journal's live end, rolled if it is time, and its first position if `position` is written next."""
-        assert self._journal
-        if self._journal.size >= self._segment_bytes:
-            self._sync_now(self._journal)
-            self._journal = self._journal.roll()
+    def _journal_end(self) -> LiveEnd:
+        """The journal's live end, rolled if it is time."""
+        journal = self._journal
+        assert journal
+        if journal.size >= self._segment_bytes:
+            self._sync_now(journal)
+            journal = self._journal = journal.roll()
             self._sealed_at = self._state.committed
             self._changed_layout()
-        return self._journal, self._state.journal_first if self._journal.size else position
+        return journal
 
-    def _stream_end(self, end: StreamEnd) -> LiveEnd:
-        live = end.open()
-        if live.size >= self._segment_bytes:
-            assert self._journal
-            self._sync_now(self._journal)  # First: a sealed segment must hold nothing that the journal could lose.
-            if self._state.failures:
-                live = live.rewritten()  # Since a sync has failed, none of what was written before it can be believed.
-            else:
-                self._sync_now(live)
-            live = end.live = live.roll()
-            self._changed_layout()
+    def _rolled(self, end: StreamEnd, live: LiveEnd) -> LiveEnd:
+        assert self._journal
+        self._sync_now(self._journal)  # First: a sealed segment must hold nothing that the journal could lose.
+        if self._state.failures:
+            live = live.rewritten()  # Since a sync has failed, none of what was written before it can be believed.
+        else:
+            self._sync_now(live)
+        live = end.live = live.roll()
+        self._changed_layout()
         return live
 
     def _sync_now(self, live: LiveEnd) -> None:
@@ -331,14 +363,6 @@ class Writer:
     def _changed_layout(self) -> None:
         self._state.change_layout()
         self._seen = (self._state.layout, _forks)
-
-    @staticmethod
-    def _extend_index(live: LiveEnd | None) -> None:
-        # The batch is committed: trouble with a cache of it must not look like a failed append.
-        if live and live.size >= STRIDE:
-            with contextlib.suppress(OSError, CorruptionError):
-                if live.index_due:
-                    live.extend_index()
 
     def _checkpoint(self, position: int) -> None:
         """Have the streams brought to the device after a journal segment was sealed, unless that is being done."""

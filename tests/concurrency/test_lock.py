@@ -105,7 +105,7 @@ def test_a_waiter_that_dies_keeps_nobody_waiting(tmp_path: Path) -> None:
             gate = tmp_path / "s/locks/write-gate.lock"
             import fcntl
 
-            with gate.open() as file:
+            with gate.open("a") as file:  # The first who has to wait makes it.
                 while True:  # Until it stands there.
                     try:
                         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -96,21 +96,16 @@ class Faults:
 
     @contextlib.contextmanager
     def beside_the_seam(self) -> Iterator[None]:
-        """The calls that do not go through the file system: locking, unlocking, mapping."""
+        """The call that does not go through the file system: mapping."""
 
         def failing(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
             return lambda *args, **options: self.call(name, lambda: real(*args, **options))
 
-        module, before = hangarlog.lock, dict(vars(hangarlog.lock))
         mapping = hangarlog.state.mmap
         try:
-            for name in ("lock_descriptor", "unlock_descriptor", "_wait"):
-                if name in before:
-                    setattr(module, name, failing(name, before[name]))
             hangarlog.state.mmap = SimpleNamespace(**{**vars(mapping), "mmap": failing("mmap", mapping.mmap)})
             yield
         finally:
-            vars(module).update(before)
             hangarlog.state.mmap = mapping
 
 

@@ -264,12 +264,12 @@ def test_a_damaged_end_of_a_stream_is_an_error_at_every_try(tmp_path: Path) -> N
 def test_an_interrupt_after_the_commit_leaves_nothing_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The batch counts, though its caller was not told; the next append sees it."""
     with FileEventStore(tmp_path / "s", durability="relaxed") as store:
-        store.append_many([("a:1", [Added(0)], ANY), ("b:1", [Added(0)], ANY)])
+        store.append("a:1", [Added(0)], ANY)
         with monkeypatch.context() as patch:
             patch.setattr(WarmStreams, "keep", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
-                store.append_many([("a:1", [Added(1)], 0), ("b:1", [Added(1)], 0)])
-        assert store.append_many([("a:1", [Added(2)], 1), ("b:1", [Added(2)], 1)]) == {"a:1": 2, "b:1": 2}
+                store.append_many([("b:1", [Added(1)], -1), ("a:1", [Added(1)], 0)])
+        assert store.append_many([("a:1", [Added(2)], 1), ("b:1", [Added(2)], 0)]) == {"a:1": 2, "b:1": 1}
         assert list(verify(store)) == []
 
 

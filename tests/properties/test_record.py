@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hangarlog.record import LineError, decode_record, encode_envelope, encode_record
+from hangarlog.record import EncodedEvent, LineError, decode_record, encode_envelope, encode_records
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 payloads = st.dictionaries(texts, st.recursive(st.none() | st.integers(-(2**63), 2**63 - 1) | texts, st.lists))
@@ -26,17 +26,16 @@ def test_a_record_is_one_line_that_comes_back_whole(
     metadata: dict[str, object] | None,
 ) -> None:
     encode = msgspec.json.encode
-    line = encode_record(
+    (line,), last_id = encode_records(
         position,
-        encode(stream_id),
+        stream_id,
         version,
-        encode(event_type),
-        encode(event_id),
+        [EncodedEvent(event_type, event_id, encode(data))],
         b"2026-01-01T00:00:00.000000Z",
-        encode(data),
         None if metadata is None else encode(metadata),
         position + 1,
     )
+    assert last_id == event_id
     assert line.count(b"\n") == 1
     envelope = decode_record(line[:-1])
     assert (envelope.position, envelope.stream_id, envelope.stream_version) == (position, stream_id, version)
@@ -50,15 +49,9 @@ def test_a_record_is_one_line_that_comes_back_whole(
 
 def test_every_flipped_bit_removed_byte_and_cut_is_noticed() -> None:
     """In a line of the usual size, at every place."""
-    line = encode_record(
-        17,
-        b'"provider:math"',
-        3,
-        b'"ProviderStarted"',
-        b'"0199"',
-        b"2026-01-01T00:00:00.000000Z",
-        b'{"_version":1,"a":"\\u00e9"}',
-    )[:-1]
+    event = EncodedEvent("ProviderStarted", "0199", b'{"_version":1,"a":"\\u00e9"}')
+    lines, _ = encode_records(17, "provider:math", 3, [event], b"2026-01-01T00:00:00.000000Z")
+    line = lines[0][:-1]
     decode_record(line)
     changed = [line[:at] + bytes([line[at] ^ 1 << bit]) + line[at + 1 :] for at in range(len(line)) for bit in range(8)]
     changed += [line[:at] + line[at + 1 :] for at in range(len(line))]
