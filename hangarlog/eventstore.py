@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
-from operator import itemgetter
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -20,7 +19,6 @@ from hangarlog.snapshot import Snapshot, decode_state
 Append = tuple[str, Sequence[Any], int]
 Durability = Literal["always", "relaxed"]
 _ENVELOPE = ("position", "stream_id", "stream_version", "event_id", "recorded_at", "metadata")
-_second = itemgetter(1)
 _Self = TypeVar("_Self", bound="EventStore")
 
 
@@ -125,10 +123,10 @@ class EventStore(ABC):
             CorruptionError: a stored record is damaged or missing.
             UnknownEventTypeError, EventSerializationError, UpcastingError: an event cannot be read as its class.
         """
-        pairs = self.serializer.blocks().pairs
+        events_of = self.serializer.blocks().events
         events: list[Any] = []
         for block in self._stream(check_stream_id(stream_id), max(0, from_version), False):
-            events += map(_second, pairs(block))
+            events += events_of(block)
         return events
 
     def read_all(self, from_position: int = 0, limit: int = 1000) -> Iterator[tuple[int, str, Any]]:

@@ -221,6 +221,7 @@ class _Reader:
         if event_class is None:
             return
         chain.check(event_type, self.version, self._alias_of)
+        self._list: Any = list[event_class]  # type: ignore[valid-type]
         self._heads = (b'{"_version":%d,' % self.version, b'{"_version":%d}' % self.version)
         try:
             decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(event_class, dec_hook=dec_hook)
@@ -243,27 +244,34 @@ class _Reader:
             if self.event_class is None:
                 return self._untyped(raw)
             if not raw.startswith(self._heads):
-                return self._upcast(_decode_object(raw))
+                return self._old(raw)
             event = self._decode(raw)
             return event if self._extras is None else self._extras.restore(event, raw)
         except FAILURES as error:
-            raise self._misfit(error) from error
+            raise EventSerializationError(self._event_type, f"the stored payload does not fit: {error}") from error
 
-    def upcast(self, payload: dict[str, Any]) -> Any:
-        """The event of an older version whose payload is decoded already. Raises what a call raises."""
-        try:
-            return self._upcast(payload)
-        except FAILURES as error:
-            raise self._misfit(error) from error
+    def upcast_all(self, payloads: list[dict[str, Any]], version: int) -> list[Any]:
+        """The events of decoded payloads that are of one older version.
 
-    def _misfit(self, error: Exception) -> EventSerializationError:
-        return EventSerializationError(self._event_type, f"the stored payload does not fit: {error}")
+        Raises one of `FAILURES` where any of them fails; a call for each says which, and why.
+        """
+        for payload in payloads:
+            payload.pop("_version", None)
+        payloads = self._chain.upcast_all(
+            self._event_type, version, payloads, current_version=self.version, alias_of=self._alias_of
+        )
+        events: list[Any] = msgspec.convert(payloads, self._list, dec_hook=self._dec_hook, str_keys=True)
+        if self._extras is not None:
+            for payload, event in zip(payloads, events, strict=True):
+                self._extras.set_from(payload, event)
+        return events
 
     def _untyped(self, raw: bytes) -> UntypedEvent:
         payload = _decode_object(raw)
         return UntypedEvent(self._event_type, payload, self._take_version(payload))
 
-    def _upcast(self, payload: dict[str, Any]) -> Any:
+    def _old(self, raw: bytes) -> Any:
+        payload = _decode_object(raw)
         version = self._take_version(payload)
         if version > self.version:
             raise UpcastingError(

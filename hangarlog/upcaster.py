@@ -129,6 +129,25 @@ class UpcasterChain:
                 )
         return max(version, current_version), data
 
+    def upcast_all(
+        self,
+        event_type: str,
+        version: int,
+        payloads: list[dict[str, Any]],
+        *,
+        current_version: int,
+        alias_of: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """As `upcast` of many at once. Raises `ValueError` where any fails; `upcast` of each says which, and why."""
+        for at, step in self._path(event_type, version, current_version, alias_of):
+            try:
+                payloads = list(map(step, payloads))
+            except Exception as error:
+                raise ValueError(f"the upcaster from v{at} failed") from error
+            if not all(isinstance(payload, dict) for payload in payloads):
+                raise ValueError(f"the upcaster from v{at} returned no dictionary")
+        return payloads
+
     def _path(
         self, event_type: str, version: int, current_version: int, alias_of: str | None
     ) -> tuple[tuple[int, _Step], ...]:
