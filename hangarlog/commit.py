@@ -48,7 +48,7 @@ class Pending(msgspec.Struct, frozen=True):
         if not matches or expected in (ANY, STREAM_EXISTS):
             first = expected + 1 if expected >= NO_STREAM else actual - count + 1
             last = first + count - 1
-            ids = [event.event_id for event in self.events]
+            ids = [event_id for _, event_id, _, _ in self.events]
             stands = first >= 0 and last <= actual and None not in ids and (last < actual or ids[-1] == last_event_id)
             if stands and ids == ids_at(first, count):
                 return last

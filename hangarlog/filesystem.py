@@ -58,8 +58,8 @@ class FileSystem:
         return self._regular(os.open(path, os.O_RDONLY | _FLAGS | getattr(os, "O_NONBLOCK", 0)))
 
     def open_new(self, path: str) -> int:
-        """Create a file that does not exist yet, private to the owner, for writing."""
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
+        """Create a file that does not exist yet, private to the owner, for reading and appending."""
+        return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
 
     def open_update(self, path: str, *, create: bool = False) -> int:
         """Open for reading and writing in place."""

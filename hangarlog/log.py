@@ -323,9 +323,13 @@ class Log:
 class LiveEnd(Segment):
     """The live segment of a log, open for appending. For the holder of the write lock only."""
 
-    def __init__(self, log: Log, *, create: bool = False) -> None:
-        """Open `NAME.jsonl`; `FileNotFoundError` if there is none and `create` is not given."""
-        fd = log.filesystem.open_append(log.live_path, create=create)
+    def __init__(self, log: Log, *, create: bool = False, new: bool = False) -> None:
+        """Open `NAME.jsonl`; `FileNotFoundError` if there is none and neither `create` nor `new` is given.
+
+        With `new` there must be none: `FileExistsError`.
+        """
+        open_new, open_append = log.filesystem.open_new, log.filesystem.open_append
+        fd = open_new(log.live_path) if new else open_append(log.live_path, create=create)
         super().__init__(log.filesystem, log.base, log.field, fd)
         self.log = log
         self._recent: list[bytes] = []  # The last lines, as they were written: the index need not read them again.
@@ -333,7 +337,8 @@ class LiveEnd(Segment):
         """The size at which the index is to be looked at: enough text has gathered beyond it then."""
         self._first: int | None = None
         try:
-            self._refuse_other_names()
+            if not new:
+                self._refuse_other_names()
         except BaseException:
             self.close()
             raise

@@ -189,12 +189,8 @@ def _event(path: str, row: _Row) -> EncodedEvent:
             recorded_at = recorded_at.replace(tzinfo=UTC)
         text = recorded_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         # Only the blanks go: numbers stay as they were written.
-        return EncodedEvent(
-            row.event_type,
-            event_id if isinstance(event_id, str) and event_id else None,
-            checked_json(msgspec.json.format(raw, indent=-1)),
-            text,
-        )
+        data = checked_json(msgspec.json.format(raw, indent=-1))
+        return row.event_type, event_id if isinstance(event_id, str) and event_id else None, data, text
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise SourceError(path, f"the event at global_position {row.position} cannot be stored: {error}") from error
 
@@ -217,12 +213,12 @@ def _refuse_other(store: FileEventStore, path: str, known: list[_Row]) -> None:
     stream_id, version = known[0].stream_id, known[0].version
     stored = chain.from_iterable(store.envelopes(stream_id, from_version=version, limit=len(known)))
     for row, envelope in zip(known, stored, strict=False):
-        event = _event(path, row)
+        _, event_id, _, _ = _event(path, row)
         same = envelope.event_type == row.event_type and envelope.stream_version == row.version
-        if not same or (event.event_id or envelope.event_id) != envelope.event_id:
+        if not same or (event_id or envelope.event_id) != envelope.event_id:
             raise SourceError(
                 path,
-                f"stream {stream_id!r} version {row.version} is {row.event_type} {event.event_id} there, but "
+                f"stream {stream_id!r} version {row.version} is {row.event_type} {event_id} there, but "
                 f"{envelope.event_type} {envelope.event_id} in the store; import into an empty store",
             )
 

@@ -57,13 +57,8 @@ _decode = _decoder.decode
 _encode = msgspec.json.Encoder().encode
 
 
-class EncodedEvent(msgspec.Struct, gc=False, frozen=True):
-    """An event ready for the log: `data` is its payload as compact JSON, `event_id` None where it has none itself."""
-
-    event_type: str
-    event_id: str | None
-    data: bytes
-    recorded_at: str | None = None
+EncodedEvent = tuple[str, str | None, bytes, str | None]
+"""An event ready for the log: type, its own id or None, payload as compact JSON, when it was recorded (None: now)."""
 
 
 def encode_records(
@@ -84,23 +79,18 @@ def encode_records(
     if batch_end:
         options += b',"batch_end":%d' % batch_end
     lines = []
-    event_id = ""
-    for event in events:
-        event_id = new_event_id() if event.event_id is None else event.event_id
-        data = event.data
-        head = b'{"position":%d%b%d%b%b,"recorded_at":"%b"%b,"data":' % (
-            position,
-            stream,
-            stream_version,
-            _type_part(event.event_type),
-            _encode(event_id),
-            recorded_at if event.recorded_at is None else event.recorded_at.encode(),
-            options,
-        )
-        lines.append(b'%b%b,"crc":"%08x"}\n' % (head, data, crc32(data, crc32(head))))
+    rest_now = b',"recorded_at":"%b"%b,"data":' % (recorded_at, options)
+    known, kind, last_id = None, b"", ""
+    for event_type, event_id, data, own_time in events:
+        last_id = new_event_id() if event_id is None else event_id
+        if event_type != known:
+            known, kind = event_type, _type_part(event_type)
+        rest = rest_now if own_time is None else b',"recorded_at":"%b"%b,"data":' % (own_time.encode(), options)
+        body = b'{"position":%d%b%d%b%b%b%b' % (position, stream, stream_version, kind, _encode(last_id), rest, data)
+        lines.append(b'%b,"crc":"%08x"}\n' % (body, crc32(body)))
         position += 1
         stream_version += 1
-    return lines, event_id
+    return lines, last_id
 
 
 @lru_cache(maxsize=4096)
@@ -127,7 +117,7 @@ def new_event_id() -> str:
 
 def encode_envelope(envelope: Envelope) -> bytes:
     """The line that an envelope was decoded from, with its newline."""
-    event = EncodedEvent(envelope.event_type, envelope.event_id, bytes(envelope.data), envelope.recorded_at)
+    event = (envelope.event_type, envelope.event_id, bytes(envelope.data), envelope.recorded_at)
     (line,), _ = encode_records(
         envelope.position,
         envelope.stream_id,

@@ -71,10 +71,10 @@ class StreamEnd:
         """The live segment, created if the stream is new."""
         if self.live is None:
             try:
-                self.live = LiveEnd(self.log, create=not self.exists)
+                self.live = LiveEnd(self.log, new=not self.exists)
             except FileNotFoundError:
                 self._folder.make_category(self.log)
-                self.live = LiveEnd(self.log, create=not self.exists)
+                self.live = LiveEnd(self.log, new=not self.exists)
             self.exists = True
         return self.live
 

@@ -19,7 +19,6 @@ from hangarlog.folder import Folder
 from hangarlog.index import extend
 from hangarlog.naming import check_stream_id, stream_id_of, stream_path
 from hangarlog.record import decode_record, encode_envelope
-from hangarlog.serializer import EncodedEvent
 from hangarlog.testing import registered
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -50,7 +49,7 @@ def test_the_format_pages_lines_come_out_of_a_store(tmp_path: Path) -> None:
                 [
                     Pending(
                         r.stream_id,
-                        [EncodedEvent(r.event_type, r.event_id, bytes(r.data), r.recorded_at)],
+                        [(r.event_type, r.event_id, bytes(r.data), r.recorded_at)],
                         ANY,
                         r.metadata_json,
                     )

@@ -398,9 +398,9 @@ def test_event_ids_are_text_or_uuids() -> None:
     class Holder:
         event_id: Any
 
-    assert serializer.encode(Holder("x")).event_id == "x"
-    assert serializer.encode(Holder(uuid.UUID(int=1))).event_id == str(uuid.UUID(int=1))
-    assert serializer.encode(Holder(None)).event_id is None
+    assert serializer.encode(Holder("x"))[1] == "x"
+    assert serializer.encode(Holder(uuid.UUID(int=1)))[1] == str(uuid.UUID(int=1))
+    assert serializer.encode(Holder(None))[1] is None
     for bad in (7, "", b"x"):
         with pytest.raises(EventSerializationError, match="event_id"):
             serializer.encode(Holder(bad))
@@ -504,3 +504,46 @@ def test_an_init_var_is_refused() -> None:
 
     with pytest.raises(EventSerializationError, match="InitVar"):
         register_event_type(WithInitVar)
+
+
+def test_many_events_are_encoded_as_each_of_them_is() -> None:
+    """Also where one among them is of another class, has no plain id, is not finite, or brings its own JSON."""
+
+    class Plain(msgspec.Struct):
+        event_id: Any
+        value: Any = 1
+
+    class Empty(msgspec.Struct):
+        pass
+
+    class Named(msgspec.Struct):
+        name: str
+        size: float = 0.0
+
+    deep: Any = "x" * 300
+    for _ in range(40):
+        deep = [deep]
+    serializer = EventSerializer()
+    for events in (
+        [Named("a"), Named("b", 1.5)],
+        [Named("a"), Named("b" * 400), Named("{}")],
+        [Named("a"), Plain("1")],
+        [Plain("1"), Plain("2", deep)],
+        [Plain("1"), Plain(None), Plain(uuid.UUID(int=1)), Plain("é")],
+        [Plain("1", None), Plain("2", "null")],
+        [Plain("1", msgspec.Raw(b'{"a":\n1}')), Plain("2")],
+        [Named(msgspec.Raw(b'"a\\n"')), Named("b")],  # type: ignore[arg-type]
+        [Empty(), Empty()],
+        [UntypedEvent("A", {"b": 1}), UntypedEvent("B", {})],
+        [],
+    ):
+        assert serializer.encode_all(events) == [serializer.encode(event) for event in events]
+    for bad in (
+        [Named("a"), Named("b", float("nan"))],
+        [Named("a"), Named(msgspec.Raw(b"{"))],  # type: ignore[arg-type]
+        [Plain("1"), Plain("")],
+        [Plain("1"), Plain("2", msgspec.Raw(b"[" * 300 + b"]" * 300))],
+        [Named("a"), Named(msgspec.Raw(b"[" * 300 + b"]" * 300))],  # type: ignore[arg-type]
+    ):
+        with pytest.raises(EventSerializationError):
+            serializer.encode_all(bad)

@@ -9,7 +9,7 @@ import pytest
 from conftest import Added
 
 from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore
-from hangarlog.record import EncodedEvent, encode_records
+from hangarlog.record import encode_records
 from hangarlog.repair import repair
 from hangarlog.verify import verify
 
@@ -67,7 +67,7 @@ def test_a_stream_whose_name_never_reached_the_device_comes_back(tmp_path: Path)
 def test_what_reached_a_stream_but_not_the_journal_never_happened(tmp_path: Path) -> None:
     """In a stream the journal knows, and in one it does not."""
     filled(tmp_path / "s")
-    event = EncodedEvent("Added", "id", b'{"number":1}')
+    event = ("Added", "id", b'{"number":1}', None)
     (phantom,), _ = encode_records(31, "a:1", 20, [event], b"2026-11-23T00:00:00.000000Z")
     with (tmp_path / "s/streams/a/1.jsonl").open("ab") as file:
         file.write(phantom)

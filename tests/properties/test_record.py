@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hangarlog.record import EncodedEvent, LineError, decode_record, encode_envelope, encode_records
+from hangarlog.record import LineError, decode_record, encode_envelope, encode_records
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 payloads = st.dictionaries(texts, st.recursive(st.none() | st.integers(-(2**63), 2**63 - 1) | texts, st.lists))
@@ -30,7 +30,7 @@ def test_a_record_is_one_line_that_comes_back_whole(
         position,
         stream_id,
         version,
-        [EncodedEvent(event_type, event_id, encode(data))],
+        [(event_type, event_id, encode(data), None)],
         b"2026-01-01T00:00:00.000000Z",
         None if metadata is None else encode(metadata),
         position + 1,
@@ -49,7 +49,7 @@ def test_a_record_is_one_line_that_comes_back_whole(
 
 def test_every_flipped_bit_removed_byte_and_cut_is_noticed() -> None:
     """In a line of the usual size, at every place."""
-    event = EncodedEvent("ProviderStarted", "0199", b'{"_version":1,"a":"\\u00e9"}')
+    event = ("ProviderStarted", "0199", b'{"_version":1,"a":"\\u00e9"}', None)
     lines, _ = encode_records(17, "provider:math", 3, [event], b"2026-01-01T00:00:00.000000Z")
     line = lines[0][:-1]
     decode_record(line)
