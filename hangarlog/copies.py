@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container, Iterator
 from typing import NamedTuple
 
 from hangarlog.errors import CorruptionError
@@ -86,12 +86,10 @@ def stream_lines_in_journal(folder: Folder, stream_id: str, after: int = 0) -> I
                 yield record, line
 
 
-def journal_blocks(
-    folder: Folder, position: int, live_first: int, last: int, served: Callable[[CorruptionError], None] | None = None
-) -> Iterator[Block]:
+def journal_blocks(folder: Folder, position: int, live_first: int, last: int) -> Iterator[Block]:
     """The journal from `position` to `last`, some lines at a time; what is damaged comes from the streams.
 
-    `served` is told of each damage. Raises it as `CorruptionError` where the streams do not have it all.
+    Raises `CorruptionError` where the streams do not have it all.
     """
     while position <= last:
         try:
@@ -106,14 +104,12 @@ def journal_blocks(
             if position > last:
                 return
             raise missing_position(folder.journal, position, last)
-        except CorruptionError as damage:
+        except CorruptionError:
             _, stop = journal_bounds(folder, position, live_first, last)
             stop = min(stop, last)
             found = journal_lines(folder, position, stop)
             if len(found) <= stop - position:
                 raise
-            if served:
-                served(damage)
             mended = [found[at] for at in range(position, stop + 1)]
             yield [decode_record(line) for line in mended], mended
             position = stop + 1

@@ -18,6 +18,7 @@ from hangarlog.snapshot import Snapshot, decode_state
 
 Append = tuple[str, Sequence[Any], int]
 Durability = Literal["always", "relaxed"]
+_ENVELOPE = ("position", "stream_id", "stream_version", "event_id", "recorded_at", "metadata")
 _Self = TypeVar("_Self", bound="EventStore")
 
 
@@ -122,17 +123,21 @@ class EventStore(ABC):
             CorruptionError: a stored record is damaged or missing.
             UnknownEventTypeError, EventSerializationError, UpcastingError: an event cannot be read as its class.
         """
-        return [
-            event for _, event in self._typed(self._stream(check_stream_id(stream_id), max(0, from_version), False))
-        ]
+        events_of = self.serializer.blocks().events
+        events: list[Any] = []
+        for block in self._stream(check_stream_id(stream_id), max(0, from_version), False):
+            events += events_of(block)
+        return events
 
     def read_all(self, from_position: int = 0, limit: int = 1000) -> Iterator[tuple[int, str, Any]]:
         """(position, stream id, typed event) of all streams in commit order, after `from_position` (exclusive).
 
         Raises what `read_stream` raises, while iterating.
         """
-        for envelope, event in self._typed(_limited(self._all(max(0, from_position), False), limit)):
-            yield envelope.position, envelope.stream_id, event
+        pairs = self.serializer.blocks("position", "stream_id").pairs
+        for block in _limited(self._all(max(0, from_position), False, limit), limit):
+            for envelope, event in pairs(block):
+                yield envelope.position, envelope.stream_id, event
 
     def records(
         self,
@@ -152,27 +157,28 @@ class EventStore(ABC):
 
         Raises what `read_stream` raises, while iterating; `ValueError` if `from_version` comes without a stream.
         """
-        for envelope, event in self._typed(
-            self.envelopes(
-                stream_id,
-                from_version=from_version,
-                from_position=from_position,
-                limit=limit,
-                reverse=reverse,
-                event_types=event_types,
-                category=category,
-            )
+        pairs = self.serializer.blocks(*_ENVELOPE).pairs
+        for block in self.envelopes(
+            stream_id,
+            from_version=from_version,
+            from_position=from_position,
+            limit=limit,
+            reverse=reverse,
+            event_types=event_types,
+            category=category,
         ):
-            yield Record(
-                envelope.position,
-                envelope.stream_id,
-                envelope.stream_version,
-                envelope.event_type,
-                envelope.event_id,
-                datetime.fromisoformat(envelope.recorded_at),
-                msgspec.json.decode(envelope.metadata) if envelope.metadata_json else None,
-                event,
-            )
+            for envelope, event in pairs(block):
+                metadata = bytes(envelope.metadata)
+                yield Record(
+                    envelope.position,
+                    envelope.stream_id,
+                    envelope.stream_version,
+                    envelope.event_type,
+                    envelope.event_id,
+                    datetime.fromisoformat(envelope.recorded_at),
+                    msgspec.json.decode(metadata) if metadata else None,
+                    event,
+                )
 
     def envelopes(
         self,
@@ -184,21 +190,23 @@ class EventStore(ABC):
         reverse: bool = False,
         event_types: Collection[str] | None = None,
         category: str | None = None,
-    ) -> Iterator[list[Envelope]]:
+    ) -> Iterator[Sequence[Envelope]]:
         """As `records`, some at a time and with payloads left as stored, so that no event type need be known."""
         if from_position is not None:
             from_position = max(0, from_position)
+        no_filter = event_types is None and category is None and (stream_id is None or from_position is None)
+        at_most = limit if no_filter else None
         if stream_id is not None:
-            blocks = self._stream(check_stream_id(stream_id), from_version, reverse)
+            blocks = self._stream(check_stream_id(stream_id), from_version, reverse, at_most)
         elif from_version is not None:
             raise ValueError("from_version needs a stream_id; use from_position for all streams")
         else:
-            blocks = self._all(from_position, reverse)
+            blocks = self._all(from_position, reverse, at_most)
             from_position = None
         wanted = (
             None if event_types is None else frozenset([event_types] if isinstance(event_types, str) else event_types)
         )
-        if (from_position, wanted, category) != (None, None, None):
+        if not no_filter:
 
             def keep(envelope: Envelope) -> bool:
                 return (
@@ -210,15 +218,6 @@ class EventStore(ABC):
 
             blocks = (list(filter(keep, block)) for block in blocks)
         return _limited(blocks, limit)
-
-    def _typed(self, blocks: Iterator[list[Envelope]]) -> Iterator[tuple[Envelope, Any]]:
-        readers: dict[str, Callable[[Any], Any]] = {}
-        for block in blocks:
-            for envelope in block:
-                reader = readers.get(envelope.event_type)
-                if reader is None:
-                    reader = readers[envelope.event_type] = self.serializer.reader(envelope.event_type)
-                yield envelope, reader(envelope.data)
 
     # Asking
 
@@ -335,12 +334,12 @@ class EventStore(ABC):
         return max(0, dropped)
 
     def _event_id_at(self, stream_id: str, version: int) -> str | None:
-        for block in self._stream(stream_id, version, False):
+        for block in self._stream(stream_id, version, False, 1):
             return block[0].event_id if block and block[0].stream_version == version else None
         return None
 
     def _first_version(self, stream_id: str) -> int:
-        for block in self._stream(stream_id, 0, False):
+        for block in self._stream(stream_id, 0, False, 1):
             return block[0].stream_version
         return 0
 
@@ -362,12 +361,17 @@ class EventStore(ABC):
         """Place the events of all `pendings`, or of none, and give each stream's new version."""
 
     @abstractmethod
-    def _stream(self, stream_id: str, from_version: int | None, reverse: bool) -> Iterator[list[Envelope]]:
-        """Committed records of a stream, `from_version` inclusive, in blocks that are not empty."""
+    def _stream(
+        self, stream_id: str, from_version: int | None, reverse: bool, limit: int | None = None
+    ) -> Iterator[Sequence[Envelope]]:
+        """Committed records of a stream, `from_version` inclusive, in blocks that are not empty.
+
+        Not more than `limit` of them will be looked at.
+        """
 
     @abstractmethod
-    def _all(self, from_position: int | None, reverse: bool) -> Iterator[list[Envelope]]:
-        """Committed records of the store, `from_position` exclusive, in blocks that are not empty."""
+    def _all(self, from_position: int | None, reverse: bool, limit: int | None = None) -> Iterator[Sequence[Envelope]]:
+        """The same of the whole store, `from_position` exclusive."""
 
     @abstractmethod
     def _load_snapshot(self, stream_id: str) -> Snapshot | None: ...
@@ -381,7 +385,7 @@ class EventStore(ABC):
         """Give back the space of a stream's events up to version `through`, which are no longer shown."""
 
 
-def _limited(blocks: Iterator[list[Envelope]], limit: int | None) -> Iterator[list[Envelope]]:
+def _limited(blocks: Iterator[Sequence[Envelope]], limit: int | None) -> Iterator[Sequence[Envelope]]:
     if limit is None:
         yield from blocks
         return

@@ -51,14 +51,24 @@ class Folder:
         self.streams_path = os.path.join(path, "streams")
         self.snapshots_path = os.path.join(path, "snapshots")
         self.locks_path = os.path.join(path, "locks")
-        self.journal = Log(filesystem, path, _JOURNAL, "position")
+        self.journal = self.journal_log()
 
-    def stream(self, stream_id: str) -> Log:
-        """The log of a stream. Raises `CorruptionError` where its folder leads out of the store."""
+    def journal_log(self) -> Log:
+        """The log of the journal."""
+        return Log(self.filesystem, self.path, _JOURNAL, "position")
+
+    def stream(self, stream_id: str, known: set[str] | None = None) -> Log:
+        """The log of a stream. Raises `CorruptionError` where its folder leads out of the store.
+
+        A folder of which that is `known` is not asked again.
+        """
         category, name = stream_path(stream_id)
         folder = self.category_path(category)
-        if os.path.islink(folder):  # The system refuses a link only as the last part of a path.
-            raise CorruptionError(folder, category, 0, "it is a symbolic link; put a folder in its place")
+        if known is None or folder not in known:
+            if os.path.islink(folder):  # The system refuses a link only as the last part of a path.
+                raise CorruptionError(folder, category, 0, "it is a symbolic link; put a folder in its place")
+            if known is not None:
+                known.add(folder)
         return Log(self.filesystem, folder, name, "stream_version")
 
     def category_path(self, folder: str) -> str:

@@ -10,8 +10,8 @@ import os
 import struct
 import sys
 from array import array
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, compress
 from zlib import crc32
 
 from hangarlog.errors import CorruptionError
@@ -28,11 +28,35 @@ _AT_ONCE = 512  # Entries: a page of them.
 
 
 class Index:
-    """An open index file; close it when done. `count` records from number `first` on are covered, in whole blocks."""
+    """An open index file; close it when done. Its entries begin with that of record number `first`."""
 
-    def __init__(self, filesystem: FileSystem, fd: int, first: int) -> None:
-        self._filesystem, self._fd, self.first = filesystem, fd, first
-        self.count = self._whole_blocks(max(0, filesystem.size(fd) - _HEADER.size) // _ENTRY_BYTES)
+    def __init__(self, filesystem: FileSystem, fd: int) -> None:
+        self._filesystem, self._fd = filesystem, fd
+        self.first = 0
+        self._entries = 0
+        self._count: int | None = None
+
+    @property
+    def count(self) -> int:
+        """How many records it covers, in whole blocks, as it was when this was first asked."""
+        count = self._count
+        if count is None:
+            count = self._count = self._whole_blocks(self._measured())
+        return count
+
+    def grown(self) -> Index:
+        """This one, after another look at how much it covers."""
+        if self._entries != self._measured():
+            self._count = None
+        return self
+
+    def _measured(self) -> int:
+        self._entries = max(0, self._filesystem.size(self._fd) - _HEADER.size) // _ENTRY_BYTES
+        return self._entries
+
+    def may_have(self, number: int) -> bool:
+        """Whether there is an entry of record `number`, perhaps of a block that was never finished."""
+        return number - self.first < self._entries or number - self.first < self._measured()
 
     def _whole_blocks(self, count: int) -> int:
         """How many of `count` entries come before the end of the last block: a writer may have died within one."""
@@ -46,33 +70,39 @@ class Index:
         return 0
 
     @classmethod
-    def open(cls, filesystem: FileSystem, path: str, first: int | None = None) -> Index | None:
-        """The index at `path`, or None if there is none, or not one of a segment that begins with `first`."""
-        try:
-            fd = filesystem.open_read(path)
-        except OSError:
+    def open(cls, filesystem: FileSystem, path: str, first: int | None = None, size: int = STRIDE) -> Index | None:
+        """The index at `path`, or None if there is none, or not one of a segment that begins with `first`.
+
+        A segment of a `size` below `STRIDE` bytes has none.
+        """
+        if size < STRIDE:
             return None
         try:
-            header = filesystem.read(fd, _HEADER.size, 0)
-            if len(header) == _HEADER.size:
-                magic, found = _HEADER.unpack(header)
-                if magic == _MAGIC and found == (found if first is None else first):
-                    index = cls(filesystem, fd, found)
-                    fd = -1
-                    return index
-        finally:
-            if fd >= 0:
-                filesystem.close(fd)
+            index = cls(filesystem, filesystem.open_read(path))
+        except OSError:
+            return None
+        header = filesystem.read(index._fd, _HEADER.size, 0)
+        if len(header) == _HEADER.size:
+            magic, index.first = _HEADER.unpack(header)
+            if magic == _MAGIC and first in (None, index.first):
+                return index
+        index.close()
         return None
 
+    def __del__(self) -> None:
+        self.close()
+
     def close(self) -> None:
-        """Close the file."""
-        self._filesystem.close(self._fd)
+        """Close the file; closing twice is fine."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._filesystem.close(fd)
 
     def entries(self, number: int, count: int) -> tuple[Sequence[int], Sequence[int]]:
         """(end offsets, CRC-32 of a block where one ends and else 0) of `count` records from `number` on."""
         offset = _HEADER.size + (number - self.first) * _ENTRY_BYTES
-        words = array("I", self._filesystem.read(self._fd, count * _ENTRY_BYTES, offset))
+        raw = self._filesystem.read(self._fd, count * _ENTRY_BYTES, offset)
+        words = array("I", raw[: len(raw) // _ENTRY_BYTES * _ENTRY_BYTES])  # It may have been cut meanwhile.
         if sys.byteorder == "big":
             words.byteswap()
         return words[::2], words[1::2]
@@ -80,6 +110,22 @@ class Index:
     def end(self, number: int) -> int:
         """The offset of the end of record `number`; 0 for the one before the first."""
         return self.entries(number, 1)[0][0] if number >= self.first else 0
+
+    def block_of(self, number: int) -> tuple[int, int]:
+        """(number, offset) of the first record of the block that holds record `number`; of the first one beyond."""
+        start = self.first + self._whole_blocks(min(number - self.first, self.count))
+        return start, self.end(start - 1)
+
+    def blocks(self, number: int) -> Iterator[tuple[int, int, int]]:
+        """(its records, the offset of its end, its CRC-32) of each block, from the one that begins with `number`."""
+        stop = self.first + self.count
+        at = number
+        while at < stop:
+            ends, crcs = self.entries(at, min(_AT_ONCE, stop - at))
+            for last in compress(range(len(crcs)), crcs):
+                yield at + last + 1 - number, ends[last], crcs[last]
+                number = at + last + 1
+            at += len(crcs) or stop
 
     def covered(self) -> int:
         """The offset up to which it covers the segment."""

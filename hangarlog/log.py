@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
 
 from hangarlog.errors import CorruptionError
 from hangarlog.filesystem import FileSystem
 from hangarlog.index import STRIDE, Index, extend
+from hangarlog.kept import Kept
 from hangarlog.record import Envelope
-from hangarlog.segment import CHUNK, LIVE, Segment, first_of, sealed_name
+from hangarlog.segment import CHUNK, FROM_FIRST, LIVE, Segment, first_of, sealed_name
 
 _RETRIES = 3
+_FEW = 64  # Records that are found one by one; more are read a block at a time.
 _LAST = 2 << 10
 
 Block = tuple[list[Envelope], list[bytes]]
@@ -31,6 +34,13 @@ class Log:
         self.torn = False
         """Whether a read has met a live end that ends within a line: a write that is going on, or damage."""
         self.live_path = self.base + LIVE
+        self._kept: Kept | None = None
+        self._committed = 0
+
+    def keeping(self, kept: Kept, committed: int) -> Log:
+        """This log, with its segments kept open in `kept`; live ones only once they hold a record up to `committed`."""
+        self._kept, self._committed = kept, committed
+        return self
 
     def sealed(self) -> list[int]:
         """The first record numbers of the sealed segments, in order. It lists the folder: ask only where it matters."""
@@ -52,20 +62,44 @@ class Log:
         except FileNotFoundError:
             return None
 
+    def _segment(self, first: int) -> Segment:
+        """A sealed segment for reading, kept open where segments are."""
+        kept = self._kept
+        if kept is None:
+            return self.open_sealed(first)
+        base = self.sealed_base(first)
+        return kept.get(base, grown=False) or kept.keep(self.open_sealed(first))
+
+    def _sealed_before(self, live_first: int | None) -> list[int]:
+        kept = self._kept
+        firsts = kept.sealed(self.base, live_first) if kept else None
+        if firsts is None:
+            firsts = [number for number in self.sealed() if live_first is None or number < live_first]
+            if kept:
+                kept.keep_sealed(self.base, live_first, firsts)
+        return firsts
+
     @contextlib.contextmanager
-    def opened(self, oldest: int = 0) -> Iterator[tuple[list[int], int | None, Segment | None]]:
+    def opened(
+        self, oldest: int = 0, live: Segment | None = None
+    ) -> Iterator[tuple[list[int], int | None, Segment | None]]:
         """The sealed segments that records from number `oldest` on may need, the live one's first number, the live one.
 
-        The live one is opened first, so that whatever is sealed meanwhile is still in hand.
+        The live one is opened first, if it is not yet, so that whatever is sealed meanwhile is still in hand.
         """
-        live = self.open_live()
+        kept = self._kept
+        live = live or self._live()
         try:
-            first = live.first() if live else None
+            begins = live.begins() if live else None
+            first = live.number(begins) if live and begins else None
+            # A live segment without a committed record may be deleted again, with the append that made it.
+            if kept and live and begins and live.lasting and begins.position <= self._committed:
+                live = kept.keep(live)
             self.torn |= first is None and live is not None and live.size > 0
             if first is not None and first <= oldest:
                 sealed = []
             elif live or os.path.lexists(self.live_path + ".new"):
-                sealed = [number for number in self.sealed() if first is None or number < first]
+                sealed = self._sealed_before(first)
                 sealed = sealed[max(0, bisect_right(sealed, oldest) - 1) :]
             else:
                 sealed = []
@@ -74,31 +108,109 @@ class Log:
             if live:
                 live.close()
 
-    def forward(self, start: int) -> Iterator[list[Envelope]]:
+    def forward(self, start: int, limit: int | None = None) -> Iterator[Sequence[Envelope]]:
         """The records numbered `start` and up, in order, some at a time; from the first there is, where that is later.
+
+        Not more than `limit` of them will be wanted.
 
         Raises:
             CorruptionError: a record is damaged, or one is missing between two others.
         """
-        for records, _ in self.forward_lines(start):
+        if limit is not None and limit <= _FEW and (records := self._few(start, limit)):
             yield records
+            start += len(records)
+        live = self._live()
+        if live and live.size < STRIDE:
+            records, first = self._whole(live)
+            if first <= start:
+                live.close()
+                if start - first < len(records):
+                    yield records[start - first :] if start > first else records
+                return
+        with self.opened(start, live) as (sealed, live_first, live):
+            number = start
+            for first in sealed:
+                with contextlib.closing(self._segment(first)) as segment:
+                    number = yield from self._read_forward(segment, first, number, first == sealed[0], limit)
+                    self._refuse_torn(segment)
+            if live and live_first is not None:
+                yield from self._read_forward(live, live_first, number, not sealed, limit)
+
+    def _live(self) -> Segment | None:
+        kept = self._kept.get(self.base) if self._kept else None
+        return kept or self.open_live()
+
+    def _whole(self, live: Segment) -> tuple[list[Envelope], int]:
+        """All records of a short live segment, and the number of the first: `sys.maxsize` where there is none."""
+        try:
+            records, _, following = self._records_at(live, 0, FROM_FIRST)
+        except BaseException:
+            live.close()
+            raise
+        self.torn |= following != live.size
+        return records, live.number(records[0]) if records else sys.maxsize
+
+    def _few(self, start: int, count: int) -> list[Envelope]:
+        """Up to `count` records from number `start` on, where the way to them is known already; else none."""
+        kept = self._kept
+        live = kept.get(self.base) if kept else None
+        first = live.first() if live else None
+        if kept is None or live is None or first is None:
+            return []
+        if first <= start:
+            return live.records_at(start, first, count)
+        sealed = kept.sealed(self.base, first)
+        if not sealed or start < sealed[0]:
+            return []
+        first = sealed[bisect_right(sealed, start) - 1]
+        return self._segment(first).records_at(start, first, count)
 
     def forward_lines(self, start: int) -> Iterator[Block]:
-        """As `forward`, with the lines the records were read from."""
+        """As `forward`, with the lines the records were read from, each proved by its own checksum."""
         with self.opened(start) as (sealed, live_first, live):
             number = start
             for first in sealed:
-                with contextlib.closing(self.open_sealed(first)) as segment:
-                    number = yield from self._read_forward(segment, first, number, first == sealed[0])
-                    if segment.end() != segment.size:
-                        raise segment.damage(segment.end(), "a sealed segment ends within a line")
+                with contextlib.closing(self._segment(first)) as segment:
+                    self._refuse_gap(segment, first, number, first == sealed[0])
+                    number = yield from self._read_lines(segment, *segment.seek(number, first), number)
+                    self._refuse_torn(segment)
             if live and live_first is not None:
-                yield from self._read_forward(live, live_first, number, not sealed)
+                self._refuse_gap(live, live_first, number, not sealed)
+                yield from self._read_lines(live, *live.seek(number, live_first), number)
 
-    def _read_forward(self, segment: Segment, first: int, start: int, oldest: bool) -> Generator[Block, None, int]:
+    def _read_forward(
+        self, segment: Segment, first: int, start: int, oldest: bool, limit: int | None
+    ) -> Generator[Sequence[Envelope], None, int]:
+        self._refuse_gap(segment, first, start, oldest)
+        number = max(first, start)
+        if limit is not None and limit <= _FEW and (records := segment.records_at(number, first, limit)):
+            yield records
+            number += len(records)
+        offset = None
+        for run in segment.runs(number, first):
+            begins = segment.number(run.first)
+            if number - begins < len(run):
+                yield run[number - begins :]
+            number = begins + len(run)
+            offset = run.offset + len(run.text)
+        place = segment.seek(number, first) if offset is None else (offset, number)
+        for records, _ in self._read_lines(segment, *place, number):
+            yield records
+            number = segment.number(records[-1]) + 1
+        return number
+
+    def _refuse_gap(self, segment: Segment, first: int, start: int, oldest: bool) -> None:
         if first > start and not oldest:
             raise segment.damage(0, f"{self.field} {start} to {first - 1} are missing before this segment")
-        offset, number = segment.seek(start, first)
+
+    @staticmethod
+    def _refuse_torn(segment: Segment) -> None:
+        end = segment.end()
+        if end != segment.size:
+            raise segment.damage(end, "a sealed segment ends within a line")
+
+    def _read_lines(self, segment: Segment, offset: int, number: int, start: int) -> Generator[Block, None, int]:
+        """From record `start` on, where record `number` is at `offset`; returns the number of the one that follows."""
         while True:
             records, lines, following = self._records_at(segment, offset, number)
             if not records:
@@ -126,16 +238,18 @@ class Log:
         Raises:
             CorruptionError: a record is damaged, or one is missing between two others.
         """
-        with self.opened() as (sealed, live_first, live):
+        with self.opened(sys.maxsize) as (sealed, live_first, live):
             number = start
             newest = True  # Only the end of the log may come before `start`.
             if live and live_first is not None:
                 if start is None or start >= live_first:
                     number = yield from self._read_backward(live, live_first, start, newest)
                 newest = False
+            if sealed or live_first:
+                sealed = self._sealed_before(live_first)  # Only here: it may take long, and the end is in hand.
             for first in reversed(sealed):
                 if number is None or number >= first:
-                    with contextlib.closing(self.open_sealed(first)) as segment:
+                    with contextlib.closing(self._segment(first)) as segment:
                         number = yield from self._read_backward(segment, first, number, newest)
                 newest = False
 

@@ -45,7 +45,9 @@ class MemoryEventStore(EventStore):
         start = version - records[0].stream_version
         return [record.event_id for record in records[start : start + count]] if start >= 0 else []
 
-    def _stream(self, stream_id: str, from_version: int | None, reverse: bool) -> Iterator[list[Envelope]]:
+    def _stream(
+        self, stream_id: str, from_version: int | None, reverse: bool, limit: int | None = None
+    ) -> Iterator[list[Envelope]]:
         with self._lock:
             snapshot = self._snapshots.get(stream_id)
             through = snapshot.compacted_through if snapshot else -1
@@ -57,7 +59,7 @@ class MemoryEventStore(EventStore):
         if records:
             yield records
 
-    def _all(self, from_position: int | None, reverse: bool) -> Iterator[list[Envelope]]:
+    def _all(self, from_position: int | None, reverse: bool, limit: int | None = None) -> Iterator[list[Envelope]]:
         with self._lock:
             if reverse:
                 records = self._journal[: max(0, from_position - 1) if from_position is not None else None][::-1]

@@ -19,6 +19,9 @@ _SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_-")
 _ENCODED = [chr(b) if b in _SAFE else f"%{b:02X}" for b in range(256)]
 _WINDOWS_DEVICES = frozenset(["con", "prn", "aux", "nul"] + [f"{d}{n}" for d in ("com", "lpt") for n in range(10)])
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+_PLAIN = re.compile(
+    r"[a-z0-9_-]{1,120}(:[a-z0-9_-]{1,120})?"
+).fullmatch  # What most ids are: nothing is to be said of them.
 
 
 def check_stream_id(stream_id: object) -> str:
@@ -38,6 +41,8 @@ def check_stream_id(stream_id: object) -> str:
 
 @lru_cache(maxsize=8192)
 def _why_not(stream_id: str) -> str | None:
+    if _PLAIN(stream_id):
+        return None
     if not stream_id or stream_id.isspace():
         return "it is empty"
     try:
@@ -74,6 +79,8 @@ def stream_path(stream_id: str) -> tuple[str, str]:
 
 
 def _encode(text: str) -> str:
+    if _PLAIN(text) and text not in _WINDOWS_DEVICES and ":" not in text:
+        return text
     raw = text.encode()
     name = "".join(_ENCODED[b] for b in raw)
     if name in _WINDOWS_DEVICES:

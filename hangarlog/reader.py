@@ -6,12 +6,13 @@ import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from hangarlog.copies import journal_blocks, journal_bounds, journal_lines, missing_position, stream_lines_in_journal
+from hangarlog.copies import journal_bounds, journal_lines, missing_position, stream_lines_in_journal
 from hangarlog.errors import CorruptionError, CorruptionWarning
 from hangarlog.folder import Folder
+from hangarlog.kept import Kept
 from hangarlog.log import Log
 from hangarlog.record import Envelope, decode_record
 from hangarlog.segment import Segment
@@ -27,16 +28,38 @@ class Reader:
 
     def __init__(self, folder: Folder, snapshots: SnapshotFiles, state: SharedState) -> None:
         self._folder, self._snapshots, self._state = folder, snapshots, state
+        self._kept: Kept | None = None
+
+    def close(self) -> None:
+        """Let go of the files that are kept open."""
+        self._kept = None
+
+    def _keeping(self) -> Kept:
+        """What is kept open until the layout changes. Whoever uses it has asked before what is committed."""
+        kept, layout = self._kept, self._state.layout
+        if kept is None or kept.layout != layout:
+            kept = self._kept = Kept(layout)
+        return kept
+
+    def _stream_log(self, stream_id: str, committed: int) -> Log:
+        kept = self._keeping()
+        return self._folder.stream(stream_id, kept.folders).keeping(kept, committed)
 
     def stream(
-        self, stream_id: str, from_version: int | None, reverse: bool, committed: int
-    ) -> Iterator[list[Envelope]]:
-        """The records of a stream up to position `committed`, from `from_version` on, or down where `reverse`."""
+        self, stream_id: str, from_version: int | None, reverse: bool, committed: int, limit: int | None = None
+    ) -> Iterator[Sequence[Envelope]]:
+        """The records of a stream up to position `committed`, from `from_version` on, or down where `reverse`.
+
+        Not more than `limit` of them will be wanted.
+        """
         through = self._compacted_through(stream_id)
-        read = self._stream_backward if reverse else self._stream_forward
         version, position = from_version, 0
         try:
-            for block in read(stream_id, from_version, through, committed):
+            for block in (
+                self._stream_backward(stream_id, from_version, through, committed)
+                if reverse
+                else self._stream_forward(stream_id, from_version, through, committed, limit)
+            ):
                 yield block
                 version, position = block[-1].stream_version + (-1 if reverse else 1), block[-1].position
         except CorruptionError as damage:
@@ -50,13 +73,13 @@ class Reader:
                 )
 
     def _stream_forward(
-        self, stream_id: str, from_version: int | None, through: int, committed: int
-    ) -> Iterator[list[Envelope]]:
-        log = self._folder.stream(stream_id)
+        self, stream_id: str, from_version: int | None, through: int, committed: int, limit: int | None
+    ) -> Iterator[Sequence[Envelope]]:
+        log = self._stream_log(stream_id, committed)
         start = max(from_version or 0, through + 1)
         while True:
             try:
-                for block in _up_to(log.forward(start), committed):
+                for block in _up_to(log.forward(start, limit), committed):
                     if block[0].stream_version != start:
                         missing = f"stream_version {start} to {block[0].stream_version - 1} are missing"
                         raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, missing)
@@ -74,7 +97,7 @@ class Reader:
     def _stream_backward(
         self, stream_id: str, from_version: int | None, through: int, committed: int
     ) -> Iterator[list[Envelope]]:
-        log = self._folder.stream(stream_id)
+        log = self._stream_log(stream_id, committed)
         version = None
         for block in _up_to(log.backward(from_version), committed):
             kept = [record for record in block if record.stream_version > through]
@@ -115,43 +138,69 @@ class Reader:
         if not serves:
             raise damage
 
-    def everything(self, from_position: int | None, reverse: bool, committed: int) -> Iterator[list[Envelope]]:
-        """The journal's records up to position `committed`, after `from_position`, or before it where `reverse`."""
+    def everything(
+        self, from_position: int | None, reverse: bool, committed: int, limit: int | None = None
+    ) -> Iterator[Sequence[Envelope]]:
+        """The journal's records up to position `committed`, after `from_position`, or before it where `reverse`.
+
+        Not more than `limit` of them will be wanted.
+        """
+        journal = self._folder.journal_log().keeping(self._keeping(), committed)
+        if reverse:
+            position = committed if from_position is None else min(from_position - 1, committed)
+            return self._journal_backward(journal, position, committed)
+        return self._journal_forward(journal, (from_position or 0) + 1, committed, limit)
+
+    def _journal_forward(
+        self, journal: Log, position: int, committed: int, limit: int | None
+    ) -> Iterator[Sequence[Envelope]]:
         live_first = self._state.journal_first
-        if not reverse:
-            for records, _ in journal_blocks(
-                self._folder, (from_position or 0) + 1, live_first, committed, self._served
-            ):
+        while position <= committed:
+            try:
+                for block in _up_to(journal.forward(position, limit), committed):
+                    if block[0].position != position:
+                        break
+                    yield block
+                    position = block[-1].position + 1
+                    if position > committed:
+                        return
+                if position <= committed:
+                    raise missing_position(journal, position, committed)
+            except CorruptionError as damage:
+                _, last = journal_bounds(self._folder, position, live_first, committed)
+                records = self._served(damage, position, min(last, committed))
                 yield records
-            return
-        position = committed if from_position is None else min(from_position - 1, committed)
+                position += len(records)
+
+    def _journal_backward(self, journal: Log, position: int, committed: int) -> Iterator[list[Envelope]]:
+        live_first = self._state.journal_first
         while position >= 1:
             try:
-                for block in self._folder.journal.backward(position):
+                for block in journal.backward(position):
                     if block[0].position != position:
                         break
                     yield block
                     position = block[-1].position - 1
-                if position < 1:
-                    return
-                raise missing_position(self._folder.journal, position, committed)
+                if position >= 1:
+                    raise missing_position(journal, position, committed)
             except CorruptionError as damage:
                 first, _ = journal_bounds(self._folder, position, live_first, committed)
-                lines = journal_lines(self._folder, first, position)
-                if len(lines) <= position - first:
-                    raise
-                self._served(damage)
-                yield [decode_record(lines[at]) for at in range(position, first - 1, -1)]
-                position = first - 1
+                records = self._served(damage, first, position)
+                yield records[::-1]
+                position -= len(records)
 
-    @staticmethod
-    def _served(damage: CorruptionError) -> None:
+    def _served(self, damage: CorruptionError, first: int, last: int) -> list[Envelope]:
+        """These positions of the journal, where needed from the streams; raises `damage` if those lack one, too."""
+        lines = journal_lines(self._folder, first, last)
+        if len(lines) <= last - first:
+            raise damage
         warnings.warn(CorruptionWarning(f"served from the streams: {damage}"), stacklevel=3)
+        return [decode_record(lines[at]) for at in range(first, last + 1)]
 
     def version(self, stream_id: str, committed: int) -> int:
         """The version of a stream's last record up to position `committed`, -1 where there is none."""
         try:
-            log = self._folder.stream(stream_id)
+            log = self._stream_log(stream_id, committed)
             for block in _up_to(log.backward(), committed):
                 self._refuse_torn(log)
                 return block[0].stream_version
@@ -184,7 +233,7 @@ def _blocks(records: Iterator[Envelope], size: int = 1000) -> Iterator[list[Enve
         yield block
 
 
-def _up_to(blocks: Iterator[list[Envelope]], committed: int) -> Iterator[list[Envelope]]:
+def _up_to(blocks: Iterator[Sequence[Envelope]], committed: int) -> Iterator[Sequence[Envelope]]:
     """Only what is committed: a record that is being written is in its file before it counts."""
     for block in blocks:
         if block[0].position <= committed >= block[-1].position:

@@ -52,7 +52,8 @@ class LineError(ValueError):
     """A line is not a whole record; the message says why."""
 
 
-_decode = msgspec.json.Decoder(Envelope).decode
+_decoder = msgspec.json.Decoder(Envelope)
+_decode = _decoder.decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -153,6 +154,11 @@ def decode_record(line: bytes) -> Envelope:
     tail = line[-_CRC_BYTES:]
     if b',"crc":"%08x"}' % crc32(line[:-_CRC_BYTES]) != tail:
         raise LineError(_why_bad(line, tail))
+    return decode_proved(line)
+
+
+def decode_proved(line: bytes) -> Envelope:
+    """Decode one line, with or without its newline, whose bytes a checksum has proved. Raises `LineError`."""
     try:
         return _decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -162,6 +168,14 @@ def decode_record(line: bytes) -> Envelope:
         if nesting(line) <= MAX_NESTING + 1:
             raise
         raise LineError(f"it is nested deeper than {MAX_NESTING} levels") from error
+
+
+def decode_records(text: bytes) -> list[Envelope]:
+    """Decode whole lines, with their newlines, that a checksum has proved together. Raises `LineError`."""
+    try:
+        return _decoder.decode_lines(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return [decode_proved(line) for line in text.split(b"\n")[:-1]]  # So that the line can be named.
 
 
 def may_be_torn(rest: bytes) -> bool:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from zlib import crc32
 
 from hangarlog.errors import CorruptionError
 from hangarlog.filesystem import FileSystem
-from hangarlog.index import Index
+from hangarlog.index import STRIDE, Index
 from hangarlog.record import Envelope, LineError, decode_record
+from hangarlog.run import Run
 
 LIVE = ".jsonl"
 _DIGITS = 20
 CHUNK = 256 << 10
+FROM_FIRST = -1
+"""As a number that is expected: whatever the first record has."""
+
 _SMALL = 4 << 10
+_LARGEST = 16 << 20  # Bytes of a block that are read at once; in longer ones a record is looked at for itself.
 
 
 def sealed_name(name: str, first: int) -> str:
@@ -36,6 +43,9 @@ class Segment:
     def __init__(self, filesystem: FileSystem, base: str, field: str, fd: int | None = None) -> None:
         self._filesystem, self.base, self._field = filesystem, base, field
         self.path = base + LIVE
+        self._owner: Segment | None = None
+        self._index: Index | None = None
+        self._begins: Envelope | None = None
         try:
             self.fd = filesystem.open_read(self.path) if fd is None else fd
         except (FileNotFoundError, PermissionError):
@@ -48,37 +58,69 @@ class Segment:
             self.close()
             raise
 
+    def again(self, *, grown: bool = True) -> Segment:
+        """The segment as it is now, read through this one's file, which stays open as long as either is used.
+
+        Without `grown` it is known to be as long as it was.
+        """
+        again = Segment.__new__(Segment)
+        again._filesystem, again.base, again._field = self._filesystem, self.base, self._field
+        again.path, again._owner, again._begins, again.fd = self.path, self._owner or self, self._begins, self.fd
+        again.size = self._filesystem.size(self.fd) if grown else self.size
+        return again
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the file was opened for this one, and is long enough that it pays to keep it open."""
+        return self._owner is None and self.size >= STRIDE
+
     def __del__(self) -> None:
-        # An interrupt may have come before whoever opened it could note that it is to be closed.
+        # Also: an interrupt may have come before whoever opened it could note that it is to be closed.
         if getattr(self, "fd", -1) >= 0:
             self.close()
 
     def close(self) -> None:
-        """Close the file; closing twice is fine."""
+        """Close the file, if it was opened here; closing twice is fine."""
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
-            self._filesystem.close(fd)
+            if self._owner is None:
+                self._filesystem.close(fd)
+                if self._index is not None:
+                    self._index.close()
 
     def number(self, record: Envelope) -> int:
         """The record's number in this log: its position in the journal, its stream version in a stream."""
         return int(getattr(record, self._field))
 
+    def begins(self) -> Envelope | None:
+        """The first record, None if there is no whole line yet."""
+        if self._begins is None:
+            lines, _ = self.lines_at(0, _SMALL)
+            self._begins = self.decode(lines[:1], 0)[0] if lines else None
+        return self._begins
+
     def first(self) -> int | None:
         """The number of the first record, None if there is no whole line yet."""
-        lines, _ = self.lines_at(0, _SMALL)
-        return self.number(self.decode(lines[:1], 0)[0]) if lines else None
+        begins = self.begins()
+        return None if begins is None else self.number(begins)
+
+    def index(self, first: int) -> Index | None:
+        """Its index sidecar, None where there is none of a segment that begins with record `first`."""
+        holder = self._owner or self
+        index = holder._index
+        if index is not None and index.first == first:
+            return index.grown()
+        index = holder._index = Index.open(self._filesystem, f"{self.base}.index", first, self.size)
+        return index
 
     def seek(self, number: int, first: int) -> tuple[int, int]:
         """(offset, number) of a record at or before `number`: at it where the index says so and is right."""
-        index = Index.open(self._filesystem, f"{self.base}.index", first) if number > first else None
+        index = self.index(first) if number > first else None
         if index is None:
             return 0, first
+        number = min(number, first + index.count)
         try:
-            number = min(number, first + index.count)
             offset = index.end(number - 1)
-        finally:
-            index.close()
-        try:
             # What an index says is checked against the text, at the place itself or before the end.
             if offset < self.size:
                 found = self.number(decode_record(self.lines_at(offset, _SMALL)[0][0]))
@@ -88,9 +130,45 @@ class Segment:
             found = -1
         return (offset, number) if found == number and offset <= self.size else (0, first)
 
+    def records_at(self, number: int, first: int, count: int) -> list[Envelope]:
+        """Up to `count` records from `number` on, if they are whole at the place that the index leads to; else none."""
+        index = self.index(first) if number > first else None
+        try:
+            if index is None:
+                offset, at = 0, first
+            elif index.may_have(number):
+                offset, at = index.end(number - 1), number
+            else:
+                offset, at = index.covered(), first + index.count
+            lines, _ = self.lines_at(offset, _SMALL if at == number else CHUNK)
+            return self.decode(lines[number - at : number - at + count], offset, number)
+        except (CorruptionError, IndexError):
+            return []
+
+    def runs(self, number: int, first: int) -> Iterator[Run]:
+        """The blocks of the index, from the one that holds record `number` on, up to one that its checksum refuses."""
+        index = self.index(first)
+        if index is None:
+            return
+        number, offset = index.block_of(number)
+        for count, end, crc in index.blocks(number):
+            if not offset < end <= min(self.size, offset + _LARGEST):
+                return
+            text = self._filesystem.read(self.fd, end - offset, offset)
+            if crc32(text) != crc:
+                return
+            try:
+                run = Run(text, count, self.path, os.path.basename(self.path), offset)
+            except LineError:
+                return
+            if (self.number(run.first), self.number(run.last)) != (number, number + count - 1):
+                return
+            yield run
+            number, offset = number + count, end
+
     def lines_at(self, offset: int, size: int = CHUNK) -> tuple[list[bytes], int]:
         """The whole lines from `offset` on, about `size` bytes of them, and the offset after them; none at the end."""
-        while True:
+        while offset < self.size:
             size = min(size, self.size - offset)
             chunk = self._filesystem.read(self.fd, size, offset)
             end = chunk.rfind(b"\n") + 1
@@ -99,8 +177,9 @@ class Segment:
                 lines.pop()
                 return lines, offset + end
             if offset + size >= self.size:
-                return [], offset
+                break
             size *= 2
+        return [], offset
 
     def lines_before(self, offset: int, size: int = CHUNK) -> tuple[list[bytes], int]:
         """The whole lines that end at `offset`, about `size` bytes of them, and where the first begins."""
@@ -128,17 +207,21 @@ class Segment:
     def decode(self, lines: list[bytes], offset: int, expected: int | None = None) -> list[Envelope]:
         """Check and decode lines that begin at `offset`; with `expected`, they must be numbered from there on.
 
+        `FROM_FIRST` expects the number after the first one's, whatever that is.
+
         Raises:
             CorruptionError: a line is not a whole record, or not the one that must come here.
         """
         records = []
+        field = self._field
         try:
             for line in lines:
                 record = decode_record(line)
                 if expected is not None:
-                    if getattr(record, self._field) != expected:
-                        raise LineError(f"{self._field} {expected} must come here, not {self.number(record)}")
-                    expected += 1
+                    number = getattr(record, field)
+                    if number != expected and expected != FROM_FIRST:
+                        raise LineError(f"{field} {expected} must come here, not {number}")
+                    expected = number + 1
                 records.append(record)
         except LineError as error:
             raise self.damage(offset + sum(len(line) + 1 for line in lines[: len(records)]), str(error)) from error

@@ -26,6 +26,7 @@ from hangarlog.event import (
     target_version,
 )
 from hangarlog.record import MAX_NESTING, EncodedEvent, nesting
+from hangarlog.typed import FAILURES, TypedBlocks
 from hangarlog.upcaster import UpcasterChain
 
 Hook = Callable[[Any], Any]
@@ -35,7 +36,6 @@ _raw = msgspec.json.Decoder(msgspec.Raw)
 _skip, _skip_lines = _raw.decode, _raw.decode_lines
 _null_in = re.compile(b"null").search  # Twice as quick as `in` for a long text.
 _decode_object: Callable[[bytes], Any] = msgspec.json.Decoder(dict[str, Any]).decode
-_FAILURES = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError)
 
 
 class EventSerializer:
@@ -68,6 +68,7 @@ class EventSerializer:
         self._encode, self._encode_lines = encoder.encode, encoder.encode_lines
         self._writers: dict[type, _Writer] = {}
         self._readers: dict[str, _Reader] = {}
+        self._blocks: dict[tuple[str, ...], TypedBlocks] = {}
         self.check()
 
     def check(self) -> None:
@@ -115,7 +116,7 @@ class EventSerializer:
                 data = checked_json(data, _decode_object if writer.may_hold_raw(value) else _skip)
             else:
                 _skip(data)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise EventSerializationError(writer.event_type, f"cannot be encoded as JSON: {error}") from error
         event_id = getattr(event, "event_id", None)
         if event_id is not None and (type(event_id) is not str or not event_id or not event_id.isascii()):
@@ -142,7 +143,7 @@ class EventSerializer:
         try:
             text = self._encode_lines(events)
             _skip_lines(text)
-        except _FAILURES:
+        except FAILURES:
             return None  # `encode` says of which.
         bodies, ids = text.split(b"\n")[:-1], _own_ids(events)
         unlike = writer.raw_in_fields or _null_in(text) or len(bodies) != len(events) or b"{}" in bodies
@@ -156,8 +157,15 @@ class EventSerializer:
         writer = self._writers[event_class] = _Writer(event_class, self.chain)
         return writer
 
-    def reader(self, event_type: str) -> Callable[[Any], Any]:
-        """The function that turns payload bytes of a stored event type into an event. Resolve it once a read."""
+    def blocks(self, *fields: str) -> TypedBlocks:
+        """What turns blocks of records into events, each with these fields of its envelope."""
+        blocks = self._blocks.get(fields)
+        if blocks is None:
+            blocks = self._blocks[fields] = TypedBlocks(self.reader, self._dec_hook, fields)
+        return blocks
+
+    def reader(self, event_type: str) -> _Reader:
+        """What turns payload bytes of a stored event type into an event. Resolve it once a read."""
         reader = self._readers.get(event_type)
         if reader is None or not reader.current():
             reader = self._readers[event_type] = self._new_reader(event_type)
@@ -209,14 +217,16 @@ class _Reader:
         chain: UpcasterChain,
         dec_hook: Callable[[type, Any], Any] | None,
     ) -> None:
-        self._event_type, self._class, self._chain, self._dec_hook = event_type, event_class, chain, dec_hook
-        self._version = target_version(event_type)
+        self._event_type, self.event_class, self._chain, self._dec_hook = event_type, event_class, chain, dec_hook
+        self.version = target_version(event_type)
         self._alias_of = canonical_name(event_type)
         self._extras: _Extras | None = None
+        self.plain = event_class is not None and issubclass(event_class, msgspec.Struct)
         if event_class is None:
             return
-        chain.check(event_type, self._version, self._alias_of)
-        self._heads = (b'{"_version":%d,' % self._version, b'{"_version":%d}' % self._version)
+        chain.check(event_type, self.version, self._alias_of)
+        self._list: Any = list[event_class]  # type: ignore[valid-type]
+        self._heads = (b'{"_version":%d,' % self.version, b'{"_version":%d}' % self.version)
         try:
             decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(event_class, dec_hook=dec_hook)
         except (TypeError, NameError) as error:
@@ -224,24 +234,41 @@ class _Reader:
                 event_type, f"{event_class.__qualname__} cannot be decoded: {error}"
             ) from error
         self._decode = decoder.decode
-        if not issubclass(event_class, msgspec.Struct):
+        if not self.plain:
             self._extras = _Extras(_field_names(event_class))
 
     def current(self) -> bool:
         """Whether the maps still say what they said."""
-        return EVENT_TYPE_MAP.get(self._event_type) is self._class and target_version(self._event_type) == self._version
+        name = self._event_type
+        return EVENT_TYPE_MAP.get(name) is self.event_class and target_version(name) == self.version
 
     def __call__(self, data: Any) -> Any:
         raw = bytes(data)
         try:
-            if self._class is None:
+            if self.event_class is None:
                 return self._untyped(raw)
             if not raw.startswith(self._heads):
                 return self._old(raw)
             event = self._decode(raw)
             return event if self._extras is None else self._extras.restore(event, raw)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise EventSerializationError(self._event_type, f"the stored payload does not fit: {error}") from error
+
+    def upcast_all(self, payloads: list[dict[str, Any]], version: int) -> list[Any]:
+        """The events of decoded payloads that are of one older version.
+
+        Raises one of `FAILURES` where any of them fails; a call for each says which, and why.
+        """
+        for payload in payloads:
+            payload.pop("_version", None)
+        payloads = self._chain.upcast_all(
+            self._event_type, version, payloads, current_version=self.version, alias_of=self._alias_of
+        )
+        events: list[Any] = msgspec.convert(payloads, self._list, dec_hook=self._dec_hook, str_keys=True)
+        if self._extras is not None:
+            for payload, event in zip(payloads, events, strict=True):
+                self._extras.set_from(payload, event)
+        return events
 
     def _untyped(self, raw: bytes) -> UntypedEvent:
         payload = _decode_object(raw)
@@ -250,17 +277,17 @@ class _Reader:
     def _old(self, raw: bytes) -> Any:
         payload = _decode_object(raw)
         version = self._take_version(payload)
-        if version > self._version:
+        if version > self.version:
             raise UpcastingError(
                 event_type=self._event_type,
                 from_version=version,
-                message=f"{self._event_type!r} is stored with schema version {version}, newer than {self._version}, "
+                message=f"{self._event_type!r} is stored with schema version {version}, newer than {self.version}, "
                 "the one known here; a newer program wrote it: upgrade this one",
             )
         _, payload = self._chain.upcast(
-            self._event_type, version, payload, current_version=self._version, alias_of=self._alias_of
+            self._event_type, version, payload, current_version=self.version, alias_of=self._alias_of
         )
-        event = msgspec.convert(payload, self._class, dec_hook=self._dec_hook, str_keys=True)
+        event = msgspec.convert(payload, self.event_class, dec_hook=self._dec_hook, str_keys=True)
         return event if self._extras is None else self._extras.set_from(payload, event)
 
     @staticmethod
@@ -369,7 +396,7 @@ def _encode_untyped(event: UntypedEvent) -> EncodedEvent:
             raise ValueError("the payload has a key _version, which is the schema version; give it as schema_version")
         _refuse_non_finite(event.data)
         data = checked_json(_encode_plain({"_version": event.schema_version, **event.data}))
-    except _FAILURES as error:
+    except FAILURES as error:
         raise EventSerializationError(str(event.event_type), f"cannot be encoded as JSON: {error}") from error
     return event.event_type, _own_id(event.event_type, event.event_id), data, None
 
@@ -381,7 +408,7 @@ def encode_object(value: dict[str, Any], what: str) -> bytes:
             raise TypeError(f"it must be a dictionary, not {type(value).__name__}")
         _refuse_non_finite(value)
         return checked_json(_encode_plain(value))
-    except _FAILURES as error:
+    except FAILURES as error:
         raise EventSerializationError(what, f"cannot be encoded as JSON: {error}") from error
 
 

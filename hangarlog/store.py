@@ -8,7 +8,7 @@ import errno
 import os
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from hangarlog import eventstore
 from hangarlog.commit import Pending
@@ -199,13 +199,15 @@ class FileEventStore(EventStore):
         except OSError as error:
             raise StorageError(self.path, error.errno, str(error)) from error
 
-    def _stream(self, stream_id: str, from_version: int | None, reverse: bool) -> Iterator[list[Envelope]]:
+    def _stream(
+        self, stream_id: str, from_version: int | None, reverse: bool, limit: int | None = None
+    ) -> Iterator[Sequence[Envelope]]:
         with self._refusals():
-            yield from self._reader.stream(stream_id, from_version, reverse, self._committed())
+            yield from self._reader.stream(stream_id, from_version, reverse, self._committed(), limit)
 
-    def _all(self, from_position: int | None, reverse: bool) -> Iterator[list[Envelope]]:
+    def _all(self, from_position: int | None, reverse: bool, limit: int | None = None) -> Iterator[Sequence[Envelope]]:
         with self._refusals():
-            yield from self._reader.everything(from_position, reverse, self._committed())
+            yield from self._reader.everything(from_position, reverse, self._committed(), limit)
 
     def get_stream_version(self, stream_id: str) -> int:
         """The version of a stream's last event, -1 when there is no such stream.
@@ -265,6 +267,7 @@ class FileEventStore(EventStore):
         self._closed = True
         with self._refusals(), contextlib.ExitStack() as closing:  # Whatever fails, the others are closed.
             closing.callback(self._state.close)
+            closing.callback(self._reader.close)
             closing.callback(self._sync_lock.close)
             closing.callback(self._sync.close)
             closing.callback(self._writer.close)

@@ -53,6 +53,7 @@ class UpcasterChain:
 
     def __init__(self) -> None:
         self._steps: dict[str, dict[int, _Step]] = {}
+        self._paths: dict[tuple[str, int, int, str | None], tuple[tuple[int, _Step], ...]] = {}
 
     def register(self, upcaster: Upcaster) -> None:
         """Add an upcaster object.
@@ -94,6 +95,7 @@ class UpcasterChain:
             other = getattr(steps[from_version], "__qualname__", repr(steps[from_version]))
             raise refuse(f"meets another for the same step, {other}")
         steps[from_version] = step
+        self._paths = {}
 
     def upcast(
         self, event_type: str, version: int, data: dict[str, Any], *, current_version: int, alias_of: str | None = None
@@ -105,27 +107,58 @@ class UpcasterChain:
         Raises:
             UpcastingError: a step is missing, fails, or returns something else than a dictionary.
         """
-        while version < current_version:
-            step = self._step(event_type, version, alias_of)
-            if step is None:
-                raise self._gap(event_type, version, current_version)
+        key = event_type, version, current_version, alias_of
+        path = self._paths.get(key)
+        if path is None:
+            path = self._paths[key] = self._path(*key)
+        for at, step in path:
             try:
                 data = step(data)
             except Exception as error:  # Whatever the user's function raises gets its place named.
                 raise UpcastingError(
                     event_type=event_type,
-                    from_version=version,
-                    message=f"Upcaster for {event_type!r} v{version} -> v{version + 1} failed: {error!r}",
+                    from_version=at,
+                    message=f"Upcaster for {event_type!r} v{at} -> v{at + 1} failed: {error!r}",
                 ) from error
             if not isinstance(data, dict):
                 raise UpcastingError(
                     event_type=event_type,
-                    from_version=version,
-                    message=f"Upcaster for {event_type!r} v{version} -> v{version + 1} returned {type(data).__name__}, "
+                    from_version=at,
+                    message=f"Upcaster for {event_type!r} v{at} -> v{at + 1} returned {type(data).__name__}, "
                     "not the payload's dictionary",
                 )
-            version += 1
-        return version, data
+        return max(version, current_version), data
+
+    def upcast_all(
+        self,
+        event_type: str,
+        version: int,
+        payloads: list[dict[str, Any]],
+        *,
+        current_version: int,
+        alias_of: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """As `upcast` of many at once. Raises `ValueError` where any fails; `upcast` of each says which, and why."""
+        for at, step in self._path(event_type, version, current_version, alias_of):
+            try:
+                payloads = list(map(step, payloads))
+            except Exception as error:
+                raise ValueError(f"the upcaster from v{at} failed") from error
+            if not all(isinstance(payload, dict) for payload in payloads):
+                raise ValueError(f"the upcaster from v{at} returned no dictionary")
+        return payloads
+
+    def _path(
+        self, event_type: str, version: int, current_version: int, alias_of: str | None
+    ) -> tuple[tuple[int, _Step], ...]:
+        """The steps from one version to another, each with the version it takes, looked up once."""
+        path = []
+        for at in range(version, current_version):
+            step = self._step(event_type, at, alias_of)
+            if step is None:
+                raise self._gap(event_type, at, current_version)
+            path.append((at, step))
+        return tuple(path)
 
     def _step(self, event_type: str, version: int, alias_of: str | None) -> _Step | None:
         step = self._steps.get(event_type, {}).get(version)

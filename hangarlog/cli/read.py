@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 import click
@@ -79,7 +79,7 @@ def tail(store: str, stream: str | None, count: int, follow: bool, raw: bool) ->
                 sys.stdout.flush()
 
 
-def _follow(log: FileEventStore, stream: str | None, position: int) -> Iterator[list[Envelope]]:
+def _follow(log: FileEventStore, stream: str | None, position: int) -> Iterator[Sequence[Envelope]]:
     wait = threading.Event().wait
     while True:
         committed = log.get_event_count()
