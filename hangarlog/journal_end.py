@@ -7,7 +7,6 @@ off; a damaged middle is mended where another copy is whole, and refused where n
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterable
 
@@ -35,14 +34,6 @@ class End(msgspec.Struct):
     joined: int = 0
     mended: int = 0
     put_aside: int = 0
-
-
-def journal_end(journal: Log) -> LiveEnd:
-    """The live end of the journal, which a store always has. Raises `CorruptionError` if it is gone."""
-    try:
-        return LiveEnd(journal)
-    except FileNotFoundError as error:
-        raise CorruptionError(journal.live_path, os.path.basename(journal.live_path), 0, "it is gone") from error
 
 
 def last_sealed(log: Log, first: int) -> Envelope:

@@ -17,8 +17,8 @@ import msgspec
 from hangarlog.checkpoint import load_checkpoint
 from hangarlog.copies import Line, journal_blocks, stream_lines_in_journal
 from hangarlog.errors import SyncError
-from hangarlog.folder import Folder
-from hangarlog.journal_end import journal_end, last_sealed, make_end_whole
+from hangarlog.folder import Folder, journal_end
+from hangarlog.journal_end import last_sealed, make_end_whole
 from hangarlog.log import LiveEnd, Log
 from hangarlog.naming import stream_path
 from hangarlog.record import decode_record, is_record
