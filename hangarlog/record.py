@@ -6,6 +6,7 @@ before that. `position`, `stream_id` and `stream_version` come first so that the
 
 from __future__ import annotations
 
+import contextlib
 import re
 from functools import lru_cache
 from zlib import crc32
@@ -45,11 +46,20 @@ class Envelope(msgspec.Struct, gc=False, frozen=True):
         return self.batch_end in (0, self.position)
 
 
+class Place(msgspec.Struct, gc=False, frozen=True):
+    """What a line says first: where it belongs."""
+
+    position: int
+    stream_id: str
+    stream_version: int
+
+
 class LineError(ValueError):
     """A line is not a whole record; the message says why."""
 
 
 _decode = msgspec.json.Decoder(Envelope).decode
+_decode_place = msgspec.json.Decoder(Place).decode
 encode_text = lru_cache(maxsize=4096)(msgspec.json.encode)
 """A short text (a stream id, an event type) as a JSON string; the last few thousand are remembered."""
 
@@ -124,6 +134,23 @@ def decode_record(line: bytes) -> Envelope:
         if nesting(line) <= MAX_NESTING + 1:
             raise
         raise LineError(f"it is nested deeper than {MAX_NESTING} levels") from error
+
+
+def decode_records(lines: list[bytes]) -> list[Envelope]:
+    """Check and decode many lines, as `decode_record` does each, in less time. Raises `LineError` about the first."""
+    crcs = tuple([crc32(line[:-_CRC_BYTES]) for line in lines])
+    if b',"crc":"%08x"}' * len(lines) % crcs == b"".join([line[-_CRC_BYTES:] for line in lines]):
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return [_decode(line) for line in lines]
+    return [decode_record(line) for line in lines]
+
+
+def decode_places(lines: list[bytes]) -> list[Place]:
+    """Where lines say that they belong, whether their checksums match or not. Raises `LineError`."""
+    try:
+        return [_decode_place(line) for line in lines]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise LineError(f"a line is not a record: {error}") from error
 
 
 def may_be_torn(rest: bytes) -> bool:
