@@ -137,7 +137,6 @@ class Replay:
                 forget_index(live, restarted=self._restarted)
                 place = _place_of(log, live, share)
                 if place is None:
-                    _prove(share.lines)
                     return rebuild(self._folder, log, live, stream_id, self._report)
                 end = _End(*place, live.size)
             due = self._due(share, end.version)
@@ -217,6 +216,8 @@ def _unchecked(journal: Log, position: int, last: int) -> Iterator[_Block]:
 
 def _unchecked_in(segment: Segment, first: int, position: int, last: int) -> Generator[_Block, None, int]:
     offset, number = segment.seek(position, first)
+    if position < number:
+        raise segment.damage(0, f"positions {position} to {number - 1} are missing before this segment")
     while number <= last:
         lines, following = segment.lines_at(offset, BLOCK)
         if not lines:
@@ -224,9 +225,9 @@ def _unchecked_in(segment: Segment, first: int, position: int, last: int) -> Gen
         places = decode_places(lines)
         if [place.position for place in places] != list(range(number, number + len(lines))):
             raise segment.damage(offset, f"position {number} and what follows it must come here")
-        skip = max(0, position - number)
-        if skip < len(lines):
-            yield places[skip : last + 1 - number], lines[skip : last + 1 - number]
+        wanted = slice(max(0, position - number), max(0, last + 1 - number))
+        if lines[wanted]:
+            yield places[wanted], lines[wanted]
         offset, number = following, number + len(lines)
     return max(number, position)
 
