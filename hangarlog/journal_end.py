@@ -87,13 +87,22 @@ def _whole_batches(journal: Log, live: LiveEnd, settled: int, see: See) -> tuple
         records, bad = _records_after(last, lines)
         if records:
             see(records, lines[: len(records)])
-        of_whole_batches = next((n for n in range(len(records), 0, -1) if records[n - 1].ends_batch), 0)
-        if of_whole_batches:
-            whole = following - sum(len(line) + 1 for line in lines[of_whole_batches:])
-            whole_last = last + of_whole_batches
+        ended = _ended(records)
+        if ended:
+            whole = following - sum(len(line) + 1 for line in lines[ended:])
+            whole_last = last + ended
         if bad is not None:
             return whole, whole_last, bad
         offset, last = following, last + len(lines)
+
+
+def _ended(records: list[Envelope]) -> int:
+    """How many of the records, from the first on, are of batches that end among them."""
+    for count in range(len(records), 0, -1):
+        record = records[count - 1]
+        if record.ends_batch:
+            return count
+    return 0
 
 
 def _records_after(last: int, lines: list[bytes]) -> tuple[list[Envelope], str | None]:
