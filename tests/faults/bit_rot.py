@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from campaign import Campaign, Figures
 
 import hangarlog.index
-import hangarlog.log
+import hangarlog.live_end
 import hangarlog.ring
 import hangarlog.state
 import hangarlog.writer
@@ -65,7 +65,7 @@ COUNTED = (SERVED, RECOVERED, REFUSED, HARMLESS, SHORTER, LOST, UNREAD, REPAIRED
 def small_limits() -> Iterator[None]:
     """A ring of four frames, and sidecars for segments of a few hundred bytes."""
     places = [(hangarlog.ring, "RING_BYTES", 4 * hangarlog.ring.BLOCK)]
-    places += [(module, "STRIDE", STRIDE) for module in (hangarlog.index, hangarlog.log)]
+    places += [(module, "STRIDE", STRIDE) for module in (hangarlog.index, hangarlog.live_end)]
     before = [getattr(module, name) for module, name, _ in places]
     for module, name, value in places:
         setattr(module, name, value)
