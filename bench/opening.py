@@ -1,0 +1,80 @@
+"""Opening a store until a first append has succeeded: W8, as it was closed, after a kill, and after a power cut."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from itertools import count
+
+import msgspec
+
+from bench.appending import settle
+from bench.child import command
+from bench.engine import Unsupported
+from bench.payload import event, first_number
+from bench.workload import Figures, Run
+
+
+def clean(run: Run) -> Figures:
+    """Of a store that was closed."""
+    return {"ms": _open_and_append(run) * 1e3}
+
+
+def after_a_kill(run: Run) -> Figures:
+    """Of a store whose writer was killed in the middle of appending; a server with it."""
+    task = msgspec.structs.replace(run.task, do="append for ever")
+    with subprocess.Popen(command(task), stdout=subprocess.PIPE, start_new_session=True) as writer:
+        assert writer.stdout
+        began = writer.stdout.readline()
+        time.sleep(random.random() / 50)  # Somewhere in an append.
+        os.killpg(writer.pid, signal.SIGKILL)
+    if began != b"began\n":
+        raise RuntimeError("the writer that was to be killed did not begin")
+    return {"ms": _open_and_append(run) * 1e3}
+
+
+def after_a_power_cut(run: Run) -> Figures:
+    """Of a hangarlog store without its shared state, as after a restart: from the last checkpoint on, all is compared.
+
+    Every round begins at the checkpoint that the first one found.
+    """
+    from hangarlog import FileEventStore
+
+    state, checkpoint = (os.path.join(run.folder, name) for name in ("state", "checkpoint.json"))
+    kept = f"{run.folder}.checkpoint"
+    if not os.path.exists(kept):
+        if not os.path.exists(checkpoint):
+            raise Unsupported("the store is too small to have a checkpoint")
+        shutil.copyfile(checkpoint, kept)
+    shutil.copyfile(kept, checkpoint)
+    os.remove(state)
+    seconds = _open_and_append(run)
+    os.remove(state)  # Once more, to be told what was done.
+    shutil.copyfile(kept, checkpoint)
+    with FileEventStore(run.folder) as store:
+        replayed = store.get_event_count() - (store.recovered.since if store.recovered else 0)
+    return {"rate": replayed / seconds, "ms": seconds * 1e3, "replayed": replayed}
+
+
+def _open_and_append(run: Run) -> float:
+    """Seconds; an engine's server is started in them."""
+    new = event(first_number())
+    settle()
+    begin = time.perf_counter()
+    with run.opened() as session:
+        session.append(f"opened:{os.getpid()}", [new], -1)
+        return time.perf_counter() - begin
+
+
+def append_for_ever(run: Run) -> None:
+    """Be the writer that is killed."""
+    first = first_number()
+    with run.opened() as session:
+        version = session.append(f"killed:{os.getpid()}", [event(first)], -1)
+        print("began", flush=True)
+        for number in count(first + 1):
+            version = session.append(f"killed:{os.getpid()}", [event(number)], version)
