@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from bench.engine import Session
-from bench.payload import event, events, first_number
+from bench.payload import first_number
 from bench.workload import Figures, Run, disk_bytes, latencies
 
 _STREAM = "provider:math"
@@ -22,7 +22,7 @@ def settle() -> None:
 
 def one_a_call(run: Run) -> Figures:
     """One event a call, at the version it is expected at, until the events or the seconds are used up."""
-    made = events(run.size("events") + _WARM_UP, run.kind)
+    made = run.events(run.size("events") + _WARM_UP)
     with run.opened() as session:
         version = -1
         for each in made[:_WARM_UP]:
@@ -51,10 +51,10 @@ def _timed(session: Session, made: list[Any], version: int, seconds: float) -> t
 def batches(run: Run) -> Figures:
     """Batches of a thousand to one stream; at least two."""
     size, count = run.size("batch"), run.size("batches")
-    made = [events(size, run.kind, first_number() + n * size) for n in range(count)]
+    made = [run.events(size, first_number() + n * size) for n in range(count)]
     taken: list[int] = []
     with run.opened() as session:
-        version = session.append(_STREAM, events(size, run.kind, first_number() + count * size), -1)
+        version = session.append(_STREAM, run.events(size, first_number() + count * size), -1)
         settle()
         begin = before = time.perf_counter_ns()
         for batch in made:
@@ -71,7 +71,7 @@ def batches(run: Run) -> Figures:
 def new_streams(run: Run) -> Figures:
     """A first append to each of many streams, with one to five events; then what that took on disk."""
     first, count = first_number(), run.size("streams")
-    made = [(f"provider:{n}", [event(first + 5 * n + k) for k in range(1 + n % 5)]) for n in range(count)]
+    made = [(f"provider:{n}", run.events(1 + n % 5, first + 5 * n)) for n in range(count)]
     with run.opened() as session:
         settle()
         append, done = session.append, 0

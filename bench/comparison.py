@@ -87,7 +87,9 @@ class Stores:
             say(f"    {contender} writes {workload.prepare}")
             os.makedirs(path)
             stored = f"{name}:{variant}" if variant else name
-            self._answers[path] = ask(Task("prepare", workload.key, stored, path, dict(sizes)))
+            answer = self._answers[path] = ask(Task("prepare", workload.key, stored, path, dict(sizes)))
+            if answer.error or answer.unsupported:
+                say(f"    {answer.error or answer.unsupported}")
         return path, self._answers[path]
 
 

@@ -38,6 +38,10 @@ class Session:
         """The stream's version."""
         raise Unsupported("no version of a stream")
 
+    def expected(self, version: int, position: int) -> int:
+        """What to give `append` for a stream whose last event is at that version, and at that place in the store."""
+        return version
+
     def read_stream(self, stream: str) -> Sequence[Any]:
         """All typed events of a stream."""
         raise Unsupported("does not read a stream")
@@ -85,6 +89,10 @@ class Engine:
     def load(self) -> None:
         """Import what is measured: in a child, before anything is timed."""
 
+    def own(self, event: Any) -> Any:
+        """An event as the engine's own class, made before anything is timed."""
+        return event
+
     def stored_as(self, variant: str) -> str:
         """The variant whose prepared stores this one reads."""
         return variant
@@ -99,5 +107,8 @@ class Engine:
         raise Unsupported("cannot be opened")
 
     def drive(self, task: str, run: Run) -> Figures | None:
-        """Do a whole workload (or write a recipe) in its own way; None to have it done through a session."""
+        """Do a task in a program of its own; None to have it done through a session.
+
+        A task is a workload, `write` and a recipe, `open` (and append once: `seconds`), or `append for ever`.
+        """
         return None

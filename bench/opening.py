@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from itertools import count
 
 import msgspec
@@ -15,13 +16,13 @@ import msgspec
 from bench.appending import settle
 from bench.child import command
 from bench.engine import Unsupported
-from bench.payload import event, first_number
+from bench.payload import first_number
 from bench.workload import Figures, Run
 
 
 def clean(run: Run) -> Figures:
     """Of a store that was closed."""
-    return {"ms": _open_and_append(run) * 1e3}
+    return {"ms": _open_and_append(run, 0) * 1e3}
 
 
 def after_a_kill(run: Run) -> Figures:
@@ -34,7 +35,7 @@ def after_a_kill(run: Run) -> Figures:
         os.killpg(writer.pid, signal.SIGKILL)
     if began != b"began\n":
         raise RuntimeError("the writer that was to be killed did not begin")
-    return {"ms": _open_and_append(run) * 1e3}
+    return {"ms": _open_and_append(run, 1) * 1e3}
 
 
 def after_a_power_cut(run: Run) -> Figures:
@@ -52,7 +53,7 @@ def after_a_power_cut(run: Run) -> Figures:
         shutil.copyfile(checkpoint, kept)
     shutil.copyfile(kept, checkpoint)
     os.remove(state)
-    seconds = _open_and_append(run)
+    seconds = _open_and_append(run, 2)
     os.remove(state)  # Once more, to be told what was done.
     shutil.copyfile(kept, checkpoint)
     with FileEventStore(run.folder) as store:
@@ -60,21 +61,28 @@ def after_a_power_cut(run: Run) -> Figures:
     return {"rate": replayed / seconds, "ms": seconds * 1e3, "replayed": replayed}
 
 
-def _open_and_append(run: Run) -> float:
-    """Seconds; an engine's server is started in them."""
-    new = event(first_number())
+def _open_and_append(run: Run, part: int) -> float:
+    """Seconds; an engine's server is started in them. Each round of each workload (`part`) has a stream of its own."""
+    streams, each, block = run.size("streams"), run.size("each"), run.size("block")
+    number = part * streams // 4 + run.task.round
+    run = replace(run, task=msgspec.structs.replace(run.task, number=number))
+    if (driven := run.engine.drive("open", run)) is not None:
+        return driven["seconds"]
+    new, last = run.events(1), (each - block) * streams + number * block + block
     settle()
     begin = time.perf_counter()
     with run.opened() as session:
-        session.append(f"opened:{os.getpid()}", [new], -1)
+        session.append(f"provider:{number}", new, session.expected(each - 1, last))
         return time.perf_counter() - begin
 
 
 def append_for_ever(run: Run) -> None:
     """Be the writer that is killed."""
-    first = first_number()
+    if run.engine.drive("append for ever", run) is not None:
+        return
+    first, stream = first_number(), f"killed:{os.getpid()}"
     with run.opened() as session:
-        version = session.append(f"killed:{os.getpid()}", [event(first)], -1)
+        version = session.append(stream, run.events(1, first), -1)
         print("began", flush=True)
         for number in count(first + 1):
-            version = session.append(f"killed:{os.getpid()}", [event(number)], version)
+            version = session.append(stream, run.events(1, number), version)

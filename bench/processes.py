@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-from bench import payload
 from bench.child import environment
 from bench.workload import Figures, Run
 
@@ -28,7 +27,7 @@ def writing(run: Run) -> Figures:
     with run.opened() as session:
         version = -1
         for begin in range(0, run.size("events"), 1000):
-            version = session.append("provider:math", payload.events(1000, "", begin), version)
+            version = session.append("provider:math", run.events(1000, begin), version)
         return {"mb": _peak() - before}
 
 
@@ -53,15 +52,19 @@ def verifying(run: Run) -> Figures:
 
 
 def following(run: Run) -> Figures:
-    """`hangarlog tail -f` of a store from its first event on, above an interpreter that has imported hangarlog."""
-    events = run.size("streams") * run.size("each")
-    command = [sys.executable, "-m", "hangarlog", "tail", run.folder, "-f", "-n", str(events)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment()) as tail:
-        assert tail.stdout
-        for _ in range(events):
+    """`hangarlog tail -f` of a store that grows, above an interpreter that has imported hangarlog."""
+    command = [sys.executable, "-m", "hangarlog", "tail", run.folder, "-f", "-n", "1"]
+    with run.opened() as session:
+        version = session.append("provider:math", run.events(1), -1)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment()) as tail:
+            assert tail.stdout
             tail.stdout.readline()
-        peak = _peak(tail.pid)
-        tail.kill()
+            for begin in range(0, run.size("events"), 100):  # No more than a pipe holds.
+                version = session.append("provider:math", run.events(100, begin), version)
+                for _ in range(100):
+                    tail.stdout.readline()
+            peak = _peak(tail.pid)
+            tail.kill()
     return {"mb": peak - _imported()}
 
 

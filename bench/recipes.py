@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bench.payload import event, events
 from bench.workload import Run
 
 Batch = tuple[str, list[Any]]
@@ -15,7 +14,7 @@ def one_stream(run: Run) -> Iterator[Batch]:
     """All events in one stream, in batches of a thousand."""
     count = run.size("events")
     for begin in range(0, count, 1000):
-        yield "provider:math", events(min(1000, count - begin), run.kind, begin)
+        yield "provider:math", run.events(min(1000, count - begin), begin)
 
 
 def interleaved(run: Run) -> Iterator[Batch]:
@@ -23,13 +22,13 @@ def interleaved(run: Run) -> Iterator[Batch]:
     streams, each, block = run.size("streams"), run.size("each"), run.size("block")
     for begin in range(0, each, block):
         for stream in range(streams):
-            yield f"provider:{stream}", events(min(block, each - begin), run.kind, (begin * streams + stream * block))
+            yield f"provider:{stream}", run.events(min(block, each - begin), begin * streams + stream * block)
 
 
 def short_streams(run: Run) -> Iterator[Batch]:
     """Many streams of one to five events."""
     for n in range(run.size("streams")):
-        yield f"provider:{n}", [event(5 * n + k) for k in range(1 + n % 5)]
+        yield f"provider:{n}", run.events(1 + n % 5, 5 * n)
 
 
 RECIPES: dict[str, Callable[[Run], Iterator[Batch]]] = {

@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
+from bench import payload
 from bench.engine import Engine, Session
 
 Figures = dict[str, float]
@@ -51,6 +52,11 @@ class Run:
         """What follows the engine's name in the contender's."""
         return self.task.contender.partition(":")[2]
 
+    def events(self, count: int, first: int | None = None) -> list[Any]:
+        """Fresh events, of the engine's own class."""
+        made = payload.events(count, self.kind, first)
+        return [self.engine.own(event) for event in made]
+
     def size(self, name: str) -> int:
         """One of the workload's sizes, a whole number."""
         return int(self.task.sizes[name])
@@ -59,7 +65,7 @@ class Run:
     def seconds(self) -> float:
         """For how long at most; a slow peer need not be given as long."""
         name = "seconds" if self.task.contender.partition(":")[0] in _OURS else "peer_seconds"
-        return self.task.sizes.get(name, self.task.sizes["seconds"])
+        return self.task.sizes.get(name, self.task.sizes.get("seconds", 0.0))
 
     @contextmanager
     def served(self) -> Iterator[str]:

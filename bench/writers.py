@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import time
+from typing import Any
 
 import msgspec
 
 from bench.child import command
 from bench.engine import Conflict, Session
-from bench.payload import event, first_number
+from bench.payload import first_number
 from bench.workload import Figures, Run, percentile
 
 
@@ -68,25 +69,25 @@ def write(run: Run) -> None:
     task = run.task
     stream = f"provider:{task.number if run.size('shared') == 0 else 0}"
     with run.session(task.target) as session:
-        version = _begin(session, stream)
+        version = _begin(run, session, stream)
         print("ready", flush=True)
         input()
-        done = _until(session, stream, version, run.seconds, run.kind)
+        done = _until(run, session, stream, version)
     print(msgspec.json.encode(done).decode(), flush=True)
 
 
-def _begin(session: Session, stream: str) -> int:
+def _begin(run: Run, session: Session, stream: str) -> int:
     """Append once, so that what is done once is done."""
-    return _appended(session, stream, first_number() - 1, -1, "")[0]
+    return _appended(session, stream, run.events(1, first_number() - 1), -1)[0]
 
 
-def _until(session: Session, stream: str, version: int, seconds: float, kind: str) -> Written:
+def _until(run: Run, session: Session, stream: str, version: int) -> Written:
     taken: list[int] = []
     conflicts, number = 0, first_number()
     begin = before = time.perf_counter_ns()
-    last = begin + seconds * 1e9
+    last = begin + run.seconds * 1e9
     while before < last:
-        version, tries = _appended(session, stream, number, version, kind)
+        version, tries = _appended(session, stream, run.events(1, number), version)
         conflicts += tries
         number += 1
         now = time.perf_counter_ns()
@@ -95,9 +96,9 @@ def _until(session: Session, stream: str, version: int, seconds: float, kind: st
     return Written(taken, conflicts, (before - begin) / 1e9)
 
 
-def _appended(session: Session, stream: str, number: int, version: int, kind: str) -> tuple[int, int]:
+def _appended(session: Session, stream: str, each: list[Any], version: int) -> tuple[int, int]:
     """(new version, conflicts): append at the version last seen, and at a conflict again at the one it told."""
-    each, conflicts = [event(number, "m" * int(kind)) if kind else event(number)], 0
+    conflicts = 0
     while True:
         try:
             return session.append(stream, each, version), conflicts
