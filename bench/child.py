@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.workload import Figures, Run, Task
+from bench.workload import Figures, Run, Task, Workload
 
 ROOT = Path(__file__).resolve().parent.parent
 _LIMIT = 600.0  # A hang guard, in seconds.
@@ -56,19 +56,20 @@ def main() -> None:
     # Here, because what they import is to be imported in a child, and what they run are children.
     from bench.engine import Unsupported
     from bench.engines import load
+    from bench.followers import follow
     from bench.opening import append_for_ever
-    from bench.workloads import WORKLOADS
+    from bench.workloads import find
     from bench.writers import write
 
     task = msgspec.json.decode(sys.argv[1], type=Task)
-    workload = WORKLOADS[task.workload]
+    workload = find(task.workload)
     run = Run(load(task.contender), task, workload.durable and task.do != "prepare", workload.kind)
     run.engine.load()
-    if task.do in ("write", "append for ever"):
-        {"write": write, "append for ever": append_for_ever}[task.do](run)
+    if role := {"write": write, "follow": follow, "append for ever": append_for_ever}.get(task.do):
+        role(run)
         return
     try:
-        answer = Answer(_figures(run, workload.measure if task.do == "measure" else None, workload.prepare))
+        answer = Answer(_figures(run, workload))
     except Unsupported as reason:
         answer = Answer(unsupported=str(reason))
     except Exception as error:
@@ -78,16 +79,17 @@ def main() -> None:
     os._exit(0)  # An engine's threads, or a million objects, need not be waited for.
 
 
-def _figures(run: Run, measure: object, recipe: str) -> Figures:
+def _figures(run: Run, workload: Workload) -> Figures:
     from bench.recipes import write as write_recipe
-    from bench.workloads import WORKLOADS
 
-    if (driven := run.engine.drive(f"write {recipe}" if measure is None else run.task.workload, run)) is not None:
+    prepares = run.task.do == "prepare"
+    driven = run.engine.drive(f"write {workload.prepare}" if prepares else workload.key, run)
+    if driven is not None:
         return driven
-    if measure is None:
-        write_recipe(run, recipe)
+    if prepares:
+        write_recipe(run, workload.prepare)
         return {}
-    return WORKLOADS[run.task.workload].measure(run)
+    return workload.measure(run)
 
 
 if __name__ == "__main__":

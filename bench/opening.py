@@ -41,24 +41,29 @@ def after_a_kill(run: Run) -> Figures:
 def after_a_power_cut(run: Run) -> Figures:
     """Of a hangarlog store without its shared state, as after a restart: from the last checkpoint on, all is compared.
 
-    Every round begins at the checkpoint that the first one found.
+    Every round begins at the checkpoint that the first one found, or (a variant) at none.
     """
     from hangarlog import FileEventStore
 
-    state, checkpoint = (os.path.join(run.folder, name) for name in ("state", "checkpoint.json"))
-    kept = f"{run.folder}.checkpoint"
+    _cut_power(run)
+    seconds = _open_and_append(run, 2 if run.variant else 3)
+    _cut_power(run)  # Once more, to be told what was done.
+    with FileEventStore(run.folder) as store:
+        replayed = store.get_event_count() - (store.recovered.since if store.recovered else 0)
+    return {"rate": replayed / seconds, "ms": seconds * 1e3, "replayed": replayed}
+
+
+def _cut_power(run: Run) -> None:
+    checkpoint, kept = os.path.join(run.folder, "checkpoint.json"), f"{run.folder}.checkpoint"
     if not os.path.exists(kept):
         if not os.path.exists(checkpoint):
             raise Unsupported("the store is too small to have a checkpoint")
         shutil.copyfile(checkpoint, kept)
-    shutil.copyfile(kept, checkpoint)
-    os.remove(state)
-    seconds = _open_and_append(run, 2)
-    os.remove(state)  # Once more, to be told what was done.
-    shutil.copyfile(kept, checkpoint)
-    with FileEventStore(run.folder) as store:
-        replayed = store.get_event_count() - (store.recovered.since if store.recovered else 0)
-    return {"rate": replayed / seconds, "ms": seconds * 1e3, "replayed": replayed}
+    os.remove(os.path.join(run.folder, "state"))
+    if run.variant == "no checkpoint":
+        os.remove(checkpoint)
+    else:
+        shutil.copyfile(kept, checkpoint)
 
 
 def _open_and_append(run: Run, part: int) -> float:

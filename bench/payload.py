@@ -30,12 +30,24 @@ class ProviderStarted(msgspec.Struct):
     occurred_at: float
 
 
-def event(number: int, mode: str = "subprocess") -> ProviderStarted:
+@register_event_type
+class Noted(msgspec.Struct):
+    """A payload of any size."""
+
+    event_id: str
+    text: str
+
+
+def event(number: int) -> ProviderStarted:
     """A fresh one, about 200 bytes as JSON, with an id of its own."""
-    return ProviderStarted("math", mode, 3, 409.18, f"{_ID}{number:012d}", 1795404241.28)
+    return ProviderStarted("math", "subprocess", 3, 409.18, f"{_ID}{number:012d}", 1795404241.28)
 
 
-_SMALLEST = len(msgspec.json.encode(event(0, "")))
+def noted(number: int, size: int) -> Noted:
+    """One of so many bytes as JSON; at least 37."""
+    made = Noted(f"{number:012d}", "")
+    made.text = "x" * (size - len(msgspec.json.encode(made)))
+    return made
 
 
 def first_number() -> int:
@@ -49,8 +61,7 @@ def events(count: int, kind: str = "", first: int | None = None) -> list[Any]:
     numbers = range(begin, begin + count)
     if kind == "real":
         return [_real(number) for number in numbers]
-    mode = "m" * max(0, int(kind) - _SMALLEST) if kind else "subprocess"
-    return [event(number, mode) for number in numbers]
+    return [noted(number, int(kind)) if kind else event(number) for number in numbers]
 
 
 def _real(number: int) -> Any:
@@ -92,4 +103,4 @@ def event_classes(kind: str) -> dict[str, type]:
     """Stored name -> class, of the events of a kind."""
     if kind == "real":
         return {make.__name__: make for make, _ in real_events() if isinstance(make, type)}
-    return {"ProviderStarted": ProviderStarted}
+    return {"Noted": Noted} if kind else {"ProviderStarted": ProviderStarted}

@@ -13,7 +13,7 @@ from bench.child import environment
 from bench.workload import Figures, Run
 
 
-def _peak(pid: int | str = "self") -> float:
+def peak(pid: int | str = "self") -> float:
     """The peak resident memory of a process so far, in MB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM"):
@@ -23,20 +23,20 @@ def _peak(pid: int | str = "self") -> float:
 
 def writing(run: Run) -> Figures:
     """Append events in batches of a thousand."""
-    before = _peak()
+    before = peak()
     with run.opened() as session:
         version = -1
         for begin in range(0, run.size("events"), 1000):
             version = session.append("provider:math", run.events(1000, begin), version)
-        return {"mb": _peak() - before}
+        return {"mb": peak() - before}
 
 
 def reading(run: Run) -> Figures:
     """Go over all events."""
-    before = _peak()
+    before = peak()
     with run.opened() as session:
         session.read_all()
-        return {"mb": _peak() - before}
+        return {"mb": peak() - before}
 
 
 def verifying(run: Run) -> Figures:
@@ -44,11 +44,11 @@ def verifying(run: Run) -> Figures:
     from hangarlog import FileEventStore
     from hangarlog.verify import verify
 
-    before = _peak()
+    before = peak()
     with FileEventStore(run.folder) as store:
         if damage := list(verify(store)):
             raise damage[0]
-        return {"mb": _peak() - before}
+        return {"mb": peak() - before}
 
 
 def following(run: Run) -> Figures:
@@ -63,9 +63,9 @@ def following(run: Run) -> Figures:
                 version = session.append("provider:math", run.events(100, begin), version)
                 for _ in range(100):
                     tail.stdout.readline()
-            peak = _peak(tail.pid)
+            most = peak(tail.pid)
             tail.kill()
-    return {"mb": peak - _imported()}
+    return {"mb": most - _imported()}
 
 
 def _imported() -> float:

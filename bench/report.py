@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from bench.record import Cell, Record, Table
+from bench.record import Cell, Curve, Record, Table
 from bench.targets import TARGETS, met, reached
 
 _HEAD = """# Benchmarks
@@ -20,13 +20,19 @@ decides. There is no workload for followers yet, because hangarlog has no subscr
 """
 
 
-def page(record: Record, plots: dict[str, str] | None = None) -> str:
-    """The whole of it; `plots` maps a title to a picture's path."""
+def page(record: Record, curves: Record | None = None, pictures: Mapping[str, str] | None = None) -> str:
+    """The whole of it; `pictures` maps a title to a path."""
+    pictures = dict(pictures or {})
+    drawn = (curves or record).curves
     parts = [_HEAD, *_about(record), *_targets(record)]
-    for title, path in (plots or {}).items():
-        parts.append(f"![{title}]({path})\n")
-    parts += [_section(table, record) for table in record.tables]
-    parts += list(_curves(record))
+    titles = {curve.title for curve in drawn}
+    parts += [f"![{title}]({path})\n" for title, path in pictures.items() if title not in titles]
+    parts += [_section(table) for table in record.tables]
+    if drawn:
+        about = (
+            f"Measured on {curves.date}, {curves.options['rounds']} rounds where stores do not grow." if curves else ""
+        )
+        parts += ["## Curves\n", f"{about}\n", *(_curve(curve, pictures.get(curve.title)) for curve in drawn)]
     parts += ["## The engines\n", _engines(record)]
     return "\n".join(parts)
 
@@ -40,37 +46,36 @@ def _about(record: Record) -> Iterator[str]:
 def _targets(record: Record) -> Iterator[str]:
     rows = []
     for target in TARGETS:
-        value = reached(target, record)
         if record.table(target.workload) is None:
             continue
+        value = reached(target, record)
         shown = "not measured" if value is None else number(value)
         verdict = "" if value is None else "met" if met(target, value) else "**not met**"
-        ours = target.ours if target.baseline or target.ours != "hangarlog" else ""
-        rows.append([target.workload, ours, target.what, shown, verdict])
+        rows.append([target.workload, _name(target.ours), _name(target.what), shown, verdict])
     if rows:
         yield "## Targets\n"
         yield _markdown(["workload", "", "needed", "measured", ""], rows)
 
 
-def _section(table: Table, record: Record) -> str:
-    more = f"{table.key}: {table.title}"
-    headings = ["", *table.figures.values(), _ratio_heading(table)]
-    rows = [_row(table, contender, cell) for contender, cell in table.cells.items()]
+def _name(contender: str) -> str:
+    return contender.replace(":", ", ")
+
+
+def _section(table: Table) -> str:
     rounds = max((len(cell.rounds) for cell in table.cells.values()), default=0)
-    note = f"{table.note} {rounds} rounds.".strip()
-    return f"## {more}\n\n{note}\n\n{_markdown(headings, rows)}"
-
-
-def _ratio_heading(table: Table) -> str:
-    return "hangarlog is … times as fast" if "hangarlog" in table.cells and len(table.cells) > 1 else ""
+    note = f"{table.note} {rounds} round{'s' * (rounds != 1)}.".strip()
+    headings = ["", *table.figures.values()]
+    if len(table.cells) > 1:
+        headings.append(f"hangarlog is … times as {'small' if 'mb' in table.figures else 'fast'}")
+    rows = [_row(table, contender, cell)[: len(headings)] for contender, cell in table.cells.items()]
+    return f"## {table.key}: {table.title}\n\n{note}\n\n{_markdown(headings, rows)}"
 
 
 def _row(table: Table, contender: str, cell: Cell) -> list[str]:
-    name = contender.replace(":", ", ")
     if reason := cell.error or cell.unsupported:
-        return [name, reason.replace("|", "/"), *[""] * len(table.figures)]
+        return [_name(contender), reason.replace("|", "/"), *[""] * len(table.figures)]
     figures = [number(value) if (value := cell.median(figure)) is not None else "" for figure in table.figures]
-    return [name, *figures, _ratio(table, contender)]
+    return [_name(contender), *figures, _ratio(table, contender)]
 
 
 def _ratio(table: Table, contender: str) -> str:
@@ -82,18 +87,16 @@ def _ratio(table: Table, contender: str) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _curves(record: Record) -> Iterator[str]:
-    if record.curves:
-        yield "## Curves\n"
-    for curve in record.curves:
-        sizes = sorted({size for line in curve.lines.values() for size, _ in line})
-        rows = []
-        for name, line in curve.lines.items():
-            points = dict(line)
-            rows.append([name, *(number(points[size]) if size in points else "" for size in sizes)])
-        rows += [[name, reason] + [""] * (len(sizes) - 1) for name, reason in curve.errors.items()]
-        yield f"### {curve.title}\n\n{curve.up}, over {curve.across}.\n"
-        yield _markdown(["", *(number(size) for size in sizes)], rows)
+def _curve(curve: Curve, picture: str | None) -> str:
+    sizes = sorted({size for line in curve.lines.values() for size, _ in line})
+    rows = []
+    for name, line in curve.lines.items():
+        points = dict(line)
+        rows.append([name, *(number(points[size]) if size in points else "" for size in sizes)])
+    shown = f"![{curve.title}]({picture})\n\n" if picture else ""
+    failed = "".join(f"{name}: {reason}\n\n" for name, reason in curve.errors.items())
+    table = _markdown([f"{curve.up}, over {curve.across}", *(number(size) for size in sizes)], rows)
+    return f"### {curve.title}\n\n{shown}{failed}{table}"
 
 
 def _engines(record: Record) -> str:
@@ -107,9 +110,9 @@ def _engines(record: Record) -> str:
 def number(value: float) -> str:
     """Three digits that mean something."""
     if value >= 1000:
-        digits = len(str(int(value))) - 3
-        return f"{round(value / 10**digits) * 10**digits:,}"
-    return f"{value:.3g}"
+        unit = 10 ** (len(str(int(value))) - 3)
+        return f"{round(value / unit) * unit:,}"
+    return "0" if value < 0.001 else f"{value:.3g}"
 
 
 def _markdown(headings: list[str], rows: list[list[str]]) -> str:

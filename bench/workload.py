@@ -23,7 +23,7 @@ _OURS = ("hangarlog", "floor", "sqlite3")
 class Task(msgspec.Struct, frozen=True):
     """What a child process is to do; `round` counts from 0."""
 
-    do: Literal["measure", "prepare", "write", "append for ever"]
+    do: Literal["measure", "prepare", "write", "follow", "append for ever"]
     workload: str
     contender: str
     folder: str

@@ -19,7 +19,7 @@ _CREATE = os.O_CREAT | os.O_APPEND | os.O_RDWR
 _encode = msgspec.json.Encoder().encode
 
 
-class _Line(msgspec.Struct):
+class _Line(msgspec.Struct, gc=False):
     """A whole line as hangarlog stores it, the checksum a constant."""
 
     position: int
