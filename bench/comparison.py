@@ -78,10 +78,13 @@ class Stores:
 
     def get(self, workload: Workload, contender: str) -> tuple[str, Answer]:
         """(its folder, what preparing it said)."""
-        name = contender.partition(":")[0]
-        variant = engines.load(name).stored_as(contender.partition(":")[2])
-        sizes = {key: value for key, value in sizes_of(workload, self.quick).items() if key not in ("reads", "read")}
-        key = "-".join([workload.prepare, workload.kind, name, variant, *(f"{size:g}" for size in sizes.values())])
+        name, engine = contender.partition(":")[0], engines.load(contender)
+        variant = engine.stored_as(contender.partition(":")[2])
+        sized = workload.sized(engine, quick=self.quick)
+        sizes = {key: sized[key] for key in sized if key in ("events", "streams", "each", "block")}
+        key = "-".join(
+            [workload.prepare, workload.kind, name, variant, *(f"{sizes[size]:g}" for size in sorted(sizes))]
+        )
         path = os.path.join(self.folder, key.replace(" ", "_"))
         if path not in self._answers:
             say(f"    {contender} writes {workload.prepare}")
@@ -93,11 +96,6 @@ class Stores:
         return path, self._answers[path]
 
 
-def sizes_of(workload: Workload, quick: bool) -> dict[str, float]:
-    """Those to measure with."""
-    return dict(workload.quick if quick else workload.sizes)
-
-
 class _Comparison:
     """One workload of a run."""
 
@@ -105,9 +103,13 @@ class _Comparison:
         self, workload: Workload, options: Options, known: dict[str, Measured], stores: Stores, folder: str
     ) -> None:
         self.workload, self.options, self.known, self.stores, self.folder = workload, options, known, stores, folder
-        self.sizes = sizes_of(workload, options.quick)
         self.table = Table(
-            workload.key, workload.title, workload.note, dict(workload.figures), workload.more_is_better, self.sizes
+            workload.key,
+            workload.title,
+            workload.note,
+            dict(workload.figures),
+            workload.more_is_better,
+            dict(workload.quick if options.quick else workload.sizes),
         )
 
     def run(self) -> Table:
@@ -139,7 +141,8 @@ class _Comparison:
         with self._place(contender) as path:
             os.sync()  # What others wrote is not to be written back in this one's time.
             begin = time.monotonic()
-            answer = ask(Task("measure", workload.key, contender, path, self.sizes, number))
+            sizes = workload.sized(engines.load(contender), quick=self.options.quick)
+            answer = ask(Task("measure", workload.key, contender, path, sizes, number))
         if answer.figures:
             cell.rounds.append(answer.figures)
         cell.error, cell.unsupported = answer.error, answer.unsupported

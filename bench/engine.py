@@ -75,6 +75,7 @@ class Engine:
     settings: ClassVar[str] = ""
     notes: ClassVar[Sequence[str]] = ()
     unsupported: ClassVar[dict[str, str]] = {}  # Workload -> why not.
+    slow: ClassVar[bool] = False  # Reads so slowly that it is given less to read where a rate is measured.
 
     def missing(self) -> str | None:
         """Why it cannot be measured here; None if it can."""

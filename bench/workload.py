@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
@@ -108,12 +108,17 @@ class Workload:
     contenders: Sequence[str]
     sizes: Sizes
     quick: Sizes
+    slow: Sizes = field(default_factory=dict)  # What is different for engines that read slowly.
     durable: bool = False
     kind: str = ""
     prepare: str = ""
     more_is_better: bool = True
     rounds: int | None = None
     note: str = ""
+
+    def sized(self, engine: Engine, *, quick: bool) -> dict[str, float]:
+        """The sizes to measure an engine with."""
+        return dict(self.quick) if quick else {**self.sizes, **(self.slow if engine.slow else {})}
 
     @property
     def main(self) -> str:

