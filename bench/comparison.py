@@ -82,9 +82,8 @@ class Stores:
         variant = engine.stored_as(contender.partition(":")[2])
         sized = workload.sized(engine, quick=self.quick)
         sizes = {key: sized[key] for key in sized if key in ("events", "streams", "each", "block")}
-        key = "-".join(
-            [workload.prepare, workload.kind, name, variant, *(f"{sizes[size]:g}" for size in sorted(sizes))]
-        )
+        shown = [f"{sizes[size]:g}" for size in sorted(sizes)]
+        key = "-".join([workload.prepare, workload.kind, name, variant, *shown])
         path = os.path.join(self.folder, key.replace(" ", "_"))
         if path not in self._answers:
             say(f"    {contender} writes {workload.prepare}")

@@ -74,8 +74,8 @@ _ALL = [
         quick={"events": 2000},
         slow={"events": 50_000},
         prepare="one stream",
-        note="200,000 events (50,000 where reading is slow: mcp_hangar, jetstream, salamander); a fresh process opens the store and reads. Imports are not timed; the page cache "
-        "is warm.",
+        note="200,000 events, or 50,000 where reading is slow (mcp_hangar, jetstream, salamander); a fresh process "
+        "opens the store and reads. Imports are not timed; the page cache is warm.",
     ),
     Workload(
         "W5",
@@ -87,7 +87,8 @@ _ALL = [
         quick={"streams": 20, "each": 100, "block": 10},
         slow={"each": 40},
         prepare="interleaved",
-        note="1,000 streams of 200 events (40 where reading is slow), written twenty at a time in turn; a fresh process iterates over all, typed.",
+        note="1,000 streams of 200 events, or of 40 where reading is slow, written twenty at a time in turn; a fresh "
+        "process iterates over all, typed.",
     ),
     Workload(
         "W6a",
@@ -99,7 +100,8 @@ _ALL = [
         quick={"processes": 2, "seconds": 0.2, "shared": 0},
         durable=True,
         note="Each process appends one event a call at its expected version. The floor is one file under flock, one "
-        "fdatasync for all who wait, woken by a futex, and no versions.",
+        "fdatasync for all who wait, woken by a futex, and no versions. Percentiles are over all appends: where a few "
+        "processes make nearly all of them, the longest and slowest / fastest say so.",
     ),
     Workload(
         "W6b",
@@ -120,8 +122,8 @@ _ALL = [
         ("hangarlog", "floor:a file a stream", "sqlite3", *_PEERS),
         sizes={"streams": 100_000, "seconds": 15.0, "peer_seconds": 2.0},
         quick={"streams": 200, "seconds": 0.5},
-        note="100,000 new streams of 1 to 5 events, one relaxed append each, for 15 s at most, and 2 s for peers. KB: blocks on disk "
-        "beside the journal. The floor opens, writes and closes a file, with the same lines.",
+        note="100,000 new streams of 1 to 5 events, one relaxed append each, for 15 s at most, and 2 s for peers. KB: "
+        "blocks on disk beside the journal. The floor opens, writes and closes a file, with the same lines.",
     ),
     Workload(
         "W7 read",
@@ -132,8 +134,8 @@ _ALL = [
         sizes={"streams": 100_000, "read": 1000, "seconds": 15.0, "peer_seconds": 2.0},
         quick={"streams": 200, "read": 50, "seconds": 0.5},
         prepare="short streams",
-        note="At random, typed, by a fresh process, for 2 s at most where it is slow; opening the store is timed. Peers that would take minutes to write "
-        "100,000 streams are left out.",
+        note="At random, typed, by a fresh process, for 2 s at most where it is slow; opening the store is timed. "
+        "Peers that would take minutes to write 100,000 streams are left out.",
     ),
     Workload(
         "W8 clean",
