@@ -7,6 +7,7 @@ A run of some workloads or engines, or a quick one, prints its tables, and write
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +27,9 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 def main() -> int:
     """Run the command."""
     options = _arguments()
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # So that what was started is ended, and folders are removed.
     if options.command == "compare":
         from bench.micro import compare_with_baseline
 

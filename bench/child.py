@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -37,13 +38,21 @@ def environment() -> dict[str, str]:
 def ask(task: Task) -> Answer:
     """Run a child to its end; whatever happens to it is an answer."""
     with subprocess.Popen(
-        command(task), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+        command(task),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        start_new_session=True,
     ) as child:
         try:
             output, errors = child.communicate(timeout=_LIMIT)
         except subprocess.TimeoutExpired:
-            child.kill()
+            os.killpg(child.pid, signal.SIGKILL)  # With its servers and writers.
             return Answer(error=f"not done after {_LIMIT:.0f} s")
+        except BaseException:
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
     try:
         return msgspec.json.decode(output.splitlines()[-1], type=Answer)
     except (IndexError, msgspec.MsgspecError):
