@@ -72,9 +72,7 @@ def append_parts(store: FileEventStore) -> None:
         ),
         "the stream's version: `lseek` of it": micros(lambda: writer._streams.get(_STREAM), count),
         "the time": micros(now, count),
-        "the line, its checksum": micros(
-            lambda: encode_batch([(pending, 1)], 1, b"2026-11-23T03:01:02.123456Z"), count
-        ),
+        "the line, its checksum": micros(lambda: encode_batch([(pending, 1)], 1, moment), count),
         "`write` to the journal": micros(lambda: filesystem.write(fd, data), count),
         "`write` to the stream": micros(lambda: filesystem.write(fd, data), count),
         "mark, publish": micros(published, count),
