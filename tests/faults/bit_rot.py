@@ -22,6 +22,7 @@ from campaign import Campaign, Figures
 import hangarlog.index
 import hangarlog.log
 import hangarlog.ring
+import hangarlog.segment
 import hangarlog.state
 import hangarlog.writer
 from hangarlog import (
@@ -65,7 +66,7 @@ COUNTED = (SERVED, RECOVERED, REFUSED, HARMLESS, SHORTER, LOST, UNREAD, REPAIRED
 def small_limits() -> Iterator[None]:
     """A ring of four frames, and sidecars for segments of a few hundred bytes."""
     places = [(hangarlog.ring, "RING_BYTES", 4 * hangarlog.ring.BLOCK)]
-    places += [(module, "STRIDE", STRIDE) for module in (hangarlog.index, hangarlog.log)]
+    places += [(module, "STRIDE", STRIDE) for module in (hangarlog.index, hangarlog.log, hangarlog.segment)]
     before = [getattr(module, name) for module, name, _ in places]
     for module, name, value in places:
         setattr(module, name, value)
