@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_right
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 from hangarlog.filesystem import WINDOWS
+from hangarlog.record import Envelope
 from hangarlog.segment import Segment
+
+if TYPE_CHECKING:
+    from hangarlog.log import Log
 
 MOST = 0 if WINDOWS else 32
 """Segments, each with its index: two descriptors. On Windows an open file would keep a roll from happening."""
@@ -26,14 +32,23 @@ class Kept:
         self._segments: OrderedDict[str, Segment] = OrderedDict()
         self._sealed: OrderedDict[str, tuple[int | None, list[int]]] = OrderedDict()
 
-    def get(self, base: str, *, grown: bool = True) -> Segment | None:
-        """A kept segment as it is now, None where it is not kept. One that is sealed has not `grown`."""
+    def live(self, log: Log) -> Segment | None:
+        """The live segment of a log as it is now, None where it is not kept."""
+        segment = self._find(log.base)
+        return segment.again() if segment else None
+
+    def sealed(self, log: Log, first: int) -> Segment:
+        """A sealed segment of a log."""
+        base = log.sealed_base(first)
+        segment = self._find(base)
+        return segment.again(grown=False) if segment else self.keep(log.open_sealed(first))
+
+    def _find(self, base: str) -> Segment | None:
         segment = self._segments.get(base)
-        if segment is None:
-            return None
-        with contextlib.suppress(KeyError):  # Another thread may have put it out.
-            self._segments.move_to_end(base)
-        return segment.again(grown=grown)
+        if segment:
+            with contextlib.suppress(KeyError):  # Another thread may have put it out.
+                self._segments.move_to_end(base)
+        return segment
 
     def keep(self, segment: Segment) -> Segment:
         """Keep an open segment, and give what to read it through; the one unused for longest is let go."""
@@ -45,13 +60,31 @@ class Kept:
             self._segments.popitem(last=False)
         return again
 
-    def sealed(self, base: str, live_first: int | None) -> list[int] | None:
-        """The sealed segments of a log, as they were found when its live one began with that record."""
-        found = self._sealed.get(base)
-        return found[1] if found is not None and live_first is not None and found[0] == live_first else None
+    def sealed_before(self, log: Log, live_first: int | None) -> list[int]:
+        """The sealed segments of a log before a live one that begins with that record, listed once."""
+        known = self._known(log, live_first)
+        if known is None:
+            known = log.sealed_before(live_first)
+            self._sealed[log.base] = (live_first, known)
+            if len(self._sealed) > MOST:
+                self._sealed.popitem(last=False)
+        return known
 
-    def keep_sealed(self, base: str, live_first: int | None, firsts: list[int]) -> None:
-        """Remember the sealed segments of a log."""
-        self._sealed[base] = (live_first, firsts)
-        if len(self._sealed) > MOST:
-            self._sealed.popitem(last=False)
+    def _known(self, log: Log, live_first: int | None) -> list[int] | None:
+        before, known = self._sealed.get(log.base, (None, []))
+        # With another live segment than when they were listed, one more is sealed.
+        return known if before is not None and before == live_first else None
+
+    def few(self, log: Log, start: int, count: int) -> list[Envelope]:
+        """Up to `count` records of a log from number `start` on, where the way to them is known already; else none."""
+        live = self.live(log)
+        first = live.first() if live else None
+        if live is None or first is None:
+            return []
+        if first <= start:
+            return live.records_at(start, first, count)
+        sealed = self._known(log, first)
+        if not sealed or start < sealed[0]:
+            return []
+        first = sealed[bisect_right(sealed, start) - 1]
+        return self.sealed(log, first).records_at(start, first, count)

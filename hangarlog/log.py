@@ -62,22 +62,18 @@ class Log:
         except FileNotFoundError:
             return None
 
+    def sealed_before(self, live_first: int | None) -> list[int]:
+        """As `sealed`, of the segments before a live one that begins with that record."""
+        return [first for first in self.sealed() if live_first is None or first < live_first]
+
+    def _live(self) -> Segment | None:
+        return (self._kept.live(self) if self._kept else None) or self.open_live()
+
     def _segment(self, first: int) -> Segment:
-        """A sealed segment for reading, kept open where segments are."""
-        kept = self._kept
-        if kept is None:
-            return self.open_sealed(first)
-        base = self.sealed_base(first)
-        return kept.get(base, grown=False) or kept.keep(self.open_sealed(first))
+        return self._kept.sealed(self, first) if self._kept else self.open_sealed(first)
 
     def _sealed_before(self, live_first: int | None) -> list[int]:
-        kept = self._kept
-        firsts = kept.sealed(self.base, live_first) if kept else None
-        if firsts is None:
-            firsts = [number for number in self.sealed() if live_first is None or number < live_first]
-            if kept:
-                kept.keep_sealed(self.base, live_first, firsts)
-        return firsts
+        return self._kept.sealed_before(self, live_first) if self._kept else self.sealed_before(live_first)
 
     @contextlib.contextmanager
     def opened(
@@ -116,9 +112,9 @@ class Log:
         Raises:
             CorruptionError: a record is damaged, or one is missing between two others.
         """
-        if limit is not None and limit <= _FEW and (records := self._few(start, limit)):
-            yield records
-            start += len(records)
+        if self._kept and limit is not None and limit <= _FEW and (few := self._kept.few(self, start, limit)):
+            yield few
+            start += len(few)
         live = self._live()
         if live and live.size < STRIDE:
             records, first = self._whole(live)
@@ -136,10 +132,6 @@ class Log:
             if live and live_first is not None:
                 yield from self._read_forward(live, live_first, number, not sealed, limit)
 
-    def _live(self) -> Segment | None:
-        kept = self._kept.get(self.base) if self._kept else None
-        return kept or self.open_live()
-
     def _whole(self, live: Segment) -> tuple[list[Envelope], int]:
         """All records of a short live segment, and the number of the first: `sys.maxsize` where there is none."""
         try:
@@ -149,21 +141,6 @@ class Log:
             raise
         self.torn |= following != live.size
         return records, live.number(records[0]) if records else sys.maxsize
-
-    def _few(self, start: int, count: int) -> list[Envelope]:
-        """Up to `count` records from number `start` on, where the way to them is known already; else none."""
-        kept = self._kept
-        live = kept.get(self.base) if kept else None
-        first = live.first() if live else None
-        if kept is None or live is None or first is None:
-            return []
-        if first <= start:
-            return live.records_at(start, first, count)
-        sealed = kept.sealed(self.base, first)
-        if not sealed or start < sealed[0]:
-            return []
-        first = sealed[bisect_right(sealed, start) - 1]
-        return self._segment(first).records_at(start, first, count)
 
     def forward_lines(self, start: int) -> Iterator[Block]:
         """As `forward`, with the lines the records were read from, each proved by its own checksum."""

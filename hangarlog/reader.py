@@ -162,13 +162,13 @@ class Reader:
                         break
                     yield block
                     position = block[-1].position + 1
-                    if position > committed:
-                        return
                 if position <= committed:
                     raise missing_position(journal, position, committed)
             except CorruptionError as damage:
                 _, last = journal_bounds(self._folder, position, live_first, committed)
                 records = self._served(damage, position, min(last, committed))
+                if not records:
+                    return  # The damage is behind everything that was committed.
                 yield records
                 position += len(records)
 
