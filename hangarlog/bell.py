@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 from hangarlog.late import importing
@@ -63,7 +63,7 @@ class Bell:
 
     def wait(self, heard: int, seconds: float = PATIENCE) -> None:
         """Return when the bell has rung since `listen` gave `heard`, at the latest after `seconds`; perhaps sooner."""
-        address = self._futex_word()
+        address = self._address or self._futex_word()
         if self._words is None or not address:
             threading.Event().wait(min(seconds, _POLL))
         elif self._words[0] == heard:
@@ -78,7 +78,7 @@ class Bell:
         # finds the count changed.
         words[1] = 0
         words[0] = (words[0] + 1) & 0xFFFF_FFFF
-        address = self._futex_word()
+        address = self._address or self._futex_word()
         if address and _futex(address, _WAKE, _EVERYBODY if everybody else 1) and not everybody:
             words[1] = 1  # Perhaps others sleep on.
 
@@ -109,22 +109,18 @@ def _has_futex() -> bool:
 
 @cache
 def _call() -> Any:
-    call = _c().CDLL(None, use_errno=True).syscall
-    call.restype = _c().c_long
+    c = _c()
+    call = c.CDLL(None, use_errno=True).syscall
+    call.restype = c.c_long
+    call.argtypes = [c.c_long, c.c_void_p, c.c_int, c.c_uint32, c.c_void_p, c.c_void_p, c.c_int]
     return call
 
 
+@lru_cache(maxsize=16)
+def _timespec(seconds: float) -> Any:
+    return (_c().c_long * 2)(int(seconds), int(seconds % 1 * 1e9))
+
+
 def _futex(address: int, operation: int, value: int, seconds: float = 0.0) -> int:
-    ctypes = _c()
-    limit = (ctypes.c_long * 2)(int(seconds), int(seconds % 1 * 1e9))
-    return int(
-        _call()(
-            ctypes.c_long(_NUMBER),
-            ctypes.c_void_p(address),
-            ctypes.c_int(operation),
-            ctypes.c_uint32(value),
-            ctypes.byref(limit) if operation == _WAIT else None,
-            None,
-            ctypes.c_int(0),
-        )
-    )
+    limit = _timespec(seconds) if operation == _WAIT else None
+    return int(_call()(_NUMBER, address, operation, value, limit, None, 0))

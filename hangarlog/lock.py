@@ -34,7 +34,7 @@ class FileLock:
         self.bell = bell or Bell()
         self.threads = threading.RLock()
         self._fd = -1
-        self._held = False  # Perhaps it is, if this is not set: an interrupt can come in between.
+        self._held = False  # Perhaps it is not, if this is set: an interrupt can come in between.
         _locks.add(self)
 
     def acquire(self, seconds: float | None = None) -> bool:
@@ -44,8 +44,11 @@ class FileLock:
         """
         if self._fd < 0:
             self._fd = self._open()
-        self._held = self._filesystem.lock(self._fd) or (seconds != 0 and self._wait(seconds))
-        return self._held
+        self._held = True
+        if self._filesystem.lock(self._fd) or (seconds != 0 and self._wait(seconds)):
+            return True
+        self._held = False
+        return False
 
     def _wait(self, seconds: float | None) -> bool:
         deadline = None if seconds is None else monotonic() + seconds
@@ -70,7 +73,8 @@ class FileLock:
 
         Explicitly: a forked child that still has the descriptor would keep it held.
         """
-        held, self._held = self._held, False
+        if not self._held:
+            return
         if self._fd >= 0:
             try:
                 self._filesystem.unlock(self._fd)
@@ -78,7 +82,8 @@ class FileLock:
                 self.close()  # That gives it back, too.
                 if not isinstance(error, OSError):
                     raise
-        if held and self.bell.awaited:
+        self._held = False
+        if self.bell.awaited:
             self.bell.ring(everybody=everybody)
 
     def close(self) -> None:
