@@ -21,25 +21,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from hangarlog import ANY, FileEventStore, register_event_type
-
-
-@register_event_type
-class ProviderStarted(msgspec.Struct):
-    """As MCP Hangar writes it."""
-
-    provider_id: str
-    mode: str
-    tools_count: int
-    startup_duration_ms: float
-    event_id: str
-    occurred_at: float
-
-
-def event(number: int) -> ProviderStarted:
-    """A fresh one, with an id of its own."""
-    return ProviderStarted("math", "subprocess", 3, 409.18, f"80ca934f-0983-485a-b4cf-{number:012d}", 1795404241.28)
-
+from bench.payload import event
+from hangarlog import ANY, FileEventStore
 
 LINE = b"x" * 420 + b"\n"  # As long as the stored line.
 Work = Callable[[str, int], None]

@@ -1,5 +1,9 @@
 """hangarlog: the event store that is a folder of plain text."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from hangarlog.commit import ANY, NO_STREAM, STREAM_EXISTS
 from hangarlog.errors import (
     CompactionError,
@@ -30,10 +34,12 @@ from hangarlog.event import (
     register_event_type,
 )
 from hangarlog.eventstore import EventStore, Record
-from hangarlog.memory import MemoryEventStore
 from hangarlog.serializer import EventSerializer
 from hangarlog.store import FileEventStore
 from hangarlog.upcaster import IEventUpcaster, UpcasterChain
+
+if TYPE_CHECKING:
+    from hangarlog.memory import MemoryEventStore
 
 __version__ = "0.1.0"
 
@@ -73,3 +79,16 @@ __all__ = [
     "get_current_version",
     "register_event_type",
 ]
+
+
+def __getattr__(name: str) -> type[MemoryEventStore]:
+    """What only tests need is imported when it is asked for."""
+    if name != "MemoryEventStore":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from hangarlog.memory import MemoryEventStore
+
+    return MemoryEventStore
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

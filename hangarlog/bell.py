@@ -15,6 +15,8 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
+from hangarlog.late import importing
+
 PATIENCE = 0.05
 """Seconds after which a waiter looks again although nobody rang."""
 
@@ -31,20 +33,21 @@ class Bell:
     """Two words of a shared mapping: a count of ringings, and whether somebody waits."""
 
     def __init__(self) -> None:
-        self._address = 0
+        self._mapped: mmap.mmap | None = None
+        self._offset = self._address = 0
         self._words: memoryview | None = None
 
     def hang(self, mapped: mmap.mmap, offset: int) -> None:
         """Use the 16 bytes at `offset` of a writable shared mapping."""
+        self._mapped, self._offset, self._address = mapped, offset, 0
         self._words = memoryview(mapped)[offset : offset + 16].cast("Q")
-        if _has_futex():  # Now: imported by a thread while another one forks, ctypes would be locked in the child.
-            self._address = _c().addressof(_c().c_uint32.from_buffer(mapped, offset))
 
     def take_down(self) -> None:
         """Let go of the mapping."""
         if self._words:
             self._words.release()
-        self._words = None
+        self._words = self._mapped = None
+        self._address = 0
 
     @property
     def awaited(self) -> bool:
@@ -60,10 +63,11 @@ class Bell:
 
     def wait(self, heard: int, seconds: float = PATIENCE) -> None:
         """Return when the bell has rung since `listen` gave `heard`, at the latest after `seconds`; perhaps sooner."""
-        if self._words is None or not self._address:
+        address = self._futex_word()
+        if self._words is None or not address:
             threading.Event().wait(min(seconds, _POLL))
         elif self._words[0] == heard:
-            _futex(self._address, _WAIT, heard, min(seconds, PATIENCE))
+            _futex(address, _WAIT, heard, min(seconds, PATIENCE))
 
     def ring(self, *, everybody: bool = False) -> None:
         """Wake the one who has waited longest, or everybody. What was waited for must be so already."""
@@ -74,8 +78,15 @@ class Bell:
         # finds the count changed.
         words[1] = 0
         words[0] = (words[0] + 1) & 0xFFFF_FFFF
-        if self._address and _futex(self._address, _WAKE, _EVERYBODY if everybody else 1) and not everybody:
+        address = self._futex_word()
+        if address and _futex(address, _WAKE, _EVERYBODY if everybody else 1) and not everybody:
             words[1] = 1  # Perhaps others sleep on.
+
+    def _futex_word(self) -> int:
+        """Where the count is in memory; 0 where there is no futex to wait at it with."""
+        if not self._address and self._mapped is not None and _has_futex():
+            self._address = _c().addressof(_c().c_uint32.from_buffer(self._mapped, self._offset))
+        return self._address
 
 
 _NUMBER = {"x86_64": 202, "aarch64": 98}.get(os.uname().machine) if sys.platform == "linux" else None
@@ -84,15 +95,15 @@ _NUMBER = {"x86_64": 202, "aarch64": 98}.get(os.uname().machine) if sys.platform
 
 @cache
 def _c() -> Any:
-    import ctypes  # Only whoever has to wait needs it.
-
+    with importing:
+        import ctypes  # Only whoever has to wait, or has somebody wait, needs it.
     return ctypes
 
 
 def _has_futex() -> bool:
     try:
         return _NUMBER is not None and _call() is not None
-    except OSError:
+    except (OSError, ImportError):
         return False  # There is no descriptor left to load it with.
 
 

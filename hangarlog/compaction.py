@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
-from hangarlog.log import LiveEnd, Log
+from hangarlog.live_end import LiveEnd
+from hangarlog.log import Log
 from hangarlog.segment import LIVE, Segment
 
 

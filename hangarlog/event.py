@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
@@ -99,9 +98,13 @@ def canonical_name(event_type: str) -> str:
     return event_type if event_class is None else _names.get(event_class, event_class.__name__)
 
 
-def attrs_fields(event_class: type) -> tuple[Any, ...]:
-    """The fields of a class that attrs made (known without importing attrs)."""
-    return tuple(getattr(event_class, "__attrs_attrs__", ()))
+def field_names(event_class: type) -> tuple[str, ...]:
+    """The fields of a dataclass, or of a class that attrs made (known without importing attrs)."""
+    if hasattr(event_class, "__dataclass_fields__"):
+        from dataclasses import fields  # Whoever made the class has imported it.
+
+        return tuple(field.name for field in fields(event_class))
+    return tuple(field.name for field in getattr(event_class, "__attrs_attrs__", ()))
 
 
 def check_event_class(name: str, event_class: type) -> None:
@@ -116,12 +119,12 @@ def check_event_class(name: str, event_class: type) -> None:
         if config.forbid_unknown_fields:
             raise EventSerializationError(name, f"{shown} forbids unknown fields, but a payload also has _version")
         fields = event_class.__struct_encode_fields__
-    elif dataclasses.is_dataclass(event_class):
+    elif hasattr(event_class, "__dataclass_fields__"):
         if any("InitVar" in str(kind) for kind in vars(event_class).get("__annotations__", {}).values()):
             raise EventSerializationError(name, f"{shown} has an InitVar, which is not stored")
-        fields = tuple(field.name for field in dataclasses.fields(event_class))
+        fields = field_names(event_class)
     elif hasattr(event_class, "__attrs_attrs__"):
-        fields = tuple(field.name for field in attrs_fields(event_class))
+        fields = field_names(event_class)
     else:
         raise EventSerializationError(name, f"{shown} must be a msgspec Struct, a dataclass or an attrs class")
     if "_version" in fields:

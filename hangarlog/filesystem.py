@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import filecmp
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
+
+from hangarlog.late import importing
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -188,7 +189,7 @@ class FileSystem:
             if os.path.samefile(live, sealed):
                 self.remove(sealed)  # Anew: if the sync of its first name failed, the next one would not bring it.
                 self.link(live, sealed)
-            elif not filecmp.cmp(live, sealed, shallow=False):
+            elif not _same_content(live, sealed):
                 raise
         except (OSError, NotImplementedError):
             self.rename(live, sealed)  # No hard links here: `live` is missing for an instant, `.new` says why.
@@ -273,6 +274,12 @@ else:  # pragma: no cover - Windows
         return os.write(fd, data)
 
 
+def _same_content(first: str, second: str) -> bool:
+    with importing:
+        import filecmp
+    return filecmp.cmp(first, second, shallow=False)
+
+
 _sync_data = getattr(os, "fdatasync", os.fsync)
 if sys.platform == "darwin":  # pragma: no cover - macOS: fsync stops at the drive's cache
     import fcntl
@@ -285,7 +292,8 @@ def _sync_filesystem(fd: int) -> bool:
     """Sync the whole file system of an open folder in one call, where there is one that reports failures."""
     if sys.platform != "linux":
         return False
-    import ctypes  # Only checkpoints need it.
+    with importing:
+        import ctypes  # Only checkpoints need it.
 
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "syncfs"):

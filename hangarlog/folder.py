@@ -14,6 +14,7 @@ import msgspec
 from hangarlog.commit import now
 from hangarlog.errors import CorruptionError, StoreFormatError, StoreOpenError
 from hangarlog.filesystem import FileSystem
+from hangarlog.live_end import LiveEnd
 from hangarlog.lock import Turnstile, held
 from hangarlog.log import Log
 from hangarlog.naming import stream_id_of, stream_path
@@ -239,6 +240,14 @@ class Folder:
                     f"its journal holds events but {_META} is missing; restore it from a backup, or write one: "
                     f'{{"format":{FORMAT},"store_id":"any","created_at":"","segment_bytes":67108864}}',
                 )
+
+
+def journal_end(journal: Log) -> LiveEnd:
+    """The live end of the journal, which a store always has. Raises `CorruptionError` if it is gone."""
+    try:
+        return LiveEnd(journal)
+    except FileNotFoundError as error:
+        raise CorruptionError(journal.live_path, os.path.basename(journal.live_path), 0, "it is gone") from error
 
 
 def _id_in(base: str, log: Log) -> str | None:

@@ -7,20 +7,26 @@ off; a damaged middle is mended where another copy is whole, and refused where n
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from hangarlog.copies import Missing, journal_lines_in_streams
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
-from hangarlog.log import LiveEnd, Log
-from hangarlog.record import Envelope, LineError, decode_record, is_record, may_be_torn
+from hangarlog.live_end import LiveEnd
+from hangarlog.log import Log
+from hangarlog.record import Envelope, LineError, decode_record, decode_records, is_record, may_be_torn
 from hangarlog.ring import Frame
 
+BLOCK = 64 << 10
+"""Bytes of journal that are read at a time: what is larger the system gives, and zeroes, anew each time."""
+
 _SECTOR = 512  # The least that a device writes or loses.
+
+
+See = Callable[[list[Envelope], list[bytes]], None]
 
 
 class End(msgspec.Struct):
@@ -37,14 +43,6 @@ class End(msgspec.Struct):
     put_aside: int = 0
 
 
-def journal_end(journal: Log) -> LiveEnd:
-    """The live end of the journal, which a store always has. Raises `CorruptionError` if it is gone."""
-    try:
-        return LiveEnd(journal)
-    except FileNotFoundError as error:
-        raise CorruptionError(journal.live_path, os.path.basename(journal.live_path), 0, "it is gone") from error
-
-
 def last_sealed(log: Log, first: int) -> Envelope:
     """The last record of a sealed segment."""
     with contextlib.closing(log.open_sealed(first)) as segment:
@@ -54,16 +52,19 @@ def last_sealed(log: Log, first: int) -> Envelope:
         return segment.decode(lines, offset)[-1]
 
 
-def make_end_whole(folder: Folder, live: LiveEnd, settled: int, frames: list[Frame], *, restarted: bool) -> End:
+def make_end_whole(
+    folder: Folder, live: LiveEnd, settled: int, frames: list[Frame], see: See, *, restarted: bool
+) -> End:
     """Bring the live segment to whole batches, with everything that is known to have been committed.
 
     `settled` is the position up to which nothing can be missing but by damage; with `restarted` a power cut may have
-    taken any page written since, and `frames` are what the commit ring has.
+    taken any page written since, and `frames` are what the commit ring has. `see` is shown the records that are read to
+    find the end.
 
     Raises:
         CorruptionError: it is damaged, and no other copy helps.
     """
-    whole, last, bad = _whole_batches(folder.journal, live, settled)
+    whole, last, bad = _whole_batches(folder.journal, live, settled, see)
     known = _lines_of_frames(frames, last)
     settled = max([settled, *known])
     if bad is None and settled <= last:
@@ -71,7 +72,7 @@ def make_end_whole(folder: Folder, live: LiveEnd, settled: int, frames: list[Fra
     return _Joining(folder, live, whole, last, settled, bad or "it ends too early", restarted).run(known)
 
 
-def _whole_batches(journal: Log, live: LiveEnd, settled: int) -> tuple[int, int, str | None]:
+def _whole_batches(journal: Log, live: LiveEnd, settled: int, see: See) -> tuple[int, int, str | None]:
     """(the offset after the last whole batch, its last position, what is wrong behind it); read from `settled` on."""
     lines, _ = live.lines_at(0)
     begins = decode_record(lines[0]).position if lines and is_record(lines[0]) else None
@@ -81,21 +82,46 @@ def _whole_batches(journal: Log, live: LiveEnd, settled: int) -> tuple[int, int,
         last = number - 1
     whole, whole_last = offset, last
     while True:
-        lines, _ = live.lines_at(offset)
+        lines, following = live.lines_at(offset, BLOCK)
         if not lines:
-            break
-        for line in lines:
-            try:
-                record = decode_record(line)
-                if record.position != last + 1:
-                    raise LineError(f"position {last + 1} must come here, not {record.position}")
-            except LineError as error:
-                return whole, whole_last, str(error)
-            offset += len(line) + 1
-            last += 1
-            if record.ends_batch:
-                whole, whole_last = offset, last
-    return whole, whole_last, None if whole == live.size else "it ends within a batch"
+            return whole, whole_last, None if whole == live.size else "it ends within a batch"
+        records, bad = _records_after(last, lines)
+        if records:
+            see(records, lines[: len(records)])
+        ended = _ended(records)
+        if ended:
+            whole = following - sum(len(line) + 1 for line in lines[ended:])
+            whole_last = last + ended
+        if bad is not None:
+            return whole, whole_last, bad
+        offset, last = following, last + len(lines)
+
+
+def _ended(records: list[Envelope]) -> int:
+    """How many of the records, from the first on, are of batches that end among them."""
+    for count in range(len(records), 0, -1):
+        record = records[count - 1]
+        if record.ends_batch:
+            return count
+    return 0
+
+
+def _records_after(last: int, lines: list[bytes]) -> tuple[list[Envelope], str | None]:
+    """As many records as follow on position `last` one by one, and why the line after them does not."""
+    with contextlib.suppress(LineError):
+        records = decode_records(lines)
+        if [record.position for record in records] == list(range(last + 1, last + 1 + len(lines))):
+            return records, None
+    records = []
+    try:
+        for position, line in enumerate(lines, last + 1):
+            record = decode_record(line)
+            if record.position != position:
+                raise LineError(f"position {position} must come here, not {record.position}")
+            records.append(record)
+    except LineError as error:
+        return records, str(error)
+    return records, None
 
 
 def _last_before(journal: Log, begins: int | None) -> int:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-import unicodedata
 from functools import lru_cache
-from urllib.parse import unquote
 
 from hangarlog.errors import StreamIdError
+from hangarlog.late import importing
 
 MAX_STREAM_ID_BYTES = 1024
 # Leaves room for ".00000000000000000000.jsonl" and a temporary suffix below the usual 255 bytes of a file name.
@@ -18,10 +16,9 @@ _KEPT_OF_LONG = 120
 _SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_-")
 _ENCODED = [chr(b) if b in _SAFE else f"%{b:02X}" for b in range(256)]
 _WINDOWS_DEVICES = frozenset(["con", "prn", "aux", "nul"] + [f"{d}{n}" for d in ("com", "lpt") for n in range(10)])
-_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
-_PLAIN = re.compile(
-    r"[a-z0-9_-]{1,120}(:[a-z0-9_-]{1,120})?"
-).fullmatch  # What most ids are: nothing is to be said of them.
+_PLAIN = re.compile(r"[a-z0-9_-]{1,120}(:[a-z0-9_-]{1,120})?").fullmatch
+"""What most ids are: nothing is to be said of them."""
+_CONTROLS = frozenset(map(chr, [*range(0x20), *range(0x7F, 0xA0)]))  # Category Cc, which Unicode never changes.
 
 
 def check_stream_id(stream_id: object) -> str:
@@ -53,11 +50,12 @@ def _why_not(stream_id: str) -> str | None:
         return f"it is {size} bytes long, at most {MAX_STREAM_ID_BYTES} are allowed"
     if stream_id.startswith("$"):
         return "ids that start with '$' are reserved"
-    if stream_id[0] in "/\\" or _DRIVE.match(stream_id):
+    drive = stream_id[0].isascii() and stream_id[0].isalpha() and stream_id[1:3] in (":/", ":\\")
+    if stream_id[0] in "/\\" or drive:
         return "it is an absolute path"
-    if any(part in (".", "..") for part in re.split(r"[/\\:]", stream_id)):
+    if not {".", ".."}.isdisjoint(stream_id.replace("\\", "/").replace(":", "/").split("/")):
         return "it has a '.' or '..' part"
-    if any(unicodedata.category(c) == "Cc" for c in stream_id):
+    if not _CONTROLS.isdisjoint(stream_id):
         return "it holds a control character"
     category, colon, rest = stream_id.partition(":")
     if colon and not (category and rest):
@@ -87,8 +85,10 @@ def _encode(text: str) -> str:
         return f"%{raw[0]:02X}{name[1:]}"
     if len(name) <= _MAX_COMPONENT:
         return name
+    with importing:
+        from hashlib import sha256  # OpenSSL is slow to load, long ids are rare.
     # "~" is never produced above, so a shortened name cannot meet a whole one.
-    return f"{_whole_escapes(name[:_KEPT_OF_LONG])}~{hashlib.sha256(raw).hexdigest()}"
+    return f"{_whole_escapes(name[:_KEPT_OF_LONG])}~{sha256(raw).hexdigest()}"
 
 
 def _whole_escapes(name: str) -> str:
@@ -100,8 +100,12 @@ def stream_id_of(folder: str, name: str) -> str | None:
     if "~" in folder or "~" in name:
         return None
     try:
-        parts = [unquote(part, errors="strict") for part in (folder, name)]
-    except UnicodeDecodeError:
+        stream_id = f"{_decode(folder)}:{_decode(name)}" if folder else _decode(name)
+    except ValueError:
         return None
-    stream_id = f"{parts[0]}:{parts[1]}" if folder else parts[1]
     return stream_id if _why_not(stream_id) is None and stream_path(stream_id) == (folder, name) else None
+
+
+def _decode(name: str) -> str:
+    first, *escaped = name.encode().split(b"%")
+    return (first + b"".join(bytes((int(part[:2], 16),)) + part[2:] for part in escaped)).decode()

@@ -6,6 +6,7 @@ before that. `position`, `stream_id` and `stream_version` come first so that the
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Sequence
@@ -48,6 +49,14 @@ class Envelope(msgspec.Struct, gc=False, frozen=True):
         return self.batch_end in (0, self.position)
 
 
+class Place(msgspec.Struct, gc=False, frozen=True):
+    """What a line says first: where it belongs."""
+
+    position: int
+    stream_id: str
+    stream_version: int
+
+
 class LineError(ValueError):
     """A line is not a whole record; the message says why."""
 
@@ -55,6 +64,7 @@ class LineError(ValueError):
 _decoder = msgspec.json.Decoder(Envelope)
 _decode = _decoder.decode
 _encode = msgspec.json.Encoder().encode
+_decode_place = msgspec.json.Decoder(Place).decode
 
 
 EncodedEvent = tuple[str, str | None, bytes, str | None]
@@ -170,12 +180,29 @@ def decode_proved(line: bytes) -> Envelope:
         raise LineError(f"it is nested deeper than {MAX_NESTING} levels") from error
 
 
-def decode_records(text: bytes) -> list[Envelope]:
+def decode_proved_lines(text: bytes) -> list[Envelope]:
     """Decode whole lines, with their newlines, that a checksum has proved together. Raises `LineError`."""
     try:
         return _decoder.decode_lines(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return [decode_proved(line) for line in text.split(b"\n")[:-1]]  # So that the line can be named.
+
+
+def decode_records(lines: list[bytes]) -> list[Envelope]:
+    """Check and decode many lines, as `decode_record` does each, in less time. Raises `LineError` about the first."""
+    crcs = tuple([crc32(line[:-_CRC_BYTES]) for line in lines])
+    if b',"crc":"%08x"}' * len(lines) % crcs == b"".join([line[-_CRC_BYTES:] for line in lines]):
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return [_decode(line) for line in lines]
+    return [decode_record(line) for line in lines]
+
+
+def decode_places(lines: list[bytes]) -> list[Place]:
+    """Where lines say that they belong, whether their checksums match or not. Raises `LineError`."""
+    try:
+        return [_decode_place(line) for line in lines]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise LineError(f"a line is not a record: {error}") from error
 
 
 def may_be_torn(rest: bytes) -> bool:

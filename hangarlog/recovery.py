@@ -10,28 +10,25 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable
-from itertools import groupby
 
 import msgspec
 
 from hangarlog.checkpoint import load_checkpoint
-from hangarlog.copies import Line, journal_blocks, stream_lines_in_journal
 from hangarlog.errors import SyncError
-from hangarlog.folder import Folder
-from hangarlog.journal_end import journal_end, last_sealed, make_end_whole
-from hangarlog.log import LiveEnd, Log
+from hangarlog.folder import Folder, journal_end
+from hangarlog.journal_end import make_end_whole
+from hangarlog.live_end import LiveEnd
+from hangarlog.log import Log
 from hangarlog.naming import stream_path
 from hangarlog.record import decode_record, is_record
+from hangarlog.replay import Replay, cut, forget_index, rebuild
 from hangarlog.ring import Found, read_ring, usable_ring
-from hangarlog.snapshot import SnapshotFiles
 from hangarlog.state import SharedState
 
 # A file system may stamp a file a little before the clock that stamped the checkpoint.
 _CLOCK_SLACK = 10.0
 
 _POSITION = re.compile(rb'\{"position":(\d+),')
-
-_Place = tuple[int, int]
 
 
 class Recovered(msgspec.Struct):
@@ -75,24 +72,18 @@ def recover(folder: Folder, store_id: str, state: SharedState) -> Recovered:
     state.begin_recovery(os.getpid())
     folder.journal.finish_roll()
     with contextlib.closing(journal_end(folder.journal)) as live:
-        _forget_index(live, restarted)
-        end = make_end_whole(folder, live, report.since, ring.frames, restarted=restarted)
+        forget_index(live, restarted=restarted)
+        replay = Replay(folder, report.since, report, restarted=restarted)
+        end = make_end_whole(folder, live, report.since, ring.frames, replay.see, restarted=restarted)
         report.journal_cut, report.joined, report.mended = end.cut, end.joined, end.mended
         report.put_aside = end.put_aside
         if restarted or end.cut:
             # What was cut must not come back in a power cut, and the ring be written over only when all is here.
             _sync(folder, live, state)
-        places: dict[str, _Place] = {}
         first = live.first()
-        for block in journal_blocks(folder, report.since + 1, first or end.last + 1, end.last):
-            pairs = sorted(zip(*block, strict=True), key=_stream_id)
-            for stream_id, group in groupby(pairs, key=_stream_id):
-                log = folder.stream(stream_id)
-                places[stream_id] = _bring_forward(folder, log, list(group), places.get(stream_id), report, restarted)
-        for stream_id, (offset, _) in places.items():
-            _cut_stream(folder, stream_id, offset, report)
+        known = replay.run(first or end.last + 1, end.last)
         if restarted:
-            _cut_phantoms(folder, report.since, since, places, report)
+            _cut_phantoms(folder, report.since, since, known, report)
         journal = (end.last, end.last + 1 if first is None else first, live.size)
         if restarted:
             state.ring_file = usable_ring(folder.filesystem, folder.ring_path)
@@ -115,113 +106,6 @@ def _sync(folder: Folder, live: LiveEnd, state: SharedState) -> None:
         raise SyncError(live.path, f"{again}{error}") from error
 
 
-def _forget_index(live: LiveEnd, restarted: bool) -> None:
-    if restarted:
-        live.forget_index()
-    else:
-        live.forget_longer_index()
-
-
-def _stream_id(line: Line) -> str:
-    return line[0].stream_id
-
-
-def _bring_forward(
-    folder: Folder, log: Log, lines: list[Line], place: _Place | None, report: Recovered, restarted: bool
-) -> _Place:
-    """Write what the journal has for a stream and the stream has not, after cutting off what differs.
-
-    `lines` go on where the stream's last ones left off at `place`: (offset in the live segment, next version).
-    """
-    folder.make_category(log)
-    log.finish_roll()
-    with contextlib.closing(LiveEnd(log, create=True)) as live:
-        _forget_index(live, restarted)
-        if place is None:
-            place = _place_of(log, live, lines[0][0].stream_version)
-            if place is None:
-                return _rebuild(folder, log, live, lines[0][0].stream_id, report)
-        return _write_missing(live, lines, place, report)
-
-
-def _write_missing(live: LiveEnd, lines: Iterable[Line], place: _Place, report: Recovered) -> _Place:
-    offset, version = place
-    for record, line in lines:
-        if record.stream_version < version:
-            continue  # It is in a sealed segment, which was synced before it was sealed.
-        expected = line + b"\n"
-        if live.read(len(expected), offset) != expected:
-            report.streams_cut += live.size - offset
-            live.cut(offset)
-            live.append(expected)
-            report.rolled_forward += 1
-        offset += len(expected)
-        version = record.stream_version + 1
-    return offset, version
-
-
-def _place_of(log: Log, live: LiveEnd, version: int) -> _Place | None:
-    """Where in the live segment the record of `version` belongs, or the first one it can hold.
-
-    None where the segment does not say, being damaged or short of records before it.
-    """
-    lines, _ = live.lines_at(0)
-    if not lines:
-        sealed = log.sealed()
-        after = last_sealed(log, sealed[-1]).stream_version + 1 if sealed else 0
-        return (0, after) if after >= version else None
-    if not is_record(lines[0]):
-        return None
-    first = decode_record(lines[0]).stream_version
-    if first >= version:
-        return 0, first
-    offset, number = live.seek(version, first)
-    while number < version:
-        lines, _ = live.lines_at(offset)
-        for line in lines[: version - number]:
-            if not is_record(line) or decode_record(line).stream_version != number:
-                return None
-            offset, number = offset + len(line) + 1, number + 1
-        if not lines:
-            return None
-    return offset, version
-
-
-def _rebuild(folder: Folder, log: Log, live: LiveEnd, stream_id: str, report: Recovered) -> _Place:
-    """Put what the whole journal has of a stream in the place of its live segment, at once."""
-    sealed = log.sealed()
-    version = last_sealed(log, sealed[-1]).stream_version + 1 if sealed else _first_kept(folder, stream_id)
-    lines = [(record.stream_version, line + b"\n") for record, line in stream_lines_in_journal(folder, stream_id)]
-    text = b"".join(line for number, line in lines if number >= version)
-    report.rolled_forward += sum(number >= version for number, _ in lines)
-    report.streams_cut += live.size
-    log.filesystem.remove(live.index_path)
-    log.filesystem.replace_file(log.live_path, text)
-    return len(text), lines[-1][0] + 1 if lines else version
-
-
-def _first_kept(folder: Folder, stream_id: str) -> int:
-    """The first version that a compaction has left to a stream."""
-    snapshot = SnapshotFiles(folder.filesystem, folder.snapshots_path).load(stream_id)
-    return snapshot.compacted_through + 1 if snapshot else 0
-
-
-def _cut_stream(folder: Folder, stream_id: str, offset: int, report: Recovered) -> None:
-    with contextlib.closing(LiveEnd(folder.stream(stream_id))) as live:
-        if live.size > offset:
-            _cut(folder, live, offset, report)
-
-
-def _cut(folder: Folder, live: LiveEnd, offset: int, report: Recovered) -> None:
-    """Cut a stream; what was a whole record goes where a person can look at it."""
-    lines = [line for line in live.read(live.size - offset, offset).split(b"\n") if is_record(line)]
-    if lines:
-        folder.put_aside(lines)
-        report.put_aside += len(lines)
-    report.streams_cut += live.size - offset
-    live.cut(offset)
-
-
 def _cut_phantoms(folder: Folder, settled: int, since: float, known: Iterable[str], report: Recovered) -> None:
     """Cut records that reached their stream but not the journal before the power went, of streams not in `known`."""
     paths = {stream_path(stream_id) for stream_id in known}
@@ -239,12 +123,12 @@ def _cut_phantoms(folder: Folder, settled: int, since: float, known: Iterable[st
             if keep is None or not named:
                 stream_id = folder.id_in_journal(category, name)
                 if stream_id is not None:
-                    _rebuild(folder, log, live, stream_id, report)
+                    rebuild(folder, log, live, stream_id, report)
                 if stream_id is not None or not _begun_by_us(live, named=named):
                     continue
                 keep = 0  # The journal has nothing of such a stream: nothing of it was committed.
             if keep < live.size:
-                _cut(folder, live, keep, report)
+                cut(folder, live, keep, report)
             if not keep and not log.sealed():
                 folder.filesystem.remove(log.live_path)
 

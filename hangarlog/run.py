@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import overload
 
 from hangarlog.errors import CorruptionError
-from hangarlog.record import Envelope, LineError, decode_proved, decode_records
+from hangarlog.record import Envelope, LineError, decode_proved, decode_proved_lines
 
 
 class Run(Sequence[Envelope]):
@@ -26,7 +26,7 @@ class Run(Sequence[Envelope]):
         """All of them, decoded. Raises `CorruptionError` if they are others than the index says."""
         if self._records is None:
             try:
-                records = decode_records(self.text)
+                records = decode_proved_lines(self.text)
                 if len(records) != self.size:
                     raise LineError(f"there are {len(records)} lines here, the index has {self.size}")
             except LineError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -18,9 +17,9 @@ from hangarlog.event import (
     EVENT_TYPE_MAP,
     EVENT_VERSION_MAP,
     UntypedEvent,
-    attrs_fields,
     canonical_name,
     check_event_class,
+    field_names,
     get_current_version,
     stored_name,
     target_version,
@@ -195,7 +194,7 @@ class _Writer:
         self.head = b'{"_version":%d' % self._version
         self.raw_in_fields = _may_hold_raw(event_class)
         # A Struct is encoded as it is; other classes may carry attributes beside their fields.
-        self.fields = None if issubclass(event_class, msgspec.Struct) else _field_names(event_class)
+        self.fields = None if issubclass(event_class, msgspec.Struct) else field_names(event_class)
 
     def current(self) -> bool:
         """Whether the maps still say what they said."""
@@ -235,7 +234,7 @@ class _Reader:
             ) from error
         self._decode = decoder.decode
         if not self.plain:
-            self._extras = _Extras(_field_names(event_class))
+            self._extras = _Extras(field_names(event_class))
 
     def current(self) -> bool:
         """Whether the maps still say what they said."""
@@ -344,12 +343,6 @@ class _Extras:
         if fresh is not None and value is not None and type(value) is not type(fresh):
             value = msgspec.convert(value, type(fresh))  # A time or a UUID is text in JSON.
         object.__setattr__(event, name, value)  # The class may be frozen.
-
-
-def _field_names(event_class: type) -> tuple[str, ...]:
-    if dataclasses.is_dataclass(event_class):
-        return tuple(field.name for field in dataclasses.fields(event_class))
-    return tuple(field.name for field in attrs_fields(event_class))
 
 
 def _attributes(event: Any, fields: tuple[str, ...]) -> dict[str, Any]:

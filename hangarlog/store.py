@@ -9,24 +9,27 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from hangarlog import eventstore
 from hangarlog.commit import Pending
-from hangarlog.compaction import compact
 from hangarlog.errors import OutcomeUnknownError, StorageError, StoreOpenError
 from hangarlog.eventstore import EventStore
 from hangarlog.filesystem import FileSystem
 from hangarlog.folder import Folder
+from hangarlog.late import importing
 from hangarlog.lock import FileLock, Turnstile, held
 from hangarlog.naming import check_stream_id
 from hangarlog.reader import Reader
 from hangarlog.record import Envelope
-from hangarlog.recovery import Recovered
 from hangarlog.serializer import EventSerializer
 from hangarlog.snapshot import Snapshot, SnapshotFiles
 from hangarlog.state import SharedState, create_state
 from hangarlog.sync import IntervalSync, JournalSync
 from hangarlog.writer import Writer
+
+if TYPE_CHECKING:
+    from hangarlog.recovery import Recovered
 
 Durability = eventstore.Durability | float
 
@@ -255,6 +258,8 @@ class FileEventStore(EventStore):
             yield
 
     def _reclaim(self, stream_id: str, through: int) -> None:
+        with importing:
+            from hangarlog.compaction import compact
         with self.changing_files():
             compact(self.folder.stream(stream_id), through)
 

@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
-from hangarlog.log import LiveEnd
+from hangarlog.live_end import LiveEnd
 from hangarlog.segment import LIVE
 
 WARM = 256

@@ -8,8 +8,8 @@ import os
 import threading
 from collections.abc import Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
-from hangarlog.checkpoint import make_checkpoint
 from hangarlog.commit import Pending, encode_batch, now, settle
 from hangarlog.errors import (
     HangarlogError,
@@ -20,13 +20,15 @@ from hangarlog.errors import (
     StoreOpenError,
     SyncError,
 )
-from hangarlog.folder import Folder, Meta
-from hangarlog.journal_end import journal_end
+from hangarlog.folder import Folder, Meta, journal_end
+from hangarlog.late import importing
+from hangarlog.live_end import LiveEnd
 from hangarlog.lock import FileLock, Turnstile, held
-from hangarlog.log import LiveEnd
-from hangarlog.recovery import Recovered, recover
 from hangarlog.state import SharedState
 from hangarlog.stream import WARM, StreamEnd, WarmStreams
+
+if TYPE_CHECKING:
+    from hangarlog.recovery import Recovered
 
 _DYING = 0.2
 """Seconds that the end of an exclusive holder may take."""
@@ -372,6 +374,8 @@ class Writer:
         """Have the streams brought to the device after a journal segment was sealed, unless that is being done."""
         # After a failed sync a later one proves nothing: recovery begins at the last good checkpoint until a restart.
         if not (self._state.failures or (self._checkpointing and self._checkpointing.is_alive())):
+            with importing:
+                from hangarlog.checkpoint import make_checkpoint
             work = partial(make_checkpoint, self._filesystem, self._folder, position, self._state)
             self._checkpointing = self._filesystem.in_background(work, "hangarlog-checkpoint")
 
@@ -404,6 +408,13 @@ class Writer:
             if self._exclusive and self._seen[1] == _forks:
                 self._state.exclusive = 0
                 closing.callback(self._lock.release)
+
+
+def recover(folder: Folder, store_id: str, state: SharedState) -> Recovered:
+    """What `recovery.recover` does, which hardly anybody needs."""
+    with importing:
+        from hangarlog import recovery
+    return recovery.recover(folder, store_id, state)
 
 
 def _forked() -> None:

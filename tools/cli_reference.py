@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-import hangarlog.cli.main  # noqa: F401 - it registers the commands
 from hangarlog.cli.app import hangarlog as group
 
 INTRODUCTION = """\
@@ -37,7 +36,10 @@ def _help(command: click.Command, path: str) -> str:
 def main() -> None:
     """Print the page."""
     print(INTRODUCTION)
-    for name, command in [("", group), *sorted(group.commands.items())]:
+    context = click.Context(group)
+    for name in ["", *group.list_commands(context)]:
+        command = group.get_command(context, name) if name else group
+        assert command
         path = f"hangarlog {name}".strip()
         print(
             f"## {path}\n\n```text\n{_help(command, path)}\n```\n"

@@ -1,6 +1,6 @@
-"""Set-up and work in one command, with nothing but Python: `python3 tools/dev.py demo|test|check|python …`.
+"""Set-up and work in one command, with nothing but Python: `python3 tools/dev.py demo|test|check|python|bench …`.
 
-It makes `.venv` beside this folder once, installs the project with what the tests need, and runs there.
+It makes `.venv` beside this folder once, installs the project with what the command needs, and runs there.
 """
 
 import os
@@ -13,12 +13,14 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "installed-from"
+EXTRAS = ["cli", "test", "test,bench"]  # Each has what those before it have.
 
 COMMANDS: dict[str, list[list[str]]] = {
     "demo": [["-m", "hangarlog", "demo"]],
     "test": [["-m", "pytest"]],
     "check": [["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"], ["-m", "mypy"]],
     "python": [[]],
+    "bench": [["-m", "bench"]],
 }
 
 
@@ -26,7 +28,7 @@ def set_up(extra: str) -> None:
     """Make the environment, and bring it up to date where pyproject.toml has changed or more is needed than before."""
     project = (ROOT / "pyproject.toml").read_text()
     installed = STAMP.read_text() if STAMP.is_file() else ""
-    if installed in (f"{extra}\n{project}", f"test\n{project}"):
+    if installed in [f"{enough}\n{project}" for enough in EXTRAS[EXTRAS.index(extra) :]]:
         return
     print(f"setting up {VENV} …", file=sys.stderr)
     if not PYTHON.exists():
@@ -44,7 +46,7 @@ def main() -> int:
     if sys.version_info < (3, 11):  # noqa: UP036 - this file is what an older Python is given first
         print("hangarlog needs Python 3.11 or newer", file=sys.stderr)
         return 2
-    set_up("cli" if sys.argv[1] == "demo" else "test")
+    set_up({"demo": "cli", "bench": "test,bench"}.get(sys.argv[1], "test"))
     for command in COMMANDS[sys.argv[1]]:
         done = subprocess.run([str(PYTHON), *command, *sys.argv[2:]], cwd=ROOT, check=False)
         if done.returncode:

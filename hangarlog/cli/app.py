@@ -1,4 +1,4 @@
-"""The `hangarlog` command that all commands are registered with, and how they are given their store."""
+"""The `hangarlog` command, which imports its commands when they are asked for, and how they are given their store."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import wraps
+from importlib import import_module
 from typing import Any
 
 import click
@@ -16,10 +17,34 @@ from hangarlog.serializer import EventSerializer
 
 STORE_VARIABLE = "HANGARLOG_STORE"
 
+_MODULES = {
+    "append": "append",
+    "demo": "demo",
+    "export": "transfer",
+    "import": "transfer",
+    "read": "read",
+    "repair": "inspect",
+    "stats": "inspect",
+    "streams": "inspect",
+    "tail": "read",
+    "verify": "inspect",
+}
+"""Command -> the module of this package that registers it."""
+
 Callback = Callable[..., Any]
 
 
 class _Group(click.Group):
+    def list_commands(self, context: click.Context) -> list[str]:
+        """All commands, sorted, whether their modules are imported yet or not."""
+        return list(_MODULES)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """A command, whose module is imported only now: starting is most of what a short command costs."""
+        if name in _MODULES:
+            import_module(f"hangarlog.cli.{_MODULES[name]}")
+        return super().get_command(context, name)
+
     def invoke(self, context: click.Context) -> Any:
         """Run a command; a reader of the pipe that has seen enough is no error (click would exit with 1)."""
         try:

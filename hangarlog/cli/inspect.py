@@ -12,9 +12,6 @@ import msgspec
 from hangarlog import CorruptionError, FileEventStore
 from hangarlog.cli.app import hangarlog, open_store, with_store
 from hangarlog.cli.terminal import is_terminal, printable, progress, write_line, write_object
-from hangarlog.repair import Repaired
-from hangarlog.repair import repair as mend
-from hangarlog.verify import verify as damages
 
 
 @hangarlog.command()
@@ -78,6 +75,8 @@ def _files(folder: str) -> Iterator[tuple[str, int]]:
 @with_store()
 def verify(store: str) -> int:
     """Check every line and both copies of every event; print each damage, exit with 1 if there is one."""
+    from hangarlog.verify import verify as damages
+
     with open_store(store) as log:
         events = log.get_event_count()
         found = 0
@@ -104,6 +103,9 @@ def repair(store: str) -> int:
 
     A file that is replaced is kept beside its successor, under its name with `.damaged`.
     """
+    from hangarlog.repair import Repaired
+    from hangarlog.repair import repair as mend
+
     mended = left = 0
     for result in mend(store):
         if not isinstance(result, Repaired):

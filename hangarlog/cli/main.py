@@ -1,4 +1,4 @@
-"""Running the command line: its commands, and what errors become."""
+"""Running the command line, and what errors become."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 import click
 
 from hangarlog import HangarlogError, StreamIdError
-from hangarlog.cli import append, demo, inspect, read, transfer  # noqa: F401 - they register their commands
 from hangarlog.cli.app import hangarlog
 from hangarlog.cli.terminal import printable
 

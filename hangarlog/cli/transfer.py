@@ -13,7 +13,6 @@ from hangarlog import FileEventStore
 from hangarlog.cli.app import hangarlog, open_store, with_store
 from hangarlog.cli.terminal import printable, progress, write_object
 from hangarlog.export import cloud_events, journal_lines
-from hangarlog.mcp_hangar import count_events, export_database, import_database
 
 _BY_SUFFIX = {".db": "db", ".sqlite": "db", ".sqlite3": "db", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
@@ -25,6 +24,8 @@ def import_(store: str, source: str) -> int:
 
     Order, versions, event ids and times stay. It can be run again: only what is new is taken then.
     """
+    from hangarlog.mcp_hangar import count_events, import_database
+
     count = count_events(source)
     with open_store(store, create=True, durability="relaxed") as log, progress("importing", count) as advance:
         report = import_database(log, source, advance)
@@ -54,6 +55,8 @@ def export(store: str, target: str, kind: str | None) -> None:
         raise click.UsageError("a database cannot be written to standard output; name a file")
     with open_store(store) as log:
         if kind == "db":
+            from hangarlog.mcp_hangar import export_database
+
             with progress("exporting", log.get_event_count()) as advance:
                 count = export_database(log, target, advance)
         elif target == "-":

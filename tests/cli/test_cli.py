@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from conftest import DATABASE, ROOT, Command, tool
 
@@ -300,6 +301,41 @@ def test_every_command_has_help_and_is_in_the_reference(hangarlog: Command) -> N
         assert f"## hangarlog {command}\n" in reference.decode()
         assert hangarlog(command, "--help").returncode == 0
     assert hangarlog("--version").stdout.startswith(b"hangarlog, version ")
+
+
+def test_a_command_is_imported_when_it_is_asked_for() -> None:
+    """None for --version, only its own for a command; and the table of them has all that their modules register."""
+    from hangarlog.cli.app import _MODULES
+    from hangarlog.cli.app import hangarlog as group
+
+    program = (
+        "import sys; sys.argv = ['hangarlog', *sys.argv[1:]]; import atexit; "
+        "atexit.register(lambda: print(*[name for name in sys.modules if name.startswith('hangarlog.cli.')])); "
+        "from hangarlog.cli import run; run()"
+    )
+
+    def imported_by(*arguments: str) -> set[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=True,
+        )
+        return set(done.stdout.splitlines()[-1].split()) - {
+            f"hangarlog.cli.{name}" for name in ("app", "main", "terminal")
+        }
+
+    assert imported_by("--version") == set()
+    assert imported_by("read", "--help") == {"hangarlog.cli.read"}
+    with click.Context(group) as context:
+        commands = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    assert commands == group.commands
+    assert list(commands) == sorted(_MODULES)
+    assert all(
+        command and command.callback.__module__ == f"hangarlog.cli.{_MODULES[name]}"
+        for name, command in commands.items()
+    )
 
 
 def test_without_its_extra_the_command_says_what_to_install(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ store.append("a:1", [UntypedEvent("Added", {"number": 1})], ANY)
 def started(program: str, *arguments: object) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-c", program, *map(str, arguments)],
+        stdin=subprocess.PIPE,  # One that waits for a line is to wait.
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from campaign import Campaign, Figures
 
 import hangarlog.index
+import hangarlog.live_end
 import hangarlog.log
 import hangarlog.ring
 import hangarlog.segment
@@ -66,7 +67,8 @@ COUNTED = (SERVED, RECOVERED, REFUSED, HARMLESS, SHORTER, LOST, UNREAD, REPAIRED
 def small_limits() -> Iterator[None]:
     """A ring of four frames, and sidecars for segments of a few hundred bytes."""
     places = [(hangarlog.ring, "RING_BYTES", 4 * hangarlog.ring.BLOCK)]
-    places += [(module, "STRIDE", STRIDE) for module in (hangarlog.index, hangarlog.log, hangarlog.segment)]
+    modules = (hangarlog.index, hangarlog.live_end, hangarlog.log, hangarlog.segment)
+    places += [(module, "STRIDE", STRIDE) for module in modules]
     before = [getattr(module, name) for module, name, _ in places]
     for module, name, value in places:
         setattr(module, name, value)

@@ -87,9 +87,9 @@ BUGS = [
     ),
     Bug(
         "an index is trusted that covers what was lost",
-        "recovery.py",
-        "def _forget_index(live: LiveEnd, restarted: bool) -> None:",
-        "def _forget_index(live: LiveEnd, restarted: bool) -> None:\n    return",
+        "replay.py",
+        "def forget_index(live: LiveEnd, *, restarted: bool) -> None:",
+        "def forget_index(live: LiveEnd, *, restarted: bool) -> None:\n    return",
         f"{BY_HAND}::test_a_power_cut_at_the_end_of_a_line_leaves_no_index_that_covers_more",
     ),
     Bug(
@@ -228,15 +228,15 @@ BUGS = [
     ),
     Bug(
         "streams are not completed after the death of a writer",
-        "recovery.py",
-        "live.append(expected)",
+        "replay.py",
+        'live.append(b"".join([line + b"\\n" for line in missing]))',
         "pass",
         f"{DYING}::test_a_writer_may_die_at_any_call[1.0]",
     ),
     Bug(
         "what reached a stream but not the journal is left there",
         "recovery.py",
-        "_cut_phantoms(folder, report.since, since, places, report)",
+        "_cut_phantoms(folder, report.since, since, known, report)",
         "pass",
         f"{RESTART}::test_what_reached_a_stream_but_not_the_journal_never_happened",
     ),

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import Added
 
+import hangarlog.journal_end
+import hangarlog.replay
 from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore
 from hangarlog.record import encode_records
 from hangarlog.repair import repair
@@ -245,3 +247,126 @@ def test_what_no_crash_leaves_is_not_cut_off_as_a_torn_end(tmp_path: Path, text:
         assert (path / "journal.jsonl.damaged").read_bytes() == b"".join(lines) + text
     (path / "state").unlink()
     whole(path, 30)
+
+
+def in_parts(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """A store with sealed segments and no checkpoint, whose recovery takes small parts; its journal's lines."""
+    monkeypatch.setattr(hangarlog.replay, "WINDOW", 3000)
+    monkeypatch.setattr(hangarlog.replay, "_AT_ONCE", 2)
+    for module in (hangarlog.replay, hangarlog.journal_end):
+        monkeypatch.setattr(module, "BLOCK", 500)
+    with FileEventStore(path, durability="relaxed", segment_bytes=8000) as store:
+        for n in range(40):
+            store.append_many([("a:1", [Added(n), Added(n)], ANY), (f"b:{n % 3}", [Added(n)], ANY)])
+    (path / "checkpoint.json").unlink()
+    (path / "state").unlink()
+    return b"".join(file.read_bytes() for file in sorted(path.glob("journal*.jsonl"))).splitlines(keepends=True)
+
+
+def test_streams_are_compared_in_many_parts_as_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with a different loss: none, a cut anywhere, zeros, a changed byte, something behind the end, all."""
+    in_parts(tmp_path / "full", monkeypatch)
+    names = ("a/1", "b/0", "b/1", "b/2")
+    texts = [(tmp_path / f"full/streams/{name}.jsonl").read_bytes() for name in names]
+    for turn in range(30):
+        path = tmp_path / str(turn)
+        shutil.copytree(tmp_path / "full", path)
+        for number, (name, text) in enumerate(zip(names, texts, strict=True)):
+            at = (turn * 997 + number * 131) % len(text)
+            losses = [text, text[:at], text[:at] + bytes(len(text) - at), text + b"{", b""]
+            losses.append(text[:at] + b"X" + text[at + 1 :])
+            (path / f"streams/{name}.jsonl").write_bytes(losses[(turn + number) % len(losses)])
+        whole(path, 120)
+
+
+def streams_of(path: Path) -> dict[Path, bytes]:
+    return {file.relative_to(path): file.read_bytes() for file in (path / "streams").rglob("*.jsonl")}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"stream_id":"a:1"', b'"stream_id":"b:1"'),
+        (b'"stream_id":"a:1"', b'"stream_id":"c:1"'),
+        (b'"stream_id":"a:1"', b'"stream_id":"a:1\xff'),
+        (b'"stream_version":', b'"stream_version":9'),
+        (b'"stream_version":', b'"stream_versiom":'),
+        (b'"position":', b'"position":1'),
+        (b'"number":', b'"number":1'),
+        (b"}\n", b"}"),
+    ],
+)
+def test_a_damaged_line_of_the_journal_does_no_harm_to_the_streams(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: bytes, new: bytes
+) -> None:
+    """In what was sealed since the checkpoint: the streams have it right, and keep it; nothing new is made."""
+    lines = in_parts(tmp_path / "full", monkeypatch)
+    before = streams_of(tmp_path / "full")
+    sealed = (tmp_path / "full/journal.00000000000000000001.jsonl").read_bytes().count(b"\n")
+    for number, line in enumerate(lines[:sealed]):
+        path = tmp_path / str(number)
+        if old not in line:
+            continue
+        shutil.copytree(tmp_path / "full", path)
+        damaged = [*lines[:number], line.replace(old, new, 1), *lines[number + 1 : sealed]]
+        (path / "journal.00000000000000000001.jsonl").write_bytes(b"".join(damaged))
+        with FileEventStore(path, durability="relaxed") as store:
+            assert store.recovered
+            assert store.recovered.rolled_forward == store.recovered.streams_cut == store.recovered.put_aside == 0
+            assert streams_of(path) == before
+        assert [Path(each.path).name for each in repair(path)] == ["journal.00000000000000000001.jsonl"]
+        whole(path, 120)
+        shutil.rmtree(path)
+
+
+@pytest.mark.parametrize("which", [0, 1, -1])
+def test_a_journal_segment_that_is_gone_takes_nothing_from_the_streams(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    """Of those that were sealed since the checkpoint: the streams have all that was in it."""
+    path = tmp_path / "s"
+    in_parts(path, monkeypatch)
+    before = streams_of(path)
+    sorted(path.glob("journal.0*.jsonl"))[which].unlink()
+    with FileEventStore(path, durability="relaxed") as store:
+        assert streams_of(path) == before
+        assert len(store.read_stream("a:1")) == 80
+
+
+def test_a_damaged_line_is_not_passed_over_as_one_of_a_sealed_segment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names another stream, at a version that this one has sealed; its own stream has nothing else."""
+    monkeypatch.setattr(hangarlog.replay, "WINDOW", 3000)
+    monkeypatch.setattr(hangarlog.journal_end, "BLOCK", 500)
+    monkeypatch.setattr(hangarlog.replay, "BLOCK", 500)
+    path = tmp_path / "s"
+    with FileEventStore(path, durability="relaxed", segment_bytes=8000) as store:
+        for stream_id, count in (("a:1", 60), ("b:1", 20), ("z:1", 1), ("b:1", 60)):
+            for n in range(count):
+                store.append(stream_id, [Added(n)], ANY)
+    before = streams_of(path)
+    (path / "checkpoint.json").unlink()
+    (path / "state").unlink()
+    (sealed,) = [file for file in path.glob("journal.0*.jsonl") if b'"z:1"' in file.read_bytes()]
+    sealed.write_bytes(sealed.read_bytes().replace(b'"z:1"', b'"a:1"'))
+    with FileEventStore(path, durability="relaxed") as store:
+        assert streams_of(path) == before
+        assert store.read_stream("z:1") == [Added(0)]
+
+
+def test_damage_that_both_copies_have_is_said_by_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was sealed is not read as good because the two are the same; what is behind it can be appended to."""
+    in_parts(tmp_path / "s", monkeypatch)
+    for name in ("journal.00000000000000000001.jsonl", "streams/b/1.jsonl"):
+        file = tmp_path / "s" / name
+        text = file.read_bytes()
+        at = text.index(b'"stream_id":"b:1"')
+        file.write_bytes(text[:at] + text[at:].replace(b"Added", b"Addee", 1))
+    with FileEventStore(tmp_path / "s", durability="relaxed") as store:
+        assert len(store.read_stream("a:1")) == 80
+        with pytest.raises(CorruptionError):
+            store.read_stream("b:1")
+        with pytest.raises(CorruptionError):
+            list(store.read_all())
+        assert store.append("a:1", [Added(-1)], 79) == 80

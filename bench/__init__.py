@@ -1,0 +1,1 @@
+"""hangarlog measured beside floors and peers: `python -m bench`."""

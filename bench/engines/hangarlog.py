@@ -1,0 +1,90 @@
+"""hangarlog itself, through its public interface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bench.engine import Conflict, Engine, Session
+from bench.payload import event_classes
+from hangarlog import (
+    ConcurrencyError,
+    EventSerializer,
+    FileEventStore,
+    UpcasterChain,
+    __version__,
+    register_event_type,
+)
+
+_EVERYTHING = 1 << 60
+
+
+class _Store(Session):
+    def __init__(self, path: str, serializer: EventSerializer, *, durable: bool, exclusive: bool) -> None:
+        durability = "always" if durable else "relaxed"
+        self.store = FileEventStore(path, serializer=serializer, durability=durability, exclusive=exclusive)  # type: ignore[arg-type]
+
+    def append(self, stream: str, events: Sequence[Any], expected: int) -> int:
+        try:
+            return self.store.append(stream, events, expected)
+        except ConcurrencyError as conflict:
+            raise Conflict(conflict.actual) from conflict
+
+    def version(self, stream: str) -> int:
+        return self.store.get_stream_version(stream)
+
+    def read_stream(self, stream: str) -> Sequence[Any]:
+        return self.store.read_stream(stream)
+
+    def read_all(self) -> int:
+        count = 0
+        for _ in self.store.read_all(0, _EVERYTHING):
+            count += 1
+        return count
+
+    def read_new(self, position: int) -> int:
+        last = position
+        if self.store.get_event_count() > position:
+            for last, _, _ in self.store.read_all(position, _EVERYTHING):  # noqa: B007 - the last one counts
+                pass
+        return last
+
+    def by_version(self, stream: str, version: int) -> Any:
+        (record,) = self.store.records(stream, from_version=version, limit=1)
+        return record.event
+
+    def by_position(self, position: int) -> Any:
+        ((_, _, event),) = self.store.read_all(position - 1, 1)
+        return event
+
+    def close(self) -> None:
+        self.store.close()
+
+
+def _chain(steps: int) -> EventSerializer:
+    """With so many steps to be taken by every event stored at version 1."""
+    chain = UpcasterChain()
+    register_event_type(event_classes("")["ProviderStarted"], version=steps + 1)
+    for version in range(1, steps + 1):
+        chain.upcaster("ProviderStarted", version)(lambda data: {**data, "mode": "docker"})
+    return EventSerializer(upcaster_chain=chain)
+
+
+class _Hangarlog(Engine):
+    title = "hangarlog"
+    settings = "defaults; durability always or relaxed"
+
+    def version(self) -> str:
+        return __version__
+
+    def stored_as(self, variant: str) -> str:
+        return ""
+
+    def open(self, target: str, *, durable: bool, variant: str = "", kind: str = "") -> Session:
+        """Variants: `exclusive`, and `chain of N` for upcasting."""
+        event_classes(kind)  # Registers them.
+        serializer = _chain(int(variant.split()[-1])) if variant.startswith("chain") else EventSerializer()
+        return _Store(target, serializer, durable=durable, exclusive=variant == "exclusive")
+
+
+ENGINE = _Hangarlog()

@@ -1,0 +1,93 @@
+"""UmaDB: its server on the loopback, its synchronous client; the version check is its append condition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from bench.engine import Conflict, Engine, Session
+from bench.engines.servers import free_port, listens, program, running
+from bench.payload import ProviderStarted
+
+_decode = msgspec.json.Decoder(ProviderStarted).decode
+
+
+class _Client(Session):
+    """A stream is a tag; its version is the position of its last event."""
+
+    def __init__(self, url: str) -> None:
+        import umadb
+
+        self.umadb, self.client = umadb, umadb.Client(url)
+        self.encode = msgspec.json.Encoder().encode
+
+    def _query(self, stream: str) -> Any:
+        return self.umadb.Query([self.umadb.QueryItem(tags=[stream])])
+
+    def append(self, stream: str, events: Sequence[Any], expected: int) -> int:
+        made = [self.umadb.Event(type(event).__name__, self.encode(event), [stream]) for event in events]
+        condition = self.umadb.AppendCondition(self._query(stream), None if expected < 0 else expected)
+        try:
+            return int(self.client.append(made, condition))
+        except self.umadb.IntegrityError as conflict:
+            raise Conflict(self.version(stream)) from conflict
+
+    def expected(self, version: int, position: int) -> int:
+        return position
+
+    def version(self, stream: str) -> int:
+        last = list(self.client.read(self._query(stream), backwards=True, limit=1))
+        return int(last[0].position) if last else -1
+
+    def read_stream(self, stream: str) -> Sequence[Any]:
+        return [_decode(each.event.data) for each in self.client.read(self._query(stream))]
+
+    def read_all(self) -> int:
+        count = 0
+        for each in self.client.read():
+            _decode(each.event.data)
+            count += 1
+        return count
+
+    def by_position(self, position: int) -> Any:
+        (each,) = self.client.read(start=position, limit=1)
+        return _decode(each.event.data)
+
+    def close(self) -> None:
+        self.client.close()
+
+
+class _UmaDb(Engine):
+    title = "UmaDB"
+    package = module = "umadb"
+    settings = (
+        "its server with default settings on the loopback, the synchronous client, msgspec for payloads both ways"
+    )
+    notes = (
+        "a server: every call is a request, and starting it counts where opening is timed",
+        "always durable, so it has no relaxed figures",
+        "the version check is a condition on the stream's tag after the last position seen",
+    )
+    unsupported = dict.fromkeys(("W2", "W3 relaxed"), "always durable")
+
+    def load(self) -> None:
+        import umadb  # noqa: F401
+
+    def missing(self) -> str | None:
+        return super().missing() or (None if program("umadb") else "not installed: there is no umadb program")
+
+    @contextmanager
+    def serve(self, folder: str, *, durable: bool) -> Iterator[str]:
+        port = free_port()
+        command = [program("umadb") or "umadb", "--listen", f"127.0.0.1:{port}", "--db-path", f"{folder}/uma.db"]
+        with running(command, lambda: listens(port)):
+            yield f"http://127.0.0.1:{port}"
+
+    def open(self, target: str, *, durable: bool, variant: str = "", kind: str = "") -> Session:
+        return _Client(target)
+
+
+ENGINE = _UmaDb()

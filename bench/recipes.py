@@ -1,0 +1,46 @@
+"""The stores that are written once, to be read in many rounds: what is in them, and how it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from bench.workload import Run
+
+Batch = tuple[str, list[Any]]
+
+
+def one_stream(run: Run) -> Iterator[Batch]:
+    """All events in one stream, in batches of a thousand."""
+    count = run.size("events")
+    for begin in range(0, count, 1000):
+        yield "provider:math", run.events(min(1000, count - begin), begin)
+
+
+def interleaved(run: Run) -> Iterator[Batch]:
+    """Many streams, a block of events to each in turn, until each is as long as it should be."""
+    streams, each, block = run.size("streams"), run.size("each"), run.size("block")
+    for begin in range(0, each, block):
+        for stream in range(streams):
+            yield f"provider:{stream}", run.events(min(block, each - begin), begin * streams + stream * block)
+
+
+def short_streams(run: Run) -> Iterator[Batch]:
+    """Many streams of one to five events."""
+    for n in range(run.size("streams")):
+        yield f"provider:{n}", run.events(1 + n % 5, 5 * n)
+
+
+RECIPES: dict[str, Callable[[Run], Iterator[Batch]]] = {
+    "one stream": one_stream,
+    "interleaved": interleaved,
+    "short streams": short_streams,
+}
+
+
+def write(run: Run, recipe: str) -> None:
+    """Write the store of a recipe through a session of the engine."""
+    versions: dict[str, int] = {}
+    with run.opened() as session:
+        for stream, batch in RECIPES[recipe](run):
+            versions[stream] = session.append(stream, batch, versions.get(stream, -1))

@@ -1,0 +1,77 @@
+"""What hangarlog is to reach, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.record import Record
+
+
+@dataclass(frozen=True)
+class Target:
+    """What `figure` of `ours` must be in a workload: as a ratio to that of `baseline`, or by itself without one."""
+
+    workload: str
+    needed: float
+    baseline: str = ""
+    figure: str = "rate"
+    ours: str = "hangarlog"
+    at_most: bool = False
+    unit: str = ""
+
+    @property
+    def what(self) -> str:
+        """For readers."""
+        limit = f"{'≤' if self.at_most else '≥'} {self.needed:,g}"
+        return f"{limit} times {self.baseline}" if self.baseline else f"{limit} {self.unit}"
+
+
+TARGETS = (
+    Target("W1", 1.1, "sqlite3"),
+    Target("W2", 2.5, "sqlite3"),
+    Target("W2", 5, "sqlite3", ours="hangarlog:exclusive"),
+    Target("W3 relaxed", 2.5, "sqlite3"),
+    Target("W3 durable", 2, "umadb"),
+    Target("W3 durable", 0.5, "floor"),
+    Target("W4", 1, "sqlite3"),
+    Target("W5", 1, "sqlite3"),
+    Target("W6a", 2, "sqlite3"),
+    Target("W6a", 1.5, "umadb"),
+    Target("W6a", 2000, figure="p99", at_most=True, unit="µs, p99"),
+    Target("W6a", 0.5, figure="fairness", unit="slowest / fastest"),
+    Target("W6b", 1.5, "sqlite3"),
+    Target("W6b", 2000, figure="p99", at_most=True, unit="µs, p99"),
+    Target("W6b", 0.5, figure="fairness", unit="slowest / fastest"),
+    Target("W7", 0.6, "floor:a file a stream"),
+    Target("W7", 1.1, figure="files", at_most=True, unit="files a stream"),
+    Target("W7", 4.5, figure="kilobytes", at_most=True, unit="KB a stream"),
+    Target("W7 read", 30_000, unit="streams/s"),
+    Target("W8 clean", 5, figure="ms", at_most=True, unit="ms"),
+    Target("W8 killed", 20, figure="ms", at_most=True, unit="ms"),
+    Target("W8 power cut", 500_000, unit="events replayed/s"),
+    Target("W10 version", 30, figure="p50", at_most=True, unit="µs, p50"),
+    Target("W10 position", 30, figure="p50", at_most=True, unit="µs, p50"),
+    Target("upcasting", 0.4, "hangarlog", ours="hangarlog:chain of 1"),
+    Target("upcasting", 0.25, "hangarlog", ours="hangarlog:chain of 5"),
+    Target("memory write", 60, figure="mb", at_most=True, unit="MB"),
+    Target("memory read", 60, figure="mb", at_most=True, unit="MB"),
+    Target("memory verify", 60, figure="mb", at_most=True, unit="MB"),
+    Target("memory follow", 60, figure="mb", at_most=True, unit="MB"),
+    Target("start", 40, figure="import", at_most=True, unit="ms to import"),
+    Target("start", 120, figure="version", at_most=True, unit="ms of --version"),
+)
+
+
+def reached(target: Target, record: Record) -> float | None:
+    """The ratio, or the figure; None where it was not measured."""
+    table = record.table(target.workload)
+    if table is None or target.ours not in table.cells:
+        return None
+    if target.baseline:
+        return table.ratio(target.figure, target.ours, target.baseline)
+    return table.cells[target.ours].median(target.figure)
+
+
+def met(target: Target, value: float) -> bool:
+    """Whether that is enough."""
+    return value <= target.needed if target.at_most else value >= target.needed

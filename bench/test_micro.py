@@ -1,0 +1,144 @@
+"""The parts of hangarlog's work, each beside its floor: `pytest bench/`. A group is a part, and has two entries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from bench.engine import Session
+from bench.engines import load
+from bench.payload import ProviderStarted, event, events
+from hangarlog import EventSerializer
+from hangarlog.record import decode_record, encode_envelope
+
+pytest.importorskip("pytest_benchmark")
+
+_STREAM = "provider:math"
+_LENGTH = 1000
+Make = Callable[[str], Session]
+SIDES = pytest.mark.parametrize("side", ["hangarlog", "floor"])
+
+
+class Line(msgspec.Struct):
+    """What a line holds, without a checksum."""
+
+    position: int
+    stream_id: str
+    stream_version: int
+    event_type: str
+    event_id: str
+    recorded_at: str
+    data: ProviderStarted
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Opens contenders, each in a folder of its own."""
+    opened: list[Session] = []
+
+    def open_one(contender: str) -> Session:
+        folder = tmp_path / str(len(opened))
+        folder.mkdir()
+        variant = contender.partition(":")[2]
+        opened.append(load(contender).open(str(folder), durable=False, variant=variant))
+        return opened[-1]
+
+    yield open_one
+    for session in opened:
+        session.close()
+
+
+def _line(make: Make) -> bytes:
+    """A stored line of a store."""
+    session: Any = make("hangarlog")
+    session.append(_STREAM, [event(0)], -1)
+    return Path(session.store.path, "journal.jsonl").read_bytes().rstrip(b"\n")
+
+
+def _appending(session: Session, batch: int) -> Callable[[list[Any]], None]:
+    """Appends what it is given, at the version it left."""
+    version = -1
+
+    def append(made: list[Any]) -> None:
+        nonlocal version
+        version = session.append(_STREAM, made, version)
+
+    append(events(batch))
+    return append
+
+
+def _fresh(batch: int) -> Callable[[], tuple[tuple[list[Any]], dict[str, Any]]]:
+    numbers = count(0, batch)
+    return lambda: (([event(next(numbers) + n) for n in range(batch)],), {})
+
+
+@SIDES
+@pytest.mark.benchmark(group="encode an event")
+def test_encode_an_event(benchmark: Any, side: str) -> None:
+    encode = EventSerializer().encode if side == "hangarlog" else msgspec.json.Encoder().encode
+    benchmark(encode, event(0))
+
+
+@SIDES
+@pytest.mark.benchmark(group="encode a record")
+def test_encode_a_record(benchmark: Any, side: str, make: Make) -> None:
+    line = _line(make)
+    if side == "hangarlog":
+        benchmark(encode_envelope, decode_record(line))
+    else:
+        benchmark(msgspec.json.Encoder().encode, msgspec.json.decode(line, type=Line))
+
+
+@SIDES
+@pytest.mark.benchmark(group="decode a record")
+def test_decode_a_record(benchmark: Any, side: str, make: Make) -> None:
+    benchmark(decode_record if side == "hangarlog" else msgspec.json.Decoder(Line).decode, _line(make))
+
+
+@pytest.mark.parametrize("side", ["hangarlog", "floor:whole lines"])
+@pytest.mark.benchmark(group="append, relaxed")
+def test_append(benchmark: Any, side: str, make: Make) -> None:
+    benchmark.pedantic(_appending(make(side), 1), setup=_fresh(1), rounds=5000)
+
+
+@pytest.mark.parametrize("side", ["hangarlog:exclusive", "floor:whole lines"])
+@pytest.mark.benchmark(group="append, exclusive")
+def test_append_exclusively(benchmark: Any, side: str, make: Make) -> None:
+    benchmark.pedantic(_appending(make(side), 1), setup=_fresh(1), rounds=5000)
+
+
+@pytest.mark.parametrize("side", ["hangarlog", "floor:whole lines"])
+@pytest.mark.benchmark(group="append 1,000")
+def test_append_a_batch(benchmark: Any, side: str, make: Make) -> None:
+    benchmark.pedantic(_appending(make(side), _LENGTH), setup=_fresh(_LENGTH), rounds=30)
+
+
+@pytest.mark.parametrize("side", ["hangarlog", "floor:a file a stream"])
+@pytest.mark.benchmark(group="a new stream")
+def test_make_a_stream(benchmark: Any, side: str, make: Make) -> None:
+    session, numbers = make(side), count()
+    benchmark.pedantic(
+        session.append, setup=lambda: ((f"provider:{next(numbers)}", events(1, "", 0), -1), {}), rounds=1000
+    )
+
+
+@pytest.mark.parametrize("side", ["hangarlog", "floor:one pass"])
+@pytest.mark.benchmark(group="read a stream of 1,000")
+def test_read_a_stream(benchmark: Any, side: str, make: Make) -> None:
+    session = make(side)
+    session.append(_STREAM, events(_LENGTH), -1)
+    assert len(benchmark(session.read_stream, _STREAM)) == _LENGTH
+
+
+@pytest.mark.parametrize("side", ["hangarlog", "sqlite3"])
+@pytest.mark.benchmark(group="one event by position")
+def test_read_one_event(benchmark: Any, side: str, make: Make) -> None:
+    """Its floor is sqlite3's look-up: bare calls would need to know where it is."""
+    session = make(side)
+    session.append(_STREAM, events(_LENGTH), -1)
+    assert benchmark(session.by_position, _LENGTH // 2).provider_id == "math"

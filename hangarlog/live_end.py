@@ -1,0 +1,218 @@
+"""The live end of a log, where lines are appended; it keeps the index of its segment, and is rolled when it is full.
+
+For the holder of the write lock only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from hangarlog.errors import CorruptionError
+from hangarlog.index import STRIDE, Index, extend
+from hangarlog.log import Log
+from hangarlog.record import Envelope
+from hangarlog.segment import CHUNK, LIVE, Segment
+
+_LAST = 2 << 10
+
+
+class LiveEnd(Segment):
+    """The live segment of a log, open for appending. For the holder of the write lock only."""
+
+    def __init__(self, log: Log, *, create: bool = False, new: bool = False) -> None:
+        """Open `NAME.jsonl`; `FileNotFoundError` if there is none and neither `create` nor `new` is given.
+
+        With `new` there must be none: `FileExistsError`.
+        """
+        open_new, open_append = log.filesystem.open_new, log.filesystem.open_append
+        fd = open_new(log.live_path) if new else open_append(log.live_path, create=create)
+        super().__init__(log.filesystem, log.base, log.field, fd)
+        self.log = log
+        self._recent: list[bytes] = []  # The last lines, as they were written: the index need not read them again.
+        self.index_due = STRIDE
+        """The size at which the index is to be looked at: enough text has gathered beyond it then."""
+        self._first: int | None = None
+        try:
+            if not new:
+                self._refuse_other_names()
+        except BaseException:
+            self.close()
+            raise
+
+    def _refuse_other_names(self) -> None:
+        """Raise `CorruptionError` if the file is known by another name: that one's owner does not want our lines."""
+        names = self._filesystem.names(self.fd)
+        first = None
+        if names > 1:
+            with contextlib.suppress(CorruptionError):
+                first = self.first()
+        if first is not None:  # Perhaps a roll was cut short, which gave it the name that it is sealed under.
+            sealed = self._filesystem.identity_at(self.log.sealed_base(first) + LIVE)
+            names -= sealed == self._filesystem.identity(self.fd)
+        if names > 1:
+            raise self.damage(0, "it has another name (a hard link); copy it, and put the copy in its place")
+
+    def append(self, data: bytes, lines: Sequence[bytes] = ()) -> None:
+        """Write whole lines at the end; `lines` are those of `data`, where they are at hand."""
+        self._filesystem.write(self.fd, data)
+        self.size += len(data)
+        if lines:
+            self._recent += lines
+        else:
+            self._recent = []
+
+    def resize(self, size: int) -> None:
+        """Take note that the segment is `size` bytes long."""
+        if size != self.size:
+            self.size = size
+            self._recent = []  # Others have written.
+
+    def cut(self, size: int) -> bool:
+        """Cut the segment to `size` bytes, and forget an index that covers more; says whether there was more."""
+        longer = self._filesystem.size(self.fd) != size
+        if longer:
+            self._filesystem.truncate(self.fd, size)
+        self.resize(size)
+        self.forget_longer_index()
+        return longer
+
+    def forget_index(self) -> None:
+        """Delete the index sidecar, of which a power cut may have left anything; it is made anew when it is due."""
+        self._filesystem.remove(self.index_path)
+        self.index_due = STRIDE
+
+    def forget_longer_index(self) -> None:
+        """Delete an index sidecar that covers more than the segment has."""
+        index = Index.open(self._filesystem, self.index_path)
+        if index:
+            with contextlib.closing(index):
+                covered = index.covered()
+            if covered > self.size:
+                self.forget_index()
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Up to `size` bytes from `offset`."""
+        return self._filesystem.read(self.fd, size, offset)
+
+    def refresh(self) -> None:
+        """Look at the size again."""
+        self.resize(self._filesystem.size(self.fd))
+
+    def start(self) -> int:
+        """The number of the first record; the segment must not be empty."""
+        if self._first is None:
+            self._first = self.first()
+            if self._first is None:
+                raise self.damage(0, "there is no whole record")
+        return self._first
+
+    def last(self) -> Envelope | None:
+        """The last record, None if the segment is empty.
+
+        Raises:
+            CorruptionError: the segment does not end in a whole record.
+        """
+        if not self.size:
+            return None
+        end = self.size
+        lines, offset = self.lines_before(end, _LAST)
+        if offset + sum(map(len, lines)) + len(lines) != end:
+            end = self.end()
+            raise self.damage(end, f"{self.size - end} bytes after the last whole line")
+        # The one before it, too, where it is at hand: an exchanged or repeated line must not be taken for the last.
+        offset += sum(len(line) + 1 for line in lines[:-2])
+        records = self.decode(lines[-2:], offset)
+        if self.number(records[-1]) != self.number(records[0]) + len(records) - 1:
+            raise self.damage(offset, f"{self._field} {self.number(records[0]) + 1} must come after this record")
+        return records[-1]
+
+    def since(self, number: int) -> list[Envelope]:
+        """The records from `number` on if they begin near the end of the segment, else nothing."""
+        size = _LAST
+        while size <= CHUNK:
+            lines, offset = self.lines_before(self.size, size)
+            records = self.decode(lines, offset)
+            if records and self.number(records[0]) <= number:
+                return records[number - self.number(records[0]) :]
+            if not offset:
+                break
+            size *= 4
+        return []
+
+    @property
+    def index_path(self) -> str:
+        """Where the index sidecar is."""
+        return f"{self.base}.index"
+
+    def _index_end(self) -> tuple[int, int]:
+        """(the number of the first record beyond the index, its offset)."""
+        found = Index.open(self._filesystem, self.index_path, self.start())
+        if found is None:
+            return self.start(), 0
+        with contextlib.closing(found):
+            offset = found.covered()
+            return (found.first + found.count, offset) if offset <= self.size else (self.start(), 0)
+
+    def extend_index(self) -> None:
+        """Let the index sidecar grow if enough has gathered; the segment must hold committed records only.
+
+        Whatever hinders it: it is a cache, and the next one to write tries again when as much has gathered once more.
+        """
+        self.index_due = self.size + STRIDE
+        with contextlib.suppress(OSError, CorruptionError):
+            number, offset = self._index_end()
+            if self.size - offset >= STRIDE:
+                self._complete_index(number, offset)
+            else:
+                self.index_due = offset + STRIDE
+
+    def _complete_index(self, number: int, offset: int) -> None:
+        try:
+            self._extend_index_from(number, offset)
+        except CorruptionError:
+            self._extend_index_from(self.start(), 0)  # Perhaps the old index was not of this text.
+        self._recent = []
+
+    def _seal_index(self) -> None:
+        """The whole segment's index, on the device."""
+        self._complete_index(*self._index_end())
+        fd = self._filesystem.open_append(self.index_path)
+        try:
+            self._filesystem.sync_data(fd)
+        finally:
+            self._filesystem.close(fd)
+
+    def _extend_index_from(self, number: int, offset: int) -> None:
+        if not offset:
+            self._filesystem.remove(self.index_path)
+        recent = self.size - sum(map(len, self._recent))
+        stop = recent if offset <= recent else self.size
+        while offset < stop:
+            lines, following = self.lines_at(offset, min(CHUNK, stop - offset))
+            if not lines:
+                break
+            self.decode(lines, offset, number)  # Only what proves itself is indexed.
+            extend(self._filesystem, self.index_path, self.start(), [line + b"\n" for line in lines])
+            number, offset = number + len(lines), following
+        if offset == recent and self._recent:
+            extend(self._filesystem, self.index_path, self.start(), self._recent)
+
+    def rewritten(self) -> LiveEnd:
+        """Put the text into a new file, synced; this one is closed."""
+        self._filesystem.replace_file(self.path, self.read(self.size, 0))
+        self.close()
+        return LiveEnd(self.log)
+
+    def roll(self) -> LiveEnd:
+        """Seal the segment, which must be synced, and return the new, empty live end; this one is closed."""
+        sealed = self.log.sealed_base(self.start())
+        if self.size >= STRIDE:
+            try:
+                self._seal_index()
+                self._filesystem.rename(self.index_path, f"{sealed}.index")
+            except CorruptionError:
+                self._filesystem.remove(self.index_path)  # Damage shows when it is read; it must not stop the log.
+        self._filesystem.roll(self.path, sealed + LIVE)
+        self.close()
+        return LiveEnd(self.log)
