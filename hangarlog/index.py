@@ -90,7 +90,8 @@ class Index:
         return None
 
     def __del__(self) -> None:
-        self.close()
+        if getattr(self, "_fd", -1) >= 0:
+            self.close()
 
     def close(self) -> None:
         """Close the file; closing twice is fine."""

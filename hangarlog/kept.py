@@ -14,8 +14,16 @@ from hangarlog.segment import Segment
 if TYPE_CHECKING:
     from hangarlog.log import Log
 
-MOST = 0 if WINDOWS else 32
-"""Segments, each with its index: two descriptors. On Windows an open file would keep a roll from happening."""
+MOST = 0 if WINDOWS else 64
+"""Segments, each with its index: two descriptors; an eighth of what the process may open is not passed.
+
+64 of the default size are a journal of ten million events. On Windows an open file would keep a roll from happening.
+"""
+
+with contextlib.suppress(ImportError):
+    import resource
+
+    MOST = min(MOST, max(4, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 16))
 
 
 class Kept:

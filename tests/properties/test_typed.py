@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hangarlog import EVENT_VERSION_MAP, EventSerializer, UpcasterChain
-from hangarlog.record import EncodedEvent, decode_record, encode_records
+from hangarlog.record import decode_record, encode_records
 from hangarlog.run import Run
 from hangarlog.testing import registered
 
@@ -51,7 +51,7 @@ def serializer() -> EventSerializer:
 
 
 def run_of(events: list[tuple[str, bytes]], metadata: bytes | None = None) -> Run:
-    encoded: list[EncodedEvent] = [(name, f"e{n}", data, None) for n, (name, data) in enumerate(events)]
+    encoded = [(name, f"e{n}", data, None) for n, (name, data) in enumerate(events)]
     lines, _ = encode_records(7, "a:1", 0, encoded, b"2026-01-01T00:00:00.000000Z", metadata)
     return Run(b"".join(lines), len(lines), "path", "segment", 0)
 
