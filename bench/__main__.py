@@ -1,7 +1,8 @@
 """`python -m bench`: hangarlog measured beside floors and peers.
 
 A run of everything writes a dated record to bench/results/, and makes docs/benchmarks.md with its pictures anew.
-A run of some workloads or engines, or a quick one, prints its tables, and writes a record where `--json` says.
+A run of some workloads or engines, or a quick one, prints its tables, and writes a record where `--json` says. What an
+interrupted run had measured is in the record's name with `.part`, and `python -m bench report PATH` prints it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,34 +30,51 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 def main() -> int:
     """Run the command."""
     options = _arguments()
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(143)
-    )  # So that what was started is ended, and folders are removed.
+    signal.signal(signal.SIGTERM, _stop)
     if options.command == "compare":
         from bench.micro import compare_with_baseline
 
         return compare_with_baseline(update=options.update)
-    if options.command == "report":
+    if options.command == "run":
+        _run(options)
+    elif options.path:
+        print(page(load(options.path)))
+    else:
         _publish()
-        return 0
-    record = curves.draw(options.folder, options.quick) if options.curves else _measure(options)
+    return 0
+
+
+def _stop(signal_number: int, frame: object) -> None:
+    """So that what was started is ended, and folders are removed."""
+    sys.exit(128 + signal_number)
+
+
+def _run(options: argparse.Namespace) -> None:
     whole = not (options.only or options.engines or options.quick)
-    if options.json or whole:
-        path = options.json or RESULTS / f"{record.date}{'-curves' * options.curves}.json"
-        save(record, path)
+    path: Path | None = options.json
+    if whole and not path:
+        path = RESULTS / f"{time.strftime('%Y-%m-%d')}{'-curves' * options.curves}.json"
+    part = path.with_name(f"{path.name}.part") if path else None
+
+    def keep(record: Record) -> None:
+        if part:
+            save(record, part)
+
+    record = curves.draw(options.folder, options.quick, keep) if options.curves else _measure(options, keep)
+    if path and part:
+        part.replace(path)
         say(f"wrote {path}")
     if whole and not options.json:
         _publish()
     else:
         print(page(record))
-    return 0
 
 
-def _measure(options: argparse.Namespace) -> Record:
+def _measure(options: argparse.Namespace, keep: Callable[[Record], None]) -> Record:
     workloads = _chosen(options.only, WORKLOADS, "workload")
     names = list(_chosen(options.engines, {name: name for name in engines.NAMES}, "engine"))
     rounds = options.rounds or (1 if options.quick else 5)
-    return compare(Options(list(workloads.values()), names, rounds, options.quick, options.folder))
+    return compare(Options(list(workloads.values()), names, rounds, options.quick, options.folder), keep)
 
 
 def _arguments() -> argparse.Namespace:
@@ -69,6 +89,7 @@ def _arguments() -> argparse.Namespace:
         help="run the workloads (the default); make the page anew from the latest records; or run the micro-benchmarks "
         "and compare them with bench/baseline.json (exit code 1: one is worse)",
     )
+    parser.add_argument("path", nargs="?", type=Path, help="with report: print the page of this record")
     parser.add_argument("--only", help="workloads, such as W1,W4; a part of a key takes all that begin with it")
     parser.add_argument("--engines", help=f"some of {','.join(engines.NAMES)}")
     parser.add_argument("--rounds", type=int, help="default 5")

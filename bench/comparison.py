@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +42,8 @@ def scratch(folder: str | None) -> Iterator[str]:
         yield path
 
 
-def compare(options: Options) -> Record:
-    """Measure everything that was asked for."""
+def compare(options: Options, keep: Callable[[Record], None]) -> Record:
+    """Measure everything that was asked for; `keep` is given the record after each workload."""
     with scratch(options.folder) as folder:
         sizes = "quick: too small to mean anything" if options.quick else "full"
         chosen = {"rounds": str(options.rounds), "sizes": sizes}
@@ -53,6 +53,7 @@ def compare(options: Options) -> Record:
         stores = Stores(folder, options.quick)
         for workload in options.workloads:
             record.tables.append(_Comparison(workload, options, record.engines, stores, folder).run())
+            keep(record)
     return record
 
 

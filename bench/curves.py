@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bench import appending, followers, growing, processes, writers
@@ -112,14 +112,15 @@ _FAMILIES = (
 )
 
 
-def draw(folder: str | None, quick: bool, rounds: int = 3) -> Record:
-    """Measure all points; quick ones leave out all but the two smallest sizes."""
+def draw(folder: str | None, quick: bool, keep: Callable[[Record], None], rounds: int = 3) -> Record:
+    """Measure all points (quick: of the two smallest sizes); `keep` is given the record after each family."""
     with scratch(folder) as path:
         options = {"rounds": str(rounds), "sizes": "quick" if quick else "full"}
         record = Record(time.strftime("%Y-%m-%d"), machine(path), options, measured(_ENGINES))
         for number, family in enumerate(_FAMILIES):
             say(f"curves over {family.across}")
             record.curves += _Drawing(family, f"{path}/{number}", quick, rounds).run()
+            keep(record)
     return record
 
 

@@ -120,9 +120,9 @@ _ALL = [
         appending.new_streams,
         {"rate": "streams/s", "streams": "streams made", "files": "files a stream", "kilobytes": "KB a stream"},
         ("hangarlog", "floor:a file a stream", "sqlite3", *_PEERS),
-        sizes={"streams": 100_000, "seconds": 15.0, "peer_seconds": 2.0},
+        sizes={"streams": 100_000, "seconds": 8.0, "peer_seconds": 2.0},
         quick={"streams": 200, "seconds": 0.5},
-        note="100,000 new streams of 1 to 5 events, one relaxed append each, for 15 s at most, and 2 s for peers. KB: "
+        note="100,000 new streams of 1 to 5 events, one relaxed append each, for 8 s at most, and 2 s for peers. KB: "
         "blocks on disk beside the journal. The floor opens, writes and closes a file, with the same lines.",
     ),
     Workload(
