@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -56,12 +57,14 @@ def after_a_power_cut(run: Run) -> Figures:
 def _cut_power(run: Run) -> None:
     checkpoint, kept = os.path.join(run.folder, "checkpoint.json"), f"{run.folder}.checkpoint"
     if not os.path.exists(kept):
-        if not os.path.exists(checkpoint):
+        if not (os.path.exists(checkpoint) or run.variant):
             raise Unsupported("the store is too small to have a checkpoint")
-        shutil.copyfile(checkpoint, kept)
+        if os.path.exists(checkpoint):
+            shutil.copyfile(checkpoint, kept)
     os.remove(os.path.join(run.folder, "state"))
     if run.variant == "no checkpoint":
-        os.remove(checkpoint)
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(checkpoint)
     else:
         shutil.copyfile(kept, checkpoint)
 

@@ -134,10 +134,9 @@ class EventStore(ABC):
 
         Raises what `read_stream` raises, while iterating.
         """
-        pairs = self.serializer.blocks("position", "stream_id").pairs
+        placed = self.serializer.blocks("position", "stream_id").placed
         for block in _limited(self._all(max(0, from_position), False, limit), limit):
-            for envelope, event in pairs(block):
-                yield envelope.position, envelope.stream_id, event
+            yield from placed(block)
 
     def records(
         self,

@@ -147,8 +147,10 @@ def _end_of(live: LiveEnd, settled: int) -> int | None:
     torn = _POSITION.match(live.read(64, offset))
     if offset != live.size and (torn is None or int(torn[1]) <= settled):
         return None  # Perhaps of a record that was settled, and was damaged since.
+    size = 2 << 10  # The last record is settled in nearly every stream.
     while offset:
-        lines, _ = live.lines_before(offset)
+        lines, _ = live.lines_before(offset, size)
+        size = CHUNK
         for line in reversed(lines):
             if not is_record(line):
                 return None

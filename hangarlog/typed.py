@@ -24,7 +24,8 @@ FAILURES = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, Recursio
 _MANY = 200  # Event types that are decoded for at once; when there are more, the count begins again.
 _ENVELOPE = {field.name: field for field in msgspec.structs.fields(Envelope)}
 _VERSION = re.compile(rb'\{"_version":([1-9][0-9]{0,8})[,}]')
-_data, _second = attrgetter("data"), itemgetter(1)
+_data, _position, _stream_id = map(attrgetter, ("data", "position", "stream_id"))
+_second = itemgetter(1)
 
 Versions = frozenset[int | None]
 
@@ -75,6 +76,14 @@ class TypedBlocks:
         """(envelope, event) of every record. Raises what `events` raises."""
         decoded = self._decoded(block)
         return self._one_by_one(block) if decoded is None else zip(*decoded, strict=True)
+
+    def placed(self, block: Sequence[Envelope]) -> Iterable[tuple[int, str, Any]]:
+        """(position, stream id, event) of every record, where these are of the fields. Raises what `events` raises."""
+        decoded = self._decoded(block)
+        if decoded is None:
+            return ((envelope.position, envelope.stream_id, event) for envelope, event in self._one_by_one(block))
+        rows, events = decoded
+        return zip(map(_position, rows), map(_stream_id, rows), events)  # noqa: B905 - they are as many
 
     def _decoded(self, block: Sequence[Envelope]) -> tuple[list[Any], Iterable[Any]] | None:
         """A block's envelopes and its events, None where they are to be read one by one."""
