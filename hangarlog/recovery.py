@@ -23,6 +23,7 @@ from hangarlog.naming import stream_path
 from hangarlog.record import decode_record, is_record
 from hangarlog.replay import Replay, cut, forget_index, rebuild
 from hangarlog.ring import Found, read_ring, usable_ring
+from hangarlog.segment import CHUNK
 from hangarlog.state import SharedState
 
 # A file system may stamp a file a little before the clock that stamped the checkpoint.
