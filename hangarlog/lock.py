@@ -113,12 +113,12 @@ class Turnstile(FileLock):
 
     def acquire(self, seconds: float | None = None) -> bool:
         """As with any `FileLock`."""
-        for _ in range(_TRIES):
-            if self.bell.awaited:
-                break
-            if super().acquire(0):
-                return True  # Nobody waits, so nobody is overtaken.
+        tries = _TRIES
+        while tries and not self.bell.awaited:  # Nobody waits, so nobody is overtaken.
+            if FileLock.acquire(self, 0):
+                return True
             give_way()  # It is held for microseconds: to sleep and be woken takes longer.
+            tries -= 1
         deadline = None if seconds is None else monotonic() + seconds
         try:
             if not self._gate.acquire(seconds):
