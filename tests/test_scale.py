@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from conftest import Added
 
+import hangarlog.stream
+import hangarlog.writer
 from hangarlog import ANY, FileEventStore
 from hangarlog.verify import verify
 
@@ -75,3 +78,24 @@ def test_records_of_a_megabyte_are_events_like_others(tmp_path: Path) -> None:
     with FileEventStore(tmp_path / "s", durability="relaxed") as store:
         assert store.append("a:1", [Added(9)], 7) == 8
         assert list(verify(store)) == []
+
+
+def test_a_batch_over_more_streams_than_stay_open_leaves_no_file_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old ones and new ones, some of them put out by others of the same batch."""
+    for module in (hangarlog.stream, hangarlog.writer):
+        monkeypatch.setattr(module, "WARM", 4)
+    with FileEventStore(tmp_path / "s", durability="relaxed") as store:
+        versions: dict[str, int] = {}
+        counts = []
+        for turn in range(8):
+            wanted = [f"a:{number}" for number in range(turn, turn + 9)]
+            appends = [(stream_id, [Added(turn)], versions.get(stream_id, -1)) for stream_id in wanted]
+            versions |= store.append_many(appends)
+            for stream_id in wanted[:6]:
+                versions[stream_id] = store.append(stream_id, [Added(turn)], versions[stream_id])
+            counts.append(len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0)
+        assert len(set(counts[1:])) == 1, counts
+        assert list(verify(store)) == []
+        assert {stream_id: store.get_stream_version(stream_id) for stream_id in versions} == versions
