@@ -1,4 +1,7 @@
-"""`python -m bench compare`: the micro-benchmarks as ratios to their floors, against bench/baseline.json."""
+"""`python -m bench compare`: the micro-benchmarks as ratios to their floors, against bench/baseline.json.
+
+A baseline is of one machine: write it there with `--update` before the change that is to be judged.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def compare_with_baseline(*, update: bool) -> int:
         )
         print(f"wrote {BASELINE}")
         return 0
-    before: dict[str, float] = json.loads(BASELINE.read_text())
+    before: dict[str, float] = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
     worse = [group for group in before if found.get(group, float("inf")) > before[group] * (1 + TOLERANCE)]
     print("| times the floor | baseline | now | |\n| --- | --- | --- | --- |")
     for group, value in found.items():

@@ -120,11 +120,6 @@ class Workload:
         """The sizes to measure an engine with."""
         return dict(self.quick) if quick else {**self.sizes, **(self.slow if engine.slow else {})}
 
-    @property
-    def main(self) -> str:
-        """The figure that ratios are of."""
-        return next(iter(self.figures))
-
 
 def percentile(values: Sequence[float], part: float) -> float:
     """The value below which `part` (0 to 1) of sorted values lie."""
