@@ -22,6 +22,9 @@ def _home() -> Path:
     return (Path(sys.prefix) if inside else Path.home() / ".cache") / "hangarlog-bench-node"
 
 
+_PATIENCE = 300  # Seconds that npm may take.
+
+
 class _Node(Engine):
     title = "node-event-storage"
     settings = "Node.js; each commit awaited; syncOnFlush where durable, buffers as they come"
@@ -43,7 +46,10 @@ class _Node(Engine):
         print(f"npm installs {_PACKAGE} into {_home()}", file=sys.stderr)
         _home().mkdir(parents=True, exist_ok=True)
         command = [npm, "install", "--no-fund", "--no-audit", "--prefix", str(_home()), _PACKAGE]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PATIENCE)
+        except subprocess.TimeoutExpired:
+            return "not installed: npm did not come to an end"
         return "not installed: npm could not install it" if done.returncode else None
 
     def _module(self) -> Path:
