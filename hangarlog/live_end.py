@@ -127,6 +127,21 @@ class LiveEnd(Segment):
             raise self.damage(offset, f"{self._field} {self.number(records[0]) + 1} must come after this record")
         return records[-1]
 
+    def more(self) -> list[Envelope]:
+        """The last few records if others have appended, some of which may not be committed yet; else nothing.
+
+        Raises:
+            CorruptionError: one of them is not whole.
+        """
+        size = self._filesystem.size(self.fd)
+        if size == self.size:
+            return []
+        start = max(0, size - _LAST)
+        text = self.read(size - start, start)
+        begin = text.find(b"\n") + 1 if start else 0
+        lines = text[begin:].split(b"\n")
+        return self.decode(lines[:-1], start + begin)
+
     def since(self, number: int) -> list[Envelope]:
         """The records from `number` on if they begin near the end of the segment, else nothing."""
         size = _LAST

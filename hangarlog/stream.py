@@ -129,6 +129,10 @@ class WarmStreams:
                 raise
         return end
 
+    def seen(self, stream_id: str) -> StreamEnd | None:
+        """The end of a stream as it was left, if it is warm."""
+        return self._ends.get(stream_id)
+
     def keep(self, stream_id: str, end: StreamEnd) -> None:
         """Keep an end that is in use and open; the coldest one is closed."""
         if end.live is None:

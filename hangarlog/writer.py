@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from hangarlog.commit import Pending, encode_batch, now, settle
 from hangarlog.errors import (
+    ConcurrencyError,
+    CorruptionError,
     HangarlogError,
     LockTimeoutError,
     OutcomeUnknownError,
@@ -229,6 +231,8 @@ class Writer:
         with self._lock.threads:  # As in `lock`, which would cost twice as much here.
             if self._inside == _forks:
                 self._refuse_inside()
+            if self._state.standing != self._standing and len(pendings) == 1:
+                self._refuse_overtaken(pendings[0])
             try:
                 self._enter()
                 ends = {}
@@ -254,6 +258,24 @@ class Writer:
         if sealed_at is not None:
             self._checkpoint(sealed_at)
         return versions
+
+    def _refuse_overtaken(self, pending: Pending) -> None:
+        """Raise `ConcurrencyError` if the stream can be seen to have gone on: for that nobody has to wait for the lock.
+
+        What is committed stays, and was there before the stream was looked at. Any doubt is for whoever has the lock.
+        """
+        end, published = self._streams.seen(pending.stream_id), self._state.published()
+        open_files_are_live = self._seen == (self._state.layout, _forks)
+        if end is None or end.live is None or not (published and open_files_are_live and self.trusts_state):
+            return
+        expected = pending.expected
+        with contextlib.suppress(OSError, CorruptionError):
+            records = [record for record in end.live.more() if record.position <= published[0]]
+            following = expected + 1 - records[0].stream_version if records else -1
+            if expected >= 0 and pending.events and 0 <= following < len(records):
+                retried = records[following].event_id == pending.events[0][1]
+                if not retried and records[following].stream_version == expected + 1:
+                    raise ConcurrencyError(pending.stream_id, expected, records[-1].stream_version)
 
     def _ids_at(self, stream_id: str, version: int, count: int) -> list[str]:
         live = self._streams.get(stream_id).live

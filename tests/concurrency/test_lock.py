@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, Added
 
 import hangarlog.bell
-from hangarlog import ANY, FileEventStore, LockTimeoutError, StoreBusyError
+from hangarlog import ANY, ConcurrencyError, FileEventStore, LockTimeoutError, StoreBusyError, UntypedEvent
 from hangarlog.filesystem import FileSystem
 from hangarlog.verify import verify
 
@@ -162,4 +162,28 @@ def test_an_append_from_within_an_append_is_refused(tmp_path: Path) -> None:
         assert store.append("a:1", [Added(1)], ANY) == 0
         assert not Nesting.nests
         assert store.append("b:1", [Added(2)], ANY) == 0
+        assert list(verify(store)) == []
+
+
+def test_a_conflict_that_can_be_seen_waits_for_nobody(tmp_path: Path) -> None:
+    """Somebody has the lock; a retry, and what is in doubt, has to wait for it all the same."""
+    with (
+        FileEventStore(tmp_path / "s", durability="relaxed", lock_timeout=0) as store,
+        FileEventStore(tmp_path / "s", durability="relaxed") as other,
+    ):
+        mine = UntypedEvent("Added", {"number": 1}, event_id="mine")
+        assert store.append("a:1", [mine], ANY) == 0
+        for number in range(3):
+            other.append("a:1", [Added(number)], number)
+        with other._writer.lock():
+            with pytest.raises(ConcurrencyError) as conflict:
+                store.append("a:1", [Added(9)], 0)
+            assert (conflict.value.expected, conflict.value.actual) == (0, 3)
+            for expected, event in ((3, Added(9)), (-1, mine), (ANY, Added(9)), (7, Added(9))):
+                with pytest.raises(LockTimeoutError):
+                    store.append("a:1", [event], expected)
+        assert store.append("a:1", [mine], -1) == 0
+        with pytest.raises(ConcurrencyError):
+            store.append("a:1", [Added(9)], 7)
+        assert store.append("a:1", [Added(9)], 3) == 4
         assert list(verify(store)) == []
