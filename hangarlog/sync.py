@@ -14,7 +14,7 @@ from hangarlog.segment import LIVE
 from hangarlog.state import SharedState
 
 _LOOKS = 1000
-_GATHERINGS = 8
+_GATHERINGS = 4
 _PAUSE = 1000
 """So many syncs go by before another try to make a ring that could not be made."""
 
