@@ -6,8 +6,10 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import IO
 
 from bench.child import environment
 from bench.workload import Figures, Run
@@ -58,14 +60,19 @@ def following(run: Run) -> Figures:
         version = session.append("provider:math", run.events(1), -1)
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment()) as tail:
             assert tail.stdout
-            tail.stdout.readline()
-            for begin in range(0, run.size("events"), 100):  # No more than a pipe holds.
-                version = session.append("provider:math", run.events(100, begin), version)
-                for _ in range(100):
-                    tail.stdout.readline()
+            drain = threading.Thread(target=_read_lines, args=(tail.stdout, 1 + run.size("events")))
+            drain.start()
+            for begin in range(0, run.size("events"), 1000):
+                version = session.append("provider:math", run.events(1000, begin), version)
+            drain.join()
             most = peak(tail.pid)
             tail.kill()
     return {"mb": most - _imported()}
+
+
+def _read_lines(file: IO[bytes], count: int) -> None:
+    for _ in range(count):
+        file.readline()
 
 
 def _imported() -> float:
