@@ -60,7 +60,8 @@ def following(run: Run) -> Figures:
         version = session.append("provider:math", run.events(1), -1)
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment()) as tail:
             assert tail.stdout
-            drain = threading.Thread(target=_read_lines, args=(tail.stdout, 1 + run.size("events")))
+            tail.stdout.readline()  # From here on it follows.
+            drain = threading.Thread(target=_read_lines, args=(tail.stdout, run.size("events")))
             drain.start()
             for begin in range(0, run.size("events"), 1000):
                 version = session.append("provider:math", run.events(1000, begin), version)
