@@ -110,7 +110,8 @@ def _has_futex() -> bool:
 @cache
 def _call() -> Any:
     c = _c()
-    call = c.CDLL(None, use_errno=True).syscall
+    with importing:
+        call = c.CDLL(None, use_errno=True).syscall
     call.restype = c.c_long
     call.argtypes = [c.c_long, c.c_void_p, c.c_int, c.c_uint32, c.c_void_p, c.c_void_p, c.c_int]
     return call

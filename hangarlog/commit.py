@@ -74,8 +74,7 @@ def settle(
     for pending in pendings:
         stream_id = pending.stream_id
         actual, last_event_id = end_of(stream_id)
-        as_expected = pending.expected == actual and pending.events
-        version = None if as_expected else pending.retried_version(actual, last_event_id, partial(ids_at, stream_id))
+        version = pending.retried_version(actual, last_event_id, partial(ids_at, stream_id))
         if version is None:
             to_write.append((pending, actual + 1 if actual >= 0 else pending.first_version))
         else:

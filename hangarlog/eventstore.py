@@ -70,8 +70,7 @@ class EventStore(ABC):
             StorageError: the operating system refused; nothing was written.
             OutcomeUnknownError: it refused when it was too late to say (a failed sync: `SyncError`).
         """
-        if durability is not None:
-            _check_durability(durability)
+        _check_durability(durability)
         pending = self._pending(stream_id, events, expected_version, metadata)
         return self._commit([pending], durability)[pending.stream_id]
 
@@ -109,8 +108,10 @@ class EventStore(ABC):
         stream_id = check_stream_id(stream_id)
         if type(expected) is not int or (expected < NO_STREAM and expected not in (ANY, STREAM_EXISTS)):
             raise ValueError(f"expected_version must be a version, NO_STREAM, ANY or STREAM_EXISTS, not {expected!r}")
-        if type(events) is not list and isinstance(events, (str, bytes, dict, msgspec.Struct)):
-            raise TypeError(f"events must be a list of events, not one {type(events).__name__}")
+        if type(events) is not list:
+            if isinstance(events, (str, bytes, dict, msgspec.Struct)):
+                raise TypeError(f"events must be a list of events, not one {type(events).__name__}")
+            events = list(events)
         encoded_metadata = None if metadata is None else encode_object(metadata, "metadata")
         return Pending(stream_id, self.serializer.encode_all(events), expected, encoded_metadata)
 

@@ -20,19 +20,15 @@ _LAST = 2 << 10
 class LiveEnd(Segment):
     """The live segment of a log, open for appending. For the holder of the write lock only."""
 
-    def __init__(self, log: Log, *, create: bool = False, new: bool = False) -> None:
-        """Open `NAME.jsonl`; `FileNotFoundError` if there is none and neither `create` nor `new` is given.
-
-        With `new` there must be none: `FileExistsError`.
-        """
-        open_new, open_append = log.filesystem.open_new, log.filesystem.open_append
-        fd = open_new(log.live_path) if new else open_append(log.live_path, create=create)
+    def __init__(self, log: Log, *, new: bool = False) -> None:
+        """Open `NAME.jsonl`, or with `new` make it: `FileNotFoundError` if there is none, `FileExistsError` if one."""
+        filesystem = log.filesystem
+        fd = filesystem.open_new(log.live_path) if new else filesystem.open_append(log.live_path)
         super().__init__(log.filesystem, log.base, log.field, fd)
         self.log = log
         self._recent: list[bytes] = []  # The last lines, as they were written: the index need not read them again.
         self.index_due = STRIDE
         """The size at which the index is to be looked at: enough text has gathered beyond it then."""
-        self._first: int | None = None
         try:
             if not new:
                 self._refuse_other_names()
@@ -65,6 +61,8 @@ class LiveEnd(Segment):
     def resize(self, size: int) -> None:
         """Take note that the segment is `size` bytes long."""
         if size != self.size:
+            if size < self.size:
+                self._begins = None  # Another record may come first now.
             self.size = size
             self._recent = []  # Others have written.
 
@@ -101,11 +99,10 @@ class LiveEnd(Segment):
 
     def start(self) -> int:
         """The number of the first record; the segment must not be empty."""
-        if self._first is None:
-            self._first = self.first()
-            if self._first is None:
-                raise self.damage(0, "there is no whole record")
-        return self._first
+        first = self.first()
+        if first is None:
+            raise self.damage(0, "there is no whole record")
+        return first
 
     def last(self) -> Envelope | None:
         """The last record, None if the segment is empty.
@@ -136,11 +133,7 @@ class LiveEnd(Segment):
         size = self._filesystem.size(self.fd)
         if size == self.size:
             return []
-        start = max(0, size - _LAST)
-        text = self.read(size - start, start)
-        begin = text.find(b"\n") + 1 if start else 0
-        lines = text[begin:].split(b"\n")
-        return self.decode(lines[:-1], start + begin)
+        return self.decode(*self.lines_before(size, _LAST))
 
     def since(self, number: int) -> list[Envelope]:
         """The records from `number` on if they begin near the end of the segment, else nothing."""

@@ -149,7 +149,7 @@ class Replay:
         except FileNotFoundError:
             _prove(share.lines)
             self._folder.make_category(log)
-            return LiveEnd(log, create=True)
+            return LiveEnd(log, new=True)
 
     def _due(self, share: _Share, version: int) -> _Share:
         """What is due from `version` on: all before is in a sealed segment, which was synced before it was sealed."""

@@ -128,22 +128,19 @@ class FileEventStore(EventStore):
     # Appending
 
     def _commit(self, pendings: list[Pending], durability: eventstore.Durability | None = None) -> dict[str, int]:
-        if self._closed:
-            self._refuse_closed()
-        wanted = durability or self._durability
-        if wanted == "relaxed":
-            return self._writer.commit(pendings)
-        state = self._state
-        failures = state.failures
+        self._refuse_closed()
+        failures = self._state.failures
         versions = self._writer.commit(pendings)
+        wanted = durability or self._durability
         if wanted == "always":
-            self._sync.ensure(state.committed, failures)
-        else:
+            self._sync.ensure(self._state.committed, failures)
+        elif wanted != "relaxed":
             self._sync_later(float(wanted))
         return versions
 
     def append_encoded(self, pendings: list[Pending]) -> dict[str, int]:
         """Append events that are encoded already, as a relaxed `append_many`: call `sync` to make them durable."""
+        self._refuse_closed()
         return self._writer.commit(pendings)
 
     def sync(self) -> None:

@@ -15,6 +15,7 @@ from hangarlog.state import SharedState
 
 _LOOKS = 1000
 _GATHERINGS = 4
+"""How often at most a sync lets others write first: each time that brought records is worth another."""
 _PAUSE = 1000
 """So many syncs go by before another try to make a ring that could not be made."""
 

@@ -120,6 +120,7 @@ class Writer:
             journal is None
             or self._seen[1] != _forks
             or state.standing != self._standing
+            or state.sync_failed  # It may have failed just before that was noted.
             or self._filesystem.size(journal.fd) != journal.size
         ):
             self._look()
@@ -228,7 +229,7 @@ class Writer:
 
         Raises what `EventStore.append` raises.
         """
-        with self._lock.threads:  # As in `lock`, which would cost twice as much here.
+        with self._lock.threads:  # As in `lock`: a generator would cost every append a microsecond.
             if self._inside == _forks:
                 self._refuse_inside()
             if self._state.standing != self._standing and len(pendings) == 1:
@@ -305,9 +306,9 @@ class Writer:
             size = journal.size
             first = state.journal_first if size else position
             journal.append(data, lines)
-            for stream_id, lines, data, _ in shares:
+            for stream_id, its_lines, its_data, _ in shares:
                 end = ends[stream_id]
-                self._end_to_write(end, undo).append(data, lines)
+                self._end_to_write(end, undo).append(its_data, its_lines)
                 if len(undo) > WARM:
                     end.close()
             published = True
@@ -337,7 +338,11 @@ class Writer:
         """The live segment of a stream, made or rolled if it is time; `undo` gets what is to be cut back to."""
         if not end.exists:
             undo.append((end, 0))  # Before there is a file.
-            return end.open()
+            try:
+                return end.open()
+            except FileExistsError:
+                undo.pop()  # It is not ours.
+                raise
         live = end.live or end.open()
         if live.size >= self._segment_bytes:
             live = self._rolled(end, live)

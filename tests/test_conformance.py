@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from conftest import Added
 
 from hangarlog import EventSerializer, FileEventStore, MemoryEventStore
 from hangarlog.testing import EventStoreConformance
@@ -36,3 +37,13 @@ class TestExclusiveFileEventStore(TestFileEventStore):
 
 class TestDurableFileEventStore(TestFileEventStore):
     options: ClassVar[dict[str, Any]] = {"durability": "always"}
+
+
+@pytest.mark.parametrize(
+    "kind", [tuple, iter, lambda events: (event for event in events)], ids=["tuple", "iter", "generator"]
+)
+def test_events_may_come_in_anything_that_gives_one_after_the_other(kind: Any) -> None:
+    with MemoryEventStore() as store:
+        assert store.append("a:1", kind([Added(0), Added(1)]), -1) == 1
+        assert store.append("a:1", kind([]), 1) == 1
+        assert store.read_stream("a:1") == [Added(0), Added(1)]

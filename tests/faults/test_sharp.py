@@ -11,7 +11,9 @@ import pytest
 from conftest import Added
 from crash_states import place, small_ring
 
-from hangarlog import ANY, FileEventStore, StorageError, filesystem, state
+from hangarlog import ANY, FileEventStore, StorageError, StoreOpenError, filesystem, state
+from hangarlog.commit import Pending
+from hangarlog.filesystem import FileSystem
 from hangarlog.testing import Recording, Unsynced, crash_states
 from hangarlog.verify import verify
 
@@ -148,3 +150,53 @@ def test_what_a_recovery_took_from_the_ring_stays_when_the_ring_is_written_over(
         store.append("a:1", [Added(5)], ANY)
         recording.note(5)
     assert cut_everywhere(recording, 1, tmp_path / "found") > 20
+
+
+def test_a_sync_that_fails_while_somebody_commits_is_healed_by_the_next_append(tmp_path: Path) -> None:
+    """Its mark comes after the writer has looked, and before it notes how it leaves the shared state."""
+
+    class Meanwhile(FileSystem):
+        def write(self, fd: int, data: bytes) -> None:
+            super().write(fd, data)
+            if failing:
+                failing.pop()._state.mark_sync_failed()
+
+    failing: list[FileEventStore] = []
+    path = tmp_path / "s"
+    with FileEventStore(path, durability="relaxed") as other:
+        with FileEventStore(path, durability="relaxed", filesystem=Meanwhile()) as store:
+            store.append("a:1", [Added(0)], -1)
+            before = (path / "journal.jsonl").stat().st_ino
+            failing.append(other)
+            store.append("a:1", [Added(1)], 0)
+            assert store._state.sync_failed
+            store.append("a:1", [Added(2)], 1)
+            assert not store._state.sync_failed
+            assert (path / "journal.jsonl").stat().st_ino != before
+        assert other.read_stream("a:1") == [Added(number) for number in range(3)]
+
+
+def test_a_file_that_somebody_else_puts_where_a_stream_is_to_be_is_left_to_them(tmp_path: Path) -> None:
+    """Even between the look that found none and the making of it."""
+
+    class Overtaken(FileSystem):
+        def open_new(self, path: str) -> int:
+            if path.endswith("theirs.jsonl"):
+                Path(path).write_text("theirs\n")
+            return super().open_new(path)
+
+    with FileEventStore(tmp_path / "s", durability="relaxed", filesystem=Overtaken()) as store:
+        store.append("a:1", [Added(0)], -1)
+        with pytest.raises(StorageError, match="theirs"):
+            store.append_many([("a:1", [Added(1)], 0), ("a:theirs", [Added(0)], -1)])
+        assert (tmp_path / "s/streams/a/theirs.jsonl").read_text() == "theirs\n"
+        assert store.append("a:1", [Added(1)], 0) == 1
+        assert store.get_event_count() == 2
+
+
+def test_a_closed_store_takes_nothing_encoded_either(tmp_path: Path) -> None:
+    store = FileEventStore(tmp_path / "s", durability="relaxed")
+    store.append("a:1", [Added(0)], -1)
+    store.close()
+    with pytest.raises(StoreOpenError, match="closed"):
+        store.append_encoded([Pending("a:1", [("Added", None, b'{"_version":1,"number":1}', None)], 0)])
