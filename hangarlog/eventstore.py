@@ -12,8 +12,9 @@ import msgspec
 from hangarlog.commit import ANY, NO_STREAM, STREAM_EXISTS, Pending, now
 from hangarlog.errors import CompactionError, StreamNotFoundError
 from hangarlog.naming import category_of, check_stream_id
+from hangarlog.payload import encode_object
 from hangarlog.record import Envelope
-from hangarlog.serializer import EventSerializer, encode_object
+from hangarlog.serializer import EventSerializer
 from hangarlog.snapshot import Snapshot, decode_state
 
 Append = tuple[str, Sequence[Any], int]

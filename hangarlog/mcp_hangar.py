@@ -17,8 +17,8 @@ import msgspec
 
 from hangarlog.commit import Pending
 from hangarlog.errors import EventSerializationError, SourceError, StreamIdError
+from hangarlog.payload import checked_json
 from hangarlog.record import EncodedEvent
-from hangarlog.serializer import checked_json
 from hangarlog.store import FileEventStore
 
 _BATCH = 1000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from itertools import repeat
@@ -24,17 +23,24 @@ from hangarlog.event import (
     stored_name,
     target_version,
 )
-from hangarlog.record import MAX_NESTING, EncodedEvent, nesting
-from hangarlog.typed import FAILURES, TypedBlocks
+from hangarlog.payload import (
+    FAILURES,
+    checked_json,
+    decode_object,
+    encode_plain,
+    may_hold_raw,
+    refuse_non_finite,
+    too_deep,
+)
+from hangarlog.record import MAX_NESTING, EncodedEvent
+from hangarlog.typed import TypedBlocks
 from hangarlog.upcaster import UpcasterChain
 
 Hook = Callable[[Any], Any]
-_encode_plain = msgspec.json.Encoder().encode
 _event_id = attrgetter("event_id")
 _raw = msgspec.json.Decoder(msgspec.Raw)
 _skip, _skip_lines = _raw.decode, _raw.decode_lines
 _null_in = re.compile(b"null").search  # Twice as quick as `in` for a long text.
-_decode_object: Callable[[bytes], Any] = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class EventSerializer:
@@ -109,10 +115,10 @@ class EventSerializer:
             value = event if writer.fields is None else _attributes(event, writer.fields)
             body = self._encode(value)
             if b"null" in body:  # What NaN becomes in msgspec; a look at the values tells it from None.
-                _refuse_non_finite(msgspec.to_builtins(value, enc_hook=self._enc_hook))
+                refuse_non_finite(msgspec.to_builtins(value, enc_hook=self._enc_hook))
             data = writer.head + (body[1:] if body == b"{}" else b"," + body[1:])
             if writer.raw_in_fields or writer.fields is not None or len(data) > 2 * MAX_NESTING or b"\n" in data:
-                data = checked_json(data, _decode_object if writer.may_hold_raw(value) else _skip)
+                data = checked_json(data, decode_object if writer.may_hold_raw(value) else _skip)
             else:
                 _skip(data)
         except FAILURES as error:
@@ -146,7 +152,7 @@ class EventSerializer:
             return None  # `encode` says of which.
         bodies, ids = text.split(b"\n")[:-1], _own_ids(events)
         unlike = writer.raw_in_fields or _null_in(text) or len(bodies) != len(events) or b"{}" in bodies
-        if ids is None or unlike or any(_too_deep(body) for body in bodies if len(body) > 2 * MAX_NESTING):
+        if ids is None or unlike or any(too_deep(body) for body in bodies if len(body) > 2 * MAX_NESTING):
             return None
         head = writer.head + b","
         datas = [head + body[1:] for body in bodies]
@@ -192,7 +198,7 @@ class _Writer:
         self._version = get_current_version(self.event_type)
         chain.check(self.event_type, self._version, canonical_name(self.event_type))
         self.head = b'{"_version":%d' % self._version
-        self.raw_in_fields = _may_hold_raw(event_class)
+        self.raw_in_fields = may_hold_raw(event_class)
         # A Struct is encoded as it is; other classes may carry attributes beside their fields.
         self.fields = None if issubclass(event_class, msgspec.Struct) else field_names(event_class)
 
@@ -270,11 +276,11 @@ class _Reader:
         return events
 
     def _untyped(self, raw: bytes) -> UntypedEvent:
-        payload = _decode_object(raw)
+        payload = decode_object(raw)
         return UntypedEvent(self._event_type, payload, self._take_version(payload))
 
     def _old(self, raw: bytes) -> Any:
-        payload = _decode_object(raw)
+        payload = decode_object(raw)
         version = self._take_version(payload)
         if version > self.version:
             raise UpcastingError(
@@ -387,64 +393,8 @@ def _encode_untyped(event: UntypedEvent) -> EncodedEvent:
             raise ValueError(f"schema_version must be a whole number from 1 up, not {event.schema_version!r}")
         if "_version" in event.data:
             raise ValueError("the payload has a key _version, which is the schema version; give it as schema_version")
-        _refuse_non_finite(event.data)
-        data = checked_json(_encode_plain({"_version": event.schema_version, **event.data}))
+        refuse_non_finite(event.data)
+        data = checked_json(encode_plain({"_version": event.schema_version, **event.data}))
     except FAILURES as error:
         raise EventSerializationError(str(event.event_type), f"cannot be encoded as JSON: {error}") from error
     return event.event_type, _own_id(event.event_type, event.event_id), data, None
-
-
-def encode_object(value: dict[str, Any], what: str) -> bytes:
-    """A dictionary (metadata, a snapshot's state) as compact JSON. Raises `EventSerializationError` about `what`."""
-    try:
-        if not isinstance(value, dict):
-            raise TypeError(f"it must be a dictionary, not {type(value).__name__}")
-        _refuse_non_finite(value)
-        return checked_json(_encode_plain(value))
-    except FAILURES as error:
-        raise EventSerializationError(what, f"cannot be encoded as JSON: {error}") from error
-
-
-def checked_json(data: bytes, decode: Callable[[bytes], Any] = _decode_object) -> bytes:
-    """A JSON object as it may stand in a line: one that `decode` reads, whatever a msgspec.Raw brought in."""
-    decode(data)
-    if b"\n" in data:
-        data = msgspec.json.format(data, indent=-1)
-    if _too_deep(data):
-        raise ValueError(f"it is nested deeper than {MAX_NESTING} levels")
-    return data
-
-
-def _too_deep(data: bytes) -> bool:
-    return nesting(data) > MAX_NESTING
-
-
-def _may_hold_raw(event_class: type) -> bool:
-    """Whether a msgspec.Raw may be somewhere in such an event: it is written unchecked, with what no decoder takes."""
-    try:
-        left: list[Any] = [msgspec.inspect.type_info(event_class)]
-    except (TypeError, NameError):
-        return True
-    seen = set()
-    while left:
-        part = left.pop()
-        if isinstance(part, (msgspec.inspect.AnyType, msgspec.inspect.RawType, msgspec.inspect.CustomType)):
-            return True
-        if isinstance(part, tuple):
-            left += part
-        elif isinstance(part, (msgspec.inspect.Type, msgspec.inspect.Field)) and id(part) not in seen:
-            seen.add(id(part))
-            left += msgspec.structs.astuple(part)
-    return False
-
-
-def _refuse_non_finite(value: Any) -> None:
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError(f"{value} has no JSON form; it would be read back as null")
-    elif isinstance(value, dict):
-        for item in value.values():
-            _refuse_non_finite(item)
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        for item in value:
-            _refuse_non_finite(item)

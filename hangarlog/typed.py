@@ -15,11 +15,9 @@ from typing import Any, Protocol, Union
 import msgspec
 
 from hangarlog.errors import HangarlogError
+from hangarlog.payload import FAILURES
 from hangarlog.record import Envelope
 from hangarlog.run import Run
-
-FAILURES = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError)
-"""What a decoder raises where a text does not fit."""
 
 _MANY = 200  # Event types that are decoded for at once; when there are more, the count begins again.
 _ENVELOPE = {field.name: field for field in msgspec.structs.fields(Envelope)}

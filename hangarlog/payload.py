@@ -1,0 +1,76 @@
+"""What may stand in a payload, or in metadata: a JSON object that every reader takes and that comes back the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from hangarlog.errors import EventSerializationError
+from hangarlog.record import MAX_NESTING, nesting
+
+FAILURES = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError)
+"""What msgspec raises where a value has no JSON form, or a text does not fit."""
+
+encode_plain = msgspec.json.Encoder().encode
+decode_object: Callable[[bytes], Any] = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def encode_object(value: dict[str, Any], what: str) -> bytes:
+    """A dictionary (metadata, a snapshot's state) as compact JSON. Raises `EventSerializationError` about `what`."""
+    try:
+        if not isinstance(value, dict):
+            raise TypeError(f"it must be a dictionary, not {type(value).__name__}")
+        refuse_non_finite(value)
+        return checked_json(encode_plain(value))
+    except FAILURES as error:
+        raise EventSerializationError(what, f"cannot be encoded as JSON: {error}") from error
+
+
+def checked_json(data: bytes, decode: Callable[[bytes], Any] = decode_object) -> bytes:
+    """A JSON object as it may stand in a line: one that `decode` reads, whatever a msgspec.Raw brought in."""
+    decode(data)
+    if b"\n" in data:
+        data = msgspec.json.format(data, indent=-1)
+    if too_deep(data):
+        raise ValueError(f"it is nested deeper than {MAX_NESTING} levels")
+    return data
+
+
+def too_deep(data: bytes) -> bool:
+    """Whether a JSON text is nested deeper than every reader can take."""
+    return nesting(data) > MAX_NESTING
+
+
+def may_hold_raw(event_class: type) -> bool:
+    """Whether a msgspec.Raw may be somewhere in such an event: it is written unchecked, with what no decoder takes."""
+    try:
+        left: list[Any] = [msgspec.inspect.type_info(event_class)]
+    except (TypeError, NameError):
+        return True
+    seen = set()
+    while left:
+        part = left.pop()
+        if isinstance(part, (msgspec.inspect.AnyType, msgspec.inspect.RawType, msgspec.inspect.CustomType)):
+            return True
+        if isinstance(part, tuple):
+            left += part
+        elif isinstance(part, (msgspec.inspect.Type, msgspec.inspect.Field)) and id(part) not in seen:
+            seen.add(id(part))
+            left += msgspec.structs.astuple(part)
+    return False
+
+
+def refuse_non_finite(value: Any) -> None:
+    """Raise `ValueError` if there is a number in a value that JSON cannot have."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} has no JSON form; it would be read back as null")
+    elif isinstance(value, dict):
+        for item in value.values():
+            refuse_non_finite(item)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for item in value:
+            refuse_non_finite(item)
