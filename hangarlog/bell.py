@@ -20,19 +20,27 @@ from hangarlog.late import importing
 PATIENCE = 0.05
 """Seconds after which a waiter looks again although nobody rang."""
 
+SOON = 100_000
+"""Nanoseconds that somebody may wait before the others let them go first: to be woken takes as long as ten appends."""
+
 _POLL = 0.001  # Where no futex is to be had.
 _WAIT, _WAKE = 0, 1
 _EVERYBODY = (1 << 31) - 1
 
+_now = time.monotonic_ns  # Of the machine: all processes share it.
 
 give_way: Callable[[], None] = getattr(os, "sched_yield", partial(time.sleep, 0))
 """Let whoever else could run do so first, for a moment; nothing where nobody can."""
 
 
 class Bell:
-    """Two words of a shared mapping: a count of ringings, and whether somebody waits."""
+    """Two words of a shared mapping: a count of ringings, and since when somebody waits (0: nobody does).
 
-    def __init__(self) -> None:
+    It is due as soon as anybody waits, or after `SOON` if it `gives_time`: then one at a time waits, who says `leave`.
+    """
+
+    def __init__(self, *, gives_time: bool = False) -> None:
+        self._gives_time = gives_time
         self._mapped: mmap.mmap | None = None
         self._offset = self._address = 0
         self._words: memoryview | None = None
@@ -54,12 +62,24 @@ class Bell:
         """Whether somebody may be waiting."""
         return self._words is not None and self._words[1] != 0
 
+    @property
+    def due(self) -> bool:
+        """Whether it is time for somebody who may be waiting."""
+        since = self._words[1] if self._words is not None else 0
+        return since != 0 and not (self._gives_time and 0 <= _now() - since < SOON)
+
     def listen(self) -> int:
         """Say that somebody waits, before looking at what is waited for; the result is for `wait`."""
         if self._words is None:
             return 0
-        self._words[1] = 1
+        if not (self._gives_time and self._words[1]):
+            self._words[1] = _now() if self._gives_time else 1
         return self._words[0]
+
+    def leave(self) -> None:
+        """Say that nobody waits any longer."""
+        if self._words is not None:
+            self._words[1] = 0
 
     def wait(self, heard: int, seconds: float = PATIENCE) -> None:
         """Return when the bell has rung since `listen` gave `heard`, at the latest after `seconds`; perhaps sooner."""
@@ -67,7 +87,7 @@ class Bell:
         if self._words is None or not address:
             threading.Event().wait(min(seconds, _POLL))
         elif self._words[0] == heard:
-            _futex(address, _WAIT, heard, min(seconds, PATIENCE))
+            _futex(address, _WAIT, heard, min(seconds, SOON / 1e9 if self._gives_time else PATIENCE))
 
     def ring(self, *, everybody: bool = False) -> None:
         """Wake the one who has waited longest, or everybody. What was waited for must be so already."""

@@ -84,7 +84,7 @@ class FileLock:
                 if not isinstance(error, OSError):
                     raise
         self._held = False
-        if self.bell.awaited:
+        if self.bell.due:
             self.bell.ring(everybody=everybody)
 
     def close(self) -> None:
@@ -106,7 +106,10 @@ class FileLock:
 
 
 class Turnstile(FileLock):
-    """A lock that serves its waiters in turn: whoever has to wait for it holds `gate` meanwhile."""
+    """A lock that serves its waiters in turn: whoever has to wait for it holds `gate` meanwhile.
+
+    Whoever runs may take it again until the one at the gate has waited for `bell.SOON`.
+    """
 
     def __init__(self, filesystem: FileSystem, folder: str, name: str) -> None:
         super().__init__(filesystem, os.path.join(folder, f"{name}.lock"))
@@ -115,7 +118,7 @@ class Turnstile(FileLock):
     def acquire(self, seconds: float | None = None) -> bool:
         """As with any `FileLock`."""
         tries = _TRIES
-        while tries and not self.bell.awaited:  # Nobody waits, so nobody is overtaken.
+        while tries and not self.bell.due:
             if FileLock.acquire(self, 0):
                 return True
             give_way()  # It is held for microseconds: to sleep and be woken takes longer.
@@ -124,7 +127,9 @@ class Turnstile(FileLock):
         try:
             if not self._gate.acquire(seconds):
                 return False
-            return super().acquire(None if deadline is None else max(0.0, deadline - monotonic()))
+            taken = super().acquire(None if deadline is None else max(0.0, deadline - monotonic()))
+            self.bell.leave()
+            return taken
         finally:
             try:
                 self._gate.release()

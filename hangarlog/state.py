@@ -77,7 +77,7 @@ class SharedState:
         """Map the file at `path`. Raises `OSError`, or `ValueError` where the file is too short."""
         self._filesystem, self._path, self.writable = filesystem, path, writable
         self._boot = boot_id()
-        self.gate_bell, self.lock_bell, self.sync_bell = Bell(), Bell(), Bell()
+        self.gate_bell, self.lock_bell, self.sync_bell = Bell(), Bell(gives_time=True), Bell()
         self._load()
 
     def _load(self) -> None:
