@@ -11,9 +11,11 @@ from hangarlog.errors import (
     CorruptionError,
     CorruptionWarning,
     EventSerializationError,
+    EventsNotFoundError,
     HangarlogError,
     LockTimeoutError,
     OutcomeUnknownError,
+    SchemaLockError,
     SourceError,
     StorageError,
     StoreBusyError,
@@ -26,14 +28,16 @@ from hangarlog.errors import (
     UpcasterError,
     UpcastingError,
 )
-from hangarlog.event import (
+from hangarlog.eventstore import EventStore, Record
+from hangarlog.registry import (
     EVENT_TYPE_MAP,
     EVENT_VERSION_MAP,
+    EventRegistry,
     UntypedEvent,
+    event,
     get_current_version,
     register_event_type,
 )
-from hangarlog.eventstore import EventStore, Record
 from hangarlog.serializer import EventSerializer
 from hangarlog.store import FileEventStore
 from hangarlog.upcaster import IEventUpcaster, UpcasterChain
@@ -53,9 +57,11 @@ __all__ = [
     "ConcurrencyError",
     "CorruptionError",
     "CorruptionWarning",
+    "EventRegistry",
     "EventSerializationError",
     "EventSerializer",
     "EventStore",
+    "EventsNotFoundError",
     "FileEventStore",
     "HangarlogError",
     "IEventUpcaster",
@@ -63,6 +69,7 @@ __all__ = [
     "MemoryEventStore",
     "OutcomeUnknownError",
     "Record",
+    "SchemaLockError",
     "SourceError",
     "StorageError",
     "StoreBusyError",
@@ -76,6 +83,7 @@ __all__ = [
     "UpcasterChain",
     "UpcasterError",
     "UpcastingError",
+    "event",
     "get_current_version",
     "register_event_type",
 ]

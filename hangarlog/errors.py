@@ -207,3 +207,25 @@ class SourceError(HangarlogError):
 
     def __str__(self) -> str:
         return f"cannot import {self.path}: {self.cause}"
+
+
+class SchemaLockError(HangarlogError):
+    """A schema lock cannot be read. Fields: `path`, `cause`."""
+
+    def __init__(self, path: str, cause: str) -> None:
+        super().__init__(path, cause)
+        self.path, self.cause = path, cause
+
+    def __str__(self) -> str:
+        return f"schema lock {self.path}: {self.cause}"
+
+
+class EventsNotFoundError(HangarlogError):
+    """What should name an application's events does not. Fields: `target`, `cause`."""
+
+    def __init__(self, target: str, cause: str) -> None:
+        super().__init__(target, cause)
+        self.target, self.cause = target, cause
+
+    def __str__(self) -> str:
+        return f"no events at {self.target!r}: {self.cause}"

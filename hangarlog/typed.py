@@ -28,6 +28,12 @@ _second = itemgetter(1)
 Versions = frozenset[int | None]
 
 
+class Parts(tuple[Any, ...]):
+    """The events that one stored event has become, where they may be none, or several."""
+
+    __slots__ = ()
+
+
 class Reader(Protocol):
     """How payloads of one event type are read: the bytes of one, or many that are decoded and of one older version."""
 
@@ -35,8 +41,11 @@ class Reader(Protocol):
     version: int
     plain: bool
     """Whether decoding into the class is all there is to do at the current version."""
+    parts: bool
+    """Whether a stored event gives not one, but `Parts`."""
 
     def __call__(self, data: Any) -> Any: ...  # noqa: D102
+    def from_object(self, payload: dict[str, Any]) -> Any: ...  # noqa: D102
     def upcast_all(self, payloads: list[dict[str, Any]], version: int) -> list[Any]: ...  # noqa: D102
     def current(self) -> bool: ...  # noqa: D102
 
@@ -53,6 +62,16 @@ class _Kind(msgspec.Struct, gc=False):
 
 
 _kinds = msgspec.json.Decoder(_Kind).decode_lines
+_versioned = msgspec.json.Decoder(_Versioned).decode
+
+
+def kinds_of(block: Sequence[Envelope]) -> list[tuple[str, int]]:
+    """(event type, schema version) of every record, 0 where the version is none. Raises one of `FAILURES`."""
+    if type(block) is Run:
+        found = ((kind.event_type, kind.data._version) for kind in _kinds(block.text))
+    else:
+        found = ((envelope.event_type, _versioned(envelope.data)._version) for envelope in block)
+    return [(name, version if type(version) is int and version > 0 else 0) for name, version in found]
 
 
 class TypedBlocks:
@@ -67,32 +86,32 @@ class TypedBlocks:
 
     def events(self, block: Sequence[Envelope]) -> Iterable[Any]:
         """The event of every record. Raises what the reader of an event's type raises, when it is its turn."""
-        decoded = self._decoded(block)
-        return map(_second, self._one_by_one(block)) if decoded is None else decoded[1]
+        rows, events = self._decoded(block)
+        return events if rows is not None else map(_second, self._one_by_one(block))
 
     def pairs(self, block: Sequence[Envelope]) -> Iterable[tuple[Any, Any]]:
         """(envelope, event) of every record. Raises what `events` raises."""
-        decoded = self._decoded(block)
-        return self._one_by_one(block) if decoded is None else zip(*decoded, strict=True)
+        rows, events = self._decoded(block)
+        return zip(rows, events, strict=True) if rows is not None else self._one_by_one(block)
 
     def placed(self, block: Sequence[Envelope]) -> Iterable[tuple[int, str, Any]]:
         """(position, stream id, event) of every record, where these are of the fields. Raises what `events` raises."""
-        decoded = self._decoded(block)
-        if decoded is None:
+        rows, events = self._decoded(block)
+        if rows is None:
             return ((envelope.position, envelope.stream_id, event) for envelope, event in self._one_by_one(block))
-        rows, events = decoded
         return zip(map(_position, rows), map(_stream_id, rows), events)  # noqa: B905 - they are as many
 
-    def _decoded(self, block: Sequence[Envelope]) -> tuple[list[Any], Iterable[Any]] | None:
-        """A block's envelopes and its events, None where they are to be read one by one."""
+    def _decoded(self, block: Sequence[Envelope]) -> tuple[list[Any] | None, Iterable[Any]]:
+        """A block's events, and the envelope of each; None for these where they are to be read one by one."""
         if type(block) is Run:
             for ask in (False, True):  # A type that was not met before is the usual reason to ask.
                 with contextlib.suppress(*FAILURES):
                     plan = self._plan(block, ask)
                     rows = plan.decode(block.text)
                     if len(rows) == len(block):
-                        return rows, plan.events(rows)
-        return None
+                        events = plan.events(rows)
+                        return _spread(rows, events) if plan.parts else (rows, events)
+        return None, ()
 
     def _one_by_one(self, block: Sequence[Envelope]) -> Iterator[tuple[Any, Any]]:
         readers: dict[str, Reader] = {}
@@ -100,7 +119,12 @@ class TypedBlocks:
             reader = readers.get(envelope.event_type)
             if reader is None:
                 reader = readers[envelope.event_type] = self._reader(envelope.event_type)
-            yield envelope, reader(envelope.data)
+            event = reader(envelope.data)
+            if reader.parts:
+                for part in event:
+                    yield envelope, part
+            else:
+                yield envelope, event
 
     def _plan(self, run: Run, ask: bool) -> _Plan:
         version = None if ask else _only_version(run)
@@ -158,6 +182,7 @@ class _Plan:
             self._one[row] = one
             if many:
                 self._many[row] = many
+        self.parts = any(reader.parts for reader in self._readers)
         self.decode = msgspec.json.Decoder[Any](Union[tuple(self._one)], dec_hook=dec_hook).decode_lines  # noqa: UP007
 
     def _way(
@@ -180,7 +205,7 @@ class _Plan:
         return msgspec.Raw, reader, None
 
     def current(self) -> bool:
-        """Whether the maps still say what they said."""
+        """Whether the registry still says what it said."""
         return all(reader.current() for reader in self._readers)
 
     def events(self, rows: list[Any]) -> Iterable[Any]:
@@ -198,6 +223,17 @@ class _Plan:
             kind = type(row)
             one = self._one[kind]
             yield next(many[kind]) if kind in many else row.data if one is None else one(row.data)
+
+
+def _spread(rows: list[Any], events: Iterable[Any]) -> tuple[list[Any], list[Any]]:
+    """As many rows as events, where some events are `Parts`."""
+    spread: list[Any] = []
+    parts: list[Any] = []
+    for row, event in zip(rows, events, strict=True):
+        of_row = event if type(event) is Parts else (event,)
+        spread += [row] * len(of_row)
+        parts += of_row
+    return spread, parts
 
 
 def _only_version(run: Run) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from hangarlog.errors import UpcasterError, UpcastingError
@@ -45,7 +45,10 @@ class Upcaster(Protocol):
 
 
 _Step = Callable[[dict[str, Any]], dict[str, Any]]
+Split = Callable[[dict[str, Any]], Iterable[tuple[str, dict[str, Any]]]]
+"""A payload to the (event type, payload) of each event it has become; their `_version` is 1 where they have none."""
 _Function = TypeVar("_Function", bound=_Step)
+_Splitter = TypeVar("_Splitter", bound=Split)
 
 
 class UpcasterChain:
@@ -53,6 +56,7 @@ class UpcasterChain:
 
     def __init__(self) -> None:
         self._steps: dict[str, dict[int, _Step]] = {}
+        self._splits: dict[str, tuple[int, Split]] = {}
         self._paths: dict[tuple[str, int, int, str | None], tuple[tuple[int, _Step], ...]] = {}
 
     def register(self, upcaster: Upcaster) -> None:
@@ -77,19 +81,52 @@ class UpcasterChain:
 
         return decorate
 
-    def _add(self, event_type: str, from_version: int, to_version: int, step: _Step) -> None:
-        def refuse(why: str) -> UpcasterError:
-            name = getattr(step, "__qualname__", repr(step))
-            return UpcasterError(
-                event_type=event_type,
-                from_version=from_version,
-                message=f"Upcaster {name} for {event_type!r} v{from_version} -> v{to_version} {why}",
-            )
+    def splitter(self, event_type: str, from_version: int) -> Callable[[_Splitter], _Splitter]:
+        """Register what an event of this type and version became when it was split: `@chain.splitter("Moved", 1)`.
 
+        The function gives (event type, payload) of each new event, in order; older versions are brought to
+        `from_version` first. A class that still has the type begins at the version after it.
+
+        Raises:
+            UpcasterError: the type has a splitter already, or a step from this version on.
+        """
+
+        def decorate(function: _Splitter) -> _Splitter:
+            refuse = _refusal(event_type, from_version, from_version + 1, function)
+            if type(from_version) is not int or from_version < 1:
+                raise refuse("must start from a whole number from 1 up")
+            if event_type in self._splits:
+                raise refuse(f"meets another, from v{self._splits[event_type][0]}; split its parts instead")
+            if from_version in self._steps.get(event_type, {}):
+                raise refuse("meets an upcaster from the same version")
+            self._splits[event_type] = from_version, function
+            self._paths = {}
+            return function
+
+        return decorate
+
+    def split_of(self, event_type: str) -> tuple[int, Split] | None:
+        """(the version a stored type is split at, how), None where it is not."""
+        return self._splits.get(event_type)
+
+    def split_types(self) -> list[str]:
+        """The stored types that are split."""
+        return list(self._splits)
+
+    def steps(self) -> Iterator[tuple[str, int, _Step]]:
+        """(event type, the version it takes, the function) of each registered step."""
+        for event_type, steps in self._steps.items():
+            for version, step in steps.items():
+                yield event_type, version, step
+
+    def _add(self, event_type: str, from_version: int, to_version: int, step: _Step) -> None:
+        refuse = _refusal(event_type, from_version, to_version, step)
         if type(from_version) is not int or from_version < 1:
             raise refuse("must start from a whole number from 1 up")
         if to_version != from_version + 1:
             raise refuse("must advance exactly one version")
+        if self._splits.get(event_type, (0,))[0] == from_version:
+            raise refuse("meets a splitter from the same version")
         steps = self._steps.setdefault(event_type, {})
         if from_version in steps:
             other = getattr(steps[from_version], "__qualname__", repr(steps[from_version]))
@@ -110,7 +147,7 @@ class UpcasterChain:
         key = event_type, version, current_version, alias_of
         path = self._paths.get(key)
         if path is None:
-            path = self._paths[key] = self._path(*key)
+            path = self._paths[key] = self.path(*key)
         for at, step in path:
             try:
                 data = step(data)
@@ -139,7 +176,7 @@ class UpcasterChain:
         alias_of: str | None = None,
     ) -> list[dict[str, Any]]:
         """As `upcast` of many at once. Raises `ValueError` where any fails; `upcast` of each says which, and why."""
-        for at, step in self._path(event_type, version, current_version, alias_of):
+        for at, step in self.path(event_type, version, current_version, alias_of):
             try:
                 payloads = list(map(step, payloads))
             except Exception as error:
@@ -148,7 +185,7 @@ class UpcasterChain:
                 raise ValueError(f"the upcaster from v{at} returned no dictionary")
         return payloads
 
-    def _path(
+    def path(
         self, event_type: str, version: int, current_version: int, alias_of: str | None
     ) -> tuple[tuple[int, _Step], ...]:
         """The steps from one version to another, each with the version it takes, looked up once."""
@@ -175,6 +212,24 @@ class UpcasterChain:
 
     def check(self, event_type: str, current_version: int, alias_of: str | None = None) -> None:
         """Raise `UpcastingError` ("Missing upcaster …") unless every version from 1 on reaches `current_version`."""
-        for version in range(1, current_version):
-            if self._step(event_type, version, alias_of) is None:
-                raise self._gap(event_type, version, current_version)
+        for version in self.gaps(event_type, current_version, alias_of):
+            raise self._gap(event_type, version, current_version)
+
+    def gaps(self, event_type: str, current_version: int, alias_of: str | None = None) -> Iterator[int]:
+        """The versions that have no step although they need one."""
+        split = self._splits.get(event_type)
+        for version in range(1, max(current_version, split[0] if split else 0)):
+            if self._step(event_type, version, alias_of) is None and not (split and split[0] == version):
+                yield version
+
+
+def _refusal(event_type: str, from_version: int, to_version: int, step: object) -> Callable[[str], UpcasterError]:
+    def refuse(why: str) -> UpcasterError:
+        name = getattr(step, "__qualname__", repr(step))
+        return UpcasterError(
+            event_type=event_type,
+            from_version=from_version,
+            message=f"Upcaster {name} for {event_type!r} v{from_version} -> v{to_version} {why}",
+        )
+
+    return refuse

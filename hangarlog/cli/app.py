@@ -24,6 +24,7 @@ _MODULES = {
     "import": "transfer",
     "read": "read",
     "repair": "inspect",
+    "schema": "schema",
     "stats": "inspect",
     "streams": "inspect",
     "tail": "read",

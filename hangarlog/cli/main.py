@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
-from hangarlog import HangarlogError, StreamIdError
+from hangarlog import EventsNotFoundError, HangarlogError, StreamIdError
 from hangarlog.cli.app import hangarlog
 from hangarlog.cli.terminal import printable
 
@@ -30,7 +30,7 @@ def main() -> NoReturn:
         if isinstance(error, click.UsageError) and error.ctx:
             click.echo(error.ctx.get_usage(), err=True)
         _leave(error.format_message(), 2)
-    except StreamIdError as error:
+    except (StreamIdError, EventsNotFoundError) as error:
         _leave(str(error), 2)
     except HangarlogError as error:
         _leave(str(error), 1)

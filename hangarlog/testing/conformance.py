@@ -20,8 +20,8 @@ from hangarlog.errors import (
     UnknownEventTypeError,
     UpcastingError,
 )
-from hangarlog.event import EVENT_TYPE_MAP, EVENT_VERSION_MAP, UntypedEvent, register_event_type
 from hangarlog.eventstore import EventStore
+from hangarlog.registry import EVENT_TYPE_MAP, EVENT_VERSION_MAP, UntypedEvent, register_event_type
 from hangarlog.serializer import EventSerializer
 from hangarlog.upcaster import UpcasterChain
 

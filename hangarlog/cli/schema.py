@@ -1,0 +1,227 @@
+"""`hangarlog schema show`, `check` and `lock`."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+import msgspec
+
+from hangarlog import SchemaLockError
+from hangarlog.cli.app import STORE_VARIABLE, hangarlog, with_store
+from hangarlog.cli.terminal import is_terminal, printable, progress, write_line, write_object
+from hangarlog.schema.check import Finding, check, failing
+from hangarlog.schema.history import Stored, check_history, count_events, show_history
+from hangarlog.schema.lockfile import SchemaLock, read_lock, write_lock
+from hangarlog.schema.locking import make_lock, refused, unread_types, with_gathered, without
+from hangarlog.schema.target import Settings, load_events, read_settings
+
+Callback = Callable[..., Any]
+_FORMAT = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["auto", "text", "json"]),
+    default="auto",
+    show_default=True,
+    help="text for people (a terminal, a build's log), JSON lines for programs; auto asks whether it is a terminal.",
+)
+
+
+@hangarlog.group()
+def schema() -> None:
+    """What events look like, have looked like, and whether all of it can be read.
+
+    The application's events are at --events MODULE:ATTRIBUTE: a serializer, a chain, a registry, or a function that
+    gives one. It and the lock file may stand in pyproject.toml, as `events` and `schema_lock` of [tool.hangarlog].
+    """
+
+
+def _with_events(callback: Callback) -> Callback:
+    for decorate in (
+        _FORMAT,
+        click.option("--lock", "lock_path", metavar="PATH", help="The lock file; by default event-schema.json."),
+        click.option("--events", metavar="MODULE[:ATTRIBUTE]", help="Where the application's events are."),
+        click.option("--no-store", is_flag=True, help="Do not look into a store, even if HANGARLOG_STORE names one."),
+        click.option("--store", "store_option", metavar="STORE", help="The same as the argument."),
+        click.argument("store", required=False, metavar="[STORE]"),
+    ):
+        callback = decorate(callback)
+    return callback
+
+
+def _settings(events: str | None, lock_path: str | None) -> tuple[str, str]:
+    found = read_settings() if events is None or lock_path is None else Settings()
+    target = events or found.events
+    if not target:
+        raise click.UsageError(
+            "say where the application's events are, with --events MODULE:ATTRIBUTE or as `events` in the table "
+            "[tool.hangarlog] of pyproject.toml"
+        )
+    return target, lock_path or found.schema_lock
+
+
+def _store_path(store: str | None, option: str | None, no_store: bool) -> str | None:
+    if store and option and store != option:
+        raise click.UsageError("two stores are named; name one")
+    return None if no_store else store or option or os.environ.get(STORE_VARIABLE)
+
+
+@schema.command("check")
+@_with_events
+def check_(
+    store: str | None,
+    store_option: str | None,
+    no_store: bool,
+    events: str | None,
+    lock_path: str | None,
+    form: str,
+) -> int:
+    """Fail if stored events could not be read any more.
+
+    The classes and upcasters are held against the lock file, which needs no store: what changed is printed field by
+    field, with the upcaster to write. With STORE every stored event is read through the chain, too.
+    """
+    target, path = _settings(events, lock_path)
+    where = _store_path(store, store_option, no_store)
+    serializer = load_events(target, os.getcwd())
+    try:
+        lock: SchemaLock | None = read_lock(path)
+    except SchemaLockError:
+        if where is None or os.path.exists(path):
+            raise
+        click.echo(f"hangarlog: there is no lock {path}: only the store is checked", err=True)
+        lock = None
+    failures = 0
+    if lock is not None:
+        findings = check(serializer, lock)
+        _write_findings(findings, _is_text(form))
+        failures += len(failing(findings))
+    if where is not None:
+        with progress("reading", count_events(where)) as advance:
+            found = check_history(where, target, folder=os.getcwd(), progress=advance)
+        for stored in found:
+            _write_checked(stored, _is_text(form))
+        failures += sum(bool(stored.failed or stored.impure) for stored in found)
+    if _is_text(form):
+        known = len(serializer.registry.types)
+        _say(f"{known} event types: " + (f"{failures} failures" if failures else "all history can be read"))
+    return 1 if failures else 0
+
+
+@schema.command()
+@_with_events
+@click.option("--accept", multiple=True, metavar="TYPE", help="Forget what is known of TYPE, on purpose.")
+def lock(
+    store: str | None,
+    store_option: str | None,
+    no_store: bool,
+    events: str | None,
+    lock_path: str | None,
+    form: str,
+    accept: tuple[str, ...],
+) -> int:
+    """Write down the wire shape of every event type, or add to it what has changed.
+
+    It is refused where `check` would fail. With STORE the shapes of versions that the lock does not know are gathered
+    from stored events.
+    """
+    target, path = _settings(events, lock_path)
+    where = _store_path(store, store_option, no_store)
+    before = without(read_lock(path), accept) if os.path.exists(path) else SchemaLock()
+    serializer = load_events(target, os.getcwd())
+    findings = refused(serializer, before)
+    if findings:
+        return _refuse(path, findings, form)
+    made = make_lock(serializer, before)
+    if where is not None:
+        with progress("reading", count_events(where)) as advance:
+            found = show_history(where, progress=advance)
+        unread = unread_types(made, found, accept)
+        if unread:
+            return _refuse(path, unread, form)
+        made = with_gathered(made, found)
+    write_lock(path, made)
+    versions = sum(len(locked.schemas) for locked in made.events.values())
+    write_object({"path": path, "types": len(made.events), "versions": versions})
+    return 0
+
+
+def _refuse(path: str, findings: Sequence[Finding], form: str) -> int:
+    _write_findings(findings, _is_text(form))
+    click.echo(f"hangarlog: {path} was left as it is; --accept TYPE passes over a type on purpose", err=True)
+    return 1
+
+
+@schema.command()
+@with_store()
+@_FORMAT
+def show(store: str, form: str) -> None:
+    """Print what STORE actually holds: types, schema versions, counts, first and last seen, fields."""
+    with progress("reading", count_events(store)) as advance:
+        found = show_history(store, progress=advance)
+    for stored in found:
+        fields = stored.payload.shown() if stored.payload else {}
+        if not _is_text(form):
+            write_line(msgspec.json.encode({**_seen(stored), "fields": fields}))
+            continue
+        _say(f"{stored.event_type} v{stored.version}: {stored.count:,} events", bold=True)
+        _say(f"  first {stored.first_recorded_at} at position {stored.first_position:,}")
+        _say(f"  last  {stored.last_recorded_at} at position {stored.last_position:,}")
+        width = max(map(len, fields), default=0)
+        for name, types in fields.items():
+            _say(f"    {name.ljust(width)}  {types}")
+
+
+def _seen(stored: Stored) -> dict[str, Any]:
+    return {
+        "event_type": stored.event_type,
+        "version": stored.version,
+        "count": stored.count,
+        "first_position": stored.first_position,
+        "first_recorded_at": stored.first_recorded_at,
+        "last_position": stored.last_position,
+        "last_recorded_at": stored.last_recorded_at,
+    }
+
+
+def _write_findings(findings: Sequence[Finding], text: bool) -> None:
+    for finding in findings:
+        if not text:
+            write_line(msgspec.json.encode({"fails": finding.fails, **msgspec.to_builtins(finding)}))
+            continue
+        mark = click.style("FAIL", fg="red", bold=True) if finding.fails else click.style("note", dim=True)
+        click.echo(f"{mark} {click.style(printable(finding.event_type), bold=True)}: {printable(finding.message)}")
+        for detail in finding.details:
+            _say(f"       {detail}")
+        if finding.code:
+            click.echo(textwrap.indent("\n".join(map(printable, finding.code.splitlines())), " " * 8))
+
+
+def _write_checked(stored: Stored, text: bool) -> None:
+    if not text:
+        more = {"failed": stored.failed, "failures": stored.failures, "impure": stored.impure}
+        write_line(msgspec.json.encode({**_seen(stored), **more}))
+        return
+    if stored.failed or stored.impure:
+        mark, what = click.style("FAIL", fg="red", bold=True), f", {stored.failed:,} cannot be read"
+    else:
+        mark, what = click.style("  ok", fg="green"), ""
+    click.echo(f"{mark} {printable(stored.event_type)} v{stored.version}: {stored.count:,} events{what}")
+    said = ""
+    for failure in stored.failures:
+        cause = "the same" if failure.cause == said else failure.cause
+        said = failure.cause
+        _say(f"       position {failure.position}, {failure.stream_id}@{failure.stream_version}: {cause}")
+    for cause in stored.impure:
+        _say(f"       {cause}")
+
+
+def _is_text(form: str) -> bool:
+    return form == "text" or (form == "auto" and is_terminal())
+
+
+def _say(text: str, **style: Any) -> None:
+    click.secho(printable(text), **style)

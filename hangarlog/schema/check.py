@@ -1,0 +1,331 @@
+"""What would make stored events unreadable: an application's classes and upcasters against its schema lock."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Generator, Iterator
+from typing import Any, Literal
+
+import msgspec
+
+from hangarlog.errors import EventSerializationError, HangarlogError, UpcastingError
+from hangarlog.schema.compare import Change, breaking, compare
+from hangarlog.schema.describe import Schema, describe
+from hangarlog.schema.lockfile import LockedType, SchemaLock
+from hangarlog.schema.purity import ImpureUpcasterError, pure_path
+from hangarlog.schema.sample import CannotSampleError, samples
+from hangarlog.schema.skeleton import skeleton
+from hangarlog.serializer import EventSerializer
+
+Kind = Literal[
+    # These fail a check.
+    "vanished",  # a type that the lock or the store knows, and the application no longer does
+    "alias lost",  # a former name that is no longer registered
+    "changed",  # another wire shape under the same version
+    "lowered",  # a version below the locked one
+    "gap",  # a version without a step to the next
+    "unreadable",  # events of a version that do not reach the class
+    "lost",  # a value that an upcaster leaves under a name the class does not have
+    "impure",  # an upcaster that depends on more than its payload, or changes it
+    # These do not.
+    "new",  # a type that is not in the lock yet
+    "compatible",  # a change that old events do not notice
+    "raised",  # a version above the locked one, whose chain is whole
+    "untried",  # what could not be tried
+]
+_NOTES = ("new", "compatible", "raised", "untried")
+_STRUCTURAL = (KeyError, AttributeError, TypeError, NameError)
+"""What an upcaster raises that does not fit its payloads' shape. Other errors may be of a made-up value."""
+
+
+class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing a check has to say. `details` are the changes field by field, `code` the upcaster to write."""
+
+    event_type: str
+    kind: Kind
+    message: str
+    version: int | None = None
+    details: list[str] = []
+    code: str = ""
+
+    @property
+    def fails(self) -> bool:
+        """Whether history would become unreadable."""
+        return self.kind not in _NOTES
+
+
+def failing(findings: Collection[Finding]) -> list[Finding]:
+    """Those that fail a check."""
+    return [finding for finding in findings if finding.fails]
+
+
+def check(serializer: EventSerializer, lock: SchemaLock) -> list[Finding]:
+    """Everything there is to say about an application's event types, in the order of their names.
+
+    No store is needed: events of every locked version are made up from its wire shape, and read through the chain,
+    whose steps are run twice each and watched for being pure.
+    """
+    registry = serializer.registry
+    names = {*lock.events, *registry.types, *registry.versions, *serializer.chain.split_types()} - {*registry.dropped}
+    findings: list[Finding] = []
+    said: set[tuple[str, int]] = set()
+    known: dict[str, dict[str, Schema]] = {}
+    for name, locked in lock.events.items():
+        known.setdefault(registry.canonical_name(name), {}).update(locked.schemas)
+    for name in sorted(names):
+        shapes = known.get(registry.canonical_name(name), {})
+        findings += _TypeCheck(serializer, name, lock.events.get(name), shapes, said).findings()
+    return findings
+
+
+class _TypeCheck:
+    """One stored event type. `shapes` are those of all names of its class, `said` the impure steps told of already."""
+
+    def __init__(
+        self,
+        serializer: EventSerializer,
+        name: str,
+        locked: LockedType | None,
+        shapes: dict[str, Schema],
+        said: set[tuple[str, int]],
+    ) -> None:
+        registry, self._chain = serializer.registry, serializer.chain
+        self._serializer, self._name, self._locked = serializer, name, locked
+        self._shapes, self._said = shapes, said
+        self._class = registry.types.get(name)
+        self._canonical = registry.canonical_name(name)
+        self._split = self._chain.split_of(name)
+        self._target = registry.target_version(name)
+        self._goal = "cannot be split" if self._split else f"do not reach v{self._target}"
+        self._schema: Schema | None = None
+        self._impure: set[int] = set()
+
+    def findings(self) -> Iterator[Finding]:
+        locked = self._locked
+        if self._class is None and self._split is None:
+            if locked is None:
+                yield self._finding("vanished", "it has a version in the registry, but no class")
+            else:
+                yield self._vanished(locked)
+            return
+        try:
+            if self._class is not None:
+                self._schema = describe(self._name, self._class, self._serializer.enc_hook)
+        except EventSerializationError as error:
+            yield self._finding("unreadable", error.message)
+            return
+        gaps = list(self._gaps())
+        yield from gaps
+        if self._split and self._class is not None and self._target <= self._split[0]:
+            message = f"it is split at v{self._split[0]}, so its class must be of a later version than {self._target}"
+            yield self._finding("lowered", message)
+        elif locked is None:
+            if self._canonical == self._name:
+                yield self._finding("new", f"not in the lock yet, at version {self._target}")
+        elif locked.alias_of and self._serializer.registry.canonical_name(locked.alias_of) != self._canonical:
+            message = f"it was a former name of {locked.alias_of}, and is read as {self._canonical} now"
+            yield self._finding("alias lost", message)
+        elif self._class is not None and self._target < locked.version:
+            message = f"was at version {locked.version}, is at {self._target}: what was written since cannot be read"
+            yield self._finding("lowered", message)
+        else:
+            yield from self._against(locked, bool(gaps))
+
+    def _finding(self, kind: Kind, message: str, **more: Any) -> Finding:
+        return Finding(self._name, kind, message, **more)
+
+    def _vanished(self, locked: LockedType) -> Finding:
+        if locked.alias_of is not None:
+            return self._finding(
+                "alias lost",
+                f"it is a former name of {locked.alias_of}, and no longer registered as one: events stored under it "
+                f"cannot be read; add it to the aliases of {locked.alias_of}",
+            )
+        was = "was dropped on purpose and no longer is" if locked.dropped else "is in the lock, but not registered"
+        alike = self._alike(locked)
+        if alike:
+            was += f" (is it {alike} now?)"
+        return self._finding(
+            "vanished",
+            f"it {was}: events stored of it cannot be read; keep the class, name it in the aliases of "
+            f'the class that has taken its place, or pass it over on purpose: registry.drop("{self._name}", reason=…)',
+            version=locked.version,
+        )
+
+    def _alike(self, locked: LockedType) -> str | None:
+        """The one registered type that takes what this one wrote, if there is only one."""
+        schema = locked.schema(locked.version)
+        found = []
+        for name, event_class in self._serializer.registry.types.items():
+            if schema is not None and self._serializer.registry.canonical_name(name) == name:
+                with contextlib.suppress(EventSerializationError):
+                    if not breaking(compare(schema, describe(name, event_class, self._serializer.enc_hook))):
+                        found.append(name)
+        return found[0] if len(found) == 1 else None
+
+    def _gaps(self) -> Iterator[Finding]:
+        own = set(self._chain.gaps(self._canonical, self._target)) if self._canonical != self._name else set()
+        for version in self._chain.gaps(self._name, self._target, self._canonical):
+            if version not in own:  # Else it is said of the name it has today.
+                yield self._finding(
+                    "gap",
+                    f"Missing upcaster v{version} -> v{version + 1}, on the way to v{self._target}",
+                    version=version,
+                    details=[str(change) for change in self._changes(version)],
+                    code=self._skeleton(version),
+                )
+
+    def _changes(self, version: int) -> list[Change]:
+        before, after = self._shape(version), self._shape(version + 1)
+        return compare(before, after) if before is not None and after is not None else []
+
+    def _skeleton(self, version: int) -> str:
+        return skeleton(self._canonical, version, self._shape(version), self._shape(version + 1))
+
+    def _shape(self, version: int) -> Schema | None:
+        locked = self._locked.schema(version) if self._locked else None
+        if locked is None:
+            locked = self._shapes.get(str(version)) if version < self._target else self._schema
+        return locked
+
+    def _against(self, locked: LockedType, has_gaps: bool) -> Iterator[Finding]:
+        same = locked.schema(self._target) if self._class is not None else None
+        changes = compare(same, self._schema) if same is not None and self._schema is not None else []
+        if breaking(changes):
+            assert same is not None
+            yield self._changed(same, changes)
+        elif changes:
+            yield self._finding(
+                "compatible",
+                f"has changed at version {self._target}, and old events do not notice; record it with "
+                "`hangarlog schema lock`",
+                version=self._target,
+                details=list(map(str, changes)),
+            )
+        elif self._class is not None and self._target > locked.version and not has_gaps:
+            yield self._finding("raised", f"from version {locked.version} to {self._target}", version=self._target)
+        last = self._split[0] if self._split else self._target - 1
+        for version in range(1, last + 1):
+            schema = locked.schema(version)
+            if schema is not None:
+                yield from self._try(version, schema, has_gaps)
+            elif locked.schemas and str(version) not in self._shapes:
+                yield self._finding(
+                    "untried",
+                    f"version {version} is not in the lock, so it was not tried; `hangarlog schema lock --store` "
+                    "gathers its shape from stored events",
+                    version=version,
+                )
+
+    def _changed(self, same: Schema, changes: list[Change]) -> Finding:
+        version = self._target
+        return self._finding(
+            "changed",
+            f"has changed, but not its version {version}; raise it to {version + 1} and write the upcaster below. "
+            + self._evidence(same),
+            version=version,
+            details=[f"{'!' if change.breaking else ' '} {change}" for change in changes],
+            code=skeleton(self._canonical, version, same, self._schema),
+        )
+
+    def _evidence(self, schema: Schema) -> str:
+        """Whether old events can still be read at all."""
+        tried, failed, cause = 0, 0, ""
+        try:
+            for payload in samples(schema):
+                tried += 1
+                try:
+                    self._read(self._target, payload)
+                except HangarlogError as error:
+                    failed, cause = failed + 1, cause or str(error)
+        except CannotSampleError as error:
+            return f"Whether old events can be read was not tried: {error}"
+        if failed:
+            return f"Of {tried} events made up from the locked shape {failed} cannot be read: {cause}"
+        return "Old events can be read, but not as what they were written"
+
+    def _read(self, version: int, payload: dict[str, Any]) -> list[Any]:
+        raw = msgspec.json.encode({"_version": version, **payload})
+        return self._serializer.deserialize_all(self._name, raw)
+
+    def _try(self, version: int, schema: Schema, has_gaps: bool) -> Iterator[Finding]:
+        """Events of a former version, made up, through the chain into the class."""
+        tried = 0
+        doubts: list[str] = []
+        gathered = self._locked is not None and version in self._locked.inferred
+        try:
+            for payload in samples(schema):
+                tried += 1
+                reached = yield from self._walk(version, payload)
+                if has_gaps or reached is None:
+                    continue
+                try:
+                    events = self._read(version, payload)
+                except HangarlogError as error:
+                    if _is_structural(error) and not gathered:
+                        yield self._unreadable(version, payload, error)
+                        return
+                    doubts.append(f"{error}, as {_text(payload)}")
+                    continue
+                lost = self._lost(reached, events)
+                if lost:
+                    yield lost
+                    return
+        except CannotSampleError as error:
+            yield self._finding("untried", f"v{version}: {error}", version=version)
+        if doubts:
+            message = (
+                f"{len(doubts)} of {tried} events made up from the shape of v{version} cannot be read: {doubts[0]}"
+            )
+            kind: Kind = "unreadable" if len(doubts) == tried else "untried"
+            yield self._finding(kind, message, version=version)
+
+    def _unreadable(self, version: int, payload: dict[str, Any], error: HangarlogError) -> Finding:
+        return self._finding(
+            "unreadable",
+            f"events of v{version} {self._goal}: {error}; such as {_text(payload)}",
+            version=version,
+        )
+
+    def _walk(self, version: int, payload: dict[str, Any]) -> Generator[Finding, None, Any]:
+        """What the upcasters make of a payload, None where that is not to be had."""
+        try:
+            return pure_path(self._serializer, self._name, version, payload, self._impure)
+        except ImpureUpcasterError as error:
+            self._impure.add(error.version)
+            if (self._canonical, error.version) not in self._said:  # Its former names use the same steps.
+                self._said.add((self._canonical, error.version))
+                yield self._finding("impure", str(error), version=error.version)
+            return None
+        except UpcastingError:
+            return None  # A gap.
+        except Exception:
+            return payload  # Whatever an upcaster raises: reading will say so.
+
+    def _lost(self, reached: Any, events: list[Any]) -> Finding | None:
+        if self._schema is None or self._split or not isinstance(reached, dict) or len(events) != 1:
+            return None
+        known = {*self._schema["properties"], *getattr(events[0], "__dict__", {}), "event_id", "occurred_at"}
+        for name in reached:
+            if name not in known:
+                return self._finding(
+                    "lost",
+                    f"the upcasters leave {name!r} in the payload, which {self._canonical} v{self._target} does not "
+                    "have, so its value would be lost; give it the name of a field, or take it out to say that it goes",
+                    version=self._target,
+                )
+        return None
+
+
+def _is_structural(error: HangarlogError) -> bool:
+    cause = error.__cause__
+    if isinstance(error, UpcastingError):
+        return cause is None or isinstance(cause, _STRUCTURAL)
+    if isinstance(cause, msgspec.ValidationError):
+        return cause.__cause__ is None  # Else a hook or a validator of the user's has refused a made-up value.
+    return True
+
+
+def _text(payload: dict[str, Any]) -> str:
+    text = msgspec.json.encode(payload).decode()
+    return text if len(text) <= 300 else f"{text[:297]}..."

@@ -1,0 +1,323 @@
+"""Whether what one wire shape wrote is read, whole and unchanged in meaning, by another: field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from hangarlog.schema.describe import Schema
+
+_ABSENT: Any = object()
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One difference. `path` is the place in the payload, `` the payload itself."""
+
+    path: str
+    what: str
+    breaking: bool
+
+    def __str__(self) -> str:
+        return f"{self.path or 'payload'}: {self.what}"
+
+
+def compare(old: Schema, new: Schema) -> list[Change]:
+    """How `new` differs from `old`. A change is breaking where an event of `old` is not read as it was written."""
+    return compare_parts(old, new, old, new)
+
+
+def compare_parts(old: Schema, new: Schema, old_root: Schema, new_root: Schema) -> list[Change]:
+    """The same of two parts of schemas, such as fields, whose references are to these."""
+    return list(_Comparison(old_root, new_root).changes(old, new, ""))
+
+
+def breaking(changes: list[Change]) -> list[Change]:
+    """Those that break."""
+    return [change for change in changes if change.breaking]
+
+
+class _Comparison:
+    def __init__(self, old: Schema, new: Schema) -> None:
+        self._old, self._new = old, new
+        self._comparing: set[tuple[int, int]] = set()  # What holds itself is compared once.
+
+    def changes(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
+        old, new = resolve(old, self._old), resolve(new, self._new)
+        pair = id(old), id(new)
+        if pair in self._comparing:
+            return
+        self._comparing.add(pair)
+        try:
+            yield from self._changes(old, new, path)
+        finally:
+            self._comparing.remove(pair)
+
+    def _changes(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
+        if is_any(new):
+            if not is_any(old):
+                yield Change(path, "takes any value now", False)
+        elif is_any(old):
+            yield Change(path, f"took any value, takes only {shown(new)} now", True)
+        elif "anyOf" in old or "anyOf" in new:
+            yield from self._alternatives(old, new, path)
+        elif "x-python" in old or "x-python" in new:
+            if old.get("x-python") != new.get("x-python"):
+                yield Change(path, f"was {shown(old)}, is {shown(new)}", True)
+        elif "enum" in old or "enum" in new:
+            yield from _enums(old, new, path)
+        elif old["type"] != new["type"]:
+            widened = (old["type"], new["type"]) == ("integer", "number")
+            yield Change(path, f"was {shown(old)}, is {shown(new)}", not widened)
+            yield from _limits(old, new, path)
+        elif old["type"] == "array":
+            yield from self._arrays(old, new, path)
+        elif old["type"] == "object":
+            yield from self._objects(old, new, path)
+        else:
+            yield from _texts(old, new, path)
+            yield from _limits(old, new, path)
+
+    def _alternatives(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
+        before, after = old.get("anyOf", [old]), new.get("anyOf", [new])
+        matched: set[int] = set()
+        for part in before:
+            tried = [list(self.changes(part, other, path)) for other in after]
+            best = min(range(len(after)), key=lambda at: (len(breaking(tried[at])), len(tried[at])))
+            if breaking(tried[best]) and not self._alike(part, after[best]):
+                yield Change(path, f"{shown(resolve(part, self._old))} is no longer taken", True)
+            else:
+                matched.add(best)
+                yield from tried[best]
+        for at, part in enumerate(after):
+            if at not in matched:
+                yield Change(path, f"takes {shown(resolve(part, self._new))}, too", False)
+
+    def _alike(self, old: Schema, new: Schema) -> bool:
+        """Whether two alternatives are the same one, changed."""
+        old, new = resolve(old, self._old), resolve(new, self._new)
+        kinds = [("enum" if "enum" in part else part.get("type")) for part in (old, new)]
+        return kinds[0] == kinds[1] and (kinds[0] != "object" or _tag(old) == _tag(new))
+
+    def _arrays(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
+        if "prefixItems" not in new:
+            yield from _limits(old, new, path)
+        if new.get("uniqueItems") and not old.get("uniqueItems"):
+            yield Change(path, "was a list, is a set: order and repeated values would be lost", True)
+        elif old.get("uniqueItems") and not new.get("uniqueItems"):
+            yield Change(path, "was a set, is a list", False)
+        before, after = old.get("prefixItems", []), new.get("prefixItems", [])
+        for at, item in enumerate(before):
+            other = after[at] if at < len(after) else new.get("items", True)
+            if other is True or other is False:
+                yield Change(f"{path}[{at}]", "was removed: what is stored in it would be lost", True)
+            else:
+                yield from self.changes(item, other, f"{path}[{at}]")
+        for at in range(len(before), len(after)):
+            if at < new.get("minItems", 0):
+                yield Change(
+                    f"{path}[{at}]", "is new and has no default: what was stored without it cannot be read", True
+                )
+            else:
+                yield Change(f"{path}[{at}]", f"is new, {_defaulting(after[at])}", False)
+        if old.get("minItems", 0) < min(new.get("minItems", 0), len(before)):
+            yield Change(path, "has lost defaults: what was stored without them cannot be read", True)
+        items = old.get("items", False)
+        if items is not False and after:
+            yield Change(path, f"was {shown(old)}, is {shown(new)}", True)
+        elif items is not False:
+            yield from self.changes(items, new.get("items", {}), f"{path}[]")
+
+    def _objects(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
+        before, after = old.get("properties"), new.get("properties")
+        if before is None and after is not None:
+            yield Change(path, f"was {shown(old)}, is {shown(new)}", True)
+        elif before is None:
+            yield from _limits(old, new, path)
+            yield from self.changes(old.get("x-keys", _TEXT), new.get("x-keys", _TEXT), f"{path} keys")
+            yield from self.changes(old["additionalProperties"], new["additionalProperties"], f"{path}{{}}")
+        elif after is None:
+            yield Change(path, f"was an object of fields, is {shown(new)}", False)
+            for name, part in before.items():
+                yield from self.changes(part, new["additionalProperties"], _join(path, name))
+        else:
+            yield from self._fields(old, new, path)
+
+    def _fields(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
+        before, after = old["properties"], new["properties"]
+        removed = [name for name in before if name not in after]
+        added = [name for name in after if name not in before]
+        for name in removed:
+            if _is_tag(before[name]):
+                yield Change(_join(path, name), "the tag was removed", False)
+                continue
+            alike = [other for other in added if not breaking(self._parts(before[name], after[other]))]
+            hint = f"; was it renamed to {alike[0]}?" if len(alike) == 1 else ""
+            yield Change(_join(path, name), f"was removed: what is stored in it would be lost{hint}", True)
+        for name in added:
+            place = _join(path, name)
+            if name in new["required"]:
+                yield Change(place, "is new and has no default: events stored without it cannot be read", True)
+            else:
+                yield Change(place, f"is new, {_defaulting(after[name])}", False)
+        for name in before:
+            if name in after:
+                yield from self.changes(before[name], after[name], _join(path, name))
+                yield from self._defaults(old, new, name, _join(path, name))
+
+    def _defaults(self, old: Schema, new: Schema, name: str, path: str) -> Iterator[Change]:
+        was_required, is_required = name in old["required"], name in new["required"]
+        if was_required and not is_required:
+            yield Change(path, f"need not be given any more, {_defaulting(new['properties'][name])}", False)
+        elif is_required and not was_required:
+            yield Change(path, "has lost its default: events stored without it cannot be read", True)
+        elif not is_required:
+            before = old["properties"][name].get("default", _ABSENT)
+            after = new["properties"][name].get("default", _ABSENT)
+            if not _same(before, after):
+                what = f"its default was {_value(before)}, is {_value(after)}: events stored without it would change"
+                yield Change(path, what, True)
+
+    def _parts(self, old: Schema, new: Schema) -> list[Change]:
+        return compare_parts(old, new, self._old, self._new)
+
+
+_TEXT: Schema = {"type": "string"}
+
+
+def resolve(part: Schema, root: Schema) -> Schema:
+    """What a reference stands for."""
+    while "$ref" in part:
+        name = part["$ref"].removeprefix("#/$defs/")
+        part = root if name == "#" else root["$defs"][name]
+    return part
+
+
+def is_any(schema: Schema) -> bool:
+    """Whether a schema says nothing of the value."""
+    return not schema.keys() - {"default", "$defs"}
+
+
+def shown(schema: Schema) -> str:
+    """A schema in a few words."""
+    if "anyOf" in schema:
+        return " or ".join(map(shown, schema["anyOf"]))
+    if "$ref" in schema:
+        return str(schema["$ref"]).rsplit("/", 1)[-1]
+    if "enum" in schema:
+        return "one of " + ", ".join(map(_value, schema["enum"]))
+    if "x-python" in schema:
+        return str(schema["x-python"])
+    if is_any(schema):
+        return "any value"
+    if schema["type"] == "array":
+        return "a set" if schema.get("uniqueItems") else "a tuple" if "prefixItems" in schema else "an array"
+    if _tag(schema):
+        name, values = _tag(schema)[0]
+        return f"an object whose {name} is {_value(values[0])}"
+    if schema["type"] == "object":
+        return "an object" if "properties" in schema else "a mapping"
+    name = str(schema.get("format") or schema.get("contentEncoding") or schema["type"])
+    return {"base64": "bytes", "boolean": "true or false", "string": "text"}.get(name, name)
+
+
+def _enums(old: Schema, new: Schema, path: str) -> Iterator[Change]:
+    if "enum" not in old:
+        yield Change(path, f"was {shown(old)}, is only {shown(new)} now", True)
+        return
+    if "enum" in new:
+        gone = [value for value in old["enum"] if not any(_same(value, other) for other in new["enum"])]
+        more = [value for value in new["enum"] if not any(_same(value, other) for other in old["enum"])]
+        if gone:
+            yield Change(path, f"no longer takes {', '.join(map(_value, gone))}", True)
+        if more:
+            yield Change(path, f"takes {', '.join(map(_value, more))}, too", False)
+        return
+    fits = all(_is_a(value, new.get("type")) for value in old["enum"])
+    bound = new.keys() & {"format", "pattern", "contentEncoding", "minLength", "maxLength", "minimum", "maximum"}
+    yield Change(path, f"was {shown(old)}, is {shown(new)}", not fits or bool(bound))
+
+
+def _is_a(value: Any, kind: object) -> bool:
+    of = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}.get(type(value))
+    return of == kind or (of == "integer" and kind == "number")
+
+
+def _texts(old: Schema, new: Schema, path: str) -> Iterator[Change]:
+    if old.get("contentEncoding") != new.get("contentEncoding"):
+        yield Change(path, f"was {shown(old)}, is {shown(new)}", True)
+    elif old.get("format") != new.get("format"):
+        yield Change(path, f"was {shown(old)}, is {shown(new)}", not _reads(old.get("format"), new.get("format")))
+    if new.get("pattern") != old.get("pattern"):
+        what = f"must match {new['pattern']} now" if "pattern" in new else "need not match anything any more"
+        yield Change(path, what, "pattern" in new)
+
+
+def _reads(old: str | None, new: str | None) -> bool:
+    """Whether texts of one format are all of another; a time of unknown zone may or may not have one."""
+    return new is None or (old is not None and old.rpartition("-")[0] == new and old.endswith(("-aware", "-naive")))
+
+
+_LEAST = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
+_MOST = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
+
+
+def _limits(old: Schema, new: Schema, path: str) -> Iterator[Change]:
+    for word in (*_LEAST, *_MOST):
+        before, after = old.get(word), new.get(word)
+        if after != before:
+            narrower = after is not None and not _implied(old, word, after)
+            yield Change(path, f"{word} was {_limit(before)}, is {_limit(after)}", narrower)
+    before, after = old.get("multipleOf"), new.get("multipleOf")
+    if after is not None and (before is None or before % after):
+        yield Change(path, f"must be a multiple of {after} now", True)
+
+
+def _limit(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def _implied(old: Schema, word: str, limit: Any) -> bool:
+    """Whether every value that `old` takes is within a limit."""
+    if word == "maxItems" and old.get("items") is False:
+        return len(old["prefixItems"]) <= int(limit)
+    strict = word.startswith("exclusive")
+    plain = word.removeprefix("exclusive")
+    plain = plain[0].lower() + plain[1:]
+    own, other = old.get(word), old.get(plain if strict else f"exclusive{plain[0].upper()}{plain[1:]}")
+    least = word in _LEAST
+    for value, is_strict in ((own, strict), (other, not strict)):
+        if value is None:
+            continue
+        within = value > limit if least else value < limit
+        if within or (value == limit and (is_strict or not strict)):
+            return True
+    return word == "minItems" and limit == 0
+
+
+def _tag(schema: Schema) -> Any:
+    return [(name, part["enum"]) for name, part in schema.get("properties", {}).items() if _is_tag(part)]
+
+
+def _is_tag(schema: Schema) -> bool:
+    return len(schema.get("enum", ())) == 1
+
+
+def _defaulting(schema: Schema) -> str:
+    return f"by default {_value(schema['default'])}" if "default" in schema else "with a default"
+
+
+def _same(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    kinds = {type(one), type(other)}
+    return (len(kinds) == 1 or kinds == {int, float}) and bool(one == other)
+
+
+def _value(value: Any) -> str:
+    return "made anew for each" if value is _ABSENT else msgspec.json.encode(value).decode()
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

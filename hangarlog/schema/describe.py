@@ -1,0 +1,204 @@
+"""The wire shape of an event class, as JSON Schema (2020-12): what its payloads look like, and what it decodes.
+
+msgspec's own generator leaves out what a comparison needs (that a text is a time, what a mapping's keys are), and
+refuses types and defaults it has no schema for, so the shape is taken from `msgspec.inspect`. Two keywords are ours:
+`x-python`, the class that a hook of the user's decodes, and `x-keys`, what a mapping's keys are besides text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+from hangarlog.errors import EventSerializationError
+
+Schema = dict[str, Any]
+Hook = Callable[[Any], Any] | None
+
+_TEXT_FORMATS: dict[type, str] = {
+    inspect.DateType: "date",
+    inspect.TimeDeltaType: "duration",
+    inspect.UUIDType: "uuid",
+    inspect.DecimalType: "decimal",
+}
+_BOUNDS = {
+    "ge": "minimum",
+    "gt": "exclusiveMinimum",
+    "le": "maximum",
+    "lt": "exclusiveMaximum",
+    "multiple_of": "multipleOf",
+}
+_LENGTHS = {"min_length": "min", "max_length": "max"}
+_BYTES = (inspect.BytesType, inspect.ByteArrayType, inspect.MemoryViewType)
+_ARRAYS = (inspect.CollectionType,)
+_MAPPINGS = tuple(
+    getattr(inspect, name) for name in ("DictType", "FrozenDictType") if hasattr(inspect, name)
+)  # The second came with msgspec 0.20.
+_CLASSES = (inspect.StructType, inspect.DataclassType, inspect.TypedDictType, inspect.NamedTupleType)
+
+
+def describe(event_type: str, event_class: type, enc_hook: Hook = None) -> Schema:
+    """The JSON Schema of a class's payloads, without `_version`. Nested classes are in its `$defs`.
+
+    Raises:
+        EventSerializationError: msgspec cannot say what the class is made of.
+    """
+    try:
+        info = inspect.type_info(event_class)
+    except (TypeError, NameError) as error:
+        raise EventSerializationError(event_type, f"{event_class.__qualname__} has no schema: {error}") from error
+    return _Description(info, enc_hook).whole()
+
+
+class _Description:
+    def __init__(self, root: Any, enc_hook: Hook) -> None:
+        self._root, self._enc_hook = root, enc_hook
+        self._names: dict[type, str] = {}
+        self._defs: dict[str, Schema] = {}
+
+    def whole(self) -> Schema:
+        schema = self._object(self._root)
+        if self._defs:
+            schema["$defs"] = dict(sorted(self._defs.items()))
+        return schema
+
+    def _of(self, info: Any) -> Schema:
+        if isinstance(info, inspect.Metadata):
+            return self._of(info.type)
+        kind = type(info)
+        if kind in _TEXT_FORMATS:
+            return {"type": "string", "format": _TEXT_FORMATS[kind]}
+        if isinstance(info, inspect.UnionType):
+            return _any_of([self._of(part) for part in info.types if getattr(part, "cls", None) is not _Unset])
+        if isinstance(info, _CLASSES):
+            return self._reference(info)
+        simple = _SIMPLE.get(kind)
+        if simple is not None:
+            return simple(info)
+        if isinstance(info, _ARRAYS):
+            return self._array(info)
+        if isinstance(info, inspect.TupleType):
+            items = [self._of(item) for item in info.item_types]
+            return {"type": "array", "prefixItems": items, "items": False, "minItems": len(items)}
+        if isinstance(info, _MAPPINGS):
+            return self._mapping(info)
+        cls = getattr(info, "cls", kind)
+        return {"x-python": f"{cls.__module__}.{cls.__qualname__}"}
+
+    def _reference(self, info: Any) -> Schema:
+        if info.cls is self._root.cls:
+            return {"$ref": "#"}
+        name = self._names.get(info.cls)
+        if name is None:
+            name = _free_name(info.cls, self._names.values())
+            self._names[info.cls] = name
+            self._defs[name] = {}  # It may hold itself.
+            self._defs[name] = self._object(info)
+        return {"$ref": f"#/$defs/{name}"}
+
+    def _object(self, info: Any) -> Schema:
+        if getattr(info, "array_like", False) or isinstance(info, inspect.NamedTupleType):
+            return self._array_like(info)
+        properties: dict[str, Schema] = {}
+        required: list[str] = []
+        if getattr(info, "tag_field", None) is not None:
+            properties[info.tag_field] = {"enum": [info.tag]}
+            required.append(info.tag_field)
+        for field in info.fields:
+            properties[field.encode_name] = self._field(field)
+            if field.required:
+                required.append(field.encode_name)
+        schema: Schema = {"type": "object", "properties": properties, "required": sorted(required)}
+        if getattr(info, "forbid_unknown_fields", False):
+            schema["additionalProperties"] = False
+        return schema
+
+    def _array_like(self, info: Any) -> Schema:
+        tag = getattr(info, "tag", None)
+        items = [] if tag is None else [{"enum": [tag]}]
+        items += [self._field(field) for field in info.fields]
+        needed = len(items) - sum(not field.required for field in info.fields)
+        return {"type": "array", "prefixItems": items, "minItems": needed}
+
+    def _field(self, field: Any) -> Schema:
+        schema = self._of(field.type)
+        if field.required:
+            return schema
+        default = field.default
+        if field.default_factory in (list, dict, set, frozenset, tuple):
+            default = field.default_factory()
+        if default is not msgspec.NODEFAULT and default is not msgspec.UNSET:
+            with contextlib.suppress(Exception):  # What has no JSON form cannot be written down.
+                plain = msgspec.to_builtins(default, enc_hook=self._enc_hook, str_keys=True)
+                schema = {**schema, "default": msgspec.json.decode(msgspec.json.encode(plain))}
+        return schema
+
+    def _array(self, info: Any) -> Schema:
+        schema = {"type": "array", "items": self._of(info.item_type), **_lengths(info, "Items")}
+        if isinstance(info, (inspect.SetType, inspect.FrozenSetType)):
+            schema["uniqueItems"] = True
+        return schema
+
+    def _mapping(self, info: Any) -> Schema:
+        schema = {"type": "object", "additionalProperties": self._of(info.value_type)}
+        keys = self._of(info.key_type)
+        if keys not in ({"type": "string"}, {}):
+            schema["x-keys"] = keys
+        return {**schema, **_lengths(info, "Properties")}
+
+
+_Unset = msgspec.UnsetType
+
+
+def _any_of(parts: Iterable[Schema]) -> Schema:
+    found: list[Schema] = []
+    for part in parts:
+        if part not in found:
+            found.append(part)
+    found.sort(key=lambda part: msgspec.json.encode(part, order="sorted"))
+    return found[0] if len(found) == 1 else {"anyOf": found}
+
+
+def _bounds(info: Any, of: Schema) -> Schema:
+    limits = {word: getattr(info, name) for name, word in _BOUNDS.items() if getattr(info, name) is not None}
+    return {**of, **limits}
+
+
+def _lengths(info: Any, what: str) -> Schema:
+    found = {f"{word}{what}": getattr(info, name) for name, word in _LENGTHS.items()}
+    return {word: value for word, value in found.items() if value is not None}
+
+
+def _text(info: Any) -> Schema:
+    schema: Schema = {"type": "string", **_lengths(info, "Length")}
+    return schema if info.pattern is None else {**schema, "pattern": info.pattern}
+
+
+def _time(info: Any, name: str) -> Schema:
+    return {"type": "string", "format": name if info.tz is None else f"{name}-{'aware' if info.tz else 'naive'}"}
+
+
+_SIMPLE: dict[Any, Callable[[Any], Schema]] = {
+    inspect.AnyType: lambda info: {},
+    inspect.RawType: lambda info: {},
+    inspect.NoneType: lambda info: {"type": "null"},
+    inspect.BoolType: lambda info: {"type": "boolean"},
+    inspect.IntType: lambda info: _bounds(info, {"type": "integer"}),
+    inspect.FloatType: lambda info: _bounds(info, {"type": "number"}),
+    inspect.StrType: _text,
+    inspect.DateTimeType: lambda info: _time(info, "date-time"),
+    inspect.TimeType: lambda info: _time(info, "time"),
+    inspect.EnumType: lambda info: {"enum": sorted((member.value for member in info.cls), key=repr)},
+    inspect.LiteralType: lambda info: {"enum": sorted(info.values, key=repr)},
+    **dict.fromkeys(_BYTES, lambda info: {"type": "string", "contentEncoding": "base64", **_lengths(info, "Length")}),
+}
+
+
+def _free_name(cls: type, taken: Iterable[str]) -> str:
+    if cls.__name__ not in taken:
+        return cls.__name__
+    return f"{cls.__module__}.{cls.__qualname__}"

@@ -1,0 +1,80 @@
+"""Making a schema lock of what an application's classes are today, and of what the one before knows of the past."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+
+import msgspec
+
+from hangarlog.schema.check import Finding, check, failing
+from hangarlog.schema.describe import describe
+from hangarlog.schema.history import Stored
+from hangarlog.schema.lockfile import LockedType, SchemaLock
+from hangarlog.serializer import EventSerializer
+
+
+def refused(serializer: EventSerializer, before: SchemaLock, accept: Collection[str] = ()) -> list[Finding]:
+    """What keeps a lock from being made.
+
+    The locked past of the types in `accept` is forgotten: they are believed never to have been stored.
+    """
+    return failing(check(serializer, without(before, accept)))
+
+
+def without(lock: SchemaLock, names: Collection[str]) -> SchemaLock:
+    """A lock that does not know some types."""
+    return SchemaLock(events={name: locked for name, locked in lock.events.items() if name not in names})
+
+
+def make_lock(serializer: EventSerializer, before: SchemaLock) -> SchemaLock:
+    """The lock of today's types, with the shapes of their former versions from `before`."""
+    registry, chain = serializer.registry, serializer.chain
+    events: dict[str, LockedType] = {}
+    for name in {*registry.types, *registry.dropped, *chain.split_types(), *before.events}:
+        locked = before.events.get(name, LockedType(1))
+        event_class, split = registry.types.get(name), chain.split_of(name)
+        schemas = dict(locked.schemas)
+        version, alias_of = locked.version, None
+        if name in registry.dropped:
+            pass
+        elif event_class is not None:
+            version, alias_of = registry.target_version(name), registry.canonical_name(name)
+            if alias_of == name:
+                schemas[str(version)] = describe(name, event_class, serializer.enc_hook)
+                alias_of = None
+        elif split is not None:
+            version = split[0]
+        events[name] = LockedType(
+            version,
+            alias_of,
+            registry.dropped.get(name),
+            split[0] if split else None,
+            dict(sorted(schemas.items(), key=lambda item: int(item[0]))),
+            [number for number in locked.inferred if number != version or event_class is None],
+        )
+    return SchemaLock(events=dict(sorted(events.items())))
+
+
+def unread_types(lock: SchemaLock, stored: Collection[Stored], accept: Collection[str]) -> list[Finding]:
+    """The types that a store holds and a lock does not know, but for those in `accept`."""
+    counts: Counter[str] = Counter()
+    for each in stored:
+        counts[each.event_type] += each.count
+    return [
+        Finding(name, "vanished", f"the store holds {count:,} events of it, and no class is registered to read them")
+        for name, count in sorted(counts.items())
+        if name not in lock.events and name not in accept
+    ]
+
+
+def with_gathered(lock: SchemaLock, stored: Collection[Stored]) -> SchemaLock:
+    """The lock with the shapes of stored events added, where it has none of a version."""
+    events = dict(lock.events)
+    for each in stored:
+        locked = events.get(each.event_type)
+        if locked is not None and each.payload is not None and each.version > 0 and not locked.schema(each.version):
+            schemas = {**locked.schemas, str(each.version): each.payload.schema()}
+            inferred = sorted({*locked.inferred, each.version})
+            events[each.event_type] = msgspec.structs.replace(locked, schemas=schemas, inferred=inferred)
+    return SchemaLock(events=events)

@@ -1,0 +1,158 @@
+"""Whether an upcaster is pure: run twice on copies, watched for calls that a pure function does not make.
+
+What is seen: different results for the same payload, a changed argument, and every call of a C function that asks for
+the time, for chance, for the environment, or does input or output. What is not: what a function has read before
+(a module's variable that changes from one start of the program to the next), the order of a set of texts, the local
+time zone, and whatever an extension module does inside one call of it.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Collection, Sequence
+from types import FrameType, ModuleType
+from typing import Any
+
+from hangarlog.serializer import EventSerializer
+
+_IMPURE_MODULES = {
+    "_asyncio",
+    "_ctypes",
+    "_io",
+    "_multiprocessing",
+    "_posixsubprocess",
+    "_random",
+    "_socket",
+    "_sqlite3",
+    "_ssl",
+    "_uuid",
+    "_winapi",
+    "mmap",
+    "nt",
+    "posix",
+    "select",
+    "time",
+}
+_PURE_CALLS = {"posix.fspath", "nt.fspath", "_io.text_encoding"}
+_PURE_CLASSES = {"StringIO", "BytesIO"}
+_IMPURE_CALLS = {
+    "builtins.breakpoint",
+    "builtins.hash",
+    "builtins.id",
+    "builtins.input",
+    "builtins.open",
+    "builtins.print",
+    "io.open",
+    "datetime.now",
+    "datetime.today",
+    "datetime.utcnow",
+    "date.today",
+}
+_IMPURE_FRAMES = {("os", "_Environ.__getitem__"), ("os", "getenv")}
+
+Step = Callable[[dict[str, Any]], Any]
+
+
+class ImpureUpcasterError(Exception):
+    """An upcaster is not pure; the message says which, and how. `version` is the one it takes."""
+
+    version = 0
+
+
+def pure_path(
+    serializer: EventSerializer, event_type: str, version: int, payload: dict[str, Any], known: Collection[int] = ()
+) -> Any:
+    """What the upcasters make of a payload: a payload of the current version, or a splitter's list.
+
+    The steps from the versions in `known` are not looked at again.
+
+    Raises:
+        ImpureUpcasterError: one of them is not pure.
+        UpcastingError: one is missing.
+        Exception: whatever a step itself raises.
+    """
+    registry, chain = serializer.registry, serializer.chain
+    split = chain.split_of(event_type)
+    if split is not None and version <= split[0]:
+        steps = (*chain.path(event_type, version, split[0], None), split)
+    else:
+        target = registry.target_version(event_type)
+        steps = chain.path(event_type, version, target, registry.canonical_name(event_type))
+    made: Any = payload
+    for at, step in steps:
+        try:
+            made = step(made) if at in known else pure_result(step, made)
+        except ImpureUpcasterError as error:
+            name = getattr(step, "__qualname__", repr(step))
+            impure = ImpureUpcasterError(f"the upcaster from v{at} ({name}) is not pure: {error}")
+            impure.version = at
+            raise impure from None
+    return made
+
+
+def pure_result(step: Step, payload: dict[str, Any]) -> Any:
+    """What a step makes of a payload.
+
+    Raises:
+        ImpureUpcasterError: it is not pure.
+        Exception: whatever the step itself raises.
+    """
+    first, argument = copy.deepcopy(payload), copy.deepcopy(payload)
+    result = _listed(step(first))  # What it imports is imported now, and not watched.
+    if first != payload or list(first) != list(payload):
+        raise ImpureUpcasterError("it changes the payload it is given: make a new one, such as {**data, ...}")
+    again, calls = _watched(step, argument)
+    if calls:
+        raise ImpureUpcasterError(f"it calls {', '.join(calls)}: what it gives then depends on more than the payload")
+    if result != again:
+        raise ImpureUpcasterError("it gives something else the second time, for the same payload")
+    return result
+
+
+def _listed(result: Any) -> Any:
+    """A splitter may be a generator, which runs when it is asked."""
+    return result if isinstance(result, dict) or not hasattr(result, "__iter__") else list(result)
+
+
+def _watched(step: Step, payload: dict[str, Any]) -> tuple[Any, Sequence[str]]:
+    calls: dict[str, None] = {}
+
+    def watch(frame: FrameType, event: str, function: Any) -> None:
+        if event == "c_call" and frame.f_globals.get("__name__") != "copy":  # It compares identities.
+            name = _name(function)
+            if name is not None:
+                calls[name] = None
+        elif event == "call":
+            code = frame.f_code
+            if (frame.f_globals.get("__name__"), code.co_qualname) in _IMPURE_FRAMES:
+                calls["os.environ"] = None
+
+    before = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        result = _listed(step(payload))
+    finally:
+        sys.setprofile(before)
+    calls.pop("sys.setprofile", None)
+    return result, list(calls)
+
+
+def _name(function: Any) -> str | None:
+    """What an impure C function is called, None for another."""
+    owner = getattr(function, "__self__", None)
+    module = getattr(function, "__module__", None)
+    if module is None and isinstance(owner, ModuleType):
+        module = owner.__name__
+    name = str(getattr(function, "__name__", ""))
+    if module is None and owner is not None:
+        kind = owner if isinstance(owner, type) else type(owner)
+        for base in kind.__mro__:
+            if base.__name__ in _PURE_CLASSES:
+                return None
+            if base.__module__ in _IMPURE_MODULES or f"{base.__name__}.{name}" in _IMPURE_CALLS:
+                return f"{kind.__name__}.{name}"
+        return None
+    full = f"{module}.{name}"
+    impure = full in _IMPURE_CALLS or (module in _IMPURE_MODULES and full not in _PURE_CALLS)
+    return full if impure else None

@@ -1,0 +1,211 @@
+"""Payloads that a wire shape allows: what stored events of that version may look like."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Protocol, TypeVar
+
+from hangarlog.schema.compare import is_any, resolve
+from hangarlog.schema.describe import Schema
+
+_Option = TypeVar("_Option")
+_DEEP = 4  # Beyond, what holds itself ends as soon as it may.
+_MOST = 200
+"""So many samples are the most that `samples` makes of a schema."""
+
+
+class CannotSampleError(Exception):
+    """There is something in a schema that nobody but the user can make up."""
+
+
+class Source(Protocol):
+    """Who decides what a value is, at a place in the payload."""
+
+    def choose(self, path: str, options: Sequence[_Option]) -> _Option: ...  # noqa: D102
+    def integer(self, path: str, schema: Schema) -> int: ...  # noqa: D102
+    def number(self, path: str, schema: Schema) -> float: ...  # noqa: D102
+    def text(self, path: str, schema: Schema) -> str: ...  # noqa: D102
+
+
+def samples(schema: Schema) -> Iterator[dict[str, Any]]:
+    """Payloads in which every alternative, every enum value, and every field's being there and not occurs.
+
+    The same ones every time. Raises `CannotSampleError`.
+    """
+    source = _Covering()
+    for number in range(_MOST):
+        yield sample(schema, source)
+        if number >= source.longest * 2:
+            return
+
+
+def sample(schema: Schema, source: Source) -> Any:
+    """One value of a schema. Raises `CannotSampleError`."""
+    return _Sample(schema, source).of(schema, "", 0)
+
+
+class _Sample:
+    def __init__(self, root: Schema, source: Source) -> None:
+        self._root, self.source = root, source
+
+    def of(self, schema: Schema, path: str, depth: int) -> Any:
+        schema = resolve(schema, self._root)
+        if "enum" in schema:
+            return self.source.choose(path, schema["enum"])
+        if "anyOf" in schema:
+            parts = schema["anyOf"]
+            if depth > _DEEP:
+                parts = [part for part in parts if "$ref" not in part] or parts
+            at = self.source.choose(path, range(len(parts)))
+            return self.of(parts[at], f"{path}|{at}", depth)
+        if "x-python" in schema:
+            raise CannotSampleError(f"{path or 'the payload'} is a {schema['x-python']}, which a hook decodes")
+        if is_any(schema):
+            return self.source.choose(path, _ANYTHING)
+        return _MAKERS[schema["type"]](self, schema, path, depth)
+
+    def object(self, schema: Schema, path: str, depth: int) -> dict[str, Any]:
+        if "properties" not in schema:
+            return self._mapping(schema, path, depth)
+        made = {}
+        for name, part in schema["properties"].items():
+            place = f"{path}.{name}"
+            present = name in schema["required"] or (depth <= _DEEP and self.source.choose(f"{place}?", (False, True)))
+            if present:
+                made[name] = self.of(part, place, depth + 1)
+        return made
+
+    def _mapping(self, schema: Schema, path: str, depth: int) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        least = schema.get("minProperties", 0)
+        for _ in range(self._size(path, least, schema.get("maxProperties"), depth) * 5):
+            key = self.of(schema.get("x-keys", {"type": "string"}), f"{path} key", depth + 1)
+            made[key if isinstance(key, str) else str(key)] = self.of(
+                schema["additionalProperties"], f"{path}{{}}", depth + 1
+            )
+            if len(made) > least:
+                break
+        return made
+
+    def array(self, schema: Schema, path: str, depth: int) -> list[Any]:
+        fixed = schema.get("prefixItems", [])
+        least = schema.get("minItems", 0)
+        if "prefixItems" in schema:
+            count = self.source.choose(f"{path} length", range(min(least, len(fixed)), len(fixed) + 1))
+            return [self.of(part, f"{path}[{at}]", depth + 1) for at, part in enumerate(fixed[:count])]
+        made: list[Any] = []
+        for _ in range(
+            self._size(path, least, schema.get("maxItems"), depth) * (10 if schema.get("uniqueItems") else 1)
+        ):
+            item = self.of(schema["items"], f"{path}[]", depth + 1)
+            if not (schema.get("uniqueItems") and item in made):
+                made.append(item)
+        return made[: schema.get("maxItems")]
+
+    def _size(self, path: str, least: int, most: int | None, depth: int) -> int:
+        if depth > _DEEP:
+            return least
+        highest = least + 2 if most is None else min(most, least + 2)
+        return self.source.choose(f"{path} size", range(least, highest + 1))
+
+
+_MAKERS: dict[str, Callable[[_Sample, Schema, str, int], Any]] = {
+    "object": _Sample.object,
+    "array": _Sample.array,
+    "string": lambda made, schema, path, depth: made.source.text(path, schema),
+    "integer": lambda made, schema, path, depth: made.source.integer(path, schema),
+    "number": lambda made, schema, path, depth: made.source.number(path, schema),
+    "boolean": lambda made, schema, path, depth: made.source.choose(path, (False, True)),
+    "null": lambda made, schema, path, depth: None,
+}
+
+_ANYTHING = (None, 1, "text", [1, "a"], {"a": {"b": 1}}, True, 1.5)
+
+TEXTS: dict[str, Sequence[str]] = {
+    "date-time": ("2026-01-02T03:04:05Z", "2026-01-02T03:04:05.678901+02:00", "2026-01-02T03:04:05"),
+    "date-time-aware": ("2026-01-02T03:04:05Z", "2026-01-02T03:04:05.678901+02:00"),
+    "date-time-naive": ("2026-01-02T03:04:05", "2026-12-31T23:59:59.999999"),
+    "time": ("03:04:05", "23:59:59.999999Z"),
+    "time-aware": ("03:04:05Z",),
+    "time-naive": ("03:04:05",),
+    "date": ("2026-01-02", "2024-02-29"),
+    "duration": ("P1D", "PT0.5S", "-P2DT3H"),
+    "uuid": ("00000000-0000-4000-8000-000000000007", "0a524171-703c-4acb-a0e8-3a5d07c6bdf1"),
+    "decimal": ("0", "1.50", "-12345678901234567890.1"),
+    "base64": ("", "AP8=", "aGFuZ2FybG9n"),
+}
+"""Texts of each format."""
+
+_WORDS = ("text", "a", "", "0", "A-1", "é 🙂", "one two", "3.5", "a@b.example", "https://a.example/b", "x" * 40)
+_HEX = "0a524171703c4acba0e83a5d07c6bdf1"
+
+
+class _Covering:
+    """Takes every option in turn at every place, then by chance."""
+
+    def __init__(self) -> None:
+        self._turns: Counter[str] = Counter()
+        self._random = random.Random(0)
+        self.longest = 0
+
+    def choose(self, path: str, options: Sequence[_Option]) -> _Option:
+        turn = self._turns[path]
+        self._turns[path] += 1
+        self.longest = max(self.longest, len(options))
+        return options[turn] if turn < len(options) else self._random.choice(options)
+
+    def integer(self, path: str, schema: Schema) -> int:
+        return int(self.choose(path, _numbers(schema, (1, 0, -1, 7, 1 << 31, -(1 << 53)), 1)))
+
+    def number(self, path: str, schema: Schema) -> float:
+        return float(self.choose(path, _numbers(schema, (0.5, 0.0, 1.0, -1.5, 1e9), 0.5)))
+
+    def text(self, path: str, schema: Schema) -> str:
+        return self.choose(path, _texts(path, schema))
+
+
+def _texts(path: str, schema: Schema) -> Sequence[str]:
+    kind = schema.get("format") or schema.get("contentEncoding")
+    least, most = schema.get("minLength", 0), schema.get("maxLength")
+    words: Sequence[str] = (
+        TEXTS[kind] if kind in TEXTS else (*_WORDS, _HEX, *(text for of in TEXTS.values() for text in of))
+    )
+    pattern = schema.get("pattern")
+    if kind is None and pattern is None:
+        words = [word if len(word) >= least else (word or "a") * least for word in _WORDS]
+        words = [word[:most] for word in words]
+    elif pattern is not None:
+        words = [word for word in words if re.search(pattern, word) and least <= len(word) <= (most or len(word))]
+    if not words:
+        raise CannotSampleError(f"{path} is text that matches {pattern}, which is not made up here")
+    return words
+
+
+def _numbers(schema: Schema, usual: Sequence[float], step: float) -> list[float]:
+    """Some numbers within a schema's bounds."""
+    step = schema.get("multipleOf", step)
+    least, most = schema.get("minimum"), schema.get("maximum")
+    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+    ends = [end for end in (least, most) if end is not None]
+    ends += [above + step] if above is not None else []
+    ends += [below - step] if below is not None else []
+    if above is not None and below is not None:
+        ends.append((above + below) / 2 if isinstance(step, float) else (above + below) // 2)
+
+    def fits(value: float) -> bool:
+        return (
+            (least is None or value >= least)
+            and (most is None or value <= most)
+            and (above is None or value > above)
+            and (below is None or value < below)
+            and ("multipleOf" not in schema or value % step == 0)
+        )
+
+    found = list(islice(filter(fits, dict.fromkeys([*usual, *ends, *(end * step for end in range(-3, 4))])), 20))
+    if not found:
+        raise CannotSampleError(f"no number was found within {schema}")
+    return found

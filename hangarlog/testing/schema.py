@@ -1,0 +1,144 @@
+"""For applications' tests of schema evolution: the check as an assertion, and events of every version, made up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from hangarlog.schema.check import Finding, check, failing
+from hangarlog.schema.describe import Schema
+from hangarlog.schema.lockfile import SchemaLock, read_lock
+from hangarlog.schema.sample import TEXTS, sample
+from hangarlog.schema.target import load_events, read_settings
+from hangarlog.serializer import EventSerializer
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import DrawFn, SearchStrategy
+
+_Option = TypeVar("_Option")
+
+
+class SchemaGuard:
+    """What the fixture `hangarlog_schema` is: an application's events and its schema lock, in a project's folder."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def findings(
+        self, events: str | EventSerializer | None = None, lock: str | SchemaLock | None = None
+    ) -> list[Finding]:
+        """Everything that `check` has to say, notes too.
+
+        `events` is a serializer, or where one is (`module:attribute`); `lock` a lock, or the path of one. By default
+        both are as the folder's pyproject.toml says.
+
+        Raises:
+            EventsNotFoundError, SchemaLockError: one of them is not to be had.
+        """
+        settings = read_settings(os.path.join(self._folder, "pyproject.toml"))
+        found = events if events is not None else settings.events
+        serializer = load_events(found or "", self._folder) if not isinstance(found, EventSerializer) else found
+        if not isinstance(lock, SchemaLock):
+            lock = read_lock(os.path.join(self._folder, lock or settings.schema_lock))
+        return check(serializer, lock)
+
+    def check(self, events: str | EventSerializer | None = None, lock: str | SchemaLock | None = None) -> None:
+        """Fail the test if stored events could not be read any more. Arguments and errors are those of `findings`."""
+        __tracebackhide__ = True
+        failures = failing(self.findings(events, lock))
+        if failures:
+            raise AssertionError("\n".join(("stored events could not be read any more:", *map(_text, failures))))
+
+
+def _text(finding: Finding) -> str:
+    lines = [f"- {finding.event_type}: {finding.message}", *(f"    {detail}" for detail in finding.details)]
+    return "\n".join([*lines, *(f"    {line}" for line in finding.code.splitlines())])
+
+
+def stored_payloads(
+    lock: str | SchemaLock, event_types: Sequence[str] | None = None
+) -> SearchStrategy[tuple[str, bytes]]:
+    """A hypothesis strategy: (event type, payload as stored) of every type and version that a lock knows.
+
+    All of them must be read: `@given(stored_payloads("event-schema.json"))`, and in the test
+    `serializer.deserialize_all(*stored)`. Versions that were gathered from a store are left out: their shape is
+    what happened to be there. Raises `SchemaLockError`, and `ValueError` if there is nothing to make events of.
+    """
+    from hypothesis import strategies
+
+    lock = lock if isinstance(lock, SchemaLock) else read_lock(lock)
+    shapes = [
+        (name, version, schema)
+        for name, locked in lock.events.items()
+        for version in locked.versions()
+        if (schema := locked.schema(version)) is not None
+        and version not in locked.inferred
+        and (event_types is None or name in event_types)
+    ]
+    if not shapes:
+        raise ValueError("the lock knows no version of these event types")
+
+    @strategies.composite
+    def stored(draw: DrawFn) -> tuple[str, bytes]:
+        name, version, schema = draw(strategies.sampled_from(shapes))
+        return name, msgspec.json.encode({"_version": version, **sample(schema, _Drawn(draw))})
+
+    return stored()
+
+
+class _Drawn:
+    """Values as hypothesis draws them."""
+
+    def __init__(self, draw: DrawFn) -> None:
+        self._draw = draw
+
+    def choose(self, path: str, options: Sequence[_Option]) -> _Option:
+        from hypothesis import strategies
+
+        return self._draw(strategies.sampled_from(options))
+
+    def integer(self, path: str, schema: Schema) -> int:
+        from hypothesis import strategies
+
+        step: int = schema.get("multipleOf", 1)
+        least = schema.get("minimum", schema.get("exclusiveMinimum", -(1 << 63) - 1) + 1)
+        most = schema.get("maximum", schema.get("exclusiveMaximum", 1 << 63) - 1)
+        return step * self._draw(strategies.integers(-(-least // step), most // step))
+
+    def number(self, path: str, schema: Schema) -> float:
+        from hypothesis import strategies
+
+        if "multipleOf" in schema:
+            return float(schema["multipleOf"] * self.integer(path, {}))
+        above, below = "exclusiveMinimum" in schema, "exclusiveMaximum" in schema
+        return self._draw(
+            strategies.floats(
+                schema["exclusiveMinimum"] if above else schema.get("minimum"),
+                schema["exclusiveMaximum"] if below else schema.get("maximum"),
+                exclude_min=above,
+                exclude_max=below,
+                allow_nan=False,
+                allow_infinity=False,
+            )
+        )
+
+    def text(self, path: str, schema: Schema) -> str:
+        from hypothesis import strategies
+
+        kind: Any = schema.get("format") or schema.get("contentEncoding")
+        if kind in TEXTS:
+            return self._draw(strategies.sampled_from(TEXTS[kind]))
+        least, most = schema.get("minLength", 0), schema.get("maxLength")
+        if "pattern" in schema:
+            found = strategies.from_regex(schema["pattern"], alphabet=_characters())
+            return self._draw(found.filter(lambda text: least <= len(text) <= (len(text) if most is None else most)))
+        return self._draw(strategies.text(_characters(), min_size=least, max_size=most))
+
+
+def _characters() -> SearchStrategy[str]:
+    from hypothesis import strategies
+
+    return strategies.characters(exclude_categories=["Cs"])
