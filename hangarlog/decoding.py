@@ -29,7 +29,7 @@ class PayloadReader:
         newer: str,
     ) -> None:
         self._event_type, self.event_class, self._chain, self._dec_hook = event_type, event_class, chain, dec_hook
-        self._registry, self._newer = registry, newer
+        self._registry, self.newer = registry, newer
         self.version = registry.target_version(event_type)
         self._alias_of = registry.canonical_name(event_type)
         self._extras: _Extras | None = None
@@ -75,10 +75,10 @@ class PayloadReader:
         if self.event_class is None:
             return UntypedEvent(self._event_type, payload, version)
         if version > self.version:
-            if self._newer == "raw":
+            if self.newer == "raw":
                 return UntypedEvent(self._event_type, payload, version)
-            if self._newer == "error":
-                raise self._too_new(version)
+            if self.newer == "error":
+                raise _too_new(self._event_type, version, self.version)
         _, payload = self._chain.upcast(
             self._event_type, version, payload, current_version=self.version, alias_of=self._alias_of
         )
@@ -103,14 +103,6 @@ class PayloadReader:
 
     def _unfit(self, error: Exception) -> EventSerializationError:
         return EventSerializationError(self._event_type, f"the stored payload does not fit: {error}")
-
-    def _too_new(self, version: int) -> UpcastingError:
-        return UpcastingError(
-            event_type=self._event_type,
-            from_version=version,
-            message=f"{self._event_type!r} is stored with schema version {version}, newer than {self.version}, "
-            "the one known here; a newer program wrote it: upgrade this one, or say EventSerializer(newer='raw')",
-        )
 
 
 class _Many:
@@ -180,6 +172,8 @@ class SplitReader(_Many):
         """The events of a decoded payload. Raises one of `FAILURES`, `UpcastingError`."""
         version = payload.get("_version", 1)
         if type(version) is int and version > self.version:
+            if self._whole.event_class is None and self._whole.newer == "error":
+                raise _too_new(self._event_type, version, self.version)
             return Parts([self._whole.from_object(payload)])
         _, payload = self._chain.upcast(self._event_type, take_version(payload), payload, current_version=self.version)
         events: list[Any] = []
@@ -255,3 +249,12 @@ class _Extras:
         if fresh is not None and value is not None and type(value) is not type(fresh):
             value = msgspec.convert(value, type(fresh))  # A time or a UUID is text in JSON.
         object.__setattr__(event, name, value)  # The class may be frozen.
+
+
+def _too_new(event_type: str, version: int, known: int) -> UpcastingError:
+    return UpcastingError(
+        event_type=event_type,
+        from_version=version,
+        message=f"{event_type!r} is stored with schema version {version}, newer than {known}, the one known here; "
+        "a newer program wrote it: upgrade this one, or say EventSerializer(newer='raw')",
+    )

@@ -21,7 +21,13 @@ from hangarlog.errors import (
     UpcastingError,
 )
 from hangarlog.eventstore import EventStore
-from hangarlog.registry import EVENT_TYPE_MAP, EVENT_VERSION_MAP, UntypedEvent, register_event_type
+from hangarlog.registry import (
+    DEFAULT_REGISTRY,
+    EVENT_TYPE_MAP,
+    EVENT_VERSION_MAP,
+    UntypedEvent,
+    register_event_type,
+)
 from hangarlog.serializer import EventSerializer
 from hangarlog.upcaster import UpcasterChain
 
@@ -57,8 +63,8 @@ class Noted(_Base):
 
 @contextlib.contextmanager
 def registered(**event_classes: type) -> Iterator[None]:
-    """Register event classes by name, and put the type and version maps back afterwards."""
-    types, versions = dict(EVENT_TYPE_MAP), dict(EVENT_VERSION_MAP)
+    """Register event classes by name, and put the default registry back afterwards."""
+    types, versions, dropped = dict(EVENT_TYPE_MAP), dict(EVENT_VERSION_MAP), dict(DEFAULT_REGISTRY.dropped)
     try:
         for name, event_class in event_classes.items():
             register_event_type(event_class, name=name)
@@ -68,6 +74,8 @@ def registered(**event_classes: type) -> Iterator[None]:
         EVENT_TYPE_MAP.update(types)
         EVENT_VERSION_MAP.clear()
         EVENT_VERSION_MAP.update(versions)
+        DEFAULT_REGISTRY.dropped.clear()
+        DEFAULT_REGISTRY.dropped.update(dropped)
 
 
 class raises:  # noqa: N801 - reads as a statement
@@ -429,6 +437,27 @@ class EventStoreConformance:
             store.append("a:1", [Counted(2)], 0)
             assert store.read_stream("a:1") == [Counted(1), Counted(2)]
             assert [r.event_type for r in store.records("a:1")] == ["Tallied", "Counted"]
+
+    def test_a_split_type_gives_its_parts_and_a_dropped_one_nothing(self) -> None:
+        """At the place of the stored event, which keeps counting."""
+        chain = UpcasterChain()
+        chain.splitter("Twice", 1)(
+            lambda data: [("Counted", {"number": data["a"]}), ("Counted", {"number": data["b"]})]
+        )
+        with registered(Counted=Counted):
+            DEFAULT_REGISTRY.drop("Noise", reason="a test")
+            with self.open_store(EventSerializer(chain)) as store:
+                stored = [
+                    UntypedEvent("Twice", {"a": 1, "b": 2}),
+                    UntypedEvent("Noise", {}),
+                    UntypedEvent("Counted", {"number": 3}),
+                ]
+                store.append("a:1", stored, NO_STREAM)
+                assert store.read_stream("a:1") == [Counted(1), Counted(2), Counted(3)]
+                assert [(place, event.number) for place, _, event in store.read_all()] == [(1, 1), (1, 2), (3, 3)]
+                assert [r.stream_version for r in store.records("a:1")] == [0, 0, 2]
+                assert [r.event.number for r in store.records("a:1", reverse=True)] == [3, 1, 2]
+                assert store.get_stream_version("a:1") == 2
 
     # Snapshots
 
