@@ -65,7 +65,7 @@ class _Comparison:
         elif "x-python" in old or "x-python" in new:
             if old.get("x-python") != new.get("x-python"):
                 yield Change(path, f"was {shown(old)}, is {shown(new)}", True)
-        elif "enum" in old or "enum" in new:
+        elif _values(old) or _values(new):
             yield from _enums(old, new, path)
         elif old["type"] != new["type"]:
             widened = (old["type"], new["type"]) == ("integer", "number")
@@ -97,7 +97,7 @@ class _Comparison:
     def _alike(self, old: Schema, new: Schema) -> bool:
         """Whether two alternatives are the same one, changed."""
         old, new = resolve(old, self._old), resolve(new, self._new)
-        kinds = [("enum" if "enum" in part else part.get("type")) for part in (old, new)]
+        kinds = ["enum" if _values(part) else part.get("type") for part in (old, new)]
         return kinds[0] == kinds[1] and (kinds[0] != "object" or _tag(old) == _tag(new))
 
     def _arrays(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
@@ -149,7 +149,7 @@ class _Comparison:
         removed = [name for name in before if name not in after]
         added = [name for name in after if name not in before]
         for name in removed:
-            if _is_tag(before[name]):
+            if "const" in before[name]:
                 yield Change(_join(path, name), "the tag was removed", False)
                 continue
             alike = [other for other in added if not breaking(self._parts(before[name], after[other]))]
@@ -205,8 +205,8 @@ def shown(schema: Schema) -> str:
         return " or ".join(map(shown, schema["anyOf"]))
     if "$ref" in schema:
         return str(schema["$ref"]).rsplit("/", 1)[-1]
-    if "enum" in schema:
-        return "one of " + ", ".join(map(_value, schema["enum"]))
+    if _values(schema):
+        return "one of " + ", ".join(map(_value, _values(schema)))
     if "x-python" in schema:
         return str(schema["x-python"])
     if is_any(schema):
@@ -214,28 +214,34 @@ def shown(schema: Schema) -> str:
     if schema["type"] == "array":
         return "a set" if schema.get("uniqueItems") else "a tuple" if "prefixItems" in schema else "an array"
     if _tag(schema):
-        name, values = _tag(schema)[0]
-        return f"an object whose {name} is {_value(values[0])}"
+        name, value = _tag(schema)[0]
+        return f"an object whose {name} is {_value(value)}"
     if schema["type"] == "object":
         return "an object" if "properties" in schema else "a mapping"
     name = str(schema.get("format") or schema.get("contentEncoding") or schema["type"])
     return {"base64": "bytes", "boolean": "true or false", "string": "text"}.get(name, name)
 
 
+def _values(schema: Schema) -> list[Any]:
+    """All values that a schema takes, where it names them."""
+    return [schema["const"]] if "const" in schema else schema.get("enum", [])
+
+
 def _enums(old: Schema, new: Schema, path: str) -> Iterator[Change]:
-    if "enum" not in old:
+    before, after = _values(old), _values(new)
+    if not before:
         yield Change(path, f"was {shown(old)}, is only {shown(new)} now", True)
         return
-    if "enum" in new:
-        gone = [value for value in old["enum"] if not any(_same(value, other) for other in new["enum"])]
-        more = [value for value in new["enum"] if not any(_same(value, other) for other in old["enum"])]
+    if after:
+        gone = [value for value in before if not any(_same(value, other) for other in after)]
+        more = [value for value in after if not any(_same(value, other) for other in before)]
         if gone:
             yield Change(path, f"no longer takes {', '.join(map(_value, gone))}", True)
         if more:
             yield Change(path, f"takes {', '.join(map(_value, more))}, too", False)
         return
-    fits = all(_is_a(value, new.get("type")) for value in old["enum"])
-    bound = new.keys() & {"format", "pattern", "contentEncoding", "minLength", "maxLength", "minimum", "maximum"}
+    fits = all(_is_a(value, new.get("type")) for value in before)
+    bound = new.keys() - {"type", "default"}
     yield Change(path, f"was {shown(old)}, is {shown(new)}", not fits or bool(bound))
 
 
@@ -297,11 +303,7 @@ def _implied(old: Schema, word: str, limit: Any) -> bool:
 
 
 def _tag(schema: Schema) -> Any:
-    return [(name, part["enum"]) for name, part in schema.get("properties", {}).items() if _is_tag(part)]
-
-
-def _is_tag(schema: Schema) -> bool:
-    return len(schema.get("enum", ())) == 1
+    return [(name, part["const"]) for name, part in schema.get("properties", {}).items() if "const" in part]
 
 
 def _defaulting(schema: Schema) -> str:

@@ -106,7 +106,7 @@ class _Description:
         properties: dict[str, Schema] = {}
         required: list[str] = []
         if getattr(info, "tag_field", None) is not None:
-            properties[info.tag_field] = {"enum": [info.tag]}
+            properties[info.tag_field] = {"const": info.tag}
             required.append(info.tag_field)
         for field in info.fields:
             properties[field.encode_name] = self._field(field)
@@ -119,7 +119,7 @@ class _Description:
 
     def _array_like(self, info: Any) -> Schema:
         tag = getattr(info, "tag", None)
-        items = [] if tag is None else [{"enum": [tag]}]
+        items = [] if tag is None else [{"const": tag}]
         items += [self._field(field) for field in info.fields]
         needed = len(items) - sum(not field.required for field in info.fields)
         return {"type": "array", "prefixItems": items, "minItems": needed}

@@ -101,7 +101,7 @@ def _check_schema(part: Any, root: Schema, depth: int) -> None:
     if any("$ref" in named for named in part.get("$defs", {}).values()):
         raise ValueError("a definition is only a reference")
     kind = part.get("type")
-    if reference is None and kind is None and part.keys() - {"enum", "anyOf", "x-python", "default", "$defs"}:
+    if reference is None and kind is None and part.keys() - {"const", "enum", "anyOf", "x-python", "default", "$defs"}:
         raise ValueError(f"a schema has no type: {sorted(part)}")
     lists = [part.get("anyOf", []), part.get("prefixItems", [])]
     inner = [*lists[0], *lists[1], *part.get("properties", {}).values(), *part.get("$defs", {}).values()]

@@ -54,6 +54,8 @@ class _Sample:
 
     def of(self, schema: Schema, path: str, depth: int) -> Any:
         schema = resolve(schema, self._root)
+        if "const" in schema:
+            return schema["const"]
         if "enum" in schema:
             return self.source.choose(path, schema["enum"])
         if "anyOf" in schema:
