@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import msgspec
@@ -19,6 +20,7 @@ from hangarlog.folder import Folder
 from hangarlog.index import extend
 from hangarlog.naming import check_stream_id, stream_id_of, stream_path
 from hangarlog.record import decode_record, encode_envelope
+from hangarlog.schema.target import Settings, read_settings
 from hangarlog.testing import registered
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -114,6 +116,24 @@ def test_no_page_names_a_stream_id_that_is_refused() -> None:
     for bad in ("", " ", "x" * 1025, "/x", "\\x", "C:/x", "$x", "..", "a:..", "a/./b", "a\x1fb", ":x", "x:"):
         with pytest.raises(StreamIdError):
             check_stream_id(bad)
+
+
+EVOLUTION = ROOT / "docs" / "schema-evolution.md"
+
+
+@pytest.mark.parametrize("number", range(len(blocks(EVOLUTION, "python"))))
+def test_every_recipe_of_schema_evolution_runs(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each by itself; a class is found by its module while its fields are looked at."""
+    module = types.ModuleType("recipe")
+    monkeypatch.setitem(sys.modules, "recipe", module)
+    with registered():
+        exec(blocks(EVOLUTION, "python")[number], module.__dict__)  # noqa: S102 - that is the test
+
+
+def test_the_settings_on_the_page_are_settings(tmp_path: Path) -> None:
+    (table,) = blocks(EVOLUTION, "toml")
+    (tmp_path / "pyproject.toml").write_text(table)
+    assert read_settings(str(tmp_path / "pyproject.toml")) == Settings("myapp.events:serializer", "event-schema.json")
 
 
 README = ROOT / "README.md"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
 
-from hangarlog.cli.app import hangarlog as group
+from hangarlog.cli.app import hangarlog
 
 INTRODUCTION = """\
 # The command line
@@ -33,19 +35,23 @@ def _help(command: click.Command, path: str) -> str:
     return command.get_help(context)
 
 
+def _commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
+    """(path, command) of every command, those of groups after their group."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command
+        yield f"{path} {name}", command
+        if isinstance(command, click.Group):
+            yield from _commands(command, f"{path} {name}")
+
+
 def main() -> None:
     """Print the page."""
     print(INTRODUCTION)
-    context = click.Context(group)
-    for name in ["", *group.list_commands(context)]:
-        command = group.get_command(context, name) if name else group
-        assert command
-        path = f"hangarlog {name}".strip()
-        print(
-            f"## {path}\n\n```text\n{_help(command, path)}\n```\n"
-            if name
-            else f"```text\n{_help(command, path)}\n```\n"
-        )
+    print(f"```text\n{_help(hangarlog, 'hangarlog')}\n```\n")
+    for path, command in _commands(hangarlog, "hangarlog"):
+        print(f"## {path}\n\n```text\n{_help(command, path)}\n```\n")
 
 
 if __name__ == "__main__":

@@ -204,12 +204,14 @@ def _scan(
         for key, count in counts.items():
             if key not in found:
                 first = block[firsts[key]]
-                found[key] = Stored(*key, 0, first.position, first.recorded_at, 0, "", payload=Gathered())
+                found[key] = Stored(*key, 0, first.position, first.recorded_at, 0, "")
             found[key].count += count
             latest[key] = block, lasts[key]
         if serializer is not None:
             _read(block, keys, serializer, found)
         if with_fields:
+            for stored in found.values():
+                stored.payload = stored.payload or Gathered()
             for envelope, key in zip(block, keys, strict=True):
                 _gather(found[key], envelope)
     for key, (block, at) in latest.items():

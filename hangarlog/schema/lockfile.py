@@ -6,7 +6,8 @@ It is JSON, sorted and indented, so that a change of it can be reviewed.
 from __future__ import annotations
 
 import os
-from typing import Any
+import re
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -66,7 +67,7 @@ def read_lock(path: str) -> SchemaLock:
     try:
         lock = msgspec.json.decode(raw, type=SchemaLock)
         _check(lock)
-    except (msgspec.MsgspecError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, TypeError, re.error, RecursionError) as error:
         raise SchemaLockError(path, f"it is damaged ({error}); restore it from your repository") from error
     if lock.hangarlog_schema != FORMAT:
         raise SchemaLockError(
@@ -80,35 +81,70 @@ def write_lock(path: str, lock: SchemaLock) -> None:
     FileSystem().replace_file(os.path.abspath(path), lock.encode())
 
 
-_MAX_DEPTH = 100
+class _Part(msgspec.Struct, rename="camel"):
+    """The words of a schema that are looked at here, with what may stand after them."""
+
+    type: Literal["object", "array", "string", "integer", "number", "boolean", "null"] | None = None
+    properties: dict[str, _Part] | None = None
+    required: list[str] | None = None
+    additional_properties: _Part | Literal[False] | None = None
+    items: _Part | Literal[False] | None = None
+    prefix_items: list[_Part] = []
+    any_of: list[_Part] = []
+    enum: list[Any] = []
+    keys: _Part | None = msgspec.field(default=None, name="x-keys")
+    python: str | None = msgspec.field(default=None, name="x-python")
+    reference: str | None = msgspec.field(default=None, name="$ref")
+    definitions: dict[str, _Part] = msgspec.field(default={}, name="$defs")
+    format: str | None = None
+    content_encoding: str | None = None
+    pattern: str | None = None
+    unique_items: bool = False
+    min_length: _Count | None = None
+    max_length: _Count | None = None
+    min_items: _Count | None = None
+    max_items: _Count | None = None
+    min_properties: _Count | None = None
+    max_properties: _Count | None = None
+    minimum: float | int | None = None
+    maximum: float | int | None = None
+    exclusive_minimum: float | int | None = None
+    exclusive_maximum: float | int | None = None
+    multiple_of: Annotated[float, msgspec.Meta(gt=0)] | Annotated[int, msgspec.Meta(gt=0)] | None = None
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 def _check(lock: SchemaLock) -> None:
+    """Raise `ValueError` or `TypeError` unless every schema is one that could have been written here."""
     for name, locked in lock.events.items():
         for version, schema in locked.schemas.items():
             if not (version.isascii() and version.isdecimal() and int(version) >= 1):
                 raise ValueError(f"{name} has a version {version!r}")
-            _check_schema(schema, schema, _MAX_DEPTH)
+            root = msgspec.convert(schema, _Part)
+            if root.type != "object" or root.reference is not None:
+                raise ValueError(f"the schema of {name} v{version} is not of an object")
+            for part in (root, *root.definitions.values()):
+                _check_part(part, root)
+            if any(part.reference is not None for part in root.definitions.values()):
+                raise ValueError(f"a definition of {name} v{version} is only a reference")
 
 
-def _check_schema(part: Any, root: Schema, depth: int) -> None:
-    """Raise `ValueError` or `TypeError` unless a schema is one that this version could have written."""
-    if not isinstance(part, dict) or depth < 0:
-        raise ValueError(f"{msgspec.json.encode(part).decode()[:80]} is no schema that is written here")
-    reference = part.get("$ref")
-    if reference is not None and reference != "#" and reference.removeprefix("#/$defs/") not in root.get("$defs", {}):
-        raise ValueError(f"{reference} refers to nothing")
-    if any("$ref" in named for named in part.get("$defs", {}).values()):
-        raise ValueError("a definition is only a reference")
-    kind = part.get("type")
-    if reference is None and kind is None and part.keys() - {"const", "enum", "anyOf", "x-python", "default", "$defs"}:
-        raise ValueError(f"a schema has no type: {sorted(part)}")
-    lists = [part.get("anyOf", []), part.get("prefixItems", [])]
-    inner = [*lists[0], *lists[1], *part.get("properties", {}).values(), *part.get("$defs", {}).values()]
-    inner += [part[word] for word in ("items", "additionalProperties", "x-keys") if isinstance(part.get(word), dict)]
-    if kind == "object" and "properties" in part and not isinstance(part.get("required"), list):
+def _check_part(part: _Part, root: _Part) -> None:
+    if part.reference is not None:
+        if part.reference != "#" and part.reference.removeprefix("#/$defs/") not in root.definitions:
+            raise ValueError(f"{part.reference} refers to nothing")
+        return
+    if part.type == "object" and part.properties is not None and part.required is None:
         raise ValueError("an object does not say what is required")
-    if kind == "object" and "properties" not in part and not isinstance(part.get("additionalProperties"), dict):
+    if part.type == "object" and part.properties is None and not isinstance(part.additional_properties, _Part):
         raise ValueError("an object says neither its properties nor its values")
+    if part.type == "array" and part.items is None and not part.prefix_items:
+        raise ValueError("an array does not say what is in it")
+    if part.pattern is not None:
+        re.compile(part.pattern)
+    inner = [*(part.properties or {}).values(), *part.prefix_items, *part.any_of]
+    inner += [each for each in (part.additional_properties, part.items, part.keys) if isinstance(each, _Part)]
     for each in inner:
-        _check_schema(each, root, depth - 1)
+        _check_part(each, root)

@@ -296,7 +296,19 @@ def test_every_command_has_help_and_is_in_the_reference(hangarlog: Command) -> N
     assert (ROOT / "docs/cli.md").read_bytes() == reference
     text = hangarlog("--help").stdout.decode()
     commands = [line.split()[0] for line in text.partition("Commands:")[2].splitlines() if line.strip()]
-    assert commands == ["append", "demo", "export", "import", "read", "repair", "stats", "streams", "tail", "verify"]
+    assert commands == [
+        "append",
+        "demo",
+        "export",
+        "import",
+        "read",
+        "repair",
+        "schema",
+        "stats",
+        "streams",
+        "tail",
+        "verify",
+    ]
     for command in commands:
         assert f"## hangarlog {command}\n" in reference.decode()
         assert hangarlog(command, "--help").returncode == 0

@@ -1,0 +1,135 @@
+"""The schema lock is input from outside: whatever is wrong with it is said with its path, and nothing else happens."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from hangarlog import EventRegistry, EventSerializer, SchemaLockError, UpcasterChain
+from hangarlog.schema.check import check, failing
+from hangarlog.schema.lockfile import SchemaLock, read_lock, write_lock
+from hangarlog.schema.locking import make_lock
+
+
+class Started(msgspec.Struct):
+    provider_id: str
+
+
+class Raised(msgspec.Struct):
+    provider_id: str
+    tags: list[str] = []
+
+
+def serializer(event_class: type = Started, version: int = 1, **options: Any) -> EventSerializer:
+    registry, chain = EventRegistry(), UpcasterChain()
+    registry.event(event_class, name="Started", version=version, **options)
+    for step in range(1, version):
+        chain.upcaster("Started", step)(dict)
+    return EventSerializer(chain, registry=registry)
+
+
+def locked_with(**of_started: Any) -> dict[str, Any]:
+    return {"hangarlog_schema": 1, "events": {"Started": {"version": 1, "schemas": {}, **of_started}}}
+
+
+def of_schema(schema: Any) -> dict[str, Any]:
+    return locked_with(schemas={"1": schema})
+
+
+HOSTILE: list[Any] = [
+    "",
+    "{",
+    "[]",
+    "<<<<<<< HEAD",
+    "\x00",
+    {"events": {"Started": {"version": "1"}}},
+    {"events": {"Started": {}}},
+    locked_with(schemas={"x": {}}),
+    locked_with(schemas={"0": {}}),
+    locked_with(schemas={"-1": {}}),
+    of_schema(None),
+    of_schema([]),
+    of_schema({"type": "object"}),
+    of_schema({"type": "object", "properties": {"a": 3}, "required": []}),
+    of_schema({"type": "object", "properties": {"a": {}}}),
+    of_schema({"type": "object", "properties": [], "required": []}),
+    of_schema({"type": "spaceship"}),
+    of_schema({"type": "array"}),
+    of_schema({"type": ["string"]}),
+    of_schema({"anyOf": 3}),
+    of_schema({"anyOf": []}),
+    of_schema({"enum": []}),
+    of_schema({"enum": "red"}),
+    of_schema({"$ref": "#/$defs/Nobody"}),
+    of_schema({"$ref": 3}),
+    of_schema({"$ref": "#"}),
+    of_schema({"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}}),
+    of_schema({"minLength": 3}),
+    of_schema({"type": "string", "minLength": "3"}),
+    of_schema({"type": "string", "pattern": "("}),
+    of_schema({"type": "integer", "multipleOf": 0}),
+    {"hangarlog_schema": 2, "events": {}},
+]
+
+
+@pytest.mark.parametrize("content", HOSTILE, ids=lambda content: json.dumps(content)[-60:])
+def test_a_lock_that_is_none_is_refused_with_its_path(content: Any, tmp_path: Path) -> None:
+    path = tmp_path / "event-schema.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(SchemaLockError, match=r"event-schema\.json") as caught:
+        read_lock(str(path))
+    assert caught.value.path == str(path)
+
+
+def test_a_lock_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(300):
+        schema = {"type": "array", "items": schema}
+    path = tmp_path / "event-schema.json"
+    path.write_text(json.dumps(of_schema(schema)))
+    with pytest.raises(SchemaLockError):
+        read_lock(str(path))
+
+
+def test_the_file_is_sorted_private_and_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "event-schema.json"
+    write_lock(str(path), make_lock(serializer(), SchemaLock()))
+    write_lock(str(path), make_lock(serializer(), SchemaLock()))
+    text = path.read_text()
+    assert text.endswith("}\n")
+    assert text == json.dumps(json.loads(text), indent=2) + "\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_former_versions_and_names_stay_in_the_lock(tmp_path: Path) -> None:
+    """Through any number of releases."""
+    lock = make_lock(serializer(), SchemaLock())
+    lock = make_lock(serializer(Raised, 2, aliases=["Began"]), lock)
+    lock = make_lock(serializer(Raised, 3, aliases=["Began"]), lock)
+    assert lock.events["Started"].versions() == [1, 2, 3]
+    assert lock.events["Began"].alias_of == "Started"
+    assert [finding.kind for finding in failing(check(serializer(Raised, 3), lock))] == ["alias lost"]
+    dropping = serializer(Raised, 3, aliases=["Began"])
+    dropping.registry.drop("Started", "Began", reason="gone")
+    lock = make_lock(dropping, lock)
+    assert lock.events["Started"].dropped == "gone"
+    assert lock.events["Started"].versions() == [1, 2, 3]
+    assert failing(check(dropping, lock)) == []
+    assert {finding.event_type for finding in failing(check(EventSerializer(registry=EventRegistry()), lock))} == {
+        "Started",
+        "Began",
+    }
+
+
+def test_a_compatible_change_is_recorded_under_the_same_version() -> None:
+    lock = make_lock(serializer(Raised), make_lock(serializer(), SchemaLock()))
+    schema = lock.events["Started"].schema(1)
+    assert schema is not None
+    assert set(schema["properties"]) == {"provider_id", "tags"}
+    assert [finding.kind for finding in failing(check(serializer(), lock))] == ["changed"]
