@@ -29,7 +29,7 @@ class PayloadReader:
         newer: str,
     ) -> None:
         self._event_type, self.event_class, self._chain, self._dec_hook = event_type, event_class, chain, dec_hook
-        self._registry, self.newer = registry, newer
+        self._registry, self.newer, self._split = registry, newer, chain.split_of(event_type)
         self.version = registry.target_version(event_type)
         self._alias_of = registry.canonical_name(event_type)
         self._extras: _Extras | None = None
@@ -56,6 +56,7 @@ class PayloadReader:
             registry.types.get(name) is self.event_class
             and registry.target_version(name) == self.version
             and name not in registry.dropped
+            and self._chain.split_of(name) == self._split
         )
 
     def __call__(self, data: Any) -> Any:

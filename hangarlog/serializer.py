@@ -244,7 +244,7 @@ class _Writer:
         self.event_type = registry.stored_name(event_class)
         if self.event_type in registry.dropped:
             raise EventSerializationError(self.event_type, "this type is dropped, so it would not be read back")
-        self._types, self._versions = registry.types, registry.versions
+        self._types, self._versions, self._dropped = registry.types, registry.versions, registry.dropped
         self._mapped = self._types.get(self.event_type)
         check_event_class(self.event_type, event_class)
         self._version = registry.current_version(self.event_type)
@@ -257,6 +257,8 @@ class _Writer:
     def current(self) -> bool:
         """Whether the maps still say what they said."""
         name = self.event_type
+        if name in self._dropped:
+            return False
         return self._versions.get(name, 1) == self._version and self._types.get(name) is self._mapped
 
     def may_hold_raw(self, value: Any) -> bool:

@@ -129,29 +129,30 @@ class TypedBlocks:
     def _plan(self, run: Run, ask: bool) -> _Plan:
         version = None if ask else _only_version(run)
         if version is None:
-            self._ask(run)
-            key: Any = frozenset(self._versions.items())
+            versions = self._ask(run)
+            key: Any = frozenset(versions.items())
         else:
             self._versions.setdefault(run.first.event_type, frozenset([version]))
             key = version, frozenset(self._versions)
+            versions = dict.fromkeys(key[1], frozenset([version]))
         plan = self._plans.get(key)
         if plan is None or not plan.current():
             if len(self._plans) > _MANY:
                 self._plans.clear()
-            versions = self._versions
-            if version is not None:
-                versions = dict.fromkeys(versions, frozenset([version]))
             plan = self._plans[key] = _Plan(self._reader, self._dec_hook, self._fields, versions)
         return plan
 
-    def _ask(self, run: Run) -> None:
-        """Find out of which types and versions the records are."""
+    def _ask(self, run: Run) -> dict[str, Versions]:
+        """Find out of which types and versions the records are; with those of the types met before."""
         found: dict[str, set[Any]] = {}
         for kind in _kinds(run.text):
             version = kind.data._version
             found.setdefault(kind.event_type, set()).add(version if type(version) is int else None)
         known = self._versions if len(self._versions) <= _MANY else {}
-        self._versions = {**known, **{name: frozenset(versions) for name, versions in found.items()}}
+        # Another thread may be here, too: what is returned is this run's.
+        versions = {**known, **{name: frozenset(versions) for name, versions in found.items()}}
+        self._versions = versions
+        return versions
 
 
 class _Plan:

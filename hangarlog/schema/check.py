@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from hangarlog.errors import EventSerializationError, HangarlogError, UpcastingError
-from hangarlog.schema.compare import Change, breaking, compare
+from hangarlog.schema.compare import Change, breaking, compare, unknown_names
 from hangarlog.schema.describe import Schema, describe
 from hangarlog.schema.lockfile import LockedType, SchemaLock
 from hangarlog.schema.purity import ImpureUpcasterError, pure_path
@@ -34,7 +34,7 @@ Kind = Literal[
     "untried",  # what could not be tried
 ]
 _NOTES = ("new", "compatible", "raised", "untried")
-_STRUCTURAL = (KeyError, AttributeError, TypeError, NameError)
+_STRUCTURAL = (KeyError, IndexError, AttributeError, TypeError, NameError)
 """What an upcaster raises that does not fit its payloads' shape. Other errors may be of a made-up value."""
 
 
@@ -116,6 +116,7 @@ class _TypeCheck:
             return
         gaps = list(self._gaps())
         yield from gaps
+        highest = max((locked.version, *locked.versions())) if locked else 0
         if self._split and self._class is not None and self._target <= self._split[0]:
             message = f"it is split at v{self._split[0]}, so its class must be of a later version than {self._target}"
             yield self._finding("lowered", message)
@@ -125,8 +126,8 @@ class _TypeCheck:
         elif locked.alias_of and self._serializer.registry.canonical_name(locked.alias_of) != self._canonical:
             message = f"it was a former name of {locked.alias_of}, and is read as {self._canonical} now"
             yield self._finding("alias lost", message)
-        elif self._class is not None and self._target < locked.version:
-            message = f"was at version {locked.version}, is at {self._target}: what was written since cannot be read"
+        elif (reaches := self._target if self._class is not None else self._split[0] if self._split else 0) < highest:
+            message = f"was at version {highest}, is at {reaches}: what was written since cannot be read"
             yield self._finding("lowered", message)
         else:
             yield from self._against(locked, bool(gaps))
@@ -148,7 +149,8 @@ class _TypeCheck:
         return self._finding(
             "vanished",
             f"it {was}: events stored of it cannot be read; keep the class, name it in the aliases of "
-            f'the class that has taken its place, or pass it over on purpose: registry.drop("{self._name}", reason=…)',
+            f"the class that has taken its place, or pass it over on purpose: "
+            f'serializer.registry.drop("{self._name}", reason=…)',
             version=locked.version,
         )
 
@@ -190,6 +192,8 @@ class _TypeCheck:
 
     def _against(self, locked: LockedType, has_gaps: bool) -> Iterator[Finding]:
         same = locked.schema(self._target) if self._class is not None else None
+        if self._target in locked.inferred:
+            same = None  # What happened to be stored is no promise.
         changes = compare(same, self._schema) if same is not None and self._schema is not None else []
         if breaking(changes):
             assert same is not None
@@ -209,7 +213,7 @@ class _TypeCheck:
             schema = locked.schema(version)
             if schema is not None:
                 yield from self._try(version, schema, has_gaps)
-            elif locked.schemas and str(version) not in self._shapes:
+            elif locked.schemas and version < locked.version and str(version) not in self._shapes:
                 yield self._finding(
                     "untried",
                     f"version {version} is not in the lock, so it was not tried; `hangarlog schema lock --store` "
@@ -262,13 +266,13 @@ class _TypeCheck:
                 try:
                     events = self._read(version, payload)
                 except HangarlogError as error:
-                    if _is_structural(error) and not gathered:
+                    if _is_structural(error, payload) and not gathered:
                         yield self._unreadable(version, payload, error)
                         return
                     doubts.append(f"{error}, as {_text(payload)}")
                     continue
                 lost = self._lost(reached, events)
-                if lost:
+                if lost is not None:
                     yield lost
                     return
         except CannotSampleError as error:
@@ -303,27 +307,48 @@ class _TypeCheck:
             return payload  # Whatever an upcaster raises: reading will say so.
 
     def _lost(self, reached: Any, events: list[Any]) -> Finding | None:
-        if self._schema is None or self._split or not isinstance(reached, dict) or len(events) != 1:
-            return None
-        known = {*self._schema["properties"], *getattr(events[0], "__dict__", {}), "event_id", "occurred_at"}
-        for name in reached:
-            if name not in known:
-                return self._finding(
-                    "lost",
-                    f"the upcasters leave {name!r} in the payload, which {self._canonical} v{self._target} does not "
-                    "have, so its value would be lost; give it the name of a field, or take it out to say that it goes",
-                    version=self._target,
-                )
+        """What the upcasters, or a splitter, leave under names that the classes do not have."""
+        parts = reached if isinstance(reached, list) else [(self._name, reached)]
+        for event_type, payload in parts:
+            schema = self._schema_of(event_type)
+            target = self._serializer.registry.target_version(event_type)
+            if schema is None or (isinstance(reached, list) and payload.get("_version", 1) != target):
+                continue
+            extra = getattr(events[0], "__dict__", None)
+            own = {"_version", *extra, "event_id", "occurred_at"} if extra is not None else {"_version"}
+            for path in unknown_names(payload, schema):
+                if path not in own:
+                    what = f"{self._serializer.registry.canonical_name(event_type)} v{target}"
+                    return self._finding(
+                        "lost",
+                        f"the upcasters leave {path!r} in the payload, which {what} does not have, so its value would "
+                        "be lost; give it the name of a field, or take it out to say that it goes",
+                        version=target,
+                    )
         return None
 
+    def _schema_of(self, event_type: str) -> Schema | None:
+        if event_type == self._name:
+            return self._schema
+        event_class = self._serializer.registry.types.get(event_type)
+        return None if event_class is None else describe(event_type, event_class, self._serializer.enc_hook)
 
-def _is_structural(error: HangarlogError) -> bool:
+
+def _is_structural(error: HangarlogError, payload: dict[str, Any]) -> bool:
     cause = error.__cause__
     if isinstance(error, UpcastingError):
+        if isinstance(cause, KeyError) and _is_value(payload, cause.args[0] if cause.args else None):
+            return False  # A table of what there really was, asked for a made-up value.
         return cause is None or isinstance(cause, _STRUCTURAL)
     if isinstance(cause, msgspec.ValidationError):
         return cause.__cause__ is None  # Else a hook or a validator of the user's has refused a made-up value.
     return True
+
+
+def _is_value(payload: Any, key: object) -> bool:
+    if isinstance(payload, (dict, list)):
+        return any(_is_value(inner, key) for inner in (payload.values() if isinstance(payload, dict) else payload))
+    return bool(type(payload) is type(key) and payload == key)
 
 
 def _text(payload: dict[str, Any]) -> str:

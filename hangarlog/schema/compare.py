@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from operator import ge, gt, le, lt
 from typing import Any
 
 import msgspec
@@ -42,6 +44,7 @@ class _Comparison:
     def __init__(self, old: Schema, new: Schema) -> None:
         self._old, self._new = old, new
         self._comparing: set[tuple[int, int]] = set()  # What holds itself is compared once.
+        self._in_union = False
 
     def changes(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
         old, new = resolve(old, self._old), resolve(new, self._new)
@@ -81,9 +84,13 @@ class _Comparison:
 
     def _alternatives(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
         before, after = old.get("anyOf", [old]), new.get("anyOf", [new])
+        if "anyOf" in new:
+            before = [each for part in before for each in _one_by_one(resolve(part, self._old))]
         matched: set[int] = set()
         for part in before:
+            outside, self._in_union = self._in_union, sum("type" in resolve(each, self._old) for each in before) > 1
             tried = [list(self.changes(part, other, path)) for other in after]
+            self._in_union = outside
             best = min(range(len(after)), key=lambda at: (len(breaking(tried[at])), len(tried[at])))
             if breaking(tried[best]) and not self._alike(part, after[best]):
                 yield Change(path, f"{shown(resolve(part, self._old))} is no longer taken", True)
@@ -126,8 +133,10 @@ class _Comparison:
         items = old.get("items", False)
         if items is not False and after:
             yield Change(path, f"was {shown(old)}, is {shown(new)}", True)
+        elif items is not False and not isinstance(new.get("items"), dict):
+            yield Change(path, f"was {shown(old)}, is {shown(new)}: what is stored in it would be lost", True)
         elif items is not False:
-            yield from self.changes(items, new.get("items", {}), f"{path}[]")
+            yield from self.changes(items, new["items"], f"{path}[]")
 
     def _objects(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
         before, after = old.get("properties"), new.get("properties")
@@ -139,6 +148,8 @@ class _Comparison:
             yield from self.changes(old["additionalProperties"], new["additionalProperties"], f"{path}{{}}")
         elif after is None:
             yield Change(path, f"was an object of fields, is {shown(new)}", False)
+            yield from self.changes({"enum": list(before)}, new.get("x-keys", _TEXT), f"{path} keys")
+            yield from _limits({"minProperties": len(old["required"]), "maxProperties": len(before)}, new, path)
             for name, part in before.items():
                 yield from self.changes(part, new["additionalProperties"], _join(path, name))
         else:
@@ -150,7 +161,8 @@ class _Comparison:
         added = [name for name in after if name not in before]
         for name in removed:
             if "const" in before[name]:
-                yield Change(_join(path, name), "the tag was removed", False)
+                lost = self._in_union or new.get("additionalProperties") is False
+                yield Change(_join(path, name), "the tag was removed", lost)
                 continue
             alike = [other for other in added if not breaking(self._parts(before[name], after[other]))]
             hint = f"; was it renamed to {alike[0]}?" if len(alike) == 1 else ""
@@ -194,6 +206,38 @@ def resolve(part: Schema, root: Schema) -> Schema:
     return part
 
 
+def unknown_names(value: Any, schema: Schema, root: Schema | None = None, path: str = "") -> Iterator[str]:
+    """The places in a payload that a wire shape has no field for: what is there is passed over on read."""
+    root = schema if root is None else root
+    schema = resolve(schema, root)
+    if "anyOf" in schema:
+        found = [list(unknown_names(value, part, root, path)) for part in schema["anyOf"] if _may_be(value, part, root)]
+        yield from min(found, key=len, default=[])
+    elif isinstance(value, dict) and "properties" in schema:
+        for name, inner in value.items():
+            if name in schema["properties"]:
+                yield from unknown_names(inner, schema["properties"][name], root, _join(path, name))
+            else:
+                yield _join(path, name)
+    elif isinstance(value, dict) and isinstance(schema.get("additionalProperties"), dict):
+        for name, inner in value.items():
+            yield from unknown_names(inner, schema["additionalProperties"], root, f"{path}{{{name}}}")
+    elif isinstance(value, list) and isinstance(schema.get("items"), dict):
+        for inner in value:
+            yield from unknown_names(inner, schema["items"], root, f"{path}[]")
+    elif isinstance(value, list):
+        for at, inner in enumerate(value[: len(schema.get("prefixItems", []))]):
+            yield from unknown_names(inner, schema["prefixItems"][at], root, f"{path}[{at}]")
+
+
+def _may_be(value: Any, schema: Schema, root: Schema) -> bool:
+    schema = resolve(schema, root)
+    if isinstance(value, dict) and "properties" in schema:
+        tags = _tag(schema)
+        return all(value.get(name) == tag for name, tag in tags)
+    return schema.get("type") not in ("object", "array") or isinstance(value, (dict, list))
+
+
 def is_any(schema: Schema) -> bool:
     """Whether a schema says nothing of the value."""
     return not schema.keys() - {"default", "$defs"}
@@ -227,6 +271,16 @@ def _values(schema: Schema) -> list[Any]:
     return [schema["const"]] if "const" in schema else schema.get("enum", [])
 
 
+def _one_by_one(schema: Schema) -> list[Schema]:
+    """An enum of values of several types as one for each; another schema as it is."""
+    values = _values(schema)
+    kinds = {type(value) for value in values}
+    if len(kinds) < 2:
+        return [schema]
+    split = [[value for value in values if type(value) is kind] for kind in kinds]
+    return [{"type": "null"} if group == [None] else {"enum": group} for group in split]
+
+
 def _enums(old: Schema, new: Schema, path: str) -> Iterator[Change]:
     before, after = _values(old), _values(new)
     if not before:
@@ -240,9 +294,21 @@ def _enums(old: Schema, new: Schema, path: str) -> Iterator[Change]:
         if more:
             yield Change(path, f"takes {', '.join(map(_value, more))}, too", False)
         return
-    fits = all(_is_a(value, new.get("type")) for value in before)
-    bound = new.keys() - {"type", "default"}
-    yield Change(path, f"was {shown(old)}, is {shown(new)}", not fits or bool(bound))
+    fits = all(_is_a(value, new.get("type")) and _within(value, new) for value in before)
+    yield Change(path, f"was {shown(old)}, is {shown(new)}", not fits)
+
+
+def _within(value: Any, schema: Schema) -> bool:
+    """Whether a value is within the limits of a schema of its type."""
+    if "format" in schema or "contentEncoding" in schema or "multipleOf" in schema:
+        return False
+    if isinstance(value, str):
+        fits = re.search(schema["pattern"], value) is not None if "pattern" in schema else True
+        return fits and schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value))
+    return not any(
+        limit in schema and not within(value, schema[limit])
+        for limit, within in (("minimum", ge), ("maximum", le), ("exclusiveMinimum", gt), ("exclusiveMaximum", lt))
+    )
 
 
 def _is_a(value: Any, kind: object) -> bool:
@@ -296,6 +362,8 @@ def _implied(old: Schema, word: str, limit: Any) -> bool:
     for value, is_strict in ((own, strict), (other, not strict)):
         if value is None:
             continue
+        if is_strict and old.get("type") == "integer" and type(value) is int:
+            value, is_strict = value + (1 if least else -1), False
         within = value > limit if least else value < limit
         if within or (value == limit and (is_strict or not strict)):
             return True

@@ -8,7 +8,8 @@ refuses types and defaults it has no schema for, so the shape is taken from `msg
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from itertools import chain, count
 from typing import Any
 
 import msgspec
@@ -94,7 +95,7 @@ class _Description:
             return {"$ref": "#"}
         name = self._names.get(info.cls)
         if name is None:
-            name = _free_name(info.cls, self._names.values())
+            name = _free_name(info.cls, list(self._names.values()))
             self._names[info.cls] = name
             self._defs[name] = {}  # It may hold itself.
             self._defs[name] = self._object(info)
@@ -129,8 +130,8 @@ class _Description:
         if field.required:
             return schema
         default = field.default
-        if field.default_factory in (list, dict, set, frozenset, tuple):
-            default = field.default_factory()
+        if field.default_factory is not msgspec.NODEFAULT:
+            default = _made_twice(field.default_factory)
         if default is not msgspec.NODEFAULT and default is not msgspec.UNSET:
             with contextlib.suppress(Exception):  # What has no JSON form cannot be written down.
                 plain = msgspec.to_builtins(default, enc_hook=self._enc_hook, str_keys=True)
@@ -152,6 +153,15 @@ class _Description:
 
 
 _Unset = msgspec.UnsetType
+
+
+def _made_twice(factory: Callable[[], Any]) -> Any:
+    """What a factory gives, if it gives the same twice."""
+    with contextlib.suppress(Exception):
+        first, second = factory(), factory()
+        if first == second:
+            return first
+    return msgspec.UNSET
 
 
 def _any_of(parts: Iterable[Schema]) -> Schema:
@@ -198,7 +208,7 @@ _SIMPLE: dict[Any, Callable[[Any], Schema]] = {
 }
 
 
-def _free_name(cls: type, taken: Iterable[str]) -> str:
-    if cls.__name__ not in taken:
-        return cls.__name__
-    return f"{cls.__module__}.{cls.__qualname__}"
+def _free_name(cls: type, taken: Collection[str]) -> str:
+    names = (cls.__name__, f"{cls.__module__}.{cls.__qualname__}")
+    more = (f"{cls.__name__} {number}" for number in count(2))
+    return next(name for name in chain(names, more) if name not in taken)

@@ -34,7 +34,7 @@ _IMPURE_MODULES = {
     "select",
     "time",
 }
-_PURE_CALLS = {"posix.fspath", "nt.fspath", "_io.text_encoding"}
+_PURE_CALLS = {"posix.fspath", "nt.fspath", "_io.text_encoding", "time.strptime"}
 _PURE_CLASSES = {"StringIO", "BytesIO"}
 _IMPURE_CALLS = {
     "builtins.breakpoint",
@@ -98,13 +98,14 @@ def pure_result(step: Step, payload: dict[str, Any]) -> Any:
         ImpureUpcasterError: it is not pure.
         Exception: whatever the step itself raises.
     """
-    first, argument = copy.deepcopy(payload), copy.deepcopy(payload)
-    result = _listed(step(first))  # What it imports is imported now, and not watched.
+    first, second = copy.deepcopy(payload), copy.deepcopy(payload)
+    result, calls = _watched(step, first)
     if first != payload or list(first) != list(payload):
         raise ImpureUpcasterError("it changes the payload it is given: make a new one, such as {**data, ...}")
-    again, calls = _watched(step, argument)
-    if calls:
-        raise ImpureUpcasterError(f"it calls {', '.join(calls)}: what it gives then depends on more than the payload")
+    again, more = _watched(step, second)
+    if calls or more:
+        names = ", ".join({**dict.fromkeys(calls), **dict.fromkeys(more)})
+        raise ImpureUpcasterError(f"it calls {names}: what it gives then depends on more than the payload")
     if result != again:
         raise ImpureUpcasterError("it gives something else the second time, for the same payload")
     return result
@@ -121,7 +122,7 @@ def _watched(step: Step, payload: dict[str, Any]) -> tuple[Any, Sequence[str]]:
     def watch(frame: FrameType, event: str, function: Any) -> None:
         if event == "c_call" and frame.f_globals.get("__name__") != "copy":  # It compares identities.
             name = _name(function)
-            if name is not None:
+            if name is not None and not _is_importing(frame):
                 calls[name] = None
         elif event == "call":
             code = frame.f_code
@@ -136,6 +137,15 @@ def _watched(step: Step, payload: dict[str, Any]) -> tuple[Any, Sequence[str]]:
         sys.setprofile(before)
     calls.pop("sys.setprofile", None)
     return result, list(calls)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether a call is made to import something: that is done once, and is no doing of the upcaster's."""
+    while frame is not None:
+        if str(frame.f_globals.get("__name__", "")).startswith("importlib."):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _name(function: Any) -> str | None:

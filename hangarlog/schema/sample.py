@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -14,8 +15,10 @@ from hangarlog.schema.describe import Schema
 
 _Option = TypeVar("_Option")
 _DEEP = 4  # Beyond, what holds itself ends as soon as it may.
-_MOST = 200
-"""So many samples are the most that `samples` makes of a schema."""
+_LEAST, _MOST = 10, 500
+"""So many samples `samples` makes of a schema, and so many more until every alternative has been in one."""
+
+_LONG = 10_000  # What must be longer is not made up.
 
 
 class CannotSampleError(Exception):
@@ -37,10 +40,15 @@ def samples(schema: Schema) -> Iterator[dict[str, Any]]:
     The same ones every time. Raises `CannotSampleError`.
     """
     source = _Covering()
-    for number in range(_MOST):
-        yield sample(schema, source)
-        if number >= source.longest * 2:
-            return
+    try:
+        for _ in range(_LEAST):
+            yield sample(schema, source)
+        for _ in range(_MOST):
+            if source.covered:
+                return
+            yield sample(schema, source)
+    except RecursionError:
+        raise CannotSampleError("it holds itself without an end") from None
 
 
 def sample(schema: Schema, source: Source) -> Any:
@@ -83,14 +91,16 @@ class _Sample:
 
     def _mapping(self, schema: Schema, path: str, depth: int) -> dict[str, Any]:
         made: dict[str, Any] = {}
-        least = schema.get("minProperties", 0)
-        for _ in range(self._size(path, least, schema.get("maxProperties"), depth) * 5):
+        size = self._size(path, schema.get("minProperties", 0), schema.get("maxProperties"), depth)
+        for _ in range(size * 10):
+            if len(made) == size:
+                break
             key = self.of(schema.get("x-keys", {"type": "string"}), f"{path} key", depth + 1)
             made[key if isinstance(key, str) else str(key)] = self.of(
                 schema["additionalProperties"], f"{path}{{}}", depth + 1
             )
-            if len(made) > least:
-                break
+        if len(made) < schema.get("minProperties", 0):
+            raise CannotSampleError(f"{path} is a mapping of more keys than are made up here")
         return made
 
     def array(self, schema: Schema, path: str, depth: int) -> list[Any]:
@@ -109,6 +119,8 @@ class _Sample:
         return made[: schema.get("maxItems")]
 
     def _size(self, path: str, least: int, most: int | None, depth: int) -> int:
+        if least > _LONG:
+            raise CannotSampleError(f"{path} holds {least} values or more")
         if depth > _DEEP:
             return least
         highest = least + 2 if most is None else min(most, least + 2)
@@ -152,12 +164,20 @@ class _Covering:
     def __init__(self) -> None:
         self._turns: Counter[str] = Counter()
         self._random = random.Random(0)
-        self.longest = 0
+        self._waiting: set[str] = set()
+
+    @property
+    def covered(self) -> bool:
+        """Whether every option was taken at every place that was come by."""
+        return not self._waiting
 
     def choose(self, path: str, options: Sequence[_Option]) -> _Option:
         turn = self._turns[path]
         self._turns[path] += 1
-        self.longest = max(self.longest, len(options))
+        if turn + 1 < len(options):
+            self._waiting.add(path)
+        else:
+            self._waiting.discard(path)
         return options[turn] if turn < len(options) else self._random.choice(options)
 
     def integer(self, path: str, schema: Schema) -> int:
@@ -177,7 +197,13 @@ def _texts(path: str, schema: Schema) -> Sequence[str]:
         TEXTS[kind] if kind in TEXTS else (*_WORDS, _HEX, *(text for of in TEXTS.values() for text in of))
     )
     pattern = schema.get("pattern")
-    if kind is None and pattern is None:
+    if least > _LONG:
+        raise CannotSampleError(f"{path} is text of {least} characters or more")
+    if kind == "base64":
+        words = [
+            b64encode(bytes(size)).decode() for size in {least, least + 1, most or least + 2} if size <= (most or size)
+        ]
+    elif kind is None and pattern is None:
         words = [word if len(word) >= least else (word or "a") * least for word in _WORDS]
         words = [word[:most] for word in words]
     elif pattern is not None:

@@ -9,50 +9,77 @@ import msgspec
 from hangarlog.schema.compare import breaking, compare_parts, shown
 from hangarlog.schema.describe import Schema
 
+_FILL_IN = "FILL_IN"  # No name that there is: as long as it stands there, the check fails.
+
 
 def skeleton(event_type: str, version: int, before: Schema | None, after: Schema | None) -> str:
-    """Python source of the step from `version` to the next. What only a person can know is `...`."""
+    """Python source of the step from `version` to the next. What only a person can know is `FILL_IN`."""
     name = re.sub(r"\W", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", event_type)).lower()
     head = (
-        f'@chain.upcaster("{event_type}", from_version={version})\n'
+        f"@chain.upcaster({_quoted(event_type)}, from_version={version})\n"
         f"def {name}_v{version}_to_v{version + 1}(data: dict[str, Any]) -> dict[str, Any]:\n"
     )
     if before is None or after is None:
-        return f"{head}    return {{**data, ...}}  # what v{version} lacks, or has otherwise"
+        return f"{head}    return {{**data, **{_FILL_IN}}}  # what v{version} lacks, or has otherwise"
     return head + _body(before, after)
 
 
 def _body(before: Schema, after: Schema) -> str:
     old, new = before.get("properties", {}), after.get("properties", {})
     removed = [name for name in old if name not in new]
-    added = [name for name in new if name not in old]
-    lines = []
-    for name in added:
-        renamed = [former for former in removed if not breaking(compare_parts(old[former], new[name], before, after))]
-        if name in after["required"] and len(renamed) == 1:
-            lines.append(f'"{name}": data["{renamed[0]}"],  # if it was renamed')
-        elif name in after["required"]:
-            lines.append(f'"{name}": ...,  # {shown(new[name])}: what it was before it was stored')
+    lines: list[str] = []
+    for name in new:
+        if name not in old:
+            lines += _added(name, removed, before, after)
     for name in old:
-        changes = breaking(compare_parts(old[name], new[name], before, after)) if name in new else []
-        lost_default = name in new and name in after["required"] and name not in before["required"]
-        changed_default = (
-            name in new
-            and name not in before["required"]
-            and not lost_default
-            and old[name].get("default") != new[name].get("default")
-        )
-        if lost_default or changed_default:
-            default = msgspec.json.encode(old[name]["default"]).decode() if "default" in old[name] else "..."
-            default = {"null": "None", "true": "True", "false": "False"}.get(default, default)
-            lines.append(f'"{name}": data.get("{name}", {default}),  # the default of then')
-        elif changes:
-            lines.append(f'"{name}": ...,  # {"; ".join(change.what for change in changes)}; was data["{name}"]')
+        if name in new:
+            lines += _kept(name, before, after)
     kept = "**data"
     first = ""
     if removed:
-        names = ", ".join(f'"{name}"' for name in removed)
+        names = ", ".join(map(_quoted, removed))
         first = f"    gone = {{{names}}}\n"
         kept = "**{name: value for name, value in data.items() if name not in gone}"
     inner = "".join(f"        {line}\n" for line in (f"{kept},", *lines))
     return f"{first}    return {{\n{inner}    }}"
+
+
+def _added(name: str, removed: list[str], before: Schema, after: Schema) -> list[str]:
+    """The line for a new field: perhaps one that has gone is it."""
+    old, new = before["properties"], after["properties"]
+    renamed = [each for each in removed if not breaking(compare_parts(old[each], new[name], before, after))]
+    if len(renamed) == 1:
+        return [f"{_quoted(name)}: {_value(renamed[0], before)},  # if it was renamed"]
+    if name in after["required"]:
+        return [f"{_quoted(name)}: {_FILL_IN},  # {shown(new[name])}: what it was before it was stored"]
+    return []
+
+
+def _kept(name: str, before: Schema, after: Schema) -> list[str]:
+    """The line for a field that has changed."""
+    old, new = before["properties"][name], after["properties"][name]
+    changes = breaking(compare_parts(old, new, before, after))
+    if changes:
+        what = "; ".join(change.what for change in changes)
+        return [f"{_quoted(name)}: {_FILL_IN},  # {what}; it was {_value(name, before)}"]
+    optional = name not in before["required"]
+    if optional and (name in after["required"] or old.get("default") != new.get("default")):
+        return [f"{_quoted(name)}: {_value(name, before)},  # the default of then"]
+    return []
+
+
+def _value(name: str, before: Schema) -> str:
+    """What a field's value is, with the default it had."""
+    if name in before["required"]:
+        return f"data[{_quoted(name)}]"
+    schema = before["properties"][name]
+    return f"data.get({_quoted(name)}, {_literal(schema['default']) if 'default' in schema else _FILL_IN})"
+
+
+def _literal(value: object) -> str:
+    return _quoted(value) if isinstance(value, str) else repr(value)
+
+
+def _quoted(text: str) -> str:
+    """A Python string as formatters write it: what JSON makes of it is one."""
+    return msgspec.json.encode(text).decode()
