@@ -11,11 +11,11 @@ import tempfile
 import timeit
 from collections.abc import Callable
 from typing import Any
-from zlib import crc32
 
 from bench.machine import machine
 from bench.payload import event
 from hangarlog import ANY, FileEventStore
+from hangarlog.checksum import crc32
 from hangarlog.commit import encode_batch, now
 from hangarlog.run import Run
 from hangarlog.typed import TypedBlocks, _only_version

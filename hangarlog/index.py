@@ -6,14 +6,15 @@ end, and 0; but the last record of a block has there the CRC-32 of the block's t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, compress
-from zlib import crc32
 
+from hangarlog.checksum import crc32
 from hangarlog.errors import CorruptionError
 from hangarlog.filesystem import FileSystem
 
@@ -146,30 +147,48 @@ def is_harmless(filesystem: FileSystem, path: str) -> bool:
     return len(start) < _HEADER.size or start.startswith(_FORMER)
 
 
-def extend(filesystem: FileSystem, path: str, first: int, lines: Sequence[bytes]) -> None:
-    """Append entries for `lines` (with their newlines), the ones that follow what the index at `path` covers.
+Covered = tuple[int, int]
+"""How much of a segment an index covers: (its records, the offset of their end)."""
 
-    A file that is no index of this segment is replaced; then `lines` must be all of the segment.
-    """
+
+def covered(filesystem: FileSystem, path: str, first: int) -> Covered:
+    """What the index at `path` of a segment that begins with record `first` covers: (0, 0) if there is none."""
     index = Index.open(filesystem, path, first)
     if index is None:
+        return 0, 0
+    with contextlib.closing(index):
+        return index.count, index.covered()
+
+
+def extend(filesystem: FileSystem, path: str, first: int, lines: Sequence[bytes], before: Covered) -> Covered:
+    """Append entries for `lines` (with their newlines), which follow what the index covers `before`; what it does then.
+
+    If that is nothing, whatever is at `path` is replaced.
+
+    Raises:
+        CorruptionError: it is shorter than that, or has another name; nothing was written.
+    """
+    count, end = before
+    size = _HEADER.size + count * _ENTRY_BYTES
+    if not count:
         filesystem.remove(path)
-        count, end, content = 0, 0, _HEADER.pack(_MAGIC, first)
-    else:
-        count, end, content = index.count, index.covered(), b""
-        index.close()
-    fd = filesystem.open_append(path, create=True)
+    entries = _entries(lines, end)
+    fd = filesystem.open_append(path, create=not count)
     try:
         if filesystem.names(fd) > 1:
             raise CorruptionError(path, os.path.basename(path), 0, "it has another name (a hard link); delete it")
-        if count:
-            filesystem.truncate(fd, _HEADER.size + count * _ENTRY_BYTES)
-        filesystem.write(fd, content + _entries(lines, end))
+        found = filesystem.size(fd)
+        if count and found < size:
+            raise CorruptionError(path, os.path.basename(path), found, "it is shorter than it was")
+        if count and found > size:
+            filesystem.truncate(fd, size)  # What a writer that died has begun.
+        filesystem.write(fd, entries.tobytes() if count else _HEADER.pack(_MAGIC, first) + entries.tobytes())
     finally:
         filesystem.close(fd)
+    return count + len(lines), end + sum(map(len, lines))
 
 
-def _entries(lines: Sequence[bytes], end: int) -> bytes:
+def _entries(lines: Sequence[bytes], end: int) -> array[int]:
     """The entries of lines that begin at offset `end`, divided into blocks."""
     words = array("Q", accumulate(map(len, lines), initial=end))
     size = words[-1] - end
@@ -179,4 +198,4 @@ def _entries(lines: Sequence[bytes], end: int) -> bytes:
         words[at + len(block)] |= crc32(b"".join(block)) << 32
     if sys.byteorder == "big":
         words.byteswap()
-    return words[1:].tobytes()
+    return words[1:]

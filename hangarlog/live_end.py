@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Sequence
 
 from hangarlog.errors import CorruptionError
-from hangarlog.index import STRIDE, Index, extend
+from hangarlog.index import STRIDE, Covered, Index, covered, extend
 from hangarlog.log import Log
 from hangarlog.record import Envelope
 from hangarlog.segment import CHUNK, LIVE, Segment
@@ -27,6 +27,7 @@ class LiveEnd(Segment):
         super().__init__(log.filesystem, log.base, log.field, fd)
         self.log = log
         self._recent: list[bytes] = []  # The last lines, as they were written: the index need not read them again.
+        self._covered: Covered | None = None  # By the index, where this end has written it.
         self.index_due = STRIDE
         """The size at which the index is to be looked at: enough text has gathered beyond it then."""
         try:
@@ -64,7 +65,7 @@ class LiveEnd(Segment):
             if size < self.size:
                 self._begins = None  # Another record may come first now.
             self.size = size
-            self._recent = []  # Others have written.
+            self._recent, self._covered = [], None  # Others have written.
 
     def cut(self, size: int) -> bool:
         """Cut the segment to `size` bytes, and forget an index that covers more; says whether there was more."""
@@ -78,7 +79,7 @@ class LiveEnd(Segment):
     def forget_index(self) -> None:
         """Delete the index sidecar, of which a power cut may have left anything; it is made anew when it is due."""
         self._filesystem.remove(self.index_path)
-        self.index_due = STRIDE
+        self.index_due, self._covered = STRIDE, None
 
     def forget_longer_index(self) -> None:
         """Delete an index sidecar that covers more than the segment has."""
@@ -153,15 +154,6 @@ class LiveEnd(Segment):
         """Where the index sidecar is."""
         return f"{self.base}.index"
 
-    def _index_end(self) -> tuple[int, int]:
-        """(the number of the first record beyond the index, its offset)."""
-        found = Index.open(self._filesystem, self.index_path, self.start())
-        if found is None:
-            return self.start(), 0
-        with contextlib.closing(found):
-            offset = found.covered()
-            return (found.first + found.count, offset) if offset <= self.size else (self.start(), 0)
-
     def extend_index(self) -> None:
         """Let the index sidecar grow if enough has gathered; the segment must hold committed records only.
 
@@ -169,42 +161,46 @@ class LiveEnd(Segment):
         """
         self.index_due = self.size + STRIDE
         with contextlib.suppress(OSError, CorruptionError):
-            number, offset = self._index_end()
-            if self.size - offset >= STRIDE:
-                self._complete_index(number, offset)
+            covered = self._index_end()
+            if self.size - covered[1] >= STRIDE:
+                self._complete_index(covered)
             else:
-                self.index_due = offset + STRIDE
+                self.index_due = covered[1] + STRIDE
 
-    def _complete_index(self, number: int, offset: int) -> None:
+    def _index_end(self) -> Covered:
+        found = self._covered or covered(self._filesystem, self.index_path, self.start())
+        return found if found[1] <= self.size else (0, 0)
+
+    def _complete_index(self, covered: Covered) -> None:
+        self._covered = None
         try:
-            self._extend_index_from(number, offset)
-        except CorruptionError:
-            self._extend_index_from(self.start(), 0)  # Perhaps the old index was not of this text.
+            self._covered = self._extended_index(covered)
+        except (CorruptionError, FileNotFoundError):
+            self._covered = self._extended_index((0, 0))  # Perhaps the old index was not of this text.
         self._recent = []
 
     def _seal_index(self) -> None:
         """The whole segment's index, on the device."""
-        self._complete_index(*self._index_end())
+        self._complete_index(self._index_end())
         fd = self._filesystem.open_append(self.index_path)
         try:
             self._filesystem.sync_data(fd)
         finally:
             self._filesystem.close(fd)
 
-    def _extend_index_from(self, number: int, offset: int) -> None:
-        if not offset:
-            self._filesystem.remove(self.index_path)
+    def _extended_index(self, covered: Covered) -> Covered:
         recent = self.size - sum(map(len, self._recent))
-        stop = recent if offset <= recent else self.size
-        while offset < stop:
-            lines, following = self.lines_at(offset, min(CHUNK, stop - offset))
+        stop = recent if covered[1] <= recent else self.size
+        start = self.start()
+        while covered[1] < stop:
+            lines, _ = self.lines_at(covered[1], min(CHUNK, stop - covered[1]))
             if not lines:
                 break
-            self.decode(lines, offset, number)  # Only what proves itself is indexed.
-            extend(self._filesystem, self.index_path, self.start(), [line + b"\n" for line in lines])
-            number, offset = number + len(lines), following
-        if offset == recent and self._recent:
-            extend(self._filesystem, self.index_path, self.start(), self._recent)
+            self.decode(lines, covered[1], start + covered[0])  # Only what proves itself is indexed.
+            covered = extend(self._filesystem, self.index_path, start, [line + b"\n" for line in lines], covered)
+        if covered[1] == recent and self._recent:
+            covered = extend(self._filesystem, self.index_path, start, self._recent, covered)
+        return covered
 
     def rewritten(self) -> LiveEnd:
         """Put the text into a new file, synced; this one is closed."""

@@ -9,17 +9,19 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import count, repeat
+from operator import add
 from random import getrandbits
-from zlib import crc32
 
 import msgspec
+
+from hangarlog.checksum import crc32
 
 MAX_NESTING = 128
 """Levels of objects and arrays in a payload or in metadata: far below where a JSON decoder gives up."""
 
-_CRC_BYTES = len(b',"crc":"00000000"}')
 _HEAD = b'{"position":'
 """What every line begins with."""
 
@@ -63,7 +65,8 @@ class LineError(ValueError):
 
 _decoder = msgspec.json.Decoder(Envelope)
 _decode = _decoder.decode
-_encode = msgspec.json.Encoder().encode
+_encoder = msgspec.json.Encoder()
+_encode, _encode_lines = _encoder.encode, _encoder.encode_lines
 _decode_place = msgspec.json.Decoder(Place).decode
 
 
@@ -84,33 +87,49 @@ def encode_records(
 
     `recorded_at` is the time of those that have none of their own; `metadata` is JSON already.
     """
-    stream = _stream_part(stream_id)
     options = b"" if metadata is None else b',"metadata":%b' % metadata
     if batch_end:
         options += b',"batch_end":%d' % batch_end
-    lines = []
-    rest_now = b',"recorded_at":"%b"%b,"data":' % (recorded_at, options)
-    known, kind, last_id = None, b"", ""
-    for event_type, event_id, data, own_time in events:
-        last_id = new_event_id() if event_id is None else event_id
-        if event_type != known:
-            known, kind = event_type, _type_part(event_type)
-        rest = rest_now if own_time is None else b',"recorded_at":"%b"%b,"data":' % (own_time.encode(), options)
-        body = b'{"position":%d%b%d%b%b%b%b' % (position, stream, stream_version, kind, _encode(last_id), rest, data)
-        lines.append(b'%b,"crc":"%08x"}\n' % (body, crc32(body)))
-        position += 1
-        stream_version += 1
-    return lines, last_id
+    template = _template(stream_id)
+    if len(events) == 1:
+        event_type, event_id, data, own_time = events[0]
+        if event_id is None:
+            event_id = new_event_id()
+        time = recorded_at if own_time is None else own_time.encode()
+        body = template % (position, stream_version, _name(event_type), _encode(event_id), time, options, data)
+        return [body + _CRC % crc32(body)], event_id
+    # The same for all of a batch at once: a loop in Python would take half as long again.
+    types, own_ids, datas, own_times = zip(*events, strict=True)
+    ids = [new_event_id() if event_id is None else event_id for event_id in own_ids] if None in own_ids else own_ids
+    times: Iterable[bytes] = repeat(recorded_at)
+    if set(own_times) != {None}:
+        times = [recorded_at if time is None else time.encode() for time in own_times]
+    id_texts = _encode_lines(ids).split(b"\n")
+    places = count(position), count(stream_version)
+    bodies = list(map(template.__mod__, zip(*places, map(_name, types), id_texts, times, repeat(options), datas)))
+    return list(map(add, bodies, map(_CRC.__mod__, map(crc32, bodies)))), ids[-1]
+
+
+_CRC = b',"crc":"%08x"}\n'
+_CRC_BYTES = len(_CRC % 0) - 1
 
 
 @lru_cache(maxsize=4096)
-def _stream_part(stream_id: str) -> bytes:
-    return b',"stream_id":%b,"stream_version":' % _encode(stream_id)
+def _template(stream_id: str) -> bytes:
+    """A line up to its checksum, with places for what is not the same in all lines of a stream."""
+    stream = _encode(stream_id).replace(b"%", b"%%")
+    return b"".join(
+        [
+            b'{"position":%d,"stream_id":',
+            stream,
+            b',"stream_version":%d,"event_type":%b,"event_id":%b,"recorded_at":"%b"%b,"data":%b',
+        ]
+    )
 
 
 @lru_cache(maxsize=4096)
-def _type_part(event_type: str) -> bytes:
-    return b',"event_type":%b,"event_id":' % _encode(event_type)
+def _name(event_type: str) -> bytes:
+    return _encode(event_type)
 
 
 def new_event_id() -> str:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from zlib import crc32
 
 import msgspec
 
+from hangarlog.checksum import crc32
 from hangarlog.errors import StoreFormatError
 from hangarlog.filesystem import FileSystem
 

@@ -6,8 +6,8 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
-from zlib import crc32
 
+from hangarlog.checksum import crc32
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
 from hangarlog.index import Index, is_harmless

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 from zlib import crc32
@@ -12,7 +13,7 @@ from conftest import Added
 
 from hangarlog import ANY, ConcurrencyError, FileEventStore
 from hangarlog.filesystem import FileSystem
-from hangarlog.index import Index, extend
+from hangarlog.index import Index, covered, extend
 from hangarlog.verify import verify
 
 LINES = [b"%d" % number * (number % 40 + 1) + b"\n" for number in range(30_000)]
@@ -41,11 +42,15 @@ def agrees(path: Path, lines: list[bytes]) -> None:
     assert start == end
 
 
+def grow(path: Path, first: int, lines: list[bytes]) -> None:
+    extend(FileSystem(), str(path), first, lines, covered(FileSystem(), str(path), first))
+
+
 @pytest.mark.parametrize("steps", [[30_000], [1, 29_999], [512, 511, 1, 20_000]])
 def test_an_index_made_in_any_steps_has_every_end_and_every_block(tmp_path: Path, steps: list[int]) -> None:
     path, done = tmp_path / "i", 0
     for step in steps:
-        extend(FileSystem(), str(path), 7, LINES[done : done + step])
+        grow(path, 7, LINES[done : done + step])
         done += step
         agrees(path, LINES[:done])
         index = Index.open(FileSystem(), str(path), 7)
@@ -59,23 +64,23 @@ def test_an_index_made_in_any_steps_has_every_end_and_every_block(tmp_path: Path
 def test_entries_after_the_last_whole_block_are_passed_over_and_written_anew(tmp_path: Path, kept: int) -> None:
     """A writer died in the middle of them."""
     path = tmp_path / "i"
-    extend(FileSystem(), str(path), 0, LINES[:1000])
+    grow(path, 0, LINES[:1000])
     whole = path.read_bytes()
-    extend(FileSystem(), str(path), 0, LINES[1000:4000])
+    grow(path, 0, LINES[1000:4000])
     path.write_bytes(path.read_bytes()[: len(whole) + kept])
     index = Index.open(FileSystem(), str(path), 0)
     assert index
     assert index.count == 1000
     index.close()
-    extend(FileSystem(), str(path), 0, LINES[1000:2000])
+    grow(path, 0, LINES[1000:2000])
     agrees(path, LINES[:2000])
 
 
 def test_an_index_of_another_segment_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "i"
-    extend(FileSystem(), str(path), 0, LINES[:1000])
+    grow(path, 0, LINES[:1000])
     assert Index.open(FileSystem(), str(path), 5) is None
-    extend(FileSystem(), str(path), 5, LINES[:10])
+    grow(path, 5, LINES[:10])
     agrees(path, LINES[:10])
 
 
@@ -92,9 +97,27 @@ def test_what_several_writers_append_in_turn_is_indexed_whole(tmp_path: Path) ->
         assert list(verify(one)) == []
     for log in ("journal", "streams/a/1"):
         text = (path / f"{log}.jsonl").read_bytes()
-        covered = entries(path / f"{log}.index")
-        assert len(text) - covered[-1][0] < 64 << 10
-        agrees(path / f"{log}.index", text.splitlines(keepends=True)[: len(covered)])
+        there = entries(path / f"{log}.index")
+        assert len(text) - there[-1][0] < 64 << 10
+        agrees(path / f"{log}.index", text.splitlines(keepends=True)[: len(there)])
+
+
+@pytest.mark.parametrize("change", ["gone", "cut", "grown", "emptied"])
+def test_an_index_that_somebody_changed_under_a_writer_is_whole_again(tmp_path: Path, change: str) -> None:
+    """It is a cache: the writer that remembers how far it came looks whether that is still so."""
+    path = tmp_path / "s"
+    with FileEventStore(path, durability="relaxed") as store:
+        store.append("a:1", [Added(number) for number in range(3000)], -1)
+        index = path / "streams/a/1.index"
+        if change == "gone":
+            index.unlink()
+        elif change == "grown":
+            index.write_bytes(index.read_bytes() + b"\1" * 24)
+        else:
+            os.truncate(index, {"cut": 16 + 8 * 1000, "emptied": 0}[change])
+        store.append("a:1", [Added(number) for number in range(3000)], ANY)
+        agrees(index, (path / "streams/a/1.jsonl").read_bytes().splitlines(keepends=True))
+        assert list(verify(store)) == []
 
 
 def test_a_damaged_line_is_not_indexed(tmp_path: Path) -> None:
