@@ -94,10 +94,9 @@ def encode_batch(
     to_write: list[tuple[Pending, int]], position: int, recorded_at: bytes
 ) -> tuple[list[bytes], bytes, list[Share], int]:
     """A batch whose first record gets `position`: (lines, the same joined, the streams' shares, the last position)."""
-    last = position - 1
-    for pending, _ in to_write:
-        last += len(pending.events)
-    batch_end = last if last > position else 0
+    batch_end = 0  # One record is a batch by itself.
+    if len(to_write) > 1 or len(to_write[0][0].events) > 1:
+        batch_end = position - 1 + sum(len(pending.events) for pending, _ in to_write)
     shares: list[Share] = []
     for pending, version in to_write:
         stream_id, events = pending.stream_id, pending.events
@@ -108,7 +107,7 @@ def encode_batch(
     if len(shares) > 1:
         lines = [line for share in shares for line in share[1]]
         data = b"".join(lines)
-    return lines, data, shares, last
+    return lines, data, shares, position - 1
 
 
 _second = (-1, b"")

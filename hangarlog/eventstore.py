@@ -36,8 +36,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     event: Any
 
 
-def _check_durability(durability: Durability | None) -> None:
-    if durability not in (None, "always", "relaxed"):
+def _check_durability(durability: Durability) -> None:
+    if durability not in ("always", "relaxed"):
         raise ValueError(f"an append's durability is 'always' or 'relaxed', not {durability!r}")
 
 
@@ -71,7 +71,8 @@ class EventStore(ABC):
             StorageError: the operating system refused; nothing was written.
             OutcomeUnknownError: it refused when it was too late to say (a failed sync: `SyncError`).
         """
-        _check_durability(durability)
+        if durability is not None:
+            _check_durability(durability)
         pending = self._pending(stream_id, events, expected_version, metadata)
         return self._commit([pending], durability)[pending.stream_id]
 
@@ -97,7 +98,8 @@ class EventStore(ABC):
 
         Raises what `append` raises, and `ValueError` if a stream is named twice.
         """
-        _check_durability(durability)
+        if durability is not None:
+            _check_durability(durability)
         pendings = [self._pending(stream_id, events, expected, metadata) for stream_id, events, expected in appends]
         if len({pending.stream_id for pending in pendings}) != len(pendings):
             raise ValueError("a stream is named twice in one append_many; join its events")

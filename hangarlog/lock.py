@@ -43,10 +43,21 @@ class FileLock:
 
         Whatever happens, `release` it: an interrupt may come just after it was taken.
         """
+        if self.take():
+            return True
+        if seconds != 0:
+            self._held = True
+            if self._wait(seconds):
+                return True
+            self._held = False
+        return False
+
+    def take(self) -> bool:
+        """Take the lock if it is free, and say whether it was; `release` it whatever happens."""
         if self._fd < 0:
             self._fd = self._open()
         self._held = True
-        if self._filesystem.lock(self._fd) or (seconds != 0 and self._wait(seconds)):
+        if self._filesystem.lock(self._fd):
             return True
         self._held = False
         return False
@@ -119,7 +130,7 @@ class Turnstile(FileLock):
         """As with any `FileLock`."""
         tries = _TRIES
         while tries and not self.bell.due:
-            if FileLock.acquire(self, 0):
+            if self.take():
                 return True
             give_way()  # It is held for microseconds: to sleep and be woken takes longer.
             tries -= 1

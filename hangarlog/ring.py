@@ -9,13 +9,16 @@ joins the journal with the ring's frames.
 from __future__ import annotations
 
 import contextlib
+import errno
+import mmap
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
 from hangarlog.checksum import crc32
 from hangarlog.errors import StoreFormatError
-from hangarlog.filesystem import FileSystem
+from hangarlog.filesystem import WINDOWS, FileSystem
 
 BLOCK = 4 << 10
 """Every frame begins a block of its own, so that writing it cannot tear the one before."""
@@ -27,6 +30,9 @@ LARGEST = 64 << 10
 """Bytes of journal from which on syncing the journal itself is as quick."""
 
 _FORMAT = 1
+_NO_ROOM = frozenset([errno.EFBIG, errno.ENOSPC, errno.EDQUOT])
+# Not shared with the children of a fork.
+_PRIVATE: dict[str, Any] = {} if WINDOWS else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
 _START = b"\x1e"  # No JSON text holds this byte, so no line can pass for a frame.
 _HEADER_LIMIT = 512
 
@@ -46,11 +52,11 @@ class Frame(msgspec.Struct, frozen=True):
 _decode = msgspec.json.Decoder(Frame).decode
 
 
-def encode_frame(store: str, generation: int, first: int, last: int, text: bytes) -> bytes:
+def encode_frame(store: bytes, generation: int, first: int, last: int, text: bytes) -> bytes:
     """A frame, padded to whole blocks."""
     header = b'\x1e{"ring":%d,"store":"%b","generation":%d,"first":%d,"last":%d,"length":%d' % (
         _FORMAT,
-        store.encode(),
+        store,
         generation,
         first,
         last,
@@ -129,8 +135,10 @@ class Ring:
     """The ring, open for whoever holds the sync lock."""
 
     def __init__(self, filesystem: FileSystem, path: str, store: str) -> None:
-        self._filesystem, self._path, self._store = filesystem, path, store
+        self._filesystem, self._path, self._store = filesystem, path, store.encode()
         self._fd, self.identity = -1, 0
+        self._synced = True  # Whether a write is on the device when it returns.
+        self._page: mmap.mmap | None = None  # Aligned as such a write needs it.
 
     def open(self, identity: int) -> bool:
         """Open the ring that everybody uses; False if it is not there."""
@@ -138,8 +146,7 @@ class Ring:
             return True
         self.close()
         with contextlib.suppress(OSError):
-            self._fd = self._filesystem.open_update(self._path)
-            self.identity = self._filesystem.identity(self._fd)
+            self._open()
             whole = self._filesystem.size(self._fd) == RING_BYTES and self._filesystem.names(self._fd) == 1
             if whole and self.identity == identity:
                 return True
@@ -150,9 +157,15 @@ class Ring:
         """Make a ring of zeros in the place of what is there, and return which file it is. Raises `OSError`."""
         self.close()
         self._filesystem.replace_file(self._path, bytes(RING_BYTES))
-        self._fd = self._filesystem.open_update(self._path)
-        self.identity = self._filesystem.identity(self._fd)
+        self._open()
         return self.identity
+
+    def _open(self) -> None:
+        if self._synced:
+            self._fd, self._synced = self._filesystem.open_synced(self._path)
+        else:
+            self._fd = self._filesystem.open_update(self._path)
+        self.identity = self._filesystem.identity(self._fd)
 
     def write(self, generation: int, block: int, first: int, last: int, text: bytes) -> int:
         """Write a frame at `block` and sync it; returns the next block, -1 where there is no room. Raises `OSError`."""
@@ -160,11 +173,33 @@ class Ring:
         if block * BLOCK + len(frame) > RING_BYTES:
             return -1
         try:
-            self._filesystem.write_at(self._fd, frame, block * BLOCK)
-        except OSError:  # A limit or a quota may meet it although the blocks are there.
-            return -1
-        self._filesystem.sync_data(self._fd)
+            if not (self._synced and self._write_through(frame, block * BLOCK)):
+                self._filesystem.write_at(self._fd, frame, block * BLOCK)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            return -1  # A limit or a quota may meet it although the blocks are there.
+        if not self._synced:
+            self._filesystem.sync_data(self._fd)
         return block + len(frame) // BLOCK
+
+    def _write_through(self, frame: bytes, offset: int) -> bool:
+        """Write and sync in one call; False where the device does not take it so."""
+        page = self._page
+        if page is None:
+            page = self._page = mmap.mmap(-1, LARGEST + 2 * BLOCK, **_PRIVATE)
+        page[: len(frame)] = frame
+        try:
+            with memoryview(page) as view, view[: len(frame)] as text:
+                self._filesystem.write_at(self._fd, text, offset)
+            return True
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        self.close()
+        self._synced = False
+        self._open()
+        return False
 
     def close(self) -> None:
         """Close the file."""

@@ -198,6 +198,12 @@ class SharedState:
         return self._words[_COMMITTED]
 
     @property
+    def end(self) -> tuple[int, int]:
+        """(the position that the next record gets, the first one of the live journal segment)."""
+        words = self._words
+        return words[_COMMITTED] + 1, words[_JOURNAL_FIRST]
+
+    @property
     def journal_first(self) -> int:
         """The first position of the live journal segment."""
         return self._words[_JOURNAL_FIRST]

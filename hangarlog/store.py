@@ -128,13 +128,16 @@ class FileEventStore(EventStore):
     # Appending
 
     def _commit(self, pendings: list[Pending], durability: eventstore.Durability | None = None) -> dict[str, int]:
-        self._refuse_closed()
+        if self._closed:
+            self._refuse_closed()
+        wanted = durability or self._durability
+        if wanted == "relaxed":
+            return self._writer.commit(pendings)
         failures = self._state.failures
         versions = self._writer.commit(pendings)
-        wanted = durability or self._durability
         if wanted == "always":
             self._sync.ensure(self._state.committed, failures)
-        elif wanted != "relaxed":
+        else:
             self._sync_later(float(wanted))
         return versions
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from hangarlog.commit import Pending, encode_batch, now, settle
+from hangarlog.commit import Pending, Share, encode_batch, now, settle
 from hangarlog.errors import (
     ConcurrencyError,
     CorruptionError,
@@ -295,35 +295,33 @@ class Writer:
     def _write(self, to_write: list[tuple[Pending, int]], ends: dict[str, StreamEnd], versions: dict[str, int]) -> None:
         """Write a batch to the journal, then to its streams, then publish it; or leave everything as it was."""
         state = self._state
-        position = state.committed + 1
+        position, first = state.end
         lines, data, shares, last = encode_batch(to_write, position, now())
         published = False
         undo: list[tuple[StreamEnd, int]] = []
         size = -1
         state.begin(_pid)
         try:
-            journal = self._journal_end()
+            journal = self._journal
+            assert journal
+            if journal.size >= self._segment_bytes:
+                journal = self._roll_journal(journal)
             size = journal.size
-            first = state.journal_first if size else position
+            if not size:
+                first = position
             journal.append(data, lines)
             for stream_id, its_lines, its_data, _ in shares:
                 end = ends[stream_id]
-                self._end_to_write(end, undo).append(its_data, its_lines)
+                live = end.live
+                if live is None or live.size >= self._segment_bytes:
+                    live = self._live_to_write(end, undo)
+                undo.append((end, live.size))
+                live.append(its_data, its_lines)
                 if len(undo) > WARM:
                     end.close()
             published = True
             self._standing = state.finish(last, first, journal.size)
-            for stream_id, _, _, place in shares:
-                end = ends[stream_id]
-                end.place = place
-                versions[stream_id] = place[0]
-                live = end.live
-                if not end.warm:
-                    self._streams.keep(stream_id, end)
-                if live and live.size >= live.index_due:
-                    live.extend_index()
-            if journal.size >= journal.index_due:
-                journal.extend_index()
+            self._note(shares, ends, versions)
         except BaseException as error:
             try:
                 if not published:
@@ -334,8 +332,23 @@ class Writer:
                 self._forget()
             raise
 
-    def _end_to_write(self, end: StreamEnd, undo: list[tuple[StreamEnd, int]]) -> LiveEnd:
-        """The live segment of a stream, made or rolled if it is time; `undo` gets what is to be cut back to."""
+    def _note(self, shares: list[Share], ends: dict[str, StreamEnd], versions: dict[str, int]) -> None:
+        """After a batch was published: where its streams are, and the indexes that are due."""
+        for stream_id, _, _, place in shares:
+            end = ends[stream_id]
+            end.place = place
+            versions[stream_id] = place[0]
+            live = end.live
+            if not end.warm:
+                self._streams.keep(stream_id, end)
+            if live and live.size >= live.index_due:
+                live.extend_index()
+        journal = self._journal
+        if journal and journal.size >= journal.index_due:
+            journal.extend_index()
+
+    def _live_to_write(self, end: StreamEnd, undo: list[tuple[StreamEnd, int]]) -> LiveEnd:
+        """The live segment of a stream, made or rolled if it is time; `undo` gets what to do about a file made here."""
         if not end.exists:
             undo.append((end, 0))  # Before there is a file.
             try:
@@ -344,10 +357,7 @@ class Writer:
                 undo.pop()  # It is not ours.
                 raise
         live = end.live or end.open()
-        if live.size >= self._segment_bytes:
-            live = self._rolled(end, live)
-        undo.append((end, live.size))
-        return live
+        return self._rolled(end, live) if live.size >= self._segment_bytes else live
 
     def _undo(self, undo: list[tuple[StreamEnd, int]], size: int, error: BaseException) -> None:
         if size < 0:
@@ -364,15 +374,11 @@ class Writer:
             raise OutcomeUnknownError(self.path, f"{error}; taking it back failed too: {failure}") from error
         self._state.abandon()
 
-    def _journal_end(self) -> LiveEnd:
-        """The journal's live end, rolled if it is time."""
-        journal = self._journal
-        assert journal
-        if journal.size >= self._segment_bytes:
-            self._sync_now(journal)
-            journal = self._journal = journal.roll()
-            self._sealed_at = self._state.committed
-            self._changed_layout()
+    def _roll_journal(self, journal: LiveEnd) -> LiveEnd:
+        self._sync_now(journal)
+        journal = self._journal = journal.roll()
+        self._sealed_at = self._state.committed
+        self._changed_layout()
         return journal
 
     def _rolled(self, end: StreamEnd, live: LiveEnd) -> LiveEnd:

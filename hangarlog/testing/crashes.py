@@ -123,7 +123,7 @@ class Recording(Unsynced):
         super().write(fd, data)
         self._add("write", self._number(fd), offset=offset, data=bytes(data))
 
-    def write_at(self, fd: int, data: bytes, offset: int) -> None:
+    def write_at(self, fd: int, data: bytes | memoryview, offset: int) -> None:
         """As the real one."""
         super().write_at(fd, data, offset)
         self._add("write", self._number(fd), offset=offset, data=bytes(data))

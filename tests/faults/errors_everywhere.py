@@ -78,7 +78,7 @@ class Faults:
             return result if late else real()
         self.fired = f"{name}, call {self.calls}, {caller(sys._getframe())}"
         if late and name.startswith("open_"):
-            os.close(result)  # Nobody was given it.
+            os.close(result[0] if isinstance(result, tuple) else result)  # Nobody was given it.
         raise self.kind()
 
     def filesystem(self) -> FileSystem:

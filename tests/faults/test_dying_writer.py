@@ -68,7 +68,7 @@ class DyingFileSystem(FileSystem):
         self._step()
         return super().open_append(path, create=create)
 
-    def write_at(self, fd: int, data: bytes, offset: int) -> None:
+    def write_at(self, fd: int, data: bytes | memoryview, offset: int) -> None:
         self._step(lambda: super(DyingFileSystem, self).write_at(fd, data[: int(len(data) * self.share)], offset))
         super().write_at(fd, data, offset)
 

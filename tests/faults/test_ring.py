@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 from conftest import Added
 
-from hangarlog import ANY, CorruptionError, FileEventStore, StoreFormatError
+from hangarlog import ANY, CorruptionError, FileEventStore, StoreFormatError, SyncError
+from hangarlog.filesystem import FileSystem
 from hangarlog.ring import BLOCK, RING_BYTES, decode_frame, encode_frame
 from hangarlog.verify import verify
 
@@ -98,7 +101,7 @@ def test_a_ring_of_a_newer_format_is_not_thrown_away(tmp_path: Path) -> None:
     ring = tmp_path / "s/ring"
     frame = decode_frame(ring.read_bytes(), 0)
     assert frame
-    newer = encode_frame(frame.store, 9, 2, 2, frame.text).replace(b'"ring":1', b'"ring":2')
+    newer = encode_frame(frame.store.encode(), 9, 2, 2, frame.text).replace(b'"ring":1', b'"ring":2')
     assert decode_frame(newer, 0) is None  # Its checksum is over the format, too.
     import zlib
 
@@ -150,8 +153,96 @@ def test_lines_cannot_pass_for_frames(tmp_path: Path) -> None:
     """Not even one whose payload has a frame's header at the beginning of a block."""
     with FileEventStore(tmp_path / "s") as store:
         store.append("a:1", [Added(0)], ANY)
-        forged = encode_frame(store.meta.store_id, 99, 1, 99, b"x\n").decode("latin-1")
+        forged = encode_frame(store.meta.store_id.encode(), 99, 1, 99, b"x\n").decode("latin-1")
         store.append("a:1", [Added(1, forged * 9)], ANY)
     (tmp_path / "s/state").unlink()
     with FileEventStore(tmp_path / "s") as store:
         assert [event.number for event in store.read_stream("a:1")] == [0, 1]
+
+
+class Refusing(FileSystem):
+    """Refuses the next write that is to be on the device when it returns."""
+
+    def __init__(self) -> None:
+        self.code = 0
+        self.through: set[int] = set()
+
+    def open_synced(self, path: str) -> tuple[int, bool]:
+        fd, synced = super().open_synced(path)
+        if not synced:
+            pytest.skip("this file system takes no writes past its cache")
+        self.through.add(fd)
+        return fd, synced
+
+    def close(self, fd: int) -> None:
+        self.through.discard(fd)
+        super().close(fd)
+
+    def write_at(self, fd: int, data: bytes | memoryview, offset: int) -> None:
+        if fd in self.through and self.code:
+            code, self.code = self.code, 0
+            raise OSError(code, os.strerror(code))
+        super().write_at(fd, data, offset)
+
+
+def refused(path: Path, code: int) -> tuple[FileEventStore, Refusing]:
+    """A store whose next sync through the ring is refused."""
+    filesystem = Refusing()
+    store = FileEventStore(path, filesystem=filesystem)
+    for number in range(3):
+        store.append("a:1", [Added(number)], number - 1)
+    assert filesystem.through, "the ring is written through"
+    filesystem.code = code
+    return store, filesystem
+
+
+def test_a_device_that_fails_in_a_write_through_has_failed_a_sync(tmp_path: Path) -> None:
+    """Nobody knows what it has: the next append has the journal written anew first."""
+    store, _ = refused(tmp_path / "s", errno.EIO)
+    with store:
+        with pytest.raises(SyncError):
+            store.append("a:1", [Added(3)], 2)
+        assert store.append("a:1", [Added(4)], ANY) == 4
+        assert store.recovered
+        assert [event.number for event in store.read_stream("a:1")] == [0, 1, 2, 3, 4]
+        assert list(verify(store)) == []
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSPC, errno.EFBIG])
+def test_a_ring_that_cannot_be_written_through_is_done_without(tmp_path: Path, code: int) -> None:
+    """A device that wants writes of another size gets them through the cache; without room the journal is synced."""
+    store, filesystem = refused(tmp_path / "s", code)
+    with store:
+        for number in range(3, EVENTS):
+            store.append("a:1", [Added(number)], number - 1)
+        assert bool(filesystem.through) is (code != errno.EINVAL)
+    journal = tmp_path / "s/journal.jsonl"
+    text = journal.read_bytes()
+    # The sync that was refused has brought the journal to the device; what came later is in the ring alone.
+    synced = LAST_SYNC if code == errno.EINVAL else 4
+    journal.write_bytes(b"".join(text.splitlines(keepends=True)[:synced]))
+    (tmp_path / "s/streams/a/1.jsonl").unlink()
+    (tmp_path / "s/state").unlink()
+    whole(tmp_path / "s", text).close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_writes_frames_from_memory_of_its_own(tmp_path: Path) -> None:
+    with FileEventStore(tmp_path / "s") as store:
+        store.append("a:1", [Added(0)], ANY)
+        store.append("a:1", [Added(1)], ANY)
+        page = store._sync._ring._page
+        if page is None:
+            pytest.skip("this file system takes no writes past its cache")
+        before = page[:]
+        child = os.fork()
+        if not child:
+            try:
+                store.append("a:1", [Added(2)], 1)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert page[:] == before
+        store.append("a:1", [Added(3)], 2)
+        assert list(verify(store)) == []
