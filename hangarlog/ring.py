@@ -138,7 +138,7 @@ class Ring:
         self._filesystem, self._path, self._store = filesystem, path, store.encode()
         self._fd, self.identity = -1, 0
         self._synced = True  # Whether a write is on the device when it returns.
-        self._page: mmap.mmap | None = None  # Aligned as such a write needs it.
+        self._page: memoryview | None = None  # Aligned as such a write needs it.
 
     def open(self, identity: int) -> bool:
         """Open the ring that everybody uses; False if it is not there."""
@@ -187,11 +187,11 @@ class Ring:
         """Write and sync in one call; False where the device does not take it so."""
         page = self._page
         if page is None:
-            page = self._page = mmap.mmap(-1, LARGEST + 2 * BLOCK, **_PRIVATE)
-        page[: len(frame)] = frame
+            page = self._page = memoryview(mmap.mmap(-1, LARGEST + 2 * BLOCK, **_PRIVATE))
+        text = page[: len(frame)]
+        text[:] = frame
         try:
-            with memoryview(page) as view, view[: len(frame)] as text:
-                self._filesystem.write_at(self._fd, text, offset)
+            self._filesystem.write_at(self._fd, text, offset)
             return True
         except OSError as error:
             if error.errno != errno.EINVAL:

@@ -145,8 +145,8 @@ class EventSerializer:
             body = self._encode(value)
             if b"null" in body:  # What NaN becomes in msgspec; a look at the values tells it from None.
                 refuse_non_finite(msgspec.to_builtins(value, enc_hook=self.enc_hook))
-            data = writer.head + (body[1:] if body == b"{}" else b"," + body[1:])
-            if writer.raw_in_fields or writer.fields is not None or len(data) > 2 * MAX_NESTING or b"\n" in data:
+            data = writer.head + body[1:] if len(body) > 2 else writer.empty
+            if writer.unproved or len(data) > 2 * MAX_NESTING or b"\n" in data:
                 data = checked_json(data, decode_object if writer.may_hold_raw(value) else _skip)
             else:
                 _skip(data)
@@ -183,7 +183,7 @@ class EventSerializer:
         unlike = writer.raw_in_fields or _null_in(text) or len(bodies) != len(events) or b"{}" in bodies
         if ids is None or unlike or any(too_deep(body) for body in bodies if len(body) > 2 * MAX_NESTING):
             return None
-        head = writer.head + b","
+        head = writer.head
         datas = [head + body[1:] for body in bodies]
         return list(zip(repeat(writer.event_type), ids, datas, repeat(None)))
 
@@ -249,10 +249,11 @@ class _Writer:
         check_event_class(self.event_type, event_class)
         self._version = registry.current_version(self.event_type)
         chain.check(self.event_type, self._version, registry.canonical_name(self.event_type))
-        self.head = b'{"_version":%d' % self._version
+        self.head, self.empty = b'{"_version":%d,' % self._version, b'{"_version":%d}' % self._version
         self.raw_in_fields = may_hold_raw(event_class)
         # A Struct is encoded as it is; other classes may carry attributes beside their fields.
         self.fields = None if issubclass(event_class, msgspec.Struct) else field_names(event_class)
+        self.unproved = self.raw_in_fields or self.fields is not None
 
     def current(self) -> bool:
         """Whether the maps still say what they said."""

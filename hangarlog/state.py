@@ -218,6 +218,11 @@ class SharedState:
         """The position up to which the journal is known to be on the device."""
         return self._words[_DURABLE]
 
+    def covers(self, position: int) -> bool:
+        """Whether the record at `position` is known to be on the device."""
+        words = self._words
+        return position <= words[_DURABLE] <= words[_COMMITTED]  # Beyond that it is not to be believed.
+
     def durable_in(self, journal_first: int) -> int:
         """How many bytes of the journal segment that begins with `journal_first` are known to be on the device."""
         end = self._words[_DURABLE_END]
@@ -273,6 +278,11 @@ class SharedState:
     def sync_failed(self) -> bool:
         """Whether a sync has failed, and the journal has not been written anew since."""
         return bool(self._words[_SYNC_FAILED])
+
+    def failed_since(self, failures: int) -> bool:
+        """Whether a sync has failed since there were so many `failures`, or nothing was done about the last one yet."""
+        words = self._words
+        return words[_FAILURES] != failures or words[_SYNC_FAILED] != 0
 
     @property
     def failures(self) -> int:

@@ -49,27 +49,34 @@ class JournalSync:
 
     def _ensure(self, position: int, failures: int) -> None:
         state = self._state
-        while not self._covered(position):
-            if state.sync_failed or state.failures != failures:
+        while True:
+            if state.failed_since(failures) and not state.covers(position):
                 raise SyncError(self._path, "an earlier sync has failed")
             with self._lock.threads:
-                if not self._try(position):
-                    heard = state.sync_bell.listen()
-                    if not (self._covered(position) or self._try(position)):
-                        self._in_company = True
-                        state.sync_bell.wait(heard)
+                if self._try(position):
+                    return
+                heard = state.sync_bell.listen()
+                if state.covers(position) or self._try(position):
+                    return
+                self._in_company = True
+                if not state.failed_since(failures):
+                    state.sync_bell.wait(heard)
+            if state.covers(position):
+                return
 
     def _try(self, position: int) -> bool:
-        """Sync, unless another process is at it."""
+        """Sync, unless another process is at it; says whether the record is on the device now."""
+        state = self._state
         try:
-            taken = self._lock.acquire(0)
+            if not self._lock.take():
+                return False
             # Whoever held the lock before may have begun after our record was written.
-            if taken and not (self._covered(position) or self._state.sync_failed):
+            if not (state.covers(position) or state.sync_failed):
                 if self._in_company:
                     self._gather()
                 self._sync()
-                self._in_company = self._state.sync_bell.awaited
-            return taken
+                self._in_company = state.sync_bell.awaited
+            return state.covers(position)
         finally:
             try:
                 self._lock.release(everybody=True)
@@ -86,38 +93,35 @@ class JournalSync:
             committed = self._state.committed
             give_way()
 
-    def _covered(self, position: int) -> bool:
-        return position <= self._state.durable <= self._state.committed  # Beyond that it is not to be believed.
-
     def _sync(self) -> None:
         """Under the sync lock: bring what is committed to the device, and tell."""
         state = self._state
-        self._journal_fd()  # If it cannot be opened, no sync has failed.
+        for _ in range(_LOOKS):
+            published = state.published()
+            if published:
+                break
+        # If none is, a writer died while it published. What it wrote is for the next one to judge; all of it is synced.
+        committed, first, size = published or (state.committed, 0, 0)
+        # A roll that comes after this has synced what it sealed. A file that cannot be opened is no failed sync.
+        fd = self._journal_fd()
         try:
-            for _ in range(_LOOKS):
-                published = state.published()
-                if published:
-                    break
-            else:  # A writer died while it published. What it wrote is for the next one to judge; this syncs it all.
-                committed = state.committed
-                self._filesystem.sync_data(self._journal_fd())
-                state.made_durable(committed, 0, 0)
-                return
-            committed, first, size = published
+            if not published:
+                self._filesystem.sync_data(fd)
             start = state.durable_in(first)
-            if start < size and not (size - start <= LARGEST and self._through_ring(start, size, committed)):
-                self._filesystem.sync_data(self._journal_fd())
+            if start < size and not (size - start <= LARGEST and self._through_ring(fd, start, size, committed)):
+                self._filesystem.sync_data(fd)
             state.made_durable(committed, first, size)
         except OSError as error:
             state.mark_sync_failed()
             raise SyncError(self._path, str(error)) from error
 
-    def _through_ring(self, start: int, size: int, committed: int) -> bool:
+    def _through_ring(self, fd: int, start: int, size: int, committed: int) -> bool:
         """Sync the journal's bytes from `start` to `size` through the ring; False where the journal must be synced."""
         state, ring = self._state, self._ring
-        if not (state.ring_file and ring.open(state.ring_file)):
-            return self._make_ring()
-        text = self._filesystem.read(self._journal_fd(), size - start, start)
+        identity = state.ring_file
+        if not (identity and ring.open(identity)):
+            return self._make_ring(fd)
+        text = self._filesystem.read(fd, size - start, start)
         head = text[12:32].partition(b",")[0]
         if len(text) != size - start or not (head.isdigit() and int(head) <= committed) or text[-1:] != b"\n":
             return False  # A roll has put another file there meanwhile, and synced this one.
@@ -125,19 +129,19 @@ class JournalSync:
         following = ring.write(generation, block, int(head), committed, text)
         if following < 0:
             # All that the ring has must be on the device before any of it is written over.
-            self._filesystem.sync_data(self._journal_fd())
+            self._filesystem.sync_data(fd)
             state.ring_next = (generation + 1, 0)
         else:
             state.ring_next = (generation, following)
         return True
 
-    def _make_ring(self) -> bool:
+    def _make_ring(self, fd: int) -> bool:
         """Make the ring, and sync the journal itself this once: what a ring that is gone had must not depend on it."""
         if self._without_ring:
             self._without_ring -= 1
             return False
         state = self._state
-        self._filesystem.sync_data(self._journal_fd())
+        self._filesystem.sync_data(fd)
         try:
             identity = self._ring.create()
             state.ring_next = (state.ring_next[0] + 1, 0)

@@ -53,7 +53,7 @@ BUGS = [
     Bug(
         "the ring begins again without a sync of the journal",
         "sync.py",
-        "self._filesystem.sync_data(self._journal_fd())\n            state.ring_next = (generation + 1, 0)",
+        "self._filesystem.sync_data(fd)\n            state.ring_next = (generation + 1, 0)",
         "state.ring_next = (generation + 1, 0)",
         f"{DURABILITY}::test_a_full_ring_syncs_the_journal_once_and_begins_again",
     ),
@@ -159,7 +159,7 @@ BUGS = [
     Bug(
         "a journal segment is sealed without a sync",
         "writer.py",
-        "self._sync_now(journal)\n            journal = self._journal = journal.roll()",
+        "self._sync_now(journal)\n        journal = self._journal = journal.roll()",
         "journal = self._journal = journal.roll()",
         CUTS,
     ),
@@ -201,7 +201,7 @@ BUGS = [
     Bug(
         "the first ring is made without a sync of the journal",
         "sync.py",
-        "self._filesystem.sync_data(self._journal_fd())\n        try:\n            identity",
+        "self._filesystem.sync_data(fd)\n        try:\n            identity",
         "try:\n            identity",
         CUTS,
     ),

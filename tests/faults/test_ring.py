@@ -234,7 +234,7 @@ def test_a_forked_child_writes_frames_from_memory_of_its_own(tmp_path: Path) -> 
         page = store._sync._ring._page
         if page is None:
             pytest.skip("this file system takes no writes past its cache")
-        before = page[:]
+        before = bytes(page)
         child = os.fork()
         if not child:
             try:
@@ -243,6 +243,6 @@ def test_a_forked_child_writes_frames_from_memory_of_its_own(tmp_path: Path) -> 
             finally:
                 os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert page[:] == before
+        assert bytes(page) == before
         store.append("a:1", [Added(3)], 2)
         assert list(verify(store)) == []
