@@ -46,7 +46,7 @@ def append_parts(store: FileEventStore) -> None:
     pending = store._pending(_STREAM, one, version, None)
     moment = now()
     fd = os.open(store.path + "/scratch", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-    _, data, _, _ = encode_batch([(pending, 1)], 1, now())
+    data, _, _, _ = encode_batch([(pending, 1)], 1, now())
 
     def locked() -> None:
         with writer._lock.threads:

@@ -86,14 +86,14 @@ def settle(
     return versions, to_write
 
 
-Share = tuple[str, list[bytes], bytes, tuple[int, str]]
-"""What a stream gets of a batch: its id, the lines, the same joined, (version, event id) of the last record."""
+Share = tuple[str, bytes, list[int], tuple[int, str]]
+"""What a stream gets of a batch: its id, the lines, their lengths, (version, event id) of the last record."""
 
 
 def encode_batch(
     to_write: list[tuple[Pending, int]], position: int, recorded_at: bytes
-) -> tuple[list[bytes], bytes, list[Share], int]:
-    """A batch whose first record gets `position`: (lines, the same joined, the streams' shares, the last position)."""
+) -> tuple[bytes, list[int], list[Share], int]:
+    """A batch whose first record gets `position`: (lines, their lengths, the streams' shares, the last position)."""
     batch_end = 0  # One record is a batch by itself.
     if len(to_write) > 1 or len(to_write[0][0].events) > 1:
         batch_end = position - 1 + sum(len(pending.events) for pending, _ in to_write)
@@ -101,13 +101,13 @@ def encode_batch(
     for pending, version in to_write:
         stream_id, events = pending.stream_id, pending.events
         lines, event_id = encode_records(position, stream_id, version, events, recorded_at, pending.metadata, batch_end)
-        data = lines[0] if len(lines) == 1 else b"".join(lines)
-        position += len(lines)
-        shares.append((stream_id, lines, data, (version + len(lines) - 1, event_id)))
+        data, lengths = b"".join(lines), list(map(len, lines))
+        position += len(lengths)
+        shares.append((stream_id, data, lengths, (version + len(lengths) - 1, event_id)))
     if len(shares) > 1:
-        lines = [line for share in shares for line in share[1]]
-        data = b"".join(lines)
-    return lines, data, shares, position - 1
+        data = b"".join([share[1] for share in shares])
+        lengths = [length for share in shares for length in share[2]]
+    return data, lengths, shares, position - 1
 
 
 _second = (-1, b"")

@@ -160,8 +160,10 @@ def covered(filesystem: FileSystem, path: str, first: int) -> Covered:
         return index.count, index.covered()
 
 
-def extend(filesystem: FileSystem, path: str, first: int, lines: Sequence[bytes], before: Covered) -> Covered:
-    """Append entries for `lines` (with their newlines), which follow what the index covers `before`; what it does then.
+def extend(
+    filesystem: FileSystem, path: str, first: int, text: bytes, lengths: Sequence[int], before: Covered
+) -> Covered:
+    """Append entries for the lines of `text`, of these `lengths`, behind what it covers `before`; what it does then.
 
     If that is nothing, whatever is at `path` is replaced.
 
@@ -172,7 +174,7 @@ def extend(filesystem: FileSystem, path: str, first: int, lines: Sequence[bytes]
     size = _HEADER.size + count * _ENTRY_BYTES
     if not count:
         filesystem.remove(path)
-    entries = _entries(lines, end)
+    entries = _entries(text, lengths, end)
     fd = filesystem.open_append(path, create=not count)
     try:
         if filesystem.names(fd) > 1:
@@ -185,17 +187,19 @@ def extend(filesystem: FileSystem, path: str, first: int, lines: Sequence[bytes]
         filesystem.write(fd, entries.tobytes() if count else _HEADER.pack(_MAGIC, first) + entries.tobytes())
     finally:
         filesystem.close(fd)
-    return count + len(lines), end + sum(map(len, lines))
+    return count + len(lengths), end + len(text)
 
 
-def _entries(lines: Sequence[bytes], end: int) -> array[int]:
+def _entries(text: bytes, lengths: Sequence[int], end: int) -> array[int]:
     """The entries of lines that begin at offset `end`, divided into blocks."""
-    words = array("Q", accumulate(map(len, lines), initial=end))
-    size = words[-1] - end
-    step = max(1, len(lines) * _BLOCK // max(size, 1))
-    for at in range(0, len(lines), step):
-        block = lines[at : at + step]
-        words[at + len(block)] |= crc32(b"".join(block)) << 32
+    words = array("Q", accumulate(lengths, initial=end))
+    step = max(1, len(lengths) * _BLOCK // max(len(text), 1))
+    view, start = memoryview(text), 0  # Not copied: large copies cost more than their checksums.
+    for at in range(step, len(lengths) + step, step):
+        last = min(at, len(lengths))
+        stop = words[last] - end
+        words[last] |= crc32(view[start:stop]) << 32
+        start = stop
     if sys.byteorder == "big":
         words.byteswap()
     return words[1:]

@@ -26,7 +26,8 @@ class LiveEnd(Segment):
         fd = filesystem.open_new(log.live_path) if new else filesystem.open_append(log.live_path)
         super().__init__(log.filesystem, log.base, log.field, fd)
         self.log = log
-        self._recent: list[bytes] = []  # The last lines, as they were written: the index need not read them again.
+        self._recent: list[bytes] = []  # The last text, as it was written: the index need not read it again.
+        self._lengths: list[int] = []  # Of its lines.
         self._covered: Covered | None = None  # By the index, where this end has written it.
         self.index_due = STRIDE
         """The size at which the index is to be looked at: enough text has gathered beyond it then."""
@@ -50,14 +51,18 @@ class LiveEnd(Segment):
         if names > 1:
             raise self.damage(0, "it has another name (a hard link); copy it, and put the copy in its place")
 
-    def append(self, data: bytes, lines: Sequence[bytes] = ()) -> None:
-        """Write whole lines at the end; `lines` are those of `data`, where they are at hand."""
+    def append(self, data: bytes, lengths: Sequence[int] = ()) -> None:
+        """Write whole lines at the end, of these `lengths`, where they are known."""
         self._filesystem.write(self.fd, data)
         self.size += len(data)
-        if lines:
-            self._recent += lines
+        if lengths:
+            self._recent.append(data)
+            self._lengths += lengths
         else:
-            self._recent = []
+            self._forget_recent()
+
+    def _forget_recent(self) -> None:
+        self._recent, self._lengths = [], []
 
     def resize(self, size: int) -> None:
         """Take note that the segment is `size` bytes long."""
@@ -65,7 +70,8 @@ class LiveEnd(Segment):
             if size < self.size:
                 self._begins = None  # Another record may come first now.
             self.size = size
-            self._recent, self._covered = [], None  # Others have written.
+            self._covered = None  # Others have written.
+            self._forget_recent()
 
     def cut(self, size: int) -> bool:
         """Cut the segment to `size` bytes, and forget an index that covers more; says whether there was more."""
@@ -177,7 +183,7 @@ class LiveEnd(Segment):
             self._covered = self._extended_index(covered)
         except (CorruptionError, FileNotFoundError):
             self._covered = self._extended_index((0, 0))  # Perhaps the old index was not of this text.
-        self._recent = []
+        self._forget_recent()
 
     def _seal_index(self) -> None:
         """The whole segment's index, on the device."""
@@ -189,18 +195,22 @@ class LiveEnd(Segment):
             self._filesystem.close(fd)
 
     def _extended_index(self, covered: Covered) -> Covered:
-        recent = self.size - sum(map(len, self._recent))
+        recent = self.size - sum(self._lengths)
         stop = recent if covered[1] <= recent else self.size
-        start = self.start()
         while covered[1] < stop:
             lines, _ = self.lines_at(covered[1], min(CHUNK, stop - covered[1]))
             if not lines:
                 break
-            self.decode(lines, covered[1], start + covered[0])  # Only what proves itself is indexed.
-            covered = extend(self._filesystem, self.index_path, start, [line + b"\n" for line in lines], covered)
+            self.decode(lines, covered[1], self.start() + covered[0])  # Only what proves itself is indexed.
+            covered = self._extend(
+                b"".join([line + b"\n" for line in lines]), [len(line) + 1 for line in lines], covered
+            )
         if covered[1] == recent and self._recent:
-            covered = extend(self._filesystem, self.index_path, start, self._recent, covered)
+            covered = self._extend(b"".join(self._recent), self._lengths, covered)
         return covered
+
+    def _extend(self, text: bytes, lengths: Sequence[int], covered: Covered) -> Covered:
+        return extend(self._filesystem, self.index_path, self.start(), text, lengths, covered)
 
     def rewritten(self) -> LiveEnd:
         """Put the text into a new file, synced; this one is closed."""

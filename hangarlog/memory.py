@@ -28,9 +28,9 @@ class MemoryEventStore(EventStore):
             versions, to_write = settle(pendings, self._end, self._ids)
             if not to_write:
                 return versions
-            for stream_id, lines, _, place in encode_batch(to_write, len(self._journal) + 1, now())[2]:
-                for line in lines:
-                    envelope = decode_record(line[:-1])
+            for stream_id, data, _, place in encode_batch(to_write, len(self._journal) + 1, now())[2]:
+                for line in data.split(b"\n")[:-1]:
+                    envelope = decode_record(line)
                     self._journal.append(envelope)
                     self._streams.setdefault(envelope.stream_id, []).append(envelope)
                 versions[stream_id] = place[0]

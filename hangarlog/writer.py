@@ -296,7 +296,7 @@ class Writer:
         """Write a batch to the journal, then to its streams, then publish it; or leave everything as it was."""
         state = self._state
         position, first = state.end
-        lines, data, shares, last = encode_batch(to_write, position, now())
+        data, lengths, shares, last = encode_batch(to_write, position, now())
         published = False
         undo: list[tuple[StreamEnd, int]] = []
         size = -1
@@ -309,14 +309,14 @@ class Writer:
             size = journal.size
             if not size:
                 first = position
-            journal.append(data, lines)
-            for stream_id, its_lines, its_data, _ in shares:
+            journal.append(data, lengths)
+            for stream_id, its_data, its_lengths, _ in shares:
                 end = ends[stream_id]
                 live = end.live
                 if live is None or live.size >= self._segment_bytes:
                     live = self._live_to_write(end, undo)
                 undo.append((end, live.size))
-                live.append(its_data, its_lines)
+                live.append(its_data, its_lengths)
                 if len(undo) > WARM:
                     end.close()
             published = True

@@ -68,7 +68,7 @@ def test_the_format_pages_programs_run(tmp_path: Path) -> None:
     """On the page's own lines, on an index of them, and on a ring."""
     lines = example_lines()
     index = tmp_path / "journal.index"
-    extend(FileSystem(), str(index), 1, [line + b"\n" for line in lines], (0, 0))
+    extend(FileSystem(), str(index), 1, b"\n".join(lines) + b"\n", [len(line) + 1 for line in lines], (0, 0))
     names = {"example_lines": lines, "index_path": index, "segment": b"\n".join(lines) + b"\n"}
     with FileEventStore(tmp_path / "ringed") as store:
         for number in range(3):

@@ -43,7 +43,8 @@ def agrees(path: Path, lines: list[bytes]) -> None:
 
 
 def grow(path: Path, first: int, lines: list[bytes]) -> None:
-    extend(FileSystem(), str(path), first, lines, covered(FileSystem(), str(path), first))
+    before = covered(FileSystem(), str(path), first)
+    extend(FileSystem(), str(path), first, b"".join(lines), list(map(len, lines)), before)
 
 
 @pytest.mark.parametrize("steps", [[30_000], [1, 29_999], [512, 511, 1, 20_000]])

@@ -124,8 +124,8 @@ BUGS = [
     Bug(
         "a commit is published before its streams are written",
         "writer.py",
-        "journal.append(data, lines)",
-        "journal.append(data, lines)\n            state.finish(last, first, journal.size)",
+        "journal.append(data, lengths)",
+        "journal.append(data, lengths)\n            state.finish(last, first, journal.size)",
         f"{FAILING}::test_no_reader_sees_a_commit_before_it_is_published",
     ),
     Bug(
