@@ -131,16 +131,28 @@ class LiveEnd(Segment):
             raise self.damage(offset, f"{self._field} {self.number(records[0]) + 1} must come after this record")
         return records[-1]
 
-    def more(self) -> list[Envelope]:
-        """The last few records if others have appended, some of which may not be committed yet; else nothing.
+    def beyond(self, offset: int, committed: int) -> tuple[Envelope, Envelope, int] | None:
+        """What others have appended from `offset` on, up to position `committed`: the first record, the last, its end.
+
+        None if that is nothing, or more than a look.
 
         Raises:
-            CorruptionError: one of them is not whole.
+            CorruptionError: one of the two is not whole.
         """
         size = self._filesystem.size(self.fd)
-        if size == self.size:
-            return []
-        return self.decode(*self.lines_before(size, _LAST))
+        if not 0 < size - offset <= CHUNK:
+            return None
+        lines = self._filesystem.read(self.fd, size - offset, offset).split(b"\n")
+        lines.pop()
+        while lines:
+            last_at = offset + sum(map(len, lines[:-1])) + len(lines) - 1
+            (last,) = self.decode(lines[-1:], last_at)
+            if last.position <= committed:
+                first = last if len(lines) == 1 else self.decode(lines[:1], offset)[0]
+                whole = self.number(last) == self.number(first) + len(lines) - 1
+                return (first, last, last_at + len(lines[-1]) + 1) if whole else None
+            lines.pop()
+        return None
 
     def since(self, number: int) -> list[Envelope]:
         """The records from `number` on if they begin near the end of the segment, else nothing."""

@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic
 
 from hangarlog.bell import PATIENCE, Bell, give_way
@@ -126,13 +126,19 @@ class Turnstile(FileLock):
         super().__init__(filesystem, os.path.join(folder, f"{name}.lock"))
         self._gate = FileLock(filesystem, os.path.join(folder, f"{name}-gate.lock"))
 
-    def acquire(self, seconds: float | None = None) -> bool:
-        """As with any `FileLock`."""
+    def take_turn(self) -> bool:
+        """Take the lock if it is free and nobody has waited for too long; `release` it whatever happens."""
+        return not self.bell.due and self.take()
+
+    def acquire(self, seconds: float | None = None, look: Callable[[], None] | None = None) -> bool:
+        """As with any `FileLock`; `look` is called while it is busy, and may raise to give up."""
         tries = _TRIES
         while tries and not self.bell.due:
             if self.take():
                 return True
             give_way()  # It is held for microseconds: to sleep and be woken takes longer.
+            if look:
+                look()
             tries -= 1
         deadline = None if seconds is None else monotonic() + seconds
         try:

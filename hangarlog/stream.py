@@ -24,16 +24,17 @@ class StreamEnd:
     """The end of one stream, and its live segment when it is open.
 
     `place` is (the version it is at, -1 where there is no stream; the id of the event there); `warm` says whether it is
-    among the warm ones.
+    among the warm ones; `seen` is (version, offset of its end) of a record that another process has committed since.
     """
 
-    __slots__ = ("_folder", "exists", "live", "log", "place", "warm")
+    __slots__ = ("_folder", "exists", "live", "log", "place", "seen", "warm")
 
     def __init__(self, folder: Folder, stream_id: str) -> None:
         log = self.log = folder.stream(stream_id)
         self._folder = folder
         self.live: LiveEnd | None = None
         self.place = (-1, "")
+        self.seen = (-1, 0)
         self.warm = False
         try:
             self.live = LiveEnd(log)

@@ -102,8 +102,11 @@ class Writer:
         if self._inside == _forks:
             raise RuntimeError("a store was changed from within a change of it, by a signal handler or a finalizer")
 
-    def _enter(self) -> None:
-        """Take the write lock, with everything it protects known and whole. Whatever happens, `_leave` it."""
+    def _enter(self, only: Pending | None = None) -> None:
+        """Take the write lock, with everything it protects known and whole. Whatever happens, `_leave` it.
+
+        If `only` that is to be written, it may be refused while the lock is waited for.
+        """
         self._inside = _forks
         if self._closed:
             raise StoreOpenError(self.path, "it was closed")
@@ -113,8 +116,8 @@ class Writer:
         if self._exclusive:
             if self._seen[1] != _forks:
                 raise StoreBusyError(self.path, state.exclusive)
-        elif not self._lock.acquire(0):
-            self._wait_for_lock()
+        elif not self._lock.take_turn():
+            self._wait_for_lock(only)
         journal = self._journal
         if (
             journal is None
@@ -149,7 +152,7 @@ class Writer:
             with contextlib.suppress(HangarlogError), self.lock():  # The next append will say what is wrong.
                 pass
 
-    def _wait_for_lock(self) -> None:
+    def _wait_for_lock(self, only: Pending | None) -> None:
         pid = self._state.exclusive
         if pid:
             # Either it is alive, or it died and another process holds the lock for a moment and takes the mark away.
@@ -157,7 +160,8 @@ class Writer:
                 return
             if self._state.exclusive == pid:
                 raise StoreBusyError(self.path, pid)
-        if not self._lock.acquire(self._lock_seconds):
+        look = partial(self._refuse_overtaken, only) if only else None
+        if not self._lock.acquire(self._lock_seconds, look):
             raise LockTimeoutError(self.path, self._state.writing, self._lock_seconds or 0)
 
     def hold(self) -> None:
@@ -232,10 +236,11 @@ class Writer:
         with self._lock.threads:  # As in `lock`: a generator would cost every append a microsecond.
             if self._inside == _forks:
                 self._refuse_inside()
-            if self._state.standing != self._standing and len(pendings) == 1:
-                self._refuse_overtaken(pendings[0])
+            only = pendings[0] if len(pendings) == 1 else None
+            if only and self._state.standing != self._standing:
+                self._refuse_overtaken(only)
             try:
-                self._enter()
+                self._enter(only)
                 ends = {}
                 to_write = []
                 for pending in pendings:
@@ -270,13 +275,19 @@ class Writer:
         if end is None or end.live is None or not (published and open_files_are_live and self.trusts_state):
             return
         expected = pending.expected
+        if expected < 0 or not pending.events:
+            return
+        seen = end.seen if end.seen[0] == expected else (end.version, end.live.size)
+        if seen[0] != expected:
+            return
         with contextlib.suppress(OSError, CorruptionError):
-            records = [record for record in end.live.more() if record.position <= published[0]]
-            following = expected + 1 - records[0].stream_version if records else -1
-            if expected >= 0 and pending.events and 0 <= following < len(records):
-                retried = records[following].event_id == pending.events[0][1]
-                if not retried and records[following].stream_version == expected + 1:
-                    raise ConcurrencyError(pending.stream_id, expected, records[-1].stream_version)
+            found = end.live.beyond(seen[1], published[0])
+            if found:
+                first, last, offset = found
+                retried = first.event_id == pending.events[0][1]
+                if first.stream_version == expected + 1 and not retried:
+                    end.seen = (last.stream_version, offset)
+                    raise ConcurrencyError(pending.stream_id, expected, last.stream_version)
 
     def _ids_at(self, stream_id: str, version: int, count: int) -> list[str]:
         live = self._streams.get(stream_id).live
