@@ -16,7 +16,17 @@ def machine(folder: str) -> dict[str, str]:
         "memory": _memory(),
         "file system": file_system(folder),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        "open files": _open_files(),
     }
+
+
+def _open_files() -> str:
+    """How many a process may have, of which hangarlog keeps a share open."""
+    try:
+        import resource
+    except ImportError:
+        return "unknown"
+    return f"{resource.getrlimit(resource.RLIMIT_NOFILE)[0]:,} a process"
 
 
 def _processor() -> str:

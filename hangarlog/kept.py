@@ -14,10 +14,11 @@ from hangarlog.segment import Segment
 if TYPE_CHECKING:
     from hangarlog.log import Log
 
-MOST = 0 if WINDOWS else 64
+MOST = 0 if WINDOWS else 1024
 """Segments, each with its index: two descriptors; an eighth of what the process may open is not passed.
 
-64 of the default size are a journal of ten million events. On Windows an open file would keep a roll from happening.
+Where it may open 1,024, as is usual, that is 64, which are a journal of ten million events at the default size. On
+Windows an open file would keep a roll from happening.
 """
 
 with contextlib.suppress(ImportError):
