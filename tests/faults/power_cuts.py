@@ -207,6 +207,16 @@ def run_until_the_cut(disk: Disk, path: str, name: str, numbers: random.Random, 
     return told
 
 
+def written_through(ring: str) -> bool:
+    """Whether the ring is written as `open_synced` says: its writes are then on the device when they return."""
+    try:
+        fd, synced = FileSystem().open_synced(ring)
+    except FileNotFoundError:
+        return False
+    os.close(fd)
+    return synced
+
+
 class Machine:
     """One file system, and the store on it that meets one cut after another."""
 
@@ -237,6 +247,7 @@ class Machine:
             self.broken.append(f"{self.kind}, round {number}, seed {self._seed}: {self._kept(error, found)}")
             self._fresh = True
         self.counted["rounds"] += 1
+        self.counted["of them with a ring written past the cache"] += written_through(f"{self._path}/ring")
         shutil.rmtree(found, ignore_errors=True)
         used = (
             sum(file.stat().st_size for file in Path(self._path).rglob("*") if file.is_file()) if not self._fresh else 0

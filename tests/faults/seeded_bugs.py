@@ -40,6 +40,8 @@ BY_HAND = "tests/faults/test_damage_by_hand.py"
 DURABILITY = "tests/test_durability.py"
 PROCESSES = "tests/concurrency/test_processes.py"
 SHARP = "tests/faults/test_sharp.py"
+RING = "tests/faults/test_ring.py"
+CONFLICTS = "tests/concurrency/test_conflicts.py"
 
 # The most important ones first: a small size runs only those.
 BUGS = [
@@ -262,6 +264,34 @@ BUGS = [
         "    return blocks\n\n\ndef _up_to_committed(",
         f"{FAILING}::test_no_reader_sees_a_commit_before_it_is_published",
     ),
+    Bug(
+        "a failed write past the cache is taken for one that had no room",
+        "ring.py",
+        "if error.errno not in _NO_ROOM:",
+        "if False:",
+        f"{RING}::test_a_device_that_fails_in_a_write_through_has_failed_a_sync",
+    ),
+    Bug(
+        "the children of a fork write frames from the same memory",
+        "ring.py",
+        "mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS",
+        "mmap.MAP_SHARED | mmap.MAP_ANONYMOUS",
+        f"{RING}::test_a_forked_child_writes_frames_from_memory_of_its_own",
+    ),
+    Bug(
+        "a conflict is told of what is not committed",
+        "live_end.py",
+        "if last.position <= committed:",
+        "if True:",
+        f"{CONFLICTS}::test_what_is_not_committed_is_no_conflict_yet",
+    ),
+    Bug(
+        "a retry is refused as a conflict",
+        "writer.py",
+        "retried = first.event_id == pending.events[0][1]",
+        "retried = False",
+        f"{CONFLICTS}::test_a_retry_is_not_taken_for_a_conflict",
+    ),
 ]
 
 _caught: dict[str, str] = {}
@@ -395,7 +425,7 @@ CAMPAIGN = Campaign(
     how="each bug is put into a copy of the library, in which the campaign or the test that is to see it must fail; "
     "without a bug it must pass",
     ci=16,
-    release=31,
+    release=33,
     unit="bugs",
     run=run,
 )
