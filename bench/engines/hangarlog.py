@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from hangarlog import (
     __version__,
     register_event_type,
 )
+from hangarlog.checksum import crc32
 
 _EVERYTHING = 1 << 60
 
@@ -72,7 +74,7 @@ def _chain(steps: int) -> EventSerializer:
 
 class _Hangarlog(Engine):
     title = "hangarlog"
-    settings = "defaults; durability always or relaxed"
+    settings = f"defaults; durability always or relaxed; checksums by {'zlib' if crc32 is zlib.crc32 else 'isal'}"
 
     def version(self) -> str:
         return __version__
