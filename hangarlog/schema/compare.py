@@ -88,7 +88,10 @@ class _Comparison:
             before = [each for part in before for each in _one_by_one(resolve(part, self._old))]
         matched: set[int] = set()
         for part in before:
-            outside, self._in_union = self._in_union, sum("type" in resolve(each, self._old) for each in before) > 1
+            outside, self._in_union = (
+                self._in_union,
+                sum("properties" in resolve(each, self._old) for each in before) > 1,
+            )
             tried = [list(self.changes(part, other, path)) for other in after]
             self._in_union = outside
             best = min(range(len(after)), key=lambda at: (len(breaking(tried[at])), len(tried[at])))
@@ -232,10 +235,11 @@ def unknown_names(value: Any, schema: Schema, root: Schema | None = None, path: 
 
 def _may_be(value: Any, schema: Schema, root: Schema) -> bool:
     schema = resolve(schema, root)
-    if isinstance(value, dict) and "properties" in schema:
-        tags = _tag(schema)
-        return all(value.get(name) == tag for name, tag in tags)
-    return schema.get("type") not in ("object", "array") or isinstance(value, (dict, list))
+    kind = "object" if isinstance(value, dict) else "array" if isinstance(value, list) else None
+    if kind is None:
+        return schema.get("type") not in ("object", "array")
+    fits = schema.get("type", kind) == kind and not _values(schema)
+    return fits and (kind == "array" or all(value.get(name) == tag for name, tag in _tag(schema)))
 
 
 def is_any(schema: Schema) -> bool:

@@ -19,7 +19,7 @@ from hangarlog.schema.target import load_events
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "schema-changes.md"
 
 _HEAD = """
-import dataclasses, datetime, enum, hashlib, itertools, os, random, time, uuid
+import dataclasses, datetime, enum, functools, hashlib, itertools, os, random, time, uuid
 from typing import Annotated, Any, Literal
 import attrs, msgspec
 from msgspec import Meta, Struct, field
@@ -95,6 +95,9 @@ BREAKING = [
     _field("text becomes a Literal", "str", "Literal['a']", "changed"),
     _field("a mapping's values change", "dict[str, int]", "dict[str, str]", "changed"),
     _field("a mapping's keys change", "dict[str, int]", "dict[int, int]", "changed"),
+    _field(
+        "a mapping must hold something", "dict[str, int]", "Annotated[dict[str, int], Meta(min_length=1)]", "changed"
+    ),
     _field("a list's items change", "list[int]", "list[str]", "changed"),
     _field("a list becomes a set", "list[int]", "set[int]", "changed"),
     _field("a tuple becomes longer", "tuple[int, str]", "tuple[int, str, int]", "changed"),
@@ -105,6 +108,13 @@ BREAKING = [
         "Annotated[str, Meta(max_length=5)]",
         "changed",
     ),
+    _field(
+        "a factory of defaults gives others",
+        "list[int] = field(default_factory=lambda: [1])",
+        "list[int] = field(default_factory=lambda: [2])",
+        "changed",
+    ),
+    _field("a Literal becomes numbers that leave one out", "Literal[0, 1]", "Annotated[int, Meta(ge=1)]", "changed"),
     _field("a pattern is added", "str", "Annotated[str, Meta(pattern='^a')]", "changed"),
     _field("text becomes a time", "str", "datetime.datetime", "changed"),
     _field("a time must have a zone", "datetime.datetime", "Annotated[datetime.datetime, Meta(tz=True)]", "changed"),
@@ -134,6 +144,12 @@ BREAKING = [
         "changed",
     ),
     Change(
+        "a nested object becomes a mapping of numbers",
+        _INNER + _HOLDER.format("Inner"),
+        _HOLDER.format("dict[int, int]"),
+        "changed",
+    ),
+    Change(
         "a union loses an alternative",
         _UNION.format(tag="local", union="Docker | Local"),
         _UNION.format(tag="local", union="Docker"),
@@ -143,6 +159,12 @@ BREAKING = [
         "a union's tag changes",
         _UNION.format(tag="local", union="Docker | Local"),
         _UNION.format(tag="process", union="Docker | Local"),
+        "changed",
+    ),
+    Change(
+        "a union becomes one class without a tag",
+        _UNION.format(tag="local", union="Docker | Local"),
+        "class How(Struct):\n    image: str = ''\n    path: str = ''\n" + _HOLDER.format("How").replace("inner", "how"),
         "changed",
     ),
     Change(
@@ -188,6 +210,12 @@ BREAKING = [
         "vanished",
     ),
     _upcaster("an upcaster asks for the time", "**data, 'tags': [str(time.time())[:0]]"),
+    Change(
+        "an upcaster asks for the time once",
+        _STARTED,
+        _V2 + "@functools.cache\ndef at(): return str(time.time())\n" + _STEP.format("**data, 'tags': [at()]"),
+        "impure",
+    ),
     _upcaster("an upcaster takes a random number", "**data, 'tags': ['x' * int(random.random())]"),
     _upcaster("an upcaster makes an id", "**data, 'tags': [str(uuid.uuid4())]"),
     _upcaster("an upcaster asks the environment", "**data, 'tags': [os.environ.get('HOME', '')]"),
@@ -226,6 +254,12 @@ BREAKING = [
         "lowered",
     ),
     Change(
+        "a splitter misspells a field that has a default",
+        _ORDERED,
+        _SPLIT.format(second="Priced").replace("'item': data", "'itm': data").replace("item: str", "item: str = ''"),
+        "lost",
+    ),
+    Change(
         "a splitter takes a field that is not there",
         _ORDERED,
         _SPLIT.format(second="Priced").replace("data['price']", "data['cost']"),
@@ -244,6 +278,14 @@ HARMLESS = [
     _field("a Literal gains a value", "Literal['a']", "Literal['a', 'b']"),
     _field("a Literal becomes text", "Literal['a']", "str"),
     _field("a bound is loosened", "Annotated[int, Meta(ge=0, lt=9)]", "Annotated[int, Meta(ge=-1, le=9)]"),
+    _field("a bound of whole numbers is written otherwise", "Annotated[int, Meta(gt=0)]", "Annotated[int, Meta(ge=1)]"),
+    _field("a Literal becomes numbers within bounds", "Literal[1, 2]", "Annotated[int, Meta(ge=1, le=9)]"),
+    _field("a Literal of text and None becomes text or None", "Literal['a', None]", "str | None"),
+    _field(
+        "a factory of defaults is written otherwise",
+        "list[int] = field(default_factory=lambda: [1])",
+        "list[int] = field(default_factory=lambda: list((1,)))",
+    ),
     _field("a pattern is removed", "Annotated[str, Meta(pattern='^a')]", "str"),
     _field("a tuple of any length becomes a list", "tuple[int, ...]", "list[int]"),
     _field("a set becomes a list", "set[int]", "list[int]"),
@@ -281,6 +323,11 @@ HARMLESS = [
         _INNER + "    b: int = 0\n" + _HOLDER.format("Inner"),
     ),
     Change(
+        "a nested object becomes a mapping",
+        _INNER + _HOLDER.format("Inner"),
+        _HOLDER.format("dict[str, int]"),
+    ),
+    Change(
         "a union gains an alternative",
         _UNION.format(tag="local", union="Docker"),
         _UNION.format(tag="local", union="Docker | Local"),
@@ -308,6 +355,16 @@ HARMLESS = [
         "**data, 'tags': [hashlib.sha256(data['provider_id'].encode()).hexdigest()]",
         None,
     ),
+    _upcaster(
+        "an upcaster parses a time",
+        "**data, 'tags': [datetime.datetime.strptime('2026-01-02', '%Y-%m-%d').isoformat()]",
+        None,
+    ),
+    _upcaster(
+        "an upcaster looks values up in a table of what there was",
+        "**data, 'tags': {'text': ['x'], 'a': []}[data['provider_id']]",
+        None,
+    ),
     Change(
         "a version is raised by two, with both upcasters",
         _STARTED,
@@ -326,7 +383,7 @@ HARMLESS = [
 
 def findings(change: Change, folder: Path) -> list[Finding]:
     """What the check says of the module after, with the lock of the module before, which goes through its file."""
-    names = []
+    names: list[str] = []
     for when in ("before", "after"):
         name = re.sub(r"\W", "_", f"{change.title} {when}")
         (folder / f"{name}.py").write_text(_HEAD + getattr(change, when))
@@ -338,6 +395,8 @@ def findings(change: Change, folder: Path) -> list[Finding]:
         return check(load_events(f"{names[1]}:serializer"), read_lock(path))
     finally:
         sys.path.remove(str(folder))
+        for name in names:
+            sys.modules.pop(name, None)  # Each is as it is when a program starts, whoever has asked before.
 
 
 def table() -> str:

@@ -15,6 +15,7 @@ from hangarlog import (
     EventSerializer,
     FileEventStore,
     IEventUpcaster,
+    MemoryEventStore,
     UnknownEventTypeError,
     UntypedEvent,
     UpcasterChain,
@@ -87,6 +88,20 @@ def test_a_class_of_a_dropped_type_is_not_written() -> None:
     assert serializer.deserialize_all("Started", '{"provider_id":"a"}') == []
     with pytest.raises(EventSerializationError, match="deserialize_all"):
         serializer.deserialize("Started", '{"provider_id":"a"}')
+
+
+def test_a_writer_that_has_written_notices_a_drop_and_its_end() -> None:
+    registry = EventRegistry()
+    registry.event(Started)
+    serializer = EventSerializer(registry=registry)
+    stored = serializer.serialize(Started("a"))
+    registry.drop("Started", reason="a test")
+    for write in (lambda: serializer.serialize(Started("a")), lambda: serializer.encode_all([Started("a")] * 2)):
+        with pytest.raises(EventSerializationError, match="dropped"):
+            write()
+    del registry.dropped["Started"]
+    assert serializer.serialize(Started("a")) == stored
+    assert serializer.deserialize(*stored) == Started("a")
 
 
 NEWER = b'{"_version":3,"provider_id":"math","new":1}'
@@ -183,6 +198,21 @@ def test_a_type_that_is_split_may_go_on_at_a_later_version() -> None:
     serializer = EventSerializer(chain, registry=registry)
     assert serializer.deserialize_all("Whole", '{"n":"x"}') == [Rest("x"), Started("p")]
     assert serializer.deserialize_all(*serializer.serialize(Rest("y"))) == [Rest("y")]
+
+
+def test_a_reader_that_has_read_notices_a_split() -> None:
+    """Alone, and in blocks of many records."""
+    registry, chain = EventRegistry(), UpcasterChain()
+    registry.event(Started)
+    serializer = EventSerializer(chain, registry=registry, unknown="untyped")
+    whole = UntypedEvent("Whole", {"provider_id": "a"})
+    store = MemoryEventStore(serializer=serializer)
+    store.append("a:1", [whole] * 3, -1)
+    assert serializer.deserialize_all("Whole", '{"provider_id":"a"}') == [whole]
+    assert store.read_stream("a:1") == [whole] * 3
+    chain.splitter("Whole", 1)(lambda data: [("Started", data)] * 2)
+    assert serializer.deserialize_all("Whole", '{"provider_id":"a"}') == [Started("a")] * 2
+    assert store.read_stream("a:1") == [Started("a")] * 6
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,278 @@
+"""What a check says of shapes, samples, steps and skeletons, where a row of the page of changes is too coarse."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import pytest
+from msgspec import Meta
+
+from hangarlog import EventRegistry, EventSerializer, UpcasterChain
+from hangarlog.schema.check import Finding, check, failing
+from hangarlog.schema.compare import breaking, compare
+from hangarlog.schema.describe import describe
+from hangarlog.schema.lockfile import SchemaLock
+from hangarlog.schema.locking import make_lock
+from hangarlog.schema.purity import ImpureUpcasterError, pure_result
+from hangarlog.schema.sample import CannotSampleError, samples
+from hangarlog.schema.skeleton import skeleton
+
+
+def one(kind: Any) -> type:
+    """A class with one field."""
+    return msgspec.defstruct("Event", [("x", kind)])
+
+
+def shape(kind: Any) -> dict[str, Any]:
+    return describe("Event", one(kind))
+
+
+def serializer(event_class: type, version: int = 1, step: Callable[..., Any] = dict) -> EventSerializer:
+    registry, chain = EventRegistry(), UpcasterChain()
+    registry.event(event_class, name="Event", version=version)
+    for at in range(1, version):
+        chain.upcaster("Event", at)(step)
+    return EventSerializer(chain, registry=registry)
+
+
+def locked(event_class: type, version: int = 1) -> SchemaLock:
+    return make_lock(serializer(event_class, version), SchemaLock())
+
+
+def said(found: list[Finding]) -> list[str]:
+    return [finding.kind for finding in found]
+
+
+# Shapes
+
+
+class Pair(msgspec.Struct):
+    a: int
+    b: int = 0
+
+
+class Left(msgspec.Struct, tag="left"):
+    a: int = 0
+
+
+class Right(msgspec.Struct, tag="right"):
+    a: int = 0
+
+
+class Bare(msgspec.Struct):
+    a: int = 0
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "breaks"),
+    [
+        (Left, Bare, False),
+        (Left | None, Bare | None, False),
+        (Left | Right, Bare, True),
+        (list[int], tuple[()], True),
+        (Pair, dict[str, int], False),
+        (Pair, dict[Literal["a", "b"], int], False),
+        (Pair, dict[Literal["a"], int], True),
+        (Pair, Annotated[dict[str, int], Meta(min_length=1, max_length=2)], False),
+        (Pair, Annotated[dict[str, int], Meta(min_length=2)], True),
+        (Pair, Annotated[dict[str, int], Meta(max_length=1)], True),
+        (Annotated[dict[str, int], Meta(max_length=2)], dict[str, int], False),
+        (Literal["a", 1], str | int, False),
+        (Literal["a", 1, None], str | int, True),
+        (Literal["ab"], Annotated[str, Meta(min_length=2, max_length=2, pattern="b$")], False),
+        (Literal["ab"], Annotated[str, Meta(pattern="^b")], True),
+        (Literal["ab"], Annotated[str, Meta(max_length=1)], True),
+        (Literal[1, 2], Annotated[int, Meta(gt=0, lt=3)], False),
+        (Literal[1, 2], Annotated[int, Meta(gt=1)], True),
+        (Annotated[int, Meta(gt=0, lt=9)], Annotated[int, Meta(ge=1, le=8)], False),
+        (Annotated[int, Meta(gt=0)], Annotated[int, Meta(ge=2)], True),
+        (Annotated[float, Meta(gt=0)], Annotated[float, Meta(ge=1)], True),
+    ],
+    ids=str,
+)
+def test_a_changed_field_breaks_if_something_stored_in_it_is_not_read(before: Any, after: Any, breaks: bool) -> None:
+    assert bool(breaking(compare(shape(before), shape(after)))) is breaks
+
+
+def test_nested_classes_of_one_name_are_all_described() -> None:
+    """Even where module and qualified name are the same, as of classes that a function makes."""
+    classes = [msgspec.defstruct("Same", [(field, int)], module="here") for field in "abc"]
+    event_class = msgspec.defstruct("Event", [(f"x{at}", inner) for at, inner in enumerate(classes)])
+    defined = describe("Event", event_class)["$defs"]
+    assert sorted(list(schema["properties"]) for schema in defined.values()) == [["a"], ["b"], ["c"]]
+
+
+def test_a_default_that_a_factory_makes_anew_is_not_compared() -> None:
+    class Timed(msgspec.Struct):
+        at: int = msgspec.field(default_factory=time.time_ns)
+        parts: list[int] = msgspec.field(default_factory=lambda: [1])
+
+    properties = describe("Event", Timed)["properties"]
+    assert "default" not in properties["at"]
+    assert properties["parts"]["default"] == [1]
+    assert compare(describe("Event", Timed), describe("Event", Timed)) == []
+
+
+# Samples
+
+
+def test_samples_hold_every_option_at_every_place() -> None:
+    """Also where one of a few options decides whether a place is come by."""
+    colours = Literal["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"]
+    holder = msgspec.defstruct("Holder", [("colour", colours | msgspec.UnsetType, msgspec.UNSET)])
+    found = {payload["x"].get("colour") for payload in samples(shape(holder | None)) if isinstance(payload["x"], dict)}
+    assert found == {None, *"abcdefghijkl"}
+
+
+def test_mappings_are_made_as_large_as_they_must_be_and_no_larger() -> None:
+    sizes = {
+        len(payload["x"]) for payload in samples(shape(Annotated[dict[str, int], Meta(min_length=3, max_length=4)]))
+    }
+    assert sizes == {3, 4}
+
+
+def test_bytes_are_made_as_long_as_they_must_be() -> None:
+    event_class = one(Annotated[bytes, Meta(min_length=5, max_length=6)])
+    lengths = {
+        len(msgspec.json.decode(msgspec.json.encode(payload), type=event_class).x)
+        for payload in samples(describe("Event", event_class))
+    }
+    assert lengths == {5, 6}
+
+
+class Endless(msgspec.Struct):
+    within: Endless
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Annotated[str, Meta(min_length=1 << 40)],
+        Annotated[list[int], Meta(min_length=1 << 40)],
+        Annotated[dict[Literal["a"], int], Meta(min_length=2)],
+        Endless,
+    ],
+    ids=str,
+)
+def test_what_cannot_be_made_up_is_said(kind: Any) -> None:
+    with pytest.raises(CannotSampleError):
+        list(samples(shape(kind)))
+
+
+# Steps
+
+
+def test_a_step_that_is_impure_only_at_its_first_call_is_caught() -> None:
+    kept: list[str] = []
+
+    def step(data: dict[str, Any]) -> dict[str, Any]:
+        if not kept:
+            kept.append(str(time.time()))
+        return {**data, "at": kept[0]}
+
+    with pytest.raises(ImpureUpcasterError, match=r"time\.time"):
+        pure_result(step, {})
+
+
+def test_what_importing_does_is_not_held_against_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "imported_late.py").write_text("import time\nAT = time.time()\nNAME = 'late'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def step(data: dict[str, Any]) -> dict[str, Any]:
+        import imported_late  # type: ignore[import-not-found]
+
+        return {**data, "name": imported_late.NAME}
+
+    assert pure_result(step, {}) == {"name": "late"}
+
+
+def test_a_value_that_is_left_under_an_unknown_name_is_found_at_any_depth() -> None:
+    class Holder(msgspec.Struct):
+        pairs: dict[str, list[Pair | None]]
+
+    found = check(
+        serializer(Holder, 2, lambda data: {"pairs": {"k": [None, {"a": data["x"], "c": 0}]}}), locked(one(int))
+    )
+    (finding,) = failing(found)
+    assert finding.kind == "lost"
+    assert "leave 'pairs{k}[].c' in the payload" in finding.message
+
+
+def test_an_error_that_a_made_up_value_explains_fails_only_where_nothing_gets_through() -> None:
+    lock = locked(one(str))
+    known = serializer(one(int), 2, lambda data: {"x": {"text": 1, "a": 2}[data["x"]]})
+    assert "untried" in said(check(known, lock))
+    assert failing(check(known, lock)) == []
+    nothing = serializer(one(int), 2, lambda data: {"x": {}[data["x"]]})
+    assert said(failing(check(nothing, lock))) == ["unreadable"]
+    misspelled = serializer(one(int), 2, lambda data: {"x": data["y"]})
+    assert said(failing(check(misspelled, lock))) == ["unreadable"]
+
+
+# Versions
+
+
+def test_a_version_that_the_lock_knows_a_shape_of_may_not_be_above_todays() -> None:
+    """Also where it was only ever seen in a store."""
+    lock = locked(one(int))
+    lock.events["Event"].schemas["3"] = shape(int)
+    (finding,) = failing(check(serializer(one(int)), lock))
+    assert (finding.kind, finding.message[:15]) == ("lowered", "was at version ")
+
+
+def test_a_split_below_the_locked_version_is_a_lowered_version() -> None:
+    registry, chain = EventRegistry(), UpcasterChain()
+    registry.event(one(int), name="Part")
+    chain.splitter("Event", 1)(lambda data: [("Part", {"x": 1})])
+    found = failing(check(EventSerializer(chain, registry=registry), locked(one(int), 2)))
+    assert said(found) == ["lowered"]
+    assert "was at version 2, is at 1" in found[0].message
+
+
+def test_a_shape_that_was_gathered_is_no_promise_of_todays_version() -> None:
+    """What happened to be stored may have been less than the class takes."""
+    lock = locked(one(int))
+    lock.events["Event"].schemas["1"] = shape(int)
+    lock.events["Event"].inferred.append(1)
+    assert failing(check(serializer(one(str)), lock)) == []
+
+
+def test_versions_that_nothing_was_written_at_are_not_called_untried() -> None:
+    """From 1 to 3 in one release: there never was an event of version 2."""
+    found = check(serializer(one(int), 3), locked(one(int)))
+    assert said(found) == ["raised"]
+
+
+# Skeletons
+
+
+def run(code: str) -> Iterator[tuple[str, int, Callable[[dict[str, Any]], Any]]]:
+    """The steps that a skeleton registers."""
+    chain = UpcasterChain()
+    exec(code, {"chain": chain, "Any": Any})  # noqa: S102 - it was written here
+    return chain.steps()
+
+
+def test_a_skeleton_cannot_be_taken_for_finished() -> None:
+    """What only a person can know is a name that there is not."""
+    before, after = (
+        describe("Event", Pair),
+        describe("Event", msgspec.defstruct("Event", [("a", str), ("c", list[int])])),
+    )
+    code = skeleton('it\'s "Event"\n', 1, before, after)
+    assert "FILL_IN" in code
+    ((name, version, step),) = run(code)
+    assert (name, version) == ('it\'s "Event"\n', 1)
+    with pytest.raises(NameError, match="FILL_IN"):
+        step({"a": 1})
+
+
+def test_a_skeleton_gives_optional_fields_the_default_of_then() -> None:
+    before = msgspec.defstruct("Event", [("a", str, 'say "it"'), ("b", bool, True), ("gone", int, 3)])
+    after = msgspec.defstruct("Event", [("a", str), ("b", bool, False), ("came", int)], kw_only=True)
+    ((_, _, step),) = run(skeleton("Event", 1, describe("", before), describe("", after)))
+    assert step({}) == {"a": 'say "it"', "b": True, "came": 3}
