@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from operator import ge, gt, le, lt
 from typing import Any
 
@@ -117,6 +117,19 @@ class _Comparison:
             yield Change(path, "was a list, is a set: order and repeated values would be lost", True)
         elif old.get("uniqueItems") and not new.get("uniqueItems"):
             yield Change(path, "was a set, is a list", False)
+        yield from self._positions(old, new, path)
+        items = old.get("items", False)
+        if items is False:
+            return
+        if new.get("prefixItems"):
+            yield Change(path, f"was {shown(old)}, is {shown(new)}", True)
+        elif not isinstance(new.get("items"), dict):
+            yield Change(path, f"was {shown(old)}, is {shown(new)}: what is stored in it would be lost", True)
+        else:
+            yield from self.changes(items, new["items"], f"{path}[]")
+
+    def _positions(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
+        """What has changed of the values that have a place of their own."""
         before, after = old.get("prefixItems", []), new.get("prefixItems", [])
         for at, item in enumerate(before):
             other = after[at] if at < len(after) else new.get("items", True)
@@ -124,6 +137,8 @@ class _Comparison:
                 yield Change(f"{path}[{at}]", "was removed: what is stored in it would be lost", True)
             else:
                 yield from self.changes(item, other, f"{path}[{at}]")
+                if at < len(after) and at >= max(old.get("minItems", 0), new.get("minItems", 0)):
+                    yield from _default(item, other, f"{path}[{at}]")
         for at in range(len(before), len(after)):
             if at < new.get("minItems", 0):
                 yield Change(
@@ -133,13 +148,6 @@ class _Comparison:
                 yield Change(f"{path}[{at}]", f"is new, {_defaulting(after[at])}", False)
         if old.get("minItems", 0) < min(new.get("minItems", 0), len(before)):
             yield Change(path, "has lost defaults: what was stored without them cannot be read", True)
-        items = old.get("items", False)
-        if items is not False and after:
-            yield Change(path, f"was {shown(old)}, is {shown(new)}", True)
-        elif items is not False and not isinstance(new.get("items"), dict):
-            yield Change(path, f"was {shown(old)}, is {shown(new)}: what is stored in it would be lost", True)
-        elif items is not False:
-            yield from self.changes(items, new["items"], f"{path}[]")
 
     def _objects(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
         before, after = old.get("properties"), new.get("properties")
@@ -147,7 +155,7 @@ class _Comparison:
             yield Change(path, f"was {shown(old)}, is {shown(new)}", True)
         elif before is None:
             yield from _limits(old, new, path)
-            yield from self.changes(old.get("x-keys", _TEXT), new.get("x-keys", _TEXT), f"{path} keys")
+            yield from self._keys(old.get("x-keys", _TEXT), new.get("x-keys", _TEXT), f"{path} keys")
             yield from self.changes(old["additionalProperties"], new["additionalProperties"], f"{path}{{}}")
         elif after is None:
             yield Change(path, f"was an object of fields, is {shown(new)}", False)
@@ -157,6 +165,12 @@ class _Comparison:
                 yield from self.changes(part, new["additionalProperties"], _join(path, name))
         else:
             yield from self._fields(old, new, path)
+
+    def _keys(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
+        if new == _TEXT != old:
+            yield Change(path, f"were {shown(old)}, are text", False)  # As which all of them are stored.
+        else:
+            yield from self.changes(old, new, path)
 
     def _fields(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
         before, after = old["properties"], new["properties"]
@@ -188,11 +202,7 @@ class _Comparison:
         elif is_required and not was_required:
             yield Change(path, "has lost its default: events stored without it cannot be read", True)
         elif not is_required:
-            before = old["properties"][name].get("default", _ABSENT)
-            after = new["properties"][name].get("default", _ABSENT)
-            if not _same(before, after):
-                what = f"its default was {_value(before)}, is {_value(after)}: events stored without it would change"
-                yield Change(path, what, True)
+            yield from _default(old["properties"][name], new["properties"][name], path)
 
     def _parts(self, old: Schema, new: Schema) -> list[Change]:
         return compare_parts(old, new, self._old, self._new)
@@ -209,37 +219,59 @@ def resolve(part: Schema, root: Schema) -> Schema:
     return part
 
 
-def unknown_names(value: Any, schema: Schema, root: Schema | None = None, path: str = "") -> Iterator[str]:
-    """The places in a payload that a wire shape has no field for: what is there is passed over on read."""
+Place = tuple[str, Any, Schema | None]
+
+
+def places(value: Any, schema: Schema, root: Schema | None = None, path: str = "") -> Iterator[Place]:
+    """(path, value, its schema) of all that is in a payload; without one where a wire shape has no field for it.
+
+    What has none is passed over on read.
+    """
     root = schema if root is None else root
     schema = resolve(schema, root)
     if "anyOf" in schema:
-        found = [list(unknown_names(value, part, root, path)) for part in schema["anyOf"] if _may_be(value, part, root)]
-        yield from min(found, key=len, default=[])
+        found = [list(places(value, part, root, path)) for part in schema["anyOf"] if _may_be(value, part, root)]
+        yield from min(found, key=lambda each: len(unknown(each)), default=[])
     elif isinstance(value, dict) and "properties" in schema:
         for name, inner in value.items():
             if name in schema["properties"]:
-                yield from unknown_names(inner, schema["properties"][name], root, _join(path, name))
+                yield from places(inner, schema["properties"][name], root, _join(path, name))
             else:
-                yield _join(path, name)
+                yield _join(path, name), inner, None
     elif isinstance(value, dict) and isinstance(schema.get("additionalProperties"), dict):
         for name, inner in value.items():
-            yield from unknown_names(inner, schema["additionalProperties"], root, f"{path}{{{name}}}")
+            yield from places(inner, schema["additionalProperties"], root, f"{path}{{{name}}}")
     elif isinstance(value, list) and isinstance(schema.get("items"), dict):
         for inner in value:
-            yield from unknown_names(inner, schema["items"], root, f"{path}[]")
-    elif isinstance(value, list):
-        for at, inner in enumerate(value[: len(schema.get("prefixItems", []))]):
-            yield from unknown_names(inner, schema["prefixItems"][at], root, f"{path}[{at}]")
+            yield from places(inner, schema["items"], root, f"{path}[]")
+    elif isinstance(value, list) and "prefixItems" in schema:
+        known = schema["prefixItems"]
+        for at, inner in enumerate(value[: len(known)]):
+            yield from places(inner, known[at], root, f"{path}[{at}]")
+        yield from ((f"{path}[{at}]", value[at], None) for at in range(len(known), len(value)))
+    else:
+        yield path, value, schema
+
+
+def unknown(found: Iterable[Place]) -> list[str]:
+    """The paths of places that a wire shape does not have."""
+    return [path for path, _, schema in found if schema is None]
 
 
 def _may_be(value: Any, schema: Schema, root: Schema) -> bool:
     schema = resolve(schema, root)
-    kind = "object" if isinstance(value, dict) else "array" if isinstance(value, list) else None
-    if kind is None:
-        return schema.get("type") not in ("object", "array")
-    fits = schema.get("type", kind) == kind and not _values(schema)
-    return fits and (kind == "array" or all(value.get(name) == tag for name, tag in _tag(schema)))
+    if _values(schema):
+        return any(_same(value, each) for each in _values(schema))
+    if isinstance(value, dict):
+        return schema.get("type", "object") == "object" and all(value.get(name) == tag for name, tag in _tag(schema))
+    if isinstance(value, list):
+        return bool(schema.get("type", "array") == "array")
+    return "type" not in schema or _is_a(value, schema["type"])
+
+
+def is_closed(schema: Schema) -> bool:
+    """Whether a schema names every value there may be."""
+    return bool(_values(schema)) or schema.get("type") in ("boolean", "null")
 
 
 def is_any(schema: Schema) -> bool:
@@ -371,7 +403,14 @@ def _implied(old: Schema, word: str, limit: Any) -> bool:
         within = value > limit if least else value < limit
         if within or (value == limit and (is_strict or not strict)):
             return True
-    return word == "minItems" and limit == 0
+    return word in ("minLength", "minItems", "minProperties") and limit == 0
+
+
+def _default(old: Schema, new: Schema, path: str) -> Iterator[Change]:
+    before, after = old.get("default", _ABSENT), new.get("default", _ABSENT)
+    if not _same(before, after):
+        what = f"its default was {_value(before)}, is {_value(after)}: events stored without it would change"
+        yield Change(path, what, True)
 
 
 def _tag(schema: Schema) -> Any:

@@ -37,6 +37,8 @@ _IMPURE_MODULES = {
 _PURE_CALLS = {"posix.fspath", "nt.fspath", "_io.text_encoding", "time.strptime"}
 _PURE_CLASSES = {"StringIO", "BytesIO"}
 _IMPURE_CALLS = {
+    "_thread.start_joinable_thread",
+    "_thread.start_new_thread",  # What it does there is not seen.
     "builtins.breakpoint",
     "builtins.hash",
     "builtins.id",
@@ -49,7 +51,6 @@ _IMPURE_CALLS = {
     "datetime.utcnow",
     "date.today",
 }
-_IMPURE_FRAMES = {("os", "_Environ.__getitem__"), ("os", "getenv")}
 
 Step = Callable[[dict[str, Any]], Any]
 
@@ -100,6 +101,7 @@ def pure_result(step: Step, payload: dict[str, Any]) -> Any:
     """
     first, second = copy.deepcopy(payload), copy.deepcopy(payload)
     result, calls = _watched(step, first)
+    result = copy.deepcopy(result)  # It may be of what the step keeps, and changes again.
     if first != payload or list(first) != list(payload):
         raise ImpureUpcasterError("it changes the payload it is given: make a new one, such as {**data, ...}")
     again, more = _watched(step, second)
@@ -124,10 +126,8 @@ def _watched(step: Step, payload: dict[str, Any]) -> tuple[Any, Sequence[str]]:
             name = _name(function)
             if name is not None and not _is_importing(frame):
                 calls[name] = None
-        elif event == "call":
-            code = frame.f_code
-            if (frame.f_globals.get("__name__"), code.co_qualname) in _IMPURE_FRAMES:
-                calls["os.environ"] = None
+        elif event == "call" and frame.f_code.co_qualname.startswith("_Environ."):
+            calls["os.environ"] = None
 
     before = sys.getprofile()
     sys.setprofile(watch)

@@ -19,7 +19,7 @@ from hangarlog.schema.target import load_events
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "schema-changes.md"
 
 _HEAD = """
-import dataclasses, datetime, enum, functools, hashlib, itertools, os, random, time, uuid
+import _thread, dataclasses, datetime, enum, functools, hashlib, itertools, os, random, time, uuid
 from typing import Annotated, Any, Literal
 import attrs, msgspec
 from msgspec import Meta, Struct, field
@@ -174,6 +174,12 @@ BREAKING = [
         "changed",
     ),
     Change(
+        "the default of an array's field changes",
+        _PAIR.format("a: int; b: str = 'x'"),
+        _PAIR.format("a: int; b: str = 'y'"),
+        "changed",
+    ),
+    Change(
         "a field of a base class is renamed",
         "class Base(Struct):\n    at: float\n@event\nclass Started(Base): pass\n",
         "class Base(Struct):\n    when: float\n@event\nclass Started(Base): pass\n",
@@ -220,6 +226,16 @@ BREAKING = [
     _upcaster("an upcaster makes an id", "**data, 'tags': [str(uuid.uuid4())]"),
     _upcaster("an upcaster asks the environment", "**data, 'tags': [os.environ.get('HOME', '')]"),
     _upcaster("an upcaster looks at files", "**data, 'tags': [str(os.path.getsize(os.devnull))]"),
+    _upcaster("an upcaster lists the environment", "**data, 'tags': sorted(os.environ)[:0]"),
+    _upcaster("an upcaster starts a thread", "**data, 'tags': [str(_thread.start_new_thread(time.time, ()))[:0]]"),
+    Change(
+        "an upcaster gives a list that it goes on filling",
+        _STARTED,
+        _V2
+        + "_tags = []\n@chain.upcaster('Started', 1)\ndef with_tags(data):\n"
+        + "    _tags.append('x')\n    return {**data, 'tags': _tags}\n",
+        "impure",
+    ),
     Change(
         "an upcaster counts its calls",
         _STARTED,
@@ -235,6 +251,25 @@ BREAKING = [
     _upcaster("an upcaster relies on an optional field", "**data, 'tags': [data['mode']]", "unreadable"),
     _upcaster("an upcaster gives another type", "**data, 'tags': None", "unreadable"),
     _upcaster("an upcaster forgets the new field", "**data", "unreadable"),
+    Change(
+        "an upcaster gives nothing back",
+        _STARTED,
+        _V2 + "@chain.upcaster('Started', 1)\ndef with_tags(data): dict(data, tags=[])\n",
+        "unreadable",
+    ),
+    Change(
+        "an upcaster's table lacks a value of a Literal",
+        _started("x: Literal['a', 'b', 'c']"),
+        _started("x: int").replace("@event", "@event(version=2)")
+        + _STEP.format("**data, 'x': {'a': 1, 'b': 2}[data['x']]"),
+        "unreadable",
+    ),
+    Change(
+        "an upcaster leaves a value that an array has no field for",
+        _PAIR.format("a: int; b: str"),
+        _PAIR.format("a: int").replace("@event", "@event(version=2)") + _STEP.format("**data"),
+        "lost",
+    ),
     _upcaster(
         "an upcaster misspells a field that has a default",
         "**{k: v for k, v in data.items() if k != 'mode'}, 'tags': [], 'mod': 'x'",
@@ -244,6 +279,12 @@ BREAKING = [
         "an upcaster forgets a value that an enum has lost",
         _COLOUR.format("RED = 'red'; BLUE = 'blue'"),
         _COLOUR.format("RED = 'red'").replace("@event", "@event(version=2)") + _STEP.format("**data"),
+        "unreadable",
+    ),
+    Change(
+        "a splitter gives nothing back",
+        _ORDERED,
+        "@chain.splitter('Ordered', 1)\ndef split(data): [('Requested', {'item': data['item']})]\n",
         "unreadable",
     ),
     Change("a type is split into one that nobody knows", _ORDERED, _SPLIT.format(second="Costed"), "unreadable"),
@@ -287,6 +328,7 @@ HARMLESS = [
         "list[int] = field(default_factory=lambda: list((1,)))",
     ),
     _field("a pattern is removed", "Annotated[str, Meta(pattern='^a')]", "str"),
+    _field("a mapping's keys become text", "dict[int, int]", "dict[str, int]"),
     _field("a tuple of any length becomes a list", "tuple[int, ...]", "list[int]"),
     _field("a set becomes a list", "set[int]", "list[int]"),
     _field("one type becomes any value", "int", "Any"),
@@ -342,6 +384,16 @@ HARMLESS = [
         "a type is dropped on purpose",
         _STARTED + _ORDERED,
         _ORDERED + "registry.drop('Started', reason='never read')\n",
+    ),
+    Change(
+        "a union is one class and None, and the class loses its tag",
+        "class Inner(Struct, tag=True):\n    a: int\n" + _HOLDER.format("Inner | None"),
+        _INNER + _HOLDER.format("Inner | None"),
+    ),
+    Change(
+        "a type is split, and one part is passed over on purpose",
+        _ORDERED,
+        _SPLIT.format(second="Priced") + "registry.drop('Priced', reason='never read')\n",
     ),
     Change("a type is split into two", _ORDERED, _SPLIT.format(second="Priced")),
     _upcaster("a version is raised, with its upcaster", "**data, 'tags': []", None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,6 +68,24 @@ class Bare(msgspec.Struct):
     a: int = 0
 
 
+class Row(msgspec.Struct, array_like=True):
+    a: int
+    b: int = 0
+
+
+class Longer(msgspec.Struct, array_like=True):
+    a: int
+    b: int = 0
+    c: int = 0
+
+
+class Later(msgspec.Struct, array_like=True, kw_only=True):
+    """Both are needed: what has a default stands before what has none."""
+
+    a: int = 0
+    b: int
+
+
 @pytest.mark.parametrize(
     ("before", "after", "breaks"),
     [
@@ -74,6 +93,12 @@ class Bare(msgspec.Struct):
         (Left | None, Bare | None, False),
         (Left | Right, Bare, True),
         (list[int], tuple[()], True),
+        (tuple[int, int], tuple[int], True),
+        (Row, Longer, False),
+        (Row, Later, True),
+        (Later, Row, False),
+        (str, Annotated[str, Meta(min_length=0)], False),
+        (dict[str, int], Annotated[dict[str, int], Meta(min_length=0)], False),
         (Pair, dict[str, int], False),
         (Pair, dict[Literal["a", "b"], int], False),
         (Pair, dict[Literal["a"], int], True),
@@ -213,7 +238,46 @@ def test_an_error_that_a_made_up_value_explains_fails_only_where_nothing_gets_th
     assert said(failing(check(misspelled, lock))) == ["unreadable"]
 
 
+def test_a_key_error_that_a_named_value_explains_is_no_accident_of_the_samples() -> None:
+    """What a Literal, an enum or a union names may be stored, unlike any text."""
+    lock = locked(one(Literal["a", "b"] | int | None))
+    for table in ({"a": 1, "b": 2}, {"a": 1, None: 2}):
+        step = serializer(one(int), 2, lambda data, table=table: {"x": table[data["x"]]})
+        assert said(failing(check(step, lock))) == ["unreadable"]
+    open_only = serializer(one(int), 2, lambda data: {"x": {"a": 1, "b": 2, None: 3}[data["x"]]})
+    assert failing(check(open_only, lock)) == []
+
+
+def test_parts_of_a_split_may_be_of_any_kind_of_class() -> None:
+    """What a dataclass carries beside its fields is not lost; a part that goes on at an old version is left to it."""
+
+    @dataclasses.dataclass
+    class Carrying:
+        a: int
+
+        def __post_init__(self) -> None:
+            self.event_id = ""
+
+    registry, chain = EventRegistry(), UpcasterChain()
+    registry.event(Carrying)
+    registry.event(Pair, version=2)
+    chain.upcaster("Pair", 1)(lambda data: {"a": data["old"]})
+    chain.splitter("Event", 1)(
+        lambda data: [("Pair", {"old": data["x"]}), ("Carrying", {"a": data["x"], "event_id": "1"})]
+    )
+    assert failing(check(EventSerializer(chain, registry=registry), locked(one(int)))) == []
+
+
 # Versions
+
+
+def test_a_type_that_was_dropped_before_it_was_locked_is_called_untried() -> None:
+    before, after = EventRegistry(), EventRegistry()
+    before.drop("Event", reason="a test")
+    after.event(one(int), name="Event")
+    lock = make_lock(EventSerializer(registry=before), SchemaLock())
+    (finding,) = check(EventSerializer(registry=after), lock)
+    assert (finding.kind, "check --store" in finding.message) == ("untried", True)
 
 
 def test_a_version_that_the_lock_knows_a_shape_of_may_not_be_above_todays() -> None:
