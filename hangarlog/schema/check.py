@@ -10,11 +10,13 @@ from typing import Any, Literal
 import msgspec
 
 from hangarlog.errors import EventSerializationError, HangarlogError, UpcastingError
-from hangarlog.schema.compare import Change, breaking, compare, is_closed, places, unknown
+from hangarlog.schema.compare import Change, breaking, compare
 from hangarlog.schema.describe import Schema, describe
 from hangarlog.schema.lockfile import LockedType, SchemaLock
+from hangarlog.schema.places import changed_defaults, is_closed, places, unknown
 from hangarlog.schema.purity import ImpureUpcasterError, pure_path
 from hangarlog.schema.sample import CannotSampleError, samples
+from hangarlog.schema.shape import text_of
 from hangarlog.schema.skeleton import skeleton
 from hangarlog.serializer import EventSerializer
 
@@ -26,7 +28,7 @@ Kind = Literal[
     "lowered",  # a version below the locked one
     "gap",  # a version without a step to the next
     "unreadable",  # events of a version that do not reach the class
-    "lost",  # a value that an upcaster leaves under a name the class does not have
+    "lost",  # a value that an upcaster leaves under a name the class does not have, or to a default that was another
     "impure",  # an upcaster that depends on more than its payload, or changes it
     # These do not.
     "new",  # a type that is not in the lock yet
@@ -100,6 +102,9 @@ class _TypeCheck:
         self._split = self._chain.split_of(name)
         self._target = registry.target_version(name)
         self._goal = "cannot be split" if self._split else f"do not reach v{self._target}"
+        # What its class wrote under another name is tried there, but for what is done otherwise under this one.
+        own_steps = any(event_type == name for event_type, _, _ in self._chain.steps())
+        self._alone = self._canonical != name and (own_steps or self._canonical in registry.dropped)
         self._schema: Schema | None = None
         self._impure: set[int] = set()
 
@@ -194,7 +199,7 @@ class _TypeCheck:
         return locked
 
     def _against(self, locked: LockedType, has_gaps: bool) -> Iterator[Finding]:
-        same = locked.schema(self._target) if self._class is not None else None
+        same = self._written(locked, self._target) if self._class is not None else None
         if self._target in locked.inferred:
             same = None  # What happened to be stored is no promise.
         changes = compare(same, self._schema) if same is not None and self._schema is not None else []
@@ -216,7 +221,7 @@ class _TypeCheck:
             yield self._finding("untried", message)
         last = self._split[0] if self._split else self._target - 1
         for version in range(1, last + 1):
-            schema = locked.schema(version)
+            schema = self._written(locked, version)
             if schema is not None:
                 yield from self._try(version, schema, has_gaps)
             elif locked.schemas and version < locked.version and str(version) not in self._shapes:
@@ -226,6 +231,10 @@ class _TypeCheck:
                     "gathers its shape from stored events",
                     version=version,
                 )
+
+    def _written(self, locked: LockedType, version: int) -> Schema | None:
+        """The wire shape at a version that has to be tried under this name."""
+        return locked.schema(version) or (self._shapes.get(str(version)) if self._alone else None)
 
     def _changed(self, same: Schema, changes: list[Change]) -> Finding:
         version = self._target
@@ -278,6 +287,8 @@ class _TypeCheck:
                     doubts.append(f"{error}, as {_text(payload)}")
                     continue
                 lost = self._lost(reached, events)
+                if lost is None and not gathered:
+                    lost = self._defaulted(version, payload, reached, schema)
                 if lost is not None:
                     yield lost
                     return
@@ -329,6 +340,19 @@ class _TypeCheck:
                         "be lost; give it the name of a field, or take it out to say that it goes",
                         version=target,
                     )
+        return None
+
+    def _defaulted(self, version: int, payload: dict[str, Any], reached: Any, schema: Schema) -> Finding | None:
+        """What the upcasters leave to a default that was another when it was stored."""
+        if self._schema is None or isinstance(reached, list):
+            return None
+        for path, then, now in changed_defaults(payload, reached, schema, self._schema):
+            return self._finding(
+                "lost",
+                f"the upcasters leave out {path!r}, whose default was {text_of(then)} in v{version} and is "
+                f"{text_of(now)} now: events stored without it would change; write into the payload what it was",
+                version=version,
+            )
         return None
 
     def _schema_of(self, event_type: str) -> Schema | None:

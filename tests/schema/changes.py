@@ -276,6 +276,12 @@ BREAKING = [
         "lost",
     ),
     Change(
+        "a default changes with the version, and the upcaster does not write down the old one",
+        _STARTED,
+        _V2.replace("= 'subprocess'", "= 'docker'") + _STEP.format("**data, 'tags': []"),
+        "lost",
+    ),
+    Change(
         "an upcaster forgets a value that an enum has lost",
         _COLOUR.format("RED = 'red'; BLUE = 'blue'"),
         _COLOUR.format("RED = 'red'").replace("@event", "@event(version=2)") + _STEP.format("**data"),
@@ -416,6 +422,11 @@ HARMLESS = [
         "an upcaster looks values up in a table of what there was",
         "**data, 'tags': {'text': ['x'], 'a': []}[data['provider_id']]",
         None,
+    ),
+    Change(
+        "a default changes with the version, and the upcaster writes down the old one",
+        _STARTED,
+        _V2.replace("= 'subprocess'", "= 'docker'") + _STEP.format("'mode': 'subprocess', **data, 'tags': []"),
     ),
     Change(
         "a version is raised by two, with both upcasters",

@@ -227,6 +227,36 @@ def test_a_value_that_is_left_under_an_unknown_name_is_found_at_any_depth() -> N
     assert "leave 'pairs{k}[].c' in the payload" in finding.message
 
 
+class Then(msgspec.Struct):
+    number: int
+    mode: str = "then"
+
+
+class Now(msgspec.Struct):
+    number: int
+    mode: str = "now"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(Then, Now), (list[Then], list[Now]), (dict[str, Then | None], dict[str, Now | None])],
+    ids=["alone", "list", "mapping"],
+)
+def test_a_default_that_was_another_is_written_down_by_the_upcaster_wherever_it_is(before: Any, after: Any) -> None:
+    def written(value: Any) -> Any:
+        if isinstance(value, list):
+            return list(map(written, value))
+        if isinstance(value, dict) and "number" in value:
+            return {"mode": "then", **value}
+        return {name: written(inner) for name, inner in value.items()} if isinstance(value, dict) else value
+
+    lock = locked(one(before))
+    assert failing(check(serializer(one(after), 2, lambda data: {"x": written(data["x"])}), lock)) == []
+    (finding,) = failing(check(serializer(one(after), 2), lock))
+    assert finding.kind == "lost"
+    assert 'mode\', whose default was "then" in v1 and is "now" now' in finding.message
+
+
 def test_an_error_that_a_made_up_value_explains_fails_only_where_nothing_gets_through() -> None:
     lock = locked(one(str))
     known = serializer(one(int), 2, lambda data: {"x": {"text": 1, "a": 2}[data["x"]]})
@@ -269,6 +299,32 @@ def test_parts_of_a_split_may_be_of_any_kind_of_class() -> None:
 
 
 # Versions
+
+
+def two_names(event_class: type, version: int, **steps: Callable[..., Any]) -> EventSerializer:
+    """A class that was called Former once, with a step from version 1 for each name."""
+    registry, chain = EventRegistry(), UpcasterChain()
+    registry.event(event_class, name="Event", version=version, aliases=["Former"])
+    for name, step in steps.items():
+        chain.upcaster(name, 1)(step)
+    return EventSerializer(chain, registry=registry)
+
+
+def test_a_former_name_is_tried_by_its_own_steps() -> None:
+    """They come before those of the name of today."""
+    lock = make_lock(two_names(one(int), 1), SchemaLock())
+    fine = two_names(one(str), 2, Event=lambda data: {"x": str(data["x"])})
+    assert failing(check(fine, lock)) == []
+    (finding,) = failing(check(two_names(one(str), 2, Event=lambda data: {"x": str(data["x"])}, Former=dict), lock))
+    assert (finding.event_type, finding.kind) == ("Former", "unreadable")
+
+
+def test_a_former_name_is_tried_where_the_name_of_today_is_dropped() -> None:
+    lock = make_lock(two_names(one(int), 1), SchemaLock())
+    for event_class, expected in ((one(int), []), (one(str), ["changed"])):
+        found = two_names(event_class, 1)
+        found.registry.drop("Event", reason="a test")
+        assert said(failing(check(found, lock))) == expected
 
 
 def test_a_type_that_was_dropped_before_it_was_locked_is_called_untried() -> None:
