@@ -75,18 +75,17 @@ class _Defaults:
 
     def changed(self, stored: Any, reached: Any, old: Schema, new: Schema, path: str) -> Iterator[tuple[str, Any, Any]]:
         old, new = _alternative(stored, old, self._old), _alternative(reached, new, self._new)
-        if isinstance(stored, dict) and isinstance(reached, dict):
-            before, after = _fields(stored, old), _fields(reached, new)
-            for name in filter(after.__contains__, before):
-                one, other, place = before[name], after[name], join(path, name)
-                then, now = one.get("default", ABSENT), other.get("default", ABSENT)
-                if name in stored and name in reached:
-                    yield from self.changed(stored[name], reached[name], one, other, place)
-                elif name not in stored and name not in reached and not same(then, now):
-                    yield place, then, now
-        elif isinstance(stored, list) and isinstance(reached, list) and "items" in old and "items" in new:
-            for one, other in zip(stored, reached, strict=False):
-                yield from self.changed(one, other, old["items"], new["items"], f"{path}[]")
+        if type(stored) is not type(reached) or not isinstance(stored, (dict, list)):
+            return
+        before, after = _fields(stored, old), _fields(reached, new)
+        had, has = _values(stored), _values(reached)
+        for name in filter(after.__contains__, before):
+            place = join(path, name) if isinstance(name, str) else f"{path}[{name}]"
+            then, now = before[name].get("default", ABSENT), after[name].get("default", ABSENT)
+            if name in had and name in has:
+                yield from self.changed(had[name], has[name], before[name], after[name], place)
+            elif name not in had and name not in has and not same(then, now):
+                yield place, then, now
 
 
 def _alternative(value: Any, schema: Schema, root: Schema) -> Schema:
@@ -95,8 +94,14 @@ def _alternative(value: Any, schema: Schema, root: Schema) -> Schema:
     return parts[0] if parts else {}
 
 
-def _fields(value: dict[str, Any], schema: Schema) -> dict[str, Schema]:
-    """The schema of what an object may have; of what a mapping has."""
-    values: Schema = schema.get("additionalProperties") or {}
-    fields: dict[str, Schema] = schema.get("properties") or dict.fromkeys(value, values)
-    return fields
+def _values(value: dict[str, Any] | list[Any]) -> dict[Any, Any]:
+    """What is in an object by name, and in an array by place."""
+    return value if isinstance(value, dict) else dict(enumerate(value))
+
+
+def _fields(value: dict[str, Any] | list[Any], schema: Schema) -> dict[Any, Schema]:
+    """The schemas of what may be there."""
+    if isinstance(value, dict):
+        return schema.get("properties") or dict.fromkeys(value, schema.get("additionalProperties") or {})
+    items = dict.fromkeys(range(len(value)), schema.get("items") or {})
+    return {**items, **dict(enumerate(schema.get("prefixItems", [])))}

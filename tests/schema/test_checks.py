@@ -239,8 +239,13 @@ class Now(msgspec.Struct):
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [(Then, Now), (list[Then], list[Now]), (dict[str, Then | None], dict[str, Now | None])],
-    ids=["alone", "list", "mapping"],
+    [
+        (Then, Now),
+        (list[Then], list[Now]),
+        (dict[str, Then | None], dict[str, Now | None]),
+        (tuple[int, Then], tuple[int, Now]),
+    ],
+    ids=["alone", "list", "mapping", "tuple"],
 )
 def test_a_default_that_was_another_is_written_down_by_the_upcaster_wherever_it_is(before: Any, after: Any) -> None:
     def written(value: Any) -> Any:
@@ -255,6 +260,21 @@ def test_a_default_that_was_another_is_written_down_by_the_upcaster_wherever_it_
     (finding,) = failing(check(serializer(one(after), 2), lock))
     assert finding.kind == "lost"
     assert 'mode\', whose default was "then" in v1 and is "now" now' in finding.message
+
+
+def test_a_default_that_was_another_at_the_end_of_an_array_is_written_down_too() -> None:
+    class Before(msgspec.Struct, array_like=True):
+        a: int
+        mode: str = "then"
+
+    class After(msgspec.Struct, array_like=True):
+        a: int
+        mode: str = "now"
+
+    lock = locked(one(Before))
+    assert failing(check(serializer(one(After), 2, lambda data: {"x": (data["x"] + ["then"])[:2]}), lock)) == []
+    (finding,) = failing(check(serializer(one(After), 2), lock))
+    assert "leave out 'x[1]', whose default was" in finding.message
 
 
 def test_an_error_that_a_made_up_value_explains_fails_only_where_nothing_gets_through() -> None:
