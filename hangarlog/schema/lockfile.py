@@ -96,7 +96,7 @@ class _Part(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     required: list[str] | _Unset = UNSET
     additional_properties: _Part | Literal[False] | _Unset = UNSET
     items: _Part | Literal[False] | _Unset = UNSET
-    prefix_items: list[_Part] = []
+    prefix_items: list[_Part] | _Unset = UNSET
     any_of: Annotated[list[_Part], _Some] | _Unset = UNSET
     enum: Annotated[list[Any], _Some] | _Unset = UNSET
     const: str | int | _Unset = UNSET
@@ -155,11 +155,11 @@ def _check_part(part: _Part, root: _Part) -> None:
         raise ValueError("an object does not say what is required")
     if part.type == "object" and part.properties is UNSET and not isinstance(part.additional_properties, _Part):
         raise ValueError("an object says neither its properties nor its values")
-    if part.type == "array" and part.items is UNSET and not part.prefix_items:
+    if part.type == "array" and not isinstance(part.items, _Part) and part.prefix_items is UNSET:
         raise ValueError("an array does not say what is in it")
     if part.pattern is not UNSET:
         re.compile(part.pattern)
-    inner = [*(part.properties or {}).values(), *part.prefix_items, *(part.any_of or [])]
+    inner = [*(part.properties or {}).values(), *(part.prefix_items or []), *(part.any_of or [])]
     inner += [each for each in (part.additional_properties, part.items, part.keys) if isinstance(each, _Part)]
     for each in inner:
         _check_part(each, root)

@@ -87,6 +87,7 @@ HOSTILE: list[Any] = [
     of_field({"title": "of another format"}),
     of_field({"properties": {}, "required": []}),
     of_field({"type": "array", "items": True}),
+    of_field({"type": "array", "items": False}),
     {"hangarlog_schema": 2, "events": {}},
 ]
 
