@@ -318,8 +318,8 @@ class _TypeCheck:
                 self._said.add((self._canonical, error.version))
                 yield self._finding("impure", str(error), version=error.version)
             return _NOWHERE
-        except UpcastingError:
-            return _NOWHERE  # A gap.
+        except (UpcastingError, SystemExit):
+            return _NOWHERE  # A gap, or a step that ends the program and was told of.
         except Exception:
             return payload  # Whatever an upcaster raises: reading will say so.
 

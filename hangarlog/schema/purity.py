@@ -133,6 +133,8 @@ def _watched(step: Step, payload: dict[str, Any]) -> tuple[Any, Sequence[str]]:
     sys.setprofile(watch)
     try:
         result = _listed(step(payload))
+    except SystemExit as error:
+        raise ImpureUpcasterError("it ends the program") from error
     finally:
         sys.setprofile(before)
     calls.pop("sys.setprofile", None)

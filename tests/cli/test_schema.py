@@ -109,6 +109,7 @@ def test_lock_refuses_what_check_fails_unless_it_is_accepted(hangarlog: Command,
     ("arguments", "code", "message"),
     [
         (["check", "--events", "nowhere"], 2, "no events at 'nowhere': ModuleNotFoundError"),
+        (["check", "--events", "myapp.leaves"], 2, "no events at 'myapp.leaves': SystemExit: 0"),
         (["check", "--events", "myapp.events:gone"], 2, "no events at 'myapp.events:gone': AttributeError"),
         (["check", "--events", "myapp.events:Started"], 2, "it is a StructMeta, not an EventSerializer"),
         (["check"], 1, "schema lock event-schema.json: there is no such file; make it with `hangarlog schema lock`"),
@@ -123,6 +124,7 @@ def test_lock_refuses_what_check_fails_unless_it_is_accepted(hangarlog: Command,
 def test_what_is_wrong_is_said_in_a_line(
     hangarlog: Command, project: Path, arguments: list[str], code: int, message: str
 ) -> None:
+    (project / "myapp/leaves.py").write_text("raise SystemExit(0)\n")
     done = hangarlog("schema", *arguments)
     assert done.returncode == code
     assert message in done.stderr.decode()

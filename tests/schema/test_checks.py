@@ -203,6 +203,15 @@ def test_a_step_that_is_impure_only_at_its_first_call_is_caught() -> None:
         pure_result(step, {})
 
 
+def test_a_step_that_ends_the_program_does_not_end_the_check() -> None:
+    """With exit code 0 a build would take it for passed."""
+
+    def step(data: dict[str, Any]) -> dict[str, Any]:
+        raise SystemExit(0)
+
+    assert said(failing(check(serializer(one(str), 2, step), locked(one(int))))) == ["impure"]
+
+
 def test_what_importing_does_is_not_held_against_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "imported_late.py").write_text("import time\nAT = time.time()\nNAME = 'late'\n")
     monkeypatch.syspath_prepend(tmp_path)
