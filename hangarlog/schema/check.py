@@ -124,7 +124,7 @@ class _TypeCheck:
             return
         gaps = list(self._gaps())
         yield from gaps
-        highest = max((locked.version, *locked.versions())) if locked else 0
+        highest = self._highest(locked) if locked else 0
         if self._split and self._class is not None and self._target <= self._split[0]:
             message = f"it is split at v{self._split[0]}, so its class must be of a later version than {self._target}"
             yield self._finding("lowered", message)
@@ -139,6 +139,11 @@ class _TypeCheck:
             yield self._finding("lowered", message)
         else:
             yield from self._against(locked, bool(gaps))
+
+    def _highest(self, locked: LockedType) -> int:
+        """The highest version of which events are to be read: where `newer` says so, not what was only seen in a store."""
+        passed_over = locked.inferred if self._serializer.newer != "error" else []
+        return max([locked.version, *(version for version in locked.versions() if version not in passed_over)])
 
     def _finding(self, kind: Kind, message: str, **more: Any) -> Finding:
         return Finding(self._name, kind, message, **more)

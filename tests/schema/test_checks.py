@@ -373,6 +373,16 @@ def test_a_version_that_the_lock_knows_a_shape_of_may_not_be_above_todays() -> N
     assert (finding.kind, finding.message[:15]) == ("lowered", "was at version ")
 
 
+def test_a_newer_version_that_was_gathered_is_no_lowered_one_where_the_policy_lets_it_pass() -> None:
+    registry = EventRegistry()
+    registry.event(one(int), name="Event")
+    lock = locked(one(int))
+    lock.events["Event"].schemas["3"] = shape(int)
+    lock.events["Event"].inferred.append(3)
+    assert said(failing(check(EventSerializer(registry=registry), lock))) == ["lowered"]
+    assert failing(check(EventSerializer(registry=registry, newer="raw"), lock)) == []
+
+
 def test_a_split_below_the_locked_version_is_a_lowered_version() -> None:
     registry, chain = EventRegistry(), UpcasterChain()
     registry.event(one(int), name="Part")
