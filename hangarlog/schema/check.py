@@ -141,7 +141,7 @@ class _TypeCheck:
             yield from self._against(locked, bool(gaps))
 
     def _highest(self, locked: LockedType) -> int:
-        """The highest version of which events are to be read: where `newer` says so, not what was only seen in a store."""
+        """The highest version that is to be read: what was only seen in a store counts unless `newer` lets it pass."""
         passed_over = locked.inferred if self._serializer.newer != "error" else []
         return max([locked.version, *(version for version in locked.versions() if version not in passed_over)])
 
