@@ -120,13 +120,14 @@ def _listed(result: Any) -> Any:
 
 def _watched(step: Step, payload: dict[str, Any]) -> tuple[Any, Sequence[str]]:
     calls: dict[str, None] = {}
+    here = sys._getframe()
 
     def watch(frame: FrameType, event: str, function: Any) -> None:
-        if event == "c_call" and frame.f_globals.get("__name__") != "copy":  # It compares identities.
+        if event == "c_call" and _module_of(frame) != "copy":  # It compares identities.
             name = _name(function)
-            if name is not None and not _is_importing(frame):
+            if name is not None and not _is_importing(frame, here):
                 calls[name] = None
-        elif event == "call" and frame.f_code.co_qualname.startswith("_Environ."):
+        elif event == "call" and frame.f_code.co_qualname.startswith("_Environ.") and _module_of(frame) == "os":
             calls["os.environ"] = None
 
     before = sys.getprofile()
@@ -141,10 +142,17 @@ def _watched(step: Step, payload: dict[str, Any]) -> tuple[Any, Sequence[str]]:
     return result, list(calls)
 
 
-def _is_importing(frame: FrameType | None) -> bool:
-    """Whether a call is made to import something: that is done once, and is no doing of the upcaster's."""
-    while frame is not None:
-        if str(frame.f_globals.get("__name__", "")).startswith("importlib."):
+def _module_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
+
+
+def _is_importing(frame: FrameType | None, until: FrameType) -> bool:
+    """Whether a step makes a call to import something: that is done once, and is no doing of the upcaster's.
+
+    The check itself may run while something is imported, as a test's module.
+    """
+    while frame is not None and frame is not until:
+        if _module_of(frame).startswith("importlib."):
             return True
         frame = frame.f_back
     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -222,6 +223,18 @@ def test_what_importing_does_is_not_held_against_a_step(tmp_path: Path, monkeypa
         return {**data, "name": imported_late.NAME}
 
     assert pure_result(step, {}) == {"name": "late"}
+
+
+def test_a_check_that_runs_while_a_module_is_imported_sees_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "checks_at_import.py").write_text(
+        "import time\nfrom hangarlog.schema.purity import pure_result\n"
+        "pure_result(lambda data: {'at': time.time()}, {})\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImpureUpcasterError, match=r"time\.time"):
+        importlib.import_module("checks_at_import")
 
 
 def test_a_value_that_is_left_under_an_unknown_name_is_found_at_any_depth() -> None:
