@@ -291,8 +291,8 @@ class _TypeCheck:
                         return
                     doubts.append(f"{error}, as {_text(payload)}")
                     continue
-                lost = self._lost(reached, events)
-                if lost is None and not gathered:
+                lost = None if reached is None else self._lost(reached, events)
+                if lost is None and reached is not None and not gathered:
                     lost = self._defaulted(version, payload, reached, schema)
                 if lost is not None:
                     yield lost
@@ -326,7 +326,7 @@ class _TypeCheck:
         except (UpcastingError, SystemExit):
             return _NOWHERE  # A gap, or a step that ends the program and was told of.
         except Exception:
-            return payload  # Whatever an upcaster raises: reading will say so.
+            return None  # Whatever an upcaster raises: reading will say so.
 
     def _lost(self, reached: Any, events: list[Any]) -> Finding | None:
         """What the upcasters, or a splitter, leave under names that the classes do not have."""

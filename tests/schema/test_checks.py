@@ -213,6 +213,11 @@ def test_a_step_that_ends_the_program_does_not_end_the_check() -> None:
     assert said(failing(check(serializer(one(str), 2, step), locked(one(int))))) == ["impure"]
 
 
+def test_a_result_that_cannot_be_copied_is_not_taken_for_the_payload_before() -> None:
+    bytes_of = serializer(msgspec.defstruct("Event", [("y", bytes)]), 2, lambda data: {"y": memoryview(b"text")})
+    assert failing(check(bytes_of, locked(one(int)))) == []
+
+
 def test_what_importing_does_is_not_held_against_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "imported_late.py").write_text("import time\nAT = time.time()\nNAME = 'late'\n")
     monkeypatch.syspath_prepend(tmp_path)
