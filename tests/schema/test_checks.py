@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import importlib
 import time
 from collections.abc import Callable, Iterator
@@ -240,6 +241,23 @@ def test_a_check_that_runs_while_a_module_is_imported_sees_the_same(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ImpureUpcasterError, match=r"time\.time"):
         importlib.import_module("checks_at_import")
+
+
+def test_what_is_done_when_garbage_is_collected_is_not_held_against_a_step() -> None:
+    """As profilers, and hypothesis, measure how long that takes."""
+
+    def step(data: dict[str, Any]) -> dict[str, Any]:
+        return {**data, "many": [[at] for at in range(5000)]}
+
+    def measured(phase: str, info: dict[str, int]) -> None:
+        time.perf_counter()
+
+    gc.callbacks.append(measured)
+    try:
+        assert len(pure_result(step, {})["many"]) == 5000
+    finally:
+        gc.callbacks.remove(measured)
+    assert gc.isenabled()
 
 
 def test_a_value_that_is_left_under_an_unknown_name_is_found_at_any_depth() -> None:
