@@ -66,6 +66,8 @@ def _settings(events: str | None, lock_path: str | None) -> tuple[str, str]:
 def _store_path(store: str | None, option: str | None, no_store: bool) -> str | None:
     if store and option and store != option:
         raise click.UsageError("two stores are named; name one")
+    if "" in (store, option):
+        raise click.UsageError("the store's name is empty; leave it out, or say --no-store, to look into none")
     return None if no_store else store or option or os.environ.get(STORE_VARIABLE)
 
 
@@ -142,7 +144,10 @@ def lock(
         unread = unread_types(made, found, accept)
         if unread:
             return _refuse(path, unread, form)
-        made = with_gathered(made, found)
+        made = with_gathered(made, [stored for stored in found if stored.event_type not in accept])
+        findings = refused(serializer, made)
+        if findings:
+            return _refuse(path, findings, form)
     write_lock(path, made)
     versions = sum(len(locked.schemas) for locked in made.events.values())
     write_object({"path": path, "types": len(made.events), "versions": versions})

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Generator, Iterator
+from itertools import chain
 from typing import Any, Literal
 
 import msgspec
 
 from hangarlog.errors import EventSerializationError, HangarlogError, UpcastingError
-from hangarlog.schema.compare import Change, breaking, compare, unknown_names
+from hangarlog.schema.compare import Change, breaking, compare
 from hangarlog.schema.describe import Schema, describe
 from hangarlog.schema.lockfile import LockedType, SchemaLock
+from hangarlog.schema.places import changed_defaults, is_closed, places, unknown
 from hangarlog.schema.purity import ImpureUpcasterError, pure_path
 from hangarlog.schema.sample import CannotSampleError, samples
+from hangarlog.schema.shape import text_of
 from hangarlog.schema.skeleton import skeleton
 from hangarlog.serializer import EventSerializer
 
@@ -25,7 +28,7 @@ Kind = Literal[
     "lowered",  # a version below the locked one
     "gap",  # a version without a step to the next
     "unreadable",  # events of a version that do not reach the class
-    "lost",  # a value that an upcaster leaves under a name the class does not have
+    "lost",  # a value that an upcaster leaves under a name the class does not have, or to a default that was another
     "impure",  # an upcaster that depends on more than its payload, or changes it
     # These do not.
     "new",  # a type that is not in the lock yet
@@ -36,6 +39,8 @@ Kind = Literal[
 _NOTES = ("new", "compatible", "raised", "untried")
 _STRUCTURAL = (KeyError, IndexError, AttributeError, TypeError, NameError)
 """What an upcaster raises that does not fit its payloads' shape. Other errors may be of a made-up value."""
+
+_NOWHERE: Any = object()
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -97,6 +102,9 @@ class _TypeCheck:
         self._split = self._chain.split_of(name)
         self._target = registry.target_version(name)
         self._goal = "cannot be split" if self._split else f"do not reach v{self._target}"
+        # What its class wrote under another name is tried there, but for what is done otherwise under this one.
+        own_steps = any(event_type == name for event_type, _, _ in self._chain.steps())
+        self._alone = self._canonical != name and (own_steps or self._canonical in registry.dropped)
         self._schema: Schema | None = None
         self._impure: set[int] = set()
 
@@ -116,7 +124,7 @@ class _TypeCheck:
             return
         gaps = list(self._gaps())
         yield from gaps
-        highest = max((locked.version, *locked.versions())) if locked else 0
+        highest = self._highest(locked) if locked else 0
         if self._split and self._class is not None and self._target <= self._split[0]:
             message = f"it is split at v{self._split[0]}, so its class must be of a later version than {self._target}"
             yield self._finding("lowered", message)
@@ -131,6 +139,11 @@ class _TypeCheck:
             yield self._finding("lowered", message)
         else:
             yield from self._against(locked, bool(gaps))
+
+    def _highest(self, locked: LockedType) -> int:
+        """The highest version that is to be read: what was only seen in a store counts unless `newer` lets it pass."""
+        passed_over = locked.inferred if self._serializer.newer != "error" else []
+        return max([locked.version, *(version for version in locked.versions() if version not in passed_over)])
 
     def _finding(self, kind: Kind, message: str, **more: Any) -> Finding:
         return Finding(self._name, kind, message, **more)
@@ -191,7 +204,7 @@ class _TypeCheck:
         return locked
 
     def _against(self, locked: LockedType, has_gaps: bool) -> Iterator[Finding]:
-        same = locked.schema(self._target) if self._class is not None else None
+        same = self._written(locked, self._target) if self._class is not None else None
         if self._target in locked.inferred:
             same = None  # What happened to be stored is no promise.
         changes = compare(same, self._schema) if same is not None and self._schema is not None else []
@@ -208,9 +221,12 @@ class _TypeCheck:
             )
         elif self._class is not None and self._target > locked.version and not has_gaps:
             yield self._finding("raised", f"from version {locked.version} to {self._target}", version=self._target)
+        if locked.dropped is not None and not locked.schemas:
+            message = "it was dropped before its shape was locked: only `check --store` can try what is stored of it"
+            yield self._finding("untried", message)
         last = self._split[0] if self._split else self._target - 1
         for version in range(1, last + 1):
-            schema = locked.schema(version)
+            schema = self._written(locked, version)
             if schema is not None:
                 yield from self._try(version, schema, has_gaps)
             elif locked.schemas and version < locked.version and str(version) not in self._shapes:
@@ -220,6 +236,10 @@ class _TypeCheck:
                     "gathers its shape from stored events",
                     version=version,
                 )
+
+    def _written(self, locked: LockedType, version: int) -> Schema | None:
+        """The wire shape at a version that has to be tried under this name."""
+        return locked.schema(version) or (self._shapes.get(str(version)) if self._alone else None)
 
     def _changed(self, same: Schema, changes: list[Change]) -> Finding:
         version = self._target
@@ -261,17 +281,19 @@ class _TypeCheck:
             for payload in samples(schema):
                 tried += 1
                 reached = yield from self._walk(version, payload)
-                if has_gaps or reached is None:
+                if has_gaps or reached is _NOWHERE:
                     continue
                 try:
                     events = self._read(version, payload)
                 except HangarlogError as error:
-                    if _is_structural(error, payload) and not gathered:
+                    if _is_structural(error, payload, schema) and not gathered:
                         yield self._unreadable(version, payload, error)
                         return
                     doubts.append(f"{error}, as {_text(payload)}")
                     continue
-                lost = self._lost(reached, events)
+                lost = None if reached is None else self._lost(reached, events)
+                if lost is None and reached is not None and not gathered:
+                    lost = self._defaulted(version, payload, reached, schema)
                 if lost is not None:
                     yield lost
                     return
@@ -292,7 +314,7 @@ class _TypeCheck:
         )
 
     def _walk(self, version: int, payload: dict[str, Any]) -> Generator[Finding, None, Any]:
-        """What the upcasters make of a payload, None where that is not to be had."""
+        """What the upcasters make of a payload, `_NOWHERE` where that is not to be had."""
         try:
             return pure_path(self._serializer, self._name, version, payload, self._impure)
         except ImpureUpcasterError as error:
@@ -300,31 +322,42 @@ class _TypeCheck:
             if (self._canonical, error.version) not in self._said:  # Its former names use the same steps.
                 self._said.add((self._canonical, error.version))
                 yield self._finding("impure", str(error), version=error.version)
-            return None
-        except UpcastingError:
-            return None  # A gap.
+            return _NOWHERE
+        except (UpcastingError, SystemExit):
+            return _NOWHERE  # A gap, or a step that ends the program and was told of.
         except Exception:
-            return payload  # Whatever an upcaster raises: reading will say so.
+            return None  # Whatever an upcaster raises: reading will say so.
 
     def _lost(self, reached: Any, events: list[Any]) -> Finding | None:
         """What the upcasters, or a splitter, leave under names that the classes do not have."""
-        parts = reached if isinstance(reached, list) else [(self._name, reached)]
-        for event_type, payload in parts:
-            schema = self._schema_of(event_type)
-            target = self._serializer.registry.target_version(event_type)
-            if schema is None or (isinstance(reached, list) and payload.get("_version", 1) != target):
+        registry, own = self._serializer.registry, _own_names(events)
+        for event_type, payload in reached if isinstance(reached, list) else [(self._name, reached)]:
+            schema, target = self._schema_of(event_type), registry.target_version(event_type)
+            goes_on = isinstance(reached, list) and payload.get("_version", 1) != target
+            if schema is None or goes_on or event_type in registry.dropped:
                 continue
-            extra = getattr(events[0], "__dict__", None)
-            own = {"_version", *extra, "event_id", "occurred_at"} if extra is not None else {"_version"}
-            for path in unknown_names(payload, schema):
+            for path in unknown(places(payload, schema)):
                 if path not in own:
-                    what = f"{self._serializer.registry.canonical_name(event_type)} v{target}"
+                    what = f"{registry.canonical_name(event_type)} v{target}"
                     return self._finding(
                         "lost",
                         f"the upcasters leave {path!r} in the payload, which {what} does not have, so its value would "
                         "be lost; give it the name of a field, or take it out to say that it goes",
                         version=target,
                     )
+        return None
+
+    def _defaulted(self, version: int, payload: dict[str, Any], reached: Any, schema: Schema) -> Finding | None:
+        """What the upcasters leave to a default that was another when it was stored."""
+        if self._schema is None or isinstance(reached, list):
+            return None
+        for path, then, now in changed_defaults(payload, reached, schema, self._schema):
+            return self._finding(
+                "lost",
+                f"the upcasters leave out {path!r}, whose default was {text_of(then)} in v{version} and is "
+                f"{text_of(now)} now: events stored without it would change; write into the payload what it was",
+                version=version,
+            )
         return None
 
     def _schema_of(self, event_type: str) -> Schema | None:
@@ -334,21 +367,30 @@ class _TypeCheck:
         return None if event_class is None else describe(event_type, event_class, self._serializer.enc_hook)
 
 
-def _is_structural(error: HangarlogError, payload: dict[str, Any]) -> bool:
+def _own_names(events: list[Any]) -> set[str]:
+    """What payloads may hold beside fields: what events carry as attributes of their own, as those of MCP Hangar."""
+    extras = [vars(event) for event in events if hasattr(event, "__dict__")]
+    return {"_version", *chain.from_iterable(extras), *(("event_id", "occurred_at") if extras else ())}
+
+
+def _is_structural(error: HangarlogError, payload: dict[str, Any], schema: Schema) -> bool:
     cause = error.__cause__
     if isinstance(error, UpcastingError):
-        if isinstance(cause, KeyError) and _is_value(payload, cause.args[0] if cause.args else None):
-            return False  # A table of what there really was, asked for a made-up value.
+        if isinstance(cause, KeyError) and _is_made_up(cause.args, payload, schema):
+            return False  # A table of what there really was, asked for another value.
         return cause is None or isinstance(cause, _STRUCTURAL)
     if isinstance(cause, msgspec.ValidationError):
         return cause.__cause__ is None  # Else a hook or a validator of the user's has refused a made-up value.
     return True
 
 
-def _is_value(payload: Any, key: object) -> bool:
-    if isinstance(payload, (dict, list)):
-        return any(_is_value(inner, key) for inner in (payload.values() if isinstance(payload, dict) else payload))
-    return bool(type(payload) is type(key) and payload == key)
+def _is_made_up(missing: tuple[Any, ...], payload: dict[str, Any], schema: Schema) -> bool:
+    """Whether the key that is missing is a value of the payload which its shape does not name."""
+    return any(
+        part is not None and not is_closed(part) and type(value) is type(key) and value == key
+        for key in missing[:1]
+        for _, value, part in places(payload, schema)
+    )
 
 
 def _text(payload: dict[str, Any]) -> str:

@@ -10,8 +10,7 @@ from typing import Any
 import msgspec
 
 from hangarlog.schema.describe import Schema
-
-_ABSENT: Any = object()
+from hangarlog.schema.shape import ABSENT, is_a, is_any, join, named, resolve, same, shown, tags, text_of
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -68,7 +67,7 @@ class _Comparison:
         elif "x-python" in old or "x-python" in new:
             if old.get("x-python") != new.get("x-python"):
                 yield Change(path, f"was {shown(old)}, is {shown(new)}", True)
-        elif _values(old) or _values(new):
+        elif named(old) or named(new):
             yield from _enums(old, new, path)
         elif old["type"] != new["type"]:
             widened = (old["type"], new["type"]) == ("integer", "number")
@@ -88,7 +87,10 @@ class _Comparison:
             before = [each for part in before for each in _one_by_one(resolve(part, self._old))]
         matched: set[int] = set()
         for part in before:
-            outside, self._in_union = self._in_union, sum("type" in resolve(each, self._old) for each in before) > 1
+            outside, self._in_union = (
+                self._in_union,
+                sum("properties" in resolve(each, self._old) for each in before) > 1,
+            )
             tried = [list(self.changes(part, other, path)) for other in after]
             self._in_union = outside
             best = min(range(len(after)), key=lambda at: (len(breaking(tried[at])), len(tried[at])))
@@ -104,8 +106,8 @@ class _Comparison:
     def _alike(self, old: Schema, new: Schema) -> bool:
         """Whether two alternatives are the same one, changed."""
         old, new = resolve(old, self._old), resolve(new, self._new)
-        kinds = ["enum" if _values(part) else part.get("type") for part in (old, new)]
-        return kinds[0] == kinds[1] and (kinds[0] != "object" or _tag(old) == _tag(new))
+        kinds = ["enum" if named(part) else part.get("type") for part in (old, new)]
+        return kinds[0] == kinds[1] and (kinds[0] != "object" or tags(old) == tags(new))
 
     def _arrays(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
         if "prefixItems" not in new:
@@ -114,6 +116,19 @@ class _Comparison:
             yield Change(path, "was a list, is a set: order and repeated values would be lost", True)
         elif old.get("uniqueItems") and not new.get("uniqueItems"):
             yield Change(path, "was a set, is a list", False)
+        yield from self._positions(old, new, path)
+        items = old.get("items", False)
+        if items is False:
+            return
+        if new.get("prefixItems"):
+            yield Change(path, f"was {shown(old)}, is {shown(new)}", True)
+        elif not isinstance(new.get("items"), dict):
+            yield Change(path, f"was {shown(old)}, is {shown(new)}: what is stored in it would be lost", True)
+        else:
+            yield from self.changes(items, new["items"], f"{path}[]")
+
+    def _positions(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
+        """What has changed of the values that have a place of their own."""
         before, after = old.get("prefixItems", []), new.get("prefixItems", [])
         for at, item in enumerate(before):
             other = after[at] if at < len(after) else new.get("items", True)
@@ -121,6 +136,8 @@ class _Comparison:
                 yield Change(f"{path}[{at}]", "was removed: what is stored in it would be lost", True)
             else:
                 yield from self.changes(item, other, f"{path}[{at}]")
+                if at < len(after) and at >= max(old.get("minItems", 0), new.get("minItems", 0)):
+                    yield from _default(item, other, f"{path}[{at}]")
         for at in range(len(before), len(after)):
             if at < new.get("minItems", 0):
                 yield Change(
@@ -130,13 +147,6 @@ class _Comparison:
                 yield Change(f"{path}[{at}]", f"is new, {_defaulting(after[at])}", False)
         if old.get("minItems", 0) < min(new.get("minItems", 0), len(before)):
             yield Change(path, "has lost defaults: what was stored without them cannot be read", True)
-        items = old.get("items", False)
-        if items is not False and after:
-            yield Change(path, f"was {shown(old)}, is {shown(new)}", True)
-        elif items is not False and not isinstance(new.get("items"), dict):
-            yield Change(path, f"was {shown(old)}, is {shown(new)}: what is stored in it would be lost", True)
-        elif items is not False:
-            yield from self.changes(items, new["items"], f"{path}[]")
 
     def _objects(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
         before, after = old.get("properties"), new.get("properties")
@@ -144,16 +154,22 @@ class _Comparison:
             yield Change(path, f"was {shown(old)}, is {shown(new)}", True)
         elif before is None:
             yield from _limits(old, new, path)
-            yield from self.changes(old.get("x-keys", _TEXT), new.get("x-keys", _TEXT), f"{path} keys")
+            yield from self._keys(old.get("x-keys", _TEXT), new.get("x-keys", _TEXT), f"{path} keys")
             yield from self.changes(old["additionalProperties"], new["additionalProperties"], f"{path}{{}}")
         elif after is None:
             yield Change(path, f"was an object of fields, is {shown(new)}", False)
             yield from self.changes({"enum": list(before)}, new.get("x-keys", _TEXT), f"{path} keys")
             yield from _limits({"minProperties": len(old["required"]), "maxProperties": len(before)}, new, path)
             for name, part in before.items():
-                yield from self.changes(part, new["additionalProperties"], _join(path, name))
+                yield from self.changes(part, new["additionalProperties"], join(path, name))
         else:
             yield from self._fields(old, new, path)
+
+    def _keys(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
+        if new == _TEXT != old:
+            yield Change(path, f"were {shown(old)}, are text", False)  # As which all of them are stored.
+        else:
+            yield from self.changes(old, new, path)
 
     def _fields(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
         before, after = old["properties"], new["properties"]
@@ -162,21 +178,21 @@ class _Comparison:
         for name in removed:
             if "const" in before[name]:
                 lost = self._in_union or new.get("additionalProperties") is False
-                yield Change(_join(path, name), "the tag was removed", lost)
+                yield Change(join(path, name), "the tag was removed", lost)
                 continue
             alike = [other for other in added if not breaking(self._parts(before[name], after[other]))]
             hint = f"; was it renamed to {alike[0]}?" if len(alike) == 1 else ""
-            yield Change(_join(path, name), f"was removed: what is stored in it would be lost{hint}", True)
+            yield Change(join(path, name), f"was removed: what is stored in it would be lost{hint}", True)
         for name in added:
-            place = _join(path, name)
+            place = join(path, name)
             if name in new["required"]:
                 yield Change(place, "is new and has no default: events stored without it cannot be read", True)
             else:
                 yield Change(place, f"is new, {_defaulting(after[name])}", False)
         for name in before:
             if name in after:
-                yield from self.changes(before[name], after[name], _join(path, name))
-                yield from self._defaults(old, new, name, _join(path, name))
+                yield from self.changes(before[name], after[name], join(path, name))
+                yield from self._defaults(old, new, name, join(path, name))
 
     def _defaults(self, old: Schema, new: Schema, name: str, path: str) -> Iterator[Change]:
         was_required, is_required = name in old["required"], name in new["required"]
@@ -185,11 +201,7 @@ class _Comparison:
         elif is_required and not was_required:
             yield Change(path, "has lost its default: events stored without it cannot be read", True)
         elif not is_required:
-            before = old["properties"][name].get("default", _ABSENT)
-            after = new["properties"][name].get("default", _ABSENT)
-            if not _same(before, after):
-                what = f"its default was {_value(before)}, is {_value(after)}: events stored without it would change"
-                yield Change(path, what, True)
+            yield from _default(old["properties"][name], new["properties"][name], path)
 
     def _parts(self, old: Schema, new: Schema) -> list[Change]:
         return compare_parts(old, new, self._old, self._new)
@@ -198,82 +210,9 @@ class _Comparison:
 _TEXT: Schema = {"type": "string"}
 
 
-def resolve(part: Schema, root: Schema) -> Schema:
-    """What a reference stands for."""
-    while "$ref" in part:
-        name = part["$ref"].removeprefix("#/$defs/")
-        part = root if name == "#" else root["$defs"][name]
-    return part
-
-
-def unknown_names(value: Any, schema: Schema, root: Schema | None = None, path: str = "") -> Iterator[str]:
-    """The places in a payload that a wire shape has no field for: what is there is passed over on read."""
-    root = schema if root is None else root
-    schema = resolve(schema, root)
-    if "anyOf" in schema:
-        found = [list(unknown_names(value, part, root, path)) for part in schema["anyOf"] if _may_be(value, part, root)]
-        yield from min(found, key=len, default=[])
-    elif isinstance(value, dict) and "properties" in schema:
-        for name, inner in value.items():
-            if name in schema["properties"]:
-                yield from unknown_names(inner, schema["properties"][name], root, _join(path, name))
-            else:
-                yield _join(path, name)
-    elif isinstance(value, dict) and isinstance(schema.get("additionalProperties"), dict):
-        for name, inner in value.items():
-            yield from unknown_names(inner, schema["additionalProperties"], root, f"{path}{{{name}}}")
-    elif isinstance(value, list) and isinstance(schema.get("items"), dict):
-        for inner in value:
-            yield from unknown_names(inner, schema["items"], root, f"{path}[]")
-    elif isinstance(value, list):
-        for at, inner in enumerate(value[: len(schema.get("prefixItems", []))]):
-            yield from unknown_names(inner, schema["prefixItems"][at], root, f"{path}[{at}]")
-
-
-def _may_be(value: Any, schema: Schema, root: Schema) -> bool:
-    schema = resolve(schema, root)
-    if isinstance(value, dict) and "properties" in schema:
-        tags = _tag(schema)
-        return all(value.get(name) == tag for name, tag in tags)
-    return schema.get("type") not in ("object", "array") or isinstance(value, (dict, list))
-
-
-def is_any(schema: Schema) -> bool:
-    """Whether a schema says nothing of the value."""
-    return not schema.keys() - {"default", "$defs"}
-
-
-def shown(schema: Schema) -> str:
-    """A schema in a few words."""
-    if "anyOf" in schema:
-        return " or ".join(map(shown, schema["anyOf"]))
-    if "$ref" in schema:
-        return str(schema["$ref"]).rsplit("/", 1)[-1]
-    if _values(schema):
-        return "one of " + ", ".join(map(_value, _values(schema)))
-    if "x-python" in schema:
-        return str(schema["x-python"])
-    if is_any(schema):
-        return "any value"
-    if schema["type"] == "array":
-        return "a set" if schema.get("uniqueItems") else "a tuple" if "prefixItems" in schema else "an array"
-    if _tag(schema):
-        name, value = _tag(schema)[0]
-        return f"an object whose {name} is {_value(value)}"
-    if schema["type"] == "object":
-        return "an object" if "properties" in schema else "a mapping"
-    name = str(schema.get("format") or schema.get("contentEncoding") or schema["type"])
-    return {"base64": "bytes", "boolean": "true or false", "string": "text"}.get(name, name)
-
-
-def _values(schema: Schema) -> list[Any]:
-    """All values that a schema takes, where it names them."""
-    return [schema["const"]] if "const" in schema else schema.get("enum", [])
-
-
 def _one_by_one(schema: Schema) -> list[Schema]:
     """An enum of values of several types as one for each; another schema as it is."""
-    values = _values(schema)
+    values = named(schema)
     kinds = {type(value) for value in values}
     if len(kinds) < 2:
         return [schema]
@@ -282,19 +221,19 @@ def _one_by_one(schema: Schema) -> list[Schema]:
 
 
 def _enums(old: Schema, new: Schema, path: str) -> Iterator[Change]:
-    before, after = _values(old), _values(new)
+    before, after = named(old), named(new)
     if not before:
         yield Change(path, f"was {shown(old)}, is only {shown(new)} now", True)
         return
     if after:
-        gone = [value for value in before if not any(_same(value, other) for other in after)]
-        more = [value for value in after if not any(_same(value, other) for other in before)]
+        gone = [value for value in before if not any(same(value, other) for other in after)]
+        more = [value for value in after if not any(same(value, other) for other in before)]
         if gone:
-            yield Change(path, f"no longer takes {', '.join(map(_value, gone))}", True)
+            yield Change(path, f"no longer takes {', '.join(map(text_of, gone))}", True)
         if more:
-            yield Change(path, f"takes {', '.join(map(_value, more))}, too", False)
+            yield Change(path, f"takes {', '.join(map(text_of, more))}, too", False)
         return
-    fits = all(_is_a(value, new.get("type")) and _within(value, new) for value in before)
+    fits = all(is_a(value, new.get("type")) and _within(value, new) for value in before)
     yield Change(path, f"was {shown(old)}, is {shown(new)}", not fits)
 
 
@@ -309,11 +248,6 @@ def _within(value: Any, schema: Schema) -> bool:
         limit in schema and not within(value, schema[limit])
         for limit, within in (("minimum", ge), ("maximum", le), ("exclusiveMinimum", gt), ("exclusiveMaximum", lt))
     )
-
-
-def _is_a(value: Any, kind: object) -> bool:
-    of = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}.get(type(value))
-    return of == kind or (of == "integer" and kind == "number")
 
 
 def _texts(old: Schema, new: Schema, path: str) -> Iterator[Change]:
@@ -367,27 +301,15 @@ def _implied(old: Schema, word: str, limit: Any) -> bool:
         within = value > limit if least else value < limit
         if within or (value == limit and (is_strict or not strict)):
             return True
-    return word == "minItems" and limit == 0
+    return word in ("minLength", "minItems", "minProperties") and limit == 0
 
 
-def _tag(schema: Schema) -> Any:
-    return [(name, part["const"]) for name, part in schema.get("properties", {}).items() if "const" in part]
+def _default(old: Schema, new: Schema, path: str) -> Iterator[Change]:
+    before, after = old.get("default", ABSENT), new.get("default", ABSENT)
+    if not same(before, after):
+        what = f"its default was {text_of(before)}, is {text_of(after)}: events stored without it would change"
+        yield Change(path, what, True)
 
 
 def _defaulting(schema: Schema) -> str:
-    return f"by default {_value(schema['default'])}" if "default" in schema else "with a default"
-
-
-def _same(one: Any, other: Any) -> bool:
-    if one is other:
-        return True
-    kinds = {type(one), type(other)}
-    return (len(kinds) == 1 or kinds == {int, float}) and bool(one == other)
-
-
-def _value(value: Any) -> str:
-    return "made anew for each" if value is _ABSENT else msgspec.json.encode(value).decode()
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+    return f"by default {text_of(schema['default'])}" if "default" in schema else "with a default"

@@ -122,7 +122,8 @@ class _Description:
         tag = getattr(info, "tag", None)
         items = [] if tag is None else [{"const": tag}]
         items += [self._field(field) for field in info.fields]
-        needed = len(items) - sum(not field.required for field in info.fields)
+        first = len(items) - len(info.fields)
+        needed = max((at for at, field in enumerate(info.fields, first + 1) if field.required), default=first)
         return {"type": "array", "prefixItems": items, "minItems": needed}
 
     def _field(self, field: Any) -> Schema:

@@ -10,6 +10,7 @@ import re
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET
 
 from hangarlog.errors import SchemaLockError
 from hangarlog.filesystem import FileSystem
@@ -81,39 +82,51 @@ def write_lock(path: str, lock: SchemaLock) -> None:
     FileSystem().replace_file(os.path.abspath(path), lock.encode())
 
 
-class _Part(msgspec.Struct, rename="camel"):
-    """The words of a schema that are looked at here, with what may stand after them."""
-
-    type: Literal["object", "array", "string", "integer", "number", "boolean", "null"] | None = None
-    properties: dict[str, _Part] | None = None
-    required: list[str] | None = None
-    additional_properties: _Part | Literal[False] | None = None
-    items: _Part | Literal[False] | None = None
-    prefix_items: list[_Part] = []
-    any_of: list[_Part] = []
-    enum: list[Any] = []
-    keys: _Part | None = msgspec.field(default=None, name="x-keys")
-    python: str | None = msgspec.field(default=None, name="x-python")
-    reference: str | None = msgspec.field(default=None, name="$ref")
-    definitions: dict[str, _Part] = msgspec.field(default={}, name="$defs")
-    format: str | None = None
-    content_encoding: str | None = None
-    pattern: str | None = None
-    unique_items: bool = False
-    min_length: _Count | None = None
-    max_length: _Count | None = None
-    min_items: _Count | None = None
-    max_items: _Count | None = None
-    min_properties: _Count | None = None
-    max_properties: _Count | None = None
-    minimum: float | int | None = None
-    maximum: float | int | None = None
-    exclusive_minimum: float | int | None = None
-    exclusive_maximum: float | int | None = None
-    multiple_of: Annotated[float, msgspec.Meta(gt=0)] | Annotated[int, msgspec.Meta(gt=0)] | None = None
-
-
 _Count = Annotated[int, msgspec.Meta(ge=0)]
+_Some = msgspec.Meta(min_length=1)
+_Above = msgspec.Meta(gt=0)
+_Unset = msgspec.UnsetType
+
+
+class _Part(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """The words of a schema, with what may stand after them."""
+
+    type: Literal["object", "array", "string", "integer", "number", "boolean", "null"] | _Unset = UNSET
+    properties: dict[str, _Part] | _Unset = UNSET
+    required: list[str] | _Unset = UNSET
+    additional_properties: _Part | Literal[False] | _Unset = UNSET
+    items: _Part | Literal[False] | _Unset = UNSET
+    prefix_items: list[_Part] | _Unset = UNSET
+    any_of: Annotated[list[_Part], _Some] | _Unset = UNSET
+    enum: Annotated[list[Any], _Some] | _Unset = UNSET
+    const: str | int | _Unset = UNSET
+    default: Any = UNSET
+    keys: _Part | _Unset = msgspec.field(default=UNSET, name="x-keys")
+    python: str | _Unset = msgspec.field(default=UNSET, name="x-python")
+    reference: str | _Unset = msgspec.field(default=UNSET, name="$ref")
+    definitions: dict[str, _Part] = msgspec.field(default={}, name="$defs")
+    format: str | _Unset = UNSET
+    content_encoding: str | _Unset = UNSET
+    pattern: str | _Unset = UNSET
+    unique_items: bool = False
+    min_length: _Count | _Unset = UNSET
+    max_length: _Count | _Unset = UNSET
+    min_items: _Count | _Unset = UNSET
+    max_items: _Count | _Unset = UNSET
+    min_properties: _Count | _Unset = UNSET
+    max_properties: _Count | _Unset = UNSET
+    minimum: float | int | _Unset = UNSET
+    maximum: float | int | _Unset = UNSET
+    exclusive_minimum: float | int | _Unset = UNSET
+    exclusive_maximum: float | int | _Unset = UNSET
+    multiple_of: Annotated[float, _Above] | Annotated[int, _Above] | _Unset = UNSET
+
+    def says_what(self) -> bool:
+        """Whether it says of what type its values are, or which; or else nothing at all."""
+        kinds = (self.type, self.any_of, self.enum, self.const, self.python, self.reference)
+        return any(kind is not UNSET for kind in kinds) or self == _Part(
+            default=self.default, definitions=self.definitions
+        )
 
 
 def _check(lock: SchemaLock) -> None:
@@ -123,28 +136,30 @@ def _check(lock: SchemaLock) -> None:
             if not (version.isascii() and version.isdecimal() and int(version) >= 1):
                 raise ValueError(f"{name} has a version {version!r}")
             root = msgspec.convert(schema, _Part)
-            if root.type != "object" or root.reference is not None:
+            if root.type != "object" or root.reference is not UNSET:
                 raise ValueError(f"the schema of {name} v{version} is not of an object")
             for part in (root, *root.definitions.values()):
                 _check_part(part, root)
-            if any(part.reference is not None for part in root.definitions.values()):
+            if any(part.reference is not UNSET for part in root.definitions.values()):
                 raise ValueError(f"a definition of {name} v{version} is only a reference")
 
 
 def _check_part(part: _Part, root: _Part) -> None:
-    if part.reference is not None:
+    if part.reference is not UNSET:
         if part.reference != "#" and part.reference.removeprefix("#/$defs/") not in root.definitions:
             raise ValueError(f"{part.reference} refers to nothing")
         return
-    if part.type == "object" and part.properties is not None and part.required is None:
+    if not part.says_what():
+        raise ValueError("a part of a schema does not say what it is of")
+    if part.type == "object" and part.properties is not UNSET and part.required is UNSET:
         raise ValueError("an object does not say what is required")
-    if part.type == "object" and part.properties is None and not isinstance(part.additional_properties, _Part):
+    if part.type == "object" and part.properties is UNSET and not isinstance(part.additional_properties, _Part):
         raise ValueError("an object says neither its properties nor its values")
-    if part.type == "array" and part.items is None and not part.prefix_items:
+    if part.type == "array" and not isinstance(part.items, _Part) and part.prefix_items is UNSET:
         raise ValueError("an array does not say what is in it")
-    if part.pattern is not None:
+    if part.pattern is not UNSET:
         re.compile(part.pattern)
-    inner = [*(part.properties or {}).values(), *part.prefix_items, *part.any_of]
+    inner = [*(part.properties or {}).values(), *(part.prefix_items or []), *(part.any_of or [])]
     inner += [each for each in (part.additional_properties, part.items, part.keys) if isinstance(each, _Part)]
     for each in inner:
         _check_part(each, root)

@@ -9,6 +9,7 @@ time zone, and whatever an extension module does inside one call of it.
 from __future__ import annotations
 
 import copy
+import gc
 import sys
 from collections.abc import Callable, Collection, Sequence
 from types import FrameType, ModuleType
@@ -37,6 +38,8 @@ _IMPURE_MODULES = {
 _PURE_CALLS = {"posix.fspath", "nt.fspath", "_io.text_encoding", "time.strptime"}
 _PURE_CLASSES = {"StringIO", "BytesIO"}
 _IMPURE_CALLS = {
+    "_thread.start_joinable_thread",
+    "_thread.start_new_thread",  # What it does there is not seen.
     "builtins.breakpoint",
     "builtins.hash",
     "builtins.id",
@@ -49,7 +52,6 @@ _IMPURE_CALLS = {
     "datetime.utcnow",
     "date.today",
 }
-_IMPURE_FRAMES = {("os", "_Environ.__getitem__"), ("os", "getenv")}
 
 Step = Callable[[dict[str, Any]], Any]
 
@@ -100,6 +102,7 @@ def pure_result(step: Step, payload: dict[str, Any]) -> Any:
     """
     first, second = copy.deepcopy(payload), copy.deepcopy(payload)
     result, calls = _watched(step, first)
+    result = copy.deepcopy(result)  # It may be of what the step keeps, and changes again.
     if first != payload or list(first) != list(payload):
         raise ImpureUpcasterError("it changes the payload it is given: make a new one, such as {**data, ...}")
     again, more = _watched(step, second)
@@ -118,31 +121,42 @@ def _listed(result: Any) -> Any:
 
 def _watched(step: Step, payload: dict[str, Any]) -> tuple[Any, Sequence[str]]:
     calls: dict[str, None] = {}
+    here = sys._getframe()
 
     def watch(frame: FrameType, event: str, function: Any) -> None:
-        if event == "c_call" and frame.f_globals.get("__name__") != "copy":  # It compares identities.
+        if event == "c_call" and _module_of(frame) != "copy":  # It compares identities.
             name = _name(function)
-            if name is not None and not _is_importing(frame):
+            if name is not None and not _is_importing(frame, here):
                 calls[name] = None
-        elif event == "call":
-            code = frame.f_code
-            if (frame.f_globals.get("__name__"), code.co_qualname) in _IMPURE_FRAMES:
-                calls["os.environ"] = None
+        elif event == "call" and frame.f_code.co_qualname.startswith("_Environ.") and _module_of(frame) == "os":
+            calls["os.environ"] = None
 
-    before = sys.getprofile()
+    before, collecting = sys.getprofile(), gc.isenabled()
+    gc.disable()  # It calls back whoever wants to know how long it takes, and is no doing of the step's.
     sys.setprofile(watch)
     try:
         result = _listed(step(payload))
+    except SystemExit as error:
+        raise ImpureUpcasterError("it ends the program") from error
     finally:
         sys.setprofile(before)
+        if collecting:
+            gc.enable()
     calls.pop("sys.setprofile", None)
     return result, list(calls)
 
 
-def _is_importing(frame: FrameType | None) -> bool:
-    """Whether a call is made to import something: that is done once, and is no doing of the upcaster's."""
-    while frame is not None:
-        if str(frame.f_globals.get("__name__", "")).startswith("importlib."):
+def _module_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
+
+
+def _is_importing(frame: FrameType | None, until: FrameType) -> bool:
+    """Whether a step makes a call to import something: that is done once, and is no doing of the upcaster's.
+
+    The check itself may run while something is imported, as a test's module.
+    """
+    while frame is not None and frame is not until:
+        if _module_of(frame).startswith("importlib."):
             return True
         frame = frame.f_back
     return False

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
-from hangarlog.schema.compare import is_any, resolve
 from hangarlog.schema.describe import Schema
+from hangarlog.schema.shape import is_any, resolve
 
 _Option = TypeVar("_Option")
 _DEEP = 4  # Beyond, what holds itself ends as soon as it may.

@@ -6,8 +6,9 @@ import re
 
 import msgspec
 
-from hangarlog.schema.compare import breaking, compare_parts, shown
+from hangarlog.schema.compare import breaking, compare_parts
 from hangarlog.schema.describe import Schema
+from hangarlog.schema.shape import shown
 
 _FILL_IN = "FILL_IN"  # No name that there is: as long as it stands there, the check fails.
 

@@ -60,7 +60,7 @@ def load_events(target: str, folder: str | None = None) -> EventSerializer:
             return _serializer(found, target)
     except (EventsNotFoundError, HangarlogError):
         raise
-    except Exception as error:  # Whatever the user's module raises: its events are not to be had.
+    except (Exception, SystemExit) as error:  # Whatever the user's module raises: its events are not to be had.
         raise EventsNotFoundError(target, f"{type(error).__name__}: {error}") from error
 
 

@@ -7,6 +7,7 @@ import decimal
 import enum
 import random
 import uuid
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import jsonschema
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from msgspec import Meta
 
 from hangarlog import EventRegistry, EventSerializer, UpcasterChain
+from hangarlog.schema.check import check, failing
 from hangarlog.schema.compare import breaking, compare
 from hangarlog.schema.describe import describe
 from hangarlog.schema.gather import Gathered
@@ -240,6 +242,26 @@ def test_a_shape_is_the_same_as_itself_after_its_file(fields: dict[str, Any], tm
     found = read_lock(path).events["Event"].schema(1)
     assert found is not None
     assert compare(found, schema) == compare(schema, found) == []
+
+
+@given(fields=FIELDS)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+def test_a_raised_version_whose_upcaster_keeps_all_there_is_passes(fields: dict[str, Any]) -> None:
+    """Whatever the class, and read as itself or as one more field of it."""
+    event_class, _ = made(fields)
+    more, _ = made({**fields, "new": (int, False)})
+    lock = make_lock(serializer_of(event_class, 1), SchemaLock())
+    assert failing(check(serializer_of(event_class, 2, dict), lock)) == []
+    assert failing(check(serializer_of(more, 2, lambda data: {**data, "new": 1}), lock)) == []
+    assert failing(check(serializer_of(more, 2, dict), lock)) != []
+
+
+def serializer_of(event_class: type, version: int, step: Callable[..., Any] = dict) -> EventSerializer:
+    registry, chain = EventRegistry(), UpcasterChain()
+    registry.event(event_class, version=version)
+    if version > 1:
+        chain.upcaster("Event", 1)(step)
+    return EventSerializer(chain, registry=registry)
 
 
 JSON = st.recursive(

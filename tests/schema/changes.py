@@ -19,7 +19,7 @@ from hangarlog.schema.target import load_events
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "schema-changes.md"
 
 _HEAD = """
-import dataclasses, datetime, enum, hashlib, itertools, os, random, time, uuid
+import _thread, dataclasses, datetime, enum, functools, hashlib, itertools, os, random, time, uuid
 from typing import Annotated, Any, Literal
 import attrs, msgspec
 from msgspec import Meta, Struct, field
@@ -95,6 +95,9 @@ BREAKING = [
     _field("text becomes a Literal", "str", "Literal['a']", "changed"),
     _field("a mapping's values change", "dict[str, int]", "dict[str, str]", "changed"),
     _field("a mapping's keys change", "dict[str, int]", "dict[int, int]", "changed"),
+    _field(
+        "a mapping must hold something", "dict[str, int]", "Annotated[dict[str, int], Meta(min_length=1)]", "changed"
+    ),
     _field("a list's items change", "list[int]", "list[str]", "changed"),
     _field("a list becomes a set", "list[int]", "set[int]", "changed"),
     _field("a tuple becomes longer", "tuple[int, str]", "tuple[int, str, int]", "changed"),
@@ -105,6 +108,13 @@ BREAKING = [
         "Annotated[str, Meta(max_length=5)]",
         "changed",
     ),
+    _field(
+        "a factory of defaults gives others",
+        "list[int] = field(default_factory=lambda: [1])",
+        "list[int] = field(default_factory=lambda: [2])",
+        "changed",
+    ),
+    _field("a Literal becomes numbers that leave one out", "Literal[0, 1]", "Annotated[int, Meta(ge=1)]", "changed"),
     _field("a pattern is added", "str", "Annotated[str, Meta(pattern='^a')]", "changed"),
     _field("text becomes a time", "str", "datetime.datetime", "changed"),
     _field("a time must have a zone", "datetime.datetime", "Annotated[datetime.datetime, Meta(tz=True)]", "changed"),
@@ -134,6 +144,12 @@ BREAKING = [
         "changed",
     ),
     Change(
+        "a nested object becomes a mapping of numbers",
+        _INNER + _HOLDER.format("Inner"),
+        _HOLDER.format("dict[int, int]"),
+        "changed",
+    ),
+    Change(
         "a union loses an alternative",
         _UNION.format(tag="local", union="Docker | Local"),
         _UNION.format(tag="local", union="Docker"),
@@ -146,9 +162,21 @@ BREAKING = [
         "changed",
     ),
     Change(
+        "a union becomes one class without a tag",
+        _UNION.format(tag="local", union="Docker | Local"),
+        "class How(Struct):\n    image: str = ''\n    path: str = ''\n" + _HOLDER.format("How").replace("inner", "how"),
+        "changed",
+    ),
+    Change(
         "the fields of an array change places",
         _PAIR.format("a: int; b: str"),
         _PAIR.format("b: str; a: int"),
+        "changed",
+    ),
+    Change(
+        "the default of an array's field changes",
+        _PAIR.format("a: int; b: str = 'x'"),
+        _PAIR.format("a: int; b: str = 'y'"),
         "changed",
     ),
     Change(
@@ -188,10 +216,26 @@ BREAKING = [
         "vanished",
     ),
     _upcaster("an upcaster asks for the time", "**data, 'tags': [str(time.time())[:0]]"),
+    Change(
+        "an upcaster asks for the time once",
+        _STARTED,
+        _V2 + "@functools.cache\ndef at(): return str(time.time())\n" + _STEP.format("**data, 'tags': [at()]"),
+        "impure",
+    ),
     _upcaster("an upcaster takes a random number", "**data, 'tags': ['x' * int(random.random())]"),
     _upcaster("an upcaster makes an id", "**data, 'tags': [str(uuid.uuid4())]"),
     _upcaster("an upcaster asks the environment", "**data, 'tags': [os.environ.get('HOME', '')]"),
     _upcaster("an upcaster looks at files", "**data, 'tags': [str(os.path.getsize(os.devnull))]"),
+    _upcaster("an upcaster lists the environment", "**data, 'tags': sorted(os.environ)[:0]"),
+    _upcaster("an upcaster starts a thread", "**data, 'tags': [str(_thread.start_new_thread(time.time, ()))[:0]]"),
+    Change(
+        "an upcaster gives a list that it goes on filling",
+        _STARTED,
+        _V2
+        + "_tags = []\n@chain.upcaster('Started', 1)\ndef with_tags(data):\n"
+        + "    _tags.append('x')\n    return {**data, 'tags': _tags}\n",
+        "impure",
+    ),
     Change(
         "an upcaster counts its calls",
         _STARTED,
@@ -207,9 +251,34 @@ BREAKING = [
     _upcaster("an upcaster relies on an optional field", "**data, 'tags': [data['mode']]", "unreadable"),
     _upcaster("an upcaster gives another type", "**data, 'tags': None", "unreadable"),
     _upcaster("an upcaster forgets the new field", "**data", "unreadable"),
+    Change(
+        "an upcaster gives nothing back",
+        _STARTED,
+        _V2 + "@chain.upcaster('Started', 1)\ndef with_tags(data): dict(data, tags=[])\n",
+        "unreadable",
+    ),
+    Change(
+        "an upcaster's table lacks a value of a Literal",
+        _started("x: Literal['a', 'b', 'c']"),
+        _started("x: int").replace("@event", "@event(version=2)")
+        + _STEP.format("**data, 'x': {'a': 1, 'b': 2}[data['x']]"),
+        "unreadable",
+    ),
+    Change(
+        "an upcaster leaves a value that an array has no field for",
+        _PAIR.format("a: int; b: str"),
+        _PAIR.format("a: int").replace("@event", "@event(version=2)") + _STEP.format("**data"),
+        "lost",
+    ),
     _upcaster(
         "an upcaster misspells a field that has a default",
         "**{k: v for k, v in data.items() if k != 'mode'}, 'tags': [], 'mod': 'x'",
+        "lost",
+    ),
+    Change(
+        "a default changes with the version, and the upcaster does not write down the old one",
+        _STARTED,
+        _V2.replace("= 'subprocess'", "= 'docker'") + _STEP.format("**data, 'tags': []"),
         "lost",
     ),
     Change(
@@ -218,12 +287,24 @@ BREAKING = [
         _COLOUR.format("RED = 'red'").replace("@event", "@event(version=2)") + _STEP.format("**data"),
         "unreadable",
     ),
+    Change(
+        "a splitter gives nothing back",
+        _ORDERED,
+        "@chain.splitter('Ordered', 1)\ndef split(data): [('Requested', {'item': data['item']})]\n",
+        "unreadable",
+    ),
     Change("a type is split into one that nobody knows", _ORDERED, _SPLIT.format(second="Costed"), "unreadable"),
     Change(
         "a type is split, and its class keeps the version",
         _ORDERED,
         _ORDERED + _SPLIT.format(second="Priced"),
         "lowered",
+    ),
+    Change(
+        "a splitter misspells a field that has a default",
+        _ORDERED,
+        _SPLIT.format(second="Priced").replace("'item': data", "'itm': data").replace("item: str", "item: str = ''"),
+        "lost",
     ),
     Change(
         "a splitter takes a field that is not there",
@@ -244,7 +325,16 @@ HARMLESS = [
     _field("a Literal gains a value", "Literal['a']", "Literal['a', 'b']"),
     _field("a Literal becomes text", "Literal['a']", "str"),
     _field("a bound is loosened", "Annotated[int, Meta(ge=0, lt=9)]", "Annotated[int, Meta(ge=-1, le=9)]"),
+    _field("a bound of whole numbers is written otherwise", "Annotated[int, Meta(gt=0)]", "Annotated[int, Meta(ge=1)]"),
+    _field("a Literal becomes numbers within bounds", "Literal[1, 2]", "Annotated[int, Meta(ge=1, le=9)]"),
+    _field("a Literal of text and None becomes text or None", "Literal['a', None]", "str | None"),
+    _field(
+        "a factory of defaults is written otherwise",
+        "list[int] = field(default_factory=lambda: [1])",
+        "list[int] = field(default_factory=lambda: list((1,)))",
+    ),
     _field("a pattern is removed", "Annotated[str, Meta(pattern='^a')]", "str"),
+    _field("a mapping's keys become text", "dict[int, int]", "dict[str, int]"),
     _field("a tuple of any length becomes a list", "tuple[int, ...]", "list[int]"),
     _field("a set becomes a list", "set[int]", "list[int]"),
     _field("one type becomes any value", "int", "Any"),
@@ -281,6 +371,11 @@ HARMLESS = [
         _INNER + "    b: int = 0\n" + _HOLDER.format("Inner"),
     ),
     Change(
+        "a nested object becomes a mapping",
+        _INNER + _HOLDER.format("Inner"),
+        _HOLDER.format("dict[str, int]"),
+    ),
+    Change(
         "a union gains an alternative",
         _UNION.format(tag="local", union="Docker"),
         _UNION.format(tag="local", union="Docker | Local"),
@@ -296,6 +391,16 @@ HARMLESS = [
         _STARTED + _ORDERED,
         _ORDERED + "registry.drop('Started', reason='never read')\n",
     ),
+    Change(
+        "a union is one class and None, and the class loses its tag",
+        "class Inner(Struct, tag=True):\n    a: int\n" + _HOLDER.format("Inner | None"),
+        _INNER + _HOLDER.format("Inner | None"),
+    ),
+    Change(
+        "a type is split, and one part is passed over on purpose",
+        _ORDERED,
+        _SPLIT.format(second="Priced") + "registry.drop('Priced', reason='never read')\n",
+    ),
     Change("a type is split into two", _ORDERED, _SPLIT.format(second="Priced")),
     _upcaster("a version is raised, with its upcaster", "**data, 'tags': []", None),
     _upcaster(
@@ -307,6 +412,21 @@ HARMLESS = [
         "an upcaster works with a digest",
         "**data, 'tags': [hashlib.sha256(data['provider_id'].encode()).hexdigest()]",
         None,
+    ),
+    _upcaster(
+        "an upcaster parses a time",
+        "**data, 'tags': [datetime.datetime.strptime('2026-01-02', '%Y-%m-%d').isoformat()]",
+        None,
+    ),
+    _upcaster(
+        "an upcaster looks values up in a table of what there was",
+        "**data, 'tags': {'text': ['x'], 'a': []}[data['provider_id']]",
+        None,
+    ),
+    Change(
+        "a default changes with the version, and the upcaster writes down the old one",
+        _STARTED,
+        _V2.replace("= 'subprocess'", "= 'docker'") + _STEP.format("'mode': 'subprocess', **data, 'tags': []"),
     ),
     Change(
         "a version is raised by two, with both upcasters",
@@ -326,7 +446,7 @@ HARMLESS = [
 
 def findings(change: Change, folder: Path) -> list[Finding]:
     """What the check says of the module after, with the lock of the module before, which goes through its file."""
-    names = []
+    names: list[str] = []
     for when in ("before", "after"):
         name = re.sub(r"\W", "_", f"{change.title} {when}")
         (folder / f"{name}.py").write_text(_HEAD + getattr(change, when))
@@ -338,6 +458,8 @@ def findings(change: Change, folder: Path) -> list[Finding]:
         return check(load_events(f"{names[1]}:serializer"), read_lock(path))
     finally:
         sys.path.remove(str(folder))
+        for name in names:
+            sys.modules.pop(name, None)  # Each is as it is when a program starts, whoever has asked before.
 
 
 def table() -> str:

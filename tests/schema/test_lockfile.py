@@ -41,6 +41,10 @@ def of_schema(schema: Any) -> dict[str, Any]:
     return locked_with(schemas={"1": schema})
 
 
+def of_field(schema: Any) -> dict[str, Any]:
+    return of_schema({"type": "object", "properties": {"a": schema}, "required": ["a"]})
+
+
 HOSTILE: list[Any] = [
     "",
     "{",
@@ -73,6 +77,17 @@ HOSTILE: list[Any] = [
     of_schema({"type": "string", "minLength": "3"}),
     of_schema({"type": "string", "pattern": "("}),
     of_schema({"type": "integer", "multipleOf": 0}),
+    of_field({"minLength": 3}),
+    of_field({"type": None}),
+    of_field({"type": "string", "pattern": None}),
+    of_field({"anyOf": []}),
+    of_field({"enum": []}),
+    of_field({"const": {}}),
+    of_field({"$ref": None}),
+    of_field({"title": "of another format"}),
+    of_field({"properties": {}, "required": []}),
+    of_field({"type": "array", "items": True}),
+    of_field({"type": "array", "items": False}),
     {"hangarlog_schema": 2, "events": {}},
 ]
 

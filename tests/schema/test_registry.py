@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
+import uuid
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -15,6 +19,7 @@ from hangarlog import (
     EventSerializer,
     FileEventStore,
     IEventUpcaster,
+    MemoryEventStore,
     UnknownEventTypeError,
     UntypedEvent,
     UpcasterChain,
@@ -89,6 +94,20 @@ def test_a_class_of_a_dropped_type_is_not_written() -> None:
         serializer.deserialize("Started", '{"provider_id":"a"}')
 
 
+def test_a_writer_that_has_written_notices_a_drop_and_its_end() -> None:
+    registry = EventRegistry()
+    registry.event(Started)
+    serializer = EventSerializer(registry=registry)
+    stored = serializer.serialize(Started("a"))
+    registry.drop("Started", reason="a test")
+    for write in (lambda: serializer.serialize(Started("a")), lambda: serializer.encode_all([Started("a")] * 2)):
+        with pytest.raises(EventSerializationError, match="dropped"):
+            write()
+    del registry.dropped["Started"]
+    assert serializer.serialize(Started("a")) == stored
+    assert serializer.deserialize(*stored) == Started("a")
+
+
 NEWER = b'{"_version":3,"provider_id":"math","new":1}'
 
 
@@ -133,19 +152,72 @@ class ProviderStartedV1ToV2(IEventUpcaster):
         return {**data, "tags": []}
 
 
-def test_mcp_hangars_way_to_evolve_an_event_works_as_it_is(store: FileEventStore) -> None:
-    class ProviderStarted(msgspec.Struct):
+class DomainEvent:
+    """MCP Hangar's base of all events."""
+
+    def __init__(self) -> None:
+        self.event_id = str(uuid.uuid4())
+        self.occurred_at = time.time()
+
+
+def as_dataclass() -> type:
+    @dataclasses.dataclass
+    class ProviderStarted(DomainEvent):
         provider_id: str
         tags: list[str]
 
-    store.append("provider:math", [UntypedEvent("ProviderStarted", {"provider_id": "math"})], -1)
-    with registered(ProviderStarted=ProviderStarted):
+        def __post_init__(self) -> None:
+            super().__init__()
+
+    return ProviderStarted
+
+
+def as_struct() -> type:
+    class ProviderStarted(msgspec.Struct):
+        provider_id: str
+        tags: list[str]
+        event_id: str | None = None
+        occurred_at: float | None = None
+
+    return ProviderStarted
+
+
+@pytest.mark.parametrize("make", [as_dataclass, as_struct])
+def test_mcp_hangars_way_to_evolve_an_event_works_as_it_is(store: FileEventStore, make: Callable[[], type]) -> None:
+    """Alone, and in blocks of many records; what was written then has its own id and time still."""
+    stored = {"provider_id": "math", "event_id": "0a52", "occurred_at": 1.5}
+    store.append("provider:math", [UntypedEvent("ProviderStarted", stored)], -1)
+    store.append("provider:many", [UntypedEvent("ProviderStarted", {"provider_id": "math"})] * 1000, -1)
+    with registered(ProviderStarted=make()):
         EVENT_VERSION_MAP["ProviderStarted"] = 2
+
         chain = UpcasterChain()
         chain.register(ProviderStartedV1ToV2())
+
         serializer = EventSerializer(upcaster_chain=chain)
         with FileEventStore(store.path, serializer=serializer) as opened:
-            assert opened.read_stream("provider:math") == [ProviderStarted("math", [])]
+            (event,) = opened.read_stream("provider:math")
+            assert (event.provider_id, event.tags, event.event_id, event.occurred_at) == ("math", [], "0a52", 1.5)
+            assert [each.tags for each in opened.read_stream("provider:many")] == [[]] * 1000
+            opened.append("provider:math", [event], 0)
+            assert vars_of(opened.read_stream("provider:math")[1]) == vars_of(event)
+            (block,) = opened.envelopes("provider:math", from_version=1)
+            assert bytes(block[0].data).startswith(b'{"_version":2,"provider_id":"math","tags":[]')
+
+
+def vars_of(event: Any) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(event)
+    return {**found, "event_id": event.event_id, "occurred_at": event.occurred_at}
+
+
+def test_an_upcaster_that_keeps_the_shape_is_not_passed_over_in_blocks_of_many_records(store: FileEventStore) -> None:
+    """The payload before it fits the class, too."""
+    store.append("a:1", [UntypedEvent("Started", {"provider_id": f"p{n}"}) for n in range(3000)], -1)
+    registry, chain = EventRegistry(), UpcasterChain()
+    registry.event(Started, version=2)
+    chain.upcaster("Started", 1)(lambda data: {"provider_id": data["provider_id"].upper()})
+    with FileEventStore(store.path, serializer=EventSerializer(chain, registry=registry)) as opened:
+        assert opened.read_stream("a:1") == [Started(f"P{n}") for n in range(3000)]
 
 
 # Splits
@@ -183,6 +255,21 @@ def test_a_type_that_is_split_may_go_on_at_a_later_version() -> None:
     serializer = EventSerializer(chain, registry=registry)
     assert serializer.deserialize_all("Whole", '{"n":"x"}') == [Rest("x"), Started("p")]
     assert serializer.deserialize_all(*serializer.serialize(Rest("y"))) == [Rest("y")]
+
+
+def test_a_reader_that_has_read_notices_a_split() -> None:
+    """Alone, and in blocks of many records."""
+    registry, chain = EventRegistry(), UpcasterChain()
+    registry.event(Started)
+    serializer = EventSerializer(chain, registry=registry, unknown="untyped")
+    whole = UntypedEvent("Whole", {"provider_id": "a"})
+    store = MemoryEventStore(serializer=serializer)
+    store.append("a:1", [whole] * 3, -1)
+    assert serializer.deserialize_all("Whole", '{"provider_id":"a"}') == [whole]
+    assert store.read_stream("a:1") == [whole] * 3
+    chain.splitter("Whole", 1)(lambda data: [("Started", data)] * 2)
+    assert serializer.deserialize_all("Whole", '{"provider_id":"a"}') == [Started("a")] * 2
+    assert store.read_stream("a:1") == [Started("a")] * 6
 
 
 @pytest.mark.parametrize(
