@@ -94,20 +94,30 @@ def encode_batch(
     to_write: list[tuple[Pending, int]], position: int, recorded_at: bytes
 ) -> tuple[bytes, list[int], list[Share], int]:
     """A batch whose first record gets `position`: (lines, their lengths, the streams' shares, the last position)."""
-    batch_end = 0  # One record is a batch by itself.
-    if len(to_write) > 1 or len(to_write[0][0].events) > 1:
-        batch_end = position - 1 + sum(len(pending.events) for pending, _ in to_write)
+    if len(to_write) == 1:
+        pending, version = to_write[0]
+        count = len(pending.events)
+        last = position + count - 1
+        # One record is a batch by itself.
+        share = _share(pending, version, position, recorded_at, last if count > 1 else 0)
+        return share[1], share[2], [share], last
+    last = position - 1 + sum(len(pending.events) for pending, _ in to_write)
     shares: list[Share] = []
     for pending, version in to_write:
-        stream_id, events = pending.stream_id, pending.events
-        lines, event_id = encode_records(position, stream_id, version, events, recorded_at, pending.metadata, batch_end)
-        data, lengths = b"".join(lines), list(map(len, lines))
-        position += len(lengths)
-        shares.append((stream_id, data, lengths, (version + len(lengths) - 1, event_id)))
-    if len(shares) > 1:
-        data = b"".join([share[1] for share in shares])
-        lengths = [length for share in shares for length in share[2]]
-    return data, lengths, shares, position - 1
+        shares.append(_share(pending, version, position, recorded_at, last))
+        position += len(pending.events)
+    lengths = [length for share in shares for length in share[2]]
+    return b"".join([share[1] for share in shares]), lengths, shares, last
+
+
+def _share(pending: Pending, version: int, position: int, recorded_at: bytes, batch_end: int) -> Share:
+    stream_id = pending.stream_id
+    lines, last_id = encode_records(
+        position, stream_id, version, pending.events, recorded_at, pending.metadata, batch_end
+    )
+    if len(lines) == 1:
+        return stream_id, lines[0], [len(lines[0])], (version, last_id)
+    return stream_id, b"".join(lines), list(map(len, lines)), (version + len(lines) - 1, last_id)
 
 
 _second = (-1, b"")

@@ -94,7 +94,7 @@ class FileSystem:
 
     def size(self, fd: int) -> int:
         """The size of an open file."""
-        return os.lseek(fd, 0, os.SEEK_END)
+        return _seek(fd, 0, _END)
 
     def read(self, fd: int, size: int, offset: int) -> bytes:
         """Up to `size` bytes from `offset`; fewer only at the end of the file."""
@@ -120,9 +120,9 @@ class FileSystem:
 
     def write(self, fd: int, data: bytes) -> None:
         """Write all of `data` at the end of a file opened for appending (or at its write position)."""
-        written = os.write(fd, data)
+        written = _write(fd, data)
         while written < len(data):  # Short writes are real: signals, quotas, nearly full disks.
-            written += os.write(fd, data[written:])
+            written += _write(fd, data[written:])
 
     def write_at(self, fd: int, data: bytes | memoryview, offset: int) -> None:
         """Write all of `data` at `offset` of a file opened for updating."""
@@ -271,6 +271,8 @@ class FileSystem:
         except FileNotFoundError:
             return
 
+
+_write, _seek, _END = os.write, os.lseek, os.SEEK_END  # Of each append: looked up once.
 
 if hasattr(os, "pread"):
     _pread, _pwrite = os.pread, os.pwrite

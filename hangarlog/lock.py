@@ -140,6 +140,8 @@ class Turnstile(FileLock):
             if look:
                 look()
             tries -= 1
+        if look:
+            look()
         deadline = None if seconds is None else monotonic() + seconds
         try:
             if not self._gate.acquire(seconds):

@@ -101,13 +101,13 @@ def encode_records(
     # The same for all of a batch at once: a loop in Python would take half as long again.
     types, own_ids, datas, own_times = zip(*events, strict=True)
     ids = [new_event_id() if event_id is None else event_id for event_id in own_ids] if None in own_ids else own_ids
-    times: Iterable[bytes] = repeat(recorded_at)
-    if set(own_times) != {None}:
-        times = [recorded_at if time is None else time.encode() for time in own_times]
     names: Iterable[bytes] = repeat(_name(types[0])) if len(set(types)) == 1 else map(_name, types)
-    id_texts = _encode_lines(ids).split(b"\n")
-    columns = count(position), count(stream_version), names, id_texts, times, repeat(options), datas
-    bodies = list(map(template.__mod__, zip(*columns, strict=False)))  # There are as many as datas.
+    columns: list[Iterable[object]] = [count(position), count(stream_version), names, _encode_lines(ids).split(b"\n")]
+    if set(own_times) == {None}:  # What is the same in all lines is put in once.
+        template = template[: -len(_END)] + b'%b"%b,"data":%%b' % (recorded_at, options.replace(b"%", b"%%"))
+    else:
+        columns += [recorded_at if time is None else time.encode() for time in own_times], repeat(options)
+    bodies = list(map(template.__mod__, zip(*columns, datas, strict=False)))  # There are as many as datas.
     crcs = pack(f">{len(bodies)}I", *map(crc32, bodies)).hex("\n", 4).encode().split(b"\n")
     return list(map(_LINE.__mod__, zip(bodies, crcs, strict=True))), ids[-1]
 
@@ -120,13 +120,11 @@ _CRC_BYTES = len(_LINE % (b"", b"00000000")) - 1
 def _template(stream_id: str) -> bytes:
     """A line up to its checksum, with places for what is not the same in all lines of a stream."""
     stream = _encode(stream_id).replace(b"%", b"%%")
-    return b"".join(
-        [
-            b'{"position":%d,"stream_id":',
-            stream,
-            b',"stream_version":%d,"event_type":%b,"event_id":%b,"recorded_at":"%b"%b,"data":%b',
-        ]
-    )
+    start = b'{"position":%%d,"stream_id":%b,"stream_version":%%d,"event_type":%%b,"event_id":%%b,"recorded_at":"'
+    return start % stream + _END
+
+
+_END = b'%b"%b,"data":%b'
 
 
 @lru_cache(maxsize=4096)

@@ -180,8 +180,9 @@ class EventSerializer:
         except FAILURES:
             return None  # `encode` says of which.
         bodies, ids = text.split(b"\n")[:-1], _own_ids(events)
-        unlike = writer.raw_in_fields or _null_in(text) or len(bodies) != len(events) or b"{}" in bodies
-        if ids is None or unlike or any(too_deep(body) for body in bodies if len(body) > 2 * MAX_NESTING):
+        sizes = set(map(len, bodies))
+        unlike = writer.raw_in_fields or _null_in(text) or len(bodies) != len(events) or 2 in sizes
+        if ids is None or unlike or (max(sizes) > 2 * MAX_NESTING and any(map(too_deep, bodies))):
             return None
         head = writer.head
         datas = [head + body[1:] for body in bodies]
@@ -296,7 +297,7 @@ def _own_ids(events: Sequence[Any]) -> list[Any] | None:
     except AttributeError:
         ids = [getattr(event, "event_id", None) for event in events]
     kinds = set(map(type, ids))
-    plain = kinds == {type(None)} or (kinds == {str} and all(ids) and "".join(map(str, ids)).isascii())
+    plain = kinds == {type(None)} or (kinds == {str} and all(ids) and "".join(ids).isascii())
     return ids if plain else None
 
 

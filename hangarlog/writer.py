@@ -105,7 +105,7 @@ class Writer:
     def _enter(self, only: Pending | None = None) -> None:
         """Take the write lock, with everything it protects known and whole. Whatever happens, `_leave` it.
 
-        If `only` that is to be written, it may be refused while the lock is waited for.
+        If `only` that is to be written, it may be refused before everything is known.
         """
         self._inside = _forks
         if self._closed:
@@ -119,13 +119,11 @@ class Writer:
         elif not self._lock.take_turn():
             self._wait_for_lock(only)
         journal = self._journal
-        if (
-            journal is None
-            or self._seen[1] != _forks
-            or state.standing != self._standing
-            or state.sync_failed  # It may have failed just before that was noted.
-            or self._filesystem.size(journal.fd) != journal.size
-        ):
+        if journal is None or self._seen[1] != _forks or state.standing != self._standing:
+            if only:
+                self._refuse_overtaken(only)
+            self._look()
+        elif self._filesystem.size(journal.fd) != journal.size:
             self._look()
 
     def _leave(self) -> None:
@@ -237,8 +235,6 @@ class Writer:
             if self._inside == _forks:
                 self._refuse_inside()
             only = pendings[0] if len(pendings) == 1 else None
-            if only and self._state.standing != self._standing:
-                self._refuse_overtaken(only)
             try:
                 self._enter(only)
                 ends = {}
