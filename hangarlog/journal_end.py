@@ -160,7 +160,7 @@ class _Joining:
         self._folder, self._live, self._whole, self._last = folder, live, whole, last
         self._settled, self._cause, self._restarted = settled, cause, restarted
         self._bad = -1  # The offset of the first line that is none.
-        self._zeros = False  # Whether a whole sector of zeros lies among the lines: what a power cut leaves.
+        self._zeros = False  # Whether a sector, or the rest of one, is zeros: what a power cut leaves among the lines.
         self._strange = False  # Whether it ends in lines, or a part of one, that no crash leaves.
 
     def run(self, ring: dict[int, bytes]) -> End:
@@ -220,6 +220,9 @@ class _Joining:
     def _note_bad(self, offset: int, line: bytes) -> None:
         if self._bad < 0:
             self._bad = offset
+        # The device has the sector as it was while the file ended here, and later ones with what was appended since.
+        rest = _SECTOR - offset % _SECTOR
+        self._zeros |= len(line) >= rest and not line[:rest].strip(b"\0")
         sector = -(-offset // _SECTOR) * _SECTOR
         while sector + _SECTOR <= offset + len(line) and not self._zeros:
             start = sector - offset

@@ -272,6 +272,13 @@ BUGS = [
         f"{RING}::test_a_device_that_fails_in_a_write_through_has_failed_a_sync",
     ),
     Bug(
+        "a hole of less than a sector is taken for damage",
+        "journal_end.py",
+        "self._zeros |= len(line) >= rest",
+        "self._zeros |= False and len(line) >= rest",
+        f"{RESTART}::test_a_sector_that_the_device_has_as_it_was_when_the_file_ended_in_it_is_a_hole",
+    ),
+    Bug(
         "the children of a fork write frames from the same memory",
         "ring.py",
         "mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS",
@@ -425,7 +432,7 @@ CAMPAIGN = Campaign(
     how="each bug is put into a copy of the library, in which the campaign or the test that is to see it must fail; "
     "without a bug it must pass",
     ci=16,
-    release=33,
+    release=34,
     unit="bugs",
     run=run,
 )

@@ -147,6 +147,36 @@ def test_what_a_stream_sealed_since_the_checkpoint_is_not_written_again(tmp_path
             assert len(store.read_stream("b:1")) == 700
 
 
+@pytest.mark.parametrize("streams", ["lost", "kept"])
+def test_a_sector_that_the_device_has_as_it_was_when_the_file_ended_in_it_is_a_hole(
+    tmp_path: Path, streams: str
+) -> None:
+    """Met on xfs: zeros from the end of what was synced to the end of that sector, then whole records."""
+    path = tmp_path / "s"
+    with FileEventStore(path, durability="relaxed") as store:
+        for number in range(20):
+            store.append("a:1", [Added(number)], number - 1)
+        store.sync()
+        synced = (path / "journal.jsonl").stat().st_size
+        stream = (path / "streams/a/1.jsonl").read_bytes()
+        for number in range(20, 30):
+            store.append("a:1", [Added(number)], number - 1)
+    hole = 512 - synced % 512
+    assert 0 < hole < 512
+    journal = (path / "journal.jsonl").read_bytes()
+    (path / "journal.jsonl").write_bytes(journal[:synced] + bytes(hole) + journal[synced + hole :])
+    if streams == "lost":
+        (path / "streams/a/1.jsonl").write_bytes(stream)
+    (path / "state").unlink()
+    with FileEventStore(path) as store:
+        assert store.recovered
+        last = 19 if streams == "lost" else 29
+        assert [event.number for event in store.read_stream("a:1")] == list(range(last + 1))
+        assert (store.recovered.put_aside > 0) is (streams == "lost")
+        assert list(verify(store)) == []
+        assert store.append("a:1", [Added(99)], ANY) == last + 1
+
+
 @pytest.mark.parametrize("lost", [b"", bytes(110_000)], ids=["gone", "zeros"])
 @pytest.mark.parametrize("jump", [100, 260_000])
 def test_an_index_that_covers_what_was_lost_is_forgotten(tmp_path: Path, jump: int, lost: bytes) -> None:
