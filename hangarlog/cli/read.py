@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from types import FrameType
 
 import click
 
@@ -64,7 +67,7 @@ def read(
 @click.option("--raw", is_flag=True, help="The stored lines on a terminal too.")
 def tail(store: str, stream: str | None, count: int, follow: bool, raw: bool) -> None:
     """Print the last events of STREAM, or of the whole store."""
-    with open_store(store) as log:
+    with _interrupts() as interrupts, open_store(store) as log:
         if not follow:
             _must_exist(log, stream)
         seen = log.get_event_count()
@@ -73,7 +76,7 @@ def tail(store: str, stream: str | None, count: int, follow: bool, raw: bool) ->
             seen = max(seen, envelope.position)
         if follow:
             sys.stdout.flush()
-            for block in _follow(log, stream, seen):
+            for block in _follow(log, stream, seen, interrupts):
                 for envelope in block:
                     write_event(envelope, raw=raw)
                 sys.stdout.flush()
@@ -86,10 +89,40 @@ def _last(log: FileEventStore, stream: str | None, count: int, committed: int) -
     return log.envelopes(stream, from_version=max(0, log.get_stream_version(stream) - count + 1), limit=count)
 
 
-def _follow(log: FileEventStore, stream: str | None, position: int) -> Iterator[Sequence[Envelope]]:
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """A list that any interrupt is put into: Python drops the exception of one that comes within a finalizer."""
+    interrupts: list[int] = []
+    before, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield interrupts  # Somebody else sees to them, or they are ignored.
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        signal.default_int_handler(number, frame)
+
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        if what.exc_type is not KeyboardInterrupt:
+            hook(what)
+
+    sys.unraisablehook = dropped
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
+        sys.unraisablehook = hook
+
+
+def _follow(
+    log: FileEventStore, stream: str | None, position: int, interrupts: list[int]
+) -> Iterator[Sequence[Envelope]]:
     wait = threading.Event().wait
     while True:
         committed = log.get_event_count()
+        if interrupts:
+            raise KeyboardInterrupt
         if committed == position:
             wait(_POLL)
             continue

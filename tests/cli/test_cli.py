@@ -189,6 +189,29 @@ def test_an_interrupted_follower_says_so_without_a_traceback(imported: Command, 
     assert b"Traceback" not in errors
 
 
+def test_a_follower_that_is_interrupted_within_a_finalizer_ends_all_the_same(imported: Command, tmp_path: Path) -> None:
+    """There Python drops the exception and goes on."""
+    program = """
+import signal, sys
+from hangarlog import cli
+from hangarlog.segment import Segment
+close = Segment.__del__
+def interrupted(segment):
+    Segment.__del__ = close
+    signal.raise_signal(signal.SIGINT)
+Segment.__del__ = interrupted
+sys.argv[1:] = ["tail", sys.argv[1], "-n", "1", "-f"]
+cli.run()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "s")],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert (done.returncode, done.stderr.strip()) == (130, b"hangarlog: interrupted")
+
+
 @pytest.mark.parametrize(
     "command", ["read s", "tail s -n 758", "export s -", "streams s", "export s - --format cloudevents"]
 )
