@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -173,13 +175,13 @@ def test_tail_shows_the_last_ones_and_follows_across_rolls(imported: Command, tm
 
 
 def test_an_interrupted_follower_says_so_without_a_traceback(imported: Command, tmp_path: Path) -> None:
-    import signal
-
     follower = subprocess.Popen(
         [sys.executable, "-m", "hangarlog", "tail", str(tmp_path / "s"), "-n", "1", "-f"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # A shell that runs the tests in its background has them ignore it.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     assert follower.stdout
     follower.stdout.readline()
@@ -193,6 +195,7 @@ def test_a_follower_that_is_interrupted_within_a_finalizer_ends_all_the_same(imp
     """There Python drops the exception and goes on."""
     program = """
 import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from hangarlog import cli
 from hangarlog.segment import Segment
 close = Segment.__del__
