@@ -210,11 +210,6 @@ class SharedState:
         """The committed bytes of the live journal segment."""
         return self._words[_JOURNAL_SIZE]
 
-    @property
-    def durable(self) -> int:
-        """The position up to which the journal is known to be on the device."""
-        return self._words[_DURABLE]
-
     def covers(self, position: int) -> bool:
         """Whether the record at `position` is known to be on the device."""
         words = self._words
