@@ -6,6 +6,8 @@ costs its waiters one `PATIENCE`.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import mmap
 import os
 import sys
@@ -13,9 +15,13 @@ import threading
 import time
 from collections.abc import Callable
 from functools import cache, lru_cache, partial
-from typing import Any
+from struct import Struct
+from typing import TYPE_CHECKING, Any
 
 from hangarlog.late import importing
+
+if TYPE_CHECKING:
+    from hangarlog.filesystem import FileSystem
 
 PATIENCE = 0.05
 """Seconds after which a waiter looks again although nobody rang."""
@@ -26,6 +32,8 @@ SOON = 100_000
 _POLL = 0.001  # Where no futex is to be had.
 _WAIT, _WAKE = 0, 1
 _EVERYBODY = (1 << 31) - 1
+_FAULT = -2  # What `_futex` answers where the word is in no page: its file was cut, or the disk is gone.
+_PAIR, _WORD = Struct("=QQ"), Struct("=Q")
 
 _now = time.monotonic_ns  # Of the machine: all processes share it.
 
@@ -34,78 +42,89 @@ give_way: Callable[[], None] = getattr(os, "sched_yield", partial(time.sleep, 0)
 
 
 class Bell:
-    """Two words of a shared mapping: a count of ringings, and since when somebody waits (0: nobody does).
+    """Two words of a shared file: a count of ringings, and since when somebody waits (0: nobody does).
 
     It is due as soon as anybody waits, or after `SOON` if it `gives_time`: then one at a time waits, who says `leave`.
+    The words are read and written by calls. Only the futex call is given a mapping, which the kernel alone looks at.
     """
 
     def __init__(self, *, gives_time: bool = False) -> None:
         self._gives_time = gives_time
+        self._filesystem: FileSystem | None = None
+        self._fd, self._offset, self._address = -1, 0, 0
         self._mapped: mmap.mmap | None = None
-        self._offset = self._address = 0
-        self._words: memoryview | None = None
 
-    def hang(self, mapped: mmap.mmap, offset: int) -> None:
-        """Use the 16 bytes at `offset` of a writable shared mapping."""
-        self._mapped, self._offset, self._address = mapped, offset, 0
-        self._words = memoryview(mapped)[offset : offset + 16].cast("Q")
+    def hang(self, filesystem: FileSystem, fd: int, offset: int) -> None:
+        """Use the 16 bytes at `offset` of an open shared file."""
+        self._filesystem, self._fd, self._offset, self._address = filesystem, fd, offset, 0
 
     def take_down(self) -> None:
-        """Let go of the mapping."""
-        if self._words:
-            self._words.release()
-        self._words = self._mapped = None
-        self._address = 0
+        """Let go of the file."""
+        self._filesystem, self._address, self._mapped = None, 0, None
+
+    def _words(self) -> tuple[int, int]:
+        """(count, since when somebody waits)."""
+        filesystem = self._filesystem
+        data = filesystem.read(self._fd, 16, self._offset) if filesystem else b""
+        return _PAIR.unpack(data) if len(data) == 16 else (0, 0)
+
+    def _put(self, data: bytes, at: int) -> None:
+        # A disk that takes no more must not keep anybody from the lock: waiters look again by themselves.
+        with contextlib.suppress(OSError):
+            if self._filesystem:
+                self._filesystem.write_at(self._fd, data, self._offset + at)
 
     @property
     def awaited(self) -> bool:
         """Whether somebody may be waiting."""
-        return self._words is not None and self._words[1] != 0
+        return self._words()[1] != 0
 
     @property
     def due(self) -> bool:
         """Whether it is time for somebody who may be waiting."""
-        since = self._words[1] if self._words is not None else 0
+        return self.is_due(self._words()[1])
+
+    def is_due(self, since: int) -> bool:
+        """The same, where `since` is what the second word said."""
         return since != 0 and not (self._gives_time and 0 <= _now() - since < SOON)
 
     def listen(self) -> int:
         """Say that somebody waits, before looking at what is waited for; the result is for `wait`."""
-        if self._words is None:
-            return 0
-        if not (self._gives_time and self._words[1]):
-            self._words[1] = _now() if self._gives_time else 1
-        return self._words[0]
+        count, since = self._words()  # The count first: who rings from here on changes it.
+        if not (self._gives_time and since):
+            self._put(_WORD.pack(_now() if self._gives_time else 1), 8)
+        return count
 
     def leave(self) -> None:
         """Say that nobody waits any longer."""
-        if self._words is not None:
-            self._words[1] = 0
+        self._put(_WORD.pack(0), 8)
 
     def wait(self, heard: int, seconds: float = PATIENCE) -> None:
         """Return when the bell has rung since `listen` gave `heard`, at the latest after `seconds`; perhaps sooner."""
+        seconds = max(0.0, seconds)
         address = self._address or self._futex_word()
-        if self._words is None or not address:
+        limit = min(seconds, SOON / 1e9 if self._gives_time else PATIENCE)
+        if not address or _futex(address, _WAIT, heard, limit) == _FAULT:
             threading.Event().wait(min(seconds, _POLL))
-        elif self._words[0] == heard:
-            _futex(address, _WAIT, heard, min(seconds, SOON / 1e9 if self._gives_time else PATIENCE))
 
     def ring(self, *, everybody: bool = False) -> None:
         """Wake the one who has waited longest, or everybody. What was waited for must be so already."""
-        words = self._words
-        if words is None or not words[1]:
+        count, since = self._words()
+        if not since:
             return
-        # In this order: whoever says so from here on is not overlooked, and whoever has said so but does not sleep yet
-        # finds the count changed.
-        words[1] = 0
-        words[0] = (words[0] + 1) & 0xFFFF_FFFF
+        # Whoever says so from here on is not overlooked, and whoever has said so but does not sleep yet finds the count
+        # changed.
+        self._put(_PAIR.pack((count + 1) & 0xFFFF_FFFF, 0), 0)
         address = self._address or self._futex_word()
-        if address and _futex(address, _WAKE, _EVERYBODY if everybody else 1) and not everybody:
-            words[1] = 1  # Perhaps others sleep on.
+        if address and _futex(address, _WAKE, _EVERYBODY if everybody else 1) > 0 and not everybody:
+            self._put(_WORD.pack(1), 8)  # Perhaps others sleep on.
 
     def _futex_word(self) -> int:
         """Where the count is in memory; 0 where there is no futex to wait at it with."""
-        if not self._address and self._mapped is not None and _has_futex():
-            self._address = _c().addressof(_c().c_uint32.from_buffer(self._mapped, self._offset))
+        if not self._address and self._filesystem is not None and _has_futex():
+            with contextlib.suppress(OSError, ValueError):  # It may have been cut.
+                self._mapped = mmap.mmap(self._fd, 0)
+                self._address = _c().addressof(_c().c_uint32.from_buffer(self._mapped, self._offset))
         return self._address
 
 
@@ -144,4 +163,5 @@ def _timespec(seconds: float) -> Any:
 
 def _futex(address: int, operation: int, value: int, seconds: float = 0.0) -> int:
     limit = _timespec(seconds) if operation == _WAIT else None
-    return int(_call()(_NUMBER, address, operation, value, limit, None, 0))
+    done = int(_call()(_NUMBER, address, operation, value, limit, None, 0))
+    return _FAULT if done < 0 and _c().get_errno() == errno.EFAULT else done

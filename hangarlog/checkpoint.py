@@ -1,24 +1,35 @@
-"""The checkpoint: the position up to which every stream is known to be on the device, so that recovery starts there."""
+"""The checkpoint: a place in the journal up to which every file is known to be on the device: recovery starts there."""
 
 from __future__ import annotations
 
 import contextlib
-import time
+from random import getrandbits
 
 import msgspec
 
+from hangarlog.catalog import Catalog
+from hangarlog.errors import CorruptionError
 from hangarlog.filesystem import FileSystem
 from hangarlog.folder import Folder
 from hangarlog.lock import FileLock
 from hangarlog.record import seal, unseal
 from hangarlog.state import SharedState
 
+_TRIES = 100
+
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """What `checkpoint.json` holds."""
+    """What `checkpoint.json` holds.
+
+    `position` is the last one that is covered; its line ends at offset `end` of the journal segment that begins with
+    position `first`, with the checksum `line_crc`. `mark` is what the catalog was marked with.
+    """
 
     position: int = 0
-    began_at: float = 0.0  # Seconds since 1970; what was written to a stream since may not be on the device.
+    first: int = 0
+    end: int = 0
+    line_crc: str = ""
+    mark: int = 0
 
 
 def load_checkpoint(folder: Folder) -> Checkpoint:
@@ -29,27 +40,58 @@ def load_checkpoint(folder: Folder) -> Checkpoint:
         return Checkpoint()
 
 
-def make_checkpoint(filesystem: FileSystem, folder: Folder, position: int, state: SharedState) -> None:
-    """Bring every stream to the device, then say so, unless another process is at it or the device refuses.
+def fits(checkpoint: Checkpoint, folder: Folder) -> bool:
+    """Whether the journal still has, at its place, the line that a checkpoint was made after."""
+    journal = folder.journal
+    with contextlib.suppress(OSError, CorruptionError):
+        live = journal.open_live()
+        if live and live.first() == checkpoint.first:
+            with contextlib.closing(live):
+                return live.crc_before(checkpoint.end) == checkpoint.line_crc
+        with contextlib.closing(journal.open_sealed(checkpoint.first)) as segment:
+            return segment.crc_before(checkpoint.end) == checkpoint.line_crc
+    return False
 
-    All records up to `position` must be in their streams, and their journal segments sealed. Without a checkpoint a
-    recovery has more to read; that is no reason to fail anything.
+
+def make_checkpoint(filesystem: FileSystem, folder: Folder, state: SharedState) -> None:
+    """Bring everything to the device, then say so, unless another process is at it or the device refuses.
+
+    Without a checkpoint a recovery has more to read; that is no reason to fail anything.
     """
     lock = FileLock(filesystem, folder.lock_path("checkpoint"))
-    with contextlib.suppress(OSError), contextlib.closing(lock):
+    with contextlib.suppress(OSError, CorruptionError), contextlib.closing(lock):
         try:
             if lock.acquire(0):
-                _save(filesystem, folder, position, state)
+                _save(filesystem, folder, state)
         finally:
             lock.release()
 
 
-def _save(filesystem: FileSystem, folder: Folder, position: int, state: SharedState) -> None:
-    began_at = time.time()
-    try:
-        filesystem.sync_everything(folder.path, (file.path for _, _, file in folder.stream_files()))
-    except OSError:
-        state.mark_sync_failed()
-        raise
-    if not state.failures:
-        filesystem.replace_file(folder.checkpoint_path, seal(Checkpoint(position, began_at)))
+def _save(filesystem: FileSystem, folder: Folder, state: SharedState) -> None:
+    checkpoint, before = _place(folder, state), load_checkpoint(folder)
+    catalog = Catalog(filesystem, folder.catalog_path)
+    if checkpoint is None or not catalog.open():
+        return
+    with contextlib.closing(catalog):
+        catalog.mark(before.mark, checkpoint.mark)
+        try:
+            filesystem.sync_everything(folder.path, folder.all_folders())
+        except OSError:
+            state.mark_sync_failed()
+            raise
+        if catalog.is_in_place and not state.failures:
+            filesystem.replace_file(folder.checkpoint_path, seal(checkpoint))
+
+
+def _place(folder: Folder, state: SharedState) -> Checkpoint | None:
+    """Where the journal ends now, None where that is not to be seen: others roll it again and again."""
+    for _ in range(_TRIES):
+        published = state.published()
+        live = folder.journal.open_live()
+        if published and live:
+            position, first, end = published
+            with contextlib.closing(live):
+                crc = live.crc_before(end) if live.first() == first else ""
+            if crc:
+                return Checkpoint(position, first, end, crc, getrandbits(62) | 1)
+    return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import struct
 import sys
 import threading
 import time
@@ -40,10 +41,15 @@ if sys.platform == "win32":  # pragma: no cover
 
 else:
     # The lock that filelock takes, without the import of it, which costs as much as that of all of hangarlog.
+    import fcntl
     from fcntl import LOCK_EX, LOCK_NB, flock
     from fcntl import LOCK_UN as _UNLOCK
 
     _LOCK = LOCK_EX | LOCK_NB
+
+BYTE_LOCKS = sys.platform == "linux" and sys.maxsize > 1 << 32
+"""Whether a folder has locks by byte that end with the descriptor they were taken through (`F_OFD_SETLK`)."""
+_BYTE = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, length, pid.
 
 
 class FileSystem:
@@ -114,9 +120,47 @@ class FileSystem:
             return False
         return True
 
+    def lock_holder(self, fd: int) -> int:
+        """The process that has an open file locked, 0 where the system does not say."""
+        inode = f":{self.identity(fd)} "
+        with contextlib.suppress(OSError, ValueError), open("/proc/locks", encoding="ascii") as locks:
+            for line in locks:
+                if " FLOCK " in line and inode in line and "->" not in line:
+                    return int(line.split()[4])
+        return 0
+
     def unlock(self, fd: int) -> None:
         """Give the lock of an open file back."""
         flock(fd, _UNLOCK)
+
+    def open_folder(self, path: str) -> int:
+        """Open a folder, to be asked about it later; -1 on Windows, which has no such descriptors."""
+        return -1 if WINDOWS else os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def folder_changed_at(self, fd: int, path: str) -> int:
+        """When the entries of an open folder, or its own name, changed last: nanoseconds since 1970."""
+        return os.stat(path).st_mtime_ns if fd < 0 else os.fstat(fd).st_ctime_ns
+
+    def is_folder_at(self, fd: int, path: str) -> bool:
+        """Whether the open folder is still what is at `path`."""
+        try:
+            return fd < 0 or os.path.samestat(os.fstat(fd), os.stat(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def hold_byte(self, fd: int, at: int) -> None:
+        """Share a lock on byte `at` of an open file or folder with whoever else holds it, until all of us are closed."""
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _BYTE.pack(fcntl.F_RDLCK, os.SEEK_SET, at, 1, 0))
+
+    def leave_byte(self, fd: int, at: int) -> None:
+        """Give it back."""
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _BYTE.pack(fcntl.F_UNLCK, os.SEEK_SET, at, 1, 0))
+
+    def held_byte(self, fd: int, first: int, count: int = 1) -> int | None:
+        """A byte of `count` from `first` on (0: all after it) that others hold, None if they hold none of them."""
+        asked = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _BYTE.pack(fcntl.F_WRLCK, os.SEEK_SET, first, count, 0))
+        kind, _, start, _, _ = _BYTE.unpack(asked)
+        return None if kind == fcntl.F_UNLCK else int(start)
 
     def write(self, fd: int, data: bytes) -> None:
         """Write all of `data` at the end of a file opened for appending (or at its write position)."""
@@ -148,24 +192,28 @@ class FileSystem:
         finally:
             os.close(fd)
 
-    def sync_everything(self, folder: str, paths: Iterator[str]) -> None:
-        """Return when everything written so far below `folder` is on the device; `paths` are the files in question."""
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            if _sync_filesystem(fd):
-                return
-        finally:
-            os.close(fd)
-        folders = {folder}
-        for path in paths:
-            fd = self.open_append(path)
+    def sync_everything(self, folder: str, folders: Iterator[str]) -> None:
+        """Return when all that was written so far below `folder` is on the device; `folders` are all those below it."""
+        below = [folder, *folders]
+        devices = {os.stat(path).st_dev: path for path in below}  # A folder below may be another volume's.
+        for path in devices.values():
+            fd = os.open(path, os.O_RDONLY)
             try:
-                os.fsync(fd)
+                if not _sync_filesystem(fd):
+                    break
             finally:
                 os.close(fd)
-            folders.update((os.path.dirname(path), os.path.dirname(os.path.dirname(path))))
-        for each in folders:
-            self.sync_folder(each)
+        else:
+            return
+        for path in below:
+            for entry in self.entries(path):
+                if entry.is_file(follow_symlinks=False):
+                    fd = self.open_append(entry.path)
+                    try:
+                        os.fsync(fd)
+                    finally:
+                        os.close(fd)
+            self.sync_folder(path)
 
     def in_background(self, work: Callable[[], None], name: str) -> threading.Thread | None:
         """Have `work` done by a thread; None where it is done already."""
@@ -183,6 +231,22 @@ class FileSystem:
             return os.stat(path).st_ino
         except FileNotFoundError:
             return 0
+
+    def made_at(self, path: str) -> int:
+        """A number of the file at `path` that a copy of it does not have: of its inode, and when that was changed."""
+        status = os.stat(path)
+        return status.st_ino ^ status.st_ctime_ns
+
+    def modified_at(self, path: str) -> float:
+        """When the file at `path` was written last, in seconds since 1970; 0 if there is none."""
+        try:
+            return os.stat(path).st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+    def size_at(self, path: str) -> int:
+        """The size of the file at `path`."""
+        return os.stat(path).st_size
 
     def names(self, fd: int) -> int:
         """How many names an open file has (hard links)."""
@@ -298,7 +362,6 @@ _SYNCED = os.O_DIRECT | os.O_DSYNC if sys.platform == "linux" else 0
 
 _sync_data = getattr(os, "fdatasync", os.fsync)
 if sys.platform == "darwin":  # pragma: no cover - macOS: fsync stops at the drive's cache
-    import fcntl
 
     def _sync_data(fd: int) -> None:
         fcntl.fcntl(fd, fcntl.F_FULLFSYNC)

@@ -24,6 +24,9 @@ from hangarlog.segment import LIVE, Segment
 FORMAT = 1
 MAX_SEGMENT_BYTES = 2 << 30  # An index holds offsets of 32 bits, and a batch may go beyond the roll size.
 
+DAMAGED = ".damaged"
+"""What the name of a file that was mended ends in, as it was before."""
+
 _META = "hangarlog.json"
 _JOURNAL = "journal"
 _OURS = frozenset(["locks", "streams", "state", "ring", _JOURNAL + LIVE, _META + ".new"])
@@ -48,11 +51,15 @@ class Folder:
         self.state_path = os.path.join(path, "state")
         self.aside_path = os.path.join(path, "put-aside.jsonl")
         self.ring_path = os.path.join(path, "ring")
+        self.catalog_path = os.path.join(path, "catalog")
         self.checkpoint_path = os.path.join(path, "checkpoint.json")
         self.streams_path = os.path.join(path, "streams")
         self.snapshots_path = os.path.join(path, "snapshots")
         self.locks_path = os.path.join(path, "locks")
         self.journal = self.journal_log()
+        self.fd = -1  # Of the folder itself, once it is open.
+        self.home = 0
+        """A number of the folder as it was made: another one in a copy of it."""
 
     def journal_log(self) -> Log:
         """The log of the journal."""
@@ -113,6 +120,21 @@ class Folder:
             elif _is_live(entry):
                 yield "", entry.name[: -len(LIVE)], entry
 
+    def keep_damaged(self, path: str) -> None:
+        """Keep a file as it is, under its name with `.damaged`, before it is mended."""
+        filesystem = self.filesystem
+        kept, number = path + DAMAGED, 1
+        while os.path.lexists(kept):
+            kept, number = f"{path}{DAMAGED}.{number}", number + 1
+        filesystem.replace_file(kept, filesystem.read_file(path, MAX_SEGMENT_BYTES * 2))
+
+    def all_folders(self) -> Iterator[str]:
+        """The folders below the store's own that hold its files."""
+        for path in (self.streams_path, self.snapshots_path):
+            if os.path.isdir(path):
+                yield path
+            yield from (entry.path for entry in self.filesystem.entries(path) if entry.is_dir(follow_symlinks=False))
+
     def stream_ids(self, prefix: str = "") -> Iterator[str]:
         """The ids of the streams that begin with `prefix`, in no order; other files are passed over."""
         category, colon, _ = prefix.partition(":")
@@ -160,13 +182,29 @@ class Folder:
             if os.path.lexists(self.path) and not os.path.isdir(self.path):
                 raise StoreOpenError(self.path, "it is a file; a store is a folder")
             self._refuse_swapped()
-            return self._load() or self._create(segment_bytes, create)
+            meta = self._load() or self._create(segment_bytes, create)
+            self.fd = self.filesystem.open_folder(self.path)
+            self.home = self.filesystem.made_at(self.meta_path)
+            return meta
         except PermissionError as error:
             raise StoreOpenError(
                 self.path, f"{error.strerror} ({error.filename}); it belongs to another user"
             ) from error
         except OSError as error:
             raise StoreOpenError(self.path, f"{error.strerror} ({error.filename})") from error
+
+    def refuse_moved(self) -> None:
+        """Raise `StoreOpenError` if the open folder is no longer the one at its path."""
+        if not self.filesystem.is_folder_at(self.fd, self.path):
+            raise StoreOpenError(self.path, "its folder was moved, deleted or replaced while it was open; open it anew")
+
+    def close(self) -> None:
+        """Close the folder."""
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            self.filesystem.close(fd)
+
+    __del__ = close
 
     def _load(self) -> Meta | None:
         try:

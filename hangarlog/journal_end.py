@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 
 import msgspec
 
@@ -33,7 +34,8 @@ class End(msgspec.Struct):
     """What became of the journal's end.
 
     `last` is the position it ends with; `cut` counts bytes taken off, `joined` records written from the ring, `mended`
-    records written from the streams, `put_aside` whole records that a power cut left unconnected.
+    records written from the streams, `put_aside` whole records that a power cut left unconnected. `damage` names what
+    was replaced that no crash leaves.
     """
 
     last: int = 0
@@ -41,6 +43,17 @@ class End(msgspec.Struct):
     joined: int = 0
     mended: int = 0
     put_aside: int = 0
+    damage: list[str] = []
+
+
+def refuse_gaps(journal: Log, first: int) -> None:
+    """Raise `CorruptionError` if records are missing between the sealed segments from the one with record `first` on."""
+    sealed = [begins for begins in journal.sealed() if begins >= first]
+    for begins, following in pairwise(sealed):
+        last = last_sealed(journal, begins).position
+        if last + 1 != following:
+            with contextlib.closing(journal.open_sealed(following)) as segment:
+                raise segment.damage(0, f"position {last + 1} must come here, not {following}")
 
 
 def last_sealed(log: Log, first: int) -> Envelope:
@@ -53,23 +66,25 @@ def last_sealed(log: Log, first: int) -> Envelope:
 
 
 def make_end_whole(
-    folder: Folder, live: LiveEnd, settled: int, frames: list[Frame], see: See, *, restarted: bool
+    folder: Folder, live: LiveEnd, settled: int, wanted: int, frames: list[Frame], see: See, *, restarted: bool
 ) -> End:
     """Bring the live segment to whole batches, with everything that is known to have been committed.
 
-    `settled` is the position up to which nothing can be missing but by damage; with `restarted` a power cut may have
-    taken any page written since, and `frames` are what the commit ring has. `see` is shown the records that are read to
-    find the end.
+    `settled` is the position up to which nothing can be missing but by damage, `wanted` the one up to which the streams
+    are searched for what is missing; with `restarted` a power cut may have taken any page written since, and `frames`
+    are what the commit ring has. `see` is shown the records that are read to find the end.
 
     Raises:
         CorruptionError: it is damaged, and no other copy helps.
     """
     whole, last, bad = _whole_batches(folder.journal, live, settled, see)
-    known = _lines_of_frames(frames, last)
+    known = _lines_of_frames(frames, last, live.crc_before(whole))
     settled = max([settled, *known])
-    if bad is None and settled <= last:
+    if bad is None and max(settled, wanted) <= last:
         return End(last)
-    return _Joining(folder, live, whole, last, settled, bad or "it ends too early", restarted).run(known)
+    joining = _Joining(folder, live, whole, last, settled, bad or "it ends too early", restarted)
+    joining.wanted = max(settled, wanted)
+    return joining.run(known)
 
 
 def _whole_batches(journal: Log, live: LiveEnd, settled: int, see: See) -> tuple[int, int, str | None]:
@@ -141,14 +156,21 @@ def _last_before(journal: Log, begins: int | None) -> int:
     return begins - 1  # The sealed segment is damaged; it is served from the streams, and for `repair` to mend.
 
 
-def _lines_of_frames(frames: list[Frame], after: int) -> dict[int, bytes]:
-    """What the ring has of the positions beyond `after`: {position: line}."""
-    return {
-        position: line
-        for frame in frames
-        for position, line in enumerate(frame.text.split(b"\n")[:-1], frame.first)
-        if position > after and is_record(line) and decode_record(line).position == position
-    }
+def _lines_of_frames(frames: list[Frame], after: int, crc: str) -> dict[int, bytes]:
+    """What the ring has of the positions beyond `after`, whose line has this checksum: {position: line}.
+
+    A frame that says that it follows another line than the one before it is of another history.
+    """
+    found: dict[int, bytes] = {}
+    for frame in sorted(frames, key=lambda frame: frame.first):
+        before = found.get(frame.first - 1)
+        known = before[-10:-2].decode("ascii", "replace") if before else crc if frame.first == after + 1 else ""
+        if frame.after and known and frame.after != known:
+            continue
+        for position, line in enumerate(frame.text.split(b"\n")[:-1], frame.first):
+            if position > after and is_record(line) and decode_record(line).position == position:
+                found[position] = line
+    return found
 
 
 class _Joining:
@@ -159,6 +181,7 @@ class _Joining:
     ) -> None:
         self._folder, self._live, self._whole, self._last = folder, live, whole, last
         self._settled, self._cause, self._restarted = settled, cause, restarted
+        self.wanted = settled
         self._bad = -1  # The offset of the first line that is none.
         self._zeros = False  # Whether a sector, or the rest of one, is zeros: what a power cut leaves among the lines.
         self._strange = False  # Whether it ends in lines, or a part of one, that no crash leaves.
@@ -171,7 +194,7 @@ class _Joining:
         lines = text | ring
         last = self._connected(lines)
         mended: dict[int, bytes] = {}
-        if last < self._settled or self._strange or self._unconnected(lines, last):
+        if last < self.wanted or self._strange or self._unconnected(lines, last):
             mended = self._from_streams(lines)
             last = self._connected(lines | mended)
         if last < self._settled:
@@ -179,7 +202,7 @@ class _Joining:
         unconnected = self._unconnected(lines, last)
         if unconnected and not (self._restarted and (self._zeros or self._of_one_batch(unconnected))):
             raise self._damage(f"{self._cause}, but whole records follow")
-        if self._strange and not mended:
+        if self._strange and not mended and last <= max([self._last, *text]):
             raise self._damage(f"{self._cause}, and no crash leaves such a line")
         lines |= mended
         added = range(self._last + 1, last + 1)
@@ -189,6 +212,9 @@ class _Joining:
             mended=sum(position in mended for position in added),
             put_aside=len(unconnected),
         )
+        if self._strange or (mended and self._bad >= 0 and not self._zeros):
+            self._folder.keep_damaged(self._live.path)
+            end.damage.append(str(self._damage(f"{self._cause}; it was mended from the other copy")))
         if unconnected:
             self._folder.put_aside(unconnected)
         self._rewrite([lines[position] for position in added], end)
@@ -244,7 +270,7 @@ class _Joining:
         return [lines[position] for position in sorted(lines) if position > last]
 
     def _from_streams(self, lines: dict[int, bytes]) -> dict[int, bytes]:
-        last = sys.maxsize if self._strange else max([self._settled, *lines])
+        last = sys.maxsize if self._strange else max([self.wanted, *lines])
         return journal_lines_in_streams(self._folder, Missing(self._last + 1, last, lines))
 
     @staticmethod

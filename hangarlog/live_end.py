@@ -96,10 +96,6 @@ class LiveEnd(Segment):
             if covered > self.size:
                 self.forget_index()
 
-    def read(self, size: int, offset: int) -> bytes:
-        """Up to `size` bytes from `offset`."""
-        return self._filesystem.read(self.fd, size, offset)
-
     def refresh(self) -> None:
         """Look at the size again."""
         self.resize(self._filesystem.size(self.fd))

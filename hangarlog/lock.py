@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 
 from hangarlog.bell import PATIENCE, Bell, give_way
+from hangarlog.errors import LockTimeoutError
 from hangarlog.filesystem import FileSystem
 
 _TRIES = 20
@@ -34,7 +35,9 @@ class FileLock:
         self._filesystem, self.path = filesystem, path
         self.bell = bell or Bell()
         self.threads = threading.RLock()
-        self._fd = -1
+        self.fd = -1
+        self.opened = False
+        """Whether the file was opened since the session that it belongs to was last joined."""
         self._held = False  # Perhaps it is not, if this is set: an interrupt can come in between.
         _locks.add(self)
 
@@ -54,19 +57,25 @@ class FileLock:
 
     def take(self) -> bool:
         """Take the lock if it is free, and say whether it was; `release` it whatever happens."""
-        if self._fd < 0:
-            self._fd = self._open()
+        if self.fd < 0:
+            self.open()
         self._held = True
-        if self._filesystem.lock(self._fd):
+        if self._filesystem.lock(self.fd):
             return True
         self._held = False
         return False
+
+    def open(self) -> None:
+        """Open the file, where it is not; made if there is none."""
+        if self.fd < 0:
+            self.fd = self._open()
+            self.opened = True
 
     def _wait(self, seconds: float | None) -> bool:
         deadline = None if seconds is None else monotonic() + seconds
         while True:
             heard = self.bell.listen()
-            if self._filesystem.lock(self._fd):
+            if self._filesystem.lock(self.fd):
                 return True
             left = PATIENCE if deadline is None else deadline - monotonic()
             if left <= 0:
@@ -80,6 +89,23 @@ class FileLock:
             self._filesystem.make_folder(os.path.dirname(self.path))
             return self._filesystem.open_update(self.path, create=True)
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file that is open is the one that has its name."""
+        return self.fd >= 0 and self._filesystem.identity_at(self.path) == self._filesystem.identity(self.fd)
+
+    def replace(self, seconds: float | None) -> bool:
+        """While it is held: take the lock of the file that has the name now, made if there is none, in its stead."""
+        fd, other = self._open(), FileLock(self._filesystem, self.path, self.bell)
+        other.fd = fd
+        if not other.acquire(seconds):
+            other.close()
+            return False
+        self.fd, other.fd = fd, self.fd
+        self.opened = True
+        other.close()
+        return True
+
     def release(self, *, everybody: bool = False) -> None:
         """Give the lock back, if it was taken, and wake whoever has waited longest, or everybody.
 
@@ -87,21 +113,33 @@ class FileLock:
         """
         if not self._held:
             return
-        if self._fd >= 0:
+        if self.fd >= 0:
             try:
-                self._filesystem.unlock(self._fd)
+                self._filesystem.unlock(self.fd)
             except BaseException as error:
                 self.close()  # That gives it back, too.
                 if not isinstance(error, OSError):
                     raise
         self._held = False
+        self._ring(everybody=everybody)
+
+    def _ring(self, *, everybody: bool) -> None:
         if self.bell.due:
             self.bell.ring(everybody=everybody)
 
+    def close_unless_in_place(self) -> None:
+        """Close the file where another one has its name, or none, to open that one next time."""
+        if self.fd >= 0 and not self.is_in_place:
+            self.close()
+
+    def holder(self) -> int:
+        """The process that holds the lock, 0 where that is not to be found out."""
+        return self._filesystem.lock_holder(self.fd) if self.fd >= 0 else 0
+
     def close(self) -> None:
         """Close the file."""
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
             self._filesystem.close(fd)
 
     __del__ = close
@@ -110,8 +148,8 @@ class FileLock:
         # In the child: the descriptor shares the parent's lock, and the thread that held the other may not exist here.
         self.threads = threading.RLock()
         self._held = False
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
             with contextlib.suppress(OSError):
                 os.close(fd)
 
@@ -125,10 +163,19 @@ class Turnstile(FileLock):
     def __init__(self, filesystem: FileSystem, folder: str, name: str) -> None:
         super().__init__(filesystem, os.path.join(folder, f"{name}.lock"))
         self._gate = FileLock(filesystem, os.path.join(folder, f"{name}-gate.lock"))
+        self.since: int | None = None
+        """Since when somebody was waiting when the lock was taken, as the holder read it; None: it has not looked."""
 
-    def take_turn(self) -> bool:
-        """Take the lock if it is free and nobody has waited for too long; `release` it whatever happens."""
-        return not self.bell.due and self.take()
+    def _ring(self, *, everybody: bool) -> None:
+        # Nobody is due who came after the lock was taken, unless it was held for long: then they look by themselves.
+        if self.bell.due if self.since is None else self.bell.is_due(self.since):
+            self.bell.ring(everybody=everybody)
+        self.since = None
+
+    def renew_gate(self) -> None:
+        """Use the gate's file that has the name now."""
+        if self._gate.fd >= 0 and not self._gate.is_in_place:
+            self._gate.close()
 
     def acquire(self, seconds: float | None = None, look: Callable[[], None] | None = None) -> bool:
         """As with any `FileLock`; `look` is called while it is busy, and may raise to give up."""
@@ -167,11 +214,12 @@ class Turnstile(FileLock):
 
 
 @contextlib.contextmanager
-def held(lock: FileLock) -> Iterator[None]:
-    """The lock, taken, however long that takes."""
+def held(lock: FileLock, seconds: float | None = None) -> Iterator[None]:
+    """The lock, taken, within so many seconds (None: however long that takes). Raises `LockTimeoutError`."""
     with lock.threads:
         try:
-            lock.acquire()
+            if not lock.acquire(seconds):
+                raise LockTimeoutError(os.path.dirname(os.path.dirname(lock.path)), 0, seconds or 0)
             yield
         finally:
             try:

@@ -9,11 +9,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
+from hangarlog.catalog import Catalog
 from hangarlog.copies import journal_bounds, journal_lines, missing_position, stream_lines_in_journal
 from hangarlog.errors import CorruptionError, CorruptionWarning
 from hangarlog.folder import Folder
 from hangarlog.kept import Kept
 from hangarlog.log import Log
+from hangarlog.mending import confirms
 from hangarlog.record import Envelope, decode_record
 from hangarlog.segment import Segment
 from hangarlog.snapshot import SnapshotFiles
@@ -26,13 +28,19 @@ class Reader:
     What is damaged is read from its other copy, with a `CorruptionWarning`, or raised as `CorruptionError`.
     """
 
-    def __init__(self, folder: Folder, snapshots: SnapshotFiles, state: SharedState) -> None:
-        self._folder, self._snapshots, self._state = folder, snapshots, state
+    def __init__(self, folder: Folder, snapshots: SnapshotFiles, state: SharedState, catalog: Catalog) -> None:
+        self._folder, self._snapshots, self._state, self._catalog = folder, snapshots, state, catalog
         self._kept: Kept | None = None
 
     def close(self) -> None:
         """Let go of the files that are kept open."""
         self._kept = None
+
+    def look_again(self) -> None:
+        """Use the files that have the store's names now."""
+        self._kept = None
+        if not self._catalog.is_in_place and self._state.session:
+            self._catalog.open()
 
     def _keeping(self) -> Kept:
         """What is kept open until the layout changes. Whoever uses it has asked before what is committed."""
@@ -76,7 +84,7 @@ class Reader:
         self, stream_id: str, from_version: int | None, through: int, committed: int, limit: int | None
     ) -> Iterator[Sequence[Envelope]]:
         log = self._stream_log(stream_id, committed)
-        start = max(from_version or 0, through + 1)
+        start, position = max(from_version or 0, through + 1), 0
         while True:
             try:
                 for block in _up_to(log.forward(start, limit), committed):
@@ -84,7 +92,7 @@ class Reader:
                         missing = f"stream_version {start} to {block[0].stream_version - 1} are missing"
                         raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, missing)
                     yield block
-                    start = block[-1].stream_version + 1
+                    start, position = block[-1].stream_version + 1, block[-1].position
             except (CorruptionError, FileNotFoundError):
                 through = self._compacted_through(stream_id)
                 if through < start:
@@ -92,6 +100,8 @@ class Reader:
                 start = through + 1  # The stream was compacted while it was read.
             else:
                 self._refuse_torn(log)
+                if limit is None:
+                    self._refuse_other_end(log, stream_id, start - 1, committed, position)
                 return
 
     def _stream_backward(
@@ -203,11 +213,32 @@ class Reader:
             log = self._stream_log(stream_id, committed)
             for block in _up_to(log.backward(), committed):
                 self._refuse_torn(log)
+                self._refuse_other_end(log, stream_id, block[0].stream_version, committed, block[0].position)
                 return block[0].stream_version
             self._refuse_torn(log)
+            self._refuse_other_end(log, stream_id, -1, committed)
         except CorruptionError as damage:
             return [record.stream_version for record in self._from_journal(damage, stream_id, 0, 0, committed)][-1]
         return -1
+
+    def _refuse_other_end(self, log: Log, stream_id: str, version: int, committed: int, position: int = 0) -> None:
+        """Raise if a stream's file does not end where the stream does: the catalog tells, and the journal is asked.
+
+        `version` is the last one that was read, whose record is at `position` where that is known.
+        """
+        known = self._catalog.get(stream_id) if self._catalog.is_open else None
+        if known and known.version == version or (known is None and version < 0):
+            return
+        if known and known.version > version:
+            at = known.position_before(self._state.committed)
+            if at > committed or not confirms(self._folder, stream_id, known.version, at):
+                return
+            cause = f"it ends at version {version}; version {known.version} was committed at position {at}"
+        elif not position or confirms(self._folder, stream_id, version, position):
+            return
+        else:
+            cause = f"its version {version}, at position {position}, was never committed"
+        raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)
 
     def _refuse_torn(self, log: Log) -> None:
         """Raise if a live end that was met within a line is so for good: nobody is writing, and it stays so."""

@@ -113,7 +113,8 @@ def encode_records(
 
 
 _LINE = b'%b,"crc":"%b"}\n'
-_CRC_BYTES = len(_LINE % (b"", b"00000000")) - 1
+CRC_BYTES = len(_LINE % (b"", b"00000000")) - 1
+"""Of a line, without its newline: `,"crc":"9ae0daaf"}`."""
 
 
 @lru_cache(maxsize=4096)
@@ -125,6 +126,11 @@ def _template(stream_id: str) -> bytes:
 
 
 _END = b'%b"%b,"data":%b'
+
+
+def stream_key(stream_id: str) -> bytes:
+    """The text that a line of a stream has between its position and its version."""
+    return b',"stream_id":%b,"stream_version":' % _encode(stream_id)
 
 
 @lru_cache(maxsize=4096)
@@ -168,8 +174,8 @@ def seal(value: object) -> bytes:
 def unseal(content: bytes) -> bytes:
     """The JSON of a small file that was sealed. Raises `LineError` if it is not what was written."""
     line = content.removesuffix(b"\n")
-    tail = line[-_CRC_BYTES:]
-    if b',"crc":"%08x"}' % crc32(line[:-_CRC_BYTES]) != tail:
+    tail = line[-CRC_BYTES:]
+    if b',"crc":"%08x"}' % crc32(line[:-CRC_BYTES]) != tail:
         raise LineError("the checksum does not match")
     return line
 
@@ -180,8 +186,8 @@ def decode_record(line: bytes) -> Envelope:
     Raises:
         LineError: the checksum does not match, or the line is not a record.
     """
-    tail = line[-_CRC_BYTES:]
-    if b',"crc":"%08x"}' % crc32(line[:-_CRC_BYTES]) != tail:
+    tail = line[-CRC_BYTES:]
+    if b',"crc":"%08x"}' % crc32(line[:-CRC_BYTES]) != tail:
         raise LineError(_why_bad(line, tail))
     return decode_proved(line)
 
@@ -209,8 +215,8 @@ def decode_proved_lines(text: bytes) -> list[Envelope]:
 
 def decode_records(lines: list[bytes]) -> list[Envelope]:
     """Check and decode many lines, as `decode_record` does each, in less time. Raises `LineError` about the first."""
-    crcs = tuple([crc32(line[:-_CRC_BYTES]) for line in lines])
-    if b',"crc":"%08x"}' * len(lines) % crcs == b"".join([line[-_CRC_BYTES:] for line in lines]):
+    crcs = tuple([crc32(line[:-CRC_BYTES]) for line in lines])
+    if b',"crc":"%08x"}' * len(lines) % crcs == b"".join([line[-CRC_BYTES:] for line in lines]):
         with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return [_decode(line) for line in lines]
     return [decode_record(line) for line in lines]
@@ -268,4 +274,4 @@ def _why_bad(line: bytes, tail: bytes) -> str:
         return f"the line does not start with {_HEAD.decode()}"
     if not (tail.startswith(b',"crc":"') and tail.endswith(b'"}')):
         return "the line does not end in a checksum"
-    return f"the checksum is {tail[8:16].decode('ascii', 'replace')}, the bytes have {crc32(line[:-_CRC_BYTES]):08x}"
+    return f"the checksum is {tail[8:16].decode('ascii', 'replace')}, the bytes have {crc32(line[:-CRC_BYTES]):08x}"

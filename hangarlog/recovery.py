@@ -13,10 +13,12 @@ from collections.abc import Iterable
 
 import msgspec
 
-from hangarlog.checkpoint import load_checkpoint
-from hangarlog.errors import SyncError
+from hangarlog.catalog import Catalog
+from hangarlog.checkpoint import Checkpoint, fits, load_checkpoint
+from hangarlog.errors import CorruptionError, SyncError
 from hangarlog.folder import Folder, journal_end
-from hangarlog.journal_end import make_end_whole
+from hangarlog.journal_end import make_end_whole, refuse_gaps
+from hangarlog.late import importing
 from hangarlog.live_end import LiveEnd
 from hangarlog.log import Log
 from hangarlog.naming import stream_path
@@ -26,8 +28,8 @@ from hangarlog.ring import Found, read_ring, usable_ring
 from hangarlog.segment import CHUNK
 from hangarlog.state import SharedState
 
-# A file system may stamp a file a little before the clock that stamped the checkpoint.
 _CLOCK_SLACK = 10.0
+"""Seconds that the times of two files may be off: which streams are looked at first depends on it, nothing else."""
 
 _POSITION = re.compile(rb'\{"position":(\d+),')
 
@@ -39,7 +41,8 @@ class Recovered(msgspec.Struct):
     the journal had lost and the commit ring had. `mended`: events of the journal restored from their streams.
     `rolled_forward`: events written into streams, and `streams_cut` bytes cut off streams, to agree with the journal.
     `put_aside`: whole records that no whole history leads to, kept in `put-aside.jsonl`. `ring_lost`: the commit ring
-    is gone, and what was acknowledged last before the machine stopped may have gone with it.
+    is gone, and what was acknowledged last before the machine stopped may have gone with it. `damage`: what was mended
+    that no crash leaves, each with its place; what stood there is kept as `NAME.damaged`.
     """
 
     since: int = 0
@@ -50,48 +53,104 @@ class Recovered(msgspec.Struct):
     streams_cut: int = 0
     put_aside: int = 0
     ring_lost: bool = False
+    damage: list[str] = []
 
 
-def recover(folder: Folder, store_id: str, state: SharedState) -> Recovered:
-    """Make journal, streams and shared state agree. Under the sync lock, too: nobody else may use the ring meanwhile.
+def recover(folder: Folder, store_id: str, state: SharedState, catalog: Catalog) -> Recovered:
+    """Make journal, streams, catalog and shared state agree. Under the sync lock, too: nobody may use the ring meanwhile.
 
-    After the death of a writer only what was not yet published is looked at; when the machine has restarted, all from
-    the last checkpoint on.
+    Within a session only what was not yet published is looked at; at the beginning of one, all from the last checkpoint
+    on. A copy whose files do not fit each other is brought to the longest history that they prove.
 
     Raises:
         CorruptionError: the journal is damaged, and no other copy helps.
         StoreFormatError: the commit ring is of a newer version.
     """
-    restarted = not state.valid
-    report = Recovered(since=state.committed)
-    ring, since = Found(), 0.0
-    if restarted:
-        checkpoint = load_checkpoint(folder)
-        report.since, since = checkpoint.position, checkpoint.began_at - _CLOCK_SLACK
-        ring = read_ring(folder.filesystem, folder.ring_path, store_id)
-        report.ring_lost = bool(state.ring_file) and not ring.whole
-    state.begin_recovery(os.getpid())
-    folder.journal.finish_roll()
-    with contextlib.closing(journal_end(folder.journal)) as live:
+    copied = state.of_a_copy
+    ring = Found() if state.valid else read_ring(folder.filesystem, folder.ring_path, store_id)
+    try:
+        return _Recovery(folder, state, catalog, ring).run()
+    except CorruptionError:
+        if not copied:
+            raise
+    with importing:
+        from hangarlog.rebuild import rebuild as rebuild_journal
+    rebuilt = rebuild_journal(folder, ring.frames)
+    report = _Recovery(folder, state, catalog, ring, whole=True).run()
+    report.put_aside += rebuilt.put_aside
+    return report
+
+
+class _Recovery:
+    """One recovery; with `whole` it begins at the journal's beginning."""
+
+    def __init__(
+        self, folder: Folder, state: SharedState, catalog: Catalog, ring: Found, *, whole: bool = False
+    ) -> None:
+        self._folder, self._state, self._catalog, self._ring, self._whole = folder, state, catalog, ring, whole
+        self._restarted = not state.valid
+        self._report = Recovered(since=state.committed)
+        # Before anything is changed: what is known to have been committed, or was, unless the power went.
+        self._settled, self._wanted = 0, 0 if state.of_a_copy or whole else state.promised
+        self._same_boot = state.of_this_boot
+
+    def run(self) -> Recovered:
+        folder, state, report = self._folder, self._state, self._report
+        checkpoint = Checkpoint()
+        state.begin_recovery(os.getpid())
+        folder.journal.finish_roll()
+        if self._restarted:
+            checkpoint = self._checkpoint()
+            report.since = checkpoint.position
+            report.ring_lost = bool(state.ring_file) and not self._ring.whole
+            if state.of_a_copy:
+                refuse_gaps(folder.journal, checkpoint.first)
+        else:
+            self._settled = self._wanted = report.since
+            if not os.path.lexists(folder.journal.live_path):
+                folder.filesystem.close(folder.filesystem.open_new(folder.journal.live_path))
+        with contextlib.closing(journal_end(folder.journal)) as live:
+            self._make_whole(live, checkpoint)
+        return report
+
+    def _checkpoint(self) -> Checkpoint:
+        """The checkpoint, where it belongs to this journal and this catalog; else all is replayed."""
+        checkpoint = Checkpoint() if self._whole else load_checkpoint(self._folder)
+        catalog = self._catalog
+        if checkpoint.mark and catalog.open() and checkpoint.mark in catalog.marks() and fits(checkpoint, self._folder):
+            return checkpoint
+        if not self._state.of_a_copy:
+            self._wanted = max(self._wanted, checkpoint.position)
+            self._settled = max(self._settled, checkpoint.position)
+        catalog.create()
+        return Checkpoint()
+
+    def _make_whole(self, live: LiveEnd, checkpoint: Checkpoint) -> None:
+        folder, state, report, restarted = self._folder, self._state, self._report, self._restarted
         forget_index(live, restarted=restarted)
-        replay = Replay(folder, report.since, report, restarted=restarted)
-        end = make_end_whole(folder, live, report.since, ring.frames, replay.see, restarted=restarted)
+        settled = max(self._settled, report.since)
+        wanted = max(self._wanted, settled)
+        replay = Replay(folder, report.since, report, self._catalog, restarted=restarted)
+        end = make_end_whole(folder, live, settled, wanted, self._ring.frames, replay.see, restarted=restarted)
         report.journal_cut, report.joined, report.mended = end.cut, end.joined, end.mended
         report.put_aside = end.put_aside
-        if restarted or end.cut:
+        report.damage += end.damage
+        first = live.first()
+        clean = restarted and (end.last, first, live.size) == (checkpoint.position, checkpoint.first, checkpoint.end)
+        if (restarted and not clean) or end.cut:
             # What was cut must not come back in a power cut, and the ring be written over only when all is here.
             _sync(folder, live, state)
-        first = live.first()
         known = replay.run(first or end.last + 1, end.last)
-        if restarted:
-            _cut_phantoms(folder, report.since, since, known, report)
+        lost_pages = end.cut or end.joined or end.mended or wanted > end.last or not self._same_boot
+        if restarted and not clean and lost_pages:
+            _cut_phantoms(folder, report.since, known, report)
         journal = (end.last, end.last + 1 if first is None else first, live.size)
         if restarted:
             state.ring_file = usable_ring(folder.filesystem, folder.ring_path)
-            state.ring_next = (ring.generation + 1, 0)
+            state.ring_next = (self._ring.generation + 1, 0)
             state.made_durable(*journal)
-        state.recovered(*journal)
-    return report
+            self._catalog.begin_session(state.session)
+        state.recovered(*journal, replay.size if restarted else state.tail)
 
 
 def _sync(folder: Folder, live: LiveEnd, state: SharedState) -> None:
@@ -107,8 +166,12 @@ def _sync(folder: Folder, live: LiveEnd, state: SharedState) -> None:
         raise SyncError(live.path, f"{again}{error}") from error
 
 
-def _cut_phantoms(folder: Folder, settled: int, since: float, known: Iterable[str], report: Recovered) -> None:
-    """Cut records that reached their stream but not the journal before the power went, of streams not in `known`."""
+def _cut_phantoms(folder: Folder, settled: int, known: Iterable[str], report: Recovered) -> None:
+    """Cut records that reached their stream but not the journal before the power went, of streams not in `known`.
+
+    Only files that changed since the checkpoint are looked at. What a wrong clock hides is found when it is used.
+    """
+    since = folder.filesystem.modified_at(folder.checkpoint_path) - _CLOCK_SLACK
     paths = {stream_path(stream_id) for stream_id in known}
     for category, name, file in folder.stream_files():
         if (category, name) in paths or file.stat(follow_symlinks=False).st_mtime < since:

@@ -90,11 +90,11 @@ def _mend_journal(folder: Folder) -> list[Repaired]:
 def _published(folder: Folder) -> tuple[int | None, int]:
     """(the last committed position, the live journal segment's first one) if the shared state knows; else (None, 0)."""
     try:
-        state = SharedState(folder.filesystem, folder.state_path, writable=False)
+        state = SharedState(folder.filesystem, folder.state_path, folder.home, writable=False)
     except (OSError, ValueError):
         return None, 0
     with contextlib.closing(state):
-        published = state.published() if state.valid else None
+        published = state.published() if state.last_session else None
         return (published[0], published[1]) if published else (None, 0)
 
 

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from hangarlog.catalog import Catalog
 from hangarlog.copies import journal_blocks, missing_position, stream_lines_in_journal
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
@@ -34,11 +35,13 @@ _Record = Envelope | Place
 _Block = tuple[Sequence[_Record], list[bytes]]
 
 
-class _Share(NamedTuple):
-    """What the journal has of one stream: versions, and their lines."""
+class _Share:
+    """What the journal has of one stream: versions, and their lines; `last` is the position of the last one."""
 
-    versions: list[int]
-    lines: list[bytes]
+    __slots__ = ("last", "lines", "versions")
+
+    def __init__(self, versions: list[int], lines: list[bytes]) -> None:
+        self.versions, self.lines, self.last = versions, lines, 0
 
 
 class _Shares:
@@ -51,9 +54,10 @@ class _Shares:
     def add(self, records: Sequence[_Record], lines: list[bytes]) -> None:
         """Lines that follow on the last ones."""
         for record, line in zip(records, lines, strict=True):
-            versions, its_lines = self.by_stream[record.stream_id]
-            versions.append(record.stream_version)
-            its_lines.append(line)
+            share = self.by_stream[record.stream_id]
+            share.versions.append(record.stream_version)
+            share.lines.append(line)
+            share.last = record.position
         self.first = self.first or records[0].position
         self.last = records[-1].position
         self.size += sum(map(len, lines))
@@ -70,9 +74,11 @@ class _End(NamedTuple):
 class Replay:
     """The journal's records, written again into each stream that has not got them. What was done goes into `report`."""
 
-    def __init__(self, folder: Folder, after: int, report: Recovered, *, restarted: bool) -> None:
+    def __init__(self, folder: Folder, after: int, report: Recovered, catalog: Catalog, *, restarted: bool) -> None:
         """What is to be replayed are the records that come after position `after`."""
-        self._folder, self._report, self._restarted = folder, report, restarted
+        self._folder, self._report, self._restarted, self._catalog = folder, report, restarted, catalog
+        self.size = 0
+        """How many bytes of journal there were to replay, or what takes as long."""
         self._position, self._checked = after + 1, False
         self._seen: _Shares | None = _Shares()
         self._ends: dict[str, _End] = {}
@@ -121,8 +127,10 @@ class Replay:
         self._bring_all_forward(shares)
 
     def _bring_all_forward(self, shares: _Shares) -> None:
+        self.size += shares.size
         for stream_id, share in shares.by_stream.items():
             self._ends[stream_id] = self._bring_forward(stream_id, share, self._ends.get(stream_id))
+            self._catalog.put(stream_id, share.versions[-1], share.last)
         self._position = max(self._position, shares.last + 1)
 
     def _bring_forward(self, stream_id: str, share: _Share, end: _End | None) -> _End:
@@ -153,7 +161,7 @@ class Replay:
 
     def _due(self, share: _Share, version: int) -> _Share:
         """What is due from `version` on: all before is in a sealed segment, which was synced before it was sealed."""
-        versions, lines = share
+        versions, lines = share.versions, share.lines
         if versions == list(range(version, version + len(lines))):
             return share
         due, following = _Share([], []), version
@@ -174,12 +182,21 @@ class Replay:
         missing = share.lines[same:]
         if missing:
             _prove(missing)  # Before anything is cut off for them.
+            self._note_damage(live, offset)
             self._report.streams_cut += live.size - offset
             self._report.rolled_forward += len(missing)
             live.cut(offset)
             live.append(b"".join([line + b"\n" for line in missing]))
             offset = live.size
         return _End(offset, share.versions[-1] + 1, live.size)
+
+
+    def _note_damage(self, live: LiveEnd, offset: int) -> None:
+        """Keep a stream's file whose text is to be replaced from an offset on, if no crash can have left that text."""
+        lines = live.read(live.size - offset, offset).split(b"\n")
+        if any(line and b"\0" not in line and not is_record(line) for line in lines[:-1]):
+            self._folder.keep_damaged(live.path)
+            self._report.damage.append(str(live.damage(offset, "the journal has another text; it was mended from it")))
 
 
 def _same(live: LiveEnd, lines: list[bytes], offset: int) -> tuple[int, int]:

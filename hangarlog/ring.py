@@ -38,7 +38,10 @@ _HEADER_LIMIT = 512
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """The header of a frame, and the `text` it has of the journal: whole lines of records `first` to `last`."""
+    """The header of a frame, and the `text` it has of the journal: whole lines of records `first` to `last`.
+
+    `after` is the checksum of the line before the first, "" where the writer did not have it at hand.
+    """
 
     ring: int
     store: str
@@ -46,21 +49,23 @@ class Frame(msgspec.Struct, frozen=True):
     first: int
     last: int
     length: int
+    after: str = ""
     text: bytes = b""
 
 
 _decode = msgspec.json.Decoder(Frame).decode
 
 
-def encode_frame(store: bytes, generation: int, first: int, last: int, text: bytes) -> bytes:
+def encode_frame(store: bytes, generation: int, first: int, last: int, text: bytes, after: bytes = b"") -> bytes:
     """A frame, padded to whole blocks."""
-    header = b'\x1e{"ring":%d,"store":"%b","generation":%d,"first":%d,"last":%d,"length":%d' % (
+    header = b'\x1e{"ring":%d,"store":"%b","generation":%d,"first":%d,"last":%d,"length":%d,"after":"%b"' % (
         _FORMAT,
         store,
         generation,
         first,
         last,
         len(text),
+        after,
     )
     frame = b'%b,"crc":"%08x"}\n%b' % (header, crc32(text, crc32(header)), text)
     return frame.ljust(-(-len(frame) // BLOCK) * BLOCK, b"\0")
@@ -167,9 +172,9 @@ class Ring:
             self._fd = self._filesystem.open_update(self._path)
         self.identity = self._filesystem.identity(self._fd)
 
-    def write(self, generation: int, block: int, first: int, last: int, text: bytes) -> int:
+    def write(self, generation: int, block: int, first: int, last: int, text: bytes, after: bytes) -> int:
         """Write a frame at `block` and sync it; returns the next block, -1 where there is no room. Raises `OSError`."""
-        frame = encode_frame(self._store, generation, first, last, text)
+        frame = encode_frame(self._store, generation, first, last, text, after)
         if block * BLOCK + len(frame) > RING_BYTES:
             return -1
         try:

@@ -9,7 +9,7 @@ from hangarlog.checksum import crc32
 from hangarlog.errors import CorruptionError
 from hangarlog.filesystem import FileSystem
 from hangarlog.index import STRIDE, Index
-from hangarlog.record import Envelope, LineError, decode_record
+from hangarlog.record import CRC_BYTES, Envelope, LineError, decode_record
 from hangarlog.run import Run
 
 LIVE = ".jsonl"
@@ -79,6 +79,11 @@ class Segment:
         if getattr(self, "fd", -1) >= 0:
             self.close()
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file that is open is the one that has its name."""
+        return self._filesystem.identity_at(self.path) == self._filesystem.identity(self.fd)
+
     def close(self) -> None:
         """Close the file, if it was opened here; closing twice is fine."""
         if self.fd >= 0:
@@ -87,6 +92,17 @@ class Segment:
                 self._filesystem.close(fd)
                 if self._index is not None:
                     self._index.close()
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Up to `size` bytes from `offset`."""
+        return self._filesystem.read(self.fd, size, offset)
+
+    def crc_before(self, offset: int) -> str:
+        """The checksum of the line that ends at an offset, as it stands in its text; "" where no line ends there."""
+        size = CRC_BYTES + 1
+        tail = self.read(size, offset - size) if offset >= size else b""
+        whole = tail[:8] == b',"crc":"' and tail[16:] == b'"}\n'
+        return tail[8:16].decode("ascii", "replace") if whole else ""
 
     def number(self, record: Envelope) -> int:
         """The record's number in this log: its position in the journal, its stream version in a stream."""

@@ -1,52 +1,68 @@
-"""The shared state: a few words that every process of a store maps into its memory. A cache, rebuilt when it is lost.
+"""The shared state: a few words that every process of a store reads and writes. A cache, rebuilt when it is lost.
 
-Words are 64-bit and aligned, so a reader without a lock sees each either before or after a change, never between.
+The file is read and written by system calls, not through a mapping: a mapped page that the file system cannot store
+kills the process. Words are 64-bit and aligned. One call changes what a commit publishes, and the check over it tells a
+reader without a lock whether it saw all of it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import mmap
+from struct import Struct
 
 from hangarlog.bell import Bell
 from hangarlog.filesystem import FileSystem, boot_id
 
-_MAGIC = 0x34_45_54_41_54_53_4C_48  # "HLSTATE4"
+_MAGIC = 0x35_45_54_41_54_53_4C_48  # "HLSTATE5"
 _SIZE = 4096
 _MASK = (1 << 64) - 1
 
 (
     _FORMAT,
-    _BOOT,
+    _SESSION,
     _FILE,
-    _COMMITTED,
-    _JOURNAL_FIRST,
-    _JOURNAL_SIZE,
-    _WRITING,
-    _LAYOUT,
-    _EXCLUSIVE,
-    _SYNC_FAILED,
+    COMMITTED,
+    JOURNAL_FIRST,
+    JOURNAL_SIZE,
     _CHECK,
-    _FAILURES,
+    TAIL,
+    WRITING,
+    LAYOUT,
+    EXCLUSIVE,
+    SYNC_FAILED,
     _DURABLE,
     _DURABLE_END,
     _RING_NEXT,
     _RING_FILE,
+    FAILURES,
+    _BOOT,
+    _LOCK_FILE,
     _GATE_BELL,
     _GATE_WAITERS,
     _LOCK_BELL,
-    _LOCK_WAITERS,
+    LOCK_WAITERS,
     _SYNC_BELL,
     _SYNC_WAITERS,
-) = range(22)
+) = range(25)
+STANDING = _DURABLE
+"""The words before this one change only where a writer has something to look at."""
+
 _LOW = (1 << 32) - 1
-_STANDING = _DURABLE * 8
-"""Bytes of the words that change only where a writer has something to look at."""
+_all, _five, _pair, _one = Struct("=25Q"), Struct("=5Q"), Struct("=2Q"), Struct("=Q")
+_NOTHING = (0,) * 25
+
+Words = tuple[int, ...]
+"""All words as they were at one moment."""
 
 
 def _check(committed: int, journal_first: int, journal_size: int) -> int:
     # Zeros are no check of zeros. Factors of 30 bits: larger ones take three times as long.
     return (_MAGIC ^ committed * 0x3C6EF35F ^ journal_first * 0x2545F491 ^ journal_size * 0x27D4EB2F << 4) & _MASK
+
+
+def consistent(words: Words) -> bool:
+    """Whether the committed position and the journal's end are what one commit published together."""
+    return words[_CHECK] == _check(words[COMMITTED], words[JOURNAL_FIRST], words[JOURNAL_SIZE])
 
 
 def create_state(filesystem: FileSystem, path: str) -> None:
@@ -58,172 +74,192 @@ def create_state(filesystem: FileSystem, path: str) -> None:
                 return
         finally:
             filesystem.close(fd)
-    # Written, not only sized: a page of a sparse file that cannot be stored kills the process.
     filesystem.replace_file(path, bytes(_SIZE), sync=False)
 
 
 class SharedState:
-    """The mapped words of one store.
+    """The words of one store, in its file `state`.
 
     Only the holder of the write lock changes them, but for those about syncs, which the holder of the sync lock
-    changes, and for the bells.
+    changes, and for the bells. `home` is a number of the folder that the file is to belong to. Calls raise `OSError`.
     """
 
-    def __init__(self, filesystem: FileSystem, path: str, *, writable: bool = True) -> None:
-        """Map the file at `path`. Raises `OSError`, or `ValueError` where the file is too short."""
-        self._filesystem, self._path, self.writable = filesystem, path, writable
+    def __init__(self, filesystem: FileSystem, path: str, home: int, *, writable: bool = True) -> None:
+        """Open the file at `path`. Raises `OSError`, or `ValueError` where the file is not the store's alone."""
+        self._filesystem, self._path, self._home, self.writable = filesystem, path, home, writable
         self._boot = boot_id()
+        self.session = 0
+        """The session that this process has seen going on, or begun: 0 before that."""
+        self._fd = -1
         self.gate_bell, self.lock_bell, self.sync_bell = Bell(), Bell(gives_time=True), Bell()
-        self._load()
+        self._open()
 
-    def _load(self) -> None:
+    def _open(self) -> None:
         filesystem = self._filesystem
         fd = filesystem.open_update(self._path) if self.writable else filesystem.open_read(self._path)
         try:
             if self.writable and filesystem.names(fd) > 1:
                 raise ValueError("it has another name (a hard link)")  # Made anew, in its place.
-            self._file = filesystem.identity(fd)
-            self._map = mmap.mmap(fd, _SIZE, access=mmap.ACCESS_WRITE if self.writable else mmap.ACCESS_READ)
-        finally:
+            self.inode = filesystem.identity(fd)
+        except BaseException:
             filesystem.close(fd)
-        self._words = memoryview(self._map).cast("Q")
+            raise
+        self._fd = fd
+        # Of this file in this folder: a copy has another inode, or lies in a folder that was made at another time.
+        self._file = (self.inode * 0x9E3779B97F4A7C15 ^ self._home) & _MASK
         if self.writable:
             for bell, at in ((self.gate_bell, _GATE_BELL), (self.lock_bell, _LOCK_BELL), (self.sync_bell, _SYNC_BELL)):
-                bell.hang(self._map, at * 8)
+                bell.hang(filesystem, fd, at * 8)
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file that is open is the one that has its name."""
+        return self._filesystem.identity_at(self._path) == self.inode
 
     def reload(self) -> None:
-        """Map the file anew if another one has its name, made anew where somebody deleted it. Under the write lock."""
-        if self._filesystem.identity_at(self._path) != self._file:
+        """Open the file anew if another one has its name; make it where there is none. Under the write lock."""
+        if not self.is_in_place:
             create_state(self._filesystem, self._path)
             self.close()
-            self._load()
+            self._open()
 
     def ask_again(self) -> bool:
-        """Where the file could only be mapped for reading: whether it can be written by now."""
+        """Where the file could only be opened for reading: whether it can be written by now."""
         self.close()
         self.writable = True
         try:
-            self._load()
+            self._open()
         except OSError:
             self.writable = False
-            self._load()
+            self._open()
         return self.writable
 
     def close(self) -> None:
-        """Unmap the file."""
+        """Close the file."""
         for bell in (self.gate_bell, self.lock_bell, self.sync_bell):
             bell.take_down()
-        self._words.release()
-        self._map.close()
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._filesystem.close(fd)
+
+    # Looking
+
+    def look(self) -> Words:
+        """All words as they are now; zeros where the file was cut."""
+        data = self._filesystem.read(self._fd, _all.size, 0)
+        return _all.unpack(data) if len(data) == _all.size else _NOTHING
+
+    @property
+    def _words(self) -> Words:
+        return self.look()
+
+    def believes(self, words: Words) -> bool:
+        """Whether these words belong to the session that this process takes part in."""
+        return words[_SESSION] == self.session != 0 and words[_FORMAT] == _MAGIC and words[_FILE] == self._file
 
     @property
     def valid(self) -> bool:
-        """Whether the words were written here since the machine started: not before a power cut, not in a copy."""
-        words = self._words
-        return words[_FORMAT] == _MAGIC and words[_BOOT] == self._boot and words[_FILE] == self._file
-
-    def begin_recovery(self, pid: int) -> None:
-        """As `begin`; and what failed before the machine restarted is forgotten, as everything is read anew since."""
-        words = self._words
-        if words[_BOOT] != self._boot:
-            words[_FORMAT] = words[_FAILURES] = 0
-            words[_BOOT] = self._boot
-        self.begin(pid)
-
-    def recovered(self, committed: int, journal_first: int, journal_size: int) -> None:
-        """Publish what a recovery found. Only now do words from before a restart become valid."""
-        words = self._words
-        words[_LAYOUT] = (words[_LAYOUT] + 1) & _MASK
-        if not self.valid:
-            words[_FORMAT] = 0  # Until all is said: a recovery that dies here must be run again whole.
-            words[_EXCLUSIVE] = words[_SYNC_FAILED] = 0
-            words[_FILE] = self._file
-        self.finish(committed, journal_first, journal_size)
-        words[_FORMAT] = _MAGIC
+        """Whether the words belong to the session that this process takes part in."""
+        return self.believes(self._words)
 
     @property
-    def standing(self) -> bytes:
-        """What a writer has to look at: where it is as its last commit left it, nobody else has done anything."""
-        return self._map[:_STANDING]
+    def last_session(self) -> int:
+        """The session that the words belong to, 0 where they are not of this file, this folder and this format."""
+        words = self._words
+        return words[_SESSION] if words[_FORMAT] == _MAGIC and words[_FILE] == self._file else 0
 
     @property
-    def consistent(self) -> bool:
-        """Whether what the last commit published is what stands here: under the write lock, with no writer's mark."""
+    def of_a_copy(self) -> bool:
+        """Whether the words were written for another file: this folder is a copy of a store, or was moved in."""
         words = self._words
-        return words[_CHECK] == _check(words[_COMMITTED], words[_JOURNAL_FIRST], words[_JOURNAL_SIZE])
+        return words[_FORMAT] == _MAGIC and words[_FILE] not in (0, self._file)
 
-    def distrust(self) -> None:
-        """Make the words invalid, so that a recovery takes nothing from them."""
-        self._words[_FORMAT] = 0
+    @property
+    def promised(self) -> int:
+        """The position that must have been committed: up to which it was durable, and within one boot, the last one."""
+        words = self._words
+        if words[_FORMAT] != _MAGIC:
+            return 0
+        return words[COMMITTED if self.of_this_boot and consistent(words) else _DURABLE]
+
+    @property
+    def tail(self) -> int:
+        """How many bytes there are to replay after a crash, or what takes as long."""
+        return self._words[TAIL]
+
+    @property
+    def of_this_boot(self) -> bool:
+        """Whether the words were written since the machine started; also where that is not known."""
+        return self._words[_BOOT] in (0, self._boot) or not self._boot
 
     def published(self) -> tuple[int, int, int] | None:
         """What the last commit published: (position, journal's first position, its size); None in the middle of one."""
         words = self._words
-        found = words[_COMMITTED], words[_JOURNAL_FIRST], words[_JOURNAL_SIZE]
-        return found if words[_CHECK] == _check(*found) else None
-
-    def begin(self, pid: int) -> None:
-        """Mark that process `pid` is writing; if it dies, the next one finds the mark and recovers."""
-        self._words[_WRITING] = pid
-
-    def finish(self, committed: int, journal_first: int, journal_size: int) -> bytes:
-        """Publish a commit: readers see it from here on. `committed` last, then the mark is taken away.
-
-        Returns what is `standing` then; nothing where a sync has failed meanwhile, so that the writer looks.
-        """
-        words = self._words
-        words[_JOURNAL_FIRST] = journal_first
-        words[_JOURNAL_SIZE] = journal_size
-        words[_CHECK] = _check(committed, journal_first, journal_size)
-        words[_COMMITTED] = committed
-        words[_WRITING] = 0
-        standing = self._map[:_STANDING]
-        return b"" if words[_SYNC_FAILED] else standing
-
-    def abandon(self) -> None:
-        """Take the mark away after everything was undone."""
-        self._words[_WRITING] = 0
+        return (words[COMMITTED], words[JOURNAL_FIRST], words[JOURNAL_SIZE]) if consistent(words) else None
 
     @property
     def writing(self) -> int:
-        """The process that is writing, or died at it; 0 if none is."""
-        return self._words[_WRITING]
+        """The process that is changing files, or died at it; 0 if none is."""
+        return self._words[WRITING]
 
     @property
     def committed(self) -> int:
         """The position of the last committed record."""
-        return self._words[_COMMITTED]
+        return self._words[COMMITTED]
 
     @property
-    def end(self) -> tuple[int, int]:
-        """(the position that the next record gets, the first one of the live journal segment)."""
+    def durable(self) -> int:
+        """The position up to which everything is known to be on the device."""
         words = self._words
-        return words[_COMMITTED] + 1, words[_JOURNAL_FIRST]
+        return words[_DURABLE] if words[_DURABLE] <= words[COMMITTED] else 0  # Beyond that it is not to be believed.
 
     @property
     def journal_first(self) -> int:
         """The first position of the live journal segment."""
-        return self._words[_JOURNAL_FIRST]
+        return self._words[JOURNAL_FIRST]
 
     @property
     def journal_size(self) -> int:
         """The committed bytes of the live journal segment."""
-        return self._words[_JOURNAL_SIZE]
+        return self._words[JOURNAL_SIZE]
+
+    @property
+    def layout(self) -> int:
+        """A count of changes after which an open file may no longer be the live one (rolls, compactions)."""
+        return self._words[LAYOUT]
+
+    @property
+    def exclusive(self) -> int:
+        """The process that holds the store exclusively, 0 if none does."""
+        return self._words[EXCLUSIVE]
+
+    @exclusive.setter
+    def exclusive(self, pid: int) -> None:
+        self._put(EXCLUSIVE, pid)
+
+    @property
+    def sync_failed(self) -> bool:
+        """Whether a sync has failed, and the journal has not been written anew since."""
+        return self._words[SYNC_FAILED] != 0
+
+    def failed_since(self, failures: int) -> bool:
+        """Whether a sync has failed since there were so many `failures`, or nothing was done about the last one yet."""
+        words = self._words
+        return words[FAILURES] != failures or words[SYNC_FAILED] != 0
+
+    @property
+    def failures(self) -> int:
+        """How many syncs have failed since the machine started."""
+        return self._words[FAILURES]
 
     def covers(self, position: int) -> bool:
         """Whether the record at `position` is known to be on the device."""
-        words = self._words
-        return position <= words[_DURABLE] <= words[_COMMITTED]  # Beyond that it is not to be believed.
+        return position <= self.durable
 
     def durable_in(self, journal_first: int) -> int:
         """How many bytes of the journal segment that begins with `journal_first` are known to be on the device."""
         end = self._words[_DURABLE_END]
         return end & _LOW if end >> 32 == journal_first & _LOW else 0
-
-    def made_durable(self, position: int, journal_first: int, journal_size: int) -> None:
-        """Say that everything up to there is on the device. Under the sync lock."""
-        self._words[_DURABLE_END] = (journal_first & _LOW) << 32 | journal_size  # One word: never half of it.
-        self._words[_DURABLE] = position
 
     @property
     def ring_next(self) -> tuple[int, int]:
@@ -233,55 +269,94 @@ class SharedState:
 
     @ring_next.setter
     def ring_next(self, place: tuple[int, int]) -> None:
-        self._words[_RING_NEXT] = (place[0] & _LOW) << 32 | place[1]
+        self._put(_RING_NEXT, (place[0] & _LOW) << 32 | place[1])
 
     @property
     def ring_file(self) -> int:
         """Which file the commit ring is, 0 if there is none yet. Of a state from before a restart, too."""
-        return self._words[_RING_FILE] if self._words[_FORMAT] == _MAGIC else 0
+        words = self._words
+        return words[_RING_FILE] if words[_FORMAT] == _MAGIC else 0
 
     @ring_file.setter
     def ring_file(self, identity: int) -> None:
-        self._words[_RING_FILE] = identity
+        self._put(_RING_FILE, identity)
+
+    @property
+    def lock_file(self) -> int:
+        """Which file the write lock is."""
+        return self._words[_LOCK_FILE]
+
+    @lock_file.setter
+    def lock_file(self, identity: int) -> None:
+        self._put(_LOCK_FILE, identity)
+
+    # Changing
+
+    def _put(self, at: int, value: int) -> None:
+        self._filesystem.write_at(self._fd, _one.pack(value), at * 8)
+
+    def begin_recovery(self, pid: int) -> None:
+        """Say that process `pid` recovers; what failed before the machine restarted is forgotten."""
+        words = self._words
+        if words[_FORMAT] != _MAGIC or self._filesystem.size(self._fd) < _SIZE:
+            self._filesystem.write_at(self._fd, bytes(_SIZE), 0)
+        elif self.of_a_copy or not self.of_this_boot:
+            # What failed was of another file, or the page cache went with the boot: all is read from the device since.
+            self._put(FAILURES, 0)
+            self._put(SYNC_FAILED, 0)
+        self._put(WRITING, pid)
+
+    def recovered(self, committed: int, journal_first: int, journal_size: int, tail: int) -> None:
+        """Publish what a recovery found; words that were not believed become valid, as those of `session`."""
+        if not self.valid:
+            self.distrust()  # Until all is said: a recovery that dies here must be run again whole.
+            self._put(EXCLUSIVE, 0)
+            self._put(SYNC_FAILED, 0)
+            self._put(_BOOT, self._boot)
+            self._put(_FILE, self._file)
+            self._put(_FORMAT, _MAGIC)
+        self.change_layout()
+        self.publish(_NOTHING, committed, journal_first, journal_size, tail)
+        self._put(WRITING, 0)
+        self._put(_SESSION, self.session)
+
+    def publish(self, words: Words, committed: int, journal_first: int, journal_size: int, tail: int) -> Words:
+        """Publish a commit: readers see it from here on. `tail` is how much there is to replay after a crash.
+
+        `words` are what stood here when the lock was taken. Returns the words before `STANDING` as they are now, but for
+        those that others may have changed meanwhile.
+        """
+        check = _check(committed, journal_first, journal_size)
+        data = _five.pack(committed, journal_first, journal_size, check, tail)
+        self._filesystem.write_at(self._fd, data, COMMITTED * 8)
+        return (*words[:COMMITTED], committed, journal_first, journal_size, check, tail, *words[WRITING:STANDING])
+
+    def begin(self, pid: int) -> None:
+        """Mark that process `pid` changes files; if it dies, the next one finds the mark and recovers."""
+        self._put(WRITING, pid)
+
+    def abandon(self) -> None:
+        """Take the mark away."""
+        self._put(WRITING, 0)
+
+    def distrust(self) -> None:
+        """Make the words invalid, so that a recovery takes nothing from them."""
+        self._put(_SESSION, 0)
+
+    def made_durable(self, position: int, journal_first: int, journal_size: int) -> None:
+        """Say that everything up to there is on the device. Under the sync lock."""
+        end = (journal_first & _LOW) << 32 | journal_size
+        self._filesystem.write_at(self._fd, _pair.pack(position, end), _DURABLE * 8)
 
     def keep(self) -> None:
         """Return when the words are on the device: for what must be known of them after a restart."""
-        self._map.flush()
-
-    @property
-    def layout(self) -> int:
-        """A count of changes after which an open file may no longer be the live one (rolls, compactions)."""
-        return self._words[_LAYOUT]
+        self._filesystem.sync_data(self._fd)
 
     def change_layout(self) -> None:
         """Tell every process to look at its open files again."""
-        self._words[_LAYOUT] = (self._words[_LAYOUT] + 1) & _MASK
-
-    @property
-    def exclusive(self) -> int:
-        """The process that holds the store exclusively, 0 if none does."""
-        return self._words[_EXCLUSIVE]
-
-    @exclusive.setter
-    def exclusive(self, pid: int) -> None:
-        self._words[_EXCLUSIVE] = pid
-
-    @property
-    def sync_failed(self) -> bool:
-        """Whether a sync has failed, and the journal has not been written anew since."""
-        return bool(self._words[_SYNC_FAILED])
-
-    def failed_since(self, failures: int) -> bool:
-        """Whether a sync has failed since there were so many `failures`, or nothing was done about the last one yet."""
-        words = self._words
-        return words[_FAILURES] != failures or words[_SYNC_FAILED] != 0
-
-    @property
-    def failures(self) -> int:
-        """How many syncs have failed since the machine started."""
-        return self._words[_FAILURES]
+        self._put(LAYOUT, (self.layout + 1) & _MASK)
 
     def mark_sync_failed(self) -> None:
         """Tell every process that the device has refused bytes."""
-        self._words[_FAILURES] += 1
-        self._words[_SYNC_FAILED] = 1
+        self._put(FAILURES, self.failures + 1)
+        self._put(SYNC_FAILED, 1)

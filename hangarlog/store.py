@@ -7,13 +7,16 @@ import contextlib
 import errno
 import os
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from hangarlog import eventstore
+from hangarlog.catalog import Catalog
 from hangarlog.commit import Pending
-from hangarlog.errors import OutcomeUnknownError, StorageError, StoreOpenError
+from hangarlog.errors import HangarlogError, StorageError, StoreOpenError
 from hangarlog.eventstore import EventStore
 from hangarlog.filesystem import FileSystem
 from hangarlog.folder import Folder
@@ -23,8 +26,9 @@ from hangarlog.naming import check_stream_id
 from hangarlog.reader import Reader
 from hangarlog.record import Envelope
 from hangarlog.serializer import EventSerializer
+from hangarlog.session import Watch
 from hangarlog.snapshot import Snapshot, SnapshotFiles
-from hangarlog.state import SharedState, create_state
+from hangarlog.state import COMMITTED, SharedState, consistent, create_state
 from hangarlog.sync import IntervalSync, JournalSync
 from hangarlog.writer import Writer
 
@@ -32,6 +36,9 @@ if TYPE_CHECKING:
     from hangarlog.recovery import Recovered
 
 Durability = eventstore.Durability | float
+
+_UNWATCHED = 0.001
+"""Seconds that a read may miss a change of the store's folder."""
 
 
 class FileEventStore(EventStore):
@@ -74,31 +81,42 @@ class FileEventStore(EventStore):
             raise ValueError(f"durability must be 'always', 'relaxed' or seconds between syncs, not {durability!r}")
         if lock_timeout is not None and not lock_timeout >= 0:
             raise ValueError(f"lock_timeout must be seconds from 0 on, or None, not {lock_timeout!r}")
-        self._durability = durability
-        self._filesystem = filesystem or FileSystem()
+        self._durability = durability if isinstance(durability, str) else float(durability)
+        self._filesystem, self._lock_timeout = filesystem or FileSystem(), lock_timeout
         self.folder = Folder(self._filesystem, os.fspath(path))
         self.meta = self.folder.open(segment_bytes, create=create)
         lock = self.folder.write_lock()
-        state = self._state = self._map_state(lock)
+        state = self._state = self._open_state(lock)
         lock.wake_with(state.gate_bell, state.lock_bell)
-        sync_lock = self._sync_lock = FileLock(self._filesystem, self.folder.lock_path("sync"), state.sync_bell)
-        self._writer = Writer(self.folder, self.meta, state, lock, sync_lock, lock_timeout)
-        self._sync = JournalSync(self.folder, self.meta.store_id, state, sync_lock)
+        sync_lock = FileLock(self._filesystem, self.folder.lock_path("sync"), state.sync_bell)
+        catalog = self._catalog = Catalog(self._filesystem, self.folder.catalog_path)
+        self._writer = Writer(self.folder, self.meta, state, catalog, (lock, sync_lock), lock_timeout)
+        watch, rejoin = self._writer.watch, self._writer.rejoin
+        self._sync = JournalSync(self.folder, self.meta.store_id, state, sync_lock, watch, rejoin, lock_timeout)
         self._interval: IntervalSync | None = None
+        self._starting = threading.Lock()
         self._snapshots = SnapshotFiles(self._filesystem, self.folder.snapshots_path)
-        self._reader = Reader(self.folder, self._snapshots, state)
+        self._reader = Reader(self.folder, self._snapshots, state, catalog)
+        self._read_watch, self._watched_at = Watch(self._filesystem, self.folder.fd, self.folder.path), 0.0
         self._closed = False
         try:
-            if self._state.writable and not self._writer.trusts_state:
-                with self._writer.lock():
-                    pass  # Taking it recovers.
-            elif self._state.writable:
-                self._writer.finish_for_the_dead()
-            if exclusive:
-                self._writer.hold()
+            self._begin(exclusive)
         except BaseException:
             self.close()
             raise
+
+    def _begin(self, exclusive: bool) -> None:
+        state = self._state
+        self._writer.see_session()
+        if state.writable and not state.session:
+            with self._writer.lock():
+                pass  # Taking it recovers.
+        elif state.writable:
+            self._writer.finish_for_the_dead()
+        if exclusive:
+            self._writer.hold()
+        if isinstance(self._durability, float) and state.writable and state.durable < state.committed:
+            self._sync_later(self._durability)  # Somebody may have died who had promised it.
 
     @property
     def path(self) -> str:
@@ -110,18 +128,18 @@ class FileEventStore(EventStore):
         """What this store had to make whole after a crash, None if nothing yet."""
         return self._writer.recovered
 
-    def _map_state(self, lock: Turnstile) -> SharedState:
-        path = self.folder.state_path
+    def _open_state(self, lock: Turnstile) -> SharedState:
+        path, home = self.folder.state_path, self.folder.home
         with contextlib.suppress(OSError, ValueError):
-            return SharedState(self._filesystem, path)
+            return SharedState(self._filesystem, path, home)
         try:
-            with held(lock):
+            with held(lock, self._lock_timeout):
                 create_state(self._filesystem, path)
-            return SharedState(self._filesystem, path)
+            return SharedState(self._filesystem, path, home)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 with contextlib.suppress(OSError, ValueError):
-                    return SharedState(self._filesystem, path, writable=False)
+                    return SharedState(self._filesystem, path, home, writable=False)
             cause = f"its shared state can neither be made nor read: {error}; open it once with write permission"
             raise StoreOpenError(self.path, cause) from error
 
@@ -133,13 +151,14 @@ class FileEventStore(EventStore):
         wanted = durability or self._durability
         if wanted == "relaxed":
             return self._writer.commit(pendings)
-        failures = self._state.failures
-        versions = self._writer.commit(pendings)
-        if wanted == "always":
-            self._sync.ensure(self._state.committed, failures)
-        else:
-            self._sync_later(float(wanted))
-        return versions
+        with self._refusals():
+            failures = self._state.failures
+            versions = self._writer.commit(pendings)
+            if wanted == "always":
+                self._sync.ensure(self._state.committed, failures)
+            else:
+                self._sync_later(float(wanted))
+            return versions
 
     def append_encoded(self, pendings: list[Pending]) -> dict[str, int]:
         """Append events that are encoded already, as a relaxed `append_many`: call `sync` to make them durable."""
@@ -153,13 +172,16 @@ class FileEventStore(EventStore):
             SyncError: the device refused.
         """
         self._refuse_closed()
-        self._sync.ensure(self._state.committed, self._state.failures)
+        with self._refusals():
+            self._sync.ensure(self._state.committed, self._state.failures)
 
     def _sync_later(self, seconds: float) -> None:
         if self._interval is None or not self._interval.is_alive():
-            self._interval = IntervalSync(self._sync, self._state, seconds)
-            self._interval.start()
-            _syncing.add(self)
+            with self._starting:
+                if not self._closed and (self._interval is None or not self._interval.is_alive()):
+                    self._interval = IntervalSync(self._sync, self._state, seconds)
+                    self._interval.start()
+                    _syncing.add(self)
 
     def begin_stream(self, stream_id: str, version: int) -> None:
         """Say of a stream that is to be imported that its events before `version` are gone."""
@@ -173,9 +195,17 @@ class FileEventStore(EventStore):
 
     def _committed(self) -> int:
         self._refuse_closed()
-        if self._writer.trusts_state or self._state.valid:
-            published = self._state.published()
-            return published[0] if published else self._committed_after_all()
+        now = monotonic()
+        if now - self._watched_at > _UNWATCHED:
+            if self._read_watch.changed():
+                self._look_again()
+            self._watched_at = now
+        words = self._state.look()
+        if self._state.believes(words):
+            return words[COMMITTED] if consistent(words) else self._committed_after_all()
+        if self._state.session:
+            self._look_again()
+            return self._committed_after_all()
         # It may only be read here, and nobody has written since the machine started: the journal itself says.
         for block in self.folder.journal.backward():
             for record in block:
@@ -194,12 +224,26 @@ class FileEventStore(EventStore):
                 return self._state.committed
         raise StoreOpenError(self.path, "its shared state is damaged; open it once with permission to write")
 
+    def _look_again(self) -> None:
+        """Before a read: use the files that have the store's names now; its folder may have been moved, too."""
+        moment = self._read_watch.now()
+        self.folder.refuse_moved()
+        state = self._state
+        if not (state.is_in_place and state.believes(state.look())):
+            if state.writable:
+                self._writer.rejoin()
+            else:
+                self._writer.see_session()
+        self._reader.look_again()
+        self._read_watch.settle(moment)
+
     @contextlib.contextmanager
     def _refusals(self) -> Iterator[None]:
-        """What the operating system refuses a reader comes out as `StorageError`."""
+        """What the operating system refuses comes out as `StorageError`; a store that was closed meanwhile says so."""
         try:
             yield
         except OSError as error:
+            self._refuse_closed()
             raise StorageError(self.path, error.errno, str(error)) from error
 
     def _stream(
@@ -266,20 +310,32 @@ class FileEventStore(EventStore):
     # Closing
 
     def close(self) -> None:
-        """Close all files; with an interval, sync once more first. Closing twice is fine."""
+        """Wait for the calls that are running, then close all files; with an interval, sync once more first.
+
+        Later calls raise `StoreOpenError`. Closing twice is fine, from several threads, too.
+        """
         if self._closed:
             return
         self._closed = True
-        with self._refusals(), contextlib.ExitStack() as closing:  # Whatever fails, the others are closed.
+        seconds = self._lock_timeout
+        with self._closing_refusals(), contextlib.ExitStack() as closing:  # Whatever fails, the others are closed.
+            closing.callback(self.folder.close)
             closing.callback(self._state.close)
+            closing.callback(self._catalog.close)
             closing.callback(self._reader.close)
-            closing.callback(self._sync_lock.close)
-            closing.callback(self._sync.close)
-            closing.callback(self._writer.close)
+            closing.callback(self._writer.close, seconds)
+            closing.callback(self._sync.close, seconds)
             if self._interval:
-                self._interval.stop()
-                with contextlib.suppress(OutcomeUnknownError):
+                self._interval.stop(seconds)
+                with contextlib.suppress(HangarlogError):
                     self._sync.ensure(self._state.committed, self._state.failures)
+
+    @contextlib.contextmanager
+    def _closing_refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(self.path, error.errno, str(error)) from error
 
     def __del__(self) -> None:
         # At the interpreter's end threads stand still, perhaps with a lock; the system takes files and locks back.
@@ -291,7 +347,8 @@ _syncing: weakref.WeakSet[FileEventStore] = weakref.WeakSet()
 
 
 @atexit.register
-def _close_at_exit() -> None:
-    """What is synced at intervals is synced once more while threads still run."""
+def _sync_at_exit() -> None:
+    """What is synced at intervals is synced once more while threads still run. Nothing is closed: they may append."""
     for store in list(_syncing):
-        store.close()
+        with contextlib.suppress(HangarlogError, OSError):
+            store.sync()

@@ -6,13 +6,18 @@ import contextlib
 import os
 from collections import OrderedDict
 
+from hangarlog.catalog import Catalog
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
+from hangarlog.late import importing
 from hangarlog.live_end import LiveEnd
 from hangarlog.segment import LIVE
 
 WARM = 256
 """At most so many streams are kept open, and a quarter of what the process may open."""
+
+_UNSEEN = 0.05
+"""Seconds after which a warm stream's file is looked for at its path: till then readers have its end from the journal."""
 
 with contextlib.suppress(ImportError):
     import resource
@@ -23,15 +28,18 @@ with contextlib.suppress(ImportError):
 class StreamEnd:
     """The end of one stream, and its live segment when it is open.
 
-    `place` is (the version it is at, -1 where there is no stream; the id of the event there); `warm` says whether it is
-    among the warm ones; `seen` is (version, offset of its end) of a record that another process has committed since.
+    `place` is (the version it is at, -1 where there is no stream; the id of the event there), `position` that of the
+    event; `warm` says whether it is among the warm ones; `seen` is (version, offset of its end) of a record that another
+    process has committed since. It was compared with the catalog in `turn`, and looked for at its path at `seen_at`.
     """
 
-    __slots__ = ("_folder", "exists", "live", "log", "place", "seen", "warm")
+    __slots__ = ("_folder", "exists", "live", "log", "place", "position", "seen", "seen_at", "stream_id", "turn", "warm")
 
     def __init__(self, folder: Folder, stream_id: str) -> None:
         log = self.log = folder.stream(stream_id)
-        self._folder = folder
+        self._folder, self.stream_id = folder, stream_id
+        self.position = 0
+        self.seen_at, self.turn = 0.0, -1
         self.live: LiveEnd | None = None
         self.place = (-1, "")
         self.seen = (-1, 0)
@@ -57,6 +65,7 @@ class StreamEnd:
             self.close()
             raise
         self.place = (last.stream_version, last.event_id) if last else (-1, "")
+        self.position = last.position if last else 0
 
     @property
     def version(self) -> int:
@@ -102,33 +111,63 @@ class WarmStreams:
     An end that is closed because others came is opened again when it is used, so a batch may span any number.
     """
 
-    def __init__(self, folder: Folder) -> None:
-        self._folder = folder
+    def __init__(self, folder: Folder, catalog: Catalog) -> None:
+        self._folder, self._catalog = folder, catalog
         self._size = folder.filesystem.size
         self._ends: OrderedDict[str, StreamEnd] = OrderedDict()
+        self.turn = 0
+        """Raised when others may have committed: then each end is compared with the catalog before it is used."""
+        self.cold = 0
+        """How many streams were opened since somebody last asked, and set it back."""
 
-    def get(self, stream_id: str) -> StreamEnd:
-        """The end of a stream as it is now.
+    def get(self, stream_id: str, now: float, committed: int) -> StreamEnd:
+        """The end of a stream as it is now; `now` is the time (monotonic), `committed` the last position.
 
         Raises:
             CorruptionError: its last record is damaged.
         """
         end = self._ends.get(stream_id)
         if end is None:
-            end = StreamEnd(self._folder, stream_id)
-            if end.exists:
-                self.keep(stream_id, end)
-        else:
-            # A segment grows in place until its next roll, which empties this cache: its size tells its version.
-            live = end.live
-            self._ends.move_to_end(stream_id)
-            try:
-                if live and self._size(live.fd) != live.size:
-                    end.refresh(live)
-            except BaseException:
-                del self._ends[stream_id]  # Its version is not known any more.
-                raise
+            return self._opened(stream_id, now, committed)
+        # A segment grows in place until its next roll, which empties this cache: its size tells its version.
+        live = end.live
+        self._ends.move_to_end(stream_id)
+        try:
+            if live and self._size(live.fd) != live.size:
+                end.refresh(live)
+                end.turn = -1
+            right = end.turn == self.turn or self._is_right(end)
+            if right and now - end.seen_at > _UNSEEN:
+                right, end.seen_at = live is not None and live.is_in_place, now
+            if not right:
+                del self._ends[stream_id]
+                end.close()
+                return self._opened(stream_id, now, committed)
+            end.turn = self.turn
+        except BaseException:
+            self._ends.pop(stream_id, None)  # Its version is not known any more.
+            raise
         return end
+
+    def _opened(self, stream_id: str, now: float, committed: int) -> StreamEnd:
+        end = StreamEnd(self._folder, stream_id)
+        self.cold += 1
+        if not self._is_right(end):
+            end.close()
+            with importing:
+                from hangarlog.mending import settle_stream
+            settle_stream(self._folder, self._catalog, stream_id, committed)
+            end = StreamEnd(self._folder, stream_id)
+        end.turn, end.seen_at = self.turn, now
+        if end.exists:
+            self.keep(stream_id, end)
+        return end
+
+    def _is_right(self, end: StreamEnd) -> bool:
+        """Whether a stream ends where the catalog says."""
+        known = self._catalog.get(end.stream_id)
+        version = end.place[0]
+        return version < 0 if known is None else known.version == version and known.is_at(end.position)
 
     def seen(self, stream_id: str) -> StreamEnd | None:
         """The end of a stream as it was left, if it is warm."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
+from time import monotonic
 
-from hangarlog.bell import give_way
-from hangarlog.errors import OutcomeUnknownError, SyncError
+from hangarlog.bell import PATIENCE, give_way
+from hangarlog.errors import HangarlogError, OutcomeUnknownError, StoreOpenError, SyncError
 from hangarlog.folder import Folder
 from hangarlog.lock import FileLock
+from hangarlog.record import CRC_BYTES
 from hangarlog.ring import LARGEST, Ring
 from hangarlog.segment import LIVE
+from hangarlog.session import Watch
 from hangarlog.state import SharedState
 
 _LOOKS = 1000
@@ -21,16 +25,31 @@ _PAUSE = 1000
 
 
 class JournalSync:
-    """Makes the journal durable up to a position, once for all who wait: through the ring, or by itself."""
+    """Makes the journal durable up to a position, once for all who wait: through the ring, or by itself.
 
-    def __init__(self, folder: Folder, store_id: str, state: SharedState, lock: FileLock) -> None:
-        self._filesystem, self._state = folder.filesystem, state
+    `rejoin` is called, with no lock held, where the store's files or its session are others than they were. `watch`
+    tells whether that may be so.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        store_id: str,
+        state: SharedState,
+        lock: FileLock,
+        watch: Watch,
+        rejoin: Callable[[], None],
+        lock_seconds: float | None,
+    ) -> None:
+        self._filesystem, self._state, self._folder = folder.filesystem, state, folder
         self._path = folder.journal.base + LIVE
-        self._lock = lock
+        self._lock, self._lock_seconds = lock, lock_seconds
+        self._watch, self._rejoin = watch, rejoin
         self._ring = Ring(folder.filesystem, folder.ring_path, store_id)
         self._fd, self._fd_of = -1, (-1, -1)
         self._in_company = False  # Whether others waited for the last sync that this process made, or waited for.
         self._without_ring = 0
+        self._closed = False
 
     def ensure(self, position: int, failures: int) -> None:
         """Return when every record up to `position` is on the device.
@@ -40,7 +59,8 @@ class JournalSync:
 
         Raises:
             SyncError: the device refused; nobody can say what it holds.
-            OutcomeUnknownError: a file could not be opened to sync it.
+            OutcomeUnknownError: a file could not be opened to sync it, or another process held the sync lock for longer
+                than `lock_timeout`.
         """
         try:
             self._ensure(position, failures)
@@ -49,27 +69,55 @@ class JournalSync:
 
     def _ensure(self, position: int, failures: int) -> None:
         state = self._state
+        deadline = None if self._lock_seconds is None else monotonic() + self._lock_seconds
         while True:
             if state.failed_since(failures) and not state.covers(position):
                 raise SyncError(self._path, "an earlier sync has failed")
+            if self._watch.changed() or self._astray():
+                self._rejoin()
+                if state.committed < position:
+                    raise OutcomeUnknownError(self._path, "it was written, but older files were put in its place since")
             with self._lock.threads:
                 if self._try(position):
                     return
+                if self._astray():
+                    continue
                 heard = state.sync_bell.listen()
-                if state.covers(position) or self._try(position):
+                if self._covers(position) or self._try(position):
                     return
                 self._in_company = True
+                left = PATIENCE if deadline is None else deadline - monotonic()
+                if left <= 0:
+                    self._refuse_waiting()
                 if not state.failed_since(failures):
-                    state.sync_bell.wait(heard)
-            if state.covers(position):
+                    state.sync_bell.wait(heard, left)
+            if self._covers(position):
                 return
+
+    def _covers(self, position: int) -> bool:
+        """Whether a sync of this session, in the folder as it is now, has covered a position."""
+        return self._state.covers(position) and not self._astray()
+
+    def _astray(self) -> bool:
+        """Whether other files than those that are open may be the store's now."""
+        return self._lock.opened or self._watch.moved_on() or not self._state.valid
+
+    def _refuse_waiting(self) -> None:
+        pid = self._lock.holder()
+        who = f"process {pid}" if pid else "another process"
+        cause = f"it is written, but {who} has held the sync lock for {self._lock_seconds:g} s, so it may not be durable"
+        raise OutcomeUnknownError(self._path, cause)
 
     def _try(self, position: int) -> bool:
         """Sync, unless another process is at it; says whether the record is on the device now."""
         state = self._state
+        if self._closed:
+            raise StoreOpenError(self._folder.path, "it was closed")
         try:
             if not self._lock.take():
                 return False
+            if self._astray():
+                return False  # The lock may be another one than the one that others take.
             # Whoever held the lock before may have begun after our record was written.
             if not (state.covers(position) or state.sync_failed):
                 if self._in_company:
@@ -121,12 +169,14 @@ class JournalSync:
         identity = state.ring_file
         if not (identity and ring.open(identity)):
             return self._make_ring(fd)
-        text = self._filesystem.read(fd, size - start, start)
+        before = min(start, CRC_BYTES + 1)  # The end of the line before has its checksum, which the frame follows.
+        text = self._filesystem.read(fd, size - start + before, start - before)
+        after, text = text[:before][-11:-3], text[before:]
         head = text[12:32].partition(b",")[0]
         if len(text) != size - start or not (head.isdigit() and int(head) <= committed) or text[-1:] != b"\n":
             return False  # A roll has put another file there meanwhile, and synced this one.
         generation, block = state.ring_next
-        following = ring.write(generation, block, int(head), committed, text)
+        following = ring.write(generation, block, int(head), committed, text, after)
         if following < 0:
             # All that the ring has must be on the device before any of it is written over.
             self._filesystem.sync_data(fd)
@@ -166,10 +216,17 @@ class JournalSync:
             fd, self._fd = self._fd, -1
             self._filesystem.close(fd)
 
-    def close(self) -> None:
-        """Close the files."""
-        self._close_fd()
-        self._ring.close()
+    def close(self, seconds: float | None = None) -> None:
+        """Wait for the sync that is running, then close the files."""
+        self._closed = True
+        threads = self._lock.threads
+        if threads.acquire(timeout=-1 if seconds is None else seconds):
+            try:
+                self._close_fd()
+                self._ring.close()
+                self._lock.close()
+            finally:
+                threads.release()
 
 
 class IntervalSync(threading.Thread):
@@ -184,17 +241,19 @@ class IntervalSync(threading.Thread):
         """Sync until stopped; a failed sync ends it, and the next append heals and begins another."""
         while not self._ended.wait(self._seconds):
             sync = self._sync()
-            if sync is None or self._state.sync_failed:
+            if sync is None:
                 return
             try:
+                if self._state.sync_failed:
+                    return
                 sync.ensure(self._state.committed, self._state.failures)
-            except SyncError:
+            except (SyncError, StoreOpenError):
                 return
-            except OutcomeUnknownError:
-                continue
+            except (HangarlogError, OSError):
+                continue  # The next append, or the next turn, meets it again.
 
-    def stop(self) -> None:
+    def stop(self, seconds: float | None = None) -> None:
         """End the thread and wait for it."""
         self._ended.set()
         if threading.current_thread() is not self:  # A finalizer may run in any thread, this one too.
-            self.join()
+            self.join(seconds)

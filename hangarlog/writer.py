@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterator
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from hangarlog.commit import Pending, Share, encode_batch, now, settle
@@ -22,11 +23,27 @@ from hangarlog.errors import (
     StoreOpenError,
     SyncError,
 )
+from hangarlog.catalog import Catalog
 from hangarlog.folder import Folder, Meta, journal_end
 from hangarlog.late import importing
 from hangarlog.live_end import LiveEnd
 from hangarlog.lock import FileLock, Turnstile, held
-from hangarlog.state import SharedState
+from hangarlog.session import Session, Watch
+from hangarlog.state import (
+    COMMITTED,
+    EXCLUSIVE,
+    FAILURES,
+    JOURNAL_FIRST,
+    JOURNAL_SIZE,
+    LAYOUT,
+    LOCK_WAITERS,
+    STANDING,
+    TAIL,
+    WRITING,
+    SharedState,
+    Words,
+    consistent,
+)
 from hangarlog.stream import WARM, StreamEnd, WarmStreams
 
 if TYPE_CHECKING:
@@ -34,6 +51,22 @@ if TYPE_CHECKING:
 
 _DYING = 0.2
 """Seconds that the end of an exclusive holder may take."""
+
+_UNWATCHED = 0.001
+"""Seconds that an append which is not durable may miss a change of the store's folder: nothing is lost in them."""
+
+_REPLAYED_IN_TIME = 6 << 20
+_COLD = 2 << 10
+"""A checkpoint is due when so many bytes of journal have gathered; a stream that was opened counts as so many. A
+recovery reads that much in a tenth of a second."""
+
+_REPLAYED_AT_ONCE = 256 << 10
+"""So many take a few milliseconds: the last one to close the store leaves as much to the next one to open it."""
+
+_LOCKS_GONE = (
+    "its lock files were deleted while another process has it open; have that process append once, which makes them "
+    "anew, or close it there"
+)
 
 _forks = 0
 _pid = os.getpid()
@@ -50,25 +83,30 @@ class Writer:
         folder: Folder,
         meta: Meta,
         state: SharedState,
-        lock: Turnstile,
-        sync_lock: FileLock,
+        catalog: Catalog,
+        locks: tuple[Turnstile, FileLock],
         lock_seconds: float | None,
     ) -> None:
         self.path = folder.path
         self.recovered: Recovered | None = None
         self._folder, self._filesystem, self._segment_bytes = folder, folder.filesystem, meta.segment_bytes
-        self._store_id, self._state = meta.store_id, state
-        self._lock, self._sync_lock, self._lock_seconds = lock, sync_lock, lock_seconds
+        self._store_id, self._state, self._catalog = meta.store_id, state, catalog
+        self._lock, self._sync_lock = locks
+        self._lock_seconds = lock_seconds
+        self._session = Session(folder.filesystem, folder.fd, locks)
+        self._watch = Watch(folder.filesystem, folder.fd, folder.path)
+        self._watched_at = 0.0
         self._checkpointing: threading.Thread | None = None
         self._journal: LiveEnd | None = None
-        self._streams = WarmStreams(folder)
+        self._streams = WarmStreams(folder, catalog)
         self._seen = (-1, -1)  # The layout and the fork that the open files belong to.
-        self._standing = b""  # What the shared state said when this writer's last commit was done.
-        self._sealed_at: int | None = None  # The position up to which a journal segment was sealed in this commit.
+        self._words: Words = ()  # The shared words, as they were when the lock was taken.
+        self._standing: Words = ()  # Those of a writer's concern, as this one's last commit left them.
+        self._checkpoint_due = False
         self._exclusive = False
         self._inside = -1  # The fork of whoever is inside the lock, in this process; another one's is not here.
-        self._closed = False
-        self.trusts_state = state.valid
+        self._closed = self._close_later = False
+        self._deadline: float | None = None
 
     # The write lock
 
@@ -77,17 +115,19 @@ class Writer:
         """The write lock, with everything it protects known and whole.
 
         Raises:
-            StoreOpenError: the store was closed, or may only be read here.
+            StoreOpenError: the store was closed, or may only be read here, or its folder was moved or deleted.
             StoreBusyError: another process holds it exclusively.
+            LockTimeoutError: others held it for too long.
             CorruptionError: there was something to recover, and the journal is damaged.
             SyncError: a sync has failed since the machine started.
             StorageError: the operating system refused something that was done under the lock.
             RuntimeError: this thread is inside it already.
         """
+        now = monotonic()
         with self._lock.threads:
             self._refuse_inside()
             try:
-                self._enter()
+                self._enter(now)
                 yield
             except OSError as error:
                 raise self._refused(error) from error
@@ -102,10 +142,10 @@ class Writer:
         if self._inside == _forks:
             raise RuntimeError("a store was changed from within a change of it, by a signal handler or a finalizer")
 
-    def _enter(self, only: Pending | None = None) -> None:
+    def _enter(self, now: float, only: Pending | None = None) -> None:
         """Take the write lock, with everything it protects known and whole. Whatever happens, `_leave` it.
 
-        If `only` that is to be written, it may be refused before everything is known.
+        If `only` that is to be written, it may be refused before everything is known. `now` is when the call began.
         """
         self._inside = _forks
         if self._closed:
@@ -113,20 +153,46 @@ class Writer:
         state = self._state
         if not (state.writable or state.ask_again()):
             raise StoreOpenError(self.path, "it can only be read here: there is no permission to write")
+        seconds = self._lock_seconds
+        self._deadline = None if seconds is None else now + seconds
         if self._exclusive:
+            words = state.look()
             if self._seen[1] != _forks:
-                raise StoreBusyError(self.path, state.exclusive)
-        elif not self._lock.take_turn():
-            self._wait_for_lock(only)
+                raise StoreBusyError(self.path, words[EXCLUSIVE])
+        else:
+            words = self._take_lock(only)
         journal = self._journal
-        if journal is None or self._seen[1] != _forks or state.standing != self._standing:
+        if journal is None or self._seen[1] != _forks or words[:STANDING] != self._standing or self._lock.opened:
             if only:
                 self._refuse_overtaken(only)
-            self._look()
-        elif self._filesystem.size(journal.fd) != journal.size:
-            self._look()
+            self._look(words)
+        elif self._filesystem.size(journal.fd) != journal.size or (
+            now - self._watched_at > _UNWATCHED and self._watch.changed()
+        ):
+            self._look(words)
+        else:
+            self._words = words
+            return
+        self._watched_at = now
+
+    def _take_lock(self, only: Pending | None) -> Words:
+        lock, state = self._lock, self._state
+        if lock.take():
+            words = state.look()
+            if not lock.bell.is_due(words[LOCK_WAITERS]):
+                lock.since = words[LOCK_WAITERS]
+                return words
+            lock.release()  # Somebody has waited for long: queue behind.
+        self._wait_for_lock(only)
+        return state.look()
+
+    def _left(self) -> float | None:
+        """The seconds left of this call's time, None for ever."""
+        return None if self._deadline is None else max(0.0, self._deadline - monotonic())
 
     def _leave(self) -> None:
+        if self._close_later:
+            self._close()
         self._inside = -1
         if not self._exclusive:
             self._lock.release()
@@ -134,33 +200,60 @@ class Writer:
     def _refused(self, error: OSError) -> StorageError:
         if error.errno == errno.EIO:
             # Whatever call it was that met it: what was written before is not to be believed, as after a failed sync.
-            self._state.mark_sync_failed()
+            with contextlib.suppress(OSError):
+                self._state.mark_sync_failed()
         return StorageError(self.path, error.errno, str(error))
+
+    def see_session(self) -> None:
+        """Believe what `state` says while others take part in the session that it belongs to. Takes no lock."""
+        last = self._state.last_session
+        self._state.session = last if self._session.others_in(last) else 0
+        if self._state.session and not self._catalog.open():
+            self._catalog.close()
+
+    @property
+    def watch(self) -> Watch:
+        """What notices that the store's files are others."""
+        return self._watch
+
+    def rejoin(self) -> None:
+        """Look at everything anew. Raises what `lock` raises."""
+        with self._lock.threads:
+            self._standing = ()
+        with self.lock():
+            pass
 
     def finish_for_the_dead(self) -> None:
         """Recover what a writer that died has left, unless somebody is writing, who has done so."""
-        if not self._state.writing:
+        if not self._left_something():
             return
         with self._lock.threads:
             try:
                 free = self._lock.acquire(0)
             finally:
                 self._lock.release()
-        if free:
+        if free and self._left_something():
             with contextlib.suppress(HangarlogError), self.lock():  # The next append will say what is wrong.
                 pass
+
+    def _left_something(self) -> bool:
+        words = self._state.look()
+        with contextlib.suppress(OSError):
+            size = self._filesystem.size_at(self._folder.journal.live_path)
+            return bool(words[WRITING]) or size != words[JOURNAL_SIZE]
+        return True
 
     def _wait_for_lock(self, only: Pending | None) -> None:
         pid = self._state.exclusive
         if pid:
-            # Either it is alive, or it died and another process holds the lock for a moment and takes the mark away.
+            # The holder may be alive, or may have died while another process clears its mark.
             if self._lock.acquire(_DYING):
                 return
             if self._state.exclusive == pid:
                 raise StoreBusyError(self.path, pid)
         look = partial(self._refuse_overtaken, only) if only else None
-        if not self._lock.acquire(self._lock_seconds, look):
-            raise LockTimeoutError(self.path, self._state.writing, self._lock_seconds or 0)
+        if not self._lock.acquire(self._left(), look):
+            raise LockTimeoutError(self.path, self._lock.holder(), self._lock_seconds or 0)
 
     def hold(self) -> None:
         """Take the lock and keep it until `close`. Raises what `lock` raises."""
@@ -168,36 +261,113 @@ class Writer:
             self._state.exclusive = os.getpid()
             self._exclusive = True
 
-    def _look(self) -> None:
+    def _look(self, words: Words) -> None:
         """Under the lock: notice what other processes did, and what one that died left undone."""
         state = self._state
-        if state.exclusive and not self._exclusive:
+        moment, changed = self._watch.now(), self._watch.changed()
+        if changed or self._lock.opened or not (self._session.is_joined and state.believes(words)):
+            self._take_part()
+            words = state.look()
+        if words[EXCLUSIVE] and not self._exclusive:
             state.exclusive = 0  # Its holder died, else the lock would not be ours.
-        if self._seen != (state.layout, _forks):
+        if self._seen != (words[LAYOUT], _forks):
             self._forget()
-        if not (state.writing or state.consistent):
+        if not (words[WRITING] or consistent(words)):
             state.distrust()
-            self.trusts_state = False
-        if state.writing or not self.trusts_state:
-            if state.writing or not state.valid:  # Else another process has just recovered.
-                self._recover()
-            self.trusts_state = True
+            self._begin_session()
+        elif words[WRITING]:
+            self._recover()
+        if self._journal and changed and not self._journal.is_in_place:
+            self._forget()  # Somebody has put another file there.
         if self._journal is None:
-            self._journal = journal_end(self._folder.journal)
+            self._journal = self._open_journal()
         if self._filesystem.size(self._journal.fd) != state.journal_size:
             self._recover()
-            self._journal = LiveEnd(self._folder.journal)
+            self._journal = self._open_journal()
         self._journal.resize(state.journal_size)
         if state.sync_failed:
             self._heal()
-            self._journal = journal_end(self._folder.journal)
-        self._standing = state.standing
+            self._journal = self._open_journal()
+        self._watch.settle(moment)
+        self._words = state.look()
+        self._standing = self._words[:STANDING]
+        self._streams.turn += 1
+
+    def _open_journal(self) -> LiveEnd:
+        try:
+            return LiveEnd(self._folder.journal)
+        except FileNotFoundError:
+            self._recover()  # Somebody has deleted it: it is made anew of its other copies.
+            return journal_end(self._folder.journal)
+
+    # Sessions
+
+    def _take_part(self) -> None:
+        """Under the lock: be in the session that goes on, with the files that have the store's names now; or begin one.
+
+        Raises:
+            StoreOpenError: the folder was moved or deleted.
+            StoreOpenError: the lock files were deleted under a process that has the store open.
+        """
+        self._folder.refuse_moved()
+        session, state = self._session, self._state
+        self._lock.renew_gate()
+        if session.is_joined and session.latest() <= session.number:
+            in_place = self._lock.is_in_place and self._sync_lock.is_in_place
+            if not (in_place and state.is_in_place and state.valid):
+                self._begin_session()
+        else:
+            self._follow()
+        if not self._catalog.follow(state.session):
+            self._begin_session()
+
+    def _follow(self) -> None:
+        """Join the session that others take part in; where nobody does, begin one."""
+        session, state = self._session, self._state
+        self._sync_lock.close_unless_in_place()
+        if not self._lock.is_in_place:
+            self._lock.release()
+            self._lock.close()
+            self._wait_for_lock(None)
+        latest = session.latest()
+        if latest and not session.has_our_locks(latest):
+            raise StoreOpenError(self.path, _LOCKS_GONE)
+        state.reload()
+        self._forget()
+        if latest and state.last_session == latest:
+            session.join(latest)
+            state.session = latest
+        else:
+            self._begin_session()
+
+    def _begin_session(self) -> None:
+        """Begin a session, with the lock files, the state and the catalog that have those names, made where missing.
+
+        Nobody else changes anything meanwhile: both locks of the session before are held, or it has no members.
+        """
+        self._forget()
+        session, state, left = self._session, self._state, self._left()
+        with held(self._sync_lock, left):
+            for lock in (self._lock, self._sync_lock):
+                if not lock.is_in_place and not lock.replace(self._left()):
+                    raise LockTimeoutError(self.path, 0, self._lock_seconds or 0)
+            number = session.next_number()
+            session.join(number)
+            state.reload()
+            state.session = number
+            state.distrust()
+            self._run_recovery()
 
     def _recover(self) -> None:
+        """Finish what a writer that died has left."""
         self._forget()
-        self._state.reload()
-        with held(self._sync_lock):  # Nobody may use the ring, or sync a journal that is being changed.
-            self.recovered = recover(self._folder, self._store_id, self._state)
+        with held(self._sync_lock, self._left()):  # Nobody may use the ring, or sync a journal that is being changed.
+            self._run_recovery()
+
+    def _run_recovery(self) -> None:
+        with importing:
+            from hangarlog import recovery
+        self.recovered = recovery.recover(self._folder, self._store_id, self._state, self._catalog)
         self._seen = (self._state.layout, _forks)
 
     def _heal(self) -> None:
@@ -208,8 +378,8 @@ class Writer:
         self._forget()
         self._state.distrust()
         try:
-            with held(self._sync_lock):
-                self.recovered = recover(self._folder, self._store_id, self._state)
+            with held(self._sync_lock, self._left()):
+                self._run_recovery()
                 self._filesystem.remove(self._folder.ring_path)
                 self._state.ring_file = 0
         except OSError as error:
@@ -231,16 +401,18 @@ class Writer:
 
         Raises what `EventStore.append` raises.
         """
+        now = monotonic()
         with self._lock.threads:  # As in `lock`: a generator would cost every append a microsecond.
             if self._inside == _forks:
                 self._refuse_inside()
             only = pendings[0] if len(pendings) == 1 else None
             try:
-                self._enter(only)
+                self._enter(now, only)
+                committed = self._words[COMMITTED]
                 ends = {}
                 to_write = []
                 for pending in pendings:
-                    end = ends[pending.stream_id] = self._streams.get(pending.stream_id)
+                    end = ends[pending.stream_id] = self._streams.get(pending.stream_id, now, committed)
                     if pending.expected == end.place[0] >= 0 and pending.events:
                         to_write.append((pending, pending.expected + 1))
                 versions: dict[str, int] = {}
@@ -248,7 +420,7 @@ class Writer:
                     versions, to_write = settle(pendings, lambda stream_id: ends[stream_id].place, self._ids_at)
                 if to_write:
                     self._write(to_write, ends, versions)
-                sealed_at, self._sealed_at = self._sealed_at, None
+                due, self._checkpoint_due = self._checkpoint_due, False
             except OSError as error:
                 raise self._refused(error) from error
             finally:
@@ -257,8 +429,8 @@ class Writer:
                 except BaseException:
                     self._leave()  # An interrupt came first.
                     raise
-        if sealed_at is not None:
-            self._checkpoint(sealed_at)
+        if due:
+            self._checkpoint()
         return versions
 
     def _refuse_overtaken(self, pending: Pending) -> None:
@@ -268,7 +440,7 @@ class Writer:
         """
         end, published = self._streams.seen(pending.stream_id), self._state.published()
         open_files_are_live = self._seen == (self._state.layout, _forks)
-        if end is None or end.live is None or not (published and open_files_are_live and self.trusts_state):
+        if end is None or end.live is None or not (published and open_files_are_live and self._session.is_joined):
             return
         expected = pending.expected
         if expected < 0 or not pending.events:
@@ -286,8 +458,8 @@ class Writer:
                     raise ConcurrencyError(pending.stream_id, expected, last.stream_version)
 
     def _ids_at(self, stream_id: str, version: int, count: int) -> list[str]:
-        live = self._streams.get(stream_id).live
-        near = live.since(version) if live else []
+        end = self._streams.seen(stream_id)
+        near = end.live.since(version) if end and end.live else []
         if near:
             return [record.event_id for record in near[:count]]
         ids: list[str] = []
@@ -301,13 +473,12 @@ class Writer:
 
     def _write(self, to_write: list[tuple[Pending, int]], ends: dict[str, StreamEnd], versions: dict[str, int]) -> None:
         """Write a batch to the journal, then to its streams, then publish it; or leave everything as it was."""
-        state = self._state
-        position, first = state.end
+        state, words = self._state, self._words
+        position, first = words[COMMITTED] + 1, words[JOURNAL_FIRST]
         data, lengths, shares, last = encode_batch(to_write, position, now())
         published = False
         undo: list[tuple[StreamEnd, int]] = []
         size = -1
-        state.begin(_pid)
         try:
             journal = self._journal
             assert journal
@@ -326,9 +497,14 @@ class Writer:
                 live.append(its_data, its_lengths)
                 if len(undo) > WARM:
                     end.close()
+            at = position - 1
+            for stream_id, _, its_lengths, place in shares:
+                at += len(its_lengths)
+                self._catalog.put(stream_id, place[0], at)
+            tail = self._tail(words, len(data))
+            self._standing = state.publish(words, last, first, journal.size, tail)
             published = True
-            self._standing = state.finish(last, first, journal.size)
-            self._note(shares, ends, versions)
+            self._note(shares, ends, versions, position - 1)
         except BaseException as error:
             try:
                 if not published:
@@ -339,11 +515,14 @@ class Writer:
                 self._forget()
             raise
 
-    def _note(self, shares: list[Share], ends: dict[str, StreamEnd], versions: dict[str, int]) -> None:
-        """After a batch was published: where its streams are, and the indexes that are due."""
-        for stream_id, _, _, place in shares:
+    def _note(
+        self, shares: list[Share], ends: dict[str, StreamEnd], versions: dict[str, int], position: int
+    ) -> None:
+        """After a batch was published behind a position: where its streams are, and the indexes that are due."""
+        for stream_id, _, lengths, place in shares:
             end = ends[stream_id]
-            end.place = place
+            position += len(lengths)
+            end.place, end.position = place, position
             versions[stream_id] = place[0]
             live = end.live
             if not end.warm:
@@ -353,6 +532,15 @@ class Writer:
         journal = self._journal
         if journal and journal.size >= journal.index_due:
             journal.extend_index()
+
+    def _tail(self, words: Words, size: int) -> int:
+        """How much there is to replay after this commit, in bytes, or what takes as long; 0 if a checkpoint is due."""
+        cold, self._streams.cold = self._streams.cold, 0
+        tail = words[TAIL] + size + cold * _COLD
+        if tail < _REPLAYED_IN_TIME:
+            return tail
+        self._checkpoint_due = True
+        return 0
 
     def _live_to_write(self, end: StreamEnd, undo: list[tuple[StreamEnd, int]]) -> LiveEnd:
         """The live segment of a stream, made or rolled if it is time; `undo` gets what to do about a file made here."""
@@ -368,7 +556,8 @@ class Writer:
 
     def _undo(self, undo: list[tuple[StreamEnd, int]], size: int, error: BaseException) -> None:
         if size < 0:
-            return  # A roll failed; the mark stays, and the next writer looks how far it came.
+            self._state.begin(_pid)  # A roll failed: the next writer looks how far it came.
+            return
         assert self._journal
         try:
             for end, end_size in reversed(undo):
@@ -379,12 +568,13 @@ class Writer:
             raise
         except OSError as failure:
             raise OutcomeUnknownError(self.path, f"{error}; taking it back failed too: {failure}") from error
-        self._state.abandon()
+        for end, _ in undo:
+            with contextlib.suppress(OSError):
+                self._catalog.put(end.stream_id, end.version, end.position)
 
     def _roll_journal(self, journal: LiveEnd) -> LiveEnd:
         self._sync_now(journal)
         journal = self._journal = journal.roll()
-        self._sealed_at = self._state.committed
         self._changed_layout()
         return journal
 
@@ -410,14 +600,16 @@ class Writer:
         self._state.change_layout()
         self._seen = (self._state.layout, _forks)
 
-    def _checkpoint(self, position: int) -> None:
-        """Have the streams brought to the device after a journal segment was sealed, unless that is being done."""
+    def _checkpoint(self) -> None:
+        """Have the streams brought to the device, unless that is being done: a recovery is to have little to replay."""
         # After a failed sync a later one proves nothing: recovery begins at the last good checkpoint until a restart.
         if not (self._state.failures or (self._checkpointing and self._checkpointing.is_alive())):
-            with importing:
-                from hangarlog.checkpoint import make_checkpoint
-            work = partial(make_checkpoint, self._filesystem, self._folder, position, self._state)
-            self._checkpointing = self._filesystem.in_background(work, "hangarlog-checkpoint")
+            self._checkpointing = self._filesystem.in_background(self._make_checkpoint, "hangarlog-checkpoint")
+
+    def _make_checkpoint(self) -> None:
+        with importing:
+            from hangarlog.checkpoint import make_checkpoint
+        make_checkpoint(self._filesystem, self._folder, self._state)
 
     # Between commits
 
@@ -435,26 +627,50 @@ class Writer:
         assert self._journal
         self._sync_now(self._journal)
 
-    def close(self) -> None:
-        """Give the lock back if it is held, and close all files."""
+    def close(self, seconds: float | None = None) -> None:
+        """Wait for the call that is running, give the lock back if it is held, and close all files.
+
+        Called from within a change, by a signal handler or a finalizer, it closes them when that is done.
+        """
         self._closed = True
+        threads = self._lock.threads
+        if threads.acquire(timeout=-1 if seconds is None else seconds):
+            try:
+                if self._inside == _forks:
+                    self._close_later = True
+                else:
+                    self._close()
+            finally:
+                threads.release()
+        else:
+            self._close_later = True
+
+    def _close(self) -> None:
+        self._close_later = False
+        mine = self._seen[1] == _forks
         checkpointing = self._checkpointing
         # A finalizer may run in any thread, that one too.
-        if checkpointing and self._seen[1] == _forks and checkpointing is not threading.current_thread():
-            checkpointing.join()
+        if checkpointing and mine and checkpointing is not threading.current_thread():
+            checkpointing.join(self._lock_seconds)
         with contextlib.ExitStack() as closing:  # Whatever fails, the others are closed.
+            closing.callback(self._session.leave)
             closing.callback(self._lock.close)
             closing.callback(self._forget)
-            if self._exclusive and self._seen[1] == _forks:
+            if mine:
+                closing.callback(self._last_checkpoint)
+            if self._exclusive and mine:
                 self._state.exclusive = 0
                 closing.callback(self._lock.release)
 
-
-def recover(folder: Folder, store_id: str, state: SharedState) -> Recovered:
-    """What `recovery.recover` does, which hardly anybody needs."""
-    with importing:
-        from hangarlog import recovery
-    return recovery.recover(folder, store_id, state)
+    def _last_checkpoint(self) -> None:
+        """The last one to leave makes a checkpoint, where the next one to open the store would have much to replay."""
+        state, session = self._state, self._session
+        if not session.is_joined or session.others_in(session.number):
+            return
+        words = state.look()
+        quiet = state.believes(words) and consistent(words) and not words[WRITING] and not words[FAILURES]
+        if quiet and words[TAIL] > _REPLAYED_AT_ONCE:
+            self._make_checkpoint()
 
 
 def _forked() -> None:

@@ -1,0 +1,231 @@
+"""The catalog: at which version every stream is, in a file that all processes share. A cache of the journal.
+
+A stream's own file cannot show that its end is missing. So each commit notes here where it has left its streams, and
+each append, and each read of a stream's end, compares. The file is a hash table with open addressing, in native byte
+order: a header of eight words (magic, two marks, count of streams, slots, session), then slots of two words: a hash of the
+stream's id, and the low half of its last position above its last version plus one. Slots are never emptied.
+
+A checkpoint writes its mark here before the file is synced: a catalog that has the mark of the last checkpoint holds
+everything up to it, and recovery adds what came later.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import NamedTuple
+
+from hangarlog.filesystem import FileSystem
+from hangarlog.late import importing
+
+try:
+    from _blake2 import blake2b  # As hashlib has it, without loading OpenSSL, which takes longer than opening a store.
+except ImportError:  # pragma: no cover
+    with importing:
+        from hashlib import blake2b
+
+_MAGIC = 0x31_47_4C_54_43_4C_48  # "HLCTLG1"
+_LOW = (1 << 32) - 1
+_FEWEST = 1 << 10  # Slots of a new catalog.
+_HEADER, _SLOT, _ONE = Struct("=6Q16x"), Struct("=2Q"), Struct("=Q")
+_MARKS = Struct("=2Q")
+_COUNT_AT, _SESSION_AT = 24, 40
+_AT_ONCE = 16  # Slots that are read at a time.
+
+
+class Known(NamedTuple):
+    """The last committed record of a stream: its version, and the low 32 bits of its position."""
+
+    version: int
+    position: int
+
+    def is_at(self, position: int) -> bool:
+        """Whether this may be the record at a position."""
+        return position & _LOW == self.position
+
+    def position_before(self, committed: int) -> int:
+        """Its whole position, which is at most `committed`."""
+        return committed - ((committed - self.position) & _LOW)
+
+
+class Catalog:
+    """The open file of one store. Only the holder of the write lock changes it; anybody reads. Calls raise `OSError`."""
+
+    def __init__(self, filesystem: FileSystem, path: str) -> None:
+        self._filesystem, self.path = filesystem, path
+        self._fd = -1
+        self._slots = self.inode = 0
+        self._places: dict[str, tuple[bytes, int]] = {}  # {stream id: (its hash, the offset of its slot)}
+
+    def open(self) -> bool:
+        """Open the file that is there; False where there is none that is whole."""
+        self.close()
+        try:
+            fd = self._filesystem.open_update(self.path)
+        except FileNotFoundError:
+            return False
+        self._fd = fd
+        header = self._filesystem.read(fd, _HEADER.size, 0)
+        if len(header) == _HEADER.size:
+            magic, _, _, _, slots, _ = _HEADER.unpack(header)
+            alone = self._filesystem.names(fd) == 1
+            if magic == _MAGIC and alone and self._filesystem.size(fd) == _HEADER.size + slots * _SLOT.size:
+                self._slots, self.inode = slots, self._filesystem.identity(fd)
+                return True
+        self.close()
+        return False
+
+    def create(self) -> None:
+        """Put an empty one in its place. Under the write lock."""
+        self._replace({}, (0, 0), _FEWEST, 0)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._places.clear()
+        self._slots = self.inode = 0
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._filesystem.close(fd)
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file that is open is the one that has its name."""
+        return self.inode != 0 and self._filesystem.identity_at(self.path) == self.inode
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a file to ask."""
+        return self._fd >= 0
+
+    # Asking
+
+    def get(self, stream_id: str) -> Known | None:
+        """Where a stream is, None where it is not known."""
+        place = self._places.get(stream_id)
+        if place:
+            key, word = _SLOT.unpack(self._filesystem.read(self._fd, _SLOT.size, place[1]).ljust(16, b"\0"))
+            if key.to_bytes(8, "little") == place[0]:
+                return _known(word)
+        _, word = self._find(stream_id)
+        return _known(word)
+
+    def _find(self, stream_id: str) -> tuple[int, int]:
+        """(the offset of a stream's slot, or of the free one that it gets; the slot's second word); (0, 0): no room."""
+        key = blake2b(stream_id.encode(), digest_size=8).digest()
+        wanted = int.from_bytes(key, "little") or 1
+        start = at = wanted % self._slots if self._slots else 0
+        for _ in range(self._slots // _AT_ONCE + 2):
+            count = min(_AT_ONCE, self._slots - at)
+            data = self._filesystem.read(self._fd, count * _SLOT.size, _HEADER.size + at * _SLOT.size)
+            for slot, (found, word) in enumerate(_SLOT.iter_unpack(data[: len(data) // 16 * 16]), at):
+                if found in (wanted, 0):
+                    offset = _HEADER.size + slot * _SLOT.size
+                    if found:
+                        self._remember(stream_id, key, offset)
+                    return offset, word
+            at = (at + count) % self._slots if self._slots else 0
+            if at == start:
+                break
+        return 0, 0
+
+    def _remember(self, stream_id: str, key: bytes, offset: int) -> None:
+        if len(self._places) >= 8192:
+            self._places.clear()
+        self._places[stream_id] = key, offset
+
+    def count(self) -> int:
+        """How many streams it knows."""
+        data = self._filesystem.read(self._fd, 8, _COUNT_AT)
+        return int.from_bytes(data, "little") if len(data) == 8 else 0
+
+    def marks(self) -> tuple[int, int]:
+        """The marks of the last checkpoints: (the one before, the last one that was begun)."""
+        header = self._filesystem.read(self._fd, _HEADER.size, 0)
+        return _HEADER.unpack(header)[1:3] if len(header) == _HEADER.size else (0, 0)
+
+    # Changing
+
+    def put(self, stream_id: str, version: int, position: int) -> None:
+        """Note that a stream is at a version, whose record is at a position; version -1: there is no such stream."""
+        word = (position & _LOW) << 32 | (version + 1) & _LOW
+        place = self._places.get(stream_id)
+        if place:
+            self._filesystem.write_at(self._fd, _ONE.pack(word), place[1] + 8)
+            return
+        offset, _ = self._find(stream_id)
+        if stream_id not in self._places:
+            count = self.count()
+            if not offset or (count + 1) * 2 > self._slots:
+                self._grow()
+                offset, _ = self._find(stream_id)
+            key = blake2b(stream_id.encode(), digest_size=8).digest()
+            number = int.from_bytes(key, "little") or 1
+            self._filesystem.write_at(self._fd, _SLOT.pack(number, word), offset)
+            self._filesystem.write_at(self._fd, _ONE.pack(count + 1), _COUNT_AT)
+            self._remember(stream_id, key, offset)
+        else:
+            self._filesystem.write_at(self._fd, _ONE.pack(word), offset + 8)
+
+    def mark(self, before: int, mark: int) -> None:
+        """Note that a checkpoint with this mark is begun, after the one with the mark `before`."""
+        self._filesystem.write_at(self._fd, _MARKS.pack(before, mark), 8)
+
+    def begin_session(self, session: int) -> None:
+        """Note that everything is in it that was committed before a session."""
+        self._filesystem.write_at(self._fd, _ONE.pack(session), _SESSION_AT)
+
+    def follow(self, session: int) -> bool:
+        """Use the session's file that has the name now; where somebody deleted it, put it back. Under the write lock.
+
+        Returns False where this process does not have the session's catalog either.
+        """
+        if self.is_in_place:
+            return self.session() == session
+        had = Catalog(self._filesystem, self.path)
+        had._fd, had._slots, self._fd, self.inode = self._fd, self._slots, -1, 0
+        if self.open() and self.session() == session:
+            had.close()
+            return True
+        self.close()
+        if had.is_open and had.session() == session:
+            had._restore()
+            self._fd, self._slots, self.inode, had._fd = had._fd, had._slots, had.inode, -1
+            return True
+        had.close()
+        return False
+
+    def session(self) -> int:
+        """The session that it belongs to."""
+        data = self._filesystem.read(self._fd, 8, _SESSION_AT)
+        return _ONE.unpack(data)[0] if len(data) == 8 else 0
+
+    def _restore(self) -> None:
+        self._replace(self._entries(), self.marks(), max(_FEWEST, self._slots), self.session())
+
+    def _entries(self) -> dict[int, int]:
+        data = self._filesystem.read(self._fd, self._slots * _SLOT.size, _HEADER.size)
+        return {key: word for key, word in _SLOT.iter_unpack(data[: len(data) // 16 * 16]) if key}
+
+    def _grow(self) -> None:
+        self._replace(self._entries(), self.marks(), self._slots * 2, self.session())
+
+    def _replace(self, entries: dict[int, int], marks: tuple[int, int], slots: int, session: int) -> None:
+        while len(entries) * 2 > slots:
+            slots *= 2
+        table = [b""] * slots
+        for key, word in entries.items():
+            at = key % slots
+            while table[at]:
+                at = (at + 1) % slots
+            table[at] = _SLOT.pack(key, word)
+        empty = bytes(_SLOT.size)
+        text = b"".join([_HEADER.pack(_MAGIC, *marks, len(entries), slots, session), *[slot or empty for slot in table]])
+        # Synced, as a catalog with a mark has to hold what came before its checkpoint.
+        self._filesystem.replace_file(self.path, text, sync=bool(any(marks)))
+        if not self.open():
+            raise OSError(5, "the catalog that was just made cannot be opened", self.path)
+
+
+def _known(word: int) -> Known | None:
+    version = (word & _LOW) - 1
+    return Known(version, word >> 32) if version >= 0 else None
+

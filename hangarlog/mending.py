@@ -1,0 +1,166 @@
+"""A stream's end against the journal: which of both is right where they disagree, and making the stream so.
+
+A stream's file may have been deleted, emptied, cut or replaced by an older one, or may end in records of a commit that
+a power cut took back. The journal decides. What the catalog says is only a hint where to look in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from bisect import bisect_right
+from collections.abc import Iterator
+
+from hangarlog.catalog import Catalog
+from hangarlog.errors import CorruptionError, CorruptionWarning
+from hangarlog.folder import Folder
+from hangarlog.live_end import LiveEnd
+from hangarlog.log import Log
+from hangarlog.record import Envelope, decode_record, is_record, stream_key
+from hangarlog.segment import Segment
+
+_CHUNK = 1 << 20
+
+
+def journal_line(folder: Folder, position: int) -> bytes | None:
+    """The line that the journal has at a position, None where it has no whole one."""
+    journal = folder.journal
+    with contextlib.suppress(OSError, CorruptionError):
+        live = journal.open_live()
+        if live:
+            with contextlib.closing(live):
+                first = live.first()
+                if first is not None and first <= position:
+                    return _line_at(live, position, first)
+        sealed = journal.sealed()
+        if sealed and sealed[0] <= position:
+            first = sealed[bisect_right(sealed, position) - 1]
+            with contextlib.closing(journal.open_sealed(first)) as segment:
+                return _line_at(segment, position, first)
+    return None
+
+
+def _line_at(segment: Segment, position: int, first: int) -> bytes | None:
+    offset, number = segment.seek(position, first)
+    while True:
+        lines, offset = segment.lines_at(offset)
+        if position - number < len(lines):
+            line = lines[position - number]
+            return line if is_record(line) and decode_record(line).position == position else None
+        if not lines:
+            return None
+        number += len(lines)
+
+
+def confirms(folder: Folder, stream_id: str, version: int, position: int) -> bool:
+    """Whether the journal has this version of a stream at a position."""
+    line = journal_line(folder, position) if position > 0 else None
+    record = decode_record(line) if line else None
+    return record is not None and (record.stream_id, record.stream_version) == (stream_id, version)
+
+
+def lines_of_stream(folder: Folder, stream_id: str, after: int, through: int) -> Iterator[tuple[Envelope, bytes]]:
+    """What the journal has of a stream behind position `after`, up to `through`.
+
+    It looks for the stream's id in the text: a gigabyte takes less than a second.
+    """
+    key = stream_key(stream_id)
+    with folder.journal.opened(after + 1) as (sealed, live_first, live):
+        for first in sealed:
+            with contextlib.closing(folder.journal.open_sealed(first)) as segment:
+                yield from _lines_in(segment, first, key, after, through)
+        if live and live_first is not None:
+            yield from _lines_in(live, live_first, key, after, through)
+
+
+def _lines_in(segment: Segment, first: int, key: bytes, after: int, through: int) -> Iterator[tuple[Envelope, bytes]]:
+    offset, _ = segment.seek(after + 1, first)
+    while True:
+        lines, offset = segment.lines_at(offset, _CHUNK)
+        if not lines:
+            return
+        for line in lines:
+            if key in line and is_record(line):
+                record = decode_record(line)
+                if after < record.position <= through and key == stream_key(record.stream_id):
+                    yield record, line
+
+
+def settle_stream(folder: Folder, catalog: Catalog, stream_id: str, committed: int) -> None:
+    """Bring a stream's end to what the journal has for it. Under the write lock.
+
+    Raises:
+        CorruptionError: the journal lacks a version, or the stream's end is damaged.
+    """
+    log = folder.stream(stream_id)
+    with contextlib.ExitStack() as closing:
+        live = _live_end(log)
+        if live:
+            closing.enter_context(contextlib.closing(live))
+        last, keep = _last_confirmed(folder, log, live, stream_id)
+        due = list(lines_of_stream(folder, stream_id, last.position if last else 0, committed))
+        _refuse_gap(log, last.stream_version if last else None, [record for record, _ in due])
+        text = b"".join([line + b"\n" for _, line in due])
+        if live is None and text:
+            folder.make_category(log)
+            live = closing.enter_context(contextlib.closing(LiveEnd(log, new=True)))
+        if live:
+            _bring_to(folder, live, keep, text)
+    end = due[-1][0] if due else last
+    catalog.put(stream_id, end.stream_version if end else -1, end.position if end else 0)
+    if due:
+        had = last.stream_version if last else -1
+        cause = f"{log.live_path} ended at version {had} of stream {stream_id!r}, the journal has {end and end.stream_version}"
+        warnings.warn(CorruptionWarning(f"{cause}; what was missing was written again"), stacklevel=2)
+
+
+def _live_end(log: Log) -> LiveEnd | None:
+    try:
+        return LiveEnd(log)
+    except FileNotFoundError:
+        return None
+
+
+def _last_confirmed(
+    folder: Folder, log: Log, live: LiveEnd | None, stream_id: str
+) -> tuple[Envelope | None, int]:
+    """(the stream's last record that the journal has too, the offset after it in the live segment)."""
+    offset = live.end() if live else 0
+    while live and offset:
+        lines, start = live.lines_before(offset)
+        for line in reversed(lines):
+            record = decode_record(line) if is_record(line) else None
+            if record and confirms(folder, stream_id, record.stream_version, record.position):
+                return record, offset
+            offset -= len(line) + 1
+        offset = start
+    sealed = log.sealed()
+    if not sealed:
+        return None, 0
+    with contextlib.closing(log.open_sealed(sealed[-1])) as segment:
+        lines, start = segment.lines_before(segment.end())
+        return segment.decode(lines[-1:], start + sum(len(line) + 1 for line in lines[:-1]))[0], 0
+
+
+def _refuse_gap(log: Log, last: int | None, due: list[Envelope]) -> None:
+    expected = None if last is None else last + 1
+    for record in due:
+        if expected is not None and record.stream_version != expected:
+            cause = f"stream_version {expected} is missing here and in the journal"
+            raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)
+        expected = record.stream_version + 1
+
+
+def _bring_to(folder: Folder, live: LiveEnd, keep: int, text: bytes) -> None:
+    """Make what comes after offset `keep` this text."""
+    old = live.read(live.size - keep, keep)
+    if old == text:
+        return
+    lines = text.split(b"\n")
+    aside = [line for line in old.split(b"\n") if is_record(line) and line not in lines]
+    if aside:
+        folder.put_aside(aside)
+    live.cut(keep)
+    if text:
+        live.append(text)

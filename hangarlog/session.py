@@ -1,0 +1,143 @@
+"""Sessions: what `state` says is right while its session goes on, and whose turn it is to begin another.
+
+Every process that may write takes part in a session while it has the store open: it shares a lock on one byte, the
+session's number, of the store's folder and of both lock files. Such a lock can be neither copied, restored nor deleted.
+As long as somebody takes part, the page cache lives and the words in `state` go on. An opener that finds nobody begins a
+session, with a recovery as after a restart.
+
+Where somebody deletes `state` or the lock files, whoever notices begins a session with a higher number, holding the old
+locks; the others follow it. A process in a session that is not the highest changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from random import getrandbits
+from time import time_ns
+
+from hangarlog.filesystem import BYTE_LOCKS, FileSystem
+from hangarlog.lock import FileLock
+
+_BITS = 40  # Of the step to the next session's number: a byte's number in a file is below 2^63.
+_RACY = 20_000_000
+"""Nanoseconds: two changes of a folder that are closer may have the same time."""
+
+
+class Watch:
+    """Notices that an entry of the store's folder was made, replaced or deleted, or the folder itself was moved."""
+
+    def __init__(self, filesystem: FileSystem, fd: int, path: str) -> None:
+        self._filesystem, self._fd, self._path = filesystem, fd, path
+        self._looked_at, self._racy = -1, True
+
+    def changed(self) -> bool:
+        """Whether something may have changed since the last look; perhaps nothing has, if it was just after a change."""
+        return self._racy or self.now() != self._looked_at
+
+    def moved_on(self) -> bool:
+        """Whether something has changed since the last look."""
+        return self.now() != self._looked_at
+
+    def now(self) -> int:
+        """When the folder changed last."""
+        return self._filesystem.folder_changed_at(self._fd, self._path)
+
+    def settle(self, moment: int) -> None:
+        """Say that all was looked at after `now` gave this moment."""
+        self._looked_at, self._racy = moment, 0 <= time_ns() - moment < _RACY
+
+
+class Session:
+    """This store's part in the sessions of its folder; `fd` is the folder's, which stays open as long as the store."""
+
+    def __init__(self, filesystem: FileSystem, fd: int, locks: tuple[FileLock, FileLock]) -> None:
+        self._filesystem, self._fd, self._locks = filesystem, fd, locks
+        self.number = 0
+        """The session that this store takes part in, 0 before it does."""
+        self._joined = (-1, -1)
+        self._file, self._name = -1, ""
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether this store takes part, with the lock files that it has open now."""
+        return self.number != 0 and self._joined == tuple(lock.fd for lock in self._locks)
+
+    def next_number(self) -> int:
+        """The number of a session that begins now."""
+        return max(self.number, self.latest()) + 1 + getrandbits(_BITS)
+
+    def join(self, number: int) -> None:
+        """Take part in a session, and leave the one before. Under the write lock. Raises `OSError`."""
+        filesystem = self._filesystem
+        for lock in self._locks:
+            lock.open()
+        if BYTE_LOCKS:
+            for fd in (self._fd, *[lock.fd for lock in self._locks]):
+                filesystem.hold_byte(fd, number)
+            if self.number not in (0, number):
+                filesystem.leave_byte(self._fd, self.number)
+        else:  # pragma: no cover - where there are no such locks: a locked file for each member
+            self.leave()
+            self._name = f"open-{number:016x}-{getrandbits(64):016x}.lock"
+            self._file = filesystem.open_update(os.path.join(self._folder, self._name), create=True)
+            filesystem.lock(self._file)
+        for lock in self._locks:
+            lock.opened = False
+        self.number, self._joined = number, (self._locks[0].fd, self._locks[1].fd)
+
+    def latest(self) -> int:
+        """The highest session that others take part in, 0 if none do."""
+        latest = 0
+        if not BYTE_LOCKS:  # pragma: no cover
+            return self._latest_file()
+        while (found := self._filesystem.held_byte(self._fd, latest + 1, 0)) is not None:
+            latest = found
+        return latest
+
+    def others_in(self, number: int) -> bool:
+        """Whether others take part in a session."""
+        if not BYTE_LOCKS:  # pragma: no cover
+            return self._latest_file() == number
+        return number > 0 and self._filesystem.held_byte(self._fd, number) is not None
+
+    def has_our_locks(self, number: int) -> bool:
+        """Whether the lock files that we have open are those of that session's members."""
+        if not BYTE_LOCKS:  # pragma: no cover - an open file cannot be deleted on Windows
+            return True
+        for lock in self._locks:
+            lock.open()
+            if self._filesystem.held_byte(lock.fd, number) is None:
+                return False
+        return True
+
+    @property
+    def _folder(self) -> str:  # pragma: no cover
+        return os.path.dirname(self._locks[0].path)
+
+    def _latest_file(self) -> int:  # pragma: no cover
+        latest = 0
+        for entry in list(self._filesystem.entries(self._folder)):
+            parts = entry.name.removesuffix(".lock").split("-")
+            if len(parts) == 3 and parts[0] == "open" and entry.name != self._name and self._is_locked(entry.path):
+                latest = max(latest, int(parts[1], 16))
+        return latest
+
+    def _is_locked(self, path: str) -> bool:  # pragma: no cover
+        try:
+            fd = self._filesystem.open_update(path)
+        except OSError:
+            return True
+        try:
+            locked = not self._filesystem.lock(fd)
+        finally:
+            self._filesystem.close(fd)
+        if not locked:
+            self._filesystem.remove(path)  # Its owner died.
+        return locked
+
+    def leave(self) -> None:
+        """Take part no longer; on Linux whoever closes the folder's descriptor does that."""
+        if self._file >= 0:  # pragma: no cover
+            fd, self._file = self._file, -1
+            self._filesystem.close(fd)
+            self._filesystem.remove(os.path.join(self._folder, self._name))
