@@ -182,6 +182,7 @@ class _Joining:
         self._folder, self._live, self._whole, self._last = folder, live, whole, last
         self._settled, self._cause, self._restarted = settled, cause, restarted
         self.wanted = settled
+        self._damaged = False  # Whether there are whole lines, without zeros, that are no records.
         self._bad = -1  # The offset of the first line that is none.
         self._zeros = False  # Whether a sector, or the rest of one, is zeros: what a power cut leaves among the lines.
         self._strange = False  # Whether it ends in lines, or a part of one, that no crash leaves.
@@ -212,7 +213,7 @@ class _Joining:
             mended=sum(position in mended for position in added),
             put_aside=len(unconnected),
         )
-        if self._strange or (mended and self._bad >= 0 and not self._zeros):
+        if self._strange or (self._damaged and mended):
             self._folder.keep_damaged(self._live.path)
             end.damage.append(str(self._damage(f"{self._cause}; it was mended from the other copy")))
         if unconnected:
@@ -229,7 +230,9 @@ class _Joining:
             for line in lines:
                 if not is_record(line):
                     self._note_bad(offset, line)
-                    self._strange |= bool(line.strip()) and b"\0" not in line
+                    damaged = bool(line.strip()) and b"\0" not in line
+                    self._strange |= damaged
+                    self._damaged |= damaged
                 elif (position := decode_record(line).position) > self._last:
                     found[position] = line
                     self._strange = False

@@ -19,7 +19,7 @@ from hangarlog.mending import confirms
 from hangarlog.record import Envelope, decode_record
 from hangarlog.segment import Segment
 from hangarlog.snapshot import SnapshotFiles
-from hangarlog.state import SharedState
+from hangarlog.state import JOURNAL_SIZE, WRITING, SharedState
 
 
 class Reader:
@@ -246,10 +246,16 @@ class Reader:
             committed = self._state.committed
             with contextlib.closing(Segment(self._folder.filesystem, log.base, log.field)) as live:
                 end = live.end()
-            if end == live.size or self._state.writing or self._state.committed != committed:
+            if end == live.size or self._is_written_to() or self._state.committed != committed:
                 return
         if log.torn:
             raise live.damage(end, f"{live.size - end} bytes after the last whole line")
+
+    def _is_written_to(self) -> bool:
+        """Whether a commit is going on: the journal has more than was published."""
+        words = self._state.look()
+        size = self._folder.filesystem.size_at(self._folder.journal.live_path)
+        return words[WRITING] != 0 or words[JOURNAL_SIZE] != size
 
     def _compacted_through(self, stream_id: str) -> int:
         # Most stores have no snapshots at all, and then no stream's has to be looked for.

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import warnings
 from collections.abc import Iterable
 
 import msgspec
 
 from hangarlog.catalog import Catalog
 from hangarlog.checkpoint import Checkpoint, fits, load_checkpoint
-from hangarlog.errors import CorruptionError, SyncError
+from hangarlog.errors import CorruptionError, CorruptionWarning, SyncError
 from hangarlog.folder import Folder, journal_end
 from hangarlog.journal_end import make_end_whole, refuse_gaps
 from hangarlog.late import importing
@@ -41,7 +42,8 @@ class Recovered(msgspec.Struct):
     the journal had lost and the commit ring had. `mended`: events of the journal restored from their streams.
     `rolled_forward`: events written into streams, and `streams_cut` bytes cut off streams, to agree with the journal.
     `put_aside`: whole records that no whole history leads to, kept in `put-aside.jsonl`. `ring_lost`: the commit ring
-    is gone, and what was acknowledged last before the machine stopped may have gone with it. `damage`: what was mended
+    is gone, and what was acknowledged last before the machine stopped may have gone with it. `lost`: events that were
+    committed in this boot, were not durable, and are in no file. `damage`: what was mended
     that no crash leaves, each with its place; what stood there is kept as `NAME.damaged`.
     """
 
@@ -53,6 +55,7 @@ class Recovered(msgspec.Struct):
     streams_cut: int = 0
     put_aside: int = 0
     ring_lost: bool = False
+    lost: int = 0
     damage: list[str] = []
 
 
@@ -66,6 +69,13 @@ def recover(folder: Folder, store_id: str, state: SharedState, catalog: Catalog)
         CorruptionError: the journal is damaged, and no other copy helps.
         StoreFormatError: the commit ring is of a newer version.
     """
+    report = _recover(folder, store_id, state, catalog)
+    for damage in report.damage:
+        warnings.warn(CorruptionWarning(damage), stacklevel=2)
+    return report
+
+
+def _recover(folder: Folder, store_id: str, state: SharedState, catalog: Catalog) -> Recovered:
     copied = state.of_a_copy
     ring = Found() if state.valid else read_ring(folder.filesystem, folder.ring_path, store_id)
     try:
@@ -91,7 +101,7 @@ class _Recovery:
         self._restarted = not state.valid
         self._report = Recovered(since=state.committed)
         # Before anything is changed: what is known to have been committed, or was, unless the power went.
-        self._settled, self._wanted = 0, 0 if state.of_a_copy or whole else state.promised
+        self._settled, self._wanted = (0, 0) if state.of_a_copy or whole else state.promised
         self._same_boot = state.of_this_boot
 
     def run(self) -> Recovered:
@@ -135,6 +145,7 @@ class _Recovery:
         report.journal_cut, report.joined, report.mended = end.cut, end.joined, end.mended
         report.put_aside = end.put_aside
         report.damage += end.damage
+        report.lost = max(0, wanted - end.last)
         first = live.first()
         clean = restarted and (end.last, first, live.size) == (checkpoint.position, checkpoint.first, checkpoint.end)
         if (restarted and not clean) or end.cut:

@@ -7,8 +7,9 @@ compared in one read; only where it differs one looks line by line, and only the
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from hangarlog.catalog import Catalog
@@ -82,6 +83,7 @@ class Replay:
         self._position, self._checked = after + 1, False
         self._seen: _Shares | None = _Shares()
         self._ends: dict[str, _End] = {}
+        self._left: set[str] = set()  # Streams whose files are damaged.
 
     def see(self, records: list[Envelope], lines: list[bytes]) -> None:
         """Keep records of the journal's end that somebody has checked, so that they need not be read once more."""
@@ -129,8 +131,12 @@ class Replay:
     def _bring_all_forward(self, shares: _Shares) -> None:
         self.size += shares.size
         for stream_id, share in shares.by_stream.items():
-            self._ends[stream_id] = self._bring_forward(stream_id, share, self._ends.get(stream_id))
             self._catalog.put(stream_id, share.versions[-1], share.last)
+            if stream_id not in self._left:
+                try:
+                    self._ends[stream_id] = self._bring_forward(stream_id, share, self._ends.get(stream_id))
+                except CorruptionError:
+                    self._left.add(stream_id)  # It is served from the journal, and for `repair` to mend.
         self._position = max(self._position, shares.last + 1)
 
     def _bring_forward(self, stream_id: str, share: _Share, end: _End | None) -> _End:
@@ -156,6 +162,10 @@ class Replay:
             return LiveEnd(log)
         except FileNotFoundError:
             _prove(share.lines)
+            if log.sealed():
+                cause = "it was gone, and its sealed segments are there; it was made anew from the journal"
+                name = os.path.basename(log.live_path)
+                self._report.damage.append(str(CorruptionError(log.live_path, name, 0, cause)))
             self._folder.make_category(log)
             return LiveEnd(log, new=True)
 
@@ -182,21 +192,29 @@ class Replay:
         missing = share.lines[same:]
         if missing:
             _prove(missing)  # Before anything is cut off for them.
-            self._note_damage(live, offset)
-            self._report.streams_cut += live.size - offset
+            old = live.read(live.size - offset, offset)
+            if _is_damaged(old):
+                if _reaches(old, missing):
+                    return _End(live.size, share.versions[-1] + 1, live.size)  # Reads serve it, `repair` mends it.
+                self._folder.keep_damaged(live.path)
+                cause = "the journal has another text; it was mended from the journal"
+                self._report.damage.append(str(live.damage(offset, cause)))
             self._report.rolled_forward += len(missing)
-            live.cut(offset)
+            cut(self._folder, live, offset, self._report, frozenset(missing))
             live.append(b"".join([line + b"\n" for line in missing]))
             offset = live.size
         return _End(offset, share.versions[-1] + 1, live.size)
 
 
-    def _note_damage(self, live: LiveEnd, offset: int) -> None:
-        """Keep a stream's file whose text is to be replaced from an offset on, if no crash can have left that text."""
-        lines = live.read(live.size - offset, offset).split(b"\n")
-        if any(line and b"\0" not in line and not is_record(line) for line in lines[:-1]):
-            self._folder.keep_damaged(live.path)
-            self._report.damage.append(str(live.damage(offset, "the journal has another text; it was mended from it")))
+def _is_damaged(text: bytes) -> bool:
+    """Whether lines of a stream are such as no crash leaves: whole, without zeros, and no records."""
+    return any(line and b"\0" not in line and not is_record(line) for line in text.split(b"\n")[:-1])
+
+
+def _reaches(text: bytes, lines: list[bytes]) -> bool:
+    """Whether a damaged text has as many lines as these, and the same last one."""
+    found = text.split(b"\n")
+    return len(found) == len(lines) + 1 and found[-2:] == [lines[-1], b""]
 
 
 def _same(live: LiveEnd, lines: list[bytes], offset: int) -> tuple[int, int]:
@@ -343,9 +361,12 @@ def _first_kept(folder: Folder, stream_id: str) -> int:
     return snapshot.compacted_through + 1 if snapshot else 0
 
 
-def cut(folder: Folder, live: LiveEnd, offset: int, report: Recovered) -> None:
-    """Cut a stream; what was a whole record goes where a person can look at it."""
-    lines = [line for line in live.read(live.size - offset, offset).split(b"\n") if is_record(line)]
+def cut(
+    folder: Folder, live: LiveEnd, offset: int, report: Recovered, but_for: Collection[bytes] = frozenset()
+) -> None:
+    """Cut a stream; what was a whole record, `but_for` those that are written again, goes where a person finds it."""
+    text = live.read(live.size - offset, offset)
+    lines = [line for line in text.split(b"\n") if line not in but_for and is_record(line)]
     if lines:
         folder.put_aside(lines)
         report.put_aside += len(lines)

@@ -98,7 +98,7 @@ class Session:
         """Whether others take part in a session."""
         if not BYTE_LOCKS:  # pragma: no cover
             return self._latest_file() == number
-        return number > 0 and self._filesystem.held_byte(self._fd, number) is not None
+        return 0 < number < 1 << 63 and self._filesystem.held_byte(self._fd, number) is not None
 
     def has_our_locks(self, number: int) -> bool:
         """Whether the lock files that we have open are those of that session's members."""

@@ -157,6 +157,10 @@ class SharedState:
         """Whether these words belong to the session that this process takes part in."""
         return words[_SESSION] == self.session != 0 and words[_FORMAT] == _MAGIC and words[_FILE] == self._file
 
+    def readable(self, words: Words) -> bool:
+        """Whether readers may believe these words: also while a recovery goes on, or cannot be finished."""
+        return self.session != 0 and words[_SESSION] in (0, self.session) and words[_FILE] == self._file
+
     @property
     def valid(self) -> bool:
         """Whether the words belong to the session that this process takes part in."""
@@ -175,12 +179,12 @@ class SharedState:
         return words[_FORMAT] == _MAGIC and words[_FILE] not in (0, self._file)
 
     @property
-    def promised(self) -> int:
-        """The position that must have been committed: up to which it was durable, and within one boot, the last one."""
+    def promised(self) -> tuple[int, int]:
+        """(the position up to which it was durable; the last one that was committed, if that was in this boot)."""
         words = self._words
-        if words[_FORMAT] != _MAGIC:
-            return 0
-        return words[COMMITTED if self.of_this_boot and consistent(words) else _DURABLE]
+        if words[_FORMAT] != _MAGIC or not consistent(words):
+            return 0, 0
+        return self.durable, words[COMMITTED] if self.of_this_boot else 0
 
     @property
     def tail(self) -> int:
@@ -189,8 +193,9 @@ class SharedState:
 
     @property
     def of_this_boot(self) -> bool:
-        """Whether the words were written since the machine started; also where that is not known."""
-        return self._words[_BOOT] in (0, self._boot) or not self._boot
+        """Whether the words were written since the machine started; also where the system does not say."""
+        words = self._words
+        return words[_FORMAT] == _MAGIC and words[_BOOT] == self._boot
 
     def published(self) -> tuple[int, int, int] | None:
         """What the last commit published: (position, journal's first position, its size); None in the middle of one."""

@@ -201,7 +201,7 @@ class FileEventStore(EventStore):
                 self._look_again()
             self._watched_at = now
         words = self._state.look()
-        if self._state.believes(words):
+        if self._state.readable(words):
             return words[COMMITTED] if consistent(words) else self._committed_after_all()
         if self._state.session:
             self._look_again()
@@ -229,7 +229,7 @@ class FileEventStore(EventStore):
         moment = self._read_watch.now()
         self.folder.refuse_moved()
         state = self._state
-        if not (state.is_in_place and state.believes(state.look())):
+        if not (state.is_in_place and state.readable(state.look())):
             if state.writable:
                 self._writer.rejoin()
             else:

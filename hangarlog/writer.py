@@ -482,7 +482,8 @@ class Writer:
         try:
             journal = self._journal
             assert journal
-            if journal.size >= self._segment_bytes:
+            rolled = journal.size >= self._segment_bytes
+            if rolled:
                 journal = self._roll_journal(journal)
             size = journal.size
             if not size:
@@ -504,6 +505,8 @@ class Writer:
             tail = self._tail(words, len(data))
             self._standing = state.publish(words, last, first, journal.size, tail)
             published = True
+            if rolled:
+                self._state.abandon()
             self._note(shares, ends, versions, position - 1)
         except BaseException as error:
             try:
@@ -556,8 +559,7 @@ class Writer:
 
     def _undo(self, undo: list[tuple[StreamEnd, int]], size: int, error: BaseException) -> None:
         if size < 0:
-            self._state.begin(_pid)  # A roll failed: the next writer looks how far it came.
-            return
+            return  # A roll failed; its mark stays, and the next writer looks how far it came.
         assert self._journal
         try:
             for end, end_size in reversed(undo):
@@ -571,9 +573,11 @@ class Writer:
         for end, _ in undo:
             with contextlib.suppress(OSError):
                 self._catalog.put(end.stream_id, end.version, end.position)
+        self._state.abandon()
 
     def _roll_journal(self, journal: LiveEnd) -> LiveEnd:
         self._sync_now(journal)
+        self._state.begin(_pid)  # Another file may be as long as this one: its size would not show what was left.
         journal = self._journal = journal.roll()
         self._changed_layout()
         return journal
