@@ -218,7 +218,9 @@ class Catalog:
                 at = (at + 1) % slots
             table[at] = _SLOT.pack(key, word)
         empty = bytes(_SLOT.size)
-        text = b"".join([_HEADER.pack(_MAGIC, *marks, len(entries), slots, session), *[slot or empty for slot in table]])
+        text = b"".join(
+            [_HEADER.pack(_MAGIC, *marks, len(entries), slots, session), *[slot or empty for slot in table]]
+        )
         # Synced, as a catalog with a mark has to hold what came before its checkpoint.
         self._filesystem.replace_file(self.path, text, sync=bool(any(marks)))
         if not self.open():
@@ -228,4 +230,3 @@ class Catalog:
 def _known(word: int) -> Known | None:
     version = (word & _LOW) - 1
     return Known(version, word >> 32) if version >= 0 else None
-

@@ -29,7 +29,7 @@ DAMAGED = ".damaged"
 
 _META = "hangarlog.json"
 _JOURNAL = "journal"
-_OURS = frozenset(["locks", "streams", "state", "ring", _JOURNAL + LIVE, _META + ".new"])
+_OURS = frozenset(["locks", "streams", "state", "ring", "catalog", _JOURNAL + LIVE, _META + ".new"])
 
 
 class Meta(msgspec.Struct, frozen=True):

@@ -122,9 +122,7 @@ def _live_end(log: Log) -> LiveEnd | None:
         return None
 
 
-def _last_confirmed(
-    folder: Folder, log: Log, live: LiveEnd | None, stream_id: str
-) -> tuple[Envelope | None, int]:
+def _last_confirmed(folder: Folder, log: Log, live: LiveEnd | None, stream_id: str) -> tuple[Envelope | None, int]:
     """(the stream's last record that the journal has too, the offset after it in the live segment)."""
     offset = live.end() if live else 0
     while live and offset:

@@ -227,7 +227,7 @@ class Reader:
         `version` is the last one that was read, whose record is at `position` where that is known.
         """
         known = self._catalog.get(stream_id) if self._catalog.is_open else None
-        if known and known.version == version or (known is None and version < 0):
+        if (known and known.version == version) or (known is None and version < 0):
             return
         if known and known.version > version:
             at = known.position_before(self._state.committed)

@@ -7,7 +7,6 @@ compared in one read; only where it differs one looks line by line, and only the
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import defaultdict
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -117,7 +116,7 @@ class Replay:
             if end.size > end.offset:
                 with contextlib.closing(LiveEnd(self._folder.stream(stream_id))) as live:
                     cut(self._folder, live, end.offset, self._report)
-        return self._ends.keys()
+        return {*self._ends, *self._left}
 
     def _all(self, blocks: Iterable[_Block]) -> None:
         shares = _Shares()
@@ -136,6 +135,8 @@ class Replay:
                 try:
                     self._ends[stream_id] = self._bring_forward(stream_id, share, self._ends.get(stream_id))
                 except CorruptionError:
+                    if not self._checked:
+                        raise
                     self._left.add(stream_id)  # It is served from the journal, and for `repair` to mend.
         self._position = max(self._position, shares.last + 1)
 
@@ -162,10 +163,6 @@ class Replay:
             return LiveEnd(log)
         except FileNotFoundError:
             _prove(share.lines)
-            if log.sealed():
-                cause = "it was gone, and its sealed segments are there; it was made anew from the journal"
-                name = os.path.basename(log.live_path)
-                self._report.damage.append(str(CorruptionError(log.live_path, name, 0, cause)))
             self._folder.make_category(log)
             return LiveEnd(log, new=True)
 
@@ -194,8 +191,6 @@ class Replay:
             _prove(missing)  # Before anything is cut off for them.
             old = live.read(live.size - offset, offset)
             if _is_damaged(old):
-                if _reaches(old, missing):
-                    return _End(live.size, share.versions[-1] + 1, live.size)  # Reads serve it, `repair` mends it.
                 self._folder.keep_damaged(live.path)
                 cause = "the journal has another text; it was mended from the journal"
                 self._report.damage.append(str(live.damage(offset, cause)))
@@ -209,12 +204,6 @@ class Replay:
 def _is_damaged(text: bytes) -> bool:
     """Whether lines of a stream are such as no crash leaves: whole, without zeros, and no records."""
     return any(line and b"\0" not in line and not is_record(line) for line in text.split(b"\n")[:-1])
-
-
-def _reaches(text: bytes, lines: list[bytes]) -> bool:
-    """Whether a damaged text has as many lines as these, and the same last one."""
-    found = text.split(b"\n")
-    return len(found) == len(lines) + 1 and found[-2:] == [lines[-1], b""]
 
 
 def _same(live: LiveEnd, lines: list[bytes], offset: int) -> tuple[int, int]:

@@ -33,7 +33,19 @@ class StreamEnd:
     process has committed since. It was compared with the catalog in `turn`, and looked for at its path at `seen_at`.
     """
 
-    __slots__ = ("_folder", "exists", "live", "log", "place", "position", "seen", "seen_at", "stream_id", "turn", "warm")
+    __slots__ = (
+        "_folder",
+        "exists",
+        "live",
+        "log",
+        "place",
+        "position",
+        "seen",
+        "seen_at",
+        "stream_id",
+        "turn",
+        "warm",
+    )
 
     def __init__(self, folder: Folder, stream_id: str) -> None:
         log = self.log = folder.stream(stream_id)

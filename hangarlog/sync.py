@@ -105,7 +105,9 @@ class JournalSync:
     def _refuse_waiting(self) -> None:
         pid = self._lock.holder()
         who = f"process {pid}" if pid else "another process"
-        cause = f"it is written, but {who} has held the sync lock for {self._lock_seconds:g} s, so it may not be durable"
+        cause = (
+            f"it is written, but {who} has held the sync lock for {self._lock_seconds:g} s, so it may not be durable"
+        )
         raise OutcomeUnknownError(self._path, cause)
 
     def _try(self, position: int) -> bool:

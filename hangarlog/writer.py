@@ -11,6 +11,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from hangarlog.catalog import Catalog
 from hangarlog.commit import Pending, Share, encode_batch, now, settle
 from hangarlog.errors import (
     ConcurrencyError,
@@ -23,7 +24,6 @@ from hangarlog.errors import (
     StoreOpenError,
     SyncError,
 )
-from hangarlog.catalog import Catalog
 from hangarlog.folder import Folder, Meta, journal_end
 from hangarlog.late import importing
 from hangarlog.live_end import LiveEnd
@@ -518,9 +518,7 @@ class Writer:
                 self._forget()
             raise
 
-    def _note(
-        self, shares: list[Share], ends: dict[str, StreamEnd], versions: dict[str, int], position: int
-    ) -> None:
+    def _note(self, shares: list[Share], ends: dict[str, StreamEnd], versions: dict[str, int], position: int) -> None:
         """After a batch was published behind a position: where its streams are, and the indexes that are due."""
         for stream_id, _, lengths, place in shares:
             end = ends[stream_id]
@@ -579,6 +577,7 @@ class Writer:
         self._sync_now(journal)
         self._state.begin(_pid)  # Another file may be as long as this one: its size would not show what was left.
         journal = self._journal = journal.roll()
+        self._checkpoint_due = True
         self._changed_layout()
         return journal
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,17 @@ def filled(path: Path, segment_bytes: int = 64 << 20) -> list[bytes]:
             store.append_many([("a:1", [Added(n), Added(n)], ANY), (f"b:{n % 3}", [Added(n)], ANY)])
     (path / "state").unlink()  # What a restart amounts to: nothing in it counts.
     return (path / "journal.jsonl").read_bytes().splitlines(keepends=True)
+
+
+def recovering(path: Path, *, damaged: bool) -> FileEventStore:
+    """The store, opened; a recovery that mends damage warns, keeps what it replaced, and says where it was."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", CorruptionWarning)
+        store = FileEventStore(path, durability="relaxed")
+    assert store.recovered
+    assert [str(warning.message) for warning in said] == store.recovered.damage
+    assert bool(said) == damaged == bool(list(path.rglob("*.damaged*")))
+    return store
 
 
 def whole(path: Path, events: int) -> None:
@@ -100,11 +112,12 @@ def test_damage_in_the_middle_of_the_journal_is_mended_from_the_streams(tmp_path
     for bad in (lines[10].replace(b"Added", b"Addee"), b"", bytes(len(lines[10])), b"\n"):
         journal.write_bytes(b"".join([*lines[:10], bad, *lines[11:]]))
         (tmp_path / "s/state").unlink(missing_ok=True)
-        with FileEventStore(tmp_path / "s", durability="relaxed") as store:
+        with recovering(tmp_path / "s", damaged=b"Addee" in bad) as store:
             assert store.recovered
             assert store.recovered.mended == (2 if bad[-1:] == b"\0" else 1)
             assert list(verify(store)) == []
         assert journal.read_bytes() == b"".join(lines)
+        (tmp_path / "s/journal.jsonl.damaged").unlink(missing_ok=True)
 
 
 def test_damage_in_the_middle_of_both_copies_is_not_taken_for_a_torn_tail(tmp_path: Path) -> None:
@@ -260,9 +273,11 @@ def test_what_no_crash_leaves_is_not_cut_off_as_a_torn_end(tmp_path: Path, text:
     lines = filled(path)
     journal = path / "journal.jsonl"
     journal.write_bytes(text)
-    with FileEventStore(path, durability="relaxed") as store:
+    with recovering(path, damaged=True) as store:
         assert store.recovered
         assert store.recovered.mended == 30
+    assert (path / "journal.jsonl.damaged").read_bytes() == text
+    (path / "journal.jsonl.damaged").unlink()
     assert journal.read_bytes() == b"".join(lines)
     for restarted in (False, True):
         if restarted:
@@ -306,7 +321,10 @@ def test_streams_are_compared_in_many_parts_as_in_one(tmp_path: Path, monkeypatc
             losses = [text, text[:at], text[:at] + bytes(len(text) - at), text + b"{", b""]
             losses.append(text[:at] + b"X" + text[at + 1 :])
             (path / f"streams/{name}.jsonl").write_bytes(losses[(turn + number) % len(losses)])
-        whole(path, 120)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", CorruptionWarning)
+            whole(path, 120)
+        assert all("mended from the journal" in str(warning.message) for warning in said)
 
 
 def streams_of(path: Path) -> dict[Path, bytes]:
