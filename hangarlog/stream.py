@@ -6,13 +6,14 @@ import contextlib
 import os
 from collections import OrderedDict
 
+from hangarlog import descriptors
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
 from hangarlog.live_end import LiveEnd
 from hangarlog.segment import LIVE
 
 WARM = 256
-"""At most so many streams are kept open, and a quarter of what the process may open."""
+"""At most so many streams a store keeps open, and a quarter of what the process may open."""
 
 with contextlib.suppress(ImportError):
     import resource
@@ -99,13 +100,25 @@ class StreamEnd:
 class WarmStreams:
     """The ends of the streams appended to last. For the holder of the write lock only.
 
-    An end that is closed because others came is opened again when it is used, so a batch may span any number.
+    An end that is closed because others came is opened again when it is used, so a batch may span any number. Where
+    another store needs descriptors more, it takes the coldest ends out, at any moment; one in use stays open meanwhile.
     """
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._size = folder.filesystem.size
         self._ends: OrderedDict[str, StreamEnd] = OrderedDict()
+        descriptors.watch(self)
+
+    @property
+    def held(self) -> int:
+        """How many descriptors it holds."""
+        return len(self._ends)
+
+    def let_go(self) -> None:
+        """Take the coldest end out, from any thread."""
+        with contextlib.suppress(KeyError):
+            self._ends.popitem(last=False)
 
     def get(self, stream_id: str) -> StreamEnd:
         """The end of a stream as it is now.
@@ -121,12 +134,15 @@ class WarmStreams:
         else:
             # A segment grows in place until its next roll, which empties this cache: its size tells its version.
             live = end.live
-            self._ends.move_to_end(stream_id)
+            try:  # noqa: SIM105 - of each append
+                self._ends.move_to_end(stream_id)
+            except KeyError:
+                pass  # Another store has taken it out.
             try:
                 if live and self._size(live.fd) != live.size:
                     end.refresh(live)
             except BaseException:
-                del self._ends[stream_id]  # Its version is not known any more.
+                self._ends.pop(stream_id, None)  # Its version is not known any more.
                 raise
         return end
 
@@ -141,10 +157,14 @@ class WarmStreams:
             return
         self._ends[stream_id] = end
         end.warm = True
-        if len(self._ends) > WARM:
-            self._ends.popitem(last=False)[1].close()
+        while len(self._ends) > 1 and (len(self._ends) > WARM or descriptors.too_many(self)):
+            self._close_coldest()
 
     def clear(self) -> None:
         """Close all of them."""
         while self._ends:
-            self._ends.popitem()[1].close()
+            self._close_coldest()
+
+    def _close_coldest(self) -> None:
+        with contextlib.suppress(KeyError):  # Another store may have taken the last one out.
+            self._ends.popitem(last=False)[1].close()
