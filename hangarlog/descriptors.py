@@ -6,17 +6,26 @@ which any thread may do at any moment: a file in use is closed when its user is 
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from operator import attrgetter
 from typing import Protocol
+
+try:
+    from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
+except ImportError:  # pragma: no cover - Windows
+    RLIM_INFINITY, RLIMIT_NOFILE = -1, 0
+
+    def getrlimit(resource: int, /) -> tuple[int, int]:
+        """As where there is one."""
+        return _USUAL, _USUAL
+
 
 _SHARE = 4
 """The part of what the process may open that is kept: a quarter."""
 
 _FEW = 8
 _USUAL = 1024
-"""What a process may open, where the system does not say or sets no limit."""
+_UNLIMITED = 1 << 20
 
 
 class Keeper(Protocol):
@@ -34,31 +43,30 @@ _keepers: dict[int, weakref.ref[Keeper]] = {}  # Changed and copied in one step 
 
 
 def watch(keeper: Keeper) -> None:
-    """Count what `keeper` keeps for as long as it lives."""
+    """Count what `keeper` keeps, from its first file on, for as long as it lives."""
     keepers, key = _keepers, id(keeper)
     keepers[key] = weakref.ref(keeper, lambda _: keepers.pop(key, None))
 
 
 def allowed() -> int:
     """How many descriptors all keepers together may hold, by the limit that the process has now."""
-    soft = _USUAL
-    with contextlib.suppress(ImportError):
-        from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
-
-        soft = getrlimit(RLIMIT_NOFILE)[0]
-        soft = 1 << 20 if soft == RLIM_INFINITY else soft
-    return max(_FEW, soft // _SHARE)
+    soft, _ = getrlimit(RLIMIT_NOFILE)
+    return max(_FEW, (_UNLIMITED if soft == RLIM_INFINITY else soft) // _SHARE)
 
 
-def too_many(keeper: Keeper) -> bool:
-    """Whether `keeper` has to let one go: too many are kept, and nobody keeps more. Whoever does lets go first."""
+def excess(keeper: Keeper) -> int:
+    """How many descriptors `keeper` has to let go of: all that are too many, where nobody holds more than it does.
+
+    Whoever does lets go first.
+    """
     while True:
         keepers = _alive()
-        if sum(map(_held, keepers)) <= allowed():
-            return False
+        over = sum(map(_held, keepers)) - allowed()
+        if over <= 0:
+            return 0
         fullest = max(keepers, key=_held)
         if fullest.held <= keeper.held:
-            return True
+            return over
         fullest.let_go()
 
 

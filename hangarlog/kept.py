@@ -32,7 +32,6 @@ class Kept:
         self.folders: set[str] = set()
         self._segments: OrderedDict[str, Segment] = OrderedDict()
         self._sealed: OrderedDict[str, tuple[int | None, list[int]]] = OrderedDict()
-        descriptors.watch(self)
 
     @property
     def held(self) -> int:
@@ -67,8 +66,12 @@ class Kept:
         if not MOST:
             return segment
         again = segment.again()
+        if not self._segments:
+            descriptors.watch(self)
         self._segments[segment.base] = segment
-        while len(self._segments) > 1 and (len(self._segments) > MOST or descriptors.too_many(self)):
+        if len(self._segments) > MOST:
+            self.let_go()
+        for _ in range(min(-(-descriptors.excess(self) // 2), len(self._segments) - 1)):
             self.let_go()
         return again
 

@@ -108,7 +108,6 @@ class WarmStreams:
         self._folder = folder
         self._size = folder.filesystem.size
         self._ends: OrderedDict[str, StreamEnd] = OrderedDict()
-        descriptors.watch(self)
 
     @property
     def held(self) -> int:
@@ -155,9 +154,13 @@ class WarmStreams:
         if end.live is None:
             self._ends.pop(stream_id, None)  # A closed one could not tell whether others append to it.
             return
+        if not self._ends:
+            descriptors.watch(self)
         self._ends[stream_id] = end
         end.warm = True
-        while len(self._ends) > 1 and (len(self._ends) > WARM or descriptors.too_many(self)):
+        if len(self._ends) > WARM:
+            self._close_coldest()
+        for _ in range(min(descriptors.excess(self), len(self._ends) - 1)):
             self._close_coldest()
 
     def clear(self) -> None:
