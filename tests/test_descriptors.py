@@ -1,4 +1,4 @@
-"""What is kept open has one limit for the whole process; where no descriptor is left it is said so, and never as damage."""
+"""What is kept open has one limit for the whole process; where no descriptor is left, that is said, and no damage."""
 
 from __future__ import annotations
 
