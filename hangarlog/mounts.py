@@ -33,11 +33,14 @@ def refuse_unsafe(filesystem: FileSystem, folder: str, accepted: str | None) -> 
     unsafe = list(_UNSAFE.finditer(table))
     if not unsafe:
         return
-    while not os.path.isdir(folder) and folder != os.path.dirname(folder):
-        folder = os.path.dirname(folder)  # It is still to be made.
+    above = folder  # Where it will be, if it is still to be made.
+    while not os.path.isdir(above) and above != os.path.dirname(above):
+        above = os.path.dirname(above)
+    mount, real = filesystem.mount(above)
+    folder = os.path.normpath(os.path.join(real, os.path.relpath(folder, above)))
     names = os.environ.get(VARIABLE, "") if accepted is None else accepted
     known = {name.strip() for name in names.split(",")}
-    for place, kind in _places(table, unsafe, *filesystem.mount(folder)):
+    for place, kind in _places(table, unsafe, mount, folder):
         if kind not in known:
             raise UnsafeFileSystemError(place, kind)
 
