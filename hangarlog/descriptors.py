@@ -6,26 +6,29 @@ which any thread may do at any moment: a file in use is closed when its user is 
 
 from __future__ import annotations
 
+import sys
 import weakref
 from operator import attrgetter
 from typing import Protocol
-
-try:
-    from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
-except ImportError:  # pragma: no cover - Windows
-    RLIM_INFINITY, RLIMIT_NOFILE = -1, 0
-
-    def getrlimit(resource: int, /) -> tuple[int, int]:
-        """As where there is one."""
-        return _USUAL, _USUAL
-
 
 _SHARE = 4
 """The part of what the process may open that is kept: a quarter."""
 
 _FEW = 8
-_USUAL = 1024
-_UNLIMITED = 1 << 20
+
+
+if sys.platform == "win32":  # pragma: no cover
+
+    def _limit() -> int:
+        return 512
+
+else:
+    from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
+
+    def _limit() -> int:
+        """How many files the process may open now."""
+        soft, _ = getrlimit(RLIMIT_NOFILE)
+        return 1 << 20 if soft == RLIM_INFINITY else soft
 
 
 class Keeper(Protocol):
@@ -50,8 +53,7 @@ def watch(keeper: Keeper) -> None:
 
 def allowed() -> int:
     """How many descriptors all keepers together may hold, by the limit that the process has now."""
-    soft, _ = getrlimit(RLIMIT_NOFILE)
-    return max(_FEW, (_UNLIMITED if soft == RLIM_INFINITY else soft) // _SHARE)
+    return max(_FEW, _limit() // _SHARE)
 
 
 def excess(keeper: Keeper) -> int:
