@@ -63,10 +63,10 @@ def excess(keeper: Keeper) -> int:
     """
     while True:
         keepers = _alive()
-        over = sum(map(_held, keepers)) - allowed()
+        over = sum(keeper.held for keeper in keepers) - allowed()
         if over <= 0:
             return 0
-        fullest = max(keepers, key=_held)
+        fullest = max(keepers, key=attrgetter("held"))
         if fullest.held <= keeper.held:
             return over
         fullest.let_go()
@@ -79,9 +79,6 @@ def give_back() -> bool:
         for _ in range(keeper.held):
             keeper.let_go()
     return bool(keepers)
-
-
-_held = attrgetter("held")
 
 
 def _alive() -> list[Keeper]:
