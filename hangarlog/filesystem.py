@@ -51,22 +51,22 @@ else:
 class FileSystem:
     """The real file system. Paths are text, descriptors are ints, sizes and offsets are bytes.
 
-    What is created is private to the user, but below a folder that was named to `share`. Where the process has no
+    What is created is private to the user, but below a folder that was given rights with `set_rights`. Where the process has no
     descriptor left, what hangarlog keeps open is given back, and the call made once more.
     """
 
-    _shared: Mapping[str, int] = {}
+    _rights: Mapping[str, int] = {}
 
-    def share(self, folder: str, mode: int | None) -> None:
+    def set_rights(self, folder: str, mode: int | None) -> None:
         """From here on, give what is made below `folder` the permissions `mode`, and the owner of the folder it is in.
 
         Folders get the right to enter with each right to read. `folder` itself, if it is made, stays its maker's. With
-        None it is no longer shared.
+        None it is as any other.
         """
         if mode is None or WINDOWS:
-            self._shared = {path: mode for path, mode in self._shared.items() if path != folder}
+            self._rights = {path: mode for path, mode in self._rights.items() if path != folder}
         else:
-            self._shared = {**self._shared, folder: mode}
+            self._rights = {**self._rights, folder: mode}
 
     def is_ours(self, folder: str) -> bool:
         """Whether a folder is this user's; also where there is none, or the system has no owners."""
@@ -129,14 +129,14 @@ class FileSystem:
             return fd
 
     def _mode_of(self, path: str) -> int | None:
-        """The permissions that a file at `path` gets, None where it is not below a folder that is shared."""
-        if not self._shared:
+        """The permissions that a file at `path` gets, None where it is not below a folder that was given rights."""
+        if not self._rights:
             return None
-        while path not in self._shared:
+        while path not in self._rights:
             path, below = os.path.dirname(path), path
             if path == below:
                 return None
-        return self._shared[path]
+        return self._rights[path]
 
     def _regular(self, fd: int) -> int:
         # lseek, not fstat: fstat of a file being written slows the next sync (docs/performance.md). It fails on FIFOs.

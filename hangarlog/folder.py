@@ -174,7 +174,7 @@ class Folder:
             self._refuse_swapped()
             refuse_unsafe(self.filesystem, self.path, unsafe_file_system)
             meta = self._load() or self._create(segment_bytes, create, mode)
-            self._share(meta)
+            self._set_rights(meta)
             return meta
         except PermissionError as error:
             raise StoreOpenError(
@@ -207,14 +207,14 @@ class Folder:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise StoreFormatError(self.path, f"{_META} is damaged ({error}); restore it from a backup") from error
 
-    def _share(self, meta: Meta) -> None:
+    def _set_rights(self, meta: Meta) -> None:
         """Have what is made in the store given the store's permissions, and to whom the store belongs."""
         mode: int | None = PRIVATE if meta.mode is None else int(meta.mode, 8)
         if mode == PRIVATE and self.filesystem.is_ours(self.path):
             mode = None
-        self.filesystem.share(self.path, mode)
+        self.filesystem.set_rights(self.path, mode)
         # Private too where others may read: whoever can open a lock can hold it.
-        self.filesystem.share(self.locks_path, mode and (0o660 if mode & 0o020 else PRIVATE))
+        self.filesystem.set_rights(self.locks_path, mode and (0o660 if mode & 0o020 else PRIVATE))
 
     def _create(self, segment_bytes: int, create: bool, mode: int | None) -> Meta:
         if type(segment_bytes) is not int or not 1 <= segment_bytes <= MAX_SEGMENT_BYTES:
@@ -227,7 +227,7 @@ class Folder:
         filesystem = self.filesystem
         private = mode is None or mode == PRIVATE
         meta = Meta(FORMAT, str(uuid4()), now().decode(), segment_bytes, None if private else f"{mode:04o}")
-        self._share(meta)
+        self._set_rights(meta)
         os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
         filesystem.make_folder(self.path)
         filesystem.sync_folder(os.path.dirname(self.path))  # Also where an earlier try came no further.

@@ -290,4 +290,4 @@ def test_one_file_system_may_serve_stores_of_different_modes(tmp_path: Path) -> 
 def test_a_store_of_one_s_own_costs_no_look_at_owners(tmp_path: Path) -> None:
     filesystem = FileSystem()
     with FileEventStore(tmp_path / "s", filesystem=filesystem):
-        assert filesystem._shared == {}
+        assert filesystem._rights == {}
