@@ -51,8 +51,8 @@ else:
 class FileSystem:
     """The real file system. Paths are text, descriptors are ints, sizes and offsets are bytes.
 
-    What is created is private to the user, but below a folder that was given rights with `set_rights`. Where the process has no
-    descriptor left, what hangarlog keeps open is given back, and the call made once more.
+    What is created is private to the user, but below a folder that was given others by `set_rights`. Where the process
+    has no descriptor left, what hangarlog keeps open is given back, and the call made once more.
     """
 
     _rights: Mapping[str, int] = {}
