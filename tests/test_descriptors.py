@@ -7,9 +7,9 @@ import errno
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT, Added
@@ -105,37 +105,31 @@ def test_a_store_that_is_collected_is_no_longer_counted(tmp_path: Path) -> None:
     assert len(descriptors._keepers) == before
 
 
-def test_streams_taken_out_of_a_store_while_it_writes_lose_nothing(tmp_path: Path) -> None:
-    """Two threads with a store each, a third that takes everything out of both, all the time."""
-    stores = [FileEventStore(tmp_path / name, durability="relaxed") for name in "ab"]
-    ended = threading.Event()
-    failed: list[BaseException] = []
+class TakingOut(FileSystem):
+    """At the call numbered `at` everything is taken out that is kept, as another thread may at any moment."""
 
-    def take_out() -> None:
-        while not ended.is_set():
-            descriptors.give_back()
+    at = 0
 
-    def write(store: FileEventStore) -> None:
-        try:
-            for number in range(400):
-                store.append_many([(f"s:{(number + each) % 7}", [Added(number)], ANY) for each in range(3)])
-                assert store.read_stream(f"s:{number % 7}")[-1] == Added(number)
-        except BaseException as error:
-            failed.append(error)
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("read", "write", "open_read", "open_append", "open_new", "truncate"):
+            self.at -= 1
+            if not self.at:
+                descriptors.give_back()
+        return super().__getattribute__(name)
 
-    writers = [threading.Thread(target=write, args=(store,)) for store in stores]
-    taker = threading.Thread(target=take_out)
-    for thread in (*writers, taker):
-        thread.start()
-    for thread in writers:
-        thread.join()
-    ended.set()
-    taker.join()
-    assert failed == []
-    for store in stores:
-        assert store.get_event_count() == 1200
+
+def test_what_is_taken_out_of_a_store_while_it_writes_and_reads_stays_open_until_then(tmp_path: Path) -> None:
+    """At each call in turn."""
+    filesystem = TakingOut()
+    with FileEventStore(tmp_path / "s", durability="relaxed", segment_bytes=150_000, filesystem=filesystem) as store:
+        for at in range(1, 30):
+            for stream_id in ("a:1", "b:1"):
+                store.append(stream_id, [Added(at)], ANY)  # Now they are at hand.
+            filesystem.at = at
+            store.append_many([("a:1", [Added(at, "x" * 20_000)], ANY), ("b:1", [Added(at)], ANY)])
+            assert store.read_stream("a:1")[-1] == Added(at, "x" * 20_000)
+            assert len(list(store.records(reverse=True))) == 4 * at
         assert list(verify(store)) == []
-        store.close()
 
 
 def test_a_forked_child_keeps_within_the_limit_too(tmp_path: Path) -> None:
