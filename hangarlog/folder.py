@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator
 from uuid import uuid4
@@ -28,6 +27,7 @@ MAX_SEGMENT_BYTES = 2 << 30  # An index holds offsets of 32 bits, and a batch ma
 
 _META = "hangarlog.json"
 _JOURNAL = "journal"
+_MODES = frozenset(f"06{group}{others}" for group in "046" for others in "04")
 _OURS = frozenset(["locks", "streams", "state", "ring", _JOURNAL + LIVE, _META + ".new"])
 
 
@@ -165,7 +165,7 @@ class Folder:
             StoreOpenError: it is no store and cannot become one, or cannot be read.
             StoreFormatError: its format is another one, or `hangarlog.json` is damaged.
         """
-        if mode is not None and not (type(mode) is int and _is_mode(f"{mode:04o}")):
+        if mode is not None and not (type(mode) is int and f"{mode:04o}" in _MODES):
             shown = oct(mode) if type(mode) is int else repr(mode)
             raise ValueError(f"mode must be 0o600, with read or write for the group, and read for others, not {shown}")
         try:
@@ -201,7 +201,7 @@ class Folder:
             meta = msgspec.json.decode(content, type=Meta)
             if not 1 <= meta.segment_bytes <= MAX_SEGMENT_BYTES:
                 raise StoreFormatError(self.path, f"{_META} is damaged: segment_bytes is {meta.segment_bytes}")
-            if meta.mode is not None and not _is_mode(meta.mode):
+            if meta.mode is not None and meta.mode not in _MODES:
                 raise StoreFormatError(self.path, f"{_META} is damaged: mode is {meta.mode!r}, not as '0640'")
             return meta
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -286,9 +286,6 @@ def _id_in(base: str, log: Log) -> str | None:
     ):
         return next((decode_record(line).stream_id for line in it.lines_at(0)[0] if is_record(line)), None)
     return None
-
-
-_is_mode = re.compile("06[046][04]").fullmatch
 
 
 def _is_live(entry: os.DirEntry[str]) -> bool:

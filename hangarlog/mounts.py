@@ -17,10 +17,10 @@ from hangarlog.filesystem import FileSystem
 VARIABLE = "HANGARLOG_UNSAFE_FILE_SYSTEM"
 """The environment variable with the types that are used nevertheless, separated by commas."""
 
-# Not fuseblk (NTFS and exFAT by a program, of a local disk): the device is one machine's, and mounted once.
-_UNSAFE = re.compile(
-    rb" - (9p|acfs|afs|beegfs|ceph|cifs|coda|davfs|drvfs|fakeowner|fuse(?:\.[^ ]+)?|gfs2?|gpfs|lustre|ncpfs|nfs4?"
-    rb"|ocfs2|orangefs|osxfs|panfs|prl_fs|pvfs2|smb3|smbfs|vboxsf|virtiofs|vmhgfs|wekafs) "
+# And every kind of FUSE; but not fuseblk (NTFS and exFAT by a program): its disk is one machine's, and mounted once.
+_UNSAFE = frozenset(
+    b"9p acfs afs beegfs ceph cifs coda davfs drvfs fakeowner fuse gfs gfs2 gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs "
+    b"osxfs panfs prl_fs pvfs2 smb3 smbfs vboxsf virtiofs vmhgfs wekafs".split()
 )
 
 
@@ -29,8 +29,7 @@ def refuse_unsafe(filesystem: FileSystem, folder: str, accepted: str | None) -> 
 
     `accepted` are the types that are used nevertheless, separated by commas; None: those that the environment names.
     """
-    table = filesystem.mount_table()
-    unsafe = list(_UNSAFE.finditer(table))
+    unsafe = list(_unsafe(filesystem.mount_table()))
     if not unsafe:
         return
     above = folder  # Where it will be, if it is still to be made.
@@ -40,19 +39,20 @@ def refuse_unsafe(filesystem: FileSystem, folder: str, accepted: str | None) -> 
     folder = os.path.normpath(os.path.join(real, os.path.relpath(folder, above)))
     names = os.environ.get(VARIABLE, "") if accepted is None else accepted
     known = {name.strip() for name in names.split(",")}
-    for place, kind in _places(table, unsafe, mount, folder):
-        if kind not in known:
-            raise UnsafeFileSystemError(place, kind)
+    for number, place, kind in unsafe:
+        if (number == mount or place.startswith(folder.rstrip("/") + "/")) and kind not in known:
+            raise UnsafeFileSystemError(folder if number == mount else place, kind)
 
 
-def _places(table: bytes, unsafe: list[re.Match[bytes]], mount: int, folder: str) -> Iterator[tuple[str, str]]:
-    """(path, type) of those of the unsafe mounts that the folder is on, or that are below it."""
-    below = folder.rstrip("/") + "/"
-    for found in unsafe:
-        line = table.rfind(b"\n", 0, found.start()) + 1
-        number, _, _, _, point, *_ = table[line : found.start()].split(b" ")
-        place = os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda escaped: bytes((int(escaped[1], 8),)), point))
-        if int(number) == mount:
-            yield folder, found[1].decode()
-        elif place.startswith(below):
-            yield place, found[1].decode()
+def _unsafe(table: bytes) -> Iterator[tuple[int, str, str]]:
+    """(number, path, type) of each unsafe mount."""
+    for line in table.splitlines():
+        mount, _, source = line.partition(b" - ")
+        kind = source.partition(b" ")[0]
+        if kind in _UNSAFE or kind.startswith(b"fuse."):
+            number, _, _, _, place, *_ = mount.split(b" ")
+            yield (
+                int(number),
+                os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda found: bytes((int(found[1], 8),)), place)),
+                kind.decode(),
+            )

@@ -454,7 +454,7 @@ CAMPAIGN = Campaign(
     how="each bug is put into a copy of the library, in which the campaign or the test that is to see it must fail; "
     "without a bug it must pass",
     ci=16,
-    release=34,
+    release=39,
     unit="bugs",
     run=run,
 )
