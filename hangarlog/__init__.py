@@ -25,6 +25,7 @@ from hangarlog.errors import (
     StreamNotFoundError,
     SyncError,
     UnknownEventTypeError,
+    UnsafeFileSystemError,
     UpcasterError,
     UpcastingError,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "StreamNotFoundError",
     "SyncError",
     "UnknownEventTypeError",
+    "UnsafeFileSystemError",
     "UntypedEvent",
     "UpcasterChain",
     "UpcasterError",

@@ -131,6 +131,23 @@ class StoreFormatError(StoreOpenError):
     """The folder holds a store of a format this version does not know, or a damaged `hangarlog.json`."""
 
 
+class UnsafeFileSystemError(StoreOpenError):
+    """A file system where locks or shared memory may not hold. Fields: `path` of the folder on it, `kind`: its type."""
+
+    def __init__(self, path: str, kind: str) -> None:
+        super().__init__(path, kind)
+        self.kind = kind
+
+    def __str__(self) -> str:
+        return (
+            f"cannot open the store: {self.path} is on a file system of type {self.kind}, where other machines, "
+            "containers or paths may reach the same files and not see the locks and the memory shared here: events "
+            "could be lost, or written twice. Put the store on a local disk (for a container: a volume, not a folder "
+            "of its host). If it is only ever used through this one mount, open it with "
+            f"unsafe_file_system={self.kind!r}, or set HANGARLOG_UNSAFE_FILE_SYSTEM={self.kind}"
+        )
+
+
 class StoreBusyError(HangarlogError):
     """Another process holds the store exclusively. Fields: `path`, `pid`."""
 

@@ -11,10 +11,10 @@ import os
 import struct
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from hangarlog import descriptors
 from hangarlog.late import importing
 
 if TYPE_CHECKING:
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 _FOLDER_SIZE = 1 << 62  # Where some file systems say that a folder ends.
 WINDOWS = sys.platform == "win32"
-NO_FILE = frozenset([errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EFBIG])
-"""What `read_file` fails with where something else (a link, a folder, a FIFO) is in the place of a small file."""
+NO_FILE = frozenset([errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENODEV, errno.EFBIG])
+"""What opening a file fails with where something else (a link, a folder, a FIFO) is in its place."""
+PRIVATE = 0o600
+"""The permissions of files, where a store has no others."""
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -53,24 +55,48 @@ _BYTE = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: type, whence, 
 
 
 class FileSystem:
-    """The real file system. Paths are text, descriptors are ints, sizes and offsets are bytes."""
+    """The real file system. Paths are text, descriptors are ints, sizes and offsets are bytes.
+
+    What is created is private to the user, but below a folder that was given others by `set_rights`. Where the process
+    has no descriptor left, what hangarlog keeps open is given back, and the call made once more.
+    """
+
+    _rights: Mapping[str, int] = {}
+
+    def set_rights(self, folder: str, mode: int | None) -> None:
+        """From here on, give what is made below `folder` the permissions `mode`, and the owner of the folder it is in.
+
+        Folders get the right to enter with each right to read. `folder` itself, if it is made, stays its maker's. With
+        None it is as any other.
+        """
+        if mode is None or WINDOWS:
+            self._rights = {path: mode for path, mode in self._rights.items() if path != folder}
+        else:
+            self._rights = {**self._rights, folder: mode}
+
+    def is_ours(self, folder: str) -> bool:
+        """Whether a folder is this user's; also where there is none, or the system has no owners."""
+        try:
+            return not hasattr(os, "geteuid") or os.stat(folder).st_uid == os.geteuid()
+        except FileNotFoundError:
+            return True
 
     def open_append(self, path: str, *, create: bool = False) -> int:
-        """Open for reading and appending, private to the owner where it is created. Symbolic links are refused."""
-        return self._regular(os.open(path, os.O_RDWR | os.O_APPEND | _FLAGS | (os.O_CREAT if create else 0), 0o600))
+        """Open for reading and appending. Symbolic links are refused."""
+        return self._open(path, os.O_RDWR | os.O_APPEND, create=create)
 
     def open_read(self, path: str) -> int:
         """Open for reading."""
         # Without O_NONBLOCK the open of a FIFO put in a file's place would hang for ever.
-        return self._regular(os.open(path, os.O_RDONLY | _FLAGS | getattr(os, "O_NONBLOCK", 0)))
+        return self._open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
 
     def open_new(self, path: str) -> int:
-        """Create a file that does not exist yet, private to the owner, for reading and appending."""
-        return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
+        """Create a file that does not exist yet, for reading and appending."""
+        return self._create(path, os.O_RDWR | os.O_APPEND)
 
     def open_update(self, path: str, *, create: bool = False) -> int:
         """Open for reading and writing in place."""
-        return self._regular(os.open(path, os.O_RDWR | _FLAGS | (os.O_CREAT if create else 0), 0o600))
+        return self._open(path, os.O_RDWR, create=create)
 
     def open_synced(self, path: str) -> tuple[int, bool]:
         """Open for writing whole pages in place, from page-aligned memory: (descriptor, whether `write_at` syncs).
@@ -80,8 +106,43 @@ class FileSystem:
         # Whoever puts something else in the place of `sync_data` is to see every sync.
         if _SYNCED and type(self).sync_data is FileSystem.sync_data:
             with contextlib.suppress(OSError):
-                return self._regular(os.open(path, os.O_RDWR | _FLAGS | _SYNCED)), True
+                return self._open(path, os.O_RDWR | _SYNCED), True
         return self.open_update(path), False
+
+    def _open(self, path: str, flags: int, *, create: bool = False) -> int:
+        while True:
+            try:
+                return self._regular(_again(os.open, path, flags | _FLAGS))
+            except FileNotFoundError:
+                if not create:
+                    raise
+            with contextlib.suppress(FileExistsError):  # Another process was quicker.
+                return self._create(path, flags)
+
+    def _create(self, path: str, flags: int) -> int:
+        flags |= os.O_CREAT | os.O_EXCL | _FLAGS
+        mode = self._mode_of(path)
+        if mode is None:
+            return _again(os.open, path, flags, PRIVATE)
+        folder, name = os.path.split(path)
+        with _folder(folder) as parent:
+            fd = _again(os.open, name, flags, PRIVATE, dir_fd=parent)
+            try:
+                _hand_over(fd, parent, mode)
+            except BaseException:
+                os.close(fd)
+                raise
+            return fd
+
+    def _mode_of(self, path: str) -> int | None:
+        """The permissions that a file at `path` gets, None where it is not below a folder that was given rights."""
+        if not self._rights:
+            return None
+        while path not in self._rights:
+            path, below = os.path.dirname(path), path
+            if path == below:
+                return None
+        return self._rights[path]
 
     def _regular(self, fd: int) -> int:
         # lseek, not fstat: fstat of a file being written slows the next sync (docs/performance.md). It fails on FIFOs.
@@ -135,7 +196,7 @@ class FileSystem:
 
     def open_folder(self, path: str) -> int:
         """Open a folder, to be asked about it later; -1 on Windows, which has no such descriptors."""
-        return -1 if WINDOWS else os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return -1 if WINDOWS else _again(os.open, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def folder_changed_at(self, fd: int, path: str) -> int:
         """When the entries of an open folder, or its own name, changed last: nanoseconds since 1970."""
@@ -186,18 +247,15 @@ class FileSystem:
         """Return when the names in a folder are on the device. Windows has no such call, and no need of it on NTFS."""
         if WINDOWS:
             return
-        fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with _folder(path or ".") as fd:
             os.fsync(fd)
-        finally:
-            os.close(fd)
 
     def sync_everything(self, folder: str, folders: Iterator[str]) -> None:
         """Return when all that was written so far below `folder` is on the device; `folders` are all those below it."""
         below = [folder, *folders]
         devices = {os.stat(path).st_dev: path for path in below}  # A folder below may be another volume's.
         for path in devices.values():
-            fd = os.open(path, os.O_RDONLY)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 if not _sync_filesystem(fd):
                     break
@@ -305,7 +363,7 @@ class FileSystem:
             os.unlink(path)
 
     def make_folder(self, path: str) -> None:
-        """Create a folder, private to the owner, and make its name durable; nothing happens if there is one."""
+        """Create a folder and make its name durable; nothing happens if there is one."""
         try:
             self.create_folder(path)
         except FileExistsError:
@@ -313,8 +371,16 @@ class FileSystem:
         self.sync_folder(os.path.dirname(path))
 
     def create_folder(self, path: str) -> None:
-        """Create a folder, private to the owner. Raises `FileExistsError` if there is one."""
-        os.mkdir(path, 0o700)
+        """Create a folder. Raises `FileExistsError` if there is one."""
+        mode = self._mode_of(path)
+        if mode is None:
+            os.mkdir(path, 0o700)
+            return
+        above, name = os.path.split(path)
+        with _folder(above) as parent:
+            os.mkdir(name, 0o700, dir_fd=parent)
+            with _folder(name, os.O_NOFOLLOW, dir_fd=parent) as fd:
+                _hand_over(fd, parent if self._mode_of(above) is not None else None, mode | (mode & 0o444) >> 2)
 
     def read_file(self, path: str, limit: int = 16 << 20) -> bytes:
         """The whole content of a small file; more than `limit` bytes are an `OSError` (EFBIG)."""
@@ -330,10 +396,20 @@ class FileSystem:
     def entries(self, path: str) -> Iterator[os.DirEntry[str]]:
         """What is in a folder, in no order; nothing if there is no such folder."""
         try:
-            with os.scandir(path) as entries:
+            with _again(os.scandir, path) as entries:
                 yield from entries
         except FileNotFoundError:
             return
+
+    def mount_table(self) -> bytes:
+        """What is mounted, in the form of Linux's `mountinfo`; nothing where the system does not say."""
+        return _small_file("/proc/self/mountinfo")
+
+    def mount(self, folder: str) -> tuple[int, str]:
+        """(the number of the mount that a folder is on, 0 if the system does not say; the folder's real path)."""
+        with _folder(folder, os.O_PATH) as fd:
+            _, _, number = _small_file(f"/proc/self/fdinfo/{fd}").partition(b"mnt_id:")
+            return int(number.split()[0]) if number else 0, os.readlink(f"/proc/self/fd/{fd}")
 
 
 _write, _seek, _END = os.write, os.lseek, os.SEEK_END  # Of each append: looked up once.
@@ -349,6 +425,58 @@ else:  # pragma: no cover - Windows
     def _pwrite(fd: int, data: Buffer, offset: int, /) -> int:
         os.lseek(fd, offset, os.SEEK_SET)
         return os.write(fd, data)
+
+
+_NO_DESCRIPTOR = frozenset([errno.EMFILE, errno.ENFILE])
+_Result = TypeVar("_Result")
+
+
+def _again(call: Callable[..., _Result], *args: Any, **options: Any) -> _Result:
+    """Call it, and once more with what hangarlog keeps open given back, where the process has no descriptor left."""
+    try:
+        return call(*args, **options)
+    except OSError as error:
+        if error.errno not in _NO_DESCRIPTOR or not descriptors.give_back():
+            raise
+    return call(*args, **options)
+
+
+@contextlib.contextmanager
+def _folder(path: str, flags: int = 0, dir_fd: int | None = None) -> Iterator[int]:
+    """An open folder."""
+    fd = _again(os.open, path, flags | os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _small_file(path: str) -> bytes:
+    """What a file of the system's says; nothing where there is none, or it may not be read."""
+    try:
+        fd = _again(os.open, path, os.O_RDONLY | _FLAGS)
+    except (FileNotFoundError, PermissionError):
+        return b""
+    try:
+        return b"".join(iter(lambda: os.read(fd, 64 << 10), b""))
+    finally:
+        os.close(fd)
+
+
+def _hand_over(fd: int, parent: int | None, mode: int) -> None:
+    """Give what was just made its permissions, whatever the umask, and the owner and group of the folder it is in.
+
+    The folder is asked through its descriptor: what root makes goes only to who could have made it there. As far as the
+    system lets us: the owner is changed by who is privileged only, and not every file system has any.
+    """
+    with contextlib.suppress(OSError):
+        os.fchmod(fd, mode)
+    if parent is not None:
+        wanted = os.fstat(parent)
+        for owner in (wanted.st_uid, -1):
+            with contextlib.suppress(OSError):
+                os.fchown(fd, owner, wanted.st_gid)
+                return
 
 
 def _same_content(first: str, second: str) -> bool:
@@ -384,10 +512,9 @@ def _sync_filesystem(fd: int) -> bool:
 
 
 def boot_id() -> int:
-    """A number that changes when the machine restarts, so that state from before a power cut is recognised."""
+    """A number that changes when the machine restarts; 0 where the system does not say it."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return int(file.read().strip().replace("-", "")[:15], 16)
-    except OSError:
-        # Elsewhere: when the clock was zero, to the minute. A wrong "changed" costs one replay of the journal's end.
-        return int((time.time() - time.monotonic()) / 60)
+    except (OSError, ValueError):  # Elsewhere there is none, and sandboxes mask it with an empty file.
+        return 0

@@ -13,10 +13,11 @@ import msgspec
 
 from hangarlog.commit import now
 from hangarlog.errors import CorruptionError, StoreFormatError, StoreOpenError
-from hangarlog.filesystem import FileSystem
+from hangarlog.filesystem import PRIVATE, FileSystem
 from hangarlog.live_end import LiveEnd
 from hangarlog.lock import Turnstile, held
 from hangarlog.log import Log
+from hangarlog.mounts import refuse_unsafe
 from hangarlog.naming import stream_id_of, stream_path
 from hangarlog.record import decode_record, is_record
 from hangarlog.segment import LIVE, Segment
@@ -29,16 +30,21 @@ DAMAGED = ".damaged"
 
 _META = "hangarlog.json"
 _JOURNAL = "journal"
+_MODES = frozenset(f"06{group}{others}" for group in "046" for others in "04")
 _OURS = frozenset(["locks", "streams", "state", "ring", "catalog", _JOURNAL + LIVE, _META + ".new"])
 
 
-class Meta(msgspec.Struct, frozen=True):
-    """What `hangarlog.json` holds: the format's number, the store's id, and the settings it was created with."""
+class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What `hangarlog.json` holds: the format's number, the store's id, and the settings it was created with.
+
+    `mode` are the permissions of its files, octal digits; without it they are private.
+    """
 
     format: int
     store_id: str
     created_at: str
     segment_bytes: int
+    mode: str | None = None
 
 
 class Folder:
@@ -171,18 +177,27 @@ class Folder:
 
     # Opening
 
-    def open(self, segment_bytes: int, *, create: bool) -> Meta:
-        """What the store is; where there is none yet and `create` is given, it is made.
+    def open(
+        self, segment_bytes: int, *, create: bool, mode: int | None = None, unsafe_file_system: str | None = None
+    ) -> Meta:
+        """What the store is; where there is none yet and `create` is given, it is made, its files with `mode`.
 
         Raises:
+            UnsafeFileSystemError: it is on a file system where it is not safe, of another type than is named.
             StoreOpenError: it is no store and cannot become one, or cannot be read.
             StoreFormatError: its format is another one, or `hangarlog.json` is damaged.
         """
+        if mode is not None and not (type(mode) is int and f"{mode:04o}" in _MODES):
+            shown = oct(mode) if type(mode) is int else repr(mode)
+            raise ValueError(f"mode must be 0o600, with read or write for the group, and read for others, not {shown}")
         try:
             if os.path.lexists(self.path) and not os.path.isdir(self.path):
                 raise StoreOpenError(self.path, "it is a file; a store is a folder")
             self._refuse_swapped()
-            meta = self._load() or self._create(segment_bytes, create)
+            refuse_unsafe(self.filesystem, self.path, unsafe_file_system)
+            meta = self._load() or self._create(segment_bytes, create, mode)
+            self._set_rights(meta)
+            self.close()
             self.fd = self.filesystem.open_folder(self.path)
             self.home = self.filesystem.made_at(self.meta_path)
             return meta
@@ -224,11 +239,22 @@ class Folder:
             meta = msgspec.json.decode(content, type=Meta)
             if not 1 <= meta.segment_bytes <= MAX_SEGMENT_BYTES:
                 raise StoreFormatError(self.path, f"{_META} is damaged: segment_bytes is {meta.segment_bytes}")
+            if meta.mode is not None and meta.mode not in _MODES:
+                raise StoreFormatError(self.path, f"{_META} is damaged: mode is {meta.mode!r}, not as '0640'")
             return meta
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise StoreFormatError(self.path, f"{_META} is damaged ({error}); restore it from a backup") from error
 
-    def _create(self, segment_bytes: int, create: bool) -> Meta:
+    def _set_rights(self, meta: Meta) -> None:
+        """Have what is made in the store given the store's permissions, and to whom the store belongs."""
+        mode: int | None = PRIVATE if meta.mode is None else int(meta.mode, 8)
+        if mode == PRIVATE and self.filesystem.is_ours(self.path):
+            mode = None
+        self.filesystem.set_rights(self.path, mode)
+        # Private too where others may read: whoever can open a lock can hold it.
+        self.filesystem.set_rights(self.locks_path, mode and (0o660 if mode & 0o020 else PRIVATE))
+
+    def _create(self, segment_bytes: int, create: bool, mode: int | None) -> Meta:
         if type(segment_bytes) is not int or not 1 <= segment_bytes <= MAX_SEGMENT_BYTES:
             raise ValueError(f"segment_bytes must be from 1 to {MAX_SEGMENT_BYTES}, not {segment_bytes!r}")
         if not create and not os.path.isdir(self.path):
@@ -237,15 +263,17 @@ class Folder:
         if not create:
             raise StoreOpenError(self.path, f"it is no store: it has no {_META}")
         filesystem = self.filesystem
+        private = mode is None or mode == PRIVATE
+        meta = Meta(FORMAT, str(uuid4()), now().decode(), segment_bytes, None if private else f"{mode:04o}")
+        self._set_rights(meta)
         os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
         filesystem.make_folder(self.path)
         filesystem.sync_folder(os.path.dirname(self.path))  # Also where an earlier try came no further.
         filesystem.make_folder(self.locks_path)
         with contextlib.closing(self.write_lock()) as lock, held(lock):
             # Another process may have been quicker; one that died half-way left what is made here once more.
-            meta = self._load()
-            if meta is None:
-                meta = Meta(FORMAT, str(uuid4()), now().decode(), segment_bytes)
+            theirs = self._load()
+            if theirs is None:
                 filesystem.make_folder(self.streams_path)
                 filesystem.remove(self.journal.live_path)  # Of a try whose sync failed, after which none is believed.
                 filesystem.close(filesystem.open_new(self.journal.live_path))
@@ -255,7 +283,7 @@ class Folder:
                 except OSError:
                     filesystem.remove(self.meta_path)  # Its name may never reach the device: made anew at the next try.
                     raise
-        return meta
+        return theirs or meta
 
     def _refuse_swapped(self) -> None:
         """Raise where a link or a file is in the place of one of the store's folders: it would be somebody else's."""
@@ -291,7 +319,7 @@ def journal_end(journal: Log) -> LiveEnd:
 def _id_in(base: str, log: Log) -> str | None:
     """The stream id in the first whole record of a segment's beginning; None if there is none, or no such file."""
     with (
-        contextlib.suppress(OSError, CorruptionError),
+        contextlib.suppress(FileNotFoundError, CorruptionError),
         contextlib.closing(Segment(log.filesystem, base, log.field)) as it,
     ):
         return next((decode_record(line).stream_id for line in it.lines_at(0)[0] if is_record(line)), None)

@@ -7,6 +7,7 @@ end, and 0; but the last record of a block has there the CRC-32 of the block's t
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import struct
 import sys
@@ -16,7 +17,7 @@ from itertools import accumulate, compress
 
 from hangarlog.checksum import crc32
 from hangarlog.errors import CorruptionError
-from hangarlog.filesystem import FileSystem
+from hangarlog.filesystem import NO_FILE, FileSystem
 
 STRIDE = 64 << 10
 """Bytes of text beyond the index that are simply read; a sidecar is written, and grows, when there are this many."""
@@ -25,6 +26,7 @@ _BLOCK = 4 * STRIDE  # About the longest block: a big batch is divided into as m
 _MAGIC, _FORMER = b"HLINDEX2", b"HLINDEX1"
 _HEADER = struct.Struct("<8sQ")
 _ENTRY_BYTES = 8
+_NO_INDEX = NO_FILE | {errno.ENOENT, errno.EACCES, errno.EPERM}
 _AT_ONCE = 512  # Entries: a page of them.
 
 
@@ -74,13 +76,15 @@ class Index:
     def open(cls, filesystem: FileSystem, path: str, first: int | None = None, size: int = STRIDE) -> Index | None:
         """The index at `path`, or None if there is none, or not one of a segment that begins with `first`.
 
-        A segment of a `size` below `STRIDE` bytes has none.
+        A segment of a `size` below `STRIDE` bytes has none. Raises `OSError` where the system refuses to say.
         """
         if size < STRIDE:
             return None
         try:
             index = cls(filesystem, filesystem.open_read(path))
-        except OSError:
+        except OSError as error:
+            if error.errno not in _NO_INDEX:
+                raise
             return None
         header = filesystem.read(index._fd, _HEADER.size, 0)
         if len(header) == _HEADER.size:
@@ -138,8 +142,12 @@ def is_harmless(filesystem: FileSystem, path: str) -> bool:
     """Whether what is in an index's place and is none hides nothing: no file, a beginning of one, one of the past."""
     try:
         fd = filesystem.open_read(path)
+    except FileNotFoundError:
+        return True
     except OSError as error:
-        return isinstance(error, FileNotFoundError)
+        if error.errno not in _NO_INDEX:
+            raise
+        return False
     try:
         start = filesystem.read(fd, _HEADER.size, 0)
     finally:

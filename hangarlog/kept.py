@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from hangarlog import descriptors
 from hangarlog.filesystem import WINDOWS
 from hangarlog.record import Envelope
 from hangarlog.segment import Segment
@@ -15,16 +16,7 @@ if TYPE_CHECKING:
     from hangarlog.log import Log
 
 MOST = 0 if WINDOWS else 1024
-"""Segments, each with its index: two descriptors; an eighth of what the process may open is not passed.
-
-Where it may open 1,024, as is usual, that is 64, which are a journal of ten million events at the default size. On
-Windows an open file would keep a roll from happening.
-"""
-
-with contextlib.suppress(ImportError):
-    import resource
-
-    MOST = min(MOST, max(4, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 16))
+"""Segments, each with its index, that a store keeps at most. On Windows an open file would prevent a roll."""
 
 
 class Kept:
@@ -40,6 +32,16 @@ class Kept:
         self.folders: set[str] = set()
         self._segments: OrderedDict[str, Segment] = OrderedDict()
         self._sealed: OrderedDict[str, tuple[int | None, list[int]]] = OrderedDict()
+
+    @property
+    def held(self) -> int:
+        """How many descriptors it holds at most: a segment and its index take two."""
+        return 2 * len(self._segments)
+
+    def let_go(self) -> None:
+        """Let go of the segment that was unused for longest, from any thread."""
+        with contextlib.suppress(KeyError):
+            self._segments.popitem(last=False)
 
     def live(self, log: Log) -> Segment | None:
         """The live segment of a log as it is now, None where it is not kept."""
@@ -64,9 +66,13 @@ class Kept:
         if not MOST:
             return segment
         again = segment.again()
+        if not self._segments:
+            descriptors.watch(self)
         self._segments[segment.base] = segment
         if len(self._segments) > MOST:
-            self._segments.popitem(last=False)
+            self.let_go()
+        for _ in range(min(-(-descriptors.excess(self) // 2), len(self._segments) - 1)):
+            self.let_go()
         return again
 
     def sealed_before(self, log: Log, live_first: int | None) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 from hangarlog.commit import Pending, encode_batch, now, settle
 from hangarlog.eventstore import Durability, EventStore
@@ -22,6 +23,9 @@ class MemoryEventStore(EventStore):
         self._journal: list[Envelope] = []
         self._streams: dict[str, list[Envelope]] = {}
         self._snapshots: dict[str, Snapshot] = {}
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a MemoryEventStore cannot be copied or pickled; append what it holds to another one")
 
     def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, int]:
         with self._lock:

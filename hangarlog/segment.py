@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from hangarlog.checksum import crc32
 from hangarlog.errors import CorruptionError
-from hangarlog.filesystem import FileSystem
+from hangarlog.filesystem import NO_FILE, FileSystem
 from hangarlog.index import STRIDE, Index
 from hangarlog.record import CRC_BYTES, Envelope, LineError, decode_record
 from hangarlog.run import Run
@@ -48,9 +48,9 @@ class Segment:
         self._begins: Envelope | None = None
         try:
             self.fd = filesystem.open_read(self.path) if fd is None else fd
-        except (FileNotFoundError, PermissionError):
-            raise
         except OSError as error:
+            if error.errno not in NO_FILE:
+                raise
             raise self.damage(0, f"it cannot be opened as a file ({error.strerror})") from error
         try:
             self.size = filesystem.size(self.fd)
@@ -126,7 +126,10 @@ class Segment:
         index = holder._index
         if index is not None and index.first == first:
             return index.grown()
-        index = holder._index = Index.open(self._filesystem, f"{self.base}.index", first, self.size)
+        try:
+            index = holder._index = Index.open(self._filesystem, f"{self.base}.index", first, self.size)
+        except OSError:
+            index = holder._index = None  # A cache: without it the text is read.
         return index
 
     def seek(self, number: int, first: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from hangarlog import eventstore
 from hangarlog.catalog import Catalog
@@ -53,14 +53,22 @@ class FileEventStore(EventStore):
         exclusive: hold the write lock until `close`; faster, and every other writer gets `StoreBusyError`.
         lock_timeout: seconds to wait for other processes before `LockTimeoutError`; None waits for ever.
         create: with False, a folder that is no store is an error instead of becoming one.
+        mode: the permissions of the store's files, such as 0o640, whatever the umask; folders get the right to enter
+            with each right to read. Fixed when the store is created, by default 0o600; a folder that is there before
+            keeps its own.
+        unsafe_file_system: the type, or types with commas between, of file systems to use although their locks or
+            shared memory may not hold; by default what the variable HANGARLOG_UNSAFE_FILE_SYSTEM names.
         filesystem: the seam to the operating system, for tests.
 
     Raises:
         StoreOpenError, StoreFormatError: the folder is no store, cannot be read, or is of another format.
+        UnsafeFileSystemError: it is on a network file system, or another one where it is not safe.
         StoreBusyError: another process holds it exclusively.
         UpcastingError: the serializer's chain has a gap.
         CorruptionError: a crash is to be recovered from, and the journal is damaged.
     """
+
+    _closed = True  # Until it is open: of one that could not be made nothing has to be closed.
 
     def __init__(
         self,
@@ -72,9 +80,10 @@ class FileEventStore(EventStore):
         exclusive: bool = False,
         lock_timeout: float | None = 60.0,
         create: bool = True,
+        mode: int | None = None,
+        unsafe_file_system: str | None = None,
         filesystem: FileSystem | None = None,
     ) -> None:
-        self._closed = True
         super().__init__(serializer)
         seconds = 1.0 if durability in ("always", "relaxed") else durability
         if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not seconds > 0:
@@ -84,7 +93,7 @@ class FileEventStore(EventStore):
         self._durability = durability if isinstance(durability, str) else float(durability)
         self._filesystem, self._lock_timeout = filesystem or FileSystem(), lock_timeout
         self.folder = Folder(self._filesystem, os.fspath(path))
-        self.meta = self.folder.open(segment_bytes, create=create)
+        self.meta = self.folder.open(segment_bytes, create=create, mode=mode, unsafe_file_system=unsafe_file_system)
         lock = self.folder.write_lock()
         state = self._state = self._open_state(lock)
         lock.wake_with(state.gate_bell, state.lock_bell)
@@ -272,7 +281,8 @@ class FileEventStore(EventStore):
 
     def get_event_count(self) -> int:
         """How many events the store holds: the position of the last one."""
-        return self._committed()
+        with self._refusals():
+            return self._committed()
 
     def get_stream_count(self) -> int:
         """How many streams the store holds."""
@@ -336,6 +346,9 @@ class FileEventStore(EventStore):
             yield
         except OSError as error:
             raise StorageError(self.path, error.errno, str(error)) from error
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"a FileEventStore cannot be copied or pickled; open it there: FileEventStore({self.path!r})")
 
     def __del__(self) -> None:
         # At the interpreter's end threads stand still, perhaps with a lock; the system takes files and locks back.

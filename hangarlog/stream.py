@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections import OrderedDict
 
+from hangarlog import descriptors
 from hangarlog.catalog import Catalog
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
@@ -14,7 +15,7 @@ from hangarlog.live_end import LiveEnd
 from hangarlog.segment import LIVE
 
 WARM = 256
-"""At most so many streams are kept open, and a quarter of what the process may open."""
+"""At most so many streams a store keeps open, and a quarter of what the process may open."""
 
 _UNSEEN = 0.05
 """Seconds after which a warm stream's file is looked for at its path: till then readers have its end from the journal."""
@@ -120,7 +121,8 @@ class StreamEnd:
 class WarmStreams:
     """The ends of the streams appended to last. For the holder of the write lock only.
 
-    An end that is closed because others came is opened again when it is used, so a batch may span any number.
+    An end that is closed because others came is opened again when it is used, so a batch may span any number. Where
+    another store needs descriptors more, it takes the coldest ends out, at any moment; one in use stays open meanwhile.
     """
 
     def __init__(self, folder: Folder, catalog: Catalog) -> None:
@@ -131,6 +133,16 @@ class WarmStreams:
         """Raised when others may have committed: then each end is compared with the catalog before it is used."""
         self.cold = 0
         """How many streams were opened since somebody last asked, and set it back."""
+
+    @property
+    def held(self) -> int:
+        """How many descriptors it holds."""
+        return len(self._ends)
+
+    def let_go(self) -> None:
+        """Take the coldest end out, from any thread."""
+        with contextlib.suppress(KeyError):
+            self._ends.popitem(last=False)
 
     def get(self, stream_id: str, now: float, committed: int) -> StreamEnd:
         """The end of a stream as it is now; `now` is the time (monotonic), `committed` the last position.
@@ -143,7 +155,10 @@ class WarmStreams:
             return self._opened(stream_id, now, committed)
         # A segment grows in place until its next roll, which empties this cache: its size tells its version.
         live = end.live
-        self._ends.move_to_end(stream_id)
+        try:  # noqa: SIM105 - of each append
+            self._ends.move_to_end(stream_id)
+        except KeyError:
+            pass  # Another store has taken it out.
         try:
             if live and self._size(live.fd) != live.size:
                 end.refresh(live)
@@ -152,7 +167,7 @@ class WarmStreams:
             if right and now - end.seen_at > _UNSEEN:
                 right, end.seen_at = live is not None and live.is_in_place, now
             if not right:
-                del self._ends[stream_id]
+                self._ends.pop(stream_id, None)
                 end.close()
                 return self._opened(stream_id, now, committed)
             end.turn = self.turn
@@ -190,12 +205,20 @@ class WarmStreams:
         if end.live is None:
             self._ends.pop(stream_id, None)  # A closed one could not tell whether others append to it.
             return
+        if not self._ends:
+            descriptors.watch(self)
         self._ends[stream_id] = end
         end.warm = True
         if len(self._ends) > WARM:
-            self._ends.popitem(last=False)[1].close()
+            self._close_coldest()
+        for _ in range(min(descriptors.excess(self), len(self._ends) - 1)):
+            self._close_coldest()
 
     def clear(self) -> None:
         """Close all of them."""
         while self._ends:
-            self._ends.popitem()[1].close()
+            self._close_coldest()
+
+    def _close_coldest(self) -> None:
+        with contextlib.suppress(KeyError):  # Another store may have taken the last one out.
+            self._ends.popitem(last=False)[1].close()

@@ -39,6 +39,7 @@ RESTART = "tests/faults/test_restart.py"
 BY_HAND = "tests/faults/test_damage_by_hand.py"
 DURABILITY = "tests/test_durability.py"
 PROCESSES = "tests/concurrency/test_processes.py"
+DESCRIPTORS = "tests/test_descriptors.py"
 SHARP = "tests/faults/test_sharp.py"
 RING = "tests/faults/test_ring.py"
 CONFLICTS = "tests/concurrency/test_conflicts.py"
@@ -86,6 +87,27 @@ BUGS = [
         "if live and self._size(live.fd) != live.size:",
         "if False:",
         f"{PROCESSES}::test_two_stores_on_one_folder_in_one_process_simply_work",
+    ),
+    Bug(
+        "a stream is closed under its writer where another store needs descriptors",
+        "stream.py",
+        "self._ends.popitem(last=False)\n\n",
+        "self._ends.popitem(last=False)[1].close()\n\n",
+        f"{DESCRIPTORS}::test_what_is_taken_out_of_a_store_while_it_writes_and_reads_stays_open_until_then",
+    ),
+    Bug(
+        "a file that cannot be opened for want of a descriptor is taken for damage",
+        "segment.py",
+        "if error.errno not in NO_FILE:",
+        "if error.errno in (2, 13):",
+        f"{DESCRIPTORS}::test_a_file_the_system_refuses_to_open_is_no_damage",
+    ),
+    Bug(
+        "what is made in a store does not get the store's permissions",
+        "filesystem.py",
+        "os.fchmod(fd, mode)",
+        "pass",
+        "tests/test_owners.py::test_a_mode_reaches_every_file_that_is_made_later",
     ),
     Bug(
         "an index is trusted that covers what was lost",
@@ -432,7 +454,7 @@ CAMPAIGN = Campaign(
     how="each bug is put into a copy of the library, in which the campaign or the test that is to see it must fail; "
     "without a bug it must pass",
     ci=16,
-    release=34,
+    release=39,
     unit="bugs",
     run=run,
 )
