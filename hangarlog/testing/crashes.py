@@ -10,8 +10,8 @@ The model is the least that POSIX promises, less than any journaling file system
 the device once the file was synced, and a name once its folder was. Of everything later any part may be there and any
 other missing, in any order, by sectors: each is as it was at some moment since the sync, and one that was lost before
 one that was kept reads as zeros. What a sync has failed to bring to the device never comes there, whatever later syncs
-say: only what is written anew does. What is mapped into memory (the shared state) is not recorded: it means nothing
-after a restart.
+say: only what is written anew does. The shared state is a file like the others where it is written through the seam;
+what is written into mapped memory is not recorded.
 """
 
 from __future__ import annotations
@@ -376,7 +376,8 @@ def _losses_in(write: Operation, n: int, mask: int) -> Iterator[_Loss]:
     size, offset = len(write.data), write.offset
     sectors = range(SECTOR - offset % SECTOR, size, SECTOR)
     last_line = write.data.rfind(b"\n", 0, -1) + 1
-    for cut in {*sectors, *range(last_line, size)} if size < 1 << 14 else sectors:
+    lines = b"\n" in write.data and size < 1 << 14
+    for cut in {*sectors, *range(last_line, size)} if lines else sectors:
         yield _Loss(mask, n, cut, size)
     for start in (0, *sectors):
         yield _Loss(mask, n, start, min(size, start + SECTOR - (offset + start) % SECTOR))

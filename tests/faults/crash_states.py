@@ -71,10 +71,10 @@ class Failing(Recording):
         super().sync_data(fd)
 
 
-def record(path: Path) -> Recording:
+def record(path: Path, kind: type[Failing] = Failing) -> Failing:
     """The workload, with notes of what was begun and what was acknowledged."""
     path.mkdir(mode=0o700)
-    recording = Failing(path)
+    recording = kind(path)
     store = open_store(path, recording, segment_bytes=1_500)
     for number, (commit, durability) in enumerate(COMMITS):
         recording.note(("began", number))
