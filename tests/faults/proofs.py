@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hangarlog import FileEventStore
+
 BLOCK = 4 << 10
+Row = tuple[int, str, int, str]  # Position, stream, version, event id.
 READABLE = "put-aside.jsonl", ".damaged"  # Where recovery and repair keep what no history leads to.
 
 
@@ -182,6 +185,40 @@ def write_in_place(path: Path, content: bytes) -> None:
         os.close(fd)
 
 
-def stored(records: Any) -> list[tuple[int, str, int, str]]:
-    """(position, stream, version, event id) of records that a store has given."""
+def stored(records: Any) -> list[Row]:
+    """Records that a store has given."""
     return [(record.position, record.stream_id, record.stream_version, record.event_id) for record in records]
+
+
+def check_commits(held: list[Row], commits: dict[int, list[tuple[str, str]]]) -> None:
+    """Positions are dense, and the events are those of whole commits in their order: (stream, event id) of each.
+
+    An event's id begins with the number of its commit.
+    """
+    at, last = 0, -1
+    while at < len(held):
+        number = int(held[at][3].partition("-")[0])
+        commit = commits[number]
+        there = [(each[1], each[3]) for each in held[at : at + len(commit)]]
+        assert there == commit, f"from position {at + 1} on it holds {there}, not {commit}"
+        assert last < number, f"commit {number} comes after {last}"
+        at, last = at + len(commit), number
+    assert [each[0] for each in held] == list(range(1, len(held) + 1)), "positions are not dense"
+
+
+def check_streams(store: FileEventStore, held: list[Row], dropped: dict[str, set[int]]) -> None:
+    """Every stream has its share of `held`, from its first version on or from one of those it was compacted to."""
+    streams: dict[str, list[Row]] = {}
+    for each in held:
+        streams.setdefault(each[1], []).append(each)
+    names = store.list_streams()
+    assert names == sorted(streams), f"the streams are {names}, not {sorted(streams)}"
+    for stream_id, of_stream in streams.items():
+        assert [each[2] for each in of_stream] == list(range(len(of_stream))), f"versions of {stream_id} are not dense"
+        found = stored(store.records(stream_id))
+        shares = [of_stream[first:] for first in (0, *dropped.get(stream_id, ()))]
+        assert found in shares, f"stream {stream_id} holds {found}, not {of_stream}"
+        version = store.get_stream_version(stream_id)
+        assert version == len(of_stream) - 1, (
+            f"{stream_id} is said to be at version {version}, not {len(of_stream) - 1}"
+        )

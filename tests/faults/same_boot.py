@@ -23,7 +23,18 @@ from campaign import Campaign, Figures
 from crash_states import COMPACTED, IDS, REPAIRED, Failing, open_store, small_ring
 from crash_states import event as made_event
 from crash_states import record as record_workload
-from proofs import Evidence, Files, evidence, kept_aside, stored, whole_lines, write_in_place
+from proofs import (
+    Evidence,
+    Files,
+    Row,
+    check_commits,
+    check_streams,
+    evidence,
+    kept_aside,
+    stored,
+    whole_lines,
+    write_in_place,
+)
 
 from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore, HangarlogError, StoreOpenError
 from hangarlog.repair import repair
@@ -32,7 +43,7 @@ from hangarlog.verify import verify
 
 STATE = "state"
 KEPT = ("hangarlog.json", "locks")  # Without the first it is no store; the others hold nothing.
-KINDS = ("crash", "in a recovery", "image", "put back")
+DROPPED = {COMPACTED[0]: {COMPACTED[2] + 1}}
 WORDS = {"crash": "a crash", "in a recovery": "a crash in a recovery", "image": "an image", "put back": "put back"}
 
 
@@ -183,7 +194,7 @@ class Tried:
 
     def __init__(self, path: Path, past: Past, rng: random.Random) -> None:
         self._path, self._past, self._rng = path, past, rng
-        self._state, self._away = path / STATE, path.with_name("state-taken-away")
+        self._state, self._away = path / STATE, path.with_name(f"state-{past.inode}")
         self.counted: Counter[str] = Counter()
         self.failures: list[str] = []
 
@@ -216,7 +227,7 @@ class Tried:
         with suppress(FileNotFoundError):
             os.rename(self._away, self._state)
 
-    def _opened(self, case: Case) -> list[Any]:
+    def _opened(self, case: Case) -> list[Row]:
         """Open, look, append to every stream, look again; returns what is stored then."""
         proofs = evidence(self._path)
         assert case.mixed or proofs.through() >= case.durable, "the harness is wrong: the files do not prove it"
@@ -250,39 +261,16 @@ class Tried:
         list(repair(self._path, filesystem=Unsynced()))
         return open_store(self._path, Unsynced()), True
 
-    def _look(self, store: FileEventStore, case: Case, proofs: Evidence) -> list[Any]:
+    def _look(self, store: FileEventStore, case: Case, proofs: Evidence) -> list[Row]:
         """What it holds is the history up to some commit, and nothing that is proved is missing."""
         held = stored(store.records())
-        self._check_commits(held)
+        check_commits(held, self._past.commits)
         through = proofs.through()
         least = min(through, case.durable)
         assert len(held) >= least, f"{len(held)} events; {case.durable} were acknowledged, the files prove {through}"
-        self._check_streams(store, held)
+        check_streams(store, held, DROPPED)
         self._named(store, case, proofs, len(held))
         return held
-
-    def _check_commits(self, held: list[Any]) -> None:
-        """Positions are dense, and the events those of whole commits, in their order."""
-        at, last = 0, -1
-        while at < len(held):
-            number = int(held[at][3].partition("-")[0])
-            commit = self._past.commits[number]
-            there = [(each[1], each[3]) for each in held[at : at + len(commit)]]
-            assert there == commit, f"from position {at + 1} on it holds {there}, not {commit}"
-            assert last < number, f"commit {number} comes after {last}"
-            at, last = at + len(commit), number
-        assert [each[0] for each in held] == list(range(1, len(held) + 1))
-
-    def _check_streams(self, store: FileEventStore, held: list[Any]) -> None:
-        streams = sorted({each[1] for each in held})
-        assert store.list_streams() == streams, f"the streams are {store.list_streams()}, not {streams}"
-        for stream_id in store.list_streams():
-            of_stream = [each for each in held if each[1] == stream_id]
-            found = stored(store.records(stream_id))
-            is_whole = found == of_stream
-            is_compacted = stream_id == COMPACTED[0] and found == of_stream[COMPACTED[2] + 1 :]
-            assert is_whole or is_compacted, f"stream {stream_id} holds {found}, not {of_stream}"
-            assert store.get_stream_version(stream_id) == len(of_stream) - 1
 
     def _named(self, store: FileEventStore, case: Case, proofs: Evidence, count: int) -> None:
         """What was acknowledged durable and cannot be joined is kept where a person finds it."""
@@ -294,14 +282,14 @@ class Tried:
             self.counted["durable events put aside behind a gap"] += len(lost)
             self.counted["of these only streams had"] += sum(line.position in proofs.streams_only for line in lost)
 
-    def _repaired(self, held: list[Any]) -> None:
+    def _repaired(self, held: list[Row]) -> None:
         list(repair(self._path, filesystem=Unsynced()))
         with open_store(self._path, Unsynced()) as store:
             assert stored(store.records()) == held, "the repair has changed what was there"
             damages = list(verify(store))
             assert not damages, f"verify finds after a repair {damages[0]}"
 
-    def _restarted(self, held: list[Any]) -> None:
+    def _restarted(self, held: list[Row]) -> None:
         """A restart changes nothing; neither does the next time that some older shared state comes back."""
         if self._rng.random() < 0.6:
             self._take_state_away()
@@ -313,7 +301,7 @@ class Tried:
         with open_store(self._path, Unsynced()) as store:
             again = stored(store.records())
             assert again == held, f"opened again it holds {len(again)} events, not {len(held)}"
-            self._check_streams(store, held)
+            check_streams(store, held, DROPPED)
             damages = list(verify(store))
             assert not damages, f"opened again, verify finds {damages[0]}"
 
