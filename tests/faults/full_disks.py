@@ -44,6 +44,11 @@ from hangarlog.verify import verify
 NOBODY = 65534
 TMPFS_BYTES = 3 << 20
 IMAGE_BYTES = 8 << 20
+MAKE = {
+    "ext4": ["mkfs.ext4", "-qF", "-E", "nodiscard"],
+    "xfs": ["mkfs.xfs", "-qfK"],
+    "btrfs": ["mkfs.btrfs", "-qfK"],
+}
 
 Batch = list[tuple[str, list[tuple[str, str]]]]  # Of each stream, the id and the text of each event.
 Content = list[tuple[str, str, str]]  # Stream, id and text of each event.
@@ -401,8 +406,7 @@ class Disk:
             self.image.unlink(missing_ok=True)
             with self.image.open("wb") as file:
                 file.truncate(self.size)
-            make = {"ext4": ["mkfs.ext4", "-qF", "-E", "nodiscard"], "xfs": ["mkfs.xfs", "-qfK"]}[self.kind]
-            call(*make, str(self.image))
+            call(*MAKE[self.kind], str(self.image))
 
     def mount(self, options: str = "") -> None:
         if self.kind == "tmpfs":
