@@ -15,7 +15,7 @@ import shutil
 import signal
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -295,8 +295,8 @@ class Broken:
         self.disk.mount()
 
 
-def cell(broken: Broken, how: str, op: str, counted: Counter[str]) -> None:
-    """One call on one broken disk, from before it breaks until all is well again."""
+def cell(broken: Broken, how: str, op: str, counted: Counter[str], there: Set[str] = frozenset()) -> None:
+    """One call on one broken disk, from before it breaks until all is well again. `there`: what the store has."""
     child = Child(holder(broken.store(), op, closes=how == "read-only"))
     said: list[dict[str, Any]] = []
     while (what := child.answer()) and "ready" not in what:
@@ -312,7 +312,7 @@ def cell(broken: Broken, how: str, op: str, counted: Counter[str]) -> None:
         else:
             broken.mend(how)
     found = Child(afterwards(broken.store())).end()
-    _check(how, said, found, counted)
+    _check(how, [{"tried": sorted(there), "done": sorted(there), "durable": True}, *said], found, counted)
 
 
 def _while_broken(broken: Broken, how: str, op: str, child: Child) -> list[dict[str, Any]]:
