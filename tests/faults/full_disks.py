@@ -137,8 +137,12 @@ class OtherProcess:
         theirs.close()
 
     def ask(self, path: str, work: str, argument: Any = None) -> None:
-        self._connection.send((path, work, argument))
-        problem = self._connection.recv()
+        try:
+            self._connection.send((path, work, argument))
+            problem = self._connection.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            problem = f"it ended with {self._process.exitcode}"
         assert not problem, f"in the other process: {problem}"
 
 
@@ -568,9 +572,12 @@ def forbidden(seed: int) -> Counter[str]:
         process = multiprocessing.get_context("fork").Process(target=_forbidden_to_nobody, args=(theirs, base, seed))
         process.start()
         theirs.close()
-        problem = ours.recv()
+        try:
+            problem = ours.recv()
+        except EOFError:
+            problem = "it said nothing"
         process.join()
-        assert not problem, problem
+        assert (problem, process.exitcode) == ("", 0), f"a process ended with {process.exitcode}: {problem}"
     finally:
         shutil.rmtree(base)
     return Counter({"permission lost": 3})
