@@ -14,8 +14,8 @@ import mmap
 import os
 import random
 import select
-import signal
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator
