@@ -99,9 +99,10 @@ def record(path: Path, kind: type[Failing] = Failing) -> Failing:
             recording.write_at(fd, b"#", 30)
             recording.sync_data(fd)
             recording.close(fd)
-            store.close()
+            # The store stays open meanwhile: who finds nobody there recovers first, which mends it too.
             assert len(list(repair(path, filesystem=recording))) == 1
             recording.note(("repaired", 0))
+            store.close()
             store = open_store(path, recording)
     store.close()
     return recording

@@ -61,6 +61,7 @@ class Child:
         os.close(told)
         os.close(answer)
         self._answers = os.fdopen(answers)
+        self._broken = ""
 
     @staticmethod
     def _run(serve: Callable[[Callable[[], str], Callable[..., None]], None], told: int, answer: int) -> None:
@@ -79,7 +80,9 @@ class Child:
     def answer(self) -> dict[str, Any]:
         """What it says next; nothing where it is gone."""
         line = self._answers.readline()
-        return dict(json.loads(line)) if line.endswith("\n") else {}
+        what = dict(json.loads(line)) if line.endswith("\n") else {}
+        self._broken = what.get("broken", "")
+        return {} if self._broken else what
 
     def kill(self) -> None:
         """End it in any case, also one that is left over from a failure."""
@@ -95,7 +98,7 @@ class Child:
         self._answers.close()
         pid, self._pid = self._pid, 0
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        broken = next((what["broken"] for what in said if "broken" in what), "")
+        broken = self._broken or next((what["broken"] for what in said if "broken" in what), "")
         assert code == 0, f"a process ended with {code} ({_name(code)}): {broken}"
         return said
 

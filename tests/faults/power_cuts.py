@@ -385,7 +385,8 @@ def check_records(store: FileEventStore, found: list[Envelope]) -> None:
         assert text == text_of(envelope.event_id), f"position {number} holds {text[:60]!r}, not what was written"
     assert len({envelope.event_id for envelope in found}) == len(found), "an event is there twice"
     assert store.get_event_count() == len(found)
-    assert store.list_streams() == sorted(streams)
+    names = store.list_streams()
+    assert names == sorted(streams), f"of {len(streams)} streams these differ: {set(names) ^ streams.keys()}"
     for stream_id, ids in streams.items():
         there = [envelope.event_id for block in store.envelopes(stream_id) for envelope in block]
         assert there == ids, f"stream {stream_id} differs from the journal"
