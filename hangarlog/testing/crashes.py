@@ -234,7 +234,17 @@ class _Device:
         elif kind == "sync folder":
             self._settle(lambda pending: _names_in(pending, operation.path), failed)
         else:
+            self._forget_what_is_written_over(operation)
             self.pending.append((at, operation))
+
+    def _forget_what_is_written_over(self, operation: Operation) -> None:
+        """What is written in place again and again (shared words) is there as of the last time, or of none: it would be
+        most of what is pending, and hide what matters.
+        """
+        file = operation.file
+        if operation.kind == "write" and not any(p.kind == "truncate" and p.file == file for _, p in self.pending):
+            place = _place(operation)
+            self.pending = [(at, p) for at, p in self.pending if p.kind != "write" or _place(p) != place]
 
     def _settle(self, concerned: Callable[[Operation], bool], failed: bool) -> None:
         for _, operation in self.pending:
@@ -256,6 +266,10 @@ class _Device:
             elif number >= 0:
                 state.links[path] = first[number]
         return state
+
+
+def _place(write: Operation) -> tuple[int, int, int]:
+    return write.file, write.offset, len(write.data)
 
 
 def _names_in(operation: Operation, folder: str) -> bool:
