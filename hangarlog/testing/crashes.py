@@ -28,6 +28,9 @@ from hangarlog.filesystem import FileSystem
 SECTOR = 512
 """What a device writes whole, or not."""
 
+CACHES = frozenset(["state", "catalog"])
+"""Files that nothing waits for to reach the device: any part of what is written to them may be there, or none."""
+
 _ALL_OF = 8  # Up to so many unsynced operations every subset is a state; of more, some.
 
 
@@ -234,17 +237,7 @@ class _Device:
         elif kind == "sync folder":
             self._settle(lambda pending: _names_in(pending, operation.path), failed)
         else:
-            self._forget_what_is_written_over(operation)
             self.pending.append((at, operation))
-
-    def _forget_what_is_written_over(self, operation: Operation) -> None:
-        """What is written in place again and again (shared words) is there as of the last time, or of none: it would be
-        most of what is pending, and hide what matters.
-        """
-        file = operation.file
-        if operation.kind == "write" and not any(p.kind == "truncate" and p.file == file for _, p in self.pending):
-            place = _place(operation)
-            self.pending = [(at, p) for at, p in self.pending if p.kind != "write" or _place(p) != place]
 
     def _settle(self, concerned: Callable[[Operation], bool], failed: bool) -> None:
         for _, operation in self.pending:
@@ -266,10 +259,6 @@ class _Device:
             elif number >= 0:
                 state.links[path] = first[number]
         return state
-
-
-def _place(write: Operation) -> tuple[int, int, int]:
-    return write.file, write.offset, len(write.data)
 
 
 def _names_in(operation: Operation, folder: str) -> bool:
@@ -335,9 +324,11 @@ def crash_states(
     """The states after each operation, or those in `points` (from 1 on), at most `per_point` of each, by `rng`.
 
     After each operation: every subset of those not yet synced (of more than 8, some hundred subsets), and each write
-    among them torn at every sector, within and around its last line at every byte, or with a sector lost.
+    among them torn at every sector, within and around its last line at every byte, or with a sector lost. Of what is
+    written to `CACHES` some is there, by `rng`: there is so much of it that nothing else would be seen to be lost.
     """
     device = _Device()
+    caches = _files_of(operations, CACHES)
     seen: set[int] = set()
     begun = False
     for at, operation in enumerate(operations, 1):
@@ -345,17 +336,26 @@ def crash_states(
         begun = begun or operation.kind == "sync all"  # What the recording found is no work of the recorded.
         if not begun or (points is not None and at not in points) or operation.kind == "note":
             continue
-        losses = _losses(device.pending, rng)
+        if operation.file in caches and operation.kind == "write":
+            continue
+        places = [n for n, (_, p) in enumerate(device.pending) if p.file not in caches or p.kind != "write"]
+        losses = _losses([device.pending[n] for n in places], rng)
         if len(losses) > per_point:
             losses = rng.sample(losses, per_point)
         for loss in losses:
-            choice, lost = _choice(device.pending, loss)
+            choice, lost = _choice(device.pending, _with_caches(loss, places, len(device.pending), rng))
             state = device.after(at, choice, lost)
             names = (*state.folders, *sorted(state.links))
             known = hash((tuple(sorted(state.files.items())), names, len(state.notes)))
             if known not in seen:
                 seen.add(known)
                 yield state
+
+
+def _files_of(operations: list[Operation], names: Container[str]) -> set[int]:
+    """The files that have one of these names at some time, or are written to get it."""
+    last = ((each.file, os.path.basename(each.to or each.path)) for each in operations if each.to or each.path)
+    return {file for file, name in last if name.removesuffix(".new") in names}
 
 
 class _Loss(NamedTuple):
@@ -366,6 +366,14 @@ class _Loss(NamedTuple):
     start: int = 0
     stop: int = 0
     but_size: bool = False
+
+
+def _with_caches(loss: _Loss, places: list[int], pending: int, rng: Random) -> _Loss:
+    """The loss of the operations at `places`, put among all that are pending: those of caches were lost by chance."""
+    mask = rng.choice([0, (1 << pending) - 1, (1 << rng.randrange(pending + 1)) - 1, rng.getrandbits(pending or 1)])
+    for bit, place in enumerate(places):
+        mask = mask & ~(1 << place) | (loss.mask >> bit & 1) << place
+    return loss._replace(mask=mask, write=places[loss.write] if loss.write >= 0 else -1)
 
 
 def _losses(pending: list[tuple[int, Operation]], rng: Random) -> list[_Loss]:
