@@ -10,8 +10,8 @@ The model is the least that POSIX promises, less than any journaling file system
 the device once the file was synced, and a name once its folder was. Of everything later any part may be there and any
 other missing, in any order, by sectors: each is as it was at some moment since the sync, and one that was lost before
 one that was kept reads as zeros. What a sync has failed to bring to the device never comes there, whatever later syncs
-say: only what is written anew does. What is mapped into memory (the shared state) is not recorded: it means nothing
-after a restart.
+say: only what is written anew does. The shared state is a file like the others where it is written through the seam;
+what is written into mapped memory is not recorded.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from hangarlog.filesystem import FileSystem
 
 SECTOR = 512
 """What a device writes whole, or not."""
+
+CACHES = frozenset(["state", "catalog"])
+"""Files that nothing waits for to reach the device: any part of what is written to them may be there, or none."""
 
 _ALL_OF = 8  # Up to so many unsynced operations every subset is a state; of more, some.
 
@@ -321,9 +324,11 @@ def crash_states(
     """The states after each operation, or those in `points` (from 1 on), at most `per_point` of each, by `rng`.
 
     After each operation: every subset of those not yet synced (of more than 8, some hundred subsets), and each write
-    among them torn at every sector, within and around its last line at every byte, or with a sector lost.
+    among them torn at every sector, within and around its last line at every byte, or with a sector lost. Of what is
+    written to `CACHES` some is there, by `rng`: there is so much of it that nothing else would be seen to be lost.
     """
     device = _Device()
+    caches = _files_of(operations, CACHES)
     seen: set[int] = set()
     begun = False
     for at, operation in enumerate(operations, 1):
@@ -331,17 +336,26 @@ def crash_states(
         begun = begun or operation.kind == "sync all"  # What the recording found is no work of the recorded.
         if not begun or (points is not None and at not in points) or operation.kind == "note":
             continue
-        losses = _losses(device.pending, rng)
+        if operation.file in caches and operation.kind == "write":
+            continue
+        places = [n for n, (_, p) in enumerate(device.pending) if p.file not in caches or p.kind != "write"]
+        losses = _losses([device.pending[n] for n in places], rng)
         if len(losses) > per_point:
             losses = rng.sample(losses, per_point)
         for loss in losses:
-            choice, lost = _choice(device.pending, loss)
+            choice, lost = _choice(device.pending, _with_caches(loss, places, len(device.pending), rng))
             state = device.after(at, choice, lost)
             names = (*state.folders, *sorted(state.links))
             known = hash((tuple(sorted(state.files.items())), names, len(state.notes)))
             if known not in seen:
                 seen.add(known)
                 yield state
+
+
+def _files_of(operations: list[Operation], names: Container[str]) -> set[int]:
+    """The files that have one of these names at some time, or are written to get it."""
+    last = ((each.file, os.path.basename(each.to or each.path)) for each in operations if each.to or each.path)
+    return {file for file, name in last if name.removesuffix(".new") in names}
 
 
 class _Loss(NamedTuple):
@@ -352,6 +366,14 @@ class _Loss(NamedTuple):
     start: int = 0
     stop: int = 0
     but_size: bool = False
+
+
+def _with_caches(loss: _Loss, places: list[int], pending: int, rng: Random) -> _Loss:
+    """The loss of the operations at `places`, put among all that are pending: those of caches were lost by chance."""
+    mask = rng.choice([0, (1 << pending) - 1, (1 << rng.randrange(pending + 1)) - 1, rng.getrandbits(pending or 1)])
+    for bit, place in enumerate(places):
+        mask = mask & ~(1 << place) | (loss.mask >> bit & 1) << place
+    return loss._replace(mask=mask, write=places[loss.write] if loss.write >= 0 else -1)
 
 
 def _losses(pending: list[tuple[int, Operation]], rng: Random) -> list[_Loss]:
@@ -376,7 +398,8 @@ def _losses_in(write: Operation, n: int, mask: int) -> Iterator[_Loss]:
     size, offset = len(write.data), write.offset
     sectors = range(SECTOR - offset % SECTOR, size, SECTOR)
     last_line = write.data.rfind(b"\n", 0, -1) + 1
-    for cut in {*sectors, *range(last_line, size)} if size < 1 << 14 else sectors:
+    lines = b"\n" in write.data and size < 1 << 14
+    for cut in {*sectors, *range(last_line, size)} if lines else sectors:
         yield _Loss(mask, n, cut, size)
     for start in (0, *sectors):
         yield _Loss(mask, n, start, min(size, start + SECTOR - (offset + start) % SECTOR))

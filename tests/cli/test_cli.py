@@ -171,6 +171,7 @@ def test_tail_shows_the_last_ones_and_follows_across_rolls(imported: Command, tm
         finally:
             follower.kill()
             follower.communicate()
+        assert follower.returncode == -signal.SIGKILL
         assert seen == list(range(30))
 
 
@@ -427,7 +428,7 @@ def test_no_control_character_of_the_data_reaches_a_terminal_raw(tmp_path: Path)
             if not part:
                 break
             shown += part
-        process.wait()
+        assert process.wait() == (2 if HOSTILE in arguments else 0), arguments
         os.close(master)
         text = shown.decode().replace("\r\n", "\n")
         assert not set(text) & set("\x1b\x07\x9b\x7f\u202e\u2028\u200f\u2066\U000e0041"), (arguments, text)

@@ -65,7 +65,7 @@ def test_a_process_that_hangs_in_an_append_is_named_when_time_is_up(tmp_path: Pa
                 while last == signal.SIGCONT and process.poll() is None:  # It stops at each of its two writes.
                     process.send_signal(signal.SIGCONT)
                 process.send_signal(last)
-                process.wait()
+                assert process.wait() == (0 if last == signal.SIGCONT else -signal.SIGKILL)
                 assert store.append("a:1", [Added(2)], ANY) == before + 1
                 assert list(verify(store)) == []
         finally:
@@ -88,6 +88,7 @@ def test_no_time_at_all_takes_only_what_is_free(tmp_path: Path) -> None:
         finally:
             holder.kill()
             holder.communicate()
+        assert holder.returncode == -signal.SIGKILL
         assert store.append("a:1", [Added(2)], ANY) == 1
     with pytest.raises(ValueError, match="lock_timeout"):
         FileEventStore(tmp_path / "s", lock_timeout=-1)
@@ -115,6 +116,7 @@ def test_a_waiter_that_dies_keeps_nobody_waiting(tmp_path: Path) -> None:
                     fcntl.flock(file, fcntl.LOCK_UN)
             waiter.kill()
             waiter.communicate()
+            assert waiter.returncode == -signal.SIGKILL
         assert store.append("a:1", [Added(3)], 0) == 1
 
 

@@ -167,6 +167,7 @@ def test_a_killed_exclusive_holder_does_not_keep_the_store(tmp_path: Path) -> No
             store.append("a:1", [Added(2)], ANY)
         holder.kill()
         holder.communicate()
+        assert holder.returncode == -signal.SIGKILL
         assert store.append("a:1", [Added(2)], 0) == 1
 
 

@@ -594,7 +594,9 @@ def share_out(scratch: Path, truth: Truth, cases: list[Case], seed: int) -> dict
             for reading in select.select(list(waiting), [], [])[0]:
                 waiting.remove(reading)
                 answer = os.read(reading, 1 << 20)
-                assert answer, "a worker died"
+                assert answer, (
+                    f"a worker ended with {os.waitstatus_to_exitcode(os.waitpid(workers.pop(reading), 0)[1])}"
+                )
                 failure, counted = json.loads(answer)
                 assert not failure, f"HANGARLOG_SEED={seed}: {failure}"
                 for what, count in counted.items():

@@ -71,10 +71,10 @@ class Failing(Recording):
         super().sync_data(fd)
 
 
-def record(path: Path) -> Recording:
+def record(path: Path, kind: type[Failing] = Failing) -> Failing:
     """The workload, with notes of what was begun and what was acknowledged."""
     path.mkdir(mode=0o700)
-    recording = Failing(path)
+    recording = kind(path)
     store = open_store(path, recording, segment_bytes=1_500)
     for number, (commit, durability) in enumerate(COMMITS):
         recording.note(("began", number))
@@ -99,9 +99,10 @@ def record(path: Path) -> Recording:
             recording.write_at(fd, b"#", 30)
             recording.sync_data(fd)
             recording.close(fd)
-            store.close()
+            # The store stays open meanwhile: who finds nobody there recovers first, which mends it too.
             assert len(list(repair(path, filesystem=recording))) == 1
             recording.note(("repaired", 0))
+            store.close()
             store = open_store(path, recording)
     store.close()
     return recording
@@ -158,9 +159,11 @@ def run(folder: Path, size: int, seed: int) -> Figures:
         recording = record(folder / "recorded")
         whole = [sum(1 for o in recording.operations if o.kind == kind) for kind in ("write", "sync", "sync folder")]
         readers = []
+        children = []
         for share in range(2):
             reading, writing = os.pipe()
-            if not os.fork():
+            children.append(os.fork())
+            if not children[-1]:
                 os.close(reading)
                 scratch = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else folder
                 result = explore(scratch / f"hangarlog-{os.getpid()}", recording, size, seed, share)
@@ -169,9 +172,10 @@ def run(folder: Path, size: int, seed: int) -> Figures:
                 os._exit(0)
             os.close(writing)
             readers.append(os.fdopen(reading))
-        results = [json.load(reader) for reader in readers]
-        for _ in readers:
-            os.wait()
+        texts = [reader.read() for reader in readers]
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert codes == [0, 0], f"HANGARLOG_SEED={seed}: the processes ended with {codes}"
+    results = [json.loads(text) for text in texts]
     for result in results:
         assert not result["failure"], f"HANGARLOG_SEED={seed}: {result['failure']}"
     figures: Figures = {"operations recorded": len(recording.operations), "writes": whole[0], "syncs": sum(whole[1:])}

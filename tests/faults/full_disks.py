@@ -44,6 +44,11 @@ from hangarlog.verify import verify
 NOBODY = 65534
 TMPFS_BYTES = 3 << 20
 IMAGE_BYTES = 8 << 20
+MAKE = {
+    "ext4": ["mkfs.ext4", "-qF", "-E", "nodiscard"],
+    "xfs": ["mkfs.xfs", "-qfK"],
+    "btrfs": ["mkfs.btrfs", "-qfK"],
+}
 
 Batch = list[tuple[str, list[tuple[str, str]]]]  # Of each stream, the id and the text of each event.
 Content = list[tuple[str, str, str]]  # Stream, id and text of each event.
@@ -132,8 +137,12 @@ class OtherProcess:
         theirs.close()
 
     def ask(self, path: str, work: str, argument: Any = None) -> None:
-        self._connection.send((path, work, argument))
-        problem = self._connection.recv()
+        try:
+            self._connection.send((path, work, argument))
+            problem = self._connection.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            problem = f"it ended with {self._process.exitcode}"
         assert not problem, f"in the other process: {problem}"
 
 
@@ -401,8 +410,7 @@ class Disk:
             self.image.unlink(missing_ok=True)
             with self.image.open("wb") as file:
                 file.truncate(self.size)
-            make = {"ext4": ["mkfs.ext4", "-qF", "-E", "nodiscard"], "xfs": ["mkfs.xfs", "-qfK"]}[self.kind]
-            call(*make, str(self.image))
+            call(*MAKE[self.kind], str(self.image))
 
     def mount(self, options: str = "") -> None:
         if self.kind == "tmpfs":
@@ -564,9 +572,12 @@ def forbidden(seed: int) -> Counter[str]:
         process = multiprocessing.get_context("fork").Process(target=_forbidden_to_nobody, args=(theirs, base, seed))
         process.start()
         theirs.close()
-        problem = ours.recv()
+        try:
+            problem = ours.recv()
+        except EOFError:
+            problem = "it said nothing"
         process.join()
-        assert not problem, problem
+        assert (problem, process.exitcode) == ("", 0), f"a process ended with {process.exitcode}: {problem}"
     finally:
         shutil.rmtree(base)
     return Counter({"permission lost": 3})

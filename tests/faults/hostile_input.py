@@ -902,7 +902,7 @@ def terminal(part: Part) -> None:
                 while more := os.read(master, 65536):
                     shown += more
             os.close(master)
-            process.wait(GUARD)
+            assert process.wait(GUARD) in (0, 1, 2), f"it ended with {process.returncode}"
             # The progress bar may return to the line's start and hide the cursor; nobody else's characters may.
             text = re.sub(r"\x1b\[\?25[lh]|\x1b\[[0-9;]*[Km]", "", shown.decode("utf-8", "surrogateescape"))
             acting = set(text) & set(controls)

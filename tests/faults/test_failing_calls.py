@@ -196,7 +196,7 @@ print(refused)
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=False,
     )
-    assert (done.stdout, done.stderr) == ("400\n", "")
+    assert (done.stdout, done.stderr, done.returncode) == ("400\n", "", 0)
     with FileEventStore(tmp_path / "s", durability="relaxed") as store:
         assert list(verify(store)) == []
 
