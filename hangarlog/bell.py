@@ -64,8 +64,9 @@ class Bell:
 
     def _words(self) -> tuple[int, int]:
         """(count, since when somebody waits)."""
-        filesystem = self._filesystem
-        data = filesystem.read(self._fd, 16, self._offset) if filesystem else b""
+        filesystem, data = self._filesystem, b""
+        with contextlib.suppress(OSError):  # As in `_put`.
+            data = filesystem.read(self._fd, 16, self._offset) if filesystem else b""
         return _PAIR.unpack(data) if len(data) == 16 else (0, 0)
 
     def _put(self, data: bytes, at: int) -> None:

@@ -11,6 +11,7 @@ everything up to it, and recovery adds what came later.
 
 from __future__ import annotations
 
+import errno
 from struct import Struct
 from typing import NamedTuple
 
@@ -63,6 +64,10 @@ class Catalog:
             fd = self._filesystem.open_update(self.path)
         except FileNotFoundError:
             return False
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            fd = self._filesystem.open_read(self.path)
         self._fd = fd
         header = self._filesystem.read(fd, _HEADER.size, 0)
         if len(header) == _HEADER.size:

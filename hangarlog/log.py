@@ -284,11 +284,34 @@ class Log:
                 first = live.first()
             except CorruptionError:
                 first = None
-        # Also where the device has lost the name of the fresh file: what is appended would be appended to both names.
-        if first is not None and os.path.lexists(self.sealed_base(first) + LIVE):
-            self.filesystem.roll(self.live_path, self.sealed_base(first) + LIVE)
-        else:
+        sealed = "" if first is None else self.sealed_base(first) + LIVE
+        if not (sealed and os.path.lexists(sealed)):
             self.filesystem.remove(fresh)
+        elif self._agrees_with(sealed):
+            # Also where the device has lost the name of the fresh file: what is appended would be appended to both.
+            self.filesystem.roll(self.live_path, sealed)
+
+    def _agrees_with(self, sealed: str) -> bool:
+        """Whether the live file has what a sealed one of the same first record has; where an older one was put back in
+        place of either, the longer one is taken.
+
+        Raises:
+            CorruptionError: they have different records.
+        """
+        filesystem = self.filesystem
+        if os.path.samefile(self.live_path, sealed):
+            return True
+        longer = filesystem.size_at(self.live_path) - filesystem.size_at(sealed)
+        if not filesystem.begin_alike(self.live_path, sealed):
+            cause = f"it and {os.path.basename(sealed)} have different records from the same one on"
+            raise CorruptionError(self.live_path, os.path.basename(self.live_path), 0, cause)
+        if longer > 0:
+            filesystem.rename(self.live_path, sealed)
+            filesystem.close(filesystem.open_new(self.live_path))
+            filesystem.sync_folder(self.folder)
+        elif longer < 0:
+            filesystem.replace_file(self.live_path, b"")
+        return longer == 0
 
     def last_record(self) -> Envelope | None:
         """The last whole record, None if there is none."""

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from hangarlog.catalog import Catalog
+from hangarlog.catalog import Catalog, Known
 from hangarlog.copies import journal_bounds, journal_lines, missing_position, stream_lines_in_journal
 from hangarlog.errors import CorruptionError, CorruptionWarning
 from hangarlog.folder import Folder
@@ -84,15 +84,15 @@ class Reader:
         self, stream_id: str, from_version: int | None, through: int, committed: int, limit: int | None
     ) -> Iterator[Sequence[Envelope]]:
         log = self._stream_log(stream_id, committed)
-        start, position = max(from_version or 0, through + 1), 0
+        start = max(from_version or 0, through + 1)
         while True:
             try:
-                for block in _up_to(log.forward(start, limit), committed):
+                for block in self._counted(log.forward(start, limit), stream_id, committed):
                     if block[0].stream_version != start:
                         missing = f"stream_version {start} to {block[0].stream_version - 1} are missing"
                         raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, missing)
                     yield block
-                    start, position = block[-1].stream_version + 1, block[-1].position
+                    start = block[-1].stream_version + 1
             except (CorruptionError, FileNotFoundError):
                 through = self._compacted_through(stream_id)
                 if through < start:
@@ -101,7 +101,7 @@ class Reader:
             else:
                 self._refuse_torn(log)
                 if limit is None:
-                    self._refuse_other_end(log, stream_id, start - 1, committed, position)
+                    self._refuse_short(log, stream_id, start - 1, committed)
                 return
 
     def _stream_backward(
@@ -109,7 +109,7 @@ class Reader:
     ) -> Iterator[list[Envelope]]:
         log = self._stream_log(stream_id, committed)
         version = None
-        for block in _up_to(log.backward(from_version), committed):
+        for block in self._counted(log.backward(from_version), stream_id, committed):
             kept = [record for record in block if record.stream_version > through]
             self._refuse_torn(log)  # Before anything that is not the last one is taken for it.
             if kept:
@@ -211,34 +211,40 @@ class Reader:
         """The version of a stream's last record up to position `committed`, -1 where there is none."""
         try:
             log = self._stream_log(stream_id, committed)
-            for block in _up_to(log.backward(), committed):
+            for block in self._counted(log.backward(), stream_id, committed):
                 self._refuse_torn(log)
-                self._refuse_other_end(log, stream_id, block[0].stream_version, committed, block[0].position)
+                self._refuse_short(log, stream_id, block[0].stream_version, committed)
                 return block[0].stream_version
             self._refuse_torn(log)
-            self._refuse_other_end(log, stream_id, -1, committed)
+            self._refuse_short(log, stream_id, -1, committed)
         except CorruptionError as damage:
             return [record.stream_version for record in self._from_journal(damage, stream_id, 0, 0, committed)][-1]
         return -1
 
-    def _refuse_other_end(self, log: Log, stream_id: str, version: int, committed: int, position: int = 0) -> None:
-        """Raise if a stream's file does not end where the stream does: the catalog tells, and the journal is asked.
+    def _counted(
+        self, blocks: Iterator[Sequence[Envelope]], stream_id: str, committed: int
+    ) -> Iterator[Sequence[Envelope]]:
+        """A stream's records that count: what a power cut took from the journal may be left in the stream's file."""
+        known = self._catalog.get(stream_id) if self._catalog.is_open else Known(sys.maxsize, 0)
+        last = known.version if known else -1
+        for block in _up_to(blocks, committed):
+            if max(block[0].stream_version, block[-1].stream_version) <= last:
+                yield block
+            elif counted := [record for record in block if record.stream_version <= last or self._counts(record)]:
+                yield counted
 
-        `version` is the last one that was read, whose record is at `position` where that is known.
-        """
+    def _counts(self, record: Envelope) -> bool:
+        return confirms(self._folder, record.stream_id, record.stream_version, record.position)
+
+    def _refuse_short(self, log: Log, stream_id: str, version: int, committed: int) -> None:
+        """Raise if a stream's file, which was read up to a version, ends before the stream does."""
         known = self._catalog.get(stream_id) if self._catalog.is_open else None
-        if (known and known.version == version) or (known is None and version < 0):
+        if known is None or known.version <= version:
             return
-        if known and known.version > version:
-            at = known.position_before(self._state.committed)
-            if at > committed or not confirms(self._folder, stream_id, known.version, at):
-                return
-            cause = f"it ends at version {version}; version {known.version} was committed at position {at}"
-        elif not position or confirms(self._folder, stream_id, version, position):
-            return
-        else:
-            cause = f"its version {version}, at position {position}, was never committed"
-        raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)
+        position = known.position_before(self._state.committed)
+        if position <= committed and confirms(self._folder, stream_id, known.version, position):
+            cause = f"it ends at version {version}; version {known.version} was committed at position {position}"
+            raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)
 
     def _refuse_torn(self, log: Log) -> None:
         """Raise if a live end that was met within a line is so for good: nobody is writing, and it stays so."""

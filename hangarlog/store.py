@@ -277,7 +277,14 @@ class FileEventStore(EventStore):
     def list_streams(self, prefix: str = "") -> list[str]:
         """The ids of all streams that begin with `prefix`, sorted."""
         with self._refusals():
-            return sorted(self.folder.stream_ids(prefix))
+            self._committed()
+            return sorted(filter(self._counts, self.folder.stream_ids(prefix)))
+
+    def _counts(self, stream_id: str) -> bool:
+        """Whether a stream whose file is there has an event: a power cut may have left files of others."""
+        if not self._catalog.is_open or self._catalog.get(stream_id):
+            return True
+        return self._reader.version(stream_id, self._committed()) >= 0
 
     def get_event_count(self) -> int:
         """How many events the store holds: the position of the last one."""
@@ -287,7 +294,8 @@ class FileEventStore(EventStore):
     def get_stream_count(self) -> int:
         """How many streams the store holds."""
         with self._refusals():
-            return sum(1 for _ in self.folder.stream_ids())
+            self._committed()
+            return sum(map(self._counts, self.folder.stream_ids()))
 
     # Snapshots
 

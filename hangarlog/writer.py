@@ -208,8 +208,9 @@ class Writer:
         """Believe what `state` says while others take part in the session that it belongs to. Takes no lock."""
         last = self._state.last_session
         self._state.session = last if self._session.others_in(last) else 0
-        if self._state.session and not self._catalog.open():
-            self._catalog.close()
+        with contextlib.suppress(OSError):  # Without it reads are only less sure of where a stream ends.
+            if self._state.session:
+                self._catalog.open()
 
     @property
     def watch(self) -> Watch:
