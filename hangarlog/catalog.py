@@ -2,8 +2,8 @@
 
 A stream's own file cannot show that its end is missing. So each commit notes here where it has left its streams, and
 each append, and each read of a stream's end, compares. The file is a hash table with open addressing, in native byte
-order: a header of eight words (magic, two marks, count of streams, slots, session), then slots of two words: a hash of the
-stream's id, and the low half of its last position above its last version plus one. Slots are never emptied.
+order: a header of eight words (magic, two marks, used slots, slots, session, streams, 0), then slots of two words: a hash
+of the stream's id, and the low half of its last position above its last version plus one. Slots are never emptied.
 
 A checkpoint writes its mark here before the file is synced: a catalog that has the mark of the last checkpoint holds
 everything up to it, and recovery adds what came later.
@@ -27,9 +27,9 @@ except ImportError:  # pragma: no cover
 _MAGIC = 0x31_47_4C_54_43_4C_48  # "HLCTLG1"
 _LOW = (1 << 32) - 1
 _FEWEST = 1 << 10  # Slots of a new catalog.
-_HEADER, _SLOT, _ONE = Struct("=6Q16x"), Struct("=2Q"), Struct("=Q")
+_HEADER, _SLOT, _ONE = Struct("=7Q8x"), Struct("=2Q"), Struct("=Q")
 _MARKS = Struct("=2Q")
-_COUNT_AT, _SESSION_AT = 24, 40
+_USED_AT, _SESSION_AT, _STREAMS_AT = 24, 40, 48
 _AT_ONCE = 16  # Slots that are read at a time.
 
 
@@ -49,7 +49,7 @@ class Known(NamedTuple):
 
 
 class Catalog:
-    """The open file of one store. Only the holder of the write lock changes it; anybody reads. Calls raise `OSError`."""
+    """The open file of one store. Only the holder of the write lock changes it. Calls raise `OSError`."""
 
     def __init__(self, filesystem: FileSystem, path: str) -> None:
         self._filesystem, self.path = filesystem, path
@@ -71,7 +71,7 @@ class Catalog:
         self._fd = fd
         header = self._filesystem.read(fd, _HEADER.size, 0)
         if len(header) == _HEADER.size:
-            magic, _, _, _, slots, _ = _HEADER.unpack(header)
+            magic, _, _, _, slots, _, _ = _HEADER.unpack(header)
             alone = self._filesystem.names(fd) == 1
             if magic == _MAGIC and alone and self._filesystem.size(fd) == _HEADER.size + slots * _SLOT.size:
                 self._slots, self.inode = slots, self._filesystem.identity(fd)
@@ -138,9 +138,12 @@ class Catalog:
         self._places[stream_id] = key, offset
 
     def count(self) -> int:
-        """How many streams it knows."""
-        data = self._filesystem.read(self._fd, 8, _COUNT_AT)
-        return int.from_bytes(data, "little") if len(data) == 8 else 0
+        """How many streams there are."""
+        return self._word(_STREAMS_AT)
+
+    def _word(self, at: int) -> int:
+        data = self._filesystem.read(self._fd, 8, at)
+        return int(_ONE.unpack(data)[0]) if len(data) == 8 else 0
 
     def marks(self) -> tuple[int, int]:
         """The marks of the last checkpoints: (the one before, the last one that was begun)."""
@@ -153,22 +156,27 @@ class Catalog:
         """Note that a stream is at a version, whose record is at a position; version -1: there is no such stream."""
         word = (position & _LOW) << 32 | (version + 1) & _LOW
         place = self._places.get(stream_id)
-        if place:
+        if place and version >= 0:  # It had a version before: what is taken back leaves this memory.
             self._filesystem.write_at(self._fd, _ONE.pack(word), place[1] + 8)
             return
-        offset, _ = self._find(stream_id)
+        offset, before = self._find(stream_id)
         if stream_id not in self._places:
-            count = self.count()
-            if not offset or (count + 1) * 2 > self._slots:
+            used = self._word(_USED_AT)
+            if not offset or (used + 1) * 2 > self._slots:
                 self._grow()
-                offset, _ = self._find(stream_id)
+                offset, before = self._find(stream_id)
             key = blake2b(stream_id.encode(), digest_size=8).digest()
             number = int.from_bytes(key, "little") or 1
             self._filesystem.write_at(self._fd, _SLOT.pack(number, word), offset)
-            self._filesystem.write_at(self._fd, _ONE.pack(count + 1), _COUNT_AT)
+            self._filesystem.write_at(self._fd, _ONE.pack(used + 1), _USED_AT)
             self._remember(stream_id, key, offset)
         else:
             self._filesystem.write_at(self._fd, _ONE.pack(word), offset + 8)
+        more = (version >= 0) - (_known(before) is not None)
+        if more:
+            self._filesystem.write_at(self._fd, _ONE.pack(max(0, self.count() + more)), _STREAMS_AT)
+        if version < 0:
+            del self._places[stream_id]
 
     def mark(self, before: int, mark: int) -> None:
         """Note that a checkpoint with this mark is begun, after the one with the mark `before`."""
@@ -200,8 +208,7 @@ class Catalog:
 
     def session(self) -> int:
         """The session that it belongs to."""
-        data = self._filesystem.read(self._fd, 8, _SESSION_AT)
-        return _ONE.unpack(data)[0] if len(data) == 8 else 0
+        return self._word(_SESSION_AT)
 
     def _restore(self) -> None:
         self._replace(self._entries(), self.marks(), max(_FEWEST, self._slots), self.session())
@@ -223,9 +230,9 @@ class Catalog:
                 at = (at + 1) % slots
             table[at] = _SLOT.pack(key, word)
         empty = bytes(_SLOT.size)
-        text = b"".join(
-            [_HEADER.pack(_MAGIC, *marks, len(entries), slots, session), *[slot or empty for slot in table]]
-        )
+        streams = sum(_known(word) is not None for word in entries.values())
+        header = _HEADER.pack(_MAGIC, *marks, len(entries), slots, session, streams)
+        text = b"".join([header, *[slot or empty for slot in table]])
         # Synced, as a catalog with a mark has to hold what came before its checkpoint.
         self._filesystem.replace_file(self.path, text, sync=bool(any(marks)))
         if not self.open():

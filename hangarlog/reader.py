@@ -263,6 +263,10 @@ class Reader:
         size = self._folder.filesystem.size_at(self._folder.journal.live_path)
         return words[WRITING] != 0 or words[JOURNAL_SIZE] != size
 
+    def stream_ids(self, committed: int) -> set[str]:
+        """The ids of all streams that the journal has; it reads all of it."""
+        return {record.stream_id for block in self.everything(None, False, committed) for record in block}
+
     def _compacted_through(self, stream_id: str) -> int:
         # Most stores have no snapshots at all, and then no stream's has to be looked for.
         if not os.path.isdir(self._folder.snapshots_path):

@@ -32,6 +32,9 @@ from hangarlog.state import SharedState
 _CLOCK_SLACK = 10.0
 """Seconds that the times of two files may be off: which streams are looked at first depends on it, nothing else."""
 
+_FEW_STREAMS = 1000
+"""So many files are looked at in a few milliseconds, for what a power cut has left in them; of more when they are used."""
+
 _POSITION = re.compile(rb'\{"position":(\d+),')
 
 
@@ -60,7 +63,7 @@ class Recovered(msgspec.Struct):
 
 
 def recover(folder: Folder, store_id: str, state: SharedState, catalog: Catalog) -> Recovered:
-    """Make journal, streams, catalog and shared state agree. Under the sync lock, too: nobody may use the ring meanwhile.
+    """Make journal, streams, catalog and shared state agree. Under the sync lock, too: nobody else may use the ring.
 
     Within a session only what was not yet published is looked at; at the beginning of one, all from the last checkpoint
     on. A copy whose files do not fit each other is brought to the longest history that they prove.
@@ -153,7 +156,8 @@ class _Recovery:
             _sync(folder, live, state)
         known = replay.run(first or end.last + 1, end.last)
         lost_pages = end.cut or end.joined or end.mended or wanted > end.last or not self._same_boot
-        if restarted and not clean and lost_pages:
+        few = self._catalog.count() <= _FEW_STREAMS
+        if restarted and (few or (lost_pages and not clean)):
             _cut_phantoms(folder, report.since, known, report)
         journal = (end.last, end.last + 1 if first is None else first, live.size)
         if restarted:

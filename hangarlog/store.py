@@ -162,12 +162,12 @@ class FileEventStore(EventStore):
             return self._writer.commit(pendings)
         with self._refusals():
             failures = self._state.failures
-            versions = self._writer.commit(pendings)
-            if wanted == "always":
-                self._sync.ensure(self._state.committed, failures)
-            else:
-                self._sync_later(float(wanted))
-            return versions
+        versions = self._writer.commit(pendings)
+        if wanted == "always":
+            self._sync.ensure(None, failures)
+        else:
+            self._sync_later(float(wanted))
+        return versions
 
     def append_encoded(self, pendings: list[Pending]) -> dict[str, int]:
         """Append events that are encoded already, as a relaxed `append_many`: call `sync` to make them durable."""
@@ -278,7 +278,10 @@ class FileEventStore(EventStore):
         """The ids of all streams that begin with `prefix`, sorted."""
         with self._refusals():
             self._committed()
-            return sorted(filter(self._counts, self.folder.stream_ids(prefix)))
+            found = set(filter(self._counts, self.folder.stream_ids(prefix)))
+            if not prefix and self._catalog.is_open and len(found) < self._catalog.count():
+                found |= self._reader.stream_ids(self._committed())  # Somebody has deleted files of streams.
+            return sorted(found)
 
     def _counts(self, stream_id: str) -> bool:
         """Whether a stream whose file is there has an event: a power cut may have left files of others."""
@@ -295,6 +298,8 @@ class FileEventStore(EventStore):
         """How many streams the store holds."""
         with self._refusals():
             self._committed()
+            if self._catalog.is_open:
+                return self._catalog.count()
             return sum(map(self._counts, self.folder.stream_ids()))
 
     # Snapshots

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from hangarlog.bell import PATIENCE, give_way
-from hangarlog.errors import HangarlogError, OutcomeUnknownError, StoreOpenError, SyncError
+from hangarlog.errors import HangarlogError, OutcomeUnknownError, StorageError, StoreBusyError, StoreOpenError, SyncError
 from hangarlog.folder import Folder
 from hangarlog.lock import FileLock
 from hangarlog.record import CRC_BYTES
@@ -51,8 +51,8 @@ class JournalSync:
         self._without_ring = 0
         self._closed = False
 
-    def ensure(self, position: int, failures: int) -> None:
-        """Return when every record up to `position` is on the device.
+    def ensure(self, position: int | None, failures: int) -> None:
+        """Return when every record up to `position` (None: that is committed now) is on the device.
 
         `failures` is how many syncs had failed before the records were written: one that fails after that may have
         lost them, whatever has been healed meanwhile.
@@ -63,8 +63,8 @@ class JournalSync:
                 than `lock_timeout`.
         """
         try:
-            self._ensure(position, failures)
-        except OSError as error:
+            self._ensure(self._state.committed if position is None else position, failures)
+        except (OSError, StorageError, StoreBusyError) as error:
             raise OutcomeUnknownError(self._path, f"it is written, but could not be synced: {error}") from error
 
     def _ensure(self, position: int, failures: int) -> None:

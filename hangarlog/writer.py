@@ -273,6 +273,7 @@ class Writer:
             state.exclusive = 0  # Its holder died, else the lock would not be ours.
         if self._seen != (words[LAYOUT], _forks):
             self._forget()
+            self._seen = (words[LAYOUT], _forks)
         if not (words[WRITING] or consistent(words)):
             state.distrust()
             self._begin_session()
@@ -393,7 +394,7 @@ class Writer:
         if self._journal:
             journal, self._journal = self._journal, None
             journal.close()
-        self._seen = (self._state.layout, _forks)
+        self._seen = (-1, _forks)
 
     # The commit
 
@@ -517,6 +518,8 @@ class Writer:
                 for end in ends.values():
                     end.close()
                 self._forget()
+            if published and isinstance(error, OSError):
+                raise OutcomeUnknownError(self.path, f"it is written; then {error}") from error
             raise
 
     def _note(self, shares: list[Share], ends: dict[str, StreamEnd], versions: dict[str, int], position: int) -> None:
@@ -607,7 +610,7 @@ class Writer:
     def _checkpoint(self) -> None:
         """Have the streams brought to the device, unless that is being done: a recovery is to have little to replay."""
         # After a failed sync a later one proves nothing: recovery begins at the last good checkpoint until a restart.
-        if not (self._state.failures or (self._checkpointing and self._checkpointing.is_alive())):
+        if not (self._words[FAILURES] or (self._checkpointing and self._checkpointing.is_alive())):
             self._checkpointing = self._filesystem.in_background(self._make_checkpoint, "hangarlog-checkpoint")
 
     def _make_checkpoint(self) -> None:
