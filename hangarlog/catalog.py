@@ -12,6 +12,7 @@ everything up to it, and recovery adds what came later.
 from __future__ import annotations
 
 import errno
+import sys
 from struct import Struct
 from typing import NamedTuple
 
@@ -53,7 +54,7 @@ class Catalog:
 
     def __init__(self, filesystem: FileSystem, path: str) -> None:
         self._filesystem, self.path = filesystem, path
-        self._fd = -1
+        self._fd, self._pread = -1, filesystem.pread
         self._slots = self.inode = 0
         self._places: dict[str, tuple[bytes, int]] = {}  # {stream id: (its hash, the offset of its slot)}
 
@@ -107,16 +108,16 @@ class Catalog:
         """Where a stream is, None where it is not known."""
         place = self._places.get(stream_id)
         if place:
-            key, word = _SLOT.unpack(self._filesystem.read(self._fd, _SLOT.size, place[1]).ljust(16, b"\0"))
-            if key.to_bytes(8, "little") == place[0]:
-                return _known(word)
+            slot = self._pread(self._fd, _SLOT.size, place[1])
+            if slot[:8] == place[0] and len(slot) == _SLOT.size:
+                return _known(_ONE.unpack_from(slot, 8)[0])
         _, word = self._find(stream_id)
         return _known(word)
 
     def _find(self, stream_id: str) -> tuple[int, int]:
         """(the offset of a stream's slot, or of the free one that it gets; the slot's second word); (0, 0): no room."""
         key = blake2b(stream_id.encode(), digest_size=8).digest()
-        wanted = int.from_bytes(key, "little") or 1
+        wanted = int.from_bytes(key, sys.byteorder) or 1
         start = at = wanted % self._slots if self._slots else 0
         for _ in range(self._slots // _AT_ONCE + 2):
             count = min(_AT_ONCE, self._slots - at)
@@ -166,7 +167,7 @@ class Catalog:
                 self._grow()
                 offset, before = self._find(stream_id)
             key = blake2b(stream_id.encode(), digest_size=8).digest()
-            number = int.from_bytes(key, "little") or 1
+            number = int.from_bytes(key, sys.byteorder) or 1
             self._filesystem.write_at(self._fd, _SLOT.pack(number, word), offset)
             self._filesystem.write_at(self._fd, _ONE.pack(used + 1), _USED_AT)
             self._remember(stream_id, key, offset)

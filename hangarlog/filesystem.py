@@ -159,6 +159,11 @@ class FileSystem:
         """Close a descriptor."""
         os.close(fd)
 
+    @staticmethod
+    def pread(fd: int, size: int, offset: int) -> bytes:
+        """As `read`, where the few bytes come at once: what is read for each append."""
+        return _pread(fd, size, offset)
+
     def size(self, fd: int) -> int:
         """The size of an open file."""
         return _seek(fd, 0, _END)
@@ -231,9 +236,9 @@ class FileSystem:
 
     def write_at(self, fd: int, data: bytes | memoryview, offset: int) -> None:
         """Write all of `data` at `offset` of a file opened for updating."""
-        while data:
-            written = _pwrite(fd, data, offset)
-            data, offset = data[written:], offset + written
+        written = _pwrite(fd, data, offset)
+        while written < len(data):
+            written += _pwrite(fd, data[written:], offset + written)
 
     def truncate(self, fd: int, size: int) -> None:
         """Cut an open file to `size` bytes."""

@@ -44,8 +44,10 @@ _MASK = (1 << 64) - 1
     _SYNC_BELL,
     _SYNC_WAITERS,
 ) = range(25)
-STANDING = _DURABLE
-"""The words before this one change only where a writer has something to look at."""
+STANDING = _DURABLE * 8
+"""The bytes before this one change only where a writer has something to look at."""
+WAITING = slice(LOCK_WAITERS * 8, LOCK_WAITERS * 8 + 8)
+"""The bytes that are zeros where nobody waits for the write lock."""
 
 _LOW = (1 << 32) - 1
 _all, _five, _pair, _one = Struct("=25Q"), Struct("=5Q"), Struct("=2Q"), Struct("=Q")
@@ -63,6 +65,11 @@ def _check(committed: int, journal_first: int, journal_size: int) -> int:
 def consistent(words: Words) -> bool:
     """Whether the committed position and the journal's end are what one commit published together."""
     return words[_CHECK] == _check(words[COMMITTED], words[JOURNAL_FIRST], words[JOURNAL_SIZE])
+
+
+def words_of(raw: bytes) -> Words:
+    """The words that stand in these bytes; zeros where the file was cut."""
+    return _all.unpack(raw) if len(raw) == _all.size else _NOTHING
 
 
 def create_state(filesystem: FileSystem, path: str) -> None:
@@ -87,6 +94,7 @@ class SharedState:
     def __init__(self, filesystem: FileSystem, path: str, home: int, *, writable: bool = True) -> None:
         """Open the file at `path`. Raises `OSError`, or `ValueError` where the file is not the store's alone."""
         self._filesystem, self._path, self._home, self.writable = filesystem, path, home, writable
+        self._pread = filesystem.pread
         self._boot = boot_id()
         self.session = 0
         """The session that this process has seen going on, or begun: 0 before that."""
@@ -146,8 +154,7 @@ class SharedState:
 
     def look(self) -> Words:
         """All words as they are now; zeros where the file was cut."""
-        data = self._filesystem.read(self._fd, _all.size, 0)
-        return _all.unpack(data) if len(data) == _all.size else _NOTHING
+        return words_of(self.raw())
 
     @property
     def _words(self) -> Words:
@@ -321,20 +328,24 @@ class SharedState:
             self._put(_FILE, self._file)
             self._put(_FORMAT, _MAGIC)
         self.change_layout()
-        self.publish(_NOTHING, committed, journal_first, journal_size, tail)
+        self.publish(b"", committed, journal_first, journal_size, tail)
         self._put(WRITING, 0)
         self._put(_SESSION, self.session)
 
-    def publish(self, words: Words, committed: int, journal_first: int, journal_size: int, tail: int) -> Words:
+    def raw(self) -> bytes:
+        """All words as they are now, in their bytes; `words_of` takes them apart."""
+        return self._pread(self._fd, _all.size, 0)
+
+    def publish(self, raw: bytes, committed: int, journal_first: int, journal_size: int, tail: int) -> bytes:
         """Publish a commit: readers see it from here on. `tail` is how much there is to replay after a crash.
 
-        `words` are what stood here when the lock was taken. Returns the words before `STANDING` as they are now, but for
-        those that others may have changed meanwhile.
+        `raw` is what stood here when the lock was taken. Returns the bytes before `STANDING` as they are now, but for
+        words that others may have changed meanwhile.
         """
         check = _check(committed, journal_first, journal_size)
         data = _five.pack(committed, journal_first, journal_size, check, tail)
         self._filesystem.write_at(self._fd, data, COMMITTED * 8)
-        return (*words[:COMMITTED], committed, journal_first, journal_size, check, tail, *words[WRITING:STANDING])
+        return raw[: COMMITTED * 8] + data + raw[WRITING * 8 : STANDING]
 
     def begin(self, pid: int) -> None:
         """Mark that process `pid` changes files; if it dies, the next one finds the mark and recovers."""

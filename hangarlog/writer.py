@@ -40,9 +40,10 @@ from hangarlog.state import (
     STANDING,
     TAIL,
     WRITING,
+    WAITING,
     SharedState,
-    Words,
     consistent,
+    words_of,
 )
 from hangarlog.stream import WARM, StreamEnd, WarmStreams
 
@@ -67,6 +68,8 @@ _LOCKS_GONE = (
     "its lock files were deleted while another process has it open; have that process append once, which makes them "
     "anew, or close it there"
 )
+
+_NOBODY = bytes(8)
 
 _forks = 0
 _pid = os.getpid()
@@ -100,8 +103,9 @@ class Writer:
         self._journal: LiveEnd | None = None
         self._streams = WarmStreams(folder, catalog)
         self._seen = (-1, -1)  # The layout and the fork that the open files belong to.
-        self._words: Words = ()  # The shared words, as they were when the lock was taken.
-        self._standing: Words = ()  # Those of a writer's concern, as this one's last commit left them.
+        self._raw = b""  # The shared words, as they were when the lock was taken.
+        self._standing = b""  # Those of a writer's concern, as this one's last commit left them.
+        self._committed = self._journal_first = self._tail = 0  # What they say.
         self._checkpoint_due = False
         self._exclusive = False
         self._inside = -1  # The fork of whoever is inside the lock, in this process; another one's is not here.
@@ -156,35 +160,35 @@ class Writer:
         seconds = self._lock_seconds
         self._deadline = None if seconds is None else now + seconds
         if self._exclusive:
-            words = state.look()
+            raw = state.raw()
             if self._seen[1] != _forks:
-                raise StoreBusyError(self.path, words[EXCLUSIVE])
+                raise StoreBusyError(self.path, state.exclusive)
         else:
-            words = self._take_lock(only)
+            raw = self._take_lock(only)
         journal = self._journal
-        if journal is None or self._seen[1] != _forks or words[:STANDING] != self._standing or self._lock.opened:
+        if journal is None or self._seen[1] != _forks or raw[:STANDING] != self._standing or self._lock.opened:
             if only:
                 self._refuse_overtaken(only)
-            self._look(words)
+            self._look(raw)
         elif self._filesystem.size(journal.fd) != journal.size or (
             now - self._watched_at > _UNWATCHED and self._watch.changed()
         ):
-            self._look(words)
+            self._look(raw)
         else:
-            self._words = words
+            self._raw = raw
             return
         self._watched_at = now
 
-    def _take_lock(self, only: Pending | None) -> Words:
+    def _take_lock(self, only: Pending | None) -> bytes:
         lock, state = self._lock, self._state
         if lock.take():
-            words = state.look()
-            if not lock.bell.is_due(words[LOCK_WAITERS]):
-                lock.since = words[LOCK_WAITERS]
-                return words
+            raw = state.raw()
+            lock.since = 0 if raw[WAITING] == _NOBODY else words_of(raw)[LOCK_WAITERS]
+            if not (lock.since and lock.bell.is_due(lock.since)):
+                return raw
             lock.release()  # Somebody has waited for long: queue behind.
         self._wait_for_lock(only)
-        return state.look()
+        return state.raw()
 
     def _left(self) -> float | None:
         """The seconds left of this call's time, None for ever."""
@@ -220,7 +224,7 @@ class Writer:
     def rejoin(self) -> None:
         """Look at everything anew. Raises what `lock` raises."""
         with self._lock.threads:
-            self._standing = ()
+            self._standing = b""
         with self.lock():
             pass
 
@@ -262,9 +266,9 @@ class Writer:
             self._state.exclusive = os.getpid()
             self._exclusive = True
 
-    def _look(self, words: Words) -> None:
+    def _look(self, raw: bytes) -> None:
         """Under the lock: notice what other processes did, and what one that died left undone."""
-        state = self._state
+        state, words = self._state, words_of(raw)
         moment, changed = self._watch.now(), self._watch.changed()
         if changed or self._lock.opened or not (self._session.is_joined and state.believes(words)):
             self._take_part()
@@ -291,9 +295,13 @@ class Writer:
             self._heal()
             self._journal = self._open_journal()
         self._watch.settle(moment)
-        self._words = state.look()
-        self._standing = self._words[:STANDING]
+        self._note_words(state.raw())
         self._streams.turn += 1
+
+    def _note_words(self, raw: bytes) -> None:
+        words = words_of(raw)
+        self._raw, self._standing = raw, raw[:STANDING]
+        self._committed, self._journal_first, self._tail = words[COMMITTED], words[JOURNAL_FIRST], words[TAIL]
 
     def _open_journal(self) -> LiveEnd:
         try:
@@ -410,7 +418,7 @@ class Writer:
             only = pendings[0] if len(pendings) == 1 else None
             try:
                 self._enter(now, only)
-                committed = self._words[COMMITTED]
+                committed = self._committed
                 ends = {}
                 to_write = []
                 for pending in pendings:
@@ -475,8 +483,8 @@ class Writer:
 
     def _write(self, to_write: list[tuple[Pending, int]], ends: dict[str, StreamEnd], versions: dict[str, int]) -> None:
         """Write a batch to the journal, then to its streams, then publish it; or leave everything as it was."""
-        state, words = self._state, self._words
-        position, first = words[COMMITTED] + 1, words[JOURNAL_FIRST]
+        state = self._state
+        position, first = self._committed + 1, self._journal_first
         data, lengths, shares, last = encode_batch(to_write, position, now())
         published = False
         undo: list[tuple[StreamEnd, int]] = []
@@ -504,9 +512,10 @@ class Writer:
             for stream_id, _, its_lengths, place in shares:
                 at += len(its_lengths)
                 self._catalog.put(stream_id, place[0], at)
-            tail = self._tail(words, len(data))
-            self._standing = state.publish(words, last, first, journal.size, tail)
+            tail = self._tail_after(len(data))
+            self._standing = state.publish(self._raw, last, first, journal.size, tail)
             published = True
+            self._committed, self._journal_first, self._tail = last, first, tail
             if rolled:
                 self._state.abandon()
             self._note(shares, ends, versions, position - 1)
@@ -538,10 +547,10 @@ class Writer:
         if journal and journal.size >= journal.index_due:
             journal.extend_index()
 
-    def _tail(self, words: Words, size: int) -> int:
+    def _tail_after(self, size: int) -> int:
         """How much there is to replay after this commit, in bytes, or what takes as long; 0 if a checkpoint is due."""
         cold, self._streams.cold = self._streams.cold, 0
-        tail = words[TAIL] + size + cold * _COLD
+        tail = self._tail + size + cold * _COLD
         if tail < _REPLAYED_IN_TIME:
             return tail
         self._checkpoint_due = True
@@ -610,7 +619,7 @@ class Writer:
     def _checkpoint(self) -> None:
         """Have the streams brought to the device, unless that is being done: a recovery is to have little to replay."""
         # After a failed sync a later one proves nothing: recovery begins at the last good checkpoint until a restart.
-        if not (self._words[FAILURES] or (self._checkpointing and self._checkpointing.is_alive())):
+        if not (words_of(self._raw)[FAILURES] or (self._checkpointing and self._checkpointing.is_alive())):
             self._checkpointing = self._filesystem.in_background(self._make_checkpoint, "hangarlog-checkpoint")
 
     def _make_checkpoint(self) -> None:

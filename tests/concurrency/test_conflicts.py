@@ -69,15 +69,15 @@ def test_what_is_not_committed_is_no_conflict_yet(one: FileEventStore, other: Fi
     with held(other._writer._lock):
         published = state.published()
         assert published
-        state.publish(state.look(), published[0] - 1, published[1], published[2], 0)  # As it was before the last one.
+        state.publish(state.raw(), published[0] - 1, published[1], published[2], 0)  # As it was before the last one.
         with pytest.raises(ConcurrencyError) as told:
             one.append("a:1", [Added(9)], 0)
         assert told.value.actual == 1
-        state.publish(state.look(), published[0] - 2, published[1], published[2], 0)
+        state.publish(state.raw(), published[0] - 2, published[1], published[2], 0)
         one._writer._streams.seen("a:1").seen = (-1, 0)
         with pytest.raises(LockTimeoutError):
             one.append("a:1", [Added(9)], 0)
-        state.publish(state.look(), *published, 0)
+        state.publish(state.raw(), *published, 0)
     assert stream.read_bytes().startswith(committed)
     assert committed.startswith(before)
 
