@@ -133,6 +133,11 @@ class Index:
                 number = at + last + 1
             at += len(crcs) or stop
 
+    def size_up_to(self, number: int) -> int:
+        """How long the file is with its whole blocks of records up to a number, and no more."""
+        count = self._whole_blocks(max(0, min(number + 1 - self.first, self._measured())))
+        return _HEADER.size + count * _ENTRY_BYTES
+
     def covered(self) -> int:
         """The offset up to which it covers the segment."""
         return self.end(self.first + self.count - 1)

@@ -66,18 +66,27 @@ def last_sealed(log: Log, first: int) -> Envelope:
 
 
 def make_end_whole(
-    folder: Folder, live: LiveEnd, settled: int, wanted: int, frames: list[Frame], see: See, *, restarted: bool
+    folder: Folder,
+    live: LiveEnd,
+    start: tuple[int, int],
+    promised: tuple[int, int],
+    frames: list[Frame],
+    see: See,
+    *,
+    restarted: bool,
 ) -> End:
     """Bring the live segment to whole batches, with everything that is known to have been committed.
 
-    `settled` is the position up to which nothing can be missing but by damage, `wanted` the one up to which the streams
-    are searched for what is missing; with `restarted` a power cut may have taken any page written since, and `frames`
+    `start` is an offset that is known to be the end of a batch, and its last position; (0, position) where only that
+    position is known. `promised` are (the position up to which nothing can be missing but by damage, the one up to which
+    the streams are searched for what is missing); with `restarted` a power cut may have taken any page written since, and `frames`
     are what the commit ring has. `see` is shown the records that are read to find the end.
 
     Raises:
         CorruptionError: it is damaged, and no other copy helps.
     """
-    whole, last, bad = _whole_batches(folder.journal, live, settled, see)
+    settled, wanted = promised
+    whole, last, bad = _whole_batches(folder.journal, live, start, see)
     known = _lines_of_frames(frames, last, live.crc_before(whole))
     settled = max([settled, *known])
     if bad is None and max(settled, wanted) <= last:
@@ -87,14 +96,20 @@ def make_end_whole(
     return joining.run(known)
 
 
-def _whole_batches(journal: Log, live: LiveEnd, settled: int, see: See) -> tuple[int, int, str | None]:
-    """(the offset after the last whole batch, its last position, what is wrong behind it); read from `settled` on."""
-    lines, _ = live.lines_at(0)
+def _whole_batches(journal: Log, live: LiveEnd, start: tuple[int, int], see: See) -> tuple[int, int, str | None]:
+    """(the offset after the last whole batch, its last position, what is wrong behind it); read from `start` on."""
+    if start[0]:
+        return _batches_from(live, *start, see)
+    lines, _ = live.lines_at(0, _SECTOR)
     begins = decode_record(lines[0]).position if lines and is_record(lines[0]) else None
     offset, last = 0, _last_before(journal, begins)
     if begins == last + 1:
-        offset, number = live.seek(settled + 1, last + 1)
+        offset, number = live.seek(start[1] + 1, last + 1)
         last = number - 1
+    return _batches_from(live, offset, last, see)
+
+
+def _batches_from(live: LiveEnd, offset: int, last: int, see: See) -> tuple[int, int, str | None]:
     whole, whole_last = offset, last
     while True:
         lines, following = live.lines_at(offset, BLOCK)

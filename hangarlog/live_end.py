@@ -87,6 +87,20 @@ class LiveEnd(Segment):
         self._filesystem.remove(self.index_path)
         self.index_due, self._covered = STRIDE, None
 
+    def trim_index(self, number: int) -> None:
+        """Cut the index sidecar to whole blocks of records up to a number: of more a power cut may have left anything."""
+        index = Index.open(self._filesystem, self.index_path)
+        if index:
+            with contextlib.closing(index):
+                size = index.size_up_to(number)
+            fd = self._filesystem.open_append(self.index_path)
+            try:
+                if self._filesystem.size(fd) > size:
+                    self._filesystem.truncate(fd, size)
+            finally:
+                self._filesystem.close(fd)
+        self.index_due, self._covered = STRIDE, None
+
     def forget_longer_index(self) -> None:
         """Delete an index sidecar that covers more than the segment has."""
         index = Index.open(self._filesystem, self.index_path)

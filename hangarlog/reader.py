@@ -15,7 +15,7 @@ from hangarlog.errors import CorruptionError, CorruptionWarning
 from hangarlog.folder import Folder
 from hangarlog.kept import Kept
 from hangarlog.log import Log
-from hangarlog.mending import confirms
+from hangarlog.stream_check import confirms
 from hangarlog.record import Envelope, decode_record
 from hangarlog.segment import Segment
 from hangarlog.snapshot import SnapshotFiles

@@ -140,11 +140,17 @@ class _Recovery:
 
     def _make_whole(self, live: LiveEnd, checkpoint: Checkpoint) -> None:
         folder, state, report, restarted = self._folder, self._state, self._report, self._restarted
-        forget_index(live, restarted=restarted)
+        start = (0, report.since)
+        if restarted and checkpoint.end and live.first() == checkpoint.first:
+            start = (checkpoint.end, checkpoint.position)
+            live.trim_index(checkpoint.position)
+        else:
+            forget_index(live, restarted=restarted)
         settled = max(self._settled, report.since)
         wanted = max(self._wanted, settled)
         replay = Replay(folder, report.since, report, self._catalog, restarted=restarted)
-        end = make_end_whole(folder, live, settled, wanted, self._ring.frames, replay.see, restarted=restarted)
+        promised = (settled, wanted)
+        end = make_end_whole(folder, live, start, promised, self._ring.frames, replay.see, restarted=restarted)
         report.journal_cut, report.joined, report.mended = end.cut, end.joined, end.mended
         report.put_aside = end.put_aside
         report.damage += end.damage
@@ -162,8 +168,7 @@ class _Recovery:
         journal = (end.last, end.last + 1 if first is None else first, live.size)
         if restarted:
             state.ring_file = usable_ring(folder.filesystem, folder.ring_path)
-            state.ring_next = (self._ring.generation + 1, 0)
-            state.made_durable(*journal)
+            state.made_durable(journal, (self._ring.generation + 1, 0))
             self._catalog.begin_session(state.session)
         state.recovered(*journal, replay.size if restarted else state.tail)
 

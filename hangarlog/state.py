@@ -30,10 +30,10 @@ _MASK = (1 << 64) - 1
     LAYOUT,
     EXCLUSIVE,
     SYNC_FAILED,
-    _DURABLE,
-    _DURABLE_END,
-    _RING_NEXT,
-    _RING_FILE,
+    DURABLE,
+    DURABLE_END,
+    RING_NEXT,
+    RING_FILE,
     FAILURES,
     _BOOT,
     _LOCK_FILE,
@@ -42,15 +42,15 @@ _MASK = (1 << 64) - 1
     _LOCK_BELL,
     LOCK_WAITERS,
     _SYNC_BELL,
-    _SYNC_WAITERS,
+    SYNC_WAITERS,
 ) = range(25)
-STANDING = _DURABLE * 8
+STANDING = DURABLE * 8
 """The bytes before this one change only where a writer has something to look at."""
 WAITING = slice(LOCK_WAITERS * 8, LOCK_WAITERS * 8 + 8)
 """The bytes that are zeros where nobody waits for the write lock."""
 
 _LOW = (1 << 32) - 1
-_all, _five, _pair, _one = Struct("=25Q"), Struct("=5Q"), Struct("=2Q"), Struct("=Q")
+_all, _five, _three, _one = Struct("=25Q"), Struct("=5Q"), Struct("=3Q"), Struct("=Q")
 _NOTHING = (0,) * 25
 
 Words = tuple[int, ...]
@@ -65,6 +65,22 @@ def _check(committed: int, journal_first: int, journal_size: int) -> int:
 def consistent(words: Words) -> bool:
     """Whether the committed position and the journal's end are what one commit published together."""
     return words[_CHECK] == _check(words[COMMITTED], words[JOURNAL_FIRST], words[JOURNAL_SIZE])
+
+
+def covers(words: Words, position: int) -> bool:
+    """Whether the record at `position` is known to be on the device."""
+    return position <= words[DURABLE] <= words[COMMITTED]  # Beyond that it is not to be believed.
+
+
+def durable_in(words: Words, journal_first: int) -> int:
+    """How many bytes of the journal segment that begins with `journal_first` are known to be on the device."""
+    end = words[DURABLE_END]
+    return end & _LOW if end >> 32 == journal_first & _LOW else 0
+
+
+def ring_next(words: Words) -> tuple[int, int]:
+    """(generation, block) of the commit ring's next frame."""
+    return words[RING_NEXT] >> 32, words[RING_NEXT] & _LOW
 
 
 def words_of(raw: bytes) -> Words:
@@ -223,7 +239,7 @@ class SharedState:
     def durable(self) -> int:
         """The position up to which everything is known to be on the device."""
         words = self._words
-        return words[_DURABLE] if words[_DURABLE] <= words[COMMITTED] else 0  # Beyond that it is not to be believed.
+        return words[DURABLE] if words[DURABLE] <= words[COMMITTED] else 0  # Beyond that it is not to be believed.
 
     @property
     def journal_first(self) -> int:
@@ -268,30 +284,15 @@ class SharedState:
         """Whether the record at `position` is known to be on the device."""
         return position <= self.durable
 
-    def durable_in(self, journal_first: int) -> int:
-        """How many bytes of the journal segment that begins with `journal_first` are known to be on the device."""
-        end = self._words[_DURABLE_END]
-        return end & _LOW if end >> 32 == journal_first & _LOW else 0
-
-    @property
-    def ring_next(self) -> tuple[int, int]:
-        """(generation, block) of the commit ring's next frame."""
-        word = self._words[_RING_NEXT]
-        return word >> 32, word & _LOW
-
-    @ring_next.setter
-    def ring_next(self, place: tuple[int, int]) -> None:
-        self._put(_RING_NEXT, (place[0] & _LOW) << 32 | place[1])
-
     @property
     def ring_file(self) -> int:
         """Which file the commit ring is, 0 if there is none yet. Of a state from before a restart, too."""
         words = self._words
-        return words[_RING_FILE] if words[_FORMAT] == _MAGIC else 0
+        return words[RING_FILE] if words[_FORMAT] == _MAGIC else 0
 
     @ring_file.setter
     def ring_file(self, identity: int) -> None:
-        self._put(_RING_FILE, identity)
+        self._put(RING_FILE, identity)
 
     @property
     def lock_file(self) -> int:
@@ -359,10 +360,12 @@ class SharedState:
         """Make the words invalid, so that a recovery takes nothing from them."""
         self._put(_SESSION, 0)
 
-    def made_durable(self, position: int, journal_first: int, journal_size: int) -> None:
-        """Say that everything up to there is on the device. Under the sync lock."""
+    def made_durable(self, published: tuple[int, int, int], ring_next: tuple[int, int]) -> None:
+        """Say that everything that was published is on the device, and where the ring goes on. Under the sync lock."""
+        position, journal_first, journal_size = published
         end = (journal_first & _LOW) << 32 | journal_size
-        self._filesystem.write_at(self._fd, _pair.pack(position, end), _DURABLE * 8)
+        ring = (ring_next[0] & _LOW) << 32 | ring_next[1]
+        self._filesystem.write_at(self._fd, _three.pack(position, end, ring), DURABLE * 8)
 
     def keep(self) -> None:
         """Return when the words are on the device: for what must be known of them after a restart."""

@@ -182,7 +182,7 @@ class WarmStreams:
         if not self._is_right(end):
             end.close()
             with importing:
-                from hangarlog.mending import settle_stream
+                from hangarlog.stream_check import settle_stream
             settle_stream(self._folder, self._catalog, stream_id, committed)
             end = StreamEnd(self._folder, stream_id)
         end.turn, end.seen_at = self.turn, now

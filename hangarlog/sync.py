@@ -15,7 +15,21 @@ from hangarlog.record import CRC_BYTES
 from hangarlog.ring import LARGEST, Ring
 from hangarlog.segment import LIVE
 from hangarlog.session import Watch
-from hangarlog.state import SharedState
+from hangarlog.state import (
+    COMMITTED,
+    FAILURES,
+    JOURNAL_FIRST,
+    JOURNAL_SIZE,
+    LAYOUT,
+    RING_FILE,
+    SYNC_FAILED,
+    SharedState,
+    Words,
+    consistent,
+    covers,
+    durable_in,
+    ring_next,
+)
 
 _LOOKS = 1000
 _GATHERINGS = 4
@@ -63,27 +77,30 @@ class JournalSync:
                 than `lock_timeout`.
         """
         try:
-            self._ensure(self._state.committed if position is None else position, failures)
+            self._ensure(position, failures)
         except (OSError, StorageError, StoreBusyError) as error:
             raise OutcomeUnknownError(self._path, f"it is written, but could not be synced: {error}") from error
 
-    def _ensure(self, position: int, failures: int) -> None:
+    def _ensure(self, position: int | None, failures: int) -> None:
         state = self._state
         deadline = None if self._lock_seconds is None else monotonic() + self._lock_seconds
         while True:
-            if state.failed_since(failures) and not state.covers(position):
+            words = state.look()
+            if position is None:
+                position = words[COMMITTED]
+            if (words[FAILURES] != failures or words[SYNC_FAILED]) and not covers(words, position):
                 raise SyncError(self._path, "an earlier sync has failed")
-            if self._watch.changed() or self._astray():
+            if self._watch.changed() or self._lock.opened or not state.believes(words):
                 self._rejoin()
                 if state.committed < position:
                     raise OutcomeUnknownError(self._path, "it was written, but older files were put in its place since")
             with self._lock.threads:
-                if self._try(position):
-                    return
-                if self._astray():
+                done = self._try(position)
+                if done is None:
                     continue
-                heard = state.sync_bell.listen()
-                if self._covers(position) or self._try(position):
+                heard = 0 if done else state.sync_bell.listen()
+                done = done or self._covers(position) or self._try(position)
+                if done:
                     return
                 self._in_company = True
                 left = PATIENCE if deadline is None else deadline - monotonic()
@@ -96,11 +113,8 @@ class JournalSync:
 
     def _covers(self, position: int) -> bool:
         """Whether a sync of this session, in the folder as it is now, has covered a position."""
-        return self._state.covers(position) and not self._astray()
-
-    def _astray(self) -> bool:
-        """Whether other files than those that are open may be the store's now."""
-        return self._lock.opened or self._watch.moved_on() or not self._state.valid
+        words = self._state.look()
+        return covers(words, position) and self._state.believes(words) and not self._watch.moved_on()
 
     def _refuse_waiting(self) -> None:
         pid = self._lock.holder()
@@ -110,23 +124,29 @@ class JournalSync:
         )
         raise OutcomeUnknownError(self._path, cause)
 
-    def _try(self, position: int) -> bool:
-        """Sync, unless another process is at it; says whether the record is on the device now."""
+    def _try(self, position: int) -> bool | None:
+        """Sync, unless another process is at it; says whether the record is on the device now.
+
+        None where other files than those that are open may be the store's: the lock may not be the one others take.
+        """
         state = self._state
         if self._closed:
             raise StoreOpenError(self._folder.path, "it was closed")
         try:
             if not self._lock.take():
                 return False
-            if self._astray():
-                return False  # The lock may be another one than the one that others take.
+            words = state.look()
+            if self._lock.opened or self._watch.moved_on() or not state.believes(words):
+                return None
             # Whoever held the lock before may have begun after our record was written.
-            if not (state.covers(position) or state.sync_failed):
-                if self._in_company:
-                    self._gather()
-                self._sync()
-                self._in_company = state.sync_bell.awaited
-            return state.covers(position)
+            if covers(words, position) or words[SYNC_FAILED]:
+                return covers(words, position)
+            if self._in_company:
+                self._gather()
+                words = state.look()
+            done = self._sync(words)
+            self._in_company = state.sync_bell.awaited
+            return position <= done
         finally:
             try:
                 self._lock.release(everybody=True)
@@ -143,71 +163,81 @@ class JournalSync:
             committed = self._state.committed
             give_way()
 
-    def _sync(self) -> None:
-        """Under the sync lock: bring what is committed to the device, and tell."""
+    def _sync(self, words: Words) -> int:
+        """Under the sync lock: bring what is committed to the device, and tell; the position that is durable then."""
         state = self._state
         for _ in range(_LOOKS):
-            published = state.published()
-            if published:
+            if consistent(words):
                 break
-        # If none is, a writer died while it published. What it wrote is for the next one to judge; all of it is synced.
-        committed, first, size = published or (state.committed, 0, 0)
+            words = state.look()
+        whole = consistent(words)
+        # Else a writer died while it published. What it wrote is for the next one to judge; all of it is synced.
+        published = (words[COMMITTED], words[JOURNAL_FIRST], words[JOURNAL_SIZE]) if whole else (words[COMMITTED], 0, 0)
         # A roll that comes after this has synced what it sealed. A file that cannot be opened is no failed sync.
-        fd = self._journal_fd()
+        fd = self._journal_fd(words)
         try:
-            if not published:
+            if not whole:
                 self._filesystem.sync_data(fd)
-            start = state.durable_in(first)
-            if start < size and not (size - start <= LARGEST and self._through_ring(fd, start, size, committed)):
-                self._filesystem.sync_data(fd)
-            state.made_durable(committed, first, size)
+            following = self._bring(fd, words, published)
+            state.made_durable(published, following)
         except OSError as error:
             state.mark_sync_failed()
             raise SyncError(self._path, str(error)) from error
+        return published[0]
 
-    def _through_ring(self, fd: int, start: int, size: int, committed: int) -> bool:
-        """Sync the journal's bytes from `start` to `size` through the ring; False where the journal must be synced."""
-        state, ring = self._state, self._ring
-        identity = state.ring_file
-        if not (identity and ring.open(identity)):
-            return self._make_ring(fd)
+    def _bring(self, fd: int, words: Words, published: tuple[int, int, int]) -> tuple[int, int]:
+        """Sync the journal's bytes up to what was published; the ring's next place then."""
+        committed, first, size = published
+        start, place = durable_in(words, first), ring_next(words)
+        if start < size:
+            following = self._through_ring(fd, words, start, published) if size - start <= LARGEST else None
+            if following is not None:
+                return following
+            self._filesystem.sync_data(fd)
+        return place
+
+    def _through_ring(
+        self, fd: int, words: Words, start: int, published: tuple[int, int, int]
+    ) -> tuple[int, int] | None:
+        """Sync the journal's bytes from `start` on through the ring: its next place; None: the journal must be synced."""
+        committed, _, size = published
+        ring, generation_and_block = self._ring, ring_next(words)
+        if not (words[RING_FILE] and ring.open(words[RING_FILE])):
+            return self._make_ring(fd, generation_and_block)
         before = min(start, CRC_BYTES + 1)  # The end of the line before has its checksum, which the frame follows.
         text = self._filesystem.read(fd, size - start + before, start - before)
         after, text = text[:before][-11:-3], text[before:]
         head = text[12:32].partition(b",")[0]
         if len(text) != size - start or not (head.isdigit() and int(head) <= committed) or text[-1:] != b"\n":
-            return False  # A roll has put another file there meanwhile, and synced this one.
-        generation, block = state.ring_next
+            return None  # A roll has put another file there meanwhile, and synced this one.
+        generation, block = generation_and_block
         following = ring.write(generation, block, int(head), committed, text, after)
         if following < 0:
             # All that the ring has must be on the device before any of it is written over.
             self._filesystem.sync_data(fd)
-            state.ring_next = (generation + 1, 0)
-        else:
-            state.ring_next = (generation, following)
-        return True
+            return generation + 1, 0
+        return generation, following
 
-    def _make_ring(self, fd: int) -> bool:
+    def _make_ring(self, fd: int, place: tuple[int, int]) -> tuple[int, int] | None:
         """Make the ring, and sync the journal itself this once: what a ring that is gone had must not depend on it."""
         if self._without_ring:
             self._without_ring -= 1
-            return False
+            return None
         state = self._state
         self._filesystem.sync_data(fd)
         try:
-            identity = self._ring.create()
-            state.ring_next = (state.ring_next[0] + 1, 0)
-            state.ring_file = identity
+            state.ring_file = self._ring.create()
             state.keep()
         except OSError:
             self._without_ring = _PAUSE  # No room for it: everything is only slower.
             state.ring_file = 0
-        return True
+            return place
+        return place[0] + 1, 0
 
-    def _journal_fd(self) -> int:
+    def _journal_fd(self, words: Words) -> int:
         # Own descriptor: an appending thread may close its own at a roll. A roll syncs what it seals, so a segment
         # newer than what is to be synced needs nothing of the older one.
-        which = (self._state.journal_first, self._state.layout)
+        which = (words[JOURNAL_FIRST], words[LAYOUT])
         if self._fd < 0 or self._fd_of != which:
             self._close_fd()
             self._fd, self._fd_of = self._filesystem.open_append(self._path), which
