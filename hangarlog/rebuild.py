@@ -1,18 +1,16 @@
 """The journal made whole from everything in the folder: the longest history that can be proved.
 
-Every event stands in the journal, in its stream, and perhaps in the commit ring. All whole lines, wherever they are, are
-merged by position; docs/recovery.md says which are kept. For the holder of the write and the sync lock.
+Every event stands in the journal, in its stream, and perhaps in the commit ring. All whole lines, wherever they are,
+are merged by position; docs/recovery.md says which are kept. For the holder of the write and the sync lock.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
 
-from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
 from hangarlog.merge import Candidate, Merge
 from hangarlog.record import encode_envelope
@@ -62,7 +60,7 @@ class Rebuilt(msgspec.Struct):
     """What became of the journal.
 
     `last` is the position it ends with. `replaced` are the files that were, `lost` the positions and `lost_versions`
-    the versions of which no whole line is left; `put_aside` what is in `put-aside.jsonl` now. `ring_fits` says whether
+    the versions of which no whole line is left; `aside` what is in `put-aside.jsonl` now. `ring_fits` says whether
     the commit ring has nothing that the journal has not.
     """
 
@@ -70,9 +68,14 @@ class Rebuilt(msgspec.Struct):
     replaced: list[Replaced] = []
     lost: list[Span] = []
     lost_versions: list[Span] = []
-    put_aside: list[Aside] = []
+    aside: list[Aside] = []
     settled: list[Settled] = []
     ring_fits: bool = True
+
+    @property
+    def put_aside(self) -> int:
+        """How many records were put aside."""
+        return sum(each.count for each in self.aside)
 
 
 def rebuild(folder: Folder, frames: list[Frame]) -> Rebuilt:
@@ -82,10 +85,9 @@ def rebuild(folder: Folder, frames: list[Frame]) -> Rebuilt:
     It may be cut short anywhere and run again. It fails only as the operating system does, or where there is no store.
     """
     segment_bytes = folder.open(1, create=False).segment_bytes
-    with contextlib.suppress(CorruptionError, FileExistsError):
-        folder.journal.finish_roll()
+    rewriting = Rewriting(folder.journal, segment_bytes)
     merge = Merge(folder, frames)
-    history = _History(folder, Rewriting(folder.journal, segment_bytes), merge)
+    history = _History(folder, rewriting, merge)
     for position, candidates, bad in merge.positions():
         history.see(position, candidates, bad)
     return history.finish()
@@ -221,11 +223,11 @@ class _History:
             position = candidate.record.position
             self._aside.append(candidate.line)
             report.ring_fits &= not candidate.in_ring
-            if report.put_aside and report.put_aside[-1].cause == cause:
-                report.put_aside[-1].last = position
-                report.put_aside[-1].count += 1
+            if report.aside and report.aside[-1].cause == cause:
+                report.aside[-1].last = position
+                report.aside[-1].count += 1
             else:
-                report.put_aside.append(Aside(position, position, cause))
+                report.aside.append(Aside(position, position, cause))
         if sum(map(len, self._aside)) > _ASIDE_AT_ONCE:
             self._write_aside()
 
@@ -240,7 +242,7 @@ class _History:
         for position in self._bad:
             self._note_lost(position)
         self._rewriting.finish()
-        if self._report.put_aside:
+        if self._report.aside:
             self._write_aside()
             _sync(self._folder, self._folder.aside_path)
         self._report.replaced = self._rewriting.put_in_place()

@@ -131,6 +131,8 @@ class Rewriting:
 
     def __init__(self, log: Log, segment_bytes: int) -> None:
         self._log, self._filesystem, self._segment_bytes = log, log.filesystem, segment_bytes
+        with contextlib.suppress(CorruptionError, FileExistsError):
+            log.finish_roll()
         self._bounds = _Bounds(log)
         self._first: int | None = None
         self._text: list[bytes] = []
