@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
@@ -23,6 +24,9 @@ GROUP = 64 << 20
 """Bytes of streams that are written anew at a time."""
 
 _LOST = b'{"stream_version":%d,"lost":"no whole copy of this event is left"}'
+
+_CUT = re.compile("~[0-9a-f]{64}(/|$)").search
+"""In a name that was too long: no id can be told from it."""
 
 Key = tuple[str, str]
 """A stream's (category folder, name)."""
@@ -154,7 +158,7 @@ class Mending:
         stream.start = max(0, stream.start)
 
     def _read_segment(self, stream: _Stream, file: File) -> bool:
-        holes, end = 0, 0
+        holes, end, within = 0, 0, False
         key = file.category(self._folder), file.name
         with opened(self._filesystem, file.path) as segment:
             if segment is None or file.sealed not in (None, stream.next if stream.next >= 0 else file.sealed):
@@ -171,12 +175,14 @@ class Mending:
                     if version != stream.next + holes or stream_path(record.stream_id) != key:
                         return False
                     stream.holes += range(stream.next, version)
+                    within |= holes > 0
                     stream.crc = crc32(line, stream.crc)
                     stream.next, holes = version + 1, 0
-            if holes and file.sealed is not None:
-                stream.holes += range(stream.next, stream.next + holes)
-                stream.next, holes = stream.next + holes, 0
-            return not holes and end == segment.size
+            if file.sealed is None:  # Whoever appends looks at the end of the live one: nothing lost may be in his way.
+                return not (holes or within) and end == segment.size
+            stream.holes += range(stream.next, stream.next + holes)
+            stream.next += holes
+            return end == segment.size
 
     def _is_right(self, stream: _Stream) -> bool:
         lost = sorted(version for version in self._lost[stream.stream_id] if version >= stream.start)
@@ -241,7 +247,7 @@ class Mending:
 
     def _put_away(self, key: Key, stream: _Stream) -> Iterator[Replaced]:
         """Files of a stream that the journal does not know, if they are ours."""
-        if stream_id_of(*key) is None and not ("~" in "".join(key) and stream.start < stream.next):
+        if stream_id_of(*key) is None and not _CUT("/".join(key)):
             return
         for file in stream.files:
             if file.sealed is not None or file.spare or os.path.islink(file.path) or os.path.getsize(file.path):
@@ -257,6 +263,18 @@ def break_links(folder: Folder) -> Iterator[str]:
             folder.filesystem.remove(path.removesuffix(LIVE) + ".index")
             copy_file(folder.filesystem, path, path)
             yield path
+
+
+def forget_indexes(folder: Folder) -> None:
+    """Delete the indexes of segments that are not there: others may get their names."""
+    filesystem = folder.filesystem
+    categories = [e.path for e in filesystem.entries(folder.streams_path) if e.is_dir(follow_symlinks=False)]
+    for path in [folder.path, folder.streams_path, *categories]:
+        names = {entry.name for entry in filesystem.entries(path) if entry.name.endswith((LIVE, ".index"))}
+        for name in names:
+            base = name.removesuffix(".index")
+            if base != name and base + LIVE not in names:
+                filesystem.remove(os.path.join(path, name))
 
 
 def _files_below(folder: Folder, path: str) -> Iterator[str]:

@@ -17,7 +17,7 @@ from hangarlog.errors import CorruptionError, LockTimeoutError, StoreFormatError
 from hangarlog.filesystem import NO_FILE, FileSystem
 from hangarlog.folder import FORMAT, Folder, Meta
 from hangarlog.lock import FileLock
-from hangarlog.mending import Mending, break_links
+from hangarlog.mending import Mending, break_links, forget_indexes
 from hangarlog.rebuild import UNFINISHED, Rebuilt, Span, rebuild
 from hangarlog.record import Envelope, seal
 from hangarlog.rewriting import DAMAGED, Replaced, keep_damaged
@@ -200,6 +200,7 @@ def _mend(folder: Folder) -> list[Result]:
     for replaced in Mending(folder, meta.segment_bytes, rebuilt.lost_versions).run():
         results.append(_repaired(replaced, "the journal"))
     results += [Repaired(path, "itself: another folder had it, too") for path in break_links(folder)]
+    forget_indexes(folder)
     if rebuilt.lost:
         _settle(folder, rebuilt.last)
     return results

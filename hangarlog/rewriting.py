@@ -28,28 +28,28 @@ class Replaced(NamedTuple):
     kept: str
 
 
-def copy_file(filesystem: FileSystem, source: str, target: str, size: int | None = None) -> None:
-    """Make `target` a copy of the first `size` bytes of a file, or of all of it, whole or not at all."""
-    temporary = target + ".new"
-    filesystem.remove(temporary)
+def copy_file(filesystem: FileSystem, source: str, target: str) -> None:
+    """Make `target` a copy of a file, whole or not at all; its name is durable, too."""
     fd = filesystem.open_read(source)
     try:
-        copy = filesystem.open_new(temporary)
-        try:
-            offset, stop = 0, filesystem.size(fd) if size is None else size
-            while offset < stop:
-                part = filesystem.read(fd, min(_PART, stop - offset), offset)
-                if not part:
-                    break
-                filesystem.write(copy, part)
-                offset += len(part)
-            filesystem.sync_data(copy)
-        finally:
-            filesystem.close(copy)
+        copy_open(filesystem, fd, filesystem.size(fd), target)
     finally:
         filesystem.close(fd)
-    filesystem.rename(temporary, target)
     filesystem.sync_folder(os.path.dirname(target))
+
+
+def copy_open(filesystem: FileSystem, fd: int, size: int, target: str) -> None:
+    """Make `target` a copy of the first `size` bytes of an open file, whole or not at all."""
+    temporary = target + ".new"
+    filesystem.remove(temporary)
+    copy = filesystem.open_new(temporary)
+    try:
+        for offset in range(0, size, _PART):
+            filesystem.write(copy, filesystem.read(fd, min(_PART, size - offset), offset))
+        filesystem.sync_data(copy)
+    finally:
+        filesystem.close(copy)
+    filesystem.rename(temporary, target)
 
 
 def keep_damaged(filesystem: FileSystem, path: str, *, remove: bool = False) -> str:
