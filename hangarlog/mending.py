@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from hangarlog.checksum import crc32
-from hangarlog.filesystem import NO_FILE
+from hangarlog.filesystem import NO_FILE, FileSystem
 from hangarlog.folder import Folder
 from hangarlog.naming import stream_id_of, stream_path
 from hangarlog.rebuild import Span
@@ -33,7 +33,7 @@ Key = tuple[str, str]
 
 
 class _Stream(msgspec.Struct):
-    """A stream as its files have it, `whole` from version `start` to the one before `next`, and as the journal has it."""
+    """A stream as its files have it, `whole` from version `start` up to `next`, and as the journal has it."""
 
     stream_id: str = ""
     files: list[File] = []
@@ -82,33 +82,20 @@ class Mending:
     # Snapshots
 
     def _damaged_snapshots(self) -> Iterator[Replaced]:
-        for path in _files_below(self._folder, self._folder.snapshots_path):
+        for path in snapshot_paths(self._folder):
             category, name = os.path.split(os.path.relpath(path, self._folder.snapshots_path))
-            snapshot = self._snapshot(path)
+            snapshot = load_snapshot(self._filesystem, path)
             if snapshot and stream_path(snapshot.stream_id) == (category, name.removesuffix(".json")):
                 self._snapshots[snapshot.stream_id] = snapshot
             else:
                 yield Replaced(path, keep_damaged(self._filesystem, path, remove=True))
 
-    def _snapshot(self, path: str) -> Snapshot | None:
-        try:
-            content = unseal(self._filesystem.read_file(path, MOST))
-            return msgspec.json.decode(content, type=Snapshot)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            return None
-        except OSError as error:
-            if error.errno not in NO_FILE:
-                raise
-            return None
-
     def _wrong_snapshots(self) -> Iterator[Replaced]:
         """Those of another time than the journal; and those that say where an imported stream begins are made anew."""
         for stream_id, snapshot in list(self._snapshots.items()):
             last = self._streams[stream_path(stream_id)].last
-            ahead = snapshot.compacted_through > last or bool(snapshot.event_id and snapshot.version > last)
-            importing = last < 0 and snapshot.version < 0
             event_id = snapshot.event_id or ""
-            if (ahead and not importing) or event_id != self._ids.get(stream_id, event_id):
+            if is_ahead(snapshot, last) or event_id != self._ids.get(stream_id, event_id):
                 path = self._snapshot_files.path(stream_id)
                 del self._snapshots[stream_id]
                 yield Replaced(path, keep_damaged(self._filesystem, path, remove=True))
@@ -247,7 +234,7 @@ class Mending:
 
     def _put_away(self, key: Key, stream: _Stream) -> Iterator[Replaced]:
         """Files of a stream that the journal does not know, if they are ours."""
-        if stream_id_of(*key) is None and not _CUT("/".join(key)):
+        if not may_be_stream(*key):
             return
         for file in stream.files:
             if file.sealed is not None or file.spare or os.path.islink(file.path) or os.path.getsize(file.path):
@@ -277,9 +264,35 @@ def forget_indexes(folder: Folder) -> None:
                 filesystem.remove(os.path.join(path, name))
 
 
-def _files_below(folder: Folder, path: str) -> Iterator[str]:
-    for entry in folder.filesystem.entries(path):
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files_below(folder, entry.path)
-        elif entry.name.endswith(".json"):
-            yield entry.path
+def may_be_stream(category: str, name: str) -> bool:
+    """Whether a file of that name is one of ours."""
+    return stream_id_of(category, name) is not None or _CUT(f"{category}/{name}") is not None
+
+
+def snapshot_paths(folder: Folder) -> list[str]:
+    """Where there are snapshots."""
+    top = folder.filesystem.entries(folder.snapshots_path)
+    found = []
+    for entry in top:
+        below = folder.filesystem.entries(entry.path) if entry.is_dir(follow_symlinks=False) else iter([entry])
+        found += [each.path for each in below if each.name.endswith(".json")]
+    return sorted(found)
+
+
+def load_snapshot(filesystem: FileSystem, path: str) -> Snapshot | None:
+    """The snapshot in a file, None if that is not a whole one."""
+    try:
+        return msgspec.json.decode(unseal(filesystem.read_file(path, MOST)), type=Snapshot)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    except OSError as error:
+        if error.errno not in NO_FILE and not isinstance(error, FileNotFoundError):
+            raise
+        return None
+
+
+def is_ahead(snapshot: Snapshot, last: int) -> bool:
+    """Whether a snapshot is of a later time than a stream whose last version is `last`."""
+    if last < 0 and snapshot.version < 0:
+        return False  # Of a stream that is being imported.
+    return snapshot.compacted_through > last or (snapshot.event_id is not None and snapshot.version > last)

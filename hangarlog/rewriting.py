@@ -92,7 +92,7 @@ class _Bounds:
         elif first is None or first >= file.sealed:
             self.names.add(file.sealed)
             self.begins.add(file.sealed)
-            last = _last(log, segment)
+            last = last_number(log, segment)
             if last is not None:
                 self.begins.add(last + 1)
 
@@ -112,7 +112,7 @@ def _first(log: Log, segment: Segment) -> int | None:
     return None
 
 
-def _last(log: Log, segment: Segment) -> int | None:
+def last_number(log: Log, segment: Segment) -> int | None:
     """The number of a segment's last line, None where that is damaged."""
     end = segment.end()
     if end != segment.size or not end:
