@@ -75,13 +75,14 @@ def backup(
             work = _Backup(store, copy, progress)
             work.stage()
             work.place()
-    if _damages(copy, work.report.position, progress):
-        # A file that was copied before may have rotted since, or a stream was compacted while it was copied.
+    for mend in (work.mend_streams, work.copy_anew):
+        if not _damages(copy, work.report.position, progress):
+            return work.report
         with contextlib.closing(copy.write_lock()) as lock, held(lock):
-            work.mend()
-        damages = _damages(copy, work.report.position, progress)
-        if damages:
-            raise BackupError(copy.path, f"the copy is not whole: {damages[0]}; verify the store, then run it again")
+            mend()
+    damages = _damages(copy, work.report.position, progress)
+    if damages:
+        raise BackupError(copy.path, f"the copy is not whole: {damages[0]}; verify the store, then run it again")
     return work.report
 
 
@@ -207,18 +208,15 @@ class _Backup:
     def _try_log(self, log: Log, target: str, listing: _Listing) -> Envelope | None:
         position, base = self.report.position, os.path.join(target, log.name)
         with contextlib.ExitStack() as stack:
-            live: Segment | None = stack.enter_context(contextlib.closing(Segment(log.filesystem, log.base, log.field)))
-            assert live
+            live = stack.enter_context(contextlib.closing(Segment(log.filesystem, log.base, log.field)))
             sealed = listing.sealed(log, live)
+            if log.field == "position":
+                sealed = [first for first in sealed if first <= position]
             size, last = _end_at(live, position)
             while sealed and not size:  # The live one has nothing yet that counts here.
-                segment = stack.enter_context(contextlib.closing(log.open_sealed(sealed[-1])))
-                size, last = _end_at(segment, position)
-                if size == segment.size:
-                    live = None
-                    break
-                sealed.pop()
-                live = segment
+                stack.close()
+                live = stack.enter_context(contextlib.closing(log.open_sealed(sealed.pop())))
+                size, last = _end_at(live, position)
             if last is None and log.field == "stream_version":
                 return None
             for first in sealed:
@@ -226,7 +224,7 @@ class _Backup:
                     path = os.path.join(target, os.path.basename(segment.path))
                     self._stage(path, segment.fd, segment.size)
                 self._stage_file(f"{segment.base}.index", path.removesuffix(LIVE) + ".index")
-            self._stage(base + LIVE, live.fd if live else -1, size if live else 0)
+            self._stage(base + LIVE, live.fd, size)
             return last
 
     def _stage_snapshot(self, path: str) -> None:
@@ -298,11 +296,15 @@ class _Backup:
         filesystem.remove(os.path.join(copy.path, _MARK))
         filesystem.sync_folder(copy.path)
 
-    def mend(self) -> None:
-        """Copy everything anew, and make streams that were compacted meanwhile as they were, from the journal."""
+    def copy_anew(self) -> None:
+        """Copy everything once more: what an earlier backup had has rotted since."""
         self._trusting = False
         self.stage()
         self.place()
+        self.mend_streams()
+
+    def mend_streams(self) -> None:
+        """Make streams that were compacted while they were copied as they were, from the journal."""
         for replaced in Mending(self._copy, self._meta.segment_bytes, []).run():
             if replaced.kept:
                 self._filesystem.remove(replaced.kept)

@@ -151,7 +151,7 @@ def _records(folder: Folder) -> Iterator[Envelope]:
 
 
 def _has_records(folder: Folder) -> bool:
-    return next(_records(folder), None) is not None
+    return next(_records(folder), None) is not None or ring_owner(folder.filesystem, folder.ring_path) != ""
 
 
 def _mend_meta(folder: Folder) -> tuple[Meta, list[Result]]:
@@ -159,11 +159,11 @@ def _mend_meta(folder: Folder) -> tuple[Meta, list[Result]]:
     try:
         return folder.open(1, create=False), []
     except StoreOpenError as error:
-        first = next(_records(folder), None)
-        if first is None or os.path.islink(folder.streams_path):
+        if not _has_records(folder) or os.path.islink(folder.streams_path):
             raise
+        first = next(_records(folder), None)
         store_id = ring_owner(folder.filesystem, folder.ring_path) or str(uuid4())
-        meta = Meta(FORMAT, store_id, first.recorded_at or now().decode(), _SEGMENT_BYTES)
+        meta = Meta(FORMAT, store_id, first.recorded_at if first else now().decode(), _SEGMENT_BYTES)
         kept = keep_damaged(folder.filesystem, folder.meta_path)
         folder.filesystem.replace_file(folder.meta_path, msgspec.json.format(msgspec.json.encode(meta)) + b"\n")
         return folder.open(1, create=False), [Repaired(folder.meta_path, _source_of_meta(error), kept)]
