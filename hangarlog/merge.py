@@ -20,14 +20,19 @@ WINDOW = 16 << 20
 
 
 class Candidate:
-    """A whole line that claims a position, and where it stands: in which runs of the journal, in a stream, the ring."""
+    """A whole line that claims a position, and where it stands: in which runs of the journal, in a stream, the ring.
 
-    __slots__ = ("in_ring", "in_stream", "line", "record", "runs")
+    `before` are the checksums of the lines before it in a stream, `after` those that the ring says it comes after.
+    """
+
+    __slots__ = ("after", "before", "in_ring", "in_stream", "line", "record", "runs")
 
     def __init__(self, line: bytes, record: Envelope) -> None:
         self.line, self.record = line, record
         self.runs: list[Run] = []
         self.in_stream = self.in_ring = False
+        self.before: list[str] = []
+        self.after: list[str] = []
 
 
 _Window = defaultdict[int, list[Candidate]]
@@ -38,6 +43,7 @@ class _Cursor:
 
     def __init__(self, run: Run) -> None:
         self.run, self.next, self._offset = run, run.first, run.start
+        self.before: Envelope | None = None
 
     def read(self, folder: Folder, stop: int) -> Iterator[tuple[int, bytes, Envelope | None]]:
         """(position, line, record) of what comes before position `stop`."""
@@ -58,6 +64,7 @@ class _Cursor:
                         if self.next >= stop:
                             return
                         yield self.next, line, record
+                        self.before = record
                         self._offset += len(line) + 1
         self.next = self.run.last + 1
 
@@ -80,7 +87,7 @@ class Merge:
         self._snapshots = SnapshotFiles(folder.filesystem, folder.snapshots_path)
         self._runs: list[Run] = []
         self._damaged: set[tuple[str, str]] = set()
-        self._ring: dict[int, list[bytes]] = {}
+        self._ring: dict[int, list[tuple[bytes, str]]] = {}
         self.confirmed: defaultdict[Run, int] = defaultdict(int)
         self.explained = False
         self._snapshot = lru_cache(4096)(self._load)
@@ -93,9 +100,12 @@ class Merge:
             if damaged:
                 self._damaged.add((file.category(folder), file.name))
         for frame in frames:
+            before = getattr(frame, "after", "")
             for line in frame.text.split(b"\n"):
                 if is_record(line):
-                    self._ring.setdefault(decode_record(line).position, []).append(line)
+                    record = decode_record(line)
+                    self._ring.setdefault(record.position, []).append((line, before))
+                    before = record.crc
         if not whole:
             self._look()
 
@@ -157,8 +167,10 @@ class Merge:
                 if cursor.next < stop:
                     self._read(cursor, stop, found, bad)
             while ring and ring[-1] < stop:
-                for line in self._ring[ring.pop()]:
-                    _place(found, line, decode_record(line)).in_ring = True
+                for line, before in self._ring[ring.pop()]:
+                    candidate = _place(found, line, decode_record(line))
+                    candidate.in_ring = True
+                    candidate.after += [before] if before else []
             active = [cursor for cursor in active if not cursor.done]
             for position in sorted(found.keys() | bad.keys()):
                 yield position, found.get(position, []), bad.get(position)
@@ -177,7 +189,13 @@ class Merge:
             if cursor.run.journal:
                 candidate.runs.append(cursor.run)
             else:
+                before = cursor.before
                 candidate.in_stream = True
+                if before and (before.stream_id, before.stream_version + 1) == (
+                    record.stream_id,
+                    record.stream_version,
+                ):
+                    candidate.before.append(before.crc)
 
 
 def _place(found: _Window, line: bytes, record: Envelope) -> Candidate:

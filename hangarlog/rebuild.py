@@ -27,6 +27,9 @@ _FEW = 1000
 UNFINISHED = "its batch is not whole"
 """Why records are put aside that were never committed."""
 
+SETTLED = "its version was given to another record: it is kept with another one"
+"""Why records are put aside that are not lost."""
+
 _LOST = b'{"position":%d,"lost":"no whole copy of this event is left"}'
 
 
@@ -109,6 +112,8 @@ class _History:
         self._report = Rebuilt()
         self._next = 1
         self._versions: dict[str, int] = {}  # That come next.
+        self._crcs: dict[str, str] = {}  # Of each stream's last record, and of the last one of all.
+        self._crc = ""
         self._batch: list[_Kept] = []  # It counts when its last line is there.
         self._bad: dict[int, bytes] = {}  # What stands where positions are missing since the last whole line.
         self._lost = 0  # Positions that are lost, of streams that nobody knows yet.
@@ -137,6 +142,7 @@ class _History:
         if not nowhere or self._merge.explained or any(_within(run, position) for c in candidates for run in c.runs):
             self._batch += [_Kept(at, self._bad.get(at) or _LOST % at, None) for at in missing]
             self._lost += len(missing)
+            self._crc = ""
         else:
             self._ended = f"positions {missing[0]} to {missing[-1]}, which come before, are nowhere"
             self._report.lost.append(Span(missing[0], missing[-1]))
@@ -144,19 +150,19 @@ class _History:
 
     def _choose(self, position: int, candidates: list[Candidate]) -> None:
         best = max(candidates, key=self._rank)
-        record, version = best.record, self._version(best)
+        record = best.record
+        version = None if self._contradicted(best) else self._version(best)
         if version is None:
-            self._ended = f"it is version {record.stream_version} of {record.stream_id!r}, which cannot follow here"
+            self._ended = f"version {record.stream_version} of {record.stream_id!r} at {position} is of another history"
             self._put_aside(candidates, self._ended)
             return
         self._put_aside([each for each in candidates if each is not best], "another record has its position")
-        if best.runs:
-            if not self._follows(best):
-                self._streams.clear()
-            self._runs = best.runs
-        line = best.line
+        if best.runs and not self._follows(best):
+            self._streams.clear()
+        self._runs, line = best.runs, best.line
+        self._crc = self._crcs[record.stream_id] = record.crc
         if version != record.stream_version:
-            self._put_aside([best], "its version was given to another record")
+            self._put_aside([best], SETTLED)
             self._report.settled.append(Settled(position, record.stream_id, record.stream_version, version))
             line = encode_envelope(msgspec.structs.replace(record, stream_version=version))[:-1]
         self._next, self._versions[record.stream_id] = position + 1, version + 1
@@ -165,14 +171,26 @@ class _History:
         if record.ends_batch:
             self._commit()
 
-    def _rank(self, candidate: Candidate) -> tuple[bool, int, int, bool]:
+    def _rank(self, candidate: Candidate) -> tuple[bool, bool, int, int, bool]:
         """What follows; what the other copies confirm; what leads further; what the journal has."""
+        follows = not self._contradicted(candidate)
         record, runs = candidate.record, candidate.runs
         expected = self._versions.get(record.stream_id)
         if expected is None:
             expected = min(record.stream_version, self._merge.through(record.stream_id) + 1)
         confirmed = max((self._merge.confirmed[run] for run in runs), default=0)
-        return record.stream_version == expected, confirmed, max((run.last for run in runs), default=0), bool(runs)
+        reach = max((run.last for run in runs), default=0)
+        return follows, record.stream_version == expected, confirmed, reach, bool(runs)
+
+    def _contradicted(self, candidate: Candidate) -> bool:
+        """Whether a candidate comes after other records than these, wherever it stands."""
+        record = candidate.record
+        proofs = [run in self._runs for run in candidate.runs if run.first < record.position]
+        if self._crc:
+            proofs += [crc == self._crc for crc in candidate.after]
+        if record.stream_id in self._crcs:
+            proofs += [crc == self._crcs[record.stream_id] for crc in candidate.before]
+        return bool(proofs) and not any(proofs)
 
     def _follows(self, candidate: Candidate) -> bool:
         """Whether a candidate stands behind the last line in a file of the journal, but for what is damaged."""

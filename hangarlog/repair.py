@@ -18,7 +18,7 @@ from hangarlog.filesystem import NO_FILE, FileSystem
 from hangarlog.folder import FORMAT, Folder, Meta
 from hangarlog.lock import FileLock
 from hangarlog.mending import Mending, break_links, forget_indexes
-from hangarlog.rebuild import UNFINISHED, Rebuilt, Span, rebuild
+from hangarlog.rebuild import SETTLED, UNFINISHED, Rebuilt, Span, rebuild
 from hangarlog.record import Envelope, seal
 from hangarlog.rewriting import DAMAGED, Replaced, keep_damaged
 from hangarlog.ring import Frame, read_ring, ring_owner
@@ -223,7 +223,7 @@ def _told(rebuilt: Rebuilt, claimed: int) -> Iterator[Result]:
     yield from (Lost(span.first, span.last) for span in spans)
     yield from (Lost(span.first, span.last, span.stream_id) for span in rebuilt.lost_versions)
     for aside in rebuilt.aside:
-        yield PutAside(aside.first, aside.last, aside.count, aside.cause, aside.cause != UNFINISHED)
+        yield PutAside(aside.first, aside.last, aside.count, aside.cause, aside.cause not in (UNFINISHED, SETTLED))
 
 
 # The shared state, the checkpoint
