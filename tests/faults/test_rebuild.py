@@ -516,3 +516,40 @@ def test_a_repair_may_die_anywhere_and_nothing_is_lost(tmp_path: Path) -> None:
             return
         assert lines_of(again) == lines
         shutil.rmtree(again)
+
+
+def link_away(path: Path) -> None:
+    """Move what is at `path` elsewhere, and leave a symbolic link."""
+    elsewhere = path.parent.parent / f"elsewhere-{path.name}"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+
+
+IN_PLACE: dict[str, Callable[[Path], None]] = {
+    "a link to a category": lambda path: link_away(path / "streams/a"),
+    "a link to a stream": lambda path: link_away(path / "streams/a/1.jsonl"),
+    "a link to the journal": lambda path: link_away(path / "journal.jsonl"),
+    "a file for a category": lambda path: (shutil.rmtree(path / "streams/a"), (path / "streams/a").write_text("x"))[0],
+    "a folder for the journal": lambda path: ((path / "journal.jsonl").unlink(), (path / "journal.jsonl").mkdir())[0],
+    "no streams": lambda path: shutil.rmtree(path / "streams"),
+    "no live stream": lambda path: (path / "streams/b/1.jsonl").unlink(),
+    "a torn stream": lambda path: (path / "streams/a/1.jsonl").write_bytes((path / "journal.jsonl").read_bytes()[:50]),
+    "another name": lambda path: os.link(path / "journal.jsonl", path.parent / "another"),
+}
+
+
+@pytest.mark.parametrize("kind", IN_PLACE)
+def test_an_error_that_names_repair_is_mended_by_it(tmp_path: Path, kind: str) -> None:
+    """Whatever refuses to read or to append says so; after a repair nothing does."""
+    path = tmp_path / "s"
+    with opened(path, 1500) as store:
+        for number in range(20):
+            store.append_many([("b:1", [event(number)], ANY), *[("a:1", [event(number)], ANY)] * (number < 2)])
+    lines = lines_of(path)
+    IN_PLACE[kind](path)
+    results = list(repair(path))
+    assert results
+    assert all(isinstance(result, Repaired) for result in results)
+    assert lines_of(path) == lines
+    works(path)
+    assert list(repair(path)) == []
