@@ -240,6 +240,8 @@ class Mending:
             if file.sealed is not None or file.spare or os.path.islink(file.path) or os.path.getsize(file.path):
                 self._filesystem.remove(file.path.removesuffix(LIVE) + ".index")
                 yield Replaced(file.path, keep_damaged(self._filesystem, file.path, remove=True))
+            else:
+                self._filesystem.remove(file.path)  # It is empty, and of a stream that has no event.
 
 
 def break_links(folder: Folder) -> Iterator[str]:

@@ -264,15 +264,18 @@ def _settle(folder: Folder, position: int) -> None:
     folder.filesystem.replace_file(folder.checkpoint_path, seal(Checkpoint(position, began_at)))
 
 
-def _opened(folder: Folder, progress: Progress) -> Iterator[Result]:
+def _opened(folder: Folder, progress: Progress) -> list[Result]:
     """Open the store, as anybody would, and see whether it is whole; wrong indexes are deleted."""
     serializer = EventSerializer(unknown="untyped")
-    with FileEventStore(folder.path, serializer=serializer, create=False, filesystem=folder.filesystem) as store:
-        damages = list(verify(store, progress))
-        wrong = {damage.path for damage in damages if damage.path.endswith(".index")}
-        if wrong:
-            with store.changing_files():
-                for path in wrong:
-                    folder.filesystem.remove(path)
-                    yield Repaired(path, "nothing: it is a cache")
-    yield from (damage for damage in damages if damage.path not in wrong)
+    try:
+        with FileEventStore(folder.path, serializer=serializer, create=False, filesystem=folder.filesystem) as store:
+            damages = list(verify(store, progress))
+            wrong = sorted({damage.path for damage in damages if damage.path.endswith(".index")})
+            if wrong:
+                with store.changing_files():
+                    for path in wrong:
+                        folder.filesystem.remove(path)
+    except CorruptionError as error:
+        return [error]
+    cleared = [Repaired(path, "nothing: it is a cache") for path in wrong]
+    return [*cleared, *(damage for damage in damages if damage.path not in wrong)]
