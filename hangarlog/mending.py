@@ -146,6 +146,7 @@ class Mending:
 
     def _read_segment(self, stream: _Stream, file: File) -> bool:
         holes, end, within = 0, 0, False
+        before = stream.next
         key = file.category(self._folder), file.name
         with opened(self._filesystem, file.path) as segment:
             if segment is None or file.sealed not in (None, stream.next if stream.next >= 0 else file.sealed):
@@ -169,7 +170,7 @@ class Mending:
                 return not (holes or within) and end == segment.size
             stream.holes += range(stream.next, stream.next + holes)
             stream.next += holes
-            return end == segment.size
+            return before < stream.next and end == segment.size
 
     def _is_right(self, stream: _Stream) -> bool:
         lost = sorted(version for version in self._lost[stream.stream_id] if version >= stream.start)

@@ -78,14 +78,15 @@ class Merge:
     """What the files of a store, and `frames` of the commit ring, have of each position.
 
     `confirmed` counts how often a run of the journal has what a stream has, too, where other lines claim its positions.
-    `explained` says whether every position that is nowhere is one that a stream has lost: where it is damaged, or was
-    compacted.
+    `explained` says whether every position that is nowhere is one that a stream has lost: one that is damaged, or gone,
+    or was compacted. Else there are records of a time that nothing leads to.
     """
 
     def __init__(self, folder: Folder, frames: list[Frame]) -> None:
         self._folder = folder
         self._snapshots = SnapshotFiles(folder.filesystem, folder.snapshots_path)
         self._runs: list[Run] = []
+        self._files: set[tuple[str, str]] = set()
         self._damaged: set[tuple[str, str]] = set()
         self._ring: dict[int, list[tuple[bytes, str]]] = {}
         self.confirmed: defaultdict[Run, int] = defaultdict(int)
@@ -97,6 +98,7 @@ class Merge:
         for file in stream_files(folder):
             runs, damaged = runs_in(folder.filesystem, file, journal=False)
             self._runs += runs
+            self._files.add((file.category(folder), file.name))
             if damaged:
                 self._damaged.add((file.category(folder), file.name))
         for frame in frames:
@@ -147,7 +149,8 @@ class Merge:
     def _explains(self, stream_id: str) -> bool:
         snapshot = self._snapshot(stream_id)
         compacted = snapshot is not None and snapshot.version >= 0 and snapshot.compacted_through >= 0
-        return compacted or stream_path(stream_id) in self._damaged
+        key = stream_path(stream_id)
+        return compacted or key in self._damaged or key not in self._files
 
     def positions(self) -> Iterator[tuple[int, list[Candidate], bytes | None]]:
         """(position, the whole lines that claim it, what stands in its place) of every position there is, in order."""

@@ -490,6 +490,28 @@ def test_one_event_that_is_lost_in_both_copies_costs_nothing_else(tmp_path: Path
         (path / "state").unlink()
 
 
+def test_a_segment_and_a_stream_that_are_gone_cost_what_only_they_had(tmp_path: Path) -> None:
+    """All other streams go on over the gap; nothing is put aside."""
+    path = tmp_path / "s"
+    with opened(path, 2000) as store:
+        for number in range(60):
+            store.append(f"a:{number % 5}", [event(number)], ANY, durability="relaxed")
+    lines = lines_of(path)
+    sealed = sorted(path.glob("journal.0*.jsonl"))[2]
+    positions = [decode_record(line).position for line in sealed.read_bytes().splitlines()]
+    only = {position for position in positions if position % 5 == 3}
+    for file in (sealed, *path.glob("streams/a/2.*jsonl")):
+        file.unlink()
+    results = list(repair(path))
+    lost = {p for r in results if isinstance(r, Lost) and not r.stream_id for p in range(r.first, r.last + 1)}
+    assert lost == only
+    assert set(lines_of(path)) == set(lines) - only
+    assert not [result for result in results if isinstance(result, PutAside)]
+    with opened(path) as store:
+        assert [len(store.read_stream(f"a:{n}")) for n in (0, 1, 3, 4)] == [12] * 4
+        assert store.append("a:2", [event(0)], 11) == 12
+
+
 def test_a_repair_may_die_anywhere_and_nothing_is_lost(tmp_path: Path) -> None:
     """Also where lines have to go from one file into another."""
     from test_dying_writer import Died, DyingFileSystem
