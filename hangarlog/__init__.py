@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hangarlog.commit import ANY, NO_STREAM, STREAM_EXISTS
 from hangarlog.errors import (
+    BackupError,
     CompactionError,
     ConcurrencyError,
     CorruptionError,
@@ -54,6 +55,7 @@ __all__ = [
     "EVENT_VERSION_MAP",
     "NO_STREAM",
     "STREAM_EXISTS",
+    "BackupError",
     "CompactionError",
     "ConcurrencyError",
     "CorruptionError",

@@ -226,6 +226,17 @@ class SourceError(HangarlogError):
         return f"cannot import {self.path}: {self.cause}"
 
 
+class BackupError(HangarlogError):
+    """A backup cannot be made. Fields: `path` (of the target), `cause`."""
+
+    def __init__(self, path: str, cause: str) -> None:
+        super().__init__(path, cause)
+        self.path, self.cause = path, cause
+
+    def __str__(self) -> str:
+        return f"cannot back up to {self.path}: {self.cause}"
+
+
 class SchemaLockError(HangarlogError):
     """A schema lock cannot be read. Fields: `path`, `cause`."""
 

@@ -198,6 +198,7 @@ class _Joining:
         self._settled, self._cause, self._restarted = settled, cause, restarted
         self.wanted = settled
         self._damaged = False  # Whether there are whole lines, without zeros, that are no records.
+        self._holes: dict[int, bytes] = {}  # Such lines by the positions that they have, as those around them tell.
         self._bad = -1  # The offset of the first line that is none.
         self._zeros = False  # Whether a sector, or the rest of one, is zeros: what a power cut leaves among the lines.
         self._strange = False  # Whether it ends in lines, or a part of one, that no crash leaves.
@@ -210,7 +211,7 @@ class _Joining:
         lines = text | ring
         last = self._connected(lines)
         mended: dict[int, bytes] = {}
-        if last < self.wanted or self._strange or self._unconnected(lines, last):
+        if last < self.wanted or self._strange or self._holes or self._unconnected(lines, last):
             mended = self._from_streams(lines)
             last = self._connected(lines | mended)
         if last < self._settled:
@@ -218,6 +219,7 @@ class _Joining:
         unconnected = self._unconnected(lines, last)
         if unconnected and not (self._restarted and (self._zeros or self._of_one_batch(unconnected))):
             raise self._damage(f"{self._cause}, but whole records follow")
+        lost = [position for position in self._holes if position <= last and position not in lines | mended]
         if self._strange and not mended and last <= max([self._last, *text]):
             raise self._damage(f"{self._cause}, and no crash leaves such a line")
         lines |= mended
@@ -228,18 +230,20 @@ class _Joining:
             mended=sum(position in mended for position in added),
             put_aside=len(unconnected),
         )
+        for position in lost:
+            end.damage.append(str(self._damage(f"position {position} is damaged here and in its stream")))
         if self._strange or (self._damaged and mended):
             self._folder.keep_damaged(self._live.path)
             end.damage.append(str(self._damage(f"{self._cause}; it was mended from the other copy")))
         if unconnected:
             self._folder.put_aside(unconnected)
-        self._rewrite([lines[position] for position in added], end)
+        self._rewrite([lines.get(position) or self._holes[position] for position in added], end)
         return end
 
     def _lines_of_text(self) -> dict[int, bytes]:
         """Every whole record behind the last whole batch: {position: line}."""
         found: dict[int, bytes] = {}
-        offset = self._whole
+        offset, before, bad = self._whole, self._last, list[bytes]()
         while True:
             lines, following = self._live.lines_at(offset)
             for line in lines:
@@ -248,7 +252,11 @@ class _Joining:
                     damaged = bool(line.strip()) and b"\0" not in line
                     self._strange |= damaged
                     self._damaged |= damaged
+                    bad.append(line)
                 elif (position := decode_record(line).position) > self._last:
+                    if position == before + 1 + len(bad) and not any(b"\0" in each for each in bad):
+                        self._holes.update(enumerate(bad, before + 1))
+                    before, bad = position, []
                     found[position] = line
                     self._strange = False
                 else:
@@ -276,14 +284,14 @@ class _Joining:
     def _connected(self, lines: dict[int, bytes]) -> int:
         """The last position of the whole batches that follow on the last one without a gap."""
         position = last = self._last
-        while (position := position + 1) in lines:
-            if decode_record(lines[position]).ends_batch:
+        while (position := position + 1) in lines or position in self._holes:
+            if position in lines and decode_record(lines[position]).ends_batch:
                 last = position
         return last
 
     def _unconnected(self, lines: dict[int, bytes], last: int) -> list[bytes]:
         """The records that come behind a gap after position `last`, and after what is there of the next batch."""
-        while last + 1 in lines:
+        while last + 1 in lines or last + 1 in self._holes:
             last += 1
         return [lines[position] for position in sorted(lines) if position > last]
 

@@ -1,229 +1,259 @@
-"""Mending one copy of an event from the other, for a whole store; what is replaced is kept beside it."""
+"""Bringing any damaged store to one that works; what is replaced, and what is taken out, is kept beside it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterator
 from typing import NamedTuple
+from uuid import uuid4
 
-from hangarlog.copies import journal_lines
-from hangarlog.errors import CorruptionError
-from hangarlog.filesystem import FileSystem
-from hangarlog.folder import Folder
-from hangarlog.lock import held
-from hangarlog.log import Log
-from hangarlog.naming import stream_path
-from hangarlog.record import LineError, decode_record, may_be_torn
-from hangarlog.segment import LIVE
+import msgspec
+
+from hangarlog.checkpoint import load_checkpoint
+from hangarlog.commit import now
+from hangarlog.errors import CorruptionError, LockTimeoutError, StoreFormatError, StoreOpenError
+from hangarlog.filesystem import NO_FILE, FileSystem
+from hangarlog.folder import FORMAT, Folder, Meta
+from hangarlog.lock import FileLock
+from hangarlog.mending import Mending, break_links, forget_indexes
+from hangarlog.rebuild import SETTLED, UNFINISHED, Rebuilt, Span, rebuild
+from hangarlog.record import Envelope
+from hangarlog.rewriting import DAMAGED, Replaced, keep_damaged
+from hangarlog.ring import Frame, read_ring, ring_owner
 from hangarlog.serializer import EventSerializer
-from hangarlog.snapshot import SnapshotFiles
 from hangarlog.state import SharedState
 from hangarlog.store import FileEventStore
+from hangarlog.survey import found_in, journal_files, opened, stream_files
 from hangarlog.verify import Progress, verify
 
-DAMAGED = ".damaged"
-"""What the name of a file that was replaced ends in."""
+__all__ = ["DAMAGED", "Lost", "PutAside", "Repaired", "repair"]
 
-_ENDLESS = 1 << 62
+_SEGMENT_BYTES = 64 << 20
 
 
 class Repaired(NamedTuple):
-    """A file that was made whole: its path, and from what."""
+    """A file that was made whole: its path, from what, and the name under which the old one is kept ("": none)."""
 
     path: str
     source: str
+    kept: str = ""
+
+    def __str__(self) -> str:
+        kept = f"; what was there is kept as {os.path.basename(self.kept)}" if self.kept else ""
+        return f"{self.path} from {self.source}{kept}"
+
+
+class PutAside(NamedTuple):
+    """Whole records that are in `put-aside.jsonl` now: `events` of them, of positions `first` to `last`, and why.
+
+    `committed` says whether they may have counted before.
+    """
+
+    first: int
+    last: int
+    events: int
+    cause: str
+    committed: bool
+
+    def __str__(self) -> str:
+        return f"{self.events} events, of positions {self.first} to {self.last}: {self.cause}; see put-aside.jsonl"
+
+
+class Lost(NamedTuple):
+    """Events of which no whole copy is left: positions, or versions of `stream_id`, from `first` to `last`."""
+
+    first: int
+    last: int
+    stream_id: str = ""
+
+    @property
+    def events(self) -> int:
+        """How many that are."""
+        return self.last - self.first + 1
+
+    def __str__(self) -> str:
+        what = f"versions of {self.stream_id!r}" if self.stream_id else "positions"
+        return f"{what} {self.first} to {self.last}: no whole copy is left"
+
+
+Result = Repaired | PutAside | Lost | CorruptionError
 
 
 def repair(
-    path: str | os.PathLike[str], progress: Progress = lambda events: None, *, filesystem: FileSystem | None = None
-) -> Iterator[Repaired | CorruptionError]:
-    """Mend every damage of the store at `path` that can be mended, and say what could not be.
+    path: str | os.PathLike[str],
+    progress: Progress = lambda events: None,
+    *,
+    lock_timeout: float | None = None,
+    filesystem: FileSystem | None = None,
+) -> Iterator[Result]:
+    """Make the store at `path` one that opens, verifies and takes appends; say what was mended, put aside, and lost.
 
-    Journal segments are mended from the streams, streams from the journal; caches are deleted. A file that is replaced
-    is kept under its name with `.damaged`. It may be cut short at any point and run again; others may use the store.
+    The journal becomes the longest history that anything in the folder proves, streams become what the journal says;
+    wrong caches are deleted. A file that is replaced is kept under its name with `.damaged`. It may be cut short at any
+    point and run again; others may use the store. A `CorruptionError` names the place that a lost event has in a file.
 
     Raises:
-        StoreOpenError: there is no store.
-        CorruptionError: the end of the journal is damaged, and no copy of it is whole.
+        StoreOpenError: there is no store; StoreFormatError: its format is a newer one.
+        LockTimeoutError: others had the store locked for `lock_timeout` seconds (None waits for ever).
+        OSError: the system refused a call.
     """
     filesystem = filesystem or FileSystem()
     folder = Folder(filesystem, os.fspath(path))
-    folder.open(1, create=False)
-    with contextlib.closing(folder.write_lock()) as lock, held(lock):
-        mended = _mend_journal(folder)
-    yield from mended
-    serializer = EventSerializer(unknown="untyped")
-    with FileEventStore(path, serializer=serializer, create=False, filesystem=filesystem) as store:
-        damages = list(verify(store, progress))
-        with store.changing_files():
-            mended, left = _mend_streams(folder, damages)
-        yield from mended
-        yield from left
+    _refuse_what_is_none(folder)
+    with _locked(folder, lock_timeout):
+        results = _mend(folder)
+    yield from results
+    yield from _opened(folder, progress)
 
 
-def _mend_journal(folder: Folder) -> list[Repaired]:
-    """Replace every segment of the journal that is not whole and can be made so."""
-    journal = folder.journal
-    journal.finish_roll()
-    committed, live_first = _published(folder)
-    sealed = journal.sealed()
-    if not live_first:
-        live_first = _live_first(journal) or max([0, *sealed]) + 1
-    firsts = sorted({1, *sealed, live_first})
-    mended = []
-    for first, following in zip(firsts, [*firsts[1:], 0], strict=True):
-        live = not following
-        path = journal.live_path if live else journal.sealed_base(first) + LIVE
-        last = following - 1 if following else committed
-        whole = _whole_through(journal, first, live=live)
-        if whole is None or whole < (last or 0):
-            if whole is not None and following:
-                first, path = whole + 1, journal.sealed_base(whole + 1) + LIVE  # The segment after it is gone.
-            text = _joined(journal_lines(folder, first, last or _ENDLESS), first, last)
-            if text is not None:
-                _replace(folder, path, text)
-                mended.append(Repaired(path, "the streams"))
-    return mended
+@contextlib.contextmanager
+def _locked(folder: Folder, seconds: float | None) -> Iterator[None]:
+    """Both locks: nobody else may change the store, or use its ring."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    with contextlib.ExitStack() as stack:
+        for lock in (folder.write_lock(), FileLock(folder.filesystem, folder.lock_path("sync"))):
+            stack.enter_context(contextlib.closing(lock))
+            stack.enter_context(lock.threads)
+            stack.callback(lock.release)
+            if not lock.acquire(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                raise LockTimeoutError(folder.path, 0, seconds or 0)
+        yield
 
 
-def _published(folder: Folder) -> tuple[int | None, int]:
-    """(the last committed position, the live journal segment's first one) if the shared state knows; else (None, 0)."""
+# What the store is
+
+
+def _refuse_what_is_none(folder: Folder) -> None:
+    """Raise unless it is a store, or what is left of one."""
     try:
+        folder.open(1, create=False)
+    except StoreOpenError:
+        if _is_newer(folder) or not os.path.isdir(folder.path) or not _has_records(folder):
+            raise
+
+
+def _is_newer(folder: Folder) -> bool:
+    with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        found = msgspec.json.decode(folder.filesystem.read_file(folder.meta_path), type=dict[str, object])
+        number = found.get("format")
+        return isinstance(number, int) and number > FORMAT
+    return False
+
+
+def _records(folder: Folder) -> Iterator[Envelope]:
+    for files in (journal_files(folder), stream_files(folder)):
+        for file in files:
+            with opened(folder.filesystem, file.path) as segment:
+                for _, found in found_in(segment) if segment else ():
+                    yield from (record for _, record in found if record)
+
+
+def _has_records(folder: Folder) -> bool:
+    return next(_records(folder), None) is not None or ring_owner(folder.filesystem, folder.ring_path) != ""
+
+
+def _mend_meta(folder: Folder) -> tuple[Meta, list[Result]]:
+    """What the store is; where nothing says it, that is written anew."""
+    try:
+        return folder.open(1, create=False), []
+    except StoreOpenError as error:
+        if not _has_records(folder) or os.path.islink(folder.streams_path):
+            raise
+        first = next(_records(folder), None)
+        store_id = ring_owner(folder.filesystem, folder.ring_path) or str(uuid4())
+        meta = Meta(FORMAT, store_id, first.recorded_at if first else now().decode(), _SEGMENT_BYTES)
+        kept = keep_damaged(folder.filesystem, folder.meta_path)
+        folder.filesystem.replace_file(folder.meta_path, msgspec.json.format(msgspec.json.encode(meta)) + b"\n")
+        return folder.open(1, create=False), [Repaired(folder.meta_path, _source_of_meta(error), kept)]
+
+
+def _source_of_meta(error: StoreOpenError) -> str:
+    return (
+        f"the commit ring and the defaults ({error.cause})" if isinstance(error, StoreFormatError) else "the defaults"
+    )
+
+
+# Mending
+
+
+def _mend(folder: Folder) -> list[Result]:
+    """Under the locks: everything made whole that can be."""
+    meta, results = _mend_meta(folder)
+    frames: list[Frame] = []
+    try:
+        frames = read_ring(folder.filesystem, folder.ring_path, meta.store_id).frames
+    except OSError as error:
+        if error.errno not in NO_FILE:
+            raise
+        results.append(_put_away(folder, folder.ring_path, "nothing: it is no ring"))
+    claimed = _claimed(folder)
+    _distrust(folder)
+    rebuilt = rebuild(folder, frames)
+    results += _told(rebuilt, claimed)
+    results += [_repaired(replaced, "the streams") for replaced in rebuilt.replaced]
+    if not rebuilt.ring_fits:
+        results.append(_put_away(folder, folder.ring_path, "nothing: it has what the journal has not"))
+    if load_checkpoint(folder).position > rebuilt.last:
+        results.append(_put_away(folder, folder.checkpoint_path, "nothing: it is of a later time"))
+    for replaced in Mending(folder, meta.segment_bytes, rebuilt.lost_versions).run():
+        results.append(_repaired(replaced, "the journal"))
+    results += [Repaired(path, "itself: another folder had it, too") for path in break_links(folder)]
+    forget_indexes(folder)
+    return results
+
+
+def _repaired(replaced: Replaced, source: str) -> Repaired:
+    return Repaired(replaced.path, source, replaced.kept)
+
+
+def _put_away(folder: Folder, path: str, source: str) -> Repaired:
+    return Repaired(path, source, keep_damaged(folder.filesystem, path, remove=True))
+
+
+def _told(rebuilt: Rebuilt, claimed: int) -> Iterator[Result]:
+    """What a rebuild took out of the store, and what it could not find; `claimed` is what was said to be committed."""
+    spans = list(rebuilt.lost)
+    known = max([rebuilt.last, *(span.last for span in spans), *(aside.last for aside in rebuilt.aside)])
+    if claimed > known:
+        spans.append(Span(known + 1, claimed))
+    yield from (Lost(span.first, span.last) for span in spans)
+    yield from (Lost(span.first, span.last, span.stream_id) for span in rebuilt.lost_versions)
+    for aside in rebuilt.aside:
+        yield PutAside(aside.first, aside.last, aside.count, aside.cause, aside.cause not in (UNFINISHED, SETTLED))
+
+
+# The shared state, the checkpoint
+
+
+def _claimed(folder: Folder) -> int:
+    """The position that is said to have been committed, by the shared state or by the checkpoint."""
+    claimed = 0
+    with contextlib.suppress(OSError, ValueError):
         state = SharedState(folder.filesystem, folder.state_path, folder.home, writable=False)
-    except (OSError, ValueError):
-        return None, 0
-    with contextlib.closing(state):
-        published = state.published() if state.last_session else None
-        return (published[0], published[1]) if published else (None, 0)
+        with contextlib.closing(state):
+            claimed = max(state.promised)
+    return max(claimed, load_checkpoint(folder).position)
 
 
-def _live_first(journal: Log) -> int | None:
-    with contextlib.suppress(CorruptionError):
-        live = journal.open_live()
-        if live:
-            with contextlib.closing(live):
-                return live.first()
-    return None
+def _distrust(folder: Folder) -> None:
+    """Have whoever takes the write lock next recover as after a restart, and everybody open all files anew."""
+    folder.filesystem.remove(folder.state_path)
 
 
-def _whole_through(log: Log, first: int, *, live: bool) -> int | None:
-    """The last record of a segment, None where it is not whole records from its start to its end."""
+def _opened(folder: Folder, progress: Progress) -> list[Result]:
+    """Open the store, as anybody would, and see whether it is whole; wrong indexes are deleted."""
+    serializer = EventSerializer(unknown="untyped")
     try:
-        filesystem, segment = log.filesystem, log.open_live() if live else log.open_sealed(first)
-        if segment is None:
-            return None
-        with contextlib.closing(segment):
-            offset, number = 0, first
-            while True:
-                lines, following = segment.lines_at(offset)
-                if not lines:
-                    rest = filesystem.read(segment.fd, segment.size - offset, offset)
-                    return number - 1 if not rest or (live and may_be_torn(rest)) else None
-                segment.decode(lines, offset, number)
-                offset, number = following, number + len(lines)
-    except (OSError, CorruptionError):
-        return None
-
-
-def _joined(lines: dict[int, bytes], first: int, last: int | None) -> bytes | None:
-    """The text of positions `first` to `last` (None: as many whole batches as follow on each other)."""
-    kept: list[bytes] = []
-    whole = position = first - 1
-    while (position := position + 1) in lines and (last is None or position <= last):
-        kept.append(lines[position] + b"\n")
-        if decode_record(lines[position]).ends_batch:
-            whole = position
-    if last is None:
-        del kept[whole - first + 1 :]
-    return b"".join(kept) if last is None or position > last else None
-
-
-def _mend_streams(folder: Folder, damages: list[CorruptionError]) -> tuple[list[Repaired], list[CorruptionError]]:
-    """Under the write lock: (the files mended, the damages left)."""
-    mended: list[Repaired] = []
-    left: list[CorruptionError] = []
-    streams: dict[tuple[str, str], CorruptionError] = {}
-    for damage in damages:
-        place = os.path.relpath(damage.path, folder.streams_path)
-        if damage.path.endswith(".index"):
-            folder.filesystem.remove(damage.path)
-            mended.append(Repaired(damage.path, "nothing: it is a cache"))
-        elif place.startswith(os.pardir):
-            left.append(damage)
-        else:
-            category, file = os.path.split(place)
-            streams[category, file.partition(".")[0]] = damage
-    lines = _lines_of(folder, streams) if streams else {}
-    for key, damage in streams.items():
-        if key in lines:
-            mended += _mend_stream(folder, *lines[key])
-        else:
-            left.append(damage)  # The journal has no such stream.
-    return mended, left
-
-
-def _lines_of(folder: Folder, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, dict[int, bytes]]]:
-    """What the journal has of some streams, by their (category folder, name): (id, {version: line}); {} if damaged."""
-    found: dict[tuple[str, str], tuple[str, dict[int, bytes]]] = {}
-    wanted = set(keys)
-    try:
-        for records, lines in folder.journal.forward_lines(1):
-            for record, line in zip(records, lines, strict=True):
-                key = stream_path(record.stream_id)
-                if key in wanted:
-                    found.setdefault(key, (record.stream_id, {}))[1][record.stream_version] = line
-    except CorruptionError:
-        return {}
-    return found
-
-
-def _mend_stream(folder: Folder, stream_id: str, lines: dict[int, bytes]) -> Iterator[Repaired]:
-    """Make every segment of a stream what the journal says it is."""
-    filesystem, log = folder.filesystem, folder.stream(stream_id)
-    folder.make_category(log)
-    log.finish_roll()
-    snapshot = SnapshotFiles(filesystem, folder.snapshots_path).load(stream_id)
-    last = max(lines)
-    start = min(last, snapshot.compacted_through + 1 if snapshot else 0)
-    sealed = [first for first in log.sealed() if first <= last]
-    live_first = (_after(log, sealed[-1]) if sealed else None) or _live_first(log)
-    if live_first is None or not (sealed[-1] if sealed else -1) < live_first <= last:
-        live_first = last + 1 if sealed else start
-    firsts = sorted({min(start, *sealed, live_first), *sealed, live_first})
-    for first, following in zip(firsts, [*firsts[1:], last + 1], strict=True):
-        path = log.live_path if first == live_first else log.sealed_base(first) + LIVE
-        text = b"".join(lines[version] + b"\n" for version in range(first, following) if version in lines)
-        if _content(filesystem, path) != text:
-            _replace(folder, path, text)
-            filesystem.remove(path.removesuffix(LIVE) + ".index")
-            yield Repaired(path, "the journal")
-
-
-def _after(log: Log, first: int) -> int | None:
-    """The version after a sealed segment, None if its end cannot be read."""
-    with (
-        contextlib.suppress(OSError, CorruptionError, LineError),
-        contextlib.closing(log.open_sealed(first)) as segment,
-    ):
-        lines, _ = segment.lines_before(segment.end())
-        return decode_record(lines[-1]).stream_version + 1 if lines else None
-    return None
-
-
-def _content(filesystem: FileSystem, path: str) -> bytes | None:
-    try:
-        return filesystem.read_file(path, os.path.getsize(path))
-    except OSError:
-        return None
-
-
-def _replace(folder: Folder, path: str, text: bytes) -> None:
-    """Put `text` in the place of a file, which is kept under another name."""
-    filesystem = folder.filesystem
-    content = _content(filesystem, path)
-    if content is not None:
-        filesystem.replace_file(path + DAMAGED, content)  # Not linked: nobody appends to a file with another name.
-    elif os.path.lexists(path):
-        filesystem.rename(path, path + DAMAGED)
-    filesystem.replace_file(path, text)
+        with FileEventStore(folder.path, serializer=serializer, create=False, filesystem=folder.filesystem) as store:
+            damages = list(verify(store, progress))
+            wrong = sorted({damage.path for damage in damages if damage.path.endswith(".index")})
+            if wrong:
+                with store.changing_files():
+                    for path in wrong:
+                        folder.filesystem.remove(path)
+    except CorruptionError as error:
+        return [error]
+    cleared = [Repaired(path, "nothing: it is a cache") for path in wrong]
+    return [*cleared, *(damage for damage in damages if damage.path not in wrong)]

@@ -115,6 +115,15 @@ def read_ring(filesystem: FileSystem, path: str, store: str) -> Found:
     return Found(generation, [frame for frame in frames if frame.generation == generation], whole)
 
 
+def ring_owner(filesystem: FileSystem, path: str) -> str:
+    """The id of the store that most frames of a ring are of, "" where there is none."""
+    try:
+        stores = [frame.store for frame in _frames(filesystem.read_file(path))]
+    except OSError:
+        return ""
+    return max(stores, key=stores.count, default="")
+
+
 def usable_ring(filesystem: FileSystem, path: str) -> int:
     """Which file the ring is, 0 if there is none that can be used."""
     try:

@@ -12,7 +12,7 @@ from hangarlog.filesystem import NO_FILE, FileSystem
 from hangarlog.naming import stream_path
 from hangarlog.record import seal, unseal
 
-_MOST = 128 << 20  # Bytes of a file: none is read that could not have been written.
+MOST = 128 << 20  # Bytes of a file: none is read that could not have been written.
 
 
 class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -49,7 +49,7 @@ class SnapshotFiles:
         """
         path = self.path(stream_id)
         try:
-            snapshot = _decode(unseal(self._filesystem.read_file(path, _MOST)))
+            snapshot = _decode(unseal(self._filesystem.read_file(path, MOST)))
             if snapshot.stream_id != stream_id:
                 raise ValueError(f"it belongs to stream {snapshot.stream_id!r}")
         except FileNotFoundError:
@@ -69,8 +69,8 @@ class SnapshotFiles:
             EventSerializationError: it is too large.
         """
         path, content = self.path(snapshot.stream_id), seal(snapshot)
-        if len(content) > _MOST:
-            raise EventSerializationError("snapshot", f"its {len(content)} bytes are more than {_MOST}")
+        if len(content) > MOST:
+            raise EventSerializationError("snapshot", f"its {len(content)} bytes are more than {MOST}")
         for folder in (self._folder, os.path.dirname(path)):
             self._filesystem.make_folder(folder)
             if os.path.islink(folder):

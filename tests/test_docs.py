@@ -160,6 +160,29 @@ def test_the_readmes_programs_and_shell_lines_run(tmp_path: Path, monkeypatch: p
         exec(second, names)  # noqa: S102 - that is the test
 
 
+BACKUP = ROOT / "docs" / "backup.md"
+
+
+def test_the_backup_pages_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other, on a store; a restored one has what was backed up."""
+    monkeypatch.chdir(tmp_path)
+    with FileEventStore("mystore", durability="relaxed") as store:
+        store.append("a:1", [UntypedEvent("Noted", {"number": number}) for number in range(10)], ANY)
+    command = tmp_path / "bin" / "hangarlog"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m hangarlog "$@"\n')
+    command.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}"}
+    lines = "".join(blocks(BACKUP, "sh")).splitlines()
+    assert len(lines) == 7
+    for line in lines:
+        done = subprocess.run(["sh", "-c", line], capture_output=True, env=environment, check=False)
+        assert (done.returncode, done.stderr) == (0, b""), line
+    for path in ("mystore", "mystore-before", "backup", "copy"):
+        with FileEventStore(path, create=False) as store:
+            assert store.get_event_count() == 10
+
+
 def test_the_readmes_two_commands_are_tools_dev(tmp_path: Path) -> None:
     """`.ci/run` calls the second."""
     text = README.read_text()

@@ -19,6 +19,7 @@ STORE_VARIABLE = "HANGARLOG_STORE"
 
 _MODULES = {
     "append": "append",
+    "backup": "backup",
     "demo": "demo",
     "export": "transfer",
     "import": "transfer",

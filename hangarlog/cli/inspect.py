@@ -99,22 +99,29 @@ def _write_damage(damage: CorruptionError) -> None:
 @hangarlog.command()
 @with_store()
 def repair(store: str) -> int:
-    """Mend each damaged copy from the other one; print what was mended, and what could not be (exit code 1 then).
+    """Bring a damaged store to one that works; print what was mended, put aside and lost (exit code 1 then).
 
-    A file that is replaced is kept beside its successor, under its name with `.damaged`.
+    Each damaged copy is mended from the other one. Where no whole copy is left, the longest history that can be proved
+    is kept, and whole records that do not belong to it go to `put-aside.jsonl`. A file that is replaced is kept beside
+    its successor, under its name with `.damaged`.
     """
-    from hangarlog.repair import Repaired
+    from hangarlog.repair import Lost, PutAside, Repaired
     from hangarlog.repair import repair as mend
 
-    mended = left = 0
+    names = {Repaired: "mended", PutAside: "put aside", Lost: "lost"}
+    mended = put_aside = lost = 0
+    whole = True
     for result in mend(store):
-        if not isinstance(result, Repaired):
-            left += 1
+        if isinstance(result, CorruptionError):
             _write_damage(result)
         elif is_terminal():
-            click.echo(click.style("mended ", fg="green") + printable(f"{result.path} from {result.source}"))
+            color = "green" if isinstance(result, Repaired) else "red"
+            click.echo(click.style(f"{names[type(result)]} ", fg=color) + printable(str(result)))
         else:
-            write_line(msgspec.json.encode({"path": result.path, "source": result.source}))
+            write_line(msgspec.json.encode({"result": names[type(result)], **result._asdict()}))
         mended += isinstance(result, Repaired)
-    write_object({"mended": mended, "left": left})
-    return 1 if left else 0
+        put_aside += result.events if isinstance(result, PutAside) else 0
+        lost += result.events if isinstance(result, Lost) and not result.stream_id else 0
+        whole &= isinstance(result, Repaired) or (isinstance(result, PutAside) and not result.committed)
+    write_object({"mended": mended, "put_aside": put_aside, "lost": lost})
+    return 0 if whole else 1

@@ -39,7 +39,7 @@ from hangarlog import (
 from hangarlog.checkpoint import load_checkpoint
 from hangarlog.naming import stream_path
 from hangarlog.record import decode_record, is_record
-from hangarlog.repair import Repaired, repair
+from hangarlog.repair import Lost, repair
 from hangarlog.ring import read_ring
 from hangarlog.testing import Unsynced
 from hangarlog.verify import verify
@@ -325,6 +325,7 @@ class Check:
         self.kind, self.whole = kind_of(case.name), folder.texts[case.name]
         self.segment = self.kind.startswith(("stream", "journal"))
         self.events, self.streams = truth.events, truth.of(len(truth.events))
+        self.snapshot = truth.snapshot
         self.refused = self.mended = self.appended = self.thorough = False
         at = case.name.removeprefix("streams/").split(".")[0]
         self.stream_id = next((s for s in truth.streams if "/".join(filter(None, stream_path(s))) == at), "")
@@ -375,7 +376,8 @@ class Check:
         count, events = store.get_event_count(), len(self.events)
         if not self.least <= count <= events:
             raise Broken(f"{count} events instead of {self.least} to {events}")
-        self.events, self.streams = self.events[:count], self.truth.of(count)
+        self.events = self.events[:count]
+        self.streams = self.streams_of(self.events)
         complete = self.reads(store)
         self.check_warnings()
         if self.refused:
@@ -393,6 +395,12 @@ class Check:
                 if not damage.path.endswith(".index"):  # Of a segment whose end a recovery has put into the live one.
                     raise Broken(f"no read noticed it: {damage}; {store.recovered}")
         return RECOVERED
+
+    def streams_of(self, events: list[Row]) -> dict[str, list[Row]]:
+        """The streams of the first events, of which there are so many."""
+        streams = self.truth.of(len(events))
+        whole = [event for event in events if event[1] == COMPACTED]
+        return streams if self.snapshot else {**streams, COMPACTED: whole}
 
     def content(self) -> bytes | None:
         try:
@@ -442,7 +450,7 @@ class Check:
             yield stream_id, f"the version of {stream_id}", partial(store.get_stream_version, stream_id), events[-1][2]
         if self.thorough or self.kind in ("stream live", "snapshot"):
             yield "list", "the streams", store.list_streams, list(self.streams)
-            yield COMPACTED, "the snapshot", partial(store.load_snapshot, COMPACTED), self.truth.snapshot
+            yield COMPACTED, "the snapshot", partial(store.load_snapshot, COMPACTED), self.snapshot
         if self.thorough or not self.stream_id:
             yield from asks("", self.events, 0, "from_position", 1)
 
@@ -506,18 +514,20 @@ class Check:
     def repair(self) -> None:
         """All that has a whole copy is whole again."""
         try:
-            left = [
-                result for result in repair(self.folder.path, filesystem=FILESYSTEM) if not isinstance(result, Repaired)
-            ]
+            results = list(repair(self.folder.path, filesystem=FILESYSTEM))
         except HangarlogError as error:
-            left = [error]
+            self.excuse("opening" if isinstance(error, StoreOpenError) else "repair", "", error)
+            return
+        left = [result for result in results if isinstance(result, CorruptionError)]
         for error in left:
-            self.excuse(
-                "opening" if isinstance(error, StoreOpenError) else "repair",
-                COMPACTED * (self.kind == "snapshot"),
-                error,
-            )
+            self.excuse("repair", "", error)
+        lost = {p for r in results if isinstance(r, Lost) and not r.stream_id for p in range(r.first, r.last + 1)}
+        if lost and not (self.only_copy or lost <= set(range(self.truth.durable + 1, len(self.truth.events) + 1))):
+            raise Broken(f"repair lost {sorted(lost)}")
         self.mended = not left
+        if self.kind == "snapshot" and not Path(self.path).exists():  # The journal has what it stood for.
+            self.snapshot = None
+            self.streams = {**self.streams, COMPACTED: [event for event in self.events if event[1] == COMPACTED]}
 
 
 def positions(text: bytes) -> set[int]:

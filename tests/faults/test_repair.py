@@ -10,7 +10,7 @@ import pytest
 from conftest import Added, Command
 
 from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore
-from hangarlog.repair import Repaired, repair
+from hangarlog.repair import Lost, Repaired, repair
 from hangarlog.verify import verify
 
 EVENTS = 60
@@ -124,8 +124,14 @@ def test_what_is_damaged_in_both_copies_is_said_and_left_as_it_is(tmp_path: Path
             with pytest.raises(CorruptionError, match="checksum"):
                 read()
     left = list(repair(path))
-    assert all(isinstance(result, CorruptionError) for result in left)
-    assert {Path(result.path) for result in left} == {journal, stream}
+    # What was compacted is in the journal only.
+    assert {result for result in left if isinstance(result, Lost)} == {
+        Lost(5, 6),
+        Lost(1, 1, "s:0"),
+        Lost(2, 2, "t:1"),
+    }
+    assert {Path(result.path) for result in left if isinstance(result, CorruptionError)} == {journal, stream}
+    assert not [result for result in left if isinstance(result, Repaired)]
     assert journal.read_bytes() == before
 
 
@@ -157,7 +163,7 @@ def test_the_command_mends_and_says_what_it_could_not(tmp_path: Path, hangarlog:
     """Exit code 0 when all is whole afterwards, 1 when something is left."""
     path = tmp_path / "s"
     fill(path)
-    assert hangarlog("repair", path).stdout == b'{"mended":0,"left":0}\n'
+    assert hangarlog("repair", path).stdout == b'{"mended":0,"put_aside":0,"lost":0}\n'
     stream = path / "streams/s/0.jsonl"
     stream.write_bytes(flipped(stream.read_bytes()))
     done = hangarlog("read", path, "s:0")
@@ -165,11 +171,11 @@ def test_the_command_mends_and_says_what_it_could_not(tmp_path: Path, hangarlog:
     assert done.stdout.count(b"\n") == EVENTS // 2
     assert b"hangarlog: warning: served from the journal: damaged record in" in done.stderr
     done = hangarlog("repair", path)
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, b'{"mended":1,"left":0}')
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, b'{"mended":1,"put_aside":0,"lost":0}')
     assert b'"source":"the journal"' in done.stdout
     assert hangarlog("verify", path).returncode == 0
     for file in (path / "journal.00000000000000000001.jsonl", path / "streams/s/0.00000000000000000000.jsonl"):
         file.write_bytes(file.read_bytes().replace(b'"number":2,', b'"number":3,'))
     done = hangarlog("repair", path)
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, b'{"mended":0,"left":2}')
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, b'{"mended":0,"put_aside":0,"lost":2}')
     assert hangarlog("repair", tmp_path / "none").returncode == 1

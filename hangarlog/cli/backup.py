@@ -1,0 +1,42 @@
+"""`hangarlog backup`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from hangarlog.cli.app import hangarlog, with_store
+from hangarlog.cli.terminal import progress, write_object
+
+
+@hangarlog.command()
+@with_store("target")
+def backup(store: str, target: str) -> None:
+    """Make TARGET a copy of STORE as it is now, while others may write; TARGET is a store, too.
+
+    What an earlier backup in TARGET has is not copied again. The copy is verified in the end.
+    """
+    from hangarlog.backup import backup as copy
+
+    with _bars() as advance:
+        done = copy(store, target, advance)
+    write_object({"target": target, **msgspec.structs.asdict(done)})
+
+
+@contextlib.contextmanager
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for each step."""
+    with contextlib.ExitStack() as stack:
+        bars: dict[str, Callable[[int], None]] = {}
+        shown = dict.fromkeys(("copying", "verifying"), 0)
+
+        def advance(step: str, done: int, total: int) -> None:
+            if step not in bars:
+                stack.close()
+                bars[step] = stack.enter_context(progress(step, total))
+            bars[step](done - shown[step])
+            shown[step] = done
+
+        yield advance
