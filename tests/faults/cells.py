@@ -269,6 +269,56 @@ def event(event_id: str, size: int = 10) -> UntypedEvent:
     return UntypedEvent("Added", {"text": "x" * size}, event_id=event_id)
 
 
+class Device(Hooked):
+    """What a power cut would leave of each file is known: as many bytes as were synced."""
+
+    synced: dict[int, int] = {}  # noqa: RUF012 - shared by all who use the device: {inode: bytes}
+    written_over: set[int] = set()  # noqa: RUF012 - in place, and not synced since
+
+    def __init__(self, before: Callable[[str], None] = lambda name: None) -> None:
+        super().__init__()
+        self.before = before
+
+    def step(self, name: str, arguments: tuple[Any, ...]) -> None:
+        self.before(name)
+
+    def after(self, name: str, arguments: tuple[Any, ...], result: Any) -> None:
+        if name == "sync_data":
+            found = os.fstat(arguments[0])
+            self.synced[found.st_ino] = found.st_size
+            self.written_over.discard(found.st_ino)
+        elif name == "write_at":
+            self.written_over.add(os.fstat(arguments[0]).st_ino)
+        elif name == "sync_everything":
+            on_the_device(Path(arguments[0]))
+
+    def sync_data(self, fd: int) -> None:
+        """Whoever has one of its own sees every sync."""
+
+
+def reopened(path: Path) -> FileEventStore:
+    return opened(path, create=False, filesystem=Device())
+
+
+def on_the_device(path: Path) -> None:
+    """All that is at `path`, or below it, is there durably."""
+    for file in [path, *path.rglob("*")] if path.exists() else ():
+        if file.is_file():
+            found = file.stat()
+            Device.synced[found.st_ino] = found.st_size
+
+
+def power_cut(path: Path, image: Path) -> None:
+    """Make `image` what a power cut would leave of the store at `path`, and a restart find."""
+    shutil.copytree(path, image, ignore=shutil.ignore_patterns("state"))
+    for file in image.rglob("*"):
+        original = path / file.relative_to(image)
+        if file.is_file():
+            found = original.stat()
+            size = min(found.st_size, Device.synced.get(found.st_ino, 0))
+            os.truncate(file, 0 if found.st_ino in Device.written_over else size)
+
+
 def missing() -> str | None:
     """Why the cells cannot run here."""
     return None if hasattr(os, "fork") and os.path.isdir("/proc/self/fd") else "this system has no fork, or no /proc"
