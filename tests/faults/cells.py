@@ -67,7 +67,8 @@ class _Process:
                 warnings.simplefilter("ignore")  # What is damaged is served from its other copy.
                 work(cell, folder)
         except BaseException as error:
-            cell.breaks(f"the cell ends in {error!r:.200}: {traceback.format_exc()[-700:]}")
+            places = [f"{Path(at.filename).name}:{at.lineno}" for at in traceback.extract_tb(error.__traceback__)]
+            cell.breaks(f"the cell ends in {error!r:.200} at {' '.join(places[-4:])}")
         finally:
             report = json.dumps([cell.figures, [_nameless(each, folder) for each in cell.broken]])
             os.write(writing, report.encode()[: 1 << 16])
