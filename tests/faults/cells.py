@@ -267,7 +267,7 @@ def opened(path: Path, **options: Any) -> FileEventStore:
 
 
 def event(event_id: str, size: int = 10) -> UntypedEvent:
-    return UntypedEvent("Added", {"text": "x" * size}, event_id=event_id)
+    return UntypedEvent("Noted", {"text": "x" * size}, event_id=event_id)
 
 
 class Device(Hooked):
