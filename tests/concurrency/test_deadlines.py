@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,8 +79,9 @@ def outcomes(*calls: Callable[[], object]) -> list[object]:
     threads = [threading.Thread(target=make, args=(at,), daemon=True) for at in range(len(calls))]
     for thread in threads:
         thread.start()
+    until = time.monotonic() + GUARD
     for thread in threads:
-        thread.join(GUARD)
+        thread.join(max(0.0, until - time.monotonic()))
         assert not thread.is_alive(), "a call waits for ever"
     return found
 
@@ -107,37 +109,36 @@ def test_a_stopped_sync_keeps_nobody_beyond_the_deadline(tmp_path: Path) -> None
         assert list(verify(store)) == []
 
 
+DIES = """
+import os, sys
+from hangarlog import ANY, FileEventStore, UntypedEvent
+from hangarlog.filesystem import FileSystem
+class Dying(FileSystem):
+    def write(self, fd, data):
+        super().write(fd, data[:20])
+        os._exit(9)
+store = FileEventStore(sys.argv[1], filesystem=Dying(), durability="relaxed")
+store.append("d:1", [UntypedEvent("Added", {"number": 1})], ANY)
+"""
+
+
 def test_a_recovery_waits_for_a_stopped_sync_no_longer_than_the_deadline(tmp_path: Path) -> None:
     """Another writer has died meanwhile: who opens the store, or appends, would have to settle that first."""
     path = tmp_path / "s"
     with FileEventStore(path):
         pass
-    with stopped(path, "sync"):
-        with FileEventStore(path, durability="relaxed", lock_timeout=0.2) as store:
-            store.append("a:1", [Added(1)], ANY)
-            died = subprocess.run(
-                [
-                    sys.executable,
-                    "-c",
-                    "import os, sys; from hangarlog import *; from hangarlog.filesystem import FileSystem\n"
-                    "class Dying(FileSystem):\n"
-                    "    def write(self, fd, data):\n"
-                    "        super().write(fd, data[:20]); os._exit(9)\n"
-                    "FileEventStore(sys.argv[1], filesystem=Dying(), durability='relaxed')"
-                    ".append('d:1', [UntypedEvent('Added', {'number': 1})], ANY)",
-                    str(path),
-                ],
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-                check=False,
-            )
-            assert died.returncode == 9
 
-            def open_and_append() -> int:
-                with FileEventStore(path, durability="relaxed", lock_timeout=0.2) as late:
-                    return late.append("b:1", [Added(1)], ANY)
+    def open_and_append() -> int:
+        with FileEventStore(path, durability="relaxed", lock_timeout=0.2) as late:
+            return late.append("b:1", [Added(1)], ANY)
 
-            for outcome in outcomes(lambda: store.append("a:1", [Added(2)], ANY), open_and_append):
-                assert isinstance(outcome, (int, StoreBusyError)), outcome
+    with stopped(path, "sync"), FileEventStore(path, durability="relaxed", lock_timeout=0.2) as store:
+        store.append("a:1", [Added(1)], ANY)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        died = subprocess.run([sys.executable, "-c", DIES, str(path)], env=environment, check=False)
+        assert died.returncode == 9
+        for outcome in outcomes(lambda: store.append("a:1", [Added(2)], ANY), open_and_append):
+            assert isinstance(outcome, (int, StoreBusyError)), outcome
     with FileEventStore(path) as store:
         store.append("a:1", [Added(3)], ANY)
         assert store.list_streams()[0] == "a:1"
