@@ -29,7 +29,7 @@ GUARD = float(os.environ.get("HANGARLOG_GUARD", "30"))
 """Seconds after which a call hangs. Only broken promises wait for it."""
 ENOUGH = int(os.environ.get("HANGARLOG_HANGS", "20"))
 """After so many hangs the rest is left: they take time, and more of them say nothing new."""
-AT_ONCE = 2
+AT_ONCE = 3
 SHOWN = 6
 
 
@@ -108,8 +108,8 @@ def select_for(seconds: float) -> None:
 def _nameless(effect: str, folder: Path) -> str:
     """An effect without what differs between cells, so that the same ones are counted as one."""
     effect = effect.replace(str(folder), "S")
-    effect = re.sub(r"process \d+", "process N", effect)
-    return re.sub(r"\d{20}", "FIRST", effect)
+    effect = re.sub(r"\d{20}", "FIRST", effect)
+    return re.sub(r"(?<=[ (])-?\d+(?![\w.])", "N", effect)
 
 
 def _where(stacks: Path) -> str:

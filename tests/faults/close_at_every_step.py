@@ -271,7 +271,7 @@ class Scene:
 
 # The campaign
 
-BESIDE = tuple(name[1:] for name in ("_close", "_close2", "_other", "_fork", "_interrupt"))
+BESIDE = ("other", "fork", "interrupt")
 EXITS = ("exit_end", "exit_sys", "exit_error", "exit_wait", "exit_load")
 
 
@@ -294,8 +294,8 @@ def cells(folder: Path, size: int, seed: int) -> Iterator[str]:
     rng = random.Random(seed)
     for call in CALLS:
         steps = [f"{at}:{name}" for at, name in enumerate(steps_of(call, folder), 1)]
-        for step in steps:
-            for kind in BESIDE:
+        for at, step in enumerate(steps):
+            for kind in ("close2" if at % 2 else "close", *BESIDE):
                 if not (kind == "interrupt" and step.endswith(":close")):  # A close that is interrupted has closed.
                     yield f"{kind} {call} {step}"
         exits = [f"{kind} {call} {step}" for kind in EXITS for step in steps]

@@ -361,8 +361,7 @@ class Scene:
     def look(self, path: Path, when: str, gentle: bool, told: dict[str, tuple[str, int]] | None = None) -> None:
         """Open a store anew; where that, or `verify`, says that it is damaged, repair it as it says."""
         told = self.ledger.told if told is None else told
-        if self.target == "hangarlog.json" and not (path / "hangarlog.json").exists():
-            shutil.copy(self.older / "hangarlog.json", path)  # As the error advises.
+        self.as_advised(path)
         damage: object = None
         try:
             with reopened(path) as store:
@@ -391,6 +390,13 @@ class Scene:
             if phantoms := sorted(found & self.ledger.refused.keys()):
                 self.cell.breaks(f"{when}: what was refused is there ({self.ledger.refused[phantoms[0]]})")
             store.append("a:1", [event(f"{when}-last".replace(" ", "-"))], store.get_stream_version("a:1"))
+
+    def as_advised(self, path: Path) -> None:
+        """What has no copy inside the store is restored, or deleted, as the errors say."""
+        if self.target == "hangarlog.json":
+            shutil.copy(self.older / "hangarlog.json", path)
+        elif self.target == "snapshots/a/1.json" and self.mutation != "copied":
+            (path / self.target).unlink(missing_ok=True)
 
     def caches_are_back(self) -> None:
         for name in ("state", "ring", "locks/write.lock", "checkpoint.json", "catalog"):
