@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import json
 import os
 import re
@@ -60,7 +61,6 @@ class _Process:
             os.close(writing)
             return
         os.setpgid(0, 0)  # What it starts is ended with it.
-        status = 1
         try:
             faulthandler.register(signal.SIGUSR1, open(self.stacks, "w"))  # noqa: SIM115 - until the end
             with _failures_of_threads(cell), warnings.catch_warnings():
@@ -73,8 +73,7 @@ class _Process:
             report = json.dumps([cell.figures, [_nameless(each, folder) for each in cell.broken]])
             os.write(writing, report.encode()[: 1 << 16])
             os.close(writing)
-            status = 0
-            os._exit(status)
+            os._exit(0)
 
     def end(self, *, hangs: bool) -> None:
         """It has ended, or is ended, and with it all that it has started."""
@@ -138,6 +137,7 @@ def run_cells(names: Iterable[str], work: Callable[[Cell, Path], object], folder
     broken: dict[str, list[str]] = {}
     running: dict[int, _Process] = {}
     hangs = 0
+    gc.freeze()  # A child that collects what it has inherited would copy it.
     with selectors.DefaultSelector() as selector:
         while True:
             while len(running) < AT_ONCE and hangs < ENOUGH and (name := next(waiting, None)) is not None:

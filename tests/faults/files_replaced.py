@@ -347,8 +347,11 @@ class Scene:
 
     def survives_a_power_cut(self) -> None:
         """What was acknowledged as durable since, and with it all before, is there after a restart."""
-        on_both_sides = self.gentle or self.mutation == "moved" or "journal" not in self.target
-        wanted = {each for each in self.ledger.durable if on_both_sides or each[0] in "ABC"}
+        if (self.target, self.mutation) == ("ring", "overwritten"):
+            return  # What it had to itself is gone, and nothing about the file says so.
+        wanted = self.ledger.durable
+        if "journal" in self.target and not self.gentle:  # Who had nothing but the journal before has nothing now.
+            wanted = (wanted & self.ledger.tried) - self.tried_before
         image = self.path.with_name("image")
         power_cut(self.path, image)
         before = self.path

@@ -137,15 +137,17 @@ class ThreadHolder:
 
     def __init__(self, store: FileEventStore, filesystem: Stopping, act: str) -> None:
         self._go_on, self._stopped = threading.Event(), threading.Event()
-        self._errors: list[BaseException] = []
+        self.error: BaseException | None = None  # What is none of hangarlog's.
         filesystem.stop = self._stop
         self._filesystem = filesystem
 
         def work() -> None:
             try:
                 ACTS[act][0](store)
+            except HangarlogError:
+                pass  # Another one may have closed the store meanwhile.
             except BaseException as error:
-                self._errors.append(error)
+                self.error = error
             finally:
                 self._stopped.set()
 
@@ -165,8 +167,6 @@ class ThreadHolder:
     def end(self, how: str) -> int:
         self._go_on.set()
         self._thread.join()
-        if self._errors and not isinstance(self._errors[0], HangarlogError):
-            raise self._errors[0]
         return 0
 
 
@@ -388,6 +388,8 @@ class Scene:
     def let_go(self, holder: Holder | ThreadHolder, *, stopped: bool) -> None:
         """All go on, and what was acknowledged is there."""
         code = holder.end(self.end) if stopped or self.kind == "thread" else 0
+        if isinstance(holder, ThreadHolder) and holder.error:
+            self.cell.breaks(f"the holder's own call ends in {holder.error!r}"[:300])
         if code != (0 if self.end == "continued" or not stopped or self.kind == "thread" else -signal.SIGKILL):
             self.cell.breaks(f"the holder ends with {code}")
         if stopped and self.end == "continued" and ACTS[self.act][0] is append:
