@@ -71,8 +71,8 @@ class _Process:
             cell.breaks(f"the cell ends in {error!r:.200} at {' '.join(places[-4:])}")
         finally:
             report = json.dumps([cell.figures, [_nameless(each, folder) for each in cell.broken]])
-            os.write(writing, report.encode()[: 1 << 16])
-            os.close(writing)
+            with open(writing, "wb") as file:
+                file.write(report.encode())
             os._exit(0)
 
     def end(self, *, hangs: bool) -> None:
@@ -80,7 +80,7 @@ class _Process:
         if hangs:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGUSR1)
-            select_for(1.0)
+            threading.Event().wait(1.0)  # It says where it is.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
@@ -97,11 +97,6 @@ class _Process:
         with contextlib.suppress(FileNotFoundError):
             self.stacks.unlink()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def select_for(seconds: float) -> None:
-    """Let a process that is about to be ended say where it is."""
-    threading.Event().wait(seconds)
 
 
 def _nameless(effect: str, folder: Path) -> str:

@@ -31,6 +31,7 @@ from hangarlog import (
     LockTimeoutError,
     OutcomeUnknownError,
     StoreBusyError,
+    StoreOpenError,
     SyncError,
 )
 from hangarlog.verify import verify
@@ -137,6 +138,7 @@ class ThreadHolder:
 
     def __init__(self, store: FileEventStore, filesystem: Stopping, act: str) -> None:
         self._go_on, self._stopped = threading.Event(), threading.Event()
+        self.succeeded = False
         self.error: BaseException | None = None  # What is none of hangarlog's.
         filesystem.stop = self._stop
         self._filesystem = filesystem
@@ -144,6 +146,7 @@ class ThreadHolder:
         def work() -> None:
             try:
                 ACTS[act][0](store)
+                self.succeeded = True
             except HangarlogError:
                 pass  # Another one may have closed the store meanwhile.
             except BaseException as error:
@@ -354,16 +357,11 @@ class Scene:
             self.cell.figures["calls refused"] += 1
         except OutcomeUnknownError as error:
             self.cell.figures["outcomes unknown"] += 1
-            written = ("append" in name, "batch" in name, "sync" in name, "closing" in name)
-            if isinstance(error, SyncError) or not any(written):
+            if isinstance(error, SyncError) or not any(kind in name for kind in ("append", "batch", "sync", "closing")):
                 self.cell.breaks(f"{name} ends in {error!r}"[:300])
         except Exception as error:
-            if self.closed_meanwhile(error):
-                return
-            self.cell.breaks(f"{name} ends in {error!r}"[:300])
-
-    def closed_meanwhile(self, error: Exception) -> bool:
-        return self.kind == "thread" and "closed" in str(error) and isinstance(error, HangarlogError)
+            if not (self.kind == "thread" and isinstance(error, StoreOpenError)):  # There it is closed meanwhile.
+                self.cell.breaks(f"{name} ends in {error!r}"[:300])
 
     def together(self) -> None:
         """Threads of one store wait at the same time, not one after the other."""
@@ -392,7 +390,8 @@ class Scene:
             self.cell.breaks(f"the holder's own call ends in {holder.error!r}"[:300])
         if code != (0 if self.end == "continued" or not stopped or self.kind == "thread" else -signal.SIGKILL):
             self.cell.breaks(f"the holder ends with {code}")
-        if stopped and self.end == "continued" and ACTS[self.act][0] is append:
+        succeeded = holder.succeeded if isinstance(holder, ThreadHolder) else stopped and self.end == "continued"
+        if succeeded and ACTS[self.act][0] is append:
             self.acknowledged.add("holder-0")
         if self.kind == "thread":
             del self.users["relaxed"]
