@@ -202,7 +202,7 @@ def test_the_end_of_a_process_closes_nothing_under_a_daemon_thread(tmp_path: Pat
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=False,
+        timeout=60,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip() in ("thread done", "thread refused", "thread")

@@ -7,6 +7,7 @@ import faulthandler
 import gc
 import json
 import os
+import random
 import re
 import selectors
 import shutil
@@ -247,14 +248,24 @@ def path_of(fd: int) -> str:
         return ""
 
 
-def library_frames() -> Iterator[str]:
-    """ "module.function" of the library's frames that led here, the innermost first."""
-    frame = sys._getframe(1)
-    while frame:
+def site(depth: int = 2) -> str:
+    """Where in the library a call of the file system is made: the innermost places."""
+    places: list[str] = []
+    frame: Any = sys._getframe(1)
+    while frame and len(places) < depth:
         folder, name = os.path.split(frame.f_code.co_filename)
-        if os.path.basename(folder) == "hangarlog":
-            yield f"{name[:-3]}.{frame.f_code.co_name}"
-        frame = frame.f_back  # type: ignore[assignment]
+        if os.path.basename(folder) == "hangarlog" and name != "filesystem.py":
+            places.append(f"{name}:{frame.f_lineno}")
+        frame = frame.f_back
+    return " < ".join(places)
+
+
+def one_a_site(steps: list[tuple[str, str]], rng: random.Random) -> list[int]:
+    """Of steps, (name of the call, site), the indexes of one for each name and site: many are made again and again."""
+    at: dict[tuple[str, str], list[int]] = {}
+    for index, step in enumerate(steps):
+        at.setdefault(step, []).append(index)
+    return sorted(rng.choice(indexes) for indexes in at.values())
 
 
 def opened(path: Path, **options: Any) -> FileEventStore:

@@ -20,17 +20,24 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parent)]
 
 from campaign import Campaign, Figures
-from cells import GUARD, Cell, Device, event, missing, on_the_device, opened, power_cut, reopened, run_cells, run_one
+from cells import (
+    GUARD,
+    Cell,
+    Device,
+    event,
+    missing,
+    on_the_device,
+    one_a_site,
+    opened,
+    power_cut,
+    reopened,
+    run_cells,
+    run_one,
+    site,
+)
 from mutations import WHOLE, is_gentle, mutations_of
 
-from hangarlog import (
-    ANY,
-    ConcurrencyError,
-    FileEventStore,
-    HangarlogError,
-    LockTimeoutError,
-    OutcomeUnknownError,
-)
+from hangarlog import ANY, ConcurrencyError, FileEventStore, HangarlogError, LockTimeoutError, OutcomeUnknownError
 from hangarlog.repair import repair
 from hangarlog.verify import verify
 
@@ -109,7 +116,7 @@ class Scene:
         self.gentle = is_gentle(target, mutation)
         self.ledger = Ledger(cell)
         self.done = False  # What is done to the store.
-        self.calls: list[str] = []
+        self.calls: list[tuple[str, str]] = []  # Their names and sites.
         self.armed = False
         self.tried_before: set[str] = set()  # It was done.
         path.mkdir()
@@ -121,7 +128,7 @@ class Scene:
         """A call of A's."""
         if not self.armed or self.done or threading.current_thread() is not threading.main_thread():
             return
-        self.calls.append(name)
+        self.calls.append((name, site()))
         if len(self.calls) == self.at:
             self.done, self.tried_before = True, set(self.ledger.tried)
             self.mutate()
@@ -444,7 +451,7 @@ def play(cell: Cell, path: Path) -> None:
     cell.figures["done to a store"] += scene.done
 
 
-def steps_of(act: str, folder: Path) -> list[str]:
+def steps_of(act: str, folder: Path) -> list[tuple[str, str]]:
     """The calls of an act, at each of which something can be done."""
     scene = Scene(Cell(f"{act} 0 {WHOLE} moved alone ABC0"), folder / f"steps-{act}")
     scene.play()
@@ -454,14 +461,15 @@ def steps_of(act: str, folder: Path) -> list[str]:
 
 
 def cells(folder: Path, size: int, seed: int) -> Iterator[str]:
-    """Every step of every act, each with so many of the things that can be done to the files of a store."""
+    """Every step of every act (in CI, one of each site), each with so many of the things that can be done to files."""
     rng = random.Random(seed)
     base = folder / "bases/full"
     ways = [f"{target} {way}" for target in TARGETS if (base / target).exists() for way in mutations_of(base, target)]
     for act in ACTS:
-        for at, call in enumerate(steps_of(act, folder), 1):
+        steps = steps_of(act, folder)
+        for at in one_a_site(steps, rng) if size <= CAMPAIGN.ci else range(len(steps)):
             for way in rng.sample(ways, min(size, len(ways))):
-                yield f"{act} {at}:{call} {way} {rng.choice(['alone', 'beside'])} {rng.choice(ORDERS)}"
+                yield f"{act} {at + 1}:{steps[at][0]} {way} {rng.choice(['alone', 'beside'])} {rng.choice(ORDERS)}"
 
 
 def run(folder: Path, size: int, seed: int) -> Figures:
@@ -476,7 +484,7 @@ CAMPAIGN = Campaign(
     "no two are inside the lock, what is a cache comes back",
     how="every file and folder x every call of an append, a batch, a roll, a read, an opening and a close; two others "
     "who have the store open, or open it then, go on beside it, and the power is cut",
-    ci=6,
+    ci=3,
     release=1_000,
     unit="changes to files at each step, of all there are",
     run=run,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cells import Hooked, event, opened, path_of
+from cells import Hooked, event, opened, path_of, site
 
 from hangarlog import ANY, FileEventStore
 from hangarlog.verify import verify
@@ -59,12 +59,12 @@ class Pausing(Hooked):
     def __init__(self, nth: int = 0, act: Callable[[], None] = lambda: None) -> None:
         super().__init__()
         self.nth, self.act = nth, act
-        self.calls: list[str] = []
+        self.calls: list[tuple[str, str]] = []  # Their names and sites.
         self.thread = 0
 
     def step(self, name: str, arguments: tuple[Any, ...]) -> None:
         if self.thread == threading.get_ident():
-            self.calls.append(name)
+            self.calls.append((name, site()))
             if len(self.calls) == self.nth:
                 self.act()
 
