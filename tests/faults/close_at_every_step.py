@@ -6,6 +6,7 @@ be written to, closed, or lose its lock. A close waits for what is running; what
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import random
@@ -75,11 +76,13 @@ class Scene:
             self.cell.breaks(change)
         self.look()
 
-    def begin(self, act: Callable[[], None] | None = None) -> tuple[FileEventStore, Callable[[], object]]:
+    def begin(
+        self, act: Callable[[], None] | None = None, **options: Any
+    ) -> tuple[FileEventStore, Callable[[], object]]:
         """The store, warm; and the call, which does `act` at its step (by default it stands there until `go_on`)."""
         filesystem = Pausing(self.nth, act or self.stand)
         do, durability = CALLS[self.call]
-        store = opened(self.path, durability=durability, filesystem=filesystem)
+        store = opened(self.path, durability=durability, filesystem=filesystem, **options)
         if self.call != "roll":
             store.append("b:1", [event("warm-0")], ANY)
             self.acknowledged.append("warm-0")
@@ -143,13 +146,14 @@ class Scene:
 
     def _fork(self) -> None:
         """A child is forked, closes the store, and ends; the call goes on."""
-        store, call = self.begin()
+        store, call = self.begin(lock_timeout=MOMENT)  # The call does not go on before the child has ended.
         running = self.running(call)
         child = os.fork()
         if not child:
             status = 3
             try:
-                store.close()
+                with contextlib.suppress(LockTimeoutError, OutcomeUnknownError):
+                    store.close()
                 self.strangers.open()
                 del store
                 gc.collect()
