@@ -25,7 +25,7 @@ from campaign import Campaign, Figures
 from cells import GUARD, Cell, Hooked, event, missing, one_a_site, opened, path_of, run_cells, run_one
 from strangers import CALLS, LATER, MOMENT, Pausing, Strangers, make_store
 
-from hangarlog import ANY, FileEventStore, LockTimeoutError, StoreOpenError
+from hangarlog import ANY, FileEventStore, LockTimeoutError, OutcomeUnknownError, StoreOpenError
 from hangarlog.verify import verify
 
 PATIENT = GUARD / 3
