@@ -284,7 +284,8 @@ class Scene:
 
     def opens(self, seconds: float, **options: Any) -> None:
         with opened(self.path, lock_timeout=seconds, filesystem=Hooked(), **options) as store:
-            self.has_all(list(store.records()), set(self.acknowledged))
+            wanted = set(self.acknowledged)
+            self.has_all(list(store.records()), wanted)
 
     def has_all(self, records: list[Any], wanted: set[str]) -> None:
         if wanted - {record.event_id for record in records}:
