@@ -284,17 +284,16 @@ class Scene:
 
     def opens(self, seconds: float, **options: Any) -> None:
         with opened(self.path, lock_timeout=seconds, filesystem=Hooked(), **options) as store:
-            wanted = set(self.acknowledged)
-            self.has_all(list(store.records()), wanted)
+            self.has_all(set(self.acknowledged), list(store.records()))  # In this order.
 
-    def has_all(self, records: list[Any], wanted: set[str]) -> None:
+    def has_all(self, wanted: set[str], records: list[Any]) -> None:
         if wanted - {record.event_id for record in records}:
             self.cell.breaks("a read has fewer events than were acknowledged before")
 
     def reads(self, stream_id: str | None) -> None:
         wanted = set(self.acknowledged)
         records = list(self.users["relaxed"].records(stream_id))
-        self.has_all(records, {each for each in wanted if each.startswith("base-a")} if stream_id else wanted)
+        self.has_all({each for each in wanted if each.startswith("base-a")} if stream_id else wanted, records)
 
     def command_line(self) -> None:
         """It is refused as the library is, with exit code 1."""
