@@ -1,0 +1,500 @@
+"""Row 16: a process that holds a lock is stopped, or killed, wherever it is; every call of the others ends in its time.
+
+In each cell a holder does something, and is stopped at a call of its in which it holds certain locks. Everything that
+a user can do is done meanwhile, all at once, by stores with a `lock_timeout`. Then the holder goes on, or is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(Path(__file__).parent)]
+
+from campaign import Campaign, Figures
+from cells import GUARD, Cell, Hooked, event, missing, opened, run_cells, run_one
+
+from hangarlog import (
+    ANY,
+    FileEventStore,
+    HangarlogError,
+    LockTimeoutError,
+    OutcomeUnknownError,
+    StoreBusyError,
+    StoreOpenError,
+    SyncError,
+)
+from hangarlog.verify import verify
+
+PATIENT = GUARD / 3
+TOGETHER = 1.5
+"""The deadline of the threads that wait together; one after the other they would take six times as long."""
+THREADS = 6
+
+# The holder
+
+
+class Stopping(Hooked):
+    """Stops at the call numbered `nth` of those that begin while just the locks `held` are held; counts them all."""
+
+    def __init__(self, held: str = "", nth: int = 0, stop: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        self.held, self.nth, self.stop = held, nth, stop
+        self.armed, self.dies = False, False
+        self.counts: Counter[str] = Counter()
+
+    def step(self, name: str, arguments: tuple[Any, ...]) -> None:
+        if not self.armed:
+            return
+        held = "+".join(sorted(set(self.locked.values()))) or "none"
+        self.counts[held] += 1
+        if held == self.held and self.counts[held] == self.nth:
+            self.stop()
+
+    def write(self, fd: int, data: bytes) -> None:
+        super().write(fd, data[: len(data) // 2] if self.dies else data)
+        if self.dies:
+            os._exit(0)
+
+    def sync_data(self, fd: int) -> None:
+        """Whoever has one of its own sees every sync."""
+
+
+def append(store: FileEventStore) -> None:
+    store.append("a:1", [event("holder-0")], ANY)
+
+
+def compact(store: FileEventStore) -> None:
+    store.compact_stream("a:1")
+
+
+def save(store: FileEventStore) -> None:
+    store.save_snapshot("a:1", 1, {"n": 2})
+
+
+ACTS: dict[str, tuple[Callable[[FileEventStore], object], dict[str, Any]]] = {
+    "relaxed": (append, {"durability": "relaxed"}),
+    "durable": (append, {"durability": "always"}),
+    "roll": (append, {"durability": "always"}),
+    "recover": (append, {"durability": "always"}),
+    "compact": (compact, {"durability": "relaxed"}),
+    "snapshot": (save, {"durability": "relaxed"}),
+    "sync": (lambda store: store.sync(), {"durability": "relaxed"}),
+    "close": (lambda store: store.close(), {"durability": 30.0}),
+    "exclusive": (append, {"durability": "always", "exclusive": True}),
+}
+GATE = "write-gate.lock"
+
+
+class Holder:
+    """A forked process that opens a store, does an act when it is told to, and stops itself at its point."""
+
+    def __init__(self, path: Path, act: str, held: str, nth: int) -> None:
+        orders, self._order = os.pipe()
+        self._report, report = os.pipe()
+        self.pid = os.fork()
+        if self.pid:
+            os.read(self._report, 1)  # It has opened the store.
+            return
+        status = 1
+        try:
+            filesystem = Stopping(held, nth, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+            do, options = ACTS[act]
+            store = opened(path, filesystem=filesystem, **options)
+            os.write(report, b"o")
+            os.read(orders, 1)
+            filesystem.armed = True
+            do(store)
+            filesystem.armed = False
+            store.close()
+            status = 0
+        finally:
+            os._exit(status)
+
+    def begin(self) -> bool:
+        """Have it do its act; whether it has stopped at its point, or came to its end without."""
+        os.write(self._order, b"g")
+        _, status = os.waitpid(self.pid, os.WUNTRACED)
+        return os.WIFSTOPPED(status)
+
+    def end(self, how: str) -> int:
+        """Have it go on to its end, or kill it: its exit code."""
+        os.kill(self.pid, signal.SIGCONT if how == "continued" else signal.SIGKILL)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+class ThreadHolder:
+    """The same as a thread of this process, which uses the store that the others use, too."""
+
+    def __init__(self, store: FileEventStore, filesystem: Stopping, act: str) -> None:
+        self._go_on, self._stopped = threading.Event(), threading.Event()
+        self.succeeded = False
+        self.error: BaseException | None = None  # What is none of hangarlog's.
+        filesystem.stop = self._stop
+        self._filesystem = filesystem
+
+        def work() -> None:
+            try:
+                ACTS[act][0](store)
+                self.succeeded = True
+            except HangarlogError:
+                pass  # Another one may have closed the store meanwhile.
+            except BaseException as error:
+                self.error = error
+            finally:
+                self._stopped.set()
+
+        self._thread = threading.Thread(target=work, daemon=True)
+
+    def _stop(self) -> None:
+        if threading.current_thread() is self._thread:
+            self._stopped.set()
+            self._go_on.wait()
+
+    def begin(self) -> bool:
+        self._filesystem.armed = True
+        self._thread.start()
+        self._stopped.wait()
+        return self._thread.is_alive()
+
+    def end(self, how: str) -> int:
+        self._go_on.set()
+        self._thread.join()
+        return 0
+
+
+# The others
+
+
+class Scene:
+    """A cell: a store, its users, the holder, and what they were told."""
+
+    def __init__(self, cell: Cell, path: Path) -> None:
+        who, self.held, nth, self.deadline, self.end = cell.name.split(" ")
+        self.cell, self.path = cell, path / "store"
+        self.kind, _, act = who.rpartition("-")
+        self.act, self.nth = act, int(nth)
+        self.acknowledged: set[str] = set()
+        self.refused: dict[str, str] = {}
+        self.tried: set[str] = set()
+        self.seconds = TOGETHER if self.deadline == "together" else float(self.deadline.partition("-")[0])
+        self.filesystem = Stopping(self.held, self.nth)
+        self.users: dict[str, FileEventStore] = {}
+        path.mkdir()
+        with opened(self.path, segment_bytes=3_000, durability="relaxed", filesystem=Hooked()) as store:
+            for number in range(3):
+                store.append_many([(each, [event(f"base-{each}-{number}")], ANY) for each in ("a:1", "c:1")])
+            for stream_id in ("a:1", "c:1"):
+                store.save_snapshot(stream_id, 1, {"n": 1})
+            self.acknowledged |= {record.event_id for record in store.records()}
+
+    def play(self) -> None:
+        holder = self.holder()
+        if not holder.begin():
+            self.cell.figures["holders that came to their end"] += 1
+            self.let_go(holder, stopped=False)
+            return
+        self.cell.figures["holders stopped"] += 1
+        if self.kind == "gate":
+            assert self.in_front.end("continued") == 0
+        if self.deadline == "together":
+            self.together()
+        elif self.deadline.endswith("stateless"):
+            os.unlink(self.path / "state")
+            self.all_at_once({"opening without a state": lambda: self.opens(self.seconds)})
+        else:
+            self.all_at_once(self.calls())
+        self.let_go(holder, stopped=True)
+
+    def holder(self) -> Holder | ThreadHolder:
+        """Whoever will hold a lock; and the users, who have the store open before."""
+        threads = self.kind == "thread"
+        if self.kind == "gate":  # It stands behind another one.
+            self.in_front = Holder(self.path, "relaxed", "write.lock", 1)
+        holder = None if threads else Holder(self.path, self.act, self.held, self.nth)
+        self.open_users("always" if threads else "relaxed")
+        if self.act == "recover":
+            self.somebody_dies()
+        if self.kind == "gate":
+            assert self.in_front.begin()
+        if threads:
+            return ThreadHolder(self.users["relaxed"], self.filesystem, self.act)
+        assert holder
+        return holder
+
+    def open_users(self, first: str) -> None:
+        kinds = {"relaxed": first, "durable": "always", "interval": 0.01}
+        for name, durability in {**kinds, "closes durable": "always", "closes interval": 30.0}.items():
+            filesystem = self.filesystem if name == "relaxed" else Stopping()
+            self.users[name] = opened(
+                self.path, lock_timeout=self.seconds, durability=durability, filesystem=filesystem
+            )
+            if self.act != "exclusive":
+                self.appends(name, "relaxed" if name != "closes interval" else None)
+        if self.act == "roll":
+            self.users["durable"].append("a:1", [event("base-large", 5_000)], ANY)
+            self.acknowledged.add("base-large")
+
+    def somebody_dies(self) -> None:
+        """A writer is killed with half of its record written."""
+        pid = os.fork()
+        if not pid:
+            filesystem = Stopping()
+            store = opened(self.path, durability="relaxed", filesystem=filesystem)
+            filesystem.dies = True
+            store.append("a:1", [event("dead")], ANY)
+        os.waitpid(pid, 0)
+
+    # What they do
+
+    def appends(self, user: str, durability: Any = None) -> None:
+        event_id = f"{user}-{len(self.tried)}".replace(" ", "-")
+        self.tried.add(event_id)
+        store = self.users[user]
+        try:
+            store.append(f"user:{user.replace(' ', '-')}", [event(event_id)], ANY, durability=durability)
+        except OutcomeUnknownError:
+            raise
+        except HangarlogError as error:
+            self.refused[event_id] = type(error).__name__
+            raise
+        self.acknowledged.add(event_id)
+
+    def batch(self) -> None:
+        event_ids = ["batch-0", "batch-1"]
+        shares = [(f"batch:{at}", [event(event_id)], ANY) for at, event_id in enumerate(event_ids)]
+        try:
+            self.users["durable"].append_many(shares)
+        except OutcomeUnknownError:
+            raise
+        except HangarlogError as error:
+            self.refused |= dict.fromkeys(event_ids, type(error).__name__)
+            raise
+        self.acknowledged |= set(event_ids)
+
+    def opens(self, seconds: float, **options: Any) -> None:
+        with opened(self.path, lock_timeout=seconds, filesystem=Hooked(), **options) as store:
+            self.has_all(set(self.acknowledged), list(store.records()))  # In this order.
+
+    def has_all(self, wanted: set[str], records: list[Any]) -> None:
+        if wanted - {record.event_id for record in records}:
+            self.cell.breaks("a read has fewer events than were acknowledged before")
+
+    def reads(self, stream_id: str | None) -> None:
+        wanted = set(self.acknowledged)
+        records = list(self.users["relaxed"].records(stream_id))
+        self.has_all({each for each in wanted if each.startswith("base-a")} if stream_id else wanted, records)
+
+    def command_line(self) -> None:
+        """It is refused as the library is, with exit code 1."""
+        options = ["--lock-timeout", str(self.seconds), "append", str(self.path), "c:1", "--type", "Added"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hangarlog", *options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)},
+        )
+        said = process.communicate()
+        if process.returncode not in (0, 1) or "Traceback" in said[1]:
+            self.cell.breaks(f"the command line exits with {process.returncode}: {said[1]}")
+
+    def calls(self) -> dict[str, Callable[[], object]]:
+        users = self.users
+        calls: dict[str, Callable[[], object]] = {
+            "a relaxed append": lambda: self.appends("relaxed", "relaxed"),
+            "a durable append": lambda: self.appends("durable"),
+            "an interval append": lambda: self.appends("interval"),
+            "a batch": self.batch,
+            "opening": lambda: self.opens(self.seconds),
+            "opening exclusively": lambda: self.opens(self.seconds, exclusive=True),
+            "closing a durable store": users["closes durable"].close,
+            "closing an interval store": users["closes interval"].close,
+            "sync": users["durable"].sync,
+            "a snapshot": lambda: users["relaxed"].save_snapshot("a:1", 2, {"n": 3}),
+            "compacting": lambda: users["durable"].compact_stream("c:1"),
+            "reading a stream": lambda: self.reads("a:1") if self.act != "compact" else None,
+            "reading all": lambda: self.reads(None),
+            "counting": users["durable"].get_event_count,
+            "asking for a version": lambda: users["durable"].get_stream_version("a:1"),
+            "listing": users["durable"].list_streams,
+            "verify": lambda: list(verify(users["durable"])),
+        }
+        if self.seconds and self.kind != "thread":
+            calls["the command line"] = self.command_line
+        if self.kind == "thread":
+            calls["closing the same store"] = users["relaxed"].close
+        return calls
+
+    def all_at_once(self, calls: dict[str, Callable[[], object]]) -> None:
+        """Each call ends, with success or with the error that says why not."""
+        running = {}
+        for name, call in calls.items():
+            running[name] = threading.Thread(target=self.ends_well, args=(name, call), daemon=True)
+            running[name].start()
+        until = time.monotonic() + PATIENT
+        for name, thread in running.items():
+            thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                self.cell.breaks(f"{name} waits for ever")
+
+    def ends_well(self, name: str, call: Callable[[], object]) -> None:
+        self.cell.figures["calls"] += 1
+        try:
+            call()
+        except (LockTimeoutError, StoreBusyError):
+            self.cell.figures["calls refused"] += 1
+        except OutcomeUnknownError as error:
+            self.cell.figures["outcomes unknown"] += 1
+            if isinstance(error, SyncError) or not any(kind in name for kind in ("append", "batch", "sync", "closing")):
+                self.cell.breaks(f"{name} ends in {error!r}"[:300])
+        except Exception as error:
+            if not (self.kind == "thread" and isinstance(error, StoreOpenError)):  # There it is closed meanwhile.
+                self.cell.breaks(f"{name} ends in {error!r}"[:300])
+
+    def together(self) -> None:
+        """Threads of one store wait at the same time, not one after the other."""
+        began = time.monotonic()
+        ended: list[float] = []
+        user = "relaxed" if self.kind == "thread" else "durable"
+
+        def work() -> None:
+            self.ends_well("an append of many threads", lambda: self.appends(user))
+            ended.append(time.monotonic() - began)
+
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, began + TOGETHER * THREADS * 2 - time.monotonic()))
+        if len(ended) < THREADS or max(ended) > TOGETHER * (THREADS - 2):
+            self.cell.breaks("threads wait one after the other, or for ever")
+
+    # Afterwards
+
+    def let_go(self, holder: Holder | ThreadHolder, *, stopped: bool) -> None:
+        """All go on, and what was acknowledged is there."""
+        code = holder.end(self.end) if stopped or self.kind == "thread" else 0
+        if isinstance(holder, ThreadHolder) and holder.error:
+            self.cell.breaks(f"the holder's own call ends in {holder.error!r}"[:300])
+        if code != (0 if self.end == "continued" or not stopped or self.kind == "thread" else -signal.SIGKILL):
+            self.cell.breaks(f"the holder ends with {code}")
+        succeeded = holder.succeeded if isinstance(holder, ThreadHolder) else stopped and self.end == "continued"
+        if succeeded and ACTS[self.act][0] is append:
+            self.acknowledged.add("holder-0")
+        if self.kind == "thread":
+            del self.users["relaxed"]
+        for user in ("relaxed", "durable", "interval"):
+            if user in self.users and not self.deadline.endswith("stateless"):
+                self.afterwards(f"a {user} append afterwards", lambda user=user: self.appends(user))
+        for user, store in self.users.items():
+            self.afterwards(f"closing a {user} store afterwards", store.close)
+        with opened(self.path, filesystem=Hooked()) as store:
+            found = Counter(record.event_id for record in store.records())
+            for damage in verify(store):
+                self.cell.breaks(f"verify finds {damage}"[:300])
+        if self.acknowledged - found.keys():
+            self.cell.breaks("acknowledged events are lost")
+        for event_id in found.keys() & self.refused.keys():
+            self.cell.breaks(f"what was refused with {self.refused[event_id]} is there")
+        if max(found.values()) > 1:
+            self.cell.breaks("an event is there twice")
+
+    def afterwards(self, name: str, call: Callable[[], object]) -> None:
+        """With the holder gone everything succeeds."""
+        failures: list[str] = []
+
+        def work() -> None:
+            try:
+                call()
+            except Exception as error:
+                failures.append(f"{type(error).__name__}: {error}"[:250])
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(PATIENT)
+        if failures or thread.is_alive():
+            self.cell.breaks(f"{name}: {failures[0] if failures else 'waits for ever'}")
+
+
+# The campaign
+
+DEADLINES = ("0", "0.2", "together", "0.2-stateless")
+
+
+def play(cell: Cell, path: Path) -> None:
+    Scene(cell, path).play()
+
+
+def points_of(act: str, folder: Path) -> Counter[str]:
+    """The sets of locks that are held in an act, and at how many calls each."""
+    scene = Scene(Cell(f"thread-{act} nothing 0 0 continued"), folder / f"points-{act}")
+    scene.open_users("always")
+    if act == "recover":
+        scene.somebody_dies()
+    filesystem = Stopping("nothing")
+    do, options = ACTS[act]
+    store = opened(scene.path, filesystem=filesystem, **options)
+    filesystem.armed = True
+    do(store)
+    filesystem.armed = False
+    for each in (store, *scene.users.values()):
+        each.close()
+    return filesystem.counts
+
+
+def points(folder: Path, size: int, rng: random.Random) -> Iterator[str]:
+    """Where somebody is stopped: in a process, in a thread of the same store, at the gate."""
+    for act in ACTS:
+        for held, count in sorted(points_of(act, folder).items()):
+            for nth in sorted(rng.sample(range(1, count + 1), min(size, count))):
+                yield f"process-{act} {held} {nth}"
+                if act in ("durable", "roll", "compact"):
+                    yield f"thread-{act} {held} {nth}"
+    for nth in range(1, min(size, 3) + 1):
+        yield f"gate-durable {GATE} {nth}"
+
+
+def cells(folder: Path, size: int, seed: int) -> Iterator[str]:
+    rng = random.Random(seed)
+    for point in points(folder, size, rng):
+        for at, deadline in enumerate(DEADLINES):
+            if deadline.endswith("stateless") and point.startswith("thread"):
+                continue
+            ends = ["continued", "killed"]
+            for end in ends if size > 1 else [ends[(at + len(point)) % 2]]:
+                yield f"{point} {deadline} {end}"
+
+
+def run(folder: Path, size: int, seed: int) -> Figures:
+    return run_cells(list(cells(folder, size, seed)), play, folder, seed)
+
+
+CAMPAIGN = Campaign(
+    row=16,
+    fault="the holder of a lock is stopped (SIGSTOP) or killed, wherever it is",
+    promise="every call of the others ends in its lock_timeout, threads together; it says what it did; then all go on",
+    how="a process, a thread of the same store, or who stands at the gate, at calls with each set of locks it holds x "
+    "every kind of call, all at once x deadlines of 0 and 0.2 s, six threads, no state",
+    ci=1,
+    release=1_000,
+    unit="calls with each set of locks, of all there are",
+    run=run,
+    missing=missing,
+)
+
+if __name__ == "__main__":  # One cell: `python stopped_holders.py "process-durable write.lock 1 0.2 killed"`.
+    import tempfile
+
+    sys.exit(run_one(sys.argv[1], play, Path(tempfile.mkdtemp(prefix="hangarlog-cell-")) / "cell"))
