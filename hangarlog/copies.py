@@ -86,10 +86,12 @@ def stream_lines_in_journal(folder: Folder, stream_id: str, after: int = 0) -> I
                 yield record, line
 
 
-def journal_blocks(folder: Folder, position: int, live_first: int, last: int) -> Iterator[Block]:
+def journal_blocks(
+    folder: Folder, position: int, live_first: int, last: int, *, pass_over: bool = False
+) -> Iterator[Block]:
     """The journal from `position` to `last`, some lines at a time; what is damaged comes from the streams.
 
-    Raises `CorruptionError` where the streams do not have it all.
+    What they have not either is left out with `pass_over`, and raises `CorruptionError` without.
     """
     while position <= last:
         try:
@@ -108,10 +110,11 @@ def journal_blocks(folder: Folder, position: int, live_first: int, last: int) ->
             _, stop = journal_bounds(folder, position, live_first, last)
             stop = min(stop, last)
             found = journal_lines(folder, position, stop)
-            if len(found) <= stop - position:
+            mended = [found[at] for at in range(position, stop + 1) if at in found]
+            if len(mended) <= stop - position and not pass_over:
                 raise
-            mended = [found[at] for at in range(position, stop + 1)]
-            yield [decode_record(line) for line in mended], mended
+            if mended:
+                yield [decode_record(line) for line in mended], mended
             position = stop + 1
 
 

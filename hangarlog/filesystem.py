@@ -159,8 +159,7 @@ class FileSystem:
         """Close a descriptor."""
         os.close(fd)
 
-    @staticmethod
-    def pread(fd: int, size: int, offset: int) -> bytes:
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
         """As `read`, where the few bytes come at once: what is read for each append."""
         return _pread(fd, size, offset)
 

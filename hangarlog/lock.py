@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from time import monotonic
+from typing import Protocol, cast
 
 from hangarlog.bell import PATIENCE, Bell, give_way
 from hangarlog.errors import LockTimeoutError
@@ -20,21 +21,32 @@ from hangarlog.filesystem import FileSystem
 _TRIES = 20
 """So often whoever finds it busy lets others run and tries again; with 5 the writers of one stream did a fifth less."""
 
+class Threads(Protocol):
+    """What `threading.RLock` makes."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take it."""
+
+    def release(self) -> None:
+        """Give it back."""
+
+    def _is_owned(self) -> bool: ...
+
+
 _locks: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
 class FileLock:
     """An exclusive lock on a file between processes. The file is created, and never deleted: two could lock two files.
 
-    Between the threads of a process `threads` decides: whoever calls anything here is inside `with lock.threads`. (The
-    interpreter takes and gives back such a lock without a place for an interrupt in between.) Waiters sleep at `bell`,
+    Between the threads of a process `threads` decides: whoever calls anything here has taken it by `enter`. Waiters sleep at `bell`,
     which is rung when the lock is given back. The lock itself is the kernel's: that of a process that dies is free.
     """
 
     def __init__(self, filesystem: FileSystem, path: str, bell: Bell | None = None) -> None:
         self._filesystem, self.path = filesystem, path
         self.bell = bell or Bell()
-        self.threads = threading.RLock()
+        self.threads: Threads = cast(Threads, threading.RLock())
         self.fd = -1
         self.opened = False
         """Whether the file was opened since the session that it belongs to was last joined."""
@@ -88,6 +100,11 @@ class FileLock:
         except FileNotFoundError:  # Lock files hold nothing: a copy of a store may come without their folder.
             self._filesystem.make_folder(os.path.dirname(self.path))
             return self._filesystem.open_update(self.path, create=True)
+
+    @property
+    def store_path(self) -> str:
+        """The folder of the store that it is for."""
+        return os.path.dirname(os.path.dirname(self.path))
 
     @property
     def is_in_place(self) -> bool:
@@ -146,7 +163,7 @@ class FileLock:
 
     def _forked(self) -> None:
         # In the child: the descriptor shares the parent's lock, and the thread that held the other may not exist here.
-        self.threads = threading.RLock()
+        self.threads = cast(Threads, threading.RLock())
         self._held = False
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
@@ -213,13 +230,41 @@ class Turnstile(FileLock):
         super().close()
 
 
+def enter(threads: Threads, seconds: float | None) -> bool:
+    """Take the lock between threads within so many seconds (None: however long that takes), and say whether it was.
+
+    Whatever happens, `leave` it: an interrupt may come just after it was taken.
+    """
+    return threads.acquire(False) or threads.acquire(True, -1 if seconds is None else max(0.0, seconds))
+
+
+def leave(threads: Threads, entered: bool) -> None:
+    """Give it back, where it was taken."""
+    if entered or threads._is_owned():
+        threads.release()
+
+
+@contextlib.contextmanager
+def alone(lock: FileLock, seconds: float | None = None) -> Iterator[None]:
+    """No other thread, within so many seconds. Raises `LockTimeoutError`."""
+    entered = False
+    try:
+        entered = enter(lock.threads, seconds)
+        if not entered:
+            raise LockTimeoutError(lock.store_path, os.getpid(), seconds or 0)
+        yield
+    finally:
+        leave(lock.threads, entered)
+
+
 @contextlib.contextmanager
 def held(lock: FileLock, seconds: float | None = None) -> Iterator[None]:
     """The lock, taken, within so many seconds (None: however long that takes). Raises `LockTimeoutError`."""
-    with lock.threads:
+    began = monotonic()
+    with alone(lock, seconds):
         try:
-            if not lock.acquire(seconds):
-                raise LockTimeoutError(os.path.dirname(os.path.dirname(lock.path)), 0, seconds or 0)
+            if not lock.acquire(None if seconds is None else max(0.0, began + seconds - monotonic())):
+                raise LockTimeoutError(lock.store_path, lock.holder(), seconds or 0)
             yield
         finally:
             try:

@@ -271,14 +271,17 @@ class Log:
             offset = following if len(wanted) == len(lines) else offset + sum(len(line) + 1 for line in wanted)
         return offset, at - 1
 
-    def finish_roll(self) -> None:
-        """Under the write lock: finish, or forget, a roll that was cut short."""
+    def finish_roll(self) -> bool:
+        """Under the write lock: finish, or forget, a roll that was cut short.
+
+        Says whether an older file had been put back in place of the live or the sealed one.
+        """
         fresh = self.live_path + ".new"
         live = self.open_live()
         if live is None:
             if os.path.lexists(fresh):
                 self.filesystem.rename(fresh, self.live_path)  # It was renamed, where it could not be linked.
-            return
+            return False
         with contextlib.closing(live):
             try:
                 first = live.first()
@@ -290,6 +293,9 @@ class Log:
         elif self._agrees_with(sealed):
             # Also where the device has lost the name of the fresh file: what is appended would be appended to both.
             self.filesystem.roll(self.live_path, sealed)
+        else:
+            return True
+        return False
 
     def _agrees_with(self, sealed: str) -> bool:
         """Whether the live file has what a sealed one of the same first record has; where an older one was put back in

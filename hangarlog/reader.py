@@ -15,7 +15,7 @@ from hangarlog.errors import CorruptionError, CorruptionWarning
 from hangarlog.folder import Folder
 from hangarlog.kept import Kept
 from hangarlog.log import Log
-from hangarlog.stream_check import confirms
+from hangarlog.stream_ends import confirms
 from hangarlog.record import Envelope, decode_record
 from hangarlog.segment import Segment
 from hangarlog.snapshot import SnapshotFiles
@@ -241,6 +241,7 @@ class Reader:
         known = self._catalog.get(stream_id) if self._catalog.is_open else None
         if known is None or known.version <= version:
             return
+        self._folder.refuse_moved()
         position = known.position_before(self._state.committed)
         if position <= committed and confirms(self._folder, stream_id, known.version, position):
             cause = f"it ends at version {version}; version {known.version} was committed at position {position}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterable
 
@@ -106,12 +107,14 @@ class _Recovery:
         # Before anything is changed: what is known to have been committed, or was, unless the power went.
         self._settled, self._wanted = (0, 0) if state.of_a_copy or whole else state.promised
         self._same_boot = state.of_this_boot
+        self._put_back = False
 
     def run(self) -> Recovered:
         folder, state, report = self._folder, self._state, self._report
         checkpoint = Checkpoint()
         state.begin_recovery(os.getpid())
-        folder.journal.finish_roll()
+        if folder.journal.finish_roll() and self._restarted:
+            self._put_back = True  # Perhaps the streams have what the newer file had.
         if self._restarted:
             checkpoint = self._checkpoint()
             report.since = checkpoint.position
@@ -149,7 +152,7 @@ class _Recovery:
         settled = max(self._settled, report.since)
         wanted = max(self._wanted, settled)
         replay = Replay(folder, report.since, report, self._catalog, restarted=restarted)
-        promised = (settled, wanted)
+        promised = (settled, sys.maxsize if self._put_back else wanted)
         end = make_end_whole(folder, live, start, promised, self._ring.frames, replay.see, restarted=restarted)
         report.journal_cut, report.joined, report.mended = end.cut, end.joined, end.mended
         report.put_aside = end.put_aside

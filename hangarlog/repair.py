@@ -16,7 +16,7 @@ from hangarlog.commit import now
 from hangarlog.errors import CorruptionError, LockTimeoutError, StoreFormatError, StoreOpenError
 from hangarlog.filesystem import NO_FILE, FileSystem
 from hangarlog.folder import FORMAT, Folder, Meta
-from hangarlog.lock import FileLock
+from hangarlog.lock import FileLock, alone
 from hangarlog.mending import Mending, break_links, forget_indexes
 from hangarlog.rebuild import SETTLED, UNFINISHED, Rebuilt, Span, rebuild
 from hangarlog.record import Envelope
@@ -115,7 +115,7 @@ def _locked(folder: Folder, seconds: float | None) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for lock in (folder.write_lock(), FileLock(folder.filesystem, folder.lock_path("sync"))):
             stack.enter_context(contextlib.closing(lock))
-            stack.enter_context(lock.threads)
+            stack.enter_context(alone(lock))
             stack.callback(lock.release)
             if not lock.acquire(None if deadline is None else max(0.0, deadline - time.monotonic())):
                 raise LockTimeoutError(folder.path, 0, seconds or 0)

@@ -111,7 +111,7 @@ class Replay:
         except (CorruptionError, LineError):
             # Once more, each line checked, and what is damaged taken from the streams. Or it says what is wrong.
             self._checked = True
-            self._all(journal_blocks(self._folder, self._position, live_first, last))
+            self._all(journal_blocks(self._folder, self._position, live_first, last, pass_over=True))
         for stream_id, end in self._ends.items():
             if end.size > end.offset:
                 with contextlib.closing(LiveEnd(self._folder.stream(stream_id))) as live:
@@ -171,6 +171,8 @@ class Replay:
         versions, lines = share.versions, share.lines
         if versions == list(range(version, version + len(lines))):
             return share
+        if self._checked and versions != list(range(versions[0], versions[0] + len(versions))):
+            raise CorruptionError("", "", 0, "a version between is damaged in both copies")
         due, following = _Share([], []), version
         for number, line in zip(versions, lines, strict=True):
             if number >= following:

@@ -69,8 +69,7 @@ class Session:
     def join(self, number: int) -> None:
         """Take part in a session, and leave the one before. Under the write lock. Raises `OSError`."""
         filesystem = self._filesystem
-        for lock in self._locks:
-            lock.open()
+        self.know_locks()
         if BYTE_LOCKS:
             for fd in (self._fd, *[lock.fd for lock in self._locks]):
                 filesystem.hold_byte(fd, number)
@@ -99,6 +98,11 @@ class Session:
         if not BYTE_LOCKS:  # pragma: no cover
             return self._latest_file() == number
         return 0 < number < 1 << 63 and self._filesystem.held_byte(self._fd, number) is not None
+
+    def know_locks(self) -> None:
+        """Open the lock files, if they are not."""
+        for lock in self._locks:
+            lock.open()
 
     def has_our_locks(self, number: int) -> bool:
         """Whether the lock files that we have open are those of that session's members."""

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, NoReturn
 
 from hangarlog import eventstore
+from hangarlog.calls import Calls
 from hangarlog.catalog import Catalog
 from hangarlog.commit import Pending
 from hangarlog.errors import HangarlogError, StorageError, StoreOpenError
@@ -100,9 +101,10 @@ class FileEventStore(EventStore):
         sync_lock = FileLock(self._filesystem, self.folder.lock_path("sync"), state.sync_bell)
         catalog = self._catalog = Catalog(self._filesystem, self.folder.catalog_path)
         self._writer = Writer(self.folder, self.meta, state, catalog, (lock, sync_lock), lock_timeout)
-        watch, rejoin = self._writer.watch, self._writer.rejoin
-        self._sync = JournalSync(self.folder, self.meta.store_id, state, sync_lock, watch, rejoin, lock_timeout)
+        rejoin = self._writer.rejoin
+        self._sync = JournalSync(self.folder, self.meta.store_id, state, sync_lock, rejoin, lock_timeout)
         self._interval: IntervalSync | None = None
+        self._calls = Calls()
         self._starting = threading.Lock()
         self._snapshots = SnapshotFiles(self._filesystem, self.folder.snapshots_path)
         self._reader = Reader(self.folder, self._snapshots, state, catalog)
@@ -155,24 +157,28 @@ class FileEventStore(EventStore):
     # Appending
 
     def _commit(self, pendings: list[Pending], durability: eventstore.Durability | None = None) -> dict[str, int]:
-        if self._closed:
-            self._refuse_closed()
-        wanted = durability or self._durability
-        if wanted == "relaxed":
-            return self._writer.commit(pendings)
-        with self._refusals():
-            failures = self._state.failures
-        versions = self._writer.commit(pendings)
-        if wanted == "always":
-            self._sync.ensure(None, failures)
-        else:
-            self._sync_later(float(wanted))
-        return versions
+        calls, wanted = self._calls, durability or self._durability
+        mark = calls.begin()
+        try:
+            if self._closed:
+                self._refuse_closed()
+            if wanted == "relaxed":
+                return self._writer.commit(pendings)
+            with self._refusals():
+                failures = self._state.failures
+            versions = self._writer.commit(pendings)
+            if wanted == "always":
+                self._sync.ensure(None, failures)
+            else:
+                self._sync_later(float(wanted))
+            return versions
+        finally:
+            calls.end(mark)
 
     def append_encoded(self, pendings: list[Pending]) -> dict[str, int]:
         """Append events that are encoded already, as a relaxed `append_many`: call `sync` to make them durable."""
-        self._refuse_closed()
-        return self._writer.commit(pendings)
+        with self._calling():
+            return self._writer.commit(pendings)
 
     def sync(self) -> None:
         """Return when every event committed so far is on the device, whatever the durability.
@@ -180,9 +186,8 @@ class FileEventStore(EventStore):
         Raises:
             SyncError: the device refused.
         """
-        self._refuse_closed()
-        with self._refusals():
-            self._sync.ensure(self._state.committed, self._state.failures)
+        with self._calling(), self._refusals():
+            self._sync.ensure(None, self._state.failures)
 
     def _sync_later(self, seconds: float) -> None:
         if self._interval is None or not self._interval.is_alive():
@@ -197,6 +202,16 @@ class FileEventStore(EventStore):
         self._change_snapshot(stream_id, lambda _: Snapshot(stream_id, compacted_through=version - 1))
 
     # Reading
+
+    @contextlib.contextmanager
+    def _calling(self) -> Iterator[None]:
+        """A call that `close` waits for. Raises `StoreOpenError` where the store was closed before."""
+        mark = self._calls.begin()
+        try:
+            self._refuse_closed()
+            yield
+        finally:
+            self._calls.end(mark)
 
     def _refuse_closed(self) -> None:
         if self._closed:
@@ -271,12 +286,12 @@ class FileEventStore(EventStore):
         Raises:
             CorruptionError: the end of the stream is damaged, and the journal's copy of it, too.
         """
-        with self._refusals():
+        with self._calling(), self._refusals():
             return self._reader.version(check_stream_id(stream_id), self._committed())
 
     def list_streams(self, prefix: str = "") -> list[str]:
         """The ids of all streams that begin with `prefix`, sorted."""
-        with self._refusals():
+        with self._calling(), self._refusals():
             self._committed()
             found = set(filter(self._counts, self.folder.stream_ids(prefix)))
             if not prefix and self._catalog.is_open and len(found) < self._catalog.count():
@@ -291,12 +306,12 @@ class FileEventStore(EventStore):
 
     def get_event_count(self) -> int:
         """How many events the store holds: the position of the last one."""
-        with self._refusals():
+        with self._calling(), self._refusals():
             return self._committed()
 
     def get_stream_count(self) -> int:
         """How many streams the store holds."""
-        with self._refusals():
+        with self._calling(), self._refusals():
             self._committed()
             if self._catalog.is_open:
                 return self._catalog.count()
@@ -305,11 +320,11 @@ class FileEventStore(EventStore):
     # Snapshots
 
     def _load_snapshot(self, stream_id: str) -> Snapshot | None:
-        with self._refusals():
+        with self._calling(), self._refusals():
             return self._snapshots.load(stream_id)
 
     def _change_snapshot(self, stream_id: str, change: Callable[[Snapshot | None], Snapshot | None]) -> None:
-        with self._writer.lock():
+        with self._calling(), self._writer.lock():
             before = self._snapshots.load(stream_id)
             after = change(before)
             if after is None:
@@ -321,7 +336,7 @@ class FileEventStore(EventStore):
     @contextlib.contextmanager
     def changing_files(self) -> Iterator[None]:
         """The write lock, for what replaces files that others may have open. Raises what an append raises."""
-        with self._writer.lock(), self._writer.changing_files():
+        with self._calling(), self._writer.lock(), self._writer.changing_files():
             yield
 
     def _reclaim(self, stream_id: str, through: int) -> None:
@@ -335,11 +350,16 @@ class FileEventStore(EventStore):
     def close(self) -> None:
         """Wait for the calls that are running, then close all files; with an interval, sync once more first.
 
-        Later calls raise `StoreOpenError`. Closing twice is fine, from several threads, too.
+        Later calls raise `StoreOpenError`. Closing twice is fine, from several threads, too. Called from within a call,
+        by a signal handler or a finalizer, it closes the files when that call ends.
         """
         if self._closed:
             return
         self._closed = True
+        if self._calls.wait(self._lock_timeout, self._close):
+            self._close()
+
+    def _close(self) -> None:
         seconds = self._lock_timeout
         with self._closing_refusals(), contextlib.ExitStack() as closing:  # Whatever fails, the others are closed.
             closing.callback(self.folder.close)
@@ -351,7 +371,7 @@ class FileEventStore(EventStore):
             if self._interval:
                 self._interval.stop(seconds)
                 with contextlib.suppress(HangarlogError):
-                    self._sync.ensure(self._state.committed, self._state.failures)
+                    self._sync.ensure(None, self._state.failures)
 
     @contextlib.contextmanager
     def _closing_refusals(self) -> Iterator[None]:

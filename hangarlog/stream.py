@@ -17,7 +17,7 @@ from hangarlog.segment import LIVE
 WARM = 256
 """At most so many streams a store keeps open, and a quarter of what the process may open."""
 
-_UNSEEN = 0.05
+_UNSEEN = 0.001
 """Seconds after which a warm stream's file is looked for at its path: till then readers have its end from the journal."""
 
 with contextlib.suppress(ImportError):
@@ -37,6 +37,7 @@ class StreamEnd:
     __slots__ = (
         "_folder",
         "exists",
+        "gone",
         "live",
         "log",
         "place",
@@ -64,10 +65,7 @@ class StreamEnd:
                 log.finish_roll()
                 self.live = LiveEnd(log)
         self.exists = self.live is not None
-        if not self.exists and os.path.lexists(log.sealed_base(0) + LIVE):
-            raise CorruptionError(
-                log.live_path, os.path.basename(log.live_path), 0, "it is gone; its sealed segments are there"
-            )
+        self.gone = not self.exists and os.path.lexists(log.sealed_base(0) + LIVE)
         if self.live:
             self._look(self.live)
 
@@ -177,12 +175,13 @@ class WarmStreams:
         return end
 
     def _opened(self, stream_id: str, now: float, committed: int) -> StreamEnd:
+        self._folder.refuse_moved()
         end = StreamEnd(self._folder, stream_id)
         self.cold += 1
-        if not self._is_right(end):
+        if end.gone or not self._is_right(end):
             end.close()
             with importing:
-                from hangarlog.stream_check import settle_stream
+                from hangarlog.stream_ends import settle_stream
             settle_stream(self._folder, self._catalog, stream_id, committed)
             end = StreamEnd(self._folder, stream_id)
         end.turn, end.seen_at = self.turn, now

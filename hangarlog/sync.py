@@ -10,7 +10,7 @@ from time import monotonic
 from hangarlog.bell import PATIENCE, give_way
 from hangarlog.errors import HangarlogError, OutcomeUnknownError, StorageError, StoreBusyError, StoreOpenError, SyncError
 from hangarlog.folder import Folder
-from hangarlog.lock import FileLock
+from hangarlog.lock import FileLock, alone
 from hangarlog.record import CRC_BYTES
 from hangarlog.ring import LARGEST, Ring
 from hangarlog.segment import LIVE
@@ -41,8 +41,7 @@ _PAUSE = 1000
 class JournalSync:
     """Makes the journal durable up to a position, once for all who wait: through the ring, or by itself.
 
-    `rejoin` is called, with no lock held, where the store's files or its session are others than they were. `watch`
-    tells whether that may be so.
+    `rejoin` is called, with no lock held, where the store's files or its session may be others than they were.
     """
 
     def __init__(
@@ -51,19 +50,18 @@ class JournalSync:
         store_id: str,
         state: SharedState,
         lock: FileLock,
-        watch: Watch,
         rejoin: Callable[[], None],
         lock_seconds: float | None,
     ) -> None:
         self._filesystem, self._state, self._folder = folder.filesystem, state, folder
         self._path = folder.journal.base + LIVE
         self._lock, self._lock_seconds = lock, lock_seconds
-        self._watch, self._rejoin = watch, rejoin
+        self._watch, self._rejoin = Watch(folder.filesystem, folder.fd, folder.path), rejoin
         self._ring = Ring(folder.filesystem, folder.ring_path, store_id)
         self._fd, self._fd_of = -1, (-1, -1)
         self._in_company = False  # Whether others waited for the last sync that this process made, or waited for.
         self._without_ring = 0
-        self._closed = False
+        self._closed, self._look_at_ring = False, True
 
     def ensure(self, position: int | None, failures: int) -> None:
         """Return when every record up to `position` (None: that is committed now) is on the device.
@@ -91,10 +89,14 @@ class JournalSync:
             if (words[FAILURES] != failures or words[SYNC_FAILED]) and not covers(words, position):
                 raise SyncError(self._path, "an earlier sync has failed")
             if self._watch.changed() or self._lock.opened or not state.believes(words):
+                moment = self._watch.now()
                 self._rejoin()
+                self._look_at_ring = True
+                self._watch.settle(moment)
                 if state.committed < position:
                     raise OutcomeUnknownError(self._path, "it was written, but older files were put in its place since")
-            with self._lock.threads:
+            left = None if deadline is None else deadline - monotonic()
+            with alone(self._lock, left):
                 done = self._try(position)
                 if done is None:
                     continue
@@ -202,6 +204,11 @@ class JournalSync:
         """Sync the journal's bytes from `start` on through the ring: its next place; None: the journal must be synced."""
         committed, _, size = published
         ring, generation_and_block = self._ring, ring_next(words)
+        if self._look_at_ring:  # Somebody may have deleted it, or put another one there.
+            if self._filesystem.identity_at(self._folder.ring_path) != words[RING_FILE]:
+                ring.close()
+                return self._make_ring(fd, generation_and_block)
+            self._look_at_ring = False
         if not (words[RING_FILE] and ring.open(words[RING_FILE])):
             return self._make_ring(fd, generation_and_block)
         before = min(start, CRC_BYTES + 1)  # The end of the line before has its checksum, which the frame follows.

@@ -27,7 +27,7 @@ from hangarlog.errors import (
 from hangarlog.folder import Folder, Meta, journal_end
 from hangarlog.late import importing
 from hangarlog.live_end import LiveEnd
-from hangarlog.lock import FileLock, Turnstile, held
+from hangarlog.lock import FileLock, Turnstile, alone, enter, held, leave
 from hangarlog.session import Session, Watch
 from hangarlog.state import (
     COMMITTED,
@@ -128,7 +128,7 @@ class Writer:
             RuntimeError: this thread is inside it already.
         """
         now = monotonic()
-        with self._lock.threads:
+        with alone(self._lock, self._lock_seconds):
             self._refuse_inside()
             try:
                 self._enter(now)
@@ -212,18 +212,15 @@ class Writer:
         """Believe what `state` says while others take part in the session that it belongs to. Takes no lock."""
         last = self._state.last_session
         self._state.session = last if self._session.others_in(last) else 0
+        if self._state.session and self._state.writable:
+            self._session.know_locks()  # They may be deleted before the first append.
         with contextlib.suppress(OSError):  # Without it reads are only less sure of where a stream ends.
             if self._state.session:
                 self._catalog.open()
 
-    @property
-    def watch(self) -> Watch:
-        """What notices that the store's files are others."""
-        return self._watch
-
     def rejoin(self) -> None:
         """Look at everything anew. Raises what `lock` raises."""
-        with self._lock.threads:
+        with alone(self._lock, self._lock_seconds):
             self._standing = b""
         with self.lock():
             pass
@@ -232,11 +229,9 @@ class Writer:
         """Recover what a writer that died has left, unless somebody is writing, who has done so."""
         if not self._left_something():
             return
-        with self._lock.threads:
-            try:
-                free = self._lock.acquire(0)
-            finally:
-                self._lock.release()
+        free = False
+        with contextlib.suppress(LockTimeoutError), held(self._lock, 0):
+            free = True
         if free and self._left_something():
             with contextlib.suppress(HangarlogError), self.lock():  # The next append will say what is wrong.
                 pass
@@ -334,17 +329,20 @@ class Writer:
     def _follow(self) -> None:
         """Join the session that others take part in; where nobody does, begin one."""
         session, state = self._session, self._state
-        self._sync_lock.close_unless_in_place()
-        if not self._lock.is_in_place:
-            self._lock.release()
-            self._lock.close()
-            self._wait_for_lock(None)
-        latest = session.latest()
-        if latest and not session.has_our_locks(latest):
-            raise StoreOpenError(self.path, _LOCKS_GONE)
-        state.reload()
         self._forget()
-        if latest and state.last_session == latest:
+        latest = session.latest()
+        if not latest or not session.has_our_locks(latest):
+            self._sync_lock.close_unless_in_place()
+            if not self._lock.is_in_place:
+                self._lock.release()
+                self._lock.close()
+                self._wait_for_lock(None)
+            latest = session.latest()
+            if latest and not session.has_our_locks(latest):
+                raise StoreOpenError(self.path, _LOCKS_GONE)
+        in_place = self._lock.is_in_place and self._sync_lock.is_in_place
+        state.reload()
+        if in_place and latest and state.last_session == latest:
             session.join(latest)
             state.session = latest
         else:
@@ -411,37 +409,47 @@ class Writer:
 
         Raises what `EventStore.append` raises.
         """
-        now = monotonic()
-        with self._lock.threads:  # As in `lock`: a generator would cost every append a microsecond.
+        now, threads, entered = monotonic(), self._lock.threads, False
+        try:  # As in `lock`: a generator would cost every append a microsecond.
+            entered = enter(threads, self._lock_seconds)
+            if not entered:
+                raise LockTimeoutError(self.path, _pid, self._lock_seconds or 0)
             if self._inside == _forks:
                 self._refuse_inside()
-            only = pendings[0] if len(pendings) == 1 else None
-            try:
-                self._enter(now, only)
-                committed = self._committed
-                ends = {}
-                to_write = []
-                for pending in pendings:
-                    end = ends[pending.stream_id] = self._streams.get(pending.stream_id, now, committed)
-                    if pending.expected == end.place[0] >= 0 and pending.events:
-                        to_write.append((pending, pending.expected + 1))
-                versions: dict[str, int] = {}
-                if len(to_write) < len(pendings):
-                    versions, to_write = settle(pendings, lambda stream_id: ends[stream_id].place, self._ids_at)
-                if to_write:
-                    self._write(to_write, ends, versions)
-                due, self._checkpoint_due = self._checkpoint_due, False
-            except OSError as error:
-                raise self._refused(error) from error
-            finally:
-                try:
-                    self._leave()
-                except BaseException:
-                    self._leave()  # An interrupt came first.
-                    raise
+            versions, due = self._commit(pendings, now)
+        finally:
+            leave(threads, entered)
         if due:
             self._checkpoint()
         return versions
+
+    def _commit(self, pendings: list[Pending], now: float) -> tuple[dict[str, int], bool]:
+        """With no other thread inside: (the streams' new versions, whether a checkpoint is due)."""
+        only = pendings[0] if len(pendings) == 1 else None
+        try:
+            self._enter(now, only)
+            committed = self._committed
+            ends = {}
+            to_write = []
+            for pending in pendings:
+                end = ends[pending.stream_id] = self._streams.get(pending.stream_id, now, committed)
+                if pending.expected == end.place[0] >= 0 and pending.events:
+                    to_write.append((pending, pending.expected + 1))
+            versions: dict[str, int] = {}
+            if len(to_write) < len(pendings):
+                versions, to_write = settle(pendings, lambda stream_id: ends[stream_id].place, self._ids_at)
+            if to_write:
+                self._write(to_write, ends, versions)
+            due, self._checkpoint_due = self._checkpoint_due, False
+            return versions, due
+        except OSError as error:
+            raise self._refused(error) from error
+        finally:
+            try:
+                self._leave()
+            except BaseException:
+                self._leave()  # An interrupt came first.
+                raise
 
     def _refuse_overtaken(self, pending: Pending) -> None:
         """Raise `ConcurrencyError` if the stream can be seen to have gone on: for that nobody has to wait for the lock.
@@ -513,8 +521,12 @@ class Writer:
                 at += len(its_lengths)
                 self._catalog.put(stream_id, place[0], at)
             tail = self._tail_after(len(data))
-            self._standing = state.publish(self._raw, last, first, journal.size, tail)
-            published = True
+            published = True  # Before it is: what readers may have seen is never taken back.
+            try:
+                self._standing = state.publish(self._raw, last, first, journal.size, tail)
+            except OSError:
+                published = False
+                raise
             self._committed, self._journal_first, self._tail = last, first, tail
             if rolled:
                 self._state.abandon()

@@ -61,14 +61,29 @@ class _Group(click.Group):
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="hangarlog")
-def hangarlog() -> None:
+@click.option(
+    "--lock-timeout",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for other processes that have the store locked.",
+)
+def hangarlog(lock_timeout: float) -> None:
     """An event store that is a folder of plain text.
 
     STORE is the folder; it may be left out where HANGARLOG_STORE names it. Results are JSON lines in a pipe, and made
     for reading on a terminal. Exit codes: 0 fine, 1 the store says no, 2 wrong usage.
     """
+    context = click.get_current_context()
+    context.obj = lock_timeout
     if os.environ.get("NO_COLOR"):
-        click.get_current_context().color = False
+        context.color = False
+
+
+def lock_timeout() -> float:
+    """The seconds that this command waits for others."""
+    return float(click.get_current_context().obj)
 
 
 def with_store(*names: str, optional: bool = False) -> Callable[[Callback], Callback]:
@@ -110,7 +125,9 @@ def _place(given: list[str], names: tuple[str, ...], optional: bool) -> list[str
 
 def open_store(path: str, *, create: bool = False, durability: Any = "always") -> FileEventStore:
     """The store a command works on; event types need not be known to it."""
-    store = FileEventStore(path, serializer=EventSerializer(unknown="untyped"), create=create, durability=durability)
+    serializer = EventSerializer(unknown="untyped")
+    seconds = lock_timeout()
+    store = FileEventStore(path, serializer=serializer, create=create, durability=durability, lock_timeout=seconds)
     _say_what_was_recovered(store)
     return store
 

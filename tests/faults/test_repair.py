@@ -65,12 +65,10 @@ def test_a_damaged_copy_is_served_from_the_other_and_mended(tmp_path: Path, name
     fill(path)
     file = path / name
     whole = file.read_bytes()
-    file.write_bytes(DAMAGES[damage](whole))
     with FileEventStore(path, durability="relaxed") as store:
-        unseen = name.startswith("streams") and damage in ("nothing left", "a line gone")
-        if not unseen:  # A stream that begins later, or is empty, shows only beside the journal.
-            with pytest.warns(CorruptionWarning, match="served from the"):
-                reads(store)
+        file.write_bytes(DAMAGES[damage](whole))
+        with pytest.warns(CorruptionWarning, match="served from the"):
+            reads(store)
         assert list(verify(store))
     results = list(repair(path))
     assert [type(result) for result in results] == [Repaired]
@@ -165,8 +163,9 @@ def test_the_command_mends_and_says_what_it_could_not(tmp_path: Path, hangarlog:
     fill(path)
     assert hangarlog("repair", path).stdout == b'{"mended":0,"put_aside":0,"lost":0}\n'
     stream = path / "streams/s/0.jsonl"
-    stream.write_bytes(flipped(stream.read_bytes()))
-    done = hangarlog("read", path, "s:0")
+    with FileEventStore(path):  # Nobody else's opening mends it.
+        stream.write_bytes(flipped(stream.read_bytes()))
+        done = hangarlog("read", path, "s:0")
     assert done.returncode == 0
     assert done.stdout.count(b"\n") == EVENTS // 2
     assert b"hangarlog: warning: served from the journal: damaged record in" in done.stderr

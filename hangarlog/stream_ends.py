@@ -102,7 +102,7 @@ def settle_stream(folder: Folder, catalog: Catalog, stream_id: str, committed: i
         due = list(lines_of_stream(folder, stream_id, last.position if last else 0, committed))
         _refuse_gap(log, last.stream_version if last else None, [record for record, _ in due])
         text = b"".join([line + b"\n" for _, line in due])
-        if live is None and text:
+        if live is None and (text or last):
             folder.make_category(log)
             live = closing.enter_context(contextlib.closing(LiveEnd(log, new=True)))
         if live:
@@ -138,7 +138,10 @@ def _last_confirmed(folder: Folder, log: Log, live: LiveEnd | None, stream_id: s
         return None, 0
     with contextlib.closing(log.open_sealed(sealed[-1])) as segment:
         lines, start = segment.lines_before(segment.end())
-        return segment.decode(lines[-1:], start + sum(len(line) + 1 for line in lines[:-1]))[0], 0
+        last = segment.decode(lines[-1:], start + sum(len(line) + 1 for line in lines[:-1]))[0]
+        if not confirms(folder, stream_id, last.stream_version, last.position):
+            raise segment.damage(0, f"its version {last.stream_version}, at position {last.position}, is not in the journal")
+        return last, 0
 
 
 def _refuse_gap(log: Log, last: int | None, due: list[Envelope]) -> None:

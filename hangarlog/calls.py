@@ -1,0 +1,53 @@
+"""Which calls of a store are running, so that its files are closed under none of them."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from time import monotonic
+
+_PAUSE = 0.001
+
+
+class Calls:
+    """The running calls, by their threads. Cheap enough for each append: two operations of a list, which are atomic."""
+
+    def __init__(self) -> None:
+        self._running: list[int] = []
+        self._afterwards: Callable[[], None] | None = None
+
+    def begin(self) -> int:
+        """Say that this thread has begun a call; the result is for `end`."""
+        mark = threading.get_ident()
+        self._running.append(mark)
+        return mark
+
+    def end(self, mark: int) -> None:
+        """Say that the call has ended."""
+        with contextlib.suppress(ValueError):
+            self._running.remove(mark)
+        if self._afterwards and mark not in self._running:
+            afterwards, self._afterwards = self._afterwards, None
+            afterwards()
+
+    def wait(self, seconds: float | None, afterwards: Callable[[], None]) -> bool:
+        """Return when no call is running, at the latest after so many seconds; says whether that is so.
+
+        Where this thread is within a call itself, or the time is up, `afterwards` is called when that call, or another
+        one, ends.
+        """
+        deadline = None if seconds is None else monotonic() + seconds
+        while others := self._others():
+            if deadline is not None and monotonic() >= deadline:
+                break
+            threading.Event().wait(_PAUSE)
+        if not others and threading.get_ident() not in self._running:
+            return True
+        self._afterwards = afterwards
+        return False
+
+    def _others(self) -> bool:
+        """Whether another thread is within a call; in the child of a fork, other threads are none."""
+        alive = {thread.ident for thread in threading.enumerate()}
+        return any(mark != threading.get_ident() and mark in alive for mark in self._running)
