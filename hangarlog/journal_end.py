@@ -7,9 +7,9 @@ off; a damaged middle is mended where another copy is whole, and refused where n
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterable
-from itertools import pairwise
 
 import msgspec
 
@@ -20,6 +20,7 @@ from hangarlog.live_end import LiveEnd
 from hangarlog.log import Log
 from hangarlog.record import Envelope, LineError, decode_record, decode_records, is_record, may_be_torn
 from hangarlog.ring import Frame
+from hangarlog.snapshot import SnapshotFiles
 
 BLOCK = 64 << 10
 """Bytes of journal that are read at a time: what is larger the system gives, and zeroes, anew each time."""
@@ -46,14 +47,36 @@ class End(msgspec.Struct):
     damage: list[str] = []
 
 
-def refuse_gaps(journal: Log, first: int) -> None:
-    """Raise `CorruptionError` if records are missing between the sealed segments from the one with record `first` on."""
-    sealed = [begins for begins in journal.sealed() if begins >= first]
-    for begins, following in pairwise(sealed):
-        last = last_sealed(journal, begins).position
-        if last + 1 != following:
-            with contextlib.closing(journal.open_sealed(following)) as segment:
-                raise segment.damage(0, f"position {last + 1} must come here, not {following}")
+def refuse_gaps(folder: Folder) -> None:
+    """Raise `CorruptionError` if segments are missing, of the journal or of a stream: a copy may come without them.
+
+    It looks at both ends of each segment.
+    """
+    _refuse_gaps(folder.journal, 1, 1)
+    snapshots = SnapshotFiles(folder.filesystem, folder.snapshots_path)
+    for category, name, file in folder.stream_files():
+        stream_id = folder.stream_id_at(category, name, file.path)
+        if stream_id is not None:
+            snapshot = snapshots.load(stream_id)
+            log = Log(folder.filesystem, os.path.dirname(file.path), name, "stream_version")
+            _refuse_gaps(log, 0, snapshot.compacted_through + 1 if snapshot else 0)
+
+
+def _refuse_gaps(log: Log, least: int, most: int) -> None:
+    """`least` and `most` are the first numbers that it may begin with."""
+    expected = most
+    with log.opened() as (sealed, live_first, live):
+        begins = sealed[0] if sealed else live_first
+        if begins is not None and least <= begins <= most:
+            expected = begins
+        for first in sealed:
+            with contextlib.closing(log.open_sealed(first)) as segment:
+                if first != expected:
+                    raise segment.damage(0, f"{log.field} {expected} must come here, not {first}")
+                lines, offset = segment.lines_before(segment.end())
+                expected = segment.number(segment.decode(lines[-1:], offset + sum(map(len, lines[:-1])))[0]) + 1
+        if live and live_first not in (None, expected):
+            raise live.damage(0, f"{log.field} {expected} must come here, not {live_first}")
 
 
 def last_sealed(log: Log, first: int) -> Envelope:

@@ -18,7 +18,7 @@ import msgspec
 from hangarlog.catalog import Catalog
 from hangarlog.checkpoint import Checkpoint, fits, load_checkpoint
 from hangarlog.errors import CorruptionError, CorruptionWarning, SyncError
-from hangarlog.folder import Folder, journal_end
+from hangarlog.folder import Folder, Meta, journal_end
 from hangarlog.journal_end import make_end_whole, refuse_gaps
 from hangarlog.late import importing
 from hangarlog.live_end import LiveEnd
@@ -63,7 +63,7 @@ class Recovered(msgspec.Struct):
     damage: list[str] = []
 
 
-def recover(folder: Folder, store_id: str, state: SharedState, catalog: Catalog) -> Recovered:
+def recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) -> Recovered:
     """Make journal, streams, catalog and shared state agree. Under the sync lock, too: nobody else may use the ring.
 
     Within a session only what was not yet published is looked at; at the beginning of one, all from the last checkpoint
@@ -73,23 +73,30 @@ def recover(folder: Folder, store_id: str, state: SharedState, catalog: Catalog)
         CorruptionError: the journal is damaged, and no other copy helps.
         StoreFormatError: the commit ring is of a newer version.
     """
-    report = _recover(folder, store_id, state, catalog)
+    report = _recover(folder, meta, state, catalog)
     for damage in report.damage:
         warnings.warn(CorruptionWarning(damage), stacklevel=2)
     return report
 
 
-def _recover(folder: Folder, store_id: str, state: SharedState, catalog: Catalog) -> Recovered:
-    copied = state.of_a_copy
-    ring = Found() if state.valid else read_ring(folder.filesystem, folder.ring_path, store_id)
-    try:
+def _recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) -> Recovered:
+    ring = Found() if state.valid else read_ring(folder.filesystem, folder.ring_path, meta.store_id)
+    if not state.of_a_copy:
         return _Recovery(folder, state, catalog, ring).run()
-    except CorruptionError:
-        if not copied:
-            raise
+    with contextlib.suppress(CorruptionError):
+        refuse_gaps(folder)
+        return _Recovery(folder, state, catalog, ring).run()
     with importing:
+        from hangarlog.mending import Mending
         from hangarlog.rebuild import rebuild as rebuild_journal
     rebuilt = rebuild_journal(folder, ring.frames)
+    Mending(folder, meta.segment_bytes, rebuilt.lost_versions).run()
+    # What of the ring fits is in the journal now; what does not, like a later checkpoint, is not to be asked for again.
+    ring.frames = []
+    if not rebuilt.ring_fits:
+        folder.filesystem.remove(folder.ring_path)
+    if load_checkpoint(folder).position > rebuilt.last:
+        folder.filesystem.remove(folder.checkpoint_path)
     report = _Recovery(folder, state, catalog, ring, whole=True).run()
     report.put_aside += rebuilt.put_aside
     return report
@@ -119,8 +126,6 @@ class _Recovery:
             checkpoint = self._checkpoint()
             report.since = checkpoint.position
             report.ring_lost = bool(state.ring_file) and not self._ring.whole
-            if state.of_a_copy:
-                refuse_gaps(folder.journal, checkpoint.first)
         else:
             self._settled = self._wanted = report.since
             if not os.path.lexists(folder.journal.live_path):

@@ -93,7 +93,7 @@ class Writer:
         self.path = folder.path
         self.recovered: Recovered | None = None
         self._folder, self._filesystem, self._segment_bytes = folder, folder.filesystem, meta.segment_bytes
-        self._store_id, self._state, self._catalog = meta.store_id, state, catalog
+        self._meta, self._state, self._catalog = meta, state, catalog
         self._lock, self._sync_lock = locks
         self._lock_seconds = lock_seconds
         self._session = Session(folder.filesystem, folder.fd, locks)
@@ -375,7 +375,7 @@ class Writer:
     def _run_recovery(self) -> None:
         with importing:
             from hangarlog import recovery
-        self.recovered = recovery.recover(self._folder, self._store_id, self._state, self._catalog)
+        self.recovered = recovery.recover(self._folder, self._meta, self._state, self._catalog)
         self._seen = (self._state.layout, _forks)
 
     def _heal(self) -> None:
