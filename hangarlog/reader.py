@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from typing import TYPE_CHECKING
 
-from hangarlog.copies import journal_bounds, journal_lines, missing_position, stream_lines_in_journal
+from hangarlog.copies import journal_bounds, missing_position
 from hangarlog.errors import CorruptionError, CorruptionWarning
 from hangarlog.folder import Folder
 from hangarlog.kept import Kept
+from hangarlog.late import importing
 from hangarlog.log import Log
-from hangarlog.record import Envelope, decode_record
+from hangarlog.record import Envelope
 from hangarlog.segment import Segment
 from hangarlog.snapshot import SnapshotFiles
 from hangarlog.state import SharedState
+
+if TYPE_CHECKING:
+    from hangarlog.salvage import Salvage
 
 
 class Reader:
@@ -46,115 +49,105 @@ class Reader:
         return self._folder.stream(stream_id, kept.folders).keeping(kept, committed)
 
     def stream(
-        self, stream_id: str, from_version: int | None, reverse: bool, committed: int, limit: int | None = None
+        self,
+        stream_id: str,
+        from_version: int | None,
+        reverse: bool,
+        committed: int,
+        limit: int | None = None,
+        skip: bool = False,
     ) -> Iterator[Sequence[Envelope]]:
         """The records of a stream up to position `committed`, from `from_version` on, or down where `reverse`.
 
-        Not more than `limit` of them will be wanted.
+        Not more than `limit` of them will be wanted. What is damaged in both copies is raised in its turn, or with
+        `skip` passed over.
         """
-        through = self._compacted_through(stream_id)
-        version, position = from_version, 0
-        try:
-            for block in (
-                self._stream_backward(stream_id, from_version, through, committed)
-                if reverse
-                else self._stream_forward(stream_id, from_version, through, committed, limit)
-            ):
-                yield block
-                version, position = block[-1].stream_version + (-1 if reverse else 1), block[-1].position
-        except CorruptionError as damage:
-            if reverse:
-                last = sys.maxsize if version is None else version
-                records = list(self._from_journal(damage, stream_id, through + 1, 0, committed))
-                yield [record for record in reversed(records) if record.stream_version <= last]
-            else:
-                yield from _blocks(
-                    self._from_journal(damage, stream_id, max(version or 0, through + 1), position, committed)
-                )
+        if reverse:
+            return self._stream_backward(stream_id, from_version, committed, skip)
+        return self._stream_forward(stream_id, from_version or 0, committed, limit, skip)
 
     def _stream_forward(
-        self, stream_id: str, from_version: int | None, through: int, committed: int, limit: int | None
+        self, stream_id: str, version: int, committed: int, limit: int | None, skip: bool
     ) -> Iterator[Sequence[Envelope]]:
         log = self._stream_log(stream_id, committed)
-        start = max(from_version or 0, through + 1)
+        through = self._compacted_through(stream_id)
+        version, position = max(version, through + 1), 0
         while True:
             try:
-                for block in _up_to(log.forward(start, limit), committed):
-                    if block[0].stream_version != start:
-                        missing = f"stream_version {start} to {block[0].stream_version - 1} are missing"
-                        raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, missing)
+                for block in _up_to(log.forward(version, limit), committed):
+                    if block[0].stream_version != version:
+                        raise _missing_versions(log, version, block[0].stream_version - 1)
                     yield block
-                    start = block[-1].stream_version + 1
-            except (CorruptionError, FileNotFoundError):
-                through = self._compacted_through(stream_id)
-                if through < start:
-                    raise
-                start = through + 1  # The stream was compacted while it was read.
-            else:
+                    version, position = block[-1].stream_version + 1, block[-1].position
                 self._refuse_torn(log)
                 return
+            except (CorruptionError, FileNotFoundError) as error:
+                through = self._compacted_through(stream_id)
+                if through >= version:
+                    version = through + 1  # The stream was compacted while it was read.
+                    continue
+                if isinstance(error, FileNotFoundError):
+                    raise
+                damage = error
+            part = _stream_part(self._folder, log, stream_id, version, position, through, committed)
+            _warn("journal", damage)
+            yield from part.records(part.numbers(), skip)
+            if part.ends:
+                return
+            version, position = part.last + 1, 0
 
     def _stream_backward(
-        self, stream_id: str, from_version: int | None, through: int, committed: int
-    ) -> Iterator[list[Envelope]]:
+        self, stream_id: str, from_version: int | None, committed: int, skip: bool, *, compacted: bool = False
+    ) -> Iterator[Sequence[Envelope]]:
+        """With `compacted` also what readers are not shown, where it is still there."""
         log = self._stream_log(stream_id, committed)
-        version = None
-        for block in _up_to(log.backward(from_version), committed):
-            kept = [record for record in block if record.stream_version > through]
-            self._refuse_torn(log)  # Before anything that is not the last one is taken for it.
-            if kept:
-                yield kept
-                version = kept[-1].stream_version
-            if len(kept) < len(block):
-                break
-        self._refuse_torn(log)
-        if version is None and (from_version is None or from_version <= through or log.last_record() is None):
-            return
-        if version != through + 1:
-            missing = f"stream_version {through + 1} to {(version or 0) - 1} are missing"
-            raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, missing)
-
-    def _from_journal(
-        self, damage: CorruptionError, stream_id: str, version: int, position: int, committed: int
-    ) -> Iterator[Envelope]:
-        """A stream's records from `version` on, which come after `position`, from the copy in the journal.
-
-        Raises `damage` where that copy is damaged too, or is none.
-        """
-        serves = position > 0
-        if serves:
-            warnings.warn(CorruptionWarning(f"served from the journal: {damage}"), stacklevel=2)
-        try:
-            for record, _ in stream_lines_in_journal(self._folder, stream_id, position):
-                if record.position > committed:
-                    break
-                if record.stream_version >= version:
-                    if not serves:
-                        warnings.warn(CorruptionWarning(f"served from the journal: {damage}"), stacklevel=2)
-                        serves = True
-                    yield record
-        except CorruptionError:
-            raise damage from None
-        if not serves:
-            raise damage
+        through = -1 if compacted else self._compacted_through(stream_id)
+        version, met = from_version, False  # `met`: whether `version` is one that the stream has.
+        while version is None or version > through:
+            try:
+                for block in _up_to(log.backward(version), committed):
+                    kept = [record for record in block if record.stream_version > through]
+                    self._refuse_torn(log)  # Before anything that is not the last one is taken for it.
+                    if kept:
+                        yield kept
+                        version, met = kept[-1].stream_version - 1, True
+                    if len(kept) < len(block):
+                        break
+                self._refuse_torn(log)
+                if compacted or not (met or (version is not None and log.last_record())):
+                    return
+                if version != through:
+                    raise _missing_versions(log, through + 1, version or 0)
+            except CorruptionError as error:
+                through = -1 if compacted else self._compacted_through(stream_id)
+                damage = error
+            else:
+                return
+            part = _stream_part(self._folder, log, stream_id, version, 0, through, committed, reverse=True, met=met)
+            _warn("journal", damage)
+            numbers = part.numbers()
+            if version is not None and version < numbers.stop:
+                numbers = range(numbers.start, version + 1)
+            yield from part.records(numbers[::-1], skip)
+            version, met = part.first - 1, True
 
     def everything(
-        self, from_position: int | None, reverse: bool, committed: int, limit: int | None = None
+        self, from_position: int | None, reverse: bool, committed: int, limit: int | None = None, skip: bool = False
     ) -> Iterator[Sequence[Envelope]]:
         """The journal's records up to position `committed`, after `from_position`, or before it where `reverse`.
 
-        Not more than `limit` of them will be wanted.
+        Not more than `limit` of them will be wanted. What is damaged in both copies is raised in its turn, or with
+        `skip` passed over.
         """
         journal = self._folder.journal_log().keeping(self._keeping(), committed)
         if reverse:
             position = committed if from_position is None else min(from_position - 1, committed)
-            return self._journal_backward(journal, position, committed)
-        return self._journal_forward(journal, (from_position or 0) + 1, committed, limit)
+            return self._journal_backward(journal, position, committed, skip)
+        return self._journal_forward(journal, (from_position or 0) + 1, committed, limit, skip)
 
     def _journal_forward(
-        self, journal: Log, position: int, committed: int, limit: int | None
+        self, journal: Log, position: int, committed: int, limit: int | None, skip: bool
     ) -> Iterator[Sequence[Envelope]]:
-        live_first = self._state.journal_first
         while position <= committed:
             try:
                 for block in _up_to(journal.forward(position, limit), committed):
@@ -162,18 +155,22 @@ class Reader:
                         break
                     yield block
                     position = block[-1].position + 1
-                if position <= committed:
-                    raise missing_position(journal, position, committed)
-            except CorruptionError as damage:
-                _, last = journal_bounds(self._folder, position, live_first, committed)
-                records = self._served(damage, position, min(last, committed))
-                if not records:
-                    return  # The damage is behind everything that was committed.
-                yield records
-                position += len(records)
+                if position > committed:
+                    return  # Also if something damaged follows.
+                raise missing_position(journal, position, committed)
+            except CorruptionError as error:
+                damage = error
+            if position > committed:
+                return
+            _, last = journal_bounds(self._folder, position, self._state.journal_first, committed)
+            part = _journal_part(self._folder, journal, position, min(last, committed))
+            _warn("streams", damage)
+            yield from part.records(part.numbers(), skip)
+            position = part.last + 1
 
-    def _journal_backward(self, journal: Log, position: int, committed: int) -> Iterator[list[Envelope]]:
-        live_first = self._state.journal_first
+    def _journal_backward(
+        self, journal: Log, position: int, committed: int, skip: bool
+    ) -> Iterator[Sequence[Envelope]]:
         while position >= 1:
             try:
                 for block in journal.backward(position):
@@ -183,30 +180,20 @@ class Reader:
                     position = block[-1].position - 1
                 if position >= 1:
                     raise missing_position(journal, position, committed)
-            except CorruptionError as damage:
-                first, _ = journal_bounds(self._folder, position, live_first, committed)
-                records = self._served(damage, first, position)
-                yield records[::-1]
-                position -= len(records)
-
-    def _served(self, damage: CorruptionError, first: int, last: int) -> list[Envelope]:
-        """These positions of the journal, where needed from the streams; raises `damage` if those lack one, too."""
-        lines = journal_lines(self._folder, first, last)
-        if len(lines) <= last - first:
-            raise damage
-        warnings.warn(CorruptionWarning(f"served from the streams: {damage}"), stacklevel=3)
-        return [decode_record(lines[at]) for at in range(first, last + 1)]
+            except CorruptionError as error:
+                damage = error
+            else:
+                return
+            first, _ = journal_bounds(self._folder, position, self._state.journal_first, committed)
+            part = _journal_part(self._folder, journal, first, position, reverse=True)
+            _warn("streams", damage)
+            yield from part.records(part.numbers()[::-1], skip)
+            position = part.first - 1
 
     def version(self, stream_id: str, committed: int) -> int:
         """The version of a stream's last record up to position `committed`, -1 where there is none."""
-        try:
-            log = self._stream_log(stream_id, committed)
-            for block in _up_to(log.backward(), committed):
-                self._refuse_torn(log)
-                return block[0].stream_version
-            self._refuse_torn(log)
-        except CorruptionError as damage:
-            return [record.stream_version for record in self._from_journal(damage, stream_id, 0, 0, committed)][-1]
+        for block in self._stream_backward(stream_id, None, committed, skip=False, compacted=True):
+            return block[0].stream_version
         return -1
 
     def _refuse_torn(self, log: Log) -> None:
@@ -228,9 +215,54 @@ class Reader:
         return snapshot.compacted_through if snapshot else -1
 
 
-def _blocks(records: Iterator[Envelope], size: int = 1000) -> Iterator[list[Envelope]]:
-    while block := list(islice(records, size)):
-        yield block
+def _stream_part(
+    folder: Folder,
+    log: Log,
+    stream_id: str,
+    version: int | None,
+    after: int,
+    through: int,
+    committed: int,
+    *,
+    reverse: bool = False,
+    met: bool = False,
+) -> Salvage:
+    """What both copies have of the part of a stream that holds `version` (None: the last one), from there on or down.
+
+    Records before it are not `after` that position. Where `reverse` has not `met` the version, there may be none.
+    """
+    with importing:
+        from hangarlog.salvage import ENDLESS, Salvage, bounds
+    begins, last = bounds(log, ENDLESS if version is None else version)
+    first = max(begins, through + 1)
+    if not reverse:
+        first = version or 0
+    elif met:
+        last = version or 0
+    part = Salvage(log, first, last, reverse=reverse)
+    part.read_own(lambda record: record.stream_id == stream_id and record.position <= committed, begins or through + 1)
+    part.read_journal(folder, stream_id, after, committed)
+    return part
+
+
+def _journal_part(folder: Folder, journal: Log, first: int, last: int, *, reverse: bool = False) -> Salvage:
+    """What both copies have of these positions."""
+    with importing:
+        from hangarlog.salvage import Salvage, bounds
+    part = Salvage(journal, first, last, reverse=reverse)
+    part.read_own(lambda record: True, bounds(journal, first)[0] or 1)
+    if len(part.own) <= part.last - part.first:
+        part.read_streams(folder)
+    return part
+
+
+def _warn(source: str, damage: CorruptionError) -> None:
+    warnings.warn(CorruptionWarning(f"served from the {source}: {damage}"), stacklevel=3)
+
+
+def _missing_versions(log: Log, first: int, last: int) -> CorruptionError:
+    cause = f"stream_version {first} to {last} are missing"
+    return CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)
 
 
 def _up_to(blocks: Iterator[Sequence[Envelope]], committed: int) -> Iterator[Sequence[Envelope]]:

@@ -240,6 +240,16 @@ def is_record(line: bytes) -> bool:
     return True
 
 
+def record_or_cause(line: bytes) -> Envelope | str:
+    """The record that a line, given without its newline, is; or why it is none."""
+    if not line.startswith(_HEAD):
+        return _why_bad(line, b"")  # Not raised and caught: somebody may have put millions of other lines.
+    try:
+        return decode_record(line)
+    except LineError as error:
+        return str(error)
+
+
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 

@@ -78,7 +78,7 @@ class SnapshotFiles:
         self._filesystem.replace_file(path, content)
 
     def _damage(self, path: str, cause: str) -> CorruptionError:
-        return CorruptionError(path, os.path.relpath(path, self._folder), 0, cause)
+        return CorruptionError(path, os.path.relpath(path, self._folder), 0, cause, mendable=False)
 
 
 def decode_state(raw: msgspec.Raw) -> Any:

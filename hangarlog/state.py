@@ -215,6 +215,12 @@ class SharedState:
         words = self._words
         return position <= words[_DURABLE] <= words[_COMMITTED]  # Beyond that it is not to be believed.
 
+    @property
+    def durable(self) -> int:
+        """The position up to which everything is known to be on the device."""
+        words = self._words
+        return words[_DURABLE] if words[_DURABLE] <= words[_COMMITTED] else 0  # Beyond that it is not to be believed.
+
     def durable_in(self, journal_first: int) -> int:
         """How many bytes of the journal segment that begins with `journal_first` are known to be on the device."""
         end = self._words[_DURABLE_END]

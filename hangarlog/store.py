@@ -200,17 +200,34 @@ class FileEventStore(EventStore):
         try:
             yield
         except OSError as error:
-            raise StorageError(self.path, error.errno, str(error)) from error
+            raise StorageError(self.path, error.errno, str(error), reading=True) from error
 
     def _stream(
-        self, stream_id: str, from_version: int | None, reverse: bool, limit: int | None = None
+        self,
+        stream_id: str,
+        from_version: int | None,
+        reverse: bool,
+        limit: int | None = None,
+        *,
+        skip: bool = False,
+        durable: bool = False,
     ) -> Iterator[Sequence[Envelope]]:
         with self._refusals():
-            yield from self._reader.stream(stream_id, from_version, reverse, self._committed(), limit)
+            seen = self.durable_position if durable else self._committed()
+            yield from self._reader.stream(stream_id, from_version, reverse, seen, limit, skip)
 
-    def _all(self, from_position: int | None, reverse: bool, limit: int | None = None) -> Iterator[Sequence[Envelope]]:
+    def _all(
+        self,
+        from_position: int | None,
+        reverse: bool,
+        limit: int | None = None,
+        *,
+        skip: bool = False,
+        durable: bool = False,
+    ) -> Iterator[Sequence[Envelope]]:
         with self._refusals():
-            yield from self._reader.everything(from_position, reverse, self._committed(), limit)
+            seen = self.durable_position if durable else self._committed()
+            yield from self._reader.everything(from_position, reverse, seen, limit, skip)
 
     def get_stream_version(self, stream_id: str) -> int:
         """The version of a stream's last event, -1 when there is no such stream.
@@ -229,6 +246,12 @@ class FileEventStore(EventStore):
     def get_event_count(self) -> int:
         """How many events the store holds: the position of the last one."""
         return self._committed()
+
+    @property
+    def durable_position(self) -> int:
+        """The position up to which every event is known to be on the device: what a sync has covered."""
+        committed = self._committed()
+        return min(self._state.durable, committed) if self._state.valid else committed
 
     def get_stream_count(self) -> int:
         """How many streams the store holds."""
