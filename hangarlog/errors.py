@@ -45,9 +45,9 @@ class RetryUnknownError(ConcurrencyError):
 
     def __str__(self) -> str:
         return (
-            f"stream {self.stream_id!r} is at version {self.actual}, not {self.expected}, and the events after that are "
-            "compacted away: nobody can tell here whether they are these; nothing was written. Look for the event ids "
-            "in the journal (`hangarlog read STORE`), which keeps all events"
+            f"stream {self.stream_id!r} is at version {self.actual}, not {self.expected}, and what was appended after "
+            "that is compacted away: nobody can tell here whether it is these events; nothing was written. Look for "
+            "their ids in the journal (`hangarlog read STORE`), which keeps all events"
         )
 
 

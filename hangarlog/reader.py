@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -89,9 +88,8 @@ class Reader:
                 if isinstance(error, FileNotFoundError):
                     raise
                 damage = error
-            part = _stream_part(self._folder, log, stream_id, version, position, through, committed)
-            _warn("journal", damage)
-            yield from part.records(part.numbers(), skip)
+            part = _stream_part(self._folder, log, damage, stream_id, version, position, through, committed)
+            yield from part.records(part.numbers(), skip, _served("journal", damage))
             if part.ends:
                 return
             version, position = part.last + 1, 0
@@ -123,12 +121,13 @@ class Reader:
                 damage = error
             else:
                 return
-            part = _stream_part(self._folder, log, stream_id, version, 0, through, committed, reverse=True, met=met)
-            _warn("journal", damage)
+            part = _stream_part(
+                self._folder, log, damage, stream_id, version, 0, through, committed, reverse=True, met=met
+            )
             numbers = part.numbers()
             if version is not None and version < numbers.stop:
                 numbers = range(numbers.start, version + 1)
-            yield from part.records(numbers[::-1], skip)
+            yield from part.records(numbers[::-1], skip, _served("journal", damage))
             version, met = part.first - 1, True
 
     def everything(
@@ -163,9 +162,8 @@ class Reader:
             if position > committed:
                 return
             _, last = journal_bounds(self._folder, position, self._state.journal_first, committed)
-            part = _journal_part(self._folder, journal, position, min(last, committed))
-            _warn("streams", damage)
-            yield from part.records(part.numbers(), skip)
+            part = _journal_part(self._folder, journal, damage, position, min(last, committed))
+            yield from part.records(part.numbers(), skip, _served("streams", damage))
             position = part.last + 1
 
     def _journal_backward(
@@ -185,9 +183,8 @@ class Reader:
             else:
                 return
             first, _ = journal_bounds(self._folder, position, self._state.journal_first, committed)
-            part = _journal_part(self._folder, journal, first, position, reverse=True)
-            _warn("streams", damage)
-            yield from part.records(part.numbers()[::-1], skip)
+            part = _journal_part(self._folder, journal, damage, first, position, reverse=True)
+            yield from part.records(part.numbers()[::-1], skip, _served("streams", damage))
             position = part.first - 1
 
     def version(self, stream_id: str, committed: int) -> int:
@@ -218,6 +215,7 @@ class Reader:
 def _stream_part(
     folder: Folder,
     log: Log,
+    damage: CorruptionError,
     stream_id: str,
     version: int | None,
     after: int,
@@ -239,25 +237,27 @@ def _stream_part(
         first = version or 0
     elif met:
         last = version or 0
-    part = Salvage(log, first, last, reverse=reverse)
-    part.read_own(lambda record: record.stream_id == stream_id and record.position <= committed, begins or through + 1)
-    part.read_journal(folder, stream_id, after, committed)
+    part = Salvage(log, damage, first, last, reverse=reverse, stream_id=stream_id)
+    part.read_own(committed, begins or through + 1)
+    part.read_journal(folder, after, committed)
     return part
 
 
-def _journal_part(folder: Folder, journal: Log, first: int, last: int, *, reverse: bool = False) -> Salvage:
+def _journal_part(
+    folder: Folder, journal: Log, damage: CorruptionError, first: int, last: int, *, reverse: bool = False
+) -> Salvage:
     """What both copies have of these positions."""
     with importing:
         from hangarlog.salvage import Salvage, bounds
-    part = Salvage(journal, first, last, reverse=reverse)
-    part.read_own(lambda record: True, bounds(journal, first)[0] or 1)
+    part = Salvage(journal, damage, first, last, reverse=reverse)
+    part.read_own(last, bounds(journal, first)[0] or 1)
     if len(part.own) <= part.last - part.first:
         part.read_streams(folder)
     return part
 
 
-def _warn(source: str, damage: CorruptionError) -> None:
-    warnings.warn(CorruptionWarning(f"served from the {source}: {damage}"), stacklevel=3)
+def _served(source: str, damage: CorruptionError) -> CorruptionWarning:
+    return CorruptionWarning(f"served from the {source}: {damage}")
 
 
 def _missing_versions(log: Log, first: int, last: int) -> CorruptionError:

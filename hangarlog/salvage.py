@@ -6,7 +6,8 @@ import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from itertools import pairwise
 
 from hangarlog.errors import CorruptionError, CorruptionWarning
 from hangarlog.folder import Folder
@@ -49,7 +50,7 @@ def segments_between(log: Log, first: int, last: int) -> Iterator[Segment]:
         live = log.open_live()  # First: what is sealed meanwhile is still in hand.
     try:
         sealed = log.sealed()
-        for start, following in zip(sealed, [*sealed[1:], ENDLESS], strict=True):
+        for start, following in pairwise([*sealed, ENDLESS]):
             if start <= last and first < following:
                 with (
                     contextlib.suppress(CorruptionError, FileNotFoundError),
@@ -85,10 +86,21 @@ class Salvage:
 
     Where they take more than `MOST` bytes the part becomes smaller: it ends earlier, or with `reverse` begins later.
     `own` are lines of the log itself, `other` those of the other copy, by number; `places` are damaged lines of the
-    log, by the number that must come there.
+    log, by the number that must come there. `met` is the damage that a reader has met; `stream_id` the stream
+    that the log is of, None for the journal.
     """
 
-    def __init__(self, log: Log, first: int, last: int, *, reverse: bool) -> None:
+    def __init__(
+        self,
+        log: Log,
+        met: CorruptionError,
+        first: int,
+        last: int,
+        *,
+        reverse: bool,
+        stream_id: str | None = None,
+    ) -> None:
+        self._met, self._stream_id = met, stream_id
         self._log, self.first, self.last, self._reverse = log, first, last, reverse
         self.own: dict[int, bytes] = {}
         self.other: dict[int, bytes] = {}
@@ -97,15 +109,15 @@ class Salvage:
         self._size = 0
         self._twice: set[int] = set()
 
-    def read_own(self, mine: Callable[[Envelope], bool], expected: int) -> None:
-        """Take what is whole in the log itself, of records that are `mine`; `expected` is its first number."""
+    def read_own(self, committed: int, expected: int) -> None:
+        """Take what is whole in the log itself, up to position `committed`; `expected` is its first number."""
         end = None
         for segment in segments_between(self._log, self.first, self.last):
             for offset, line, record in read_lines(segment):
                 number = expected if isinstance(record, str) else segment.number(record)
                 if isinstance(record, str):
                     self._note(expected, damage_at(segment, offset, line, record))
-                elif not mine(record):
+                elif record.position > committed or self._stream_id not in (None, record.stream_id):
                     continue
                 else:
                     if number > expected:
@@ -164,7 +176,7 @@ class Salvage:
         for position in self._twice & self.other.keys():
             del self.other[position]  # Two streams claim it.
 
-    def read_journal(self, folder: Folder, stream_id: str, after: int, committed: int) -> None:
+    def read_journal(self, folder: Folder, after: int, committed: int) -> None:
         """Take a stream's records that are missing here from the journal, where they come after position `after`."""
         after, before = self._gap(after, committed)
         position, whole = after, True
@@ -174,7 +186,7 @@ class Salvage:
                     continue
                 whole &= record.position == position + 1
                 position = record.position
-                if record.stream_id == stream_id and record.stream_version not in self.own:
+                if record.stream_id == self._stream_id and record.stream_version not in self.own:
                     self._take(self.other, record.stream_version, line)
         self.other_is_whole = whole and position == before  # Then there are no others.
 
@@ -204,35 +216,42 @@ class Salvage:
         top = max(self.first - 1, max(self.own, default=-1), max(self.other, default=-1))
         return range(self.first, top + 1 + (top + 1 in self.places and not self.other_is_whole))
 
-    def records(self, numbers: range, skip: bool) -> Iterator[list[Envelope]]:
+    def records(self, numbers: range, skip: bool, served: CorruptionWarning) -> Iterator[list[Envelope]]:
         """The records of these numbers, some at a time; in the turn of one that no copy has its error is raised.
 
-        With `skip` that one is passed over, with a warning.
+        With `skip` that one is passed over, with a warning. `served` is warned of unless all that is wrong is lost.
         """
         block: list[Envelope] = []
+        silent = True
         for number in numbers:
             line = self.own.get(number) or self.other.get(number)
             if block and (line is None or len(block) == _BLOCK):
                 yield block
                 block = []
+            if silent and number in self.other:
+                warnings.warn(served, stacklevel=2)
+                silent = False
             if line is not None:
                 block.append(decode_record(line))
             elif skip:
                 warnings.warn(CorruptionWarning(f"passed over: {self.damage(number)}"), stacklevel=2)
+                silent = False
             else:
                 raise self.damage(number)
         if block:
             yield block
+        if silent:
+            warnings.warn(served, stacklevel=2)
 
     def damage(self, number: int) -> CorruptionError:
         """The error for a record that no copy has, at its place in the log."""
-        field, path = self._log.field, self._log.live_path
-        place = self.places.get(max((at for at in self.places if at <= number), default=-1))
-        if place is None:
-            place = CorruptionError(path, os.path.basename(path), 0, f"{field} {number} is missing")
+        field = self._log.field
+        place = self.places.get(max((at for at in self.places if at <= number), default=-1), self._met)
         cause = f"{place.cause}; the other copy of the event is damaged or gone, too"
+        cause += '; on_damage="skip" (`--skip-damaged`) reads on without it'
         known = {name: getattr(place, name) for name in ("position", "stream_id", "stream_version")}
         if known[field] != number:  # It says something else of itself: nothing that it says is believed.
             known = dict.fromkeys(known)
         known[field] = number
+        known["stream_id"] = self._stream_id or known["stream_id"]
         return CorruptionError(place.path, place.segment, place.offset, cause, **known, mendable=False)

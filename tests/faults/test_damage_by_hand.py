@@ -227,8 +227,8 @@ def test_what_is_no_file_in_a_files_place_is_damage_and_hangs_nobody(tmp_path: P
     make[swap]()
     with open_store(tmp_path / "s") as store:
         if name.startswith("journal"):
-            with pytest.raises(CorruptionError, match="opened as a file"):
-                list(store.read_all())
+            with pytest.warns(CorruptionWarning, match="opened as a file"):
+                assert len(list(store.read_all())) == 47
         else:
             with pytest.warns(CorruptionWarning, match="opened as a file"):
                 assert len(store.read_stream("a:1")) == 2  # The others are compacted away.
