@@ -89,10 +89,12 @@ class Reader:
                     raise
                 damage = error
             part = _stream_part(self._folder, log, damage, stream_id, version, position, through, committed)
-            yield from part.records(part.numbers(), skip, _served("journal", damage))
+            for records in part.records(part.numbers(), skip, _served("journal", damage)):
+                yield records
+                position = records[-1].position
             if part.ends:
                 return
-            version, position = part.last + 1, 0
+            version = part.last + 1
 
     def _stream_backward(
         self, stream_id: str, from_version: int | None, committed: int, skip: bool, *, compacted: bool = False

@@ -188,6 +188,8 @@ class Salvage:
                 position = record.position
                 if record.stream_id == self._stream_id and record.stream_version not in self.own:
                     self._take(self.other, record.stream_version, line)
+                    if record.stream_version == self.last:
+                        return
         self.other_is_whole = whole and position == before  # Then there are no others.
 
     def _gap(self, after: int, committed: int) -> tuple[int, int]:
