@@ -87,7 +87,7 @@ class Reader:
                     continue
                 if isinstance(error, FileNotFoundError):
                     raise
-                damage = error
+                damage = error.with_traceback(None)  # Which would keep this frame, and its files, for long.
             part = _stream_part(self._folder, log, damage, stream_id, version, position, through, committed)
             for records in part.records(part.numbers(), skip, _served("journal", damage)):
                 yield records
@@ -120,7 +120,7 @@ class Reader:
                     raise _missing_versions(log, through + 1, version or 0)
             except CorruptionError as error:
                 through = -1 if compacted else self._compacted_through(stream_id)
-                damage = error
+                damage = error.with_traceback(None)
             else:
                 return
             part = _stream_part(
@@ -160,7 +160,7 @@ class Reader:
                     return  # Also if something damaged follows.
                 raise missing_position(journal, position, committed)
             except CorruptionError as error:
-                damage = error
+                damage = error.with_traceback(None)
             if position > committed:
                 return
             _, last = journal_bounds(self._folder, position, self._state.journal_first, committed)
@@ -181,7 +181,7 @@ class Reader:
                 if position >= 1:
                     raise missing_position(journal, position, committed)
             except CorruptionError as error:
-                damage = error
+                damage = error.with_traceback(None)
             else:
                 return
             first, _ = journal_bounds(self._folder, position, self._state.journal_first, committed)
