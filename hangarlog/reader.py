@@ -248,14 +248,9 @@ def _stream_part(
 def _journal_part(
     folder: Folder, journal: Log, damage: CorruptionError, first: int, last: int, *, reverse: bool = False
 ) -> Salvage:
-    """What both copies have of these positions."""
     with importing:
-        from hangarlog.salvage import Salvage, bounds
-    part = Salvage(journal, damage, first, last, reverse=reverse)
-    part.read_own(last, bounds(journal, first)[0] or 1)
-    if len(part.own) <= part.last - part.first:
-        part.read_streams(folder)
-    return part
+        from hangarlog.salvage import journal_part
+    return journal_part(folder, journal, damage, first, last, reverse=reverse)
 
 
 def _served(source: str, damage: CorruptionError) -> CorruptionWarning:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from itertools import pairwise
 
+from hangarlog.copies import missing_position
 from hangarlog.errors import CorruptionError, CorruptionWarning
 from hangarlog.folder import Folder
 from hangarlog.log import Log
@@ -218,12 +219,12 @@ class Salvage:
         top = max(self.first - 1, max(self.own, default=-1), max(self.other, default=-1))
         return range(self.first, top + 1 + (top + 1 in self.places and not self.other_is_whole))
 
-    def records(self, numbers: range, skip: bool, served: CorruptionWarning) -> Iterator[list[Envelope]]:
-        """The records of these numbers, some at a time; in the turn of one that no copy has its error is raised.
+    def lines(self, numbers: range, skip: bool, served: CorruptionWarning) -> Iterator[list[bytes]]:
+        """The lines of these numbers, some at a time; in the turn of one that no copy has its error is raised.
 
         With `skip` that one is passed over, with a warning. `served` is warned of unless all that is wrong is lost.
         """
-        block: list[Envelope] = []
+        block: list[bytes] = []
         silent = True
         for number in numbers:
             line = self.own.get(number) or self.other.get(number)
@@ -234,7 +235,7 @@ class Salvage:
                 warnings.warn(served, stacklevel=2)
                 silent = False
             if line is not None:
-                block.append(decode_record(line))
+                block.append(line)
             elif skip:
                 warnings.warn(CorruptionWarning(f"passed over: {self.damage(number)}"), stacklevel=2)
                 silent = False
@@ -242,8 +243,12 @@ class Salvage:
                 raise self.damage(number)
         if block:
             yield block
-        if silent:
+        if silent and self.places:  # Else what was met is behind all that is committed.
             warnings.warn(served, stacklevel=2)
+
+    def records(self, numbers: range, skip: bool, served: CorruptionWarning) -> Iterator[list[Envelope]]:
+        """As `lines`, decoded."""
+        return map(decode_records, self.lines(numbers, skip, served))
 
     def damage(self, number: int) -> CorruptionError:
         """The error for a record that no copy has, at its place in the log."""
@@ -257,3 +262,39 @@ class Salvage:
         known[field] = number
         known["stream_id"] = self._stream_id or known["stream_id"]
         return CorruptionError(place.path, place.segment, place.offset, cause, **known, mendable=False)
+
+
+def journal_part(
+    folder: Folder, journal: Log, damage: CorruptionError, first: int, last: int, *, reverse: bool = False
+) -> Salvage:
+    """What both copies have of these positions."""
+    part = Salvage(journal, damage, first, last, reverse=reverse)
+    part.read_own(last, bounds(journal, first)[0] or 1)
+    if len(part.own) <= part.last - part.first:
+        part.read_streams(folder)
+    return part
+
+
+def journal_lines(folder: Folder, committed: int, *, skip: bool) -> Iterator[list[bytes]]:
+    """The journal's lines up to position `committed`, some at a time, each from whichever copy has it whole.
+
+    What is lost is raised in its turn, or with `skip` passed over. Raises `CorruptionError`.
+    """
+    position = 1
+    while position <= committed:
+        try:
+            for records, lines in folder.journal.forward_lines(position):
+                if records[0].position != position:
+                    break
+                yield lines[: committed + 1 - position]
+                position = records[-1].position + 1
+                if position > committed:
+                    return
+            raise missing_position(folder.journal, position, committed)
+        except CorruptionError as error:
+            damage = error.with_traceback(None)
+        part = journal_part(
+            folder, folder.journal, damage, position, min(bounds(folder.journal, position)[1], committed)
+        )
+        yield from part.lines(part.numbers(), skip, CorruptionWarning(f"served from the streams: {damage}"))
+        position = part.last + 1

@@ -14,6 +14,8 @@ import pytest
 from conftest import Added, Command
 
 from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore, Record
+from hangarlog.export import new_file
+from hangarlog.filesystem import FileSystem
 from hangarlog.salvage import MOST
 
 EVENTS = 90
@@ -218,3 +220,84 @@ def test_the_command_line_passes_over_what_is_lost(tmp_path: Path, hangarlog: Co
         done = hangarlog("read", *arguments, "--skip-damaged")
         assert (done.returncode, done.stdout.count(b"\n")) == (0, skipped)
         assert done.stderr.count(b"passed over") == 1
+
+
+EXPORTS = ["out.jsonl", "out.db", "out.jsonl --format cloudevents"]
+
+
+@pytest.mark.parametrize("target", EXPORTS)
+def test_an_export_serves_what_is_damaged_from_the_other_copy(tmp_path: Path, hangarlog: Command, target: str) -> None:
+    """It is what it would be without the damage."""
+    path = tmp_path / "s"
+    fill(path)
+    name, *options = target.split()
+    assert hangarlog("export", path, f"whole-{name}", *options).returncode == 0
+    change(path / "journal.jsonl", 44, flip)
+    change(path / "journal.jsonl", 89, flip)
+    done = hangarlog("export", path, name, *options)
+    assert done.returncode == 0
+    assert b"served from the streams" in done.stderr
+    assert hangarlog("export", path, "-").stdout == b"".join(
+        sorted(
+            b"".join(file.read_bytes() for file in (path / "streams/a").glob("*.jsonl")).splitlines(keepends=True),
+            key=lambda line: int(line[12 : line.index(b",")]),
+        )
+    )
+    if name.endswith(".jsonl"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / f"whole-{name}").read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([name, "s", f"whole-{name}"])
+
+
+@pytest.mark.parametrize("target", EXPORTS)
+def test_an_export_that_cannot_have_all_events_leaves_no_file(tmp_path: Path, hangarlog: Command, target: str) -> None:
+    """It says which is lost, and exits with 1; told to pass over it, it writes the others, and exits with 1 as well."""
+    path = tmp_path / "s"
+    fill(path)
+    lose(path, [44])
+    name, *options = target.split()
+    done = hangarlog("export", path, name, *options)
+    assert done.returncode == 1
+    assert b"position 45" in done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["s"]
+    done = hangarlog("export", path, name, *options, "--skip-damaged")
+    assert done.returncode == 1
+    assert b"passed over" in done.stderr
+    assert b"position 45" in done.stderr
+    assert b"1 of 90 events" in done.stderr
+    assert f'"events":{EVENTS - 1}'.encode() in done.stdout
+    assert sorted(file.name for file in tmp_path.iterdir()) == [name, "s"]
+    done = hangarlog("export", path, "-")
+    assert (done.returncode, done.stdout.count(b"\n")) == (1, 44)
+    done = hangarlog("export", path, "-", "--skip-damaged")
+    assert (done.returncode, done.stdout.count(b"\n")) == (1, EVENTS - 1)
+
+
+def test_a_damaged_snapshot_keeps_no_event_from_an_export(tmp_path: Path, hangarlog: Command) -> None:
+    path = tmp_path / "s"
+    fill(path)
+    with FileEventStore(path) as store:
+        store.save_snapshot("a:0", 1, {"x": 1})
+    snapshot = path / "snapshots/a/0.json"
+    snapshot.write_bytes(snapshot.read_bytes().replace(b'"x":1', b'"x":2'))
+    assert hangarlog("export", path, "out.jsonl").returncode == 0
+    done = hangarlog("export", path, "out.db")
+    assert done.returncode == 1
+    assert str(snapshot).encode() in done.stderr
+    assert not (tmp_path / "out.db").exists()
+    assert hangarlog("export", path, "out.db", "--skip-damaged").returncode == 0
+
+
+def fail_after_writing(path: str) -> None:
+    Path(path).write_text("half")
+    raise OSError("half")
+
+
+def test_an_export_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
+    """Nor does it replace what somebody has put there meanwhile."""
+    target = tmp_path / "out"
+    with pytest.raises(OSError, match="half"), new_file(FileSystem(), str(target)) as unfinished:
+        fail_after_writing(unfinished)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FileExistsError), new_file(FileSystem(), str(target)) as unfinished:
+        target.write_text("theirs")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("out", "theirs")]
