@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from hangarlog.copies import journal_bounds, missing_position
+from hangarlog.copies import missing_position
 from hangarlog.errors import CorruptionError, CorruptionWarning
 from hangarlog.folder import Folder
 from hangarlog.kept import Kept
@@ -20,6 +22,7 @@ from hangarlog.state import SharedState
 
 if TYPE_CHECKING:
     from hangarlog.salvage import Salvage
+    from hangarlog.unrecovered import Unrecovered
 
 
 class Reader:
@@ -31,6 +34,19 @@ class Reader:
     def __init__(self, folder: Folder, snapshots: SnapshotFiles, state: SharedState) -> None:
         self._folder, self._snapshots, self._state = folder, snapshots, state
         self._kept: Kept | None = None
+        self._unrecovered: Unrecovered | None = None
+
+    def unrecovered(self, store_id: str) -> Unrecovered:
+        """What is committed where nothing says it but the files, and nobody here may recover them.
+
+        Raises:
+            StoreOpenError: only a recovery can say it.
+        """
+        if self._unrecovered is None:
+            with importing:
+                from hangarlog.unrecovered import Unrecovered
+            self._unrecovered = Unrecovered(self._folder, store_id)
+        return self._unrecovered
 
     def close(self) -> None:
         """Let go of the files that are kept open."""
@@ -61,9 +77,40 @@ class Reader:
         Not more than `limit` of them will be wanted. What is damaged in both copies is raised in its turn, or with
         `skip` passed over.
         """
+        if self._unrecovered and not self._state.valid:
+            return self._unrecovered_stream(self._unrecovered, stream_id, from_version, reverse, skip)
         if reverse:
             return self._stream_backward(stream_id, from_version, committed, skip)
         return self._stream_forward(stream_id, from_version or 0, committed, limit, skip)
+
+    def _unrecovered_stream(
+        self, found: Unrecovered, stream_id: str, from_version: int | None, reverse: bool, skip: bool
+    ) -> Iterator[Sequence[Envelope]]:
+        """The records that are settled come from the stream, later ones from the journal."""
+        first = max(0 if reverse else from_version or 0, self._compacted_through(stream_id) + 1)
+        last = from_version if reverse else None
+
+        def newer() -> Iterator[Sequence[Envelope]]:
+            if found.ends.get(stream_id, -1) < first:
+                return
+            for block in self.everything(None if reverse else found.settled, reverse, found.committed, skip=skip):
+                yield [
+                    record
+                    for record in block
+                    if record.stream_id == stream_id
+                    and record.position > found.settled
+                    and record.stream_version >= first
+                    and (last is None or record.stream_version <= last)
+                ]
+                if block[-1].position <= found.settled:
+                    return
+
+        if reverse:
+            yield from filter(None, newer())
+            yield from self._stream_backward(stream_id, from_version, found.settled, skip)
+        else:
+            yield from self._stream_forward(stream_id, first, found.settled, None, skip)
+            yield from filter(None, newer())
 
     def _stream_forward(
         self, stream_id: str, version: int, committed: int, limit: int | None, skip: bool
@@ -141,10 +188,18 @@ class Reader:
         `skip` passed over.
         """
         journal = self._folder.journal_log().keeping(self._keeping(), committed)
+        tail: Sequence[Envelope] = ()
+        if self._unrecovered and not self._state.valid:
+            tail, committed = self._unrecovered.tail, self._unrecovered.stored
         if reverse:
-            position = committed if from_position is None else min(from_position - 1, committed)
-            return self._journal_backward(journal, position, committed, skip)
-        return self._journal_forward(journal, (from_position or 0) + 1, committed, limit, skip)
+            last = sys.maxsize if from_position is None else from_position - 1
+            blocks = self._journal_backward(journal, min(last, committed), committed, skip)
+            newest = [record for record in reversed(tail) if record.position <= last]
+            return chain([newest], blocks) if newest else blocks
+        first = (from_position or 0) + 1
+        blocks = self._journal_forward(journal, first, committed, limit, skip)
+        newest = [record for record in tail if record.position >= first]
+        return chain(blocks, [newest]) if newest else blocks
 
     def _journal_forward(
         self, journal: Log, position: int, committed: int, limit: int | None, skip: bool
@@ -163,8 +218,7 @@ class Reader:
                 damage = error.with_traceback(None)
             if position > committed:
                 return
-            _, last = journal_bounds(self._folder, position, self._state.journal_first, committed)
-            part = _journal_part(self._folder, journal, damage, position, min(last, committed))
+            part = _journal_part(self._folder, journal, damage, (position, committed))
             yield from part.records(part.numbers(), skip, _served("streams", damage))
             position = part.last + 1
 
@@ -184,19 +238,24 @@ class Reader:
                 damage = error.with_traceback(None)
             else:
                 return
-            first, _ = journal_bounds(self._folder, position, self._state.journal_first, committed)
-            part = _journal_part(self._folder, journal, damage, first, position, reverse=True)
+            part = _journal_part(self._folder, journal, damage, (1, position), reverse=True)
             yield from part.records(part.numbers()[::-1], skip, _served("streams", damage))
             position = part.first - 1
 
     def version(self, stream_id: str, committed: int) -> int:
         """The version of a stream's last record up to position `committed`, -1 where there is none."""
+        if self._unrecovered and not self._state.valid:
+            if stream_id in self._unrecovered.ends:
+                return self._unrecovered.ends[stream_id]
+            committed = self._unrecovered.settled
         for block in self._stream_backward(stream_id, None, committed, skip=False, compacted=True):
             return block[0].stream_version
         return -1
 
     def _refuse_torn(self, log: Log) -> None:
         """Raise if a live end that was met within a line is so for good: nobody is writing, and it stays so."""
+        if self._unrecovered and not self._state.valid:
+            return  # A power cut has left it.
         for _ in range(2 if log.torn else 0):
             committed = self._state.committed
             with contextlib.closing(Segment(self._folder.filesystem, log.base, log.field)) as live:
@@ -246,11 +305,11 @@ def _stream_part(
 
 
 def _journal_part(
-    folder: Folder, journal: Log, damage: CorruptionError, first: int, last: int, *, reverse: bool = False
+    folder: Folder, journal: Log, damage: CorruptionError, positions: tuple[int, int], *, reverse: bool = False
 ) -> Salvage:
     with importing:
         from hangarlog.salvage import journal_part
-    return journal_part(folder, journal, damage, first, last, reverse=reverse)
+    return journal_part(folder, journal, damage, positions, reverse=reverse)
 
 
 def _served(source: str, damage: CorruptionError) -> CorruptionWarning:

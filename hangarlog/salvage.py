@@ -265,11 +265,13 @@ class Salvage:
 
 
 def journal_part(
-    folder: Folder, journal: Log, damage: CorruptionError, first: int, last: int, *, reverse: bool = False
+    folder: Folder, journal: Log, damage: CorruptionError, positions: tuple[int, int], *, reverse: bool = False
 ) -> Salvage:
-    """What both copies have of these positions."""
-    part = Salvage(journal, damage, first, last, reverse=reverse)
-    part.read_own(last, bounds(journal, first)[0] or 1)
+    """What both copies have of the first segment, or with `reverse` the last, of those that hold these positions."""
+    first, last = positions
+    begins, ends = bounds(journal, last if reverse else first)
+    part = Salvage(journal, damage, max(first, begins), min(last, ends), reverse=reverse)
+    part.read_own(last, begins or 1)
     if len(part.own) <= part.last - part.first:
         part.read_streams(folder)
     return part
@@ -293,8 +295,6 @@ def journal_lines(folder: Folder, committed: int, *, skip: bool) -> Iterator[lis
             raise missing_position(folder.journal, position, committed)
         except CorruptionError as error:
             damage = error.with_traceback(None)
-        part = journal_part(
-            folder, folder.journal, damage, position, min(bounds(folder.journal, position)[1], committed)
-        )
+        part = journal_part(folder, folder.journal, damage, (position, committed))
         yield from part.lines(part.numbers(), skip, CorruptionWarning(f"served from the streams: {damage}"))
         position = part.last + 1

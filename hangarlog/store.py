@@ -176,12 +176,9 @@ class FileEventStore(EventStore):
         if self._writer.trusts_state or self._state.valid:
             published = self._state.published()
             return published[0] if published else self._committed_after_all()
-        # It may only be read here, and nobody has written since the machine started: the journal itself says.
-        for block in self.folder.journal.backward():
-            for record in block:
-                if record.ends_batch:
-                    return record.position
-        return 0
+        # It may only be read here, and nobody has written since the machine started: the files themselves say.
+        with self._refusals():
+            return self._reader.unrecovered(self.meta.store_id).committed
 
     def _committed_after_all(self) -> int:
         """The committed position where the state does not say it: somebody is publishing, died at it, or it rotted."""
