@@ -10,7 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from hangarlog.copies import missing_position
-from hangarlog.errors import CorruptionError, CorruptionWarning
+from hangarlog.errors import CorruptionError, CorruptionWarning, StoreOpenError
 from hangarlog.folder import Folder
 from hangarlog.kept import Kept
 from hangarlog.late import importing
@@ -45,7 +45,11 @@ class Reader:
         if self._unrecovered is None:
             with importing:
                 from hangarlog.unrecovered import Unrecovered
-            self._unrecovered = Unrecovered(self._folder, store_id)
+            found = Unrecovered(self._folder, store_id)
+            if found.doubt:
+                cause = f"{found.doubt.cause}; open it once with permission to write, which recovers it"
+                raise StoreOpenError(self._folder.path, cause)
+            self._unrecovered = found
         return self._unrecovered
 
     def close(self) -> None:

@@ -144,6 +144,11 @@ def new_event_id() -> str:
     )
 
 
+def read_crc(envelope: Envelope) -> int:
+    """The checksum that an envelope was stored with."""
+    return int(envelope.crc, 16)
+
+
 def encode_envelope(envelope: Envelope) -> bytes:
     """The line that an envelope was decoded from, with its newline."""
     event = (envelope.event_type, envelope.event_id, bytes(envelope.data), envelope.recorded_at)

@@ -121,7 +121,7 @@ class Salvage:
                 elif record.position > committed or self._stream_id not in (None, record.stream_id):
                     continue
                 else:
-                    if number > expected:
+                    if number != expected:
                         self._note(expected, self._must_come(segment, offset, expected, number))
                     self._take(self.own, number, line)
                     if number in self._twice:

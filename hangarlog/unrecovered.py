@@ -6,12 +6,15 @@ shorter than the journal says from the checkpoint on, or longer: from there on t
 
 from __future__ import annotations
 
+import os
+
 from hangarlog.checkpoint import load_checkpoint
-from hangarlog.errors import StoreOpenError
+from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
-from hangarlog.record import Envelope, may_be_torn, record_or_cause
+from hangarlog.record import Envelope, decode_record, may_be_torn, record_or_cause
 from hangarlog.ring import read_ring
-from hangarlog.salvage import ENDLESS, read_lines, segments_between
+from hangarlog.salvage import ENDLESS, journal_part, read_lines, segments_between
+from hangarlog.segment import Segment
 
 
 class Unrecovered:
@@ -19,17 +22,22 @@ class Unrecovered:
 
     `committed` is the last position; `stored` the last one in the journal itself; `tail` the records after that, from
     the ring. Streams have all records up to position `settled`; `ends` are the last versions of those that have later
-    ones. Damage that whole records follow is left to whoever reads it.
-
-    Raises:
-        StoreOpenError: it takes a recovery, which has to write, to say what is committed.
+    ones. Damage that whole records follow is left to whoever reads it. `doubt` is why it takes a recovery, which has to
+    write, to say what is committed, None if it does not.
     """
 
     def __init__(self, folder: Folder, store_id: str) -> None:
-        self._path = folder.path
+        self.doubt: CorruptionError | None = None
         self.stored = self.settled = load_checkpoint(folder).position
         self.ends: dict[str, int] = {}
+        self._seen = 0
         known = self._read_journal(folder)
+        if self._seen < self.settled:
+            cause = f"it is of position {self.settled}, the journal ends at {self._seen}"
+            ahead = CorruptionError(folder.checkpoint_path, os.path.basename(folder.checkpoint_path), 0, cause)
+            self.stored = self.settled = 0
+            known = self._read_journal(folder)
+            self.doubt = ahead
         for frame in read_ring(folder.filesystem, folder.ring_path, store_id).frames:
             records = map(record_or_cause, frame.text.split(b"\n")[:-1])
             known |= {record.position: record for record in records if isinstance(record, Envelope)}
@@ -39,7 +47,9 @@ class Unrecovered:
                 self.committed = position
         beyond = max(known, default=0)
         if beyond >= position:  # Else it is the beginning of a batch, which never happened.
-            self._refuse(f"position {position} is missing; it has records up to position {beyond}")
+            cause = f"position {position} is missing; there are records up to position {beyond}"
+            path = folder.journal.live_path
+            self.doubt = self.doubt or CorruptionError(path, os.path.basename(path), 0, cause, position)
         self.tail = [known[position] for position in range(self.stored + 1, self.committed + 1)]
         self._note(self.tail)
 
@@ -47,13 +57,17 @@ class Unrecovered:
         """Find the last whole batch; gives the records behind it, by position."""
         batch: list[Envelope] = []
         unconnected: dict[int, Envelope] = {}
-        before, damaged = self.stored, False
+        before = self.stored
+        damaged: CorruptionError | None = None  # The first line behind the last whole batch that no crash leaves.
         for segment in segments_between(folder.journal, before + 1, ENDLESS):
-            for _, line, record in read_lines(segment):
+            for offset, line, record in read_lines(segment):
                 if isinstance(record, str):
-                    damaged |= b"\0" not in line and line != b""
+                    if damaged is None and b"\0" not in line and not _is_torn(folder, segment, offset):
+                        damaged = segment.damage(offset, record)
                     continue
-                if damaged and record.position > before + len(batch):
+                self._seen = max(self._seen, record.position)
+                if damaged and record.position > before + len(batch) + 1:
+                    self._note_lost(folder, damaged, before + len(batch) + 1, record.position - 1)
                     before = record.position - len(batch) - 1
                 if record.position == before + len(batch) + 1:
                     batch.append(record)
@@ -62,15 +76,20 @@ class Unrecovered:
                 if batch and record.ends_batch:
                     self._note(batch)
                     self.stored = before = record.position
-                    batch, damaged = [], False
-            end = segment.end()
-            damaged |= not may_be_torn(folder.filesystem.read(segment.fd, segment.size - end, end))
-        if damaged or self.stored < self.settled:
-            self._refuse("its journal ends in what no crash leaves")
+                    batch, damaged = [], None
+        self.doubt = damaged
         return unconnected | {record.position: record for record in batch}
 
     def _note(self, records: list[Envelope]) -> None:
-        self.ends |= {record.stream_id: record.stream_version for record in records}
+        for record in records:
+            self.ends[record.stream_id] = max(record.stream_version, self.ends.get(record.stream_id, -1))
 
-    def _refuse(self, cause: str) -> None:
-        raise StoreOpenError(self._path, f"{cause}; open it once with permission to write, which recovers it")
+    def _note_lost(self, folder: Folder, damage: CorruptionError, first: int, last: int) -> None:
+        """What the streams have of positions that are damaged in the journal."""
+        part = journal_part(folder, folder.journal, damage, (first, last))
+        self._note([decode_record(line) for line in part.other.values()])
+
+
+def _is_torn(folder: Folder, segment: Segment, offset: int) -> bool:
+    """Whether it is the rest behind the last newline, as a crash may leave it."""
+    return offset == segment.end() and may_be_torn(folder.filesystem.read(segment.fd, segment.size - offset, offset))

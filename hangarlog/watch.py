@@ -1,0 +1,93 @@
+"""What a check of a store may believe while others write to it: how far it is committed, what only looks damaged."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from hangarlog.errors import CorruptionError, HangarlogError
+from hangarlog.folder import Folder
+from hangarlog.state import SharedState
+from hangarlog.store import FileEventStore
+from hangarlog.unrecovered import Unrecovered
+
+Look = Callable[[], list[CorruptionError]]
+
+_LOOKS = 20
+
+
+class Watch:
+    """A store that is being checked, opened as `store` or not at all.
+
+    Up to position `committed` its journal is checked, and its streams up to `settled`: where the shared state says
+    nothing, because nobody has opened the store since the machine started, a crash may have taken what comes after, and
+    `doubt` is what keeps one from saying how far the journal goes.
+    """
+
+    def __init__(self, folder: Folder, store_id: str, store: FileEventStore | None = None) -> None:
+        self.store_id, self._store = store_id, store
+        self._state: SharedState | None = None
+        self.doubt: CorruptionError | None = None
+        with contextlib.suppress(OSError, ValueError):
+            self._state = SharedState(folder.filesystem, folder.state_path, writable=False)
+        if self._state and not self._state.valid:
+            self._state.close()
+            self._state = None
+        if self._state:
+            self.committed = self.settled = (self.now() or (self._state.committed, 0, 0))[0]
+        else:
+            found = Unrecovered(folder, store_id)
+            self.committed, self.settled, self.doubt = found.stored, found.settled, found.doubt
+
+    def close(self) -> None:
+        """Let go of the shared state."""
+        if self._state:
+            self._state.close()
+            self._state = None
+
+    def now(self) -> tuple[int, int, int] | None:
+        """(committed position, first one of the live journal segment, its size) as of now; None: nobody knows."""
+        for _ in range(1000 if self._state else 0):
+            assert self._state
+            published = self._state.published()
+            if published:
+                return published
+        return None
+
+    def is_committed(self, position: int) -> bool:
+        """Whether a record at this position is committed by now."""
+        now = self.now()
+        return position <= (now[0] if now else self.committed)
+
+    @property
+    def ring_next(self) -> tuple[int, int]:
+        """(generation, block) of the commit ring's next frame; zeros where nobody knows."""
+        return self._state.ring_next if self._state else (0, 0)
+
+    def confirmed(self, look: Look) -> list[CorruptionError]:
+        """What `look` finds while nobody writes: it looks again as often as that takes, at last with the write lock."""
+        found = look()
+        for _ in range(_LOOKS):
+            if not found or self._state is None:
+                return found
+            before, state = self._moment(), self._state
+            with contextlib.suppress(FileNotFoundError):
+                found = look()
+                if not state.writing and self._moment() == before:
+                    return found
+        if not found:
+            return found
+        with self._held():
+            return look()
+
+    def _moment(self) -> tuple[object, ...]:
+        state = self._state
+        return (state.published(), state.layout, state.ring_next, state.durable) if state else ()
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        with contextlib.ExitStack() as held:
+            if self._store:
+                with contextlib.suppress(HangarlogError):  # It may only be read here.
+                    held.enter_context(self._store.changing_files())
+            yield
