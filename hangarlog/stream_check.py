@@ -77,8 +77,12 @@ class StreamCheck:
 
     def _left_out(self, damage: CorruptionError) -> bool:
         """Whether a file is gone of a stream that is not there, or that a crash may have left without one."""
+        return damage.cause == "it is gone" and self._least() < 0
+
+    def _least(self) -> int:
+        """The version that it must have: where nobody knows what a crash has taken, that up to the checkpoint."""
         expected = self._expected or Known()
-        return damage.cause == "it is gone" and (expected.last if self._watch.now() else expected.settled) < 0
+        return expected.last if self._watch.now() else expected.settled
 
     def _read(self, segment: Segment) -> Iterator[CorruptionError]:
         pending: list[CorruptionError] = []
@@ -88,7 +92,7 @@ class StreamCheck:
                 pending.append(damage_at(segment, offset, line, record))
                 continue
             if record.position > self._watch.committed and not self._watch.is_committed(record.position):
-                if self._watch.now():
+                if self._watch.now() and not self._watch.settling:
                     cause = f"its record of position {record.position} is behind what was committed last"
                     yield segment.damage(offset, cause)
                 continue
@@ -100,8 +104,7 @@ class StreamCheck:
 
     def _left_by_a_crash(self, segment: Segment, offset: int) -> bool:
         """Whether what is damaged from here on was never settled, and a recovery would cut it off."""
-        settled = self._expected.settled if self._expected else -1
-        if self._watch.now() or self._last < settled:
+        if (self._watch.now() and not self._watch.settling) or self._last < self._least():
             return False
         rest = self._folder.filesystem.read(segment.fd, segment.size - offset, offset)
         return all(b"\0" in line or may_be_torn(line) for line in rest.split(b"\n"))
@@ -137,8 +140,7 @@ class StreamCheck:
 
     def _ends_early(self, live: Segment) -> Iterator[CorruptionError]:
         """The journal has more; unless that is lost in damaged lines, or a crash has taken it."""
-        expected = self._expected or Known()
-        last = expected.last if self._watch.now() else expected.settled
+        last = self._least()
         if last - self._last > self._bad:
             cause = f"it ends at version {self._last}, the journal has it up to {last}"
             yield live.damage(live.size, cause)

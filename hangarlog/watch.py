@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 
 from hangarlog.errors import CorruptionError, HangarlogError
@@ -64,30 +65,38 @@ class Watch:
         """(generation, block) of the commit ring's next frame; zeros where nobody knows."""
         return self._state.ring_next if self._state else (0, 0)
 
+    @property
+    def settling(self) -> bool:
+        """Whether another process is writing, or died at it: what is behind the committed position is its affair."""
+        return self._state is not None and self._state.writing not in (0, os.getpid())
+
     def confirmed(self, look: Look) -> list[CorruptionError]:
-        """What `look` finds while nobody writes: it looks again as often as that takes, at last with the write lock."""
+        """What `look` finds while nobody writes, or else finds at every look, in the end with the write lock held."""
         found = look()
         for _ in range(_LOOKS):
             if not found or self._state is None:
                 return found
             before, state = self._moment(), self._state
             with contextlib.suppress(FileNotFoundError):
-                found = look()
+                places = {(damage.path, damage.offset, damage.cause) for damage in found}
+                again = look()
                 if not state.writing and self._moment() == before:
-                    return found
-        if not found:
-            return found
-        with self._held():
-            return look()
+                    return again
+                found = [damage for damage in again if (damage.path, damage.offset, damage.cause) in places]
+        with self._held() as held:
+            return look() if held else found
 
     def _moment(self) -> tuple[object, ...]:
         state = self._state
         return (state.published(), state.layout, state.ring_next, state.durable) if state else ()
 
     @contextlib.contextmanager
-    def _held(self) -> Iterator[None]:
+    def _held(self) -> Iterator[bool]:
+        """The write lock, if it is to be had: says whether it is."""
+        is_held = False
         with contextlib.ExitStack() as held:
             if self._store:
                 with contextlib.suppress(HangarlogError):  # It may only be read here.
                     held.enter_context(self._store.changing_files())
-            yield
+                    is_held = True
+            yield is_held

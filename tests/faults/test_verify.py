@@ -322,6 +322,37 @@ def test_nothing_is_found_in_a_store_that_is_written_to(tmp_path: Path, read_onl
         assert list(verify(store)) == []
 
 
+DYING = """
+import os, sys
+from hangarlog import *
+from hangarlog.filesystem import FileSystem
+
+class Dies(FileSystem):
+    writes = 0
+    def write(self, fd, data):
+        self.writes += 1
+        super().write(fd, data[: len(data) // 2] if self.writes == int(sys.argv[2]) else data)
+        if self.writes == int(sys.argv[2]):
+            os._exit(0)
+
+FileEventStore(sys.argv[1], filesystem=Dies()).append("a:1", [UntypedEvent("T", {})] * 3, ANY)
+"""
+
+
+def test_what_a_writer_that_died_has_begun_is_no_damage_until_it_is_recovered(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    fill(path)
+    for dies_at in (1, 2):
+        subprocess.run(
+            [sys.executable, "-c", DYING, str(path), str(dies_at)],
+            check=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        assert list(verify_folder(path)) == []
+        with FileEventStore(path) as store:
+            assert list(verify(store)) == []
+
+
 def test_damage_is_found_in_a_store_that_is_written_to(tmp_path: Path) -> None:
     """A look with the lock held says that it is there."""
     path = tmp_path / "s"
