@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from hangarlog import ring as rings
 from hangarlog.checkpoint import Checkpoint
 from hangarlog.checksum import crc32
 from hangarlog.errors import CorruptionError
@@ -17,7 +18,7 @@ from hangarlog.folder import Folder
 from hangarlog.index import Index, is_harmless
 from hangarlog.log import Log
 from hangarlog.record import Envelope, record_or_cause, unseal
-from hangarlog.ring import BLOCK, RING_BYTES, Frame, decode_frame
+from hangarlog.ring import BLOCK, Frame, decode_frame
 from hangarlog.salvage import read_lines, segments_between
 from hangarlog.segment import LIVE, Segment, first_of
 from hangarlog.snapshot import SnapshotFiles
@@ -56,9 +57,11 @@ def ring_damage(folder: Folder, watch: Watch) -> list[CorruptionError]:
         return []
     except OSError as error:
         return [of_file(path, 0, f"it cannot be read ({error}); delete it while nobody has the store open")]
-    if len(ring) != RING_BYTES:
-        return [of_file(path, len(ring), f"it has {len(ring)} bytes, not {RING_BYTES}; the next sync makes it anew")]
-    found = ((block, decode_frame(ring, block * BLOCK)) for block in range(RING_BYTES // BLOCK))
+    if len(ring) != rings.RING_BYTES:
+        return [
+            of_file(path, len(ring), f"it has {len(ring)} bytes, not {rings.RING_BYTES}; the next sync makes it anew")
+        ]
+    found = ((block, decode_frame(ring, block * BLOCK)) for block in range(len(ring) // BLOCK))
     frames = {block: frame for block, frame in found if frame and frame.store == watch.store_id}
     generation, following = watch.ring_next
     newest = max((frame.generation for frame in frames.values()), default=0)
