@@ -140,6 +140,7 @@ class Reader:
                     raise
                 damage = error.with_traceback(None)  # Which would keep this frame, and its files, for long.
             part = _stream_part(self._folder, log, damage, stream_id, version, position, through, committed)
+            part.certain = not self._state.writing
             for records in part.records(part.numbers(), skip, _served("journal", damage)):
                 yield records
                 position = records[-1].position
@@ -223,6 +224,7 @@ class Reader:
             if position > committed:
                 return
             part = _journal_part(self._folder, journal, damage, (position, committed))
+            part.certain = part.last < committed or not self._state.writing
             yield from part.records(part.numbers(), skip, _served("streams", damage))
             position = part.last + 1
 

@@ -146,7 +146,7 @@ def _mend_streams(folder: Folder, damages: list[CorruptionError]) -> tuple[list[
     streams: dict[tuple[str, str], CorruptionError] = {}
     for damage in damages:
         place = os.path.relpath(damage.path, folder.streams_path)
-        if damage.path.endswith(".index"):
+        if damage.path.endswith(".index") or damage.path == folder.checkpoint_path:
             folder.filesystem.remove(damage.path)
             mended.append(Repaired(damage.path, "nothing: it is a cache"))
         elif place.startswith(os.pardir):

@@ -106,6 +106,8 @@ class Salvage:
         self.own: dict[int, bytes] = {}
         self.other: dict[int, bytes] = {}
         self.other_is_whole = True
+        self.certain = True
+        """Whether what was met is damage for sure, and not what a writer at work has left behind all of this so far."""
         self.places: dict[int, CorruptionError] = {}
         self._size = 0
         self._twice: set[int] = set()
@@ -243,7 +245,7 @@ class Salvage:
                 raise self.damage(number)
         if block:
             yield block
-        if silent and self.places:  # Else what was met is behind all that is committed.
+        if silent and (self.places or self.certain):
             warnings.warn(served, stacklevel=2)
 
     def records(self, numbers: range, skip: bool, served: CorruptionWarning) -> Iterator[list[Envelope]]:

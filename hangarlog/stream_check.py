@@ -43,8 +43,10 @@ class StreamCheck:
                         if not self._watch.is_committed(record.position):
                             return True
                         continue
-                    found.last = record.stream_version
+                    last, found.last = found.last, record.stream_version
                     if found.last > through:
+                        if found.last != max(last, through) + 1:
+                            return True
                         found.add(record)
                     steps += 1
                     if steps % STEP == 0:

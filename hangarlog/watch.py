@@ -29,14 +29,15 @@ class Watch:
         self.store_id, self._store = store_id, store
         self._state: SharedState | None = None
         self.doubt: CorruptionError | None = None
+        if store:
+            store.get_event_count()  # Which recovers what somebody has done to the shared state.
         with contextlib.suppress(OSError, ValueError):
             self._state = SharedState(folder.filesystem, folder.state_path, writable=False)
-        if self._state and not self._state.valid:
-            self._state.close()
-            self._state = None
-        if self._state:
-            self.committed = self.settled = (self.now() or (self._state.committed, 0, 0))[0]
+        now = self.now() if self._state and self._state.valid else None
+        if now:
+            self.committed = self.settled = now[0]
         else:
+            self.close()
             found = Unrecovered(folder, store_id)
             self.committed, self.settled, self.doubt = found.stored, found.settled, found.doubt
 

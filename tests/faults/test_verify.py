@@ -136,6 +136,14 @@ def double_a_line(path: Path) -> tuple[str, int]:
     return str(live), sum(map(len, lines))
 
 
+def swap_two_lines(path: Path) -> tuple[str, int]:
+    file = path / "streams/a/1.00000000000000000000.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    lines[2], lines[3] = lines[3], lines[2]
+    put(file, b"".join(lines))
+    return str(file), sum(map(len, lines[:2]))
+
+
 def remove(name: str) -> Callable[[Path], tuple[str, int]]:
     def make(path: Path) -> tuple[str, int]:
         (path / name).unlink()
@@ -190,6 +198,7 @@ BLIND: dict[str, object] = {
     "half a line behind the journal": written("journal.jsonl", lambda text: text + b"hello", len),
     "bytes behind a stream": written("streams/a/1.jsonl", lambda text: text + b"hello\n", len),
     "a line that comes again": double_a_line,
+    "two lines swapped": swap_two_lines,
     "a stream that ends early": cut_after_a_line,
     "a checkpoint of a later time": written("checkpoint.json", lambda _: seal(Checkpoint(10_000, 0.0))),
     "a checkpoint that is none": written("checkpoint.json", lambda _: b'{"position":9}\n'),
@@ -216,7 +225,9 @@ def test_whatever_an_append_or_a_recovery_would_meet_is_seen(tmp_path: Path, bli
     assert callable(make)
     file, offset = make(path)
     damages = [(damage.path, damage.offset) for damage in verify_folder(path)]
-    if blind == "a sealed segment gone":
+    if blind == "two lines swapped":
+        assert damages == [(file, offset), (file, damages[-1][1])]  # The one that is missing there, and comes then.
+    elif blind == "a sealed segment gone":
         assert {Path(name).name.split(".")[0] for name, _ in damages} == {"1"}
     else:
         assert damages == [(file, offset)]
