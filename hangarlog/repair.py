@@ -68,8 +68,8 @@ def _mend_journal(folder: Folder) -> list[Repaired]:
     journal.finish_roll()
     committed, live_first = _published(folder)
     sealed = journal.sealed()
-    if not live_first:
-        live_first = _live_first(journal) or max([0, *sealed]) + 1
+    if not live_first or live_first in sealed:  # An append may have rolled the journal, and then failed.
+        live_first = _live_first(journal) or (committed or max([0, *sealed])) + 1
     firsts = sorted({1, *sealed, live_first})
     mended = []
     for first, following in zip(firsts, [*firsts[1:], 0], strict=True):

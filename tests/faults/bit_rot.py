@@ -388,7 +388,8 @@ class Check:
             return SHORTER
         if not self.segment:
             return HARMLESS
-        if self.content() != self.whole and not (self.shorter or self.mended):
+        # What stands behind all that was committed no read has to look at; an append and `verify` do.
+        if not ((self.content() or b"").startswith(self.whole) or self.shorter or self.mended):
             for damage in verify(store):
                 if not damage.path.endswith(".index"):  # Of a segment whose end a recovery has put into the live one.
                     raise Broken(f"no read noticed it: {damage}; {store.recovered}")
@@ -476,7 +477,7 @@ class Check:
         """It must find damage that is there, and nothing else."""
         found, text = list(verify(store)), self.content()
         whole = self.mended or text == self.whole or len(self.events) < len(self.truth.events)
-        if found and whole:
+        if found and whole and self.kind != "ring":  # Which `repair` leaves as it is, until the next wrap.
             raise Broken(f"verify finds {found[0]!r} in what is whole")
         # A recovery may bring back what was compacted; nobody sees it.
         longer = self.stream_id == COMPACTED and self.case.mode != RUNNING
@@ -511,6 +512,7 @@ class Check:
             ]
         except HangarlogError as error:
             left = [error]
+        left = [error for error in left if self.kind != "ring" or getattr(error, "path", "") != self.path]
         for error in left:
             self.excuse(
                 "opening" if isinstance(error, StoreOpenError) else "repair",
