@@ -194,7 +194,7 @@ def foreign_segments(log: Log) -> list[CorruptionError]:
     """Sealed segments that are none of a log, because it has a live end that begins before them."""
     live = log.open_live()
     if live is None:
-        if os.path.lexists(f"{log.live_path}.new") or not log.sealed():
+        if os.path.lexists(f"{log.live_path}.new") or not any(_holds_records(log, first) for first in log.sealed()):
             return []
         cause = "it is gone; its sealed segments are there"
         return [CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)]
@@ -206,10 +206,18 @@ def foreign_segments(log: Log) -> list[CorruptionError]:
         identity = log.filesystem.identity(live.fd)
         for first in log.sealed() if begins is not None else []:
             path = log.sealed_base(first) + LIVE
-            if begins is not None and first >= begins and log.filesystem.identity_at(path) != identity:
+            other = log.filesystem.identity_at(path) != identity  # Else a roll was cut short.
+            if begins is not None and first >= begins and other and _holds_records(log, first):
                 cause = f"it is no segment of this log, whose live end begins with {log.field} {begins}; move it away"
                 damages.append(of_file(path, 0, cause))
     return damages
+
+
+def _holds_records(log: Log, first: int) -> bool:
+    """Whether a file with the name of a sealed segment begins with a record: else it is somebody else's."""
+    with contextlib.suppress(CorruptionError, FileNotFoundError), contextlib.closing(log.open_sealed(first)) as segment:
+        return segment.first() is not None
+    return False
 
 
 # Indexes
