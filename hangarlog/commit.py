@@ -9,7 +9,7 @@ from functools import partial
 
 import msgspec
 
-from hangarlog.errors import ConcurrencyError
+from hangarlog.errors import ConcurrencyError, RetryUnknownError
 from hangarlog.record import EncodedEvent, encode_records
 
 NO_STREAM = -1
@@ -28,6 +28,7 @@ class Pending(msgspec.Struct, frozen=True):
     expected: int
     metadata: bytes | None = None
     first_version: int = 0  # Where a new stream begins: above 0 only for the rest of a compacted one that is imported.
+    retry: bool = True  # Whether it may be taken for one by its event ids.
 
     def retried_version(self, actual: int, last_event_id: str, ids_at: Callable[[int, int], list[str]]) -> int | None:
         """Check the expected version against `actual` (-1: no stream), where `last_event_id` is.
@@ -37,7 +38,7 @@ class Pending(msgspec.Struct, frozen=True):
         event ids stored there, and is asked only where a look at the last one does not settle it.
 
         Raises:
-            ConcurrencyError: neither.
+            ConcurrencyError: neither; `RetryUnknownError` where the events at that place are compacted away.
         """
         expected, count = self.expected, len(self.events)
         matches = expected in (actual, ANY) or (expected == STREAM_EXISTS and actual >= 0)
@@ -45,13 +46,16 @@ class Pending(msgspec.Struct, frozen=True):
             if not matches:
                 raise ConcurrencyError(self.stream_id, expected, actual)
             return actual
-        if not matches or expected in (ANY, STREAM_EXISTS):
+        if self.retry and (not matches or expected in (ANY, STREAM_EXISTS)):
             first = expected + 1 if expected >= NO_STREAM else actual - count + 1
             last = first + count - 1
             ids = [event_id for _, event_id, _, _ in self.events]
             stands = first >= 0 and last <= actual and None not in ids and (last < actual or ids[-1] == last_event_id)
-            if stands and ids == ids_at(first, count):
+            found = ids_at(first, count) if stands else []
+            if stands and (found == ids or (last == actual and not found)):  # The last id, which is kept, says it too.
                 return last
+            if stands and not found and not matches:
+                raise RetryUnknownError(self.stream_id, expected, actual)
         if not matches:
             raise ConcurrencyError(self.stream_id, expected, actual)
         return None

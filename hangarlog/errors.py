@@ -29,10 +29,25 @@ class ConcurrencyError(HangarlogError):
         self.stream_id, self.expected, self.actual = stream_id, expected, actual
 
     def __str__(self) -> str:
-        expected = "an existing stream" if self.expected == -4 else f"version {self.expected}"
+        # Of the numbers that are no version, only STREAM_EXISTS can conflict.
+        expected = f"version {self.expected}" if self.expected >= -1 else "an existing stream"
         return (
             f"conflict on stream {self.stream_id!r}: expected {expected}, it is at {self.actual}; "
             "read what was added, decide again, and append with the new version"
+        )
+
+
+class RetryUnknownError(ConcurrencyError):
+    """A stream is not at the expected version, and what stands after that is compacted away: this may be a retry of it.
+
+    Fields as those of `ConcurrencyError`.
+    """
+
+    def __str__(self) -> str:
+        return (
+            f"stream {self.stream_id!r} is at version {self.actual}, not {self.expected}, and what was appended after "
+            "that is compacted away: nobody can tell here whether it is these events; nothing was written. Look for "
+            "their ids in the journal (`hangarlog read STORE`), which keeps all events"
         )
 
 
@@ -98,22 +113,46 @@ def _upcasting_error(kind: type[UpcastingError], event_type: str, from_version: 
 class CorruptionError(HangarlogError):
     """Stored bytes are not what was written.
 
-    Fields: `path` (of the file), `segment` (its name inside the store), `offset` (bytes into it), `cause`.
+    Fields: `path` (of the file), `segment` (its name inside the store), `offset` (bytes into it), `cause`; of the event
+    that is damaged, as far as they are known and else None, `position`, `stream_id` and `stream_version`; and
+    `mendable`, whether `hangarlog repair` may mend it.
     """
 
-    def __init__(self, path: str, segment: str, offset: int, cause: str) -> None:
-        super().__init__(path, segment, offset, cause)
+    def __init__(
+        self,
+        path: str,
+        segment: str,
+        offset: int,
+        cause: str,
+        position: int | None = None,
+        stream_id: str | None = None,
+        stream_version: int | None = None,
+        mendable: bool = True,
+    ) -> None:
+        super().__init__(path, segment, offset, cause, position, stream_id, stream_version, mendable)
         self.path, self.segment, self.offset, self.cause = path, segment, offset, cause
+        self.position, self.stream_id, self.stream_version = position, stream_id, stream_version
+        self.mendable = mendable
 
     def __str__(self) -> str:
+        event = [] if self.position is None else [f"position {self.position}"]
+        if self.stream_id is not None:
+            event.append(f"stream {self.stream_id!r}")
+        if self.stream_version is not None:
+            event.append(f"version {self.stream_version}")
+        of = f" ({', '.join(event)})" if event else ""
+        advice = "; every event is stored twice: `hangarlog repair` mends it where the other copy is whole"
         return (
-            f"damaged record in {self.path} (segment {self.segment}) at offset {self.offset}: {self.cause}; "
-            "every event is stored twice: `hangarlog repair` mends it where the other copy is whole"
+            f"damaged record in {self.path} (segment {self.segment}) at offset {self.offset}{of}: {self.cause}"
+            f"{advice if self.mendable else ''}"
         )
 
 
 class CorruptionWarning(UserWarning):
-    """A damaged record was read from its other copy; the message has its place. `hangarlog repair` mends it."""
+    """A damaged record was read from its other copy, or passed over because that is damaged too (`on_damage="skip"`).
+
+    The message has its place.
+    """
 
 
 class StoreOpenError(HangarlogError):
@@ -175,16 +214,18 @@ class LockTimeoutError(StoreBusyError):
 
 
 class StorageError(HangarlogError):
-    """The operating system refused a call; nothing was written. Fields: `path`, `errno`, `cause`."""
+    """The operating system refused a call; nothing was written. Fields: `path`, `errno`, `cause`, `reading`.
 
-    def __init__(self, path: str, errno: int | None, cause: str) -> None:
-        super().__init__(path, errno, cause)
-        self.path, self.errno, self.cause = path, errno, cause
+    `reading` says whether it was a read that was refused.
+    """
+
+    def __init__(self, path: str, errno: int | None, cause: str, reading: bool = False) -> None:
+        super().__init__(path, errno, cause, reading)
+        self.path, self.errno, self.cause, self.reading = path, errno, cause, reading
 
     def __str__(self) -> str:
-        return (
-            f"the system refused the store {self.path}: {self.cause}; nothing was written. Try again without the cause"
-        )
+        what = "it was being read" if self.reading else "nothing was written"
+        return f"the system refused the store {self.path}: {self.cause}; {what}. Try again without the cause"
 
 
 class OutcomeUnknownError(HangarlogError):

@@ -19,6 +19,7 @@ from hangarlog.snapshot import Snapshot, decode_state
 
 Append = tuple[str, Sequence[Any], int]
 Durability = Literal["always", "relaxed"]
+OnDamage = Literal["raise", "skip"]
 _ENVELOPE = ("position", "stream_id", "stream_version", "event_id", "recorded_at", "metadata")
 _Self = TypeVar("_Self", bound="EventStore")
 
@@ -41,6 +42,12 @@ def _check_durability(durability: Durability) -> None:
         raise ValueError(f"an append's durability is 'always' or 'relaxed', not {durability!r}")
 
 
+def _skips(on_damage: OnDamage) -> bool:
+    if on_damage not in ("raise", "skip"):
+        raise ValueError(f"on_damage is 'raise' or 'skip', not {on_damage!r}")
+    return on_damage == "skip"
+
+
 class EventStore(ABC):
     """The public interface of a store, on top of a few primitives that a kind of store provides."""
 
@@ -58,22 +65,25 @@ class EventStore(ABC):
         *,
         metadata: dict[str, Any] | None = None,
         durability: Durability | None = None,
+        retry: bool = True,
     ) -> int:
         """Append events to one stream, all or none, and return the stream's new version.
 
         `expected_version` is the version the stream must be at (-1 or `NO_STREAM`: it must not exist), `ANY`, or
-        `STREAM_EXISTS`. Events whose ids already stand at that place are a retry, which succeeds without writing.
+        `STREAM_EXISTS`. Events whose ids already stand at that place are a retry, which succeeds without writing; with
+        `retry=False` ids are not looked at: a version that matches writes, any other conflicts.
         `durability` ("always" or "relaxed") is this append's own, where it is not to be the store's.
 
         Raises:
             ConcurrencyError: the stream is at another version.
+            RetryUnknownError: it is, and the events at that place are compacted away; it may be a retry of them.
             StreamIdError, EventSerializationError: nothing was written, of any of the events.
             StorageError: the operating system refused; nothing was written.
             OutcomeUnknownError: it refused when it was too late to say (a failed sync: `SyncError`).
         """
         if durability is not None:
             _check_durability(durability)
-        pending = self._pending(stream_id, events, expected_version, metadata)
+        pending = self._pending(stream_id, events, expected_version, metadata, retry)
         return self._commit([pending], durability)[pending.stream_id]
 
     def append_at_end(
@@ -83,9 +93,10 @@ class EventStore(ABC):
         *,
         metadata: dict[str, Any] | None = None,
         durability: Durability | None = None,
+        retry: bool = True,
     ) -> int:
         """Append to whatever the stream holds; as `append` with `ANY`."""
-        return self.append(stream_id, events, ANY, metadata=metadata, durability=durability)
+        return self.append(stream_id, events, ANY, metadata=metadata, durability=durability, retry=retry)
 
     def append_many(
         self,
@@ -93,6 +104,7 @@ class EventStore(ABC):
         *,
         metadata: dict[str, Any] | None = None,
         durability: Durability | None = None,
+        retry: bool = True,
     ) -> dict[str, int]:
         """Append to several streams at once, all or none: {stream id: its new version}.
 
@@ -100,13 +112,15 @@ class EventStore(ABC):
         """
         if durability is not None:
             _check_durability(durability)
-        pendings = [self._pending(stream_id, events, expected, metadata) for stream_id, events, expected in appends]
+        pendings = [
+            self._pending(stream_id, events, expected, metadata, retry) for stream_id, events, expected in appends
+        ]
         if len({pending.stream_id for pending in pendings}) != len(pendings):
             raise ValueError("a stream is named twice in one append_many; join its events")
         return self._commit(pendings, durability) if pendings else {}
 
     def _pending(
-        self, stream_id: str, events: Sequence[Any], expected: int, metadata: dict[str, Any] | None
+        self, stream_id: str, events: Sequence[Any], expected: int, metadata: dict[str, Any] | None, retry: bool = True
     ) -> Pending:
         stream_id = check_stream_id(stream_id)
         if type(expected) is not int or (expected < NO_STREAM and expected not in (ANY, STREAM_EXISTS)):
@@ -116,30 +130,40 @@ class EventStore(ABC):
                 raise TypeError(f"events must be a list of events, not one {type(events).__name__}")
             events = list(events)
         encoded_metadata = None if metadata is None else encode_object(metadata, "metadata")
-        return Pending(stream_id, self.serializer.encode_all(events), expected, encoded_metadata)
+        return Pending(stream_id, self.serializer.encode_all(events), expected, encoded_metadata, retry=retry)
 
     # Reading
 
-    def read_stream(self, stream_id: str, from_version: int = 0) -> list[Any]:
+    def read_stream(
+        self, stream_id: str, from_version: int = 0, *, on_damage: OnDamage = "raise", durable: bool = False
+    ) -> list[Any]:
         """The typed events of a stream from `from_version` (inclusive) on; empty if there is no such stream.
 
+        With `on_damage="skip"` an event that is damaged in both copies is passed over, with a `CorruptionWarning`. With
+        `durable` only events are seen that are known to be on the device, up to `durable_position`.
+
         Raises:
-            CorruptionError: a stored record is damaged or missing.
+            CorruptionError: a stored record is damaged or missing, in both copies.
             UnknownEventTypeError, EventSerializationError, UpcastingError: an event cannot be read as its class.
         """
         events_of = self.serializer.blocks().events
         events: list[Any] = []
-        for block in self._stream(check_stream_id(stream_id), max(0, from_version), False):
+        for block in self._stream(
+            check_stream_id(stream_id), max(0, from_version), False, skip=_skips(on_damage), durable=durable
+        ):
             events += events_of(block)
         return events
 
-    def read_all(self, from_position: int = 0, limit: int = 1000) -> Iterator[tuple[int, str, Any]]:
+    def read_all(
+        self, from_position: int = 0, limit: int = 1000, *, on_damage: OnDamage = "raise", durable: bool = False
+    ) -> Iterator[tuple[int, str, Any]]:
         """(position, stream id, typed event) of all streams in commit order, after `from_position` (exclusive).
 
-        Raises what `read_stream` raises, while iterating.
+        `on_damage` and `durable` as in `read_stream`, which also says what is raised, here while iterating.
         """
         placed = self.serializer.blocks("position", "stream_id").placed
-        for block in _limited(self._all(max(0, from_position), False, limit), limit):
+        blocks = self._all(max(0, from_position), False, limit, skip=_skips(on_damage), durable=durable)
+        for block in _limited(blocks, limit):
             yield from placed(block)
 
     def records(
@@ -152,11 +176,13 @@ class EventStore(ABC):
         reverse: bool = False,
         event_types: Collection[str] | None = None,
         category: str | None = None,
+        on_damage: OnDamage = "raise",
+        durable: bool = False,
     ) -> Iterator[Record]:
         """Events with their envelopes, of one stream or of all, in order or latest first.
 
         `from_version` is inclusive, `from_position` exclusive, both in the direction of reading. `category` is the
-        part of stream ids before the first `:`.
+        part of stream ids before the first `:`. `on_damage` and `durable` as in `read_stream`.
 
         Raises what `read_stream` raises, while iterating; `ValueError` if `from_version` comes without a stream.
         """
@@ -169,6 +195,8 @@ class EventStore(ABC):
             reverse=reverse,
             event_types=event_types,
             category=category,
+            on_damage=on_damage,
+            durable=durable,
         ):
             for envelope, event in pairs(block):
                 metadata = bytes(envelope.metadata)
@@ -193,18 +221,22 @@ class EventStore(ABC):
         reverse: bool = False,
         event_types: Collection[str] | None = None,
         category: str | None = None,
+        on_damage: OnDamage = "raise",
+        durable: bool = False,
     ) -> Iterator[Sequence[Envelope]]:
         """As `records`, some at a time and with payloads left as stored, so that no event type need be known."""
         if from_position is not None:
             from_position = max(0, from_position)
         no_filter = event_types is None and category is None and (stream_id is None or from_position is None)
-        at_most = limit if no_filter else None
+        at_most, skip = limit if no_filter else None, _skips(on_damage)
         if stream_id is not None:
-            blocks = self._stream(check_stream_id(stream_id), from_version, reverse, at_most)
+            blocks = self._stream(
+                check_stream_id(stream_id), from_version, reverse, at_most, skip=skip, durable=durable
+            )
         elif from_version is not None:
             raise ValueError("from_version needs a stream_id; use from_position for all streams")
         else:
-            blocks = self._all(from_position, reverse, at_most)
+            blocks = self._all(from_position, reverse, at_most, skip=skip, durable=durable)
             from_position = None
         wanted = (
             None if event_types is None else frozenset([event_types] if isinstance(event_types, str) else event_types)
@@ -239,6 +271,11 @@ class EventStore(ABC):
     @abstractmethod
     def get_event_count(self) -> int:
         """How many events the store holds: the position of the last one."""
+
+    @property
+    def durable_position(self) -> int:
+        """The position up to which every event is known to be on the device."""
+        return self.get_event_count()
 
     @abstractmethod
     def get_stream_count(self) -> int:
@@ -365,15 +402,31 @@ class EventStore(ABC):
 
     @abstractmethod
     def _stream(
-        self, stream_id: str, from_version: int | None, reverse: bool, limit: int | None = None
+        self,
+        stream_id: str,
+        from_version: int | None,
+        reverse: bool,
+        limit: int | None = None,
+        *,
+        skip: bool = False,
+        durable: bool = False,
     ) -> Iterator[Sequence[Envelope]]:
         """Committed records of a stream, `from_version` inclusive, in blocks that are not empty.
 
-        Not more than `limit` of them will be looked at.
+        Not more than `limit` of them will be looked at. With `skip` what is lost is passed over, not raised in its
+        turn; with `durable` nothing is seen beyond the durable position.
         """
 
     @abstractmethod
-    def _all(self, from_position: int | None, reverse: bool, limit: int | None = None) -> Iterator[Sequence[Envelope]]:
+    def _all(
+        self,
+        from_position: int | None,
+        reverse: bool,
+        limit: int | None = None,
+        *,
+        skip: bool = False,
+        durable: bool = False,
+    ) -> Iterator[Sequence[Envelope]]:
         """The same of the whole store, `from_position` exclusive."""
 
     @abstractmethod

@@ -1,35 +1,70 @@
-"""Events written out for other tools: the journal's own lines, or CloudEvents."""
+"""Events written out for other tools: the journal's own lines, or CloudEvents; and new files that are whole or not."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 from collections.abc import Iterator
 
 import msgspec
 
+from hangarlog import salvage
+from hangarlog.filesystem import FileSystem
 from hangarlog.record import Envelope
 from hangarlog.store import FileEventStore
 
-
-def journal_lines(store: FileEventStore) -> Iterator[bytes]:
-    """Every committed line as it is stored, in commit order, without newlines; blocks of them joined by newlines."""
-    committed = store.get_event_count()
-    for records, lines in store.folder.journal.forward_lines(1):
-        if records[-1].position <= committed:
-            yield b"\n".join(lines)
-        else:
-            kept = lines[: sum(record.position <= committed for record in records)]
-            if kept:
-                yield b"\n".join(kept)
+UNFINISHED = ".unfinished"
+"""What the name of a file ends in that is still being written."""
 
 
-def cloud_events(store: FileEventStore) -> Iterator[bytes]:
+@contextlib.contextmanager
+def new_file(filesystem: FileSystem, path: str) -> Iterator[str]:
+    """Where to write what is to be at `path`: it comes there when the block ends, durably; if it fails nothing is left.
+
+    Raises `FileExistsError` if there is something at `path` already, or by then.
+    """
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, "it exists already; export to a new file", path)
+    unfinished = path + UNFINISHED
+    filesystem.remove(unfinished)
+    filesystem.close(filesystem.open_new(unfinished))
+    try:
+        yield unfinished
+        fd = filesystem.open_update(unfinished)
+        try:
+            filesystem.sync_data(fd)
+        finally:
+            filesystem.close(fd)
+        try:
+            filesystem.link(unfinished, path)  # A rename would replace what somebody else has put there meanwhile.
+        except FileExistsError:
+            raise
+        except (OSError, NotImplementedError):
+            filesystem.rename(unfinished, path)
+    finally:
+        filesystem.remove(unfinished)
+    filesystem.sync_folder(os.path.dirname(path))
+
+
+def journal_lines(store: FileEventStore, *, skip_damaged: bool = False) -> Iterator[bytes]:
+    """Every committed line as it is stored, in commit order, without newlines; blocks of them joined by newlines.
+
+    A damaged line comes from its other copy. What is damaged in both is raised in its turn, or passed over with a
+    `CorruptionWarning`. Raises `CorruptionError`.
+    """
+    for lines in salvage.journal_lines(store.folder, store.get_event_count(), skip=skip_damaged):
+        yield b"\n".join(lines)
+
+
+def cloud_events(store: FileEventStore, *, skip_damaged: bool = False) -> Iterator[bytes]:
     """Every event in the JSON format of CloudEvents 1.0, in commit order, without newlines.
 
     The source is the store, the subject the stream; `sequence` (the position), `streamversion` and metadata's
-    `correlation_id` and `causation_id` become extension attributes.
+    `correlation_id` and `causation_id` become extension attributes. What is damaged is treated as in `journal_lines`.
     """
     source = f"urn:uuid:{store.meta.store_id}"
-    for block in store.envelopes():
+    for block in store.envelopes(on_damage="skip" if skip_damaged else "raise"):
         for envelope in block:
             yield msgspec.json.encode(_cloud_event(source, envelope))
 

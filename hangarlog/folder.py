@@ -80,7 +80,8 @@ class Folder:
         folder = self.category_path(category)
         if known is None or folder not in known:
             if os.path.islink(folder):  # The system refuses a link only as the last part of a path.
-                raise CorruptionError(folder, category, 0, "it is a symbolic link; put a folder in its place")
+                cause = "it is a symbolic link; put a folder in its place"
+                raise CorruptionError(folder, category, 0, cause, mendable=False)
             if known is not None:
                 known.add(folder)
         return Log(self.filesystem, folder, name, "stream_version")

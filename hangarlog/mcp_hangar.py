@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import sqlite3
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import chain, groupby, islice
@@ -16,9 +16,10 @@ from urllib.parse import quote
 import msgspec
 
 from hangarlog.commit import Pending
-from hangarlog.errors import EventSerializationError, SourceError, StreamIdError
+from hangarlog.errors import CorruptionError, CorruptionWarning, EventSerializationError, SourceError, StreamIdError
+from hangarlog.export import new_file
 from hangarlog.payload import checked_json
-from hangarlog.record import EncodedEvent
+from hangarlog.record import EncodedEvent, Envelope
 from hangarlog.store import FileEventStore
 
 _BATCH = 1000
@@ -267,47 +268,57 @@ CREATE TABLE snapshots (
 """
 
 
-def export_database(store: FileEventStore, path: str, progress: Progress = lambda events: None) -> int:
+def export_database(
+    store: FileEventStore, path: str, progress: Progress = lambda events: None, *, skip_damaged: bool = False
+) -> int:
     """Write all events and snapshots as a MCP Hangar database at `path`, which must not exist; the number of events.
+
+    With `skip_damaged` events that are damaged in both copies, and damaged snapshots, are passed over, with a warning.
 
     Raises:
         FileExistsError: there is a file already.
-        CorruptionError: a stored record is damaged.
+        CorruptionError: an event is damaged in both copies, or a snapshot is damaged; nothing is left at `path`.
     """
-    if os.path.lexists(path):
-        raise FileExistsError(errno.EEXIST, "it exists already; export to a new file", path)
-    unfinished = f"{path}.unfinished"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(unfinished)
-    os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    count = 0
-    with contextlib.closing(sqlite3.connect(unfinished)) as target:
+    with (
+        new_file(store.folder.filesystem, path) as unfinished,
+        contextlib.closing(sqlite3.connect(unfinished)) as target,
+    ):
         target.executescript(_SCHEMA)
-        for block in store.envelopes():
-            rows = [
-                _Row(
-                    envelope.position,
-                    envelope.stream_id,
-                    envelope.stream_version,
-                    envelope.event_type,
-                    bytes(envelope.data).decode(),
-                    bytes(envelope.metadata).decode() or None,
-                    datetime.fromisoformat(envelope.recorded_at).isoformat(),
-                )
-                for envelope in block
-            ]
-            target.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-            count += len(rows)
-            progress(len(rows))
+        count = 0
+        for block in store.envelopes(on_damage="skip" if skip_damaged else "raise"):
+            target.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", map(_row, block))
+            count += len(block)
+            progress(len(block))
         target.execute(
             "INSERT INTO streams SELECT stream_id, max(stream_version), min(created_at), max(created_at) "
             "FROM events GROUP BY stream_id ORDER BY min(global_position)"
         )
         for (stream_id,) in target.execute("SELECT stream_id FROM streams").fetchall():
-            snapshot = store.load_snapshot(stream_id)
-            if snapshot:
-                row = (stream_id, snapshot["version"], json.dumps(snapshot["state"]), store.snapshot_time(stream_id))
-                target.execute("INSERT INTO snapshots VALUES (?, ?, ?, ?)", row)
+            _export_snapshot(store, target, stream_id, skip_damaged)
         target.commit()
-    os.replace(unfinished, path)
     return count
+
+
+def _row(envelope: Envelope) -> _Row:
+    return _Row(
+        envelope.position,
+        envelope.stream_id,
+        envelope.stream_version,
+        envelope.event_type,
+        bytes(envelope.data).decode(),
+        bytes(envelope.metadata).decode() or None,
+        datetime.fromisoformat(envelope.recorded_at).isoformat(),
+    )
+
+
+def _export_snapshot(store: FileEventStore, target: sqlite3.Connection, stream_id: str, skip_damaged: bool) -> None:
+    try:
+        snapshot = store.load_snapshot(stream_id)
+    except CorruptionError as damage:
+        if not skip_damaged:
+            raise
+        warnings.warn(CorruptionWarning(f"passed over: {damage}"), stacklevel=2)
+        return
+    if snapshot:
+        row = (stream_id, snapshot["version"], json.dumps(snapshot["state"]), store.snapshot_time(stream_id))
+        target.execute("INSERT INTO snapshots VALUES (?, ?, ?, ?)", row)

@@ -50,7 +50,14 @@ class MemoryEventStore(EventStore):
         return [record.event_id for record in records[start : start + count]] if start >= 0 else []
 
     def _stream(
-        self, stream_id: str, from_version: int | None, reverse: bool, limit: int | None = None
+        self,
+        stream_id: str,
+        from_version: int | None,
+        reverse: bool,
+        limit: int | None = None,
+        *,
+        skip: bool = False,
+        durable: bool = False,
     ) -> Iterator[list[Envelope]]:
         with self._lock:
             snapshot = self._snapshots.get(stream_id)
@@ -63,7 +70,15 @@ class MemoryEventStore(EventStore):
         if records:
             yield records
 
-    def _all(self, from_position: int | None, reverse: bool, limit: int | None = None) -> Iterator[list[Envelope]]:
+    def _all(
+        self,
+        from_position: int | None,
+        reverse: bool,
+        limit: int | None = None,
+        *,
+        skip: bool = False,
+        durable: bool = False,
+    ) -> Iterator[list[Envelope]]:
         with self._lock:
             if reverse:
                 records = self._journal[: max(0, from_position - 1) if from_position is not None else None][::-1]

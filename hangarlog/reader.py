@@ -5,21 +5,26 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain
+from typing import TYPE_CHECKING
 
 from hangarlog.catalog import Catalog, Known
-from hangarlog.copies import journal_bounds, journal_lines, missing_position, stream_lines_in_journal
-from hangarlog.errors import CorruptionError, CorruptionWarning
+from hangarlog.copies import missing_position
+from hangarlog.errors import CorruptionError, CorruptionWarning, StoreOpenError
 from hangarlog.folder import Folder
 from hangarlog.kept import Kept
+from hangarlog.late import importing
 from hangarlog.log import Log
-from hangarlog.stream_ends import confirms
-from hangarlog.record import Envelope, decode_record
+from hangarlog.record import Envelope
 from hangarlog.segment import Segment
 from hangarlog.snapshot import SnapshotFiles
 from hangarlog.state import JOURNAL_SIZE, WRITING, SharedState
+from hangarlog.stream_ends import confirms
+
+if TYPE_CHECKING:
+    from hangarlog.salvage import Salvage
+    from hangarlog.unrecovered import Unrecovered
 
 
 class Reader:
@@ -30,7 +35,26 @@ class Reader:
 
     def __init__(self, folder: Folder, snapshots: SnapshotFiles, state: SharedState, catalog: Catalog) -> None:
         self._folder, self._snapshots, self._state, self._catalog = folder, snapshots, state, catalog
+        self.layout = -1
+        """The layout when it was last asked what is committed: before anything is read."""
         self._kept: Kept | None = None
+        self._unrecovered: Unrecovered | None = None
+
+    def unrecovered(self, store_id: str) -> Unrecovered:
+        """What is committed where nothing says it but the files, and nobody here may recover them.
+
+        Raises:
+            StoreOpenError: only a recovery can say it.
+        """
+        if self._unrecovered is None:
+            with importing:
+                from hangarlog.unrecovered import Unrecovered
+            found = Unrecovered(self._folder, store_id)
+            if found.doubt:
+                cause = f"{found.doubt.cause}; open it once with permission to write, which recovers it"
+                raise StoreOpenError(self._folder.path, cause)
+            self._unrecovered = found
+        return self._unrecovered
 
     def close(self) -> None:
         """Let go of the files that are kept open."""
@@ -44,7 +68,7 @@ class Reader:
 
     def _keeping(self) -> Kept:
         """What is kept open until the layout changes. Whoever uses it has asked before what is committed."""
-        kept, layout = self._kept, self._state.layout
+        kept, layout = self._kept, self.layout
         if kept is None or kept.layout != layout:
             kept = self._kept = Kept(layout)
         return kept
@@ -54,117 +78,153 @@ class Reader:
         return self._folder.stream(stream_id, kept.folders).keeping(kept, committed)
 
     def stream(
-        self, stream_id: str, from_version: int | None, reverse: bool, committed: int, limit: int | None = None
+        self,
+        stream_id: str,
+        from_version: int | None,
+        reverse: bool,
+        committed: int,
+        limit: int | None = None,
+        skip: bool = False,
     ) -> Iterator[Sequence[Envelope]]:
         """The records of a stream up to position `committed`, from `from_version` on, or down where `reverse`.
 
-        Not more than `limit` of them will be wanted.
+        Not more than `limit` of them will be wanted. What is damaged in both copies is raised in its turn, or with
+        `skip` passed over.
         """
-        through = self._compacted_through(stream_id)
-        version, position = from_version, 0
-        try:
-            for block in (
-                self._stream_backward(stream_id, from_version, through, committed)
-                if reverse
-                else self._stream_forward(stream_id, from_version, through, committed, limit)
-            ):
-                yield block
-                version, position = block[-1].stream_version + (-1 if reverse else 1), block[-1].position
-        except CorruptionError as damage:
-            if reverse:
-                last = sys.maxsize if version is None else version
-                records = list(self._from_journal(damage, stream_id, through + 1, 0, committed))
-                yield [record for record in reversed(records) if record.stream_version <= last]
-            else:
-                yield from _blocks(
-                    self._from_journal(damage, stream_id, max(version or 0, through + 1), position, committed)
-                )
+        if self._unrecovered and not self._state.valid:
+            return self._unrecovered_stream(self._unrecovered, stream_id, from_version, reverse, skip)
+        if reverse:
+            return self._stream_backward(stream_id, from_version, committed, skip)
+        return self._stream_forward(stream_id, from_version or 0, committed, limit, skip)
+
+    def _unrecovered_stream(
+        self, found: Unrecovered, stream_id: str, from_version: int | None, reverse: bool, skip: bool
+    ) -> Iterator[Sequence[Envelope]]:
+        """The records that are settled come from the stream, later ones from the journal."""
+        first = max(0 if reverse else from_version or 0, self._compacted_through(stream_id) + 1)
+        last = from_version if reverse else None
+
+        def newer() -> Iterator[Sequence[Envelope]]:
+            if found.ends.get(stream_id, -1) < first:
+                return
+            for block in self.everything(None if reverse else found.settled, reverse, found.committed, skip=skip):
+                yield [
+                    record
+                    for record in block
+                    if record.stream_id == stream_id
+                    and record.position > found.settled
+                    and record.stream_version >= first
+                    and (last is None or record.stream_version <= last)
+                ]
+                if block[-1].position <= found.settled:
+                    return
+
+        if reverse:
+            yield from filter(None, newer())
+            yield from self._stream_backward(stream_id, from_version, found.settled, skip)
+        else:
+            yield from self._stream_forward(stream_id, first, found.settled, None, skip)
+            yield from filter(None, newer())
 
     def _stream_forward(
-        self, stream_id: str, from_version: int | None, through: int, committed: int, limit: int | None
+        self, stream_id: str, version: int, committed: int, limit: int | None, skip: bool
     ) -> Iterator[Sequence[Envelope]]:
         log = self._stream_log(stream_id, committed)
-        start = max(from_version or 0, through + 1)
+        through = self._compacted_through(stream_id)
+        version, position = max(version, through + 1), 0
         while True:
             try:
-                for block in self._counted(log.forward(start, limit), stream_id, committed):
-                    if block[0].stream_version != start:
-                        missing = f"stream_version {start} to {block[0].stream_version - 1} are missing"
-                        raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, missing)
+                for block in self._counted(log.forward(version, limit), stream_id, committed):
+                    if block[0].stream_version != version:
+                        raise _missing_versions(log, version, block[0].stream_version - 1)
                     yield block
-                    start = block[-1].stream_version + 1
-            except (CorruptionError, FileNotFoundError):
-                through = self._compacted_through(stream_id)
-                if through < start:
-                    raise
-                start = through + 1  # The stream was compacted while it was read.
-            else:
+                    version, position = block[-1].stream_version + 1, block[-1].position
                 self._refuse_torn(log)
                 if limit is None:
-                    self._refuse_short(log, stream_id, start - 1, committed)
+                    self._refuse_short(log, stream_id, version - 1, committed)
                 return
+            except (CorruptionError, FileNotFoundError) as error:
+                through = self._compacted_through(stream_id)
+                if through >= version:
+                    version = through + 1  # The stream was compacted while it was read.
+                    continue
+                if isinstance(error, FileNotFoundError):
+                    raise
+                damage = error.with_traceback(None)  # Which would keep this frame, and its files, for long.
+            part = _stream_part(self._folder, log, damage, stream_id, version, position, through, committed)
+            part.certain = not self._is_written_to()
+            for records in part.records(part.numbers(), skip, _served("journal", damage)):
+                yield records
+                position = records[-1].position
+            if part.ends:
+                return
+            version = part.last + 1
 
     def _stream_backward(
-        self, stream_id: str, from_version: int | None, through: int, committed: int
-    ) -> Iterator[list[Envelope]]:
+        self, stream_id: str, from_version: int | None, committed: int, skip: bool, *, compacted: bool = False
+    ) -> Iterator[Sequence[Envelope]]:
+        """With `compacted` also what readers are not shown, where it is still there."""
         log = self._stream_log(stream_id, committed)
-        version = None
-        for block in self._counted(log.backward(from_version), stream_id, committed):
-            kept = [record for record in block if record.stream_version > through]
-            self._refuse_torn(log)  # Before anything that is not the last one is taken for it.
-            if kept:
-                yield kept
-                version = kept[-1].stream_version
-            if len(kept) < len(block):
-                break
-        self._refuse_torn(log)
-        if version is None and (from_version is None or from_version <= through or log.last_record() is None):
-            return
-        if version != through + 1:
-            missing = f"stream_version {through + 1} to {(version or 0) - 1} are missing"
-            raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, missing)
-
-    def _from_journal(
-        self, damage: CorruptionError, stream_id: str, version: int, position: int, committed: int
-    ) -> Iterator[Envelope]:
-        """A stream's records from `version` on, which come after `position`, from the copy in the journal.
-
-        Raises `damage` where that copy is damaged too, or is none.
-        """
-        serves = position > 0
-        if serves:
-            warnings.warn(CorruptionWarning(f"served from the journal: {damage}"), stacklevel=2)
-        try:
-            for record, _ in stream_lines_in_journal(self._folder, stream_id, position):
-                if record.position > committed:
-                    break
-                if record.stream_version >= version:
-                    if not serves:
-                        warnings.warn(CorruptionWarning(f"served from the journal: {damage}"), stacklevel=2)
-                        serves = True
-                    yield record
-        except CorruptionError:
-            raise damage from None
-        if not serves:
-            raise damage
+        through = -1 if compacted else self._compacted_through(stream_id)
+        version, met = from_version, False  # `met`: whether `version` is one that the stream has.
+        while version is None or version > through:
+            try:
+                for block in self._counted(log.backward(version), stream_id, committed):
+                    kept = [record for record in block if record.stream_version > through]
+                    self._refuse_torn(log)  # Before anything that is not the last one is taken for it.
+                    if not met:
+                        self._refuse_short(log, stream_id, block[0].stream_version, committed, version)
+                    if kept:
+                        yield kept
+                        version, met = kept[-1].stream_version - 1, True
+                    if len(kept) < len(block):
+                        break
+                self._refuse_torn(log)
+                if not met:
+                    self._refuse_short(log, stream_id, -1, committed, version)
+                if compacted or not (met or (version is not None and log.last_record())):
+                    return
+                if version != through:
+                    raise _missing_versions(log, through + 1, version or 0)
+            except CorruptionError as error:
+                through = -1 if compacted else self._compacted_through(stream_id)
+                damage = error.with_traceback(None)
+            else:
+                return
+            part = _stream_part(
+                self._folder, log, damage, stream_id, version, 0, through, committed, reverse=True, met=met
+            )
+            numbers = part.numbers()
+            if version is not None and version < numbers.stop:
+                numbers = range(numbers.start, version + 1)
+            yield from part.records(numbers[::-1], skip, _served("journal", damage))
+            version, met = part.first - 1, True
 
     def everything(
-        self, from_position: int | None, reverse: bool, committed: int, limit: int | None = None
+        self, from_position: int | None, reverse: bool, committed: int, limit: int | None = None, skip: bool = False
     ) -> Iterator[Sequence[Envelope]]:
         """The journal's records up to position `committed`, after `from_position`, or before it where `reverse`.
 
-        Not more than `limit` of them will be wanted.
+        Not more than `limit` of them will be wanted. What is damaged in both copies is raised in its turn, or with
+        `skip` passed over.
         """
         journal = self._folder.journal_log().keeping(self._keeping(), committed)
+        tail: Sequence[Envelope] = ()
+        if self._unrecovered and not self._state.valid:
+            tail, committed = self._unrecovered.tail, self._unrecovered.stored
         if reverse:
-            position = committed if from_position is None else min(from_position - 1, committed)
-            return self._journal_backward(journal, position, committed)
-        return self._journal_forward(journal, (from_position or 0) + 1, committed, limit)
+            last = sys.maxsize if from_position is None else from_position - 1
+            blocks = self._journal_backward(journal, min(last, committed), committed, skip)
+            newest = [record for record in reversed(tail) if record.position <= last]
+            return chain([newest], blocks) if newest else blocks
+        first = (from_position or 0) + 1
+        blocks = self._journal_forward(journal, first, committed, limit, skip)
+        newest = [record for record in tail if record.position >= first]
+        return chain(blocks, [newest]) if newest else blocks
 
     def _journal_forward(
-        self, journal: Log, position: int, committed: int, limit: int | None
+        self, journal: Log, position: int, committed: int, limit: int | None, skip: bool
     ) -> Iterator[Sequence[Envelope]]:
-        live_first = self._state.journal_first
         while position <= committed:
             try:
                 for block in _up_to(journal.forward(position, limit), committed):
@@ -172,18 +232,21 @@ class Reader:
                         break
                     yield block
                     position = block[-1].position + 1
-                if position <= committed:
-                    raise missing_position(journal, position, committed)
-            except CorruptionError as damage:
-                _, last = journal_bounds(self._folder, position, live_first, committed)
-                records = self._served(damage, position, min(last, committed))
-                if not records:
-                    return  # The damage is behind everything that was committed.
-                yield records
-                position += len(records)
+                if position > committed:
+                    return  # Also if something damaged follows.
+                raise missing_position(journal, position, committed)
+            except CorruptionError as error:
+                damage = error.with_traceback(None)
+            if position > committed:
+                return
+            part = _journal_part(self._folder, journal, damage, (position, committed))
+            part.certain = part.last < committed or not self._is_written_to()
+            yield from part.records(part.numbers(), skip, _served("streams", damage))
+            position = part.last + 1
 
-    def _journal_backward(self, journal: Log, position: int, committed: int) -> Iterator[list[Envelope]]:
-        live_first = self._state.journal_first
+    def _journal_backward(
+        self, journal: Log, position: int, committed: int, skip: bool
+    ) -> Iterator[Sequence[Envelope]]:
         while position >= 1:
             try:
                 for block in journal.backward(position):
@@ -193,33 +256,42 @@ class Reader:
                     position = block[-1].position - 1
                 if position >= 1:
                     raise missing_position(journal, position, committed)
-            except CorruptionError as damage:
-                first, _ = journal_bounds(self._folder, position, live_first, committed)
-                records = self._served(damage, first, position)
-                yield records[::-1]
-                position -= len(records)
-
-    def _served(self, damage: CorruptionError, first: int, last: int) -> list[Envelope]:
-        """These positions of the journal, where needed from the streams; raises `damage` if those lack one, too."""
-        lines = journal_lines(self._folder, first, last)
-        if len(lines) <= last - first:
-            raise damage
-        warnings.warn(CorruptionWarning(f"served from the streams: {damage}"), stacklevel=3)
-        return [decode_record(lines[at]) for at in range(first, last + 1)]
+            except CorruptionError as error:
+                damage = error.with_traceback(None)
+            else:
+                return
+            part = _journal_part(self._folder, journal, damage, (1, position), reverse=True)
+            yield from part.records(part.numbers()[::-1], skip, _served("streams", damage))
+            position = part.first - 1
 
     def version(self, stream_id: str, committed: int) -> int:
         """The version of a stream's last record up to position `committed`, -1 where there is none."""
-        try:
-            log = self._stream_log(stream_id, committed)
-            for block in self._counted(log.backward(), stream_id, committed):
-                self._refuse_torn(log)
-                self._refuse_short(log, stream_id, block[0].stream_version, committed)
-                return block[0].stream_version
-            self._refuse_torn(log)
-            self._refuse_short(log, stream_id, -1, committed)
-        except CorruptionError as damage:
-            return [record.stream_version for record in self._from_journal(damage, stream_id, 0, 0, committed)][-1]
+        if self._unrecovered and not self._state.valid:
+            if stream_id in self._unrecovered.ends:
+                return self._unrecovered.ends[stream_id]
+            committed = self._unrecovered.settled
+        for block in self._stream_backward(stream_id, None, committed, skip=False, compacted=True):
+            return block[0].stream_version
         return -1
+
+    def _refuse_torn(self, log: Log) -> None:
+        """Raise if a live end that was met within a line is so for good: nobody is writing, and it stays so."""
+        if self._unrecovered and not self._state.valid:
+            return  # A power cut has left it.
+        for _ in range(2 if log.torn else 0):
+            committed = self._state.committed
+            with contextlib.closing(Segment(self._folder.filesystem, log.base, log.field)) as live:
+                end = live.end()
+            if end == live.size or self._is_written_to() or self._state.committed != committed:
+                return
+        if log.torn:
+            raise live.damage(end, f"{live.size - end} bytes after the last whole line")
+
+    def _is_written_to(self) -> bool:
+        """Whether a commit is going on: the journal has more than was published."""
+        words = self._state.look()
+        size = self._folder.filesystem.size_at(self._folder.journal.live_path)
+        return words[WRITING] != 0 or words[JOURNAL_SIZE] != size
 
     def _counted(
         self, blocks: Iterator[Sequence[Envelope]], stream_id: str, committed: int
@@ -236,33 +308,21 @@ class Reader:
     def _counts(self, record: Envelope) -> bool:
         return confirms(self._folder, record.stream_id, record.stream_version, record.position)
 
-    def _refuse_short(self, log: Log, stream_id: str, version: int, committed: int) -> None:
-        """Raise if a stream's file, which was read up to a version, ends before the stream does."""
+    def _refuse_short(
+        self, log: Log, stream_id: str, version: int, committed: int, wanted: int | None = None
+    ) -> None:
+        """Raise if a stream's file, whose last record is of a version, ends before the stream does.
+
+        No more is `wanted` than up to that version.
+        """
         known = self._catalog.get(stream_id) if self._catalog.is_open else None
-        if known is None or known.version <= version:
+        if known is None or known.version <= version or (wanted is not None and wanted <= version):
             return
         self._folder.refuse_moved()
         position = known.position_before(self._state.committed)
         if position <= committed and confirms(self._folder, stream_id, known.version, position):
             cause = f"it ends at version {version}; version {known.version} was committed at position {position}"
             raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)
-
-    def _refuse_torn(self, log: Log) -> None:
-        """Raise if a live end that was met within a line is so for good: nobody is writing, and it stays so."""
-        for _ in range(2 if log.torn else 0):
-            committed = self._state.committed
-            with contextlib.closing(Segment(self._folder.filesystem, log.base, log.field)) as live:
-                end = live.end()
-            if end == live.size or self._is_written_to() or self._state.committed != committed:
-                return
-        if log.torn:
-            raise live.damage(end, f"{live.size - end} bytes after the last whole line")
-
-    def _is_written_to(self) -> bool:
-        """Whether a commit is going on: the journal has more than was published."""
-        words = self._state.look()
-        size = self._folder.filesystem.size_at(self._folder.journal.live_path)
-        return words[WRITING] != 0 or words[JOURNAL_SIZE] != size
 
     def stream_ids(self, committed: int) -> set[str]:
         """The ids of all streams that the journal has; it reads all of it."""
@@ -276,9 +336,52 @@ class Reader:
         return snapshot.compacted_through if snapshot else -1
 
 
-def _blocks(records: Iterator[Envelope], size: int = 1000) -> Iterator[list[Envelope]]:
-    while block := list(islice(records, size)):
-        yield block
+def _stream_part(
+    folder: Folder,
+    log: Log,
+    damage: CorruptionError,
+    stream_id: str,
+    version: int | None,
+    after: int,
+    through: int,
+    committed: int,
+    *,
+    reverse: bool = False,
+    met: bool = False,
+) -> Salvage:
+    """What both copies have of the part of a stream that holds `version` (None: the last one), from there on or down.
+
+    Records before it are not `after` that position. Where `reverse` has not `met` the version, there may be none.
+    """
+    with importing:
+        from hangarlog.salvage import ENDLESS, Salvage, bounds
+    begins, last = bounds(log, ENDLESS if version is None else version)
+    first = max(begins, through + 1)
+    if not reverse:
+        first = version or 0
+    elif met:
+        last = version or 0
+    part = Salvage(log, damage, first, last, reverse=reverse, stream_id=stream_id)
+    part.read_own(committed, begins or through + 1)
+    part.read_journal(folder, after, committed)
+    return part
+
+
+def _journal_part(
+    folder: Folder, journal: Log, damage: CorruptionError, positions: tuple[int, int], *, reverse: bool = False
+) -> Salvage:
+    with importing:
+        from hangarlog.salvage import journal_part
+    return journal_part(folder, journal, damage, positions, reverse=reverse)
+
+
+def _served(source: str, damage: CorruptionError) -> CorruptionWarning:
+    return CorruptionWarning(f"served from the {source}: {damage}")
+
+
+def _missing_versions(log: Log, first: int, last: int) -> CorruptionError:
+    cause = f"stream_version {first} to {last} are missing"
+    return CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)
 
 
 def _up_to(blocks: Iterator[Sequence[Envelope]], committed: int) -> Iterator[Sequence[Envelope]]:

@@ -150,6 +150,11 @@ def new_event_id() -> str:
     )
 
 
+def read_crc(envelope: Envelope) -> int:
+    """The checksum that an envelope was stored with."""
+    return int(envelope.crc, 16)
+
+
 def encode_envelope(envelope: Envelope) -> bytes:
     """The line that an envelope was decoded from, with its newline."""
     event = (envelope.event_type, envelope.event_id, bytes(envelope.data), envelope.recorded_at)
@@ -244,6 +249,16 @@ def is_record(line: bytes) -> bool:
     except LineError:
         return False
     return True
+
+
+def record_or_cause(line: bytes) -> Envelope | str:
+    """The record that a line, given without its newline, is; or why it is none."""
+    if not line.startswith(_HEAD):
+        return _why_bad(line, b"")  # Not raised and caught: somebody may have put millions of other lines.
+    try:
+        return decode_record(line)
+    except LineError as error:
+        return str(error)
 
 
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')

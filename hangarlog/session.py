@@ -47,6 +47,12 @@ class Watch:
         self._looked_at, self._racy = moment, 0 <= time_ns() - moment < _RACY
 
 
+def session_going_on(filesystem: FileSystem, fd: int, last: int) -> int:
+    """The session `last` if somebody else takes part in it, as asked through an open folder; else 0."""
+    there = BYTE_LOCKS and 0 < last < 1 << 63 and filesystem.held_byte(fd, last) is not None
+    return last if there else 0
+
+
 class Session:
     """This store's part in the sessions of its folder; `fd` is the folder's, which stays open as long as the store."""
 

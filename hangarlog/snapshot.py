@@ -49,17 +49,28 @@ class SnapshotFiles:
         """
         path = self.path(stream_id)
         try:
-            snapshot = _decode(unseal(self._filesystem.read_file(path, MOST)))
-            if snapshot.stream_id != stream_id:
-                raise ValueError(f"it belongs to stream {snapshot.stream_id!r}")
+            snapshot = self.read(path)
         except FileNotFoundError:
             return None
+        if snapshot.stream_id != stream_id:
+            raise self._damage(path, ValueError(f"it belongs to stream {snapshot.stream_id!r}"))
+        return snapshot
+
+    def read(self, path: str) -> Snapshot:
+        """The snapshot in a file, whoever's it is.
+
+        Raises:
+            CorruptionError: there is no whole one.
+            FileNotFoundError: there is no file.
+        """
+        try:
+            return _decode(unseal(self._filesystem.read_file(path, MOST)))
+        except FileNotFoundError:
+            raise
         except (msgspec.MsgspecError, ValueError, RecursionError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in NO_FILE:
                 raise
-            cause = f"not a whole snapshot: {error}; delete it, a snapshot can be made again"
-            raise self._damage(path, cause) from error
-        return snapshot
+            raise self._damage(path, error) from error
 
     def save(self, snapshot: Snapshot) -> None:
         """Replace the snapshot of a stream, whole and durably.
@@ -74,11 +85,13 @@ class SnapshotFiles:
         for folder in (self._folder, os.path.dirname(path)):
             self._filesystem.make_folder(folder)
             if os.path.islink(folder):
-                raise self._damage(folder, "it is a symbolic link; put a folder in its place")
+                cause = "it is a symbolic link; put a folder in its place"
+                raise CorruptionError(folder, os.path.basename(folder), 0, cause, mendable=False)
         self._filesystem.replace_file(path, content)
 
-    def _damage(self, path: str, cause: str) -> CorruptionError:
-        return CorruptionError(path, os.path.relpath(path, self._folder), 0, cause)
+    def _damage(self, path: str, error: Exception) -> CorruptionError:
+        cause = f"not a whole snapshot: {error}; delete it, a snapshot can be made again"
+        return CorruptionError(path, os.path.relpath(path, self._folder), 0, cause, mendable=False)
 
 
 def decode_state(raw: msgspec.Raw) -> Any:

@@ -29,7 +29,7 @@ from hangarlog.record import Envelope
 from hangarlog.serializer import EventSerializer
 from hangarlog.session import Watch
 from hangarlog.snapshot import Snapshot, SnapshotFiles
-from hangarlog.state import COMMITTED, SharedState, consistent, create_state
+from hangarlog.state import COMMITTED, LAYOUT, SharedState, consistent, create_state
 from hangarlog.sync import IntervalSync, JournalSync
 from hangarlog.writer import Writer
 
@@ -225,17 +225,16 @@ class FileEventStore(EventStore):
                 self._look_again()
             self._watched_at = now
         words = self._state.look()
+        self._reader.layout = words[LAYOUT]
         if self._state.readable(words):
             return words[COMMITTED] if consistent(words) else self._committed_after_all()
         if self._state.session:
             self._look_again()
             return self._committed_after_all()
-        # It may only be read here, and nobody has written since the machine started: the journal itself says.
-        for block in self.folder.journal.backward():
-            for record in block:
-                if record.ends_batch:
-                    return record.position
-        return 0
+        # It may only be read here, and nobody has it open who could write: the files themselves say.
+        with self._refusals():
+            return self._reader.unrecovered(self.meta.store_id).committed
+
 
     def _committed_after_all(self) -> int:
         """The committed position where the state does not say it: somebody is publishing, died at it, or it rotted."""
@@ -268,17 +267,35 @@ class FileEventStore(EventStore):
             yield
         except OSError as error:
             self._refuse_closed()
-            raise StorageError(self.path, error.errno, str(error)) from error
+            raise StorageError(self.path, error.errno, str(error), reading=True) from error
+
 
     def _stream(
-        self, stream_id: str, from_version: int | None, reverse: bool, limit: int | None = None
+        self,
+        stream_id: str,
+        from_version: int | None,
+        reverse: bool,
+        limit: int | None = None,
+        *,
+        skip: bool = False,
+        durable: bool = False,
     ) -> Iterator[Sequence[Envelope]]:
         with self._refusals():
-            yield from self._reader.stream(stream_id, from_version, reverse, self._committed(), limit)
+            seen = self.durable_position if durable else self._committed()
+            yield from self._reader.stream(stream_id, from_version, reverse, seen, limit, skip)
 
-    def _all(self, from_position: int | None, reverse: bool, limit: int | None = None) -> Iterator[Sequence[Envelope]]:
+    def _all(
+        self,
+        from_position: int | None,
+        reverse: bool,
+        limit: int | None = None,
+        *,
+        skip: bool = False,
+        durable: bool = False,
+    ) -> Iterator[Sequence[Envelope]]:
         with self._refusals():
-            yield from self._reader.everything(from_position, reverse, self._committed(), limit)
+            seen = self.durable_position if durable else self._committed()
+            yield from self._reader.everything(from_position, reverse, seen, limit, skip)
 
     def get_stream_version(self, stream_id: str) -> int:
         """The version of a stream's last event, -1 when there is no such stream.
@@ -308,6 +325,12 @@ class FileEventStore(EventStore):
         """How many events the store holds: the position of the last one."""
         with self._calling(), self._refusals():
             return self._committed()
+
+    @property
+    def durable_position(self) -> int:
+        """The position up to which every event is known to be on the device: what a sync has covered."""
+        committed = self._committed()
+        return min(self._state.durable, committed) if self._state.valid else committed
 
     def get_stream_count(self) -> int:
         """How many streams the store holds."""

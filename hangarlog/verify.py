@@ -1,167 +1,171 @@
-"""Checking a whole store: every line, both copies of every event, every index."""
+"""Checking a whole store: every line, both copies of every event, and what an append or a recovery relies on."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from array import array
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from functools import partial
+from itertools import islice
 
-from hangarlog.checksum import crc32
-from hangarlog.errors import CorruptionError
+from hangarlog.checks import (
+    Names,
+    checkpoint_damage,
+    foreign_segments,
+    index_damage,
+    of_file,
+    ring_damage,
+    rolled_streams,
+    snapshot_damage,
+)
+from hangarlog.errors import CorruptionError, StorageError
+from hangarlog.filesystem import FileSystem
 from hangarlog.folder import Folder
-from hangarlog.index import Index, is_harmless
-from hangarlog.log import Log
-from hangarlog.segment import Segment
+from hangarlog.journal_check import JournalCheck, numbered
+from hangarlog.record import read_crc
+from hangarlog.salvage import read_lines
 from hangarlog.snapshot import SnapshotFiles
 from hangarlog.store import FileEventStore
+from hangarlog.stream_check import WHOLE, StreamCheck
+from hangarlog.watch import Watch
 
 Progress = Callable[[int], None]
 
-
-class _Expected(NamedTuple):
-    """What the journal has of one stream: its last version, and a checksum over its lines after the compacted ones."""
-
-    last: int
-    crc: int
+_MOST = 10_000
+"""Damages of one stream that are listed."""
 
 
 def verify(store: FileEventStore, progress: Progress = lambda events: None) -> Iterator[CorruptionError]:
-    """Every damage there is in what is committed now, as the error that reading it would raise.
+    """Every damage there is in what is committed now, each at its place.
 
     `progress` is told from time to time how many more records were checked; each event counts twice, once a copy.
-    The store may be written to meanwhile. Memory grows with the number of streams, not of events.
+    The store may be written to meanwhile: what looks like damage is looked at again, in the end with the write lock
+    held. Memory grows with the number of streams, not of events.
+
+    Raises:
+        StorageError: the operating system refused to read.
     """
-    committed = store.get_event_count()
     folder = store.folder
-    snapshots = SnapshotFiles(folder.filesystem, folder.snapshots_path)
-    streams: dict[str, _Expected] = {}
     try:
-        _read_journal(folder, snapshots, committed, streams, progress)
-    except CorruptionError as error:
-        # Without the whole journal the streams can only be checked for themselves.
-        yield error
-        streams = {}
-    yield from _index_damage(folder.journal)
-    stored = set(folder.stream_ids())
-    for stream_id in sorted(stored | streams.keys()):
+        with contextlib.closing(Watch(folder, store.meta.store_id, store)) as watch:
+            yield from _Check(folder, watch, progress).run()
+    except OSError as error:
+        raise StorageError(folder.path, error.errno, str(error), reading=True) from error
+
+
+def verify_folder(
+    path: str | os.PathLike[str],
+    progress: Progress = lambda events: None,
+    *,
+    filesystem: FileSystem | None = None,
+) -> Iterator[CorruptionError]:
+    """As `verify`, of the store at `path` as it is: nothing in it is made, locked, recovered or changed.
+
+    What a crash may have left, for the next writer to recover, is no damage.
+
+    Raises:
+        StoreOpenError: there is no store.
+        StorageError: the operating system refused to read.
+    """
+    folder = Folder(filesystem or FileSystem(), os.fspath(path))
+    meta = folder.open(1, create=False)
+    try:
+        with contextlib.closing(Watch(folder, meta.store_id)) as watch:
+            yield from _Check(folder, watch, progress).run()
+    except OSError as error:
+        raise StorageError(folder.path, error.errno, str(error), reading=True) from error
+
+
+def count_events(path: str | os.PathLike[str], *, filesystem: FileSystem | None = None) -> int:
+    """How many events are committed in the store at `path`. It does, and raises, what `verify_folder` does."""
+    folder = Folder(filesystem or FileSystem(), os.fspath(path))
+    meta = folder.open(1, create=False)
+    with contextlib.closing(Watch(folder, meta.store_id)) as watch:
+        return watch.committed
+
+
+class _Check:
+    def __init__(self, folder: Folder, watch: Watch, progress: Progress) -> None:
+        self._folder, self._watch, self._progress = folder, watch, progress
+        self._snapshots = SnapshotFiles(folder.filesystem, folder.snapshots_path)
+        self._through: dict[str, int] = {}
+
+    def run(self) -> Iterator[CorruptionError]:
+        folder, confirmed = self._folder, self._watch.confirmed
+        yield from snapshot_damage(folder, self._through)
+        journal = JournalCheck(folder, self._watch, self._through, self._progress)
+        yield from journal.damages()
+        yield from confirmed(journal.behind)
+        yield from confirmed(lambda: foreign_segments(folder.journal))
+        yield from confirmed(lambda: index_damage(folder.journal))
+        yield from confirmed(lambda: checkpoint_damage(folder, self._watch))
+        yield from confirmed(lambda: ring_damage(folder, self._watch))
+        yield from self._snapshots_beyond(journal)
+        yield from self._streams(journal)
+
+    def _snapshots_beyond(self, journal: JournalCheck) -> Iterator[CorruptionError]:
+        """Snapshots that hide events which the stream has not had yet."""
+        for stream_id, through in self._through.items():
+            if through > journal.last_version(stream_id):
+                yield from self._watch.confirmed(partial(self._beyond, stream_id))
+
+    def _beyond(self, stream_id: str) -> list[CorruptionError]:
+        with contextlib.suppress(CorruptionError):
+            snapshot, last = self._snapshots.load(stream_id), self._folder.stream(stream_id).last_record()
+            version = last.stream_version if last else -1
+            begun = last or (snapshot and snapshot.version >= 0)  # Else an import was cut short before the stream.
+            if snapshot and begun and snapshot.compacted_through > version:
+                through = snapshot.compacted_through
+                cause = f"it says that events up to version {through} are compacted, the stream ends at {version}"
+                return [of_file(self._snapshots.path(stream_id), 0, cause)]
+        return []
+
+    def _streams(self, journal: JournalCheck) -> Iterator[CorruptionError]:
+        folder, confirmed = self._folder, self._watch.confirmed
+        doubtful: dict[str, array[int]] = {}
+        for names in list(filter(Names.doubtful, rolled_streams(folder))):
+            if names.live or not self._known(journal, names):
+                yield from confirmed(partial(foreign_segments, names.log))
+        for stream_id in sorted({*folder.stream_ids(), *journal.streams}):
+            if self._check(journal, stream_id).doubtful(self._through.get(stream_id, -1), self._progress):
+                doubtful[stream_id] = array("Q")
+            else:
+                yield from confirmed(partial(index_damage, folder.stream(stream_id)))
+        self._read_journal(doubtful)
+        for stream_id, lines in doubtful.items():
+            yield from confirmed(partial(self._look, journal, stream_id, lines))
+
+    def _known(self, journal: JournalCheck, names: Names) -> bool:
+        """Whether the journal has this stream, so that it is looked at anyway."""
+        with contextlib.suppress(FileNotFoundError):
+            stream_id = self._folder.stream_id_at(names.category, names.log.name, names.log.live_path)
+            return stream_id is not None and journal.last_version(stream_id) >= 0
+        return False
+
+    def _check(self, journal: JournalCheck, stream_id: str) -> StreamCheck:
+        return StreamCheck(self._folder, self._watch, stream_id, journal.streams.get(stream_id))
+
+    def _read_journal(self, wanted: dict[str, array[int]]) -> None:
+        """Note the checksum of each line that the journal has of these streams, by version."""
+        for segment, _ in numbered(self._folder.journal) if wanted else ():
+            for _, _, record in () if isinstance(segment, CorruptionError) else read_lines(segment):
+                lines = None if isinstance(record, str) else wanted.get(record.stream_id)
+                if lines is None or isinstance(record, str) or record.position > self._watch.committed:
+                    continue
+                version = record.stream_version
+                if version < record.position:  # Else no store has written it.
+                    lines.extend([0] * (version + 1 - len(lines)))
+                    lines[version] = read_crc(record) | WHOLE
+
+    def _look(self, journal: JournalCheck, stream_id: str, lines: array[int]) -> list[CorruptionError]:
+        """What is wrong with a stream, line by line."""
+        through: int | None = None
+        with contextlib.suppress(CorruptionError):
+            snapshot = self._snapshots.load(stream_id)
+            through = snapshot.compacted_through if snapshot else -1
         try:
-            log = folder.stream(stream_id)
+            damages = self._check(journal, stream_id).damages(through, lines, journal.lost)
+            return [*islice(damages, _MOST), *index_damage(self._folder.stream(stream_id))]
         except CorruptionError as error:
-            yield error
-            continue
-        try:
-            _read_stream(log, stream_id, snapshots, committed, streams.get(stream_id), bool(streams), progress)
-        except CorruptionError as error:
-            yield error
-        yield from _index_damage(log)
-
-
-def _read_journal(
-    folder: Folder, snapshots: SnapshotFiles, committed: int, streams: dict[str, _Expected], progress: Progress
-) -> None:
-    position = 0
-    through: dict[str, int] = {}
-    for records, lines in folder.journal.forward_lines(1):
-        for record, line in zip(records, lines, strict=True):
-            if record.position > committed:
-                break
-            stream_id = record.stream_id
-            if stream_id not in through:
-                snapshot = snapshots.load(stream_id)
-                through[stream_id] = snapshot.compacted_through if snapshot else -1
-            known = streams.get(stream_id)
-            expected = known.last + 1 if known else max(0, min(record.stream_version, through[stream_id] + 1))
-            if record.position != position + 1 or record.stream_version != expected:
-                cause = f"position {record.position} is {stream_id!r} version {record.stream_version}, not {expected}"
-                raise _damage(folder.journal, cause)
-            crc = known.crc if known else 0
-            if record.stream_version > through[stream_id]:
-                crc = crc32(b"\n", crc32(line, crc))
-            streams[stream_id] = _Expected(record.stream_version, crc)
-            position = record.position
-        progress(len(records))
-    if position != committed:
-        raise _damage(folder.journal, f"it ends at position {position}; {committed} events were committed")
-
-
-def _read_stream(
-    log: Log,
-    stream_id: str,
-    snapshots: SnapshotFiles,
-    committed: int,
-    expected: _Expected | None,
-    compare: bool,
-    progress: Progress,
-) -> None:
-    snapshot = snapshots.load(stream_id)
-    through = snapshot.compacted_through if snapshot else -1
-    crc, version = 0, through
-    last = -1
-    for records, lines in log.forward_lines(0):
-        for record, line in zip(records, lines, strict=True):
-            if record.position > committed:
-                break
-            if record.stream_id != stream_id:
-                raise _damage(log, f"it holds a record of stream {record.stream_id!r}")
-            last = record.stream_version
-            if last > through:
-                version += 1
-                if last != version:
-                    raise _damage(log, f"stream_version {version} to {last - 1} are missing")
-                crc = crc32(b"\n", crc32(line, crc))
-        progress(len(records))
-    if not compare or (expected is None and last < 0):
-        return
-    if expected is None:
-        raise _damage(log, "the journal has no record of this stream")
-    if last != expected.last:
-        raise _damage(log, f"it ends at version {last}, the journal has it up to {expected.last}")
-    if crc != expected.crc:
-        raise _damage(log, "its records differ from the journal's, although each of them is whole")
-
-
-def _index_damage(log: Log) -> Iterator[CorruptionError]:
-    """Index sidecars are caches, but a wrong one slows reads down: it should be deleted."""
-    # Text that is damaged was reported as such.
-    with contextlib.suppress(CorruptionError), log.opened() as (sealed, live_first, live):
-        for first in sealed:
-            with contextlib.closing(log.open_sealed(first)) as segment:
-                yield from _segment_index_damage(log, segment, first)
-        if live and live_first is not None:
-            yield from _segment_index_damage(log, live, live_first)
-
-
-def _segment_index_damage(log: Log, segment: Segment, first: int) -> Iterator[CorruptionError]:
-    path = f"{segment.base}.index"
-    index = Index.open(log.filesystem, path, first)
-    if index is None:
-        if not is_harmless(log.filesystem, path):
-            yield CorruptionError(path, os.path.basename(path), 0, "it is no index of its segment; delete it")
-        return
-    with contextlib.closing(index):
-        if not _agrees(index, segment):
-            yield CorruptionError(path, os.path.basename(path), 0, "it does not match its segment; delete it")
-
-
-def _agrees(index: Index, segment: Segment) -> bool:
-    """Whether every entry is the end of a line, and every block's checksum that of its text."""
-    offset = crc = 0
-    number, stop = index.first, index.covered()
-    while offset < stop:
-        lines, following = segment.lines_at(offset)
-        ends, crcs = index.entries(number, min(len(lines), index.first + index.count - number))
-        if not ends:
-            return False
-        for line, end, block_crc in zip(lines, ends, crcs, strict=False):
-            crc = crc32(b"\n", crc32(line, crc))
-            offset += len(line) + 1
-            if end != offset or block_crc not in (0, crc):
-                return False
-            crc = 0 if block_crc else crc
-        number, offset = number + len(ends), min(following, stop)
-    return True
-
-
-def _damage(log: Log, cause: str) -> CorruptionError:
-    return CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)
+            return [error]

@@ -190,3 +190,47 @@ store.itself = store
         )
         assert (done.returncode, done.stderr) == (0, b""), durability
         assert (b"begun synced" in done.stdout) is (durability != "relaxed"), durability
+
+
+class HeldUp(FileSystem):
+    """A device that takes a sync only when it is let."""
+
+    def __init__(self) -> None:
+        self.slow = False
+        self.asked, self.go = threading.Event(), threading.Event()
+
+    def write_at(self, fd: int, data: bytes | memoryview, offset: int) -> None:
+        if self.slow:
+            self.asked.set()
+            self.go.wait()
+        super().write_at(fd, data, offset)
+
+
+def test_what_is_not_durable_yet_is_not_seen_by_who_asks_for_durable(tmp_path: Path) -> None:
+    """Others see it, as soon as it is committed; it may be gone after a power cut, and its position another event's."""
+    filesystem = HeldUp()
+    with FileEventStore(tmp_path / "s", filesystem=filesystem) as store, FileEventStore(tmp_path / "s") as reader:
+        for number in range(3):
+            store.append("a:1", [Added(number)], ANY)
+        assert reader.durable_position == 3
+        filesystem.slow = True
+        appending = threading.Thread(target=lambda: store.append("a:1", [Added(3)], ANY))
+        appending.start()
+        try:
+            assert filesystem.asked.wait(60)
+            assert [e.number for e in reader.read_stream("a:1")] == [0, 1, 2, 3]
+            assert reader.durable_position == 3
+            assert [e.number for e in reader.read_stream("a:1", durable=True)] == [0, 1, 2]
+            assert [p for p, _, _ in reader.read_all(durable=True)] == [1, 2, 3]
+            assert [r.position for r in reader.records(durable=True, reverse=True)] == [3, 2, 1]
+            assert [r.position for r in reader.records("a:1", durable=True, from_version=2)] == [3]
+        finally:
+            filesystem.slow = False
+            filesystem.go.set()
+            appending.join()
+        assert reader.durable_position == 4
+        assert [e.number for e in reader.read_stream("a:1", durable=True)] == [0, 1, 2, 3]
+        store.append("a:1", [Added(4)], ANY, durability="relaxed")
+        assert len(reader.read_stream("a:1", durable=True)) == 4
+        store.sync()
+        assert len(reader.read_stream("a:1", durable=True)) == 5

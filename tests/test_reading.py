@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import tracemalloc
@@ -299,6 +300,7 @@ def test_a_stream_whose_first_append_failed_is_not_kept_as_it_was(tmp_path: Path
 @needs_proc
 def test_files_are_kept_open_within_bounds_and_closed_at_last(tmp_path: Path) -> None:
     """At `close`, and also where a store is only dropped."""
+    gc.collect()  # What errors of other tests hold open.
     before = open_files()
     with FileEventStore(tmp_path / "s", durability="relaxed") as store:
         for n in range(2 * MOST):

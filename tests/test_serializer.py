@@ -412,8 +412,9 @@ def test_every_error_pickles_with_its_fields() -> None:
     """And has one base."""
     examples: dict[str, tuple[Any, ...]] = {
         "ConcurrencyError": ("s", 1, 2),
-        "CorruptionError": ("p", "s", 3, "c"),
-        "StorageError": ("p", 28, "c"),
+        "RetryUnknownError": ("s", 1, 2),
+        "CorruptionError": ("p", "s", 3, "c", 7, "s:1", 2, False),
+        "StorageError": ("p", 28, "c", True),
         "StoreBusyError": ("p", 7),
         "LockTimeoutError": ("p", 7, 1.5),
         "StreamNotFoundError": ("s",),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import click
@@ -12,6 +13,8 @@ import msgspec
 from hangarlog import CorruptionError, FileEventStore
 from hangarlog.cli.app import hangarlog, open_store, with_store
 from hangarlog.cli.terminal import is_terminal, printable, progress, write_line, write_object
+from hangarlog.filesystem import FileSystem
+from hangarlog.folder import Folder
 
 
 @hangarlog.command()
@@ -73,19 +76,51 @@ def _files(folder: str) -> Iterator[tuple[str, int]]:
 
 @hangarlog.command()
 @with_store()
-def verify(store: str) -> int:
-    """Check every line and both copies of every event; print each damage, exit with 1 if there is one."""
-    from hangarlog.verify import verify as damages
+@click.option("--read-only", is_flag=True, help="Change no byte: what a crash has left is not recovered first.")
+def verify(store: str, read_only: bool) -> int:
+    """Check every line and both copies of every event; print each damage, exit with 1 if there is one.
 
-    with open_store(store) as log:
-        events = log.get_event_count()
-        found = 0
+    What the recovery of a crash had to mend when the store was opened counts, too. Others may write meanwhile.
+    """
+    from hangarlog import verify as checks
+
+    if read_only:
+        folder = Folder(FileSystem(), store)
+        events = checks.count_events(store)
         with progress("verifying", 2 * events) as advance:
-            for damage in damages(log, advance):
-                found += 1
-                _write_damage(damage)
-        write_object({"events": events, "streams": log.get_stream_count(), "damaged": found})
+            found = _write_all(checks.verify_folder(store, advance))
+        streams = sum(1 for _ in folder.stream_ids())
+    else:
+        with open_store(store) as log:
+            events = log.get_event_count()
+            with progress("verifying", 2 * events) as advance:
+                found = _write_all(chain(_recovered(log), checks.verify(log, advance)))
+            streams = log.get_stream_count()
+    write_object({"events": events, "streams": streams, "damaged": found})
     return 1 if found else 0
+
+
+def _write_all(damages: Iterable[CorruptionError]) -> int:
+    found = 0
+    for damage in damages:
+        found += 1
+        _write_damage(damage)
+    return found
+
+
+def _recovered(log: FileEventStore) -> Iterator[CorruptionError]:
+    """What the recovery at opening has mended: it was damage, and is not there any more."""
+    done = log.recovered
+    if done and done.mended:
+        cause = f"{done.mended} events after position {done.since} were damaged, and restored from their streams"
+        yield _at(log.folder.journal.live_path, f"{cause} when the store was opened")
+    if done and done.put_aside:
+        cause = f"{done.put_aside} records that lead to nothing in the journal were put here"
+        yield _at(log.folder.aside_path, f"{cause} when the store was opened")
+
+
+def _at(path: str, cause: str) -> CorruptionError:
+    return CorruptionError(path, os.path.basename(path), 0, cause, mendable=False)
 
 
 def _write_damage(damage: CorruptionError) -> None:
@@ -93,7 +128,9 @@ def _write_damage(damage: CorruptionError) -> None:
         click.echo(click.style("damaged ", fg="red") + printable(str(damage)))
     else:
         place = {"path": damage.path, "segment": damage.segment, "offset": damage.offset}
-        write_line(msgspec.json.encode({**place, "cause": damage.cause}))
+        event = {name: getattr(damage, name) for name in ("position", "stream_id", "stream_version")}
+        known = {name: value for name, value in event.items() if value is not None}
+        write_line(msgspec.json.encode({**place, **known, "cause": damage.cause}))
 
 
 @hangarlog.command()

@@ -33,6 +33,7 @@ _POLL = 0.02  # Seconds between looks at the shared state; a look costs a fracti
 @click.option("--reverse", is_flag=True, help="Latest first; --from counts from there.")
 @click.option("--type", "event_types", multiple=True, metavar="T", help="Only events of this type; may be repeated.")
 @click.option("--category", metavar="C", help="Only streams whose id begins with C and a colon.")
+@click.option("--skip-damaged", is_flag=True, help="Pass over events that are damaged in both copies, with a warning.")
 @click.option("--raw", is_flag=True, help="The stored lines on a terminal too.")
 def read(
     store: str,
@@ -42,6 +43,7 @@ def read(
     reverse: bool,
     event_types: tuple[str, ...],
     category: str | None,
+    skip_damaged: bool,
     raw: bool,
 ) -> None:
     """Print the events of STREAM, or of the whole store in commit order."""
@@ -55,6 +57,7 @@ def read(
             reverse=reverse,
             event_types=event_types or None,
             category=category,
+            on_damage="skip" if skip_damaged else "raise",
         )
         for envelope in chain.from_iterable(blocks):
             write_event(envelope, raw=raw)

@@ -12,7 +12,7 @@ import msgspec
 from hangarlog import FileEventStore
 from hangarlog.cli.app import hangarlog, open_store, with_store
 from hangarlog.cli.terminal import printable, progress, write_object
-from hangarlog.export import cloud_events, journal_lines
+from hangarlog.export import cloud_events, journal_lines, new_file
 
 _BY_SUFFIX = {".db": "db", ".sqlite": "db", ".sqlite3": "db", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
@@ -43,10 +43,11 @@ def import_(store: str, source: str) -> int:
     type=click.Choice(["db", "jsonl", "cloudevents"]),
     help="By default what TARGET's suffix says, and jsonl for standard output.",
 )
-def export(store: str, target: str, kind: str | None) -> None:
+@click.option("--skip-damaged", is_flag=True, help="Pass over events that are damaged in both copies, with a warning.")
+def export(store: str, target: str, kind: str | None, skip_damaged: bool) -> int:
     """Write all events to the new file TARGET: a MCP Hangar database (.db), JSON lines (.jsonl), or CloudEvents.
 
-    TARGET - is standard output.
+    TARGET - is standard output. A file is there when it is whole. The exit code is 1 if not all events were written.
     """
     kind = kind or ("jsonl" if target == "-" else _BY_SUFFIX.get(os.path.splitext(target)[1]))
     if kind is None:
@@ -54,23 +55,31 @@ def export(store: str, target: str, kind: str | None) -> None:
     if kind == "db" and target == "-":
         raise click.UsageError("a database cannot be written to standard output; name a file")
     with open_store(store) as log:
+        committed = log.get_event_count()
         if kind == "db":
             from hangarlog.mcp_hangar import export_database
 
-            with progress("exporting", log.get_event_count()) as advance:
-                count = export_database(log, target, advance)
+            with progress("exporting", committed) as advance:
+                count = export_database(log, target, advance, skip_damaged=skip_damaged)
         elif target == "-":
-            _write(log, kind, sys.stdout.buffer)
-            return
+            count = _write(log, kind, sys.stdout.buffer, skip_damaged)
         else:
-            with open(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-                count = _write(log, kind, file)
-    write_object({"events": count, "target": target})
+            with new_file(log.folder.filesystem, target) as path, open(path, "wb") as file:
+                count = _write(log, kind, file, skip_damaged)
+    if target != "-":
+        write_object({"events": count, "target": target})
+    if count < committed:
+        lost = (
+            f"{committed - count} of {committed} events are damaged in both copies, named above, and were not written"
+        )
+        click.echo(f"hangarlog: {lost}", err=True)
+    return 1 if count < committed else 0
 
 
-def _write(log: FileEventStore, kind: str, file: BinaryIO) -> int:
+def _write(log: FileEventStore, kind: str, file: BinaryIO, skip_damaged: bool) -> int:
     count = 0
-    for block in journal_lines(log) if kind == "jsonl" else cloud_events(log):
+    events = journal_lines if kind == "jsonl" else cloud_events
+    for block in events(log, skip_damaged=skip_damaged):
         file.write(block + b"\n")
         count += block.count(b"\n") + 1
     return count

@@ -8,8 +8,9 @@ Any runner that calls methods named `test_…` on a fresh instance will do. For 
 `hangarlog.testing.crashes`.
 """
 
-from hangarlog.testing.conformance import Counted, EventStoreConformance, Noted, raises, registered
+from hangarlog.testing.conformance import EventStoreConformance
 from hangarlog.testing.crashes import CrashState, Recording, Unsynced, crash_states
+from hangarlog.testing.events import Counted, Noted, raises, registered
 
 __all__ = [
     "Counted",

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import threading
 from collections.abc import Iterator
 from typing import Any
-
-import msgspec
 
 from hangarlog.commit import ANY, NO_STREAM, STREAM_EXISTS
 from hangarlog.errors import (
     CompactionError,
     ConcurrencyError,
     EventSerializationError,
+    RetryUnknownError,
     StreamIdError,
     StreamNotFoundError,
     UnknownEventTypeError,
@@ -26,73 +24,10 @@ from hangarlog.registry import (
     EVENT_TYPE_MAP,
     EVENT_VERSION_MAP,
     UntypedEvent,
-    register_event_type,
 )
 from hangarlog.serializer import EventSerializer
+from hangarlog.testing.events import Counted, Noted, raises, registered
 from hangarlog.upcaster import UpcasterChain
-
-
-class Counted(msgspec.Struct, frozen=True):
-    """An event of the suite, a Struct."""
-
-    number: int
-    event_id: str | None = None
-
-
-class _Base:
-    """Sets attributes beside the fields, as MCP Hangar's events have them."""
-
-    def __init__(self) -> None:
-        self.event_id = f"made-{next(_ids)}"
-        self.occurred_at = 0.0
-
-
-_ids = iter(range(1 << 62))
-
-
-@dataclasses.dataclass
-class Noted(_Base):
-    """An event of the suite, a dataclass that carries `event_id` and `occurred_at` outside its fields."""
-
-    text: str
-    level: str = "info"
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-
-@contextlib.contextmanager
-def registered(**event_classes: type) -> Iterator[None]:
-    """Register event classes by name, and put the default registry back afterwards."""
-    types, versions, dropped = dict(EVENT_TYPE_MAP), dict(EVENT_VERSION_MAP), dict(DEFAULT_REGISTRY.dropped)
-    try:
-        for name, event_class in event_classes.items():
-            register_event_type(event_class, name=name)
-        yield
-    finally:
-        EVENT_TYPE_MAP.clear()
-        EVENT_TYPE_MAP.update(types)
-        EVENT_VERSION_MAP.clear()
-        EVENT_VERSION_MAP.update(versions)
-        DEFAULT_REGISTRY.dropped.clear()
-        DEFAULT_REGISTRY.dropped.update(dropped)
-
-
-class raises:  # noqa: N801 - reads as a statement
-    """`with raises(SomeError) as caught:` passes if the block raises it; `caught.error` is it then."""
-
-    error: Any
-
-    def __init__(self, kind: type[BaseException]) -> None:
-        self._kind = kind
-
-    def __enter__(self) -> raises:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
-        assert kind is not None, f"{self._kind.__name__} was not raised"
-        self.error = error
-        return issubclass(kind, self._kind)
 
 
 class EventStoreConformance:
@@ -182,6 +117,53 @@ class EventStoreConformance:
             with raises(ConcurrencyError):
                 store.append("a:1", [Counted(1, event_id="x1"), Counted(2, event_id="x2")], NO_STREAM)
             assert store.get_event_count() == 1
+
+    def test_without_retry_event_ids_are_not_looked_at(self) -> None:
+        """A version that matches writes, another one conflicts; in `append_many` too."""
+        with self._store() as store:
+            same = [Counted(1, event_id="x1")]
+            assert store.append("a:1", same, NO_STREAM, retry=False) == 0
+            assert store.append("a:1", same, 0, retry=False) == 1
+            assert store.append_at_end("a:1", same, retry=False) == 2
+            assert store.append_many([("a:1", same, STREAM_EXISTS)], retry=False) == {"a:1": 3}
+            with raises(ConcurrencyError):
+                store.append("a:1", same, NO_STREAM, retry=False)
+            with raises(ConcurrencyError):
+                store.append_many([("a:1", same, 2)], retry=False)
+            assert store.get_event_count() == 4
+
+    def test_what_is_a_retry_and_what_is_none(self) -> None:
+        """At the end with `ANY` and `STREAM_EXISTS`; not there any more once others have appended, nor without ids."""
+        with self._store() as store:
+            mine, other = [Counted(1, event_id="x1")], [Counted(2, event_id="x2")]
+            store.append_at_end("a:1", mine)
+            assert store.append("a:1", mine, STREAM_EXISTS) == 0
+            assert store.append_at_end("a:1", other) == 1
+            assert store.append_at_end("a:1", mine) == 2
+            with raises(ConcurrencyError) as caught:
+                store.append("a:1", [Counted(1)], NO_STREAM)
+            assert type(caught.error) is ConcurrencyError
+            assert store.get_event_count() == 3
+
+    def test_a_retry_of_compacted_events_is_no_plain_conflict(self) -> None:
+        """Nobody can tell any more; but the last event's id is kept, and tells."""
+        with self._store() as store:
+            batch = [Counted(n, event_id=f"x{n}") for n in range(3)]
+            store.append("a:1", batch, NO_STREAM)
+            store.save_snapshot("a:1", 2, {})
+            store.compact_stream("a:1")
+            assert store.append("a:1", batch, NO_STREAM) == 2
+            assert store.append_at_end("a:1", batch) == 2
+            store.append("a:1", [Counted(3, event_id="x3")], 2)
+            with raises(RetryUnknownError) as caught:
+                store.append("a:1", batch, NO_STREAM)
+            unknown = caught.error
+            assert (unknown.stream_id, unknown.expected, unknown.actual) == ("a:1", NO_STREAM, 3)
+            for events, expected in (([Counted(0)], NO_STREAM), (batch, 1)):
+                with raises(ConcurrencyError) as caught:
+                    store.append("a:1", events, expected)
+                assert type(caught.error) is ConcurrencyError
+            assert store.get_event_count() == 4
 
     def test_append_many_is_all_or_nothing_over_streams(self) -> None:
         """A conflict on one stream keeps the others as they were."""
@@ -354,6 +336,20 @@ class EventStoreConformance:
                 of_stream = [r.position for r in store.records("b:1", from_position=at, reverse=True)]
                 assert of_stream == [p for p in range(29, 0, -3) if p < at]
             assert [r.position for r in store.records(limit=3, reverse=True)] == [30, 29, 28]
+
+    def test_only_what_is_durable_can_be_asked_for(self) -> None:
+        """Up to `durable_position`, by every way of reading; `on_damage` is taken by each."""
+        with self._store() as store:
+            self._filled(store)
+            seen = store.durable_position
+            assert 0 <= seen <= 30
+            assert [p for p, _, _ in store.read_all(durable=True, on_damage="skip")] == list(range(1, seen + 1))
+            assert [r.position for r in store.records(durable=True, reverse=True)] == list(range(seen, 0, -1))
+            of_stream = [r.event for r in store.records("a:1", on_damage="skip") if r.position <= seen]
+            assert store.read_stream("a:1", durable=True) == of_stream
+            assert sum(len(block) for block in store.envelopes("a:1", durable=True)) == len(of_stream)
+            with raises(ValueError):
+                store.read_stream("a:1", on_damage="pass")  # type: ignore[arg-type]
 
     def test_records_by_category_and_by_type(self) -> None:
         """Together with limits; a limit counts what is given."""

@@ -343,3 +343,23 @@ def test_a_store_opened_by_a_relative_path_stays_where_it_is(tmp_path: Path, mon
         store.append("b:1", [Added(1)], ANY)
         assert store.list_streams() == ["a:1", "b:1"]
         assert store.read_stream("a:1") == [Added(0)]
+
+
+def test_a_read_that_is_refused_does_not_speak_of_writing(tmp_path: Path) -> None:
+    class Refusing(FileSystem):
+        refuse = False
+
+        def read(self, fd: int, size: int, offset: int) -> bytes:
+            if self.refuse:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(fd, size, offset)
+
+    filesystem = Refusing()
+    with FileEventStore(tmp_path / "s", durability="relaxed", filesystem=filesystem) as store:
+        store.append("a:1", [Added(1)], ANY)
+        filesystem.refuse = True
+        with pytest.raises(StorageError, match="it was being read") as caught:
+            store.read_stream("a:1")
+        assert caught.value.reading
+        assert "written" not in str(caught.value)
+        filesystem.refuse = False

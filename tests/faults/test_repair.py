@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import Added, Command
 
-from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore
+from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore, StorageError
 from hangarlog.repair import Lost, Repaired, repair
 from hangarlog.verify import verify
 
@@ -178,3 +178,21 @@ def test_the_command_mends_and_says_what_it_could_not(tmp_path: Path, hangarlog:
     done = hangarlog("repair", path)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (1, b'{"mended":0,"put_aside":0,"lost":2}')
     assert hangarlog("repair", tmp_path / "none").returncode == 1
+
+
+def test_a_repair_after_a_roll_whose_append_was_refused_doubles_no_segment(tmp_path: Path) -> None:
+    """The journal's live end is empty then, and what the last commit published is of the segment before."""
+    path = tmp_path / "s"
+    with FileEventStore(path, durability="relaxed", segment_bytes=400) as store:
+        store.append("s:1", [Added(0, "x" * 500)], ANY)
+        (path / "streams/t").mkdir()
+        (path / "streams/t/1.jsonl").symlink_to("elsewhere")
+        with pytest.raises((CorruptionError, StorageError)):
+            store.append("t:1", [Added(1)], -1)
+        (path / "streams/t/1.jsonl").unlink()
+    change = path / "streams/s/1.jsonl"
+    change.write_bytes(flipped(change.read_bytes()))
+    assert [type(result) for result in repair(path)] == [Repaired]
+    assert len(list(path.glob("journal*.jsonl"))) == len({file.read_bytes() for file in path.glob("journal*.jsonl")})
+    with FileEventStore(path) as store:
+        assert list(verify(store)) == []

@@ -1,0 +1,302 @@
+"""Reading what is whole of a log where it is damaged: a part at a time, each record from whichever copy has it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from itertools import pairwise
+
+from hangarlog.copies import missing_position
+from hangarlog.errors import CorruptionError, CorruptionWarning
+from hangarlog.folder import Folder
+from hangarlog.log import Log
+from hangarlog.naming import stream_path
+from hangarlog.record import Envelope, LineError, decode_places, decode_record, decode_records, record_or_cause
+from hangarlog.segment import Segment
+
+MOST = 64 << 20
+"""Bytes of lines that are kept at a time."""
+
+ENDLESS = sys.maxsize
+_PLACES = 10_000  # Damaged lines whose places are kept; the others are said to be missing.
+_BLOCK = 1000
+
+
+def read_lines(segment: Segment, offset: int = 0) -> Iterator[tuple[int, bytes, Envelope | str]]:
+    """(offset, line, its record or why it is none) of every line; the rest after the last newline counts as one."""
+    while True:
+        lines, following = segment.lines_at(offset)
+        if not lines:
+            break
+        found: list[Envelope | str]
+        try:
+            found = list(decode_records(lines))
+        except LineError:
+            found = [record_or_cause(line) for line in lines]
+        for line, record in zip(lines, found, strict=True):
+            yield offset, line, record
+            offset += len(line) + 1
+        offset = following
+    if offset < segment.size:
+        yield offset, b"", f"{segment.size - offset} bytes after the last whole line"
+
+
+def segments_between(log: Log, first: int, last: int) -> Iterator[Segment]:
+    """The segments that may hold records numbered `first` to `last`, in order; those that cannot be opened are not."""
+    live = None
+    with contextlib.suppress(CorruptionError):
+        live = log.open_live()  # First: what is sealed meanwhile is still in hand.
+    try:
+        sealed = log.sealed()
+        for start, following in pairwise([*sealed, ENDLESS]):
+            if start <= last and first < following:
+                with (
+                    contextlib.suppress(CorruptionError, FileNotFoundError),
+                    contextlib.closing(log.open_sealed(start)) as segment,
+                ):
+                    yield segment
+        if live and (not sealed or sealed[-1] <= last):
+            yield live
+    finally:
+        if live:
+            live.close()
+
+
+def bounds(log: Log, number: int) -> tuple[int, int]:
+    """(first, last) number of the part that holds `number`, by the names of sealed segments; the last is endless."""
+    firsts = [0, *log.sealed()]
+    first = max(start for start in firsts if start <= number)
+    following = min((start for start in firsts if start > number), default=ENDLESS)
+    return first, following - 1 if following < ENDLESS else ENDLESS
+
+
+def damage_at(segment: Segment, offset: int, line: bytes, cause: str) -> CorruptionError:
+    """The error for a damaged line, with what the line says of itself, where it can be made out."""
+    place: tuple[int | None, str | None, int | None] = (None, None, None)
+    with contextlib.suppress(LineError):
+        (found,) = decode_places([line])
+        place = (found.position, found.stream_id, found.stream_version)
+    return CorruptionError(segment.path, os.path.basename(segment.path), offset, cause, *place)
+
+
+class Salvage:
+    """The records of a log numbered `first` to `last`, as far as either copy has them; `ENDLESS` is up to the last.
+
+    Where they take more than `MOST` bytes the part becomes smaller: it ends earlier, or with `reverse` begins later.
+    `own` are lines of the log itself, `other` those of the other copy, by number; `places` are damaged lines of the
+    log, by the number that must come there. `met` is the damage that a reader has met; `stream_id` the stream
+    that the log is of, None for the journal.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        met: CorruptionError,
+        first: int,
+        last: int,
+        *,
+        reverse: bool,
+        stream_id: str | None = None,
+    ) -> None:
+        self._met, self._stream_id = met, stream_id
+        self._log, self.first, self.last, self._reverse = log, first, last, reverse
+        self.own: dict[int, bytes] = {}
+        self.other: dict[int, bytes] = {}
+        self.other_is_whole = True
+        self.certain = True
+        """Whether what was met is damage for sure, and not what a writer at work has left behind all of this so far."""
+        self.places: dict[int, CorruptionError] = {}
+        self._size = 0
+        self._twice: set[int] = set()
+
+    def read_own(self, committed: int, expected: int) -> None:
+        """Take what is whole in the log itself, up to position `committed`; `expected` is its first number."""
+        end = None
+        for segment in segments_between(self._log, self.first, self.last):
+            for offset, line, record in read_lines(segment):
+                number = expected if isinstance(record, str) else segment.number(record)
+                if isinstance(record, str):
+                    self._note(expected, damage_at(segment, offset, line, record))
+                elif record.position > committed or self._stream_id not in (None, record.stream_id):
+                    continue
+                else:
+                    if number != expected:
+                        self._note(expected, self._must_come(segment, offset, expected, number))
+                    self._take(self.own, number, line)
+                    if number in self._twice:
+                        self._note(number, segment.damage(offset, f"{self._log.field} {number} comes twice"))
+                expected = number + 1
+            end = segment.damage(segment.size, f"{self._log.field} {expected} must follow")
+        if end and self.last < ENDLESS:
+            self._note(expected, end)
+        for number in self._twice & self.own.keys():
+            del self.own[number]  # The other copy knows which one is right.
+
+    def _must_come(self, segment: Segment, offset: int, expected: int, number: int) -> CorruptionError:
+        return segment.damage(offset, f"{self._log.field} {expected} must come here, not {number}")
+
+    def _note(self, number: int, damage: CorruptionError) -> None:
+        if self.first <= number <= self.last and len(self.places) < _PLACES:
+            self.places.setdefault(number, damage)
+
+    def _take(self, lines: dict[int, bytes], number: int, line: bytes) -> None:
+        if not self.first <= number <= self.last:
+            return
+        if number not in lines:
+            lines[number] = line
+            self._size += len(line)
+            if self._size > MOST:
+                self._shrink()
+        elif lines[number] != line:
+            self._twice.add(number)
+
+    def _shrink(self) -> None:
+        numbers = sorted({*self.own, *self.other})
+        half = numbers[len(numbers) // 2]
+        if self._reverse:
+            self.first = max(half, self.first + 1)
+        else:
+            self.last = max(half - 1, self.first)
+        for lines in (self.own, self.other):
+            for number in [number for number in lines if not self.first <= number <= self.last]:
+                del lines[number]
+        self._size = sum(map(len, self.own.values())) + sum(map(len, self.other.values()))
+
+    def read_streams(self, folder: Folder) -> None:
+        """Take the journal's records that are missing here from the streams, all of which are read."""
+        self._twice.clear()
+        for category, name, _ in folder.stream_files():
+            log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
+            for segment in segments_between(log, 0, ENDLESS):
+                for _, line, record in read_lines(segment):
+                    if isinstance(record, str) or record.position in self.own:
+                        continue
+                    if self.first <= record.position <= self.last and stream_path(record.stream_id) == (category, name):
+                        self._take(self.other, record.position, line)
+        for position in self._twice & self.other.keys():
+            del self.other[position]  # Two streams claim it.
+
+    def read_journal(self, folder: Folder, after: int, committed: int) -> None:
+        """Take a stream's records that are missing here from the journal, where they come after position `after`."""
+        after, before = self._gap(after, committed)
+        position, whole = after, True
+        for segment in segments_between(folder.journal, after + 1, before):
+            for _, line, record in read_lines(segment):
+                if isinstance(record, str) or not position < record.position <= before:
+                    continue
+                whole &= record.position == position + 1
+                position = record.position
+                if record.stream_id == self._stream_id and record.stream_version not in self.own:
+                    self._take(self.other, record.stream_version, line)
+                    if record.stream_version == self.last:
+                        return
+        self.other_is_whole = whole and position == before  # Then there are no others.
+
+    def _gap(self, after: int, committed: int) -> tuple[int, int]:
+        """(a position before those of the records that are missing in a stream, one that is not before them)."""
+        missing = [number for number in range(self.first, max(self.own, default=-1)) if number not in self.own]
+        if self.last < ENDLESS and self.last not in self.own:
+            missing.append(self.last)
+        lowest = missing[0] if missing else max(self.own, default=self.first - 1) + 1
+        if lowest - 1 in self.own:
+            after = decode_record(self.own[lowest - 1]).position
+        if self.last < ENDLESS and missing and missing[-1] + 1 in self.own:
+            return after, decode_record(self.own[missing[-1] + 1]).position - 1
+        return after, committed
+
+    # What it gives
+
+    @property
+    def ends(self) -> bool:
+        """Whether nothing comes after this part."""
+        return self.last == ENDLESS
+
+    def numbers(self) -> range:
+        """The numbers that there are: up to the last one that either copy has, or, unless both are whole, the next."""
+        if not self.ends:
+            return range(self.first, self.last + 1)
+        top = max(self.first - 1, max(self.own, default=-1), max(self.other, default=-1))
+        return range(self.first, top + 1 + (top + 1 in self.places and not self.other_is_whole))
+
+    def lines(self, numbers: range, skip: bool, served: CorruptionWarning) -> Iterator[list[bytes]]:
+        """The lines of these numbers, some at a time; in the turn of one that no copy has its error is raised.
+
+        With `skip` that one is passed over, with a warning. `served` is warned of unless all that is wrong is lost.
+        """
+        block: list[bytes] = []
+        silent = True
+        for number in numbers:
+            line = self.own.get(number) or self.other.get(number)
+            if block and (line is None or len(block) == _BLOCK):
+                yield block
+                block = []
+            if silent and number in self.other:
+                warnings.warn(served, stacklevel=2)
+                silent = False
+            if line is not None:
+                block.append(line)
+            elif skip:
+                warnings.warn(CorruptionWarning(f"passed over: {self.damage(number)}"), stacklevel=2)
+                silent = False
+            else:
+                raise self.damage(number)
+        if block:
+            yield block
+        if silent and (self.places or self.certain):
+            warnings.warn(served, stacklevel=2)
+
+    def records(self, numbers: range, skip: bool, served: CorruptionWarning) -> Iterator[list[Envelope]]:
+        """As `lines`, decoded."""
+        return map(decode_records, self.lines(numbers, skip, served))
+
+    def damage(self, number: int) -> CorruptionError:
+        """The error for a record that no copy has, at its place in the log."""
+        field = self._log.field
+        place = self.places.get(max((at for at in self.places if at <= number), default=-1), self._met)
+        cause = f"{place.cause}; the other copy of the event is damaged or gone, too"
+        cause += '; on_damage="skip" (`--skip-damaged`) reads on without it'
+        known = {name: getattr(place, name) for name in ("position", "stream_id", "stream_version")}
+        if known[field] != number:  # It says something else of itself: nothing that it says is believed.
+            known = dict.fromkeys(known)
+        known[field] = number
+        known["stream_id"] = self._stream_id or known["stream_id"]
+        return CorruptionError(place.path, place.segment, place.offset, cause, **known, mendable=False)
+
+
+def journal_part(
+    folder: Folder, journal: Log, damage: CorruptionError, positions: tuple[int, int], *, reverse: bool = False
+) -> Salvage:
+    """What both copies have of the first segment, or with `reverse` the last, of those that hold these positions."""
+    first, last = positions
+    begins, ends = bounds(journal, last if reverse else first)
+    part = Salvage(journal, damage, max(first, begins), min(last, ends), reverse=reverse)
+    part.read_own(last, begins or 1)
+    if len(part.own) <= part.last - part.first:
+        part.read_streams(folder)
+    return part
+
+
+def journal_lines(folder: Folder, committed: int, *, skip: bool) -> Iterator[list[bytes]]:
+    """The journal's lines up to position `committed`, some at a time, each from whichever copy has it whole.
+
+    What is lost is raised in its turn, or with `skip` passed over. Raises `CorruptionError`.
+    """
+    position = 1
+    while position <= committed:
+        try:
+            for records, lines in folder.journal.forward_lines(position):
+                if records[0].position != position:
+                    break
+                yield lines[: committed + 1 - position]
+                position = records[-1].position + 1
+                if position > committed:
+                    return
+            raise missing_position(folder.journal, position, committed)
+        except CorruptionError as error:
+            damage = error.with_traceback(None)
+        part = journal_part(folder, folder.journal, damage, (position, committed))
+        yield from part.lines(part.numbers(), skip, CorruptionWarning(f"served from the streams: {damage}"))
+        position = part.last + 1

@@ -1,0 +1,95 @@
+"""A store that nobody here may write to, as a power cut has left it: what the recovery of a writer would show.
+
+The journal's whole batches count, and what the commit ring has beyond them; a torn end is passed over. Streams may be
+shorter than the journal says from the checkpoint on, or longer: from there on they are read from the journal.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hangarlog.checkpoint import load_checkpoint
+from hangarlog.errors import CorruptionError
+from hangarlog.folder import Folder
+from hangarlog.record import Envelope, decode_record, may_be_torn, record_or_cause
+from hangarlog.ring import read_ring
+from hangarlog.salvage import ENDLESS, journal_part, read_lines, segments_between
+from hangarlog.segment import Segment
+
+
+class Unrecovered:
+    """What is committed, by the files alone.
+
+    `committed` is the last position; `stored` the last one in the journal itself; `tail` the records after that, from
+    the ring. Streams have all records up to position `settled`; `ends` are the last versions of those that have later
+    ones. Damage that whole records follow is left to whoever reads it. `doubt` is why it takes a recovery, which has to
+    write, to say what is committed, None if it does not.
+    """
+
+    def __init__(self, folder: Folder, store_id: str) -> None:
+        self.doubt: CorruptionError | None = None
+        self.stored = self.settled = load_checkpoint(folder).position
+        self.ends: dict[str, int] = {}
+        self._seen = 0
+        known = self._read_journal(folder)
+        if self._seen < self.settled:
+            cause = f"it is of position {self.settled}, the journal ends at {self._seen}"
+            ahead = CorruptionError(folder.checkpoint_path, os.path.basename(folder.checkpoint_path), 0, cause)
+            self.stored = self.settled = 0
+            known = self._read_journal(folder)
+            self.doubt = ahead
+        for frame in read_ring(folder.filesystem, folder.ring_path, store_id).frames:
+            records = map(record_or_cause, frame.text.split(b"\n")[:-1])
+            known |= {record.position: record for record in records if isinstance(record, Envelope)}
+        position = self.committed = self.stored
+        while (position := position + 1) in known:
+            if known[position].ends_batch:
+                self.committed = position
+        beyond = max(known, default=0)
+        if beyond >= position:  # Else it is the beginning of a batch, which never happened.
+            cause = f"position {position} is missing; there are records up to position {beyond}"
+            path = folder.journal.live_path
+            self.doubt = self.doubt or CorruptionError(path, os.path.basename(path), 0, cause, position)
+        self.tail = [known[position] for position in range(self.stored + 1, self.committed + 1)]
+        self._note(self.tail)
+
+    def _read_journal(self, folder: Folder) -> dict[int, Envelope]:
+        """Find the last whole batch; gives the records behind it, by position."""
+        batch: list[Envelope] = []
+        unconnected: dict[int, Envelope] = {}
+        before = self.stored
+        damaged: CorruptionError | None = None  # The first line behind the last whole batch that no crash leaves.
+        for segment in segments_between(folder.journal, before + 1, ENDLESS):
+            for offset, line, record in read_lines(segment):
+                if isinstance(record, str):
+                    if damaged is None and b"\0" not in line and not _is_torn(folder, segment, offset):
+                        damaged = segment.damage(offset, record)
+                    continue
+                self._seen = max(self._seen, record.position)
+                if damaged and record.position > before + len(batch) + 1:
+                    self._note_lost(folder, damaged, before + len(batch) + 1, record.position - 1)
+                    before = record.position - len(batch) - 1
+                if record.position == before + len(batch) + 1:
+                    batch.append(record)
+                elif record.position > before:
+                    unconnected[record.position] = record
+                if batch and record.ends_batch:
+                    self._note(batch)
+                    self.stored = before = record.position
+                    batch, damaged = [], None
+        self.doubt = damaged
+        return unconnected | {record.position: record for record in batch}
+
+    def _note(self, records: list[Envelope]) -> None:
+        for record in records:
+            self.ends[record.stream_id] = max(record.stream_version, self.ends.get(record.stream_id, -1))
+
+    def _note_lost(self, folder: Folder, damage: CorruptionError, first: int, last: int) -> None:
+        """What the streams have of positions that are damaged in the journal."""
+        part = journal_part(folder, folder.journal, damage, (first, last))
+        self._note([decode_record(line) for line in part.other.values()])
+
+
+def _is_torn(folder: Folder, segment: Segment, offset: int) -> bool:
+    """Whether it is the rest behind the last newline, as a crash may leave it."""
+    return offset == segment.end() and may_be_torn(folder.filesystem.read(segment.fd, segment.size - offset, offset))

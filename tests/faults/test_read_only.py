@@ -1,0 +1,153 @@
+"""A store that may only be read: what a power cut has left is seen as a recovery would show it."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import Added
+
+from hangarlog import ANY, FileEventStore, StoreOpenError
+from hangarlog.filesystem import FileSystem
+from hangarlog.record import decode_record
+
+
+class ReadOnly(FileSystem):
+    """A read-only mount."""
+
+    def _refuse(self, path: str) -> OSError:
+        return OSError(errno.EROFS, "Read-only file system", path)
+
+    def open_append(self, path: str, *, create: bool = False) -> int:
+        raise self._refuse(path)
+
+    def open_new(self, path: str) -> int:
+        raise self._refuse(path)
+
+    def open_update(self, path: str, *, create: bool = False) -> int:
+        raise self._refuse(path)
+
+    def rename(self, old: str, new: str) -> None:
+        raise self._refuse(new)
+
+    def remove(self, path: str) -> None:
+        raise self._refuse(path)
+
+    def create_folder(self, path: str) -> None:
+        raise self._refuse(path)
+
+
+EVENTS = 20
+
+
+def put(path: Path, content: bytes) -> None:
+    """Give a file other contents, in the same inode, as a device has them that has lost what was not synced."""
+    with path.open("r+b") as file:
+        file.write(content)
+        file.truncate()
+
+
+def after_a_power_cut(path: Path, journal: int, stream: int, tail: bytes = b"") -> None:
+    """A store of `EVENTS` acknowledged events; the device has some of the journal, some of the stream, and the ring."""
+    with FileEventStore(path) as store:
+        for n in range(EVENTS):
+            store.append("a:1", [Added(n)], ANY)
+    lines = (path / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    put(path / "journal.jsonl", b"".join(lines[:journal]) + tail)
+    put(path / "streams/a/1.jsonl", b"".join(lines[:stream]))
+    state = bytearray((path / "state").read_bytes())
+    state[8:16] = b"otherbot"
+    put(path / "state", bytes(state))
+
+
+def folder_of(path: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+TORN = [b"", bytes(512) + b'"}\n', b'{"position":6,"stream', bytes(300), b'{"position":6,"str' + bytes(200) + b"\n"]
+
+
+@pytest.mark.parametrize("tail", TORN)
+@pytest.mark.parametrize("stream", [0, 3, 5, 20])
+def test_a_reader_sees_what_a_recovery_would_show(tmp_path: Path, tail: bytes, stream: int) -> None:
+    """What only the ring has, and nothing of a torn end; no byte is changed."""
+    path = tmp_path / "s"
+    after_a_power_cut(path, 5, stream, tail)
+    before = folder_of(path)
+    with FileEventStore(path, filesystem=ReadOnly()) as store:
+        numbers = list(range(EVENTS))
+        assert store.get_event_count() == store.durable_position == EVENTS
+        assert store.get_stream_version("a:1") == EVENTS - 1
+        assert [e.number for e in store.read_stream("a:1")] == numbers
+        assert [e.number for e in store.read_stream("a:1", 7)] == numbers[7:]
+        assert [e.number for _, _, e in store.read_all()] == numbers
+        assert [r.event.number for r in store.records(from_position=3, limit=9)] == numbers[3:12]
+        assert [r.event.number for r in store.records(reverse=True)] == numbers[::-1]
+        assert [r.event.number for r in store.records(reverse=True, from_position=18)] == numbers[:17][::-1]
+        assert [r.event.number for r in store.records("a:1", reverse=True)] == numbers[::-1]
+        assert [r.event.number for r in store.records("a:1", reverse=True, from_version=6)] == numbers[:7][::-1]
+        with pytest.raises(StoreOpenError, match="only be read"):
+            store.append("a:1", [Added(1)], ANY)
+    assert folder_of(path) == before
+    shutil.copytree(path, tmp_path / "writer")
+    with FileEventStore(tmp_path / "writer") as store:
+        assert [e.number for e in store.read_stream("a:1")] == numbers
+
+
+def test_a_reader_does_not_see_what_only_the_stream_has(tmp_path: Path) -> None:
+    """Such records were lost with the journal; a batch of which the device has a part never happened."""
+    path = tmp_path / "s"
+    after_a_power_cut(path, EVENTS, EVENTS)
+    with FileEventStore(path, durability="relaxed") as store:
+        store.append("a:1", [Added(n) for n in range(EVENTS, EVENTS + 3)], ANY)
+        store.append("b:1", [Added(n) for n in range(3)], ANY)
+    lines = (path / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    for kept in range(EVENTS, len(lines) + 1):
+        copy = shutil.copytree(path, tmp_path / f"s{kept}")
+        put(copy / "journal.jsonl", b"".join(lines[:kept]))
+        committed = EVENTS + (kept - EVENTS) // 3 * 3
+        with FileEventStore(copy, filesystem=ReadOnly()) as store:
+            assert store.get_event_count() == committed
+            assert len(list(store.read_all())) == committed
+            assert len(store.read_stream("a:1")) == min(committed, EVENTS + 3)
+            assert len(store.read_stream("b:1")) == max(0, committed - EVENTS - 3)
+            assert store.get_stream_version("b:1") == max(0, committed - EVENTS - 3) - 1
+
+
+def test_a_reader_is_told_to_have_it_opened_once_where_that_takes_a_recovery(tmp_path: Path) -> None:
+    """An acknowledged event that neither journal nor ring has whole: its stream may have it."""
+    path = tmp_path / "s"
+    after_a_power_cut(path, 5, EVENTS)
+    ring = bytearray((path / "ring").read_bytes())
+    ring[8 * 4096 + 300] ^= 1
+    put(path / "ring", bytes(ring))
+    with FileEventStore(path, filesystem=ReadOnly()) as store:
+        for read in (store.get_event_count, lambda: store.read_stream("a:1"), lambda: list(store.read_all())):
+            with pytest.raises(StoreOpenError, match=r"position \d+ is missing.*open it once with permission"):
+                read()
+    with FileEventStore(path) as store:
+        assert len(store.read_stream("a:1")) == EVENTS
+
+
+def test_a_copy_that_nobody_may_write_is_read_as_it_is(tmp_path: Path) -> None:
+    """Of a store that was closed, with sealed segments; damage in its middle is served from the other copy."""
+    with FileEventStore(tmp_path / "s", durability="relaxed", segment_bytes=4000) as store:
+        for n in range(100):
+            store.append(f"a:{n % 2}", [Added(n, "x" * 60)], ANY)
+    copy = shutil.copytree(tmp_path / "s", tmp_path / "copy")
+    with FileEventStore(copy, filesystem=ReadOnly()) as store:
+        assert len(list(store.read_all())) == 100
+        assert [e.number for e in store.read_stream("a:1")] == list(range(1, 100, 2))
+    live = copy / "journal.jsonl"
+    lines = live.read_bytes().splitlines(keepends=True)
+    assert len(lines) > 1
+    damaged = decode_record(lines[0][:-1])
+    lines[0] = lines[0].replace(b"xxx", b"xyx", 1)
+    put(live, b"".join(lines))
+    with FileEventStore(copy, filesystem=ReadOnly()) as store:
+        with pytest.warns(UserWarning, match="served from the streams"):
+            assert len(list(store.read_all())) == 100
+        with pytest.warns(UserWarning, match="served from the streams"):
+            assert len(store.read_stream(damaged.stream_id)) == 50
