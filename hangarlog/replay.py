@@ -7,12 +7,13 @@ compared in one read; only where it differs one looks line by line, and only the
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import defaultdict
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from hangarlog.catalog import Catalog
-from hangarlog.copies import journal_blocks, missing_position, stream_lines_in_journal
+from hangarlog.copies import journal_blocks, missing_position, stream_lines_in_journal, whole_lines
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
 from hangarlog.journal_end import BLOCK, last_sealed
@@ -339,11 +340,29 @@ def rebuild(folder: Folder, log: Log, live: LiveEnd, stream_id: str, report: Rec
     version = last_sealed(log, sealed[-1]).stream_version + 1 if sealed else _first_kept(folder, stream_id)
     lines = [(record.stream_version, line + b"\n") for record, line in stream_lines_in_journal(folder, stream_id)]
     text = b"".join(line for number, line in lines if number >= version)
+    _keep_others(folder, log, live, dict(lines), report)
     report.rolled_forward += sum(number >= version for number, _ in lines)
     report.streams_cut += live.size
     log.filesystem.remove(live.index_path)
     log.filesystem.replace_file(log.live_path, text)
     return _End(len(text), lines[-1][0] + 1 if lines else version, len(text))
+
+
+def _keep_others(folder: Folder, log: Log, live: LiveEnd, lines: dict[int, bytes], report: Recovered) -> None:
+    """Keep records of a stream that the journal has not, before the stream's live segment is made anew.
+
+    Raises:
+        CorruptionError: the journal has later ones: what it lacks is only here.
+    """
+    others = {
+        record.stream_version: line for record, line in whole_lines(live) if lines.get(record.stream_version) is None
+    }
+    if others and min(others) < max(lines, default=-1):
+        cause = f"it has stream_version {min(others)}, which the journal has lost"
+        raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)
+    if others:
+        folder.put_aside(others.values())
+        report.put_aside += len(others)
 
 
 def _first_kept(folder: Folder, stream_id: str) -> int:

@@ -235,7 +235,6 @@ class FileEventStore(EventStore):
         with self._refusals():
             return self._reader.unrecovered(self.meta.store_id).committed
 
-
     def _committed_after_all(self) -> int:
         """The committed position where the state does not say it: somebody is publishing, died at it, or it rotted."""
         for _ in range(1000):
@@ -268,7 +267,6 @@ class FileEventStore(EventStore):
         except OSError as error:
             self._refuse_closed()
             raise StorageError(self.path, error.errno, str(error), reading=True) from error
-
 
     def _stream(
         self,

@@ -60,6 +60,18 @@ def confirms(folder: Folder, stream_id: str, version: int, position: int) -> boo
     return record is not None and (record.stream_id, record.stream_version) == (stream_id, version)
 
 
+def refutes(folder: Folder, record: Envelope, committed: int) -> bool:
+    """Whether the journal shows that a stream's record never counted: it is not there, or another one is in its place.
+
+    Where the journal itself is damaged or lost, it shows nothing.
+    """
+    if record.position > committed:
+        return True
+    line = journal_line(folder, record.position)
+    found = decode_record(line) if line else record
+    return (found.stream_id, found.stream_version) != (record.stream_id, record.stream_version)
+
+
 def lines_of_stream(folder: Folder, stream_id: str, after: int, through: int) -> Iterator[tuple[Envelope, bytes]]:
     """What the journal has of a stream behind position `after`, up to `through`.
 
@@ -98,7 +110,7 @@ def settle_stream(folder: Folder, catalog: Catalog, stream_id: str, committed: i
         live = _live_end(log)
         if live:
             closing.enter_context(contextlib.closing(live))
-        last, keep = _last_confirmed(folder, log, live, stream_id)
+        last, keep = _last_confirmed(folder, log, live, committed)
         due = list(lines_of_stream(folder, stream_id, last.position if last else 0, committed))
         _refuse_gap(log, last.stream_version if last else None, [record for record, _ in due])
         text = b"".join([line + b"\n" for _, line in due])
@@ -122,14 +134,16 @@ def _live_end(log: Log) -> LiveEnd | None:
         return None
 
 
-def _last_confirmed(folder: Folder, log: Log, live: LiveEnd | None, stream_id: str) -> tuple[Envelope | None, int]:
-    """(the stream's last record that the journal has too, the offset after it in the live segment)."""
+def _last_confirmed(
+    folder: Folder, log: Log, live: LiveEnd | None, committed: int
+) -> tuple[Envelope | None, int]:
+    """(the stream's last record that counts, the offset after it in the live segment)."""
     offset = live.end() if live else 0
     while live and offset:
         lines, start = live.lines_before(offset)
         for line in reversed(lines):
             record = decode_record(line) if is_record(line) else None
-            if record and confirms(folder, stream_id, record.stream_version, record.position):
+            if record and not refutes(folder, record, committed):
                 return record, offset
             offset -= len(line) + 1
         offset = start
@@ -139,8 +153,10 @@ def _last_confirmed(folder: Folder, log: Log, live: LiveEnd | None, stream_id: s
     with contextlib.closing(log.open_sealed(sealed[-1])) as segment:
         lines, start = segment.lines_before(segment.end())
         last = segment.decode(lines[-1:], start + sum(len(line) + 1 for line in lines[:-1]))[0]
-        if not confirms(folder, stream_id, last.stream_version, last.position):
-            raise segment.damage(0, f"its version {last.stream_version}, at position {last.position}, is not in the journal")
+        if refutes(folder, last, committed):
+            raise segment.damage(
+                0, f"its version {last.stream_version}, at position {last.position}, is not in the journal"
+            )
         return last, 0
 
 

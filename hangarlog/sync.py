@@ -8,7 +8,14 @@ from collections.abc import Callable
 from time import monotonic
 
 from hangarlog.bell import PATIENCE, give_way
-from hangarlog.errors import HangarlogError, OutcomeUnknownError, StorageError, StoreBusyError, StoreOpenError, SyncError
+from hangarlog.errors import (
+    HangarlogError,
+    OutcomeUnknownError,
+    StorageError,
+    StoreBusyError,
+    StoreOpenError,
+    SyncError,
+)
 from hangarlog.folder import Folder
 from hangarlog.lock import FileLock, alone
 from hangarlog.record import CRC_BYTES
