@@ -30,11 +30,11 @@ from hangarlog.ring import Found, read_ring, usable_ring
 from hangarlog.segment import CHUNK
 from hangarlog.state import SharedState
 
-_CLOCK_SLACK = 10.0
+_CLOCK_SLACK = 0.01
 """Seconds that the times of two files may be off: which streams are looked at first depends on it, nothing else."""
 
-_FEW_STREAMS = 1000
-"""So many files are looked at in a few milliseconds, for what a power cut has left in them; of more when they are used."""
+_FEW_STREAMS = 200
+"""So many files are looked at in a millisecond, for what a power cut has left in them; of more when they are used."""
 
 _POSITION = re.compile(rb'\{"position":(\d+),')
 
@@ -199,7 +199,7 @@ def _cut_phantoms(folder: Folder, settled: int, known: Iterable[str], report: Re
 
     Only files that changed since the checkpoint are looked at. What a wrong clock hides is found when it is used.
     """
-    since = folder.filesystem.modified_at(folder.checkpoint_path) - _CLOCK_SLACK
+    since = load_checkpoint(folder).begun - _CLOCK_SLACK
     paths = {stream_path(stream_id) for stream_id in known}
     for category, name, file in folder.stream_files():
         if (category, name) in paths or file.stat(follow_symlinks=False).st_mtime < since:
