@@ -170,13 +170,14 @@ class Writer:
             if only:
                 self._refuse_overtaken(only)
             self._look(raw)
-        elif self._filesystem.size(journal.fd) != journal.size or (
-            now - self._watched_at > _UNWATCHED and self._watch.changed()
-        ):
-            self._look(raw)
         else:
-            self._raw = raw
-            return
+            unwatched = now - self._watched_at > _UNWATCHED
+            if self._filesystem.size(journal.fd) != journal.size or (unwatched and self._watch.changed()):
+                self._look(raw)
+            else:
+                self._raw = raw
+                if not unwatched:
+                    return
         self._watched_at = now
 
     def _take_lock(self, only: Pending | None) -> bytes:
