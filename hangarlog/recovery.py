@@ -34,11 +34,11 @@ from hangarlog.state import SharedState
 if TYPE_CHECKING:
     from hangarlog.rebuild import Span
 
-_CLOCK_SLACK = 10.0
+_CLOCK_SLACK = 0.01
 """Seconds that the times of two files may be off: which streams are looked at first depends on it, nothing else."""
 
-_FEW_STREAMS = 1000
-"""So many files are looked at in a few milliseconds, for what a power cut has left in them; of more when they are used."""
+_FEW_STREAMS = 200
+"""So many files are looked at in a millisecond, for what a power cut has left in them; of more when they are used."""
 
 _POSITION = re.compile(rb'\{"position":(\d+),')
 
@@ -234,7 +234,7 @@ def _cut_phantoms(folder: Folder, settled: int, known: Iterable[str], report: Re
 
     Only files that changed since the checkpoint are looked at. What a wrong clock hides is found when it is used.
     """
-    since = folder.filesystem.modified_at(folder.checkpoint_path) - _CLOCK_SLACK
+    since = load_checkpoint(folder).begun - _CLOCK_SLACK
     paths = {stream_path(stream_id) for stream_id in known}
     for category, name, file in folder.stream_files():
         if (category, name) in paths or file.stat(follow_symlinks=False).st_mtime < since:
@@ -250,7 +250,8 @@ def _cut_phantoms(folder: Folder, settled: int, known: Iterable[str], report: Re
             if keep is None or not named:
                 stream_id = folder.id_in_journal(category, name)
                 if stream_id is not None:
-                    rebuild(folder, log, live, stream_id, report)
+                    with contextlib.suppress(CorruptionError):  # Then it is served from the journal, until `repair`.
+                        rebuild(folder, log, live, stream_id, report)
                 if stream_id is not None or not _begun_by_us(live, named=named):
                     continue
                 keep = 0  # The journal has nothing of such a stream: nothing of it was committed.

@@ -22,6 +22,7 @@ from hangarlog.log import Log
 from hangarlog.record import Envelope, LineError, Place, decode_places, decode_record, decode_records, is_record
 from hangarlog.segment import CHUNK, Segment
 from hangarlog.snapshot import SnapshotFiles
+from hangarlog.stream import COLD
 
 if TYPE_CHECKING:
     from hangarlog.recovery import Recovered
@@ -133,6 +134,7 @@ class Replay:
         for stream_id, share in shares.by_stream.items():
             self._catalog.put(stream_id, share.versions[-1], share.last)
             if stream_id not in self._left:
+                self.size += 0 if stream_id in self._ends else COLD
                 try:
                     self._ends[stream_id] = self._bring_forward(stream_id, share, self._ends.get(stream_id))
                 except CorruptionError:
@@ -147,9 +149,7 @@ class Replay:
         `share` goes on where the stream's last one left off at `end`.
         """
         log = self._folder.stream(stream_id)
-        if end is None:
-            log.finish_roll()
-        with contextlib.closing(self._open(log, share)) as live:
+        with contextlib.closing(self._open(log, share, begins=end is None)) as live:
             if end is None:
                 forget_index(live, restarted=self._restarted)
                 place = _place_of(log, live, share)
@@ -159,7 +159,14 @@ class Replay:
             due = self._due(share, end.version)
             return self._write_missing(live, due, end) if due.lines else end
 
-    def _open(self, log: Log, share: _Share) -> LiveEnd:
+    def _open(self, log: Log, share: _Share, *, begins: bool) -> LiveEnd:
+        if begins:
+            with contextlib.suppress(FileNotFoundError):
+                live = LiveEnd(log)
+                if not log.may_be_rolling(live):
+                    return live  # As nearly always: it is opened once.
+                live.close()
+            log.finish_roll()
         try:
             return LiveEnd(log)
         except FileNotFoundError:

@@ -45,7 +45,7 @@ from hangarlog.state import (
     consistent,
     words_of,
 )
-from hangarlog.stream import WARM, StreamEnd, WarmStreams
+from hangarlog.stream import COLD, WARM, StreamEnd, WarmStreams
 
 if TYPE_CHECKING:
     from hangarlog.recovery import Recovered
@@ -57,12 +57,11 @@ _UNWATCHED = 0.001
 """Seconds that an append which is not durable may miss a change of the store's folder: nothing is lost in them."""
 
 _REPLAYED_IN_TIME = 6 << 20
-_COLD = 2 << 10
-"""A checkpoint is due when so many bytes of journal have gathered; a stream that was opened counts as so many. A
-recovery reads that much in a tenth of a second."""
+"""A checkpoint is due when so many bytes of journal have gathered, or streams that take as long. A recovery reads that
+much in a tenth of a second."""
 
 _REPLAYED_AT_ONCE = 256 << 10
-"""So many take a few milliseconds: the last one to close the store leaves as much to the next one to open it."""
+"""So many take two milliseconds: the last one to close the store leaves as much to the next one to open it."""
 
 _LOCKS_GONE = (
     "its lock files were deleted while another process has it open; have that process append once, which makes them "
@@ -171,13 +170,14 @@ class Writer:
             if only:
                 self._refuse_overtaken(only)
             self._look(raw)
-        elif self._filesystem.size(journal.fd) != journal.size or (
-            now - self._watched_at > _UNWATCHED and self._watch.changed()
-        ):
-            self._look(raw)
         else:
-            self._raw = raw
-            return
+            unwatched = now - self._watched_at > _UNWATCHED
+            if self._filesystem.size(journal.fd) != journal.size or (unwatched and self._watch.changed()):
+                self._look(raw)
+            else:
+                self._raw = raw
+                if not unwatched:
+                    return
         self._watched_at = now
 
     def _take_lock(self, only: Pending | None) -> bytes:
@@ -566,7 +566,7 @@ class Writer:
     def _tail_after(self, size: int) -> int:
         """How much there is to replay after this commit, in bytes, or what takes as long; 0 if a checkpoint is due."""
         cold, self._streams.cold = self._streams.cold, 0
-        tail = self._tail + size + cold * _COLD
+        tail = self._tail + size + cold * COLD
         if tail < _REPLAYED_IN_TIME:
             return tail
         self._checkpoint_due = True
