@@ -111,7 +111,8 @@ class FileEventStore(EventStore):
         self._read_watch, self._watched_at = Watch(self._filesystem, self.folder.fd, self.folder.path), 0.0
         self._closed = False
         try:
-            self._begin(exclusive)
+            with self._refusals():
+                self._begin(exclusive)
         except BaseException:
             self.close()
             raise
