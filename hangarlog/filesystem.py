@@ -159,6 +159,17 @@ class FileSystem:
         """Close a descriptor."""
         os.close(fd)
 
+    def take_place(self, old: int, new: int) -> int:
+        """Have descriptor `old` be what `new` is, which is closed; returns it. If `old` is none (-1), `new` stays.
+
+        Whoever uses `old` in another thread meets one file or the other, and never somebody else's.
+        """
+        if old < 0:
+            return new
+        os.dup2(new, old, inheritable=False)
+        os.close(new)
+        return old
+
     def pread(self, fd: int, size: int, offset: int) -> bytes:
         """As `read`, where the few bytes come at once: what is read for each append."""
         return _pread(fd, size, offset)

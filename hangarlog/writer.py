@@ -216,7 +216,7 @@ class Writer:
             self._session.know_locks()  # They may be deleted before the first append.
         with contextlib.suppress(OSError):  # Without it reads are only less sure of where a stream ends.
             if self._state.session:
-                self._catalog.open()
+                self._catalog.open(self._state.session, reading=not self._state.writable)
 
     def rejoin(self) -> None:
         """Look at everything anew. Raises what `lock` raises."""
