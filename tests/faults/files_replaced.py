@@ -70,7 +70,7 @@ TARGETS = (
 def make_bases(folder: Path) -> None:
     """Two stores: one with sealed segments, and one of which the next append also rolls the journal and a stream."""
     with opened(folder / "plain", segment_bytes=80_000, durability="always", filesystem=Device()) as store:
-        store.append("big:1", [event("big-0", 70_000), event("big-1", 20_000)], ANY)
+        store.append("big:1", [event("big-0", 290_000), event("big-1", 20_000)], ANY)
         for number in range(2):  # The first rolls the journal.
             store.append("a:1", [event(f"a-{number}")], ANY)
         store.append("big:1", [event("big-2")], ANY)  # And this the stream.
