@@ -390,8 +390,8 @@ class FileEventStore(EventStore):
             closing.callback(self._state.close)
             closing.callback(self._catalog.close)
             closing.callback(self._reader.close)
-            closing.callback(self._writer.close, seconds)
             closing.callback(self._sync.close, seconds)
+            closing.callback(self._writer.close, seconds)  # Before the sync lock: who takes part has both lock files.
             if self._interval:
                 self._interval.stop(seconds)
                 with contextlib.suppress(HangarlogError):
