@@ -226,6 +226,10 @@ class FileSystem:
         """When the entries of an open folder, or its own name, changed last: nanoseconds since 1970."""
         return os.stat(path).st_mtime_ns if fd < 0 else os.fstat(fd).st_ctime_ns
 
+    def touch_folder(self, path: str) -> None:
+        """Have a folder changed now, for all who ask when it was."""
+        os.utime(path)
+
     def is_folder_at(self, fd: int, path: str) -> bool:
         """Whether the open folder is still what is at `path`."""
         try:
