@@ -76,7 +76,10 @@ class Catalog:
                 return False
             inode = filesystem.identity(fd)
             self._places.clear()
-            self._fd, fd = filesystem.take_place(self._fd, fd), -1
+            if self._fd < 0:
+                self._fd, fd = fd, -1
+            else:
+                filesystem.become(self._fd, fd)
         finally:
             if fd >= 0:
                 filesystem.close(fd)

@@ -159,16 +159,12 @@ class FileSystem:
         """Close a descriptor."""
         os.close(fd)
 
-    def take_place(self, old: int, new: int) -> int:
-        """Have descriptor `old` be what `new` is, which is closed; returns it. If `old` is none (-1), `new` stays.
+    def become(self, fd: int, other: int) -> None:
+        """Have descriptor `fd` be of the file that `other` is of.
 
-        Whoever uses `old` in another thread meets one file or the other, and never somebody else's.
+        Whoever uses it in another thread meets one file or the other, and never somebody else's.
         """
-        if old < 0:
-            return new
-        os.dup2(new, old, inheritable=False)
-        os.close(new)
-        return old
+        os.dup2(other, fd, inheritable=False)
 
     def pread(self, fd: int, size: int, offset: int) -> bytes:
         """As `read`, where the few bytes come at once: what is read for each append."""

@@ -124,11 +124,15 @@ class SharedState:
         try:
             if self.writable and filesystem.names(fd) > 1:
                 raise ValueError("it has another name (a hard link)")  # Made anew, in its place.
-            self.inode = filesystem.identity(fd)
-            self._fd = filesystem.take_place(self._fd, fd)  # Readers in other threads take no lock.
-        except BaseException:
-            filesystem.close(fd)
-            raise
+            inode = filesystem.identity(fd)
+            if self._fd < 0:
+                self._fd, fd = fd, -1
+            else:
+                filesystem.become(self._fd, fd)  # Readers in other threads take no lock.
+        finally:
+            if fd >= 0:
+                filesystem.close(fd)
+        self.inode = inode
         # Of this file in this folder: a copy has another inode, or lies in a folder that was made at another time.
         self._file = (self.inode * 0x9E3779B97F4A7C15 ^ self._home) & _MASK
         if self.writable:
