@@ -37,9 +37,23 @@ class Checkpoint(msgspec.Struct, frozen=True):
 def load_checkpoint(folder: Folder) -> Checkpoint:
     """The last checkpoint; one at 0 if there is none that can be read."""
     try:
-        return msgspec.json.decode(unseal(folder.filesystem.read_file(folder.checkpoint_path)), type=Checkpoint)
+        return _read(folder)
     except (OSError, msgspec.MsgspecError, ValueError):
         return Checkpoint()
+
+
+def drop_damaged_checkpoint(folder: Folder) -> None:
+    """Delete a checkpoint that says nothing: the next one takes its place."""
+    try:
+        _read(folder)
+    except FileNotFoundError:
+        return
+    except (msgspec.MsgspecError, ValueError):
+        folder.filesystem.remove(folder.checkpoint_path)
+
+
+def _read(folder: Folder) -> Checkpoint:
+    return msgspec.json.decode(unseal(folder.filesystem.read_file(folder.checkpoint_path)), type=Checkpoint)
 
 
 def fits(checkpoint: Checkpoint, folder: Folder) -> bool:

@@ -64,7 +64,7 @@ class Reader:
         """Use the files that have the store's names now."""
         self._kept = None
         if not self._catalog.is_in_place and self._state.session:
-            self._catalog.open()
+            self._catalog.open(self._state.session, reading=not self._state.writable)
 
     def _keeping(self) -> Kept:
         """What is kept open until the layout changes. Whoever uses it has asked before what is committed."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from hangarlog.catalog import Catalog
-from hangarlog.checkpoint import Checkpoint, fits, load_checkpoint
+from hangarlog.checkpoint import Checkpoint, drop_damaged_checkpoint, fits, load_checkpoint
 from hangarlog.errors import CorruptionError, CorruptionWarning, SyncError
 from hangarlog.folder import Folder, Meta, journal_end
 from hangarlog.journal_end import make_end_whole
@@ -178,6 +178,7 @@ class _Recovery:
         self.put_back |= checkpoint.mark != 0 and not fit
         if not self._state.of_a_copy:
             self._settled = max(self._settled, checkpoint.position)
+        drop_damaged_checkpoint(self._folder)
         catalog.create()
         return Checkpoint()
 
@@ -200,8 +201,9 @@ class _Recovery:
         report.lost = max(0, wanted - end.last)
         first = live.first()
         clean = restarted and (end.last, first, live.size) == (checkpoint.position, checkpoint.first, checkpoint.end)
-        if (restarted and not clean) or end.cut:
-            # What was cut must not come back in a power cut, and the ring be written over only when all is here.
+        if (restarted and not clean) or end.cut or end.joined or end.mended:
+            # What was cut must not come back in a power cut, and the ring be written over only when all is here; what
+            # is written again may have been durable.
             _sync(folder, live, state)
         known = replay.run(first or end.last + 1, end.last)
         lost_pages = end.cut or end.joined or end.mended or wanted > end.last or not self._same_boot

@@ -111,7 +111,8 @@ class FileEventStore(EventStore):
         self._read_watch, self._watched_at = Watch(self._filesystem, self.folder.fd, self.folder.path), 0.0
         self._closed = False
         try:
-            self._begin(exclusive)
+            with self._refusals():
+                self._begin(exclusive)
         except BaseException:
             self.close()
             raise
@@ -388,7 +389,7 @@ class FileEventStore(EventStore):
             closing.callback(self._catalog.close)
             closing.callback(self._reader.close)
             closing.callback(self._sync.close, seconds)
-            closing.callback(self._writer.close, seconds)
+            closing.callback(self._writer.close, seconds)  # Before the sync lock: who takes part has both lock files.
             if self._interval:
                 self._interval.stop(seconds)
                 with contextlib.suppress(HangarlogError):

@@ -217,7 +217,7 @@ class Writer:
             self._session.know_locks()  # They may be deleted before the first append.
         with contextlib.suppress(OSError):  # Without it reads are only less sure of where a stream ends.
             if self._state.session:
-                self._catalog.open()
+                self._catalog.open(self._state.session, reading=not self._state.writable)
 
     def rejoin(self) -> None:
         """Look at everything anew. Raises what `lock` raises."""
@@ -343,6 +343,7 @@ class Writer:
                 self._wait_for_lock(None)
             latest = session.latest_with_locks()
             if latest < 0:
+                self._filesystem.touch_folder(self.path)  # They see a change of this folder, not of that of the locks.
                 raise StoreOpenError(self.path, _LOCKS_GONE)
         in_place = self._lock.is_in_place and self._sync_lock.is_in_place
         state.reload()
