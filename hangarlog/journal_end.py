@@ -20,6 +20,7 @@ from hangarlog.live_end import LiveEnd
 from hangarlog.log import Log
 from hangarlog.record import Envelope, LineError, decode_record, decode_records, is_record, may_be_torn
 from hangarlog.ring import Frame
+from hangarlog.segment import Segment
 from hangarlog.snapshot import SnapshotFiles
 
 BLOCK = 64 << 10
@@ -73,8 +74,7 @@ def _refuse_gaps(log: Log, least: int, most: int) -> None:
             with contextlib.closing(log.open_sealed(first)) as segment:
                 if first != expected:
                     raise segment.damage(0, f"{log.field} {expected} must come here, not {first}")
-                lines, offset = segment.lines_before(segment.end())
-                expected = segment.number(segment.decode(lines[-1:], offset + sum(map(len, lines[:-1])))[0]) + 1
+                expected = segment.number(_last_of(segment)) + 1
         if live and live_first not in (None, expected):
             raise live.damage(0, f"{log.field} {expected} must come here, not {live_first}")
 
@@ -82,10 +82,15 @@ def _refuse_gaps(log: Log, least: int, most: int) -> None:
 def last_sealed(log: Log, first: int) -> Envelope:
     """The last record of a sealed segment."""
     with contextlib.closing(log.open_sealed(first)) as segment:
-        lines, offset = segment.lines_before(segment.end())
-        if not lines:
-            raise segment.damage(0, "there is no whole record")
-        return segment.decode(lines, offset)[-1]
+        return _last_of(segment)
+
+
+def _last_of(segment: Segment) -> Envelope:
+    """The last record of a segment, whatever is damaged before it."""
+    lines, offset = segment.lines_before(segment.end())
+    if not lines:
+        raise segment.damage(0, "there is no whole record")
+    return segment.decode(lines[-1:], offset + sum(len(line) + 1 for line in lines[:-1]))[0]
 
 
 def make_end_whole(
@@ -277,7 +282,7 @@ class _Joining:
                     self._damaged |= damaged
                     bad.append(line)
                 elif (position := decode_record(line).position) > self._last:
-                    if position == before + 1 + len(bad) and not any(b"\0" in each for each in bad):
+                    if position == before + 1 + len(bad) and (position <= self._settled or not self._zeros):
                         self._holes.update(enumerate(bad, before + 1))
                     before, bad = position, []
                     found[position] = line

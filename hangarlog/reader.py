@@ -20,7 +20,7 @@ from hangarlog.record import Envelope
 from hangarlog.segment import Segment
 from hangarlog.snapshot import SnapshotFiles
 from hangarlog.state import JOURNAL_SIZE, WRITING, SharedState
-from hangarlog.stream_ends import confirms
+from hangarlog.stream_ends import confirms, contradicts, ends_early
 
 if TYPE_CHECKING:
     from hangarlog.salvage import Salvage
@@ -320,9 +320,8 @@ class Reader:
             return
         self._folder.refuse_moved()
         position = known.position_before(self._state.committed)
-        if position <= committed and confirms(self._folder, stream_id, known.version, position):
-            cause = f"it ends at version {version}; version {known.version} was committed at position {position}"
-            raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)
+        if 0 < position <= committed and not contradicts(self._folder, stream_id, known.version, position):
+            raise ends_early(log, stream_id, version, known.version, position)
 
     def stream_ids(self, committed: int) -> set[str]:
         """The ids of all streams that the journal has; it reads all of it."""
@@ -362,6 +361,7 @@ def _stream_part(
     elif met:
         last = version or 0
     part = Salvage(log, damage, first, last, reverse=reverse, stream_id=stream_id)
+    part.known = -1 if damage.stream_version is None else damage.stream_version
     part.read_own(committed, begins or through + 1)
     part.read_journal(folder, after, committed)
     return part

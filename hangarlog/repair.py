@@ -240,6 +240,7 @@ def _claimed(folder: Folder) -> int:
 def _distrust(folder: Folder) -> None:
     """Have whoever takes the write lock next recover as after a restart, and everybody open all files anew."""
     folder.filesystem.remove(folder.state_path)
+    folder.filesystem.remove(folder.catalog_path)  # It may know of events that are lost.
 
 
 def _opened(folder: Folder, progress: Progress) -> list[Result]:

@@ -83,6 +83,7 @@ class Replay:
         self._seen: _Shares | None = _Shares()
         self._ends: dict[str, _End] = {}
         self._left: set[str] = set()  # Streams whose files are damaged.
+        self._lost = False  # Whether an event is damaged in both copies, and of a stream that nobody knows.
 
     def see(self, records: list[Envelope], lines: list[bytes]) -> None:
         """Keep records of the journal's end that somebody has checked, so that they need not be read once more."""
@@ -115,12 +116,23 @@ class Replay:
         for stream_id, end in self._ends.items():
             if end.size > end.offset:
                 with contextlib.closing(LiveEnd(self._folder.stream(stream_id))) as live:
-                    cut(self._folder, live, end.offset, self._report)
+                    self._cut_rest(live, end.offset)
         return {*self._ends, *self._left}
+
+    def _cut_rest(self, live: LiveEnd, offset: int) -> None:
+        text = live.read(live.size - offset, offset)
+        if self._lost and not all(map(is_record, text.split(b"\n")[:-1])):
+            return  # Perhaps that is what is left of such an event: its version must not be given again.
+        if _is_damaged(text):
+            self._folder.keep_damaged(live.path)
+            cause = "the journal has no such line, and no crash leaves one; it was cut off"
+            self._report.damage.append(str(live.damage(offset, cause)))
+        cut(self._folder, live, offset, self._report)
 
     def _all(self, blocks: Iterable[_Block]) -> None:
         shares = _Shares()
         for records, lines in blocks:
+            self._lost |= records[-1].position - (shares.last or self._position - 1) > len(lines)
             shares.add(records, lines)
             if shares.size > WINDOW:
                 self._bring_all_forward(shares)

@@ -60,6 +60,19 @@ def confirms(folder: Folder, stream_id: str, version: int, position: int) -> boo
     return record is not None and (record.stream_id, record.stream_version) == (stream_id, version)
 
 
+def contradicts(folder: Folder, stream_id: str, version: int, position: int) -> bool:
+    """Whether the journal has another record at a position than this one; not if what it has there is damaged."""
+    line = journal_line(folder, position)
+    record = decode_record(line) if line else None
+    return record is not None and (record.stream_id, record.stream_version) != (stream_id, version)
+
+
+def ends_early(log: Log, stream_id: str, version: int, known: int, position: int) -> CorruptionError:
+    """The error for a stream that ends at a version, although a later one is `known` to be at a position."""
+    cause = f"it ends at version {version}; version {known} was committed at position {position}"
+    return CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause, position, stream_id, known)
+
+
 def lines_of_stream(folder: Folder, stream_id: str, after: int, through: int) -> Iterator[tuple[Envelope, bytes]]:
     """What the journal has of a stream behind position `after`, up to `through`.
 
@@ -108,7 +121,12 @@ def settle_stream(folder: Folder, catalog: Catalog, stream_id: str, committed: i
         if live:
             _bring_to(folder, live, keep, text)
     end = due[-1][0] if due else last
-    catalog.put(stream_id, end.stream_version if end else -1, end.position if end else 0)
+    version, known = end.stream_version if end else -1, catalog.get(stream_id)
+    if known and known.version > version:
+        position = known.position_before(committed)
+        if position > 0 and not contradicts(folder, stream_id, known.version, position):
+            raise ends_early(log, stream_id, version, known.version, position)  # Its version is not to be given again.
+    catalog.put(stream_id, version, end.position if end else 0)
     if due:
         had = last.stream_version if last else -1
         cause = f"{log.live_path} ended at version {had} of stream {stream_id!r}, the journal has {end and end.stream_version}"
