@@ -221,7 +221,8 @@ def _cut_phantoms(folder: Folder, settled: int, known: Iterable[str], report: Re
             if keep is None or not named:
                 stream_id = folder.id_in_journal(category, name)
                 if stream_id is not None:
-                    rebuild(folder, log, live, stream_id, report)
+                    with contextlib.suppress(CorruptionError):  # Else it is served, and for `repair` to mend.
+                        rebuild(folder, log, live, stream_id, report)
                 if stream_id is not None or not _begun_by_us(live, named=named):
                     continue
                 keep = 0  # The journal has nothing of such a stream: nothing of it was committed.

@@ -123,10 +123,7 @@ class Replay:
         text = live.read(live.size - offset, offset)
         if self._lost and not all(map(is_record, text.split(b"\n")[:-1])):
             return  # Perhaps that is what is left of such an event: its version must not be given again.
-        if _is_damaged(text):
-            self._folder.keep_damaged(live.path)
-            cause = "the journal has no such line, and no crash leaves one; it was cut off"
-            self._report.damage.append(str(live.damage(offset, cause)))
+        _keep_damage(self._folder, live, text, offset, self._report)
         cut(self._folder, live, offset, self._report)
 
     def _all(self, blocks: Iterable[_Block]) -> None:
@@ -204,10 +201,7 @@ class Replay:
         if missing:
             _prove(missing)  # Before anything is cut off for them.
             old = live.read(live.size - offset, offset)
-            if _is_damaged(old):
-                self._folder.keep_damaged(live.path)
-                cause = "the journal has another text; it was mended from the journal"
-                self._report.damage.append(str(live.damage(offset, cause)))
+            _keep_damage(self._folder, live, old, offset, self._report)
             self._report.rolled_forward += len(missing)
             cut(self._folder, live, offset, self._report, frozenset(missing))
             live.append(b"".join([line + b"\n" for line in missing]))
@@ -215,9 +209,18 @@ class Replay:
         return _End(offset, share.versions[-1] + 1, live.size)
 
 
-def _is_damaged(text: bytes) -> bool:
-    """Whether lines of a stream are such as no crash leaves: whole, without zeros, and no records."""
-    return any(line and b"\0" not in line and not is_record(line) for line in text.split(b"\n")[:-1])
+def _keep_damage(folder: Folder, live: LiveEnd, text: bytes, offset: int, report: Recovered) -> None:
+    """Before a stream's `text` at an offset is replaced: keep it and say so, if a line is such as no crash leaves.
+
+    That is one that is whole, without zeros, and no record.
+    """
+    for line in text.split(b"\n")[:-1]:
+        if line and b"\0" not in line and not is_record(line):
+            folder.keep_damaged(live.path)
+            cause = "the journal has another text; it was mended from the journal"
+            report.damage.append(str(live.damage(offset, cause)))
+            return
+        offset += len(line) + 1
 
 
 def _same(live: LiveEnd, lines: list[bytes], offset: int) -> tuple[int, int]:
@@ -353,6 +356,7 @@ def rebuild(folder: Folder, log: Log, live: LiveEnd, stream_id: str, report: Rec
     text = b"".join(line for number, line in lines if number >= version)
     report.rolled_forward += sum(number >= version for number, _ in lines)
     report.streams_cut += live.size
+    _keep_damage(folder, live, live.read(live.size, 0), 0, report)
     log.filesystem.remove(live.index_path)
     log.filesystem.replace_file(log.live_path, text)
     return _End(len(text), lines[-1][0] + 1 if lines else version, len(text))
