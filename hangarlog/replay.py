@@ -201,7 +201,7 @@ class Replay:
         if missing:
             _prove(missing)  # Before anything is cut off for them.
             old = live.read(live.size - offset, offset)
-            _keep_damage(self._folder, live, old, offset, self._report)
+            _keep_damage(self._folder, live, old, offset, self._report, missing)
             self._report.rolled_forward += len(missing)
             cut(self._folder, live, offset, self._report, frozenset(missing))
             live.append(b"".join([line + b"\n" for line in missing]))
@@ -209,13 +209,16 @@ class Replay:
         return _End(offset, share.versions[-1] + 1, live.size)
 
 
-def _keep_damage(folder: Folder, live: LiveEnd, text: bytes, offset: int, report: Recovered) -> None:
+def _keep_damage(
+    folder: Folder, live: LiveEnd, text: bytes, offset: int, report: Recovered, due: Collection[bytes] = ()
+) -> None:
     """Before a stream's `text` at an offset is replaced: keep it and say so, if a line is such as no crash leaves.
 
-    That is one that is whole, without zeros, and no record.
+    That is one that is whole, without zeros, and no record, or, without zeros before it, one that is `due`, but not here.
     """
-    for line in text.split(b"\n")[:-1]:
-        if line and b"\0" not in line and not is_record(line):
+    lines, due = text.split(b"\n")[:-1], () if b"\0" in text else frozenset(due)
+    for line in lines:
+        if line in due or (line and b"\0" not in line and not is_record(line)):
             folder.keep_damaged(live.path)
             cause = "the journal has another text; it was mended from the journal"
             report.damage.append(str(live.damage(offset, cause)))
