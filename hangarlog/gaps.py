@@ -10,8 +10,6 @@ from hangarlog.checks import rolled_streams
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
 from hangarlog.log import Log
-from hangarlog.record import Envelope
-from hangarlog.segment import Segment
 from hangarlog.snapshot import SnapshotFiles
 
 
@@ -44,16 +42,9 @@ def _refuse_gaps(log: Log, sealed: list[int], least: int, most: int) -> None:
         with contextlib.closing(log.open_sealed(first)) as segment:
             if first != expected:
                 raise segment.damage(0, f"{log.field} {expected} must come here, not {first}")
-            expected = segment.number(_last_of(segment)) + 1
+            expected = segment.number(segment.last_whole()) + 1
     if live and live_first not in (None, expected):
         raise live.damage(0, f"{log.field} {expected} must come here, not {live_first}")
-
-
-def _last_of(segment: Segment) -> Envelope:
-    lines, offset = segment.lines_before(segment.end())
-    if not lines:
-        raise segment.damage(0, "there is no whole record")
-    return segment.decode(lines[-1:], offset + sum(len(line) + 1 for line in lines[:-1]))[0]
 
 
 def streams_go_beyond(folder: Folder, last: int) -> bool:
@@ -63,6 +54,6 @@ def streams_go_beyond(folder: Folder, last: int) -> bool:
             contextlib.suppress(CorruptionError),
             contextlib.closing(names.log.open_sealed(names.sealed[-1])) as segment,
         ):
-            if _last_of(segment).position > last:
+            if segment.last_whole().position > last:
                 return True
     return False

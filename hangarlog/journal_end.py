@@ -48,10 +48,7 @@ class End(msgspec.Struct):
 def last_sealed(log: Log, first: int) -> Envelope:
     """The last record of a sealed segment."""
     with contextlib.closing(log.open_sealed(first)) as segment:
-        lines, offset = segment.lines_before(segment.end())
-        if not lines:
-            raise segment.damage(0, "there is no whole record")
-        return segment.decode(lines, offset)[-1]
+        return segment.last_whole()
 
 
 def make_end_whole(
@@ -243,7 +240,7 @@ class _Joining:
                     self._damaged |= damaged
                     bad.append(line)
                 elif (position := decode_record(line).position) > self._last:
-                    if position == before + 1 + len(bad) and not any(b"\0" in each for each in bad):
+                    if position == before + 1 + len(bad) and (position <= self._settled or not self._zeros):
                         self._holes.update(enumerate(bad, before + 1))
                     before, bad = position, []
                     found[position] = line

@@ -20,7 +20,7 @@ from hangarlog.record import Envelope
 from hangarlog.segment import Segment
 from hangarlog.snapshot import SnapshotFiles
 from hangarlog.state import JOURNAL_SIZE, WRITING, SharedState
-from hangarlog.stream_ends import confirms, lines_of_stream, refutes
+from hangarlog.stream_ends import contradicts, ends_early, lines_of_stream, refutes
 
 if TYPE_CHECKING:
     from hangarlog.salvage import Salvage
@@ -322,13 +322,12 @@ class Reader:
         last, position = known.version, known.position_before(now)
         if committed < position <= now:
             return  # It was committed since.
-        if not confirms(self._folder, stream_id, last, position):
+        if position <= 0 or contradicts(self._folder, stream_id, last, position):
             # A power cut, or an older file that was put back, has taken what the catalog knows of: the journal tells.
             records = [record for record, _ in lines_of_stream(self._folder, stream_id, 0, committed)]
             last, position = (records[-1].stream_version, records[-1].position) if records else (-1, 0)
         if last > version:
-            cause = f"it ends at version {version}; version {last} was committed at position {position}"
-            raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)
+            raise ends_early(log, stream_id, version, last, position)
 
     def stream_ids(self, committed: int) -> set[str]:
         """The ids of all streams that the journal has; it reads all of it."""
@@ -368,6 +367,7 @@ def _stream_part(
     elif met:
         last = version or 0
     part = Salvage(log, damage, first, last, reverse=reverse, stream_id=stream_id)
+    part.known = -1 if damage.stream_version is None else damage.stream_version
     part.read_own(committed, begins or through + 1)
     part.read_journal(folder, after, committed)
     return part

@@ -140,7 +140,8 @@ class _History:
         """Keep the places of the lines that are lost before `position`, or end the history there."""
         missing = range(self._next, position)
         nowhere = len(missing) - len(self._bad)
-        told = self._merge.explained or any(_within(run, position) for c in candidates for run in c.runs)
+        runs = [run for candidate in candidates for run in candidate.runs] or self._merge.torn_apart
+        told = self._merge.explained or any(_within(run, position) for run in runs)
         if not nowhere or (self._bridges and told):
             self._batch += [_Kept(at, self._bad.get(at) or _LOST % at, None) for at in missing]
             self._lost += len(missing)
@@ -270,9 +271,9 @@ class _History:
 
 
 def _within(run: Run, position: int) -> bool:
-    """Whether lines are missing in a file, before the one at `position`: so many that they may have stood there."""
+    """Whether lines are missing in a file, up to `position` at least: so many that they may have stood there."""
     few = _FEW + run.skipped // _LEAST_LINE
-    return run.first == position and 0 < run.after < position <= run.after + few
+    return 0 < run.after < position <= run.first <= run.after + few
 
 
 def _sync(folder: Folder, path: str) -> None:

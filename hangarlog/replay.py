@@ -85,6 +85,7 @@ class Replay:
         self._seen: _Shares | None = _Shares()
         self._ends: dict[str, _End] = {}
         self._left: set[str] = set()  # Streams whose files are damaged.
+        self._lost = False  # Whether an event is damaged in both copies, and of a stream that nobody knows.
 
     def see(self, records: list[Envelope], lines: list[bytes]) -> None:
         """Keep records of the journal's end that somebody has checked, so that they need not be read once more."""
@@ -117,12 +118,20 @@ class Replay:
         for stream_id, end in self._ends.items():
             if end.size > end.offset:
                 with contextlib.closing(LiveEnd(self._folder.stream(stream_id))) as live:
-                    cut(self._folder, live, end.offset, self._report)
+                    self._cut_rest(live, end.offset)
         return {*self._ends, *self._left}
+
+    def _cut_rest(self, live: LiveEnd, offset: int) -> None:
+        text = live.read(live.size - offset, offset)
+        if self._lost and not all(map(is_record, text.split(b"\n")[:-1])):
+            return  # Perhaps that is what is left of such an event: its version must not be given again.
+        _keep_damage(self._folder, live, text, offset, self._report)
+        cut(self._folder, live, offset, self._report)
 
     def _all(self, blocks: Iterable[_Block]) -> None:
         shares = _Shares()
         for records, lines in blocks:
+            self._lost |= records[-1].position - (shares.last or self._position - 1) > len(lines)
             shares.add(records, lines)
             if shares.size > WINDOW:
                 self._bring_all_forward(shares)
@@ -200,10 +209,7 @@ class Replay:
         if missing:
             _prove(missing)  # Before anything is cut off for them.
             old = live.read(live.size - offset, offset)
-            if _is_damaged(old):
-                self._folder.keep_damaged(live.path)
-                cause = "the journal has another text; it was mended from the journal"
-                self._report.damage.append(str(live.damage(offset, cause)))
+            _keep_damage(self._folder, live, old, offset, self._report, missing)
             self._report.rolled_forward += len(missing)
             cut(self._folder, live, offset, self._report, frozenset(missing))
             live.append(b"".join([line + b"\n" for line in missing]))
@@ -211,9 +217,21 @@ class Replay:
         return _End(offset, share.versions[-1] + 1, live.size)
 
 
-def _is_damaged(text: bytes) -> bool:
-    """Whether lines of a stream are such as no crash leaves: whole, without zeros, and no records."""
-    return any(line and b"\0" not in line and not is_record(line) for line in text.split(b"\n")[:-1])
+def _keep_damage(
+    folder: Folder, live: LiveEnd, text: bytes, offset: int, report: Recovered, due: Collection[bytes] = ()
+) -> None:
+    """Before a stream's `text` at an offset is replaced: keep it and say so, if a line is such as no crash leaves.
+
+    That is one that is whole, without zeros, and no record, or, without zeros before it, one that is `due`, but not here.
+    """
+    lines, due = text.split(b"\n")[:-1], () if b"\0" in text else frozenset(due)
+    for line in lines:
+        if line in due or (line and b"\0" not in line and not is_record(line)):
+            folder.keep_damaged(live.path)
+            cause = "the journal has another text; it was mended from the journal"
+            report.damage.append(str(live.damage(offset, cause)))
+            return
+        offset += len(line) + 1
 
 
 def _same(live: LiveEnd, lines: list[bytes], offset: int) -> tuple[int, int]:
@@ -350,6 +368,7 @@ def rebuild(folder: Folder, log: Log, live: LiveEnd, stream_id: str, report: Rec
     _keep_others(folder, log, live, dict(lines), report)
     report.rolled_forward += sum(number >= version for number, _ in lines)
     report.streams_cut += live.size
+    _keep_damage(folder, live, live.read(live.size, 0), 0, report)
     log.filesystem.remove(live.index_path)
     log.filesystem.replace_file(log.live_path, text)
     return _End(len(text), lines[-1][0] + 1 if lines else version, len(text))

@@ -355,6 +355,11 @@ class FileEventStore(EventStore):
                 self._writer.sync_journal()  # What is deleted from a stream must not be what the journal could lose.
             self._snapshots.save(after)
 
+    def finish_for_the_dead(self) -> None:
+        """Recover what a writer that died has left, unless somebody is writing. What is damaged is left as it is."""
+        with self._calling():
+            self._writer.finish_for_the_dead()
+
     @contextlib.contextmanager
     def changing_files(self) -> Iterator[None]:
         """The write lock, for what replaces files that others may have open. Raises what an append raises."""

@@ -53,11 +53,17 @@ def _line_at(segment: Segment, position: int, first: int) -> bytes | None:
         number += len(lines)
 
 
-def confirms(folder: Folder, stream_id: str, version: int, position: int) -> bool:
-    """Whether the journal has this version of a stream at a position."""
-    line = journal_line(folder, position) if position > 0 else None
+def contradicts(folder: Folder, stream_id: str, version: int, position: int) -> bool:
+    """Whether the journal has another record at a position than this one; not if what it has there is damaged."""
+    line = journal_line(folder, position)
     record = decode_record(line) if line else None
-    return record is not None and (record.stream_id, record.stream_version) == (stream_id, version)
+    return record is not None and (record.stream_id, record.stream_version) != (stream_id, version)
+
+
+def ends_early(log: Log, stream_id: str, version: int, known: int, position: int) -> CorruptionError:
+    """The error for a stream that ends at a version, although a later one is `known` to be at a position."""
+    cause = f"it ends at version {version}; version {known} was committed at position {position}"
+    return CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause, position, stream_id, known)
 
 
 def refutes(folder: Folder, record: Envelope, committed: int) -> bool:
@@ -65,11 +71,9 @@ def refutes(folder: Folder, record: Envelope, committed: int) -> bool:
 
     Where the journal itself is damaged or lost, it shows nothing.
     """
-    if record.position > committed:
-        return True
-    line = journal_line(folder, record.position)
-    found = decode_record(line) if line else record
-    return (found.stream_id, found.stream_version) != (record.stream_id, record.stream_version)
+    return record.position > committed or contradicts(
+        folder, record.stream_id, record.stream_version, record.position
+    )
 
 
 def lines_of_stream(folder: Folder, stream_id: str, after: int, through: int) -> Iterator[tuple[Envelope, bytes]]:
@@ -120,7 +124,12 @@ def settle_stream(folder: Folder, catalog: Catalog, stream_id: str, committed: i
         if live:
             _bring_to(folder, live, keep, text)
     end = due[-1][0] if due else last
-    catalog.put(stream_id, end.stream_version if end else -1, end.position if end else 0)
+    version, known = end.stream_version if end else -1, catalog.get(stream_id)
+    if known and known.version > version:
+        position = known.position_before(committed)
+        if position > 0 and not contradicts(folder, stream_id, known.version, position):
+            raise ends_early(log, stream_id, version, known.version, position)  # Its version is not to be given again.
+    catalog.put(stream_id, version, end.position if end else 0)
     if due:
         had = last.stream_version if last else -1
         cause = f"{log.live_path} ended at version {had} of stream {stream_id!r}, the journal has {end and end.stream_version}"

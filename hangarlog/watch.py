@@ -33,6 +33,7 @@ class Watch:
         self.doubt: CorruptionError | None = None
         if store:
             store.get_event_count()  # Which recovers what somebody has done to the shared state.
+            store.finish_for_the_dead()
         with contextlib.suppress(OSError, ValueError):
             self._state = SharedState(folder.filesystem, folder.state_path, folder.home, writable=False)
             last = self._state.last_session

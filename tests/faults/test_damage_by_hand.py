@@ -21,6 +21,7 @@ from hangarlog import (
     StoreFormatError,
 )
 from hangarlog.filesystem import FileSystem
+from hangarlog.repair import repair
 from hangarlog.verify import verify
 
 LONG = "long:" + "n" * 400
@@ -191,10 +192,15 @@ def test_a_snapshot_that_was_changed_is_damage(tmp_path: Path, field: bytes) -> 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"position":40,"began_at":0.0}\n', b"\0" * 50])
 def test_a_checkpoint_that_was_changed_is_passed_over(tmp_path: Path, content: bytes) -> None:
-    """Recovery reads more then."""
+    """Recovery reads more then; `verify` names it, `repair` puts it away."""
     fill(tmp_path / "s")
-    (tmp_path / "s/checkpoint.json").write_bytes(content)
+    checkpoint = tmp_path / "s/checkpoint.json"
+    checkpoint.write_bytes(content)
     (tmp_path / "s/state").unlink()
+    with open_store(tmp_path / "s") as store:
+        assert store.get_event_count() == 47
+        assert [damage.path for damage in verify(store)] == [str(checkpoint)]
+    assert [str(result).partition(" from ")[0] for result in repair(tmp_path / "s")] == [str(checkpoint)]
     with open_store(tmp_path / "s") as store:
         assert store.get_event_count() == 47
         assert list(verify(store)) == []
