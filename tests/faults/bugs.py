@@ -1,0 +1,649 @@
+"""The bugs of row 7: what is wrong in a copy of the library, and which check must see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Bug:
+    """`text`, which is in `file` exactly once, replaced by `bad`; `check` is a campaign's options or a test."""
+
+    name: str
+    file: str
+    text: str
+    bad: str
+    check: str
+
+
+CUTS = "--row 1 --size 1000"
+REFUSALS = "--row 2 --size 40"
+HISTORIES = "--row 8 --size 20000"
+DYING = "tests/faults/test_dying_writer.py"
+FAILING = "tests/faults/test_failing_calls.py"
+RESTART = "tests/faults/test_restart.py"
+BY_HAND = "tests/faults/test_damage_by_hand.py"
+DURABILITY = "tests/test_durability.py"
+PROCESSES = "tests/concurrency/test_processes.py"
+DESCRIPTORS = "tests/test_descriptors.py"
+SHARP = "tests/faults/test_sharp.py"
+RING = "tests/faults/test_ring.py"
+CONFLICTS = "tests/concurrency/test_conflicts.py"
+IN_USE = "tests/faults/test_files_in_use.py"
+HANDLING = "tests/faults/test_handling.py"
+REBUILD = "tests/faults/test_rebuild.py"
+VERIFY = "tests/faults/test_verify.py"
+DEADLINES = "tests/concurrency/test_deadlines.py"
+CLOSING = "tests/concurrency/test_closing.py"
+PASTS = "--row 13 --size 1500"
+FILES = "--row 14 --size 3"
+COPIES = "--row 15 --size 60"
+ERRORS = "--row 9 --size 20"
+DEADHARD = "tests/faults/test_handling.py::test_a_copy_of_hard_links_is_read_and_repaired_and_the_original_stays_as_it_was"
+
+# The most important ones first: a small size runs only those.
+BUGS = [
+    Bug(
+        "an append is acknowledged without a sync of the ring",
+        "ring.py",
+        "self._filesystem.sync_data(self._fd)",
+        "pass",
+        CUTS,
+    ),
+    Bug(
+        "the ring begins again without a sync of the journal",
+        "sync.py",
+        "self._filesystem.sync_data(fd)\n            return generation + 1, 0",
+        "return generation + 1, 0",
+        f"{DURABILITY}::test_a_full_ring_syncs_the_journal_once_and_begins_again",
+    ),
+    Bug(
+        "a roll does not sync the folder between its two names",
+        "filesystem.py",
+        "self.sync_folder(os.path.dirname(live))\n        self.rename(fresh, live)",
+        "self.rename(fresh, live)",
+        f"{SHARP}::test_a_power_cut_in_a_roll_costs_nothing",
+    ),
+    Bug(
+        "a roll is finished only where its fresh file has kept its name",
+        "log.py",
+        "if not (sealed and os.path.lexists(sealed)):",
+        "if not (sealed and os.path.lexists(sealed) and os.path.lexists(fresh)):",
+        f"{SHARP}::test_a_power_cut_in_a_roll_costs_nothing",
+    ),
+    Bug(
+        "a sync that failed is simply tried again",
+        "sync.py",
+        "state.mark_sync_failed()",
+        "return self._sync(words)",
+        REFUSALS,
+    ),
+    Bug(
+        "a version is taken from a cache",
+        "stream.py",
+        "live = end.live\n        try:  # noqa: SIM105",
+        "return end\n        try:  # noqa: SIM105",
+        f"{PROCESSES}::test_two_stores_on_one_folder_in_one_process_simply_work",
+    ),
+    Bug(
+        "a stream is closed under its writer where another store needs descriptors",
+        "stream.py",
+        "self._ends.popitem(last=False)\n\n",
+        "self._ends.popitem(last=False)[1].close()\n\n",
+        f"{DESCRIPTORS}::test_what_is_taken_out_of_a_store_while_it_writes_and_reads_stays_open_until_then",
+    ),
+    Bug(
+        "a file that cannot be opened for want of a descriptor is taken for damage",
+        "segment.py",
+        "if error.errno not in NO_FILE:",
+        "if error.errno in (2, 13):",
+        f"{DESCRIPTORS}::test_a_file_the_system_refuses_to_open_is_no_damage",
+    ),
+    Bug(
+        "what is made in a store does not get the store's permissions",
+        "filesystem.py",
+        "os.fchmod(fd, mode)",
+        "pass",
+        "tests/test_owners.py::test_a_mode_reaches_every_file_that_is_made_later",
+    ),
+    Bug(
+        "an index is trusted that covers what was lost",
+        "replay.py",
+        "def forget_index(live: LiveEnd, *, restarted: bool) -> None:",
+        "def forget_index(live: LiveEnd, *, restarted: bool) -> None:\n    return",
+        f"{BY_HAND}::test_a_power_cut_at_the_end_of_a_line_leaves_no_index_that_covers_more",
+    ),
+    Bug(
+        "the lock's file is deleted when it is given back",
+        "lock.py",
+        "def release(self, *, everybody: bool = False) -> None:",
+        "def release(self, *, everybody: bool = False) -> None:\n"
+        "        with contextlib.suppress(OSError):\n            os.unlink(self.path)",
+        f"{PROCESSES}::test_eight_processes_with_expected_versions_lose_and_double_nothing",
+    ),
+    Bug(
+        "a short write is taken for a whole one",
+        "filesystem.py",
+        "while written < len(data):  # Short",
+        "while False:  # Short",
+        f"{FAILING}::test_a_real_limit_of_file_sizes_is_met_at_every_byte",
+    ),
+    Bug(
+        "the expected version is not checked",
+        "commit.py",
+        "matches = expected in (actual, ANY) or",
+        "matches = True or",
+        HISTORIES,
+    ),
+    Bug(
+        "what a sync covers is asked after it instead of before",
+        "sync.py",
+        "state.made_durable(published, following)",
+        "state.made_durable(state.published() or published, following)",
+        f"{SHARP}::test_what_is_written_during_a_sync_is_not_covered_by_it",
+    ),
+    Bug(
+        "a commit is published before its streams are written",
+        "writer.py",
+        "journal.append(data, lengths)",
+        "journal.append(data, lengths)\n            state.finish(last, first, journal.size)",
+        f"{FAILING}::test_no_reader_sees_a_commit_before_it_is_published",
+    ),
+    Bug(
+        "damage in the middle is taken for a torn end",
+        "journal_end.py",
+        "if unconnected and not (",
+        "if False and not (",
+        f"{BY_HAND}::test_a_torn_batch_may_have_its_later_pages_on_the_device_first",
+    ),
+    Bug(
+        "recovery does not look into the ring",
+        "recovery.py",
+        "ring = Found() if state.valid else read_ring",
+        "ring = Found() if True else read_ring",
+        CUTS,
+    ),
+    Bug(
+        "a file is replaced without a sync of its text",
+        "filesystem.py",
+        "self.sync_data(fd)",
+        "pass",
+        CUTS,
+    ),
+    Bug(
+        "a file is replaced without a sync of its folder",
+        "filesystem.py",
+        "self.rename(temporary, path)\n        if sync:",
+        "self.rename(temporary, path)\n        if False:",
+        CUTS,
+    ),
+    Bug(
+        "a journal segment is sealed without a sync",
+        "writer.py",
+        "self._sync_now(journal)\n        self._state.begin(_pid)",
+        "self._state.begin(_pid)",
+        CUTS,
+    ),
+    Bug(
+        "a stream's segment is sealed without a sync",
+        "writer.py",
+        "self._sync_now(live)",
+        "pass",
+        f"{SHARP}::test_a_power_cut_in_a_roll_costs_nothing",
+    ),
+    Bug(
+        "a stream's segment is sealed before the journal is synced",
+        "writer.py",
+        "self._sync_now(self._journal)  # First",
+        "pass  # First",
+        f"{DURABILITY}::test_a_segment_is_sealed_only_when_it_is_on_the_device",
+    ),
+    Bug(
+        "a checkpoint is said of streams that were not synced",
+        "checkpoint.py",
+        "filesystem.sync_everything(folder.path, folder.all_folders())",
+        "pass",
+        CUTS,
+    ),
+    Bug(
+        "what a recovery wrote into the journal is not synced",
+        "recovery.py",
+        "            _sync(folder, live, state)",
+        "            pass",
+        f"{SHARP}::test_what_a_recovery_took_from_the_ring_stays_when_the_ring_is_written_over",
+    ),
+    Bug(
+        "after a failed sync the journal is not written anew",
+        "recovery.py",
+        "if state.failures:",
+        "if False:",
+        REFUSALS,
+    ),
+    Bug(
+        "the first ring is made without a sync of the journal",
+        "sync.py",
+        "self._filesystem.sync_data(fd)\n        try:\n            state.ring_file",
+        "try:\n            state.ring_file",
+        CUTS,
+    ),
+    Bug(
+        "what was taken back is not synced",
+        "writer.py",
+        "self._sync_now(self._journal)  # Else",
+        "pass  # Else",
+        f"{SHARP}::test_what_was_taken_back_does_not_come_back_in_a_power_cut",
+    ),
+    Bug(
+        "an opener that finds nobody believes the shared state",
+        "writer.py",
+        "self._state.session = last if self._session.others_in(last) else 0",
+        "self._state.session = last",
+        f"{SHARP}::test_a_state_of_before_a_restart_is_not_believed",
+    ),
+    Bug(
+        "a torn end of the journal is not cut off",
+        "journal_end.py",
+        "live.cut(self._whole + kept)",
+        "pass",
+        f"{DYING}::test_a_writer_may_die_at_any_call[0.5]",
+    ),
+    Bug(
+        "streams are not completed after the death of a writer",
+        "replay.py",
+        'live.append(b"".join([line + b"\\n" for line in missing]))',
+        "pass",
+        f"{DYING}::test_a_writer_may_die_at_any_call[1.0]",
+    ),
+    Bug(
+        "what reached a stream but not the journal is left there",
+        "recovery.py",
+        "_cut_phantoms(folder, report.since, known, report)",
+        "pass",
+        f"{RESTART}::test_what_reached_a_stream_but_not_the_journal_never_happened",
+    ),
+    Bug(
+        "a failed append leaves its batch in the journal",
+        "writer.py",
+        "if self._journal.cut(size):",
+        "if False:",
+        f"{FAILING}::test_a_full_disk_fails_the_append_whole",
+    ),
+    Bug(
+        "a sync that failed during a commit is taken for what the writer left",
+        "state.py",
+        "return raw[: COMMITTED * 8] + data + raw[WRITING * 8 : STANDING]",
+        "return self.raw()[:STANDING]",
+        f"{SHARP}::test_a_sync_that_fails_while_somebody_commits_is_healed_by_the_next_append",
+    ),
+    Bug(
+        "readers see what is not committed yet",
+        "reader.py",
+        "def _up_to(",
+        "def _up_to(blocks: Iterator[list[Envelope]], committed: int) -> Iterator[list[Envelope]]:\n"
+        "    return blocks\n\n\ndef _up_to_committed(",
+        f"{FAILING}::test_no_reader_sees_a_commit_before_it_is_published",
+    ),
+    Bug(
+        "a failed write past the cache is taken for one that had no room",
+        "ring.py",
+        "if error.errno not in _NO_ROOM:",
+        "if False:",
+        f"{RING}::test_a_device_that_fails_in_a_write_through_has_failed_a_sync",
+    ),
+    Bug(
+        "a hole of less than a sector is taken for damage",
+        "journal_end.py",
+        "self._zeros |= len(line) >= rest",
+        "self._zeros |= False and len(line) >= rest",
+        f"{RESTART}::test_a_sector_that_the_device_has_as_it_was_when_the_file_ended_in_it_is_a_hole",
+    ),
+    Bug(
+        "the children of a fork write frames from the same memory",
+        "ring.py",
+        "mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS",
+        "mmap.MAP_SHARED | mmap.MAP_ANONYMOUS",
+        f"{RING}::test_a_forked_child_writes_frames_from_memory_of_its_own",
+    ),
+    Bug(
+        "a conflict is told of what is not committed",
+        "live_end.py",
+        "if last.position <= committed:",
+        "if True:",
+        f"{CONFLICTS}::test_what_is_not_committed_is_no_conflict_yet",
+    ),
+    Bug(
+        "a retry is refused as a conflict",
+        "writer.py",
+        "retried = first.event_id == pending.events[0][1]",
+        "retried = False",
+        f"{CONFLICTS}::test_a_retry_is_not_taken_for_a_conflict",
+    ),
+    # Another past within one boot (row 13).
+    Bug(
+        "an open store holds nothing that shows that it is there",
+        "session.py",
+        "filesystem.hold_byte(fd, number)",
+        "pass",
+        f"{IN_USE}::test_locks_deleted_between_commits_keep_writers_apart",
+    ),
+    Bug(
+        "a recovery in the same boot does not look into the ring",
+        "recovery.py",
+        "ring = Found() if state.valid else read_ring",
+        "ring = Found() if state.valid or state.of_this_boot else read_ring",
+        f"{HANDLING}::test_a_disk_that_went_down_and_came_back_within_one_boot_has_lost_nothing",
+    ),
+    Bug(
+        "the ring's generations begin at 1 again",
+        "recovery.py",
+        "state.made_durable(journal, (self._ring.generation + 1, 0))",
+        "state.made_durable(journal, (1, 0))",
+        f"{HANDLING}::test_the_ring_goes_on_after_a_disk_came_back_so_that_a_restart_loses_nothing",
+    ),
+    Bug(
+        "the ring goes on in the generation that a recovery has read",
+        "recovery.py",
+        "state.made_durable(journal, (self._ring.generation + 1, 0))",
+        "state.made_durable(journal, (self._ring.generation, 0))",
+        PASTS,
+    ),
+    Bug(
+        "what the shared state promised is not asked for",
+        "recovery.py",
+        "self._settled, self._wanted = (0, 0) if state.of_a_copy or whole else state.promised",
+        "self._settled, self._wanted = (0, 0)",
+        f"{HANDLING}::test_a_backup_put_back_in_place_loses_nothing_that_the_files_prove",
+    ),
+    Bug(
+        "a frame of the ring need not follow the line before it",
+        "journal_end.py",
+        "if frame.after and known and frame.after != known:",
+        "if False:",
+        PASTS,
+    ),
+    Bug(
+        "a checkpoint need not fit the journal",
+        "recovery.py",
+        "and fits(checkpoint, self._folder):",
+        "and True:",
+        PASTS,
+    ),
+    Bug(
+        "the catalog's mark is not compared with the checkpoint's",
+        "recovery.py",
+        "and checkpoint.mark in catalog.marks() and",
+        "and",
+        PASTS,
+    ),
+    Bug(
+        "a checkpoint does not mark the catalog",
+        "checkpoint.py",
+        "catalog.mark(before.mark, checkpoint.mark)",
+        "pass",
+        f"{RESTART}::test_recovery_begins_at_the_checkpoint",
+    ),
+    Bug(
+        "a checkpoint covers the store's own volume only",
+        "filesystem.py",
+        "{os.stat(path).st_dev: path for path in below}",
+        "{os.stat(path).st_dev: path for path in below[:1]}",
+        f"{HANDLING}::test_a_checkpoint_covers_every_volume_below_the_store",
+    ),
+    # Files in use (row 14).
+    Bug(
+        "an append does not compare a stream's end with the catalog",
+        "stream.py",
+        "return version < 0 if known is None else known.version == version and known.is_at(end.position)",
+        "return True",
+        f"{IN_USE}::test_a_stream_that_was_changed_by_hand_gives_no_version_twice",
+    ),
+    Bug(
+        "a read does not compare a stream's end with the catalog",
+        "reader.py",
+        "if known is None or known.version <= version or (wanted is not None and wanted <= version):",
+        "if True:",
+        f"{IN_USE}::test_a_stream_that_was_changed_by_hand_gives_no_version_twice",
+    ),
+    Bug(
+        "a read shows what only the stream has",
+        "reader.py",
+        "known = self._catalog.get(stream_id) if self._catalog.is_open else Known(sys.maxsize, 0)",
+        "known = Known(sys.maxsize, 0)",
+        PASTS,
+    ),
+    Bug(
+        "a stream whose file was replaced is written to further",
+        "stream.py",
+        "right, end.seen_at = live is not None and live.is_in_place, now",
+        "right, end.seen_at = True, now",
+        f"{IN_USE}::test_a_file_replaced_by_its_own_copy_is_written_to",
+    ),
+    Bug(
+        "a journal that was replaced is written to further",
+        "writer.py",
+        "if self._journal and changed and not self._journal.is_in_place:",
+        "if False:",
+        f"{IN_USE}::test_a_file_replaced_by_its_own_copy_is_written_to",
+    ),
+    Bug(
+        "nobody looks whether the folder has changed",
+        "session.py",
+        "return self._racy or self.now() != self._looked_at",
+        "return False",
+        f"{IN_USE}::test_a_state_deleted_while_open_is_seen_by_all_at_once",
+    ),
+    Bug(
+        "a folder that was moved is used further",
+        "folder.py",
+        "if not self.filesystem.is_folder_at(self.fd, self.path):",
+        "if False:",
+        f"{IN_USE}::test_a_moved_folder_and_a_new_one_in_its_place_stay_apart",
+    ),
+    Bug(
+        "whoever joins a session does not ask whether it has the same lock files",
+        "session.py",
+        "if self._filesystem.held_byte(lock.fd, number) is None:",
+        "if False:",
+        f"{IN_USE}::test_locks_deleted_in_a_commit_let_nobody_in",
+    ),
+    Bug(
+        "whoever joins a session does not ask whether its lock files have their names",
+        "writer.py",
+        "if in_place and latest and state.last_session == latest:",
+        "if latest and state.last_session == latest:",
+        f"{IN_USE}::test_locks_deleted_between_commits_keep_writers_apart",
+    ),
+    Bug(
+        "a ring that was deleted is written to further",
+        "sync.py",
+        "if self._filesystem.identity_at(self._folder.ring_path) != words[RING_FILE]:",
+        "if False:",
+        f"{IN_USE}::test_a_ring_deleted_while_open_is_made_anew",
+    ),
+    Bug(
+        "a state that was deleted is used further",
+        "state.py",
+        "if not self.is_in_place:\n            create_state",
+        "if False:\n            create_state",
+        f"{IN_USE}::test_a_state_deleted_while_open_is_seen_by_all_at_once",
+    ),
+    Bug(
+        "a sync of a folder that has changed meanwhile is believed",
+        "sync.py",
+        "and self._state.believes(words) and not self._watch.moved_on()",
+        "",
+        FILES,
+    ),
+    # Copies made file by file (row 15).
+    Bug(
+        "a copy with a gap is refused",
+        "recovery.py",
+        "if not state.of_a_copy:\n        return",
+        "if True:\n        return",
+        f"{HANDLING}::test_a_copy_that_spans_a_roll_opens_with_what_was_committed_before_it",
+    ),
+    Bug(
+        "a copy does not know that it is one",
+        "state.py",
+        "return words[_FORMAT] == _MAGIC and words[_FILE] not in (0, self._file)",
+        "return False",
+        COPIES,
+    ),
+    Bug(
+        "what does not connect is dropped instead of put aside",
+        "journal_end.py",
+        "if unconnected:\n            self._folder.put_aside(unconnected)",
+        "if False:\n            pass",
+        COPIES,
+    ),
+    Bug(
+        "what is cut off a stream is dropped instead of put aside",
+        "replay.py",
+        "if lines:\n        folder.put_aside(lines)",
+        "if False:\n        pass",
+        COPIES,
+    ),
+    Bug(
+        "what a rebuild leaves out is dropped instead of put aside",
+        "rebuild.py",
+        "self._folder.put_aside(self._aside)",
+        "pass",
+        COPIES,
+    ),
+    Bug(
+        "a repair writes through hard links",
+        "repair.py",
+        "for path in break_links(folder)]",
+        "for path in ()]",
+        f"{REBUILD}::test_hard_linked_copies_are_repaired_and_their_originals_left_alone",
+    ),
+    Bug(
+        "an append writes through hard links",
+        "live_end.py",
+        "if not new:\n                self._refuse_other_names()",
+        "if False:\n                pass",
+        f"{DEADHARD}",
+    ),
+    Bug(
+        "a damage that a recovery has mended is not said",
+        "recovery.py",
+        "warnings.warn(CorruptionWarning(damage), stacklevel=2)",
+        "pass",
+        f"{VERIFY}::test_what_the_recovery_at_opening_had_to_mend_is_a_finding",
+    ),
+    # Waits (row 16).
+    Bug(
+        "the sync lock is waited for without limit",
+        "sync.py",
+        "deadline = None if self._lock_seconds is None else monotonic() + self._lock_seconds",
+        "deadline = None",
+        f"{DEADLINES}::test_a_stopped_sync_keeps_nobody_beyond_the_deadline",
+    ),
+    Bug(
+        "a recovery waits for the sync lock without limit",
+        "writer.py",
+        "with held(self._sync_lock, self._left()):  # Nobody",
+        "with held(self._sync_lock):  # Nobody",
+        f"{DEADLINES}::test_a_recovery_waits_for_a_stopped_sync_no_longer_than_the_deadline",
+    ),
+    Bug(
+        "a new session waits for the sync lock without limit",
+        "writer.py",
+        "with held(self._sync_lock, left):",
+        "with held(self._sync_lock):",
+        f"{DEADLINES}::test_a_store_without_its_state_is_opened_in_time_or_not_at_all",
+    ),
+    Bug(
+        "a call's time begins when the other threads have had theirs",
+        "writer.py",
+        "versions, due = self._commit(pendings, now)",
+        "versions, due = self._commit(pendings, monotonic())",
+        f"{DEADLINES}::test_threads_of_one_store_wait_together",
+    ),
+    Bug(
+        "the threads of a store are waited for without limit",
+        "lock.py",
+        "threads.acquire(True, -1 if seconds is None else max(0.0, seconds))",
+        "threads.acquire()",
+        f"{DEADLINES}::test_threads_of_one_store_wait_together",
+    ),
+    Bug(
+        "the gate is waited for without limit",
+        "lock.py",
+        "if not self._gate.acquire(seconds):",
+        "if not self._gate.acquire():",
+        f"{DEADLINES}::test_a_gate",
+    ),
+    # The end of a store and of its process (row 17).
+    Bug(
+        "close() does not wait for the calls that run",
+        "store.py",
+        "if self._calls.wait(self._lock_timeout, self._close):",
+        "if True:",
+        f"{CLOSING}::test_close_under_threads_that_append_changes_no_file_of_the_callers",
+    ),
+    Bug(
+        "the end of the process closes stores under its threads",
+        "store.py",
+        "            store.sync()",
+        "            store._close()",
+        f"{CLOSING}::test_the_end_of_a_process_closes_nothing_under_a_daemon_thread",
+    ),
+    Bug(
+        "every thread that appends first begins a sync thread",
+        "store.py",
+        "if not self._closed and (self._interval is None or not self._interval.is_alive()):",
+        "if not self._closed:",
+        f"{CLOSING}::test_threads_that_append_for_the_first_time_at_once_share_one_sync_thread",
+    ),
+    Bug(
+        "a closed store is not refused before it is used",
+        "store.py",
+        "            self._refuse_closed()\n            yield",
+        "            yield",
+        f"{CLOSING}::test_a_closed_store_refuses_every_call",
+    ),
+    Bug(
+        "a commit that readers may have seen is taken back",
+        "writer.py",
+        "if not published:",
+        "if True:",
+        f"{FAILING}::test_an_interrupt_after_the_commit_leaves_nothing_stale",
+    ),
+    # Full and dead disks (row 18).
+    Bug(
+        "a read that the device refuses is called damage",
+        "segment.py",
+        "if error.errno not in NO_FILE:",
+        "if error.errno not in NO_FILE | {5}:",
+        f"{FAILING}::test_a_read_that_is_refused_does_not_speak_of_writing",
+    ),
+    Bug(
+        "a device that fails in another call than a sync is believed further",
+        "writer.py",
+        "if error.errno == errno.EIO:",
+        "if False:",
+        ERRORS,
+    ),
+    Bug(
+        "a shared state that was cut is an error of another sort",
+        "state.py",
+        "return _all.unpack(raw) if len(raw) == _all.size else _NOTHING",
+        "return _all.unpack(raw)",
+        f"{HANDLING}::test_a_shared_state_that_is_cut_while_the_store_is_open_kills_nobody",
+    ),
+    Bug(
+        "a ring for which there is no room fails the append",
+        "sync.py",
+        "except OSError:\n            self._without_ring = _PAUSE",
+        "except ZeroDivisionError:\n            self._without_ring = _PAUSE",
+        f"{FAILING}::x",
+    ),
+    Bug(
+        "what is not durable is shown to who asks for what is",
+        "store.py",
+        "return min(self._state.durable, committed) if self._state.valid else committed",
+        "return committed",
+        f"{DURABILITY}::test_what_is_not_durable_yet_is_not_seen_by_who_asks_for_durable",
+    ),
+]
