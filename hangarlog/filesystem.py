@@ -202,6 +202,15 @@ class FileSystem:
         """Open a folder, to be asked about it later; -1 on Windows, which has no such descriptors."""
         return -1 if WINDOWS else _again(os.open, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
+    def reopen_folder(self, fd: int) -> None:
+        """Open a folder anew, with the same number: what the child of a fork has is its parent's, with its locks."""
+        if fd >= 0:
+            own = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+            try:
+                os.dup2(own, fd, inheritable=False)
+            finally:
+                os.close(own)
+
     def folder_changed_at(self, fd: int, path: str) -> int:
         """When the entries of an open folder, or its own name, changed last: nanoseconds since 1970."""
         return os.stat(path).st_mtime_ns if fd < 0 else os.fstat(fd).st_ctime_ns

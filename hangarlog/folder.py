@@ -198,8 +198,8 @@ class Folder:
             refuse_unsafe(self.filesystem, self.path, unsafe_file_system)
             meta = self._load() or self._create(segment_bytes, create, mode)
             self._set_rights(meta)
-            self.close()
-            self.fd = self.filesystem.open_folder(self.path)
+            if self.fd < 0:
+                self.fd = self.filesystem.open_folder(self.path)
             self.home = self.filesystem.made_at(self.meta_path)
             return meta
         except PermissionError as error:

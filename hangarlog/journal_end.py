@@ -77,6 +77,8 @@ def _refuse_gaps(log: Log, least: int, most: int) -> None:
                 expected = segment.number(segment.decode(lines[-1:], offset + sum(map(len, lines[:-1])))[0]) + 1
         if live and live_first not in (None, expected):
             raise live.damage(0, f"{log.field} {expected} must come here, not {live_first}")
+        if live and live_first is not None and len(log.sealed()) > len(sealed):
+            raise live.damage(0, f"there are sealed segments of records behind {log.field} {live_first}")
 
 
 def last_sealed(log: Log, first: int) -> Envelope:

@@ -81,16 +81,17 @@ class Rebuilt(msgspec.Struct):
         return sum(each.count for each in self.aside)
 
 
-def rebuild(folder: Folder, frames: list[Frame]) -> Rebuilt:
+def rebuild(folder: Folder, frames: list[Frame], *, bridge: bool = True) -> Rebuilt:
     """Make the journal the longest history that the folder's files, and `frames` of the commit ring, prove.
 
     What is replaced is kept as `NAME.damaged`, whole records that do not belong to that history in `put-aside.jsonl`.
-    It may be cut short anywhere and run again. It fails only as the operating system does, or where there is no store.
+    With `bridge` the history goes on behind positions of which nothing is left, where the streams show that it did;
+    without, it ends before them. It may be cut short anywhere and run again. It fails only as the operating system does, or where there is no store.
     """
     segment_bytes = folder.open(1, create=False).segment_bytes
     rewriting = Rewriting(folder.journal, segment_bytes)
     merge = Merge(folder, frames)
-    history = _History(folder, rewriting, merge)
+    history = _History(folder, rewriting, merge, bridge)
     for position, candidates, bad in merge.positions():
         history.see(position, candidates, bad)
     return history.finish()
@@ -107,8 +108,8 @@ class _Kept(NamedTuple):
 class _History:
     """The history, from its beginning on. It ends where what comes next cannot be proved to follow."""
 
-    def __init__(self, folder: Folder, rewriting: Rewriting, merge: Merge) -> None:
-        self._folder, self._rewriting, self._merge = folder, rewriting, merge
+    def __init__(self, folder: Folder, rewriting: Rewriting, merge: Merge, bridges: bool) -> None:
+        self._folder, self._rewriting, self._merge, self._bridges = folder, rewriting, merge, bridges
         self._report = Rebuilt()
         self._next = 1
         self._versions: dict[str, int] = {}  # That come next.
@@ -139,7 +140,8 @@ class _History:
         """Keep the places of the lines that are lost before `position`, or end the history there."""
         missing = range(self._next, position)
         nowhere = len(missing) - len(self._bad)
-        if not nowhere or self._merge.explained or any(_within(run, position) for c in candidates for run in c.runs):
+        told = self._merge.explained or any(_within(run, position) for c in candidates for run in c.runs)
+        if not nowhere or (self._bridges and told):
             self._batch += [_Kept(at, self._bad.get(at) or _LOST % at, None) for at in missing]
             self._lost += len(missing)
             self._crc = ""

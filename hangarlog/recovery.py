@@ -83,20 +83,26 @@ def _recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) -
     ring = Found() if state.valid else read_ring(folder.filesystem, folder.ring_path, meta.store_id)
     if not state.of_a_copy:
         return _Recovery(folder, state, catalog, ring).run()
+    report = _recover_copy(folder, meta, state, catalog, ring)
+    if load_checkpoint(folder).position > state.committed:
+        folder.filesystem.remove(folder.checkpoint_path)  # It was copied later, and is not to be asked for again.
+    return report
+
+
+def _recover_copy(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog, ring: Found) -> Recovered:
+    """Its files were copied one by one, at different moments: what does not connect is put aside."""
     with contextlib.suppress(CorruptionError):
         refuse_gaps(folder)
         return _Recovery(folder, state, catalog, ring).run()
     with importing:
         from hangarlog.mending import Mending
         from hangarlog.rebuild import rebuild as rebuild_journal
-    rebuilt = rebuild_journal(folder, ring.frames)
-    Mending(folder, meta.segment_bytes, rebuilt.lost_versions).run()
-    # What of the ring fits is in the journal now; what does not, like a later checkpoint, is not to be asked for again.
-    ring.frames = []
+    rebuilt = rebuild_journal(folder, ring.older + ring.frames, bridge=False)
+    for _ in Mending(folder, meta.segment_bytes, rebuilt.lost_versions).run():
+        pass
     if not rebuilt.ring_fits:
         folder.filesystem.remove(folder.ring_path)
-    if load_checkpoint(folder).position > rebuilt.last:
-        folder.filesystem.remove(folder.checkpoint_path)
+    ring.frames = []  # What fits is in the journal now.
     report = _Recovery(folder, state, catalog, ring, whole=True).run()
     report.put_aside += rebuilt.put_aside
     return report

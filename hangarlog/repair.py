@@ -183,7 +183,8 @@ def _mend(folder: Folder) -> list[Result]:
     meta, results = _mend_meta(folder)
     frames: list[Frame] = []
     try:
-        frames = read_ring(folder.filesystem, folder.ring_path, meta.store_id).frames
+        found = read_ring(folder.filesystem, folder.ring_path, meta.store_id)
+        frames = found.older + found.frames
     except OSError as error:
         if error.errno not in NO_FILE:
             raise

@@ -88,11 +88,15 @@ def decode_frame(ring: bytes, offset: int) -> Frame | None:
 
 
 class Found(msgspec.Struct):
-    """What a recovery finds: the last generation begun, its whole frames in order; whether the ring has its size."""
+    """What a recovery finds: the last generation begun, its whole frames in order; whether the ring has its size.
+
+    `older` are frames of generations before, which only matter where the journal has lost what it had synced.
+    """
 
     generation: int = 0
     frames: list[Frame] = []
     whole: bool = False
+    older: list[Frame] = []
 
 
 def read_ring(filesystem: FileSystem, path: str, store: str) -> Found:
@@ -112,7 +116,8 @@ def read_ring(filesystem: FileSystem, path: str, store: str) -> Found:
         raise StoreFormatError(path, f"{cause}, or delete {path} and lose what its last seconds had to themselves")
     generation = max((frame.generation for frame in frames), default=0)
     whole = len(ring) == RING_BYTES
-    return Found(generation, [frame for frame in frames if frame.generation == generation], whole)
+    older = [frame for frame in frames if frame.generation < generation]
+    return Found(generation, [frame for frame in frames if frame.generation == generation], whole, older)
 
 
 def ring_owner(filesystem: FileSystem, path: str) -> str:

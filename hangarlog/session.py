@@ -11,7 +11,9 @@ locks; the others follow it. A process in a session that is not the highest chan
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from random import getrandbits
 from time import time_ns
 
@@ -19,6 +21,7 @@ from hangarlog.filesystem import BYTE_LOCKS, FileSystem
 from hangarlog.lock import FileLock
 
 _BITS = 40  # Of the step to the next session's number: a byte's number in a file is below 2^63.
+_DYING = 50  # Looks, a millisecond apart.
 _RACY = 20_000_000
 """Nanoseconds: two changes of a folder that are closer may have the same time."""
 
@@ -63,6 +66,11 @@ class Session:
         self._joined = (-1, -1)
         self._file, self._name = -1, ""
 
+    def forked(self) -> None:
+        """In the child of a fork: take part in nothing yet. What the parent takes part in stays the parent's."""
+        self._filesystem.reopen_folder(self._fd)
+        self.number, self._joined = 0, (-1, -1)
+
     @property
     def is_joined(self) -> bool:
         """Whether this store takes part, with the lock files that it has open now."""
@@ -105,6 +113,18 @@ class Session:
             return self._latest_file() == number
         return 0 < number < 1 << 63 and self._filesystem.held_byte(self._fd, number) is not None
 
+    def latest_with_locks(self) -> int:
+        """As `latest`; -1 if its members have other lock files than ours, which must be deleted ones.
+
+        A process that dies, or closes the store, may lose its lock files a moment before its part in the session.
+        """
+        for _ in range(_DYING):
+            latest = self.latest()
+            if not latest or self.has_our_locks(latest):
+                return latest
+            threading.Event().wait(0.001)
+        return -1
+
     def know_locks(self) -> None:
         """Open the lock files, if they are not."""
         for lock in self._locks:
@@ -146,7 +166,10 @@ class Session:
         return locked
 
     def leave(self) -> None:
-        """Take part no longer; on Linux whoever closes the folder's descriptor does that."""
+        """Take part no longer. The store must not be used by a child of a fork."""
+        if BYTE_LOCKS and self.number and self._fd >= 0:
+            with contextlib.suppress(OSError):
+                self._filesystem.leave_byte(self._fd, self.number)
         if self._file >= 0:  # pragma: no cover
             fd, self._file = self._file, -1
             self._filesystem.close(fd)

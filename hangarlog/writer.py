@@ -110,6 +110,7 @@ class Writer:
         self._exclusive = False
         self._inside = -1  # The fork of whoever is inside the lock, in this process; another one's is not here.
         self._closed = self._close_later = False
+        self._fork = _forks
         self._deadline: float | None = None
 
     # The write lock
@@ -264,6 +265,9 @@ class Writer:
     def _look(self, raw: bytes) -> None:
         """Under the lock: notice what other processes did, and what one that died left undone."""
         state, words = self._state, words_of(raw)
+        if self._fork != _forks:
+            self._session.forked()
+            self._fork = _forks
         moment, changed = self._watch.now(), self._watch.changed()
         if changed or self._lock.opened or not (self._session.is_joined and state.believes(words)):
             self._take_part()
@@ -337,8 +341,8 @@ class Writer:
                 self._lock.release()
                 self._lock.close()
                 self._wait_for_lock(None)
-            latest = session.latest()
-            if latest and not session.has_our_locks(latest):
+            latest = session.latest_with_locks()
+            if latest < 0:
                 raise StoreOpenError(self.path, _LOCKS_GONE)
         in_place = self._lock.is_in_place and self._sync_lock.is_in_place
         state.reload()
@@ -675,14 +679,15 @@ class Writer:
 
     def _close(self) -> None:
         self._close_later = False
-        mine = self._seen[1] == _forks
+        mine = self._fork == _forks
         checkpointing = self._checkpointing
         # A finalizer may run in any thread, that one too.
         if checkpointing and mine and checkpointing is not threading.current_thread():
             checkpointing.join(self._lock_seconds)
         with contextlib.ExitStack() as closing:  # Whatever fails, the others are closed.
-            closing.callback(self._session.leave)
             closing.callback(self._lock.close)
+            if mine:
+                closing.callback(self._session.leave)  # First: who is there has its lock files.
             closing.callback(self._forget)
             if mine:
                 closing.callback(self._last_checkpoint)
