@@ -698,7 +698,7 @@ class Writer:
     def _last_checkpoint(self) -> None:
         """The last one to leave makes a checkpoint, where the next one to open the store would have much to replay."""
         state, session = self._state, self._session
-        if not session.is_joined or session.others_in(session.number):
+        if not session.number or session.others_in(session.number):  # The sync lock's file is closed by now.
             return
         words = state.look()
         quiet = state.believes(words) and consistent(words) and not words[WRITING] and not words[FAILURES]

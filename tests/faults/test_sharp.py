@@ -296,6 +296,19 @@ def test_a_catalog_that_is_older_than_the_checkpoint_is_not_believed(tmp_path: P
         assert len(store.read_stream("a:1")) == 61
 
 
+def test_the_last_one_to_close_a_store_leaves_little_to_replay(tmp_path: Path) -> None:
+    """It makes a checkpoint, with which the next one to open the store begins; whoever leaves others there does not."""
+    path = tmp_path / "s"
+    with FileEventStore(path):
+        long_store(path)
+        assert not (path / "checkpoint.json").exists()
+        end = (path / "journal.jsonl").stat().st_size
+    assert end > 256 << 10
+    with FileEventStore(path) as store:
+        assert store.recovered
+        assert store.recovered.since == 20
+
+
 def test_a_checkpoint_of_another_journal_is_not_believed(tmp_path: Path) -> None:
     """An older journal was put in place: what the streams have of the events since is written into it again."""
     path = tmp_path / "s"
