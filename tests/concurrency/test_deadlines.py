@@ -156,6 +156,21 @@ def test_threads_of_one_store_wait_together(tmp_path: Path) -> None:
             assert len(store.read_stream("held:1")) == 3
 
 
+def test_who_stands_behind_another_at_the_gate_waits_no_longer_than_the_deadline(tmp_path: Path) -> None:
+    """The one at the gate has no deadline, so that it stands there as long as the holder is stopped."""
+    path = tmp_path / "s"
+    with FileEventStore(path, lock_timeout=None) as patient, FileEventStore(path, lock_timeout=0.2) as late:
+        patient.append("a:1", [Added(0)], ANY)
+        with stopped(path, "write"):
+            waiting = threading.Thread(target=patient.append, args=("a:1", [Added(1)], ANY), daemon=True)
+            waiting.start()
+            while not late._writer._lock._gate.holder():
+                late._writer._lock._gate.open()
+            assert [type(each) for each in outcomes(lambda: late.append("a:1", [Added(2)], ANY))] == [LockTimeoutError]
+        waiting.join(GUARD)
+        assert [event.number for event in late.read_stream("a:1")] == [0, 1]
+
+
 @pytest.mark.parametrize("stops_in", ["write", "sync"])
 def test_a_store_without_its_state_is_opened_in_time_or_not_at_all(tmp_path: Path, stops_in: str) -> None:
     path = tmp_path / "s"

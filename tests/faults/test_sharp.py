@@ -444,3 +444,26 @@ def seal_again(line: bytes) -> bytes:
     """A line with the checksum that it should have."""
     body = line[: line.rindex(b',"crc"')]
     return body + b',"crc":"%08x"}\n' % crc32(body)
+
+
+def test_a_journal_replaced_before_its_sync_is_not_taken_for_the_one_that_was_written(tmp_path: Path) -> None:
+    """What is acknowledged durable is in the file that has the name by then."""
+
+    class Replacing(FileSystem):
+        older = b""
+
+        def lock(self, fd: int) -> bool:
+            if self.older and os.readlink(f"/proc/self/fd/{fd}").endswith("sync.lock"):
+                (tmp_path / "s/older").write_bytes(self.older)
+                os.replace(tmp_path / "s/older", journal)
+                self.older = b""
+            return super().lock(fd)
+
+    journal, replacing = tmp_path / "s/journal.jsonl", Replacing()
+    with FileEventStore(tmp_path / "s", filesystem=replacing) as store:
+        for number in range(3):
+            store.append("a:1", [Added(number)], ANY)
+        replacing.older = journal.read_bytes()
+        with contextlib.suppress(HangarlogError):
+            store.append("a:1", [Added(3)], 2)
+            assert b'"number":3,' in journal.read_bytes()
