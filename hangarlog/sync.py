@@ -245,7 +245,7 @@ class JournalSync:
         # Own descriptor: an appending thread may close its own at a roll. A roll syncs what it seals, so a segment
         # newer than what is to be synced needs nothing of the older one.
         which = (words[JOURNAL_FIRST], words[LAYOUT])
-        if self._fd < 0 or self._fd_of != which:
+        if self._fd < 0 or self._fd_of != which or self._look_at_ring:  # Somebody may have replaced it, too.
             self._close_fd()
             self._fd, self._fd_of = self._filesystem.open_append(self._path), which
         return self._fd

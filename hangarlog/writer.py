@@ -283,7 +283,9 @@ class Writer:
         elif words[WRITING]:
             self._recover()
         if self._journal and changed and not self._journal.is_in_place:
-            self._forget()  # Somebody has put another file there.
+            self._forget()  # Somebody has put another file there, of which nothing need be on the device.
+            self._journal = self._open_journal()
+            self._sync_now(self._journal)
         if self._journal is None:
             self._journal = self._open_journal()
         if self._filesystem.size(self._journal.fd) != state.journal_size:

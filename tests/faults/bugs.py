@@ -32,7 +32,6 @@ CONFLICTS = "tests/concurrency/test_conflicts.py"
 IN_USE = "tests/faults/test_files_in_use.py"
 HANDLING = "tests/faults/test_handling.py"
 REBUILD = "tests/faults/test_rebuild.py"
-VERIFY = "tests/faults/test_verify.py"
 DEADLINES = "tests/concurrency/test_deadlines.py"
 CLOSING = "tests/concurrency/test_closing.py"
 
@@ -340,7 +339,7 @@ BUGS = [
         "recovery.py",
         "self._settled, self._wanted = (0, 0) if state.of_a_copy or whole else state.promised",
         "self._settled, self._wanted = (0, 0)",
-        f"{HANDLING}::test_a_backup_put_back_in_place_loses_nothing_that_the_files_prove",
+        f"{SHARP}::test_an_older_set_of_files_beside_the_latest_state_is_refused",
     ),
     Bug(
         "a frame of the ring need not follow the line before it",
@@ -411,14 +410,21 @@ BUGS = [
         "writer.py",
         "if self._journal and changed and not self._journal.is_in_place:",
         "if False:",
-        f"{IN_USE}::test_a_file_replaced_by_its_own_copy_is_written_to",
+        f"{SHARP}::test_a_journal_replaced_by_its_copy_is_on_the_device_with_the_next_durable_append",
+    ),
+    Bug(
+        "a sync brings a journal that was replaced to the device",
+        "sync.py",
+        "if self._fd < 0 or self._fd_of != which or self._look_at_ring:",
+        "if self._fd < 0 or self._fd_of != which:",
+        f"{SHARP}::test_a_journal_replaced_by_its_copy_is_on_the_device_with_the_next_durable_append",
     ),
     Bug(
         "nobody looks whether the folder has changed",
         "session.py",
         "return self._racy or self.now() != self._looked_at",
         "return False",
-        f"{IN_USE}::test_a_state_deleted_while_open_is_seen_by_all_at_once",
+        f"{SHARP}::test_what_is_deleted_while_a_store_is_open_comes_back_with_the_next_append",
     ),
     Bug(
         "a folder that was moved is used further",
@@ -435,10 +441,10 @@ BUGS = [
         f"{IN_USE}::test_locks_deleted_in_a_commit_let_nobody_in",
     ),
     Bug(
-        "whoever joins a session does not ask whether its lock files have their names",
+        "who is in a session does not ask whether its lock files have their names",
         "writer.py",
-        "if in_place and latest and state.last_session == latest:",
-        "if latest and state.last_session == latest:",
+        "if not (in_place and state.is_in_place and state.valid):",
+        "if not (state.is_in_place and state.valid):",
         f"{IN_USE}::test_locks_deleted_between_commits_keep_writers_apart",
     ),
     Bug(
@@ -453,7 +459,7 @@ BUGS = [
         "state.py",
         "if not self.is_in_place:\n            create_state",
         "if False:\n            create_state",
-        f"{IN_USE}::test_a_state_deleted_while_open_is_seen_by_all_at_once",
+        f"{SHARP}::test_what_is_deleted_while_a_store_is_open_comes_back_with_the_next_append",
     ),
     Bug(
         "a sync does not look whether the files have changed since the commit",
@@ -517,7 +523,7 @@ BUGS = [
         "recovery.py",
         "warnings.warn(CorruptionWarning(damage), stacklevel=2)",
         "pass",
-        f"{VERIFY}::test_what_the_recovery_at_opening_had_to_mend_is_a_finding",
+        f"{RESTART}::test_damage_in_the_middle_of_the_journal_is_mended_from_the_streams",
     ),
     # Waits (row 16).
     Bug(
@@ -544,8 +550,8 @@ BUGS = [
     Bug(
         "a call's time begins when the other threads have had theirs",
         "writer.py",
-        "versions, due = self._commit(pendings, now)",
-        "versions, due = self._commit(pendings, monotonic())",
+        "entered = enter(threads, self._lock_seconds)\n",
+        "entered, now = enter(threads, None), monotonic()\n",
         f"{DEADLINES}::test_threads_of_one_store_wait_together",
     ),
     Bug(
@@ -553,7 +559,7 @@ BUGS = [
         "lock.py",
         "threads.acquire(True, -1 if seconds is None else max(0.0, seconds))",
         "threads.acquire()",
-        f"{DEADLINES}::test_threads_of_one_store_wait_together",
+        f"{DEADLINES}::test_a_thread_that_stands_in_an_append_keeps_the_others_no_longer_than_the_deadline",
     ),
     Bug(
         "the gate is waited for without limit",
@@ -601,10 +607,10 @@ BUGS = [
     # Full and dead disks (row 18).
     Bug(
         "a read that the device refuses is called damage",
-        "segment.py",
-        "        return self._filesystem.read(self.fd, size, offset)",
-        "        try:\n            return self._filesystem.read(self.fd, size, offset)\n        except OSError as error:\n"
-        '            raise self.damage(offset, "it cannot be read") from error',
+        "reader.py",
+        "except (CorruptionError, FileNotFoundError) as error:",
+        "except (CorruptionError, OSError) as error:\n                if not isinstance(error, FileNotFoundError):\n"
+        '                    raise CorruptionError(log.live_path, "", 0, str(error)) from error',
         f"{FAILING}::test_a_read_that_is_refused_does_not_speak_of_writing",
     ),
     Bug(

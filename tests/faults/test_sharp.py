@@ -7,12 +7,14 @@ import errno
 import os
 import random
 import shutil
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import pytest
+from cells import Device, power_cut
 from conftest import Added
 from crash_states import place, small_ring
 
@@ -29,6 +31,7 @@ from hangarlog import (
 )
 from hangarlog.commit import Pending
 from hangarlog.filesystem import FileSystem
+from hangarlog.repair import repair
 from hangarlog.testing import Recording, Unsynced, crash_states
 from hangarlog.verify import verify
 
@@ -226,14 +229,21 @@ def test_a_power_cut_between_the_names_of_a_roll_costs_nothing(tmp_path: Path) -
             store.append(f"a:{number % 3}", [Added(number, "x" * 200)], ANY)
             recording.note(number)
         assert store.folder.journal.sealed()
-    named = [at for at, each in enumerate(recording.operations, 1) if each.kind == "rename" and "journal" in each.path]
-    random_states = crash_states(recording.operations, random.Random(1), 2_000, named)
-    found = [each for each in random_states if " of " in each.lost.replace("write of", "") or "write" in each.lost]
-    for state_ in random.Random(2).sample(found, min(len(found), 150)):
-        place(state_, tmp_path / "found")
-        with small_ring(), FileEventStore(tmp_path / "found", filesystem=Unsynced()) as store:
-            assert store.get_event_count() > max(state_.notes, default=-1), f"without {state_.lost}"
-    assert len(found) > 100
+    rolls = [at for at, each in enumerate(recording.operations, 1) if each.path.startswith("journal.0")]
+    tried = 0
+    for at in range(rolls[0], rolls[0] + 3):  # Its second name, the one that the fresh file gets, and their syncs.
+        states = crash_states(recording.operations, random.Random(1), points=[at])
+        unnamed = [each for each in states if "link of" in each.lost or "of journal.jsonl.new" in each.lost]
+        for found in random.Random(2).sample(unnamed, min(len(unnamed), 60)):
+            place(found, tmp_path / "found")
+            with small_ring(), FileEventStore(tmp_path / "found", filesystem=Unsynced()) as store:
+                count = store.get_event_count()
+                assert count > max(found.notes, default=-1), f"without {found.lost}"
+                store.append("b:1", [Added(99)], ANY)
+                assert [event.number for _, _, event in store.read_all()] == [*range(count), 99]
+                assert list(verify(store)) == [], f"without {found.lost}"
+            tried += 1
+    assert tried > 100
 
 
 def test_who_opens_a_store_that_is_open_takes_part_and_recovers_nothing(tmp_path: Path) -> None:
@@ -438,6 +448,56 @@ def test_nothing_is_appended_to_a_file_that_has_another_name(tmp_path: Path, whi
     with contextlib.suppress(HangarlogError), FileEventStore(path, durability="relaxed") as store:
         store.append("a:1", [Added(1)], ANY)
     assert (tmp_path / "theirs").read_bytes() == text
+
+
+def test_an_older_set_of_files_beside_the_latest_state_is_refused(tmp_path: Path) -> None:
+    """The shared state proves what was acknowledged durable: less of it is not taken for all."""
+    path = tmp_path / "s"
+    with FileEventStore(path) as store:
+        store.append("a:1", [Added(0)], ANY)
+    older = {path / name: (path / name).read_bytes() for name in ("journal.jsonl", "streams/a/1.jsonl", "ring")}
+    with FileEventStore(path) as store:
+        for number in range(1, 4):
+            store.append("a:1", [Added(number)], ANY)
+    for file, content in older.items():
+        file.write_bytes(content)
+    with pytest.raises(CorruptionError, match="position 2 is missing; 4 events were committed"):
+        FileEventStore(path)
+    list(repair(path))
+    with FileEventStore(path) as store:
+        assert store.append("a:1", [Added(1)], ANY) == 1
+
+
+@pytest.mark.parametrize("what", ["state", "catalog", "locks/write.lock", "locks"])
+def test_what_is_deleted_while_a_store_is_open_comes_back_with_the_next_append(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "s"
+    with FileEventStore(path, durability="relaxed") as store:
+        store.append("a:1", [Added(0)], ANY)
+        gone = path / what
+        shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+        waiting = threading.Event()
+        waiting.wait(0.01)  # An append that is not durable may miss it for a millisecond.
+        store.append("a:1", [Added(1)], 0)
+        assert gone.exists()
+        with FileEventStore(path, durability="relaxed") as other:
+            assert other.append("a:1", [Added(2)], 1) == 2
+        assert store.append("a:1", [Added(3)], 2) == 3
+        assert list(verify(store)) == []
+
+
+def test_a_journal_replaced_by_its_copy_is_on_the_device_with_the_next_durable_append(tmp_path: Path) -> None:
+    """Its text, which nobody has synced, and what is appended to it."""
+    path = tmp_path / "s"
+    with FileEventStore(path, filesystem=Device()) as store:
+        for number in range(5):
+            store.append("a:1", [Added(number)], ANY)
+        shutil.copy2(path / "journal.jsonl", path / "copy")
+        os.replace(path / "copy", path / "journal.jsonl")
+        for number in range(5, 8):
+            store.append("a:1", [Added(number)], ANY)
+            power_cut(path, tmp_path / f"image-{number}")
+            with FileEventStore(tmp_path / f"image-{number}") as found:
+                assert [event.number for _, _, event in found.read_all()] == list(range(number + 1))
 
 
 def seal_again(line: bytes) -> bytes:
