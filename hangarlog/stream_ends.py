@@ -160,8 +160,7 @@ def _last_confirmed(
     if not sealed:
         return None, 0
     with contextlib.closing(log.open_sealed(sealed[-1])) as segment:
-        lines, start = segment.lines_before(segment.end())
-        last = segment.decode(lines[-1:], start + sum(len(line) + 1 for line in lines[:-1]))[0]
+        last = segment.last_whole()
         if refutes(folder, last, committed):
             raise segment.damage(
                 0, f"its version {last.stream_version}, at position {last.position}, is not in the journal"

@@ -283,7 +283,9 @@ class Writer:
         elif words[WRITING]:
             self._recover()
         if self._journal and changed and not self._journal.is_in_place:
-            self._forget()  # Somebody has put another file there.
+            self._forget()  # Somebody has put another file there, of which nothing need be on the device.
+            self._journal = self._open_journal()
+            self._sync_now(self._journal)
         if self._journal is None:
             self._journal = self._open_journal()
         if self._filesystem.size(self._journal.fd) != state.journal_size:
@@ -699,7 +701,7 @@ class Writer:
     def _last_checkpoint(self) -> None:
         """The last one to leave makes a checkpoint, where the next one to open the store would have much to replay."""
         state, session = self._state, self._session
-        if not session.is_joined or session.others_in(session.number):
+        if not session.number or session.others_in(session.number):  # The sync lock's file is closed by now.
             return
         words = state.look()
         quiet = state.believes(words) and consistent(words) and not words[WRITING] and not words[FAILURES]
