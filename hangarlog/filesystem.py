@@ -234,7 +234,7 @@ class FileSystem:
             return False
 
     def hold_byte(self, fd: int, at: int) -> None:
-        """Share a lock on byte `at` of an open file or folder with whoever else holds it, until all of us are closed."""
+        """Share a lock on byte `at` of an open file or folder with others that hold it, until it is closed."""
         fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _BYTE.pack(fcntl.F_RDLCK, os.SEEK_SET, at, 1, 0))
 
     def leave_byte(self, fd: int, at: int) -> None:

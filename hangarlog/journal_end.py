@@ -64,9 +64,9 @@ def make_end_whole(
     """Bring the live segment to whole batches, with everything that is known to have been committed.
 
     `start` is an offset that is known to be the end of a batch, and its last position; (0, position) where only that
-    position is known. `promised` are (the position up to which nothing can be missing but by damage, the one up to which
-    the streams are searched for what is missing); with `restarted` a power cut may have taken any page written since, and `frames`
-    are what the commit ring has. `see` is shown the records that are read to find the end.
+    position is known. `promised` are (the position up to which nothing can be missing but by damage, the one up to
+    which the streams are searched for what is missing). With `restarted` a power cut may have taken any page written
+    since. `frames` are what the commit ring has. `see` is shown the records that are read to find the end.
 
     Raises:
         CorruptionError: it is damaged, and no other copy helps.
@@ -168,9 +168,11 @@ def _lines_of_frames(frames: list[Frame], after: int, crc: str) -> dict[int, byt
         known = before[-10:-2].decode("ascii", "replace") if before else crc if frame.first == after + 1 else ""
         if frame.after and known and frame.after != known:
             continue
-        for position, line in enumerate(frame.text.split(b"\n")[:-1], frame.first):
-            if position > after and is_record(line) and decode_record(line).position == position:
-                found[position] = line
+        found |= {
+            position: line
+            for position, line in enumerate(frame.text.split(b"\n")[:-1], frame.first)
+            if position > after and is_record(line) and decode_record(line).position == position
+        }
     return found
 
 

@@ -86,7 +86,8 @@ def rebuild(folder: Folder, frames: list[Frame], *, bridge: bool = True) -> Rebu
 
     What is replaced is kept as `NAME.damaged`, whole records that do not belong to that history in `put-aside.jsonl`.
     With `bridge` the history goes on behind positions of which nothing is left, where the streams show that it did;
-    without, it ends before them. It may be cut short anywhere and run again. It fails only as the operating system does, or where there is no store.
+    without, it ends before them. It may be cut short anywhere and run again. It fails only as the operating system
+    does, or where there is no store.
     """
     segment_bytes = folder.open(1, create=False).segment_bytes
     rewriting = Rewriting(folder.journal, segment_bytes)

@@ -222,7 +222,7 @@ def _keep_damage(
 ) -> None:
     """Before a stream's `text` at an offset is replaced: keep it and say so, if a line is such as no crash leaves.
 
-    That is one that is whole, without zeros, and no record, or, without zeros before it, one that is `due`, but not here.
+    That is one that is whole, without zeros, and no record; or one that is `due`, but not here, with no zeros before.
     """
     lines, due = text.split(b"\n")[:-1], () if b"\0" in text else frozenset(due)
     for line in lines:

@@ -71,9 +71,7 @@ def refutes(folder: Folder, record: Envelope, committed: int) -> bool:
 
     Where the journal itself is damaged or lost, it shows nothing.
     """
-    return record.position > committed or contradicts(
-        folder, record.stream_id, record.stream_version, record.position
-    )
+    return record.position > committed or contradicts(folder, record.stream_id, record.stream_version, record.position)
 
 
 def lines_of_stream(folder: Folder, stream_id: str, after: int, through: int) -> Iterator[tuple[Envelope, bytes]]:
@@ -132,7 +130,7 @@ def settle_stream(folder: Folder, catalog: Catalog, stream_id: str, committed: i
     catalog.put(stream_id, version, end.position if end else 0)
     if due:
         had = last.stream_version if last else -1
-        cause = f"{log.live_path} ended at version {had} of stream {stream_id!r}, the journal has {end and end.stream_version}"
+        cause = f"{log.live_path} ended at version {had}, the journal has the stream up to {due[-1][0].stream_version}"
         warnings.warn(CorruptionWarning(f"{cause}; what was missing was written again"), stacklevel=2)
 
 
@@ -143,9 +141,7 @@ def _live_end(log: Log) -> LiveEnd | None:
         return None
 
 
-def _last_confirmed(
-    folder: Folder, log: Log, live: LiveEnd | None, committed: int
-) -> tuple[Envelope | None, int]:
+def _last_confirmed(folder: Folder, log: Log, live: LiveEnd | None, committed: int) -> tuple[Envelope | None, int]:
     """(the stream's last record that counts, the offset after it in the live segment)."""
     offset = live.end() if live else 0
     while live and offset:

@@ -88,7 +88,7 @@ class Watch:
         for _ in range(_LOOKS):
             if not found or self._state is None:
                 return found
-            before, state = self._moment(), self._state
+            before = self._moment()
             with contextlib.suppress(FileNotFoundError):
                 places = {(damage.path, damage.offset, damage.cause) for damage in found}
                 again = look()
