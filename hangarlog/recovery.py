@@ -46,13 +46,13 @@ _POSITION = re.compile(rb'\{"position":(\d+),')
 class Recovered(msgspec.Struct):
     """What a recovery did.
 
-    `since`: the position it began to compare at, `last` the one that the journal ends with. `journal_cut`: bytes of torn
-    journal cut off. `joined`: events that the journal had lost and the commit ring had. `mended`: events of the journal
-    restored from their streams. `rolled_forward`: events written into streams, and `streams_cut` bytes cut off streams,
-    to agree with the journal. `put_aside`: whole records that no whole history leads to, kept in `put-aside.jsonl`.
-    `ring_lost`: the commit ring is gone, and what was acknowledged last before the machine stopped may have gone with
-    it. `lost`: events that were committed in this boot, were not durable, and are in no file. `damage`: what was mended
-    that no crash leaves, each with its place; what stood there is kept as `NAME.damaged`.
+    `since`: the position it began to compare at, `last` the one that the journal ends with. `journal_cut`: torn bytes
+    cut off the journal. `joined`: events that the journal had lost and the commit ring had. `mended`: events of the
+    journal restored from their streams. `rolled_forward`: events written into streams, and `streams_cut` bytes cut off
+    streams, to agree with the journal. `put_aside`: whole records that no whole history leads to, kept in
+    `put-aside.jsonl`. `ring_lost`: the commit ring is gone, and what was acknowledged last before the machine stopped
+    may have gone with it. `lost`: events that were committed in this boot, were not durable, and are in no file.
+    `damage`: what was mended that no crash leaves, each with its place; what stood there is kept as `NAME.damaged`.
     """
 
     since: int = 0

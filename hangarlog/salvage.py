@@ -217,7 +217,7 @@ class Salvage:
         return self.last == ENDLESS
 
     def numbers(self) -> range:
-        """The numbers that there are: to the last that is known, or that a copy has; the next, unless both are whole."""
+        """The numbers up to the last that is known or that a copy has, and the next unless both are whole."""
         if not self.ends:
             return range(self.first, self.last + 1)
         top = max(self.first - 1, self.known, max(self.own, default=-1), max(self.other, default=-1))

@@ -17,8 +17,9 @@ import threading
 from random import getrandbits
 from time import time_ns
 
-from hangarlog.filesystem import BYTE_LOCKS, FileSystem
+from hangarlog.filesystem import FileSystem
 from hangarlog.lock import FileLock
+from hangarlog.system import BYTE_LOCKS
 
 _BITS = 40  # Of the step to the next session's number: a byte's number in a file is below 2^63.
 _DYING = 50  # Looks, a millisecond apart.

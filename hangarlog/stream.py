@@ -33,7 +33,8 @@ class StreamEnd:
 
     `place` is (the version it is at, -1 where there is no stream; the id of the event there), `position` that of the
     event; `warm` says whether it is among the warm ones; `seen` is (version, offset of its end) of a record that
-    another process has committed since. It was compared with the catalog in `turn`, and looked for at its path at `seen_at`.
+    another process has committed since. It was compared with the catalog in `turn`; `seen_at` is when its path
+    was looked at.
     """
 
     __slots__ = (

@@ -284,9 +284,10 @@ class Tried:
         try:
             return self._look(store, case, proofs)
         except CorruptionError as error:
-            assert case.mixed, f"it cannot be read: {error!r}"
-            assert proofs.gap, f"it cannot be read, although nothing is missing: {error!r}"
-            assert str(self._path) in str(error), f"the refusal names no place: {error}"
+            refusal = error
+        assert case.mixed, f"it cannot be read: {refusal!r}"
+        assert proofs.gap, f"it cannot be read, although nothing is missing: {refusal!r}"
+        assert str(self._path) in str(refusal), f"the refusal names no place: {refusal}"
         store.close()
         self.counted["gaps refused, then repaired"] += 1
         results = list(repair(self._path, filesystem=Unsynced()))

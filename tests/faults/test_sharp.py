@@ -11,7 +11,7 @@ import pytest
 from conftest import Added
 from crash_states import place, small_ring
 
-from hangarlog import ANY, FileEventStore, StorageError, StoreOpenError, filesystem, state
+from hangarlog import ANY, FileEventStore, StorageError, StoreOpenError, state, system
 from hangarlog.commit import Pending
 from hangarlog.filesystem import FileSystem
 from hangarlog.testing import Recording, Unsynced, crash_states
@@ -89,7 +89,7 @@ def test_a_state_of_before_a_restart_is_not_believed(tmp_path: Path, monkeypatch
             store.append("a:1", [Added(number)], ANY)
     journal = tmp_path / "s/journal.jsonl"
     journal.write_bytes(bytes(journal.stat().st_size))  # Only its size reached the device; the ring has the rest.
-    booted = filesystem.boot_id() + 1
+    booted = system.boot_id() + 1
     monkeypatch.setattr(state, "boot_id", lambda: booted)
     with FileEventStore(tmp_path / "s") as store:
         assert store.recovered
