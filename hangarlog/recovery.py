@@ -216,8 +216,9 @@ def _cut_phantoms(folder: Folder, settled: int, known: Iterable[str], report: Re
         log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
         log.finish_roll()
         with contextlib.closing(LiveEnd(log)) as live:
-            live.forget_index()
             keep = _end_of(live, settled)
+            if keep != live.size:
+                live.forget_index()  # Else it is all of the checkpoint's time, or does not prove itself.
             if keep is None or not named:
                 stream_id = folder.id_in_journal(category, name)
                 if stream_id is not None:

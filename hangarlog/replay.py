@@ -79,7 +79,7 @@ class Replay:
         self._folder, self._report, self._restarted, self._catalog = folder, report, restarted, catalog
         self.size = 0
         """How many bytes of journal there were to replay, or what takes as long."""
-        self._position, self._checked = after + 1, False
+        self._after, self._position, self._checked = after, after + 1, False
         self._seen: _Shares | None = _Shares()
         self._ends: dict[str, _End] = {}
         self._left: set[str] = set()  # Streams whose files are damaged.
@@ -159,7 +159,10 @@ class Replay:
             log.finish_roll()
         with contextlib.closing(self._open(log, share)) as live:
             if end is None:
-                forget_index(live, restarted=self._restarted)
+                if self._restarted and self._after:
+                    live.trim_index(share.versions[0] - 1)
+                else:
+                    forget_index(live, restarted=self._restarted)
                 place = _place_of(log, live, share)
                 if place is None:
                     return rebuild(self._folder, log, live, stream_id, self._report)

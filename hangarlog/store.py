@@ -394,8 +394,8 @@ class FileEventStore(EventStore):
             closing.callback(self._state.close)
             closing.callback(self._catalog.close)
             closing.callback(self._reader.close)
+            closing.callback(self._sync.close, seconds)  # Its lock file tells who takes part, up to here.
             closing.callback(self._writer.close, seconds)
-            closing.callback(self._sync.close, seconds)
             if self._interval:
                 self._interval.stop(seconds)
                 with contextlib.suppress(HangarlogError):
