@@ -159,6 +159,13 @@ class FileSystem:
         """Close a descriptor."""
         os.close(fd)
 
+    def become(self, fd: int, other: int) -> None:
+        """Have descriptor `fd` be of the file that `other` is of.
+
+        Whoever uses it in another thread meets one file or the other, and never somebody else's.
+        """
+        os.dup2(other, fd, inheritable=False)
+
     def pread(self, fd: int, size: int, offset: int) -> bytes:
         """As `read`, where the few bytes come at once: what is read for each append."""
         return _pread(fd, size, offset)
@@ -214,6 +221,10 @@ class FileSystem:
     def folder_changed_at(self, fd: int, path: str) -> int:
         """When the entries of an open folder, or its own name, changed last: nanoseconds since 1970."""
         return os.stat(path).st_mtime_ns if fd < 0 else os.fstat(fd).st_ctime_ns
+
+    def touch_folder(self, path: str) -> None:
+        """Have a folder changed now, for all who ask when it was."""
+        os.utime(path)
 
     def is_folder_at(self, fd: int, path: str) -> bool:
         """Whether the open folder is still what is at `path`."""

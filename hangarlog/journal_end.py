@@ -7,7 +7,6 @@ off; a damaged middle is mended where another copy is whole, and refused where n
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterable
 
@@ -20,8 +19,6 @@ from hangarlog.live_end import LiveEnd
 from hangarlog.log import Log
 from hangarlog.record import Envelope, LineError, decode_record, decode_records, is_record, may_be_torn
 from hangarlog.ring import Frame
-from hangarlog.segment import Segment
-from hangarlog.snapshot import SnapshotFiles
 
 BLOCK = 64 << 10
 """Bytes of journal that are read at a time: what is larger the system gives, and zeroes, anew each time."""
@@ -48,51 +45,10 @@ class End(msgspec.Struct):
     damage: list[str] = []
 
 
-def refuse_gaps(folder: Folder) -> None:
-    """Raise `CorruptionError` if segments are missing, of the journal or of a stream: a copy may come without them.
-
-    It looks at both ends of each segment.
-    """
-    _refuse_gaps(folder.journal, 1, 1)
-    snapshots = SnapshotFiles(folder.filesystem, folder.snapshots_path)
-    for category, name, file in folder.stream_files():
-        stream_id = folder.stream_id_at(category, name, file.path)
-        if stream_id is not None:
-            snapshot = snapshots.load(stream_id)
-            log = Log(folder.filesystem, os.path.dirname(file.path), name, "stream_version")
-            _refuse_gaps(log, 0, snapshot.compacted_through + 1 if snapshot else 0)
-
-
-def _refuse_gaps(log: Log, least: int, most: int) -> None:
-    """`least` and `most` are the first numbers that it may begin with."""
-    expected = most
-    with log.opened() as (sealed, live_first, live):
-        begins = sealed[0] if sealed else live_first
-        if begins is not None and least <= begins <= most:
-            expected = begins
-        for first in sealed:
-            with contextlib.closing(log.open_sealed(first)) as segment:
-                if first != expected:
-                    raise segment.damage(0, f"{log.field} {expected} must come here, not {first}")
-                expected = segment.number(_last_of(segment)) + 1
-        if live and live_first not in (None, expected):
-            raise live.damage(0, f"{log.field} {expected} must come here, not {live_first}")
-        if live and live_first is not None and len(log.sealed()) > len(sealed):
-            raise live.damage(0, f"there are sealed segments of records behind {log.field} {live_first}")
-
-
 def last_sealed(log: Log, first: int) -> Envelope:
     """The last record of a sealed segment."""
     with contextlib.closing(log.open_sealed(first)) as segment:
-        return _last_of(segment)
-
-
-def _last_of(segment: Segment) -> Envelope:
-    """The last record of a segment, whatever is damaged before it."""
-    lines, offset = segment.lines_before(segment.end())
-    if not lines:
-        raise segment.damage(0, "there is no whole record")
-    return segment.decode(lines[-1:], offset + sum(len(line) + 1 for line in lines[:-1]))[0]
+        return segment.last_whole()
 
 
 def make_end_whole(
@@ -262,7 +218,7 @@ class _Joining:
         )
         for position in lost:
             end.damage.append(str(self._damage(f"position {position} is damaged here and in its stream")))
-        if self._strange or (self._damaged and mended):
+        if self._strange or (self._damaged and (mended or end.joined)):
             self._folder.keep_damaged(self._live.path)
             end.damage.append(str(self._damage(f"{self._cause}; it was mended from the other copy")))
         if unconnected:

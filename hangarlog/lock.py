@@ -21,6 +21,7 @@ from hangarlog.filesystem import FileSystem
 _TRIES = 20
 """So often whoever finds it busy lets others run and tries again; with 5 the writers of one stream did a fifth less."""
 
+
 class Threads(Protocol):
     """What `threading.RLock` makes."""
 

@@ -7,12 +7,13 @@ compared in one read; only where it differs one looks line by line, and only the
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import defaultdict
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from hangarlog.catalog import Catalog
-from hangarlog.copies import journal_blocks, missing_position, stream_lines_in_journal
+from hangarlog.copies import journal_blocks, missing_position, stream_lines_in_journal, whole_lines
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
 from hangarlog.journal_end import BLOCK, last_sealed
@@ -21,6 +22,7 @@ from hangarlog.log import Log
 from hangarlog.record import Envelope, LineError, Place, decode_places, decode_record, decode_records, is_record
 from hangarlog.segment import CHUNK, Segment
 from hangarlog.snapshot import SnapshotFiles
+from hangarlog.stream import COLD
 
 if TYPE_CHECKING:
     from hangarlog.recovery import Recovered
@@ -141,6 +143,7 @@ class Replay:
         for stream_id, share in shares.by_stream.items():
             self._catalog.put(stream_id, share.versions[-1], share.last)
             if stream_id not in self._left:
+                self.size += 0 if stream_id in self._ends else COLD
                 try:
                     self._ends[stream_id] = self._bring_forward(stream_id, share, self._ends.get(stream_id))
                 except CorruptionError:
@@ -155,9 +158,7 @@ class Replay:
         `share` goes on where the stream's last one left off at `end`.
         """
         log = self._folder.stream(stream_id)
-        if end is None:
-            log.finish_roll()
-        with contextlib.closing(self._open(log, share)) as live:
+        with contextlib.closing(self._open(log, share, begins=end is None)) as live:
             if end is None:
                 if self._restarted and self._after:
                     live.trim_index(share.versions[0] - 1)
@@ -170,7 +171,14 @@ class Replay:
             due = self._due(share, end.version)
             return self._write_missing(live, due, end) if due.lines else end
 
-    def _open(self, log: Log, share: _Share) -> LiveEnd:
+    def _open(self, log: Log, share: _Share, *, begins: bool) -> LiveEnd:
+        if begins:
+            with contextlib.suppress(FileNotFoundError):
+                live = LiveEnd(log)
+                if not log.may_be_rolling(live):
+                    return live  # As nearly always: it is opened once.
+                live.close()
+            log.finish_roll()
         try:
             return LiveEnd(log)
         except FileNotFoundError:
@@ -360,12 +368,30 @@ def rebuild(folder: Folder, log: Log, live: LiveEnd, stream_id: str, report: Rec
     version = last_sealed(log, sealed[-1]).stream_version + 1 if sealed else _first_kept(folder, stream_id)
     lines = [(record.stream_version, line + b"\n") for record, line in stream_lines_in_journal(folder, stream_id)]
     text = b"".join(line for number, line in lines if number >= version)
+    _keep_others(folder, log, live, dict(lines), report)
     report.rolled_forward += sum(number >= version for number, _ in lines)
     report.streams_cut += live.size
     _keep_damage(folder, live, live.read(live.size, 0), 0, report)
     log.filesystem.remove(live.index_path)
     log.filesystem.replace_file(log.live_path, text)
     return _End(len(text), lines[-1][0] + 1 if lines else version, len(text))
+
+
+def _keep_others(folder: Folder, log: Log, live: LiveEnd, lines: dict[int, bytes], report: Recovered) -> None:
+    """Keep records of a stream that the journal has not, before the stream's live segment is made anew.
+
+    Raises:
+        CorruptionError: the journal has later ones: what it lacks is only here.
+    """
+    others = {
+        record.stream_version: line for record, line in whole_lines(live) if lines.get(record.stream_version) is None
+    }
+    if others and min(others) < max(lines, default=-1):
+        cause = f"it has stream_version {min(others)}, which the journal has lost"
+        raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)
+    if others:
+        folder.put_aside(others.values())
+        report.put_aside += len(others)
 
 
 def _first_kept(folder: Folder, stream_id: str) -> int:

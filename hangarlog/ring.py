@@ -160,8 +160,8 @@ class Ring:
         self._page: memoryview | None = None  # Aligned as such a write needs it.
 
     def open(self, identity: int) -> bool:
-        """Open the ring that everybody uses; False if it is not there."""
-        if self._fd >= 0 and self.identity == identity:
+        """Open the ring that everybody uses; False if it is not there, or was cut."""
+        if self._fd >= 0 and self.identity == identity and self._filesystem.size(self._fd) == RING_BYTES:
             return True
         self.close()
         with contextlib.suppress(OSError):

@@ -111,7 +111,8 @@ class FileEventStore(EventStore):
         self._read_watch, self._watched_at = Watch(self._filesystem, self.folder.fd, self.folder.path), 0.0
         self._closed = False
         try:
-            self._begin(exclusive)
+            with self._refusals():
+                self._begin(exclusive)
         except BaseException:
             self.close()
             raise
@@ -235,7 +236,6 @@ class FileEventStore(EventStore):
         with self._refusals():
             return self._reader.unrecovered(self.meta.store_id).committed
 
-
     def _committed_after_all(self) -> int:
         """The committed position where the state does not say it: somebody is publishing, died at it, or it rotted."""
         for _ in range(1000):
@@ -268,7 +268,6 @@ class FileEventStore(EventStore):
         except OSError as error:
             self._refuse_closed()
             raise StorageError(self.path, error.errno, str(error), reading=True) from error
-
 
     def _stream(
         self,
@@ -394,8 +393,8 @@ class FileEventStore(EventStore):
             closing.callback(self._state.close)
             closing.callback(self._catalog.close)
             closing.callback(self._reader.close)
-            closing.callback(self._sync.close, seconds)  # Its lock file tells who takes part, up to here.
-            closing.callback(self._writer.close, seconds)
+            closing.callback(self._sync.close, seconds)
+            closing.callback(self._writer.close, seconds)  # Before the sync lock: who takes part has both lock files.
             if self._interval:
                 self._interval.stop(seconds)
                 with contextlib.suppress(HangarlogError):

@@ -17,6 +17,9 @@ from hangarlog.segment import LIVE
 WARM = 256
 """At most so many streams a store keeps open, and a quarter of what the process may open."""
 
+COLD = 2 << 10
+"""To open a stream and compare its end, in a recovery, takes as long as so many bytes of journal."""
+
 _UNSEEN = 0.001
 """Seconds after which a warm stream's file is looked for at its path: till then readers have its end from the journal."""
 

@@ -45,7 +45,7 @@ from hangarlog.state import (
     consistent,
     words_of,
 )
-from hangarlog.stream import WARM, StreamEnd, WarmStreams
+from hangarlog.stream import COLD, WARM, StreamEnd, WarmStreams
 
 if TYPE_CHECKING:
     from hangarlog.recovery import Recovered
@@ -57,12 +57,11 @@ _UNWATCHED = 0.001
 """Seconds that an append which is not durable may miss a change of the store's folder: nothing is lost in them."""
 
 _REPLAYED_IN_TIME = 6 << 20
-_COLD = 2 << 10
-"""A checkpoint is due when so many bytes of journal have gathered; a stream that was opened counts as so many. A
-recovery reads that much in a tenth of a second."""
+"""A checkpoint is due when so many bytes of journal have gathered, or streams that take as long. A recovery reads that
+much in a tenth of a second."""
 
 _REPLAYED_AT_ONCE = 256 << 10
-"""So many take a few milliseconds: the last one to close the store leaves as much to the next one to open it."""
+"""So many take two milliseconds: the last one to close the store leaves as much to the next one to open it."""
 
 _LOCKS_GONE = (
     "its lock files were deleted while another process has it open; have that process append once, which makes them "
@@ -171,13 +170,14 @@ class Writer:
             if only:
                 self._refuse_overtaken(only)
             self._look(raw)
-        elif self._filesystem.size(journal.fd) != journal.size or (
-            now - self._watched_at > _UNWATCHED and self._watch.changed()
-        ):
-            self._look(raw)
         else:
-            self._raw = raw
-            return
+            unwatched = now - self._watched_at > _UNWATCHED
+            if self._filesystem.size(journal.fd) != journal.size or (unwatched and self._watch.changed()):
+                self._look(raw)
+            else:
+                self._raw = raw
+                if not unwatched:
+                    return
         self._watched_at = now
 
     def _take_lock(self, only: Pending | None) -> bytes:
@@ -217,7 +217,7 @@ class Writer:
             self._session.know_locks()  # They may be deleted before the first append.
         with contextlib.suppress(OSError):  # Without it reads are only less sure of where a stream ends.
             if self._state.session:
-                self._catalog.open()
+                self._catalog.open(self._state.session, reading=not self._state.writable)
 
     def rejoin(self) -> None:
         """Look at everything anew. Raises what `lock` raises."""
@@ -283,7 +283,9 @@ class Writer:
         elif words[WRITING]:
             self._recover()
         if self._journal and changed and not self._journal.is_in_place:
-            self._forget()  # Somebody has put another file there.
+            self._forget()  # Somebody has put another file there, of which nothing need be on the device.
+            self._journal = self._open_journal()
+            self._sync_now(self._journal)
         if self._journal is None:
             self._journal = self._open_journal()
         if self._filesystem.size(self._journal.fd) != state.journal_size:
@@ -343,6 +345,7 @@ class Writer:
                 self._wait_for_lock(None)
             latest = session.latest_with_locks()
             if latest < 0:
+                self._filesystem.touch_folder(self.path)  # They see a change of this folder, not of that of the locks.
                 raise StoreOpenError(self.path, _LOCKS_GONE)
         in_place = self._lock.is_in_place and self._sync_lock.is_in_place
         state.reload()
@@ -566,7 +569,7 @@ class Writer:
     def _tail_after(self, size: int) -> int:
         """How much there is to replay after this commit, in bytes, or what takes as long; 0 if a checkpoint is due."""
         cold, self._streams.cold = self._streams.cold, 0
-        tail = self._tail + size + cold * _COLD
+        tail = self._tail + size + cold * COLD
         if tail < _REPLAYED_IN_TIME:
             return tail
         self._checkpoint_due = True
@@ -698,7 +701,7 @@ class Writer:
     def _last_checkpoint(self) -> None:
         """The last one to leave makes a checkpoint, where the next one to open the store would have much to replay."""
         state, session = self._state, self._session
-        if not session.is_joined or session.others_in(session.number):
+        if not session.number or session.others_in(session.number):  # The sync lock's file is closed by now.
             return
         words = state.look()
         quiet = state.believes(words) and consistent(words) and not words[WRITING] and not words[FAILURES]

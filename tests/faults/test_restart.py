@@ -88,6 +88,9 @@ def test_what_reached_a_stream_but_not_the_journal_never_happened(tmp_path: Path
     (tmp_path / "s/streams/a/phantom.jsonl").write_bytes(phantom.replace(b'"a:1"', b'"a:phantom"'))
     whole(tmp_path / "s", 30)
     assert not (tmp_path / "s/streams/a/phantom.jsonl").exists()
+    aside = (tmp_path / "s/put-aside.jsonl").read_bytes()
+    assert phantom in aside
+    assert aside.count(b"\n") == 1 + (b'"a:phantom"' in aside)
 
 
 def test_recovery_begins_at_the_checkpoint(tmp_path: Path) -> None:
@@ -187,7 +190,7 @@ def test_a_sector_that_the_device_has_as_it_was_when_the_file_ended_in_it_is_a_h
         assert store.recovered
         last = 19 if streams == "lost" else 29
         assert [event.number for event in store.read_stream("a:1")] == list(range(last + 1))
-        assert (store.recovered.put_aside > 0) is (streams == "lost")
+        assert (store.recovered.put_aside > 0) is (path / "put-aside.jsonl").exists() is (streams == "lost")
         assert list(verify(store)) == []
         assert store.append("a:1", [Added(99)], ANY) == last + 1
 

@@ -200,3 +200,29 @@ def test_a_closed_store_takes_nothing_encoded_either(tmp_path: Path) -> None:
     store.close()
     with pytest.raises(StoreOpenError, match="closed"):
         store.append_encoded([Pending("a:1", [("Added", None, b'{"_version":1,"number":1}', None)], 0)])
+
+
+def test_a_power_cut_between_the_names_of_a_roll_costs_nothing(tmp_path: Path) -> None:
+    """Some names have reached the device, others not; the streams' text has not."""
+    (tmp_path / "s").mkdir(mode=0o700)
+    recording = Recording(tmp_path / "s")
+    with small_ring(), FileEventStore(tmp_path / "s", segment_bytes=2_600, filesystem=recording) as store:
+        for number in range(11):
+            store.append(f"a:{number % 3}", [Added(number, "x" * 200)], ANY)
+            recording.note(number)
+        assert store.folder.journal.sealed()
+    rolls = [at for at, each in enumerate(recording.operations, 1) if each.path.startswith("journal.0")]
+    tried = 0
+    for at in range(rolls[0], rolls[0] + 3):  # Its second name, the one that the fresh file gets, and their syncs.
+        states = crash_states(recording.operations, random.Random(1), points=[at])
+        unnamed = [each for each in states if "link of" in each.lost or "of journal.jsonl.new" in each.lost]
+        for found in random.Random(2).sample(unnamed, min(len(unnamed), 60)):
+            place(found, tmp_path / "found")
+            with small_ring(), FileEventStore(tmp_path / "found", filesystem=Unsynced()) as store:
+                count = store.get_event_count()
+                assert count > max(found.notes, default=-1), f"without {found.lost}"
+                store.append("b:1", [Added(99)], ANY)
+                assert [event.number for _, _, event in store.read_all()] == [*range(count), 99]
+                assert list(verify(store)) == [], f"without {found.lost}"
+            tried += 1
+    assert tried > 100
