@@ -232,7 +232,8 @@ def _keep_damage(
         if line in due or (line and b"\0" not in line and not is_record(line)):
             folder.keep_damaged(live.path)
             cause = "the journal has another text; it was mended from the journal"
-            report.damage.append(str(live.damage(offset, cause)))
+            report.damage.append(live.damage(offset, cause))
+            report.damage[-1].mendable = False  # It is mended.
             return
         offset += len(line) + 1
 
