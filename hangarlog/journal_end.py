@@ -42,7 +42,7 @@ class End(msgspec.Struct):
     joined: int = 0
     mended: int = 0
     put_aside: int = 0
-    damage: list[str] = []
+    damage: list[CorruptionError] = []
 
 
 def last_sealed(log: Log, first: int) -> Envelope:
@@ -219,12 +219,14 @@ class _Joining:
             put_aside=len(unconnected),
         )
         for position in lost:
-            end.damage.append(str(self._damage(f"position {position} is damaged here and in its stream")))
+            end.damage.append(self._damage(f"position {position} is damaged here and in its stream"))
         if self._strange or (self._damaged and (mended or end.joined)):
             self._folder.keep_damaged(self._live.path)
-            end.damage.append(str(self._damage(f"{self._cause}; it was mended from the other copy")))
+            end.damage.append(self._damage(f"{self._cause}; it was mended from the other copy"))
         if unconnected:
             self._folder.put_aside(unconnected)
+        for damage in end.damage:
+            damage.mendable = False  # It is mended, or cannot be.
         self._rewrite([lines.get(position) or self._holes[position] for position in added], end)
         return end
 

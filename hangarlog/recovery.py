@@ -65,7 +65,7 @@ class Recovered(msgspec.Struct):
     put_aside: int = 0
     ring_lost: bool = False
     lost: int = 0
-    damage: list[str] = []
+    damage: list[CorruptionError] = []
 
 
 def recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) -> Recovered:
@@ -80,7 +80,7 @@ def recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) ->
     """
     report = _recover(folder, meta, state, catalog)
     for damage in report.damage:
-        warnings.warn(CorruptionWarning(damage), stacklevel=2)
+        warnings.warn(CorruptionWarning(str(damage)), stacklevel=2)
     return report
 
 
@@ -162,7 +162,7 @@ class _Recovery:
             self.put_back = True
             cause = "it was gone; it was made anew from the commit ring and the streams"
             name = os.path.basename(folder.journal.live_path)
-            report.damage.append(str(CorruptionError(folder.journal.live_path, name, 0, cause)))
+            report.damage.append(CorruptionError(folder.journal.live_path, name, 0, cause, mendable=False))
         with contextlib.closing(journal_end(folder.journal)) as live:
             self._make_whole(live, checkpoint)
         return report
@@ -247,8 +247,9 @@ def _cut_phantoms(folder: Folder, settled: int, known: Iterable[str], report: Re
         log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
         log.finish_roll()
         with contextlib.closing(LiveEnd(log)) as live:
-            live.forget_index()
             keep = _end_of(live, settled)
+            if keep != live.size:
+                live.forget_index()  # Else it is all of the checkpoint's time, or does not prove itself.
             if keep is None or not named:
                 stream_id = folder.id_in_journal(category, name)
                 if stream_id is not None:

@@ -81,7 +81,7 @@ class Replay:
         self._folder, self._report, self._restarted, self._catalog = folder, report, restarted, catalog
         self.size = 0
         """How many bytes of journal there were to replay, or what takes as long."""
-        self._position, self._checked = after + 1, False
+        self._after, self._position, self._checked = after, after + 1, False
         self._seen: _Shares | None = _Shares()
         self._ends: dict[str, _End] = {}
         self._left: set[str] = set()  # Streams whose files are damaged.
@@ -160,7 +160,10 @@ class Replay:
         log = self._folder.stream(stream_id)
         with contextlib.closing(self._open(log, share, begins=end is None)) as live:
             if end is None:
-                forget_index(live, restarted=self._restarted)
+                if self._restarted and self._after:
+                    live.trim_index(share.versions[0] - 1)
+                else:
+                    forget_index(live, restarted=self._restarted)
                 place = _place_of(log, live, share)
                 if place is None:
                     return rebuild(self._folder, log, live, stream_id, self._report)
@@ -229,7 +232,8 @@ def _keep_damage(
         if line in due or (line and b"\0" not in line and not is_record(line)):
             folder.keep_damaged(live.path)
             cause = "the journal has another text; it was mended from the journal"
-            report.damage.append(str(live.damage(offset, cause)))
+            report.damage.append(live.damage(offset, cause))
+            report.damage[-1].mendable = False  # It is mended.
             return
         offset += len(line) + 1
 

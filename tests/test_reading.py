@@ -249,6 +249,15 @@ def test_one_event_of_a_long_store_costs_two_small_reads(long: Path) -> None:
                 assert calls["bytes"] <= 9000
 
 
+def test_whoever_closes_a_long_store_last_leaves_nothing_to_replay(long: Path) -> None:
+    """So it opens at once, and its live ends keep their indexes."""
+    indexes = {path: path.read_bytes() for path in long.rglob("*.index")}
+    with FileEventStore(long) as store:
+        assert store.recovered
+        assert store.recovered.since == 3000
+    assert {path: path.read_bytes() for path in long.rglob("*.index")} == indexes
+
+
 def test_the_version_of_a_rolled_stream_is_asked_without_listing_its_folder(long: Path) -> None:
     filesystem = Counting()
     with FileEventStore(long, durability="relaxed", filesystem=filesystem) as store:

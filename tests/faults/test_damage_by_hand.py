@@ -22,7 +22,7 @@ from hangarlog import (
 )
 from hangarlog.filesystem import FileSystem
 from hangarlog.repair import repair
-from hangarlog.verify import verify
+from hangarlog.verify import verify, verify_folder
 
 LONG = "long:" + "n" * 400
 
@@ -192,16 +192,19 @@ def test_a_snapshot_that_was_changed_is_damage(tmp_path: Path, field: bytes) -> 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"position":40,"began_at":0.0}\n', b"\0" * 50])
 def test_a_checkpoint_that_was_changed_is_passed_over(tmp_path: Path, content: bytes) -> None:
-    """Recovery reads more then; `verify` names it, `repair` puts it away."""
+    """Recovery reads more then, and deletes it; `verify` names it, `repair` puts it away."""
     fill(tmp_path / "s")
     checkpoint = tmp_path / "s/checkpoint.json"
     checkpoint.write_bytes(content)
     (tmp_path / "s/state").unlink()
+    assert [damage.path for damage in verify_folder(tmp_path / "s")] == [str(checkpoint)]
+    copy = shutil.copytree(tmp_path / "s", tmp_path / "copy")
     with open_store(tmp_path / "s") as store:
         assert store.get_event_count() == 47
-        assert [damage.path for damage in verify(store)] == [str(checkpoint)]
-    assert [str(result).partition(" from ")[0] for result in repair(tmp_path / "s")] == [str(checkpoint)]
-    with open_store(tmp_path / "s") as store:
+        assert list(verify(store)) == []
+    repaired = [str(result).partition(" from ")[0] for result in repair(copy)]
+    assert repaired == [str(copy / "checkpoint.json")]
+    with open_store(copy) as store:
         assert store.get_event_count() == 47
         assert list(verify(store)) == []
 

@@ -32,7 +32,7 @@ def recovering(path: Path, *, damaged: bool) -> FileEventStore:
         warnings.simplefilter("always", CorruptionWarning)
         store = FileEventStore(path, durability="relaxed")
     assert store.recovered
-    assert [str(warning.message) for warning in said] == store.recovered.damage
+    assert [str(warning.message) for warning in said] == list(map(str, store.recovered.damage))
     assert bool(said) == damaged == bool(list(path.rglob("*.damaged*")))
     return store
 
