@@ -150,7 +150,10 @@ class Replay:
         log = self._folder.stream(stream_id)
         with contextlib.closing(self._open(log, share, begins=end is None)) as live:
             if end is None:
-                forget_index(live, restarted=self._restarted)
+                if self._restarted:
+                    live.trim_index(share.versions[0] - 1)  # What is not replayed was on the device.
+                else:
+                    live.forget_longer_index()
                 place = _place_of(log, live, share)
                 if place is None:
                     return rebuild(self._folder, log, live, stream_id, self._report)
