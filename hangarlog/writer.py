@@ -321,10 +321,12 @@ class Writer:
         self._folder.refuse_moved()
         session, state = self._session, self._state
         self._lock.renew_gate()
-        if session.is_joined and session.latest() <= session.number:
+        if session.may_stay:
             in_place = self._lock.is_in_place and self._sync_lock.is_in_place
             if not (in_place and state.is_in_place and state.valid):
                 self._begin_session()
+            elif not session.is_joined:
+                session.join(session.number)  # A lock file was closed, as one that could not be unlocked is.
         else:
             self._follow()
         if not self._catalog.follow(state.session):
@@ -530,7 +532,7 @@ class Writer:
             try:
                 self._standing = state.publish(self._raw, last, first, journal.size, tail)
             except OSError:
-                published = False
+                published = state.committed >= last  # A call that fails may have been done.
                 raise
             self._committed, self._journal_first, self._tail = last, first, tail
             if rolled:
