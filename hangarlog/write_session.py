@@ -318,10 +318,12 @@ class WriteSession:
         self._folder.refuse_moved()
         session, state = self._session, self._state
         self._lock.renew_gate()
-        if session.is_joined and session.latest() <= session.number:
+        if session.may_stay:
             in_place = self._lock.is_in_place and self._sync_lock.is_in_place
             if not (in_place and state.is_in_place and state.valid):
                 self._begin_session()
+            elif not session.is_joined:
+                session.join(session.number)  # A lock file was closed, as one that could not be unlocked is.
         else:
             self._follow()
         if not self._catalog.follow(state.session):
