@@ -15,6 +15,7 @@ from hangarlog.catalog import Catalog
 from hangarlog.commit import Pending
 from hangarlog.errors import (
     HangarlogError,
+    LinkedFileError,
     LockTimeoutError,
     StorageError,
     StoreBusyError,
@@ -377,7 +378,12 @@ class WriteSession:
     def _run_recovery(self) -> None:
         with importing:
             from hangarlog import recovery
-        self.recovered = recovery.recover(self._folder, self._meta, self._state, self._catalog)
+        try:
+            self.recovered = recovery.recover(self._folder, self._meta, self._state, self._catalog)
+        except LinkedFileError:
+            self._state.session, self._state.writable = 0, False  # It can only be read here.
+            self._catalog.close()
+            raise
         self._seen = (self._state.layout, _forks)
 
     def _heal(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import shutil
 from pathlib import Path
@@ -159,5 +160,6 @@ def test_a_copy_that_nobody_may_write_is_read_as_it_is(
     with FileEventStore(copy, filesystem=ReadOnly()) as store:
         with pytest.warns(UserWarning, match="served from the streams"):
             assert len(list(store.read_all())) == 100
-        with pytest.warns(UserWarning, match="served from the streams"):
+        served = pytest.warns(UserWarning, match="served from the streams")
+        with served if replayed else contextlib.nullcontext():  # What is settled comes from the stream itself.
             assert len(store.read_stream(damaged.stream_id)) == 50
