@@ -198,6 +198,10 @@ class WarmStreams:
         version = end.place[0]
         return version < 0 if known is None else known.version == version and known.is_at(end.position)
 
+    def replaced(self) -> list[str]:
+        """The streams whose open file is not the one at its path any more."""
+        return [name for name, end in list(self._ends.items()) if end.live and not end.live.is_in_place]
+
     def seen(self, stream_id: str) -> StreamEnd | None:
         """The end of a stream as it was left, if it is warm."""
         return self._ends.get(stream_id)

@@ -249,7 +249,7 @@ def test_a_copy_of_hard_links_is_read_and_repaired_and_the_original_stays_as_it_
         assert len(store.read_stream("s:0")) == store.get_stream_version("s:0") + 1 == 14
         assert list(verify(store)) == []
         for _ in range(2):
-            with pytest.raises(CorruptionError, match="another name.*hangarlog repair"):
+            with pytest.raises(CorruptionError, match=r"another name.*hangarlog repair"):
                 store.append("s:0", [event("refused")], ANY)
             assert stored(store.records()) == held
         list(repair(tmp_path / "B"))
