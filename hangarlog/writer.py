@@ -224,9 +224,7 @@ class Writer(WriteSession):
 
     def _roll_journal(self, journal: LiveEnd) -> LiveEnd:
         self._sync_now(journal)
-        self._state.begin(
-            os.getpid()
-        )  # Another file may be as long as this one: its size would not show what was left.
+        self._state.begin(os.getpid())  # Another file may be as long as this one: its size shows nothing.
         journal = self._journal = journal.roll()
         self._checkpoint_due = True
         self._changed_layout()
