@@ -15,7 +15,6 @@ from hangarlog.catalog import Catalog
 from hangarlog.commit import Pending
 from hangarlog.errors import (
     HangarlogError,
-    LinkedFileError,
     LockTimeoutError,
     StorageError,
     StoreBusyError,
@@ -378,12 +377,7 @@ class WriteSession:
     def _run_recovery(self) -> None:
         with importing:
             from hangarlog import recovery
-        try:
-            self.recovered = recovery.recover(self._folder, self._meta, self._state, self._catalog)
-        except LinkedFileError:
-            self._state.session, self._state.writable = 0, False  # It can only be read here.
-            self._catalog.close()
-            raise
+        self.recovered = recovery.recover(self._folder, self._meta, self._state, self._catalog)
         self._seen = (self._state.layout, _forks)
 
     def _heal(self) -> None:
@@ -465,20 +459,9 @@ class WriteSession:
             closing.callback(self._forget)
             if mine:
                 closing.callback(self._last_checkpoint)
-                closing.callback(self._mend_replaced)
             if self._exclusive and mine:
                 self._state.exclusive = 0
                 closing.callback(self._lock.release)
-
-    def _mend_replaced(self) -> None:
-        """What was appended to a stream's file that somebody had just replaced goes to the one that has its name."""
-        replaced = self._streams.replaced() if self._session.is_joined else []
-        if replaced and self._state.valid:
-            with importing:
-                from hangarlog.stream_ends import settle_stream
-            with contextlib.suppress(HangarlogError), held(self._lock, self._lock_seconds):
-                for stream_id in replaced:
-                    settle_stream(self._folder, self._catalog, stream_id, self._state.committed)
 
     def _last_checkpoint(self) -> None:
         """The last one to leave makes a checkpoint, where the next one to open the store would have much to replay."""

@@ -169,7 +169,7 @@ def test_a_ring_deleted_while_open_is_made_anew(tmp_path: Path) -> None:
 @pytest.mark.parametrize("durability", ["relaxed", "always"])
 @pytest.mark.parametrize("what", ["streams/a/1.jsonl", "journal.jsonl"])
 def test_a_file_replaced_by_its_own_copy_is_written_to(tmp_path: Path, what: str, durability: str) -> None:
-    """As `sed -i`, an editor and a sync tool do: the file that has the name is the store's, at the latest at the end."""
+    """As `sed -i`, an editor and a sync tool do: the file that has the name is the store's."""
     path = tmp_path / "s"
     with five_events(path, durability=durability) as store, opened(path) as other:
         assert ids(other, "a:1") == EVENTS
