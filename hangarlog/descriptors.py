@@ -82,4 +82,5 @@ def give_back() -> bool:
 
 
 def _alive() -> list[Keeper]:
-    return [keeper for keeper in [reference() for reference in tuple(_keepers.values())] if keeper is not None]
+    references = _keepers.copy().values()  # Of itself a finalizer might take one out meanwhile.
+    return [keeper for keeper in [reference() for reference in references] if keeper is not None]
