@@ -57,7 +57,7 @@ OF_CRASHES = [
         "log.py",
         "if not (sealed and os.path.lexists(sealed)):",
         "if not (sealed and os.path.lexists(sealed) and os.path.lexists(fresh)):",
-        "--row 1 --size 4000",
+        f"{BY_HAND}::test_a_folder_copied_in_the_middle_of_a_roll_opens",
     ),
     Bug(
         "a sync that failed is simply tried again",
