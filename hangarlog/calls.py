@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable
 from time import monotonic
@@ -25,8 +24,10 @@ class Calls:
 
     def end(self, mark: int) -> None:
         """Say that the call has ended."""
-        with contextlib.suppress(ValueError):
+        try:  # noqa: SIM105 - of each append
             self._running.remove(mark)
+        except ValueError:
+            pass
         if self._afterwards and mark not in self._running:
             afterwards, self._afterwards = self._afterwards, None
             afterwards()

@@ -2,8 +2,8 @@
 
 A stream's own file cannot show that its end is missing. So each commit notes here where it has left its streams, and
 each append, and each read of a stream's end, compares. The file is a hash table with open addressing, in native byte
-order: a header of eight words (magic, two marks, used slots, slots, session, streams, 0), then slots of two words: a hash
-of the stream's id, and the low half of its last position above its last version plus one. Slots are never emptied.
+order: a header of eight words (magic, two marks, used slots, slots, session, streams, 0), then slots of two words: a
+hash of the stream's id, and the low half of its last position above its last version plus one. Slots are never emptied.
 
 A checkpoint writes its mark here before the file is synced: a catalog that has the mark of the last checkpoint holds
 everything up to it, and recovery adds what came later.
@@ -11,7 +11,6 @@ everything up to it, and recovery adds what came later.
 
 from __future__ import annotations
 
-import errno
 import sys
 from struct import Struct
 from typing import NamedTuple
@@ -56,29 +55,37 @@ class Catalog:
         self._filesystem, self.path = filesystem, path
         self._fd, self._pread = -1, filesystem.pread
         self._slots = self.inode = 0
+        self._reading = False
         self._places: dict[str, tuple[bytes, int]] = {}  # {stream id: (its hash, the offset of its slot)}
 
-    def open(self) -> bool:
-        """Open the file that is there; False where there is none that is whole."""
-        self.close()
+    def open(self, session: int = 0, *, reading: bool = False) -> bool:
+        """Open the file that has the name, perhaps for `reading` only, if it is whole and of a session (0: of any).
+
+        Else what was open stays open, and the answer is False. Other threads may ask meanwhile.
+        """
+        filesystem = self._filesystem
         try:
-            fd = self._filesystem.open_update(self.path)
+            fd = filesystem.open_read(self.path) if reading else filesystem.open_update(self.path)
         except FileNotFoundError:
             return False
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-                raise
-            fd = self._filesystem.open_read(self.path)
-        self._fd = fd
-        header = self._filesystem.read(fd, _HEADER.size, 0)
-        if len(header) == _HEADER.size:
-            magic, _, _, _, slots, _, _ = _HEADER.unpack(header)
-            alone = self._filesystem.names(fd) == 1
-            if magic == _MAGIC and alone and self._filesystem.size(fd) == _HEADER.size + slots * _SLOT.size:
-                self._slots, self.inode = slots, self._filesystem.identity(fd)
-                return True
-        self.close()
-        return False
+        try:
+            header = filesystem.read(fd, _HEADER.size, 0)
+            magic, _, _, _, slots, its_session, _ = _HEADER.unpack(header.ljust(_HEADER.size, b"\0"))
+            whole = magic == _MAGIC and filesystem.size(fd) == _HEADER.size + slots * _SLOT.size
+            if not (whole and filesystem.names(fd) == 1 and session in (0, its_session)):
+                return False
+            inode = filesystem.identity(fd)
+            self._places.clear()
+            if self._fd < 0:
+                self._fd, fd = fd, -1
+            else:
+                filesystem.become(self._fd, fd)
+        finally:
+            if fd >= 0:
+                filesystem.close(fd)
+        self._reading, self._slots, self.inode = reading, slots, inode
+        self._places.clear()  # What another thread has found in between may be of the other file.
+        return True
 
     def create(self) -> None:
         """Put an empty one in its place. Under the write lock."""
@@ -192,20 +199,14 @@ class Catalog:
 
         Returns False where this process does not have the session's catalog either.
         """
-        if self.is_in_place:
+        if self.is_in_place and not self._reading:
             return self.session() == session
-        had = Catalog(self._filesystem, self.path)
-        had._fd, had._slots, self._fd, self.inode = self._fd, self._slots, -1, 0
-        if self.open() and self.session() == session:
-            had.close()
+        if self.open(session):
             return True
-        self.close()
-        if had.is_open and had.session() == session:
-            had._restore()
-            self._fd, self._slots, self.inode, had._fd = had._fd, had._slots, had.inode, -1
-            return True
-        had.close()
-        return False
+        if not self.is_open or self._reading or self.session() != session:
+            return False
+        self._restore()
+        return True
 
     def session(self) -> int:
         """The session that it belongs to."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Any, Literal, TypeVar
 
@@ -308,7 +309,6 @@ class EventStore(ABC):
         if type(schema_version) is not int or not isinstance(saved_at, (str, type(None))):
             raise TypeError(f"schema_version must be a whole number, saved_at text: {schema_version!r}, {saved_at!r}")
         encoded = msgspec.Raw(encode_object(state, "snapshot"))
-        event_id = self._event_id_at(stream_id, version)
         made_at = saved_at or now().decode()
 
         def replace(before: Snapshot | None) -> Snapshot:
@@ -319,7 +319,9 @@ class EventStore(ABC):
                 )
             return Snapshot(stream_id, version, encoded, made_at, schema_version, event_id, through)
 
-        self._change_snapshot(stream_id, replace)
+        with self._calling():
+            event_id = self._event_id_at(stream_id, version)
+            self._change_snapshot(stream_id, replace)
 
     def load_snapshot(self, stream_id: str, *, schema_version: int | None = None) -> dict[str, Any] | None:
         """{"version": …, "state": …} of the latest snapshot, or None.
@@ -353,6 +355,10 @@ class EventStore(ABC):
             StreamNotFoundError: there is no such stream.
             CompactionError: it has no snapshot, or one ahead of the stream.
         """
+        with self._calling():
+            return self._compact(stream_id)
+
+    def _compact(self, stream_id: str) -> int:
         version = self.get_stream_version(stream_id)
         if version < 0:
             raise StreamNotFoundError(stream_id)
@@ -395,6 +401,10 @@ class EventStore(ABC):
         self.close()
 
     # What a kind of store provides
+
+    def _calling(self) -> AbstractContextManager[None]:
+        """What is done within it is one call: a store that is closed meanwhile waits for its end."""
+        return nullcontext()
 
     @abstractmethod
     def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, int]:

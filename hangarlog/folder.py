@@ -50,6 +50,9 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
 class Folder:
     """The paths of a store."""
 
+    fd = -1
+    """Of the folder itself, once it is open."""
+
     def __init__(self, filesystem: FileSystem, path: str) -> None:
         path = os.path.abspath(path)  # The process may go elsewhere.
         self.filesystem, self.path = filesystem, path
@@ -63,7 +66,6 @@ class Folder:
         self.snapshots_path = os.path.join(path, "snapshots")
         self.locks_path = os.path.join(path, "locks")
         self.journal = self.journal_log()
-        self.fd = -1  # Of the folder itself, once it is open.
         self.home = 0
         """A number of the folder as it was made: another one in a copy of it."""
 

@@ -88,7 +88,7 @@ class LiveEnd(Segment):
         self.index_due, self._covered = STRIDE, None
 
     def trim_index(self, number: int) -> None:
-        """Cut the index sidecar to whole blocks of records up to a number: of more a power cut may have left anything."""
+        """Cut the index sidecar to whole blocks of records up to a number; a power cut may spoil what follows."""
         index = Index.open(self._filesystem, self.index_path)
         if index:
             with contextlib.closing(index):

@@ -18,7 +18,8 @@ import msgspec
 
 from hangarlog.checksum import crc32
 from hangarlog.errors import StoreFormatError
-from hangarlog.filesystem import WINDOWS, FileSystem
+from hangarlog.filesystem import FileSystem
+from hangarlog.system import WINDOWS
 
 BLOCK = 4 << 10
 """Every frame begins a block of its own, so that writing it cannot tear the one before."""
@@ -160,8 +161,8 @@ class Ring:
         self._page: memoryview | None = None  # Aligned as such a write needs it.
 
     def open(self, identity: int) -> bool:
-        """Open the ring that everybody uses; False if it is not there."""
-        if self._fd >= 0 and self.identity == identity:
+        """Open the ring that everybody uses; False if it is not there, or was cut."""
+        if self._fd >= 0 and self.identity == identity and self._filesystem.size(self._fd) == RING_BYTES:
             return True
         self.close()
         with contextlib.suppress(OSError):

@@ -11,7 +11,8 @@ import contextlib
 from struct import Struct
 
 from hangarlog.bell import Bell
-from hangarlog.filesystem import FileSystem, boot_id
+from hangarlog.filesystem import FileSystem
+from hangarlog.system import boot_id
 
 _MAGIC = 0x35_45_54_41_54_53_4C_48  # "HLSTATE5"
 _SIZE = 4096
@@ -124,16 +125,20 @@ class SharedState:
         try:
             if self.writable and filesystem.names(fd) > 1:
                 raise ValueError("it has another name (a hard link)")  # Made anew, in its place.
-            self.inode = filesystem.identity(fd)
-        except BaseException:
-            filesystem.close(fd)
-            raise
-        self._fd = fd
+            inode = filesystem.identity(fd)
+            if self._fd < 0:
+                self._fd, fd = fd, -1
+            else:
+                filesystem.become(self._fd, fd)  # Readers in other threads take no lock.
+        finally:
+            if fd >= 0:
+                filesystem.close(fd)
+        self.inode = inode
         # Of this file in this folder: a copy has another inode, or lies in a folder that was made at another time.
         self._file = (self.inode * 0x9E3779B97F4A7C15 ^ self._home) & _MASK
         if self.writable:
             for bell, at in ((self.gate_bell, _GATE_BELL), (self.lock_bell, _LOCK_BELL), (self.sync_bell, _SYNC_BELL)):
-                bell.hang(filesystem, fd, at * 8)
+                bell.hang(filesystem, self._fd, at * 8)
 
     @property
     def is_in_place(self) -> bool:
@@ -144,18 +149,15 @@ class SharedState:
         """Open the file anew if another one has its name; make it where there is none. Under the write lock."""
         if not self.is_in_place:
             create_state(self._filesystem, self._path)
-            self.close()
             self._open()
 
     def ask_again(self) -> bool:
         """Where the file could only be opened for reading: whether it can be written by now."""
-        self.close()
         self.writable = True
         try:
             self._open()
-        except OSError:
+        except (OSError, ValueError):
             self.writable = False
-            self._open()
         return self.writable
 
     def close(self) -> None:

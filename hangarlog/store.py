@@ -111,7 +111,8 @@ class FileEventStore(EventStore):
         self._read_watch, self._watched_at = Watch(self._filesystem, self.folder.fd, self.folder.path), 0.0
         self._closed = False
         try:
-            self._begin(exclusive)
+            with self._refusals():
+                self._begin(exclusive)
         except BaseException:
             self.close()
             raise
@@ -235,7 +236,6 @@ class FileEventStore(EventStore):
         with self._refusals():
             return self._reader.unrecovered(self.meta.store_id).committed
 
-
     def _committed_after_all(self) -> int:
         """The committed position where the state does not say it: somebody is publishing, died at it, or it rotted."""
         for _ in range(1000):
@@ -268,7 +268,6 @@ class FileEventStore(EventStore):
         except OSError as error:
             self._refuse_closed()
             raise StorageError(self.path, error.errno, str(error), reading=True) from error
-
 
     def _stream(
         self,
@@ -356,6 +355,11 @@ class FileEventStore(EventStore):
                 self._writer.sync_journal()  # What is deleted from a stream must not be what the journal could lose.
             self._snapshots.save(after)
 
+    def finish_for_the_dead(self) -> None:
+        """Recover what a writer that died has left, unless somebody is writing. What is damaged is left as it is."""
+        with self._calling():
+            self._writer.finish_for_the_dead()
+
     @contextlib.contextmanager
     def changing_files(self) -> Iterator[None]:
         """The write lock, for what replaces files that others may have open. Raises what an append raises."""
@@ -389,8 +393,8 @@ class FileEventStore(EventStore):
             closing.callback(self._state.close)
             closing.callback(self._catalog.close)
             closing.callback(self._reader.close)
-            closing.callback(self._writer.close, seconds)
             closing.callback(self._sync.close, seconds)
+            closing.callback(self._writer.close, seconds)  # Before the sync lock: who takes part has both lock files.
             if self._interval:
                 self._interval.stop(seconds)
                 with contextlib.suppress(HangarlogError):

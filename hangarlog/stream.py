@@ -8,7 +8,6 @@ from collections import OrderedDict
 
 from hangarlog import descriptors
 from hangarlog.catalog import Catalog
-from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
 from hangarlog.late import importing
 from hangarlog.live_end import LiveEnd
@@ -17,8 +16,11 @@ from hangarlog.segment import LIVE
 WARM = 256
 """At most so many streams a store keeps open, and a quarter of what the process may open."""
 
+COLD = 2 << 10
+"""To open a stream and compare its end, in a recovery, takes as long as so many bytes of journal."""
+
 _UNSEEN = 0.001
-"""Seconds after which a warm stream's file is looked for at its path: till then readers have its end from the journal."""
+"""Seconds after which a warm stream's file is looked for at its path; until then the journal serves its readers."""
 
 with contextlib.suppress(ImportError):
     import resource
@@ -30,8 +32,9 @@ class StreamEnd:
     """The end of one stream, and its live segment when it is open.
 
     `place` is (the version it is at, -1 where there is no stream; the id of the event there), `position` that of the
-    event; `warm` says whether it is among the warm ones; `seen` is (version, offset of its end) of a record that another
-    process has committed since. It was compared with the catalog in `turn`, and looked for at its path at `seen_at`.
+    event; `warm` says whether it is among the warm ones; `seen` is (version, offset of its end) of a record that
+    another process has committed since. It was compared with the catalog in `turn`; `seen_at` is when its path
+    was looked at.
     """
 
     __slots__ = (

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from hangarlog.bell import PATIENCE, give_way
-from hangarlog.errors import HangarlogError, OutcomeUnknownError, StorageError, StoreBusyError, StoreOpenError, SyncError
+from hangarlog.errors import HangarlogError, OutcomeUnknownError, StoreOpenError, SyncError
 from hangarlog.folder import Folder
 from hangarlog.lock import FileLock, alone
 from hangarlog.record import CRC_BYTES
@@ -58,7 +58,7 @@ class JournalSync:
         self._lock, self._lock_seconds = lock, lock_seconds
         self._watch, self._rejoin = Watch(folder.filesystem, folder.fd, folder.path), rejoin
         self._ring = Ring(folder.filesystem, folder.ring_path, store_id)
-        self._fd, self._fd_of = -1, (-1, -1)
+        self._fd, self._fd_of, self._turn = -1, (-1, -1, -1), 0  # Raised when other files may have the names.
         self._in_company = False  # Whether others waited for the last sync that this process made, or waited for.
         self._without_ring = 0
         self._closed, self._look_at_ring = False, True
@@ -71,12 +71,14 @@ class JournalSync:
 
         Raises:
             SyncError: the device refused; nobody can say what it holds.
-            OutcomeUnknownError: a file could not be opened to sync it, or another process held the sync lock for longer
-                than `lock_timeout`.
+            OutcomeUnknownError: a file could not be opened to sync it, another process held the sync lock for longer
+                than `lock_timeout`, or the folder was moved or deleted meanwhile.
         """
         try:
             self._ensure(position, failures)
-        except (OSError, StorageError, StoreBusyError) as error:
+        except OutcomeUnknownError:
+            raise
+        except (OSError, HangarlogError) as error:
             raise OutcomeUnknownError(self._path, f"it is written, but could not be synced: {error}") from error
 
     def _ensure(self, position: int | None, failures: int) -> None:
@@ -91,7 +93,7 @@ class JournalSync:
             if self._watch.changed() or self._lock.opened or not state.believes(words):
                 moment = self._watch.now()
                 self._rejoin()
-                self._look_at_ring = True
+                self._look_at_ring, self._turn = True, self._turn + 1
                 self._watch.settle(moment)
                 if state.committed < position:
                     raise OutcomeUnknownError(self._path, "it was written, but older files were put in its place since")
@@ -189,7 +191,7 @@ class JournalSync:
 
     def _bring(self, fd: int, words: Words, published: tuple[int, int, int]) -> tuple[int, int]:
         """Sync the journal's bytes up to what was published; the ring's next place then."""
-        committed, first, size = published
+        _, first, size = published
         start, place = durable_in(words, first), ring_next(words)
         if start < size:
             following = self._through_ring(fd, words, start, published) if size - start <= LARGEST else None
@@ -201,7 +203,7 @@ class JournalSync:
     def _through_ring(
         self, fd: int, words: Words, start: int, published: tuple[int, int, int]
     ) -> tuple[int, int] | None:
-        """Sync the journal's bytes from `start` on through the ring: its next place; None: the journal must be synced."""
+        """Sync the journal's bytes from `start` on through the ring: its next place; None if the journal must be."""
         committed, _, size = published
         ring, generation_and_block = self._ring, ring_next(words)
         if self._look_at_ring:  # Somebody may have deleted it, or put another one there.
@@ -244,8 +246,8 @@ class JournalSync:
     def _journal_fd(self, words: Words) -> int:
         # Own descriptor: an appending thread may close its own at a roll. A roll syncs what it seals, so a segment
         # newer than what is to be synced needs nothing of the older one.
-        which = (words[JOURNAL_FIRST], words[LAYOUT])
-        if self._fd < 0 or self._fd_of != which or self._look_at_ring:  # Somebody may have replaced it, too.
+        which = (words[JOURNAL_FIRST], words[LAYOUT], self._turn)
+        if self._fd < 0 or self._fd_of != which:
             self._close_fd()
             self._fd, self._fd_of = self._filesystem.open_append(self._path), which
         return self._fd
@@ -286,7 +288,7 @@ class IntervalSync(threading.Thread):
                 if self._state.sync_failed:
                     return
                 sync.ensure(self._state.committed, self._state.failures)
-            except (SyncError, StoreOpenError):
+            except SyncError:
                 return
             except (HangarlogError, OSError):
                 continue  # The next append, or the next turn, meets it again.

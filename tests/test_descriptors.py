@@ -189,7 +189,6 @@ for call in (
     lambda: store.get_stream_version("a:1"),
     lambda: store.read_stream(long),
     lambda: store.list_streams(),
-    lambda: store.get_stream_count(),
     lambda: list(store.records()),
     lambda: list(store.records(reverse=True)),
     lambda: store.append("a:1", [event], ANY),
@@ -199,13 +198,14 @@ for call in (
         print(call())
     except StorageError as error:
         print(error.errno, "Too many open files" in str(error), "repair" in str(error))
+print(store.get_stream_count())  # Of a file that is open.
 for fd in taken:
     os.close(fd)
 print(store.append("a:1", [event], ANY), store.get_event_count())
 """
     found = run(program, tmp_path / "s", long, limit=256).splitlines()
     refused = f"{errno.EMFILE} True False"
-    assert found == [refused] * 9 + ["5 11"]
+    assert found == [refused] * 8 + ["2", "5 11"]
 
 
 class Refusing(FileSystem):

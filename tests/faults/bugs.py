@@ -55,9 +55,9 @@ OF_CRASHES = [
     Bug(
         "a roll is finished only where its fresh file has kept its name",
         "log.py",
-        "if not (sealed and os.path.lexists(sealed)):",
-        "if not (sealed and os.path.lexists(sealed) and os.path.lexists(fresh)):",
-        f"{BY_HAND}::test_a_folder_copied_in_the_middle_of_a_roll_opens",
+        'return sealed if sealed and os.path.lexists(sealed) else ""',
+        'return sealed if sealed and os.path.lexists(sealed) and os.path.lexists(self.live_path + ".new") else ""',
+        f"{BY_HAND}::test_a_folder_in_the_middle_of_a_roll_opens",
     ),
     Bug(
         "a sync that failed is simply tried again",
@@ -168,8 +168,8 @@ OF_CRASHES = [
     Bug(
         "a journal segment is sealed without a sync",
         "writer.py",
-        "self._sync_now(journal)\n        self._state.begin(_pid)",
-        "self._state.begin(_pid)",
+        "self._sync_now(journal)\n        self._state.begin(os.getpid())",
+        "self._state.begin(os.getpid())",
         CUTS,
     ),
     Bug(
@@ -223,7 +223,7 @@ OF_CRASHES = [
     ),
     Bug(
         "an opener that finds nobody believes the shared state",
-        "writer.py",
+        "write_session.py",
         "self._state.session = last if self._session.others_in(last) else 0",
         "self._state.session = last",
         f"{SHARP}::test_a_state_of_before_a_restart_is_not_believed",

@@ -80,7 +80,8 @@ class Scene:
         self, act: Callable[[], None] | None = None, **options: Any
     ) -> tuple[FileEventStore, Callable[[], object]]:
         """The store, warm; and the call, which does `act` at its step (by default it stands there until `go_on`)."""
-        filesystem = Pausing(self.nth, act or self.stand)
+        # A close that is interrupted has closed: a system call ends before an interrupt is looked at.
+        filesystem = Pausing(self.nth, act or self.stand, but_before="close" if act else "")
         do, durability = CALLS[self.call]
         store = opened(self.path, durability=durability, filesystem=filesystem, **options)
         if self.call != "roll":

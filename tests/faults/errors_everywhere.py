@@ -25,8 +25,8 @@ from typing import Any
 from campaign import Campaign, Figures
 
 import hangarlog
+import hangarlog.bell
 import hangarlog.lock
-import hangarlog.state
 from hangarlog import ANY, EventSerializer, FileEventStore, HangarlogError, SyncError, UntypedEvent
 from hangarlog.filesystem import FileSystem
 from hangarlog.verify import verify
@@ -101,12 +101,12 @@ class Faults:
         def failing(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
             return lambda *args, **options: self.call(name, lambda: real(*args, **options))
 
-        mapping = hangarlog.state.mmap
+        mapping = hangarlog.bell.mmap
         try:
-            hangarlog.state.mmap = SimpleNamespace(**{**vars(mapping), "mmap": failing("mmap", mapping.mmap)})
+            hangarlog.bell.mmap = SimpleNamespace(**{**vars(mapping), "mmap": failing("mmap", mapping.mmap)})
             yield
         finally:
-            hangarlog.state.mmap = mapping
+            hangarlog.bell.mmap = mapping
 
 
 def caller(frame: FrameType | None) -> str:
@@ -116,7 +116,29 @@ def caller(frame: FrameType | None) -> str:
     return f"{name}:{frame.f_lineno} {frame.f_code.co_name}" if frame else ""
 
 
-LOOKING = frozenset(["read", "size", "identity", "identity_at", "names", "read_file", "entries", "open_read"])
+LOOKING = frozenset(
+    [
+        "read",
+        "pread",
+        "size",
+        "size_at",
+        "identity",
+        "identity_at",
+        "names",
+        "read_file",
+        "entries",
+        "open_read",
+        "held_byte",
+        "lock_holder",
+        "is_folder_at",
+        "folder_changed_at",
+        "made_at",
+        "modified_at",
+        "is_ours",
+        "mount",
+        "mount_table",
+    ]
+)
 """Calls that change nothing; after any other one an error may come when it is done."""
 
 KINDS: dict[str, Callable[[], BaseException]] = {

@@ -35,9 +35,17 @@ from cells import (
     run_one,
     site,
 )
-from mutations import WHOLE, is_gentle, mutations_of
+from mutations import WHOLE, is_gentle, mutations_of, shuts_out
 
-from hangarlog import ANY, ConcurrencyError, FileEventStore, HangarlogError, LockTimeoutError, OutcomeUnknownError
+from hangarlog import (
+    ANY,
+    ConcurrencyError,
+    FileEventStore,
+    HangarlogError,
+    LockTimeoutError,
+    OutcomeUnknownError,
+    StoreOpenError,
+)
 from hangarlog.repair import repair
 from hangarlog.verify import verify
 
@@ -70,7 +78,7 @@ TARGETS = (
 def make_bases(folder: Path) -> None:
     """Two stores: one with sealed segments, and one of which the next append also rolls the journal and a stream."""
     with opened(folder / "plain", segment_bytes=80_000, durability="always", filesystem=Device()) as store:
-        store.append("big:1", [event("big-0", 70_000), event("big-1", 20_000)], ANY)
+        store.append("big:1", [event("big-0", 290_000), event("big-1", 20_000)], ANY)
         for number in range(2):  # The first rolls the journal.
             store.append("a:1", [event(f"a-{number}")], ANY)
         store.append("big:1", [event("big-2")], ANY)  # And this the stream.
@@ -115,6 +123,8 @@ class Scene:
         self.aside = path / "aside"
         self.gentle = is_gentle(target, mutation)
         self.ledger = Ledger(cell)
+        self.shut_out = shuts_out(target, mutation)  # C is, until A or B has appended.
+        self.noticeable = target == "locks"  # That it is, without C's having tried: the store's folder has changed.
         self.done = False  # What is done to the store.
         self.calls: list[tuple[str, str]] = []  # Their names and sites.
         self.armed = False
@@ -172,6 +182,8 @@ class Scene:
             yield
         except HangarlogError as error:
             self.cell.figures["calls refused"] += 1
+            if who == "C" and self.shut_out and isinstance(error, StoreOpenError):
+                self.noticeable = may_fail = True
             known = isinstance(error, (ConcurrencyError, LockTimeoutError))
             if not known and str(self.path) not in str(error) and str(self.aside) not in str(error):
                 self.cell.breaks(f"{who} is not told the place: {error}")
@@ -213,6 +225,7 @@ class Scene:
             if self.target == WHOLE and who == "C":
                 return True  # Another folder's: looked at by itself.
             ledger.acknowledge(event_id, stream_id, version, durable=durable)
+            self.shut_out &= not (who != "C" and self.done and not busy and self.noticeable)
             return True
         return False
 

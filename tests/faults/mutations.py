@@ -19,6 +19,11 @@ def is_gentle(target: str, mutation: str) -> bool:
     return target != WHOLE and (cache or mutation in KEEPING or (target == "snapshots"))
 
 
+def shuts_out(target: str, mutation: str) -> bool:
+    """Whether who opens the store then is refused until one that had it open has appended: the locks are others."""
+    return target.split("/")[0] == "locks" and mutation != "relinked"
+
+
 # Of a file at `path`; `older` is what it held some appends ago, `aside` a place outside the store.
 
 

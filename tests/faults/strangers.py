@@ -54,11 +54,14 @@ class Strangers:
 
 
 class Pausing(Hooked):
-    """Does something once, before the call numbered `nth` of those while it is armed, in the thread that armed it."""
+    """Does something once, before the call numbered `nth` of those while it is armed, in the thread that armed it.
 
-    def __init__(self, nth: int = 0, act: Callable[[], None] = lambda: None) -> None:
+    Where that call is `but_before`, it does it before the next one: how many calls there are varies with the time.
+    """
+
+    def __init__(self, nth: int = 0, act: Callable[[], None] = lambda: None, but_before: str = "") -> None:
         super().__init__()
-        self.nth, self.act = nth, act
+        self.nth, self.act, self.but_before = nth, act, but_before
         self.calls: list[tuple[str, str]] = []  # Their names and sites.
         self.thread = 0
 
@@ -66,7 +69,10 @@ class Pausing(Hooked):
         if self.thread == threading.get_ident():
             self.calls.append((name, site()))
             if len(self.calls) == self.nth:
-                self.act()
+                if name == self.but_before:
+                    self.nth += 1
+                else:
+                    self.act()
 
     def sync_data(self, fd: int) -> None:
         """Whoever has one of its own sees every sync."""
