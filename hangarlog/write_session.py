@@ -13,14 +13,7 @@ from typing import TYPE_CHECKING
 
 from hangarlog.catalog import Catalog
 from hangarlog.commit import Pending
-from hangarlog.errors import (
-    HangarlogError,
-    LockTimeoutError,
-    StorageError,
-    StoreBusyError,
-    StoreOpenError,
-    SyncError,
-)
+from hangarlog.errors import HangarlogError, LockTimeoutError, StorageError, StoreBusyError, StoreOpenError, SyncError
 from hangarlog.folder import Folder, Meta, journal_end
 from hangarlog.late import importing
 from hangarlog.live_end import LiveEnd
