@@ -186,6 +186,7 @@ class _Joining:
         self._settled, self._cause, self._restarted = settled, cause, restarted
         self.wanted = settled
         self._damaged = False  # Whether there are whole lines, without zeros, that are no records.
+        self._doubled = False  # Whether there are records, which no power cut brought back, of earlier positions.
         self._holes: dict[int, bytes] = {}  # Such lines by the positions that they have, as those around them tell.
         self._bad = -1  # The offset of the first line that is none.
         self._zeros = False  # Whether a sector, or the rest of one, is zeros: what a power cut leaves among the lines.
@@ -220,7 +221,7 @@ class _Joining:
         )
         for position in lost:
             end.damage.append(self._damage(f"position {position} is damaged here and in its stream"))
-        if self._strange or (self._damaged and (mended or end.joined)):
+        if self._strange or self._doubled or (self._damaged and (mended or end.joined)):
             self._folder.keep_damaged(self._live.path)
             end.damage.append(self._damage(f"{self._cause}; it was mended from the other copy"))
         if unconnected:
@@ -251,6 +252,7 @@ class _Joining:
                     self._strange = False
                 else:
                     self._note_bad(offset, line)
+                    self._doubled = not self._restarted
                 offset += len(line) + 1
             if not lines:
                 rest = self._live.read(self._live.size - offset, offset)
