@@ -27,7 +27,7 @@ from hangarlog.errors import (
 from hangarlog.folder import Folder, Meta, journal_end
 from hangarlog.late import importing
 from hangarlog.live_end import LiveEnd
-from hangarlog.lock import FileLock, Turnstile, alone, enter, held, leave
+from hangarlog.lock import FileLock, Turnstile, alone, enter, held
 from hangarlog.session import Session, Watch
 from hangarlog.state import (
     COMMITTED,
@@ -167,7 +167,8 @@ class Writer:
         else:
             raw = self._take_lock(only)
         journal = self._journal
-        if journal is None or self._seen[1] != _forks or raw[:STANDING] != self._standing or self._lock.opened:
+        strange = raw[:STANDING] != self._standing or self._lock.opened or self._sync_lock.fd < 0
+        if strange or journal is None or self._seen[1] != _forks:
             if only:
                 self._refuse_overtaken(only)
             self._look(raw)
@@ -425,7 +426,8 @@ class Writer:
                 self._refuse_inside()
             versions, due = self._commit(pendings, now)
         finally:
-            leave(threads, entered)
+            if entered or threads._is_owned():
+                threads.release()
         if due:
             self._checkpoint()
         return versions
@@ -577,14 +579,17 @@ class Writer:
 
     def _live_to_write(self, end: StreamEnd, undo: list[tuple[StreamEnd, int]]) -> LiveEnd:
         """The live segment of a stream, made or rolled if it is time; `undo` gets what to do about a file made here."""
+        cold = end.live is None
         if not end.exists:
             undo.append((end, 0))  # Before there is a file.
             try:
-                return end.open()
+                end.open()
             except FileExistsError:
                 undo.pop()  # It is not ours.
                 raise
-        live = end.live or end.open()
+        live = end.open()
+        if cold:
+            self._folder.refuse_moved()  # After it was opened: else it may be another store's.
         return self._rolled(end, live) if live.size >= self._segment_bytes else live
 
     def _undo(self, undo: list[tuple[StreamEnd, int]], size: int, error: BaseException) -> None:
@@ -607,6 +612,7 @@ class Writer:
 
     def _roll_journal(self, journal: LiveEnd) -> LiveEnd:
         self._sync_now(journal)
+        self._folder.refuse_moved()
         self._state.begin(_pid)  # Another file may be as long as this one: its size would not show what was left.
         journal = self._journal = journal.roll()
         self._checkpoint_due = True
@@ -620,6 +626,7 @@ class Writer:
             live = live.rewritten()  # Since a sync has failed, none of what was written before it can be believed.
         else:
             self._sync_now(live)
+        self._folder.refuse_moved()
         live = end.live = live.roll()
         self._changed_layout()
         return live

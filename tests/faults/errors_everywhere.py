@@ -118,8 +118,9 @@ def caller(frame: FrameType | None) -> str:
 
 
 LOOKING = frozenset(
-    "read pread size size_at identity identity_at names read_file entries open_read held_byte lock_holder is_folder_at "
-    "folder_changed_at made_at modified_at is_ours mount mount_table".split()
+    ["read", "pread", "size", "size_at", "identity", "identity_at", "names", "read_file", "entries", "open_read"]
+    + ["held_byte", "lock_holder", "is_folder_at", "folder_changed_at", "made_at", "modified_at", "is_ours"]
+    + ["mount", "mount_table"]
 )
 """Calls that change nothing; after any other one an error may come when it is done."""
 
@@ -544,7 +545,7 @@ def every_call(
 
     at, done = 0, 0
     bench.run(phase, base, fault)
-    for at in _sample(bench.faults.calls, most, rng):
+    for at in _sample(bench.faults.calls, most, rng):  # noqa: B007 - `fault` reads it
         bench.unraisable.clear()
         if bench.run(phase, base, fault):  # Else there were fewer calls this time.
             seen_sites[bench.faults.fired.partition(",")[0]] += 1
@@ -583,7 +584,7 @@ def every_point(bench: Bench, phase: Phase, base: Path, most: int, rng: random.R
 
     at, done = 0, 0
     bench.run(phase, base, fault)
-    for at in _sample(points, most, rng):
+    for at in _sample(points, most, rng):  # noqa: B007 - `fault` reads it
         bench.unraisable.clear()
         done += bool(bench.run(phase, base, fault))
     return done
