@@ -7,6 +7,7 @@ import time
 
 from bench.appending import settle
 from bench.engine import Session
+from bench.opening import until_append
 from bench.processes import peak
 from bench.workload import Figures, Run
 
@@ -63,22 +64,12 @@ def read_whole(run: Run) -> Figures:
 
 def open_long_stream(run: Run) -> Figures:
     """Open until the first append, at the end of the stream."""
-    return {"open": _opened(run, _STREAM)}
+    return {"open": until_append(run, _STREAM)}
 
 
 def open_some_stream(run: Run) -> Figures:
     """Open until the first append, to a stream that nothing was appended to since it was made."""
-    return {"open": _opened(run, f"provider:{run.size('to') - 1}")}
-
-
-def _opened(run: Run, stream: str) -> float:
-    """In milliseconds."""
-    new = run.events(1)
-    settle()
-    begin = time.perf_counter()
-    with run.opened() as session:
-        session.append(stream, new, session.version(stream))
-        return (time.perf_counter() - begin) * 1e3
+    return {"open": until_append(run, f"provider:{run.size('to') - 1}")}
 
 
 def more_streams(run: Run) -> Figures:

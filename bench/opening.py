@@ -1,11 +1,10 @@
-"""Opening a store until a first append has succeeded: W8, as it was closed, after a kill, and after a power cut."""
+"""Opening a store until a first append has succeeded: W8, as it was closed, after a death, and after a power cut."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import random
-import shutil
 import signal
 import subprocess
 import time
@@ -16,7 +15,6 @@ import msgspec
 
 from bench.appending import settle
 from bench.child import command
-from bench.engine import Unsupported
 from bench.payload import first_number
 from bench.workload import Figures, Run
 
@@ -28,45 +26,59 @@ def clean(run: Run) -> Figures:
 
 def after_a_kill(run: Run) -> Figures:
     """Of a store whose writer was killed in the middle of appending; a server with it."""
+    _kill(run, random.random() / 50)  # Somewhere in an append.
+    return {"ms": _open_and_append(run, 1) * 1e3}
+
+
+def alone(run: Run) -> Figures:
+    """Of a store that was closed, and that nobody has open."""
+    return {"ms": until_append(run, f"provider:{run.task.round % run.size('streams')}")}
+
+
+def after_a_death(run: Run) -> Figures:
+    """Of a store whose last process was killed when it had appended for a while, perhaps just before a checkpoint."""
+    _kill(run, run.seconds * (1 + random.random()))
+    return {"ms": until_append(run, "killed:0")}
+
+
+def until_append(run: Run, stream: str) -> float:
+    """Milliseconds until the first append to a stream of a store, opened for it."""
+    new = run.events(1)
+    settle()
+    begin = time.perf_counter()
+    with run.opened() as session:
+        session.append(stream, new, session.version(stream))
+        return (time.perf_counter() - begin) * 1e3
+
+
+def _kill(run: Run, seconds: float) -> None:
+    """Have a process append for so long, and kill it; a server with it."""
     task = msgspec.structs.replace(run.task, do="append for ever")
     with subprocess.Popen(command(task), stdout=subprocess.PIPE, start_new_session=True) as writer:
         assert writer.stdout
         began = writer.stdout.readline()
-        time.sleep(random.random() / 50)  # Somewhere in an append.
+        time.sleep(seconds)
         os.killpg(writer.pid, signal.SIGKILL)
     if began != b"began\n":
         raise RuntimeError("the writer that was to be killed did not begin")
-    return {"ms": _open_and_append(run, 1) * 1e3}
 
 
 def after_a_power_cut(run: Run) -> Figures:
-    """Of a hangarlog store without its shared state, as after a restart: from the last checkpoint on, all is compared.
-
-    Every round begins at the checkpoint that the first one found, or (a variant) at none.
-    """
+    """Of a hangarlog store without its shared state and checkpoint: all there is, is compared in both copies."""
     from hangarlog import FileEventStore
 
-    _cut_power(run)
-    seconds = _open_and_append(run, 2 if run.variant else 3)
-    _cut_power(run)  # Once more, to be told what was done.
+    _forget_what_is_durable(run)
+    seconds = _open_and_append(run, 2)
+    _forget_what_is_durable(run)  # Once more, to be told what was done.
     with FileEventStore(run.folder) as store:
         replayed = store.get_event_count() - (store.recovered.since if store.recovered else 0)
     return {"rate": replayed / seconds, "ms": seconds * 1e3, "replayed": replayed}
 
 
-def _cut_power(run: Run) -> None:
-    checkpoint, kept = os.path.join(run.folder, "checkpoint.json"), f"{run.folder}.checkpoint"
-    if not os.path.exists(kept):
-        if not (os.path.exists(checkpoint) or run.variant):
-            raise Unsupported("the store is too small to have a checkpoint")
-        if os.path.exists(checkpoint):
-            shutil.copyfile(checkpoint, kept)
+def _forget_what_is_durable(run: Run) -> None:
     os.remove(os.path.join(run.folder, "state"))
-    if run.variant == "no checkpoint":
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(checkpoint)
-    else:
-        shutil.copyfile(kept, checkpoint)
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(run.folder, "checkpoint.json"))
 
 
 def _open_and_append(run: Run, part: int) -> float:
@@ -88,9 +100,12 @@ def append_for_ever(run: Run) -> None:
     """Be the writer that is killed."""
     if run.engine.drive("append for ever", run) is not None:
         return
-    first, stream = first_number(), f"killed:{os.getpid()}"
+    first, streams, size = first_number(), int(run.task.sizes.get("over", 1)), int(run.task.sizes.get("batch", 1))
+    category = "killed" if "over" in run.task.sizes else f"killed-{os.getpid()}"
+    versions = [-1] * streams
     with run.opened() as session:
-        version = session.append(stream, run.events(1, first), -1)
-        print("began", flush=True)
-        for number in count(first + 1):
-            version = session.append(stream, run.events(1, number), version)
+        for number in count():
+            stream, made = number % streams, run.events(size, first + number * size)
+            versions[stream] = session.append(f"{category}:{stream}", made, versions[stream])
+            if not number:
+                print("began", flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.record import Record
+from bench.workloads import CLOSED, DEATHS
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ TARGETS = (
     Target("W7 read", 30_000, unit="streams/s"),
     Target("W8 clean", 5, figure="ms", at_most=True, unit="ms"),
     Target("W8 killed", 20, figure="ms", at_most=True, unit="ms"),
+    *(
+        Target(f"W8 alone {events}/{streams}", 5, figure="ms", at_most=True, unit="ms")
+        for events, streams, _, _ in CLOSED
+    ),
+    *(Target(f"W8 died {name}", 100, figure="ms", at_most=True, unit="ms") for name, _, _, _ in DEATHS),
     Target("W8 power cut", 500_000, ours="hangarlog:no checkpoint", unit="events replayed/s"),
     Target("W10 version", 30, figure="p50", at_most=True, unit="µs, p50"),
     Target("W10 position", 30, figure="p50", at_most=True, unit="µs, p50"),

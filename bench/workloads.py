@@ -21,6 +21,25 @@ _STORE = {"streams": 1000, "each": 1000, "block": 100}
 _SMALL_STORE = {"streams": 20, "each": 100, "block": 50}
 _CHAINS = ("hangarlog", "hangarlog:chain of 1", "hangarlog:chain of 5", "hangarlog:chain of 20")
 
+CLOSED = (
+    ("1 k", "1", 1, 1000),
+    ("100 k", "1", 1, 100_000),
+    ("1 M", "1", 1, 1_000_000),
+    ("1 k", "1,000", 1000, 1),
+    ("100 k", "1,000", 1000, 100),
+    ("1 M", "1,000", 1000, 1000),
+    ("100 k", "100,000", 100_000, 1),
+    ("1 M", "100,000", 100_000, 10),
+)
+"""Closed stores to be opened: how many events and streams, for readers; streams, and events of each."""
+
+DEATHS = (
+    ("few", "one event an append, ten streams", 10, 1),
+    ("many", "one event an append, 10,000 streams", 10_000, 1),
+    ("batches", "a thousand events an append, ten streams", 10, 1000),
+)
+"""What the process did that died: name, description, streams, events of an append."""
+
 _ALL = [
     Workload(
         "W1",
@@ -191,12 +210,42 @@ _ALL = [
         "Open after a power cut, 1 M events",
         opening.after_a_power_cut,
         {"rate": "events replayed/s", "ms": "ms", "replayed": "events replayed"},
-        ("hangarlog", "hangarlog:no checkpoint"),
+        ("hangarlog:no checkpoint",),
         sizes=_STORE,
         quick=_SMALL_STORE,
         prepare="interleaved",
-        note="Simulated: the shared state is deleted, so that everything since the last checkpoint (there is one at "
-        "each roll of the journal) is compared in both copies; or everything there is, without the checkpoint.",
+        note="Simulated: the shared state and the checkpoint are deleted, so that everything there is, is compared in "
+        "both copies; else that is what came after the last checkpoint, as after a death.",
+    ),
+    *(
+        Workload(
+            f"W8 alone {events}/{streams}",
+            f"Open a closed store, {events} events in {streams} stream{'s' * (streams != '1')}",
+            opening.alone,
+            {"ms": "ms"},
+            ("hangarlog", "sqlite3"),
+            sizes={"streams": count, "each": each, "block": min(each, 1000)},
+            quick={"streams": min(count, 10), "each": 10, "block": 10},
+            prepare="interleaved",
+            more_is_better=False,
+            note="A fresh process opens it while nobody else has it open, until its first append.",
+        )
+        for events, streams, count, each in CLOSED
+    ),
+    *(
+        Workload(
+            f"W8 died {name}",
+            f"Open after the death of the last process: {what}",
+            opening.after_a_death,
+            {"ms": "ms"},
+            ("hangarlog", "sqlite3"),
+            sizes={"seconds": 1.0, "over": over, "batch": batch},
+            quick={"seconds": 0.1, "over": min(over, 20), "batch": min(batch, 20)},
+            more_is_better=False,
+            note="A process that appends for one to two seconds, relaxed, with defaults else, is killed; a fresh one "
+            "opens the store until its first append.",
+        )
+        for name, what, over, batch in DEATHS
     ),
     Workload(
         "upcasting",

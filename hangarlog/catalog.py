@@ -2,8 +2,8 @@
 
 A stream's own file cannot show that its end is missing. So each commit notes here where it has left its streams, and
 each append, and each read of a stream's end, compares. The file is a hash table with open addressing, in native byte
-order: a header of eight words (magic, two marks, used slots, slots, session, streams, 0), then slots of two words: a hash
-of the stream's id, and the low half of its last position above its last version plus one. Slots are never emptied.
+order: a header of eight words (magic, two marks, used slots, slots, session, streams, 0), then slots of two words: a
+hash of the stream's id, and the low half of its last position above its last version plus one. Slots are never emptied.
 
 A checkpoint writes its mark here before the file is synced: a catalog that has the mark of the last checkpoint holds
 everything up to it, and recovery adds what came later.

@@ -22,7 +22,8 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """What `checkpoint.json` holds.
 
     `position` is the last one that is covered; its line ends at offset `end` of the journal segment that begins with
-    position `first`, with the checksum `line_crc`. `mark` is what the catalog was marked with.
+    position `first`, with the checksum `line_crc`. `mark` is what the catalog was marked with. What was written before
+    `begun`, in seconds since 1970 as the file system has them, it covers.
     """
 
     position: int = 0
@@ -30,6 +31,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     end: int = 0
     line_crc: str = ""
     mark: int = 0
+    begun: float = 0.0
 
 
 def load_checkpoint(folder: Folder) -> Checkpoint:
@@ -88,12 +90,15 @@ def _save(filesystem: FileSystem, folder: Folder, state: SharedState) -> None:
         return
     with contextlib.closing(catalog):
         catalog.mark(before.mark, checkpoint.mark)
+        begun = filesystem.modified_at(folder.catalog_path)
         try:
             filesystem.sync_everything(folder.path, folder.all_folders())
         except OSError:
             state.mark_sync_failed()
             raise
-        if catalog.is_in_place and not state.failures:
+        # It may have grown meanwhile: into a new file, which was synced with the mark in it.
+        if catalog.open() and catalog.marks()[1] == checkpoint.mark and not state.failures:
+            checkpoint = msgspec.structs.replace(checkpoint, begun=begun)
             filesystem.replace_file(folder.checkpoint_path, seal(checkpoint))
 
 

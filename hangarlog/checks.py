@@ -105,7 +105,9 @@ def _contradictions(folder: Folder, watch: Watch, block: int, frame: Frame) -> I
     if beyond and watch.now():
         yield of_file(*place, f"its record of position {beyond[0]} is behind what was committed", beyond[0])
     for segment in segments_between(folder.journal, frame.first, frame.last):
-        offset, _ = segment.seek(frame.first, segment.first() or 1)
+        offset = 0
+        with contextlib.suppress(CorruptionError):  # Its first line may be damaged.
+            offset, _ = segment.seek(frame.first, segment.first() or 1)
         for _, line, record in read_lines(segment, offset):
             if isinstance(record, str) or record.position not in lines:
                 if isinstance(record, Envelope) and record.position > frame.last:

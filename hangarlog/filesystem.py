@@ -8,50 +8,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-from hangarlog import descriptors
 from hangarlog.late import importing
+from hangarlog.system import FLOCK_RECORD, LOCK, OPEN_FLAGS, UNLOCK, WINDOWS, again, flock, folder_fd, small_file
+
+if sys.platform != "win32":
+    import fcntl
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _FOLDER_SIZE = 1 << 62  # Where some file systems say that a folder ends.
-WINDOWS = sys.platform == "win32"
 NO_FILE = frozenset([errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENODEV, errno.EFBIG])
 """What opening a file fails with where something else (a link, a folder, a FIFO) is in its place."""
 PRIVATE = 0o600
 """The permissions of files, where a store has no others."""
-_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-
-
-if sys.platform == "win32":  # pragma: no cover
-    _LOCK, _UNLOCK = True, False
-
-    def flock(fd: int, locking: bool) -> None:
-        """As the call of that name elsewhere."""
-        from filelock import lock_descriptor, unlock_descriptor
-
-        if not locking:
-            unlock_descriptor(fd)
-        elif not lock_descriptor(fd, blocking=False):
-            raise BlockingIOError(errno.EAGAIN, "it is locked")
-
-else:
-    # The lock that filelock takes, without the import of it, which costs as much as that of all of hangarlog.
-    import fcntl
-    from fcntl import LOCK_EX, LOCK_NB, flock
-    from fcntl import LOCK_UN as _UNLOCK
-
-    _LOCK = LOCK_EX | LOCK_NB
-
-BYTE_LOCKS = sys.platform == "linux" and sys.maxsize > 1 << 32
-"""Whether a folder has locks by byte that end with the descriptor they were taken through (`F_OFD_SETLK`)."""
-_BYTE = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, length, pid.
 
 
 class FileSystem:
@@ -112,7 +87,7 @@ class FileSystem:
     def _open(self, path: str, flags: int, *, create: bool = False) -> int:
         while True:
             try:
-                return self._regular(_again(os.open, path, flags | _FLAGS))
+                return self._regular(again(os.open, path, flags | OPEN_FLAGS))
             except FileNotFoundError:
                 if not create:
                     raise
@@ -120,13 +95,13 @@ class FileSystem:
                 return self._create(path, flags)
 
     def _create(self, path: str, flags: int) -> int:
-        flags |= os.O_CREAT | os.O_EXCL | _FLAGS
+        flags |= os.O_CREAT | os.O_EXCL | OPEN_FLAGS
         mode = self._mode_of(path)
         if mode is None:
-            return _again(os.open, path, flags, PRIVATE)
+            return again(os.open, path, flags, PRIVATE)
         folder, name = os.path.split(path)
-        with _folder(folder) as parent:
-            fd = _again(os.open, name, flags, PRIVATE, dir_fd=parent)
+        with folder_fd(folder) as parent:
+            fd = again(os.open, name, flags, PRIVATE, dir_fd=parent)
             try:
                 _hand_over(fd, parent, mode)
             except BaseException:
@@ -187,7 +162,7 @@ class FileSystem:
     def lock(self, fd: int) -> bool:
         """Lock an open file against other descriptors of it, unless one of them has it; says whether it is locked."""
         try:
-            flock(fd, _LOCK)
+            flock(fd, LOCK)
         except BlockingIOError:
             return False
         return True
@@ -203,11 +178,11 @@ class FileSystem:
 
     def unlock(self, fd: int) -> None:
         """Give the lock of an open file back."""
-        flock(fd, _UNLOCK)
+        flock(fd, UNLOCK)
 
     def open_folder(self, path: str) -> int:
         """Open a folder, to be asked about it later; -1 on Windows, which has no such descriptors."""
-        return -1 if WINDOWS else _again(os.open, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return -1 if WINDOWS else again(os.open, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def reopen_folder(self, fd: int) -> None:
         """Open a folder anew, with the same number: what the child of a fork has is its parent's, with its locks."""
@@ -234,17 +209,17 @@ class FileSystem:
             return False
 
     def hold_byte(self, fd: int, at: int) -> None:
-        """Share a lock on byte `at` of an open file or folder with whoever else holds it, until all of us are closed."""
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _BYTE.pack(fcntl.F_RDLCK, os.SEEK_SET, at, 1, 0))
+        """Share a lock on byte `at` of an open file or folder with others that hold it, until it is closed."""
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, FLOCK_RECORD.pack(fcntl.F_RDLCK, os.SEEK_SET, at, 1, 0))
 
     def leave_byte(self, fd: int, at: int) -> None:
         """Give it back."""
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _BYTE.pack(fcntl.F_UNLCK, os.SEEK_SET, at, 1, 0))
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, FLOCK_RECORD.pack(fcntl.F_UNLCK, os.SEEK_SET, at, 1, 0))
 
     def held_byte(self, fd: int, first: int, count: int = 1) -> int | None:
         """A byte of `count` from `first` on (0: all after it) that others hold, None if they hold none of them."""
-        asked = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _BYTE.pack(fcntl.F_WRLCK, os.SEEK_SET, first, count, 0))
-        kind, _, start, _, _ = _BYTE.unpack(asked)
+        asked = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, FLOCK_RECORD.pack(fcntl.F_WRLCK, os.SEEK_SET, first, count, 0))
+        kind, _, start, _, _ = FLOCK_RECORD.unpack(asked)
         return None if kind == fcntl.F_UNLCK else int(start)
 
     def write(self, fd: int, data: bytes) -> None:
@@ -271,7 +246,7 @@ class FileSystem:
         """Return when the names in a folder are on the device. Windows has no such call, and no need of it on NTFS."""
         if WINDOWS:
             return
-        with _folder(path or ".") as fd:
+        with folder_fd(path or ".") as fd:
             os.fsync(fd)
 
     def sync_everything(self, folder: str, folders: Iterator[str]) -> None:
@@ -361,8 +336,11 @@ class FileSystem:
             if os.path.samefile(live, sealed):
                 self.remove(sealed)  # Anew: if the sync of its first name failed, the next one would not bring it.
                 self.link(live, sealed)
-            elif not _same_content(live, sealed):
-                raise
+            else:
+                with importing:
+                    import filecmp
+                if not filecmp.cmp(live, sealed, shallow=False):
+                    raise
         except (OSError, NotImplementedError):
             self.rename(live, sealed)  # No hard links here: `live` is missing for an instant, `.new` says why.
         # The first name must be durable before the second loses it.
@@ -416,9 +394,9 @@ class FileSystem:
             os.mkdir(path, 0o700)
             return
         above, name = os.path.split(path)
-        with _folder(above) as parent:
+        with folder_fd(above) as parent:
             os.mkdir(name, 0o700, dir_fd=parent)
-            with _folder(name, os.O_NOFOLLOW, dir_fd=parent) as fd:
+            with folder_fd(name, os.O_NOFOLLOW, dir_fd=parent) as fd:
                 _hand_over(fd, parent if self._mode_of(above) is not None else None, mode | (mode & 0o444) >> 2)
 
     def read_file(self, path: str, limit: int = 16 << 20) -> bytes:
@@ -435,19 +413,19 @@ class FileSystem:
     def entries(self, path: str) -> Iterator[os.DirEntry[str]]:
         """What is in a folder, in no order; nothing if there is no such folder."""
         try:
-            with _again(os.scandir, path) as entries:
+            with again(os.scandir, path) as entries:
                 yield from entries
         except FileNotFoundError:
             return
 
     def mount_table(self) -> bytes:
         """What is mounted, in the form of Linux's `mountinfo`; nothing where the system does not say."""
-        return _small_file("/proc/self/mountinfo")
+        return small_file("/proc/self/mountinfo")
 
     def mount(self, folder: str) -> tuple[int, str]:
         """(the number of the mount that a folder is on, 0 if the system does not say; the folder's real path)."""
-        with _folder(folder, os.O_PATH) as fd:
-            _, _, number = _small_file(f"/proc/self/fdinfo/{fd}").partition(b"mnt_id:")
+        with folder_fd(folder, os.O_PATH) as fd:
+            _, _, number = small_file(f"/proc/self/fdinfo/{fd}").partition(b"mnt_id:")
             return int(number.split()[0]) if number else 0, os.readlink(f"/proc/self/fd/{fd}")
 
 
@@ -466,42 +444,6 @@ else:  # pragma: no cover - Windows
         return os.write(fd, data)
 
 
-_NO_DESCRIPTOR = frozenset([errno.EMFILE, errno.ENFILE])
-_Result = TypeVar("_Result")
-
-
-def _again(call: Callable[..., _Result], *args: Any, **options: Any) -> _Result:
-    """Call it, and once more with what hangarlog keeps open given back, where the process has no descriptor left."""
-    try:
-        return call(*args, **options)
-    except OSError as error:
-        if error.errno not in _NO_DESCRIPTOR or not descriptors.give_back():
-            raise
-    return call(*args, **options)
-
-
-@contextlib.contextmanager
-def _folder(path: str, flags: int = 0, dir_fd: int | None = None) -> Iterator[int]:
-    """An open folder."""
-    fd = _again(os.open, path, flags | os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _small_file(path: str) -> bytes:
-    """What a file of the system's says; nothing where there is none, or it may not be read."""
-    try:
-        fd = _again(os.open, path, os.O_RDONLY | _FLAGS)
-    except (FileNotFoundError, PermissionError):
-        return b""
-    try:
-        return b"".join(iter(lambda: os.read(fd, 64 << 10), b""))
-    finally:
-        os.close(fd)
-
-
 def _hand_over(fd: int, parent: int | None, mode: int) -> None:
     """Give what was just made its permissions, whatever the umask, and the owner and group of the folder it is in.
 
@@ -516,12 +458,6 @@ def _hand_over(fd: int, parent: int | None, mode: int) -> None:
             with contextlib.suppress(OSError):
                 os.fchown(fd, owner, wanted.st_gid)
                 return
-
-
-def _same_content(first: str, second: str) -> bool:
-    with importing:
-        import filecmp
-    return filecmp.cmp(first, second, shallow=False)
 
 
 # Past the page cache, and on the device when the call returns: a seventh less time than a write and `fdatasync`.
@@ -548,12 +484,3 @@ def _sync_filesystem(fd: int) -> bool:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     return True
-
-
-def boot_id() -> int:
-    """A number that changes when the machine restarts; 0 where the system does not say it."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return int(file.read().strip().replace("-", "")[:15], 16)
-    except (OSError, ValueError):  # Elsewhere there is none, and sandboxes mask it with an empty file.
-        return 0

@@ -7,7 +7,6 @@ off; a damaged middle is mended where another copy is whole, and refused where n
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterable
 
@@ -20,7 +19,6 @@ from hangarlog.live_end import LiveEnd
 from hangarlog.log import Log
 from hangarlog.record import Envelope, LineError, decode_record, decode_records, is_record, may_be_torn
 from hangarlog.ring import Frame
-from hangarlog.snapshot import SnapshotFiles
 
 BLOCK = 64 << 10
 """Bytes of journal that are read at a time: what is larger the system gives, and zeroes, anew each time."""
@@ -44,50 +42,13 @@ class End(msgspec.Struct):
     joined: int = 0
     mended: int = 0
     put_aside: int = 0
-    damage: list[str] = []
-
-
-def refuse_gaps(folder: Folder) -> None:
-    """Raise `CorruptionError` if segments are missing, of the journal or of a stream: a copy may come without them.
-
-    It looks at both ends of each segment.
-    """
-    _refuse_gaps(folder.journal, 1, 1)
-    snapshots = SnapshotFiles(folder.filesystem, folder.snapshots_path)
-    for category, name, file in folder.stream_files():
-        stream_id = folder.stream_id_at(category, name, file.path)
-        if stream_id is not None:
-            snapshot = snapshots.load(stream_id)
-            log = Log(folder.filesystem, os.path.dirname(file.path), name, "stream_version")
-            _refuse_gaps(log, 0, snapshot.compacted_through + 1 if snapshot else 0)
-
-
-def _refuse_gaps(log: Log, least: int, most: int) -> None:
-    """`least` and `most` are the first numbers that it may begin with."""
-    expected = most
-    with log.opened() as (sealed, live_first, live):
-        begins = sealed[0] if sealed else live_first
-        if begins is not None and least <= begins <= most:
-            expected = begins
-        for first in sealed:
-            with contextlib.closing(log.open_sealed(first)) as segment:
-                if first != expected:
-                    raise segment.damage(0, f"{log.field} {expected} must come here, not {first}")
-                lines, offset = segment.lines_before(segment.end())
-                expected = segment.number(segment.decode(lines[-1:], offset + sum(map(len, lines[:-1])))[0]) + 1
-        if live and live_first not in (None, expected):
-            raise live.damage(0, f"{log.field} {expected} must come here, not {live_first}")
-        if live and live_first is not None and len(log.sealed()) > len(sealed):
-            raise live.damage(0, f"there are sealed segments of records behind {log.field} {live_first}")
+    damage: list[CorruptionError] = []
 
 
 def last_sealed(log: Log, first: int) -> Envelope:
     """The last record of a sealed segment."""
     with contextlib.closing(log.open_sealed(first)) as segment:
-        lines, offset = segment.lines_before(segment.end())
-        if not lines:
-            raise segment.damage(0, "there is no whole record")
-        return segment.decode(lines, offset)[-1]
+        return segment.last_whole()
 
 
 def make_end_whole(
@@ -103,9 +64,9 @@ def make_end_whole(
     """Bring the live segment to whole batches, with everything that is known to have been committed.
 
     `start` is an offset that is known to be the end of a batch, and its last position; (0, position) where only that
-    position is known. `promised` are (the position up to which nothing can be missing but by damage, the one up to which
-    the streams are searched for what is missing); with `restarted` a power cut may have taken any page written since, and `frames`
-    are what the commit ring has. `see` is shown the records that are read to find the end.
+    position is known. `promised` are (the position up to which nothing can be missing but by damage, the one up to
+    which the streams are searched for what is missing). With `restarted` a power cut may have taken any page written
+    since. `frames` are what the commit ring has. `see` is shown the records that are read to find the end.
 
     Raises:
         CorruptionError: it is damaged, and no other copy helps.
@@ -207,9 +168,11 @@ def _lines_of_frames(frames: list[Frame], after: int, crc: str) -> dict[int, byt
         known = before[-10:-2].decode("ascii", "replace") if before else crc if frame.first == after + 1 else ""
         if frame.after and known and frame.after != known:
             continue
-        for position, line in enumerate(frame.text.split(b"\n")[:-1], frame.first):
-            if position > after and is_record(line) and decode_record(line).position == position:
-                found[position] = line
+        found |= {
+            position: line
+            for position, line in enumerate(frame.text.split(b"\n")[:-1], frame.first)
+            if position > after and is_record(line) and decode_record(line).position == position
+        }
     return found
 
 
@@ -256,12 +219,14 @@ class _Joining:
             put_aside=len(unconnected),
         )
         for position in lost:
-            end.damage.append(str(self._damage(f"position {position} is damaged here and in its stream")))
-        if self._strange or (self._damaged and mended):
+            end.damage.append(self._damage(f"position {position} is damaged here and in its stream"))
+        if self._strange or (self._damaged and (mended or end.joined)):
             self._folder.keep_damaged(self._live.path)
-            end.damage.append(str(self._damage(f"{self._cause}; it was mended from the other copy")))
+            end.damage.append(self._damage(f"{self._cause}; it was mended from the other copy"))
         if unconnected:
             self._folder.put_aside(unconnected)
+        for damage in end.damage:
+            damage.mendable = False  # It is mended, or cannot be.
         self._rewrite([lines.get(position) or self._holes[position] for position in added], end)
         return end
 
@@ -279,7 +244,7 @@ class _Joining:
                     self._damaged |= damaged
                     bad.append(line)
                 elif (position := decode_record(line).position) > self._last:
-                    if position == before + 1 + len(bad) and not any(b"\0" in each for each in bad):
+                    if position == before + 1 + len(bad) and (position <= self._settled or not self._zeros):
                         self._holes.update(enumerate(bad, before + 1))
                     before, bad = position, []
                     found[position] = line

@@ -8,9 +8,9 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from hangarlog import descriptors
-from hangarlog.filesystem import WINDOWS
 from hangarlog.record import Envelope
 from hangarlog.segment import Segment
+from hangarlog.system import WINDOWS
 
 if TYPE_CHECKING:
     from hangarlog.log import Log

@@ -21,6 +21,7 @@ from hangarlog.filesystem import FileSystem
 _TRIES = 20
 """So often whoever finds it busy lets others run and tries again; with 5 the writers of one stream did a fifth less."""
 
+
 class Threads(Protocol):
     """What `threading.RLock` makes."""
 
@@ -39,8 +40,9 @@ _locks: weakref.WeakSet[FileLock] = weakref.WeakSet()
 class FileLock:
     """An exclusive lock on a file between processes. The file is created, and never deleted: two could lock two files.
 
-    Between the threads of a process `threads` decides: whoever calls anything here has taken it by `enter`. Waiters sleep at `bell`,
-    which is rung when the lock is given back. The lock itself is the kernel's: that of a process that dies is free.
+    Between the threads of a process `threads` decides: whoever calls anything here has taken it by `enter`. Waiters
+    sleep at `bell`, which is rung when the lock is given back. The lock itself is the kernel's: that of a process that
+    dies is free.
     """
 
     def __init__(self, filesystem: FileSystem, path: str, bell: Bell | None = None) -> None:

@@ -283,12 +283,8 @@ class Log:
                 self.filesystem.rename(fresh, self.live_path)  # It was renamed, where it could not be linked.
             return False
         with contextlib.closing(live):
-            try:
-                first = live.first()
-            except CorruptionError:
-                first = None
-        sealed = "" if first is None else self.sealed_base(first) + LIVE
-        if not (sealed and os.path.lexists(sealed)):
+            sealed = self._sealed_as(live)
+        if not sealed:
             self.filesystem.remove(fresh)
         elif self._agrees_with(sealed):
             # Also where the device has lost the name of the fresh file: what is appended would be appended to both.
@@ -296,6 +292,18 @@ class Log:
         else:
             return True
         return False
+
+    def may_be_rolling(self, live: Segment) -> bool:
+        """Whether `finish_roll` may have something to do, where `live` is the live segment."""
+        return os.path.lexists(self.live_path + ".new") or self._sealed_as(live) != ""
+
+    def _sealed_as(self, live: Segment) -> str:
+        """The path of a sealed segment that begins with the same record as the live one, "" where there is none."""
+        first = None
+        with contextlib.suppress(CorruptionError):
+            first = live.first()
+        sealed = "" if first is None else self.sealed_base(first) + LIVE
+        return sealed if sealed and os.path.lexists(sealed) else ""
 
     def _agrees_with(self, sealed: str) -> bool:
         """Whether the live file has what a sealed one of the same first record has; where an older one was put back in

@@ -79,7 +79,8 @@ class Merge:
 
     `confirmed` counts how often a run of the journal has what a stream has, too, where other lines claim its positions.
     `explained` says whether every position that is nowhere is one that a stream has lost: one that is damaged, or gone,
-    or was compacted. Else there are records of a time that nothing leads to.
+    or was compacted. Else there are records of a time that nothing leads to. `torn_apart` are the runs of the journal
+    before which lines are missing in their file.
     """
 
     def __init__(self, folder: Folder, frames: list[Frame]) -> None:
@@ -94,6 +95,7 @@ class Merge:
         self._snapshot = lru_cache(4096)(self._load)
         for file in journal_files(folder):
             self._runs += runs_in(folder.filesystem, file, journal=True)[0]
+        self.torn_apart = [run for run in self._runs if run.whole and 0 < run.after < run.first - 1]
         whole = self._follow_on_each_other()
         for file in stream_files(folder):
             runs, damaged = runs_in(folder.filesystem, file, journal=False)

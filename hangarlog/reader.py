@@ -20,7 +20,7 @@ from hangarlog.record import Envelope
 from hangarlog.segment import Segment
 from hangarlog.snapshot import SnapshotFiles
 from hangarlog.state import JOURNAL_SIZE, WRITING, SharedState
-from hangarlog.stream_ends import confirms
+from hangarlog.stream_ends import contradicts, ends_early, lines_of_stream, refutes
 
 if TYPE_CHECKING:
     from hangarlog.salvage import Salvage
@@ -182,7 +182,8 @@ class Reader:
                 self._refuse_torn(log)
                 if not met:
                     self._refuse_short(log, stream_id, -1, committed, version)
-                if compacted or not (met or (version is not None and log.last_record())):
+                last = None if met or version is None else log.last_record()
+                if compacted or not (met or (last and last.position <= committed)):
                     return
                 if version != through:
                     raise _missing_versions(log, through + 1, version or 0)
@@ -302,15 +303,14 @@ class Reader:
         for block in _up_to(blocks, committed):
             if max(block[0].stream_version, block[-1].stream_version) <= last:
                 yield block
-            elif counted := [record for record in block if record.stream_version <= last or self._counts(record)]:
+            elif counted := [
+                record
+                for record in block
+                if record.stream_version <= last or not refutes(self._folder, record, committed)
+            ]:
                 yield counted
 
-    def _counts(self, record: Envelope) -> bool:
-        return confirms(self._folder, record.stream_id, record.stream_version, record.position)
-
-    def _refuse_short(
-        self, log: Log, stream_id: str, version: int, committed: int, wanted: int | None = None
-    ) -> None:
+    def _refuse_short(self, log: Log, stream_id: str, version: int, committed: int, wanted: int | None = None) -> None:
         """Raise if a stream's file, whose last record is of a version, ends before the stream does.
 
         No more is `wanted` than up to that version.
@@ -319,10 +319,16 @@ class Reader:
         if known is None or known.version <= version or (wanted is not None and wanted <= version):
             return
         self._folder.refuse_moved()
-        position = known.position_before(self._state.committed)
-        if position <= committed and confirms(self._folder, stream_id, known.version, position):
-            cause = f"it ends at version {version}; version {known.version} was committed at position {position}"
-            raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)
+        now = self._state.committed
+        last, position = known.version, known.position_before(now)
+        if committed < position <= now:
+            return  # It was committed since.
+        if position <= 0 or contradicts(self._folder, stream_id, last, position):
+            # A power cut, or an older file that was put back, has taken what the catalog knows of: the journal tells.
+            records = [record for record, _ in lines_of_stream(self._folder, stream_id, 0, committed)]
+            last, position = (records[-1].stream_version, records[-1].position) if records else (-1, 0)
+        if last > version:
+            raise ends_early(log, stream_id, version, last, position)
 
     def stream_ids(self, committed: int) -> set[str]:
         """The ids of all streams that the journal has; it reads all of it."""
@@ -362,6 +368,7 @@ def _stream_part(
     elif met:
         last = version or 0
     part = Salvage(log, damage, first, last, reverse=reverse, stream_id=stream_id)
+    part.known = -1 if damage.stream_version is None else damage.stream_version
     part.read_own(committed, begins or through + 1)
     part.read_journal(folder, after, committed)
     return part

@@ -86,7 +86,8 @@ def rebuild(folder: Folder, frames: list[Frame], *, bridge: bool = True) -> Rebu
 
     What is replaced is kept as `NAME.damaged`, whole records that do not belong to that history in `put-aside.jsonl`.
     With `bridge` the history goes on behind positions of which nothing is left, where the streams show that it did;
-    without, it ends before them. It may be cut short anywhere and run again. It fails only as the operating system does, or where there is no store.
+    without, it ends before them. It may be cut short anywhere and run again. It fails only as the operating system
+    does, or where there is no store.
     """
     segment_bytes = folder.open(1, create=False).segment_bytes
     rewriting = Rewriting(folder.journal, segment_bytes)
@@ -140,7 +141,8 @@ class _History:
         """Keep the places of the lines that are lost before `position`, or end the history there."""
         missing = range(self._next, position)
         nowhere = len(missing) - len(self._bad)
-        told = self._merge.explained or any(_within(run, position) for c in candidates for run in c.runs)
+        runs = [run for candidate in candidates for run in candidate.runs] or self._merge.torn_apart
+        told = self._merge.explained or any(_within(run, position) for run in runs)
         if not nowhere or (self._bridges and told):
             self._batch += [_Kept(at, self._bad.get(at) or _LOST % at, None) for at in missing]
             self._lost += len(missing)
@@ -270,9 +272,9 @@ class _History:
 
 
 def _within(run: Run, position: int) -> bool:
-    """Whether lines are missing in a file, before the one at `position`: so many that they may have stood there."""
+    """Whether lines are missing in a file, up to `position` at least: so many that they may have stood there."""
     few = _FEW + run.skipped // _LEAST_LINE
-    return run.first == position and 0 < run.after < position <= run.after + few
+    return 0 < run.after < position <= run.first <= run.after + few
 
 
 def _sync(folder: Folder, path: str) -> None:

@@ -12,14 +12,15 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from hangarlog.catalog import Catalog
 from hangarlog.checkpoint import Checkpoint, drop_damaged_checkpoint, fits, load_checkpoint
-from hangarlog.errors import CorruptionError, CorruptionWarning, SyncError
+from hangarlog.errors import CorruptionError, CorruptionWarning, LinkedFileError, SyncError
 from hangarlog.folder import Folder, Meta, journal_end
-from hangarlog.journal_end import make_end_whole, refuse_gaps
+from hangarlog.journal_end import make_end_whole
 from hangarlog.late import importing
 from hangarlog.live_end import LiveEnd
 from hangarlog.log import Log
@@ -30,11 +31,14 @@ from hangarlog.ring import Found, read_ring, usable_ring
 from hangarlog.segment import CHUNK
 from hangarlog.state import SharedState
 
-_CLOCK_SLACK = 10.0
+if TYPE_CHECKING:
+    from hangarlog.rebuild import Span
+
+_CLOCK_SLACK = 0.01
 """Seconds that the times of two files may be off: which streams are looked at first depends on it, nothing else."""
 
-_FEW_STREAMS = 1000
-"""So many files are looked at in a few milliseconds, for what a power cut has left in them; of more when they are used."""
+_FEW_STREAMS = 200
+"""So many files are looked at in a millisecond, for what a power cut has left in them; of more when they are used."""
 
 _POSITION = re.compile(rb'\{"position":(\d+),')
 
@@ -42,16 +46,17 @@ _POSITION = re.compile(rb'\{"position":(\d+),')
 class Recovered(msgspec.Struct):
     """What a recovery did.
 
-    `since`: the position it began to compare at. `journal_cut`: bytes of torn journal cut off. `joined`: events that
-    the journal had lost and the commit ring had. `mended`: events of the journal restored from their streams.
-    `rolled_forward`: events written into streams, and `streams_cut` bytes cut off streams, to agree with the journal.
-    `put_aside`: whole records that no whole history leads to, kept in `put-aside.jsonl`. `ring_lost`: the commit ring
-    is gone, and what was acknowledged last before the machine stopped may have gone with it. `lost`: events that were
-    committed in this boot, were not durable, and are in no file. `damage`: what was mended
-    that no crash leaves, each with its place; what stood there is kept as `NAME.damaged`.
+    `since`: the position it began to compare at, `last` the one that the journal ends with. `journal_cut`: torn bytes
+    cut off the journal. `joined`: events that the journal had lost and the commit ring had. `mended`: events of the
+    journal restored from their streams. `rolled_forward`: events written into streams, and `streams_cut` bytes cut off
+    streams, to agree with the journal. `put_aside`: whole records that no whole history leads to, kept in
+    `put-aside.jsonl`. `ring_lost`: the commit ring is gone, and what was acknowledged last before the machine stopped
+    may have gone with it. `lost`: events that were committed in this boot, were not durable, and are in no file.
+    `damage`: what was mended that no crash leaves, each with its place; what stood there is kept as `NAME.damaged`.
     """
 
     since: int = 0
+    last: int = 0
     journal_cut: int = 0
     joined: int = 0
     mended: int = 0
@@ -60,7 +65,7 @@ class Recovered(msgspec.Struct):
     put_aside: int = 0
     ring_lost: bool = False
     lost: int = 0
-    damage: list[str] = []
+    damage: list[CorruptionError] = []
 
 
 def recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) -> Recovered:
@@ -71,18 +76,28 @@ def recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) ->
 
     Raises:
         CorruptionError: the journal is damaged, and no other copy helps.
+        LinkedFileError: a file has another name, too; the store is read from here on as one that only may be read.
         StoreFormatError: the commit ring is of a newer version.
     """
-    report = _recover(folder, meta, state, catalog)
+    try:
+        report = _recover(folder, meta, state, catalog)
+    except LinkedFileError:
+        state.session, state.writable = 0, False  # It can only be read here.
+        catalog.close()
+        raise
     for damage in report.damage:
-        warnings.warn(CorruptionWarning(damage), stacklevel=2)
+        warnings.warn(CorruptionWarning(str(damage)), stacklevel=2)
     return report
 
 
 def _recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) -> Recovered:
     ring = Found() if state.valid else read_ring(folder.filesystem, folder.ring_path, meta.store_id)
     if not state.of_a_copy:
-        return _Recovery(folder, state, catalog, ring).run()
+        recovery = _Recovery(folder, state, catalog, ring)
+        report = recovery.run()
+        if recovery.put_back:
+            _mend_streams(folder, meta, [], report.last)
+        return report
     report = _recover_copy(folder, meta, state, catalog, ring)
     if load_checkpoint(folder).position > state.committed:
         folder.filesystem.remove(folder.checkpoint_path)  # It was copied later, and is not to be asked for again.
@@ -91,21 +106,32 @@ def _recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) -
 
 def _recover_copy(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog, ring: Found) -> Recovered:
     """Its files were copied one by one, at different moments: what does not connect is put aside."""
+    with importing:
+        from hangarlog.gaps import refuse_gaps
+        from hangarlog.rebuild import rebuild as rebuild_journal
     with contextlib.suppress(CorruptionError):
         refuse_gaps(folder)
-        return _Recovery(folder, state, catalog, ring).run()
-    with importing:
-        from hangarlog.mending import Mending
-        from hangarlog.rebuild import rebuild as rebuild_journal
+        report = _Recovery(folder, state, catalog, ring).run()
+        _mend_streams(folder, meta, [], report.last)
+        return report
     rebuilt = rebuild_journal(folder, ring.older + ring.frames, bridge=False)
-    for _ in Mending(folder, meta.segment_bytes, rebuilt.lost_versions).run():
-        pass
+    _mend_streams(folder, meta, rebuilt.lost_versions, -1)
     if not rebuilt.ring_fits:
         folder.filesystem.remove(folder.ring_path)
     ring.frames = []  # What fits is in the journal now.
     report = _Recovery(folder, state, catalog, ring, whole=True).run()
     report.put_aside += rebuilt.put_aside
     return report
+
+
+def _mend_streams(folder: Folder, meta: Meta, lost: Iterable[Span], last: int) -> None:
+    """Make the streams what the journal says, if sealed segments go beyond its `last` position; -1: anyway."""
+    with importing:
+        from hangarlog.gaps import streams_go_beyond
+        from hangarlog.mending import Mending
+    if last < 0 or streams_go_beyond(folder, last):
+        for _ in Mending(folder, meta.segment_bytes, lost).run():
+            pass
 
 
 class _Recovery:
@@ -118,24 +144,31 @@ class _Recovery:
         self._restarted = not state.valid
         self._report = Recovered(since=state.committed)
         # Before anything is changed: what is known to have been committed, or was, unless the power went.
-        self._settled, self._wanted = (0, 0) if state.of_a_copy or whole else state.promised
+        self._settled, self._wanted = (0, 0) if whole else state.promised
+        if state.of_a_copy:  # Its files may be of different moments: nothing is to be asked for.
+            self._settled, self._wanted = 0, max(self._settled, self._wanted)
         self._same_boot = state.of_this_boot
-        self._put_back = False
+        self.put_back = False
+        """Whether an older file was found in place of a newer one."""
 
     def run(self) -> Recovered:
         folder, state, report = self._folder, self._state, self._report
         checkpoint = Checkpoint()
         state.begin_recovery(os.getpid())
         if folder.journal.finish_roll() and self._restarted:
-            self._put_back = True  # Perhaps the streams have what the newer file had.
+            self.put_back = True  # Perhaps the streams have what the newer file had.
         if self._restarted:
             checkpoint = self._checkpoint()
             report.since = checkpoint.position
             report.ring_lost = bool(state.ring_file) and not self._ring.whole
         else:
             self._settled = self._wanted = report.since
-            if not os.path.lexists(folder.journal.live_path):
-                folder.filesystem.close(folder.filesystem.open_new(folder.journal.live_path))
+        if not os.path.lexists(folder.journal.live_path):
+            folder.filesystem.close(folder.filesystem.open_new(folder.journal.live_path))
+            self.put_back = True
+            cause = "it was gone; it was made anew from the commit ring and the streams"
+            name = os.path.basename(folder.journal.live_path)
+            report.damage.append(CorruptionError(folder.journal.live_path, name, 0, cause, mendable=False))
         with contextlib.closing(journal_end(folder.journal)) as live:
             self._make_whole(live, checkpoint)
         return report
@@ -144,10 +177,12 @@ class _Recovery:
         """The checkpoint, where it belongs to this journal and this catalog; else all is replayed."""
         checkpoint = Checkpoint() if self._whole else load_checkpoint(self._folder)
         catalog = self._catalog
-        if checkpoint.mark and catalog.open() and checkpoint.mark in catalog.marks() and fits(checkpoint, self._folder):
+        fit = checkpoint.mark != 0 and fits(checkpoint, self._folder)
+        if fit and catalog.open() and checkpoint.mark in catalog.marks():
             return checkpoint
+        self._wanted = max(self._wanted, checkpoint.position)
+        self.put_back |= checkpoint.mark != 0 and not fit
         if not self._state.of_a_copy:
-            self._wanted = max(self._wanted, checkpoint.position)
             self._settled = max(self._settled, checkpoint.position)
         drop_damaged_checkpoint(self._folder)
         catalog.create()
@@ -164,10 +199,10 @@ class _Recovery:
         settled = max(self._settled, report.since)
         wanted = max(self._wanted, settled)
         replay = Replay(folder, report.since, report, self._catalog, restarted=restarted)
-        promised = (settled, sys.maxsize if self._put_back else wanted)
+        promised = (settled, sys.maxsize if self.put_back else wanted)
         end = make_end_whole(folder, live, start, promised, self._ring.frames, replay.see, restarted=restarted)
         report.journal_cut, report.joined, report.mended = end.cut, end.joined, end.mended
-        report.put_aside = end.put_aside
+        report.put_aside, report.last = end.put_aside, end.last
         report.damage += end.damage
         report.lost = max(0, wanted - end.last)
         first = live.first()
@@ -207,7 +242,7 @@ def _cut_phantoms(folder: Folder, settled: int, known: Iterable[str], report: Re
 
     Only files that changed since the checkpoint are looked at. What a wrong clock hides is found when it is used.
     """
-    since = folder.filesystem.modified_at(folder.checkpoint_path) - _CLOCK_SLACK
+    since = load_checkpoint(folder).begun - _CLOCK_SLACK
     paths = {stream_path(stream_id) for stream_id in known}
     for category, name, file in folder.stream_files():
         if (category, name) in paths or file.stat(follow_symlinks=False).st_mtime < since:
@@ -218,12 +253,14 @@ def _cut_phantoms(folder: Folder, settled: int, known: Iterable[str], report: Re
         log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
         log.finish_roll()
         with contextlib.closing(LiveEnd(log)) as live:
-            live.forget_index()
             keep = _end_of(live, settled)
+            if keep != live.size:
+                live.forget_index()  # Else it is all of the checkpoint's time, or does not prove itself.
             if keep is None or not named:
                 stream_id = folder.id_in_journal(category, name)
                 if stream_id is not None:
-                    rebuild(folder, log, live, stream_id, report)
+                    with contextlib.suppress(CorruptionError):  # Then it is served from the journal, until `repair`.
+                        rebuild(folder, log, live, stream_id, report)
                 if stream_id is not None or not _begun_by_us(live, named=named):
                     continue
                 keep = 0  # The journal has nothing of such a stream: nothing of it was committed.

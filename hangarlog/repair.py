@@ -12,6 +12,7 @@ from uuid import uuid4
 import msgspec
 
 from hangarlog.checkpoint import load_checkpoint
+from hangarlog.checks import checkpoint_damage, ring_damage
 from hangarlog.commit import now
 from hangarlog.errors import CorruptionError, LockTimeoutError, StoreFormatError, StoreOpenError
 from hangarlog.filesystem import NO_FILE, FileSystem
@@ -27,6 +28,7 @@ from hangarlog.state import SharedState
 from hangarlog.store import FileEventStore
 from hangarlog.survey import found_in, journal_files, opened, stream_files
 from hangarlog.verify import Progress, verify
+from hangarlog.watch import Watch
 
 __all__ = ["DAMAGED", "Lost", "PutAside", "Repaired", "repair"]
 
@@ -196,8 +198,9 @@ def _mend(folder: Folder) -> list[Result]:
     results += [_repaired(replaced, "the streams") for replaced in rebuilt.replaced]
     if not rebuilt.ring_fits:
         results.append(_put_away(folder, folder.ring_path, "nothing: it has what the journal has not"))
-    if load_checkpoint(folder).position > rebuilt.last:
-        results.append(_put_away(folder, folder.checkpoint_path, "nothing: it is of a later time"))
+    with contextlib.closing(Watch(folder, meta.store_id)) as watch:
+        for damage in [*ring_damage(folder, watch)[:1], *checkpoint_damage(folder, watch)]:
+            results.append(_put_away(folder, damage.path, f"nothing: {damage.cause}"))
     for replaced in Mending(folder, meta.segment_bytes, rebuilt.lost_versions).run():
         results.append(_repaired(replaced, "the journal"))
     results += [Repaired(path, "itself: another folder had it, too") for path in break_links(folder)]
@@ -241,6 +244,7 @@ def _claimed(folder: Folder) -> int:
 def _distrust(folder: Folder) -> None:
     """Have whoever takes the write lock next recover as after a restart, and everybody open all files anew."""
     folder.filesystem.remove(folder.state_path)
+    folder.filesystem.remove(folder.catalog_path)  # It may know of events that are lost.
 
 
 def _opened(folder: Folder, progress: Progress) -> list[Result]:

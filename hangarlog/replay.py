@@ -7,12 +7,13 @@ compared in one read; only where it differs one looks line by line, and only the
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import defaultdict
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from hangarlog.catalog import Catalog
-from hangarlog.copies import journal_blocks, missing_position, stream_lines_in_journal
+from hangarlog.copies import journal_blocks, missing_position, stream_lines_in_journal, whole_lines
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
 from hangarlog.journal_end import BLOCK, last_sealed
@@ -21,6 +22,7 @@ from hangarlog.log import Log
 from hangarlog.record import Envelope, LineError, Place, decode_places, decode_record, decode_records, is_record
 from hangarlog.segment import CHUNK, Segment
 from hangarlog.snapshot import SnapshotFiles
+from hangarlog.stream import COLD
 
 if TYPE_CHECKING:
     from hangarlog.recovery import Recovered
@@ -79,10 +81,11 @@ class Replay:
         self._folder, self._report, self._restarted, self._catalog = folder, report, restarted, catalog
         self.size = 0
         """How many bytes of journal there were to replay, or what takes as long."""
-        self._position, self._checked = after + 1, False
+        self._after, self._position, self._checked = after, after + 1, False
         self._seen: _Shares | None = _Shares()
         self._ends: dict[str, _End] = {}
         self._left: set[str] = set()  # Streams whose files are damaged.
+        self._lost = False  # Whether an event is damaged in both copies, and of a stream that nobody knows.
 
     def see(self, records: list[Envelope], lines: list[bytes]) -> None:
         """Keep records of the journal's end that somebody has checked, so that they need not be read once more."""
@@ -115,12 +118,20 @@ class Replay:
         for stream_id, end in self._ends.items():
             if end.size > end.offset:
                 with contextlib.closing(LiveEnd(self._folder.stream(stream_id))) as live:
-                    cut(self._folder, live, end.offset, self._report)
+                    self._cut_rest(live, end.offset)
         return {*self._ends, *self._left}
+
+    def _cut_rest(self, live: LiveEnd, offset: int) -> None:
+        text = live.read(live.size - offset, offset)
+        if self._lost and not all(map(is_record, text.split(b"\n")[:-1])):
+            return  # Perhaps that is what is left of such an event: its version must not be given again.
+        _keep_damage(self._folder, live, text, offset, self._report)
+        cut(self._folder, live, offset, self._report)
 
     def _all(self, blocks: Iterable[_Block]) -> None:
         shares = _Shares()
         for records, lines in blocks:
+            self._lost |= records[-1].position - (shares.last or self._position - 1) > len(lines)
             shares.add(records, lines)
             if shares.size > WINDOW:
                 self._bring_all_forward(shares)
@@ -132,6 +143,7 @@ class Replay:
         for stream_id, share in shares.by_stream.items():
             self._catalog.put(stream_id, share.versions[-1], share.last)
             if stream_id not in self._left:
+                self.size += 0 if stream_id in self._ends else COLD
                 try:
                     self._ends[stream_id] = self._bring_forward(stream_id, share, self._ends.get(stream_id))
                 except CorruptionError:
@@ -146,11 +158,12 @@ class Replay:
         `share` goes on where the stream's last one left off at `end`.
         """
         log = self._folder.stream(stream_id)
-        if end is None:
-            log.finish_roll()
-        with contextlib.closing(self._open(log, share)) as live:
+        with contextlib.closing(self._open(log, share, begins=end is None)) as live:
             if end is None:
-                forget_index(live, restarted=self._restarted)
+                if self._restarted and self._after:
+                    live.trim_index(share.versions[0] - 1)
+                else:
+                    forget_index(live, restarted=self._restarted)
                 place = _place_of(log, live, share)
                 if place is None:
                     return rebuild(self._folder, log, live, stream_id, self._report)
@@ -158,7 +171,14 @@ class Replay:
             due = self._due(share, end.version)
             return self._write_missing(live, due, end) if due.lines else end
 
-    def _open(self, log: Log, share: _Share) -> LiveEnd:
+    def _open(self, log: Log, share: _Share, *, begins: bool) -> LiveEnd:
+        if begins:
+            with contextlib.suppress(FileNotFoundError):
+                live = LiveEnd(log)
+                if not log.may_be_rolling(live):
+                    return live  # As nearly always: it is opened once.
+                live.close()
+            log.finish_roll()
         try:
             return LiveEnd(log)
         except FileNotFoundError:
@@ -192,10 +212,7 @@ class Replay:
         if missing:
             _prove(missing)  # Before anything is cut off for them.
             old = live.read(live.size - offset, offset)
-            if _is_damaged(old):
-                self._folder.keep_damaged(live.path)
-                cause = "the journal has another text; it was mended from the journal"
-                self._report.damage.append(str(live.damage(offset, cause)))
+            _keep_damage(self._folder, live, old, offset, self._report, missing)
             self._report.rolled_forward += len(missing)
             cut(self._folder, live, offset, self._report, frozenset(missing))
             live.append(b"".join([line + b"\n" for line in missing]))
@@ -203,9 +220,22 @@ class Replay:
         return _End(offset, share.versions[-1] + 1, live.size)
 
 
-def _is_damaged(text: bytes) -> bool:
-    """Whether lines of a stream are such as no crash leaves: whole, without zeros, and no records."""
-    return any(line and b"\0" not in line and not is_record(line) for line in text.split(b"\n")[:-1])
+def _keep_damage(
+    folder: Folder, live: LiveEnd, text: bytes, offset: int, report: Recovered, due: Collection[bytes] = ()
+) -> None:
+    """Before a stream's `text` at an offset is replaced: keep it and say so, if a line is such as no crash leaves.
+
+    That is one that is whole, without zeros, and no record; or one that is `due`, but not here, with no zeros before.
+    """
+    lines, due = text.split(b"\n")[:-1], () if b"\0" in text else frozenset(due)
+    for line in lines:
+        if line in due or (line and b"\0" not in line and not is_record(line)):
+            folder.keep_damaged(live.path)
+            cause = "the journal has another text; it was mended from the journal"
+            report.damage.append(live.damage(offset, cause))
+            report.damage[-1].mendable = False  # It is mended.
+            return
+        offset += len(line) + 1
 
 
 def _same(live: LiveEnd, lines: list[bytes], offset: int) -> tuple[int, int]:
@@ -339,11 +369,30 @@ def rebuild(folder: Folder, log: Log, live: LiveEnd, stream_id: str, report: Rec
     version = last_sealed(log, sealed[-1]).stream_version + 1 if sealed else _first_kept(folder, stream_id)
     lines = [(record.stream_version, line + b"\n") for record, line in stream_lines_in_journal(folder, stream_id)]
     text = b"".join(line for number, line in lines if number >= version)
+    _keep_others(folder, log, live, dict(lines), report)
     report.rolled_forward += sum(number >= version for number, _ in lines)
     report.streams_cut += live.size
+    _keep_damage(folder, live, live.read(live.size, 0), 0, report)
     log.filesystem.remove(live.index_path)
     log.filesystem.replace_file(log.live_path, text)
     return _End(len(text), lines[-1][0] + 1 if lines else version, len(text))
+
+
+def _keep_others(folder: Folder, log: Log, live: LiveEnd, lines: dict[int, bytes], report: Recovered) -> None:
+    """Keep records of a stream that the journal has not, before the stream's live segment is made anew.
+
+    Raises:
+        CorruptionError: the journal has later ones: what it lacks is only here.
+    """
+    others = {
+        record.stream_version: line for record, line in whole_lines(live) if lines.get(record.stream_version) is None
+    }
+    if others and min(others) < max(lines, default=-1):
+        cause = f"it has stream_version {min(others)}, which the journal has lost"
+        raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)
+    if others:
+        folder.put_aside(others.values())
+        report.put_aside += len(others)
 
 
 def _first_kept(folder: Folder, stream_id: str) -> int:

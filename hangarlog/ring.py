@@ -18,7 +18,8 @@ import msgspec
 
 from hangarlog.checksum import crc32
 from hangarlog.errors import StoreFormatError
-from hangarlog.filesystem import WINDOWS, FileSystem
+from hangarlog.filesystem import FileSystem
+from hangarlog.system import WINDOWS
 
 BLOCK = 4 << 10
 """Every frame begins a block of its own, so that writing it cannot tear the one before."""

@@ -108,6 +108,8 @@ class Salvage:
         self.other_is_whole = True
         self.certain = True
         """Whether what was met is damage for sure, and not what a writer at work has left behind all of this so far."""
+        self.known = -1
+        """A number that there is for sure, of an endless part."""
         self.places: dict[int, CorruptionError] = {}
         self._size = 0
         self._twice: set[int] = set()
@@ -215,10 +217,10 @@ class Salvage:
         return self.last == ENDLESS
 
     def numbers(self) -> range:
-        """The numbers that there are: up to the last one that either copy has, or, unless both are whole, the next."""
+        """The numbers up to the last that is known or that a copy has, and the next unless both are whole."""
         if not self.ends:
             return range(self.first, self.last + 1)
-        top = max(self.first - 1, max(self.own, default=-1), max(self.other, default=-1))
+        top = max(self.first - 1, self.known, max(self.own, default=-1), max(self.other, default=-1))
         return range(self.first, top + 1 + (top + 1 in self.places and not self.other_is_whole))
 
     def lines(self, numbers: range, skip: bool, served: CorruptionWarning) -> Iterator[list[bytes]]:

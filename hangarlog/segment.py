@@ -212,6 +212,13 @@ class Segment:
                 return lines, start + skip
             size *= 2
 
+    def last_whole(self) -> Envelope:
+        """The last record, whatever is damaged before it. Raises `CorruptionError` if that is none."""
+        lines, offset = self.lines_before(self.end())
+        if not lines:
+            raise self.damage(0, "there is no whole record")
+        return self.decode(lines[-1:], offset + sum(len(line) + 1 for line in lines[:-1]))[0]
+
     def end(self) -> int:
         """The offset after the last whole line."""
         stop = self.size

@@ -1,8 +1,8 @@
 """Sessions: what `state` says is right while its session goes on, and whose turn it is to begin another.
 
 Every process that may write takes part in a session while it has the store open: it shares a lock on one byte, the
-session's number, of the store's folder and of both lock files. Such a lock can be neither copied, restored nor deleted.
-As long as somebody takes part, the page cache lives and the words in `state` go on. An opener that finds nobody begins a
+session's number, of the store's folder and of both lock files. Such a lock cannot be copied, restored or deleted. As
+long as somebody takes part, the page cache lives and the words in `state` go on. An opener that finds nobody begins a
 session, with a recovery as after a restart.
 
 Where somebody deletes `state` or the lock files, whoever notices begins a session with a higher number, holding the old
@@ -17,8 +17,9 @@ import threading
 from random import getrandbits
 from time import time_ns
 
-from hangarlog.filesystem import BYTE_LOCKS, FileSystem
+from hangarlog.filesystem import FileSystem
 from hangarlog.lock import FileLock
+from hangarlog.system import BYTE_LOCKS
 
 _BITS = 40  # Of the step to the next session's number: a byte's number in a file is below 2^63.
 _DYING = 50  # Looks, a millisecond apart.
@@ -34,7 +35,7 @@ class Watch:
         self._looked_at, self._racy = -1, True
 
     def changed(self) -> bool:
-        """Whether something may have changed since the last look; perhaps nothing has, if it was just after a change."""
+        """Whether something may have changed since the last look; just after a change the answer is yes."""
         return self._racy or self.now() != self._looked_at
 
     def moved_on(self) -> bool:

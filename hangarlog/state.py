@@ -11,7 +11,8 @@ import contextlib
 from struct import Struct
 
 from hangarlog.bell import Bell
-from hangarlog.filesystem import FileSystem, boot_id
+from hangarlog.filesystem import FileSystem
+from hangarlog.system import boot_id
 
 _MAGIC = 0x35_45_54_41_54_53_4C_48  # "HLSTATE5"
 _SIZE = 4096

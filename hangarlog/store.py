@@ -17,7 +17,7 @@ from hangarlog import eventstore
 from hangarlog.calls import Calls
 from hangarlog.catalog import Catalog
 from hangarlog.commit import Pending
-from hangarlog.errors import HangarlogError, StorageError, StoreOpenError
+from hangarlog.errors import HangarlogError, LinkedFileError, StorageError, StoreOpenError
 from hangarlog.eventstore import EventStore
 from hangarlog.filesystem import FileSystem
 from hangarlog.folder import Folder
@@ -121,8 +121,8 @@ class FileEventStore(EventStore):
         state = self._state
         self._writer.see_session()
         if state.writable and not state.session:
-            with self._writer.lock():
-                pass  # Taking it recovers.
+            with contextlib.suppress(LinkedFileError), self._writer.lock():
+                pass  # Taking it recovers. A copy of hard links can be read.
         elif state.writable:
             self._writer.finish_for_the_dead()
         if exclusive:
@@ -247,7 +247,6 @@ class FileEventStore(EventStore):
         with self._refusals():
             return self._reader.unrecovered(self.meta.store_id).committed
 
-
     def _committed_after_all(self) -> int:
         """The committed position where the state does not say it: somebody is publishing, died at it, or it rotted."""
         for _ in range(1000):
@@ -280,7 +279,6 @@ class FileEventStore(EventStore):
         except OSError as error:
             self._refuse_closed()
             raise StorageError(self.path, error.errno, str(error), reading=True) from error
-
 
     def _stream(
         self,
@@ -367,6 +365,11 @@ class FileEventStore(EventStore):
             if after.compacted_through > (before.compacted_through if before else -1):
                 self._writer.sync_journal()  # What is deleted from a stream must not be what the journal could lose.
             self._snapshots.save(after)
+
+    def finish_for_the_dead(self) -> None:
+        """Recover what a writer that died has left, unless somebody is writing. What is damaged is left as it is."""
+        with self._calling():
+            self._writer.finish_for_the_dead()
 
     @contextlib.contextmanager
     def changing_files(self) -> Iterator[None]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from hangarlog import descriptors
 from hangarlog.catalog import Catalog
-from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
 from hangarlog.late import importing
 from hangarlog.live_end import LiveEnd
@@ -17,8 +17,11 @@ from hangarlog.segment import LIVE
 WARM = 256
 """At most so many streams a store keeps open, and a quarter of what the process may open."""
 
+COLD = 2 << 10
+"""To open a stream and compare its end, in a recovery, takes as long as so many bytes of journal."""
+
 _UNSEEN = 0.001
-"""Seconds after which a warm stream's file is looked for at its path: till then readers have its end from the journal."""
+"""Seconds after which a warm stream's file is looked for at its path; until then the journal serves its readers."""
 
 with contextlib.suppress(ImportError):
     import resource
@@ -30,8 +33,9 @@ class StreamEnd:
     """The end of one stream, and its live segment when it is open.
 
     `place` is (the version it is at, -1 where there is no stream; the id of the event there), `position` that of the
-    event; `warm` says whether it is among the warm ones; `seen` is (version, offset of its end) of a record that another
-    process has committed since. It was compared with the catalog in `turn`, and looked for at its path at `seen_at`.
+    event; `warm` says whether it is among the warm ones; `seen` is (version, offset of its end) of a record that
+    another process has committed since. It was compared with the catalog in `turn`; `seen_at` is when its path
+    was looked at.
     """
 
     __slots__ = (
@@ -184,20 +188,29 @@ class WarmStreams:
         self.cold += 1
         if end.gone or not self._is_right(end):
             end.close()
-            with importing:
-                from hangarlog.stream_ends import settle_stream
-            settle_stream(self._folder, self._catalog, stream_id, committed)
+            self.settle([stream_id], committed)
             end = StreamEnd(self._folder, stream_id)
         end.turn, end.seen_at = self.turn, now
         if end.exists:
             self.keep(stream_id, end)
         return end
 
+    def settle(self, stream_ids: Iterable[str], committed: int) -> None:
+        """Bring streams' ends to what the journal has for them. Raises `CorruptionError`."""
+        with importing:
+            from hangarlog.stream_ends import settle_stream
+        for stream_id in stream_ids:
+            settle_stream(self._folder, self._catalog, stream_id, committed)
+
     def _is_right(self, end: StreamEnd) -> bool:
         """Whether a stream ends where the catalog says."""
         known = self._catalog.get(end.stream_id)
         version = end.place[0]
         return version < 0 if known is None else known.version == version and known.is_at(end.position)
+
+    def replaced(self) -> list[str]:
+        """The streams whose open file is not the one at its path any more: what was appended since is not there."""
+        return [name for name, end in list(self._ends.items()) if end.live and not end.live.is_in_place]
 
     def seen(self, stream_id: str) -> StreamEnd | None:
         """The end of a stream as it was left, if it is warm."""

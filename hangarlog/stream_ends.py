@@ -53,11 +53,25 @@ def _line_at(segment: Segment, position: int, first: int) -> bytes | None:
         number += len(lines)
 
 
-def confirms(folder: Folder, stream_id: str, version: int, position: int) -> bool:
-    """Whether the journal has this version of a stream at a position."""
-    line = journal_line(folder, position) if position > 0 else None
+def contradicts(folder: Folder, stream_id: str, version: int, position: int) -> bool:
+    """Whether the journal has another record at a position than this one; not if what it has there is damaged."""
+    line = journal_line(folder, position)
     record = decode_record(line) if line else None
-    return record is not None and (record.stream_id, record.stream_version) == (stream_id, version)
+    return record is not None and (record.stream_id, record.stream_version) != (stream_id, version)
+
+
+def ends_early(log: Log, stream_id: str, version: int, known: int, position: int) -> CorruptionError:
+    """The error for a stream that ends at a version, although a later one is `known` to be at a position."""
+    cause = f"it ends at version {version}; version {known} was committed at position {position}"
+    return CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause, position, stream_id, known)
+
+
+def refutes(folder: Folder, record: Envelope, committed: int) -> bool:
+    """Whether the journal shows that a stream's record never counted: it is not there, or another one is in its place.
+
+    Where the journal itself is damaged or lost, it shows nothing.
+    """
+    return record.position > committed or contradicts(folder, record.stream_id, record.stream_version, record.position)
 
 
 def lines_of_stream(folder: Folder, stream_id: str, after: int, through: int) -> Iterator[tuple[Envelope, bytes]]:
@@ -98,7 +112,7 @@ def settle_stream(folder: Folder, catalog: Catalog, stream_id: str, committed: i
         live = _live_end(log)
         if live:
             closing.enter_context(contextlib.closing(live))
-        last, keep = _last_confirmed(folder, log, live, stream_id)
+        last, keep = _last_confirmed(folder, log, live, committed)
         due = list(lines_of_stream(folder, stream_id, last.position if last else 0, committed))
         _refuse_gap(log, last.stream_version if last else None, [record for record, _ in due])
         text = b"".join([line + b"\n" for _, line in due])
@@ -108,10 +122,15 @@ def settle_stream(folder: Folder, catalog: Catalog, stream_id: str, committed: i
         if live:
             _bring_to(folder, live, keep, text)
     end = due[-1][0] if due else last
-    catalog.put(stream_id, end.stream_version if end else -1, end.position if end else 0)
+    version, known = end.stream_version if end else -1, catalog.get(stream_id)
+    if known and known.version > version:
+        position = known.position_before(committed)
+        if position > 0 and not contradicts(folder, stream_id, known.version, position):
+            raise ends_early(log, stream_id, version, known.version, position)  # Its version is not to be given again.
+    catalog.put(stream_id, version, end.position if end else 0)
     if due:
         had = last.stream_version if last else -1
-        cause = f"{log.live_path} ended at version {had} of stream {stream_id!r}, the journal has {end and end.stream_version}"
+        cause = f"{log.live_path} ended at version {had}, the journal has the stream up to {due[-1][0].stream_version}"
         warnings.warn(CorruptionWarning(f"{cause}; what was missing was written again"), stacklevel=2)
 
 
@@ -122,14 +141,14 @@ def _live_end(log: Log) -> LiveEnd | None:
         return None
 
 
-def _last_confirmed(folder: Folder, log: Log, live: LiveEnd | None, stream_id: str) -> tuple[Envelope | None, int]:
-    """(the stream's last record that the journal has too, the offset after it in the live segment)."""
+def _last_confirmed(folder: Folder, log: Log, live: LiveEnd | None, committed: int) -> tuple[Envelope | None, int]:
+    """(the stream's last record that counts, the offset after it in the live segment)."""
     offset = live.end() if live else 0
     while live and offset:
         lines, start = live.lines_before(offset)
         for line in reversed(lines):
             record = decode_record(line) if is_record(line) else None
-            if record and confirms(folder, stream_id, record.stream_version, record.position):
+            if record and not refutes(folder, record, committed):
                 return record, offset
             offset -= len(line) + 1
         offset = start
@@ -137,10 +156,11 @@ def _last_confirmed(folder: Folder, log: Log, live: LiveEnd | None, stream_id: s
     if not sealed:
         return None, 0
     with contextlib.closing(log.open_sealed(sealed[-1])) as segment:
-        lines, start = segment.lines_before(segment.end())
-        last = segment.decode(lines[-1:], start + sum(len(line) + 1 for line in lines[:-1]))[0]
-        if not confirms(folder, stream_id, last.stream_version, last.position):
-            raise segment.damage(0, f"its version {last.stream_version}, at position {last.position}, is not in the journal")
+        last = segment.last_whole()
+        if refutes(folder, last, committed):
+            raise segment.damage(
+                0, f"its version {last.stream_version}, at position {last.position}, is not in the journal"
+            )
         return last, 0
 
 

@@ -194,7 +194,7 @@ class JournalSync:
 
     def _bring(self, fd: int, words: Words, published: tuple[int, int, int]) -> tuple[int, int]:
         """Sync the journal's bytes up to what was published; the ring's next place then."""
-        committed, first, size = published
+        _, first, size = published
         start, place = durable_in(words, first), ring_next(words)
         if start < size:
             following = self._through_ring(fd, words, start, published) if size - start <= LARGEST else None
@@ -206,7 +206,7 @@ class JournalSync:
     def _through_ring(
         self, fd: int, words: Words, start: int, published: tuple[int, int, int]
     ) -> tuple[int, int] | None:
-        """Sync the journal's bytes from `start` on through the ring: its next place; None: the journal must be synced."""
+        """Sync the journal's bytes from `start` on through the ring: its next place; None if the journal must be."""
         committed, _, size = published
         ring, generation_and_block = self._ring, ring_next(words)
         if self._look_at_ring:  # Somebody may have deleted it, or put another one there.

@@ -33,6 +33,7 @@ class Watch:
         self.doubt: CorruptionError | None = None
         if store:
             store.get_event_count()  # Which recovers what somebody has done to the shared state.
+            store.finish_for_the_dead()
         with contextlib.suppress(OSError, ValueError):
             self._state = SharedState(folder.filesystem, folder.state_path, folder.home, writable=False)
             last = self._state.last_session
@@ -87,7 +88,7 @@ class Watch:
         for _ in range(_LOOKS):
             if not found or self._state is None:
                 return found
-            before, state = self._moment(), self._state
+            before = self._moment()
             with contextlib.suppress(FileNotFoundError):
                 places = {(damage.path, damage.offset, damage.cause) for damage in found}
                 again = look()

@@ -65,7 +65,7 @@ def test_the_format_pages_lines_come_out_of_a_store(tmp_path: Path) -> None:
 
 
 def test_the_format_pages_programs_run(tmp_path: Path) -> None:
-    """On the page's own lines, on an index of them, and on a ring."""
+    """On the page's own lines, on an index of them, and on a ring, a state and a catalog."""
     lines = example_lines()
     index = tmp_path / "journal.index"
     extend(FileSystem(), str(index), 1, b"\n".join(lines) + b"\n", [len(line) + 1 for line in lines], (0, 0))
@@ -73,9 +73,9 @@ def test_the_format_pages_programs_run(tmp_path: Path) -> None:
     with FileEventStore(tmp_path / "ringed") as store:
         for number in range(3):
             store.append("a:1", [UntypedEvent("Added", {"number": number})], number - 1)
-    names["ring_path"] = tmp_path / "ringed/ring"
+    names |= {f"{name}_path": tmp_path / "ringed" / name for name in ("ring", "state", "catalog")}
     programs = blocks(FORMAT, "python")
-    assert len(programs) == 3
+    assert len(programs) == 5
     for program in programs:
         exec(program, names)  # noqa: S102 - that is the test
 
@@ -94,7 +94,8 @@ def test_the_format_pages_files_are_those_of_a_store(tmp_path: Path) -> None:
     """Each name in the listing is one that the library uses."""
     folder = Folder(FileSystem(), "mystore")
     listing = FORMAT.read_text()
-    for path in (folder.meta_path, folder.state_path, folder.checkpoint_path, folder.locks_path, folder.snapshots_path):
+    caches = (folder.state_path, folder.catalog_path, folder.checkpoint_path)
+    for path in (folder.meta_path, folder.ring_path, *caches, folder.locks_path, folder.snapshots_path):
         assert Path(path).name in listing
     assert Path(folder.journal.sealed_base(1)).name in listing
     assert Path(folder.stream("provider:math").sealed_base(0)).name in listing

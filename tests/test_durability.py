@@ -200,7 +200,7 @@ class HeldUp(FileSystem):
         self.asked, self.go = threading.Event(), threading.Event()
 
     def write_at(self, fd: int, data: bytes | memoryview, offset: int) -> None:
-        if self.slow:
+        if self.slow and os.readlink(f"/proc/self/fd/{fd}").endswith("/ring"):
             self.asked.set()
             self.go.wait()
         super().write_at(fd, data, offset)

@@ -20,7 +20,8 @@ import pytest
 from conftest import ROOT, Added
 
 from hangarlog import ANY, FileEventStore, HangarlogError, MemoryEventStore
-from hangarlog.filesystem import FileSystem, boot_id
+from hangarlog.filesystem import FileSystem
+from hangarlog.system import boot_id
 from hangarlog.verify import verify
 
 FDS = "/proc/self/fd"

@@ -37,10 +37,17 @@ from hangarlog.testing import registered
 
 
 class Counting(FileSystem):
-    """Counts the calls that reading makes."""
+    """Counts the calls that reading makes, in a folder that has not changed for a while."""
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
+
+    def folder_changed_at(self, fd: int, path: str) -> int:
+        return super().folder_changed_at(fd, path) - 10**9  # Of one that has just changed nobody is sure.
+
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
+        self.calls["looks"] += 1
+        return super().pread(fd, size, offset)
 
     def open_read(self, path: str) -> int:
         self.calls["open"] += 1
@@ -107,6 +114,31 @@ def test_a_read_may_begin_and_end_in_the_middle_of_a_block(long: Path, start: in
 @pytest.mark.parametrize("which", [0, -1])
 def test_damage_within_a_block_is_served_from_the_other_copy(long: Path, damage: str, which: int) -> None:
     path = [*sorted((long / "streams/a").glob("1.0*.jsonl")), long / "streams/a/1.jsonl"][which]
+    with FileEventStore(long, durability="relaxed") as store:
+        damage_lines(path, damage)
+        with pytest.warns(CorruptionWarning, match="served from the journal"):
+            assert [e.number for e in store.read_stream("a:1")] == list(range(3000))
+        with pytest.warns(CorruptionWarning, match="served from the journal"):
+            assert [r.event.number for r in store.records("a:1", from_version=50)] == list(range(50, 3000))
+
+
+@pytest.mark.parametrize("damage", ["a flipped bit", "a line cut out", "two lines exchanged"])
+def test_damage_of_a_store_that_was_closed_is_said_when_it_is_mended(long: Path, damage: str) -> None:
+    """What stood there is kept."""
+    path = long / "streams/a/1.jsonl"
+    (long / "checkpoint.json").unlink(missing_ok=True)
+    text = path.read_bytes()
+    damage_lines(path, damage)
+    damaged = path.read_bytes()
+    with pytest.warns(CorruptionWarning, match="mended from the journal"):
+        store = FileEventStore(long, durability="relaxed")
+    with store:
+        assert [e.number for e in store.read_stream("a:1")] == list(range(3000))
+        assert path.read_bytes() == text
+        assert path.with_name("1.jsonl.damaged").read_bytes() == damaged
+
+
+def damage_lines(path: Path, damage: str) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
     if damage == "a flipped bit":
         lines[200] = lines[200].replace(b"xxx", b"xyx", 1)
@@ -117,11 +149,6 @@ def test_damage_within_a_block_is_served_from_the_other_copy(long: Path, damage:
     else:
         lines[200], lines[201] = lines[201], lines[200]
     path.write_bytes(b"".join(lines))
-    with FileEventStore(long, durability="relaxed") as store:
-        with pytest.warns(CorruptionWarning, match="served from the journal"):
-            assert [e.number for e in store.read_stream("a:1")] == list(range(3000))
-        with pytest.warns(CorruptionWarning, match="served from the journal"):
-            assert [r.event.number for r in store.records("a:1", from_version=50)] == list(range(50, 3000))
 
 
 def test_damage_in_both_copies_is_named_with_its_place(long: Path) -> None:
@@ -218,7 +245,17 @@ def test_one_event_of_a_long_store_costs_two_small_reads(long: Path) -> None:
                 calls = calls_of(filesystem, read)
                 assert calls["open"] == calls["entries"] == 0
                 assert calls["read"] == 2
+                assert calls["looks"] <= 2  # At the shared state; of a stream, at the catalog.
                 assert calls["bytes"] <= 9000
+
+
+def test_whoever_closes_a_long_store_last_leaves_nothing_to_replay(long: Path) -> None:
+    """So it opens at once, and its live ends keep their indexes."""
+    indexes = {path: path.read_bytes() for path in long.rglob("*.index")}
+    with FileEventStore(long) as store:
+        assert store.recovered
+        assert store.recovered.since == 3000
+    assert {path: path.read_bytes() for path in long.rglob("*.index")} == indexes
 
 
 def test_the_version_of_a_rolled_stream_is_asked_without_listing_its_folder(long: Path) -> None:

@@ -136,7 +136,8 @@ def _say_what_was_recovered(store: FileEventStore) -> None:
     if store.recovered is None:
         return
     done = msgspec.structs.asdict(store.recovered)
-    since = done.pop("since")
+    since, _ = done.pop("since"), done.pop("last")
+    done["damage"] = len(store.recovered.damage)  # Each of it was warned of.
     changes = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in done.items() if value)
     if changes:
         click.echo(f"hangarlog: recovered after a crash, from position {since} on: {changes}", err=True)

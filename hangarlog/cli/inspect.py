@@ -94,24 +94,26 @@ def verify(store: str, read_only: bool) -> int:
         with open_store(store) as log:
             events = log.get_event_count()
             with progress("verifying", 2 * events) as advance:
-                found = _write_all(chain(_recovered(log), checks.verify(log, advance)))
+                found = _write_all(chain(checks.verify(log, advance), _recovered(log)))
             streams = log.get_stream_count()
     write_object({"events": events, "streams": streams, "damaged": found})
     return 1 if found else 0
 
 
 def _write_all(damages: Iterable[CorruptionError]) -> int:
-    found = 0
+    places = set()
     for damage in damages:
-        found += 1
-        _write_damage(damage)
-    return found
+        if (damage.path, damage.offset) not in places:
+            places.add((damage.path, damage.offset))
+            _write_damage(damage)
+    return len(places)
 
 
 def _recovered(log: FileEventStore) -> Iterator[CorruptionError]:
     """What the recovery at opening has mended: it was damage, and is not there any more."""
     done = log.recovered
-    if done and done.mended:
+    yield from done.damage if done else ()
+    if done and done.mended and not done.damage:
         cause = f"{done.mended} events after position {done.since} were damaged, and restored from their streams"
         yield _at(log.folder.journal.live_path, f"{cause} when the store was opened")
     if done and done.put_aside:

@@ -450,5 +450,5 @@ def test_what_a_recovery_did_is_said_once(imported: Command, tmp_path: Path) -> 
     with journal.open("ab") as file:
         file.write(b'{"position":759,"str')
     (tmp_path / "s/state").unlink()
-    assert b"recovered after a crash, from position 0 on: journal cut 20" in imported("stats", "s").stderr
+    assert b"recovered after a crash, from position 758 on: journal cut 20\n" in imported("stats", "s").stderr
     assert imported("stats", "s").stderr == b""

@@ -16,6 +16,7 @@ import pytest
 from conftest import ROOT, Added
 
 from hangarlog import ANY, FileEventStore, HangarlogError, LockTimeoutError, OutcomeUnknownError, StoreBusyError
+from hangarlog.filesystem import FileSystem
 from hangarlog.verify import verify
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system cannot stop a process")
@@ -154,6 +155,53 @@ def test_threads_of_one_store_wait_together(tmp_path: Path) -> None:
             found = outcomes(*[lambda: store.append("a:1", [Added(1)], ANY)] * 6)
             assert [type(each) for each in found] == [LockTimeoutError] * 6
             assert len(store.read_stream("held:1")) == 3
+
+
+def test_a_thread_that_stands_in_an_append_keeps_the_others_no_longer_than_the_deadline(tmp_path: Path) -> None:
+    """Of the same store: not who appends, nor who wants to make it durable."""
+
+    class Standing(FileSystem):
+        armed = False
+
+        def __init__(self) -> None:
+            self.reached, self.go_on = threading.Event(), threading.Event()
+
+        def write(self, fd: int, data: bytes) -> None:
+            if self.armed:
+                self.armed = False
+                self.reached.set()
+                self.go_on.wait()
+            super().write(fd, data)
+
+    standing = Standing()
+    with FileEventStore(tmp_path / "s", lock_timeout=0.2, filesystem=standing) as store:
+        store.append("a:1", [Added(0)], ANY)
+        standing.armed = True
+        thread = threading.Thread(target=store.append, args=("a:1", [Added(1)], 0), daemon=True)
+        thread.start()
+        standing.reached.wait()
+        try:
+            found = outcomes(lambda: store.append("b:1", [Added(2)], ANY), lambda: store.save_snapshot("a:1", 0, {}))
+        finally:
+            standing.go_on.set()
+            thread.join()
+        assert [type(each) for each in found] == [LockTimeoutError] * 2
+        assert [event.number for event in store.read_stream("a:1")] == [0, 1]
+
+
+def test_who_stands_behind_another_at_the_gate_waits_no_longer_than_the_deadline(tmp_path: Path) -> None:
+    """The one at the gate has no deadline, so that it stands there as long as the holder is stopped."""
+    path = tmp_path / "s"
+    with FileEventStore(path, lock_timeout=None) as patient, FileEventStore(path, lock_timeout=0.2) as late:
+        patient.append("a:1", [Added(0)], ANY)
+        with stopped(path, "write"):
+            waiting = threading.Thread(target=patient.append, args=("a:1", [Added(1)], ANY), daemon=True)
+            waiting.start()
+            while not late._writer._lock._gate.holder():
+                late._writer._lock._gate.open()
+            assert [type(each) for each in outcomes(lambda: late.append("a:1", [Added(2)], ANY))] == [LockTimeoutError]
+        waiting.join(GUARD)
+        assert [event.number for event in late.read_stream("a:1")] == [0, 1]
 
 
 @pytest.mark.parametrize("stops_in", ["write", "sync"])

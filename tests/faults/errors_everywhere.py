@@ -118,9 +118,27 @@ def caller(frame: FrameType | None) -> str:
 
 
 LOOKING = frozenset(
-    ["read", "pread", "size", "size_at", "identity", "identity_at", "names", "read_file", "entries", "open_read"]
-    + ["held_byte", "lock_holder", "is_folder_at", "folder_changed_at", "made_at", "modified_at", "is_ours"]
-    + ["mount", "mount_table"]
+    [
+        "read",
+        "pread",
+        "size",
+        "size_at",
+        "identity",
+        "identity_at",
+        "names",
+        "read_file",
+        "entries",
+        "open_read",
+        "held_byte",
+        "lock_holder",
+        "is_folder_at",
+        "folder_changed_at",
+        "made_at",
+        "modified_at",
+        "is_ours",
+        "mount",
+        "mount_table",
+    ]
 )
 """Calls that change nothing; after any other one an error may come when it is done."""
 

@@ -37,7 +37,7 @@ from proofs import (
 )
 
 from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore, HangarlogError, StoreOpenError
-from hangarlog.repair import repair
+from hangarlog.repair import Lost, repair
 from hangarlog.testing import Unsynced, crash_states
 from hangarlog.verify import verify
 
@@ -189,6 +189,10 @@ def put_back(past: Past, rng: random.Random) -> Case:
 # What is promised
 
 
+class _EventsLost(Exception):
+    """A repair has said that events are lost: the store is no prefix of what was committed."""
+
+
 class Tried:
     """One store folder, which each case is put into, and what was counted."""
 
@@ -203,8 +207,9 @@ class Tried:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore" if case.mixed else "error", CorruptionWarning)
-                held = self._opened(case)
-                self._restarted(held)
+                with suppress(_EventsLost):
+                    held = self._opened(case)
+                    self._restarted(held)
         except Exception as error:
             text = str(error) if isinstance(error, AssertionError) else _told(error)
             self.failures.append(f"{case.kind}: {case.what}: {text[:1500]}")
@@ -233,7 +238,7 @@ class Tried:
         assert case.mixed or proofs.through() >= case.durable, "the harness is wrong: the files do not prove it"
         store, refused = self._open(case, proofs)
         with store:
-            held = self._look(store, case, proofs)
+            held = self._look_or_repair(store, case, proofs)
             self.counted["joined from the ring"] += bool(store.recovered and store.recovered.joined)
             for stream_id in [*store.list_streams(), f"next:{len(held)}"]:
                 count = sum(1 for each in held if each[1] == stream_id)
@@ -258,8 +263,39 @@ class Tried:
         assert proofs.gap, f"it does not open, although nothing is missing: {refusal!r}"
         assert str(self._path) in str(refusal), f"the refusal names no place: {refusal}"
         self.counted["gaps refused, then repaired"] += 1
-        list(repair(self._path, filesystem=Unsynced()))
-        return open_store(self._path, Unsynced()), True
+        results = list(repair(self._path, filesystem=Unsynced()))
+        store = open_store(self._path, Unsynced())
+        if any(isinstance(result, Lost) for result in results):
+            self._without_lost(store, proofs)
+        return store, True
+
+    def _without_lost(self, store: FileEventStore, proofs: Evidence) -> None:
+        """Events of which no copy is left keep their places: what is proved before and behind them can be read."""
+        with store:
+            held = {row[0] for row in stored(store.records(on_damage="skip"))}
+            missing = set(range(1, proofs.through() + 1)) - held
+            assert not missing, f"the repair has lost {sorted(missing)}, which the files prove"
+            assert store.append("next:lost", [made_event(900, 0, 1)], -1) == 0
+        self.counted["of these with events lost"] += 1
+        raise _EventsLost
+
+    def _look_or_repair(self, store: FileEventStore, case: Case, proofs: Evidence) -> list[Row]:
+        """What is gone for good is named by the read that comes to it; a repair says what that was."""
+        try:
+            return self._look(store, case, proofs)
+        except CorruptionError as error:
+            refusal = error
+        assert case.mixed, f"it cannot be read: {refusal!r}"
+        assert proofs.gap, f"it cannot be read, although nothing is missing: {refusal!r}"
+        assert str(self._path) in str(refusal), f"the refusal names no place: {refusal}"
+        store.close()
+        self.counted["gaps refused, then repaired"] += 1
+        results = list(repair(self._path, filesystem=Unsynced()))
+        with open_store(self._path, Unsynced()) as again:
+            if not any(isinstance(result, Lost) for result in results):
+                self._look(again, case, proofs)
+            self._without_lost(again, proofs)
+        raise AssertionError("not reached")
 
     def _look(self, store: FileEventStore, case: Case, proofs: Evidence) -> list[Row]:
         """What it holds is the history up to some commit, and nothing that is proved is missing."""

@@ -21,7 +21,8 @@ from hangarlog import (
     StoreFormatError,
 )
 from hangarlog.filesystem import FileSystem
-from hangarlog.verify import verify
+from hangarlog.repair import repair
+from hangarlog.verify import verify, verify_folder
 
 LONG = "long:" + "n" * 400
 
@@ -103,8 +104,11 @@ def test_a_journal_that_is_shorter_than_was_committed_is_mended_or_refused(tmp_p
         assert store.recovered
         assert store.recovered.mended == 10 - keep
     journal.unlink()
-    with pytest.raises(CorruptionError, match="gone"):
-        open_store(tmp_path / "s")
+    with pytest.warns(CorruptionWarning, match="it was gone; it was made anew"):
+        opened = open_store(tmp_path / "s")
+    with opened as store:
+        assert store.append("a:1", [Added(11)], 10) == 11
+        assert list(verify(store)) == []
 
 
 @pytest.mark.parametrize("word", [0, 1, 2, 3, 4, 5, 6])
@@ -188,11 +192,19 @@ def test_a_snapshot_that_was_changed_is_damage(tmp_path: Path, field: bytes) -> 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"position":40,"began_at":0.0}\n', b"\0" * 50])
 def test_a_checkpoint_that_was_changed_is_passed_over(tmp_path: Path, content: bytes) -> None:
-    """Recovery reads more then."""
+    """Recovery reads more then, and deletes it; `verify` names it, `repair` puts it away."""
     fill(tmp_path / "s")
-    (tmp_path / "s/checkpoint.json").write_bytes(content)
+    checkpoint = tmp_path / "s/checkpoint.json"
+    checkpoint.write_bytes(content)
     (tmp_path / "s/state").unlink()
+    assert [damage.path for damage in verify_folder(tmp_path / "s")] == [str(checkpoint)]
+    copy = shutil.copytree(tmp_path / "s", tmp_path / "copy")
     with open_store(tmp_path / "s") as store:
+        assert store.get_event_count() == 47
+        assert list(verify(store)) == []
+    repaired = [str(result).partition(" from ")[0] for result in repair(copy)]
+    assert repaired == [str(copy / "checkpoint.json")]
+    with open_store(copy) as store:
         assert store.get_event_count() == 47
         assert list(verify(store)) == []
 
@@ -260,17 +272,22 @@ def test_a_power_cut_at_the_end_of_a_line_leaves_no_index_that_covers_more(tmp_p
         assert list(verify(store)) == []
 
 
-def test_a_folder_copied_in_the_middle_of_a_roll_opens(tmp_path: Path) -> None:
-    """In the copy the segment's two names are two files."""
+@pytest.mark.parametrize("fresh", [True, False])
+@pytest.mark.parametrize("copied", [True, False])
+def test_a_folder_in_the_middle_of_a_roll_opens(tmp_path: Path, fresh: bool, copied: bool) -> None:
+    """In a copy the segment's two names are two files. The fresh file may be missing. The next roll goes well."""
     path = tmp_path / "s"
     with open_store(path, segment_bytes=10_000) as store:
         store.append("a:1", [Added(0)], ANY)
-    shutil.copy(path / "journal.jsonl", path / "journal.00000000000000000001.jsonl")
-    (path / "journal.jsonl.new").touch()
+    second = shutil.copy if copied else os.link
+    second(path / "journal.jsonl", path / "journal.00000000000000000001.jsonl")
+    if fresh:
+        (path / "journal.jsonl.new").touch()
     (path / "state").unlink()
     with open_store(path) as store:
-        assert store.append("a:1", [Added(1)], 0) == 1
-        assert len(list(store.read_all())) == 2
+        assert store.append("a:1", [Added(1, "x" * 12_000)], 0) == 1
+        assert store.append("a:1", [Added(2)], 1) == 2
+        assert len(list(store.read_all())) == 3
         assert list(verify(store)) == []
 
 

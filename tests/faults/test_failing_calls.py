@@ -164,7 +164,10 @@ def test_an_index_or_a_checkpoint_that_cannot_be_written_fails_nothing(tmp_path:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="this system has no limit of file sizes")
 def test_a_real_limit_of_file_sizes_is_met_at_every_byte(tmp_path: Path) -> None:
-    """The kernel writes what fits, then refuses: RLIMIT_FSIZE over two records' worth of limits."""
+    """The kernel writes what fits, then refuses: RLIMIT_FSIZE over two records' worth of limits.
+
+    They are above the size of the catalog, which would otherwise be what is refused.
+    """
     program = """
 import resource, signal, sys
 from hangarlog import ANY, FileEventStore, StorageError, UntypedEvent
@@ -190,7 +193,7 @@ with FileEventStore(path, durability="relaxed") as store:
 print(refused)
 """
     done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "s"), "8000", "8400"],
+        [sys.executable, "-c", program, str(tmp_path / "s"), "17000", "17400"],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import pickle
 import random
 import tracemalloc
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from conftest import Added, Command
 from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore, Record
 from hangarlog.export import new_file
 from hangarlog.filesystem import FileSystem
+from hangarlog.record import decode_record, is_record
+from hangarlog.repair import Lost, PutAside, repair
 from hangarlog.salvage import MOST
 
 EVENTS = 90
@@ -26,6 +29,7 @@ def fill(path: Path, segment_bytes: int = 4_000) -> None:
     with FileEventStore(path, durability="relaxed", segment_bytes=segment_bytes) as store:
         for number in range(EVENTS):
             store.append(f"a:{number % 3}", [Added(number, "x" * 60)], ANY)
+        store.sync()
 
 
 def change(path: Path, number: int, how: Callable[[bytes], bytes]) -> tuple[str, int]:
@@ -55,6 +59,19 @@ HOW: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@contextlib.contextmanager
+def opened_after(path: Path, damage: Callable[[], object], *, closed: bool = False) -> Iterator[FileEventStore]:
+    """The store, damaged while somebody has it open; or while it was `closed`, and then opening it recovers."""
+    with contextlib.ExitStack() as stack:
+        if not closed:
+            stack.enter_context(FileEventStore(path, durability="relaxed"))
+        damage()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CorruptionWarning)
+            store = stack.enter_context(FileEventStore(path, durability="relaxed"))
+        yield store
+
+
 def lose(path: Path, numbers: Iterable[int], how: Callable[[bytes], bytes] = flip) -> dict[int, tuple[str, int]]:
     """Damage these events in both copies: the places in the journal."""
     places = {}
@@ -77,15 +94,17 @@ def seen(records: Iterable[Record], into: list[int]) -> CorruptionError | None:
 
 @pytest.mark.parametrize("how", [name for name in HOW if name != "its newline gone"])
 @pytest.mark.parametrize("number", [0, 4, 44, 88, 89])
-def test_a_lost_event_is_raised_in_its_turn_and_can_be_passed_over(tmp_path: Path, how: str, number: int) -> None:
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_lost_event_is_raised_in_its_turn_and_can_be_passed_over(
+    tmp_path: Path, how: str, number: int, closed: bool
+) -> None:
     """In the whole store and in its stream, forwards and backwards."""
     path = tmp_path / "s"
     fill(path)
-    lose(path, [number], HOW[how])
-    if how == "no line" and number > 86:
-        return  # Nothing says that there was one: the next recovery's affair.
+    if closed and (number == 89 or (how == "no line" and number > 86)):
+        return  # Nothing keeps its place: the next recovery's affair.
     mine, others = range(number % 3, EVENTS, 3), range(EVENTS)
-    with FileEventStore(path, durability="relaxed") as store:
+    with opened_after(path, lambda: lose(path, [number], HOW[how]), closed=closed) as store:
         for stream, events, reverse in itertools.product((None, f"a:{number % 3}"), (0,), (False, True)):
             assert events == 0
             wanted = list(others if stream is None else mine)[:: -1 if reverse else 1]
@@ -129,35 +148,49 @@ def test_the_error_has_the_place_of_the_damage(tmp_path: Path) -> None:
         assert (error.position, error.stream_id, error.stream_version) == (45, "a:2", 14)
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_whatever_is_damaged_everything_else_is_read(tmp_path: Path, seed: int) -> None:
-    """Some events in one copy, some in the other, some in both, of every kind: only the last are missing."""
-    chosen = random.Random(seed)
-    path = tmp_path / "s"
-    fill(path, chosen.choice([4_000, 9_000, 1 << 20]))
-    lost = set()
+def whole(path: Path) -> set[int]:
+    """The events of which a copy is whole."""
+    lines = [line for file in path.rglob("*.jsonl") for line in file.read_bytes().split(b"\n") if is_record(line)]
+    return {decode_record(line).position - 1 for line in lines}
+
+
+def damage_some(path: Path, chosen: random.Random) -> None:
+    """Damage events in one copy, in the other, or in both, in every way."""
     for number in chosen.sample(range(EVENTS - 3), chosen.choice([1, 5, 20])):
         how = HOW[chosen.choice(sorted(HOW))]
         copies = chosen.choice([1, 2, 3])
-        hit = {number, number + 3} if how is HOW["its newline gone"] else {number}
-        if lost & hit or any(n + d in lost for n in hit for d in (1, -1, 3, -3)):
-            continue
-        try:
+        with contextlib.suppress(AssertionError):  # It is damaged already.
             if copies & 1:
                 change(path / "journal.jsonl", number, how)
             if copies & 2:
                 change(path / f"streams/a/{number % 3}.jsonl", number, how)
-        except AssertionError:
-            continue  # It is damaged already.
-        if copies == 3:
-            lost.add(number)
-    with FileEventStore(path, durability="relaxed") as store, warnings.catch_warnings():
+
+
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize("seed", range(30))
+def test_whatever_is_damaged_everything_else_is_read(tmp_path: Path, seed: int, closed: bool) -> None:
+    """Only what no copy has is missing; if the store was closed, it is read at once, or when it was repaired."""
+    chosen = random.Random(seed)
+    path = tmp_path / "s"
+    fill(path, chosen.choice([4_000, 9_000, 1 << 20]))
+    with contextlib.ExitStack() as stack:
+        if not closed:
+            stack.enter_context(FileEventStore(path, durability="relaxed"))
+        damage_some(path, chosen)
+        lost = set(range(EVENTS)) - whole(path)
+        stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", CorruptionWarning)
+        try:
+            store = stack.enter_context(FileEventStore(path, durability="relaxed"))
+        except CorruptionError as error:
+            assert closed
+            assert "hangarlog repair" in str(error)  # noqa: PT017
+            list(repair(path))
+            store = stack.enter_context(FileEventStore(path, durability="relaxed"))
         for reverse in (False, True):
             got = [r.event.number for r in store.records(on_damage="skip", reverse=reverse)]
-            missing = set(range(EVENTS)) - set(got)
             assert got == sorted(got, reverse=reverse)
-            assert missing >= lost
+            assert set(range(EVENTS)) - set(got) == lost
             of_streams = set()
             for stream in ("a:0", "a:1", "a:2"):
                 events = [r.event.number for r in store.records(stream, on_damage="skip", reverse=reverse)]
@@ -170,10 +203,13 @@ def test_a_version_is_known_although_other_events_are_lost(tmp_path: Path) -> No
     """The end of a stream that is damaged in one copy comes from the other, wherever else that is damaged."""
     path = tmp_path / "s"
     fill(path)
-    lose(path, [3, 44])
-    change(path / "streams/a/2.jsonl", 89, flip)
-    change(path / "journal.jsonl", 88, flip)
-    with FileEventStore(path, durability="relaxed") as store:
+
+    def damage() -> None:
+        lose(path, [3, 44])
+        change(path / "streams/a/2.jsonl", 89, flip)
+        change(path / "journal.jsonl", 88, flip)
+
+    with opened_after(path, damage) as store:
         with pytest.warns(CorruptionWarning, match="served from the journal"):
             assert store.get_stream_version("a:2") == 29
         assert store.get_stream_version("a:1") == 29
@@ -181,6 +217,48 @@ def test_a_version_is_known_although_other_events_are_lost(tmp_path: Path) -> No
         with pytest.raises(CorruptionError) as caught:
             store.get_stream_version("a:0")
         assert caught.value.stream_version == 29
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize("number", [88, 89])
+def test_the_version_of_a_lost_event_is_not_given_again(tmp_path: Path, how: str, number: int, closed: bool) -> None:
+    """The last event of a stream is lost: appends to it are refused until a repair has said so.
+
+    Those to other streams go on, but where nothing keeps its place in the journal.
+    """
+    path = tmp_path / "s"
+    fill(path)
+    if closed and (number == 89 or how in ("no line", "its newline gone")):
+        return  # It is refused as a whole.
+    with opened_after(path, lambda: lose(path, [number], HOW[how]), closed=closed) as store:
+        stream = f"a:{number % 3}"
+        with pytest.raises(CorruptionError):
+            store.append(stream, [Added(0)], ANY)
+        with pytest.raises(CorruptionError) as caught:
+            store.get_stream_version(stream)
+        assert caught.value.stream_version == EVENTS // 3 - 1
+        if how == "no line" or (how == "other text" and number == 89):
+            with pytest.raises(CorruptionError, match="hangarlog repair"):
+                store.append("a:0", [Added(0)], ANY)
+        else:
+            assert store.append("a:0", [Added(0)], ANY) == EVENTS // 3
+            assert store.get_stream_version("a:0") == EVENTS // 3
+    list(repair(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CorruptionWarning)
+        store = FileEventStore(path, durability="relaxed")
+    with store:
+        assert store.append(stream, [Added(0)], ANY) == store.get_stream_version(stream)
+
+
+def test_a_repair_loses_one_event_where_two_lines_became_one_that_the_stream_has_in_part(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    fill(path, 1 << 20)
+    change(path / "journal.jsonl", 65, HOW["its newline gone"])
+    change(path / "streams/a/2.jsonl", 65, flip)
+    lost = [result for result in repair(path) if isinstance(result, Lost | PutAside)]
+    assert lost == [Lost(66, 66), Lost(21, 21, "a:2")]
 
 
 def test_on_damage_is_raise_or_skip(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def recovering(path: Path, *, damaged: bool) -> FileEventStore:
         warnings.simplefilter("always", CorruptionWarning)
         store = FileEventStore(path, durability="relaxed")
     assert store.recovered
-    assert [str(warning.message) for warning in said] == store.recovered.damage
+    assert [str(warning.message) for warning in said] == list(map(str, store.recovered.damage))
     assert bool(said) == damaged == bool(list(path.rglob("*.damaged*")))
     return store
 
@@ -88,6 +88,9 @@ def test_what_reached_a_stream_but_not_the_journal_never_happened(tmp_path: Path
     (tmp_path / "s/streams/a/phantom.jsonl").write_bytes(phantom.replace(b'"a:1"', b'"a:phantom"'))
     whole(tmp_path / "s", 30)
     assert not (tmp_path / "s/streams/a/phantom.jsonl").exists()
+    aside = (tmp_path / "s/put-aside.jsonl").read_bytes()
+    assert phantom in aside
+    assert aside.count(b"\n") == 1 + (b'"a:phantom"' in aside)
 
 
 def test_recovery_begins_at_the_checkpoint(tmp_path: Path) -> None:
@@ -187,7 +190,7 @@ def test_a_sector_that_the_device_has_as_it_was_when_the_file_ended_in_it_is_a_h
         assert store.recovered
         last = 19 if streams == "lost" else 29
         assert [event.number for event in store.read_stream("a:1")] == list(range(last + 1))
-        assert (store.recovered.put_aside > 0) is (streams == "lost")
+        assert (store.recovered.put_aside > 0) is (path / "put-aside.jsonl").exists() is (streams == "lost")
         assert list(verify(store)) == []
         assert store.append("a:1", [Added(99)], ANY) == last + 1
 
@@ -241,7 +244,11 @@ def test_a_damaged_end_of_a_settled_stream_is_mended_from_the_journal(tmp_path: 
     whole_text = stream.read_bytes()
     for damage in (whole_text[:-30] + b"X" + whole_text[-29:], whole_text[:-1], whole_text + bytes(300)):
         stream.write_bytes(damage)
-        with reopened(path) as store:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", CorruptionWarning)
+            store = reopened(path)
+        assert ["mended from the journal" in str(each.message) for each in said] == [True] * (b"X" in damage)
+        with store:
             assert stream.read_bytes() == whole_text
             assert store.get_stream_version("a:1") == 4
             assert list(verify(store)) == []
@@ -254,8 +261,13 @@ def test_a_damaged_beginning_of_a_stream_costs_nothing_behind_it(tmp_path: Path)
     stream = path / "streams/a/1.jsonl"
     text = stream.read_bytes()
     stream.write_bytes(text.replace(b'"number":0', b'"number":9', 1))
+    with pytest.warns(CorruptionWarning, match=r"1\.jsonl. at offset 0: .*mended from the journal"):
+        store = FileEventStore(path)
+    with store:
+        assert store.recovered
+        assert len(store.recovered.damage) == 1
+    assert stream.read_bytes() == text
     whole(path, 30)
-    assert stream.read_bytes().startswith(text)
 
 
 def test_after_a_compaction_the_journal_can_still_not_lose_what_was_dropped(tmp_path: Path) -> None:

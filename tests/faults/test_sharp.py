@@ -5,16 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import random
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 from conftest import Added
 from crash_states import place, small_ring
 
-from hangarlog import ANY, FileEventStore, StorageError, StoreOpenError, filesystem, state
+from hangarlog import ANY, FileEventStore, StorageError, StoreOpenError, state, system
 from hangarlog.commit import Pending
 from hangarlog.filesystem import FileSystem
-from hangarlog.testing import Recording, Unsynced, crash_states
+from hangarlog.testing import CrashState, Recording, Unsynced, crash_states
 from hangarlog.verify import verify
 
 
@@ -89,7 +90,7 @@ def test_a_state_of_before_a_restart_is_not_believed(tmp_path: Path, monkeypatch
             store.append("a:1", [Added(number)], ANY)
     journal = tmp_path / "s/journal.jsonl"
     journal.write_bytes(bytes(journal.stat().st_size))  # Only its size reached the device; the ring has the rest.
-    booted = filesystem.boot_id() + 1
+    booted = system.boot_id() + 1
     monkeypatch.setattr(state, "boot_id", lambda: booted)
     with FileEventStore(tmp_path / "s") as store:
         assert store.recovered
@@ -200,3 +201,39 @@ def test_a_closed_store_takes_nothing_encoded_either(tmp_path: Path) -> None:
     store.close()
     with pytest.raises(StoreOpenError, match="closed"):
         store.append_encoded([Pending("a:1", [("Added", None, b'{"_version":1,"number":1}', None)], 0)])
+
+
+def test_a_power_cut_between_the_names_of_a_roll_costs_nothing(tmp_path: Path) -> None:
+    """Some names have reached the device, others not; the streams' text has not."""
+    (tmp_path / "s").mkdir(mode=0o700)
+    recording = Recording(tmp_path / "s")
+    with small_ring(), FileEventStore(tmp_path / "s", segment_bytes=2_600, filesystem=recording) as store:
+        for number in range(11):
+            store.append(f"a:{number % 3}", [Added(number, "x" * 200)], ANY)
+            recording.note(number)
+        assert store.folder.journal.sealed()
+    linked = next(at for at, each in enumerate(recording.operations, 1) if each.path.startswith("journal.0"))
+    tried = 0
+    for at in range(linked, linked + 3):  # Its second name, the one that the fresh file gets, and a sync.
+        by_names: defaultdict[tuple[str, ...], list[CrashState]] = defaultdict(list)
+        for found in crash_states(recording.operations, random.Random(1), points=[at]):
+            by_names[tuple(sorted(path for path in [*found.files, *found.links] if "journal" in path))].append(found)
+        for states in by_names.values():
+            for found in sorted(states, key=text_of_streams)[:20]:
+                opens_whole(found, tmp_path / "found")
+                tried += 1
+    assert tried > 100
+
+
+def text_of_streams(found: CrashState) -> int:
+    return sum(len(content) for path, content in found.files.items() if path.startswith("streams"))
+
+
+def opens_whole(found: CrashState, path: Path) -> None:
+    place(found, path)
+    with small_ring(), FileEventStore(path, filesystem=Unsynced()) as store:
+        count = store.get_event_count()
+        assert count > max(found.notes, default=-1), f"without {found.lost}"
+        store.append("b:1", [Added(99)], ANY)
+        assert [event.number for _, _, event in store.read_all()] == [*range(count), 99]
+        assert list(verify(store)) == [], f"without {found.lost}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -68,6 +69,11 @@ def test_every_damaged_place_is_named(tmp_path: Path) -> None:
     """Not one a file; and the copies are compared wherever else there is damage."""
     path = tmp_path / "s"
     fill(path)
+    with FileEventStore(path):  # Else opening it would mend some of it, and say so.
+        _damage_and_find(path)
+
+
+def _damage_and_find(path: Path) -> None:
     places = [change(path / "journal.jsonl", number, flip) for number in (1, 2, 44, 89)]
     places += [change(path / "streams/a/0.jsonl", number, flip) for number in (3, 9, 60)]
     snapshot = path / "snapshots/a/1.json"
@@ -216,15 +222,19 @@ BLIND: dict[str, object] = {
 }
 
 
+@pytest.mark.parametrize("is_open", [False, True])
 @pytest.mark.parametrize("blind", BLIND)
-def test_whatever_an_append_or_a_recovery_would_meet_is_seen(tmp_path: Path, blind: str) -> None:
+def test_whatever_an_append_or_a_recovery_would_meet_is_seen(tmp_path: Path, blind: str, is_open: bool) -> None:
     """At its place. (What a recovery mends when the store is opened is not there any more.)"""
+    if blind == "a stream that ends early" and not is_open:
+        pytest.skip("a crash may have left it: it is no damage, and the next writer completes it")
     path = tmp_path / "s"
     fill(path, durable=True)
     make = BLIND[blind]
     assert callable(make)
-    file, offset = make(path)
-    damages = [(damage.path, damage.offset) for damage in verify_folder(path)]
+    with FileEventStore(path) if is_open else contextlib.nullcontext() as store:
+        file, offset = make(path)
+        damages = [(damage.path, damage.offset) for damage in (verify(store) if store else verify_folder(path))]
     if blind == "two lines swapped":
         assert damages == [(file, offset), (file, damages[-1][1])]  # The one that is missing there, and comes then.
     elif blind == "a sealed segment gone":
