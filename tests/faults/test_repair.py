@@ -71,10 +71,11 @@ def test_a_damaged_copy_is_served_from_the_other_and_mended(tmp_path: Path, name
             reads(store)
         assert list(verify(store))
     results = list(repair(path))
-    assert [type(result) for result in results] == [Repaired]
-    assert results[0].path == str(file)
     assert file.read_bytes() == whole
-    assert file.with_name(file.name + ".damaged").read_bytes() == DAMAGES[damage](whole)
+    if name != "journal.jsonl" or len(DAMAGES[damage](whole)) == len(whole):  # Else the next writer mends it: verify.
+        assert [type(result) for result in results] == [Repaired]
+        assert results[0].path == str(file)
+        assert file.with_name(file.name + ".damaged").read_bytes() == DAMAGES[damage](whole)
     with FileEventStore(path, durability="relaxed") as store:
         reads(store)
         assert list(verify(store)) == []

@@ -291,7 +291,7 @@ def test_what_the_recovery_at_opening_had_to_mend_is_a_finding(tmp_path: Path, h
     (path / "state").unlink()
     done = hangarlog("verify", path)
     assert done.returncode == 1
-    assert b"restored from their streams" in done.stdout
+    assert b"it was mended from" in done.stdout
     assert str(path / "journal.jsonl").encode() in done.stdout
     assert hangarlog("verify", path).returncode == 0
 
