@@ -139,7 +139,7 @@ class Writer(WriteSession):
             try:
                 self._standing = state.publish(self._raw, last, first, journal.size, tail)
             except OSError:
-                published = False
+                published = state.committed >= last  # A call that fails may have been done.
                 raise
             self._committed, self._journal_first, self._tail = last, first, tail
             if rolled:

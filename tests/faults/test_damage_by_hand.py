@@ -272,17 +272,22 @@ def test_a_power_cut_at_the_end_of_a_line_leaves_no_index_that_covers_more(tmp_p
         assert list(verify(store)) == []
 
 
-def test_a_folder_copied_in_the_middle_of_a_roll_opens(tmp_path: Path) -> None:
-    """In the copy the segment's two names are two files."""
+@pytest.mark.parametrize("fresh", [True, False])
+@pytest.mark.parametrize("copied", [True, False])
+def test_a_folder_in_the_middle_of_a_roll_opens(tmp_path: Path, fresh: bool, copied: bool) -> None:
+    """In a copy the segment's two names are two files. The fresh file may be missing. The next roll goes well."""
     path = tmp_path / "s"
     with open_store(path, segment_bytes=10_000) as store:
         store.append("a:1", [Added(0)], ANY)
-    shutil.copy(path / "journal.jsonl", path / "journal.00000000000000000001.jsonl")
-    (path / "journal.jsonl.new").touch()
+    second = shutil.copy if copied else os.link
+    second(path / "journal.jsonl", path / "journal.00000000000000000001.jsonl")
+    if fresh:
+        (path / "journal.jsonl.new").touch()
     (path / "state").unlink()
     with open_store(path) as store:
-        assert store.append("a:1", [Added(1)], 0) == 1
-        assert len(list(store.read_all())) == 2
+        assert store.append("a:1", [Added(1, "x" * 12_000)], 0) == 1
+        assert store.append("a:1", [Added(2)], 1) == 2
+        assert len(list(store.read_all())) == 3
         assert list(verify(store)) == []
 
 

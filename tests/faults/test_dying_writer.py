@@ -41,8 +41,7 @@ class DyingFileSystem(FileSystem):
         super().roll(live, sealed)
 
     def sync_folder(self, path: str) -> None:
-        self._step()  # Also within a roll: between its two names.
-        super().sync_folder(path)
+        self._step()  # Also within a roll: between its two names. The machine goes on: nothing needs to be synced.
 
     def truncate(self, fd: int, size: int) -> None:
         self._step()
@@ -62,7 +61,6 @@ class DyingFileSystem(FileSystem):
 
     def sync_data(self, fd: int) -> None:
         self._step()
-        super().sync_data(fd)
 
     def open_append(self, path: str, *, create: bool = False) -> int:
         self._step()
@@ -108,7 +106,7 @@ def flattened(commits: list[Commit]) -> list[tuple[str, Added]]:
 
 def check(path: Path, acknowledged: int) -> None:
     """What was acknowledged is there; of what was not, whole commits in order, or nothing. Then life goes on."""
-    with FileEventStore(path, durability="relaxed", segment_bytes=900) as store:
+    with FileEventStore(path, durability="relaxed", segment_bytes=900, filesystem=DyingFileSystem()) as store:
         store.append("next:1", [Added(99)], ANY)
         found = [(stream_id, event) for _, stream_id, event in store.read_all()]
         assert found.pop() == ("next:1", Added(99))
