@@ -7,6 +7,7 @@ and each stream is brought to exactly what the journal has for it. docs/design.m
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import sys
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 _CLOCK_SLACK = 0.01
 """Seconds that the times of two files may be off: which streams are looked at first depends on it, nothing else."""
+
+_CANNOT_WRITE = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS])
 
 _FEW_STREAMS = 200
 """So many files are looked at in a millisecond, for what a power cut has left in them; of more when they are used."""
@@ -76,14 +79,16 @@ def recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) ->
 
     Raises:
         CorruptionError: the journal is damaged, and no other copy helps.
-        LinkedFileError: a file has another name, too; the store is read from here on as one that only may be read.
+        LinkedFileError: a file has another name, too. At a session's beginning the store is read from here on as one
+            that only may be read; also where there is no room or no permission to write (OSError).
         StoreFormatError: the commit ring is of a newer version.
     """
     try:
         report = _recover(folder, meta, state, catalog)
-    except LinkedFileError:
-        state.session, state.writable = 0, False  # It can only be read here.
-        catalog.close()
+    except (LinkedFileError, OSError) as error:
+        if not state.valid and (isinstance(error, LinkedFileError) or error.errno in _CANNOT_WRITE):
+            state.session, state.writable = 0, False  # It can only be read here, until an append asks again.
+            catalog.close()
         raise
     for damage in report.damage:
         warnings.warn(CorruptionWarning(str(damage)), stacklevel=2)

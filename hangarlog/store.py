@@ -121,8 +121,12 @@ class FileEventStore(EventStore):
         state = self._state
         self._writer.see_session()
         if state.writable and not state.session:
-            with contextlib.suppress(LinkedFileError), self._writer.lock():
-                pass  # Taking it recovers. A copy of hard links can be read.
+            try:
+                with self._writer.lock():
+                    pass  # Taking it recovers.
+            except (LinkedFileError, StorageError):
+                if state.writable:
+                    raise  # Else nothing can be written, and it is read as it is.
         elif state.writable:
             self._writer.finish_for_the_dead()
         if exclusive:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from conftest import Added
 
 import hangarlog.write_session
-from hangarlog import ANY, FileEventStore, StoreOpenError
+from hangarlog import ANY, FileEventStore, StorageError, StoreOpenError
 from hangarlog.filesystem import FileSystem
 from hangarlog.record import decode_record
 
@@ -163,3 +164,30 @@ def test_a_copy_that_nobody_may_write_is_read_as_it_is(
         served = pytest.warns(UserWarning, match="served from the streams")
         with served if replayed else contextlib.nullcontext():  # What is settled comes from the stream itself.
             assert len(store.read_stream(damaged.stream_id)) == 50
+
+
+class Full(FileSystem):
+    """A disk that has no room until it is told so."""
+
+    full = True
+
+    def write(self, fd: int, data: bytes) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().write(fd, data)
+
+
+def test_a_store_on_a_full_disk_is_read_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    """Although opening it has to write: who cannot sees what a recovery would show."""
+    path = tmp_path / "s"
+    after_a_power_cut(path, 5, 3)
+    disk, numbers = Full(), list(range(EVENTS))
+    with FileEventStore(path, filesystem=disk) as store:
+        for _ in range(2):
+            assert [e.number for e in store.read_stream("a:1")] == numbers
+            with pytest.raises(StorageError, match="No space left") as caught:
+                store.append("a:1", [Added(EVENTS)], ANY)
+            assert caught.value.errno == errno.ENOSPC
+        disk.full = False
+        assert store.append("a:1", [Added(EVENTS)], EVENTS - 1) == EVENTS
+        assert [e.number for e in store.read_stream("a:1")] == [*numbers, EVENTS]
