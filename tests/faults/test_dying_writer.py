@@ -43,7 +43,6 @@ class DyingFileSystem(FileSystem):
     def sync_folder(self, path: str) -> None:
         self._step()  # Also within a roll: between its two names. The machine goes on: nothing needs to be synced.
 
-
     def truncate(self, fd: int, size: int) -> None:
         self._step()
         super().truncate(fd, size)
