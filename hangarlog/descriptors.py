@@ -82,4 +82,5 @@ def give_back() -> bool:
 
 
 def _alive() -> list[Keeper]:
-    return [keeper for keeper in [reference() for reference in tuple(_keepers.values())] if keeper is not None]
+    # A copy: a collection may run at any moment, and take out who is deleted by it.
+    return [keeper for keeper in [reference() for reference in _keepers.copy().values()] if keeper is not None]

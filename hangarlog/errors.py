@@ -148,6 +148,16 @@ class CorruptionError(HangarlogError):
         )
 
 
+class LinkedFileError(CorruptionError):
+    """A file that is to be written has another name, too, as in a copy by `cp -al`: its lines would show there."""
+
+    def __str__(self) -> str:
+        return (
+            f"cannot write to {self.path}: {self.cause}; run `hangarlog repair`, which gives this store a file of its "
+            "own; until then it can only be read"
+        )
+
+
 class CorruptionWarning(UserWarning):
     """A damaged record was read from its other copy, or passed over because that is damaged too (`on_damage="skip"`).
 

@@ -6,9 +6,10 @@ For the holder of the write lock only.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 
-from hangarlog.errors import CorruptionError
+from hangarlog.errors import CorruptionError, LinkedFileError
 from hangarlog.index import STRIDE, Covered, Index, covered, extend
 from hangarlog.log import Log
 from hangarlog.record import Envelope
@@ -39,7 +40,7 @@ class LiveEnd(Segment):
             raise
 
     def _refuse_other_names(self) -> None:
-        """Raise `CorruptionError` if the file is known by another name: that one's owner does not want our lines."""
+        """Raise `LinkedFileError` if the file is known by another name: that one's owner does not want our lines."""
         names = self._filesystem.names(self.fd)
         first = None
         if names > 1:
@@ -49,7 +50,7 @@ class LiveEnd(Segment):
             sealed = self._filesystem.identity_at(self.log.sealed_base(first) + LIVE)
             names -= sealed == self._filesystem.identity(self.fd)
         if names > 1:
-            raise self.damage(0, "it has another name (a hard link); copy it, and put the copy in its place")
+            raise LinkedFileError(self.path, os.path.basename(self.path), 0, "it has another name (a hard link)")
 
     def append(self, data: bytes, lengths: Sequence[int] = ()) -> None:
         """Write whole lines at the end, of these `lengths`, where they are known."""

@@ -182,7 +182,8 @@ class Reader:
                 self._refuse_torn(log)
                 if not met:
                     self._refuse_short(log, stream_id, -1, committed, version)
-                if compacted or not (met or (version is not None and log.last_record())):
+                last = None if met or version is None else log.last_record()
+                if compacted or not (met or (last and last.position <= committed)):
                     return
                 if version != through:
                     raise _missing_versions(log, through + 1, version or 0)

@@ -18,7 +18,7 @@ import msgspec
 
 from hangarlog.catalog import Catalog
 from hangarlog.checkpoint import Checkpoint, drop_damaged_checkpoint, fits, load_checkpoint
-from hangarlog.errors import CorruptionError, CorruptionWarning, SyncError
+from hangarlog.errors import CorruptionError, CorruptionWarning, LinkedFileError, SyncError
 from hangarlog.folder import Folder, Meta, journal_end
 from hangarlog.journal_end import make_end_whole
 from hangarlog.late import importing
@@ -76,9 +76,15 @@ def recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) ->
 
     Raises:
         CorruptionError: the journal is damaged, and no other copy helps.
+        LinkedFileError: a file has another name, too; the store is read from here on as one that only may be read.
         StoreFormatError: the commit ring is of a newer version.
     """
-    report = _recover(folder, meta, state, catalog)
+    try:
+        report = _recover(folder, meta, state, catalog)
+    except LinkedFileError:
+        state.session, state.writable = 0, False  # It can only be read here.
+        catalog.close()
+        raise
     for damage in report.damage:
         warnings.warn(CorruptionWarning(str(damage)), stacklevel=2)
     return report

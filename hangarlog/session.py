@@ -75,7 +75,16 @@ class Session:
     @property
     def is_joined(self) -> bool:
         """Whether this store takes part, with the lock files that it has open now."""
-        return self.number != 0 and self._joined == tuple(lock.fd for lock in self._locks)
+        opened = any(lock.opened for lock in self._locks)  # Perhaps with the same number as before.
+        return not opened and self.number != 0 and self._joined == tuple(lock.fd for lock in self._locks)
+
+    @property
+    def may_stay(self) -> bool:
+        """Whether its session is the highest, and the lock files that it has open now are those of the others in it."""
+        number = self.number
+        if not number or self.latest() > number:
+            return False
+        return self.is_joined or not self.others_in(number) or self.has_our_locks(number)
 
     def next_number(self) -> int:
         """The number of a session that begins now."""

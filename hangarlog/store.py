@@ -17,7 +17,7 @@ from hangarlog import eventstore
 from hangarlog.calls import Calls
 from hangarlog.catalog import Catalog
 from hangarlog.commit import Pending
-from hangarlog.errors import HangarlogError, StorageError, StoreOpenError
+from hangarlog.errors import HangarlogError, LinkedFileError, StorageError, StoreOpenError
 from hangarlog.eventstore import EventStore
 from hangarlog.filesystem import FileSystem
 from hangarlog.folder import Folder
@@ -121,8 +121,8 @@ class FileEventStore(EventStore):
         state = self._state
         self._writer.see_session()
         if state.writable and not state.session:
-            with self._writer.lock():
-                pass  # Taking it recovers.
+            with contextlib.suppress(LinkedFileError), self._writer.lock():
+                pass  # Taking it recovers. A copy of hard links can be read.
         elif state.writable:
             self._writer.finish_for_the_dead()
         if exclusive:

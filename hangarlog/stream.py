@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from hangarlog import descriptors
 from hangarlog.catalog import Catalog
@@ -183,20 +184,29 @@ class WarmStreams:
         self.cold += 1
         if end.gone or not self._is_right(end):
             end.close()
-            with importing:
-                from hangarlog.stream_ends import settle_stream
-            settle_stream(self._folder, self._catalog, stream_id, committed)
+            self.settle([stream_id], committed)
             end = StreamEnd(self._folder, stream_id)
         end.turn, end.seen_at = self.turn, now
         if end.exists:
             self.keep(stream_id, end)
         return end
 
+    def settle(self, stream_ids: Iterable[str], committed: int) -> None:
+        """Bring streams' ends to what the journal has for them. Raises `CorruptionError`."""
+        with importing:
+            from hangarlog.stream_ends import settle_stream
+        for stream_id in stream_ids:
+            settle_stream(self._folder, self._catalog, stream_id, committed)
+
     def _is_right(self, end: StreamEnd) -> bool:
         """Whether a stream ends where the catalog says."""
         known = self._catalog.get(end.stream_id)
         version = end.place[0]
         return version < 0 if known is None else known.version == version and known.is_at(end.position)
+
+    def replaced(self) -> list[str]:
+        """The streams whose open file is not the one at its path any more: what was appended since is not there."""
+        return [name for name, end in list(self._ends.items()) if end.live and not end.live.is_in_place]
 
     def seen(self, stream_id: str) -> StreamEnd | None:
         """The end of a stream as it was left, if it is warm."""

@@ -66,6 +66,8 @@ class Unrecovered:
                         damaged = segment.damage(offset, record)
                     continue
                 self._seen = max(self._seen, record.position)
+                if record.position <= before:
+                    damaged = None  # That was among what is settled.
                 if damaged and record.position > before + len(batch) + 1:
                     self._note_lost(folder, damaged, before + len(batch) + 1, record.position - 1)
                     before = record.position - len(batch) - 1

@@ -13,14 +13,7 @@ from typing import TYPE_CHECKING
 
 from hangarlog.catalog import Catalog
 from hangarlog.commit import Pending
-from hangarlog.errors import (
-    HangarlogError,
-    LockTimeoutError,
-    StorageError,
-    StoreBusyError,
-    StoreOpenError,
-    SyncError,
-)
+from hangarlog.errors import HangarlogError, LockTimeoutError, StorageError, StoreBusyError, StoreOpenError, SyncError
 from hangarlog.folder import Folder, Meta, journal_end
 from hangarlog.late import importing
 from hangarlog.live_end import LiveEnd
@@ -318,10 +311,12 @@ class WriteSession:
         self._folder.refuse_moved()
         session, state = self._session, self._state
         self._lock.renew_gate()
-        if session.is_joined and session.latest() <= session.number:
+        if session.may_stay:
             in_place = self._lock.is_in_place and self._sync_lock.is_in_place
             if not (in_place and state.is_in_place and state.valid):
                 self._begin_session()
+            elif not session.is_joined:
+                session.join(session.number)  # A lock file was closed, as one that could not be unlocked is.
         else:
             self._follow()
         if not self._catalog.follow(state.session):

@@ -7,9 +7,16 @@ import os
 from time import monotonic
 
 from hangarlog.commit import Pending, Share, encode_batch, now, settle
-from hangarlog.errors import ConcurrencyError, CorruptionError, LockTimeoutError, OutcomeUnknownError, SyncError
+from hangarlog.errors import (
+    ConcurrencyError,
+    CorruptionError,
+    HangarlogError,
+    LockTimeoutError,
+    OutcomeUnknownError,
+    SyncError,
+)
 from hangarlog.live_end import LiveEnd
-from hangarlog.lock import enter, leave
+from hangarlog.lock import enter, held, leave
 from hangarlog.state import FAILURES, words_of
 from hangarlog.stream import COLD, WARM, StreamEnd
 from hangarlog.write_session import WriteSession
@@ -132,7 +139,7 @@ class Writer(WriteSession):
             try:
                 self._standing = state.publish(self._raw, last, first, journal.size, tail)
             except OSError:
-                published = False
+                published = state.committed >= last  # A call that fails may have been done.
                 raise
             self._committed, self._journal_first, self._tail = last, first, tail
             if rolled:
@@ -246,3 +253,11 @@ class Writer(WriteSession):
         # After a failed sync a later one proves nothing: recovery begins at the last good checkpoint until a restart.
         if not (words_of(self._raw)[FAILURES] or (self._checkpointing and self._checkpointing.is_alive())):
             self._checkpointing = self._filesystem.in_background(self._make_checkpoint, "hangarlog-checkpoint")
+
+    # The end
+
+    def _last_checkpoint(self) -> None:
+        if self._session.is_joined and self._state.valid and (replaced := self._streams.replaced()):
+            with contextlib.suppress(HangarlogError), held(self._lock, self._lock_seconds):
+                self._streams.settle(replaced, self._state.committed)
+        super()._last_checkpoint()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import subprocess
 import sys
@@ -259,3 +260,33 @@ def test_an_index_that_cannot_be_opened_is_read_without_and_not_called_damaged(t
         assert store.read_stream("a:1", 199) == [Added(199, "x" * 1000)]
         with pytest.raises((OSError, StorageError), match="Too many open files"):
             list(verify(store))
+
+
+class Keeper:
+    """One that only the garbage collector frees."""
+
+    held = 0
+
+    def __init__(self) -> None:
+        self.myself = self
+
+    def let_go(self) -> None:
+        pass
+
+
+def test_keepers_that_the_garbage_collector_frees_while_others_are_counted_disturb_nobody() -> None:
+    before = gc.get_threshold()
+    try:
+        for threshold in range(1, 40):
+            gc.disable()
+            mine = Keeper()
+            for keeper in (mine, *[Keeper() for _ in range(20)]):
+                descriptors.watch(keeper)
+            del keeper
+            gc.set_threshold(gc.get_count()[0] + threshold)
+            gc.enable()
+            for _ in range(50):
+                assert descriptors.excess(mine) == 0
+    finally:
+        gc.enable()
+        gc.set_threshold(*before)

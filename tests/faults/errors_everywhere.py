@@ -11,6 +11,7 @@ import errno
 import gc
 import os
 import queue
+import random
 import shutil
 import sys
 import threading
@@ -149,6 +150,8 @@ KINDS: dict[str, Callable[[], BaseException]] = {
     "KeyboardInterrupt": KeyboardInterrupt,
 }
 AFTER = ("EIO", "KeyboardInterrupt")
+POINTS = 5
+"""So many places of interrupts for each site of another kind: there are as many more."""
 
 
 class Interrupter:
@@ -530,7 +533,16 @@ def wrong_error(site: str, outcome: BaseException, kind: str) -> str | None:
     return f"comes out as {outcome!r:.120}"
 
 
-def every_call(bench: Bench, phase: Phase, base: Path, kind: str, after: bool, most: int, seen_sites: Counter) -> int:
+def every_call(
+    bench: Bench,
+    phase: Phase,
+    base: Path,
+    kind: str,
+    after: bool,
+    most: int,
+    rng: random.Random,
+    seen_sites: Counter[str],
+) -> int:
     """A fault of one kind at each of a phase's calls; how many there were."""
 
     def fault(run: Run, act: Callable[[], Any]) -> tuple[str, Any]:
@@ -549,19 +561,28 @@ def every_call(bench: Bench, phase: Phase, base: Path, kind: str, after: bool, m
             bench.breaks(phase, f"the {kind} is swallowed", site)
         return site, outcome
 
-    for at in range(1, most + 1):
+    at, done = 0, 0
+    bench.run(phase, base, fault)
+    for at in _sample(bench.faults.calls, most, rng):
         bench.unraisable.clear()
-        site = bench.run(phase, base, fault)
-        if not site:
-            return at - 1
-        seen_sites[bench.faults.fired.partition(",")[0]] += 1
-    return most
+        if bench.run(phase, base, fault):  # Else there were fewer calls this time.
+            seen_sites[bench.faults.fired.partition(",")[0]] += 1
+            done += 1
+    return done
 
 
-def every_point(bench: Bench, phase: Phase, base: Path, most: int) -> int:
+def _sample(count: int, most: int, rng: random.Random) -> list[int]:
+    """Numbers from 1 to `count`: all, or so many of them."""
+    return sorted(rng.sample(range(1, count + 1), min(most, count)))
+
+
+def every_point(bench: Bench, phase: Phase, base: Path, most: int, rng: random.Random) -> int:
     """An interrupt at each point of a phase; how many there were."""
 
+    points = 0
+
     def fault(run: Run, act: Callable[[], Any]) -> tuple[str, Any]:
+        nonlocal points
         interrupter = Interrupter(at)
         before = sys.gettrace()
         sys.settrace(interrupter)
@@ -573,16 +594,18 @@ def every_point(bench: Bench, phase: Phase, base: Path, most: int) -> int:
         finally:
             sys.settrace(before)
             interrupter._before.clear()
+            points = points or interrupter.points
         site = interrupter.fired
         if site and not isinstance(outcome, BaseException) and not bench.unraisable:
             bench.breaks(phase, "the interrupt is swallowed", site)
         return site, outcome
 
-    for at in range(1, most + 1):
+    at, done = 0, 0
+    bench.run(phase, base, fault)
+    for at in _sample(points, most, rng):
         bench.unraisable.clear()
-        if not bench.run(phase, base, fault):
-            return at - 1
-    return most
+        done += bool(bench.run(phase, base, fault))
+    return done
 
 
 @contextlib.contextmanager
@@ -601,17 +624,18 @@ def run(folder: Path, size: int, seed: int) -> Figures:
     bench = Bench(folder, faults)
     figures: Counter[str] = Counter()
     sites: Counter[str] = Counter()
+    rng = random.Random(seed)
     with deletions_heard(bench), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # What cannot be read just then may be served from its other copy.
         for phase in PHASES:
             base = bases[phase.base]
             with faults.beside_the_seam():
                 for kind in KINDS:
-                    figures["errors before a call"] += every_call(bench, phase, base, kind, False, size, sites)
+                    figures["errors before a call"] += every_call(bench, phase, base, kind, False, size, rng, sites)
                 for kind in AFTER:
-                    figures["errors after a call"] += every_call(bench, phase, base, kind, True, size, sites)
+                    figures["errors after a call"] += every_call(bench, phase, base, kind, True, size, rng, sites)
             if phase.interrupts:
-                figures["interrupts after a call"] += every_point(bench, phase, base, size)
+                figures["interrupts after a call"] += every_point(bench, phase, base, size * POINTS, rng)
     bench.one.end()
     bench.two.end()
     assert not bench.broken, f"seed {seed}, {sum(figures.values())} sites: {bench.report()}"
@@ -629,9 +653,9 @@ CAMPAIGN = Campaign(
     promise="no lock leaks, nor a descriptor (an interrupt may cost one), and memory agrees with the disk",
     how="the phases of a store's life with EIO, EMFILE, EACCES, MemoryError and KeyboardInterrupt at each call and an "
     "interrupt at each place where the interpreter takes one; then two threads and a second store go on",
-    ci=100_000,
+    ci=8,
     release=100_000,
-    unit="sites of a kind at most",
+    unit="sites of a kind in each phase at most",
     run=run,
     missing=lambda: None if os.path.isdir(FDS) else "this system does not list open files",
 )

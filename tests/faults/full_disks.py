@@ -26,12 +26,13 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from campaign import HERE, Campaign, Figures
 
+import hangarlog.catalog
 from hangarlog import (
     ANY,
-    CorruptionError,
     FileEventStore,
     OutcomeUnknownError,
     StorageError,
@@ -268,6 +269,10 @@ class Limits:
         self.counted: Counter[str] = Counter()
 
     def run(self, size: int) -> None:
+        with patch.object(hangarlog.catalog, "_FEWEST", 16):  # Else the catalog would be the longest file, and meet it.
+            self._run(size)
+
+    def _run(self, size: int) -> None:
         # The shares are such that 1,000 limits are every byte of a batch of two in each place.
         places = [(self.journal, 37), (self.first_stream, 18), (self.last_stream, 18)]
         places += [(self.creation, 13), (self.recovery, 8), (self.ring, 6)]
@@ -641,10 +646,8 @@ def vanished(folder: Path, seed: int) -> Counter[str]:
             os.rename(path, path + "-away")
             for n in range(3):
                 batch = watched.batch(["a:1", f"new:{n}"])
-                error = error_of((StorageError, CorruptionError), watched.append, "relaxed", batch)
-                # "It is gone": so it looks to whoever has to open the journal first.
-                cause = "it is gone" if isinstance(error, CorruptionError) else os.strerror(errno.ENOENT)
-                assert cause in str(error), error
+                error = error_of(StoreOpenError, watched.append, "relaxed", batch)
+                assert "its folder was moved" in str(error), error
             os.rename(path + "-away", path)
             watched.check()
             watched.goes_on()

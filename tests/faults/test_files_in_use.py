@@ -18,7 +18,16 @@ from cells import Device, Hooked, event, on_the_device, opened, path_of, power_c
 from conftest import ROOT
 from mutations import OF_FILES
 
-from hangarlog import ANY, ConcurrencyError, FileEventStore, HangarlogError, LockTimeoutError, StoreOpenError, stream
+from hangarlog import (
+    ANY,
+    ConcurrencyError,
+    CorruptionWarning,
+    FileEventStore,
+    HangarlogError,
+    LockTimeoutError,
+    StoreOpenError,
+    stream,
+)
 from hangarlog.verify import verify
 
 
@@ -156,6 +165,7 @@ def test_a_ring_deleted_while_open_is_made_anew(tmp_path: Path) -> None:
 # Streams and the journal
 
 
+@pytest.mark.filterwarnings("ignore::hangarlog.CorruptionWarning")  # It may be served from the journal till then.
 @pytest.mark.parametrize("durability", ["relaxed", "always"])
 @pytest.mark.parametrize("what", ["streams/a/1.jsonl", "journal.jsonl"])
 def test_a_file_replaced_by_its_own_copy_is_written_to(
@@ -176,7 +186,28 @@ def test_a_file_replaced_by_its_own_copy_is_written_to(
                 assert ids(each) == ids(each, "a:1") == expected
                 with pytest.raises(ConcurrencyError):
                     each.append("a:1", [event("late")], 4)
+            assert (path / what).read_bytes().count(b"\n") == 10
             assert list(verify(late)) == []
+
+
+def test_what_went_to_a_file_that_had_just_been_replaced_is_at_its_path_after_the_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer looks every millisecond; it may have closed the store by then."""
+    monkeypatch.setattr(stream, "_UNSEEN", 60.0)
+    path = tmp_path / "s"
+    stream = path / "streams/a/1.jsonl"
+    with opened(path) as other:
+        with five_events(path, durability="relaxed") as store:
+            shutil.copy2(stream, path / "copy")
+            os.replace(path / "copy", stream)
+            store.append("a:1", [event("e-5")], 4)
+            assert stream.read_bytes().count(b"\n") == 5
+            with pytest.warns(CorruptionWarning, match="written again"):
+                store.close()
+        assert stream.read_bytes().count(b"\n") == 6
+        assert ids(other, "a:1") == [*EVENTS, "e-5"]
+        assert list(verify(other)) == []
 
 
 @pytest.mark.filterwarnings("ignore::hangarlog.CorruptionWarning")  # It may be served from the journal.
