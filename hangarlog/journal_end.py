@@ -186,7 +186,7 @@ class _Joining:
         self._settled, self._cause, self._restarted = settled, cause, restarted
         self.wanted = settled
         self._damaged = False  # Whether there are whole lines, without zeros, that are no records.
-        self._doubled = False  # Whether there are records, which no power cut brought back, of earlier positions.
+        self._doubled = False  # Whether a position comes twice, and no power cut has brought it back.
         self._holes: dict[int, bytes] = {}  # Such lines by the positions that they have, as those around them tell.
         self._bad = -1  # The offset of the first line that is none.
         self._zeros = False  # Whether a sector, or the rest of one, is zeros: what a power cut leaves among the lines.
@@ -247,12 +247,13 @@ class _Joining:
                 elif (position := decode_record(line).position) > self._last:
                     if position == before + 1 + len(bad) and (position <= self._settled or not self._zeros):
                         self._holes.update(enumerate(bad, before + 1))
+                    self._doubled |= position <= before and not self._restarted
                     before, bad = position, []
                     found[position] = line
                     self._strange = False
                 else:
                     self._note_bad(offset, line)
-                    self._doubled = not self._restarted
+                    self._doubled |= not self._restarted
                 offset += len(line) + 1
             if not lines:
                 rest = self._live.read(self._live.size - offset, offset)
