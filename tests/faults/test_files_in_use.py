@@ -196,16 +196,16 @@ def test_what_went_to_a_file_that_had_just_been_replaced_is_at_its_path_after_th
     """A writer looks every millisecond; it may have closed the store by then."""
     monkeypatch.setattr(stream, "_UNSEEN", 60.0)
     path = tmp_path / "s"
-    stream = path / "streams/a/1.jsonl"
+    file = path / "streams/a/1.jsonl"
     with opened(path) as other:
         with five_events(path, durability="relaxed") as store:
-            shutil.copy2(stream, path / "copy")
-            os.replace(path / "copy", stream)
+            shutil.copy2(file, path / "copy")
+            os.replace(path / "copy", file)
             store.append("a:1", [event("e-5")], 4)
-            assert stream.read_bytes().count(b"\n") == 5
+            assert file.read_bytes().count(b"\n") == 5
             with pytest.warns(CorruptionWarning, match="written again"):
                 store.close()
-        assert stream.read_bytes().count(b"\n") == 6
+        assert file.read_bytes().count(b"\n") == 6
         assert ids(other, "a:1") == [*EVENTS, "e-5"]
         assert list(verify(other)) == []
 
