@@ -17,7 +17,7 @@ from bench.payload import event
 from hangarlog import ANY, FileEventStore
 from hangarlog.checksum import crc32
 from hangarlog.commit import encode_batch, now
-from hangarlog.lock import enter, leave
+from hangarlog.lock import enter
 from hangarlog.run import Run
 from hangarlog.state import STANDING
 from hangarlog.typed import TypedBlocks, _only_version
@@ -55,7 +55,8 @@ def append_parts(store: FileEventStore) -> None:
 
     def locked() -> None:
         lock = writer._lock
-        leave(lock.threads, enter(lock.threads, None) and lock.take())
+        if enter(lock.threads, None) and lock.take():
+            lock.threads.release()
         lock.since = 0  # Nobody waits, as the state's words say.
         lock.release()
 

@@ -10,26 +10,20 @@ _PAUSE = 0.001
 
 
 class Calls:
-    """The running calls, by their threads. Cheap enough for each append: two operations of a list, which are atomic."""
+    """The running calls, by their threads. Cheap enough for each append: two operations of a list, which are atomic.
+
+    A call puts its thread's number into `running`, and takes it out in a `finally` before it calls anything else: an
+    interrupt comes after a call. Then, if there is something to do `afterwards`, it says that it has `ended`.
+    """
 
     def __init__(self) -> None:
-        self._running: list[int] = []
-        self._afterwards: Callable[[], None] | None = None
+        self.running: list[int] = []
+        self.afterwards: Callable[[], None] | None = None
 
-    def begin(self) -> int:
-        """Say that this thread has begun a call; the result is for `end`."""
-        mark = threading.get_ident()
-        self._running.append(mark)
-        return mark
-
-    def end(self, mark: int) -> None:
-        """Say that the call has ended."""
-        try:  # noqa: SIM105 - of each append
-            self._running.remove(mark)
-        except ValueError:
-            pass
-        if self._afterwards and mark not in self._running:
-            afterwards, self._afterwards = self._afterwards, None
+    def ended(self, mark: int) -> None:
+        """Do what was left for when this thread, or another one, has ended its call."""
+        if self.afterwards and mark not in self.running:
+            afterwards, self.afterwards = self.afterwards, None
             afterwards()
 
     def wait(self, seconds: float | None, afterwards: Callable[[], None]) -> bool:
@@ -43,12 +37,12 @@ class Calls:
             if deadline is not None and monotonic() >= deadline:
                 break
             threading.Event().wait(_PAUSE)
-        if not others and threading.get_ident() not in self._running:
+        if not others and threading.get_ident() not in self.running:
             return True
-        self._afterwards = afterwards
+        self.afterwards = afterwards
         return False
 
     def _others(self) -> bool:
         """Whether another thread is within a call; in the child of a fork, other threads are none."""
         alive = {thread.ident for thread in threading.enumerate()}
-        return any(mark != threading.get_ident() and mark in alive for mark in self._running)
+        return any(mark != threading.get_ident() and mark in alive for mark in self.running)

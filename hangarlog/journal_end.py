@@ -186,6 +186,7 @@ class _Joining:
         self._settled, self._cause, self._restarted = settled, cause, restarted
         self.wanted = settled
         self._damaged = False  # Whether there are whole lines, without zeros, that are no records.
+        self._doubled = False  # Whether a position comes twice, and no power cut has brought it back.
         self._holes: dict[int, bytes] = {}  # Such lines by the positions that they have, as those around them tell.
         self._bad = -1  # The offset of the first line that is none.
         self._zeros = False  # Whether a sector, or the rest of one, is zeros: what a power cut leaves among the lines.
@@ -220,7 +221,7 @@ class _Joining:
         )
         for position in lost:
             end.damage.append(self._damage(f"position {position} is damaged here and in its stream"))
-        if self._strange or (self._damaged and (mended or end.joined)):
+        if self._strange or self._doubled or (self._damaged and (mended or end.joined)):
             self._folder.keep_damaged(self._live.path)
             end.damage.append(self._damage(f"{self._cause}; it was mended from the other copy"))
         if unconnected:
@@ -246,11 +247,13 @@ class _Joining:
                 elif (position := decode_record(line).position) > self._last:
                     if position == before + 1 + len(bad) and (position <= self._settled or not self._zeros):
                         self._holes.update(enumerate(bad, before + 1))
+                    self._doubled |= position <= before and not self._restarted
                     before, bad = position, []
                     found[position] = line
                     self._strange = False
                 else:
                     self._note_bad(offset, line)
+                    self._doubled |= not self._restarted
                 offset += len(line) + 1
             if not lines:
                 rest = self._live.read(self._live.size - offset, offset)

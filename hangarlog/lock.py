@@ -235,28 +235,24 @@ class Turnstile(FileLock):
 def enter(threads: Threads, seconds: float | None) -> bool:
     """Take the lock between threads within so many seconds (None: however long that takes), and say whether it was.
 
-    Whatever happens, `leave` it: an interrupt may come just after it was taken.
+    Whatever happens, release it if that is so or `_is_owned` says so, and call nothing before: an interrupt comes after
+    a call, this one too.
     """
     return threads.acquire(False) or threads.acquire(True, -1 if seconds is None else max(0.0, seconds))
-
-
-def leave(threads: Threads, entered: bool) -> None:
-    """Give it back, where it was taken."""
-    if entered or threads._is_owned():
-        threads.release()
 
 
 @contextlib.contextmanager
 def alone(lock: FileLock, seconds: float | None = None) -> Iterator[None]:
     """No other thread, within so many seconds. Raises `LockTimeoutError`."""
-    entered = False
+    threads, entered = lock.threads, False
     try:
-        entered = enter(lock.threads, seconds)
+        entered = enter(threads, seconds)
         if not entered:
             raise LockTimeoutError(lock.store_path, os.getpid(), seconds or 0)
         yield
     finally:
-        leave(lock.threads, entered)
+        if entered or threads._is_owned():
+            threads.release()
 
 
 @contextlib.contextmanager

@@ -211,7 +211,8 @@ class _Recovery:
         report.damage += end.damage
         report.lost = max(0, wanted - end.last)
         first = live.first()
-        clean = restarted and (end.last, first, live.size) == (checkpoint.position, checkpoint.first, checkpoint.end)
+        clean = (end.last, first, live.size) == (checkpoint.position, checkpoint.first, checkpoint.end)
+        clean = clean and restarted and not state.failures  # Then the file is not what the device has.
         if (restarted and not clean) or end.cut or end.joined or end.mended:
             # What was cut must not come back in a power cut, and the ring be written over only when all is here; what
             # is written again may have been durable.

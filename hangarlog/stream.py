@@ -179,8 +179,12 @@ class WarmStreams:
         return end
 
     def _opened(self, stream_id: str, now: float, committed: int) -> StreamEnd:
-        self._folder.refuse_moved()
         end = StreamEnd(self._folder, stream_id)
+        try:
+            self._folder.refuse_moved()  # After it was opened: else it may be another store's.
+        except BaseException:
+            end.close()
+            raise
         self.cold += 1
         if end.gone or not self._is_right(end):
             end.close()

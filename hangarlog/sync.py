@@ -83,7 +83,7 @@ class JournalSync:
 
     def _ensure(self, position: int | None, failures: int) -> None:
         state = self._state
-        deadline = None if self._lock_seconds is None else monotonic() + self._lock_seconds
+        deadline, looks = None if self._lock_seconds is None else monotonic() + self._lock_seconds, 0
         while True:
             words = state.look()
             if position is None:
@@ -101,6 +101,9 @@ class JournalSync:
             with alone(self._lock, left):
                 done = self._try(position)
                 if done is None:
+                    looks += 1
+                    if looks > _LOOKS and left is not None and left <= 0:
+                        raise OutcomeUnknownError(self._path, "it is written, but its files change all the time")
                     continue
                 heard = 0 if done else state.sync_bell.listen()
                 done = done or self._covers(position) or self._try(position)

@@ -48,10 +48,31 @@ def verify(store: FileEventStore, progress: Progress = lambda events: None) -> I
     """
     folder = store.folder
     try:
+        before = store.recovered
         with contextlib.closing(Watch(folder, store.meta.store_id, store)) as watch:
+            if store.recovered is not before:
+                yield from mended(store)
             yield from _Check(folder, watch, progress).run()
     except OSError as error:
         raise StorageError(folder.path, error.errno, str(error), reading=True) from error
+
+
+def mended(store: FileEventStore) -> Iterator[CorruptionError]:
+    """What the last recovery that `store` made has mended: it was damage, and is not there any more."""
+    done = store.recovered
+    if done is None:
+        return
+    yield from done.damage
+    if done.mended and not done.damage:
+        cause = f"{done.mended} events after position {done.since} were damaged; they were restored from their streams"
+        yield _mended(store.folder.journal.live_path, cause)
+    if done.put_aside:
+        cause = f"{done.put_aside} records that lead to nothing in the journal were put here"
+        yield _mended(store.folder.aside_path, cause)
+
+
+def _mended(path: str, cause: str) -> CorruptionError:
+    return CorruptionError(path, os.path.basename(path), 0, cause, mendable=False)
 
 
 def verify_folder(

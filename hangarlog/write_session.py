@@ -154,7 +154,8 @@ class WriteSession:
         else:
             raw = self._take_lock(only)
         journal = self._journal
-        if journal is None or self._seen[1] != _forks or raw[:STANDING] != self._standing or self._lock.opened:
+        strange = raw[:STANDING] != self._standing or self._lock.opened or self._sync_lock.fd < 0
+        if strange or journal is None or self._seen[1] != _forks:
             if only:
                 self._refuse_overtaken(only)
             self._look(raw)

@@ -16,7 +16,7 @@ from hangarlog.errors import (
     SyncError,
 )
 from hangarlog.live_end import LiveEnd
-from hangarlog.lock import enter, held, leave
+from hangarlog.lock import enter, held
 from hangarlog.state import FAILURES, words_of
 from hangarlog.stream import COLD, WARM, StreamEnd
 from hangarlog.write_session import WriteSession
@@ -44,7 +44,8 @@ class Writer(WriteSession):
             self._refuse_inside()
             versions, due = self._commit(pendings, now)
         finally:
-            leave(threads, entered)
+            if entered or threads._is_owned():
+                threads.release()
         if due:
             self._checkpoint()
         return versions
@@ -201,14 +202,17 @@ class Writer(WriteSession):
 
     def _live_to_write(self, end: StreamEnd, undo: list[tuple[StreamEnd, int]]) -> LiveEnd:
         """The live segment of a stream, made or rolled if it is time; `undo` gets what to do about a file made here."""
+        cold = end.live is None
         if not end.exists:
             undo.append((end, 0))  # Before there is a file.
             try:
-                return end.open()
+                end.open()
             except FileExistsError:
                 undo.pop()  # It is not ours.
                 raise
-        live = end.live or end.open()
+        live = end.open()
+        if cold:
+            self._folder.refuse_moved()  # After it was opened: else it may be another store's.
         return self._rolled(end, live) if live.size >= self._segment_bytes else live
 
     def _undo(self, undo: list[tuple[StreamEnd, int]], size: int, error: BaseException) -> None:
@@ -231,6 +235,7 @@ class Writer(WriteSession):
 
     def _roll_journal(self, journal: LiveEnd) -> LiveEnd:
         self._sync_now(journal)
+        self._folder.refuse_moved()
         self._state.begin(os.getpid())  # Another file may be as long as this one: its size shows nothing.
         journal = self._journal = journal.roll()
         self._checkpoint_due = True
@@ -244,6 +249,7 @@ class Writer(WriteSession):
             live = live.rewritten()  # Since a sync has failed, none of what was written before it can be believed.
         else:
             self._sync_now(live)
+        self._folder.refuse_moved()
         live = end.live = live.roll()
         self._changed_layout()
         return live

@@ -94,7 +94,7 @@ def verify(store: str, read_only: bool) -> int:
         with open_store(store) as log:
             events = log.get_event_count()
             with progress("verifying", 2 * events) as advance:
-                found = _write_all(chain(checks.verify(log, advance), _recovered(log)))
+                found = _write_all(chain(checks.verify(log, advance), checks.mended(log)))
             streams = log.get_stream_count()
     write_object({"events": events, "streams": streams, "damaged": found})
     return 1 if found else 0
@@ -107,22 +107,6 @@ def _write_all(damages: Iterable[CorruptionError]) -> int:
             places.add((damage.path, damage.offset))
             _write_damage(damage)
     return len(places)
-
-
-def _recovered(log: FileEventStore) -> Iterator[CorruptionError]:
-    """What the recovery at opening has mended: it was damage, and is not there any more."""
-    done = log.recovered
-    yield from done.damage if done else ()
-    if done and done.mended and not done.damage:
-        cause = f"{done.mended} events after position {done.since} were damaged, and restored from their streams"
-        yield _at(log.folder.journal.live_path, f"{cause} when the store was opened")
-    if done and done.put_aside:
-        cause = f"{done.put_aside} records that lead to nothing in the journal were put here"
-        yield _at(log.folder.aside_path, f"{cause} when the store was opened")
-
-
-def _at(path: str, cause: str) -> CorruptionError:
-    return CorruptionError(path, os.path.basename(path), 0, cause, mendable=False)
 
 
 def _write_damage(damage: CorruptionError) -> None:

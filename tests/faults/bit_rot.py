@@ -225,7 +225,8 @@ def choose(files: dict[str, bytes], size: int, seed: int) -> tuple[list[Case], i
     for name, text in files.items():
         rare[name], other[name] = [], []
         for place in damages(text):
-            (rare if is_rare(text, *place) else other)[name].append(place)
+            if not (place[0].startswith("line") and name in ("state", "catalog")):  # They have no lines.
+                (rare if is_rare(text, *place) else other)[name].append(place)
     chosen: list[Case] = []
     for number, (mode, name) in enumerate(sorted(left, key=lambda each: len(other[each[1]]))):
         quota = max(0, size - len(chosen)) // (len(left) - number)  # What small files leave goes to the large ones.

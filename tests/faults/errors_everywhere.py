@@ -563,7 +563,7 @@ def every_call(
 
     at, done = 0, 0
     bench.run(phase, base, fault)
-    for at in _sample(bench.faults.calls, most, rng):
+    for at in _sample(bench.faults.calls, most, rng):  # noqa: B007 - what `fault` looks at
         bench.unraisable.clear()
         if bench.run(phase, base, fault):  # Else there were fewer calls this time.
             seen_sites[bench.faults.fired.partition(",")[0]] += 1
@@ -602,7 +602,7 @@ def every_point(bench: Bench, phase: Phase, base: Path, most: int, rng: random.R
 
     at, done = 0, 0
     bench.run(phase, base, fault)
-    for at in _sample(points, most, rng):
+    for at in _sample(points, most, rng):  # noqa: B007 - what `fault` looks at
         bench.unraisable.clear()
         done += bool(bench.run(phase, base, fault))
     return done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,12 +70,15 @@ def test_a_damaged_copy_is_served_from_the_other_and_mended(tmp_path: Path, name
         file.write_bytes(DAMAGES[damage](whole))
         with pytest.warns(CorruptionWarning, match="served from the"):
             reads(store)
-        assert list(verify(store))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CorruptionWarning)
+            assert list(verify(store))
     results = list(repair(path))
-    assert [type(result) for result in results] == [Repaired]
-    assert results[0].path == str(file)
     assert file.read_bytes() == whole
-    assert file.with_name(file.name + ".damaged").read_bytes() == DAMAGES[damage](whole)
+    if name != "journal.jsonl" or len(DAMAGES[damage](whole)) == len(whole):  # Else the next writer mends it: verify.
+        assert [type(result) for result in results] == [Repaired]
+        assert results[0].path == str(file)
+        assert file.with_name(file.name + ".damaged").read_bytes() == DAMAGES[damage](whole)
     with FileEventStore(path, durability="relaxed") as store:
         reads(store)
         assert list(verify(store)) == []
