@@ -88,7 +88,7 @@ def recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) ->
     except (LinkedFileError, OSError) as error:
         if not state.valid and (isinstance(error, LinkedFileError) or error.errno in _CANNOT_WRITE):
             state.session, state.writable = 0, False  # It can only be read here, until an append asks again.
-            catalog.close()
+            catalog.let_go()
         raise
     for damage in report.damage:
         warnings.warn(CorruptionWarning(str(damage)), stacklevel=2)
