@@ -440,3 +440,13 @@ def _sync_at_exit() -> None:
     for store in list(_syncing):
         with contextlib.suppress(HangarlogError, OSError):
             store.sync()
+
+
+def _forked() -> None:
+    """What the parent has promised to sync, the parent syncs."""
+    global _syncing
+    _syncing = weakref.WeakSet()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
