@@ -176,6 +176,9 @@ class Catalog:
             self._filesystem.write_at(self._fd, _ONE.pack(word), place[1] + 8)
             return
         offset, before = self._find(stream_id)
+        more = (version >= 0) - (_known(before) is not None)
+        if more > 0:
+            self._add_streams(1)  # First: a reader that finds fewer streams than are counted looks into the journal.
         if stream_id not in self._places:
             used = self._word(_USED_AT)
             if not offset or (used + 1) * 2 > self._slots:
@@ -188,11 +191,19 @@ class Catalog:
             self._remember(stream_id, key, offset)
         else:
             self._filesystem.write_at(self._fd, _ONE.pack(word), offset + 8)
-        more = (version >= 0) - (_known(before) is not None)
-        if more:
-            self._filesystem.write_at(self._fd, _ONE.pack(max(0, self.count() + more)), _STREAMS_AT)
+        if more < 0:
+            self._add_streams(-1)
         if version < 0:
             del self._places[stream_id]
+
+    def _add_streams(self, more: int) -> None:
+        self._filesystem.write_at(self._fd, _ONE.pack(max(0, self.count() + more)), _STREAMS_AT)
+
+    def recount(self) -> None:
+        """Count the streams: a writer that died may have counted one that it has not noted."""
+        slots = self._filesystem.read(self._fd, self._slots * _SLOT.size, _HEADER.size)
+        count = sum(_known(word) is not None for _, word in _SLOT.iter_unpack(slots))
+        self._filesystem.write_at(self._fd, _ONE.pack(count), _STREAMS_AT)
 
     def mark(self, before: int, mark: int) -> None:
         """Note that a checkpoint with this mark is begun, after the one with the mark `before`."""

@@ -323,17 +323,19 @@ class FileEventStore(EventStore):
     def list_streams(self, prefix: str = "") -> list[str]:
         """The ids of all streams that begin with `prefix`, sorted."""
         with self._calling(), self._refusals():
-            self._committed()
-            found = set(filter(self._counts, self.folder.stream_ids(prefix)))
-            if not prefix and self._catalog.is_open and len(found) < self._catalog.count():
-                found |= self._reader.stream_ids(self._committed())  # Somebody has deleted files of streams.
-            return sorted(found)
+            committed, catalog = self._committed(), self._catalog
+            if not catalog.is_open:
+                return sorted(filter(self._counts, self.folder.stream_ids(prefix)))
+            found = set(self.folder.stream_ids())  # All: their number shows what is missing.
+            if sum(catalog.get(stream_id) is not None for stream_id in found) < catalog.count():
+                found |= self._reader.stream_ids(committed)  # Somebody has deleted files of streams, or moved them.
+            return sorted(filter(self._counts, (each for each in found if each.startswith(prefix))))
 
     def _counts(self, stream_id: str) -> bool:
         """Whether a stream whose file is there has an event: a power cut may have left files of others."""
-        if not self._catalog.is_open or self._catalog.get(stream_id):
-            return True
-        return self._reader.version(stream_id, self._committed()) >= 0
+        committed = self._committed()
+        known = self._catalog.get(stream_id) if self._catalog.is_open else None
+        return bool(known and known.position <= committed) or self._reader.version(stream_id, committed) >= 0
 
     def get_event_count(self) -> int:
         """How many events the store holds: the position of the last one."""

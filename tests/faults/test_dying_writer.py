@@ -114,6 +114,7 @@ def check(path: Path, acknowledged: int) -> None:
         for stream_id in store.list_streams():
             expected = [event for at, event in [*found, ("next:1", Added(99))] if at == stream_id]
             assert store.read_stream(stream_id) == expected
+        assert store.get_stream_count() == len(store.list_streams()) == len({at for at, _ in found} | {"next:1"})
         assert list(verify(store)) == []
 
 

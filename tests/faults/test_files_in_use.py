@@ -319,3 +319,17 @@ def test_what_a_dead_process_had_not_synced_is_durable_when_the_store_is_opened_
         power_cut(path, tmp_path / "image")
     with opened(tmp_path / "image") as found:
         assert ids(found) == [f"e-{number}" for number in range(100)]
+
+
+@pytest.mark.filterwarnings("ignore::hangarlog.CorruptionWarning")  # The close writes it again.
+@pytest.mark.parametrize("prefix", ["", "a:"])
+def test_a_stream_whose_file_is_gone_is_listed(tmp_path: Path, prefix: str) -> None:
+    """As many streams as there are files, one of them not committed yet: the one that is missing is seen."""
+    path = tmp_path / "s"
+    with five_events(path) as store, opened(path) as other:
+        os.rename(path / "streams/a/1.jsonl", path / "gone")
+        store._catalog.put("new:1", 0, store.get_event_count() + 1)
+        shutil.copytree(path / "streams/a", path / "streams/new", dirs_exist_ok=True)
+        (path / "streams/new/1.jsonl").write_bytes(b"")
+        assert "a:1" in other.list_streams(prefix)
+        assert "new:1" not in other.list_streams(prefix)
