@@ -55,7 +55,7 @@ class Catalog:
         self._filesystem, self.path = filesystem, path
         self._fd, self._pread = -1, filesystem.pread
         self._slots = self.inode = 0
-        self._reading = False
+        self._reading = self._closed = False
         self._places: dict[str, tuple[bytes, int]] = {}  # {stream id: (its hash, the offset of its slot)}
 
     def open(self, session: int = 0, *, reading: bool = False) -> bool:
@@ -85,6 +85,9 @@ class Catalog:
                 filesystem.close(fd)
         self._reading, self._slots, self.inode = reading, slots, inode
         self._places.clear()  # What another thread has found in between may be of the other file.
+        if self._closed:  # Meanwhile, by a thread that did not wait for this read.
+            self.close()
+            return False
         return True
 
     def create(self) -> None:
@@ -92,7 +95,12 @@ class Catalog:
         self._replace({}, (0, 0), _FEWEST, 0)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; none is opened any more."""
+        self._closed = True
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close the file; nothing is known until one is opened."""
         self._places.clear()
         self._slots = self.inode = 0
         if self._fd >= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from random import getrandbits
+from typing import Annotated
 
 import msgspec
 
@@ -12,10 +13,15 @@ from hangarlog.errors import CorruptionError
 from hangarlog.filesystem import FileSystem
 from hangarlog.folder import Folder
 from hangarlog.lock import FileLock
-from hangarlog.record import seal, unseal
+from hangarlog.record import LineError, decode_places, seal, unseal
+from hangarlog.segment import Segment
 from hangarlog.state import SharedState
 
 _TRIES = 100
+_LINE = 2 << 10  # Bytes that hold most lines.
+
+
+_Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -26,11 +32,11 @@ class Checkpoint(msgspec.Struct, frozen=True):
     `begun`, in seconds since 1970 as the file system has them, it covers.
     """
 
-    position: int = 0
-    first: int = 0
-    end: int = 0
+    position: _Number = 0
+    first: _Number = 0
+    end: _Number = 0
     line_crc: str = ""
-    mark: int = 0
+    mark: _Number = 0
     begun: float = 0.0
 
 
@@ -63,10 +69,19 @@ def fits(checkpoint: Checkpoint, folder: Folder) -> bool:
         live = journal.open_live()
         if live and live.first() == checkpoint.first:
             with contextlib.closing(live):
-                return live.crc_before(checkpoint.end) == checkpoint.line_crc
+                return _is_after(checkpoint, live)
         with contextlib.closing(journal.open_sealed(checkpoint.first)) as segment:
-            return segment.crc_before(checkpoint.end) == checkpoint.line_crc
+            return _is_after(checkpoint, segment)
     return False
+
+
+def _is_after(checkpoint: Checkpoint, segment: Segment) -> bool:
+    if segment.crc_before(checkpoint.end) != checkpoint.line_crc:
+        return False
+    lines, _ = segment.lines_before(checkpoint.end, _LINE)
+    with contextlib.suppress(LineError):  # It may have rotted since.
+        return [place.position for place in decode_places(lines[-1:])] == [checkpoint.position]
+    return True
 
 
 def make_checkpoint(filesystem: FileSystem, folder: Folder, state: SharedState) -> None:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 
 from hangarlog.errors import CorruptionError, LinkedFileError
+from hangarlog.filesystem import NO_FILE
 from hangarlog.index import STRIDE, Covered, Index, covered, extend
 from hangarlog.log import Log
 from hangarlog.record import Envelope
@@ -24,7 +25,13 @@ class LiveEnd(Segment):
     def __init__(self, log: Log, *, new: bool = False) -> None:
         """Open `NAME.jsonl`, or with `new` make it: `FileNotFoundError` if there is none, `FileExistsError` if one."""
         filesystem = log.filesystem
-        fd = filesystem.open_new(log.live_path) if new else filesystem.open_append(log.live_path)
+        try:
+            fd = filesystem.open_new(log.live_path) if new else filesystem.open_append(log.live_path)
+        except OSError as error:
+            if new or error.errno not in NO_FILE:
+                raise
+            cause = f"it cannot be opened as a file ({error.strerror})"
+            raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause) from error
         super().__init__(log.filesystem, log.base, log.field, fd)
         self.log = log
         self._recent: list[bytes] = []  # The last text, as it was written: the index need not read it again.

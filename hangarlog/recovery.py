@@ -88,7 +88,7 @@ def recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) ->
     except (LinkedFileError, OSError) as error:
         if not state.valid and (isinstance(error, LinkedFileError) or error.errno in _CANNOT_WRITE):
             state.session, state.writable = 0, False  # It can only be read here, until an append asks again.
-            catalog.close()
+            catalog.let_go()
         raise
     for damage in report.damage:
         warnings.warn(CorruptionWarning(str(damage)), stacklevel=2)
@@ -258,15 +258,15 @@ def _cut_phantoms(folder: Folder, settled: int, known: Iterable[str], report: Re
             continue  # It is somebody else's. Of a name that was cut, the journal may know more.
         log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
         log.finish_roll()
-        with contextlib.closing(LiveEnd(log)) as live:
+        # What cannot be mended here is served from the journal, and for `repair` to mend.
+        with contextlib.suppress(CorruptionError), contextlib.closing(LiveEnd(log)) as live:
             keep = _end_of(live, settled)
             if keep != live.size:
                 live.forget_index()  # Else it is all of the checkpoint's time, or does not prove itself.
             if keep is None or not named:
                 stream_id = folder.id_in_journal(category, name)
                 if stream_id is not None:
-                    with contextlib.suppress(CorruptionError):  # Then it is served from the journal, until `repair`.
-                        rebuild(folder, log, live, stream_id, report)
+                    rebuild(folder, log, live, stream_id, report)
                 if stream_id is not None or not _begun_by_us(live, named=named):
                     continue
                 keep = 0  # The journal has nothing of such a stream: nothing of it was committed.

@@ -408,7 +408,7 @@ CAMPAIGN = Campaign(
     "a repair ends with a store that works",
     how="files copied in the orders of cp, tar and rsync and in any, with appends, rolls and compactions between any "
     "two; the tools themselves beside a writing process; copies by hard links",
-    ci=1_000,
+    ci=600,
     release=50_000,
     unit="orders",
     run=run,

@@ -445,12 +445,12 @@ def run_cell(cell: str, mode: str, path: Path) -> Counter[str]:
     try:
         output, errors = process.communicate(timeout=GUARD)
     except subprocess.TimeoutExpired:
-        os.killpg(
-            process.pid, signal.SIGUSR1
-        )  # All of them say where they are, which is worth more than that they hang.
+        # All of them say where they are, which is worth more than that they hang.
+        os.killpg(process.pid, signal.SIGUSR1)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=1)
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         raise AssertionError(f"{where}: a deadlock:\n{process.communicate()[1][-30000:]}") from None
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -141,7 +141,8 @@ def crashes(past: Past, rng: random.Random, per_point: int) -> Iterator[Case]:
             if own is not None:
                 files.contents[STATE] = own
         if "hangarlog.json" in files.contents:
-            yield Case("crash", f"operation {state.at}, without {state.lost}", files, past.durable(state.notes))
+            where = f"operation {state.at}, without {state.lost}"
+            yield Case("crash", where, files, past.durable(state.notes), mixed=_damaged(state.notes))
 
 
 def images(past: Past) -> Iterator[Case]:
@@ -149,8 +150,13 @@ def images(past: Past) -> Iterator[Case]:
     for at, files in enumerate(past.moments):
         if "hangarlog.json" in files.contents:
             notes = past.notes_before(at + 1)
-            damaged = ("always", REPAIRED) in notes and ("repaired", 0) not in notes  # So the workload has it.
-            yield Case("image", f"all files after operation {at + 1}", files, past.durable(notes), mixed=damaged)
+            where = f"all files after operation {at + 1}"
+            yield Case("image", where, files, past.durable(notes), mixed=_damaged(notes))
+
+
+def _damaged(notes: list[Any]) -> bool:
+    """Whether the workload has damaged a stream by then, and not repaired it yet."""
+    return ("always", REPAIRED) in notes and ("repaired", 0) not in notes
 
 
 def group(path: str) -> str:
@@ -363,7 +369,7 @@ def in_recoveries(path: Path, past: Past, case: Case, rng: random.Random) -> tup
     for inner_case in crashes(again, rng, 1):
         least = max(case.durable, inner_case.durable)
         what = f"{case.what}; and then {inner_case.what}"
-        cases.append(inner_case._replace(kind="in a recovery", what=what, durable=least))
+        cases.append(inner_case._replace(kind="in a recovery", what=what, durable=least, mixed=case.mixed))
     return again, cases
 
 

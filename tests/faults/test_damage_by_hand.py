@@ -230,9 +230,14 @@ def test_a_new_stream_with_a_long_name_that_was_torn_can_be_begun_again(tmp_path
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
 @pytest.mark.parametrize("name", ["journal.jsonl", "streams/a/1.jsonl"])
 @pytest.mark.parametrize("swap", ["symlink", "fifo", "folder"])
-def test_what_is_no_file_in_a_files_place_is_damage_and_hangs_nobody(tmp_path: Path, name: str, swap: str) -> None:
+@pytest.mark.parametrize("checkpoint", [True, False])
+def test_what_is_no_file_in_a_files_place_is_damage_and_hangs_nobody(
+    tmp_path: Path, name: str, swap: str, checkpoint: bool
+) -> None:
     """And nothing is written through it."""
     fill(tmp_path / "s")
+    if not checkpoint:
+        (tmp_path / "s/checkpoint.json").unlink()
     target = tmp_path / "victim"
     target.write_bytes(b"mine")
     file = tmp_path / "s" / name

@@ -287,12 +287,14 @@ def test_what_the_recovery_at_opening_had_to_mend_is_a_finding(tmp_path: Path, h
     with FileEventStore(path, durability="relaxed") as store:
         for number in range(9):
             store.append("a:1", [Added(number, "xxx")], ANY)
-    change(path / "journal.jsonl", 5, flip)
+    journal, offset = change(path / "journal.jsonl", 5, flip)
     (path / "state").unlink()
     done = hangarlog("verify", path)
     assert done.returncode == 1
-    assert b"it was mended from" in done.stdout
-    assert str(path / "journal.jsonl").encode() in done.stdout
+    damage, summary = map(msgspec.json.decode, done.stdout.splitlines())
+    assert (damage["path"], damage["offset"]) == (journal, offset)
+    assert "it was mended from the other copy" in damage["cause"]
+    assert summary["damaged"] == 1
     assert hangarlog("verify", path).returncode == 0
 
 
