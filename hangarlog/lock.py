@@ -52,6 +52,8 @@ class FileLock:
         self.fd = -1
         self.opened = False
         """Whether the file was opened since the session that it belongs to was last joined."""
+        self.inherited = False
+        """Whether this is the child of a fork, which takes part in the session by its parent's locks until it joins."""
         self._held = False  # Perhaps it is not, if this is set: an interrupt can come in between.
         _locks.add(self)
 
@@ -166,7 +168,7 @@ class FileLock:
     def _forked(self) -> None:
         # In the child: the descriptor shares the parent's lock, and the thread that held the other may not exist here.
         self.threads = cast(Threads, threading.RLock())
-        self._held = False
+        self._held, self.inherited = False, True
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
             with contextlib.suppress(OSError):

@@ -105,7 +105,7 @@ class Session:
             self._file = filesystem.open_update(os.path.join(self._folder, self._name), create=True)
             filesystem.lock(self._file)
         for lock in self._locks:
-            lock.opened = False
+            lock.opened = lock.inherited = False
         self.number, self._joined = number, (self._locks[0].fd, self._locks[1].fd)
 
     def latest(self) -> int:

@@ -30,6 +30,7 @@ from hangarlog.state import (
     durable_in,
     ring_next,
 )
+from hangarlog.system import BYTE_LOCKS
 
 _LOOKS = 1000
 _GATHERINGS = 4
@@ -91,12 +92,7 @@ class JournalSync:
             if (words[FAILURES] != failures or words[SYNC_FAILED]) and not covers(words, position):
                 raise SyncError(self._path, "an earlier sync has failed")
             if self._watch.changed() or self._lock.opened or not state.believes(words):
-                moment = self._watch.now()
-                self._rejoin()
-                self._look_at_ring, self._turn = True, self._turn + 1
-                self._watch.settle(moment)
-                if state.committed < position:
-                    raise OutcomeUnknownError(self._path, "it was written, but older files were put in its place since")
+                self._look_again(position, None if deadline is None else deadline - monotonic())
             left = None if deadline is None else deadline - monotonic()
             with alone(self._lock, left):
                 done = self._try(position)
@@ -117,6 +113,32 @@ class JournalSync:
                     state.sync_bell.wait(heard, left)
             if self._covers(position):
                 return
+
+    def _look_again(self, position: int, seconds: float | None) -> None:
+        """Use the files that have the store's names now."""
+        moment = self._watch.now()
+        if not self._all_in_place(seconds):
+            self._rejoin()
+        self._look_at_ring, self._turn = True, self._turn + 1
+        self._watch.settle(moment)
+        if self._state.committed < position:
+            raise OutcomeUnknownError(self._path, "it was written, but older files were put in its place since")
+
+    def _all_in_place(self, seconds: float | None) -> bool:
+        """Whether folder, state, journal and lock can be seen to be the right ones, without the write lock."""
+        state, lock, filesystem = self._state, self._lock, self._filesystem
+        self._folder.refuse_moved()
+        if not (state.is_in_place and state.believes(state.look())):
+            return False
+        with alone(lock, seconds):
+            if lock.inherited and BYTE_LOCKS:  # The file was opened anew: it has to be that of the session.
+                lock.open()
+                lock.opened = filesystem.held_byte(lock.fd, state.session) is None
+            if not lock.is_in_place or lock.opened:
+                return False
+            if self._fd < 0:
+                return filesystem.size_at(self._path) >= state.journal_size
+            return filesystem.identity(self._fd) == filesystem.identity_at(self._path)
 
     def _covers(self, position: int) -> bool:
         """Whether a sync of this session, in the folder as it is now, has covered a position."""

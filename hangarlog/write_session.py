@@ -284,6 +284,8 @@ class WriteSession:
         if state.sync_failed:
             self._heal()
             self._journal = self._open_journal()
+        if changed and state.ring_file not in (0, self._filesystem.identity_at(self._folder.ring_path)):
+            self._sync_now(self._journal)  # What was durable by the ring alone.
         self._watch.settle(moment)
         self._note_words(state.raw())
         self._streams.turn += 1

@@ -21,6 +21,7 @@ from hangarlog import (
     UpcastingError,
 )
 from hangarlog.filesystem import FileSystem
+from hangarlog.recovery import Recovered
 
 
 def snapshot(path: Path) -> dict[str, bytes]:
@@ -262,3 +263,17 @@ def test_caches_come_back_when_they_are_deleted(tmp_path: Path) -> None:
             store.append("a:1", [Added(number)], ANY)
         assert store.get_event_count() == 1800
     assert list((tmp_path / "s").rglob("*.index"))
+
+
+def test_the_last_one_to_close_leaves_the_next_one_little_to_replay(tmp_path: Path) -> None:
+    """A checkpoint is made where there is more than a few milliseconds' worth of journal since the last one."""
+    path = tmp_path / "s"
+    with FileEventStore(path, durability="relaxed") as store, FileEventStore(path, durability="relaxed"):
+        store.append("a:1", [Added(1, "x" * 300_000)], ANY)
+    assert json.loads((path / "checkpoint.json").read_bytes())["position"] == 1
+    (path / "checkpoint.json").write_bytes(b"damaged")
+    with FileEventStore(path, durability="relaxed") as store:
+        assert not (path / "checkpoint.json").exists()  # It said nothing.
+        assert store.recovered == Recovered(last=1)
+    with FileEventStore(path, durability="relaxed") as store:
+        assert store.recovered == Recovered(since=1, last=1)

@@ -421,7 +421,8 @@ class Scene:
                 try:
                     return call()
                 except Exception as error:
-                    if self.seconds or not isinstance(error, LockTimeoutError) or time.monotonic() >= until:
+                    short = not self.seconds and isinstance(error, (LockTimeoutError, OutcomeUnknownError))
+                    if not short or isinstance(error, SyncError) or time.monotonic() >= until:
                         failures.append(f"{type(error).__name__}: {error}"[:250])
                         return None
 

@@ -26,6 +26,7 @@ from hangarlog import (
     HangarlogError,
     LockTimeoutError,
     StoreOpenError,
+    session,
     stream,
 )
 from hangarlog.verify import verify
@@ -118,6 +119,42 @@ def test_locks_deleted_between_commits_keep_writers_apart(tmp_path: Path) -> Non
             for store in users.values():
                 assert set(ids(store)) == {*EVENTS, "warm", *written}
             assert list(verify(three)) == []
+
+
+@pytest.mark.parametrize("name", ["write", "sync"])
+def test_who_opens_a_store_without_a_lock_file_has_the_others_make_it_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """They cannot see it by themselves: it was in a folder of its own."""
+    monkeypatch.setattr(session, "_RACY", 0)  # As long after the last change of the store's folder.
+    path = tmp_path / "s"
+    with five_events(path, durability="relaxed") as store, opened(path, durability="relaxed") as other:
+        other.append("b:1", [event("warm")], ANY)
+        (path / f"locks/{name}.lock").unlink()
+        with opened(path, durability="relaxed") as late:
+            with pytest.raises(StoreOpenError, match="have that process append once"):
+                late.append("a:1", [event("too-soon")], ANY)
+            store.append("a:1", [event("anew")], 4)
+            late.append("a:1", [event("late")], 5)
+            other.append("a:1", [event("other")], 6)
+            assert ids(late) == ids(store) == [*EVENTS, "warm", "anew", "late", "other"]
+
+
+@pytest.mark.parametrize("how", ["emptied", "deleted"])
+def test_what_was_durable_by_a_ring_that_is_gone_is_durable_again_after_the_next_append(
+    tmp_path: Path, how: str
+) -> None:
+    """An emptied one is met by the next sync; one that is deleted also by who does not sync."""
+    path = tmp_path / "s"
+    with five_events(path, filesystem=Device()) as store:
+        OF_FILES[how](path / "ring", path / "ring", path)
+        on_the_device(path / "ring")
+        with opened(path, durability="relaxed", filesystem=Device()) as other:
+            (store if how == "emptied" else other).append("b:1", [event("next")], ANY)
+        power_cut(path, tmp_path / "image")
+        assert ids(store)[:5] == EVENTS
+    with opened(tmp_path / "image", filesystem=Device()) as image:
+        assert ids(image)[:5] == EVENTS
 
 
 @pytest.mark.parametrize("opens", ["at once", "later"])
