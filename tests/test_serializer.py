@@ -414,6 +414,7 @@ def test_every_error_pickles_with_its_fields() -> None:
         "ConcurrencyError": ("s", 1, 2),
         "RetryUnknownError": ("s", 1, 2),
         "CorruptionError": ("p", "s", 3, "c", 7, "s:1", 2, False),
+        "LinkedFileError": ("p", "s", 3, "c", 7, "s:1", 2, False),
         "StorageError": ("p", 28, "c", True),
         "StoreBusyError": ("p", 7),
         "LockTimeoutError": ("p", 7, 1.5),

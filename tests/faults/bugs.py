@@ -168,8 +168,8 @@ OF_CRASHES = [
     Bug(
         "a journal segment is sealed without a sync",
         "writer.py",
-        "self._sync_now(journal)\n        self._state.begin(os.getpid())",
-        "self._state.begin(os.getpid())",
+        "self._sync_now(journal)\n        self._folder.refuse_moved()",
+        "self._folder.refuse_moved()",
         CUTS,
     ),
     Bug(

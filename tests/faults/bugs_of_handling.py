@@ -232,8 +232,8 @@ OF_HANDLING = [
     Bug(
         "the sync lock is waited for without limit",
         "sync.py",
-        "deadline = None if self._lock_seconds is None else monotonic() + self._lock_seconds",
-        "deadline = None",
+        "deadline, looks = None if self._lock_seconds is None else monotonic() + self._lock_seconds, 0",
+        "deadline, looks = None, 0",
         f"{DEADLINES}::test_a_stopped_sync_keeps_nobody_beyond_the_deadline",
     ),
     Bug(
