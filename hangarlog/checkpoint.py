@@ -29,7 +29,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
 
     `position` is the last one that is covered; its line ends at offset `end` of the journal segment that begins with
     position `first`, with the checksum `line_crc`. `mark` is what the catalog was marked with. What was written before
-    `begun`, in seconds since 1970 as the file system has them, it covers.
+    `begun`, in seconds since 1970 as the file system has them, it covers. `store` is the id of the store it is of.
     """
 
     position: _Number = 0
@@ -38,14 +38,24 @@ class Checkpoint(msgspec.Struct, frozen=True):
     line_crc: str = ""
     mark: _Number = 0
     begun: float = 0.0
+    store: str = ""
 
 
 def load_checkpoint(folder: Folder) -> Checkpoint:
-    """The last checkpoint; one at 0 if there is none that can be read."""
+    """The last checkpoint; one at 0 if there is none that can be read, or it is of another store."""
     try:
-        return _read(folder)
+        checkpoint = _read(folder)
+        return checkpoint if checkpoint.store == _store_id(folder) else Checkpoint()
     except (OSError, msgspec.MsgspecError, ValueError):
         return Checkpoint()
+
+
+class _Store(msgspec.Struct):
+    store_id: str = ""
+
+
+def _store_id(folder: Folder) -> str:
+    return msgspec.json.decode(folder.filesystem.read_file(folder.meta_path), type=_Store).store_id
 
 
 def drop_damaged_checkpoint(folder: Folder) -> None:
@@ -90,7 +100,7 @@ def make_checkpoint(filesystem: FileSystem, folder: Folder, state: SharedState) 
     Without a checkpoint a recovery has more to read; that is no reason to fail anything.
     """
     lock = FileLock(filesystem, folder.lock_path("checkpoint"))
-    with contextlib.suppress(OSError, CorruptionError), contextlib.closing(lock):
+    with contextlib.suppress(OSError, CorruptionError, msgspec.MsgspecError), contextlib.closing(lock):
         try:
             if lock.acquire(0):
                 _save(filesystem, folder, state)
@@ -99,6 +109,7 @@ def make_checkpoint(filesystem: FileSystem, folder: Folder, state: SharedState) 
 
 
 def _save(filesystem: FileSystem, folder: Folder, state: SharedState) -> None:
+    store = _store_id(folder)  # First: another store may be in its place by the end.
     checkpoint, before = _place(folder, state), load_checkpoint(folder)
     catalog = Catalog(filesystem, folder.catalog_path)
     if checkpoint is None or not catalog.open():
@@ -113,7 +124,7 @@ def _save(filesystem: FileSystem, folder: Folder, state: SharedState) -> None:
             raise
         # It may have grown meanwhile: into a new file, which was synced with the mark in it.
         if catalog.open() and catalog.marks()[1] == checkpoint.mark and not state.failures:
-            checkpoint = msgspec.structs.replace(checkpoint, begun=begun)
+            checkpoint = msgspec.structs.replace(checkpoint, begun=begun, store=store)
             filesystem.replace_file(folder.checkpoint_path, seal(checkpoint))
 
 
