@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from hangarlog import ring as rings
-from hangarlog.checkpoint import Checkpoint
+from hangarlog.checkpoint import Checkpoint, load_checkpoint
 from hangarlog.checksum import crc32
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
@@ -39,7 +39,7 @@ def checkpoint_damage(folder: Folder, watch: Watch) -> list[CorruptionError]:
         return []
     except (OSError, msgspec.MsgspecError, ValueError) as error:
         return [of_file(path, 0, f"it is no whole checkpoint ({error}); delete it, a recovery reads more then")]
-    if watch.is_committed(found.position):
+    if watch.is_committed(found.position) or load_checkpoint(folder) != found:  # One of another store is not believed.
         return []
     cause = f"it is of position {found.position}, which the journal does not have; delete it if that was never there"
     return [of_file(path, 0, cause)]
