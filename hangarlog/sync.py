@@ -136,9 +136,14 @@ class JournalSync:
                 lock.opened = filesystem.held_byte(lock.fd, state.session) is None
             if not lock.is_in_place or lock.opened:
                 return False
-            if self._fd < 0:
-                return filesystem.size_at(self._path) >= state.journal_size
-            return filesystem.identity(self._fd) == filesystem.identity_at(self._path)
+            for _ in range(_LOOKS):  # The journal may be in the middle of a roll.
+                words, size = state.look(), filesystem.size_at(self._path)
+                if self._fd >= 0 and self._fd_of[0] == words[JOURNAL_FIRST]:
+                    return filesystem.identity(self._fd) == filesystem.identity_at(self._path)
+                if size >= words[JOURNAL_SIZE]:
+                    return True
+                give_way()
+            return False
 
     def _covers(self, position: int) -> bool:
         """Whether a sync of this session, in the folder as it is now, has covered a position."""
