@@ -2,7 +2,7 @@
 
 A stream's own file cannot show that its end is missing. So each commit notes here where it has left its streams, and
 each append, and each read of a stream's end, compares. The file is a hash table with open addressing, in native byte
-order: a header of eight words (magic, two marks, used slots, slots, session, streams, 0), then slots of two words: a
+order: a header of eight words (magic, two marks, used slots, slots, session, 0, 0), then slots of two words: a
 hash of the stream's id, and the low half of its last position above its last version plus one. Slots are never emptied.
 
 A checkpoint writes its mark here before the file is synced: a catalog that has the mark of the last checkpoint holds
@@ -12,6 +12,7 @@ everything up to it, and recovery adds what came later.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from struct import Struct
 from typing import NamedTuple
 
@@ -27,9 +28,10 @@ except ImportError:  # pragma: no cover
 _MAGIC = 0x31_47_4C_54_43_4C_48  # "HLCTLG1"
 _LOW = (1 << 32) - 1
 _FEWEST = 1 << 10  # Slots of a new catalog.
-_HEADER, _SLOT, _ONE = Struct("=7Q8x"), Struct("=2Q"), Struct("=Q")
+_HEADER, _SLOT, _ONE = Struct("=6Q16x"), Struct("=2Q"), Struct("=Q")
 _MARKS = Struct("=2Q")
-_USED_AT, _SESSION_AT, _STREAMS_AT = 24, 40, 48
+_USED_AT, _SESSION_AT = 24, 40
+_VERSIONS = slice(2 if sys.byteorder == "little" else 3, None, 4)  # Of the halves of words that slots have.
 _AT_ONCE = 16  # Slots that are read at a time.
 
 
@@ -70,7 +72,7 @@ class Catalog:
             return False
         try:
             header = filesystem.read(fd, _HEADER.size, 0)
-            magic, _, _, _, slots, its_session, _ = _HEADER.unpack(header.ljust(_HEADER.size, b"\0"))
+            magic, _, _, _, slots, its_session = _HEADER.unpack(header.ljust(_HEADER.size, b"\0"))
             whole = magic == _MAGIC and filesystem.size(fd) == _HEADER.size + slots * _SLOT.size
             if not (whole and filesystem.names(fd) == 1 and session in (0, its_session)):
                 return False
@@ -131,8 +133,8 @@ class Catalog:
 
     def _find(self, stream_id: str) -> tuple[int, int]:
         """(the offset of a stream's slot, or of the free one that it gets; the slot's second word); (0, 0): no room."""
-        key = blake2b(stream_id.encode(), digest_size=8).digest()
-        wanted = int.from_bytes(key, sys.byteorder) or 1
+        key = _key(stream_id)
+        wanted = _number(key)
         start = at = wanted % self._slots if self._slots else 0
         for _ in range(self._slots // _AT_ONCE + 2):
             count = min(_AT_ONCE, self._slots - at)
@@ -154,8 +156,24 @@ class Catalog:
         self._places[stream_id] = key, offset
 
     def count(self) -> int:
-        """How many streams there are."""
-        return self._word(_STREAMS_AT)
+        """How many streams there are. It reads all of it."""
+        slots = self._filesystem.read(self._fd, self._slots * _SLOT.size, _HEADER.size)
+        versions = memoryview(slots[: len(slots) // 16 * 16]).cast("I")[_VERSIONS].tolist()
+        return len(versions) - versions.count(0)
+
+    def compare(self, stream_ids: Iterable[str]) -> tuple[dict[str, Known], int]:
+        """(where those of these streams are that it knows, how many others it knows). It reads all of it."""
+        words = {key: word for key, word in self._entries().items() if word & _LOW}
+        known = {}
+        for stream_id in stream_ids:
+            word = words.pop(_number(_key(stream_id)), 0)
+            if found := _known(word):
+                known[stream_id] = found
+        return known, len(words)
+
+    def used(self) -> int:
+        """How many slots are used: as many streams as there are, or a few more."""
+        return self._word(_USED_AT)
 
     def _word(self, at: int) -> int:
         data = self._filesystem.read(self._fd, 8, at)
@@ -172,38 +190,18 @@ class Catalog:
         """Note that a stream is at a version, whose record is at a position; version -1: there is no such stream."""
         word = (position & _LOW) << 32 | (version + 1) & _LOW
         place = self._places.get(stream_id)
-        if place and version >= 0:  # It had a version before: what is taken back leaves this memory.
-            self._filesystem.write_at(self._fd, _ONE.pack(word), place[1] + 8)
-            return
-        offset, before = self._find(stream_id)
-        more = (version >= 0) - (_known(before) is not None)
-        if more > 0:
-            self._add_streams(1)  # First: a reader that finds fewer streams than are counted looks into the journal.
-        if stream_id not in self._places:
-            used = self._word(_USED_AT)
-            if not offset or (used + 1) * 2 > self._slots:
-                self._grow()
-                offset, before = self._find(stream_id)
-            key = blake2b(stream_id.encode(), digest_size=8).digest()
-            number = int.from_bytes(key, sys.byteorder) or 1
-            self._filesystem.write_at(self._fd, _SLOT.pack(number, word), offset)
-            self._filesystem.write_at(self._fd, _ONE.pack(used + 1), _USED_AT)
-            self._remember(stream_id, key, offset)
-        else:
+        offset = place[1] if place else self._find(stream_id)[0]
+        if place or stream_id in self._places:
             self._filesystem.write_at(self._fd, _ONE.pack(word), offset + 8)
-        if more < 0:
-            self._add_streams(-1)
-        if version < 0:
-            del self._places[stream_id]
-
-    def _add_streams(self, more: int) -> None:
-        self._filesystem.write_at(self._fd, _ONE.pack(max(0, self.count() + more)), _STREAMS_AT)
-
-    def recount(self) -> None:
-        """Count the streams: a writer that died may have counted one that it has not noted."""
-        slots = self._filesystem.read(self._fd, self._slots * _SLOT.size, _HEADER.size)
-        count = sum(_known(word) is not None for _, word in _SLOT.iter_unpack(slots))
-        self._filesystem.write_at(self._fd, _ONE.pack(count), _STREAMS_AT)
+            return
+        used = self.used()
+        if not offset or (used + 1) * 2 > self._slots:
+            self._grow()
+            offset, _ = self._find(stream_id)
+        key = _key(stream_id)
+        self._filesystem.write_at(self._fd, _SLOT.pack(_number(key), word), offset)
+        self._filesystem.write_at(self._fd, _ONE.pack(used + 1), _USED_AT)
+        self._remember(stream_id, key, offset)
 
     def mark(self, before: int, mark: int) -> None:
         """Note that a checkpoint with this mark is begun, after the one with the mark `before`."""
@@ -251,13 +249,20 @@ class Catalog:
                 at = (at + 1) % slots
             table[at] = _SLOT.pack(key, word)
         empty = bytes(_SLOT.size)
-        streams = sum(_known(word) is not None for word in entries.values())
-        header = _HEADER.pack(_MAGIC, *marks, len(entries), slots, session, streams)
+        header = _HEADER.pack(_MAGIC, *marks, len(entries), slots, session)
         text = b"".join([header, *[slot or empty for slot in table]])
         # Synced, as a catalog with a mark has to hold what came before its checkpoint.
         self._filesystem.replace_file(self.path, text, sync=bool(any(marks)))
         if not self.open():
             raise OSError(5, "the catalog that was just made cannot be opened", self.path)
+
+
+def _key(stream_id: str) -> bytes:
+    return blake2b(stream_id.encode(), digest_size=8).digest()
+
+
+def _number(key: bytes) -> int:
+    return int.from_bytes(key, sys.byteorder) or 1
 
 
 def _known(word: int) -> Known | None:

@@ -218,10 +218,8 @@ class _Recovery:
             # is written again may have been durable.
             _sync(folder, live, state)
         known = replay.run(first or end.last + 1, end.last)
-        if known:
-            self._catalog.recount()
         lost_pages = end.cut or end.joined or end.mended or wanted > end.last or not self._same_boot
-        few = self._catalog.count() <= _FEW_STREAMS
+        few = self._catalog.used() <= _FEW_STREAMS
         if restarted and (few or (lost_pages and not clean)):
             _cut_phantoms(folder, report.since, known, report)
         journal = (end.last, end.last + 1 if first is None else first, live.size)

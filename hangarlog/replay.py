@@ -95,7 +95,7 @@ class Replay:
             if self._seen.size > WINDOW:
                 self._seen = None  # Too much to keep.
 
-    def run(self, live_first: int, last: int) -> Collection[str]:
+    def run(self, live_first: int, last: int) -> Iterable[str]:
         """Bring all streams of the records up to `last` to what the journal has; the ids of those streams.
 
         Raises:

@@ -37,7 +37,7 @@ _MASK = (1 << 64) - 1
     RING_FILE,
     FAILURES,
     _BOOT,
-    _LOCK_FILE,
+    _UNUSED,
     _GATE_BELL,
     _GATE_WAITERS,
     _LOCK_BELL,
@@ -174,10 +174,6 @@ class SharedState:
         """All words as they are now; zeros where the file was cut."""
         return words_of(self.raw())
 
-    @property
-    def _words(self) -> Words:
-        return self.look()
-
     def believes(self, words: Words) -> bool:
         """Whether these words belong to the session that this process takes part in."""
         return words[_SESSION] == self.session != 0 and words[_FORMAT] == _MAGIC and words[_FILE] == self._file
@@ -189,24 +185,24 @@ class SharedState:
     @property
     def valid(self) -> bool:
         """Whether the words belong to the session that this process takes part in."""
-        return self.believes(self._words)
+        return self.believes(self.look())
 
     @property
     def last_session(self) -> int:
         """The session that the words belong to, 0 where they are not of this file, this folder and this format."""
-        words = self._words
+        words = self.look()
         return words[_SESSION] if words[_FORMAT] == _MAGIC and words[_FILE] == self._file else 0
 
     @property
     def of_a_copy(self) -> bool:
         """Whether the words were written for another file: this folder is a copy of a store, or was moved in."""
-        words = self._words
+        words = self.look()
         return words[_FORMAT] == _MAGIC and words[_FILE] not in (0, self._file)
 
     @property
     def promised(self) -> tuple[int, int]:
         """(the position up to which it was durable; the last one that was committed, if that was in this boot)."""
-        words = self._words
+        words = self.look()
         if words[_FORMAT] != _MAGIC or not consistent(words):
             return 0, 0
         return self.durable, words[COMMITTED] if self.of_this_boot else 0
@@ -214,54 +210,54 @@ class SharedState:
     @property
     def tail(self) -> int:
         """How many bytes there are to replay after a crash, or what takes as long."""
-        return self._words[TAIL]
+        return self.look()[TAIL]
 
     @property
     def of_this_boot(self) -> bool:
         """Whether the words were written since the machine started; also where the system does not say."""
-        words = self._words
+        words = self.look()
         return words[_FORMAT] == _MAGIC and words[_BOOT] == self._boot
 
     def published(self) -> tuple[int, int, int] | None:
         """What the last commit published: (position, journal's first position, its size); None in the middle of one."""
-        words = self._words
+        words = self.look()
         return (words[COMMITTED], words[JOURNAL_FIRST], words[JOURNAL_SIZE]) if consistent(words) else None
 
     @property
     def writing(self) -> int:
         """The process that is changing files, or died at it; 0 if none is."""
-        return self._words[WRITING]
+        return self.look()[WRITING]
 
     @property
     def committed(self) -> int:
         """The position of the last committed record."""
-        return self._words[COMMITTED]
+        return self.look()[COMMITTED]
 
     @property
     def durable(self) -> int:
         """The position up to which everything is known to be on the device."""
-        words = self._words
+        words = self.look()
         return words[DURABLE] if words[DURABLE] <= words[COMMITTED] else 0  # Beyond that it is not to be believed.
 
     @property
     def journal_first(self) -> int:
         """The first position of the live journal segment."""
-        return self._words[JOURNAL_FIRST]
+        return self.look()[JOURNAL_FIRST]
 
     @property
     def journal_size(self) -> int:
         """The committed bytes of the live journal segment."""
-        return self._words[JOURNAL_SIZE]
+        return self.look()[JOURNAL_SIZE]
 
     @property
     def layout(self) -> int:
         """A count of changes after which an open file may no longer be the live one (rolls, compactions)."""
-        return self._words[LAYOUT]
+        return self.look()[LAYOUT]
 
     @property
     def exclusive(self) -> int:
         """The process that holds the store exclusively, 0 if none does."""
-        return self._words[EXCLUSIVE]
+        return self.look()[EXCLUSIVE]
 
     @exclusive.setter
     def exclusive(self, pid: int) -> None:
@@ -270,17 +266,17 @@ class SharedState:
     @property
     def sync_failed(self) -> bool:
         """Whether a sync has failed, and the journal has not been written anew since."""
-        return self._words[SYNC_FAILED] != 0
+        return self.look()[SYNC_FAILED] != 0
 
     def failed_since(self, failures: int) -> bool:
         """Whether a sync has failed since there were so many `failures`, or nothing was done about the last one yet."""
-        words = self._words
+        words = self.look()
         return words[FAILURES] != failures or words[SYNC_FAILED] != 0
 
     @property
     def failures(self) -> int:
         """How many syncs have failed since the machine started."""
-        return self._words[FAILURES]
+        return self.look()[FAILURES]
 
     def covers(self, position: int) -> bool:
         """Whether the record at `position` is known to be on the device."""
@@ -289,21 +285,12 @@ class SharedState:
     @property
     def ring_file(self) -> int:
         """Which file the commit ring is, 0 if there is none yet. Of a state from before a restart, too."""
-        words = self._words
+        words = self.look()
         return words[RING_FILE] if words[_FORMAT] == _MAGIC else 0
 
     @ring_file.setter
     def ring_file(self, identity: int) -> None:
         self._put(RING_FILE, identity)
-
-    @property
-    def lock_file(self) -> int:
-        """Which file the write lock is."""
-        return self._words[_LOCK_FILE]
-
-    @lock_file.setter
-    def lock_file(self, identity: int) -> None:
-        self._put(_LOCK_FILE, identity)
 
     # Changing
 
@@ -312,7 +299,7 @@ class SharedState:
 
     def begin_recovery(self, pid: int) -> None:
         """Say that process `pid` recovers; what failed before the machine restarted is forgotten."""
-        words = self._words
+        words = self.look()
         if words[_FORMAT] != _MAGIC or self._filesystem.size(self._fd) < _SIZE:
             self._filesystem.write_at(self._fd, bytes(_SIZE), 0)
         elif self.of_a_copy or not self.of_this_boot:

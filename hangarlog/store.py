@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from hangarlog import eventstore
 from hangarlog.calls import Calls
-from hangarlog.catalog import Catalog
+from hangarlog.catalog import Catalog, Known
 from hangarlog.commit import Pending
 from hangarlog.errors import HangarlogError, LinkedFileError, StorageError, StoreOpenError
 from hangarlog.eventstore import EventStore
@@ -323,19 +323,28 @@ class FileEventStore(EventStore):
     def list_streams(self, prefix: str = "") -> list[str]:
         """The ids of all streams that begin with `prefix`, sorted."""
         with self._calling(), self._refusals():
-            committed, catalog = self._committed(), self._catalog
-            if not catalog.is_open:
-                return sorted(filter(self._counts, self.folder.stream_ids(prefix)))
-            found = set(self.folder.stream_ids())  # All: their number shows what is missing.
-            if sum(catalog.get(stream_id) is not None for stream_id in found) < catalog.count():
-                found |= self._reader.stream_ids(committed)  # Somebody has deleted files of streams, or moved them.
-            return sorted(filter(self._counts, (each for each in found if each.startswith(prefix))))
+            return sorted(self._streams(prefix))
 
-    def _counts(self, stream_id: str) -> bool:
-        """Whether a stream whose file is there has an event: a power cut may have left files of others."""
-        committed = self._committed()
-        known = self._catalog.get(stream_id) if self._catalog.is_open else None
-        return bool(known and known.position <= committed) or self._reader.version(stream_id, committed) >= 0
+    def _streams(self, prefix: str = "") -> list[str]:
+        """The streams that have a committed event. A power cut may have left files of others; a file may be gone."""
+        committed, catalog = self._committed(), self._catalog
+        known: dict[str, Known] = {}
+        if catalog.is_open:
+            found = set(self.folder.stream_ids())  # All: their number shows what is missing.
+            known, missing = catalog.compare(found)
+            if missing:
+                found |= self._reader.stream_ids(committed)  # Somebody has deleted files of streams, or moved them.
+        else:
+            found = set(self.folder.stream_ids(prefix))
+        return [
+            stream_id
+            for stream_id in found
+            if stream_id.startswith(prefix)
+            and (
+                (stream_id in known and known[stream_id].position <= committed)
+                or self._reader.version(stream_id, committed) >= 0
+            )
+        ]
 
     def get_event_count(self) -> int:
         """How many events the store holds: the position of the last one."""
@@ -352,9 +361,7 @@ class FileEventStore(EventStore):
         """How many streams the store holds."""
         with self._calling(), self._refusals():
             self._committed()
-            if self._catalog.is_open:
-                return self._catalog.count()
-            return sum(map(self._counts, self.folder.stream_ids()))
+            return self._catalog.count() if self._catalog.is_open else len(self._streams())
 
     # Snapshots
 

@@ -57,7 +57,6 @@ _LOCKS_GONE = (
 _NOBODY = bytes(8)
 
 _forks = 0
-_pid = os.getpid()
 
 
 class WriteSession:
@@ -415,7 +414,7 @@ class WriteSession:
     def changing_files(self) -> Iterator[None]:
         """Under the lock: what is done inside replaces files that other writers may have open."""
         self._forget()
-        self._state.begin(_pid)
+        self._state.begin(os.getpid())
         yield
         self._changed_layout()
         self._state.abandon()
@@ -464,7 +463,7 @@ class WriteSession:
     def _last_checkpoint(self) -> None:
         """The last one to leave makes a checkpoint, where the next one to open the store would have much to replay."""
         state, session = self._state, self._session
-        if not session.number or session.others_in(session.number):  # The sync lock's file is closed by now.
+        if not session.number or session.others_in(session.number):
             return
         words = state.look()
         quiet = state.believes(words) and consistent(words) and not words[WRITING] and not words[FAILURES]
@@ -489,9 +488,8 @@ class WriteSession:
 
 
 def _forked() -> None:
-    global _forks, _pid
+    global _forks
     _forks += 1
-    _pid = os.getpid()
 
 
 if hasattr(os, "register_at_fork"):

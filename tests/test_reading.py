@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import threading
@@ -422,3 +423,29 @@ def test_the_whole_store_is_read_in_the_memory_of_a_few_blocks(long: Path) -> No
             tracemalloc.stop()
     assert count == 11_000
     assert peak < 6 << 20
+
+
+def test_streams_are_counted_while_the_catalog_grows_and_when_an_append_is_taken_back(tmp_path: Path) -> None:
+    """It begins with room for 512; a slot that was left by an append that failed is used again."""
+
+    class Full(FileSystem):
+        full = False
+
+        def write_at(self, fd: int, data: bytes | memoryview, offset: int) -> None:
+            if self.full and len(data) == 40:  # What publishes a commit.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            super().write_at(fd, data, offset)
+
+    filesystem = Full()
+    with FileEventStore(tmp_path / "s", durability="relaxed", filesystem=filesystem) as store:
+        for number in range(1100):
+            store.append(f"a:{number}", [Added(number)], ANY)
+        assert store.get_stream_count() == len(store.list_streams()) == 1100
+        filesystem.full = True
+        with pytest.raises(StorageError):
+            store.append("b:1", [Added(0)], ANY)
+        assert store.get_stream_version("b:1") == -1
+        filesystem.full = False
+        store.append("b:1", [Added(0)], ANY)
+        assert store.get_stream_count() == len(store.list_streams()) == 1101
+        assert store.list_streams("b:") == ["b:1"]
