@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from hangarlog.salvage import Salvage
     from hangarlog.unrecovered import Unrecovered
 
+_NO_STREAM = Known(-1, 0)
+
 
 class Reader:
     """Reads what is committed, some records at a time. It takes no lock.
@@ -133,15 +135,16 @@ class Reader:
         through = self._compacted_through(stream_id)
         version, position = max(version, through + 1), 0
         while True:
+            known = self._known(stream_id)
             try:
-                for block in self._counted(log.forward(version, limit), stream_id, committed):
+                for block in self._counted(log.forward(version, limit), known, committed):
                     if block[0].stream_version != version:
                         raise _missing_versions(log, version, block[0].stream_version - 1)
                     yield block
                     version, position = block[-1].stream_version + 1, block[-1].position
                 self._refuse_torn(log)
                 if limit is None:
-                    self._refuse_short(log, stream_id, version - 1, committed)
+                    self._refuse_short(log, stream_id, known, version - 1, committed)
                 return
             except (CorruptionError, FileNotFoundError) as error:
                 through = self._compacted_through(stream_id)
@@ -168,12 +171,13 @@ class Reader:
         through = -1 if compacted else self._compacted_through(stream_id)
         version, met = from_version, False  # `met`: whether `version` is one that the stream has.
         while version is None or version > through:
+            known = self._known(stream_id)
             try:
-                for block in self._counted(log.backward(version), stream_id, committed):
+                for block in self._counted(log.backward(version), known, committed):
                     kept = [record for record in block if record.stream_version > through]
                     self._refuse_torn(log)  # Before anything that is not the last one is taken for it.
                     if not met:
-                        self._refuse_short(log, stream_id, block[0].stream_version, committed, version)
+                        self._refuse_short(log, stream_id, known, block[0].stream_version, committed, version)
                     if kept:
                         yield kept
                         version, met = kept[-1].stream_version - 1, True
@@ -181,7 +185,7 @@ class Reader:
                         break
                 self._refuse_torn(log)
                 if not met:
-                    self._refuse_short(log, stream_id, -1, committed, version)
+                    self._refuse_short(log, stream_id, known, -1, committed, version)
                 last = None if met or version is None else log.last_record()
                 if compacted or not (met or (last and last.position <= committed)):
                     return
@@ -294,12 +298,15 @@ class Reader:
         size = self._folder.filesystem.size_at(self._folder.journal.live_path)
         return words[WRITING] != 0 or words[JOURNAL_SIZE] != size
 
+    def _known(self, stream_id: str) -> Known | None:
+        """What the catalog has of a stream, None where there is no catalog."""
+        return (self._catalog.get(stream_id) or _NO_STREAM) if self._catalog.is_open else None
+
     def _counted(
-        self, blocks: Iterator[Sequence[Envelope]], stream_id: str, committed: int
+        self, blocks: Iterator[Sequence[Envelope]], known: Known | None, committed: int
     ) -> Iterator[Sequence[Envelope]]:
         """A stream's records that count: what a power cut took from the journal may be left in the stream's file."""
-        known = self._catalog.get(stream_id) if self._catalog.is_open else Known(sys.maxsize, 0)
-        last = known.version if known else -1
+        last = known.version if known else sys.maxsize
         for block in _up_to(blocks, committed):
             if max(block[0].stream_version, block[-1].stream_version) <= last:
                 yield block
@@ -310,12 +317,19 @@ class Reader:
             ]:
                 yield counted
 
-    def _refuse_short(self, log: Log, stream_id: str, version: int, committed: int, wanted: int | None = None) -> None:
-        """Raise if a stream's file, whose last record is of a version, ends before the stream does.
+    def _refuse_short(
+        self,
+        log: Log,
+        stream_id: str,
+        known: Known | None,
+        version: int,
+        committed: int,
+        wanted: int | None = None,
+    ) -> None:
+        """Raise if a stream's file, whose last record is of a version, ends before what is `known` of the stream.
 
         No more is `wanted` than up to that version.
         """
-        known = self._catalog.get(stream_id) if self._catalog.is_open else None
         if known is None or known.version <= version or (wanted is not None and wanted <= version):
             return
         self._folder.refuse_moved()
