@@ -64,9 +64,11 @@ class Bell:
 
     def _words(self) -> tuple[int, int]:
         """(count, since when somebody waits)."""
-        filesystem, data = self._filesystem, b""
-        with contextlib.suppress(OSError):  # As in `_put`.
-            data = filesystem.read(self._fd, 16, self._offset) if filesystem else b""
+        filesystem = self._filesystem
+        try:  # As in `_put`.
+            data = filesystem.pread(self._fd, 16, self._offset) if filesystem else b""
+        except OSError:
+            return 0, 0
         return _PAIR.unpack(data) if len(data) == 16 else (0, 0)
 
     def _put(self, data: bytes, at: int) -> None:
@@ -74,11 +76,6 @@ class Bell:
         with contextlib.suppress(OSError):
             if self._filesystem:
                 self._filesystem.write_at(self._fd, data, self._offset + at)
-
-    @property
-    def awaited(self) -> bool:
-        """Whether somebody may be waiting."""
-        return self._words()[1] != 0
 
     @property
     def due(self) -> bool:

@@ -54,6 +54,8 @@ class FileLock:
         """Whether the file was opened since the session that it belongs to was last joined."""
         self.inherited = False
         """Whether this is the child of a fork, which takes part in the session by its parent's locks until it joins."""
+        self.rang = False
+        """Whether somebody was waiting when it was last given back."""
         self._held = False  # Perhaps it is not, if this is set: an interrupt can come in between.
         _locks.add(self)
 
@@ -145,7 +147,8 @@ class FileLock:
         self._ring(everybody=everybody)
 
     def _ring(self, *, everybody: bool) -> None:
-        if self.bell.due:
+        self.rang = self.bell.due
+        if self.rang:
             self.bell.ring(everybody=everybody)
 
     def close_unless_in_place(self) -> None:

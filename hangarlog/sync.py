@@ -179,14 +179,14 @@ class JournalSync:
                 self._gather()
                 words = state.look()
             done = self._sync(words)
-            self._in_company = state.sync_bell.awaited
-            return position <= done
         finally:
             try:
                 self._lock.release(everybody=True)
             except BaseException:
                 self._lock.release(everybody=True)  # An interrupt came first.
                 raise
+        self._in_company = self._lock.rang
+        return position <= done
 
     def _gather(self) -> None:
         """Let those who were woken by the last sync write first: so this one covers them, too."""
