@@ -1,7 +1,7 @@
 """What a writer that died, or a power cut, left behind is made whole. For the holder of the write lock only.
 
 The journal decides: a whole, valid batch in it is committed, anything less never happened. So its torn end is cut off,
-and each stream is brought to exactly what the journal has for it. docs/design.md gives the reasons.
+and each stream is brought to exactly what the journal has for it. docs/recovery.md gives the reasons.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Sessions: what `state` says is right while its session goes on, and whose turn it is to begin another.
 
-Every process that may write takes part in a session while it has the store open: it shares a lock on one byte, the
-session's number, of the store's folder and of both lock files. Such a lock cannot be copied, restored or deleted. As
-long as somebody takes part, the page cache lives and the words in `state` go on. An opener that finds nobody begins a
-session, with a recovery as after a restart.
+A process takes part in a session from its first append on, or from the opening if nobody else has the store open, until
+it closes the store: it shares a lock on one byte, the session's number, of the store's folder and of both lock files.
+Such a lock cannot be copied, restored or deleted. As long as somebody takes part, the page cache lives and the words in
+`state` go on. An opener that finds nobody begins a session, with a recovery as after a restart.
 
 Where somebody deletes `state` or the lock files, whoever notices begins a session with a higher number, holding the old
 locks; the others follow it. A process in a session that is not the highest changes nothing.

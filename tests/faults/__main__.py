@@ -1,6 +1,6 @@
 """`python -m tests.faults [--release] [--row N …] [--size N] [--seed S]`: the fault campaigns, at any size.
 
-What a run at the release size counted goes into docs/reliability.md with `--record`.
+What a run counted goes into docs/reliability.md with `--record`.
 """
 
 from __future__ import annotations
