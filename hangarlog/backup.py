@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from hangarlog.errors import BackupError, CorruptionError, StoreOpenError
-from hangarlog.filesystem import FileSystem
+from hangarlog.filesystem import NO_FILE, FileSystem
 from hangarlog.folder import Folder, Meta
 from hangarlog.lock import held
 from hangarlog.log import Log
@@ -239,12 +239,16 @@ class _Backup:
             self._stage_file(path, os.path.join(self._copy.snapshots_path, below))
 
     def _stage_file(self, source: str, target: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             fd = self._filesystem.open_read(source)
-            try:
-                self._stage(target, fd, self._filesystem.size(fd))
-            finally:
-                self._filesystem.close(fd)
+        except OSError as error:
+            if error.errno not in NO_FILE and not isinstance(error, FileNotFoundError):
+                raise
+            return  # Something else is in the place of a cache.
+        try:
+            self._stage(target, fd, self._filesystem.size(fd))
+        finally:
+            self._filesystem.close(fd)
 
     def _stage(self, path: str, fd: int, size: int) -> None:
         """Have the first `size` bytes of an open file in the target, under its name or for it."""

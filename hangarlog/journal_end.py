@@ -18,7 +18,7 @@ from hangarlog.folder import Folder
 from hangarlog.live_end import LiveEnd
 from hangarlog.log import Log
 from hangarlog.record import Envelope, LineError, decode_record, decode_records, is_record, may_be_torn
-from hangarlog.ring import Frame
+from hangarlog.ring import Frame, lines_of_frames
 
 BLOCK = 64 << 10
 """Bytes of journal that are read at a time: what is larger the system gives, and zeroes, anew each time."""
@@ -73,7 +73,7 @@ def make_end_whole(
     """
     settled, wanted = promised
     whole, last, bad = _whole_batches(folder.journal, live, start, see)
-    known = _lines_of_frames(frames, last, live.crc_before(whole))
+    known = lines_of_frames(frames, last, live.crc_before(whole))
     settled = max([settled, *known])
     if bad is None and max(settled, wanted) <= last:
         return End(last)
@@ -155,25 +155,6 @@ def _last_before(journal: Log, begins: int | None) -> int:
             raise
     assert begins
     return begins - 1  # The sealed segment is damaged; it is served from the streams, and for `repair` to mend.
-
-
-def _lines_of_frames(frames: list[Frame], after: int, crc: str) -> dict[int, bytes]:
-    """What the ring has of the positions beyond `after`, whose line has this checksum: {position: line}.
-
-    A frame that says that it follows another line than the one before it is of another history.
-    """
-    found: dict[int, bytes] = {}
-    for frame in sorted(frames, key=lambda frame: frame.first):
-        before = found.get(frame.first - 1)
-        known = before[-10:-2].decode("ascii", "replace") if before else crc if frame.first == after + 1 else ""
-        if frame.after and known and frame.after != known:
-            continue
-        found |= {
-            position: line
-            for position, line in enumerate(frame.text.split(b"\n")[:-1], frame.first)
-            if position > after and is_record(line) and decode_record(line).position == position
-        }
-    return found
 
 
 class _Joining:

@@ -23,6 +23,8 @@ _ASIDE_AT_ONCE = 1 << 20
 _FEW = 1000
 """Lines that somebody may have taken out of a file at one place; where more are missing, it was something else."""
 
+_MOST_LOST = 1 << 22
+"""Positions in a row that may be nowhere: each takes a line, and a record may say that it is of any position."""
 
 UNFINISHED = "its batch is not whole"
 """Why records are put aside that were never committed."""
@@ -140,10 +142,10 @@ class _History:
     def _bridge(self, position: int, candidates: list[Candidate]) -> None:
         """Keep the places of the lines that are lost before `position`, or end the history there."""
         missing = range(self._next, position)
-        nowhere = len(missing) - len(self._bad)
+        nowhere = position - self._next - len(self._bad)
         runs = [run for candidate in candidates for run in candidate.runs] or self._merge.torn_apart
         told = self._merge.explained or any(_within(run, position) for run in runs)
-        if not nowhere or (self._bridges and told):
+        if not nowhere or (self._bridges and told and nowhere <= _MOST_LOST):
             self._batch += [_Kept(at, self._bad.get(at) or _LOST % at, None) for at in missing]
             self._lost += len(missing)
             self._crc = ""

@@ -26,7 +26,7 @@ from hangarlog.ring import Frame, read_ring, ring_owner
 from hangarlog.serializer import EventSerializer
 from hangarlog.state import SharedState
 from hangarlog.store import FileEventStore
-from hangarlog.survey import found_in, journal_files, opened, stream_files
+from hangarlog.survey import REBUILT, found_in, journal_files, opened, stream_files
 from hangarlog.verify import Progress, verify
 from hangarlog.watch import Watch
 
@@ -182,7 +182,9 @@ def _source_of_meta(error: StoreOpenError) -> str:
 
 def _mend(folder: Folder) -> list[Result]:
     """Under the locks: everything made whole that can be."""
-    meta, results = _mend_meta(folder)
+    results = [*_folders_put_away(folder)]
+    meta, mended = _mend_meta(folder)
+    results += mended
     frames: list[Frame] = []
     try:
         found = read_ring(folder.filesystem, folder.ring_path, meta.store_id)
@@ -214,6 +216,16 @@ def _repaired(replaced: Replaced, source: str) -> Repaired:
 
 def _put_away(folder: Folder, path: str, source: str) -> Repaired:
     return Repaired(path, source, keep_damaged(folder.filesystem, path, remove=True))
+
+
+def _folders_put_away(folder: Folder) -> Iterator[Result]:
+    """Move folders away that stand where the store makes files: nothing deletes or replaces a folder."""
+    fixed = (folder.state_path, folder.catalog_path, folder.aside_path)
+    for path in [folder.path, *folder.all_folders()]:
+        for entry in list(folder.filesystem.entries(path)):
+            ours = entry.path in fixed or entry.name.endswith((".index", ".new", REBUILT))
+            if ours and entry.is_dir(follow_symlinks=False):
+                yield _put_away(folder, entry.path, "nothing: it is a folder")
 
 
 def _told(rebuilt: Rebuilt, claimed: int) -> Iterator[Result]:

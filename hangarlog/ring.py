@@ -19,6 +19,7 @@ import msgspec
 from hangarlog.checksum import crc32
 from hangarlog.errors import StoreFormatError
 from hangarlog.filesystem import FileSystem
+from hangarlog.record import decode_record, is_record
 from hangarlog.system import WINDOWS
 
 BLOCK = 4 << 10
@@ -119,6 +120,25 @@ def read_ring(filesystem: FileSystem, path: str, store: str) -> Found:
     whole = len(ring) == RING_BYTES
     older = [frame for frame in frames if frame.generation < generation]
     return Found(generation, [frame for frame in frames if frame.generation == generation], whole, older)
+
+
+def lines_of_frames(frames: list[Frame], after: int, crc: str) -> dict[int, bytes]:
+    """What the ring has of the positions beyond `after`, whose line has this checksum: {position: line}.
+
+    A frame that says that it follows another line than the one before it is of another history.
+    """
+    found: dict[int, bytes] = {}
+    for frame in sorted(frames, key=lambda frame: frame.first):
+        before = found.get(frame.first - 1)
+        known = before[-10:-2].decode("ascii", "replace") if before else crc if frame.first == after + 1 else ""
+        if frame.after and known and frame.after != known:
+            continue
+        found |= {
+            position: line
+            for position, line in enumerate(frame.text.split(b"\n")[:-1], frame.first)
+            if position > after and is_record(line) and decode_record(line).position == position
+        }
+    return found
 
 
 def ring_owner(filesystem: FileSystem, path: str) -> str:

@@ -11,8 +11,8 @@ import os
 from hangarlog.checkpoint import load_checkpoint
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
-from hangarlog.record import Envelope, decode_record, may_be_torn, record_or_cause
-from hangarlog.ring import read_ring
+from hangarlog.record import Envelope, decode_record, may_be_torn
+from hangarlog.ring import lines_of_frames, read_ring
 from hangarlog.salvage import ENDLESS, journal_part, read_lines, segments_between
 from hangarlog.segment import Segment
 
@@ -28,19 +28,21 @@ class Unrecovered:
 
     def __init__(self, folder: Folder, store_id: str) -> None:
         self.doubt: CorruptionError | None = None
-        self.stored = self.settled = load_checkpoint(folder).position
+        checkpoint = load_checkpoint(folder)
+        self.stored = self.settled = checkpoint.position
+        self._crc = checkpoint.line_crc  # Of the line at `stored`.
         self.ends: dict[str, int] = {}
         self._seen = 0
         known = self._read_journal(folder)
         if self._seen < self.settled:
             cause = f"it is of position {self.settled}, the journal ends at {self._seen}"
             ahead = CorruptionError(folder.checkpoint_path, os.path.basename(folder.checkpoint_path), 0, cause)
-            self.stored = self.settled = 0
+            self.stored, self.settled, self._crc = 0, 0, ""
             known = self._read_journal(folder)
             self.doubt = ahead
-        for frame in read_ring(folder.filesystem, folder.ring_path, store_id).frames:
-            records = map(record_or_cause, frame.text.split(b"\n")[:-1])
-            known |= {record.position: record for record in records if isinstance(record, Envelope)}
+        frames = read_ring(folder.filesystem, folder.ring_path, store_id).frames
+        joined = lines_of_frames(frames, self.stored, self._crc)
+        known |= {position: decode_record(line) for position, line in joined.items()}
         position = self.committed = self.stored
         while (position := position + 1) in known:
             if known[position].ends_batch:
@@ -78,6 +80,7 @@ class Unrecovered:
                 if batch and record.ends_batch:
                     self._note(batch)
                     self.stored = before = record.position
+                    self._crc = record.crc
                     batch, damaged = [], None
         self.doubt = damaged
         return unconnected | {record.position: record for record in batch}

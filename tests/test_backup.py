@@ -187,6 +187,19 @@ def test_a_backup_that_died_anywhere_is_gone_on_with_and_the_earlier_one_never_l
         shutil.rmtree(target)
 
 
+@pytest.mark.parametrize("folder", [True, False])
+def test_something_else_in_the_place_of_an_index_is_passed_over(tmp_path: Path, folder: bool) -> None:
+    path = tmp_path / "s"
+    fill(path)
+    index = path / "journal.00000000000000000001.index"
+    if folder:
+        index.mkdir()
+    else:
+        index.symlink_to(tmp_path / "nowhere")
+    backup(path, tmp_path / "backup")
+    assert len(events(tmp_path / "backup")) == 120
+
+
 def test_other_folders_are_refused_and_left_as_they_are(tmp_path: Path) -> None:
     """A file, somebody's folder, another store, the store itself and its parts; a backup that was appended to."""
     path, other, notes = tmp_path / "s", tmp_path / "other", tmp_path / "notes"

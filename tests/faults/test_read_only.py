@@ -191,3 +191,20 @@ def test_a_store_on_a_full_disk_is_read_and_goes_on_when_there_is_room(tmp_path:
         disk.full = False
         assert store.append("a:1", [Added(EVENTS)], EVENTS - 1) == EVENTS
         assert [e.number for e in store.read_stream("a:1")] == [*numbers, EVENTS]
+
+
+def test_a_ring_of_another_history_is_not_joined(tmp_path: Path) -> None:
+    """A frame that follows another line than the journal's: who may only read shows no more of it than a recovery."""
+    path, other = tmp_path / "s", tmp_path / "other"
+    with FileEventStore(path) as store:
+        store.append("a:1", [Added(0)], ANY)
+    shutil.copytree(path, other)
+    for folder, numbers in ((path, [1]), (other, [2, 3])):
+        with FileEventStore(folder) as store:
+            for number in numbers:
+                store.append("a:1", [Added(number)], ANY)
+    put(path / "ring", (other / "ring").read_bytes())
+    with FileEventStore(path, filesystem=ReadOnly()) as store:
+        assert [event.number for event in store.read_stream("a:1")] == [0, 1]
+    with FileEventStore(path) as store:
+        assert [event.number for event in store.read_stream("a:1")] == [0, 1]

@@ -200,3 +200,24 @@ def test_a_repair_after_a_roll_whose_append_was_refused_doubles_no_segment(tmp_p
     assert len(list(path.glob("journal*.jsonl"))) == len({file.read_bytes() for file in path.glob("journal*.jsonl")})
     with FileEventStore(path) as store:
         assert list(verify(store)) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["state", "catalog", "put-aside.jsonl", "journal.index", "journal.jsonl.new", "journal.jsonl.rebuilt", "state.new"]
+    + ["checkpoint.json", "ring.new", "hangarlog.json.new", "streams/s/0.index", "streams/s/1.jsonl.new"],
+)
+def test_a_folder_in_the_place_of_a_file_is_put_away(tmp_path: Path, name: str) -> None:
+    """Nothing that opens a store could delete or replace it; what is in it is kept."""
+    path = tmp_path / "s"
+    fill(path)
+    (path / name).unlink(missing_ok=True)
+    (path / name).mkdir()
+    (path / name / "mine").touch()
+    (path / "streams/s/1.jsonl").write_bytes(b"")
+    list(repair(path))
+    assert [kept.parent.name for kept in path.rglob("mine")] == [Path(name).name + ".damaged"]
+    with FileEventStore(path) as store:
+        assert list(verify(store)) == []
+        store.append("s:0", [Added(1, "x" * 5000)], ANY)
+        store.append("s:0", [Added(1)], ANY)
