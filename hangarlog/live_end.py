@@ -96,17 +96,23 @@ class LiveEnd(Segment):
         self.index_due, self._covered = STRIDE, None
 
     def trim_index(self, number: int) -> None:
-        """Cut the index sidecar to whole blocks of records up to a number; a power cut may spoil what follows."""
+        """Cut the index sidecar to whole blocks of records up to a number; a power cut may spoil what follows.
+
+        One that has another name (a hard link) is deleted: what the other name is of must not change.
+        """
         index = Index.open(self._filesystem, self.index_path)
         if index:
             with contextlib.closing(index):
                 size = index.size_up_to(number)
             fd = self._filesystem.open_append(self.index_path)
             try:
-                if self._filesystem.size(fd) > size:
+                linked = self._filesystem.names(fd) > 1
+                if not linked and self._filesystem.size(fd) > size:
                     self._filesystem.truncate(fd, size)
             finally:
                 self._filesystem.close(fd)
+            if linked:
+                self._filesystem.remove(self.index_path)
         self.index_due, self._covered = STRIDE, None
 
     def forget_longer_index(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from pathlib import Path
@@ -14,6 +15,8 @@ from conftest import Added
 from hangarlog import ANY, ConcurrencyError, FileEventStore
 from hangarlog.filesystem import FileSystem
 from hangarlog.index import Index, covered, extend
+from hangarlog.live_end import LiveEnd
+from hangarlog.log import Log
 from hangarlog.verify import verify
 
 LINES = [b"%d" % number * (number % 40 + 1) + b"\n" for number in range(30_000)]
@@ -119,6 +122,20 @@ def test_an_index_that_somebody_changed_under_a_writer_is_whole_again(tmp_path: 
         store.append("a:1", [Added(number) for number in range(3000)], ANY)
         agrees(index, (path / "streams/a/1.jsonl").read_bytes().splitlines(keepends=True))
         assert list(verify(store)) == []
+
+
+def test_an_index_that_has_another_name_is_deleted_and_not_cut(tmp_path: Path) -> None:
+    """What the other name is of is somebody's file."""
+    path = tmp_path / "s"
+    with FileEventStore(path, durability="relaxed") as store:
+        store.append("a:1", [Added(number) for number in range(3000)], -1)
+    index, theirs = path / "journal.index", tmp_path / "theirs"
+    theirs.hardlink_to(index)
+    before = theirs.read_bytes()
+    with contextlib.closing(LiveEnd(Log(FileSystem(), str(path), "journal", "position"))) as live:
+        live.trim_index(1)
+    assert theirs.read_bytes() == before
+    assert not index.exists()
 
 
 def test_a_damaged_line_is_not_indexed(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ OF_HANDLING = [
     ),
     Bug(
         "a frame of the ring need not follow the line before it",
-        "journal_end.py",
+        "ring.py",
         "if frame.after and known and frame.after != known:",
         "if False:",
         f"{SHARP}::test_a_frame_of_another_history_is_not_joined",

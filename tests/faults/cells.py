@@ -13,6 +13,7 @@ import selectors
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -179,12 +180,51 @@ def _report(broken: dict[str, list[str]], figures: Counter[str], seed: int, hang
     )
 
 
-def run_one(name: str, work: Callable[[Cell, Path], object], folder: Path) -> int:
-    """A single cell in this process, for whoever looks into it."""
-    cell = Cell(name)
-    work(cell, folder)
+def reached(figures: Figures, what: str, cells: int) -> None:
+    """Nearly every cell has come to what it is for. (How many calls there are varies with the time.)"""
+    assert int(figures.get(what, 0)) >= cells * 2 // 3, f"blind: of {cells} cells {figures.get(what, 0)}: {what}"
+
+
+def run_one(work: Callable[[Cell, Path], object], make_bases: Callable[[Path], object] = lambda folder: None) -> int:
+    """The cell that the command line names, in this process, for whoever looks into it."""
+    folder, cell = Path(tempfile.mkdtemp(prefix="hangarlog-cell-")), Cell(sys.argv[1])
+    make_bases(folder / "bases")
+    work(cell, folder / "cell")
     print(dict(cell.figures), *cell.broken, sep="\n  ")
     return 1 if cell.broken else 0
+
+
+# Large runs, in two processes
+
+
+def in_two_processes(work: Callable[[Path, int], Any], folder: Path, seed: int) -> list[Any]:
+    """What `work(a path for its files, 0 or 1)` gives, which has to be JSON, in each of two forked processes."""
+    base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else folder
+    children = []
+    for share in range(2):
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if not pid:
+            status = 1
+            try:
+                os.close(reading)
+                result = json.dumps(work(base / f"hangarlog-{os.getpid()}", share))
+                with os.fdopen(writing, "w") as out:
+                    out.write(result)
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        os.close(writing)
+        children.append((pid, os.fdopen(reading)))
+    texts = []
+    for _, reader in children:
+        with reader:
+            texts.append(reader.read())
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid, _ in children]
+    assert codes == [0, 0], f"seed {seed}: the processes ended with {codes}"
+    return [json.loads(text) for text in texts]
 
 
 # What the cells share

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import random
 import shutil
 import traceback
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from campaign import Campaign, Figures
+from cells import in_two_processes
 
 import hangarlog.ring
 import hangarlog.sync
@@ -158,24 +157,7 @@ def run(folder: Path, size: int, seed: int) -> Figures:
     with small_ring():
         recording = record(folder / "recorded")
         whole = [sum(1 for o in recording.operations if o.kind == kind) for kind in ("write", "sync", "sync folder")]
-        readers = []
-        children = []
-        for share in range(2):
-            reading, writing = os.pipe()
-            children.append(os.fork())
-            if not children[-1]:
-                os.close(reading)
-                scratch = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else folder
-                result = explore(scratch / f"hangarlog-{os.getpid()}", recording, size, seed, share)
-                with os.fdopen(writing, "w") as out:
-                    json.dump(result, out)
-                os._exit(0)
-            os.close(writing)
-            readers.append(os.fdopen(reading))
-        texts = [reader.read() for reader in readers]
-        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    assert codes == [0, 0], f"HANGARLOG_SEED={seed}: the processes ended with {codes}"
-    results = [json.loads(text) for text in texts]
+        results = in_two_processes(lambda scratch, share: explore(scratch, recording, size, seed, share), folder, seed)
     for result in results:
         assert not result["failure"], f"HANGARLOG_SEED={seed}: {result['failure']}"
     figures: Figures = {"operations recorded": len(recording.operations), "writes": whole[0], "syncs": sum(whole[1:])}

@@ -30,6 +30,7 @@ import hangarlog.bell
 import hangarlog.lock
 from hangarlog import ANY, EventSerializer, FileEventStore, HangarlogError, SyncError, UntypedEvent
 from hangarlog.filesystem import FileSystem
+from hangarlog.testing import Unsynced
 from hangarlog.verify import verify
 
 GUARD = 20.0
@@ -42,19 +43,6 @@ FDS = "/proc/self/fd"
 
 
 # The faults
-
-
-class Unsynced(FileSystem):
-    """Syncs are what takes time, and what they do to the device is no matter here; work is done at once."""
-
-    def sync_data(self, fd: int) -> None:
-        pass
-
-    def sync_everything(self, folder: str, paths: Any) -> None:
-        pass
-
-    def in_background(self, work: Callable[[], None], name: str) -> None:
-        work()
 
 
 class Faults:

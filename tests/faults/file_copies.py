@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from campaign import HERE, Campaign, Figures
+from cells import in_two_processes
 from full_disks import die_with_parent
 from proofs import Row, check_commits, check_streams, evidence, kept_aside, stored, whole_lines
 
@@ -370,24 +371,7 @@ def share_of(scratch: Path, size: int, seed: str) -> dict[str, Any]:
 
 def run(folder: Path, size: int, seed: int) -> Figures:
     """In two processes, each with stores of its own."""
-    base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else folder
-    children = []
-    for share in range(2):
-        reading, writing = os.pipe()
-        pid = os.fork()
-        if not pid:
-            os.close(reading)
-            result = share_of(base / f"hangarlog-{os.getpid()}", size // 2, f"{seed} {share}")
-            with os.fdopen(writing, "w") as out:
-                json.dump(result, out)
-            os._exit(0)
-        os.close(writing)
-        children.append((pid, os.fdopen(reading)))
-    texts = [reader.read() for _, reader in children]
-    for pid, _ in children:
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        assert code == 0, f"seed {seed}: a child ended with {code}"
-    results = [json.loads(text) for text in texts]
+    results = in_two_processes(lambda scratch, share: share_of(scratch, size // 2, f"{seed} {share}"), folder, seed)
     counted: Counter[str] = sum((Counter(result["counted"]) for result in results), Counter())
     failures = [failure for result in results for failure in result["failures"]]
     some = "\n".join(random.Random(seed).sample(failures, min(3, len(failures))))

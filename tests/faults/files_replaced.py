@@ -16,9 +16,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).parent)]
-
 from campaign import Campaign, Figures
 from cells import (
     GUARD,
@@ -30,6 +27,7 @@ from cells import (
     one_a_site,
     opened,
     power_cut,
+    reached,
     reopened,
     run_cells,
     run_one,
@@ -487,7 +485,10 @@ def cells(folder: Path, size: int, seed: int) -> Iterator[str]:
 
 def run(folder: Path, size: int, seed: int) -> Figures:
     make_bases(folder / "bases")
-    return run_cells(list(cells(folder, size, seed)), play, folder, seed)
+    names = list(cells(folder, size, seed))
+    figures = run_cells(names, play, folder, seed)
+    reached(figures, "done to a store", len(names))
+    return figures
 
 
 CAMPAIGN = Campaign(
@@ -505,8 +506,4 @@ CAMPAIGN = Campaign(
 )
 
 if __name__ == "__main__":  # One cell: `python files_replaced.py "durable 7 state deleted beside ABC0"`.
-    import tempfile
-
-    place = Path(tempfile.mkdtemp(prefix="hangarlog-cell-"))
-    make_bases(place / "bases")
-    sys.exit(run_one(sys.argv[1], play, place / "cell"))
+    sys.exit(run_one(play, make_bases))

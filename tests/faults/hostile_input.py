@@ -32,8 +32,8 @@ from zlib import crc32
 import msgspec
 
 from hangarlog import ANY, EventSerializer, FileEventStore, HangarlogError, StreamIdError, UntypedEvent
-from hangarlog.filesystem import FileSystem
 from hangarlog.mcp_hangar import count_events, export_database, import_database
+from hangarlog.testing import Unsynced
 from hangarlog.verify import verify
 
 if __name__ == "__main__":
@@ -136,19 +136,6 @@ def most_memory() -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-
-
-class Unsynced(FileSystem):
-    """Syncs take the most time, and what they do to the device is no matter here."""
-
-    def sync_data(self, fd: int) -> None:
-        pass
-
-    def sync_folder(self, path: str) -> None:
-        pass
-
-    def sync_everything(self, folder: str, paths: Iterator[str]) -> None:
-        pass
 
 
 def opened(path: Path, **options: Any) -> FileEventStore:

@@ -5,7 +5,6 @@ put an older set of files in place, whole or in part. The store's folder and fil
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from campaign import Campaign, Figures
+from cells import in_two_processes
 from crash_states import COMPACTED, IDS, REPAIRED, Failing, open_store, small_ring
 from crash_states import event as made_event
 from crash_states import record as record_workload
@@ -423,25 +423,8 @@ def _again(path: Path, past: Past, case: Case, rng: random.Random, tried: Tried)
 
 def run(folder: Path, size: int, seed: int) -> Figures:
     """In two processes, each with a store of its own."""
-    base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else folder
-    children = []
     with small_ring():
-        for share in range(2):
-            reading, writing = os.pipe()
-            pid = os.fork()
-            if not pid:
-                os.close(reading)
-                result = explore(base / f"hangarlog-{os.getpid()}", size // 2, f"{seed} {share}")
-                with os.fdopen(writing, "w") as out:
-                    json.dump(result, out)
-                os._exit(0)
-            os.close(writing)
-            children.append((pid, os.fdopen(reading)))
-    texts = [reader.read() for _, reader in children]
-    for pid, _ in children:
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        assert code == 0, f"seed {seed}: a child ended with {code}"
-    results = [json.loads(text) for text in texts]
+        results = in_two_processes(lambda scratch, share: explore(scratch, size // 2, f"{seed} {share}"), folder, seed)
     failed: Counter[str] = sum((Counter(result.pop("failed")) for result in results), Counter())
     first = "\n".join(result.pop("first") for result in results)
     counted: Counter[str] = sum((Counter(result) for result in results), Counter())

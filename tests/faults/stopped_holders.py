@@ -18,11 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).parent)]
-
 from campaign import Campaign, Figures
-from cells import GUARD, Cell, Hooked, event, missing, opened, run_cells, run_one
+from cells import GUARD, Cell, Hooked, event, missing, opened, reached, run_cells, run_one
 
 from hangarlog import (
     ANY,
@@ -138,7 +135,7 @@ class ThreadHolder:
 
     def __init__(self, store: FileEventStore, filesystem: Stopping, act: str) -> None:
         self._go_on, self._stopped = threading.Event(), threading.Event()
-        self.succeeded = False
+        self.stands, self.succeeded = False, False
         self.error: BaseException | None = None  # What is none of hangarlog's.
         filesystem.stop = self._stop
         self._filesystem = filesystem
@@ -158,6 +155,7 @@ class ThreadHolder:
 
     def _stop(self) -> None:
         if threading.current_thread() is self._thread:
+            self.stands = True
             self._stopped.set()
             self._go_on.wait()
 
@@ -165,7 +163,7 @@ class ThreadHolder:
         self._filesystem.armed = True
         self._thread.start()
         self._stopped.wait()
-        return self._thread.is_alive()
+        return self.stands
 
     def end(self, how: str) -> int:
         self._go_on.set()
@@ -242,7 +240,9 @@ class Scene:
             if self.act != "exclusive":
                 self.appends(name, "relaxed" if name != "closes interval" else None)
         if self.act == "roll":
-            self.users["durable"].append("a:1", [event("base-large", 5_000)], ANY)
+            # By one with time to wait: another user's sync may be under way.
+            with opened(self.path, durability="always", filesystem=Hooked()) as store:
+                store.append("a:1", [event("base-large", 5_000)], ANY)
             self.acknowledged.add("base-large")
 
     def somebody_dies(self) -> None:
@@ -483,7 +483,10 @@ def cells(folder: Path, size: int, seed: int) -> Iterator[str]:
 
 
 def run(folder: Path, size: int, seed: int) -> Figures:
-    return run_cells(list(cells(folder, size, seed)), play, folder, seed)
+    names = list(cells(folder, size, seed))
+    figures = run_cells(names, play, folder, seed)
+    reached(figures, "holders stopped", len(names))
+    return figures
 
 
 CAMPAIGN = Campaign(
@@ -500,6 +503,4 @@ CAMPAIGN = Campaign(
 )
 
 if __name__ == "__main__":  # One cell: `python stopped_holders.py "process-durable write.lock 1 0.2 killed"`.
-    import tempfile
-
-    sys.exit(run_one(sys.argv[1], play, Path(tempfile.mkdtemp(prefix="hangarlog-cell-")) / "cell"))
+    sys.exit(run_one(play))
