@@ -204,8 +204,18 @@ def test_a_repair_after_a_roll_whose_append_was_refused_doubles_no_segment(tmp_p
 
 @pytest.mark.parametrize(
     "name",
-    "state catalog put-aside.jsonl journal.index journal.jsonl.new journal.jsonl.rebuilt state.new checkpoint.json "
-    "ring.new hangarlog.json.new streams/s/0.index streams/s/1.jsonl.new".split(),
+    [
+        *(
+            "state",
+            "catalog",
+            "put-aside.jsonl",
+            "journal.index",
+            "journal.jsonl.new",
+            "journal.jsonl.rebuilt",
+            "state.new",
+        ),
+        *("checkpoint.json", "ring.new", "hangarlog.json.new", "streams/s/0.index", "streams/s/1.jsonl.new"),
+    ],
 )
 def test_a_folder_in_the_place_of_a_file_is_put_away(tmp_path: Path, name: str) -> None:
     """Nothing that opens a store could delete or replace it; what is in it is kept."""
