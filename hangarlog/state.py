@@ -47,6 +47,8 @@ _MASK = (1 << 64) - 1
 ) = range(25)
 STANDING = DURABLE * 8
 """The bytes before this one change only where a writer has something to look at."""
+FAILED = slice(FAILURES * 8, FAILURES * 8 + 8)
+"""The bytes that count the syncs that have failed."""
 WAITING = slice(LOCK_WAITERS * 8, LOCK_WAITERS * 8 + 8)
 """The bytes that are zeros where nobody waits for the write lock."""
 
@@ -267,11 +269,6 @@ class SharedState:
     def sync_failed(self) -> bool:
         """Whether a sync has failed, and the journal has not been written anew since."""
         return self.look()[SYNC_FAILED] != 0
-
-    def failed_since(self, failures: int) -> bool:
-        """Whether a sync has failed since there were so many `failures`, or nothing was done about the last one yet."""
-        words = self.look()
-        return words[FAILURES] != failures or words[SYNC_FAILED] != 0
 
     @property
     def failures(self) -> int:

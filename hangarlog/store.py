@@ -167,13 +167,10 @@ class FileEventStore(EventStore):
             calls.running.append(mark)
             if self._closed:
                 self._refuse_closed()
-            if wanted == "relaxed":
-                return self._writer.commit(pendings)
-            failures = self._failures()
-            versions = self._writer.commit(pendings)
+            versions, position, failures = self._writer.commit(pendings)
             if wanted == "always":
-                self._sync.ensure(None, failures)
-            else:
+                self._sync.ensure(position, failures)
+            elif wanted != "relaxed":
                 self._sync_later(float(wanted))
             return versions
         finally:
@@ -184,17 +181,10 @@ class FileEventStore(EventStore):
             if calls.afterwards:
                 calls.ended(mark)
 
-    def _failures(self) -> int:
-        try:  # As in `_refusals`: a generator would cost every append a microsecond.
-            return self._state.failures
-        except OSError as error:
-            self._refuse_closed()
-            raise StorageError(self.path, error.errno, str(error), reading=True) from error
-
     def append_encoded(self, pendings: list[Pending]) -> dict[str, int]:
         """Append events that are encoded already, as a relaxed `append_many`: call `sync` to make them durable."""
         with self._calling():
-            return self._writer.commit(pendings)
+            return self._writer.commit(pendings)[0]
 
     def sync(self) -> None:
         """Return when every event committed so far is on the device, whatever the durability.
@@ -203,7 +193,7 @@ class FileEventStore(EventStore):
             SyncError: the device refused.
         """
         with self._calling(), self._refusals():
-            self._sync.ensure(None, self._state.failures)
+            self._sync.ensure_committed()
 
     def _sync_later(self, seconds: float) -> None:
         if self._interval is None or not self._interval.is_alive():
@@ -428,7 +418,7 @@ class FileEventStore(EventStore):
             if self._interval:
                 self._interval.stop(seconds)
                 with contextlib.suppress(HangarlogError):
-                    self._sync.ensure(None, self._state.failures)
+                    self._sync.ensure_committed()
 
     @contextlib.contextmanager
     def _closing_refusals(self) -> Iterator[None]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable
 from time import monotonic
 
 from hangarlog.bell import PATIENCE, give_way
-from hangarlog.errors import HangarlogError, OutcomeUnknownError, StoreOpenError, SyncError
+from hangarlog.errors import HangarlogError, LockTimeoutError, OutcomeUnknownError, StoreOpenError, SyncError
 from hangarlog.folder import Folder
-from hangarlog.lock import FileLock, alone
+from hangarlog.lock import FileLock, alone, enter
 from hangarlog.record import CRC_BYTES
 from hangarlog.ring import LARGEST, Ring
 from hangarlog.segment import LIVE
@@ -64,8 +65,13 @@ class JournalSync:
         self._without_ring = 0
         self._closed, self._look_at_ring = False, True
 
-    def ensure(self, position: int | None, failures: int) -> None:
-        """Return when every record up to `position` (None: that is committed now) is on the device.
+    def ensure_committed(self) -> None:
+        """Return when every record that is committed now is on the device. Raises `OSError`, and what `ensure` does."""
+        words = self._state.look()
+        self.ensure(words[COMMITTED], words[FAILURES])
+
+    def ensure(self, position: int, failures: int) -> None:
+        """Return when every record up to `position` is on the device.
 
         `failures` is how many syncs had failed before the records were written: one that fails after that may have
         lost them, whatever has been healed meanwhile.
@@ -82,37 +88,44 @@ class JournalSync:
         except (OSError, HangarlogError) as error:
             raise OutcomeUnknownError(self._path, f"it is written, but could not be synced: {error}") from error
 
-    def _ensure(self, position: int | None, failures: int) -> None:
-        state = self._state
-        deadline, looks = None if self._lock_seconds is None else monotonic() + self._lock_seconds, 0
-        while True:
-            words = state.look()
-            if position is None:
-                position = words[COMMITTED]
-            if (words[FAILURES] != failures or words[SYNC_FAILED]) and not covers(words, position):
-                raise SyncError(self._path, "an earlier sync has failed")
-            if self._watch.changed() or self._lock.opened or not state.believes(words):
-                self._look_again(position, None if deadline is None else deadline - monotonic())
+    def _ensure(self, position: int, failures: int) -> None:
+        seconds = left = self._lock_seconds
+        deadline, looks, changed = None if seconds is None else monotonic() + seconds, 0, self._watch.changed
+        while not (done := self._in_turn(position, failures, changed, left)):
             left = None if deadline is None else deadline - monotonic()
-            with alone(self._lock, left):
-                done = self._try(position)
-                if done is None:
-                    looks += 1
-                    if looks > _LOOKS and left is not None and left <= 0:
-                        raise OutcomeUnknownError(self._path, "it is written, but its files change all the time")
-                    continue
-                heard = 0 if done else state.sync_bell.listen()
-                done = done or self._covers(position) or self._try(position)
-                if done:
-                    return
-                self._in_company = True
-                left = PATIENCE if deadline is None else deadline - monotonic()
-                if left <= 0:
-                    self._refuse_waiting()
-                if not state.failed_since(failures):
-                    state.sync_bell.wait(heard, left)
-            if self._covers(position):
+            if done is None:
+                looks += 1
+                if looks > _LOOKS and left is not None and left <= 0:
+                    raise OutcomeUnknownError(self._path, "it is written, but its files change all the time")
+                self._look_again(position, left)
+                changed = self._watch.moved_on
+            elif self._covers(position):
                 return
+            else:
+                changed = self._watch.changed
+
+    def _in_turn(self, position: int, failures: int, changed: Callable[[], bool], seconds: float | None) -> bool | None:
+        """`_try`; where another process is at it, wait for it, and say False."""
+        threads, entered = self._lock.threads, False
+        try:  # As in `alone`: a generator would cost every append a microsecond.
+            entered = enter(threads, seconds)
+            if not entered:
+                raise LockTimeoutError(self._folder.path, os.getpid(), self._lock_seconds or 0)
+            deadline = None if seconds is None else monotonic() + seconds
+            done = self._try(position, failures, changed)
+            if done is False:
+                heard = self._state.sync_bell.listen()
+                done = self._try(position, failures, changed)
+                if done is False:
+                    self._in_company = True
+                    left = PATIENCE if deadline is None else deadline - monotonic()
+                    if left <= 0:
+                        self._refuse_waiting()
+                    self._state.sync_bell.wait(heard, left)
+            return done
+        finally:
+            if entered or threads._is_owned():
+                threads.release()
 
     def _look_again(self, position: int, seconds: float | None) -> None:
         """Use the files that have the store's names now."""
@@ -158,7 +171,7 @@ class JournalSync:
         )
         raise OutcomeUnknownError(self._path, cause)
 
-    def _try(self, position: int) -> bool | None:
+    def _try(self, position: int, failures: int, changed: Callable[[], bool]) -> bool | None:
         """Sync, unless another process is at it; says whether the record is on the device now.
 
         None where other files than those that are open may be the store's: the lock may not be the one others take.
@@ -167,14 +180,16 @@ class JournalSync:
         if self._closed:
             raise StoreOpenError(self._folder.path, "it was closed")
         try:
-            if not self._lock.take():
-                return False
+            taken = self._lock.take()
             words = state.look()
-            if self._lock.opened or self._watch.moved_on() or not state.believes(words):
+            if self._lock.opened or changed() or not state.believes(words):
                 return None
-            # Whoever held the lock before may have begun after our record was written.
-            if covers(words, position) or words[SYNC_FAILED]:
-                return covers(words, position)
+            if covers(words, position):  # Whoever held the lock before may have begun after our record was written.
+                return True
+            if words[FAILURES] != failures or words[SYNC_FAILED]:
+                raise SyncError(self._path, "an earlier sync has failed")
+            if not taken:
+                return False
             if self._in_company:
                 self._gather()
                 words = state.look()

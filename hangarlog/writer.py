@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from time import monotonic
 
 from hangarlog.commit import Pending, Share, encode_batch, now, settle
@@ -17,7 +18,7 @@ from hangarlog.errors import (
 )
 from hangarlog.live_end import LiveEnd
 from hangarlog.lock import enter, held
-from hangarlog.state import FAILURES, words_of
+from hangarlog.state import FAILED, FAILURES, words_of
 from hangarlog.stream import COLD, WARM, StreamEnd
 from hangarlog.write_session import WriteSession
 
@@ -31,8 +32,10 @@ class Writer(WriteSession):
 
     # The commit
 
-    def commit(self, pendings: list[Pending]) -> dict[str, int]:
-        """Write events to the journal and to their streams, all or none: {stream id: its new version}. Syncs nothing.
+    def commit(self, pendings: list[Pending]) -> tuple[dict[str, int], int, int]:
+        """Write events to the journal and to their streams, all or none. Syncs nothing.
+
+        Returns ({stream id: its new version}, the position that is committed, how many syncs had failed before).
 
         Raises what `EventStore.append` raises.
         """
@@ -43,12 +46,13 @@ class Writer(WriteSession):
                 raise LockTimeoutError(self.path, os.getpid(), self._lock_seconds or 0)
             self._refuse_inside()
             versions, due = self._commit(pendings, now)
+            position, failures = self._committed, int.from_bytes(self._raw[FAILED], sys.byteorder)
         finally:
             if entered or threads._is_owned():
                 threads.release()
         if due:
             self._checkpoint()
-        return versions
+        return versions, position, failures
 
     def _commit(self, pendings: list[Pending], now: float) -> tuple[dict[str, int], bool]:
         """With no other thread inside: (the streams' new versions, whether a checkpoint is due)."""

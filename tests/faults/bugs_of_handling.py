@@ -167,7 +167,7 @@ OF_HANDLING = [
     Bug(
         "a sync does not look whether the files have changed since the commit",
         "sync.py",
-        "if self._lock.opened or self._watch.moved_on() or not state.believes(words):\n                return None",
+        "if self._lock.opened or changed() or not state.believes(words):\n                return None",
         "if self._lock.opened or not state.believes(words):\n                return None",
         f"{SHARP}::test_a_journal_replaced_before_its_sync_is_not_taken_for_the_one_that_was_written",
     ),
@@ -232,8 +232,8 @@ OF_HANDLING = [
     Bug(
         "the sync lock is waited for without limit",
         "sync.py",
-        "deadline, looks = None if self._lock_seconds is None else monotonic() + self._lock_seconds, 0",
-        "deadline, looks = None, 0",
+        "deadline = None if seconds is None else monotonic() + seconds\n            done = self._try",
+        "deadline = None\n            done = self._try",
         f"{DEADLINES}::test_a_stopped_sync_keeps_nobody_beyond_the_deadline",
     ),
     Bug(

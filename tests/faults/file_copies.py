@@ -388,9 +388,9 @@ def missing() -> str | None:
 CAMPAIGN = Campaign(
     row=15,
     fault="a copy made file by file while the store is written to",
-    promise="it opens with every commit that its files prove from the first on, which is what was there before it began "
-    "unless a journal and a stream were rolled after they were listed; what does not connect is put aside, and said; "
-    "a repair ends with a store that works",
+    promise="it opens with every commit that its files prove from the first on, which is what was there before it "
+    "began unless a journal and a stream were rolled after they were listed; what does not connect is put aside, and "
+    "said; a repair ends with a store that works",
     how="files copied in the orders of cp, tar and rsync and in any, with appends, rolls and compactions between any "
     "two; the tools themselves beside a writing process; copies by hard links",
     ci=600,
