@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Added, tool
 
-from hangarlog import ANY, FileEventStore, StoreFormatError
+from hangarlog import ANY, CorruptionError, FileEventStore, StoreFormatError, StoreOpenError
 from hangarlog.filesystem import FileSystem
 from hangarlog.verify import verify
 
@@ -143,12 +143,17 @@ def test_root_locks_nobody_out_of_a_service_s_store(folder: Path, as_user: As) -
         assert list(verify(store)) == []
 
 
-def test_a_folder_prepared_for_a_service_makes_a_store_of_the_service_s(folder: Path, as_user: As) -> None:
+def test_no_store_is_made_in_a_folder_of_somebody_else_s(folder: Path, as_user: As) -> None:
+    """Its owner could change all that is in it later. Who owns the folder makes the store."""
     (folder / "s").mkdir()
+    (folder / "s").chmod(0o777)
     os.chown(folder / "s", OWNER, GROUP)
-    FileEventStore(folder / "s").close()
-    assert owners(folder / "s") == {(OWNER, GROUP)}
-    assert as_user(OWNER, APPEND, "a:1") == "2\n"
+    with pytest.raises(StoreOpenError, match="belongs to another user"):
+        FileEventStore(folder / "s")
+    assert "belongs to another user" in as_user(OTHER, CREATE, fails=True)
+    assert list((folder / "s").iterdir()) == []
+    as_user(OWNER, CREATE)
+    assert as_user(OWNER, APPEND, "a:1") == "3\n"
 
 
 def test_a_new_store_belongs_to_its_maker(folder: Path, as_user: As) -> None:
@@ -159,7 +164,7 @@ def test_a_new_store_belongs_to_its_maker(folder: Path, as_user: As) -> None:
     assert owners(folder / "s") == {(os.geteuid(), os.getegid())}
 
 
-def test_nothing_is_given_to_the_owner_where_a_folder_of_the_store_leads_elsewhere(
+def test_nothing_is_written_where_a_folder_of_the_store_leads_elsewhere(
     folder: Path, as_user: As, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who owns the store puts a link to a folder of root's in the place of a category, just after it was looked at."""
@@ -169,9 +174,11 @@ def test_nothing_is_given_to_the_owner_where_a_folder_of_the_store_leads_elsewhe
     link = folder / "s/streams/cron"
     with FileEventStore(folder / "s", durability="relaxed") as store:
         link.symlink_to(roots)
-        monkeypatch.setattr(os.path, "islink", lambda path: False)
-        store.append("cron:1", [Added(1)], ANY)
-    assert owners(roots) == {(os.geteuid(), os.getegid())}
+        monkeypatch.setattr(FileSystem, "is_link", lambda self, path: False)
+        with pytest.raises(CorruptionError, match=r"cron/1\.jsonl.*Not a directory"):
+            store.append("cron:1", [Added(1)], ANY)
+        assert store.append("a:1", [Added(1)], ANY) == 1
+    assert list(roots.iterdir()) == []
 
 
 # Modes
