@@ -74,10 +74,10 @@ def place(roots: Roots, path: str) -> Iterator[tuple[int | None, str]]:
     fd, opened = root.fd, -1
     try:
         for part in parts:
-            below = again(os.open, part, _FOLDER | os.O_NOFOLLOW, dir_fd=fd)
-            if opened >= 0:
-                os.close(opened)
-            fd = opened = below
+            above, fd = opened, again(os.open, part, _FOLDER | os.O_NOFOLLOW, dir_fd=fd)
+            opened = fd  # First: an interrupt may come after the close, and nothing is closed twice.
+            if above >= 0:
+                os.close(above)
         yield fd, name or "."
     except OSError as error:
         error.filename = path

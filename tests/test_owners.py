@@ -143,6 +143,45 @@ def test_root_locks_nobody_out_of_a_service_s_store(folder: Path, as_user: As) -
         assert list(verify(store)) == []
 
 
+@pytest.mark.parametrize("missing", ["", "state", "locks", "catalog"])
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_reading_command_of_root_s_changes_nothing_in_a_service_s_store(
+    folder: Path, as_user: As, missing: str, torn: bool
+) -> None:
+    """Whether its caches are there or not, and whether there is something to recover; it takes no lock either."""
+    as_user(OWNER, CREATE)
+    as_user(OWNER, APPEND, "b:1")
+    path = folder / "s"
+    if missing:
+        shutil.rmtree(path / missing) if missing == "locks" else (path / missing).unlink()
+    if torn:
+        with (path / "journal.jsonl").open("ab") as file:
+            file.write(b'{"position":5,"st')
+    before = everything(path)
+    for command in ("stats", "streams", "read", "tail", "verify", "verify --read-only", "schema show", "export"):
+        done = subprocess.run(
+            [sys.executable, "-m", "hangarlog", *command.split(), str(path), *["-"] * (command == "export")],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), f"{command}: {done.stdout} {done.stderr}"
+        if command == "stats":
+            assert json.loads(done.stdout)["events"] == 4
+        assert everything(path) == before, command
+    assert as_user(OWNER, APPEND, "b:1") == "5\n"
+
+
+def everything(path: Path) -> dict[str, tuple[int, int, int, bytes]]:
+    """Kind and mode, owner, time of the last change and content of all that is in a folder, and of itself."""
+    found = {}
+    for each in (path, *path.rglob("*")):
+        its = each.lstat()
+        found[str(each)] = (its.st_mode, its.st_uid, its.st_ctime_ns, each.read_bytes() if each.is_file() else b"")
+    return found
+
+
 def test_no_store_is_made_in_a_folder_of_somebody_else_s(folder: Path, as_user: As) -> None:
     """Its owner could change all that is in it later. Who owns the folder makes the store."""
     (folder / "s").mkdir()
