@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from hangarlog.beneath import Beneath
+from hangarlog.beneath import Beneath, walk
 from hangarlog.late import importing
 from hangarlog.system import FLOCK_RECORD, LOCK, OPEN_FLAGS, UNLOCK, WINDOWS, again, flock, folder_fd, small_file
 
@@ -83,17 +83,23 @@ class FileSystem(Beneath):
 
     def _open(self, path: str, flags: int, *, create: bool = False) -> int:
         while True:
+            parent, opened = None, -1
             try:
-                with self._at(path) as (parent, name):
-                    # Before it is opened for writing: that alone may do something to a device.
-                    if flags & os.O_RDWR and not stat.S_ISREG(
-                        os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
-                    ):
-                        raise OSError(errno.EINVAL, "not a regular file", path)
-                    return self._regular(again(os.open, name, flags | OPEN_FLAGS, dir_fd=parent))
-            except FileNotFoundError:
+                parent, name, opened = walk(self._roots, path)
+                # Before it is opened for writing: that alone may do something to a device.
+                if flags & os.O_RDWR and not stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                    raise OSError(errno.EINVAL, "not a regular file")
+                return self._regular(again(os.open, name, flags | OPEN_FLAGS, dir_fd=parent))
+            except FileNotFoundError as error:
+                error.filename = path
                 if not create:
                     raise
+            except OSError as error:
+                error.filename = path
+                raise
+            finally:
+                if opened >= 0:
+                    os.close(opened)
             with contextlib.suppress(FileExistsError):  # Another process was quicker.
                 return self._create(path, flags)
 
