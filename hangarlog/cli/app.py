@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from hangarlog import FileEventStore, __version__
-from hangarlog.filesystem import for_reading
+from hangarlog.read_only import for_reading
 from hangarlog.serializer import EventSerializer
 
 STORE_VARIABLE = "HANGARLOG_STORE"
