@@ -17,11 +17,12 @@ from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
 from hangarlog.index import Index, is_harmless
 from hangarlog.log import Log
-from hangarlog.record import Envelope, record_or_cause, unseal
+from hangarlog.record import Envelope, unseal
 from hangarlog.ring import BLOCK, Frame, decode_frame
 from hangarlog.salvage import read_lines, segments_between
 from hangarlog.segment import LIVE, Segment, first_of
 from hangarlog.snapshot import SnapshotFiles
+from hangarlog.strict import record_or_cause
 from hangarlog.watch import Watch
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,9 +12,9 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from hangarlog.commit import ANY, NO_STREAM, STREAM_EXISTS, Pending, now
-from hangarlog.errors import CompactionError, StreamNotFoundError
+from hangarlog.errors import CompactionError, CorruptionError, StreamNotFoundError
 from hangarlog.naming import category_of, check_stream_id
-from hangarlog.payload import encode_object
+from hangarlog.payload import decode_object, encode_object
 from hangarlog.record import Envelope
 from hangarlog.serializer import EventSerializer
 from hangarlog.snapshot import Snapshot, decode_state
@@ -200,17 +201,28 @@ class EventStore(ABC):
             durable=durable,
         ):
             for envelope, event in pairs(block):
-                metadata = bytes(envelope.metadata)
+                recorded_at, metadata = self._read(envelope)
                 yield Record(
                     envelope.position,
                     envelope.stream_id,
                     envelope.stream_version,
                     envelope.event_type,
                     envelope.event_id,
-                    datetime.fromisoformat(envelope.recorded_at),
-                    msgspec.json.decode(metadata) if metadata else None,
+                    recorded_at,
+                    metadata,
                     event,
                 )
+
+    def _read(self, envelope: Envelope) -> tuple[datetime, dict[str, Any] | None]:
+        """(time, metadata) of a record. Raises `CorruptionError` if it has others than a record has."""
+        raw = bytes(envelope.metadata)
+        try:
+            return datetime.fromisoformat(envelope.recorded_at), decode_object(raw) if raw else None
+        except (ValueError, msgspec.MsgspecError, RecursionError) as error:
+            cause = f"its checksum is right but its time or metadata is not a record's: {error}"
+            place = (envelope.position, envelope.stream_id, envelope.stream_version)
+            path = os.path.join(getattr(self, "path", ""), "journal.jsonl")
+            raise CorruptionError(path, "journal.jsonl", 0, cause, *place) from error
 
     def envelopes(
         self,

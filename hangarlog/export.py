@@ -13,6 +13,7 @@ from hangarlog import salvage
 from hangarlog.filesystem import FileSystem
 from hangarlog.record import Envelope
 from hangarlog.store import FileEventStore
+from hangarlog.stored import as_stored
 
 UNFINISHED = ".unfinished"
 """What the name of a file ends in that is still being written."""
@@ -64,7 +65,8 @@ def cloud_events(store: FileEventStore, *, skip_damaged: bool = False) -> Iterat
     `correlation_id` and `causation_id` become extension attributes. What is damaged is treated as in `journal_lines`.
     """
     source = f"urn:uuid:{store.meta.store_id}"
-    for block in store.envelopes(on_damage="skip" if skip_damaged else "raise"):
+    blocks = store.envelopes(on_damage="skip" if skip_damaged else "raise")
+    for block, _ in as_stored(store, blocks, skip_damaged=skip_damaged):
         for envelope in block:
             yield msgspec.json.encode(_cloud_event(source, envelope))
 

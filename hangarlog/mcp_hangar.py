@@ -21,6 +21,7 @@ from hangarlog.export import new_file
 from hangarlog.payload import checked_json
 from hangarlog.record import EncodedEvent, Envelope
 from hangarlog.store import FileEventStore
+from hangarlog.stored import as_stored
 
 _BATCH = 1000
 _COLUMNS = {"global_position", "stream_id", "stream_version", "event_type", "data", "metadata", "created_at"}
@@ -188,7 +189,7 @@ def _event(path: str, row: _Row) -> EncodedEvent:
         recorded_at = datetime.fromisoformat(row.created_at)
         if recorded_at.tzinfo is None:
             recorded_at = recorded_at.replace(tzinfo=UTC)
-        text = recorded_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        text = recorded_at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         # Only the blanks go: numbers stay as they were written.
         data = checked_json(msgspec.json.format(raw, indent=-1))
         return row.event_type, event_id if isinstance(event_id, str) and event_id else None, data, text
@@ -285,7 +286,8 @@ def export_database(
     ):
         target.executescript(_SCHEMA)
         count = 0
-        for block in store.envelopes(on_damage="skip" if skip_damaged else "raise"):
+        blocks = store.envelopes(on_damage="skip" if skip_damaged else "raise")
+        for block, _ in as_stored(store, blocks, skip_damaged=skip_damaged):
             target.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", map(_row, block))
             count += len(block)
             progress(len(block))

@@ -10,9 +10,10 @@ from functools import lru_cache
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
 from hangarlog.naming import stream_path
-from hangarlog.record import Envelope, decode_record, is_record
+from hangarlog.record import Envelope, decode_record
 from hangarlog.ring import Frame
 from hangarlog.snapshot import Snapshot, SnapshotFiles
+from hangarlog.strict import record_or_cause
 from hangarlog.survey import Run, found_in, journal_files, opened, runs_in, stream_files
 
 WINDOW = 16 << 20
@@ -106,8 +107,7 @@ class Merge:
         for frame in frames:
             before = getattr(frame, "after", "")
             for line in frame.text.split(b"\n"):
-                if is_record(line):
-                    record = decode_record(line)
+                if isinstance(record := record_or_cause(line), Envelope):
                     self._ring.setdefault(record.position, []).append((line, before))
                     before = record.crc
         if not whole:

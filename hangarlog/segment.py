@@ -9,7 +9,7 @@ from hangarlog.checksum import crc32
 from hangarlog.errors import CorruptionError
 from hangarlog.filesystem import NO_FILE, FileSystem
 from hangarlog.index import STRIDE, Index
-from hangarlog.record import CRC_BYTES, Envelope, LineError, decode_record
+from hangarlog.record import CRC_BYTES, MAX_NUMBER, Envelope, LineError, decode_record
 from hangarlog.run import Run
 
 LIVE = ".jsonl"
@@ -30,8 +30,8 @@ def sealed_name(name: str, first: int) -> str:
 def first_of(file_name: str, name: str) -> int | None:
     """The first record's number in the name of a sealed segment of the log `name`; None for any other file."""
     digits = file_name[len(name) + 1 : -len(LIVE)]
-    whole = len(digits) == _DIGITS and digits.isdecimal() and file_name == f"{name}.{digits}{LIVE}"
-    return int(digits) if whole else None
+    whole = len(digits) == _DIGITS and digits.isascii() and digits.isdecimal() and file_name == f"{name}.{digits}{LIVE}"
+    return int(digits) if whole and int(digits) <= MAX_NUMBER else None
 
 
 class Segment:

@@ -10,6 +10,7 @@ import msgspec
 
 from hangarlog import ANY, NO_STREAM, STREAM_EXISTS, UntypedEvent
 from hangarlog.cli.app import hangarlog, open_store, with_store
+from hangarlog.cli.terminal import say
 
 _EXPECTED = {"any": ANY, "none": NO_STREAM, "exists": STREAM_EXISTS}
 
@@ -76,4 +77,4 @@ def append(store: str, stream: str, event_type: str, expected_version: int, data
     events = _events(event_type, data)
     extra = None if metadata is None else _object(metadata.encode("utf-8", "surrogateescape"), "--metadata")
     with open_store(store, create=True) as log:
-        click.echo(log.append(stream, events, expected_version, metadata=extra))
+        say(str(log.append(stream, events, expected_version, metadata=extra)))

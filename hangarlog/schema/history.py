@@ -26,6 +26,7 @@ from hangarlog.schema.purity import ImpureUpcasterError, pure_path
 from hangarlog.schema.target import load_events
 from hangarlog.serializer import EventSerializer
 from hangarlog.store import FileEventStore
+from hangarlog.stored import as_stored
 from hangarlog.typed import kinds_of
 
 _SHARE = 25_000  # Events; what one process reads before it reports.
@@ -196,7 +197,10 @@ def _scan(
 ) -> list[Stored]:
     found: dict[Key, Stored] = {}
     latest: dict[Key, tuple[Sequence[Envelope], int]] = {}
-    for block in store.envelopes(from_position=start, limit=stop - start):
+    blocks = store.envelopes(from_position=start, limit=stop - start)
+    if isinstance(store, FileEventStore):
+        blocks = (block for block, _ in as_stored(store, blocks))
+    for block in blocks:
         keys = kinds_of(block)
         counts = Counter(keys)
         firsts = dict(zip(reversed(keys), range(len(keys) - 1, -1, -1), strict=True))
