@@ -9,13 +9,17 @@ from typing import Any
 import msgspec
 
 from hangarlog.errors import EventSerializationError
-from hangarlog.record import MAX_NESTING, nesting
+from hangarlog.nesting import MAX_NESTING, nesting
 
 FAILURES = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError)
 """What msgspec raises where a value has no JSON form, or a text does not fit."""
 
 encode_plain = msgspec.json.Encoder().encode
 decode_object: Callable[[bytes], Any] = msgspec.json.Decoder(dict[str, Any]).decode
+skip: Callable[[bytes], Any] = msgspec.json.Decoder(msgspec.Raw).decode
+"""Looks whether a text is JSON, and makes nothing of it: numbers alone would take ten times their text."""
+
+_LEAVES = frozenset([str, int, bool, type(None)])
 
 
 def encode_object(value: dict[str, Any], what: str) -> bytes:
@@ -23,10 +27,15 @@ def encode_object(value: dict[str, Any], what: str) -> bytes:
     try:
         if not isinstance(value, dict):
             raise TypeError(f"it must be a dictionary, not {type(value).__name__}")
-        refuse_non_finite(value)
-        return checked_json(encode_plain(value))
+        return encoded_object(value, value)
     except FAILURES as error:
         raise EventSerializationError(what, f"cannot be encoded as JSON: {error}") from error
+
+
+def encoded_object(value: dict[str, Any], stored: dict[str, Any]) -> bytes:
+    """The JSON of `stored`, which has what `value` has. Raises one of `FAILURES`."""
+    decode = skip if is_plain(value) else decode_object
+    return checked_json(encode_plain(stored), decode)
 
 
 def checked_json(data: bytes, decode: Callable[[bytes], Any] = decode_object) -> bytes:
@@ -63,14 +72,19 @@ def may_hold_raw(event_class: type) -> bool:
     return False
 
 
-def refuse_non_finite(value: Any) -> None:
-    """Raise `ValueError` if there is a number in a value that JSON cannot have."""
+def is_plain(value: Any) -> bool:
+    """Whether a value is made of dictionaries, lists, texts and numbers only: nothing in it is written unchecked.
+
+    Raises `ValueError` if there is a number in it that JSON cannot have.
+    """
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{value} has no JSON form; it would be read back as null")
-    elif isinstance(value, dict):
-        for item in value.values():
-            refuse_non_finite(item)
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        for item in value:
-            refuse_non_finite(item)
+        return True
+    if not isinstance(value, (dict, list, tuple, set, frozenset)):
+        return type(value) in _LEAVES
+    plain = True
+    for item in value.values() if isinstance(value, dict) else value:
+        if type(item) not in _LEAVES:
+            plain &= is_plain(item)
+    return plain
