@@ -65,7 +65,10 @@ ARRAYS = {
     "a large object": "{str(i): i for i in range(size // 20)}",
     "fractions": "[i + 0.5 for i in range(size // 11)]",
 }
-MADE = "size = int(sys.argv[2]); value = {}; store = opened(sys.argv[1]); store.append('b:1', [UntypedEvent('T', dict())], ANY)\n"
+MADE = (
+    "size = int(sys.argv[2]); value = {}; store = opened(sys.argv[1])\n"
+    "store.append('b:1', [UntypedEvent('T', dict())], ANY)\n"
+)
 
 
 @pytest.mark.parametrize("made", TEXTS.values(), ids=TEXTS)
@@ -114,6 +117,6 @@ def test_nesting_is_counted_part_by_part_as_it_is_in_one(monkeypatch: pytest.Mon
         text = "".join(rng.choices('[]{}"\\x', k=rng.choice((0, 1, 50, 300))))
         levels = rng.randrange(125, 140)
         value: object = {text: [text, {}]}
-        for _ in range(levels - 2):
+        for _ in range(levels - 3):
             value = {text: value} if rng.random() < 0.5 else [text, value, text]
         assert nesting.nesting(msgspec.json.encode(value)) == levels
