@@ -21,8 +21,8 @@ from hangarlog.record import Envelope, unseal
 from hangarlog.ring import BLOCK, Frame, decode_frame
 from hangarlog.salvage import read_lines, segments_between
 from hangarlog.segment import LIVE, Segment, first_of
-from hangarlog.snapshot import SnapshotFiles
-from hangarlog.strict import record_or_cause
+from hangarlog.snapshot import MOST, SnapshotFiles
+from hangarlog.strict import record_or_cause, snapshot_flaw
 from hangarlog.watch import Watch
 
 
@@ -131,11 +131,14 @@ def snapshot_damage(folder: Folder, through: dict[str, int]) -> Iterator[Corrupt
     for path in _files(folder, folder.snapshots_path, ".json"):
         try:
             snapshot = snapshots.read(path)
+            flaw = snapshot_flaw(folder.filesystem.read_file(path, MOST), snapshot.version)
         except FileNotFoundError:
             continue
         except CorruptionError as error:
             yield error
             continue
+        if flaw:
+            yield of_file(path, 0, f"{flaw}; delete it, a snapshot can be made again")
         if path == snapshots.path(snapshot.stream_id):
             through[snapshot.stream_id] = snapshot.compacted_through
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from uuid import uuid4
@@ -21,6 +22,7 @@ from hangarlog.mounts import refuse_unsafe
 from hangarlog.naming import stream_id_of, stream_path
 from hangarlog.record import decode_record, is_record
 from hangarlog.segment import LIVE, Segment
+from hangarlog.strict import refuse_repeated_keys
 
 FORMAT = 1
 MAX_SEGMENT_BYTES = 2 << 30  # An index holds offsets of 32 bits, and a batch may go beyond the roll size.
@@ -32,6 +34,10 @@ _META = "hangarlog.json"
 _JOURNAL = "journal"
 _MODES = frozenset(f"06{group}{others}" for group in "046" for others in "04")
 _OURS = frozenset(["locks", "streams", "state", "ring", "catalog", _JOURNAL + LIVE, _META + ".new"])
+
+
+is_store_id = re.compile(r"[A-Za-z0-9-]{1,64}").fullmatch
+"""Whether a text can be a store's id: one that the header of a frame in the commit ring can hold."""
 
 
 class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -239,13 +245,17 @@ class Folder:
                 newer = isinstance(found, int) and found > FORMAT
                 advice = "upgrade hangarlog to open it" if newer else f"{_META} is damaged"
                 raise StoreFormatError(self.path, f"its format is {found!r}, this version knows {FORMAT}; {advice}")
+            refuse_repeated_keys(content)
             meta = msgspec.json.decode(content, type=Meta)
+            if not is_store_id(meta.store_id):
+                cause = f"{_META} is damaged: store_id is {meta.store_id[:80]!r}, not up to 64 of A-Z, a-z, 0-9 and -"
+                raise StoreFormatError(self.path, f"{cause}; restore it from a backup, or run `hangarlog repair`")
             if not 1 <= meta.segment_bytes <= MAX_SEGMENT_BYTES:
                 raise StoreFormatError(self.path, f"{_META} is damaged: segment_bytes is {meta.segment_bytes}")
             if meta.mode is not None and meta.mode not in _MODES:
                 raise StoreFormatError(self.path, f"{_META} is damaged: mode is {meta.mode!r}, not as '0640'")
             return meta
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise StoreFormatError(self.path, f"{_META} is damaged ({error}); restore it from a backup") from error
 
     def _set_rights(self, meta: Meta) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sqlite3
 import warnings
@@ -20,8 +19,10 @@ from hangarlog.errors import CorruptionError, CorruptionWarning, EventSerializat
 from hangarlog.export import new_file
 from hangarlog.payload import checked_json
 from hangarlog.record import EncodedEvent, Envelope
+from hangarlog.snapshot import SnapshotFiles
 from hangarlog.store import FileEventStore
 from hangarlog.stored import as_stored
+from hangarlog.strict import refuse_repeated_keys
 
 _BATCH = 1000
 _COLUMNS = {"global_position", "stream_id", "stream_version", "event_type", "data", "metadata", "created_at"}
@@ -234,6 +235,7 @@ def _take_snapshots(store: FileEventStore, path: str, source: sqlite3.Connection
         try:
             present = store.load_snapshot(stream_id)
             if present is None or present["version"] < version:
+                refuse_repeated_keys(state.encode())
                 store.save_snapshot(stream_id, version, _decode_object(state), saved_at=created_at)
                 taken += 1
         except (msgspec.MsgspecError, StreamIdError, EventSerializationError, ValueError, RecursionError) as error:
@@ -321,6 +323,7 @@ def _export_snapshot(store: FileEventStore, target: sqlite3.Connection, stream_i
             raise
         warnings.warn(CorruptionWarning(f"passed over: {damage}"), stacklevel=2)
         return
-    if snapshot:
-        row = (stream_id, snapshot["version"], json.dumps(snapshot["state"]), store.snapshot_time(stream_id))
+    kept = SnapshotFiles(store.folder.filesystem, store.folder.snapshots_path).load(stream_id) if snapshot else None
+    if kept:
+        row = (stream_id, kept.version, bytes(kept.state).decode(), kept.saved_at)
         target.execute("INSERT INTO snapshots VALUES (?, ?, ?, ?)", row)

@@ -18,6 +18,7 @@ from hangarlog.record import Envelope, unseal
 from hangarlog.rewriting import Replaced, Rewriting, copy_file, keep_damaged
 from hangarlog.segment import LIVE
 from hangarlog.snapshot import MOST, Snapshot, SnapshotFiles
+from hangarlog.strict import snapshot_flaw
 from hangarlog.survey import File, found_in, opened, stream_files
 
 GROUP = 64 << 20
@@ -285,7 +286,9 @@ def snapshot_paths(folder: Folder) -> list[str]:
 def load_snapshot(filesystem: FileSystem, path: str) -> Snapshot | None:
     """The snapshot in a file, None if that is not a whole one."""
     try:
-        return msgspec.json.decode(unseal(filesystem.read_file(path, MOST)), type=Snapshot)
+        content = filesystem.read_file(path, MOST)
+        snapshot = msgspec.json.decode(unseal(content), type=Snapshot)
+        return None if snapshot_flaw(content, snapshot.version) else snapshot
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     except OSError as error:

@@ -7,7 +7,6 @@ before that. `position`, `stream_id` and `stream_version` come first so that the
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -19,9 +18,7 @@ from typing import Annotated
 import msgspec
 
 from hangarlog.checksum import crc32
-
-MAX_NESTING = 128
-"""Levels of objects and arrays in a payload or in metadata: far below where a JSON decoder gives up."""
+from hangarlog.nesting import MAX_NESTING, nesting
 
 MAX_NUMBER = (1 << 53) - 1
 """The highest position and version: beyond it programs that read numbers as floats, as jq does, take two for one."""
@@ -256,27 +253,6 @@ def is_record(line: bytes) -> bool:
     except LineError:
         return False
     return True
-
-
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
-
-
-def nesting(data: bytes) -> int:
-    """How deep objects and arrays are nested in a JSON text; a guess too high where it cannot matter."""
-    most = len(data) // 2
-    if most > MAX_NESTING:
-        # A text of a megabyte is counted so in a tenth of the time that `count` takes.
-        most = 2 * len(data) - len(data.replace(b"{", b"")) - len(data.replace(b"[", b""))
-    if most <= MAX_NESTING:
-        return most
-    depth = deepest = 0
-    for byte in _STRINGS.sub(b"", data):
-        if byte in b"{[":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"}]":
-            depth -= 1
-    return deepest
 
 
 def why_bad(line: bytes, tail: bytes) -> str:

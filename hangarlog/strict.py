@@ -23,6 +23,10 @@ _decode, _decode_lines = _decoder.decode, _decoder.decode_lines
 _UNFIT = (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, RecursionError)
 
 
+class _WithState(msgspec.Struct):
+    state: Any = None
+
+
 def repeated_key(text: bytes) -> str | None:
     """A key that comes twice in one object of a JSON text, None where there is none.
 
@@ -116,6 +120,18 @@ def strict_record(line: bytes) -> Envelope:
     if key is not None:
         raise _no_record(f"the key {shown_key(key)} comes twice in one object")
     return record
+
+
+def snapshot_flaw(content: bytes, version: int) -> str | None:
+    """Why a whole snapshot's file is none that a store writes, None if it is; its state may be null before version 0."""
+    try:
+        state = msgspec.json.decode(content, type=_WithState).state
+        key = repeated_key(content.removesuffix(b"\n"))
+    except _UNFIT as error:
+        return str(error)
+    if not isinstance(state, dict) and version >= 0:
+        return "its state is no object"
+    return None if key is None else f"the key {shown_key(key)} comes twice in one object"
 
 
 def _has_objects(record: Envelope) -> bool:

@@ -11,6 +11,7 @@ import msgspec
 from hangarlog import ANY, NO_STREAM, STREAM_EXISTS, UntypedEvent
 from hangarlog.cli.app import hangarlog, open_store, with_store
 from hangarlog.cli.terminal import say
+from hangarlog.strict import refuse_repeated_keys
 
 _EXPECTED = {"any": ANY, "none": NO_STREAM, "exists": STREAM_EXISTS}
 
@@ -25,8 +26,10 @@ def _expected_version(context: click.Context, parameter: click.Parameter, value:
 
 def _object(raw: bytes, option: str) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(raw, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        found = msgspec.json.decode(raw, type=dict[str, Any])
+        refuse_repeated_keys(raw)
+        return found
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise click.BadParameter(f"not a JSON object: {error}", param_hint=option) from error
 
 

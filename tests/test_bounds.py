@@ -1,0 +1,122 @@
+"""What a store takes of memory and time is bounded by what it is given: by a payload, by the size of a file."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from conftest import ROOT
+
+from hangarlog import nesting
+
+pytest.importorskip("resource")
+
+TEXT = 8 << 20
+"""Bytes of a payload."""
+
+
+def run_limited(program: str, more: int, *arguments: object, seconds: int = 120) -> str:
+    """Run a program in a process that may take so many bytes `more` than it has once hangarlog is imported."""
+    begin = (
+        "import os, resource, sys; from hangarlog import *; import hangarlog.verify\n"
+        "def limit(more):\n"
+        "    pages = int(open('/proc/self/statm').read().split()[0])\n"
+        "    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more, resource.RLIM_INFINITY))\n"
+        f"resource.setrlimit(resource.RLIMIT_CPU, ({seconds}, {seconds}))\n"
+        "def opened(path, **options):\n"
+        "    options = {'durability': 'relaxed', **options}\n"
+        "    return FileEventStore(path, serializer=EventSerializer(unknown='untyped'), **options)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{begin}more = {more}\n{program}", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_MMAP_THRESHOLD_": "65536"},  # Freed is given back.,
+    )
+    assert done.returncode == 0, f"it ended with {done.returncode}: {done.stderr[-2000:]}"
+    return done.stdout
+
+
+TEXTS = {
+    "letters": "'x' * size",
+    "brackets": "'[' * size",
+    "200 brackets and letters": "'[' * 200 + 'x' * size",
+    "quotes": "'\"' * (size // 2)",
+    "quotes and brackets": "'\"[' * (size // 3)",
+    "backslashes": "'\\\\' * (size // 2)",
+    "digits": "'1' * size",
+    "commas": "',[' * (size // 2)",
+    "newlines": "'\\n[' * (size // 3)",
+    "controls": "'\\x01' * (size // 6)",
+    "what NaN becomes": "'null[' * (size // 5)",
+    "Latin letters": "'\\xe9[' * (size // 3)",
+    "Chinese": "'\\u4e2d' * (size // 3)",
+}
+ARRAYS = {
+    "numbers": "list(range(1000, 1000 + size // 7))",
+    "zeros": "[0] * (size // 2)",
+    "texts with brackets": "['\"[' for _ in range(size // 6)]",
+    "a large object": "{str(i): i for i in range(size // 20)}",
+    "fractions": "[i + 0.5 for i in range(size // 11)]",
+}
+MADE = (
+    "size = int(sys.argv[2]); value = {}; store = opened(sys.argv[1])\n"
+    "store.append('b:1', [UntypedEvent('T', dict())], ANY)\n"
+)
+
+
+@pytest.mark.parametrize("made", TEXTS.values(), ids=TEXTS)
+def test_no_text_takes_more_than_eight_times_its_size(tmp_path: Path, made: str) -> None:
+    """To append it, and to read it again; with the text itself, whatever is in it."""
+    append = "limit(more); " + MADE.format(made) + "store.append('a:1', [UntypedEvent('T', {'x': value})], ANY)"
+    run_limited(append, 8 * TEXT, tmp_path / "s", TEXT)
+    read = (
+        "store = opened(sys.argv[1]); list(hangarlog.verify.verify(store)); limit(more)\n"
+        "assert len(store.read_stream('a:1')) == 1; assert len(list(store.records(reverse=True))) == 2"
+    )
+    run_limited(read, 8 * TEXT, tmp_path / "s")
+
+
+@pytest.mark.parametrize("made", ARRAYS.values(), ids=ARRAYS)
+@pytest.mark.parametrize("event", ["UntypedEvent('T', {'x': value})", "Any_(value)"])
+def test_no_value_takes_more_than_eight_times_its_text_beside_itself(tmp_path: Path, made: str, event: str) -> None:
+    """Numbers take more than their text, so the caller's own object comes on top; it is not made a second time."""
+    made = (
+        "import msgspec, typing\nclass Any_(msgspec.Struct):\n    x: typing.Any\nevent(Any_)\n"
+        + MADE.format(made)
+        + f"limit(more); store.append('a:1', [{event}], ANY)"
+    )
+    run_limited(made, 8 * TEXT, tmp_path / "s", TEXT)
+
+
+@pytest.mark.parametrize("kind", ["metadata", "snapshot", "batch"])
+def test_metadata_snapshots_and_batches_are_bounded_as_payloads_are(tmp_path: Path, kind: str) -> None:
+    """The text is in one of several places of an append."""
+    calls = {
+        "metadata": "store.append('a:1', [UntypedEvent('T', {})], ANY, metadata={'x': value})",
+        "snapshot": "store.save_snapshot('b:1', 0, {'x': value}); store.load_snapshot('b:1')",
+        "batch": "store.append('a:1', [UntypedEvent('T', {'x': value}), UntypedEvent('T', {})], ANY)",
+    }
+    run_limited(
+        "limit(more); " + MADE.format(TEXTS["quotes and brackets"]) + calls[kind], 8 * TEXT, tmp_path / "s", TEXT
+    )
+
+
+@pytest.mark.parametrize("part", [1, 2, 7, 64 << 10])
+def test_nesting_is_counted_part_by_part_as_it_is_in_one(monkeypatch: pytest.MonkeyPatch, part: int) -> None:
+    """Strings, and escapes in them, may lie across the parts."""
+    monkeypatch.setattr(nesting, "_PART", part)
+    rng = random.Random(part)
+    for _ in range(100):
+        text = "".join(rng.choices('[]{}"\\x', k=rng.choice((0, 1, 50, 300))))
+        levels = rng.randrange(125, 140)
+        value: object = {text: [text, {}]}
+        for _ in range(levels - 3):
+            value = {text: value} if rng.random() < 0.5 else [text, value, text]
+        assert nesting.nesting(msgspec.json.encode(value)) == levels
