@@ -34,8 +34,9 @@ def repeated_key(text: bytes) -> str | None:
     """
     value = _decode(text)
     with contextlib.suppress(OverflowError):  # An integer of more than 64 bits is read, and not written.
-        if _encode(value) == text:
-            return None  # A decoder drops the key that came first, so the text would be shorter.
+        written = _encode(value)
+        if written == text or written == msgspec.json.format(text, indent=-1):
+            return None  # A decoder drops the key that came first, so the text would be longer.
     with importing:
         import json
     try:
@@ -123,7 +124,7 @@ def strict_record(line: bytes) -> Envelope:
 
 
 def snapshot_flaw(content: bytes, version: int) -> str | None:
-    """Why a whole snapshot's file is none that a store writes, None if it is; its state may be null before version 0."""
+    """Why a whole file of a snapshot at a version is none that a store writes, None if it is. Before 0 it has no state."""
     try:
         state = msgspec.json.decode(content, type=_WithState).state
         key = repeated_key(content.removesuffix(b"\n"))
