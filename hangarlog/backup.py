@@ -105,14 +105,14 @@ def _refuse(store: FileEventStore, copy: Folder) -> None:
 def _owner(copy: Folder) -> str:
     """The id of the store that the target is a backup of, or becomes one."""
     mark = os.path.join(copy.path, _MARK)
-    if os.path.lexists(mark):
+    if copy.filesystem.is_there(mark):
         return msgspec.json.decode(copy.filesystem.read_file(mark), type=Meta).store_id
     return copy.open(1, create=False).store_id
 
 
 def _refuse_further(store: FileEventStore, copy: Folder) -> None:
     """Raise if somebody has appended to the backup: it would be lost."""
-    if os.path.lexists(os.path.join(copy.path, _MARK)) or not os.path.lexists(copy.meta_path):
+    if copy.filesystem.is_there(os.path.join(copy.path, _MARK)) or not copy.filesystem.is_there(copy.meta_path):
         return  # The last one was cut short: what it has is of the store.
     try:
         last = copy.journal.last_record()
@@ -281,7 +281,7 @@ class _Backup:
         for name in (copy.state_path, copy.ring_path, copy.checkpoint_path, os.path.join(copy.path, "catalog")):
             filesystem.remove(name)
         for path in self._right:
-            if os.path.lexists(path + REBUILT):
+            if filesystem.is_there(path + REBUILT):
                 filesystem.rename(path + REBUILT, path)
         journal = [file.path for file in log_files(filesystem, copy.path) if file.name == copy.journal.name]
         streams = [file.path for file in stream_files(copy)]
@@ -295,7 +295,7 @@ class _Backup:
         for folder in sorted({os.path.dirname(path) for path in self._right} | {copy.streams_path}):
             filesystem.sync_folder(folder)
         meta = filesystem.read_file(self._source.meta_path)
-        if not os.path.lexists(copy.meta_path) or filesystem.read_file(copy.meta_path) != meta:
+        if not filesystem.is_there(copy.meta_path) or filesystem.read_file(copy.meta_path) != meta:
             filesystem.replace_file(copy.meta_path, meta)
         filesystem.remove(os.path.join(copy.path, _MARK))
         filesystem.sync_folder(copy.path)
@@ -349,12 +349,12 @@ def _damages(copy: Folder, position: int, progress: Progress) -> list[Corruption
 
 def _sizes(filesystem: FileSystem, path: str) -> Iterator[int]:
     for entry in filesystem.entries(path):
-        if entry.is_dir(follow_symlinks=False):
+        if entry.is_dir():
             yield from _sizes(filesystem, entry.path)
         elif entry.name.endswith((LIVE, ".index", ".json")):
             with contextlib.suppress(FileNotFoundError):
-                yield entry.stat(follow_symlinks=False).st_size
+                yield entry.stat().st_size
 
 
 def _folders(filesystem: FileSystem, path: str) -> list[str]:
-    return sorted(entry.name for entry in filesystem.entries(path) if entry.is_dir(follow_symlinks=False))
+    return sorted(entry.name for entry in filesystem.entries(path) if entry.is_dir())

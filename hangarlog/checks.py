@@ -148,7 +148,7 @@ def snapshot_damage(folder: Folder, through: dict[str, int]) -> Iterator[Corrupt
 
 def _files(folder: Folder, top: str, suffix: str) -> Iterator[str]:
     for entry in folder.filesystem.entries(top):
-        if entry.is_dir(follow_symlinks=False):
+        if entry.is_dir():
             for file in folder.filesystem.entries(entry.path):
                 if file.name.endswith(suffix):
                     yield file.path
@@ -200,7 +200,9 @@ def foreign_segments(log: Log) -> list[CorruptionError]:
     """Sealed segments that are none of a log, because it has a live end that begins before them."""
     live = log.open_live()
     if live is None:
-        if os.path.lexists(f"{log.live_path}.new") or not any(_holds_records(log, first) for first in log.sealed()):
+        if log.filesystem.is_there(f"{log.live_path}.new") or not any(
+            _holds_records(log, first) for first in log.sealed()
+        ):
             return []
         cause = "it is gone; its sealed segments are there"
         return [CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)]

@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from hangarlog.beneath import Beneath
 from hangarlog.late import importing
 from hangarlog.system import FLOCK_RECORD, LOCK, OPEN_FLAGS, UNLOCK, WINDOWS, again, flock, folder_fd, small_file
 
@@ -23,13 +25,15 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _FOLDER_SIZE = 1 << 62  # Where some file systems say that a folder ends.
+
+
 NO_FILE = frozenset([errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENODEV, errno.EFBIG])
 """What opening a file fails with where something else (a link, a folder, a FIFO) is in its place."""
 PRIVATE = 0o600
 """The permissions of files, where a store has no others."""
 
 
-class FileSystem:
+class FileSystem(Beneath):
     """The real file system. Paths are text, descriptors are ints, sizes and offsets are bytes.
 
     What is created is private to the user, but below a folder that was given others by `set_rights`. Where the process
@@ -48,13 +52,6 @@ class FileSystem:
             self._rights = {path: mode for path, mode in self._rights.items() if path != folder}
         else:
             self._rights = {**self._rights, folder: mode}
-
-    def is_ours(self, folder: str) -> bool:
-        """Whether a folder is this user's; also where there is none, or the system has no owners."""
-        try:
-            return not hasattr(os, "geteuid") or os.stat(folder).st_uid == os.geteuid()
-        except FileNotFoundError:
-            return True
 
     def open_append(self, path: str, *, create: bool = False) -> int:
         """Open for reading and appending. Symbolic links are refused."""
@@ -87,7 +84,13 @@ class FileSystem:
     def _open(self, path: str, flags: int, *, create: bool = False) -> int:
         while True:
             try:
-                return self._regular(again(os.open, path, flags | OPEN_FLAGS))
+                with self._at(path) as (parent, name):
+                    # Before it is opened for writing: that alone may do something to a device.
+                    if flags & os.O_RDWR and not stat.S_ISREG(
+                        os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+                    ):
+                        raise OSError(errno.EINVAL, "not a regular file", path)
+                    return self._regular(again(os.open, name, flags | OPEN_FLAGS, dir_fd=parent))
             except FileNotFoundError:
                 if not create:
                     raise
@@ -97,16 +100,14 @@ class FileSystem:
     def _create(self, path: str, flags: int) -> int:
         flags |= os.O_CREAT | os.O_EXCL | OPEN_FLAGS
         mode = self._mode_of(path)
-        if mode is None:
-            return again(os.open, path, flags, PRIVATE)
-        folder, name = os.path.split(path)
-        with folder_fd(folder) as parent:
+        with self._at(path) as (parent, name):
             fd = again(os.open, name, flags, PRIVATE, dir_fd=parent)
-            try:
-                _hand_over(fd, parent, mode)
-            except BaseException:
-                os.close(fd)
-                raise
+            if mode is not None:
+                try:
+                    _hand_over(fd, parent, mode)
+                except BaseException:
+                    os.close(fd)
+                    raise
             return fd
 
     def _mode_of(self, path: str) -> int | None:
@@ -199,7 +200,8 @@ class FileSystem:
 
     def touch_folder(self, path: str) -> None:
         """Have a folder changed now, for all who ask when it was."""
-        os.utime(path)
+        with self._at(path) as (parent, name):
+            os.utime(name, dir_fd=parent)
 
     def is_folder_at(self, fd: int, path: str) -> bool:
         """Whether the open folder is still what is at `path`."""
@@ -246,25 +248,22 @@ class FileSystem:
         """Return when the names in a folder are on the device. Windows has no such call, and no need of it on NTFS."""
         if WINDOWS:
             return
-        with folder_fd(path or ".") as fd:
+        with self._folder(path or ".") as fd:
             os.fsync(fd)
 
     def sync_everything(self, folder: str, folders: Iterator[str]) -> None:
         """Return when all that was written so far below `folder` is on the device; `folders` are all those below it."""
         below = [folder, *folders]
-        devices = {os.stat(path).st_dev: path for path in below}  # A folder below may be another volume's.
+        devices = {self._stat(path).st_dev: path for path in below}  # A folder below may be another volume's.
         for path in devices.values():
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
+            with self._folder(path) as fd:
                 if not _sync_filesystem(fd):
                     break
-            finally:
-                os.close(fd)
         else:
             return
         for path in below:
             for entry in self.entries(path):
-                if entry.is_file(follow_symlinks=False):
+                if entry.is_file():
                     fd = self.open_append(entry.path)
                     try:
                         os.fsync(fd)
@@ -282,13 +281,6 @@ class FileSystem:
         """A number that no other file has meanwhile."""
         return os.fstat(fd).st_ino
 
-    def identity_at(self, path: str) -> int:
-        """The same of the file at `path`, 0 if there is none."""
-        try:
-            return os.stat(path).st_ino
-        except FileNotFoundError:
-            return 0
-
     def begin_alike(self, first: str, second: str) -> bool:
         """Whether one of two files begins with all that the other one has."""
         fds = self.open_read(first), self.open_read(second)
@@ -304,22 +296,6 @@ class FileSystem:
             for fd in fds:
                 self.close(fd)
 
-    def made_at(self, path: str) -> int:
-        """A number of the file at `path` that a copy of it does not have: of its inode, and when that was changed."""
-        status = os.stat(path)
-        return status.st_ino ^ status.st_ctime_ns
-
-    def modified_at(self, path: str) -> float:
-        """When the file at `path` was written last, in seconds since 1970; 0 if there is none."""
-        try:
-            return os.stat(path).st_mtime
-        except FileNotFoundError:
-            return 0.0
-
-    def size_at(self, path: str) -> int:
-        """The size of the file at `path`."""
-        return os.stat(path).st_size
-
     def names(self, fd: int) -> int:
         """How many names an open file has (hard links)."""
         return os.fstat(fd).st_nlink
@@ -333,14 +309,11 @@ class FileSystem:
             self.link(live, sealed)
         except FileExistsError:
             # A roll that was cut short is gone on with; in a copied folder the two names have become two files.
-            if os.path.samefile(live, sealed):
+            if self.identity_at(live) == self.identity_at(sealed):
                 self.remove(sealed)  # Anew: if the sync of its first name failed, the next one would not bring it.
                 self.link(live, sealed)
-            else:
-                with importing:
-                    import filecmp
-                if not filecmp.cmp(live, sealed, shallow=False):
-                    raise
+            elif self.size_at(live) != self.size_at(sealed) or not self.begin_alike(live, sealed):
+                raise
         except (OSError, NotImplementedError):
             self.rename(live, sealed)  # No hard links here: `live` is missing for an instant, `.new` says why.
         # The first name must be durable before the second loses it.
@@ -368,16 +341,18 @@ class FileSystem:
 
     def link(self, old: str, new: str) -> None:
         """Give a file a second name. Raises `FileExistsError` where there is one."""
-        os.link(old, new)
+        with self._at(old) as (here, name), self._at(new) as (there, second):
+            os.link(name, second, src_dir_fd=here, dst_dir_fd=there, follow_symlinks=False)
 
     def rename(self, old: str, new: str) -> None:
         """Rename, replacing what is at `new`."""
-        os.replace(old, new)
+        with self._at(old) as (here, name), self._at(new) as (there, second):
+            os.replace(name, second, src_dir_fd=here, dst_dir_fd=there)
 
     def remove(self, path: str) -> None:
         """Delete a file; nothing happens if there is none."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+        with contextlib.suppress(FileNotFoundError), self._at(path) as (parent, name):
+            os.unlink(name, dir_fd=parent)
 
     def make_folder(self, path: str) -> None:
         """Create a folder and make its name durable; nothing happens if there is one."""
@@ -390,14 +365,11 @@ class FileSystem:
     def create_folder(self, path: str) -> None:
         """Create a folder. Raises `FileExistsError` if there is one."""
         mode = self._mode_of(path)
-        if mode is None:
-            os.mkdir(path, 0o700)
-            return
-        above, name = os.path.split(path)
-        with folder_fd(above) as parent:
+        with self._at(path) as (parent, name):
             os.mkdir(name, 0o700, dir_fd=parent)
-            with folder_fd(name, os.O_NOFOLLOW, dir_fd=parent) as fd:
-                _hand_over(fd, parent if self._mode_of(above) is not None else None, mode | (mode & 0o444) >> 2)
+            if mode is not None:
+                with folder_fd(name, os.O_NOFOLLOW, dir_fd=parent) as fd:
+                    _hand_over(fd, parent, mode | (mode & 0o444) >> 2)
 
     def read_file(self, path: str, limit: int = 16 << 20) -> bytes:
         """The whole content of a small file; more than `limit` bytes are an `OSError` (EFBIG)."""
@@ -410,14 +382,6 @@ class FileSystem:
         finally:
             self.close(fd)
 
-    def entries(self, path: str) -> Iterator[os.DirEntry[str]]:
-        """What is in a folder, in no order; nothing if there is no such folder."""
-        try:
-            with again(os.scandir, path) as entries:
-                yield from entries
-        except FileNotFoundError:
-            return
-
     def mount_table(self) -> bytes:
         """What is mounted, in the form of Linux's `mountinfo`; nothing where the system does not say."""
         return small_file("/proc/self/mountinfo")
@@ -427,6 +391,56 @@ class FileSystem:
         with folder_fd(folder, os.O_PATH) as fd:
             _, _, number = small_file(f"/proc/self/fdinfo/{fd}").partition(b"mnt_id:")
             return int(number.split()[0]) if number else 0, os.readlink(f"/proc/self/fd/{fd}")
+
+
+class ReadOnly(FileSystem):
+    """A file system on which nothing is made or changed: what would, fails with `PermissionError`."""
+
+    def open_append(self, path: str, *, create: bool = False) -> int:
+        """Refused."""
+        raise _only_read(path)
+
+    def open_new(self, path: str) -> int:
+        """Refused."""
+        raise _only_read(path)
+
+    def open_update(self, path: str, *, create: bool = False) -> int:
+        """Refused."""
+        raise _only_read(path)
+
+    def open_synced(self, path: str) -> tuple[int, bool]:
+        """Refused."""
+        raise _only_read(path)
+
+    def touch_folder(self, path: str) -> None:
+        """Refused."""
+        raise _only_read(path)
+
+    def link(self, old: str, new: str) -> None:
+        """Refused."""
+        raise _only_read(new)
+
+    def rename(self, old: str, new: str) -> None:
+        """Refused."""
+        raise _only_read(new)
+
+    def remove(self, path: str) -> None:
+        """Refused."""
+        raise _only_read(path)
+
+    def create_folder(self, path: str) -> None:
+        """Refused."""
+        raise _only_read(path)
+
+
+def _only_read(path: str) -> PermissionError:
+    return PermissionError(errno.EACCES, "it is only read here", path)
+
+
+def for_reading(path: str) -> FileSystem:
+    """What a command that only reads uses for the store at `path`: in another user's, it changes and locks nothing."""
+    filesystem = FileSystem()
+    return filesystem if filesystem.is_ours(path) else ReadOnly()
 
 
 _write, _seek, _END = os.write, os.lseek, os.SEEK_END  # Of each append: looked up once.

@@ -6,12 +6,12 @@ import contextlib
 import errno
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator
 from uuid import uuid4
 
 import msgspec
 
+from hangarlog.beneath import Entry
 from hangarlog.commit import now
 from hangarlog.errors import CorruptionError, StoreFormatError, StoreOpenError
 from hangarlog.filesystem import PRIVATE, FileSystem
@@ -87,7 +87,7 @@ class Folder:
         category, name = stream_path(stream_id)
         folder = self.category_path(category)
         if known is None or folder not in known:
-            if os.path.islink(folder):  # The system refuses a link only as the last part of a path.
+            if self.filesystem.is_link(folder):  # The system refuses a link only as the last part of a path.
                 cause = "it is a symbolic link; put a folder in its place"
                 raise CorruptionError(folder, category, 0, cause, mendable=False)
             if known is not None:
@@ -125,10 +125,10 @@ class Folder:
         finally:
             filesystem.close(fd)
 
-    def stream_files(self) -> Iterator[tuple[str, str, os.DirEntry[str]]]:
+    def stream_files(self) -> Iterator[tuple[str, str, Entry]]:
         """(category folder, name, directory entry) of the live segment of every stream, in no order."""
         for entry in self.filesystem.entries(self.streams_path):
-            if entry.is_dir(follow_symlinks=False):
+            if entry.is_dir():
                 for file in self.filesystem.entries(entry.path):
                     if _is_live(file):
                         yield entry.name, file.name[: -len(LIVE)], file
@@ -139,16 +139,16 @@ class Folder:
         """Keep a file as it is, under its name with `.damaged`, before it is mended."""
         filesystem = self.filesystem
         kept, number = path + DAMAGED, 1
-        while os.path.lexists(kept):
+        while filesystem.is_there(kept):
             kept, number = f"{path}{DAMAGED}.{number}", number + 1
         filesystem.replace_file(kept, filesystem.read_file(path, MAX_SEGMENT_BYTES * 2))
 
     def all_folders(self) -> Iterator[str]:
         """The folders below the store's own that hold its files."""
         for path in (self.streams_path, self.snapshots_path):
-            if os.path.isdir(path):
+            if self.filesystem.is_folder(path):
                 yield path
-            yield from (entry.path for entry in self.filesystem.entries(path) if entry.is_dir(follow_symlinks=False))
+            yield from (entry.path for entry in self.filesystem.entries(path) if entry.is_dir())
 
     def stream_ids(self, prefix: str = "") -> Iterator[str]:
         """The ids of the streams that begin with `prefix`, in no order; other files are passed over."""
@@ -171,7 +171,7 @@ class Folder:
         stream_id = _id_in(log.base, log) or next(
             filter(None, (_id_in(log.sealed_base(n), log) for n in log.sealed())), None
         )
-        if stream_id is None and os.path.getsize(path):
+        if stream_id is None and self.filesystem.size_at(path):
             with contextlib.suppress(CorruptionError):
                 return self.id_in_journal(folder, name)  # Every line of the stream itself is damaged.
         return stream_id if stream_id and stream_path(stream_id) == (folder, name) else None
@@ -202,12 +202,11 @@ class Folder:
         try:
             if os.path.lexists(self.path) and not os.path.isdir(self.path):
                 raise StoreOpenError(self.path, "it is a file; a store is a folder")
+            self._enter()
             self._refuse_swapped()
             refuse_unsafe(self.filesystem, self.path, unsafe_file_system)
             meta = self._load() or self._create(segment_bytes, create, mode)
             self._set_rights(meta)
-            if self.fd < 0:
-                self.fd = self.filesystem.open_folder(self.path)
             self.home = self.filesystem.made_at(self.meta_path)
             return meta
         except PermissionError as error:
@@ -216,6 +215,12 @@ class Folder:
             ) from error
         except OSError as error:
             raise StoreOpenError(self.path, f"{error.strerror} ({error.filename})") from error
+
+    def _enter(self) -> None:
+        """Open the folder, if there is one: from here on, what is below it is taken from there."""
+        if self.fd < 0 and os.path.isdir(self.path):
+            self.fd = self.filesystem.open_folder(self.path)
+            self.filesystem.enter(self.path, self.fd)
 
     def refuse_moved(self) -> None:
         """Raise `StoreOpenError` if the open folder is no longer the one at its path."""
@@ -226,7 +231,10 @@ class Folder:
         """Close the folder."""
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
-            self.filesystem.close(fd)
+            try:
+                self.filesystem.leave(self.path, fd)
+            finally:
+                self.filesystem.close(fd)
 
     __del__ = close
 
@@ -276,11 +284,15 @@ class Folder:
         if not create:
             raise StoreOpenError(self.path, f"it is no store: it has no {_META}")
         filesystem = self.filesystem
+        if not filesystem.is_ours(self.path):
+            cause = "its folder belongs to another user, who could change the store; make it as that user, or elsewhere"
+            raise StoreOpenError(self.path, cause)
         private = mode is None or mode == PRIVATE
         meta = Meta(FORMAT, str(uuid4()), now().decode(), segment_bytes, None if private else f"{mode:04o}")
         self._set_rights(meta)
         os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
         filesystem.make_folder(self.path)
+        self._enter()
         filesystem.sync_folder(os.path.dirname(self.path))  # Also where an earlier try came no further.
         filesystem.make_folder(self.locks_path)
         with contextlib.closing(self.write_lock()) as lock, held(lock):
@@ -301,10 +313,9 @@ class Folder:
     def _refuse_swapped(self) -> None:
         """Raise where a link or a file is in the place of one of the store's folders: it would be somebody else's."""
         for path in (self.locks_path, self.streams_path, self.snapshots_path):
-            with contextlib.suppress(FileNotFoundError):
-                if not stat.S_ISDIR(os.lstat(path).st_mode):
-                    cause = f"{path} is a symbolic link or a file; put the store's own folder in its place"
-                    raise StoreOpenError(self.path, cause)
+            if self.filesystem.is_there(path) and not self.filesystem.is_folder(path):
+                cause = f"{path} is a symbolic link or a file; put the store's own folder in its place"
+                raise StoreOpenError(self.path, cause)
 
     def _refuse_foreign(self) -> None:
         """Raise unless the folder is missing, empty, or a store whose creation was cut short."""
@@ -313,7 +324,7 @@ class Folder:
                 if self._load():
                     return
                 raise StoreOpenError(self.path, f"it is no store, and not empty: it has {entry.name!r} but no {_META}")
-            if entry.name == _JOURNAL + LIVE and entry.stat(follow_symlinks=False).st_size and not self._load():
+            if entry.name == _JOURNAL + LIVE and entry.stat().st_size and not self._load():
                 raise StoreFormatError(
                     self.path,
                     f"its journal holds events but {_META} is missing; restore it from a backup, or write one: "
@@ -339,6 +350,6 @@ def _id_in(base: str, log: Log) -> str | None:
     return None
 
 
-def _is_live(entry: os.DirEntry[str]) -> bool:
+def _is_live(entry: Entry) -> bool:
     name = entry.name
-    return name.endswith(LIVE) and "." not in name[: -len(LIVE)] and entry.is_file(follow_symlinks=False)
+    return name.endswith(LIVE) and "." not in name[: -len(LIVE)] and entry.is_file()

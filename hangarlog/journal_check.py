@@ -202,7 +202,7 @@ class JournalCheck:
 
     def _may_begin_later(self, stream_id: str) -> bool:
         """Whether the stream has a snapshot that could not be read: it may have been imported without its beginning."""
-        return stream_id not in self._through and os.path.exists(
+        return stream_id not in self._through and self._folder.filesystem.is_there(
             SnapshotFiles(self._folder.filesystem, self._folder.snapshots_path).path(stream_id)
         )
 

@@ -94,7 +94,7 @@ class Log:
             self.torn |= first is None and live is not None and live.size > 0
             if first is not None and first <= oldest:
                 sealed = []
-            elif live or os.path.lexists(self.live_path + ".new"):
+            elif live or self.filesystem.is_there(self.live_path + ".new"):
                 sealed = self._sealed_before(first)
                 sealed = sealed[max(0, bisect_right(sealed, oldest) - 1) :]
             else:
@@ -279,7 +279,7 @@ class Log:
         fresh = self.live_path + ".new"
         live = self.open_live()
         if live is None:
-            if os.path.lexists(fresh):
+            if self.filesystem.is_there(fresh):
                 self.filesystem.rename(fresh, self.live_path)  # It was renamed, where it could not be linked.
             return False
         with contextlib.closing(live):
@@ -295,7 +295,7 @@ class Log:
 
     def may_be_rolling(self, live: Segment) -> bool:
         """Whether `finish_roll` may have something to do, where `live` is the live segment."""
-        return os.path.lexists(self.live_path + ".new") or self._sealed_as(live) != ""
+        return self.filesystem.is_there(self.live_path + ".new") or self._sealed_as(live) != ""
 
     def _sealed_as(self, live: Segment) -> str:
         """The path of a sealed segment that begins with the same record as the live one, "" where there is none."""
@@ -303,7 +303,7 @@ class Log:
         with contextlib.suppress(CorruptionError):
             first = live.first()
         sealed = "" if first is None else self.sealed_base(first) + LIVE
-        return sealed if sealed and os.path.lexists(sealed) else ""
+        return sealed if sealed and self.filesystem.is_there(sealed) else ""
 
     def _agrees_with(self, sealed: str) -> bool:
         """Whether the live file has what a sealed one of the same first record has; where an older one was put back in
@@ -313,7 +313,7 @@ class Log:
             CorruptionError: they have different records.
         """
         filesystem = self.filesystem
-        if os.path.samefile(self.live_path, sealed):
+        if filesystem.identity_at(self.live_path) == filesystem.identity_at(sealed):
             return True
         longer = filesystem.size_at(self.live_path) - filesystem.size_at(sealed)
         if not filesystem.begin_alike(self.live_path, sealed):

@@ -227,7 +227,7 @@ class Mending:
 
     def _make_category(self, category: str) -> Replaced | None:
         path = self._folder.category_path(category)
-        if os.path.isdir(path) and not os.path.islink(path):
+        if self._filesystem.is_folder(path):
             return None
         kept = keep_damaged(self._filesystem, path, remove=True)
         self._filesystem.make_folder(self._folder.streams_path)
@@ -239,7 +239,7 @@ class Mending:
         if not may_be_stream(*key):
             return
         for file in stream.files:
-            if file.sealed is not None or file.spare or os.path.islink(file.path) or os.path.getsize(file.path):
+            if file.sealed is not None or file.spare or not self._filesystem.is_empty(file.path):
                 self._filesystem.remove(file.path.removesuffix(LIVE) + ".index")
                 yield Replaced(file.path, keep_damaged(self._filesystem, file.path, remove=True))
             else:
@@ -250,7 +250,7 @@ def break_links(folder: Folder) -> Iterator[str]:
     """Make each live segment that has another name, too, a file of its own: the other name's owner keeps his."""
     live = [file.path for file in stream_files(folder) if file.sealed is None]
     for path in [folder.journal.live_path, *live]:
-        if not os.path.islink(path) and os.path.isfile(path) and os.stat(path).st_nlink > 1:
+        if folder.filesystem.has_other_names(path):
             folder.filesystem.remove(path.removesuffix(LIVE) + ".index")
             copy_file(folder.filesystem, path, path)
             yield path
@@ -259,7 +259,7 @@ def break_links(folder: Folder) -> Iterator[str]:
 def forget_indexes(folder: Folder) -> None:
     """Delete the indexes of segments that are not there: others may get their names."""
     filesystem = folder.filesystem
-    categories = [e.path for e in filesystem.entries(folder.streams_path) if e.is_dir(follow_symlinks=False)]
+    categories = [e.path for e in filesystem.entries(folder.streams_path) if e.is_dir()]
     for path in [folder.path, folder.streams_path, *categories]:
         names = {entry.name for entry in filesystem.entries(path) if entry.name.endswith((LIVE, ".index"))}
         for name in names:
@@ -278,7 +278,7 @@ def snapshot_paths(folder: Folder) -> list[str]:
     top = folder.filesystem.entries(folder.snapshots_path)
     found = []
     for entry in top:
-        below = folder.filesystem.entries(entry.path) if entry.is_dir(follow_symlinks=False) else iter([entry])
+        below = folder.filesystem.entries(entry.path) if entry.is_dir() else iter([entry])
         found += [each.path for each in below if each.name.endswith(".json")]
     return sorted(found)
 

@@ -350,7 +350,7 @@ class Reader:
 
     def _compacted_through(self, stream_id: str) -> int:
         # Most stores have no snapshots at all, and then no stream's has to be looked for.
-        if not os.path.isdir(self._folder.snapshots_path):
+        if not self._folder.filesystem.is_there(self._folder.snapshots_path):
             return -1
         snapshot = self._snapshots.load(stream_id)
         return snapshot.compacted_through if snapshot else -1

@@ -168,7 +168,7 @@ class _Recovery:
             report.ring_lost = bool(state.ring_file) and not self._ring.whole
         else:
             self._settled = self._wanted = report.since
-        if not os.path.lexists(folder.journal.live_path):
+        if not folder.filesystem.is_there(folder.journal.live_path):
             folder.filesystem.close(folder.filesystem.open_new(folder.journal.live_path))
             self.put_back = True
             cause = "it was gone; it was made anew from the commit ring and the streams"
@@ -251,7 +251,7 @@ def _cut_phantoms(folder: Folder, settled: int, known: Iterable[str], report: Re
     since = load_checkpoint(folder).begun - _CLOCK_SLACK
     paths = {stream_path(stream_id) for stream_id in known}
     for category, name, file in folder.stream_files():
-        if (category, name) in paths or file.stat(follow_symlinks=False).st_mtime < since:
+        if (category, name) in paths or file.stat().st_mtime < since:
             continue
         named = folder.stream_id_at(category, name, file.path) is not None
         if not named and "~" not in category + name:

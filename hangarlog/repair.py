@@ -161,7 +161,7 @@ def _mend_meta(folder: Folder) -> tuple[Meta, list[Result]]:
     try:
         return folder.open(1, create=False), []
     except StoreOpenError as error:
-        if not _has_records(folder) or os.path.islink(folder.streams_path):
+        if not _has_records(folder) or folder.filesystem.is_link(folder.streams_path):
             raise
         first = next(_records(folder), None)
         owner = ring_owner(folder.filesystem, folder.ring_path)
@@ -223,9 +223,9 @@ def _folders_put_away(folder: Folder) -> Iterator[Result]:
     """Move folders away that stand where the store makes files: nothing deletes or replaces a folder."""
     fixed = (folder.state_path, folder.catalog_path, folder.aside_path)
     for path in [folder.path, *folder.all_folders()]:
-        for entry in list(folder.filesystem.entries(path)):
-            ours = entry.path in fixed or entry.name.endswith((".index", ".new", REBUILT))
-            if ours and entry.is_dir(follow_symlinks=False):
+        folders = [entry for entry in folder.filesystem.entries(path) if entry.is_dir()]
+        for entry in folders:
+            if entry.path in fixed or entry.name.endswith((".index", ".new", REBUILT)):
                 yield _put_away(folder, entry.path, "nothing: it is a folder")
 
 

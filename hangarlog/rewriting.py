@@ -54,10 +54,10 @@ def copy_open(filesystem: FileSystem, fd: int, size: int, target: str) -> None:
 
 def keep_damaged(filesystem: FileSystem, path: str, *, remove: bool = False) -> str:
     """Keep what is at `path` under a name of its own, and return that; "" where there is nothing. It may be removed."""
-    if not os.path.lexists(path):
+    if not filesystem.is_there(path):
         return ""
-    kept = next(name for name in _names(path + DAMAGED) if not os.path.lexists(name))
-    if remove or os.path.islink(path) or not os.path.isfile(path):
+    kept = next(name for name in _names(path + DAMAGED) if not filesystem.is_there(name))
+    if remove or not filesystem.is_file(path):
         filesystem.rename(path, kept)
         filesystem.sync_folder(os.path.dirname(path))
     else:
@@ -172,8 +172,10 @@ class Rewriting:
     def _write(self, path: str) -> None:
         text = b"".join(self._text)
         if not self._is(path, text):
-            waiting = next(name for name in _names(path + REBUILT) if self._is(name, text) or not os.path.lexists(name))
-            if not os.path.lexists(waiting):
+            waiting = next(
+                name for name in _names(path + REBUILT) if self._is(name, text) or not self._filesystem.is_there(name)
+            )
+            if not self._filesystem.is_there(waiting):
                 self._filesystem.replace_file(waiting, text)
             self._waiting.append((waiting, path))
         self._right.add(path)

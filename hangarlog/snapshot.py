@@ -88,7 +88,7 @@ class SnapshotFiles:
             raise EventSerializationError("snapshot", f"its {len(content)} bytes are more than {MOST}")
         for folder in (self._folder, os.path.dirname(path)):
             self._filesystem.make_folder(folder)
-            if os.path.islink(folder):
+            if self._filesystem.is_link(folder):
                 cause = "it is a symbolic link; put a folder in its place"
                 raise CorruptionError(folder, os.path.basename(folder), 0, cause, mendable=False)
         self._filesystem.replace_file(path, content)

@@ -8,6 +8,7 @@ reader without a lock whether it saw all of it.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from struct import Struct
 
 from hangarlog.bell import Bell
@@ -103,6 +104,10 @@ def create_state(filesystem: FileSystem, path: str) -> None:
     filesystem.replace_file(path, bytes(_SIZE), sync=False)
 
 
+def _nothing(fd: int, size: int, offset: int) -> bytes:
+    return b""
+
+
 class SharedState:
     """The words of one store, in its file `state`.
 
@@ -113,7 +118,8 @@ class SharedState:
     def __init__(self, filesystem: FileSystem, path: str, home: int, *, writable: bool = True) -> None:
         """Open the file at `path`. Raises `OSError`, or `ValueError` where the file is not the store's alone."""
         self._filesystem, self._path, self._home, self.writable = filesystem, path, home, writable
-        self._pread = filesystem.pread
+        self._pread: Callable[[int, int, int], bytes] = filesystem.pread
+        self.inode = 0
         self._boot = boot_id()
         self.session = 0
         """The session that this process has seen going on, or begun: 0 before that."""
@@ -123,7 +129,11 @@ class SharedState:
 
     def _open(self) -> None:
         filesystem = self._filesystem
+        if not (self.writable or filesystem.is_there(self._path)):
+            self._pread = _nothing  # A reader, before anybody who may write has made it.
+            return
         fd = filesystem.open_update(self._path) if self.writable else filesystem.open_read(self._path)
+        self._pread = filesystem.pread
         try:
             if self.writable and filesystem.names(fd) > 1:
                 raise ValueError("it has another name (a hard link)")  # Made anew, in its place.
@@ -146,6 +156,11 @@ class SharedState:
     def is_in_place(self) -> bool:
         """Whether the file that is open is the one that has its name."""
         return self._filesystem.identity_at(self._path) == self.inode
+
+    def look_for(self) -> None:
+        """For a reader: open the file that has its name now, if it is another one."""
+        if not self.is_in_place:
+            self._open()
 
     def reload(self) -> None:
         """Open the file anew if another one has its name; make it where there is none. Under the write lock."""

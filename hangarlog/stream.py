@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import OrderedDict
 from collections.abc import Iterable
 
@@ -65,11 +64,11 @@ class StreamEnd:
         try:
             self.live = LiveEnd(log)
         except FileNotFoundError:
-            if os.path.lexists(log.live_path + ".new"):
+            if log.filesystem.is_there(log.live_path + ".new"):
                 log.finish_roll()
                 self.live = LiveEnd(log)
         self.exists = self.live is not None
-        self.gone = not self.exists and os.path.lexists(log.sealed_base(0) + LIVE)
+        self.gone = not self.exists and log.filesystem.is_there(log.sealed_base(0) + LIVE)
         if self.live:
             self._look(self.live)
 
@@ -210,7 +209,12 @@ class WarmStreams:
 
     def replaced(self) -> list[str]:
         """The streams whose open file is not the one at its path any more: what was appended since is not there."""
-        return [name for name, end in list(self._ends.items()) if end.live and not end.live.is_in_place]
+        found = []
+        for name, end in list(self._ends.items()):
+            with contextlib.suppress(OSError):  # The next one to open the store looks at all of them.
+                if end.live and not end.live.is_in_place:
+                    found.append(name)
+        return found
 
     def seen(self, stream_id: str) -> StreamEnd | None:
         """The end of a stream as it was left, if it is warm."""

@@ -57,7 +57,7 @@ def stream_files(folder: Folder) -> Iterator[File]:
     """Whatever holds a part of a stream, a category at a time."""
     yield from log_files(folder.filesystem, folder.streams_path)
     for entry in folder.filesystem.entries(folder.streams_path):
-        if entry.is_dir(follow_symlinks=False):
+        if entry.is_dir():
             yield from log_files(folder.filesystem, entry.path)
 
 

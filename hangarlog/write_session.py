@@ -199,6 +199,8 @@ class WriteSession:
 
     def see_session(self) -> None:
         """Believe what `state` says while others take part in the session that it belongs to. Takes no lock."""
+        if not self._state.writable:
+            self._state.look_for()
         last = self._state.last_session
         self._state.session = last if self._session.others_in(last) else 0
         if self._state.session and self._state.writable:
@@ -216,7 +218,7 @@ class WriteSession:
 
     def finish_for_the_dead(self) -> None:
         """Recover what a writer that died has left, unless somebody is writing, who has done so."""
-        if not self._left_something():
+        if not (self._state.writable and self._left_something()):
             return
         free = False
         with contextlib.suppress(LockTimeoutError), held(self._lock, 0):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Added, tool
 
-from hangarlog import ANY, FileEventStore, StoreFormatError
+from hangarlog import ANY, CorruptionError, FileEventStore, StoreFormatError, StoreOpenError
 from hangarlog.filesystem import FileSystem
 from hangarlog.verify import verify
 
@@ -143,12 +143,56 @@ def test_root_locks_nobody_out_of_a_service_s_store(folder: Path, as_user: As) -
         assert list(verify(store)) == []
 
 
-def test_a_folder_prepared_for_a_service_makes_a_store_of_the_service_s(folder: Path, as_user: As) -> None:
+@pytest.mark.parametrize("missing", ["", "state", "locks", "catalog"])
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_reading_command_of_root_s_changes_nothing_in_a_service_s_store(
+    folder: Path, as_user: As, missing: str, torn: bool
+) -> None:
+    """Whether its caches are there or not, and whether there is something to recover; it takes no lock either."""
+    as_user(OWNER, CREATE)
+    as_user(OWNER, APPEND, "b:1")
+    path = folder / "s"
+    if missing:
+        shutil.rmtree(path / missing) if missing == "locks" else (path / missing).unlink()
+    if torn:
+        with (path / "journal.jsonl").open("ab") as file:
+            file.write(b'{"position":5,"st')
+    before = everything(path)
+    for command in ("stats", "streams", "read", "tail", "verify", "verify --read-only", "schema show", "export"):
+        done = subprocess.run(
+            [sys.executable, "-m", "hangarlog", *command.split(), str(path), *["-"] * (command == "export")],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), f"{command}: {done.stdout} {done.stderr}"
+        if command == "stats":
+            assert json.loads(done.stdout)["events"] == 4
+        assert everything(path) == before, command
+    assert as_user(OWNER, APPEND, "b:1") == "5\n"
+
+
+def everything(path: Path) -> dict[str, tuple[int, int, int, bytes]]:
+    """Kind and mode, owner, time of the last change and content of all that is in a folder, and of itself."""
+    found = {}
+    for each in (path, *path.rglob("*")):
+        its = each.lstat()
+        found[str(each)] = (its.st_mode, its.st_uid, its.st_ctime_ns, each.read_bytes() if each.is_file() else b"")
+    return found
+
+
+def test_no_store_is_made_in_a_folder_of_somebody_else_s(folder: Path, as_user: As) -> None:
+    """Its owner could change all that is in it later. Who owns the folder makes the store."""
     (folder / "s").mkdir()
+    (folder / "s").chmod(0o777)
     os.chown(folder / "s", OWNER, GROUP)
-    FileEventStore(folder / "s").close()
-    assert owners(folder / "s") == {(OWNER, GROUP)}
-    assert as_user(OWNER, APPEND, "a:1") == "2\n"
+    with pytest.raises(StoreOpenError, match="belongs to another user"):
+        FileEventStore(folder / "s")
+    assert "belongs to another user" in as_user(OTHER, CREATE, fails=True)
+    assert list((folder / "s").iterdir()) == []
+    as_user(OWNER, CREATE)
+    assert as_user(OWNER, APPEND, "a:1") == "3\n"
 
 
 def test_a_new_store_belongs_to_its_maker(folder: Path, as_user: As) -> None:
@@ -159,7 +203,7 @@ def test_a_new_store_belongs_to_its_maker(folder: Path, as_user: As) -> None:
     assert owners(folder / "s") == {(os.geteuid(), os.getegid())}
 
 
-def test_nothing_is_given_to_the_owner_where_a_folder_of_the_store_leads_elsewhere(
+def test_nothing_is_written_where_a_folder_of_the_store_leads_elsewhere(
     folder: Path, as_user: As, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who owns the store puts a link to a folder of root's in the place of a category, just after it was looked at."""
@@ -169,9 +213,11 @@ def test_nothing_is_given_to_the_owner_where_a_folder_of_the_store_leads_elsewhe
     link = folder / "s/streams/cron"
     with FileEventStore(folder / "s", durability="relaxed") as store:
         link.symlink_to(roots)
-        monkeypatch.setattr(os.path, "islink", lambda path: False)
-        store.append("cron:1", [Added(1)], ANY)
-    assert owners(roots) == {(os.geteuid(), os.getegid())}
+        monkeypatch.setattr(FileSystem, "is_link", lambda self, path: False)
+        with pytest.raises(CorruptionError, match=r"cron/1\.jsonl.*Not a directory"):
+            store.append("cron:1", [Added(1)], ANY)
+        assert store.append("a:1", [Added(1)], ANY) == 1
+    assert list(roots.iterdir()) == []
 
 
 # Modes

@@ -14,6 +14,7 @@ import msgspec
 
 from hangarlog import FileEventStore, __version__
 from hangarlog.cli.terminal import say
+from hangarlog.filesystem import for_reading
 from hangarlog.serializer import EventSerializer
 
 STORE_VARIABLE = "HANGARLOG_STORE"
@@ -128,7 +129,14 @@ def open_store(path: str, *, create: bool = False, durability: Any = "always") -
     """The store a command works on; event types need not be known to it."""
     serializer = EventSerializer(unknown="untyped")
     seconds = lock_timeout()
-    store = FileEventStore(path, serializer=serializer, create=create, durability=durability, lock_timeout=seconds)
+    store = FileEventStore(
+        path,
+        serializer=serializer,
+        create=create,
+        durability=durability,
+        lock_timeout=seconds,
+        filesystem=None if create else for_reading(path),
+    )
     _say_what_was_recovered(store)
     return store
 

@@ -18,6 +18,7 @@ import msgspec
 
 from hangarlog.errors import HangarlogError
 from hangarlog.eventstore import EventStore
+from hangarlog.filesystem import for_reading
 from hangarlog.payload import FAILURES, decode_object
 from hangarlog.record import Envelope
 from hangarlog.registry import EventRegistry
@@ -189,7 +190,8 @@ def _store(path: str) -> FileEventStore:
 
 def _open(path: str) -> FileEventStore:
     # Without the types of the application, which may be what is wrong.
-    return FileEventStore(path, serializer=EventSerializer(registry=EventRegistry(), unknown="untyped"), create=False)
+    serializer = EventSerializer(registry=EventRegistry(), unknown="untyped")
+    return FileEventStore(path, serializer=serializer, create=False, filesystem=for_reading(path))
 
 
 def _scan(

@@ -13,34 +13,8 @@ from conftest import Added
 
 import hangarlog.write_session
 from hangarlog import ANY, FileEventStore, StorageError, StoreOpenError
-from hangarlog.filesystem import FileSystem
+from hangarlog.filesystem import FileSystem, ReadOnly
 from hangarlog.record import decode_record
-
-
-class ReadOnly(FileSystem):
-    """A read-only mount."""
-
-    def _refuse(self, path: str) -> OSError:
-        return OSError(errno.EROFS, "Read-only file system", path)
-
-    def open_append(self, path: str, *, create: bool = False) -> int:
-        raise self._refuse(path)
-
-    def open_new(self, path: str) -> int:
-        raise self._refuse(path)
-
-    def open_update(self, path: str, *, create: bool = False) -> int:
-        raise self._refuse(path)
-
-    def rename(self, old: str, new: str) -> None:
-        raise self._refuse(new)
-
-    def remove(self, path: str) -> None:
-        raise self._refuse(path)
-
-    def create_folder(self, path: str) -> None:
-        raise self._refuse(path)
-
 
 EVENTS = 20
 

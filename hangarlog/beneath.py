@@ -1,0 +1,213 @@
+"""Store folders that are open, below which no symbolic link is followed, at any part of a path.
+
+A check of a path before it is used says nothing: who may change the folder swaps a part of it in between. So each part
+is opened relative to the one above, from the descriptor of the store's folder on, and the last one is given to the
+call together with the descriptor it is in. On Windows, which has no such calls, there are no roots.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from hangarlog.system import WINDOWS, again, folder_fd
+
+_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+class Root(NamedTuple):
+    """A store's folder, at `path` when it was opened, and how many have it open (one number)."""
+
+    path: str
+    fd: int
+    inode: int
+    users: list[int]
+
+
+Roots = tuple[Root, ...]
+
+
+def entered(roots: Roots, path: str, fd: int) -> Roots:
+    """With the folder that is open as `fd`: `path` is that one from here on, whatever has the name later.
+
+    Raises `OSError`.
+    """
+    root = _find(roots, path, fd)
+    if root:
+        root.users[0] += 1
+        return roots
+    # A descriptor of its own: a lock taken through the other one must end when that is closed.
+    return (Root(path, again(os.open, ".", _FOLDER, dir_fd=fd), os.fstat(fd).st_ino, [1]), *roots)
+
+
+def left(roots: Roots, path: str, fd: int) -> Roots:
+    """Without a folder that was entered, once for each time."""
+    root = _find(roots, path, fd)
+    if not root:
+        return roots
+    root.users[0] -= 1
+    if root.users[0]:
+        return roots
+    os.close(root.fd)
+    return tuple(other for other in roots if other is not root)
+
+
+def _find(roots: Roots, path: str, fd: int) -> Root | None:
+    inode = os.fstat(fd).st_ino
+    return next((root for root in roots if (root.path, root.inode) == (path, inode)), None)
+
+
+@contextlib.contextmanager
+def place(roots: Roots, path: str) -> Iterator[tuple[int | None, str]]:
+    """(descriptor of the folder that `path` is in, its name there); (None, `path`) where it is below none of the roots.
+
+    Raises `OSError`: `NotADirectoryError` where a part is a symbolic link. Errors of the block name `path`.
+    """
+    root = next((root for root in roots if path.startswith(root.path + os.sep) or path == root.path), None)
+    if root is None:
+        yield None, path
+        return
+    *parts, name = path[len(root.path) + 1 :].split(os.sep)
+    fd, opened = root.fd, -1
+    try:
+        for part in parts:
+            above, fd = opened, again(os.open, part, _FOLDER | os.O_NOFOLLOW, dir_fd=fd)
+            opened = fd  # First: an interrupt may come after the close, and nothing is closed twice.
+            if above >= 0:
+                os.close(above)
+        yield fd, name or "."
+    except OSError as error:
+        error.filename = path
+        raise
+    finally:
+        if opened >= 0:
+            os.close(opened)
+
+
+class Entry:
+    """What a folder has under one name. To be asked while the listing of the folder goes on."""
+
+    __slots__ = ("_entry", "_folder", "name")
+
+    def __init__(self, folder: str, entry: os.DirEntry[str]) -> None:
+        self._folder, self._entry, self.name = folder, entry, entry.name
+
+    @property
+    def path(self) -> str:
+        """Its path."""
+        return os.path.join(self._folder, self.name)
+
+    def is_dir(self) -> bool:
+        """Whether it is a folder, and no link to one."""
+        return self._entry.is_dir(follow_symlinks=False)
+
+    def is_file(self) -> bool:
+        """Whether it is a regular file, and no link to one."""
+        return self._entry.is_file(follow_symlinks=False)
+
+    def is_symlink(self) -> bool:
+        """Whether it is a symbolic link."""
+        return self._entry.is_symlink()
+
+    def stat(self) -> os.stat_result:
+        """Of what has the name, as `os.lstat`."""
+        return self._entry.stat(follow_symlinks=False)
+
+
+class Beneath:
+    """What is where: looks at paths, which are text. Below a store's folder that was entered, no link is followed."""
+
+    _roots: Roots = ()
+
+    def enter(self, folder: str, fd: int) -> None:
+        """Take what is below `folder` from the folder that is open as `fd`, and follow no link there, until `leave`."""
+        if fd >= 0:
+            self._roots = entered(self._roots, folder, fd)
+
+    def leave(self, folder: str, fd: int) -> None:
+        """Let go of a folder that was entered."""
+        if fd >= 0:
+            self._roots = left(self._roots, folder, fd)
+
+    def is_ours(self, folder: str) -> bool:
+        """Whether a folder is this user's; also where there is none, or the system has no owners."""
+        try:
+            return not hasattr(os, "geteuid") or self._stat(folder).st_uid == os.geteuid()
+        except FileNotFoundError:
+            return True
+
+    def entries(self, path: str) -> Iterator[Entry]:
+        """What is in a folder, in no order; nothing if there is no such folder."""
+        opened = contextlib.nullcontext(path) if WINDOWS else self._folder(path)
+        with contextlib.suppress(FileNotFoundError), opened as folder, again(os.scandir, folder) as entries:
+            for entry in entries:
+                yield Entry(path, entry)
+
+    def is_there(self, path: str) -> bool:
+        """Whether something has the name `path`, of whatever kind."""
+        return self._kind(path) != 0
+
+    def is_folder(self, path: str) -> bool:
+        """Whether a folder, and no link to one, is at `path`."""
+        return self._kind(path) == stat.S_IFDIR
+
+    def is_file(self, path: str) -> bool:
+        """Whether a regular file, and no link to one, is at `path`."""
+        return self._kind(path) == stat.S_IFREG
+
+    def is_link(self, path: str) -> bool:
+        """Whether a symbolic link is at `path`."""
+        return self._kind(path) == stat.S_IFLNK
+
+    def is_empty(self, path: str) -> bool:
+        """Whether an empty regular file is at `path`."""
+        return self.is_file(path) and not self._stat(path).st_size
+
+    def has_other_names(self, path: str) -> bool:
+        """Whether what is at `path` is a regular file that has other names (hard links), too."""
+        return self.is_file(path) and self._stat(path).st_nlink > 1
+
+    def identity_at(self, path: str) -> int:
+        """A number of the file at `path` that no other file has meanwhile, 0 if there is none."""
+        try:
+            return self._stat(path).st_ino
+        except FileNotFoundError:
+            return 0
+
+    def made_at(self, path: str) -> int:
+        """A number of the file at `path` that a copy of it does not have: of its inode, and when that was changed."""
+        status = self._stat(path)
+        return status.st_ino ^ status.st_ctime_ns
+
+    def modified_at(self, path: str) -> float:
+        """When the file at `path` was written last, in seconds since 1970; 0 if there is none."""
+        try:
+            return self._stat(path).st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+    def size_at(self, path: str) -> int:
+        """The size of the file at `path`."""
+        return self._stat(path).st_size
+
+    def _kind(self, path: str) -> int:
+        try:
+            with self._at(path) as (parent, name):
+                return stat.S_IFMT(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return 0
+
+    def _at(self, path: str) -> contextlib.AbstractContextManager[tuple[int | None, str]]:
+        return place(self._roots, path)
+
+    @contextlib.contextmanager
+    def _folder(self, path: str) -> Iterator[int]:
+        with self._at(path) as (parent, name), folder_fd(name, os.O_NOFOLLOW if parent else 0, parent) as fd:
+            yield fd
+
+    def _stat(self, path: str) -> os.stat_result:
+        with self._at(path) as (parent, name):
+            return os.stat(name, dir_fd=parent, follow_symlinks=parent is None)
