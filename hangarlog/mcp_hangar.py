@@ -325,5 +325,6 @@ def _export_snapshot(store: FileEventStore, target: sqlite3.Connection, stream_i
         return
     kept = SnapshotFiles(store.folder.filesystem, store.folder.snapshots_path).load(stream_id) if snapshot else None
     if kept:
-        row = (stream_id, kept.version, bytes(kept.state).decode(), kept.saved_at)
+        state = msgspec.json.format(bytes(kept.state), indent=0)  # With blanks, as MCP Hangar has it.
+        row = (stream_id, kept.version, state.decode(), kept.saved_at)
         target.execute("INSERT INTO snapshots VALUES (?, ?, ?, ?)", row)

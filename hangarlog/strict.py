@@ -124,7 +124,10 @@ def strict_record(line: bytes) -> Envelope:
 
 
 def snapshot_flaw(content: bytes, version: int) -> str | None:
-    """Why a whole file of a snapshot at a version is none that a store writes, None if it is. Before 0 it has no state."""
+    """Why the file of a snapshot at a version, though whole, is none that a store writes; None if it is.
+
+    A snapshot before version 0 has no state.
+    """
     try:
         state = msgspec.json.decode(content, type=_WithState).state
         key = repeated_key(content.removesuffix(b"\n"))
