@@ -65,7 +65,7 @@ class _SnapshotRow(NamedTuple):
 def _open(path: str) -> sqlite3.Connection:
     if not os.path.isfile(path):
         raise SourceError(path, "there is no such file")
-    connection = sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True)
+    connection = sqlite3.connect(f"file:{quote(os.fsencode(os.path.abspath(path)))}?mode=ro", uri=True)
     try:
         columns = {row[1] for row in connection.execute("PRAGMA table_info(events)")}
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}

@@ -129,10 +129,12 @@ from hangarlog.cli import app, main
 for name in app._MODULES.values():
     import_module(f"hangarlog.cli.{name}")
 
+LETTERS = os.environ.get("PYTHONIOENCODING", "utf-8")
+
 def shown_by(words):
     child, master = pty.fork()
     if not child:
-        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")
+        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", encoding=LETTERS), open(2, "w")
         sys.argv[1:] = words
         try:
             main.main()
@@ -265,6 +267,10 @@ def make_places(tmp_path: Path) -> dict[str, Path]:
     return places
 
 
+def placed(word: str, places: dict[str, Path]) -> str:
+    return re.sub(r"^\{(\w+)\}", lambda found: str(places[found[1]]), word)
+
+
 def test_nothing_that_acts_on_a_terminal_comes_out_of_any_command(tmp_path: Path) -> None:
     """Whatever the store, its names, a source, a lock and the arguments hold."""
     bad = make_store(tmp_path / "bad", lines_of_a_stranger())
@@ -277,7 +283,7 @@ def test_nothing_that_acts_on_a_terminal_comes_out_of_any_command(tmp_path: Path
             shutil.copytree(store, path)
             names.append(f"{name}, {store.name}")
             here = {**places, "s": path, "new": tmp_path / f"new{len(names)}{IN_NAMES}"}
-            commands.append([word.format_map(here) if word.startswith("{") else word for word in words])
+            commands.append([placed(word, here) for word in words])
     for name, text in zip(names, shown_by(tmp_path, commands), strict=True):
         assert_harmless(text, name)
 
