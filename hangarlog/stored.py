@@ -54,7 +54,7 @@ def _one_by_one(
         for record, line in zip(block, lines, strict=True)
     }
     doubtful = {position: cause for position, cause in causes.items() if cause}
-    found = _found(folder, block, doubtful)
+    found = _found(folder, block, doubtful) if doubtful else {}
     sound: list[bytes] = []
     for record, line in zip(block, lines, strict=True):
         there = found.get(record.position, line)
