@@ -70,6 +70,7 @@ def backup(
         copy = Folder(filesystem, os.fspath(target))
         _refuse(store, copy)
         filesystem.make_folder(copy.path)
+        copy.enter()
         with contextlib.closing(copy.write_lock()) as lock, held(lock):
             _refuse_further(store, copy)
             work = _Backup(store, copy, progress)

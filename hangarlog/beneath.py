@@ -60,16 +60,17 @@ def _find(roots: Roots, path: str, fd: int) -> Root | None:
     return next((root for root in roots if (root.path, root.inode) == (path, inode)), None)
 
 
-@contextlib.contextmanager
-def place(roots: Roots, path: str) -> Iterator[tuple[int | None, str]]:
-    """(descriptor of the folder that `path` is in, its name there); (None, `path`) where it is below none of the roots.
+def walk(roots: Roots, path: str) -> tuple[int | None, str, int]:
+    """(descriptor of the folder that `path` is in, its name there, a descriptor to close after use or -1).
 
-    Raises `OSError`: `NotADirectoryError` where a part is a symbolic link. Errors of the block name `path`.
+    (None, `path`, -1) where it is below none of the roots. Raises `OSError`: `NotADirectoryError` where a part is a
+    symbolic link.
     """
-    root = next((root for root in roots if path.startswith(root.path + os.sep) or path == root.path), None)
-    if root is None:
-        yield None, path
-        return
+    for root in roots:
+        if path.startswith(root.path) and path[len(root.path) : len(root.path) + 1] in ("", os.sep):
+            break
+    else:
+        return None, path, -1
     *parts, name = path[len(root.path) + 1 :].split(os.sep)
     fd, opened = root.fd, -1
     try:
@@ -78,7 +79,21 @@ def place(roots: Roots, path: str) -> Iterator[tuple[int | None, str]]:
             opened = fd  # First: an interrupt may come after the close, and nothing is closed twice.
             if above >= 0:
                 os.close(above)
-        yield fd, name or "."
+    except BaseException as error:
+        if opened >= 0:
+            os.close(opened)
+        if isinstance(error, OSError):
+            error.filename = path
+        raise
+    return fd, name or ".", opened
+
+
+@contextlib.contextmanager
+def place(roots: Roots, path: str) -> Iterator[tuple[int | None, str]]:
+    """The first two that `walk` gives. Errors of the block name `path`."""
+    parent, name, opened = walk(roots, path)
+    try:
+        yield parent, name
     except OSError as error:
         error.filename = path
         raise

@@ -18,31 +18,36 @@ class Calls:
 
     def __init__(self) -> None:
         self.running: list[int] = []
-        self.afterwards: Callable[[], None] | None = None
+        self.afterwards: list[Callable[[], None]] = []
 
-    def ended(self, mark: int) -> None:
-        """Do what was left for when this thread, or another one, has ended its call."""
-        if self.afterwards and mark not in self.running:
-            afterwards, self.afterwards = self.afterwards, None
-            afterwards()
+    def ended(self) -> None:
+        """Do what was left for when the last call has ended, if this was the last one."""
+        if self._live():
+            return
+        try:
+            afterwards = self.afterwards.pop()
+        except IndexError:
+            return  # Another thread was quicker.
+        afterwards()
 
     def wait(self, seconds: float | None, afterwards: Callable[[], None]) -> bool:
         """Return when no call is running, at the latest after so many seconds; says whether that is so.
 
-        Where this thread is within a call itself, or the time is up, `afterwards` is called when that call, or another
-        one, ends.
+        Where this thread is within a call itself, or the time is up, `afterwards` is called when the last call ends.
         """
         deadline = None if seconds is None else monotonic() + seconds
-        while others := self._others():
+        here = threading.get_ident()
+        while others := any(mark != here for mark in self._live()):
             if deadline is not None and monotonic() >= deadline:
                 break
             threading.Event().wait(_PAUSE)
-        if not others and threading.get_ident() not in self.running:
+        if not others and here not in self.running:
             return True
-        self.afterwards = afterwards
+        self.afterwards.append(afterwards)
+        self.ended()  # The last call may have ended just before.
         return False
 
-    def _others(self) -> bool:
-        """Whether another thread is within a call; in the child of a fork, other threads are none."""
+    def _live(self) -> list[int]:
+        """The threads within a call; in the child of a fork, those of its parent are none."""
         alive = {thread.ident for thread in threading.enumerate()}
-        return any(mark != threading.get_ident() and mark in alive for mark in self.running)
+        return [mark for mark in self.running if mark in alive]

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from hangarlog.beneath import Beneath
+from hangarlog.beneath import Beneath, walk
 from hangarlog.late import importing
 from hangarlog.system import FLOCK_RECORD, LOCK, OPEN_FLAGS, UNLOCK, WINDOWS, again, flock, folder_fd, small_file
 
@@ -83,17 +83,23 @@ class FileSystem(Beneath):
 
     def _open(self, path: str, flags: int, *, create: bool = False) -> int:
         while True:
+            parent, opened = None, -1
             try:
-                with self._at(path) as (parent, name):
-                    # Before it is opened for writing: that alone may do something to a device.
-                    if flags & os.O_RDWR and not stat.S_ISREG(
-                        os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
-                    ):
-                        raise OSError(errno.EINVAL, "not a regular file", path)
-                    return self._regular(again(os.open, name, flags | OPEN_FLAGS, dir_fd=parent))
-            except FileNotFoundError:
+                parent, name, opened = walk(self._roots, path)
+                # Before it is opened for writing: that alone may do something to a device.
+                if flags & os.O_RDWR and not stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                    raise OSError(errno.EINVAL, "not a regular file")
+                return self._regular(again(os.open, name, flags | OPEN_FLAGS, dir_fd=parent))
+            except FileNotFoundError as error:
+                error.filename = path
                 if not create:
                     raise
+            except OSError as error:
+                error.filename = path
+                raise
+            finally:
+                if opened >= 0:
+                    os.close(opened)
             with contextlib.suppress(FileExistsError):  # Another process was quicker.
                 return self._create(path, flags)
 
@@ -391,56 +397,6 @@ class FileSystem(Beneath):
         with folder_fd(folder, os.O_PATH) as fd:
             _, _, number = small_file(f"/proc/self/fdinfo/{fd}").partition(b"mnt_id:")
             return int(number.split()[0]) if number else 0, os.readlink(f"/proc/self/fd/{fd}")
-
-
-class ReadOnly(FileSystem):
-    """A file system on which nothing is made or changed: what would, fails with `PermissionError`."""
-
-    def open_append(self, path: str, *, create: bool = False) -> int:
-        """Refused."""
-        raise _only_read(path)
-
-    def open_new(self, path: str) -> int:
-        """Refused."""
-        raise _only_read(path)
-
-    def open_update(self, path: str, *, create: bool = False) -> int:
-        """Refused."""
-        raise _only_read(path)
-
-    def open_synced(self, path: str) -> tuple[int, bool]:
-        """Refused."""
-        raise _only_read(path)
-
-    def touch_folder(self, path: str) -> None:
-        """Refused."""
-        raise _only_read(path)
-
-    def link(self, old: str, new: str) -> None:
-        """Refused."""
-        raise _only_read(new)
-
-    def rename(self, old: str, new: str) -> None:
-        """Refused."""
-        raise _only_read(new)
-
-    def remove(self, path: str) -> None:
-        """Refused."""
-        raise _only_read(path)
-
-    def create_folder(self, path: str) -> None:
-        """Refused."""
-        raise _only_read(path)
-
-
-def _only_read(path: str) -> PermissionError:
-    return PermissionError(errno.EACCES, "it is only read here", path)
-
-
-def for_reading(path: str) -> FileSystem:
-    """What a command that only reads uses for the store at `path`: in another user's, it changes and locks nothing."""
-    filesystem = FileSystem()
-    return filesystem if filesystem.is_ours(path) else ReadOnly()
 
 
 _write, _seek, _END = os.write, os.lseek, os.SEEK_END  # Of each append: looked up once.

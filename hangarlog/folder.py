@@ -202,7 +202,7 @@ class Folder:
         try:
             if os.path.lexists(self.path) and not os.path.isdir(self.path):
                 raise StoreOpenError(self.path, "it is a file; a store is a folder")
-            self._enter()
+            self.enter()
             self._refuse_swapped()
             refuse_unsafe(self.filesystem, self.path, unsafe_file_system)
             meta = self._load() or self._create(segment_bytes, create, mode)
@@ -216,7 +216,7 @@ class Folder:
         except OSError as error:
             raise StoreOpenError(self.path, f"{error.strerror} ({error.filename})") from error
 
-    def _enter(self) -> None:
+    def enter(self) -> None:
         """Open the folder, if there is one: from here on, what is below it is taken from there."""
         if self.fd < 0 and os.path.isdir(self.path):
             self.fd = self.filesystem.open_folder(self.path)
@@ -292,7 +292,7 @@ class Folder:
         self._set_rights(meta)
         os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
         filesystem.make_folder(self.path)
-        self._enter()
+        self.enter()
         filesystem.sync_folder(os.path.dirname(self.path))  # Also where an earlier try came no further.
         filesystem.make_folder(self.locks_path)
         with contextlib.closing(self.write_lock()) as lock, held(lock):

@@ -179,7 +179,7 @@ class FileEventStore(EventStore):
             except ValueError:
                 pass  # An interrupt came before it was there.
             if calls.afterwards:
-                calls.ended(mark)
+                calls.ended()
 
     def append_encoded(self, pendings: list[Pending]) -> dict[str, int]:
         """Append events that are encoded already, as a relaxed `append_many`: call `sync` to make them durable."""
@@ -223,7 +223,7 @@ class FileEventStore(EventStore):
             except ValueError:
                 pass  # An interrupt came before it was there.
             if calls.afterwards:
-                calls.ended(mark)
+                calls.ended()
 
     def _refuse_closed(self) -> None:
         if self._closed:

@@ -14,7 +14,7 @@ import msgspec
 
 from hangarlog import FileEventStore, __version__
 from hangarlog.cli.terminal import say
-from hangarlog.filesystem import for_reading
+from hangarlog.read_only import for_reading
 from hangarlog.serializer import EventSerializer
 
 STORE_VARIABLE = "HANGARLOG_STORE"

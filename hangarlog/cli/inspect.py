@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -44,7 +45,7 @@ def stats(store: str) -> None:
 def _stats(log: FileEventStore) -> dict[str, Any]:
     sizes = {"journal": 0, "streams": 0, "other": 0}
     files = dict.fromkeys(sizes, 0)
-    for path, size in _files(log.path):
+    for path, size in _files(log.folder.filesystem, log.path):
         top, *below = os.path.relpath(path, log.path).split(os.sep)
         name = top if top in sizes else "journal" if not below and top.endswith(".jsonl") else "other"
         kind = name if path.endswith(".jsonl") else "other"
@@ -65,12 +66,13 @@ def _stats(log: FileEventStore) -> dict[str, Any]:
     }
 
 
-def _files(folder: str) -> Iterator[tuple[str, int]]:
-    for entry in os.scandir(folder):
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(entry.path)
+def _files(filesystem: FileSystem, folder: str) -> Iterator[tuple[str, int]]:
+    for entry in filesystem.entries(folder):
+        if entry.is_dir():
+            yield from _files(filesystem, entry.path)
         else:
-            yield entry.path, entry.stat(follow_symlinks=False).st_size
+            with contextlib.suppress(FileNotFoundError):  # A roll or a compaction was quicker.
+                yield entry.path, entry.stat().st_size
 
 
 @hangarlog.command()
@@ -85,6 +87,7 @@ def verify(store: str, read_only: bool) -> int:
 
     if read_only:
         folder = Folder(FileSystem(), store)
+        folder.enter()
         events = checks.count_events(store)
         with progress("verifying", 2 * events) as advance:
             found = _write_all(checks.verify_folder(store, advance))

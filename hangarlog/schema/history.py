@@ -18,8 +18,8 @@ import msgspec
 
 from hangarlog.errors import HangarlogError
 from hangarlog.eventstore import EventStore
-from hangarlog.filesystem import for_reading
 from hangarlog.payload import FAILURES, decode_object
+from hangarlog.read_only import for_reading
 from hangarlog.record import Envelope
 from hangarlog.registry import EventRegistry
 from hangarlog.schema.gather import Gathered

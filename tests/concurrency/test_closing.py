@@ -103,6 +103,39 @@ def test_a_closed_store_refuses_every_call(tmp_path: Path, call: str, used: bool
     store.close()
 
 
+class Standing(FileSystem):
+    """A write to the journal stands still until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.stands, self.goes_on = threading.Event(), threading.Event()
+        self.thread: threading.Thread | None = None
+
+    def write(self, fd: int, data: bytes) -> None:
+        if threading.current_thread() is self.thread:
+            self.stands.set()
+            self.goes_on.wait()
+        super().write(fd, data)
+
+
+def test_a_call_that_a_close_did_not_wait_for_keeps_its_files_while_other_calls_are_refused(tmp_path: Path) -> None:
+    """The end of a refused call is not that of the last one."""
+    filesystem = Standing()
+    store = FileEventStore(tmp_path / "s", lock_timeout=0, durability="relaxed", filesystem=filesystem)
+    thread = Appending(store)
+    filesystem.thread = thread
+    thread.start()
+    filesystem.stands.wait()
+    store.close()
+    for _ in range(3):
+        with pytest.raises(StoreOpenError):
+            store.append("a:1", [Added(1)], ANY)
+    filesystem.goes_on.set()
+    thread.join()
+    assert (thread.told, thread.error) == ([0], None)
+    with FileEventStore(tmp_path / "s") as again:
+        assert again.get_event_count() == 1
+
+
 def test_threads_that_append_for_the_first_time_at_once_share_one_sync_thread(tmp_path: Path) -> None:
     """And it is gone with the store."""
     before = len(sync_threads())

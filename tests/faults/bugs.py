@@ -55,8 +55,8 @@ OF_CRASHES = [
     Bug(
         "a roll is finished only where its fresh file has kept its name",
         "log.py",
-        'return sealed if sealed and os.path.lexists(sealed) else ""',
-        'return sealed if sealed and os.path.lexists(sealed) and os.path.lexists(self.live_path + ".new") else ""',
+        'return sealed if sealed and self.filesystem.is_there(sealed) else ""',
+        'return sealed if sealed and self.filesystem.is_there(self.live_path + ".new") else ""',
         f"{BY_HAND}::test_a_folder_in_the_middle_of_a_roll_opens",
     ),
     Bug(

@@ -75,8 +75,8 @@ OF_HANDLING = [
     Bug(
         "a checkpoint covers the store's own volume only",
         "filesystem.py",
-        "{os.stat(path).st_dev: path for path in below}",
-        "{os.stat(path).st_dev: path for path in below[:1]}",
+        "{self._stat(path).st_dev: path for path in below}",
+        "{self._stat(path).st_dev: path for path in below[:1]}",
         f"{SHARP}::test_a_checkpoint_syncs_every_volume_below_the_store",
     ),
     # Files in use (row 14).
@@ -278,6 +278,13 @@ OF_HANDLING = [
         "if self._calls.wait(self._lock_timeout, self._close):",
         "if True:",
         f"{CLOSING}::test_close_under_threads_that_append_changes_no_file_of_the_callers",
+    ),
+    Bug(
+        "the end of any call closes the files of those that still run",
+        "calls.py",
+        "        if self._live():\n            return\n",
+        "",
+        f"{CLOSING}::test_a_call_that_a_close_did_not_wait_for_keeps_its_files_while_other_calls_are_refused",
     ),
     Bug(
         "the end of the process closes stores under its threads",

@@ -26,6 +26,7 @@ from typing import Any
 from campaign import Figures
 
 from hangarlog import EventSerializer, FileEventStore, UntypedEvent
+from hangarlog.beneath import Beneath
 from hangarlog.filesystem import FileSystem
 
 GUARD = float(os.environ.get("HANGARLOG_GUARD", "30"))
@@ -240,7 +241,7 @@ class Hooked(FileSystem):
         self.locked: dict[int, str] = {}  # The locks that are held through it: {descriptor: name of the file}.
 
     def __init_subclass__(cls) -> None:
-        for name, method in {**vars(FileSystem), **vars(Hooked), **vars(cls)}.items():
+        for name, method in {**vars(Beneath), **vars(FileSystem), **vars(Hooked), **vars(cls)}.items():
             if callable(method) and not name.startswith("_") and name not in ("step", "after", "in_background"):
                 setattr(cls, name, _hooked(name, method))
 

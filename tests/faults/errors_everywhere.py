@@ -29,6 +29,7 @@ import hangarlog
 import hangarlog.bell
 import hangarlog.lock
 from hangarlog import ANY, EventSerializer, FileEventStore, HangarlogError, SyncError, UntypedEvent
+from hangarlog.beneath import Beneath
 from hangarlog.filesystem import FileSystem
 from hangarlog.testing import Unsynced
 from hangarlog.verify import verify
@@ -78,7 +79,7 @@ class Faults:
 
         methods = {
             name: failing(name, method)
-            for name, method in {**vars(FileSystem), **vars(Unsynced)}.items()
+            for name, method in {**vars(Beneath), **vars(FileSystem), **vars(Unsynced)}.items()
             if callable(method) and not name.startswith("_")
         }
         return type("FailingFileSystem", (FileSystem,), methods)()  # type: ignore[no-any-return]

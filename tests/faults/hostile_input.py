@@ -42,6 +42,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parent)]
 
 from campaign import Campaign, Figures
+from co_users import co_users
 
 GUARD = 60.0
 """Seconds after which a case hangs."""
@@ -1032,7 +1033,7 @@ def terminal(part: Part) -> None:
             part.figures["terminal commands"] += 1
 
 
-PARTS = (lines, small_files, swaps, payloads, sources, ids, terminal, proved, names, foreign, modes)
+PARTS = (lines, small_files, swaps, payloads, sources, ids, terminal, proved, names, foreign, modes, co_users)
 
 # The campaign
 

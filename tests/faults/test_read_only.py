@@ -13,7 +13,8 @@ from conftest import Added
 
 import hangarlog.write_session
 from hangarlog import ANY, FileEventStore, StorageError, StoreOpenError
-from hangarlog.filesystem import FileSystem, ReadOnly
+from hangarlog.filesystem import FileSystem
+from hangarlog.read_only import ReadOnly
 from hangarlog.record import decode_record
 
 EVENTS = 20
