@@ -18,7 +18,7 @@ from hangarlog.folder import Folder
 from hangarlog.index import Index, is_harmless
 from hangarlog.log import Log
 from hangarlog.record import Envelope, record_or_cause, unseal
-from hangarlog.ring import BLOCK, Frame, decode_frame
+from hangarlog.ring import BLOCK, Frame, block_after, frames_in, ring_content
 from hangarlog.salvage import read_lines, segments_between
 from hangarlog.segment import LIVE, Segment, first_of
 from hangarlog.snapshot import SnapshotFiles
@@ -52,17 +52,14 @@ def ring_damage(folder: Folder, watch: Watch) -> list[CorruptionError]:
     """A ring with a frame that is not whole among those that count, or with other records than the journal."""
     path = folder.ring_path
     try:
-        ring = folder.filesystem.read_file(path)
+        ring, size = ring_content(folder.filesystem, path)
     except FileNotFoundError:
         return []
     except OSError as error:
         return [of_file(path, 0, f"it cannot be read ({error}); delete it while nobody has the store open")]
-    if len(ring) != rings.RING_BYTES:
-        return [
-            of_file(path, len(ring), f"it has {len(ring)} bytes, not {rings.RING_BYTES}; the next sync makes it anew")
-        ]
-    found = ((block, decode_frame(ring, block * BLOCK)) for block in range(len(ring) // BLOCK))
-    frames = {block: frame for block, frame in found if frame and frame.store == watch.store_id}
+    if size != rings.RING_BYTES:
+        return [of_file(path, size, f"it has {size} bytes, not {rings.RING_BYTES}; the next sync makes it anew")]
+    frames = {block: frame for block, frame in frames_in(ring) if frame.store == watch.store_id}
     generation, following = watch.ring_next
     newest = max((frame.generation for frame in frames.values()), default=0)
     if generation < newest or not following:
@@ -89,8 +86,7 @@ def _holes(ring: bytes, frames: dict[int, Frame], block: int, last: int) -> Iter
                 yield block
             hole, block = True, block + 1
         else:
-            text = ring.index(b"\n", block * BLOCK) + 1
-            hole, block = False, -(-(text + frame.length) // BLOCK)
+            hole, block = False, block_after(ring, block, frame)
 
 
 def _contradictions(folder: Folder, watch: Watch, block: int, frame: Frame) -> Iterator[CorruptionError]:
