@@ -13,6 +13,7 @@ import msgspec
 
 from hangarlog.commit import now
 from hangarlog.errors import CorruptionError, StoreFormatError, StoreOpenError
+from hangarlog.filecopy import copy_file
 from hangarlog.filesystem import PRIVATE, FileSystem
 from hangarlog.live_end import LiveEnd
 from hangarlog.lock import Turnstile, held
@@ -135,7 +136,7 @@ class Folder:
         kept, number = path + DAMAGED, 1
         while os.path.lexists(kept):
             kept, number = f"{path}{DAMAGED}.{number}", number + 1
-        filesystem.replace_file(kept, filesystem.read_file(path, MAX_SEGMENT_BYTES * 2))
+        copy_file(filesystem, path, kept)
 
     def all_folders(self) -> Iterator[str]:
         """The folders below the store's own that hold its files."""

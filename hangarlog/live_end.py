@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 
 from hangarlog.errors import CorruptionError, LinkedFileError
+from hangarlog.filecopy import replace_with
 from hangarlog.filesystem import NO_FILE
 from hangarlog.index import STRIDE, Covered, Index, covered, extend
 from hangarlog.log import Log
@@ -250,7 +251,7 @@ class LiveEnd(Segment):
 
     def rewritten(self) -> LiveEnd:
         """Put the text into a new file, synced; this one is closed."""
-        self._filesystem.replace_file(self.path, self.read(self.size, 0))
+        replace_with(self._filesystem, self.fd, self.size, self.path)
         self.close()
         return LiveEnd(self.log)
 

@@ -19,8 +19,15 @@ import msgspec
 from hangarlog.checksum import crc32
 from hangarlog.nesting import MAX_NESTING, nesting
 
+MAX_LINE = 256 << 20
+"""Bytes of a line, with its newline: none that is longer is written, and what is longer in a file is none."""
+
+TOO_LONG = b"(a line of more than %d bytes)" % MAX_LINE
+"""What stands for one that is longer, where lines are read: no record, and no beginning of one."""
+
 _HEAD = b'{"position":'
 """What every line begins with."""
+HEAD_BYTES = len(_HEAD)
 
 
 class Envelope(msgspec.Struct, gc=False, frozen=True):
@@ -261,6 +268,8 @@ def record_or_cause(line: bytes) -> Envelope | str:
 def _why_bad(line: bytes, tail: bytes) -> str:
     if not line:
         return "an empty line"
+    if line == TOO_LONG:
+        return f"the line is longer than the {MAX_LINE} bytes that one may have"
     if not line.startswith(_HEAD):
         return f"the line does not start with {_HEAD.decode()}"
     if not (tail.startswith(b',"crc":"') and tail.endswith(b'"}')):

@@ -20,6 +20,7 @@ import msgspec
 from hangarlog.catalog import Catalog
 from hangarlog.checkpoint import Checkpoint, drop_damaged_checkpoint, fits, load_checkpoint
 from hangarlog.errors import CorruptionError, CorruptionWarning, LinkedFileError, SyncError
+from hangarlog.filecopy import replace_with
 from hangarlog.folder import Folder, Meta, journal_end
 from hangarlog.journal_end import make_end_whole
 from hangarlog.late import importing
@@ -233,7 +234,7 @@ class _Recovery:
 def _sync(folder: Folder, live: LiveEnd, state: SharedState) -> None:
     try:
         if state.failures:
-            folder.filesystem.replace_file(live.path, live.read(live.size, 0))  # A later sync would prove nothing.
+            replace_with(folder.filesystem, live.fd, live.size, live.path)  # A later sync would prove nothing.
             state.change_layout()
         else:
             folder.filesystem.sync_data(live.fd)
