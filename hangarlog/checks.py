@@ -15,7 +15,7 @@ from hangarlog.checkpoint import Checkpoint, load_checkpoint
 from hangarlog.checksum import crc32
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
-from hangarlog.index import Index, is_harmless
+from hangarlog.index import STRIDE, Index, is_harmless
 from hangarlog.log import Log
 from hangarlog.record import Envelope, record_or_cause, unseal
 from hangarlog.ring import BLOCK, Frame, block_after, frames_in, ring_content
@@ -236,7 +236,7 @@ def index_damage(log: Log) -> list[CorruptionError]:
 
 def _segment_index_damage(log: Log, segment: Segment, first: int) -> Iterator[CorruptionError]:
     path = f"{segment.base}.index"
-    index = Index.open(log.filesystem, path, first)
+    index = Index.open(log.filesystem, path, max(segment.size, STRIDE), first)
     if index is None:
         if not is_harmless(log.filesystem, path):
             yield CorruptionError(path, os.path.basename(path), 0, "it is no index of its segment; delete it")
@@ -244,7 +244,7 @@ def _segment_index_damage(log: Log, segment: Segment, first: int) -> Iterator[Co
     with contextlib.closing(index):
         covered = index.covered()
         with contextlib.closing(segment.again()) as grown:  # A writer may have appended since it was opened.
-            if not _agrees(index, grown, covered):
+            if index.is_too_long or not _agrees(index, grown, covered):
                 yield CorruptionError(path, os.path.basename(path), 0, "it does not match its segment; delete it")
 
 

@@ -127,9 +127,9 @@ class Segment:
         holder = self._owner or self
         index = holder._index
         if index is not None and index.first == first:
-            return index.grown()
+            return index.grown(self.size)
         try:
-            index = holder._index = Index.open(self._filesystem, f"{self.base}.index", first, self.size)
+            index = holder._index = Index.open(self._filesystem, f"{self.base}.index", self.size, first)
         except OSError:
             index = holder._index = None  # A cache: without it the text is read.
         return index
