@@ -349,10 +349,12 @@ def _damages(copy: Folder, position: int, progress: Progress) -> list[Corruption
         return [error]
 
 
-def _sizes(filesystem: FileSystem, path: str) -> Iterator[int]:
+def _sizes(filesystem: FileSystem, path: str, levels: int = 3) -> Iterator[int]:
+    """The sizes of the files that a copy takes, but for those in deeper folders than a store has."""
     for entry in filesystem.entries(path):
         if entry.is_dir(follow_symlinks=False):
-            yield from _sizes(filesystem, entry.path)
+            if levels > 1:
+                yield from _sizes(filesystem, entry.path, levels - 1)
         elif entry.name.endswith((LIVE, ".index", ".json")):
             with contextlib.suppress(FileNotFoundError):
                 yield entry.stat(follow_symlinks=False).st_size

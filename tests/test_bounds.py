@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -25,8 +26,10 @@ from hangarlog import (
 )
 from hangarlog.filecopy import copy_file
 from hangarlog.filesystem import FileSystem
-from hangarlog.record import TOO_LONG
+from hangarlog.log import Log
+from hangarlog.record import TOO_LONG, Envelope
 from hangarlog.segment import Segment
+from hangarlog.verify import verify
 
 pytest.importorskip("resource")
 
@@ -220,3 +223,55 @@ def test_a_copy_keeps_the_holes_of_a_file(tmp_path: Path) -> None:
         file.seek(-3, os.SEEK_END)
         file.write(b"x")
     assert not FileSystem().begin_alike(str(path), str(tmp_path / "y"))
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("content", [b"", b"somebody's\n", b'{"position":1,"stream_id":"a:1"'])
+def test_the_journal_is_read_once_for_all_files_that_are_no_streams(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, lost: bool
+) -> None:
+    """Whether their names could be those of streams, or of ones that were cut; when it is opened, and listed."""
+    with FileEventStore(tmp_path / "s", durability="relaxed") as store:
+        store.append_many([("a:1", [Added(1)], ANY), ("b" * 300, [Added(1)], ANY)])
+    for number in range(100):
+        for name in (f"x{number}", f"y{number}~{'0' * 64}", f"Y{number}"):
+            (tmp_path / f"s/streams/{name}.jsonl").write_bytes(content)
+    if lost:
+        (tmp_path / "s/state").unlink()
+    passes: list[str] = []
+    forward = Log.forward
+
+    def counted(log: Log, start: int, limit: int | None = None) -> Iterator[Sequence[Envelope]]:
+        passes.append(log.name)
+        return forward(log, start, limit)
+
+    monkeypatch.setattr(Log, "forward", counted)
+    with FileEventStore(tmp_path / "s") as store:
+        assert store.list_streams() == ["a:1", "b" * 300]
+        assert store.list_streams("x1") == []
+        assert list(verify(store)) == [] or content
+    assert passes.count("journal") < 10
+
+
+def test_folders_within_folders_are_somebody_elses(tmp_path: Path) -> None:
+    """However deep: Python's own stack would not reach so far."""
+    with FileEventStore(tmp_path / "s") as store:
+        store.append("a:1", [Added(1)], ANY)
+    before = os.getcwd()
+    for folder in ("s/streams", "s/streams/a", "s"):
+        os.chdir(tmp_path / folder)
+        for _ in range(1100):
+            os.mkdir("d")
+            os.chdir("d")
+        os.chdir(before)
+    for words in (["stats"], ["streams"], ["verify"], ["repair"], ["backup", tmp_path / "copy"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "hangarlog", words[0], tmp_path / "s", *words[1:]],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        assert done.returncode == 0, done.stderr[-500:]
+    for folder in ("s/streams", "s/streams/a", "s"):
+        subprocess.run(["rm", "-r", tmp_path / folder / "d"], check=True)  # Too deep for Python's own.

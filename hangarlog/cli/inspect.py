@@ -66,10 +66,12 @@ def _stats(log: FileEventStore) -> dict[str, Any]:
     }
 
 
-def _files(folder: str) -> Iterator[tuple[str, int]]:
+def _files(folder: str, levels: int = 3) -> Iterator[tuple[str, int]]:
+    """The files of a store, whose own folders are no deeper than that: deeper ones are somebody else's."""
     for entry in os.scandir(folder):
         if entry.is_dir(follow_symlinks=False):
-            yield from _files(entry.path)
+            if levels > 1:
+                yield from _files(entry.path, levels - 1)
         else:
             yield entry.path, entry.stat(follow_symlinks=False).st_size
 
