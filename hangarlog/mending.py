@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from hangarlog.checksum import crc32
+from hangarlog.filecopy import copy_file
 from hangarlog.filesystem import NO_FILE, FileSystem
 from hangarlog.folder import Folder
 from hangarlog.naming import stream_id_of, stream_path
 from hangarlog.rebuild import Span
 from hangarlog.record import Envelope, unseal
-from hangarlog.rewriting import Replaced, Rewriting, copy_file, keep_damaged
+from hangarlog.rewriting import Replaced, Rewriting, keep_damaged
 from hangarlog.segment import LIVE
 from hangarlog.snapshot import MOST, Snapshot, SnapshotFiles
 from hangarlog.strict import snapshot_flaw
@@ -216,14 +217,20 @@ class Mending:
             if stream_id in writing:
                 rewriting, begins = writing[stream_id]
                 if version >= begins:
-                    for lost in range(nexts.get(stream_id, begins), version):
-                        if lost in self._lost[stream_id]:
-                            rewriting.add(lost, _LOST % lost, hole=True)
+                    for lost in self._lost_between(stream_id, nexts.get(stream_id, begins), version):
+                        rewriting.add(lost, _LOST % lost, hole=True)
                     rewriting.add(version, line)
                 nexts[stream_id] = version + 1
         for rewriting, _ in writing.values():
             rewriting.finish()
             yield from rewriting.put_in_place()
+
+    def _lost_between(self, stream_id: str, first: int, following: int) -> Iterable[int]:
+        """The lost versions from `first` up to another one, in order. A record may say that it is of any version."""
+        lost = self._lost[stream_id]
+        if following - first < len(lost):
+            return [version for version in range(first, following) if version in lost]
+        return sorted(version for version in lost if first <= version < following)
 
     def _make_category(self, category: str) -> Replaced | None:
         path = self._folder.category_path(category)

@@ -6,6 +6,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import chain
 
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
@@ -51,8 +52,9 @@ class _Cursor:
         with opened(folder.filesystem, self.run.path) as segment:
             if segment:
                 if not self.run.whole:
-                    text = folder.filesystem.read(segment.fd, self.run.end - self.run.start, self.run.start)
-                    for position, line in enumerate(text.removesuffix(b"\n").split(b"\n"), self.run.first):
+                    start = self.run.start
+                    lines = chain.from_iterable(chain(segment.blocks(start), segment.rest(start)))
+                    for position, line in zip(range(self.run.first, self.run.last + 1), lines, strict=False):
                         if self.next <= position < stop:
                             yield position, line, None
                     self.next = max(self.next, stop)
@@ -182,7 +184,8 @@ class Merge:
 
     def _width(self) -> int:
         """How many positions make a window."""
-        size, count = sum(run.end - run.start for run in self._runs), sum(run.lines for run in self._runs)
+        whole = [run for run in self._runs if run.whole]
+        size, count = sum(run.end - run.start for run in whole), sum(run.lines for run in whole)
         return max(1, WINDOW * count // size) if size else 1
 
     def _read(self, cursor: _Cursor, stop: int, found: _Window, bad: dict[int, bytes]) -> None:

@@ -26,8 +26,15 @@ MAX_NUMBER = (1 << 53) - 1
 _Position = Annotated[int, msgspec.Meta(ge=1, le=MAX_NUMBER)]
 _Version = Annotated[int, msgspec.Meta(ge=0, le=MAX_NUMBER)]
 
+MAX_LINE = 256 << 20
+"""Bytes of a line, with its newline: none that is longer is written, and what is longer in a file is none."""
+
+TOO_LONG = b"(a line of more than %d bytes)" % MAX_LINE
+"""What stands for one that is longer, where lines are read: no record, and no beginning of one."""
+
 HEAD = b'{"position":'
 """What every line begins with."""
+HEAD_BYTES = len(HEAD)
 
 
 class Envelope(msgspec.Struct, gc=False, frozen=True):
@@ -259,6 +266,8 @@ def why_bad(line: bytes, tail: bytes) -> str:
     """Why a line, which ends in `tail`, is not one that its checksum proves."""
     if not line:
         return "an empty line"
+    if line == TOO_LONG:
+        return f"the line is longer than the {MAX_LINE} bytes that one may have"
     if not line.startswith(HEAD):
         return f"the line does not start with {HEAD.decode()}"
     if not (tail.startswith(b',"crc":"') and tail.endswith(b'"}')):

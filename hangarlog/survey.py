@@ -173,6 +173,6 @@ def runs_in(filesystem: FileSystem, file: File, *, journal: bool) -> tuple[list[
                 scan.see(offset, line, record)
                 damaged |= record is None
                 offset += len(line) + 1
-        torn = offset < segment.size
+        torn = segment.end() < segment.size
         scan.finish(segment.size, torn)
     return scan.runs, damaged or torn

@@ -66,10 +66,12 @@ def _stats(log: FileEventStore) -> dict[str, Any]:
     }
 
 
-def _files(filesystem: FileSystem, folder: str) -> Iterator[tuple[str, int]]:
+def _files(filesystem: FileSystem, folder: str, levels: int = 3) -> Iterator[tuple[str, int]]:
+    """The files of a store, whose own folders are no deeper than that: deeper ones are somebody else's."""
     for entry in filesystem.entries(folder):
         if entry.is_dir():
-            yield from _files(filesystem, entry.path)
+            if levels > 1:
+                yield from _files(filesystem, entry.path, levels - 1)
         else:
             with contextlib.suppress(FileNotFoundError):  # A roll or a compaction was quicker.
                 yield entry.path, entry.stat().st_size

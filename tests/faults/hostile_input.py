@@ -43,6 +43,7 @@ if __name__ == "__main__":
 
 from campaign import Campaign, Figures
 from co_users import co_users
+from hostile_sizes import sizes
 
 GUARD = 60.0
 """Seconds after which a case hangs."""
@@ -1033,7 +1034,7 @@ def terminal(part: Part) -> None:
             part.figures["terminal commands"] += 1
 
 
-PARTS = (lines, small_files, swaps, payloads, sources, ids, terminal, proved, names, foreign, modes, co_users)
+PARTS = (lines, small_files, sizes, swaps, payloads, sources, ids, terminal, proved, names, foreign, modes, co_users)
 
 # The campaign
 
