@@ -73,6 +73,7 @@ def backup(
         filesystem.make_folder(copy.path)
         copy.enter()
         with contextlib.closing(copy.write_lock()) as lock, held(lock):
+            _refuse(store, copy)  # Once more: now the folder is there, and nobody else makes a store of it.
             _refuse_further(store, copy)
             work = _Backup(store, copy, progress)
             work.stage()

@@ -13,6 +13,9 @@ from hangarlog.cli.app import hangarlog, open_store, with_store
 from hangarlog.cli.terminal import say
 from hangarlog.strict import refuse_repeated_keys
 
+_MOST = 256 << 20
+"""Bytes that are taken from standard input."""
+
 _EXPECTED = {"any": ANY, "none": NO_STREAM, "exists": STREAM_EXISTS}
 
 
@@ -34,7 +37,11 @@ def _object(raw: bytes, option: str) -> dict[str, Any]:
 
 
 def _events(event_type: str, data: str) -> list[UntypedEvent]:
-    raw = sys.stdin.buffer.read() if data == "-" else data.encode("utf-8", "surrogateescape")
+    raw = sys.stdin.buffer.read(_MOST + 1) if data == "-" else data.encode("utf-8", "surrogateescape")
+    if len(raw) > _MOST:
+        raise click.BadParameter(
+            f"standard input is longer than {_MOST} bytes; append it in parts", param_hint="--data"
+        )
     # Standard input may hold one object, over several lines if it likes, or an object a line.
     lines = [line for line in raw.split(b"\n") if line.strip()]
     many = data == "-" and len(lines) > 1 and all(line.lstrip()[:1] == b"{" for line in lines)

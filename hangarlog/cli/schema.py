@@ -17,7 +17,8 @@ from hangarlog.schema.check import Finding, check, failing
 from hangarlog.schema.history import Stored, check_history, count_events, show_history
 from hangarlog.schema.lockfile import SchemaLock, read_lock, write_lock
 from hangarlog.schema.locking import make_lock, refused, unread_types, with_gathered, without
-from hangarlog.schema.target import Settings, load_events, read_settings
+from hangarlog.schema.target import Settings, distrusted, found_in, load_events, read_settings
+from hangarlog.serializer import EventSerializer
 
 Callback = Callable[..., Any]
 _FORMAT = click.option(
@@ -54,6 +55,8 @@ def _with_events(callback: Callback) -> Callback:
 
 def _settings(events: str | None, lock_path: str | None) -> tuple[str, str]:
     found = read_settings() if events is None or lock_path is None else Settings()
+    if found != Settings() and (why := distrusted()):
+        raise click.UsageError(f"pyproject.toml is passed over, as {why}; give --events MODULE and --lock PATH")
     target = events or found.events
     if not target:
         raise click.UsageError(
@@ -61,6 +64,14 @@ def _settings(events: str | None, lock_path: str | None) -> tuple[str, str]:
             "[tool.hangarlog] of pyproject.toml"
         )
     return target, lock_path or found.schema_lock
+
+
+def _load(target: str) -> EventSerializer:
+    """The application's events; if they are the current folder's, which may be anybody's, that is said before."""
+    where = found_in(target, os.getcwd())
+    if where is not None:
+        say(f"hangarlog: importing {where} from the current folder", err=True)
+    return load_events(target, os.getcwd())
 
 
 def _store_path(store: str | None, option: str | None, no_store: bool) -> str | None:
@@ -88,7 +99,7 @@ def check_(
     """
     target, path = _settings(events, lock_path)
     where = _store_path(store, store_option, no_store)
-    serializer = load_events(target, os.getcwd())
+    serializer = _load(target)
     try:
         lock: SchemaLock | None = read_lock(path)
     except SchemaLockError:
@@ -133,7 +144,7 @@ def lock(
     target, path = _settings(events, lock_path)
     where = _store_path(store, store_option, no_store)
     before = without(read_lock(path), accept) if os.path.exists(path) else SchemaLock()
-    serializer = load_events(target, os.getcwd())
+    serializer = _load(target)
     findings = refused(serializer, before)
     if findings:
         return _refuse(path, findings, form)
