@@ -18,6 +18,7 @@ from msgspec import UNSET
 from hangarlog.errors import SchemaLockError
 from hangarlog.filesystem import FileSystem
 from hangarlog.schema.describe import Schema
+from hangarlog.strict import refuse_repeated_keys
 
 FORMAT = 1
 DEFAULT_PATH = "event-schema.json"
@@ -75,6 +76,7 @@ def read_lock(path: str) -> SchemaLock:
         raise SchemaLockError(path, f"it cannot be read: {getattr(error, 'strerror', None) or error}") from error
     try:
         lock = msgspec.json.decode(raw, type=SchemaLock)
+        refuse_repeated_keys(raw)
         _check(lock)
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
         raise SchemaLockError(path, f"it is damaged ({error}); restore it from your repository") from error

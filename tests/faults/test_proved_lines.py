@@ -21,6 +21,7 @@ from hangarlog import (
     EventSerializationError,
     EventSerializer,
     FileEventStore,
+    SchemaLockError,
     SourceError,
     StoreFormatError,
     UntypedEvent,
@@ -28,6 +29,7 @@ from hangarlog import (
 from hangarlog.export import cloud_events, journal_lines
 from hangarlog.mcp_hangar import export_database, import_database
 from hangarlog.repair import Lost, repair
+from hangarlog.schema.lockfile import SchemaLock, read_lock, write_lock
 from hangarlog.stored import as_stored
 from hangarlog.strict import is_time, repeated_key
 from hangarlog.testing import registered
@@ -351,6 +353,14 @@ def test_no_source_brings_an_object_with_a_key_twice(store: FileEventStore, tmp_
     with pytest.raises(SourceError, match="'a' comes twice"):
         import_database(store, str(tmp_path / "x.db"))
     assert list(verify(store)) == []
+
+
+def test_no_schema_lock_has_a_key_twice(tmp_path: Path) -> None:
+    path = tmp_path / "lock.json"
+    write_lock(str(path), SchemaLock())
+    path.write_text(path.read_text().replace("{", '{"events": {"T": {}},', 1))
+    with pytest.raises(SchemaLockError, match="'events' comes twice"):
+        read_lock(str(path))
 
 
 def test_a_time_of_the_first_centuries_is_imported_as_a_time(store: FileEventStore, tmp_path: Path) -> None:
