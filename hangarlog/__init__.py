@@ -1,7 +1,6 @@
 """hangarlog: the event store that is a folder of plain text."""
 
-from __future__ import annotations
-
+from hangarlog import _start  # noqa: F401, I001 - it comes before every import, even __future__: see there.
 from typing import TYPE_CHECKING
 
 from hangarlog.commit import ANY, NO_STREAM, STREAM_EXISTS
@@ -26,6 +25,7 @@ from hangarlog.errors import (
     StreamIdError,
     StreamNotFoundError,
     SyncError,
+    TooLargeError,
     UnknownEventTypeError,
     UnsafeFileSystemError,
     UpcasterError,
@@ -83,6 +83,7 @@ __all__ = [
     "StreamIdError",
     "StreamNotFoundError",
     "SyncError",
+    "TooLargeError",
     "UnknownEventTypeError",
     "UnsafeFileSystemError",
     "UntypedEvent",
@@ -95,7 +96,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> type[MemoryEventStore]:
+def __getattr__(name: str) -> "type[MemoryEventStore]":
     """What only tests need is imported when it is asked for."""
     if name != "MemoryEventStore":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

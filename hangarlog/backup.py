@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from hangarlog.errors import BackupError, CorruptionError, StoreOpenError
+from hangarlog.filecopy import copy_open
 from hangarlog.filesystem import NO_FILE, FileSystem
 from hangarlog.folder import Folder, Meta
 from hangarlog.lock import held
@@ -20,7 +21,7 @@ from hangarlog.log import Log
 from hangarlog.mending import Mending, forget_indexes, is_ahead, load_snapshot, may_be_stream, snapshot_paths
 from hangarlog.naming import stream_path
 from hangarlog.record import Envelope, decode_record, is_record
-from hangarlog.rewriting import copy_open, last_number
+from hangarlog.rewriting import last_number
 from hangarlog.segment import LIVE, Segment
 from hangarlog.serializer import EventSerializer
 from hangarlog.store import FileEventStore
@@ -72,6 +73,7 @@ def backup(
         filesystem.make_folder(copy.path)
         copy.enter()
         with contextlib.closing(copy.write_lock()) as lock, held(lock):
+            _refuse(store, copy)  # Once more: now the folder is there, and nobody else makes a store of it.
             _refuse_further(store, copy)
             work = _Backup(store, copy, progress)
             work.stage()
@@ -319,11 +321,12 @@ def _end_at(segment: Segment, position: int) -> tuple[int, Envelope | None]:
     """(the offset after the last record up to a position, that record)."""
     offset = segment.end()
     while offset:
-        lines, _ = segment.lines_before(offset)
+        lines, start = segment.lines_before(offset)
         for line in reversed(lines):
             if is_record(line) and (record := decode_record(line)).position <= position:
                 return offset, record
             offset -= len(line) + 1
+        offset = start
     return 0, None
 
 
@@ -348,10 +351,12 @@ def _damages(copy: Folder, position: int, progress: Progress) -> list[Corruption
         return [error]
 
 
-def _sizes(filesystem: FileSystem, path: str) -> Iterator[int]:
+def _sizes(filesystem: FileSystem, path: str, levels: int = 3) -> Iterator[int]:
+    """The sizes of the files that a copy takes, but for those in deeper folders than a store has."""
     for entry in filesystem.entries(path):
         if entry.is_dir():
-            yield from _sizes(filesystem, entry.path)
+            if levels > 1:
+                yield from _sizes(filesystem, entry.path, levels - 1)
         elif entry.name.endswith((LIVE, ".index", ".json")):
             with contextlib.suppress(FileNotFoundError):
                 yield entry.stat().st_size

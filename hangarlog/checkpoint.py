@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from random import getrandbits
 from typing import Annotated
 
@@ -64,7 +65,9 @@ def drop_damaged_checkpoint(folder: Folder) -> None:
         _read(folder)
     except FileNotFoundError:
         return
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EFBIG:
+            raise
         folder.filesystem.remove(folder.checkpoint_path)
 
 

@@ -15,13 +15,14 @@ from hangarlog.checkpoint import Checkpoint, load_checkpoint
 from hangarlog.checksum import crc32
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
-from hangarlog.index import Index, is_harmless
+from hangarlog.index import STRIDE, Index, is_harmless
 from hangarlog.log import Log
-from hangarlog.record import Envelope, record_or_cause, unseal
-from hangarlog.ring import BLOCK, Frame, decode_frame
+from hangarlog.record import Envelope, unseal
+from hangarlog.ring import BLOCK, Frame, block_after, frames_in, ring_content
 from hangarlog.salvage import read_lines, segments_between
 from hangarlog.segment import LIVE, Segment, first_of
-from hangarlog.snapshot import SnapshotFiles
+from hangarlog.snapshot import MOST, SnapshotFiles
+from hangarlog.strict import record_or_cause, snapshot_flaw
 from hangarlog.watch import Watch
 
 
@@ -52,17 +53,14 @@ def ring_damage(folder: Folder, watch: Watch) -> list[CorruptionError]:
     """A ring with a frame that is not whole among those that count, or with other records than the journal."""
     path = folder.ring_path
     try:
-        ring = folder.filesystem.read_file(path)
+        ring, size = ring_content(folder.filesystem, path)
     except FileNotFoundError:
         return []
     except OSError as error:
         return [of_file(path, 0, f"it cannot be read ({error}); delete it while nobody has the store open")]
-    if len(ring) != rings.RING_BYTES:
-        return [
-            of_file(path, len(ring), f"it has {len(ring)} bytes, not {rings.RING_BYTES}; the next sync makes it anew")
-        ]
-    found = ((block, decode_frame(ring, block * BLOCK)) for block in range(len(ring) // BLOCK))
-    frames = {block: frame for block, frame in found if frame and frame.store == watch.store_id}
+    if size != rings.RING_BYTES:
+        return [of_file(path, size, f"it has {size} bytes, not {rings.RING_BYTES}; the next sync makes it anew")]
+    frames = {block: frame for block, frame in frames_in(ring) if frame.store == watch.store_id}
     generation, following = watch.ring_next
     newest = max((frame.generation for frame in frames.values()), default=0)
     if generation < newest or not following:
@@ -89,8 +87,7 @@ def _holes(ring: bytes, frames: dict[int, Frame], block: int, last: int) -> Iter
                 yield block
             hole, block = True, block + 1
         else:
-            text = ring.index(b"\n", block * BLOCK) + 1
-            hole, block = False, -(-(text + frame.length) // BLOCK)
+            hole, block = False, block_after(ring, block, frame)
 
 
 def _contradictions(folder: Folder, watch: Watch, block: int, frame: Frame) -> Iterator[CorruptionError]:
@@ -130,11 +127,14 @@ def snapshot_damage(folder: Folder, through: dict[str, int]) -> Iterator[Corrupt
     for path in _files(folder, folder.snapshots_path, ".json"):
         try:
             snapshot = snapshots.read(path)
+            flaw = snapshot_flaw(folder.filesystem.read_file(path, MOST), snapshot.version)
         except FileNotFoundError:
             continue
         except CorruptionError as error:
             yield error
             continue
+        if flaw:
+            yield of_file(path, 0, f"{flaw}; delete it, a snapshot can be made again")
         if path == snapshots.path(snapshot.stream_id):
             through[snapshot.stream_id] = snapshot.compacted_through
         else:
@@ -242,7 +242,7 @@ def index_damage(log: Log) -> list[CorruptionError]:
 
 def _segment_index_damage(log: Log, segment: Segment, first: int) -> Iterator[CorruptionError]:
     path = f"{segment.base}.index"
-    index = Index.open(log.filesystem, path, first)
+    index = Index.open(log.filesystem, path, max(segment.size, STRIDE), first)
     if index is None:
         if not is_harmless(log.filesystem, path):
             yield CorruptionError(path, os.path.basename(path), 0, "it is no index of its segment; delete it")
@@ -250,7 +250,7 @@ def _segment_index_damage(log: Log, segment: Segment, first: int) -> Iterator[Co
     with contextlib.closing(index):
         covered = index.covered()
         with contextlib.closing(segment.again()) as grown:  # A writer may have appended since it was opened.
-            if not _agrees(index, grown, covered):
+            if index.is_too_long or not _agrees(index, grown, covered):
                 yield CorruptionError(path, os.path.basename(path), 0, "it does not match its segment; delete it")
 
 

@@ -9,8 +9,8 @@ from functools import partial
 
 import msgspec
 
-from hangarlog.errors import ConcurrencyError, RetryUnknownError
-from hangarlog.record import EncodedEvent, encode_records
+from hangarlog.errors import ConcurrencyError, RetryUnknownError, TooLargeError
+from hangarlog.record import MAX_LINE, EncodedEvent, encode_records
 
 NO_STREAM = -1
 """Expected version of a stream that must not exist yet."""
@@ -18,6 +18,9 @@ ANY = -2
 """Expected version that matches whatever the stream holds."""
 STREAM_EXISTS = -4
 """Expected version that matches any stream with at least one event."""
+
+MAX_BATCH = 1 << 30
+"""Bytes of a batch: behind a full segment it still ends where an index, with offsets of 32 bits, can say so."""
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -97,13 +100,18 @@ Share = tuple[str, bytes, list[int], tuple[int, str]]
 def encode_batch(
     to_write: list[tuple[Pending, int]], position: int, recorded_at: bytes
 ) -> tuple[bytes, list[int], list[Share], int]:
-    """A batch whose first record gets `position`: (lines, their lengths, the streams' shares, the last position)."""
+    """A batch whose first record gets `position`: (lines, their lengths, the streams' shares, the last position).
+
+    Raises `TooLargeError`.
+    """
     if len(to_write) == 1:
         pending, version = to_write[0]
         count = len(pending.events)
         last = position + count - 1
         # One record is a batch by itself.
         share = _share(pending, version, position, recorded_at, last if count > 1 else 0)
+        if len(share[1]) > MAX_LINE:
+            _refuse_too_large(share[2])
         return share[1], share[2], [share], last
     last = position - 1 + sum(len(pending.events) for pending, _ in to_write)
     shares: list[Share] = []
@@ -111,7 +119,14 @@ def encode_batch(
         shares.append(_share(pending, version, position, recorded_at, last))
         position += len(pending.events)
     lengths = [length for share in shares for length in share[2]]
+    _refuse_too_large(lengths)
     return b"".join([share[1] for share in shares]), lengths, shares, last
+
+
+def _refuse_too_large(lengths: list[int]) -> None:
+    for what, size, limit in (("event", max(lengths), MAX_LINE), ("batch", sum(lengths), MAX_BATCH)):
+        if size > limit:
+            raise TooLargeError(what, size, limit)
 
 
 def _share(pending: Pending, version: int, position: int, recorded_at: bytes, batch_end: int) -> Share:

@@ -20,11 +20,7 @@ Line = tuple[Envelope, bytes]
 
 def whole_lines(segment: Segment) -> Iterator[Line]:
     """Every line of a segment that is a whole record, whatever lies between."""
-    offset = 0
-    while True:
-        lines, offset = segment.lines_at(offset)
-        if not lines:
-            return
+    for lines in segment.blocks():
         for line in lines:
             if is_record(line):
                 yield decode_record(line), line

@@ -84,6 +84,23 @@ class EventSerializationError(HangarlogError):
         return f"event type {self.event_type!r}: {self.message}"
 
 
+class TooLargeError(HangarlogError, ValueError):
+    """An event, or a batch of them, is larger than a line or a segment can hold; nothing was written.
+
+    Fields: `what` ("event" or "batch"), `size` and `limit`, in bytes of text as they would be stored.
+    """
+
+    def __init__(self, what: str, size: int, limit: int) -> None:
+        super().__init__(what, size, limit)
+        self.what, self.size, self.limit = what, size, limit
+
+    def __str__(self) -> str:
+        advice = "keep large content elsewhere, and its address in the event"
+        if self.what == "batch":
+            advice = "append it in several batches"
+        return f"the {self.what} takes {self.size} bytes, {self.limit} are the most; nothing was written: {advice}"
+
+
 class UnknownEventTypeError(EventSerializationError):
     """No class is registered for a stored event type."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,10 +12,10 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from hangarlog.commit import ANY, NO_STREAM, STREAM_EXISTS, Pending, now
-from hangarlog.errors import CompactionError, StreamNotFoundError
+from hangarlog.errors import CompactionError, CorruptionError, StreamNotFoundError
 from hangarlog.naming import category_of, check_stream_id
-from hangarlog.payload import encode_object
-from hangarlog.record import Envelope
+from hangarlog.payload import FAILURES, decode_object, encode_object
+from hangarlog.record import MAX_NUMBER, Envelope
 from hangarlog.serializer import EventSerializer
 from hangarlog.snapshot import Snapshot, decode_state
 
@@ -200,17 +201,31 @@ class EventStore(ABC):
             durable=durable,
         ):
             for envelope, event in pairs(block):
-                metadata = bytes(envelope.metadata)
+                recorded_at, metadata = self._read(envelope)
                 yield Record(
                     envelope.position,
                     envelope.stream_id,
                     envelope.stream_version,
                     envelope.event_type,
                     envelope.event_id,
-                    datetime.fromisoformat(envelope.recorded_at),
-                    msgspec.json.decode(metadata) if metadata else None,
+                    recorded_at,
+                    metadata,
                     event,
                 )
+
+    def _read(self, envelope: Envelope) -> tuple[datetime, dict[str, Any] | None]:
+        """(time, metadata) of a record. Raises `CorruptionError` if it has others than a record has."""
+        raw = bytes(envelope.metadata)
+        try:
+            return datetime.fromisoformat(envelope.recorded_at), decode_object(raw) if raw else None
+        except FAILURES as error:
+            cause = f"its checksum is right but its time or metadata is not a record's: {error}"
+            place = (envelope.position, envelope.stream_id, envelope.stream_version)
+            raise self._damage("journal.jsonl", cause, *place) from error
+
+    def _damage(self, name: str, cause: str, position: int | None, stream_id: str, version: int) -> CorruptionError:
+        path = os.path.join(getattr(self, "path", ""), name)
+        return CorruptionError(path, name, 0, cause, position, stream_id, version)
 
     def envelopes(
         self,
@@ -304,7 +319,7 @@ class EventStore(ABC):
             TypeError: `saved_at` is not text, or `schema_version` no whole number.
         """
         check_stream_id(stream_id)
-        if type(version) is not int or not 0 <= version < 1 << 63:
+        if type(version) is not int or not 0 <= version <= MAX_NUMBER:
             raise ValueError(f"a snapshot's version must be a whole number from 0 up, not {version!r}")
         if type(schema_version) is not int or not isinstance(saved_at, (str, type(None))):
             raise TypeError(f"schema_version must be a whole number, saved_at text: {schema_version!r}, {saved_at!r}")
@@ -328,6 +343,9 @@ class EventStore(ABC):
 
         None too if the snapshot is of another `schema_version` than the one asked for, or if the event it was made at
         is gone, as after a power cut in a store that is not durable: such state must be replayed from the events.
+
+        Raises:
+            CorruptionError: the file is no snapshot.
         """
         snapshot = self._load_snapshot(check_stream_id(stream_id))
         if (
@@ -339,7 +357,11 @@ class EventStore(ABC):
         compacted = snapshot.version <= snapshot.compacted_through
         if snapshot.event_id and not compacted and self._event_id_at(stream_id, snapshot.version) != snapshot.event_id:
             return None
-        return {"version": snapshot.version, "state": decode_state(snapshot.state)}
+        try:
+            return {"version": snapshot.version, "state": decode_state(snapshot.state)}
+        except FAILURES as error:
+            cause = f"the state in its snapshot is no object ({error}); delete the snapshot, one can be made again"
+            raise self._damage("snapshots", cause, None, stream_id, snapshot.version) from error
 
     def snapshot_time(self, stream_id: str) -> str | None:
         """When the latest snapshot of a stream was saved (RFC 3339), None if there is none."""

@@ -13,6 +13,7 @@ from hangarlog import salvage
 from hangarlog.filesystem import FileSystem
 from hangarlog.record import Envelope
 from hangarlog.store import FileEventStore
+from hangarlog.stored import as_stored
 
 UNFINISHED = ".unfinished"
 """What the name of a file ends in that is still being written."""
@@ -22,29 +23,40 @@ UNFINISHED = ".unfinished"
 def new_file(filesystem: FileSystem, path: str) -> Iterator[str]:
     """Where to write what is to be at `path`: it comes there when the block ends, durably; if it fails nothing is left.
 
-    Raises `FileExistsError` if there is something at `path` already, or by then.
+    It is private to the user. Raises `FileExistsError` if there is something at `path` already, or by then.
     """
     if os.path.lexists(path):
-        raise FileExistsError(errno.EEXIST, "it exists already; export to a new file", path)
-    unfinished = path + UNFINISHED
-    filesystem.remove(unfinished)
-    filesystem.close(filesystem.open_new(unfinished))
+        raise _exists(path)
+    unfinished = f"{path}.{os.urandom(4).hex()}{UNFINISHED}"  # Two may export to one name: neither gets the other's.
+    fd = filesystem.open_new(unfinished)
     try:
         yield unfinished
-        fd = filesystem.open_update(unfinished)
-        try:
-            filesystem.sync_data(fd)
-        finally:
-            filesystem.close(fd)
-        try:
-            filesystem.link(unfinished, path)  # A rename would replace what somebody else has put there meanwhile.
-        except FileExistsError:
-            raise
-        except (OSError, NotImplementedError):
-            filesystem.rename(unfinished, path)
+        filesystem.sync_data(fd)
+        if filesystem.identity_at(unfinished) != filesystem.identity(fd):
+            raise OSError(errno.ESTALE, "it was replaced while it was written; export again", unfinished)
+        _place(filesystem, unfinished, path)
     finally:
+        filesystem.close(fd)
         filesystem.remove(unfinished)
     filesystem.sync_folder(os.path.dirname(path))
+
+
+def _place(filesystem: FileSystem, unfinished: str, path: str) -> None:
+    """Give a file its name, unless that is taken: a rename alone would replace what has come there meanwhile."""
+    try:
+        filesystem.link(unfinished, path)
+    except FileExistsError:
+        raise _exists(path) from None
+    except (OSError, NotImplementedError):  # No hard links here: an empty file holds the name until the rename.
+        try:
+            filesystem.close(filesystem.open_new(path))
+        except FileExistsError:
+            raise _exists(path) from None
+        filesystem.rename(unfinished, path)
+
+
+def _exists(path: str) -> FileExistsError:
+    return FileExistsError(errno.EEXIST, "it exists already; export to a new file", path)
 
 
 def journal_lines(store: FileEventStore, *, skip_damaged: bool = False) -> Iterator[bytes]:
@@ -64,7 +76,8 @@ def cloud_events(store: FileEventStore, *, skip_damaged: bool = False) -> Iterat
     `correlation_id` and `causation_id` become extension attributes. What is damaged is treated as in `journal_lines`.
     """
     source = f"urn:uuid:{store.meta.store_id}"
-    for block in store.envelopes(on_damage="skip" if skip_damaged else "raise"):
+    blocks = store.envelopes(on_damage="skip" if skip_damaged else "raise")
+    for block, _ in as_stored(store, blocks, skip_damaged=skip_damaged):
         for envelope in block:
             yield msgspec.json.encode(_cloud_event(source, envelope))
 

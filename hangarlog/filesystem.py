@@ -24,6 +24,8 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+SMALL = 64 << 10
+"""Bytes that `hangarlog.json`, `checkpoint.json` and `backup.json` may have."""
 _FOLDER_SIZE = 1 << 62  # Where some file systems say that a folder ends.
 
 
@@ -166,6 +168,19 @@ class FileSystem(Beneath):
             data += more
         return data
 
+    def data_from(self, fd: int, offset: int) -> tuple[int, int]:
+        """(start, end) of the next stretch of an open file that is no hole, from `offset` on; at its end if none is."""
+        size = self.size(fd)
+        try:
+            start = _seek(fd, offset, _DATA)
+            return start, _seek(fd, start, _HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # Nothing but a hole follows.
+                return size, size
+            if error.errno != errno.EINVAL:  # Holes are not known here.
+                raise
+        return min(offset, size), size
+
     def lock(self, fd: int) -> bool:
         """Lock an open file against other descriptors of it, unless one of them has it; says whether it is locked."""
         try:
@@ -291,12 +306,12 @@ class FileSystem(Beneath):
         """Whether one of two files begins with all that the other one has."""
         fds = self.open_read(first), self.open_read(second)
         try:
-            offset, left = 0, min(map(self.size, fds))
-            while left:
-                size = min(left, 1 << 20)
+            offset, stop = 0, min(map(self.size, fds))
+            while (offset := min(self.data_from(fd, offset)[0] for fd in fds)) < stop:
+                size = min(stop - offset, 1 << 20)
                 if self.read(fds[0], size, offset) != self.read(fds[1], size, offset):
                     return False
-                offset, left = offset + size, left - size
+                offset += size
             return True
         finally:
             for fd in fds:
@@ -377,7 +392,7 @@ class FileSystem(Beneath):
                 with folder_fd(name, os.O_NOFOLLOW, dir_fd=parent) as fd:
                     _hand_over(fd, parent, mode | (mode & 0o444) >> 2)
 
-    def read_file(self, path: str, limit: int = 16 << 20) -> bytes:
+    def read_file(self, path: str, limit: int = SMALL) -> bytes:
         """The whole content of a small file; more than `limit` bytes are an `OSError` (EFBIG)."""
         fd = self.open_read(path)
         try:
@@ -400,6 +415,7 @@ class FileSystem(Beneath):
 
 
 _write, _seek, _END = os.write, os.lseek, os.SEEK_END  # Of each append: looked up once.
+_DATA, _HOLE = getattr(os, "SEEK_DATA", -1), getattr(os, "SEEK_HOLE", -1)  # EINVAL where there is no such thing.
 
 if hasattr(os, "pread"):
     _pread, _pwrite = os.pread, os.pwrite

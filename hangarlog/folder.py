@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator
 from uuid import uuid4
 
@@ -13,7 +14,9 @@ import msgspec
 from hangarlog.beneath import Entry
 from hangarlog.commit import now
 from hangarlog.errors import CorruptionError, StoreFormatError, StoreOpenError
+from hangarlog.filecopy import copy_file
 from hangarlog.filesystem import PRIVATE, FileSystem
+from hangarlog.journal_names import JournalNames
 from hangarlog.live_end import LiveEnd
 from hangarlog.lock import Turnstile, held
 from hangarlog.log import Log
@@ -21,6 +24,7 @@ from hangarlog.mounts import refuse_unsafe
 from hangarlog.naming import stream_id_of, stream_path
 from hangarlog.record import decode_record, is_record
 from hangarlog.segment import LIVE, Segment
+from hangarlog.strict import refuse_repeated_keys
 
 FORMAT = 1
 MAX_SEGMENT_BYTES = 2 << 30  # An index holds offsets of 32 bits, and a batch may go beyond the roll size.
@@ -32,6 +36,10 @@ _META = "hangarlog.json"
 _JOURNAL = "journal"
 _MODES = frozenset(f"06{group}{others}" for group in "046" for others in "04")
 _OURS = frozenset(["locks", "streams", "state", "ring", "catalog", _JOURNAL + LIVE, _META + ".new"])
+
+
+is_store_id = re.compile(r"[A-Za-z0-9-]{1,64}").fullmatch
+"""Whether a text can be a store's id: one that the header of a frame in the commit ring can hold."""
 
 
 class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -135,7 +143,7 @@ class Folder:
         kept, number = path + DAMAGED, 1
         while filesystem.is_there(kept):
             kept, number = f"{path}{DAMAGED}.{number}", number + 1
-        filesystem.replace_file(kept, filesystem.read_file(path, MAX_SEGMENT_BYTES * 2))
+        copy_file(filesystem, path, kept)
 
     def all_folders(self) -> Iterator[str]:
         """The folders below the store's own that hold its files."""
@@ -150,33 +158,29 @@ class Folder:
         if any("\ud800" <= character <= "\udfff" for character in prefix):
             return
         only = stream_path(f"{category}:x")[0] if colon and category else None
+        names = JournalNames(self.journal)
         for folder, name, file in self.stream_files():
             if only is None or folder == only:
-                stream_id = self.stream_id_at(folder, name, file.path)
+                stream_id = self.stream_id_at(folder, name, file.path, names)
                 if stream_id is not None and stream_id.startswith(prefix):
                     yield stream_id
 
-    def stream_id_at(self, folder: str, name: str, path: str) -> str | None:
-        """The id of the stream whose live segment is the file (folder, name) at `path`; None if it is no stream's."""
+    def stream_id_at(self, folder: str, name: str, path: str, names: JournalNames) -> str | None:
+        """The id of the stream whose live segment is the file (folder, name) at `path`; None if it is no stream's.
+
+        `names` are those of the journal's streams, for a file that does not say it.
+        """
         if "~" not in folder + name:
             return stream_id_of(folder, name)
         # A name too long for the file system is cut; the id is in every line.
         log = Log(self.filesystem, os.path.dirname(path), name, "stream_version")
         stream_id = _id_in(log.base, log) or next(
-            filter(None, (_id_in(log.sealed_base(n), log) for n in log.sealed())), None
+            filter(None, (_id_in(log.sealed_base(n), log) for n in names.sealed(log))), None
         )
         if stream_id is None and self.filesystem.size_at(path):
             with contextlib.suppress(CorruptionError):
-                return self.id_in_journal(folder, name)  # Every line of the stream itself is damaged.
+                return names.get(folder, name)  # Every line of the stream itself is damaged.
         return stream_id if stream_id and stream_path(stream_id) == (folder, name) else None
-
-    def id_in_journal(self, folder: str, name: str) -> str | None:
-        """The id of the stream whose file (folder, name) is, if the journal has it. It reads the whole journal."""
-        for block in self.journal.forward(1):
-            for record in block:
-                if stream_path(record.stream_id) == (folder, name):
-                    return record.stream_id
-        return None
 
     # Opening
 
@@ -247,13 +251,17 @@ class Folder:
                 newer = isinstance(found, int) and found > FORMAT
                 advice = "upgrade hangarlog to open it" if newer else f"{_META} is damaged"
                 raise StoreFormatError(self.path, f"its format is {found!r}, this version knows {FORMAT}; {advice}")
+            refuse_repeated_keys(content)
             meta = msgspec.json.decode(content, type=Meta)
+            if not is_store_id(meta.store_id):
+                cause = f"{_META} is damaged: store_id is {meta.store_id[:80]!r}, not up to 64 of A-Z, a-z, 0-9 and -"
+                raise StoreFormatError(self.path, f"{cause}; restore it from a backup, or run `hangarlog repair`")
             if not 1 <= meta.segment_bytes <= MAX_SEGMENT_BYTES:
                 raise StoreFormatError(self.path, f"{_META} is damaged: segment_bytes is {meta.segment_bytes}")
             if meta.mode is not None and meta.mode not in _MODES:
                 raise StoreFormatError(self.path, f"{_META} is damaged: mode is {meta.mode!r}, not as '0640'")
             return meta
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise StoreFormatError(self.path, f"{_META} is damaged ({error}); restore it from a backup") from error
 
     def _set_rights(self, meta: Meta) -> None:

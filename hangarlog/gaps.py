@@ -9,6 +9,7 @@ import contextlib
 from hangarlog.checks import rolled_streams
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
+from hangarlog.journal_names import JournalNames
 from hangarlog.log import Log
 from hangarlog.snapshot import SnapshotFiles
 
@@ -18,9 +19,10 @@ def refuse_gaps(folder: Folder) -> None:
     _refuse_gaps(folder.journal, folder.journal.sealed(), 1, 1)
     rolled = {(names.category, names.log.name): names for names in rolled_streams(folder)}
     snapshots = SnapshotFiles(folder.filesystem, folder.snapshots_path)
+    journal_names = JournalNames(folder.journal)
     for category, name, file in folder.stream_files():
         names = rolled.pop((category, name), None)
-        stream_id = folder.stream_id_at(category, name, file.path)
+        stream_id = folder.stream_id_at(category, name, file.path, journal_names)
         if stream_id is not None:
             snapshot = snapshots.load(stream_id)
             log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")

@@ -28,6 +28,8 @@ _HEADER = struct.Struct("<8sQ")
 _ENTRY_BYTES = 8
 _NO_INDEX = NO_FILE | {errno.ENOENT, errno.EACCES, errno.EPERM}
 _AT_ONCE = 512  # Entries: a page of them.
+_LONGEST = 128 * _AT_ONCE  # Entries of a block, and far more than any has: they are looked for no further back.
+_LEAST = 64  # Bytes of a line, and fewer than any record has: a segment holds no more lines than that.
 
 
 class Index:
@@ -36,6 +38,7 @@ class Index:
     def __init__(self, filesystem: FileSystem, fd: int) -> None:
         self._filesystem, self._fd = filesystem, fd
         self.first = 0
+        self._most = 0  # Lines that the segment may hold.
         self._entries = 0
         self._count: int | None = None
 
@@ -47,15 +50,22 @@ class Index:
             count = self._count = self._whole_blocks(self._measured())
         return count
 
-    def grown(self) -> Index:
-        """This one, after another look at how much it covers."""
+    def grown(self, size: int) -> Index:
+        """This one, after another look at how much it covers, of a segment of `size` bytes now."""
+        self._most = size // _LEAST
         if self._entries != self._measured():
             self._count = None
         return self
 
     def _measured(self) -> int:
-        self._entries = max(0, self._filesystem.size(self._fd) - _HEADER.size) // _ENTRY_BYTES
+        entries = (self._filesystem.size(self._fd) - _HEADER.size) // _ENTRY_BYTES
+        self._entries = max(0, min(entries, self._most))
         return self._entries
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether it has more entries than its segment may have lines."""
+        return self._filesystem.size(self._fd) > _HEADER.size + (self._most + 1) * _ENTRY_BYTES
 
     def may_have(self, number: int) -> bool:
         """Whether there is an entry of record `number`, perhaps of a block that was never finished."""
@@ -63,7 +73,8 @@ class Index:
 
     def _whole_blocks(self, count: int) -> int:
         """How many of `count` entries come before the end of the last block: a writer may have died within one."""
-        while count:
+        least = count - _LONGEST
+        while count > max(0, least):
             start = max(0, count - _AT_ONCE)
             _, crcs = self.entries(self.first + start, count - start)
             for at in range(len(crcs), 0, -1):
@@ -73,10 +84,11 @@ class Index:
         return 0
 
     @classmethod
-    def open(cls, filesystem: FileSystem, path: str, first: int | None = None, size: int = STRIDE) -> Index | None:
+    def open(cls, filesystem: FileSystem, path: str, size: int, first: int | None = None) -> Index | None:
         """The index at `path`, or None if there is none, or not one of a segment that begins with `first`.
 
-        A segment of a `size` below `STRIDE` bytes has none. Raises `OSError` where the system refuses to say.
+        A segment of a `size` below `STRIDE` bytes has none, and none has more entries than it may have lines. Raises
+        `OSError` where the system refuses to say.
         """
         if size < STRIDE:
             return None
@@ -86,6 +98,7 @@ class Index:
             if error.errno not in _NO_INDEX:
                 raise
             return None
+        index._most = size // _LEAST
         header = filesystem.read(index._fd, _HEADER.size, 0)
         if len(header) == _HEADER.size:
             magic, index.first = _HEADER.unpack(header)
@@ -164,9 +177,9 @@ Covered = tuple[int, int]
 """How much of a segment an index covers: (its records, the offset of their end)."""
 
 
-def covered(filesystem: FileSystem, path: str, first: int) -> Covered:
-    """What the index at `path` of a segment that begins with record `first` covers: (0, 0) if there is none."""
-    index = Index.open(filesystem, path, first)
+def covered(filesystem: FileSystem, path: str, size: int, first: int) -> Covered:
+    """What the index at `path` covers, of a segment of `size` bytes that begins with record `first`: (0, 0) if none."""
+    index = Index.open(filesystem, path, size, first)
     if index is None:
         return 0, 0
     with contextlib.closing(index):

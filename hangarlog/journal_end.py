@@ -17,7 +17,7 @@ from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
 from hangarlog.live_end import LiveEnd
 from hangarlog.log import Log
-from hangarlog.record import Envelope, LineError, decode_record, decode_records, is_record, may_be_torn
+from hangarlog.record import Envelope, LineError, decode_record, decode_records, is_record
 from hangarlog.ring import Frame, lines_of_frames
 
 BLOCK = 64 << 10
@@ -237,9 +237,12 @@ class _Joining:
                     self._doubled |= not self._restarted
                 offset += len(line) + 1
             if not lines:
-                rest = self._live.read(self._live.size - offset, offset)
-                self._note_bad(offset, rest)
-                self._strange |= not may_be_torn(rest)
+                self._note_bad(offset, b"")
+                for at, piece in self._live.pieces(offset):
+                    self._note_bad(at, piece)
+                    if self._zeros:
+                        break
+                self._strange |= not self._live.rest_may_be_torn(offset)
                 return found
             offset = following
 
@@ -285,10 +288,10 @@ class _Joining:
     def _rewrite(self, lines: Iterable[bytes], end: End) -> None:
         live = self._live
         text = b"".join(line + b"\n" for line in lines)
-        old = live.read(live.size - self._whole, self._whole)
-        kept = len(text) if old.startswith(text) else 0
-        if kept < len(old):
-            end.cut = len(old) - kept
+        old = live.size - self._whole
+        kept = len(text) if live.read(len(text), self._whole) == text else 0
+        if kept < old:
+            end.cut = old - kept
             live.cut(self._whole + kept)
         if kept < len(text):
             live.append(text[kept:])

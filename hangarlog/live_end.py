@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Sequence
 
 from hangarlog.errors import CorruptionError, LinkedFileError
+from hangarlog.filecopy import replace_with
 from hangarlog.filesystem import NO_FILE
 from hangarlog.index import STRIDE, Covered, Index, covered, extend
 from hangarlog.log import Log
@@ -100,7 +102,7 @@ class LiveEnd(Segment):
 
         One that has another name (a hard link) is deleted: what the other name is of must not change.
         """
-        index = Index.open(self._filesystem, self.index_path)
+        index = Index.open(self._filesystem, self.index_path, sys.maxsize)
         if index:
             with contextlib.closing(index):
                 size = index.size_up_to(number)
@@ -117,7 +119,7 @@ class LiveEnd(Segment):
 
     def forget_longer_index(self) -> None:
         """Delete an index sidecar that covers more than the segment has."""
-        index = Index.open(self._filesystem, self.index_path)
+        index = Index.open(self._filesystem, self.index_path, sys.maxsize)
         if index:
             with contextlib.closing(index):
                 covered = index.covered()
@@ -210,7 +212,7 @@ class LiveEnd(Segment):
                 self.index_due = covered[1] + STRIDE
 
     def _index_end(self) -> Covered:
-        found = self._covered or covered(self._filesystem, self.index_path, self.start())
+        found = self._covered or covered(self._filesystem, self.index_path, self.size, self.start())
         return found if found[1] <= self.size else (0, 0)
 
     def _complete_index(self, covered: Covered) -> None:
@@ -250,7 +252,7 @@ class LiveEnd(Segment):
 
     def rewritten(self) -> LiveEnd:
         """Put the text into a new file, synced; this one is closed."""
-        self._filesystem.replace_file(self.path, self.read(self.size, 0))
+        replace_with(self._filesystem, self.fd, self.size, self.path)
         self.close()
         return LiveEnd(self.log)
 

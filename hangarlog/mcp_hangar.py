@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import chain, groupby, islice
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote
 
 import msgspec
 
@@ -20,10 +17,16 @@ from hangarlog.errors import CorruptionError, CorruptionWarning, EventSerializat
 from hangarlog.export import new_file
 from hangarlog.payload import checked_json
 from hangarlog.record import EncodedEvent, Envelope
+from hangarlog.snapshot import SnapshotFiles
+from hangarlog.sqlite_source import Source, source
 from hangarlog.store import FileEventStore
+from hangarlog.stored import as_stored
+from hangarlog.strict import refuse_repeated_keys
 
 _BATCH = 1000
 _COLUMNS = {"global_position", "stream_id", "stream_version", "event_type", "data", "metadata", "created_at"}
+_COUNT = "SELECT count(1) FROM main.events"  # Not count(*): that is one step, which nothing interrupts.
+_SNAPSHOTS = "SELECT stream_id, version, state_data, created_at FROM main.snapshots ORDER BY stream_id"
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 Progress = Callable[[int], None]
@@ -60,36 +63,18 @@ class _SnapshotRow(NamedTuple):
     created_at: str
 
 
-def _open(path: str) -> sqlite3.Connection:
-    if not os.path.isfile(path):
-        raise SourceError(path, "there is no such file")
-    connection = sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True)
-    try:
-        columns = {row[1] for row in connection.execute("PRAGMA table_info(events)")}
-        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if not columns >= _COLUMNS or "streams" not in tables:
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[Source]:
+    with source(path) as database:
+        if not (database.columns("events") >= _COLUMNS and database.columns("streams") >= {"stream_id", "version"}):
             raise SourceError(path, "it is no MCP Hangar event store: the tables 'events' and 'streams' are not there")
-    except BaseException as error:
-        connection.close()
-        if isinstance(error, sqlite3.Error):
-            raise SourceError(path, f"it is no SQLite database that can be read: {error}") from error
-        raise
-    return connection
+        yield database
 
 
 def count_events(path: str) -> int:
     """How many events a MCP Hangar database holds. Raises `SourceError`."""
-    with _source(path) as source:
-        return int(source.execute("SELECT count(*) FROM events").fetchone()[0])
-
-
-@contextlib.contextmanager
-def _source(path: str) -> Iterator[sqlite3.Connection]:
-    with contextlib.closing(_open(path)) as source:
-        try:
-            yield source
-        except sqlite3.Error as error:
-            raise SourceError(path, str(error)) from error
+    with _opened(path) as database:
+        return int(database.value(_COUNT))
 
 
 def _typed(path: str, what: str, found: Any, kind: type[_T]) -> _T:
@@ -110,30 +95,39 @@ def import_database(store: FileEventStore, path: str, progress: Progress = lambd
         StorageError, OutcomeUnknownError: the store could not be written; run it again.
     """
     report = Imported()
-    with _source(path) as source:
-        streams = dict(source.execute("SELECT stream_id, version FROM streams"))
-        firsts = dict(source.execute("SELECT stream_id, min(stream_version) FROM events GROUP BY stream_id"))
-        streams = _typed(path, "a stream", streams, dict[str, int])
-        firsts = _typed(path, "a stream of events", firsts, dict[str, int])
-        report.streams = len(firsts)
+    with _opened(path) as database:
+        report.streams = database.value("SELECT count(DISTINCT stream_id) FROM main.events")
+        for row in database.rows(_COMPACTED_AWAY):
+            stream_id, _ = _typed(path, "a stream", row, tuple[str, int])
+            report.not_taken[stream_id] = "all its events were compacted away, so it cannot be continued"
         done = _Done(store, path)
-        for stream_id in streams.keys() - firsts.keys():
-            if streams[stream_id] >= 0:
-                report.not_taken[stream_id] = "all its events were compacted away, so it cannot be continued"
-        rows = source.execute(
-            "SELECT global_position, stream_id, stream_version, event_type, data, metadata, created_at "
-            "FROM events ORDER BY global_position"
-        )
-        while batch := [
-            _typed(path, f"the event at global_position {row[0]}", row, _Row) for row in islice(rows, _BATCH)
-        ]:
-            taken = _take(store, path, batch, done, firsts)
+        rows = _events(path, database)
+        while batch := list(islice(rows, _BATCH)):
+            taken = _take(store, path, batch, done)
             report.taken += taken
             report.already += len(batch) - taken
             progress(len(batch))
-        report.snapshots = _take_snapshots(store, path, source)
+        report.snapshots = _take_snapshots(store, path, database)
         store.sync()
     return report
+
+
+_COMPACTED_AWAY = """
+SELECT stream_id, version FROM main.streams WHERE version >= 0 AND stream_id NOT IN (SELECT stream_id FROM main.events)
+"""
+
+
+def _events(path: str, database: Source) -> Iterator[_Row]:
+    last: int | None = None
+    for row in database.rows(
+        "SELECT global_position, stream_id, stream_version, event_type, data, metadata, created_at "
+        "FROM main.events ORDER BY global_position"
+    ):
+        event = _typed(path, f"the event at global_position {row[0]}", row, _Row)
+        if last is not None and event.position <= last:
+            raise SourceError(path, f"global_position {event.position} comes after {last}: it is damaged")
+        last = event.position
+        yield event
 
 
 class _Done:
@@ -156,7 +150,7 @@ class _Done:
         self._versions[stream_id] = version
 
 
-def _take(store: FileEventStore, path: str, batch: list[_Row], done: _Done, firsts: dict[str, int]) -> int:
+def _take(store: FileEventStore, path: str, batch: list[_Row], done: _Done) -> int:
     """Append the rows of a batch that the store has not, and say how many. Runs of one stream go in one commit."""
     taken = 0
     for stream_id, group in groupby(batch, key=lambda row: row.stream_id):
@@ -165,7 +159,7 @@ def _take(store: FileEventStore, path: str, batch: list[_Row], done: _Done, firs
         known = [row for row in rows if row.version <= version]
         _refuse_other(store, path, known)
         new = rows[len(known) :]
-        start = version + 1 if version >= 0 else firsts[stream_id]
+        start = version + 1 if version >= 0 or not new else new[0].version
         if [row.version for row in new] != list(range(start, start + len(new))):
             raise SourceError(path, f"stream {stream_id!r} does not go on with version {start}, but {new[0].version}")
         if new and version < 0 and start:
@@ -188,7 +182,7 @@ def _event(path: str, row: _Row) -> EncodedEvent:
         recorded_at = datetime.fromisoformat(row.created_at)
         if recorded_at.tzinfo is None:
             recorded_at = recorded_at.replace(tzinfo=UTC)
-        text = recorded_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        text = recorded_at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         # Only the blanks go: numbers stay as they were written.
         data = checked_json(msgspec.json.format(raw, indent=-1))
         return row.event_type, event_id if isinstance(event_id, str) and event_id else None, data, text
@@ -224,15 +218,18 @@ def _refuse_other(store: FileEventStore, path: str, known: list[_Row]) -> None:
             )
 
 
-def _take_snapshots(store: FileEventStore, path: str, source: sqlite3.Connection) -> int:
-    if not source.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'snapshots'").fetchone():
+def _take_snapshots(store: FileEventStore, path: str, database: Source) -> int:
+    if not database.columns("snapshots"):
         return 0
     taken = 0
-    for row in source.execute("SELECT stream_id, version, state_data, created_at FROM snapshots ORDER BY stream_id"):
+    for row in database.rows(
+        "SELECT stream_id, version, state_data, created_at FROM main.snapshots ORDER BY stream_id"
+    ):
         stream_id, version, state, created_at = _typed(path, f"the snapshot of {row[0]!r}", row, _SnapshotRow)
         try:
             present = store.load_snapshot(stream_id)
             if present is None or present["version"] < version:
+                refuse_repeated_keys(state.encode())
                 store.save_snapshot(stream_id, version, _decode_object(state), saved_at=created_at)
                 taken += 1
         except (msgspec.MsgspecError, StreamIdError, EventSerializationError, ValueError, RecursionError) as error:
@@ -285,7 +282,8 @@ def export_database(
     ):
         target.executescript(_SCHEMA)
         count = 0
-        for block in store.envelopes(on_damage="skip" if skip_damaged else "raise"):
+        blocks = store.envelopes(on_damage="skip" if skip_damaged else "raise")
+        for block, _ in as_stored(store, blocks, skip_damaged=skip_damaged):
             target.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", map(_row, block))
             count += len(block)
             progress(len(block))
@@ -319,6 +317,8 @@ def _export_snapshot(store: FileEventStore, target: sqlite3.Connection, stream_i
             raise
         warnings.warn(CorruptionWarning(f"passed over: {damage}"), stacklevel=2)
         return
-    if snapshot:
-        row = (stream_id, snapshot["version"], json.dumps(snapshot["state"]), store.snapshot_time(stream_id))
+    kept = SnapshotFiles(store.folder.filesystem, store.folder.snapshots_path).load(stream_id) if snapshot else None
+    if kept:
+        state = msgspec.json.format(bytes(kept.state), indent=0)  # With blanks, as MCP Hangar has it.
+        row = (stream_id, kept.version, state.decode(), kept.saved_at)
         target.execute("INSERT INTO snapshots VALUES (?, ?, ?, ?)", row)

@@ -10,14 +10,16 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from hangarlog.checksum import crc32
+from hangarlog.filecopy import copy_file
 from hangarlog.filesystem import NO_FILE, FileSystem
 from hangarlog.folder import Folder
 from hangarlog.naming import stream_id_of, stream_path
 from hangarlog.rebuild import Span
 from hangarlog.record import Envelope, unseal
-from hangarlog.rewriting import Replaced, Rewriting, copy_file, keep_damaged
+from hangarlog.rewriting import Replaced, Rewriting, keep_damaged
 from hangarlog.segment import LIVE
 from hangarlog.snapshot import MOST, Snapshot, SnapshotFiles
+from hangarlog.strict import snapshot_flaw
 from hangarlog.survey import File, found_in, opened, stream_files
 
 GROUP = 64 << 20
@@ -215,14 +217,20 @@ class Mending:
             if stream_id in writing:
                 rewriting, begins = writing[stream_id]
                 if version >= begins:
-                    for lost in range(nexts.get(stream_id, begins), version):
-                        if lost in self._lost[stream_id]:
-                            rewriting.add(lost, _LOST % lost, hole=True)
+                    for lost in self._lost_between(stream_id, nexts.get(stream_id, begins), version):
+                        rewriting.add(lost, _LOST % lost, hole=True)
                     rewriting.add(version, line)
                 nexts[stream_id] = version + 1
         for rewriting, _ in writing.values():
             rewriting.finish()
             yield from rewriting.put_in_place()
+
+    def _lost_between(self, stream_id: str, first: int, following: int) -> Iterable[int]:
+        """The lost versions from `first` up to another one, in order. A record may say that it is of any version."""
+        lost = self._lost[stream_id]
+        if following - first < len(lost):
+            return [version for version in range(first, following) if version in lost]
+        return sorted(version for version in lost if first <= version < following)
 
     def _make_category(self, category: str) -> Replaced | None:
         path = self._folder.category_path(category)
@@ -285,7 +293,9 @@ def snapshot_paths(folder: Folder) -> list[str]:
 def load_snapshot(filesystem: FileSystem, path: str) -> Snapshot | None:
     """The snapshot in a file, None if that is not a whole one."""
     try:
-        return msgspec.json.decode(unseal(filesystem.read_file(path, MOST)), type=Snapshot)
+        content = filesystem.read_file(path, MOST)
+        snapshot = msgspec.json.decode(unseal(content), type=Snapshot)
+        return None if snapshot_flaw(content, snapshot.version) else snapshot
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     except OSError as error:

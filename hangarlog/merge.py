@@ -6,13 +6,15 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import chain
 
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
 from hangarlog.naming import stream_path
-from hangarlog.record import Envelope, decode_record, is_record
+from hangarlog.record import Envelope, decode_record
 from hangarlog.ring import Frame
 from hangarlog.snapshot import Snapshot, SnapshotFiles
+from hangarlog.strict import record_or_cause
 from hangarlog.survey import Run, found_in, journal_files, opened, runs_in, stream_files
 
 WINDOW = 16 << 20
@@ -50,8 +52,9 @@ class _Cursor:
         with opened(folder.filesystem, self.run.path) as segment:
             if segment:
                 if not self.run.whole:
-                    text = folder.filesystem.read(segment.fd, self.run.end - self.run.start, self.run.start)
-                    for position, line in enumerate(text.removesuffix(b"\n").split(b"\n"), self.run.first):
+                    start = self.run.start
+                    lines = chain.from_iterable(chain(segment.blocks(start), segment.rest(start)))
+                    for position, line in zip(range(self.run.first, self.run.last + 1), lines, strict=False):
                         if self.next <= position < stop:
                             yield position, line, None
                     self.next = max(self.next, stop)
@@ -106,8 +109,7 @@ class Merge:
         for frame in frames:
             before = getattr(frame, "after", "")
             for line in frame.text.split(b"\n"):
-                if is_record(line):
-                    record = decode_record(line)
+                if isinstance(record := record_or_cause(line), Envelope):
                     self._ring.setdefault(record.position, []).append((line, before))
                     before = record.crc
         if not whole:
@@ -182,7 +184,8 @@ class Merge:
 
     def _width(self) -> int:
         """How many positions make a window."""
-        size, count = sum(run.end - run.start for run in self._runs), sum(run.lines for run in self._runs)
+        whole = [run for run in self._runs if run.whole]
+        size, count = sum(run.end - run.start for run in whole), sum(run.lines for run in whole)
         return max(1, WINDOW * count // size) if size else 1
 
     def _read(self, cursor: _Cursor, stop: int, found: _Window, bad: dict[int, bytes]) -> None:

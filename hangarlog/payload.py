@@ -9,13 +9,19 @@ from typing import Any
 import msgspec
 
 from hangarlog.errors import EventSerializationError
-from hangarlog.record import MAX_NESTING, nesting
+from hangarlog.nesting import MAX_NESTING, nesting
+from hangarlog.strict import refuse_repeated_keys
 
 FAILURES = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError)
 """What msgspec raises where a value has no JSON form, or a text does not fit."""
 
 encode_plain = msgspec.json.Encoder().encode
 decode_object: Callable[[bytes], Any] = msgspec.json.Decoder(dict[str, Any]).decode
+skip: Callable[[bytes], Any] = msgspec.json.Decoder(msgspec.Raw).decode
+"""Looks whether a text is JSON, and makes nothing of it: numbers alone would take ten times their text."""
+
+_TEXT = frozenset([str])
+_LEAVES = frozenset([str, int, bool, type(None)])
 
 
 def encode_object(value: dict[str, Any], what: str) -> bytes:
@@ -23,15 +29,25 @@ def encode_object(value: dict[str, Any], what: str) -> bytes:
     try:
         if not isinstance(value, dict):
             raise TypeError(f"it must be a dictionary, not {type(value).__name__}")
-        refuse_non_finite(value)
-        return checked_json(encode_plain(value))
+        return encoded_object(value, value)
     except FAILURES as error:
         raise EventSerializationError(what, f"cannot be encoded as JSON: {error}") from error
 
 
+def encoded_object(value: dict[str, Any], stored: dict[str, Any]) -> bytes:
+    """The JSON of `stored`, which has what `value` has. Raises one of `FAILURES`."""
+    decode = skip if is_plain(value) else decode_object
+    return checked_json(encode_plain(stored), decode)
+
+
 def checked_json(data: bytes, decode: Callable[[bytes], Any] = decode_object) -> bytes:
-    """A JSON object as it may stand in a line: one that `decode` reads, whatever a msgspec.Raw brought in."""
+    """A JSON object as it may stand in a line: one that `decode` reads, whatever a msgspec.Raw brought in.
+
+    Unless `decode` is `skip`, which says that nothing was brought in, no object in it may have a key twice.
+    """
     decode(data)
+    if decode is not skip:
+        refuse_repeated_keys(data)
     if b"\n" in data:
         data = msgspec.json.format(data, indent=-1)
     if too_deep(data):
@@ -45,7 +61,10 @@ def too_deep(data: bytes) -> bool:
 
 
 def may_hold_raw(event_class: type) -> bool:
-    """Whether a msgspec.Raw may be somewhere in such an event: it is written unchecked, with what no decoder takes."""
+    """Whether a msgspec.Raw may be somewhere in such an event: it is written unchecked, with what no decoder takes.
+
+    Or a dictionary with keys of several kinds: 1 and "1" are written as the same one.
+    """
     try:
         left: list[Any] = [msgspec.inspect.type_info(event_class)]
     except (TypeError, NameError):
@@ -55,6 +74,8 @@ def may_hold_raw(event_class: type) -> bool:
         part = left.pop()
         if isinstance(part, (msgspec.inspect.AnyType, msgspec.inspect.RawType, msgspec.inspect.CustomType)):
             return True
+        if isinstance(part, msgspec.inspect.DictType) and isinstance(part.key_type, msgspec.inspect.UnionType):
+            return True
         if isinstance(part, tuple):
             left += part
         elif isinstance(part, (msgspec.inspect.Type, msgspec.inspect.Field)) and id(part) not in seen:
@@ -63,14 +84,19 @@ def may_hold_raw(event_class: type) -> bool:
     return False
 
 
-def refuse_non_finite(value: Any) -> None:
-    """Raise `ValueError` if there is a number in a value that JSON cannot have."""
+def is_plain(value: Any) -> bool:
+    """Whether a value is made of lists, texts, numbers, and dictionaries by text: nothing in it is written unchecked.
+
+    Raises `ValueError` if there is a number in it that JSON cannot have.
+    """
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{value} has no JSON form; it would be read back as null")
-    elif isinstance(value, dict):
-        for item in value.values():
-            refuse_non_finite(item)
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        for item in value:
-            refuse_non_finite(item)
+        return True
+    if not isinstance(value, (dict, list, tuple, set, frozenset)):
+        return type(value) in _LEAVES
+    plain = not isinstance(value, dict) or _TEXT.issuperset(map(type, value))
+    for item in value.values() if isinstance(value, dict) else value:
+        if type(item) not in _LEAVES:
+            plain &= is_plain(item)
+    return plain

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hangarlog.unrecovered import Unrecovered
 
 _NO_STREAM = Known(-1, 0)
+_FEW_DOUBTFUL = 8
 
 
 class Reader:
@@ -347,6 +348,25 @@ class Reader:
     def stream_ids(self, committed: int) -> set[str]:
         """The ids of all streams that the journal has; it reads all of it."""
         return {record.stream_id for block in self.everything(None, False, committed) for record in block}
+
+    def committed_among(self, stream_ids: Iterable[str], committed: int) -> list[str]:
+        """Those of these streams that have a record up to position `committed`.
+
+        Where many have a file that does not say so, the journal is read once for all of them.
+        """
+        there, doubtful = [], []
+        for stream_id in stream_ids:
+            log = self._folder.stream(stream_id)
+            with contextlib.suppress(CorruptionError, FileNotFoundError):
+                if log.last_record() and not log.torn:
+                    there.append(stream_id)
+                    continue
+            doubtful.append(stream_id)
+        if len(doubtful) > _FEW_DOUBTFUL:
+            found = [*self.stream_ids(committed).intersection(doubtful)]
+        else:
+            found = [stream_id for stream_id in doubtful if self.version(stream_id, committed) >= 0]
+        return found + [stream_id for stream_id in there if self.version(stream_id, committed) >= 0]
 
     def _compacted_through(self, stream_id: str) -> int:
         # Most stores have no snapshots at all, and then no stream's has to be looked for.

@@ -7,38 +7,49 @@ before that. `position`, `stream_id` and `stream_version` come first so that the
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import count, repeat
 from random import getrandbits
 from struct import pack
+from typing import Annotated
 
 import msgspec
 
 from hangarlog.checksum import crc32
+from hangarlog.nesting import MAX_NESTING, nesting
 
-MAX_NESTING = 128
-"""Levels of objects and arrays in a payload or in metadata: far below where a JSON decoder gives up."""
+MAX_NUMBER = (1 << 53) - 1
+"""The highest position and version: beyond it programs that read numbers as floats, as jq does, take two for one."""
 
-_HEAD = b'{"position":'
+_Position = Annotated[int, msgspec.Meta(ge=1, le=MAX_NUMBER)]
+_Version = Annotated[int, msgspec.Meta(ge=0, le=MAX_NUMBER)]
+
+MAX_LINE = 256 << 20
+"""Bytes of a line, with its newline: none that is longer is written, and what is longer in a file is none."""
+
+TOO_LONG = b"(a line of more than %d bytes)" % MAX_LINE
+"""What stands for one that is longer, where lines are read: no record, and no beginning of one."""
+
+HEAD = b'{"position":'
 """What every line begins with."""
+HEAD_BYTES = len(HEAD)
 
 
 class Envelope(msgspec.Struct, gc=False, frozen=True):
     """A decoded line whose payload and metadata are still the bytes that were stored."""
 
-    position: int
+    position: _Position
     stream_id: str
-    stream_version: int
+    stream_version: _Version
     event_type: str
     event_id: str
     recorded_at: str
     data: msgspec.Raw
     crc: str
     metadata: msgspec.Raw = msgspec.Raw()
-    batch_end: int = 0
+    batch_end: _Version = 0
 
     @property
     def metadata_json(self) -> bytes | None:
@@ -54,9 +65,9 @@ class Envelope(msgspec.Struct, gc=False, frozen=True):
 class Place(msgspec.Struct, gc=False, frozen=True):
     """What a line says first: where it belongs."""
 
-    position: int
+    position: _Position
     stream_id: str
-    stream_version: int
+    stream_version: _Version
 
 
 class LineError(ValueError):
@@ -191,9 +202,9 @@ def decode_record(line: bytes) -> Envelope:
     Raises:
         LineError: the checksum does not match, or the line is not a record.
     """
-    tail = line[-CRC_BYTES:]
-    if b',"crc":"%08x"}' % crc32(line[:-CRC_BYTES]) != tail:
-        raise LineError(_why_bad(line, tail))
+    tail = line[-CRC_BYTES - 1 :]
+    if b'},"crc":"%08x"}' % crc32(line[:-CRC_BYTES]) != tail:
+        raise LineError(why_bad(line, tail[1:]))
     return decode_proved(line)
 
 
@@ -221,7 +232,7 @@ def decode_proved_lines(text: bytes) -> list[Envelope]:
 def decode_records(lines: list[bytes]) -> list[Envelope]:
     """Check and decode many lines, as `decode_record` does each, in less time. Raises `LineError` about the first."""
     crcs = tuple([crc32(line[:-CRC_BYTES]) for line in lines])
-    if b',"crc":"%08x"}' * len(lines) % crcs == b"".join([line[-CRC_BYTES:] for line in lines]):
+    if b'},"crc":"%08x"}' * len(lines) % crcs == b"".join([line[-CRC_BYTES - 1 :] for line in lines]):
         with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return [_decode(line) for line in lines]
     return [decode_record(line) for line in lines]
@@ -237,12 +248,12 @@ def decode_places(lines: list[bytes]) -> list[Place]:
 
 def may_be_torn(rest: bytes) -> bool:
     """Whether what follows the last newline of a file may be the beginning of a record that a crash has cut short."""
-    return b"\0" in rest or _HEAD.startswith(rest[: len(_HEAD)])
+    return b"\0" in rest or HEAD.startswith(rest[: len(HEAD)])
 
 
 def is_record(line: bytes) -> bool:
     """Whether a line, given without its newline, is a whole record."""
-    if not line.startswith(_HEAD):
+    if not line.startswith(HEAD):
         return False  # To raise and catch an error takes long, where somebody has put millions of other lines.
     try:
         decode_record(line)
@@ -251,42 +262,16 @@ def is_record(line: bytes) -> bool:
     return True
 
 
-def record_or_cause(line: bytes) -> Envelope | str:
-    """The record that a line, given without its newline, is; or why it is none."""
-    if not line.startswith(_HEAD):
-        return _why_bad(line, b"")  # Not raised and caught: somebody may have put millions of other lines.
-    try:
-        return decode_record(line)
-    except LineError as error:
-        return str(error)
-
-
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
-
-
-def nesting(data: bytes) -> int:
-    """How deep objects and arrays are nested in a JSON text; a guess too high where it cannot matter."""
-    most = len(data) // 2
-    if most > MAX_NESTING:
-        # A text of a megabyte is counted so in a tenth of the time that `count` takes.
-        most = 2 * len(data) - len(data.replace(b"{", b"")) - len(data.replace(b"[", b""))
-    if most <= MAX_NESTING:
-        return most
-    depth = deepest = 0
-    for byte in _STRINGS.sub(b"", data):
-        if byte in b"{[":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"}]":
-            depth -= 1
-    return deepest
-
-
-def _why_bad(line: bytes, tail: bytes) -> str:
+def why_bad(line: bytes, tail: bytes) -> str:
+    """Why a line, which ends in `tail`, is not one that its checksum proves."""
     if not line:
         return "an empty line"
-    if not line.startswith(_HEAD):
-        return f"the line does not start with {_HEAD.decode()}"
+    if line == TOO_LONG:
+        return f"the line is longer than the {MAX_LINE} bytes that one may have"
+    if not line.startswith(HEAD):
+        return f"the line does not start with {HEAD.decode()}"
     if not (tail.startswith(b',"crc":"') and tail.endswith(b'"}')):
         return "the line does not end in a checksum"
+    if tail == b',"crc":"%08x"}' % crc32(line[:-CRC_BYTES]):
+        return "the checksum is right but the line is not a record: no object stands before it"
     return f"the checksum is {tail[8:16].decode('ascii', 'replace')}, the bytes have {crc32(line[:-CRC_BYTES]):08x}"

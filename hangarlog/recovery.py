@@ -20,8 +20,10 @@ import msgspec
 from hangarlog.catalog import Catalog
 from hangarlog.checkpoint import Checkpoint, drop_damaged_checkpoint, fits, load_checkpoint
 from hangarlog.errors import CorruptionError, CorruptionWarning, LinkedFileError, SyncError
+from hangarlog.filecopy import replace_with
 from hangarlog.folder import Folder, Meta, journal_end
 from hangarlog.journal_end import make_end_whole
+from hangarlog.journal_names import JournalNames
 from hangarlog.late import importing
 from hangarlog.live_end import LiveEnd
 from hangarlog.log import Log
@@ -233,7 +235,7 @@ class _Recovery:
 def _sync(folder: Folder, live: LiveEnd, state: SharedState) -> None:
     try:
         if state.failures:
-            folder.filesystem.replace_file(live.path, live.read(live.size, 0))  # A later sync would prove nothing.
+            replace_with(folder.filesystem, live.fd, live.size, live.path)  # A later sync would prove nothing.
             state.change_layout()
         else:
             folder.filesystem.sync_data(live.fd)
@@ -250,10 +252,11 @@ def _cut_phantoms(folder: Folder, settled: int, known: Iterable[str], report: Re
     """
     since = load_checkpoint(folder).begun - _CLOCK_SLACK
     paths = {stream_path(stream_id) for stream_id in known}
+    names, empty = JournalNames(folder.journal), []
     for category, name, file in folder.stream_files():
         if (category, name) in paths or file.stat().st_mtime < since:
             continue
-        named = folder.stream_id_at(category, name, file.path) is not None
+        named = folder.stream_id_at(category, name, file.path, names) is not None
         if not named and "~" not in category + name:
             continue  # It is somebody else's. Of a name that was cut, the journal may know more.
         log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
@@ -264,7 +267,7 @@ def _cut_phantoms(folder: Folder, settled: int, known: Iterable[str], report: Re
             if keep != live.size:
                 live.forget_index()  # Else it is all of the checkpoint's time, or does not prove itself.
             if keep is None or not named:
-                stream_id = folder.id_in_journal(category, name)
+                stream_id = names.get(category, name)
                 if stream_id is not None:
                     rebuild(folder, log, live, stream_id, report)
                 if stream_id is not None or not _begun_by_us(live, named=named):
@@ -272,8 +275,12 @@ def _cut_phantoms(folder: Folder, settled: int, known: Iterable[str], report: Re
                 keep = 0  # The journal has nothing of such a stream: nothing of it was committed.
             if keep < live.size:
                 cut(folder, live, keep, report)
-            if not keep and not log.sealed():
-                folder.filesystem.remove(log.live_path)
+            if not keep:
+                empty.append(log)
+    names = JournalNames(folder.journal)
+    for log in empty:
+        if not names.sealed(log):
+            folder.filesystem.remove(log.live_path)
 
 
 def _begun_by_us(live: LiveEnd, *, named: bool) -> bool:

@@ -166,6 +166,8 @@ def check_event_class(name: str, event_class: type) -> None:
         if config.forbid_unknown_fields:
             raise EventSerializationError(name, f"{shown} forbids unknown fields, but a payload also has _version")
         fields = event_class.__struct_encode_fields__
+        if config.tag is not None and config.tag_field is not None:
+            fields += (config.tag_field,)
     elif hasattr(event_class, "__dataclass_fields__"):
         if any("InitVar" in str(kind) for kind in vars(event_class).get("__annotations__", {}).values()):
             raise EventSerializationError(name, f"{shown} has an InitVar, which is not stored")

@@ -16,7 +16,7 @@ from hangarlog.checks import checkpoint_damage, ring_damage
 from hangarlog.commit import now
 from hangarlog.errors import CorruptionError, LockTimeoutError, StoreFormatError, StoreOpenError
 from hangarlog.filesystem import NO_FILE, FileSystem
-from hangarlog.folder import FORMAT, Folder, Meta
+from hangarlog.folder import FORMAT, Folder, Meta, is_store_id
 from hangarlog.lock import FileLock, alone
 from hangarlog.mending import Mending, break_links, forget_indexes
 from hangarlog.rebuild import SETTLED, UNFINISHED, Rebuilt, Span, rebuild
@@ -164,7 +164,8 @@ def _mend_meta(folder: Folder) -> tuple[Meta, list[Result]]:
         if not _has_records(folder) or folder.filesystem.is_link(folder.streams_path):
             raise
         first = next(_records(folder), None)
-        store_id = ring_owner(folder.filesystem, folder.ring_path) or str(uuid4())
+        owner = ring_owner(folder.filesystem, folder.ring_path)
+        store_id = owner if is_store_id(owner) else str(uuid4())
         meta = Meta(FORMAT, store_id, first.recorded_at if first else now().decode(), _SEGMENT_BYTES)
         kept = keep_damaged(folder.filesystem, folder.meta_path)
         folder.filesystem.replace_file(folder.meta_path, msgspec.json.format(msgspec.json.encode(meta)) + b"\n")

@@ -23,6 +23,7 @@ from hangarlog.record import Envelope, LineError, Place, decode_places, decode_r
 from hangarlog.segment import CHUNK, Segment
 from hangarlog.snapshot import SnapshotFiles
 from hangarlog.stream import COLD
+from hangarlog.stream_ends import put_records_aside
 
 if TYPE_CHECKING:
     from hangarlog.recovery import Recovered
@@ -122,10 +123,9 @@ class Replay:
         return {*self._ends, *self._left}
 
     def _cut_rest(self, live: LiveEnd, offset: int) -> None:
-        text = live.read(live.size - offset, offset)
-        if self._lost and not all(map(is_record, text.split(b"\n")[:-1])):
+        if self._lost and not all(is_record(line) for lines in live.blocks(offset) for line in lines):
             return  # Perhaps that is what is left of such an event: its version must not be given again.
-        _keep_damage(self._folder, live, text, offset, self._report)
+        _keep_damage(self._folder, live, offset, self._report)
         cut(self._folder, live, offset, self._report)
 
     def _all(self, blocks: Iterable[_Block]) -> None:
@@ -211,8 +211,7 @@ class Replay:
         missing = share.lines[same:]
         if missing:
             _prove(missing)  # Before anything is cut off for them.
-            old = live.read(live.size - offset, offset)
-            _keep_damage(self._folder, live, old, offset, self._report, missing)
+            _keep_damage(self._folder, live, offset, self._report, missing)
             self._report.rolled_forward += len(missing)
             cut(self._folder, live, offset, self._report, frozenset(missing))
             live.append(b"".join([line + b"\n" for line in missing]))
@@ -220,22 +219,21 @@ class Replay:
         return _End(offset, share.versions[-1] + 1, live.size)
 
 
-def _keep_damage(
-    folder: Folder, live: LiveEnd, text: bytes, offset: int, report: Recovered, due: Collection[bytes] = ()
-) -> None:
-    """Before a stream's `text` at an offset is replaced: keep it and say so, if a line is such as no crash leaves.
+def _keep_damage(folder: Folder, live: LiveEnd, offset: int, report: Recovered, due: Collection[bytes] = ()) -> None:
+    """Before what follows an offset in a stream is replaced: keep it and say so, if a line is such as no crash leaves.
 
     That is one that is whole, without zeros, and no record; or one that is `due`, but not here, with no zeros before.
     """
-    lines, due = text.split(b"\n")[:-1], () if b"\0" in text else frozenset(due)
-    for line in lines:
-        if line in due or (line and b"\0" not in line and not is_record(line)):
-            folder.keep_damaged(live.path)
-            cause = "the journal has another text; it was mended from the journal"
-            report.damage.append(live.damage(offset, cause))
-            report.damage[-1].mendable = False  # It is mended.
-            return
-        offset += len(line) + 1
+    due = () if due and any(b"\0" in piece for _, piece in live.pieces(offset)) else frozenset(due)
+    for lines in live.blocks(offset):
+        for line in lines:
+            if line in due or (line and b"\0" not in line and not is_record(line)):
+                folder.keep_damaged(live.path)
+                cause = "the journal has another text; it was mended from the journal"
+                report.damage.append(live.damage(offset, cause))
+                report.damage[-1].mendable = False  # It is mended.
+                return
+            offset += len(line) + 1
 
 
 def _same(live: LiveEnd, lines: list[bytes], offset: int) -> tuple[int, int]:
@@ -372,7 +370,7 @@ def rebuild(folder: Folder, log: Log, live: LiveEnd, stream_id: str, report: Rec
     _keep_others(folder, log, live, dict(lines), report)
     report.rolled_forward += sum(number >= version for number, _ in lines)
     report.streams_cut += live.size
-    _keep_damage(folder, live, live.read(live.size, 0), 0, report)
+    _keep_damage(folder, live, 0, report)
     log.filesystem.remove(live.index_path)
     log.filesystem.replace_file(log.live_path, text)
     return _End(len(text), lines[-1][0] + 1 if lines else version, len(text))
@@ -405,10 +403,6 @@ def cut(
     folder: Folder, live: LiveEnd, offset: int, report: Recovered, but_for: Collection[bytes] = frozenset()
 ) -> None:
     """Cut a stream; what was a whole record, `but_for` those that are written again, goes where a person finds it."""
-    text = live.read(live.size - offset, offset)
-    lines = [line for line in text.split(b"\n") if line not in but_for and is_record(line)]
-    if lines:
-        folder.put_aside(lines)
-        report.put_aside += len(lines)
+    report.put_aside += put_records_aside(folder, live, offset, but_for)
     report.streams_cut += live.size - offset
     live.cut(offset)

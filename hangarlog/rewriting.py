@@ -9,6 +9,7 @@ from itertools import count
 from typing import NamedTuple
 
 from hangarlog.errors import CorruptionError
+from hangarlog.filecopy import copy_file
 from hangarlog.filesystem import FileSystem
 from hangarlog.log import Log
 from hangarlog.record import Envelope
@@ -26,30 +27,6 @@ class Replaced(NamedTuple):
 
     path: str
     kept: str
-
-
-def copy_file(filesystem: FileSystem, source: str, target: str) -> None:
-    """Make `target` a copy of a file, whole or not at all; its name is durable, too."""
-    fd = filesystem.open_read(source)
-    try:
-        copy_open(filesystem, fd, filesystem.size(fd), target)
-    finally:
-        filesystem.close(fd)
-    filesystem.sync_folder(os.path.dirname(target))
-
-
-def copy_open(filesystem: FileSystem, fd: int, size: int, target: str) -> None:
-    """Make `target` a copy of the first `size` bytes of an open file, whole or not at all."""
-    temporary = target + ".new"
-    filesystem.remove(temporary)
-    copy = filesystem.open_new(temporary)
-    try:
-        for offset in range(0, size, _PART):
-            filesystem.write(copy, filesystem.read(fd, min(_PART, size - offset), offset))
-        filesystem.sync_data(copy)
-    finally:
-        filesystem.close(copy)
-    filesystem.rename(temporary, target)
 
 
 def keep_damaged(filesystem: FileSystem, path: str, *, remove: bool = False) -> str:

@@ -12,7 +12,7 @@ import contextlib
 import errno
 import mmap
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -38,6 +38,10 @@ _PRIVATE: dict[str, Any] = {} if WINDOWS else {"flags": mmap.MAP_PRIVATE | mmap.
 _START = b"\x1e"  # No JSON text holds this byte, so no line can pass for a frame.
 _HEADER_LIMIT = 512
 
+_Generation = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]  # The next one goes into 32 bits.
+_Position = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_Length = Annotated[int, msgspec.Meta(ge=0, lt=RING_BYTES)]
+
 
 class Frame(msgspec.Struct, frozen=True):
     """The header of a frame, and the `text` it has of the journal: whole lines of records `first` to `last`.
@@ -47,10 +51,10 @@ class Frame(msgspec.Struct, frozen=True):
 
     ring: int
     store: str
-    generation: int
-    first: int
-    last: int
-    length: int
+    generation: _Generation
+    first: _Position
+    last: _Position
+    length: _Length
     after: str = ""
     text: bytes = b""
 
@@ -83,7 +87,7 @@ def decode_frame(ring: bytes, offset: int) -> Frame | None:
         frame = _decode(ring[offset + 1 : end])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    text = ring[end + 1 : end + 1 + max(0, frame.length)]
+    text = ring[end + 1 : end + 1 + frame.length]
     if not mark or len(text) != frame.length or b'%08x"}' % crc32(text, crc32(header)) != crc:
         return None
     return msgspec.structs.replace(frame, text=text)
@@ -109,15 +113,15 @@ def read_ring(filesystem: FileSystem, path: str, store: str) -> Found:
         OSError: it cannot be read, and nobody knows what it has.
     """
     try:
-        ring = filesystem.read_file(path)
+        ring, size = ring_content(filesystem, path)
     except FileNotFoundError:
         return Found()
-    frames = [frame for frame in _frames(ring) if frame.store == store]
+    frames = [frame for _, frame in frames_in(ring) if frame.store == store]
     if any(frame.ring > _FORMAT for frame in frames):
         cause = "a newer version of hangarlog wrote its commit ring; open it once with that version"
         raise StoreFormatError(path, f"{cause}, or delete {path} and lose what its last seconds had to themselves")
     generation = max((frame.generation for frame in frames), default=0)
-    whole = len(ring) == RING_BYTES
+    whole = size == RING_BYTES
     older = [frame for frame in frames if frame.generation < generation]
     return Found(generation, [frame for frame in frames if frame.generation == generation], whole, older)
 
@@ -144,7 +148,7 @@ def lines_of_frames(frames: list[Frame], after: int, crc: str) -> dict[int, byte
 def ring_owner(filesystem: FileSystem, path: str) -> str:
     """The id of the store that most frames of a ring are of, "" where there is none."""
     try:
-        stores = [frame.store for frame in _frames(filesystem.read_file(path))]
+        stores = [frame.store for _, frame in frames_in(ring_content(filesystem, path)[0])]
     except OSError:
         return ""
     return max(stores, key=stores.count, default="")
@@ -162,13 +166,32 @@ def usable_ring(filesystem: FileSystem, path: str) -> int:
         filesystem.close(fd)
 
 
-def _frames(ring: bytes) -> Iterator[Frame]:
-    offset = 0
-    while offset < len(ring):
-        frame = decode_frame(ring, offset)
+def ring_content(filesystem: FileSystem, path: str) -> tuple[bytes, int]:
+    """(what is in a ring's place, as far as a ring may go; the size of the file). Raises `OSError`."""
+    fd = filesystem.open_read(path)
+    try:
+        return filesystem.read(fd, RING_BYTES, 0), filesystem.size(fd)
+    finally:
+        filesystem.close(fd)
+
+
+def frames_in(ring: bytes) -> Iterator[tuple[int, Frame]]:
+    """The whole frames of a ring, each with the block that it begins at. None lies within another one.
+
+    What a frame is written over is whole no more; so what a ring holds is never more than its size.
+    """
+    block = 0
+    while block * BLOCK < len(ring):
+        frame = decode_frame(ring, block * BLOCK)
         if frame:
-            yield frame
-        offset += BLOCK  # Not past the frame: one that a later, longer one was written over may still look whole.
+            yield block, frame
+        block = block_after(ring, block, frame) if frame else block + 1
+
+
+def block_after(ring: bytes, block: int, frame: Frame) -> int:
+    """The first block behind a frame that begins at `block`."""
+    text = ring.index(b"\n", block * BLOCK) + 1
+    return -(-(text + frame.length) // BLOCK)
 
 
 class Ring:

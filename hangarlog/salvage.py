@@ -14,8 +14,9 @@ from hangarlog.errors import CorruptionError, CorruptionWarning
 from hangarlog.folder import Folder
 from hangarlog.log import Log
 from hangarlog.naming import stream_path
-from hangarlog.record import Envelope, LineError, decode_places, decode_record, decode_records, record_or_cause
+from hangarlog.record import Envelope, LineError, decode_places, decode_record, decode_records
 from hangarlog.segment import Segment
+from hangarlog.strict import are_strict, record_or_cause, strict_records
 
 MOST = 64 << 20
 """Bytes of lines that are kept at a time."""
@@ -33,7 +34,7 @@ def read_lines(segment: Segment, offset: int = 0) -> Iterator[tuple[int, bytes, 
             break
         found: list[Envelope | str]
         try:
-            found = list(decode_records(lines))
+            found = list(strict_records(lines))
         except LineError:
             found = [record_or_cause(line) for line in lines]
         for line, record in zip(lines, found, strict=True):
@@ -281,6 +282,13 @@ def journal_part(
     return part
 
 
+def _refuse_loose(journal: Log, lines: list[bytes]) -> None:
+    """Raise `CorruptionError` if one of these lines is no record to the letter."""
+    cause = next((found for found in map(record_or_cause, lines) if isinstance(found, str)), None)
+    if cause is not None:
+        raise CorruptionError(journal.live_path, os.path.basename(journal.live_path), 0, cause)
+
+
 def journal_lines(folder: Folder, committed: int, *, skip: bool) -> Iterator[list[bytes]]:
     """The journal's lines up to position `committed`, some at a time, each from whichever copy has it whole.
 
@@ -292,7 +300,10 @@ def journal_lines(folder: Folder, committed: int, *, skip: bool) -> Iterator[lis
             for records, lines in folder.journal.forward_lines(position):
                 if records[0].position != position:
                     break
-                yield lines[: committed + 1 - position]
+                lines = lines[: committed + 1 - position]
+                if not are_strict(records[: len(lines)], lines):
+                    _refuse_loose(folder.journal, lines)
+                yield lines
                 position = records[-1].position + 1
                 if position > committed:
                     return

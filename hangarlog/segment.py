@@ -9,7 +9,17 @@ from hangarlog.checksum import crc32
 from hangarlog.errors import CorruptionError
 from hangarlog.filesystem import NO_FILE, FileSystem
 from hangarlog.index import STRIDE, Index
-from hangarlog.record import CRC_BYTES, Envelope, LineError, decode_record
+from hangarlog.record import (
+    CRC_BYTES,
+    HEAD_BYTES,
+    MAX_LINE,
+    MAX_NUMBER,
+    TOO_LONG,
+    Envelope,
+    LineError,
+    decode_record,
+    may_be_torn,
+)
 from hangarlog.run import Run
 
 LIVE = ".jsonl"
@@ -19,6 +29,8 @@ FROM_FIRST = -1
 """As a number that is expected: whatever the first record has."""
 
 _SMALL = 4 << 10
+_LONG = 1 << 20  # Bytes of a line from which on its end is looked for before it is read: a file may have none.
+_SPARE = 64  # Bytes that a line may be longer than one that was appended: a repair may give it a longer version.
 _LARGEST = 16 << 20  # Bytes of a block that are read at once; in longer ones a record is looked at for itself.
 
 
@@ -30,8 +42,8 @@ def sealed_name(name: str, first: int) -> str:
 def first_of(file_name: str, name: str) -> int | None:
     """The first record's number in the name of a sealed segment of the log `name`; None for any other file."""
     digits = file_name[len(name) + 1 : -len(LIVE)]
-    whole = len(digits) == _DIGITS and digits.isdecimal() and file_name == f"{name}.{digits}{LIVE}"
-    return int(digits) if whole else None
+    whole = len(digits) == _DIGITS and digits.isascii() and digits.isdecimal() and file_name == f"{name}.{digits}{LIVE}"
+    return int(digits) if whole and int(digits) <= MAX_NUMBER else None
 
 
 class Segment:
@@ -125,9 +137,9 @@ class Segment:
         holder = self._owner or self
         index = holder._index
         if index is not None and index.first == first:
-            return index.grown()
+            return index.grown(self.size)
         try:
-            index = holder._index = Index.open(self._filesystem, f"{self.base}.index", first, self.size)
+            index = holder._index = Index.open(self._filesystem, f"{self.base}.index", self.size, first)
         except OSError:
             index = holder._index = None  # A cache: without it the text is read.
         return index
@@ -186,7 +198,10 @@ class Segment:
             number, offset = number + count, end
 
     def lines_at(self, offset: int, size: int = CHUNK) -> tuple[list[bytes], int]:
-        """The whole lines from `offset` on, about `size` bytes of them, and the offset after them; none at the end."""
+        """The whole lines from `offset` on, about `size` bytes of them, and the offset after them; none at the end.
+
+        One that is longer than any that is written comes alone, as `TOO_LONG`.
+        """
         while offset < self.size:
             size = min(size, self.size - offset)
             chunk = self._filesystem.read(self.fd, size, offset)
@@ -197,11 +212,26 @@ class Segment:
                 return lines, offset + end
             if offset + size >= self.size:
                 break
-            size *= 2
+            size = 2 * size if size < _LONG else self._newline_after(offset + size) + 1 - offset
+            if size > MAX_LINE + _SPARE:
+                return [TOO_LONG], offset + size
+            if size <= 0:
+                break
         return [], offset
 
+    def blocks(self, offset: int = 0) -> Iterator[list[bytes]]:
+        """All whole lines from `offset` on, as `lines_at` gives them."""
+        while True:
+            lines, offset = self.lines_at(offset)
+            if not lines:
+                return
+            yield lines
+
     def lines_before(self, offset: int, size: int = CHUNK) -> tuple[list[bytes], int]:
-        """The whole lines that end at `offset`, about `size` bytes of them, and where the first begins."""
+        """The whole lines that end at `offset`, about `size` bytes of them, and where the first begins.
+
+        One that is longer than any that is written comes alone, as `TOO_LONG`.
+        """
         while True:
             start = max(0, offset - size)
             chunk = self._filesystem.read(self.fd, offset - start, start)
@@ -210,7 +240,12 @@ class Segment:
                 lines = chunk[skip:].split(b"\n")
                 lines.pop()
                 return lines, start + skip
+            if size >= _LONG:
+                break
             size *= 2
+        start = self._newline_before(start) + 1
+        long = offset - start > MAX_LINE + _SPARE
+        return [TOO_LONG if long else self.read(offset - 1 - start, start)], start
 
     def last_whole(self) -> Envelope:
         """The last record, whatever is damaged before it. Raises `CorruptionError` if that is none."""
@@ -221,14 +256,65 @@ class Segment:
 
     def end(self) -> int:
         """The offset after the last whole line."""
-        stop = self.size
-        while stop:
-            start = max(0, stop - _SMALL)
-            newline = self._filesystem.read(self.fd, stop - start, start).rfind(b"\n")
-            if newline >= 0:
-                return start + newline + 1
-            stop = start
-        return 0
+        start = max(0, self.size - _SMALL)
+        newline = self._filesystem.read(self.fd, self.size - start, start).rfind(b"\n")
+        return (start + newline if newline >= 0 else self._newline_before(start)) + 1
+
+    def _newline_after(self, offset: int) -> int:
+        """The offset of the next newline, -1 where there is none."""
+        for start, stop in self._data(offset, self.size):
+            for at in range(start, stop, CHUNK):
+                newline = self._filesystem.read(self.fd, min(CHUNK, stop - at), at).find(b"\n")
+                if newline >= 0:
+                    return at + newline
+        return -1
+
+    def _newline_before(self, offset: int) -> int:
+        """The offset of the last newline before, -1 where there is none."""
+        size = CHUNK
+        while offset > 0:
+            before = max(0, offset - size)
+            for start, stop in reversed([*self._data(before, offset)]):
+                while stop > start:
+                    at = max(start, stop - CHUNK)
+                    newline = self._filesystem.read(self.fd, stop - at, at).rfind(b"\n")
+                    if newline >= 0:
+                        return at + newline
+                    stop = at
+            offset, size = before, 2 * size
+        return -1
+
+    def _data(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """The stretches between two offsets that are no holes: a file may seem to be longer than any device is."""
+        while start < stop:
+            begin, end = self._filesystem.data_from(self.fd, start)
+            if begin >= stop or end <= start:  # It may have been cut meanwhile.
+                return
+            yield begin, min(end, stop)
+            start = end
+
+    def pieces(self, offset: int) -> Iterator[tuple[int, bytes]]:
+        """(offset, bytes) of what follows, some at a time, divided where sectors are; of a hole only a beginning."""
+        while offset < self.size:
+            begin, end = self._filesystem.data_from(self.fd, offset)
+            if end <= offset:
+                return
+            if begin > offset:
+                yield offset, bytes(min(CHUNK, begin - offset, self.size - offset))
+            for at in range(begin - begin % CHUNK, min(end, self.size), CHUNK):
+                start = max(at, begin)
+                yield start, self._filesystem.read(self.fd, min(at + CHUNK, end, self.size) - start, start)
+            offset = end
+
+    def rest(self, offset: int) -> Iterator[list[bytes]]:
+        """What follows the last newline, beyond `offset`, if it may be a line without its own."""
+        start = max(offset, self.end())
+        if 0 < self.size - start < MAX_LINE:
+            yield [self.read(self.size - start, start)]
+
+    def rest_may_be_torn(self, offset: int) -> bool:
+        """Whether what follows the last newline may be the beginning of a record that a crash has cut short."""
+        return may_be_torn(self.read(HEAD_BYTES, offset)) or any(b"\0" in piece for _, piece in self.pieces(offset))
 
     def decode(self, lines: list[bytes], offset: int, expected: int | None = None) -> list[Envelope]:
         """Check and decode lines that begin at `offset`; with `expected`, they must be numbered from there on.

@@ -14,24 +14,25 @@ import msgspec
 
 from hangarlog.decoding import DroppedReader, PayloadReader, SplitReader
 from hangarlog.errors import EventSerializationError, UnknownEventTypeError, UpcastingError
+from hangarlog.nesting import MAX_NESTING
 from hangarlog.payload import (
     FAILURES,
     checked_json,
     decode_object,
-    encode_plain,
+    encoded_object,
+    is_plain,
     may_hold_raw,
-    refuse_non_finite,
+    skip,
     too_deep,
 )
-from hangarlog.record import MAX_NESTING, EncodedEvent
+from hangarlog.record import EncodedEvent
 from hangarlog.registry import DEFAULT_REGISTRY, EventRegistry, UntypedEvent, check_event_class, field_names
 from hangarlog.typed import Parts, Reader, TypedBlocks
 from hangarlog.upcaster import UpcasterChain
 
 Hook = Callable[[Any], Any]
 _event_id = attrgetter("event_id")
-_raw = msgspec.json.Decoder(msgspec.Raw)
-_skip, _skip_lines = _raw.decode, _raw.decode_lines
+_skip_lines = msgspec.json.Decoder(msgspec.Raw).decode_lines
 _null_in = re.compile(b"null").search  # Twice as quick as `in` for a long text.
 
 
@@ -144,12 +145,13 @@ class EventSerializer:
             value = event if writer.fields is None else _attributes(event, writer.fields)
             body = self._encode(value)
             if b"null" in body:  # What NaN becomes in msgspec; a look at the values tells it from None.
-                refuse_non_finite(msgspec.to_builtins(value, enc_hook=self.enc_hook))
+                is_plain(msgspec.to_builtins(value, enc_hook=self.enc_hook))
             data = writer.head + body[1:] if len(body) > 2 else writer.empty
+            del body  # It may be large.
             if writer.unproved or len(data) > 2 * MAX_NESTING or b"\n" in data:
-                data = checked_json(data, decode_object if writer.may_hold_raw(value) else _skip)
+                data = checked_json(data, decode_object if writer.may_hold_raw(value) else skip)
             else:
-                _skip(data)
+                skip(data)
         except FAILURES as error:
             raise EventSerializationError(writer.event_type, f"cannot be encoded as JSON: {error}") from error
         event_id = getattr(event, "event_id", None)
@@ -265,7 +267,9 @@ class _Writer:
 
     def may_hold_raw(self, value: Any) -> bool:
         """Whether a msgspec.Raw may be in an event that is to be encoded as `value`."""
-        return self.raw_in_fields or (self.fields is not None and len(value) > len(self.fields))
+        if not (self.raw_in_fields or (self.fields is not None and len(value) > len(self.fields))):
+            return False
+        return not is_plain(msgspec.structs.asdict(value) if self.fields is None else value)
 
 
 def _attributes(event: Any, fields: tuple[str, ...]) -> dict[str, Any]:
@@ -310,8 +314,7 @@ def _encode_untyped(event: UntypedEvent) -> EncodedEvent:
             raise ValueError(f"schema_version must be a whole number from 1 up, not {event.schema_version!r}")
         if "_version" in event.data:
             raise ValueError("the payload has a key _version, which is the schema version; give it as schema_version")
-        refuse_non_finite(event.data)
-        data = checked_json(encode_plain({"_version": event.schema_version, **event.data}))
+        data = encoded_object(event.data, {"_version": event.schema_version, **event.data})
     except FAILURES as error:
         raise EventSerializationError(str(event.event_type), f"cannot be encoded as JSON: {error}") from error
     return event.event_type, _own_id(event.event_type, event.event_id), data, None

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from hangarlog.errors import CorruptionError, EventSerializationError
 from hangarlog.filesystem import NO_FILE, FileSystem
 from hangarlog.naming import stream_path
-from hangarlog.record import seal, unseal
+from hangarlog.payload import decode_object
+from hangarlog.record import MAX_NUMBER, seal, unseal
 
 MOST = 128 << 20  # Bytes of a file: none is read that could not have been written.
+
+
+_Version = Annotated[int, msgspec.Meta(ge=-1, le=MAX_NUMBER)]
 
 
 class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a snapshot file holds. Versions are stream versions; `event_id` is the event at `version` when saved."""
 
     stream_id: str
-    version: int = -1
+    version: _Version = -1
     state: msgspec.Raw = msgspec.Raw(b"null")
     saved_at: str = ""
     schema_version: int = 1
     event_id: str | None = None
-    compacted_through: int = -1
+    compacted_through: _Version = -1
 
 
 _decode = msgspec.json.Decoder(Snapshot).decode
@@ -95,5 +99,5 @@ class SnapshotFiles:
 
 
 def decode_state(raw: msgspec.Raw) -> Any:
-    """The state that a snapshot holds."""
-    return msgspec.json.decode(raw)
+    """The state that a snapshot holds. Raises one of `FAILURES` if it is no object."""
+    return decode_object(bytes(raw))

@@ -332,15 +332,9 @@ class FileEventStore(EventStore):
                 found |= self._reader.stream_ids(committed)  # Somebody has deleted files of streams, or moved them.
         else:
             found = set(self.folder.stream_ids(prefix))
-        return [
-            stream_id
-            for stream_id in found
-            if stream_id.startswith(prefix)
-            and (
-                (stream_id in known and known[stream_id].position <= committed)
-                or self._reader.version(stream_id, committed) >= 0
-            )
-        ]
+        found = {stream_id for stream_id in found if stream_id.startswith(prefix)}
+        sure = {stream_id for stream_id in found if stream_id in known and known[stream_id].position <= committed}
+        return [*sure, *self._reader.committed_among(found - sure, committed)]
 
     def get_event_count(self) -> int:
         """How many events the store holds: the position of the last one."""

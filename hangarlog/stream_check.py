@@ -108,8 +108,8 @@ class StreamCheck:
         """Whether what is damaged from here on was never settled, and a recovery would cut it off."""
         if (self._watch.now() and not self._watch.settling) or self._last < self._least():
             return False
-        rest = self._folder.filesystem.read(segment.fd, segment.size - offset, offset)
-        return all(b"\0" in line or may_be_torn(line) for line in rest.split(b"\n"))
+        lines = (line for lines in segment.blocks(offset) for line in lines)
+        return all(map(may_be_torn, lines)) and segment.rest_may_be_torn(segment.end())
 
     def _record(self, segment: Segment, offset: int, record: Envelope) -> Iterator[CorruptionError]:
         if record.stream_id != self._stream_id:

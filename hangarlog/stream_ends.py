@@ -10,7 +10,8 @@ import contextlib
 import os
 import warnings
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from itertools import chain
 
 from hangarlog.catalog import Catalog
 from hangarlog.errors import CorruptionError, CorruptionWarning
@@ -101,6 +102,17 @@ def _lines_in(segment: Segment, first: int, key: bytes, after: int, through: int
                     yield record, line
 
 
+def put_records_aside(folder: Folder, live: LiveEnd, offset: int, but_for: Collection[bytes]) -> int:
+    """Keep the whole records behind an offset of a stream, `but_for` some, where a person finds them; their number."""
+    count = 0
+    for lines in chain(live.blocks(offset), live.rest(offset)):
+        aside = [line for line in lines if line not in but_for and is_record(line)]
+        if aside:
+            folder.put_aside(aside)
+        count += len(aside)
+    return count
+
+
 def settle_stream(folder: Folder, catalog: Catalog, stream_id: str, committed: int) -> None:
     """Bring a stream's end to what the journal has for it. Under the write lock.
 
@@ -175,13 +187,9 @@ def _refuse_gap(log: Log, last: int | None, due: list[Envelope]) -> None:
 
 def _bring_to(folder: Folder, live: LiveEnd, keep: int, text: bytes) -> None:
     """Make what comes after offset `keep` this text."""
-    old = live.read(live.size - keep, keep)
-    if old == text:
+    if live.size - keep == len(text) and live.read(len(text), keep) == text:
         return
-    lines = text.split(b"\n")
-    aside = [line for line in old.split(b"\n") if is_record(line) and line not in lines]
-    if aside:
-        folder.put_aside(aside)
+    put_records_aside(folder, live, keep, frozenset(text.split(b"\n")))
     live.cut(keep)
     if text:
         live.append(text)

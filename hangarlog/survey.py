@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from hangarlog.filesystem import NO_FILE, FileSystem
 from hangarlog.folder import Folder
-from hangarlog.record import Envelope, LineError, decode_record, decode_records, is_record, may_be_torn
+from hangarlog.record import Envelope, LineError, may_be_torn
 from hangarlog.segment import LIVE, Segment, first_of
+from hangarlog.strict import record_or_cause, strict_records
 
 REBUILT = ".rebuilt"
 """What the name of a file that is to take another one's place ends in, until it does."""
@@ -87,9 +88,9 @@ def found_in(segment: Segment, offset: int = 0, stop: int | None = None) -> Iter
             return
         records: list[Envelope | None]
         try:
-            records = [*decode_records(lines)]
+            records = [*strict_records(lines)]
         except LineError:
-            records = [decode_record(line) if is_record(line) else None for line in lines]
+            records = [record if isinstance(record, Envelope) else None for record in map(record_or_cause, lines)]
         yield offset, list(zip(lines, records, strict=True))
         offset = following
 
@@ -172,6 +173,6 @@ def runs_in(filesystem: FileSystem, file: File, *, journal: bool) -> tuple[list[
                 scan.see(offset, line, record)
                 damaged |= record is None
                 offset += len(line) + 1
-        torn = offset < segment.size
+        torn = segment.end() < segment.size
         scan.finish(segment.size, torn)
     return scan.runs, damaged or torn

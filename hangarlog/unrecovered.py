@@ -11,7 +11,7 @@ import os
 from hangarlog.checkpoint import load_checkpoint
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
-from hangarlog.record import Envelope, decode_record, may_be_torn
+from hangarlog.record import Envelope, decode_record
 from hangarlog.ring import lines_of_frames, read_ring
 from hangarlog.salvage import ENDLESS, journal_part, read_lines, segments_between
 from hangarlog.segment import Segment
@@ -64,7 +64,7 @@ class Unrecovered:
         for segment in segments_between(folder.journal, before + 1, ENDLESS):
             for offset, line, record in read_lines(segment):
                 if isinstance(record, str):
-                    if damaged is None and b"\0" not in line and not _is_torn(folder, segment, offset):
+                    if damaged is None and b"\0" not in line and not _is_torn(segment, offset):
                         damaged = segment.damage(offset, record)
                     continue
                 self._seen = max(self._seen, record.position)
@@ -95,6 +95,6 @@ class Unrecovered:
         self._note([decode_record(line) for line in part.other.values()])
 
 
-def _is_torn(folder: Folder, segment: Segment, offset: int) -> bool:
+def _is_torn(segment: Segment, offset: int) -> bool:
     """Whether it is the rest behind the last newline, as a crash may leave it."""
-    return offset == segment.end() and may_be_torn(folder.filesystem.read(segment.fd, segment.size - offset, offset))
+    return offset == segment.end() and segment.rest_may_be_torn(offset)

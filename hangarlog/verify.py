@@ -23,6 +23,7 @@ from hangarlog.errors import CorruptionError, StorageError
 from hangarlog.filesystem import FileSystem
 from hangarlog.folder import Folder
 from hangarlog.journal_check import JournalCheck, numbered
+from hangarlog.journal_names import JournalNames
 from hangarlog.record import read_crc
 from hangarlog.salvage import read_lines
 from hangarlog.snapshot import SnapshotFiles
@@ -111,6 +112,7 @@ class _Check:
         self._folder, self._watch, self._progress = folder, watch, progress
         self._snapshots = SnapshotFiles(folder.filesystem, folder.snapshots_path)
         self._through: dict[str, int] = {}
+        self._names = JournalNames(folder.journal)
 
     def run(self) -> Iterator[CorruptionError]:
         folder, confirmed = self._folder, self._watch.confirmed
@@ -160,7 +162,8 @@ class _Check:
     def _known(self, journal: JournalCheck, names: Names) -> bool:
         """Whether the journal has this stream, so that it is looked at anyway."""
         with contextlib.suppress(FileNotFoundError):
-            stream_id = self._folder.stream_id_at(names.category, names.log.name, names.log.live_path)
+            category, log = names.category, names.log
+            stream_id = self._folder.stream_id_at(category, log.name, log.live_path, self._names)
             return stream_id is not None and journal.last_version(stream_id) >= 0
         return False
 

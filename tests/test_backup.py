@@ -13,6 +13,7 @@ from conftest import ROOT, Added, Command
 
 from hangarlog import ANY, BackupError, FileEventStore, StoreOpenError
 from hangarlog.backup import backup
+from hangarlog.filesystem import FileSystem
 from hangarlog.verify import verify
 
 
@@ -224,6 +225,21 @@ def test_other_folders_are_refused_and_left_as_they_are(tmp_path: Path) -> None:
     with pytest.raises(StoreOpenError):
         backup(tmp_path / "none", tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_what_somebody_puts_into_the_target_before_it_is_locked_stays(tmp_path: Path) -> None:
+    """The look at an empty target is made again once it is."""
+
+    class Raced(FileSystem):
+        def make_folder(self, path: str) -> None:
+            super().make_folder(path)
+            if path == str(tmp_path / "backup"):
+                (tmp_path / "backup/journal.jsonl").write_text("theirs")
+
+    fill(tmp_path / "s")
+    with pytest.raises(BackupError, match="it is not empty"):
+        backup(tmp_path / "s", tmp_path / "backup", filesystem=Raced())
+    assert (tmp_path / "backup/journal.jsonl").read_text() == "theirs"
 
 
 def test_a_backup_that_has_rotted_is_made_whole_by_the_next(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import sys
 from pathlib import Path
 from zlib import crc32
 
@@ -46,7 +47,7 @@ def agrees(path: Path, lines: list[bytes]) -> None:
 
 
 def grow(path: Path, first: int, lines: list[bytes]) -> None:
-    before = covered(FileSystem(), str(path), first)
+    before = covered(FileSystem(), str(path), sys.maxsize, first)
     extend(FileSystem(), str(path), first, b"".join(lines), list(map(len, lines)), before)
 
 
@@ -57,7 +58,7 @@ def test_an_index_made_in_any_steps_has_every_end_and_every_block(tmp_path: Path
         grow(path, 7, LINES[done : done + step])
         done += step
         agrees(path, LINES[:done])
-        index = Index.open(FileSystem(), str(path), 7)
+        index = Index.open(FileSystem(), str(path), sys.maxsize, 7)
         assert index
         assert (index.count, index.covered()) == (done, sum(map(len, LINES[:done])))
         assert (index.end(6), index.end(7)) == (0, len(LINES[0]))
@@ -72,7 +73,7 @@ def test_entries_after_the_last_whole_block_are_passed_over_and_written_anew(tmp
     whole = path.read_bytes()
     grow(path, 0, LINES[1000:4000])
     path.write_bytes(path.read_bytes()[: len(whole) + kept])
-    index = Index.open(FileSystem(), str(path), 0)
+    index = Index.open(FileSystem(), str(path), sys.maxsize, 0)
     assert index
     assert index.count == 1000
     index.close()
@@ -83,7 +84,7 @@ def test_entries_after_the_last_whole_block_are_passed_over_and_written_anew(tmp
 def test_an_index_of_another_segment_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "i"
     grow(path, 0, LINES[:1000])
-    assert Index.open(FileSystem(), str(path), 5) is None
+    assert Index.open(FileSystem(), str(path), sys.maxsize, 5) is None
     grow(path, 5, LINES[:10])
     agrees(path, LINES[:10])
 

@@ -172,7 +172,7 @@ def test_what_is_no_database_of_mcp_hangar_is_refused(tmp_path: Path) -> None:
         database.execute("CREATE TABLE events (id INTEGER)")
     for name, why in (
         ("none", "no such file"),
-        ("", "no such file"),
+        ("", "it is a folder"),
         ("text.db", "no SQLite"),
         ("empty.db", "no MCP Hangar"),
         ("other.db", "no MCP Hangar"),

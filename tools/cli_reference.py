@@ -13,9 +13,9 @@ INTRODUCTION = """\
 
 Made by `tools/cli_reference.py` from the commands' own help.
 
-On a terminal results are made for reading, and no control character of the data is written raw: it is escaped as JSON
-escapes it. In a pipe they are JSON lines; events are the lines as they are stored. Errors are one line on standard
-error.
+On a terminal results are made for reading. No character that acts on it, or that nobody sees, is written raw: it is
+escaped as JSON escapes it, with `--raw` and in `export STORE -` too. In a pipe results are JSON lines, and events are
+the lines as they are stored, byte for byte. Errors and warnings are one line on standard error, escaped also in a pipe.
 
 | exit code | meaning |
 | --- | --- |

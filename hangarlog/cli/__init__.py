@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from hangarlog._start import forget_current_folder
+
 
 def run() -> None:
     """Run `hangarlog` with the arguments of this process, and exit with its code."""
+    forget_current_folder()
     try:
         import click  # noqa: F401
     except ImportError:

@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from hangarlog import FileEventStore, __version__
+from hangarlog.cli.terminal import say
 from hangarlog.read_only import for_reading
 from hangarlog.serializer import EventSerializer
 
@@ -148,4 +149,4 @@ def _say_what_was_recovered(store: FileEventStore) -> None:
     done["damage"] = len(store.recovered.damage)  # Each of it was warned of.
     changes = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in done.items() if value)
     if changes:
-        click.echo(f"hangarlog: recovered after a crash, from position {since} on: {changes}", err=True)
+        say(f"hangarlog: recovered after a crash, from position {since} on: {changes}", err=True)

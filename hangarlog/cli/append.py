@@ -10,6 +10,11 @@ import msgspec
 
 from hangarlog import ANY, NO_STREAM, STREAM_EXISTS, UntypedEvent
 from hangarlog.cli.app import hangarlog, open_store, with_store
+from hangarlog.cli.terminal import say
+from hangarlog.strict import refuse_repeated_keys
+
+_MOST = 256 << 20
+"""Bytes that are taken from standard input."""
 
 _EXPECTED = {"any": ANY, "none": NO_STREAM, "exists": STREAM_EXISTS}
 
@@ -24,13 +29,19 @@ def _expected_version(context: click.Context, parameter: click.Parameter, value:
 
 def _object(raw: bytes, option: str) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(raw, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        found = msgspec.json.decode(raw, type=dict[str, Any])
+        refuse_repeated_keys(raw)
+        return found
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise click.BadParameter(f"not a JSON object: {error}", param_hint=option) from error
 
 
 def _events(event_type: str, data: str) -> list[UntypedEvent]:
-    raw = sys.stdin.buffer.read() if data == "-" else data.encode("utf-8", "surrogateescape")
+    raw = sys.stdin.buffer.read(_MOST + 1) if data == "-" else data.encode("utf-8", "surrogateescape")
+    if len(raw) > _MOST:
+        raise click.BadParameter(
+            f"standard input is longer than {_MOST} bytes; append it in parts", param_hint="--data"
+        )
     # Standard input may hold one object, over several lines if it likes, or an object a line.
     lines = [line for line in raw.split(b"\n") if line.strip()]
     many = data == "-" and len(lines) > 1 and all(line.lstrip()[:1] == b"{" for line in lines)
@@ -76,4 +87,4 @@ def append(store: str, stream: str, event_type: str, expected_version: int, data
     events = _events(event_type, data)
     extra = None if metadata is None else _object(metadata.encode("utf-8", "surrogateescape"), "--metadata")
     with open_store(store, create=True) as log:
-        click.echo(log.append(stream, events, expected_version, metadata=extra))
+        say(str(log.append(stream, events, expected_version, metadata=extra)))

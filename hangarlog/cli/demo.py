@@ -20,7 +20,7 @@ from hangarlog import (
     register_event_type,
 )
 from hangarlog.cli.app import STORE_VARIABLE, hangarlog
-from hangarlog.cli.terminal import printable, progress
+from hangarlog.cli.terminal import progress, say, styled
 from hangarlog.mcp_hangar import count_events, import_database
 from hangarlog.verify import verify
 
@@ -147,7 +147,7 @@ def demo(store: str | None, source: str | None) -> None:
         _say(f"1. Import {database} into {path}")
         with progress("importing", count_events(database)) as advance:
             report = import_database(log, database, advance)
-        click.echo(
+        say(
             f"   {report.taken} events taken, {report.already} were there already, in {report.streams} streams; "
             f"the store holds {log.get_event_count()}"
         )
@@ -155,12 +155,12 @@ def demo(store: str | None, source: str | None) -> None:
         _show_conflict(log)
         damages = list(verify(log))
         _say("5. Verify both copies of every event")
-        click.echo(f"   {len(damages)} damaged")
+        say(f"   {len(damages)} damaged")
     folder = shlex.quote(path)
     _say("Look into the store with the tools you have")
-    click.echo(f"   tail -n 3 {folder}/journal.jsonl")
-    click.echo(f"""   grep '"event_type":"ProviderStarted"' {folder}/streams/provider/math.jsonl""")
-    click.echo(f"   jq -r '[.position, .stream_id, .event_type] | @tsv' {folder}/journal.jsonl | tail -n 3")
+    say(f"   tail -n 3 {folder}/journal.jsonl")
+    say(f"""   grep '"event_type":"ProviderStarted"' {folder}/streams/provider/math.jsonl""")
+    say(f"   jq -r '[.position, .stream_id, .event_type] | @tsv' {folder}/journal.jsonl | tail -n 3")
 
 
 def _show_types(log: FileEventStore) -> None:
@@ -174,12 +174,12 @@ def _show_types(log: FileEventStore) -> None:
             renamed = event
     _say("2. Read every event back as a typed object")
     for name, count in counts.most_common():
-        click.echo(f"   {count:6,}  {name}")
+        say(f"   {count:6,}  {name}")
     _say("3. Old lines, today's classes")
     if started:
-        click.echo(f"   ProviderStarted was stored as version 1; an upcaster gives it tags: {printable(str(started))}")
+        say(f"   ProviderStarted was stored as version 1; an upcaster gives it tags: {started}")
     if renamed:
-        click.echo(f"   ToolInvocationCompleted was renamed since: {printable(str(renamed))}")
+        say(f"   ToolInvocationCompleted was renamed since: {renamed}")
 
 
 def _show_conflict(log: FileEventStore) -> None:
@@ -190,8 +190,8 @@ def _show_conflict(log: FileEventStore) -> None:
     try:
         log.append(stream_id, [event], version - 1)
     except ConcurrencyError as conflict:
-        click.echo(f"   refused: {printable(str(conflict))}")
+        say(f"   refused: {conflict}")
 
 
 def _say(text: str) -> None:
-    click.secho(printable(text), bold=True)
+    say(styled(text, bold=True))

@@ -9,13 +9,13 @@ from itertools import chain
 from typing import Any
 
 import click
-import msgspec
 
 from hangarlog import CorruptionError, FileEventStore
 from hangarlog.cli.app import hangarlog, open_store, with_store
-from hangarlog.cli.terminal import is_terminal, printable, progress, write_line, write_object
+from hangarlog.cli.terminal import is_terminal, progress, say, styled, write_json, write_object
 from hangarlog.filesystem import FileSystem
 from hangarlog.folder import Folder
+from hangarlog.stored import as_stored
 
 
 @hangarlog.command()
@@ -28,10 +28,10 @@ def streams(store: str, prefix: str, long: bool) -> None:
         for stream_id in log.list_streams(prefix):
             version = log.get_stream_version(stream_id) if long else None
             if is_terminal():
-                click.echo(printable(stream_id) if version is None else f"{version:>8}  {printable(stream_id)}")
+                say(stream_id if version is None else f"{version:>8}  {stream_id}")
             else:
                 row = {"stream_id": stream_id} if version is None else {"stream_id": stream_id, "version": version}
-                write_line(msgspec.json.encode(row))
+                write_json(row)
 
 
 @hangarlog.command()
@@ -51,8 +51,7 @@ def _stats(log: FileEventStore) -> dict[str, Any]:
         kind = name if path.endswith(".jsonl") else "other"
         sizes[kind] += size
         files[kind] += 1
-    first = next(log.envelopes(limit=1), None)
-    last = next(log.envelopes(limit=1, reverse=True), None)
+    first, last = (next(as_stored(log, log.envelopes(limit=1, reverse=end)), None) for end in (False, True))
     return {
         "store_id": log.meta.store_id,
         "format": log.meta.format,
@@ -60,17 +59,19 @@ def _stats(log: FileEventStore) -> dict[str, Any]:
         "segment_bytes": log.meta.segment_bytes,
         "events": log.get_event_count(),
         "streams": log.get_stream_count(),
-        "first_recorded_at": first[0].recorded_at if first else None,
-        "last_recorded_at": last[0].recorded_at if last else None,
+        "first_recorded_at": first[0][0].recorded_at if first else None,
+        "last_recorded_at": last[0][0].recorded_at if last else None,
         **{f"{kind}_bytes": size for kind, size in sizes.items()},
         **{f"{kind}_files": count for kind, count in files.items()},
     }
 
 
-def _files(filesystem: FileSystem, folder: str) -> Iterator[tuple[str, int]]:
+def _files(filesystem: FileSystem, folder: str, levels: int = 3) -> Iterator[tuple[str, int]]:
+    """The files of a store, whose own folders are no deeper than that: deeper ones are somebody else's."""
     for entry in filesystem.entries(folder):
         if entry.is_dir():
-            yield from _files(filesystem, entry.path)
+            if levels > 1:
+                yield from _files(filesystem, entry.path, levels - 1)
         else:
             with contextlib.suppress(FileNotFoundError):  # A roll or a compaction was quicker.
                 yield entry.path, entry.stat().st_size
@@ -114,12 +115,12 @@ def _write_all(damages: Iterable[CorruptionError]) -> int:
 
 def _write_damage(damage: CorruptionError) -> None:
     if is_terminal():
-        click.echo(click.style("damaged ", fg="red") + printable(str(damage)))
+        say(styled("damaged ", fg="red"), str(damage))
     else:
         place = {"path": damage.path, "segment": damage.segment, "offset": damage.offset}
         event = {name: getattr(damage, name) for name in ("position", "stream_id", "stream_version")}
         known = {name: value for name, value in event.items() if value is not None}
-        write_line(msgspec.json.encode({**place, **known, "cause": damage.cause}))
+        write_json({**place, **known, "cause": damage.cause})
 
 
 @hangarlog.command()
@@ -142,9 +143,9 @@ def repair(store: str) -> int:
             _write_damage(result)
         elif is_terminal():
             color = "green" if isinstance(result, Repaired) else "red"
-            click.echo(click.style(f"{names[type(result)]} ", fg=color) + printable(str(result)))
+            say(styled(f"{names[type(result)]} ", fg=color), str(result))
         else:
-            write_line(msgspec.json.encode({"result": names[type(result)], **result._asdict()}))
+            write_json({"result": names[type(result)], **result._asdict()})
         mended += isinstance(result, Repaired)
         put_aside += result.events if isinstance(result, PutAside) else 0
         lost += result.events if isinstance(result, Lost) and not result.stream_id else 0

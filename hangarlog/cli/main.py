@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import sys
+import threading
+import traceback
 import warnings
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 import click
 
 from hangarlog import EventsNotFoundError, HangarlogError, StreamIdError
 from hangarlog.cli.app import hangarlog
-from hangarlog.cli.terminal import printable
+from hangarlog.cli.terminal import say, say_lines
 
 
 def main() -> NoReturn:
     """Run the command line and exit: every error is one line, a reader that has seen enough is none."""
     warnings.showwarning = _warn
+    sys.excepthook = _unexpected
+    sys.unraisablehook = threading.excepthook = _unexpected_elsewhere
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # A terminal may have few letters.
     try:
         code = hangarlog.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -24,11 +31,11 @@ def main() -> NoReturn:
     except click.Abort:
         _leave("interrupted", 130)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        say_lines(error.format_message(), err=True)
         sys.exit(2)
     except click.ClickException as error:
         if isinstance(error, click.UsageError) and error.ctx:
-            click.echo(error.ctx.get_usage(), err=True)
+            say_lines(error.ctx.get_usage(), err=True)
         _leave(error.format_message(), 2)
     except (StreamIdError, EventsNotFoundError) as error:
         _leave(str(error), 2)
@@ -39,9 +46,19 @@ def main() -> NoReturn:
 
 
 def _warn(message: Warning | str, *place: Any, **more: Any) -> None:
-    click.echo(f"hangarlog: warning: {printable(str(message))}", err=True)
+    say(f"hangarlog: warning: {message}", err=True)
+
+
+def _unexpected(kind: type[BaseException], error: BaseException | None, trace: Any) -> None:
+    """A traceback, of which the message may be anything, too."""
+    say_lines("".join(traceback.format_exception(kind, error, trace)).removesuffix("\n"), err=True)
+
+
+def _unexpected_elsewhere(what: Any) -> None:
+    """The same, of a thread or a finalizer."""
+    _unexpected(what.exc_type, what.exc_value, what.exc_traceback)
 
 
 def _leave(message: str, code: int) -> NoReturn:
-    click.echo(f"hangarlog: {printable(message)}", err=True)
+    say(f"hangarlog: {message}", err=True)
     sys.exit(code)

@@ -6,8 +6,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
 from types import FrameType
 
 import click
@@ -16,6 +15,7 @@ from hangarlog import FileEventStore, StreamNotFoundError
 from hangarlog.cli.app import hangarlog, open_store, with_store
 from hangarlog.cli.terminal import write_event
 from hangarlog.record import Envelope
+from hangarlog.stored import as_stored
 
 _POLL = 0.02  # Seconds between looks at the shared state; a look costs a fraction of a microsecond.
 
@@ -59,8 +59,8 @@ def read(
             category=category,
             on_damage="skip" if skip_damaged else "raise",
         )
-        for envelope in chain.from_iterable(blocks):
-            write_event(envelope, raw=raw)
+        for envelope, line in _lines_of(log, blocks, skip_damaged):
+            write_event(envelope, line, raw=raw)
 
 
 @hangarlog.command()
@@ -74,15 +74,22 @@ def tail(store: str, stream: str | None, count: int, follow: bool, raw: bool) ->
         if not follow:
             _must_exist(log, stream)
         seen = log.get_event_count()
-        for envelope in chain.from_iterable(_last(log, stream, count, seen)):
-            write_event(envelope, raw=raw)
+        for envelope, line in _lines_of(log, _last(log, stream, count, seen)):
+            write_event(envelope, line, raw=raw)
             seen = max(seen, envelope.position)
         if follow:
             sys.stdout.flush()
             for block in _follow(log, stream, seen, interrupts):
-                for envelope in block:
-                    write_event(envelope, raw=raw)
+                for envelope, line in _lines_of(log, [block]):
+                    write_event(envelope, line, raw=raw)
                 sys.stdout.flush()
+
+
+def _lines_of(
+    log: FileEventStore, blocks: Iterable[Sequence[Envelope]], skip: bool = False
+) -> Iterator[tuple[Envelope, bytes]]:
+    for block, lines in as_stored(log, blocks, skip_damaged=skip):
+        yield from zip(block, lines, strict=True)
 
 
 def _last(log: FileEventStore, stream: str | None, count: int, committed: int) -> Iterator[Sequence[Envelope]]:

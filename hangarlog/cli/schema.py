@@ -12,12 +12,13 @@ import msgspec
 
 from hangarlog import SchemaLockError
 from hangarlog.cli.app import STORE_VARIABLE, hangarlog, with_store
-from hangarlog.cli.terminal import is_terminal, printable, progress, write_line, write_object
+from hangarlog.cli.terminal import is_terminal, progress, say, say_lines, styled, write_json, write_object
 from hangarlog.schema.check import Finding, check, failing
 from hangarlog.schema.history import Stored, check_history, count_events, show_history
 from hangarlog.schema.lockfile import SchemaLock, read_lock, write_lock
 from hangarlog.schema.locking import make_lock, refused, unread_types, with_gathered, without
-from hangarlog.schema.target import Settings, load_events, read_settings
+from hangarlog.schema.target import Settings, distrusted, found_in, load_events, read_settings
+from hangarlog.serializer import EventSerializer
 
 Callback = Callable[..., Any]
 _FORMAT = click.option(
@@ -54,6 +55,8 @@ def _with_events(callback: Callback) -> Callback:
 
 def _settings(events: str | None, lock_path: str | None) -> tuple[str, str]:
     found = read_settings() if events is None or lock_path is None else Settings()
+    if found != Settings() and (why := distrusted()):
+        raise click.UsageError(f"pyproject.toml is passed over, as {why}; give --events MODULE and --lock PATH")
     target = events or found.events
     if not target:
         raise click.UsageError(
@@ -61,6 +64,14 @@ def _settings(events: str | None, lock_path: str | None) -> tuple[str, str]:
             "[tool.hangarlog] of pyproject.toml"
         )
     return target, lock_path or found.schema_lock
+
+
+def _load(target: str) -> EventSerializer:
+    """The application's events; if they are the current folder's, which may be anybody's, that is said before."""
+    where = found_in(target, os.getcwd())
+    if where is not None:
+        say(f"hangarlog: importing {where} from the current folder", err=True)
+    return load_events(target, os.getcwd())
 
 
 def _store_path(store: str | None, option: str | None, no_store: bool) -> str | None:
@@ -88,13 +99,13 @@ def check_(
     """
     target, path = _settings(events, lock_path)
     where = _store_path(store, store_option, no_store)
-    serializer = load_events(target, os.getcwd())
+    serializer = _load(target)
     try:
         lock: SchemaLock | None = read_lock(path)
     except SchemaLockError:
         if where is None or os.path.exists(path):
             raise
-        click.echo(f"hangarlog: there is no lock {path}: only the store is checked", err=True)
+        say(f"hangarlog: there is no lock {path}: only the store is checked", err=True)
         lock = None
     failures = 0
     if lock is not None:
@@ -109,7 +120,7 @@ def check_(
         failures += sum(bool(stored.failed or stored.impure) for stored in found)
     if _is_text(form):
         known = len(serializer.registry.types)
-        _say(f"{known} event types: " + (f"{failures} failures" if failures else "all history can be read"))
+        say(f"{known} event types: " + (f"{failures} failures" if failures else "all history can be read"))
     return 1 if failures else 0
 
 
@@ -133,7 +144,7 @@ def lock(
     target, path = _settings(events, lock_path)
     where = _store_path(store, store_option, no_store)
     before = without(read_lock(path), accept) if os.path.exists(path) else SchemaLock()
-    serializer = load_events(target, os.getcwd())
+    serializer = _load(target)
     findings = refused(serializer, before)
     if findings:
         return _refuse(path, findings, form)
@@ -156,7 +167,7 @@ def lock(
 
 def _refuse(path: str, findings: Sequence[Finding], form: str) -> int:
     _write_findings(findings, _is_text(form))
-    click.echo(f"hangarlog: {path} was left as it is; --accept TYPE passes over a type on purpose", err=True)
+    say(f"hangarlog: {path} was left as it is; --accept TYPE passes over a type on purpose", err=True)
     return 1
 
 
@@ -170,14 +181,14 @@ def show(store: str, form: str) -> None:
     for stored in found:
         fields = stored.payload.shown() if stored.payload else {}
         if not _is_text(form):
-            write_line(msgspec.json.encode({**_seen(stored), "fields": fields}))
+            write_json({**_seen(stored), "fields": fields})
             continue
-        _say(f"{stored.event_type} v{stored.version}: {stored.count:,} events", bold=True)
-        _say(f"  first {stored.first_recorded_at} at position {stored.first_position:,}")
-        _say(f"  last  {stored.last_recorded_at} at position {stored.last_position:,}")
+        say(styled(f"{stored.event_type} v{stored.version}: {stored.count:,} events", bold=True))
+        say(f"  first {stored.first_recorded_at} at position {stored.first_position:,}")
+        say(f"  last  {stored.last_recorded_at} at position {stored.last_position:,}")
         width = max(map(len, fields), default=0)
         for name, types in fields.items():
-            _say(f"    {name.ljust(width)}  {types}")
+            say(f"    {name.ljust(width)}  {types}")
 
 
 def _seen(stored: Stored) -> dict[str, Any]:
@@ -195,38 +206,34 @@ def _seen(stored: Stored) -> dict[str, Any]:
 def _write_findings(findings: Sequence[Finding], text: bool) -> None:
     for finding in findings:
         if not text:
-            write_line(msgspec.json.encode({"fails": finding.fails, **msgspec.to_builtins(finding)}))
+            write_json({"fails": finding.fails, **msgspec.to_builtins(finding)})
             continue
-        mark = click.style("FAIL", fg="red", bold=True) if finding.fails else click.style("note", dim=True)
-        click.echo(f"{mark} {click.style(printable(finding.event_type), bold=True)}: {printable(finding.message)}")
+        mark = styled("FAIL", fg="red", bold=True) if finding.fails else styled("note", dim=True)
+        say(mark, " ", styled(finding.event_type, bold=True), f": {finding.message}")
         for detail in finding.details:
-            _say(f"       {detail}")
+            say(f"       {detail}")
         if finding.code:
-            click.echo(textwrap.indent("\n".join(map(printable, finding.code.splitlines())), " " * 8))
+            say_lines(textwrap.indent(finding.code.removesuffix("\n"), " " * 8))
 
 
 def _write_checked(stored: Stored, text: bool) -> None:
     if not text:
         more = {"failed": stored.failed, "failures": stored.failures, "impure": stored.impure}
-        write_line(msgspec.json.encode({**_seen(stored), **more}))
+        write_json({**_seen(stored), **more})
         return
     if stored.failed or stored.impure:
-        mark, what = click.style("FAIL", fg="red", bold=True), f", {stored.failed:,} cannot be read"
+        mark, what = styled("FAIL", fg="red", bold=True), f", {stored.failed:,} cannot be read"
     else:
-        mark, what = click.style("  ok", fg="green"), ""
-    click.echo(f"{mark} {printable(stored.event_type)} v{stored.version}: {stored.count:,} events{what}")
+        mark, what = styled("  ok", fg="green"), ""
+    say(mark, f" {stored.event_type} v{stored.version}: {stored.count:,} events{what}")
     said = ""
     for failure in stored.failures:
         cause = "the same" if failure.cause == said else failure.cause
         said = failure.cause
-        _say(f"       position {failure.position}, {failure.stream_id}@{failure.stream_version}: {cause}")
+        say(f"       position {failure.position}, {failure.stream_id}@{failure.stream_version}: {cause}")
     for cause in stored.impure:
-        _say(f"       {cause}")
+        say(f"       {cause}")
 
 
 def _is_text(form: str) -> bool:
     return form == "text" or (form == "auto" and is_terminal())
-
-
-def _say(text: str, **style: Any) -> None:
-    click.secho(printable(text), **style)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import BinaryIO
+from collections.abc import Callable
 
 import click
 import msgspec
 
 from hangarlog import FileEventStore
 from hangarlog.cli.app import hangarlog, open_store, with_store
-from hangarlog.cli.terminal import printable, progress, write_object
+from hangarlog.cli.terminal import is_terminal, progress, say, write_line, write_object
 from hangarlog.export import cloud_events, journal_lines, new_file
 
 _BY_SUFFIX = {".db": "db", ".sqlite": "db", ".sqlite3": "db", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -31,7 +31,7 @@ def import_(store: str, source: str) -> int:
         report = import_database(log, source, advance)
     write_object({name: value for name, value in msgspec.structs.asdict(report).items() if name != "not_taken"})
     for stream_id, cause in report.not_taken.items():
-        click.echo(f"hangarlog: stream {printable(repr(stream_id))} was not taken: {cause}", err=True)
+        say(f"hangarlog: stream {stream_id!r} was not taken: {cause}", err=True)
     return 1 if report.not_taken else 0
 
 
@@ -62,24 +62,32 @@ def export(store: str, target: str, kind: str | None, skip_damaged: bool) -> int
             with progress("exporting", committed) as advance:
                 count = export_database(log, target, advance, skip_damaged=skip_damaged)
         elif target == "-":
-            count = _write(log, kind, sys.stdout.buffer, skip_damaged)
+            count = _write(log, kind, _write_lines, skip_damaged)
         else:
             with new_file(log.folder.filesystem, target) as path, open(path, "wb") as file:
-                count = _write(log, kind, file, skip_damaged)
+                count = _write(log, kind, lambda lines: file.write(lines + b"\n"), skip_damaged)
     if target != "-":
         write_object({"events": count, "target": target})
     if count < committed:
         lost = (
             f"{committed - count} of {committed} events are damaged in both copies, named above, and were not written"
         )
-        click.echo(f"hangarlog: {lost}", err=True)
+        say(f"hangarlog: {lost}", err=True)
     return 1 if count < committed else 0
 
 
-def _write(log: FileEventStore, kind: str, file: BinaryIO, skip_damaged: bool) -> int:
+def _write_lines(lines: bytes) -> None:
+    if is_terminal():
+        for line in lines.split(b"\n"):
+            write_line(line)
+    else:
+        sys.stdout.buffer.write(lines + b"\n")
+
+
+def _write(log: FileEventStore, kind: str, write: Callable[[bytes], object], skip_damaged: bool) -> int:
     count = 0
     events = journal_lines if kind == "jsonl" else cloud_events
     for block in events(log, skip_damaged=skip_damaged):
-        file.write(block + b"\n")
+        write(block)
         count += block.count(b"\n") + 1
     return count

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import msgspec
 
 from hangarlog.errors import EventSerializationError, HangarlogError, UpcastingError
-from hangarlog.schema.compare import Change, breaking, compare
+from hangarlog.schema.compare import Change, breaking, compare, compare_parts
 from hangarlog.schema.describe import Schema, describe
 from hangarlog.schema.lockfile import LockedType, SchemaLock
 from hangarlog.schema.places import changed_defaults, is_closed, places, unknown
 from hangarlog.schema.purity import ImpureUpcasterError, pure_path
 from hangarlog.schema.sample import CannotSampleError, samples
-from hangarlog.schema.shape import text_of
+from hangarlog.schema.shape import patterns_of, text_of
 from hangarlog.schema.skeleton import skeleton
 from hangarlog.serializer import EventSerializer
 
@@ -39,6 +39,9 @@ Kind = Literal[
 _NOTES = ("new", "compatible", "raised", "untried")
 _STRUCTURAL = (KeyError, IndexError, AttributeError, TypeError, NameError)
 """What an upcaster raises that does not fit its payloads' shape. Other errors may be of a made-up value."""
+
+_HINTS = 100
+"""For so many types that have vanished it is looked for one that has taken their place."""
 
 _NOWHERE: Any = object()
 
@@ -74,13 +77,28 @@ def check(serializer: EventSerializer, lock: SchemaLock) -> list[Finding]:
     names = {*lock.events, *registry.types, *registry.versions, *serializer.chain.split_types()} - {*registry.dropped}
     findings: list[Finding] = []
     said: set[tuple[str, int]] = set()
+    today = _Today(serializer)
     known: dict[str, dict[str, Schema]] = {}
     for name, locked in lock.events.items():
         known.setdefault(registry.canonical_name(name), {}).update(locked.schemas)
     for name in sorted(names):
         shapes = known.get(registry.canonical_name(name), {})
-        findings += _TypeCheck(serializer, name, lock.events.get(name), shapes, said).findings()
+        findings += _TypeCheck(today, name, lock.events.get(name), shapes, said).findings()
     return findings
+
+
+class _Today:
+    """The wire shapes of an application's classes, and the patterns in them, which may be run: they are its own."""
+
+    def __init__(self, serializer: EventSerializer) -> None:
+        self.serializer = serializer
+        self.shapes: dict[str, Schema] = {}
+        for name, event_class in serializer.registry.types.items():
+            if serializer.registry.canonical_name(name) == name:
+                with contextlib.suppress(EventSerializationError):
+                    self.shapes[name] = describe(name, event_class, serializer.enc_hook)
+        self.patterns = {*chain.from_iterable(map(patterns_of, self.shapes.values()))}
+        self.hints = _HINTS
 
 
 class _TypeCheck:
@@ -88,12 +106,13 @@ class _TypeCheck:
 
     def __init__(
         self,
-        serializer: EventSerializer,
+        today: _Today,
         name: str,
         locked: LockedType | None,
         shapes: dict[str, Schema],
         said: set[tuple[str, int]],
     ) -> None:
+        serializer, self._today = today.serializer, today
         registry, self._chain = serializer.registry, serializer.chain
         self._serializer, self._name, self._locked = serializer, name, locked
         self._shapes, self._said = shapes, said
@@ -170,12 +189,10 @@ class _TypeCheck:
     def _alike(self, locked: LockedType) -> str | None:
         """The one registered type that takes what this one wrote, if there is only one."""
         schema = locked.schema(locked.version)
-        found = []
-        for name, event_class in self._serializer.registry.types.items():
-            if schema is not None and self._serializer.registry.canonical_name(name) == name:
-                with contextlib.suppress(EventSerializationError):
-                    if not breaking(compare(schema, describe(name, event_class, self._serializer.enc_hook))):
-                        found.append(name)
+        self._today.hints -= 1
+        if schema is None or self._today.hints < 0:
+            return None
+        found = [name for name, other in self._today.shapes.items() if not breaking(compare(schema, other))]
         return found[0] if len(found) == 1 else None
 
     def _gaps(self) -> Iterator[Finding]:
@@ -192,7 +209,7 @@ class _TypeCheck:
 
     def _changes(self, version: int) -> list[Change]:
         before, after = self._shape(version), self._shape(version + 1)
-        return compare(before, after) if before is not None and after is not None else []
+        return compare_parts(before, after, before, after) if before is not None and after is not None else []
 
     def _skeleton(self, version: int) -> str:
         return skeleton(self._canonical, version, self._shape(version), self._shape(version + 1))
@@ -256,7 +273,7 @@ class _TypeCheck:
         """Whether old events can still be read at all."""
         tried, failed, cause = 0, 0, ""
         try:
-            for payload in samples(schema):
+            for payload in samples(schema, self._today.patterns):
                 tried += 1
                 try:
                     self._read(self._target, payload)
@@ -278,7 +295,7 @@ class _TypeCheck:
         doubts: list[str] = []
         gathered = self._locked is not None and version in self._locked.inferred
         try:
-            for payload in samples(schema):
+            for payload in samples(schema, self._today.patterns):
                 tried += 1
                 reached = yield from self._walk(version, payload)
                 if has_gaps or reached is _NOWHERE:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from operator import ge, gt, le, lt
 from typing import Any
 
@@ -11,6 +11,10 @@ import msgspec
 
 from hangarlog.schema.describe import Schema
 from hangarlog.schema.shape import ABSENT, is_a, is_any, join, named, resolve, same, shown, tags, text_of
+
+_STEPS = 50_000  # Parts of two schemas that are compared: a small lock may say how to hold 2 ** 60.
+_SHORT = 20  # Characters of a text that a pattern is run on.
+_PAIRS = 2_500  # Each with each of other names, or alternatives.
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -25,13 +29,21 @@ class Change(msgspec.Struct, frozen=True):
 
 
 def compare(old: Schema, new: Schema) -> list[Change]:
-    """How `new` differs from `old`. A change is breaking where an event of `old` is not read as it was written."""
-    return compare_parts(old, new, old, new)
+    """How `new` differs from `old`. A change is breaking where an event of `old` is not read as it was written.
+
+    `new` is believed: its patterns are run, so it must be of a class, not of a lock.
+    """
+    return list(_Comparison(old, new, runs_patterns=True).changes(old, new, ""))
 
 
 def compare_parts(old: Schema, new: Schema, old_root: Schema, new_root: Schema) -> list[Change]:
-    """The same of two parts of schemas, such as fields, whose references are to these."""
-    return list(_Comparison(old_root, new_root).changes(old, new, ""))
+    """The same of two parts of schemas, such as fields, whose references are to these. No pattern is run."""
+    return list(_Comparison(old_root, new_root, runs_patterns=False).changes(old, new, ""))
+
+
+def are_few(some: Collection[object], others: Collection[object]) -> bool:
+    """Whether each of some may be compared with each of others."""
+    return len(some) * len(others) <= _PAIRS
 
 
 def breaking(changes: list[Change]) -> list[Change]:
@@ -40,15 +52,20 @@ def breaking(changes: list[Change]) -> list[Change]:
 
 
 class _Comparison:
-    def __init__(self, old: Schema, new: Schema) -> None:
-        self._old, self._new = old, new
+    def __init__(self, old: Schema, new: Schema, *, runs_patterns: bool) -> None:
+        self._old, self._new, self._runs_patterns = old, new, runs_patterns
         self._comparing: set[tuple[int, int]] = set()  # What holds itself is compared once.
         self._in_union = False
+        self._left = _STEPS
 
     def changes(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
         old, new = resolve(old, self._old), resolve(new, self._new)
         pair = id(old), id(new)
         if pair in self._comparing:
+            return
+        self._left -= 1
+        if self._left < 0:
+            yield Change(path, _TOO_MUCH, True)
             return
         self._comparing.add(pair)
         try:
@@ -68,7 +85,7 @@ class _Comparison:
             if old.get("x-python") != new.get("x-python"):
                 yield Change(path, f"was {shown(old)}, is {shown(new)}", True)
         elif named(old) or named(new):
-            yield from _enums(old, new, path)
+            yield from _enums(old, new, path, self._runs_patterns)
         elif old["type"] != new["type"]:
             widened = (old["type"], new["type"]) == ("integer", "number")
             yield Change(path, f"was {shown(old)}, is {shown(new)}", not widened)
@@ -85,6 +102,9 @@ class _Comparison:
         before, after = old.get("anyOf", [old]), new.get("anyOf", [new])
         if "anyOf" in new:
             before = [each for part in before for each in _one_by_one(resolve(part, self._old))]
+        if not are_few(before, after):
+            yield Change(path, _TOO_MUCH, True)
+            return
         matched: set[int] = set()
         for part in before:
             outside, self._in_union = (
@@ -175,12 +195,13 @@ class _Comparison:
         before, after = old["properties"], new["properties"]
         removed = [name for name in before if name not in after]
         added = [name for name in after if name not in before]
+        hints = added if are_few(removed, added) else []
         for name in removed:
             if "const" in before[name]:
                 lost = self._in_union or new.get("additionalProperties") is False
                 yield Change(join(path, name), "the tag was removed", lost)
                 continue
-            alike = [other for other in added if not breaking(self._parts(before[name], after[other]))]
+            alike = [other for other in hints if not breaking(self._parts(before[name], after[other]))]
             hint = f"; was it renamed to {alike[0]}?" if len(alike) == 1 else ""
             yield Change(join(path, name), f"was removed: what is stored in it would be lost{hint}", True)
         for name in added:
@@ -204,9 +225,15 @@ class _Comparison:
             yield from _default(old["properties"][name], new["properties"][name], path)
 
     def _parts(self, old: Schema, new: Schema) -> list[Change]:
-        return compare_parts(old, new, self._old, self._new)
+        """A comparison of its own, for a hint; what it takes is taken from this one."""
+        aside = _Comparison(self._old, self._new, runs_patterns=self._runs_patterns)
+        aside._left = self._left
+        changes = list(aside.changes(old, new, ""))
+        self._left = aside._left
+        return changes
 
 
+_TOO_MUCH = "holds more than is compared: whether it has changed is not known"
 _TEXT: Schema = {"type": "string"}
 
 
@@ -220,29 +247,37 @@ def _one_by_one(schema: Schema) -> list[Schema]:
     return [{"type": "null"} if group == [None] else {"enum": group} for group in split]
 
 
-def _enums(old: Schema, new: Schema, path: str) -> Iterator[Change]:
+def _enums(old: Schema, new: Schema, path: str, runs_patterns: bool) -> Iterator[Change]:
     before, after = named(old), named(new)
     if not before:
         yield Change(path, f"was {shown(old)}, is only {shown(new)} now", True)
         return
     if after:
-        gone = [value for value in before if not any(same(value, other) for other in after)]
-        more = [value for value in after if not any(same(value, other) for other in before)]
+        gone = _missing(before, after)
+        more = _missing(after, before)
         if gone:
             yield Change(path, f"no longer takes {', '.join(map(text_of, gone))}", True)
         if more:
             yield Change(path, f"takes {', '.join(map(text_of, more))}, too", False)
         return
-    fits = all(is_a(value, new.get("type")) and _within(value, new) for value in before)
+    fits = all(is_a(value, new.get("type")) and _within(value, new, runs_patterns) for value in before)
     yield Change(path, f"was {shown(old)}, is {shown(new)}", not fits)
 
 
-def _within(value: Any, schema: Schema) -> bool:
+def _missing(values: list[Any], others: list[Any]) -> list[Any]:
+    """Those of some plain values that others do not have: `1` and `1.0` are one, `1` and `true` are not."""
+    known = {(isinstance(value, bool), value) for value in others}
+    return [value for value in values if (isinstance(value, bool), value) not in known]
+
+
+def _within(value: Any, schema: Schema, runs_patterns: bool) -> bool:
     """Whether a value is within the limits of a schema of its type."""
     if "format" in schema or "contentEncoding" in schema or "multipleOf" in schema:
         return False
     if isinstance(value, str):
-        fits = re.search(schema["pattern"], value) is not None if "pattern" in schema else True
+        pattern = schema.get("pattern", "")
+        # A pattern of somebody else's could take for ever, and so could one's own, of a long text.
+        fits = not pattern or (runs_patterns and len(value) <= _SHORT and re.search(pattern, value) is not None)
         return fits and schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value))
     return not any(
         limit in schema and not within(value, schema[limit])

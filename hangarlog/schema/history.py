@@ -5,19 +5,18 @@ The store is read in shares of positions, by as many processes as there are proc
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import partial
 from itertools import chain
-from typing import Any
 
 import msgspec
 
-from hangarlog.errors import HangarlogError
+from hangarlog.errors import CorruptionWarning, HangarlogError
 from hangarlog.eventstore import EventStore
+from hangarlog.late import importing
 from hangarlog.payload import FAILURES, decode_object
 from hangarlog.read_only import for_reading
 from hangarlog.record import Envelope
@@ -27,6 +26,7 @@ from hangarlog.schema.purity import ImpureUpcasterError, pure_path
 from hangarlog.schema.target import load_events
 from hangarlog.serializer import EventSerializer
 from hangarlog.store import FileEventStore
+from hangarlog.stored import as_stored
 from hangarlog.typed import kinds_of
 
 _SHARE = 25_000  # Events; what one process reads before it reports.
@@ -38,6 +38,16 @@ _WATCHED = 50
 
 Progress = Callable[[int], None]
 Key = tuple[str, int]
+
+
+class Share(msgspec.Struct):
+    """Positions of a store to be read: after `start`, up to `stop`; as the events at `target`, or as they are."""
+
+    path: str
+    start: int
+    stop: int
+    target: str | None
+    folder: str | None
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -94,12 +104,14 @@ def check_history(
         CorruptionError: a stored record is damaged in both copies.
         StoreOpenError: there is no store.
     """
-    return _in_processes(path, partial(_checked_share, target, folder), progress)
+    if folder is None and (os.getcwd() in sys.path or "" in sys.path):
+        folder = os.getcwd()  # Where other processes look for nothing else.
+    return _in_processes(path, target, folder, progress)
 
 
 def show_history(path: str, *, progress: Progress = lambda events: None) -> list[Stored]:
     """What a store holds, with the payloads' fields, whatever wrote it. Raises what `check_history` raises."""
-    return _in_processes(path, _shown_share, progress)
+    return _in_processes(path, None, None, progress)
 
 
 def count_events(path: str) -> int:
@@ -113,37 +125,34 @@ def check_store(store: EventStore, serializer: EventSerializer) -> list[Stored]:
     return list(_merged([_scan(store, 0, store.get_event_count(), serializer, False)]).values())
 
 
-def _in_processes(path: str, read: Callable[[str, int, int], list[Stored]], progress: Progress) -> list[Stored]:
+def _in_processes(path: str, target: str | None, folder: str | None, progress: Progress) -> list[Stored]:
     end = count_events(path)
-    starts = range(0, end, _SHARE)
-    workers = min(len(starts), _processors())
-    if workers <= 1:
-        shares: Iterable[list[Stored]] = _one_by_one(path, read, starts, end, progress)
-        return _sorted(_merged(shares))
-    # Not forked: threads of whoever calls this may hold locks.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            reading = {pool.submit(read, path, start, min(start + _SHARE, end)): start for start in starts}
-            return _sorted(_merged(_reported(reading, progress)))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    shares = [Share(path, at, min(at + _SHARE, end), target, folder) for at in range(0, end, _SHARE)]
+    count = min(len(shares), _processors())
+    if count <= 1 or not sys.executable:
+        return _sorted(_merged(_reported(zip(shares, map(read_share, shares), strict=True), progress)))
+    return _sorted(_merged(_reported(_shared_out(shares, count), progress)))
 
 
-def _one_by_one(
-    path: str, read: Callable[[str, int, int], list[Stored]], starts: range, end: int, progress: Progress
-) -> Iterator[list[Stored]]:
-    for start in starts:
-        stop = min(start + _SHARE, end)
-        yield read(path, start, stop)
-        progress(stop - start)
+def _shared_out(shares: list[Share], count: int) -> Iterator[tuple[Share, list[Stored]]]:
+    with importing:
+        from concurrent.futures import ThreadPoolExecutor, as_completed
+
+        from hangarlog.schema.workers import workers
+    with ThreadPoolExecutor(count) as threads, workers(count) as ask:
+        reading = {threads.submit(ask, share): share for share in shares}
+        for done in as_completed(reading):
+            share, answer = reading[done], done.result()
+            for warning in answer.warnings:
+                warnings.warn(CorruptionWarning(warning), stacklevel=2)
+            # What another process cannot do is done here, where it raises what is to be raised.
+            yield share, read_share(share) if answer.stored is None else answer.stored
 
 
-def _reported(reading: dict[Any, int], progress: Progress) -> Iterator[list[Stored]]:
-    for done in as_completed(reading):
-        share = done.result()
-        progress(sum(stored.count for stored in share))
-        yield share
+def _reported(read: Iterable[tuple[Share, list[Stored]]], progress: Progress) -> Iterator[list[Stored]]:
+    for share, stored in read:
+        progress(share.stop - share.start)
+        yield stored
 
 
 def _processors() -> int:
@@ -169,15 +178,14 @@ _opened: dict[str, FileEventStore] = {}  # In a process that reads shares: impor
 _serializers: dict[str, EventSerializer] = {}
 
 
-def _checked_share(target: str, folder: str | None, path: str, start: int, stop: int) -> list[Stored]:
-    serializer = _serializers.get(target)
+def read_share(share: Share) -> list[Stored]:
+    """What is in a share, in this process. Raises what `check_history` raises."""
+    if share.target is None:
+        return _scan(_store(share.path), share.start, share.stop, None, True)
+    serializer = _serializers.get(share.target)
     if serializer is None:
-        serializer = _serializers[target] = load_events(target, folder)
-    return _scan(_store(path), start, stop, serializer, False)
-
-
-def _shown_share(path: str, start: int, stop: int) -> list[Stored]:
-    return _scan(_store(path), start, stop, None, True)
+        serializer = _serializers[share.target] = load_events(share.target, share.folder)
+    return _scan(_store(share.path), share.start, share.stop, serializer, False)
 
 
 def _store(path: str) -> FileEventStore:
@@ -198,7 +206,10 @@ def _scan(
 ) -> list[Stored]:
     found: dict[Key, Stored] = {}
     latest: dict[Key, tuple[Sequence[Envelope], int]] = {}
-    for block in store.envelopes(from_position=start, limit=stop - start):
+    blocks = store.envelopes(from_position=start, limit=stop - start)
+    if isinstance(store, FileEventStore):
+        blocks = (block for block, _ in as_stored(store, blocks))
+    for block in blocks:
         keys = kinds_of(block)
         counts = Counter(keys)
         firsts = dict(zip(reversed(keys), range(len(keys) - 1, -1, -1), strict=True))

@@ -5,8 +5,11 @@ It is JSON, sorted and indented, so that a change of it can be reviewed.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import re
+import stat
+from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -15,9 +18,14 @@ from msgspec import UNSET
 from hangarlog.errors import SchemaLockError
 from hangarlog.filesystem import FileSystem
 from hangarlog.schema.describe import Schema
+from hangarlog.strict import refuse_repeated_keys
 
 FORMAT = 1
 DEFAULT_PATH = "event-schema.json"
+
+_MOST = 16 << 20  # Bytes of a file.
+_DEEP = 32  # Levels of a schema, and of a default.
+_HIGHEST = 1 << 31  # Of a version.
 
 
 class LockedType(msgspec.Struct, omit_defaults=True):
@@ -61,14 +69,16 @@ def read_lock(path: str) -> SchemaLock:
         SchemaLockError: there is none, or it is damaged, or of another format.
     """
     try:
-        with open(path, "rb") as file:
-            raw = file.read()
+        raw = FileSystem().read_file(os.path.realpath(path), _MOST)
     except FileNotFoundError:
         raise SchemaLockError(path, "there is no such file; make it with `hangarlog schema lock`") from None
+    except (OSError, ValueError) as error:
+        raise SchemaLockError(path, f"it cannot be read: {getattr(error, 'strerror', None) or error}") from error
     try:
         lock = msgspec.json.decode(raw, type=SchemaLock)
+        refuse_repeated_keys(raw)
         _check(lock)
-    except (msgspec.MsgspecError, ValueError, TypeError, re.error, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
         raise SchemaLockError(path, f"it is damaged ({error}); restore it from your repository") from error
     if lock.hangarlog_schema != FORMAT:
         raise SchemaLockError(
@@ -78,8 +88,11 @@ def read_lock(path: str) -> SchemaLock:
 
 
 def write_lock(path: str, lock: SchemaLock) -> None:
-    """Put a lock in the place of the one at `path`, whole or not at all."""
-    FileSystem().replace_file(os.path.abspath(path), lock.encode())
+    """Put a lock in the place of the one at `path`, whole or not at all. It has the permissions that one had."""
+    path, filesystem = os.path.realpath(path), FileSystem()
+    with contextlib.suppress(FileNotFoundError):  # A new one is private.
+        filesystem.set_rights(os.path.dirname(path), stat.S_IMODE(os.stat(path).st_mode) & 0o777)
+    filesystem.replace_file(path, lock.encode())
 
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -98,7 +111,7 @@ class _Part(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     items: _Part | Literal[False] | _Unset = UNSET
     prefix_items: list[_Part] | _Unset = UNSET
     any_of: Annotated[list[_Part], _Some] | _Unset = UNSET
-    enum: Annotated[list[Any], _Some] | _Unset = UNSET
+    enum: Annotated[list[str | int | float | bool | None], _Some] | _Unset = UNSET
     const: str | int | _Unset = UNSET
     default: Any = UNSET
     keys: _Part | _Unset = msgspec.field(default=UNSET, name="x-keys")
@@ -121,6 +134,12 @@ class _Part(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     exclusive_maximum: float | int | _Unset = UNSET
     multiple_of: Annotated[float, _Above] | Annotated[int, _Above] | _Unset = UNSET
 
+    def limits(self) -> tuple[Any, ...]:
+        """The numbers that bound its values."""
+        lengths = (self.min_length, self.max_length, self.min_items, self.max_items)
+        sizes = (self.min_properties, self.max_properties, self.multiple_of)
+        return (*lengths, *sizes, self.minimum, self.maximum, self.exclusive_minimum, self.exclusive_maximum)
+
     def says_what(self) -> bool:
         """Whether it says of what type its values are, or which; or else nothing at all."""
         kinds = (self.type, self.any_of, self.enum, self.const, self.python, self.reference)
@@ -130,25 +149,60 @@ class _Part(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 
 def _check(lock: SchemaLock) -> None:
-    """Raise `ValueError` or `TypeError` unless every schema is one that could have been written here."""
+    """Raise `ValueError` or `TypeError` unless every schema is one that could have been written here.
+
+    A pattern is a text like any other: it is run neither here nor by a check, unless it is the application's, too.
+    """
     for name, locked in lock.events.items():
+        if not all(1 <= number <= _HIGHEST for number in (locked.version, locked.split or 1, *locked.inferred)):
+            raise ValueError(f"{name} has a version that is none")
         for version, schema in locked.schemas.items():
-            if not (version.isascii() and version.isdecimal() and int(version) >= 1):
-                raise ValueError(f"{name} has a version {version!r}")
-            root = msgspec.convert(schema, _Part)
-            if root.type != "object" or root.reference is not UNSET:
-                raise ValueError(f"the schema of {name} v{version} is not of an object")
-            for part in (root, *root.definitions.values()):
-                _check_part(part, root)
-            if any(part.reference is not UNSET for part in root.definitions.values()):
-                raise ValueError(f"a definition of {name} v{version} is only a reference")
+            if not (version.isascii() and version.isdecimal() and len(version) < 11 and 1 <= int(version) <= _HIGHEST):
+                raise ValueError(f"{name} has a version {version[:20]!r}")
+            try:
+                _check_schema(schema)
+            except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
+                raise ValueError(f"{name} v{version}: {error}") from error
 
 
-def _check_part(part: _Part, root: _Part) -> None:
+def _check_schema(schema: Schema) -> None:
+    root = msgspec.convert(schema, _Part)
+    if root.type != "object" or root.reference is not UNSET:
+        raise ValueError("its schema is not of an object")
+    for part in (root, *root.definitions.values()):
+        _check_part(part, root, 0)
+    if any(part.reference is not UNSET for part in root.definitions.values()):
+        raise ValueError("a definition is only a reference")
+    try:
+        TopologicalSorter({name: _alternatives(part) for name, part in root.definitions.items()}).prepare()
+    except CycleError:
+        raise ValueError("a definition is one of its own alternatives") from None
+
+
+def _alternatives(part: _Part) -> Iterator[str]:
+    """The definitions that a part's values are of, as they are."""
+    for each in part.any_of or ():
+        if each.reference is not UNSET:
+            yield each.reference.removeprefix("#/$defs/")
+        yield from _alternatives(each)
+
+
+def _check_part(part: _Part, root: _Part, depth: int) -> None:
+    if depth > _DEEP:
+        raise ValueError(f"it is nested deeper than {_DEEP} levels")
     if part.reference is not UNSET:
         if part.reference != "#" and part.reference.removeprefix("#/$defs/") not in root.definitions:
             raise ValueError(f"{part.reference} refers to nothing")
         return
+    _check_words(part)
+    _check_values((part.default, part.enum, part.const, *part.limits()), 0)
+    inner = [*(part.properties or {}).values(), *(part.prefix_items or []), *(part.any_of or [])]
+    inner += [each for each in (part.additional_properties, part.items, part.keys) if isinstance(each, _Part)]
+    for each in inner:
+        _check_part(each, root, depth + 1)
+
+
+def _check_words(part: _Part) -> None:
     if not part.says_what():
         raise ValueError("a part of a schema does not say what it is of")
     if part.type == "object" and part.properties is not UNSET and part.required is UNSET:
@@ -157,9 +211,15 @@ def _check_part(part: _Part, root: _Part) -> None:
         raise ValueError("an object says neither its properties nor its values")
     if part.type == "array" and not isinstance(part.items, _Part) and part.prefix_items is UNSET:
         raise ValueError("an array does not say what is in it")
-    if part.pattern is not UNSET:
-        re.compile(part.pattern)
-    inner = [*(part.properties or {}).values(), *(part.prefix_items or []), *(part.any_of or [])]
-    inner += [each for each in (part.additional_properties, part.items, part.keys) if isinstance(each, _Part)]
-    for each in inner:
-        _check_part(each, root)
+
+
+def _check_values(values: Iterable[Any], depth: int) -> None:
+    if depth > _DEEP:
+        raise ValueError(f"a default is nested deeper than {_DEEP} levels")
+    for value in values:
+        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+            raise ValueError("a number is beyond 64 bits")
+        if isinstance(value, dict):
+            _check_values(value.values(), depth + 1)
+        elif isinstance(value, list):
+            _check_values(value, depth + 1)

@@ -9,34 +9,37 @@ from hangarlog.schema.describe import Schema
 from hangarlog.schema.shape import ABSENT, is_a, join, named, resolve, same, tags
 
 Place = tuple[str, Any, Schema | None]
+_TRIED, _WITHIN = 20, 3  # So many alternatives are tried, where so many are within each other; else the first.
 
 
-def places(value: Any, schema: Schema, root: Schema | None = None, path: str = "") -> Iterator[Place]:
+def places(value: Any, schema: Schema, root: Schema | None = None, path: str = "", tried: int = 0) -> Iterator[Place]:
     """(path, value, its schema) of all that is in a payload; without one where a wire shape has no field for it.
 
-    What has none is passed over on read.
+    What has none is passed over on read. `tried` is in how many alternatives the payload is, that were tried.
     """
     root = schema if root is None else root
     schema = resolve(schema, root)
     if "anyOf" in schema:
-        found = [list(places(value, part, root, path)) for part in schema["anyOf"] if may_be(value, part, root)]
+        parts = [part for part in schema["anyOf"] if may_be(value, part, root)][: _TRIED if tried < _WITHIN else 1]
+        tried += len(parts) > 1
+        found = [list(places(value, part, root, path, tried)) for part in parts]
         yield from min(found, key=lambda each: len(unknown(each)), default=[])
     elif isinstance(value, dict) and "properties" in schema:
         for name, inner in value.items():
             if name in schema["properties"]:
-                yield from places(inner, schema["properties"][name], root, join(path, name))
+                yield from places(inner, schema["properties"][name], root, join(path, name), tried)
             else:
                 yield join(path, name), inner, None
     elif isinstance(value, dict) and isinstance(schema.get("additionalProperties"), dict):
         for name, inner in value.items():
-            yield from places(inner, schema["additionalProperties"], root, f"{path}{{{name}}}")
+            yield from places(inner, schema["additionalProperties"], root, f"{path}{{{name}}}", tried)
     elif isinstance(value, list) and isinstance(schema.get("items"), dict):
         for inner in value:
-            yield from places(inner, schema["items"], root, f"{path}[]")
+            yield from places(inner, schema["items"], root, f"{path}[]", tried)
     elif isinstance(value, list) and "prefixItems" in schema:
         known = schema["prefixItems"]
         for at, inner in enumerate(value[: len(known)]):
-            yield from places(inner, known[at], root, f"{path}[{at}]")
+            yield from places(inner, known[at], root, f"{path}[{at}]", tried)
         yield from ((f"{path}[{at}]", value[at], None) for at in range(len(known), len(value)))
     else:
         yield path, value, schema

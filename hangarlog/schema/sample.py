@@ -6,7 +6,7 @@ import random
 import re
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
@@ -19,6 +19,7 @@ _LEAST, _MOST = 10, 500
 """So many samples `samples` makes of a schema, and so many more until every alternative has been in one."""
 
 _LONG = 10_000  # What must be longer is not made up.
+_VALUES, _ALL_VALUES = 20_000, 1_000_000  # Nor are samples of more values, nor more of them than so many in all.
 
 
 class CannotSampleError(Exception):
@@ -34,19 +35,21 @@ class Source(Protocol):
     def text(self, path: str, schema: Schema) -> str: ...  # noqa: D102
 
 
-def samples(schema: Schema) -> Iterator[dict[str, Any]]:
+def samples(schema: Schema, patterns: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
     """Payloads in which every alternative, every enum value, and every field's being there and not occurs.
 
-    The same ones every time. Raises `CannotSampleError`.
+    The same ones every time. Of the patterns in it only those in `patterns` are run (None: all; it must be of a class
+    then, not of a lock): others could take for ever. Raises `CannotSampleError`.
     """
-    source = _Covering()
+    source = _Covering(patterns)
+    values = 0
     try:
-        for _ in range(_LEAST):
-            yield sample(schema, source)
-        for _ in range(_MOST):
-            if source.covered:
+        for number in range(_LEAST + _MOST):
+            if (number >= _LEAST and source.covered) or values > _ALL_VALUES:
                 return
-            yield sample(schema, source)
+            one = _Sample(schema, source)
+            yield one.of(schema, "", 0)
+            values += one.values
     except RecursionError:
         raise CannotSampleError("it holds itself without an end") from None
 
@@ -59,9 +62,13 @@ def sample(schema: Schema, source: Source) -> Any:
 class _Sample:
     def __init__(self, root: Schema, source: Source) -> None:
         self._root, self.source = root, source
+        self.values = 0
 
     def of(self, schema: Schema, path: str, depth: int) -> Any:
         schema = resolve(schema, self._root)
+        self.values += 1 + schema.get("minLength", 0) // 100
+        if self.values > _VALUES:
+            raise CannotSampleError(f"it holds more than the {_VALUES} values that are made up here")
         if "const" in schema:
             return schema["const"]
         if "enum" in schema:
@@ -161,7 +168,8 @@ _HEX = "0a524171703c4acba0e83a5d07c6bdf1"
 class _Covering:
     """Takes every option in turn at every place, then by chance."""
 
-    def __init__(self) -> None:
+    def __init__(self, patterns: Collection[str] | None) -> None:
+        self._patterns = patterns
         self._turns: Counter[str] = Counter()
         self._random = random.Random(0)
         self._waiting: set[str] = set()
@@ -187,10 +195,10 @@ class _Covering:
         return float(self.choose(path, _numbers(schema, (0.5, 0.0, 1.0, -1.5, 1e9), 0.5)))
 
     def text(self, path: str, schema: Schema) -> str:
-        return self.choose(path, _texts(path, schema))
+        return self.choose(path, _texts(path, schema, self._patterns))
 
 
-def _texts(path: str, schema: Schema) -> Sequence[str]:
+def _texts(path: str, schema: Schema, patterns: Collection[str] | None) -> Sequence[str]:
     kind = schema.get("format") or schema.get("contentEncoding")
     least, most = schema.get("minLength", 0), schema.get("maxLength")
     words: Sequence[str] = (
@@ -201,11 +209,15 @@ def _texts(path: str, schema: Schema) -> Sequence[str]:
         raise CannotSampleError(f"{path} is text of {least} characters or more")
     if kind == "base64":
         words = [
-            b64encode(bytes(size)).decode() for size in {least, least + 1, most or least + 2} if size <= (most or size)
+            b64encode(bytes(size)).decode()
+            for size in {least, least + 1, min(most or least + 2, _LONG)}
+            if least <= size <= (most or size)
         ]
     elif kind is None and pattern is None:
         words = [word if len(word) >= least else (word or "a") * least for word in _WORDS]
         words = [word[:most] for word in words]
+    elif pattern is not None and patterns is not None and pattern not in patterns:
+        raise CannotSampleError(f"{path} is text that matches {pattern!r}, which no class has now: it is not run")
     elif pattern is not None:
         words = [word for word in words if re.search(pattern, word) and least <= len(word) <= (most or len(word))]
     if not words:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -23,6 +24,17 @@ def resolve(part: Schema, root: Schema) -> Schema:
 def is_any(schema: Schema) -> bool:
     """Whether a schema says nothing of the value."""
     return not schema.keys() - {"default", "$defs"}
+
+
+def patterns_of(part: Any) -> Iterator[str]:
+    """The patterns in a schema, wherever they are."""
+    if isinstance(part, dict):
+        if isinstance(part.get("pattern"), str):
+            yield part["pattern"]
+        part = list(part.values())
+    if isinstance(part, list):
+        for inner in part:
+            yield from patterns_of(inner)
 
 
 def shown(schema: Schema) -> str:

@@ -6,7 +6,7 @@ import re
 
 import msgspec
 
-from hangarlog.schema.compare import breaking, compare_parts
+from hangarlog.schema.compare import are_few, breaking, compare_parts
 from hangarlog.schema.describe import Schema
 from hangarlog.schema.shape import shown
 
@@ -48,11 +48,12 @@ def _body(before: Schema, after: Schema) -> str:
 def _added(name: str, removed: list[str], before: Schema, after: Schema) -> list[str]:
     """The line for a new field: perhaps one that has gone is it."""
     old, new = before["properties"], after["properties"]
-    renamed = [each for each in removed if not breaking(compare_parts(old[each], new[name], before, after))]
+    candidates = removed if are_few(removed, new) else []
+    renamed = [each for each in candidates if not breaking(compare_parts(old[each], new[name], before, after))]
     if len(renamed) == 1:
         return [f"{_quoted(name)}: {_value(renamed[0], before)},  # if it was renamed"]
     if name in after["required"]:
-        return [f"{_quoted(name)}: {_FILL_IN},  # {shown(new[name])}: what it was before it was stored"]
+        return [f"{_quoted(name)}: {_FILL_IN},  # {_comment(shown(new[name]))}: what it was before it was stored"]
     return []
 
 
@@ -62,7 +63,7 @@ def _kept(name: str, before: Schema, after: Schema) -> list[str]:
     changes = breaking(compare_parts(old, new, before, after))
     if changes:
         what = "; ".join(change.what for change in changes)
-        return [f"{_quoted(name)}: {_FILL_IN},  # {what}; it was {_value(name, before)}"]
+        return [f"{_quoted(name)}: {_FILL_IN},  # {_comment(what)}; it was {_value(name, before)}"]
     optional = name not in before["required"]
     if optional and (name in after["required"] or old.get("default") != new.get("default")):
         return [f"{_quoted(name)}: {_value(name, before)},  # the default of then"]
@@ -75,6 +76,11 @@ def _value(name: str, before: Schema) -> str:
         return f"data[{_quoted(name)}]"
     schema = before["properties"][name]
     return f"data.get({_quoted(name)}, {_literal(schema['default']) if 'default' in schema else _FILL_IN})"
+
+
+def _comment(text: str) -> str:
+    """A text of a lock on the one line of a comment: what follows a line's end would be code."""
+    return " ".join(text.splitlines())
 
 
 def _literal(value: object) -> str:

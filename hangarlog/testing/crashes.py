@@ -82,7 +82,7 @@ class Recording(Unsynced):
                 full = os.path.join(path, name)
                 number = self._new_file(os.stat(full).st_ino)
                 self._add("create", number, full)
-                self._add("write", number, data=self.read_file(full))
+                self._add("write", number, data=self.read_file(full, os.stat(full).st_size))
         self._add("sync all")
 
     def note(self, note: Any) -> None:

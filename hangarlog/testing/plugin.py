@@ -1,22 +1,5 @@
-"""The pytest plugin: the fixture `hangarlog_schema` holds an application's events against its schema lock.
+"""The pytest plugin under the name it had first, for `-p hangarlog.testing.plugin`."""
 
-def test_all_history_can_be_read(hangarlog_schema):
-    hangarlog_schema.check()
-"""
+from pytest_hangarlog import hangarlog_schema
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-import pytest
-
-if TYPE_CHECKING:
-    from hangarlog.testing.schema import SchemaGuard
-
-
-@pytest.fixture(scope="session")
-def hangarlog_schema(pytestconfig: pytest.Config) -> SchemaGuard:
-    """The project's events and lock, as `[tool.hangarlog]` of its pyproject.toml names them."""
-    from hangarlog.testing.schema import SchemaGuard
-
-    return SchemaGuard(str(pytestconfig.rootpath))
+__all__ = ["hangarlog_schema"]

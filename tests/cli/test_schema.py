@@ -64,7 +64,8 @@ def test_a_lock_is_made_and_checked_and_holds_json_schemas(hangarlog: Command, p
         jsonschema.validate({"provider_id": 3}, schema)
     assert locked["events"]["Ended"] == {"version": 1, "alias_of": "Stopped"}
     done = hangarlog("schema", "check")
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    said = f"hangarlog: importing {project / 'myapp'} from the current folder\n"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (0, b"", said)
     done = hangarlog("schema", "check", "--format", "text")
     assert done.stdout == b"3 event types: all history can be read\n"
 

@@ -195,9 +195,9 @@ OF_HANDLING = [
     ),
     Bug(
         "what is cut off a stream is dropped instead of put aside",
-        "replay.py",
-        "if lines:\n        folder.put_aside(lines)",
-        "if False:\n        pass",
+        "stream_ends.py",
+        "if aside:\n            folder.put_aside(aside)",
+        "if False:\n            pass",
         f"{RESTART}::test_what_reached_a_stream_but_not_the_journal_never_happened",
     ),
     Bug(

@@ -25,6 +25,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -32,15 +33,17 @@ from zlib import crc32
 import msgspec
 
 from hangarlog import ANY, EventSerializer, FileEventStore, HangarlogError, StreamIdError, UntypedEvent
+from hangarlog.export import journal_lines
 from hangarlog.mcp_hangar import count_events, export_database, import_database
 from hangarlog.testing import Unsynced
-from hangarlog.verify import verify
+from hangarlog.verify import verify, verify_folder
 
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parent)]
 
 from campaign import Campaign, Figures
 from co_users import co_users
+from hostile_sizes import sizes
 
 GUARD = 60.0
 """Seconds after which a case hangs."""
@@ -782,6 +785,137 @@ def _damage(path: Path, made: Callable[..., None], good: list[Any], rng: random.
     path.write_bytes(content)
 
 
+# Lines that prove themselves, and names
+
+
+def proved(part: Part) -> None:
+    """Lines with right checksums in both copies: what is no record to the letter is damage for everything.
+
+    A judge of the standard library says which: it knows nothing of how hangarlog decides.
+    """
+    for number, (name, body) in enumerate(wild_bodies(part).items()):
+        line = sealed(body)
+        lines = [sealed(plain_body(1)), line, sealed(plain_body(3))]
+        part.path = part.fence / f"store{number}"
+        part.store().close()
+        (part.path / "state").unlink()
+        (part.path / "streams/a").mkdir()
+        for file in ("journal.jsonl", "streams/a/1.jsonl"):
+            (part.path / file).write_bytes(b"".join(one + b"\n" for one in lines))
+        with part.case(f"proved: {name}", brings=8 * len(line), refusable=False):
+            damages = list(verify_folder(part.path))
+            assert is_to_the_letter(line) or damages, "it is whole for verify"
+            with contextlib.suppress(*REFUSALS), part.store() as store:
+                shown = [one for block in journal_lines(store) for one in block.split(b"\n")]
+                assert shown == lines, "an export has other bytes"
+                assert is_to_the_letter(line), "it is no record, and exported"
+            part.figures["damage" if damages else "records"] += 1
+        if number % 60 == 0:
+            with part.case(f"proved, by the command line: {name}", refusable=False):
+                for words in (["read"], ["tail", "--raw"], ["stats"], ["verify"], ["export"], ["repair"]):
+                    done = command(words[0], part.path, *(["-"] if words == ["export"] else words[1:]))
+                    assert done.returncode in (0, 1), f"{words} ends with {done.returncode}"
+                    assert b"Traceback" not in done.stderr, done.stderr[-600:]
+        shutil.rmtree(part.path)
+
+
+def plain_body(place: int, **fields: str) -> str:
+    values = {
+        "position": str(place),
+        "stream_id": '"a:1"',
+        "stream_version": str(place - 1),
+        "event_type": '"T"',
+        "event_id": f'"e{place}"',
+        "recorded_at": '"2026-01-01T00:00:00.000000Z"',
+        **fields,
+    }
+    return "{" + ",".join(f'"{key}":{value}' for key, value in values.items()) + ',"data":{"_version":1}'
+
+
+def wild_bodies(part: Part) -> dict[str, bytes]:
+    """Bodies of the line at position 2, each with something wild in one place, or in several by chance."""
+    # fmt: off
+    wild = [
+        *("0", "-1", "2.0", "2e0", "true", "null", "[]", "{}", '""', '"x"', "9" * 400, str(2**53), str(2**63), "02"),
+        *('{"a":1,"a":2}', '{"x":{"a":1,"\\u0061":2}}', '[{"":1,"":1}]', '{"x":1e999}', '{"x":NaN}', '"\\ud800"'),
+        *('"2026-13-01T00:00:00.000000Z"', '"2026-01-01t00:00:00.000000Z"', '"2026-01-01T00:00:00.000000z"', '"\x1b"'),
+        *('{"x":1.50,"y":1e5}', '{"_version":1,"_version":1}', "[" * 2000 + "]" * 2000, '{"x":' + "9" * 5000 + "}"),
+        *('"\xff"', '{"\xed\xa0\x80":1}', ' {"x" : 1 } ', '{"x":1,}', '{"x":"\\/\\u00e9"}', '"\u0661"', "1 2", ""),
+    ]
+    # fmt: on
+    keys = ("position", "stream_id", "stream_version", "event_type", "event_id", "recorded_at", "metadata", "batch_end")
+    plain = plain_body(2)
+    found: dict[str, str] = {}
+    for value in wild:
+        found |= {f"{key} is {value[:30]}": plain_body(2, **{key: value}) for key in keys}
+        found |= {f"{key} again, {value[:30]}": f'{plain},"{key}":{value},"z":{{}}' for key in (*keys, "data", "crc")}
+        found[f"data is {value[:30]}"] = plain.replace('{"_version":1}', value)
+        found[f"data has {value[:30]}"] = plain.replace('{"_version":1}', f'{{"_version":1,"x":{value}}}')
+    while len(found) < part.size:
+        body = found[part.rng.choice(list(found))]
+        at = part.rng.randrange(1, len(body))
+        more = part.rng.choice((*wild, ",", '"a":1,', '"a":1,"a":1,', "{", "}", "\\", '"', " "))
+        found[f"chance {len(found)}"] = body[:at] + more + body[at + part.rng.choice((0, 0, 1, len(more))) :]
+    return {name: body.encode("latin-1", "replace") for name, body in found.items()}
+
+
+def is_to_the_letter(line: bytes) -> bool:
+    """Whether a line is a record, as docs/format.md has it, for a program that takes no key twice."""
+
+    def single(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(found := dict(pairs)) < len(pairs):
+            raise ValueError("a key twice")
+        return found
+
+    def finite(text: str) -> float:
+        if not math.isfinite(number := float(text)):
+            raise ValueError(text)
+        return number
+
+    try:
+        record = json.loads(line.decode(), object_pairs_hook=single, parse_float=finite, parse_constant=finite)
+        json.dumps(record, ensure_ascii=False).encode()
+        datetime.strptime(record["recorded_at"], "%Y-%m-%dT%H:%M:%S.%fZ")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return False
+    numbers = [(record.get("position"), 1), (record.get("stream_version"), 0), (record.get("batch_end", 0), 0)]
+    texts = [record.get(key) for key in ("stream_id", "event_type", "event_id", "recorded_at")]
+    return (
+        all(type(number) is int and least <= number < 2**53 for number, least in numbers)
+        and all(type(text) is str for text in texts)
+        and re.fullmatch(r"[0-9]{4}-[0-9-]{5}T[0-9:]{8}\.[0-9]{6}Z", texts[-1]) is not None
+        and type(record.get("data")) is dict
+        and type(record.get("metadata", {})) is dict
+    )
+
+
+def names(part: Part) -> None:
+    """Names in the digits of every script, and numbers beyond all: files of others, which stay as they are."""
+    base = part.folder / "base"
+    make_base(base)
+    digits = [c for c in map(chr, range(0x80, sys.maxunicode)) if c.isdigit() or c.isdecimal() or c.isnumeric()]
+    chosen = digits if part.size >= 1000 else part.rng.sample(digits, 40)
+    part.made_anew(base, lost=False)
+    for number, digit in enumerate(chosen):
+        made = [f"{digit * 20}", f"{'0' * 19}{digit}", f"{digit}{'0' * 18}1", "9" * 20, f"{2**53:020d}", "+" + "1" * 19]
+        paths = [
+            part.path / f"{place}.{name}.jsonl" for place in ("journal", "streams/a/1", "streams/x") for name in made
+        ]
+        for path in paths:
+            path.write_bytes(b"" if number % 2 else b"somebody's\n")
+        with part.case(f"a name with the digit {ord(digit):x}", refusable=False):
+            if number % 8 == 0:
+                (part.path / "state").unlink()
+            with part.store() as store:
+                assert store.list_streams() == ["a:1", "b:1", "plain"]
+                assert len(list(store.records())) == 91 + number
+                assert list(verify(store)) == []
+                store.append("b:1", [UntypedEvent("T", {})], ANY)
+            assert all(path.read_bytes() == (b"" if number % 2 else b"somebody's\n") for path in paths)
+        for path in paths:
+            path.unlink()
+
+
 # Modes and the terminal
 
 
@@ -814,6 +948,7 @@ def command(*arguments: object) -> subprocess.CompletedProcess[bytes]:
 
 CONTROLS = "\x00\x01\x07\x08\x1b\x7f\x80\x85\x9b\x9d\x9f"
 CONTROLS += "\u061c\u200b\u200e\u200f\u2028\u2029\u202a\u202e\u2066\u2069\ufeff\U000e0041"
+CONTROLS += "\u034f\u115f\u1160\u2800\u3164\uffa0\ufe0f\U000e01ef\u00ad\u180e\ue000\u0378\u00a0\U000e0001"
 
 
 def terminal(part: Part) -> None:
@@ -899,7 +1034,7 @@ def terminal(part: Part) -> None:
             part.figures["terminal commands"] += 1
 
 
-PARTS = (lines, small_files, swaps, payloads, sources, ids, terminal, foreign, modes, co_users)
+PARTS = (lines, small_files, sizes, swaps, payloads, sources, ids, terminal, proved, names, foreign, modes, co_users)
 
 # The campaign
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import zlib
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from conftest import Added
 
 from hangarlog import ANY, CorruptionError, FileEventStore, StoreFormatError, SyncError
 from hangarlog.filesystem import FileSystem
-from hangarlog.ring import BLOCK, RING_BYTES, decode_frame, encode_frame
+from hangarlog.ring import BLOCK, RING_BYTES, decode_frame, encode_frame, read_ring
 from hangarlog.verify import verify
 
 EVENTS = 12
@@ -104,8 +105,6 @@ def test_a_ring_of_a_newer_format_is_not_thrown_away(tmp_path: Path) -> None:
     assert frame
     newer = encode_frame(frame.store.encode(), 9, 2, 2, frame.text).replace(b'"ring":1', b'"ring":2')
     assert decode_frame(newer, 0) is None  # Its checksum is over the format, too.
-    import zlib
-
     header, _, rest = newer.partition(b',"crc":"')
     signed = header + b',"crc":"%08x"}\n' % zlib.crc32(frame.text, zlib.crc32(header)) + rest.partition(b"\n")[2]
     damaged(tmp_path / "s", 0, signed)
@@ -247,3 +246,53 @@ def test_a_forked_child_writes_frames_from_memory_of_its_own(tmp_path: Path) -> 
         assert bytes(page) == before
         store.append("a:1", [Added(3)], 2)
         assert list(verify(store)) == []
+
+
+def overlapping(blocks: int, store: str) -> bytes:
+    """A ring in each block of which a frame begins that goes on to the end of the ring, its checksum right."""
+    ring = bytearray(blocks * BLOCK)
+    for block in range(blocks - 1, -1, -1):
+        at, length = block * BLOCK, len(ring)
+        for _ in range(4):  # The header's length depends on that of the text.
+            header = b'\x1e{"ring":1,"store":"%b","generation":1,"first":2,"last":2,"length":%d'
+            header %= store.encode(), length
+            length = len(ring) - at - len(header) - len(b',"crc":"00000000"}\n')
+        text = bytes(ring[len(ring) - length :])
+        header += b',"crc":"%08x"}\n' % zlib.crc32(text, zlib.crc32(header))
+        ring[at : at + len(header)] = header
+    return bytes(ring)
+
+
+@pytest.mark.parametrize("blocks", [3, 256, 1024])
+def test_frames_that_overlap_do_not_count_for_more_than_the_ring(tmp_path: Path, blocks: int) -> None:
+    """Each would be whole for itself. Nor does a file count that is larger than a ring can be."""
+    with FileEventStore(tmp_path / "s") as store:
+        store.append("a:1", [Added(0)], ANY)
+        store_id = store.meta.store_id
+    content = overlapping(blocks, store_id)
+    assert decode_frame(content, BLOCK) or blocks > 256
+    (tmp_path / "s/ring").write_bytes(content)
+    found = read_ring(FileSystem(), str(tmp_path / "s/ring"), store_id)
+    assert sum(len(frame.text) for frame in found.frames + found.older) < RING_BYTES
+    (tmp_path / "s/state").unlink()
+    with FileEventStore(tmp_path / "s") as store:
+        assert len([damage for damage in verify(store) if damage.path.endswith("ring")]) <= 2
+        store.append("a:1", [Added(1)], ANY)
+
+
+def test_a_ring_that_has_grown_loses_nothing_that_it_had(tmp_path: Path) -> None:
+    """What lies behind a ring's size is none of it."""
+    text = filled(tmp_path / "s")
+    with open(tmp_path / "s/ring", "ab") as ring:
+        ring.truncate(1 << 40)
+    whole(tmp_path / "s", text, but="ring").close()
+
+
+def test_a_generation_that_no_ring_reaches_is_no_frame(tmp_path: Path) -> None:
+    """The one after it has no place in the shared state, and the frames of later commits would not count."""
+    text = filled(tmp_path / "s")
+    frame = decode_frame((tmp_path / "s/ring").read_bytes(), 0)
+    assert frame
+    forged = encode_frame(frame.store.encode(), 1 << 40, EVENTS + 1, EVENTS + 1, b"x\n")
+    damaged(tmp_path / "s", 100 * BLOCK, forged)
+    whole(tmp_path / "s", text).close()

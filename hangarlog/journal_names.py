@@ -1,0 +1,48 @@
+"""Whose files are those that do not say it: the names of the journal's streams, and of sealed segments, read once."""
+
+from __future__ import annotations
+
+from hangarlog.errors import CorruptionError
+from hangarlog.log import Log
+from hangarlog.naming import stream_path
+from hangarlog.segment import first_of
+
+
+class JournalNames:
+    """The streams that the journal has, by folder and name. It is read when first asked, once for all files."""
+
+    def __init__(self, journal: Log) -> None:
+        self._journal = journal
+        self._ids: dict[tuple[str, str], str] | None = None
+        self._damage: CorruptionError | None = None
+        self._sealed: dict[str, dict[str, list[int]]] = {}
+
+    def get(self, folder: str, name: str) -> str | None:
+        """The id of the stream whose file (folder, name) is, None if the journal has no such stream.
+
+        Raises `CorruptionError` where the journal is damaged, and the stream is not found before.
+        """
+        if self._ids is None:
+            self._ids = {}
+            try:
+                for block in self._journal.forward(1):
+                    for record in block:
+                        self._ids.setdefault(stream_path(record.stream_id), record.stream_id)
+            except CorruptionError as error:
+                self._damage = error.with_traceback(None)
+        stream_id = self._ids.get((folder, name))
+        if stream_id is None and self._damage:
+            raise self._damage
+        return stream_id
+
+    def sealed(self, log: Log) -> list[int]:
+        """As `log.sealed()`, in no order, as it was when a log of that folder was first asked for."""
+        listed = self._sealed.get(log.folder)
+        if listed is None:
+            listed = self._sealed[log.folder] = {}
+            for entry in log.filesystem.entries(log.folder):
+                name = entry.name.partition(".")[0]
+                first = first_of(entry.name, name)
+                if first is not None:
+                    listed.setdefault(name, []).append(first)
+        return listed.get(log.name, [])

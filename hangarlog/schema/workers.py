@@ -1,0 +1,105 @@
+"""Processes that read shares of a store: they answer lines of JSON with lines of JSON.
+
+They are not `multiprocessing`'s: those look for their first modules in the current folder, which may be a store that
+somebody else has made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from typing import Any
+
+import msgspec
+
+from hangarlog._start import elsewhere
+from hangarlog.errors import CorruptionWarning, HangarlogError
+from hangarlog.schema.history import Share, Stored, read_share
+
+_PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from hangarlog.schema.workers import serve; serve()"
+
+
+class Answer(msgspec.Struct):
+    """What is in a share, None if it could not be read; the warnings are of damage."""
+
+    stored: list[Stored] | None = None
+    warnings: list[str] = []
+
+
+_decode_answer = msgspec.json.Decoder(Answer, dec_hook=lambda kind, counts: kind(counts)).decode  # Of a Counter.
+
+Ask = Callable[[Share], Answer]
+
+
+@contextlib.contextmanager
+def workers(count: int) -> Iterator[Ask]:
+    """A call that has a share read by one of so many processes, and waits for it; any thread may make it."""
+    started = [_start() for _ in range(count)]
+    free: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
+    for process in started:
+        free.put(process)
+
+    def ask(share: Share) -> Answer:
+        process = free.get()
+        try:
+            return _ask(process, share)
+        finally:
+            free.put(process)
+
+    try:
+        yield ask
+    except BaseException:
+        for process in started:
+            process.kill()
+        raise
+    finally:
+        for process in started:
+            process.communicate()
+
+
+def _start() -> subprocess.Popen[bytes]:
+    given = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(elsewhere(given))}
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # As multiprocessing does.
+    command = [sys.executable, "-P", *flags, "-c", _PROGRAM, *elsewhere(sys.path)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+
+
+def _ask(process: subprocess.Popen[bytes], share: Share) -> Answer:
+    assert process.stdin
+    assert process.stdout
+    try:
+        process.stdin.write(msgspec.json.encode(share) + b"\n")
+        process.stdin.flush()
+        return _decode_answer(process.stdout.readline())
+    except (OSError, ValueError, msgspec.DecodeError):  # It has ended; whoever asks reads the share, and sees why.
+        return Answer()
+
+
+def serve() -> None:
+    """Answer until there are no more questions: the program of such a process."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    del sys.argv[1:]
+    with open(os.dup(0), "rb") as questions, open(os.dup(1), "wb") as answers:
+        with open(os.devnull, "rb") as nothing:
+            os.dup2(nothing.fileno(), 0)
+        os.dup2(2, 1)  # What the application prints is no answer.
+        for line in questions:
+            answers.write(msgspec.json.encode(_answer(msgspec.json.decode(line, type=Share))) + b"\n")
+            answers.flush()
+
+
+def _answer(share: Share) -> Answer:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CorruptionWarning)
+        try:
+            stored: Any = read_share(share)
+        except (HangarlogError, OSError):
+            return Answer()
+    return Answer(stored, [str(each.message) for each in caught if issubclass(each.category, CorruptionWarning)])

@@ -1,0 +1,156 @@
+"""What is no record although its checksum is right: looked for by whoever checks, mends, copies or shows events.
+
+A decoder takes more than the format has: a key twice, of which it keeps the last (jq and SQLite may keep another), a
+time that is none, bytes that are no UTF-8. Reading events into their classes does without this look, which costs as
+much as all the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from hangarlog.late import importing
+from hangarlog.record import HEAD, Envelope, LineError, decode_record, decode_records, why_bad
+
+_encoder, _decoder = msgspec.json.Encoder(), msgspec.json.Decoder()
+_encode, _encode_lines = _encoder.encode, _encoder.encode_lines
+_decode, _decode_lines = _decoder.decode, _decoder.decode_lines
+_UNFIT = (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, RecursionError)
+
+
+class _WithState(msgspec.Struct):
+    state: Any = None
+
+
+def repeated_key(text: bytes) -> str | None:
+    """A key that comes twice in one object of a JSON text, None where there is none.
+
+    Raises what `msgspec.json.decode` raises of a text that is no JSON.
+    """
+    value = _decode(text)
+    with contextlib.suppress(OverflowError):  # An integer of more than 64 bits is read, and not written.
+        written = _encode(value)
+        if written == text or written == msgspec.json.format(text, indent=-1):
+            return None  # A decoder drops the key that came first, so the text would be longer.
+    with importing:
+        import json
+    try:
+        json.loads(text.decode(), object_pairs_hook=_single)
+    except _RepeatedError as found:
+        return found.key
+    return None
+
+
+class _RepeatedError(Exception):
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def _single(pairs: list[tuple[str, Any]]) -> None:
+    keys = set()
+    for key, _ in pairs:
+        if key in keys:
+            raise _RepeatedError(key)
+        keys.add(key)
+
+
+def refuse_repeated_keys(text: bytes) -> None:
+    """Raise `ValueError` if a key comes twice in one object of a JSON text."""
+    key = repeated_key(text)
+    if key is not None:
+        raise ValueError(f"the key {shown_key(key)} comes twice in one object; programs differ in which they take")
+
+
+def shown_key(key: str) -> str:
+    """A key as a message has it: one of megabytes is cut."""
+    return repr(key if len(key) <= 60 else f"{key[:57]}...")
+
+
+def is_time(text: str) -> bool:
+    """Whether it is a time as a record has it: `2026-11-23T03:01:02.123456Z`."""
+    if len(text) != 27 or text[4:20:3] != "--T::." or text[-1] != "Z":
+        return False
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def strict_records(lines: Sequence[bytes]) -> list[Envelope]:
+    """Check and decode many lines, as `strict_record` does each, in less time. Raises `LineError` about the first."""
+    records = decode_records([*lines])
+    return records if are_strict(records, lines) else [strict_record(line) for line in lines]
+
+
+def are_strict(records: Sequence[Envelope], lines: Sequence[bytes]) -> bool:
+    """Whether these lines, which their checksums prove, are what any store has written: the usual case, told at once.
+
+    False is no verdict yet.
+    """
+    text = b"\n".join([*lines, b""])
+    try:
+        if _encode_lines(_decode_lines(text)) != text:
+            return False
+    except _UNFIT:
+        return False
+    return all(map(is_time, {record.recorded_at for record in records})) and all(map(_has_objects, records))
+
+
+def strict_record(line: bytes) -> Envelope:
+    """Check and decode one line, given without its newline, and look whether it is a record to the letter.
+
+    Raises:
+        LineError: the checksum does not match, or the line is no record.
+    """
+    record = decode_record(line)
+    if not is_time(record.recorded_at):
+        raise _no_record(f"recorded_at is {shown_key(record.recorded_at)}, not as '2026-11-23T03:01:02.123456Z'")
+    if not _has_objects(record):
+        raise _no_record("its data or metadata is no object")
+    try:
+        key = repeated_key(line)
+    except _UNFIT as error:
+        raise _no_record(str(error)) from error
+    if key is not None:
+        raise _no_record(f"the key {shown_key(key)} comes twice in one object")
+    return record
+
+
+def snapshot_flaw(content: bytes, version: int) -> str | None:
+    """Why the file of a snapshot at a version, though whole, is none that a store writes; None if it is.
+
+    A snapshot before version 0 has no state.
+    """
+    try:
+        state = msgspec.json.decode(content, type=_WithState).state
+        key = repeated_key(content.removesuffix(b"\n"))
+    except _UNFIT as error:
+        return str(error)
+    if not isinstance(state, dict) and version >= 0:
+        return "its state is no object"
+    return None if key is None else f"the key {shown_key(key)} comes twice in one object"
+
+
+def _has_objects(record: Envelope) -> bool:
+    return bytes(record.data)[:1] == b"{" and bytes(record.metadata)[:1] in (b"", b"{")
+
+
+def _no_record(cause: str) -> LineError:
+    return LineError(f"the checksum is right but the line is not a record: {cause}")
+
+
+def record_or_cause(line: bytes) -> Envelope | str:
+    """The record that a line, given without its newline, is to the letter; or why it is none."""
+    if not line.startswith(HEAD):
+        return why_bad(line, b"")  # Not raised and caught: somebody may have put millions of other lines.
+    try:
+        return strict_record(line)
+    except LineError as error:
+        return str(error)

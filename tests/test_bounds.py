@@ -1,0 +1,277 @@
+"""What a store takes of memory and time is bounded by what it is given: by a payload, by the size of a file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+from conftest import ROOT, Added
+
+from hangarlog import (
+    ANY,
+    CorruptionError,
+    EventStore,
+    FileEventStore,
+    MemoryEventStore,
+    TooLargeError,
+    commit,
+    nesting,
+)
+from hangarlog.filecopy import copy_file
+from hangarlog.filesystem import FileSystem
+from hangarlog.log import Log
+from hangarlog.record import TOO_LONG, Envelope
+from hangarlog.segment import Segment
+from hangarlog.verify import verify
+
+pytest.importorskip("resource")
+
+TEXT = 8 << 20
+"""Bytes of a payload."""
+
+
+def run_limited(program: str, more: int, *arguments: object, seconds: int = 120) -> str:
+    """Run a program in a process that may take so many bytes `more` than it has once hangarlog is imported."""
+    begin = (
+        "import os, resource, sys; from hangarlog import *; import hangarlog.verify\n"
+        "def limit(more):\n"
+        "    pages = int(open('/proc/self/statm').read().split()[0])\n"
+        "    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more, resource.RLIM_INFINITY))\n"
+        f"resource.setrlimit(resource.RLIMIT_CPU, ({seconds}, {seconds}))\n"
+        "def opened(path, **options):\n"
+        "    options = {'durability': 'relaxed', **options}\n"
+        "    return FileEventStore(path, serializer=EventSerializer(unknown='untyped'), **options)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{begin}more = {more}\n{program}", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_MMAP_THRESHOLD_": "65536"},  # Freed is given back.,
+    )
+    assert done.returncode == 0, f"it ended with {done.returncode}: {done.stderr[-2000:]}"
+    return done.stdout
+
+
+TEXTS = {
+    "letters": "'x' * size",
+    "brackets": "'[' * size",
+    "200 brackets and letters": "'[' * 200 + 'x' * size",
+    "quotes": "'\"' * (size // 2)",
+    "quotes and brackets": "'\"[' * (size // 3)",
+    "backslashes": "'\\\\' * (size // 2)",
+    "digits": "'1' * size",
+    "commas": "',[' * (size // 2)",
+    "newlines": "'\\n[' * (size // 3)",
+    "controls": "'\\x01' * (size // 6)",
+    "what NaN becomes": "'null[' * (size // 5)",
+    "Latin letters": "'\\xe9[' * (size // 3)",
+    "Chinese": "'\\u4e2d' * (size // 3)",
+}
+ARRAYS = {
+    "numbers": "list(range(1000, 1000 + size // 7))",
+    "zeros": "[0] * (size // 2)",
+    "texts with brackets": "['\"[' for _ in range(size // 6)]",
+    "a large object": "{str(i): i for i in range(size // 20)}",
+    "fractions": "[i + 0.5 for i in range(size // 11)]",
+}
+MADE = (
+    "size = int(sys.argv[2]); value = {}; store = opened(sys.argv[1])\n"
+    "store.append('b:1', [UntypedEvent('T', dict())], ANY)\n"
+)
+
+
+@pytest.mark.parametrize("made", TEXTS.values(), ids=TEXTS)
+def test_no_text_takes_more_than_eight_times_its_size(tmp_path: Path, made: str) -> None:
+    """To append it, and to read it again; with the text itself, whatever is in it."""
+    append = "limit(more); " + MADE.format(made) + "store.append('a:1', [UntypedEvent('T', {'x': value})], ANY)"
+    run_limited(append, 8 * TEXT, tmp_path / "s", TEXT)
+    read = (
+        "store = opened(sys.argv[1]); list(hangarlog.verify.verify(store)); limit(more)\n"
+        "assert len(store.read_stream('a:1')) == 1; assert len(list(store.records(reverse=True))) == 2"
+    )
+    run_limited(read, 8 * TEXT, tmp_path / "s")
+
+
+@pytest.mark.parametrize("made", ARRAYS.values(), ids=ARRAYS)
+@pytest.mark.parametrize("event", ["UntypedEvent('T', {'x': value})", "Any_(value)"])
+def test_no_value_takes_more_than_eight_times_its_text_beside_itself(tmp_path: Path, made: str, event: str) -> None:
+    """Numbers take more than their text, so the caller's own object comes on top; it is not made a second time."""
+    made = (
+        "import msgspec, typing\nclass Any_(msgspec.Struct):\n    x: typing.Any\nevent(Any_)\n"
+        + MADE.format(made)
+        + f"limit(more); store.append('a:1', [{event}], ANY)"
+    )
+    run_limited(made, 8 * TEXT, tmp_path / "s", TEXT)
+
+
+@pytest.mark.parametrize("kind", ["metadata", "snapshot", "batch"])
+def test_metadata_snapshots_and_batches_are_bounded_as_payloads_are(tmp_path: Path, kind: str) -> None:
+    """The text is in one of several places of an append."""
+    calls = {
+        "metadata": "store.append('a:1', [UntypedEvent('T', {})], ANY, metadata={'x': value})",
+        "snapshot": "store.save_snapshot('b:1', 0, {'x': value}); store.load_snapshot('b:1')",
+        "batch": "store.append('a:1', [UntypedEvent('T', {'x': value}), UntypedEvent('T', {})], ANY)",
+    }
+    run_limited(
+        "limit(more); " + MADE.format(TEXTS["quotes and brackets"]) + calls[kind], 8 * TEXT, tmp_path / "s", TEXT
+    )
+
+
+@pytest.mark.parametrize("part", [1, 2, 7, 64 << 10])
+def test_nesting_is_counted_part_by_part_as_it_is_in_one(monkeypatch: pytest.MonkeyPatch, part: int) -> None:
+    """Strings, and escapes in them, may lie across the parts."""
+    monkeypatch.setattr(nesting, "_PART", part)
+    rng = random.Random(part)
+    for _ in range(100):
+        text = "".join(rng.choices('[]{}"\\x', k=rng.choice((0, 1, 50, 300))))
+        levels = rng.randrange(125, 140)
+        value: object = {text: [text, {}]}
+        for _ in range(levels - 3):
+            value = {text: value} if rng.random() < 0.5 else [text, value, text]
+        assert nesting.nesting(msgspec.json.encode(value)) == levels
+
+
+@pytest.mark.parametrize("kind", [FileEventStore, MemoryEventStore])
+def test_an_event_that_no_line_can_hold_is_refused_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[EventStore]
+) -> None:
+    """So is a batch that no index could say the end of."""
+    monkeypatch.setattr(commit, "MAX_LINE", 1000)
+    monkeypatch.setattr(commit, "MAX_BATCH", 3000)
+    with kind(tmp_path / "s") if kind is FileEventStore else kind() as store:  # type: ignore[call-arg]
+        with pytest.raises(TooLargeError, match=r"the event takes 1[0-9]* bytes, 1000 are the most"):
+            store.append("a:1", [Added(1, "x" * 1000)], ANY)
+        with pytest.raises(TooLargeError, match="event takes"):
+            store.append_many([("a:1", [Added(1)], ANY), ("b:1", [Added(1, "x" * 1000), Added(2)], ANY)])
+        with pytest.raises(TooLargeError, match=r"the batch takes [0-9]* bytes.*several batches"):
+            store.append("a:1", [Added(number, "x" * 500) for number in range(5)], ANY)
+        assert store.get_event_count() == 0
+        assert store.append("a:1", [Added(1, "x" * 700)], ANY) == 0
+
+
+def hole(path: Path, before: bytes, after: bytes = b"") -> Path:
+    """A file with a hole of a terabyte between two texts."""
+    with open(path, "wb") as file:
+        file.write(before)
+        file.truncate(len(before) + (1 << 40))
+    with open(path, "ab") as file:
+        file.write(after)
+    return path
+
+
+def segment_of(path: Path) -> Segment:
+    return Segment(FileSystem(), str(path).removesuffix(".jsonl"), "position")
+
+
+@pytest.mark.parametrize("size", [16, 4 << 10, 256 << 10])
+def test_a_line_that_is_longer_than_any_that_is_written_comes_alone(tmp_path: Path, size: int) -> None:
+    """In both directions, at its place, with the lines around it as they are."""
+    with contextlib.closing(segment_of(hole(tmp_path / "x.jsonl", b"one\n", b"two\nthree\n"))) as segment:
+        first = segment.lines_at(0, size)
+        assert first == ([b"one"], 4)
+        assert segment.lines_at(4, size) == ([TOO_LONG], 4 + (1 << 40) + 4)
+        assert segment.lines_at(4 + (1 << 40) + 4, size) == ([b"three"], segment.size)
+        assert segment.end() == segment.size
+        assert segment.lines_before(segment.size - 6, size) == ([TOO_LONG], 4)
+        assert segment.lines_before(4, size) == ([b"one"], 0)
+        with pytest.raises(CorruptionError, match="longer than the 268435456 bytes") as damage:
+            segment.decode(segment.lines_at(4)[0], 4)
+        assert damage.value.offset == 4
+
+
+def test_a_hole_behind_the_last_line_is_a_torn_end(tmp_path: Path) -> None:
+    """As zeros are, which a power cut leaves."""
+    with contextlib.closing(segment_of(hole(tmp_path / "x.jsonl", b"one\n"))) as segment:
+        assert segment.end() == 4
+        assert segment.lines_at(4) == ([], 4)
+        assert segment.rest_may_be_torn(4)
+        assert sum(len(piece) for _, piece in segment.pieces(4)) < 1 << 20
+    with contextlib.closing(segment_of(hole(tmp_path / "y.jsonl", b""))) as segment:
+        assert (segment.end(), segment.lines_at(0)) == (0, ([], 0))
+
+
+@pytest.mark.parametrize("length", [10, 5000, 300_000, 1 << 20, 3 << 20])
+def test_lines_of_any_length_are_read_in_both_directions(tmp_path: Path, length: int) -> None:
+    lines = [b"a" * length, b"b", b"", b"c" * (2 * length), b"d" * length]
+    (tmp_path / "x.jsonl").write_bytes(b"\n".join(lines) + b"\n" + b"t" * length)
+    with contextlib.closing(segment_of(tmp_path / "x.jsonl")) as segment:
+        assert [line for block in segment.blocks() for line in block] == lines
+        found: list[bytes] = []
+        offset = segment.end()
+        assert segment.size - offset == length
+        while offset:
+            block, offset = segment.lines_before(offset, 1000)
+            found = block + found
+        assert found == lines
+
+
+def test_a_copy_keeps_the_holes_of_a_file(tmp_path: Path) -> None:
+    path = hole(tmp_path / "x", b"before", b"after")
+    copy_file(FileSystem(), str(path), str(tmp_path / "y"))
+    assert (tmp_path / "y").stat().st_size == path.stat().st_size
+    assert (tmp_path / "y").stat().st_blocks < 100
+    assert FileSystem().begin_alike(str(path), str(tmp_path / "y"))
+    with open(tmp_path / "y", "r+b") as file:
+        file.seek(-3, os.SEEK_END)
+        file.write(b"x")
+    assert not FileSystem().begin_alike(str(path), str(tmp_path / "y"))
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("content", [b"", b"somebody's\n", b'{"position":1,"stream_id":"a:1"'])
+def test_the_journal_is_read_once_for_all_files_that_are_no_streams(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, lost: bool
+) -> None:
+    """Whether their names could be those of streams, or of ones that were cut; when it is opened, and listed."""
+    with FileEventStore(tmp_path / "s", durability="relaxed") as store:
+        store.append_many([("a:1", [Added(1)], ANY), ("b" * 300, [Added(1)], ANY)])
+    for number in range(100):
+        for name in (f"x{number}", f"y{number}~{'0' * 64}", f"Y{number}"):
+            (tmp_path / f"s/streams/{name}.jsonl").write_bytes(content)
+    if lost:
+        (tmp_path / "s/state").unlink()
+    passes: list[str] = []
+    forward = Log.forward
+
+    def counted(log: Log, start: int, limit: int | None = None) -> Iterator[Sequence[Envelope]]:
+        passes.append(log.name)
+        return forward(log, start, limit)
+
+    monkeypatch.setattr(Log, "forward", counted)
+    with FileEventStore(tmp_path / "s") as store:
+        assert store.list_streams() == ["a:1", "b" * 300]
+        assert store.list_streams("x1") == []
+        assert list(verify(store)) == [] or content
+    assert passes.count("journal") < 10
+
+
+def test_folders_within_folders_are_somebody_elses(tmp_path: Path) -> None:
+    """However deep: Python's own stack would not reach so far."""
+    with FileEventStore(tmp_path / "s") as store:
+        store.append("a:1", [Added(1)], ANY)
+    before = os.getcwd()
+    for folder in ("s/streams", "s/streams/a", "s"):
+        os.chdir(tmp_path / folder)
+        for _ in range(1100):
+            os.mkdir("d")
+            os.chdir("d")
+        os.chdir(before)
+    for words in (["stats"], ["streams"], ["verify"], ["repair"], ["backup", tmp_path / "copy"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "hangarlog", words[0], tmp_path / "s", *words[1:]],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        assert done.returncode == 0, done.stderr[-500:]
+    for folder in ("s/streams", "s/streams/a", "s"):
+        subprocess.run(["rm", "-r", tmp_path / folder / "d"], check=True)  # Too deep for Python's own.
