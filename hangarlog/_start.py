@@ -25,6 +25,8 @@ def forget_current_folder() -> None:
     sys.path[:] = elsewhere(sys.path)
 
 
-# `python -m` looks the module up under this name, with the current folder first, and runs the package's __init__.
-if getattr(sys, "argv", [])[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].endswith("hangarlog"):
-    forget_current_folder()
+# `python -m` calls the program so while it looks the module up, with the current folder first on the path.
+if getattr(sys, "argv", [])[:1] == ["-m"]:
+    _option = sys.orig_argv[-len(sys.argv)]  # The module's name, or the option and the name in one word.
+    if _option == "hangarlog" or (_option.startswith("-") and _option.endswith("mhangarlog")):
+        forget_current_folder()

@@ -223,6 +223,27 @@ def test_settings_of_another_user_are_passed_over(hostile: Path, tmp_path: Path)
     assert not (hostile / "ran").exists()
 
 
+@pytest.mark.parametrize("option", [["-m", "hangarlog"], ["-mhangarlog"], ["-Bm", "hangarlog"], ["-Bmhangarlog"]])
+def test_the_current_folder_is_forgotten_however_the_option_is_written(tmp_path: Path, option: list[str]) -> None:
+    (tmp_path / "msgspec.py").write_text("raise SystemExit('not this one')\n")
+    command = [sys.executable, *option, "--version"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_program_of_somebody_elses_keeps_its_path(tmp_path: Path) -> None:
+    """Only `python -m hangarlog` is a program of ours."""
+    (tmp_path / "my_hangarlog").mkdir()
+    (tmp_path / "my_hangarlog/__init__.py").write_text("import hangarlog, mine\n")
+    (tmp_path / "my_hangarlog/__main__.py").write_text("print('it runs')\n")
+    (tmp_path / "mine.py").touch()
+    command = [sys.executable, "-m", "my_hangarlog"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "it runs\n"
+
+
 def test_hangarlog_itself_may_be_in_the_current_folder() -> None:
     """As where its sources are run: it is run already."""
     for python in (["-m", "hangarlog"], ["-c", "from hangarlog.cli import run; run()"]):

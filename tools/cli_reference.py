@@ -26,6 +26,11 @@ the lines as they are stored, byte for byte. Errors and warnings are one line on
 
 Where `HANGARLOG_STORE` is set, STORE may be left out. With `read` and `tail`, whose STREAM may be left out too, a lone
 argument is the store if it is a folder with a `hangarlog.json`, else the stream.
+
+No module is imported from the current folder, which may be a store that somebody else has made. `--events` alone names
+one that may be in it; it is imported from there if it is nowhere else, and its file is printed first.
+Before `python -m hangarlog` begins, Python has imported some modules of its own with the current folder first: use
+`hangarlog`, or `python -P -m hangarlog`.
 """
 
 

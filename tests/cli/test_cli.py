@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import click
 import pytest
 from conftest import DATABASE, ROOT, Command, tool
 
+import hangarlog.cli.append as append_command
 from hangarlog import FileEventStore, UntypedEvent
 
 
@@ -35,6 +37,17 @@ def test_append_prints_the_new_version_and_makes_the_store(hangarlog: Command, t
     stored = lines((tmp_path / "s/streams/a/1.jsonl").read_bytes())
     assert [line["data"] for line in stored] == [{"_version": 1, "x": 1}] + [{"_version": 1}] * 3
     assert stored[3]["metadata"] == {"correlation_id": "c"}
+
+
+def test_standard_input_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(append_command, "_MOST", 10)
+    for text, fits in ((b'{"x": 111}', True), (b'{"x": 1111}', False)):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+        if fits:
+            assert len(append_command._events("T", "-")) == 1
+        else:
+            with pytest.raises(click.BadParameter, match="longer than 10 bytes; append it in parts"):
+                append_command._events("T", "-")
 
 
 def test_append_reads_standard_input_one_object_or_one_a_line(hangarlog: Command) -> None:

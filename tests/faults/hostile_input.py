@@ -943,7 +943,7 @@ def locks(part: Part) -> None:
     """A check of each ends, with findings or a refusal."""
     import hostile_locks
 
-    for name, lock in hostile_locks.tries(part.rng, 2 * part.size):
+    for name, lock in hostile_locks.tries(part.rng, part.size):
         with part.case(f"lock: {name}"):
             part.figures["locks refused"] += hostile_locks.refused(part.folder / "lock.json", lock)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,73 @@ def test_the_file_is_sorted_private_and_replaced_whole(tmp_path: Path) -> None:
     assert text == json.dumps(json.loads(text), indent=2) + "\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o664])
+def test_a_lock_keeps_the_permissions_it_has(tmp_path: Path, mode: int) -> None:
+    """It belongs into a repository, where others may read it; a link to it stays one."""
+    path, link = tmp_path / "event-schema.json", tmp_path / "link.json"
+    write_lock(str(path), SchemaLock())
+    path.chmod(mode)
+    link.symlink_to(path)
+    for written in (path, link):
+        write_lock(str(written), make_lock(serializer(), SchemaLock()))
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+    assert link.is_symlink()
+    assert read_lock(str(link)) == read_lock(str(path)) == make_lock(serializer(), SchemaLock())
+
+
+KINDS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a FIFO": (os.mkfifo, "not a regular file"),
+    "a folder": (lambda path: path.mkdir(), "Is a directory|not a regular file"),
+    "a link to a device": (lambda path: path.symlink_to("/dev/zero"), "not a regular file|truncated"),
+    "a file of 2 GiB": (lambda path: (path.touch(), os.truncate(path, 2 << 30)), "more than the 16777216"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_file_or_too_long_is_not_read(tmp_path: Path, kind: str) -> None:
+    make, why = KINDS[kind]
+    make(tmp_path / "event-schema.json")
+    with pytest.raises(SchemaLockError, match=rf"event-schema\.json: it .*({why})"):
+        read_lock(str(tmp_path / "event-schema.json"))
+
+
+BOUNDED: dict[str, tuple[Any, str]] = {
+    "types": (of_field({"type": "array", "items": {"type": "array", "items": {}}}), ""),
+    "numbers": (of_field({"type": "integer", "minimum": 10**400}), "Started v1: a number is beyond 64 bits"),
+    "values": (of_field({"enum": [10**400]}), "Started v1: a number is beyond 64 bits"),
+    "objects": (of_field({"enum": [{}]}), "Started v1: Expected"),
+    "defaults": (of_field({"type": "object", "additionalProperties": {}, "default": {"a": [2**70]}}), "beyond 64 bits"),
+    "itself": (of_field({"$ref": "#/$defs/A"}), "refers to nothing"),
+    "versions": (locked_with(version=10**30), "Started has a version that is none"),
+    "more versions": (locked_with(schemas={"9" * 5000: {}}), "Started has a version '9{20}'"),
+}
+
+
+@pytest.mark.parametrize("kind", BOUNDED)
+def test_what_is_beyond_the_bounds_is_refused_with_its_place(tmp_path: Path, kind: str) -> None:
+    content, why = BOUNDED[kind]
+    path = tmp_path / "event-schema.json"
+    path.write_text(json.dumps(content))
+    if not why:
+        read_lock(str(path))
+        return
+    with pytest.raises(SchemaLockError, match=why):
+        read_lock(str(path))
+
+
+def test_an_alternative_that_is_itself_is_refused(tmp_path: Path) -> None:
+    """Nothing would end that goes through it."""
+    path = tmp_path / "event-schema.json"
+    schema = of_field({"$ref": "#/$defs/A"})
+    schema["events"]["Started"]["schemas"]["1"]["$defs"] = {
+        "A": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/B"}]},
+        "B": {"anyOf": [{"$ref": "#/$defs/A"}, {"type": "string"}]},
+    }
+    path.write_text(json.dumps(schema))
+    with pytest.raises(SchemaLockError, match="Started v1: a definition is one of its own alternatives"):
+        read_lock(str(path))
 
 
 def test_former_versions_and_names_stay_in_the_lock(tmp_path: Path) -> None:
