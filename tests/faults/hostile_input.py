@@ -40,7 +40,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parent)]
 
 from campaign import Campaign, Figures
-from hostile_sizes import sizes
+from hostile_sizes import counts, sizes
 
 GUARD = 60.0
 """Seconds after which a case hangs."""
@@ -899,7 +899,7 @@ def terminal(part: Part) -> None:
             part.figures["terminal commands"] += 1
 
 
-PARTS = (lines, small_files, sizes, swaps, payloads, sources, ids, terminal, foreign, modes)
+PARTS = (lines, small_files, sizes, counts, swaps, payloads, sources, ids, terminal, foreign, modes)
 
 # The campaign
 
