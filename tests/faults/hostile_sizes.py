@@ -197,16 +197,16 @@ def _liars(store: Path) -> Iterator[tuple[str, Callable[[], object]]]:
         yield f"version {position} in the journal", lambda p=position: _appended(journal, _sealed_line(92, p, "c:1"))
     yield "a ring of frames that overlap", lambda: (store / "ring").write_bytes(_overlapping(store, 256))
     yield "a ring of many frames that overlap", lambda: (store / "ring").write_bytes(_overlapping(store, 1024))
-    names = [f"x{n}.jsonl" for n in range(3000)]
-    yield "thousands of names of streams", lambda: _named(store / "streams", names, b"x\n")
-    cut = [f"x{n}~{'0' * 64}.jsonl" for n in range(3000)]
-    yield "thousands of names that were cut", lambda: _named(store / "streams", cut, b"x\n")
-    yield "thousands of empty files", lambda: _named(store / "streams/a", names, b"")
-    sealed_names = [f"journal.{n:020}.jsonl" for n in range(500, 3500)]
-    yield "thousands of sealed ones", lambda: _named(store, sealed_names, b"x\n")
+    names = [f"x{n}.jsonl" for n in range(1000)]
+    yield "a thousand names of streams", lambda: _named(store / "streams", names, b"x\n")
+    cut = [f"x{n}~{'0' * 64}.jsonl" for n in range(1000)]
+    yield "a thousand names that were cut", lambda: _named(store / "streams", cut, b"x\n")
+    yield "a thousand empty files", lambda: _named(store / "streams/a", names, b"")
+    sealed_names = [f"journal.{n:020}.jsonl" for n in range(500, 1500)]
+    yield "a thousand sealed ones", lambda: _named(store, sealed_names, b"x\n")
     yield (
-        "thousands of damaged files kept",
-        lambda: _named(store, ("journal.jsonl.damaged", *(f"journal.jsonl.damaged.{n}" for n in range(2, 3000))), b""),
+        "a thousand damaged files kept",
+        lambda: _named(store, ("journal.jsonl.damaged", *(f"journal.jsonl.damaged.{n}" for n in range(2, 1000))), b""),
     )
 
 
