@@ -12,7 +12,7 @@ everything up to it, and recovery adds what came later.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from struct import Struct
 from typing import NamedTuple
 
@@ -33,6 +33,8 @@ _MARKS = Struct("=2Q")
 _USED_AT, _SESSION_AT = 24, 40
 _VERSIONS = slice(2 if sys.byteorder == "little" else 3, None, 4)  # Of the halves of words that slots have.
 _AT_ONCE = 16  # Slots that are read at a time.
+_FURTHEST = 1 << 12  # Slots behind a stream's own that it may have got: in a table of any size it is a hundred, by far.
+_PART = 1 << 20  # Bytes of a multiple of slots.
 
 
 class Known(NamedTuple):
@@ -94,7 +96,7 @@ class Catalog:
 
     def create(self) -> None:
         """Put an empty one in its place. Under the write lock."""
-        self._replace({}, (0, 0), _FEWEST, 0)
+        self._replace({}, (0, 0), 0)
 
     def close(self) -> None:
         """Close the file; none is opened any more."""
@@ -136,7 +138,7 @@ class Catalog:
         key = _key(stream_id)
         wanted = _number(key)
         start = at = wanted % self._slots if self._slots else 0
-        for _ in range(self._slots // _AT_ONCE + 2):
+        for _ in range(min(self._slots, _FURTHEST) // _AT_ONCE + 2):
             count = min(_AT_ONCE, self._slots - at)
             data = self._filesystem.read(self._fd, count * _SLOT.size, _HEADER.size + at * _SLOT.size)
             for slot, (found, word) in enumerate(_SLOT.iter_unpack(data[: len(data) // 16 * 16]), at):
@@ -157,9 +159,23 @@ class Catalog:
 
     def count(self) -> int:
         """How many streams there are. It reads all of it."""
-        slots = self._filesystem.read(self._fd, self._slots * _SLOT.size, _HEADER.size)
-        versions = memoryview(slots[: len(slots) // 16 * 16]).cast("I")[_VERSIONS].tolist()
-        return len(versions) - versions.count(0)
+        count = 0
+        for slots in self._parts():
+            versions = memoryview(slots).cast("I")[_VERSIONS].tolist()
+            count += len(versions) - versions.count(0)
+        return count
+
+    def _parts(self) -> Iterator[bytes]:
+        """The slots, some at a time; a file may have holes, in which there are none."""
+        offset, stop = _HEADER.size, _HEADER.size + self._slots * _SLOT.size
+        while offset < stop:
+            begin, end = (min(at, stop) for at in self._filesystem.data_from(self._fd, offset))
+            for at in range(begin, end, _PART):
+                slots = self._filesystem.read(self._fd, min(_PART, end - at), at)
+                yield slots[: len(slots) // _SLOT.size * _SLOT.size]
+            if end <= offset:
+                return
+            offset = end
 
     def compare(self, stream_ids: Iterable[str]) -> tuple[dict[str, Known], int]:
         """(where those of these streams are that it knows, how many others it knows). It reads all of it."""
@@ -198,6 +214,9 @@ class Catalog:
         if not offset or (used + 1) * 2 > self._slots:
             self._grow()
             offset, _ = self._find(stream_id)
+            if not offset:
+                self._replace({}, (0, 0), self.session())
+                offset, _ = self._find(stream_id)
         key = _key(stream_id)
         self._filesystem.write_at(self._fd, _SLOT.pack(_number(key), word), offset)
         self._filesystem.write_at(self._fd, _ONE.pack(used + 1), _USED_AT)
@@ -230,31 +249,42 @@ class Catalog:
         return self._word(_SESSION_AT)
 
     def _restore(self) -> None:
-        self._replace(self._entries(), self.marks(), max(_FEWEST, self._slots), self.session())
+        self._replace(self._entries(), self.marks(), self.session())
 
     def _entries(self) -> dict[int, int]:
-        data = self._filesystem.read(self._fd, self._slots * _SLOT.size, _HEADER.size)
-        return {key: word for key, word in _SLOT.iter_unpack(data[: len(data) // 16 * 16]) if key}
+        return {key: word for slots in self._parts() for key, word in _SLOT.iter_unpack(slots) if key}
 
     def _grow(self) -> None:
-        self._replace(self._entries(), self.marks(), self._slots * 2, self.session())
+        self._replace(self._entries(), self.marks(), self.session())
 
-    def _replace(self, entries: dict[int, int], marks: tuple[int, int], slots: int, session: int) -> None:
-        while len(entries) * 2 > slots:
-            slots *= 2
-        table = [b""] * slots
-        for key, word in entries.items():
-            at = key % slots
-            while table[at]:
-                at = (at + 1) % slots
-            table[at] = _SLOT.pack(key, word)
-        empty = bytes(_SLOT.size)
-        header = _HEADER.pack(_MAGIC, *marks, len(entries), slots, session)
-        text = b"".join([header, *[slot or empty for slot in table]])
+    def _replace(self, entries: dict[int, int], marks: tuple[int, int], session: int) -> None:
+        table = _table(entries)
+        if not table:  # Somebody has filled it so that streams do not find their places: the journal knows them.
+            entries, marks, table = {}, (0, 0), _table({})
+        header = _HEADER.pack(_MAGIC, *marks, len(entries), len(table), session)
+        text = b"".join([header, *table])
         # Synced, as a catalog with a mark has to hold what came before its checkpoint.
         self._filesystem.replace_file(self.path, text, sync=bool(any(marks)))
         if not self.open():
             raise OSError(5, "the catalog that was just made cannot be opened", self.path)
+
+
+def _table(entries: dict[int, int]) -> list[bytes]:
+    """The slots of these entries, at most half of them in use; nothing where one lies further off than any would."""
+    slots = _FEWEST
+    while len(entries) * 4 > slots:
+        slots *= 2
+    empty = bytes(_SLOT.size)
+    table = [empty] * slots
+    for key, word in entries.items():
+        place: int | None = key % slots
+        if table[key % slots] is not empty:
+            places = (at % slots for at in range(key, key + _FURTHEST))
+            place = next((at for at in places if table[at] is empty), None)
+        if place is None:
+            return []
+        table[place] = _SLOT.pack(key, word)
+    return table
 
 
 def _key(stream_id: str) -> bytes:

@@ -101,11 +101,18 @@ def rebuild(folder: Folder, frames: list[Frame], *, bridge: bool = True) -> Rebu
 
 
 class _Kept(NamedTuple):
-    """A line of the history; a lost one is no candidate's."""
+    """A line of the history."""
 
     position: int
     line: bytes
-    candidate: Candidate | None
+    candidate: Candidate
+
+
+class _Holes(NamedTuple):
+    """Lines of the history that are lost, by their positions, and what stands in the places of some: in no other."""
+
+    positions: range
+    bad: dict[int, bytes]
 
 
 class _History:
@@ -118,7 +125,7 @@ class _History:
         self._versions: dict[str, int] = {}  # That come next.
         self._crcs: dict[str, str] = {}  # Of each stream's last record, and of the last one of all.
         self._crc = ""
-        self._batch: list[_Kept] = []  # It counts when its last line is there.
+        self._batch: list[_Kept | _Holes] = []  # It counts when its last line is there.
         self._bad: dict[int, bytes] = {}  # What stands where positions are missing since the last whole line.
         self._lost = 0  # Positions that are lost, of streams that nobody knows yet.
         self._runs: list[Run] = []  # Of the journal, that the last line stands in.
@@ -146,7 +153,7 @@ class _History:
         runs = [run for candidate in candidates for run in candidate.runs] or self._merge.torn_apart
         told = self._merge.explained or any(_within(run, position) for run in runs)
         if not nowhere or (self._bridges and told and nowhere <= _MOST_LOST):
-            self._batch += [_Kept(at, self._bad.get(at) or _LOST % at, None) for at in missing]
+            self._batch.append(_Holes(missing, self._bad))
             self._lost += len(missing)
             self._crc = ""
         else:
@@ -226,13 +233,22 @@ class _History:
     def _commit(self) -> None:
         """What is gathered is whole batches."""
         report, may_begin = self._report, True
-        for position, line, candidate in self._batch:
-            self._rewriting.add(position, line, may_begin=may_begin, hole=candidate is None)
-            may_begin = candidate is None
-            if candidate is None:
-                self._note_lost(position)
-        report.last = self._batch[-1].position
+        for kept in self._batch:
+            if isinstance(kept, _Holes):
+                self._commit_holes(kept, may_begin=may_begin)
+                may_begin = True
+            else:
+                self._rewriting.add(kept.position, kept.line, may_begin=may_begin)
+                may_begin = False
+                report.last = kept.position
         self._batch = []
+
+    def _commit_holes(self, holes: _Holes, *, may_begin: bool) -> None:
+        for position in holes.positions:
+            line = holes.bad.get(position) or _LOST % position
+            self._rewriting.add(position, line, may_begin=may_begin, hole=True)
+            self._note_lost(position)
+            may_begin = True
 
     def _note_lost(self, position: int) -> None:
         lost = self._report.lost
@@ -262,7 +278,7 @@ class _History:
 
     def finish(self) -> Rebuilt:
         """Put the journal in place."""
-        self._put_aside([kept.candidate for kept in self._batch if kept.candidate], UNFINISHED)
+        self._put_aside([kept.candidate for kept in self._batch if isinstance(kept, _Kept)], UNFINISHED)
         for position in self._bad:
             self._note_lost(position)
         self._rewriting.finish()

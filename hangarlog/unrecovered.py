@@ -16,6 +16,8 @@ from hangarlog.ring import lines_of_frames, read_ring
 from hangarlog.salvage import ENDLESS, journal_part, read_lines, segments_between
 from hangarlog.segment import Segment
 
+_LEAST_LINE = 64  # Bytes, and fewer than any record has.
+
 
 class Unrecovered:
     """What is committed, by the files alone.
@@ -61,16 +63,18 @@ class Unrecovered:
         unconnected: dict[int, Envelope] = {}
         before = self.stored
         damaged: CorruptionError | None = None  # The first line behind the last whole batch that no crash leaves.
+        may_be_lost = 0  # So many lines may have stood where there is none that is whole: a record may say anything.
         for segment in segments_between(folder.journal, before + 1, ENDLESS):
             for offset, line, record in read_lines(segment):
                 if isinstance(record, str):
+                    may_be_lost += 1 + len(line) // _LEAST_LINE
                     if damaged is None and b"\0" not in line and not _is_torn(segment, offset):
                         damaged = segment.damage(offset, record)
                     continue
                 self._seen = max(self._seen, record.position)
                 if record.position <= before:
                     damaged = None  # That was among what is settled.
-                if damaged and record.position > before + len(batch) + 1:
+                if damaged and 0 < record.position - before - len(batch) - 1 <= may_be_lost:
                     self._note_lost(folder, damaged, before + len(batch) + 1, record.position - 1)
                     before = record.position - len(batch) - 1
                 if record.position == before + len(batch) + 1:
@@ -81,7 +85,7 @@ class Unrecovered:
                     self._note(batch)
                     self.stored = before = record.position
                     self._crc = record.crc
-                    batch, damaged = [], None
+                    batch, damaged, may_be_lost = [], None, 0
         self.doubt = damaged
         return unconnected | {record.position: record for record in batch}
 

@@ -225,11 +225,10 @@ class _Comparison:
             yield from _default(old["properties"][name], new["properties"][name], path)
 
     def _parts(self, old: Schema, new: Schema) -> list[Change]:
-        """A comparison of its own, for a hint; what it takes is taken from this one."""
-        aside = _Comparison(self._old, self._new, runs_patterns=self._runs_patterns)
-        aside._left = self._left
-        changes = list(aside.changes(old, new, ""))
-        self._left = aside._left
+        """The same for a hint, as if they stood alone."""
+        outside, self._in_union = self._in_union, False
+        changes = list(self.changes(old, new, ""))
+        self._in_union = outside
         return changes
 
 

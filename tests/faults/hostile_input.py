@@ -916,6 +916,38 @@ def names(part: Part) -> None:
             path.unlink()
 
 
+def databases(part: Part) -> None:
+    """Databases that compute what they give, or whose pages are named by many, or beside which lies what is no file."""
+    import hostile_sources
+
+    path = part.folder / "source.db"
+    (part.folder / "somebody's").write_text("somebody's notes\n")
+    for name, make in hostile_sources.tries(part.rng, part.size):
+        hostile_sources.clear(path)
+        make(path)
+        shutil.rmtree(part.path, ignore_errors=True)
+        before = {each: each.read_bytes() for each in part.folder.glob("source.db*") if each.is_file()}
+        with part.case(f"database: {name}"), part.store() as store:
+            try:
+                count_events(str(path))
+                import_database(store, str(path))
+            finally:
+                assert {each: each.read_bytes() for each in part.folder.glob("source.db*") if each.is_file()} == before
+                assert not (damages := list(verify(store))), f"then verify finds {damages}"
+
+
+# Schema locks
+
+
+def locks(part: Part) -> None:
+    """A check of each ends, with findings or a refusal."""
+    import hostile_locks
+
+    for name, lock in hostile_locks.tries(part.rng, 2 * part.size):
+        with part.case(f"lock: {name}"):
+            part.figures["locks refused"] += hostile_locks.refused(part.folder / "lock.json", lock)
+
+
 # Modes and the terminal
 
 
@@ -1034,7 +1066,10 @@ def terminal(part: Part) -> None:
             part.figures["terminal commands"] += 1
 
 
-PARTS = (lines, small_files, sizes, swaps, payloads, sources, ids, terminal, proved, names, foreign, modes, co_users)
+PARTS = (
+    *(lines, small_files, sizes, swaps, payloads, sources, databases, locks, ids, terminal, proved, names, foreign),
+    *(modes, co_users),
+)
 
 # The campaign
 

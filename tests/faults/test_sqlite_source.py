@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import socket
 import sqlite3
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from conftest import Command
+from hostile_sources import AN_EVENT, COMPUTED, ENDLESS, EVENTS, KINDS, STREAMS, TIME, grow, made
 
 from hangarlog import EventSerializer, FileEventStore, SourceError, sqlite_source
 from hangarlog.mcp_hangar import count_events, import_database
 from hangarlog.sqlite_source import source
-
-TIME = "2026-01-01T00:00:00+00:00"
-EVENTS = (
-    "CREATE TABLE events (global_position INTEGER PRIMARY KEY, stream_id TEXT, stream_version INTEGER, "
-    "event_type TEXT, data TEXT, metadata TEXT, created_at TEXT);"
-)
-STREAMS = "CREATE TABLE streams (stream_id TEXT PRIMARY KEY, version INTEGER);"
-ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
-AN_EVENT = f"INSERT INTO events VALUES (1, 'a:1', 0, 'T', '{{}}', NULL, '{TIME}');"
-COLUMNS = "global_position, stream_id, stream_version, event_type, data, metadata, created_at"
-
-
-def made(path: Path, *statements: str) -> Path:
-    with closing(sqlite3.connect(path)) as database:
-        for statement in statements:
-            database.executescript(statement)
-    return path
 
 
 def taken(path: Path) -> int:
@@ -54,18 +35,6 @@ def test_what_an_ordinary_database_has_besides_is_not_run(tmp_path: Path) -> Non
         AN_EVENT,
     )
     assert (count_events(str(path)), taken(path)) == (1, 1)
-
-
-COMPUTED = {
-    "an endless view": [
-        f"CREATE VIEW events AS {ENDLESS} SELECT i, 'a:1', i, 'T', '{{}}', NULL, '{TIME}' FROM n",
-        STREAMS,
-    ],
-    "an endless view of streams": [EVENTS, f"CREATE VIEW streams AS {ENDLESS} SELECT 's' || i, i FROM n"],
-    "an endless view of snapshots": [EVENTS, STREAMS, f"CREATE VIEW snapshots AS {ENDLESS} SELECT i, i, i, i FROM n"],
-    "a virtual table": [f"CREATE VIRTUAL TABLE events USING fts4({COLUMNS})", STREAMS],
-    "a view in capitals": [f"CREATE VIEW EVENTS AS {ENDLESS} SELECT i AS stream_id FROM n", STREAMS],
-}
 
 
 @pytest.mark.parametrize("kind", COMPUTED)
@@ -94,41 +63,6 @@ def test_rows_that_are_more_than_the_file_are_refused(tmp_path: Path) -> None:
         taken(path)
 
 
-PAGE = 4096
-
-
-def page(path: Path, number: int) -> bytes:
-    return path.read_bytes()[PAGE * (number - 1) : PAGE * number]
-
-
-def put(path: Path, number: int, content: bytes) -> None:
-    with path.open("r+b") as file:
-        file.seek(PAGE * (number - 1))
-        file.write(content)
-
-
-def root(path: Path, table: str) -> int:
-    with closing(sqlite3.connect(path)) as database:
-        (number,) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
-    return int(number)
-
-
-def grow(path: Path, table: str, levels: int) -> None:
-    """Put `levels` pages above a table's, each of which names the one below it 300 times."""
-    top = root(path, table)
-    leaf = page(path, top)
-    numbers = [path.stat().st_size // PAGE + 1 + level for level in range(levels)]
-    put(path, numbers[0], leaf)
-    for above, below in zip([*numbers[1:], top], numbers, strict=True):
-        count = 300
-        content = PAGE - 5 * count
-        header = struct.pack(">BHHHBI", 5, 0, count, content, 0, below)
-        pointers = b"".join(struct.pack(">H", content + 5 * at) for at in range(count))
-        cells = (struct.pack(">I", below) + b"\x01") * count
-        put(path, above, (header + pointers).ljust(content, b"\0") + cells)
-    put(path, 1, page(path, 1)[:28] + struct.pack(">I", path.stat().st_size // PAGE) + page(path, 1)[32:])
-
-
 @pytest.mark.parametrize("table", ["events", "streams", "snapshots"])
 def test_pages_that_are_named_many_times_end(tmp_path: Path, table: str) -> None:
     """300 ** 6 rows in some 50 KB."""
@@ -149,22 +83,6 @@ def test_events_that_come_twice_are_refused(tmp_path: Path) -> None:
     grow(path, "events", 1)
     with pytest.raises(SourceError, match="global_position 1 comes after 1"):
         taken(path)
-
-
-KINDS: dict[str, Callable[[Path], object]] = {
-    "a folder": lambda path: path.mkdir(),
-    "a FIFO": os.mkfifo,
-    "a socket": lambda path: bind(path),
-    "a symbolic link": lambda path: path.symlink_to(path.parent / "somebody's"),
-}
-
-
-def bind(path: Path) -> None:
-    here = os.getcwd()
-    os.chdir(path.parent)  # Names of sockets must be short.
-    with socket.socket(socket.AF_UNIX) as one:
-        one.bind(path.name)
-    os.chdir(here)
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal"])
