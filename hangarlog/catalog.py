@@ -217,6 +217,7 @@ class Catalog:
             if not offset:
                 self._replace({}, (0, 0), self.session())
                 offset, _ = self._find(stream_id)
+            used = self.used()  # It may have been a lie.
         key = _key(stream_id)
         self._filesystem.write_at(self._fd, _SLOT.pack(_number(key), word), offset)
         self._filesystem.write_at(self._fd, _ONE.pack(used + 1), _USED_AT)

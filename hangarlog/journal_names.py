@@ -36,7 +36,7 @@ class JournalNames:
         return stream_id
 
     def sealed(self, log: Log) -> list[int]:
-        """As `log.sealed()`, in no order, as it was when a log of that folder was first asked for."""
+        """As `log.sealed()`, as it was when a log of that folder was first asked for."""
         listed = self._sealed.get(log.folder)
         if listed is None:
             listed = self._sealed[log.folder] = {}
@@ -45,4 +45,4 @@ class JournalNames:
                 first = first_of(entry.name, name)
                 if first is not None:
                     listed.setdefault(name, []).append(first)
-        return listed.get(log.name, [])
+        return sorted(listed.get(log.name, ()))

@@ -34,6 +34,8 @@ class Log:
         self.torn = False
         """Whether a read has met a live end that ends within a line: a write that is going on, or damage."""
         self.live_path = self.base + LIVE
+        self.listed: list[int] | None = None
+        """What `sealed` gives, where somebody has listed the folder for many logs at once."""
         self._kept: Kept | None = None
         self._committed = 0
 
@@ -44,6 +46,8 @@ class Log:
 
     def sealed(self) -> list[int]:
         """The first record numbers of the sealed segments, in order. It lists the folder: ask only where it matters."""
+        if self.listed is not None:
+            return self.listed
         firsts = (first_of(entry.name, self.name) for entry in self.filesystem.entries(self.folder))
         return sorted(first for first in firsts if first is not None)
 

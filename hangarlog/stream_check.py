@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
 from hangarlog.journal_check import STEP, Known, Lost, numbered
+from hangarlog.journal_names import JournalNames
 from hangarlog.record import Envelope, may_be_torn, read_crc
 from hangarlog.salvage import damage_at, read_lines
 from hangarlog.segment import Segment
@@ -18,10 +19,18 @@ WHOLE = 1 << 32
 
 
 class StreamCheck:
-    """A check of a stream; `expected` is what the journal has of it, None if it knows no such stream."""
+    """A check of a stream; `expected` is what the journal has of it, None if it knows no such stream.
 
-    def __init__(self, folder: Folder, watch: Watch, stream_id: str, expected: Known | None) -> None:
-        self._folder, self._watch, self._stream_id, self._expected = folder, watch, stream_id, expected
+    Of one that it does not know the sealed segments are those in `names`: there may be thousands of such files.
+    """
+
+    def __init__(
+        self, folder: Folder, watch: Watch, stream_id: str, expected: Known | None, names: JournalNames
+    ) -> None:
+        self.log = folder.stream(stream_id)
+        if expected is None:
+            self.log.listed = names.sealed(self.log)
+        self._watch, self._stream_id, self._expected = watch, stream_id, expected
         self._through: int | None = None
         self._lines: array[int] = array("Q")
         self._lost = Lost()
@@ -33,7 +42,7 @@ class StreamCheck:
         """Whether its files are anything but what the journal says, as far as one quick look can tell."""
         found, steps = Known(), 0
         try:
-            for segment, _ in numbered(self._folder.stream(self._stream_id)):
+            for segment, _ in numbered(self.log):
                 if isinstance(segment, CorruptionError):
                     return True
                 for _, _, record in read_lines(segment):
@@ -63,7 +72,7 @@ class StreamCheck:
         by version, `lost` the positions that the journal has not.
         """
         self._through, self._lines, self._lost = through, lines, lost
-        for segment, first in numbered(self._folder.stream(self._stream_id)):
+        for segment, first in numbered(self.log):
             if isinstance(segment, CorruptionError):
                 if not self._left_out(segment):
                     yield segment

@@ -99,8 +99,8 @@ class Run(NamedTuple):
     """Lines that stand one behind the other in the file `path`, from offset `start` to `end`, `lines` of them.
 
     Their positions go up from `first` to `last`, in the journal one by one. `after` is the position of the whole line
-    before them in the file, 0 where there is none, and `skipped` the bytes between. Lines that are not `whole` stand
-    where these positions should.
+    before them in the file, 0 where there is none, and `skipped` the bytes of the lines between. Lines that are not
+    `whole` stand where these positions should.
     """
 
     first: int
@@ -124,13 +124,15 @@ class _Scan:
         self.runs: list[Run] = []
         self._after = 0  # The position of the last whole line, and the offset after it.
         self._after_end = 0
-        self._bad = 0  # Lines since.
+        self._bad = 0  # Lines since, and their bytes: those that one may have, however long it seems.
+        self._skipped = 0
         self._strange = False  # Whether one of them is no record that was damaged.
 
     def see(self, offset: int, line: bytes, record: Envelope | None) -> None:
         """A line at `offset`, and its record, if it is one."""
         if record is None:
             self._bad += 1
+            self._skipped += len(line) + 1
             self._strange |= b"\0" in line or not may_be_torn(line)
             return
         position, size = record.position, len(line) + 1
@@ -143,10 +145,9 @@ class _Scan:
             before = last or (self._sealed or 1) - 1
             if self._bad and self._journal and position - before - 1 == self._bad:
                 self._note_bad(before, offset)
-            skipped = offset - self._after_end
             path = self._file.path
-            self.runs.append(Run(position, position, path, offset, end, 1, last, skipped, self._journal))
-        self._after, self._after_end, self._bad, self._strange = position, end, 0, False
+            self.runs.append(Run(position, position, path, offset, end, 1, last, self._skipped, self._journal))
+        self._after, self._after_end, self._bad, self._strange, self._skipped = position, end, 0, False, 0
 
     def _note_bad(self, before: int, end: int) -> None:
         first, last = before + 1, before + self._bad

@@ -151,10 +151,11 @@ class _Check:
             if names.live or not self._known(journal, names):
                 yield from confirmed(partial(foreign_segments, names.log))
         for stream_id in sorted({*folder.stream_ids(), *journal.streams}):
-            if self._check(journal, stream_id).doubtful(self._through.get(stream_id, -1), self._progress):
+            check = self._check(journal, stream_id)
+            if check.doubtful(self._through.get(stream_id, -1), self._progress):
                 doubtful[stream_id] = array("Q")
             else:
-                yield from confirmed(partial(index_damage, folder.stream(stream_id)))
+                yield from confirmed(partial(index_damage, check.log))
         self._read_journal(doubtful)
         for stream_id, lines in doubtful.items():
             yield from confirmed(partial(self._look, journal, stream_id, lines))
@@ -168,7 +169,7 @@ class _Check:
         return False
 
     def _check(self, journal: JournalCheck, stream_id: str) -> StreamCheck:
-        return StreamCheck(self._folder, self._watch, stream_id, journal.streams.get(stream_id))
+        return StreamCheck(self._folder, self._watch, stream_id, journal.streams.get(stream_id), self._names)
 
     def _read_journal(self, wanted: dict[str, array[int]]) -> None:
         """Note the checksum of each line that the journal has of these streams, by version."""
@@ -189,7 +190,7 @@ class _Check:
             snapshot = self._snapshots.load(stream_id)
             through = snapshot.compacted_through if snapshot else -1
         try:
-            damages = self._check(journal, stream_id).damages(through, lines, journal.lost)
-            return [*islice(damages, _MOST), *index_damage(self._folder.stream(stream_id))]
+            check = self._check(journal, stream_id)
+            return [*islice(check.damages(through, lines, journal.lost), _MOST), *index_damage(check.log)]
         except CorruptionError as error:
             return [error]

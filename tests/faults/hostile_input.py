@@ -43,7 +43,7 @@ if __name__ == "__main__":
 
 from campaign import Campaign, Figures
 from co_users import co_users
-from hostile_sizes import sizes
+from hostile_sizes import counts, sizes
 
 GUARD = 60.0
 """Seconds after which a case hangs."""
@@ -1067,8 +1067,8 @@ def terminal(part: Part) -> None:
 
 
 PARTS = (
-    *(lines, small_files, sizes, swaps, payloads, sources, databases, locks, ids, terminal, proved, names, foreign),
-    *(modes, co_users),
+    *(lines, small_files, sizes, counts, swaps, payloads, sources, databases, locks, ids, terminal, proved, names),
+    *(foreign, modes, co_users),
 )
 
 # The campaign

@@ -9,10 +9,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zlib import crc32
+
+from hangarlog.ring import BLOCK
 
 if TYPE_CHECKING:
     from hostile_input import Part
@@ -122,3 +127,116 @@ def sizes(part: Part) -> None:
                 make(part.path / name)
                 shown = f"{name}: {make.__name__}{', state lost' if lost else ''}"
                 run_all(part, shown, works=name != "hangarlog.json")
+
+
+# Counts that lie
+
+
+def _sealed_line(position: int, version: int = 0, stream: str = "a:1") -> bytes:
+    from hostile_input import sealed
+
+    place = f'{{"position":{position},"stream_id":"{stream}","stream_version":{version}'
+    return (
+        sealed(f'{place},"event_type":"T","event_id":"x","recorded_at":"2026-01-01T00:00:00.000000Z","data":{{}}')
+        + b"\n"
+    )
+
+
+def _catalog(path: Path, slots: int, keys: Iterable[int], used: int | None = None) -> None:
+    """The header as it is, but with so many slots, a part of which are filled."""
+    header = bytearray(path.read_bytes()[:64])
+    filled = b"".join(struct.pack("=2Q", key, 1 << 32 | 2) for key in keys)
+    struct.pack_into("=2Q", header, 24, len(filled) // 16 if used is None else used, slots)
+    path.write_bytes(bytes(header) + filled)
+    os.truncate(path, 64 + 16 * slots)
+
+
+def _index(path: Path, entries: Iterable[tuple[int, int]]) -> None:
+    path.write_bytes(path.read_bytes()[:16] + b"".join(struct.pack("<II", *entry) for entry in entries))
+
+
+def _appended(path: Path, *lines: bytes) -> None:
+    with open(path, "ab") as file:
+        file.writelines(lines)
+
+
+def _checkpoint(path: Path, **fields: object) -> None:
+    from hostile_input import sealed
+
+    found = {**json.loads(path.read_bytes()), **fields}
+    del found["crc"]
+    path.write_bytes(sealed(json.dumps(found, separators=(",", ":"))[:-1]) + b"\n")
+
+
+def _named(folder: Path, names: Iterable[str], content: bytes) -> None:
+    for name in names:
+        (folder / name).write_bytes(content)
+
+
+def _liars(store: Path) -> Iterator[tuple[str, Callable[[], object]]]:
+    """(what it is, what makes a store so)."""
+    catalog, journal, index = store / "catalog", store / "journal.jsonl", next(iter(sorted(store.glob("*.index"))))
+    many = 1 << 18
+    yield "a catalog without a free slot", lambda: _catalog(catalog, many, range(1, many + 1))
+    yield "a catalog with more slots than memory", lambda: _catalog(catalog, 1 << 36, range(1, 9))
+    yield "a catalog that says it is full", lambda: _catalog(catalog, 1 << 12, range(1, 9), (1 << 64) - 1)
+    yield "a catalog without slots", lambda: _catalog(catalog, 0, ())
+    yield "a catalog whose streams meet", lambda: _catalog(catalog, many, (n << 30 for n in range(1, many // 2)))
+    for key in ("position", "first", "end", "mark"):
+        for value in (0, 1 << 40, (1 << 63) - 1):
+            wrong = {key: value}
+            yield f"a checkpoint with {wrong}", lambda w=wrong: _checkpoint(store / "checkpoint.json", **w)
+    yield "an index of zeros", lambda: _index(index, ((0, 0) for _ in range(1 << 20)))
+    yield "an index of one end", lambda: _index(index, ((70, 1) for _ in range(1 << 20)))
+    yield "an index of huge ends", lambda: _index(index, (((1 << 32) - 1, n) for n in range(1, 1 << 16)))
+    yield "an index that goes back", lambda: _index(index, ((n, 1) for n in range(1 << 16, 0, -1)))
+    for position in (1 << 20, 1 << 40, (1 << 62)):
+        line = _sealed_line(position)
+        yield f"position {position} behind a damaged line", lambda line=line: _appended(journal, b"x\n", line)
+        yield f"position {position} behind a hole", lambda line=line: (grown(journal), _appended(journal, b"\n", line))
+        yield f"version {position} in the journal", lambda p=position: _appended(journal, _sealed_line(92, p, "c:1"))
+    yield "a ring of frames that overlap", lambda: (store / "ring").write_bytes(_overlapping(store, 256))
+    yield "a ring of many frames that overlap", lambda: (store / "ring").write_bytes(_overlapping(store, 1024))
+    names = [f"x{n}.jsonl" for n in range(1000)]
+    yield "a thousand names of streams", lambda: _named(store / "streams", names, b"x\n")
+    cut = [f"x{n}~{'0' * 64}.jsonl" for n in range(1000)]
+    yield "a thousand names that were cut", lambda: _named(store / "streams", cut, b"x\n")
+    yield "a thousand empty files", lambda: _named(store / "streams/a", names, b"")
+    sealed_names = [f"journal.{n:020}.jsonl" for n in range(500, 1500)]
+    yield "a thousand sealed ones", lambda: _named(store, sealed_names, b"x\n")
+    yield (
+        "a thousand damaged files kept",
+        lambda: _named(store, ("journal.jsonl.damaged", *(f"journal.jsonl.damaged.{n}" for n in range(2, 1000))), b""),
+    )
+
+
+def _overlapping(store: Path, blocks: int) -> bytes:
+    return overlapping(blocks, json.loads((store / "hangarlog.json").read_bytes())["store_id"])
+
+
+def overlapping(blocks: int, store: str) -> bytes:
+    """A ring in each block of which a frame begins that goes on to the end of the ring, its checksum right."""
+    ring = bytearray(blocks * BLOCK)
+    for block in range(blocks - 1, -1, -1):
+        at, length = block * BLOCK, len(ring)
+        for _ in range(4):  # The header's length depends on that of the text.
+            header = b'\x1e{"ring":1,"store":"%b","generation":1,"first":2,"last":2,"length":%d'
+            header %= store.encode(), length
+            length = len(ring) - at - len(header) - len(b',"crc":"00000000"}\n')
+        text = bytes(ring[len(ring) - length :])
+        header += b',"crc":"%08x"}\n' % crc32(text, crc32(header))
+        ring[at : at + len(header)] = header
+    return bytes(ring)
+
+
+def counts(part: Part) -> None:
+    """Small files, and many of them, that claim more than there is."""
+    from hostile_input import make_base
+
+    base = part.folder / "base"
+    make_base(base)
+    for name in [name for name, _ in _liars(base)]:
+        for lost in part.states():
+            part.made_anew(base, lost=lost)
+            dict(_liars(part.path))[name]()
+            run_all(part, f"{name}{', state lost' if lost else ''}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Added
+from hostile_sizes import overlapping
 
 from hangarlog import ANY, CorruptionError, FileEventStore, StoreFormatError, SyncError
 from hangarlog.filesystem import FileSystem
@@ -246,21 +247,6 @@ def test_a_forked_child_writes_frames_from_memory_of_its_own(tmp_path: Path) -> 
         assert bytes(page) == before
         store.append("a:1", [Added(3)], 2)
         assert list(verify(store)) == []
-
-
-def overlapping(blocks: int, store: str) -> bytes:
-    """A ring in each block of which a frame begins that goes on to the end of the ring, its checksum right."""
-    ring = bytearray(blocks * BLOCK)
-    for block in range(blocks - 1, -1, -1):
-        at, length = block * BLOCK, len(ring)
-        for _ in range(4):  # The header's length depends on that of the text.
-            header = b'\x1e{"ring":1,"store":"%b","generation":1,"first":2,"last":2,"length":%d'
-            header %= store.encode(), length
-            length = len(ring) - at - len(header) - len(b',"crc":"00000000"}\n')
-        text = bytes(ring[len(ring) - length :])
-        header += b',"crc":"%08x"}\n' % zlib.crc32(text, zlib.crc32(header))
-        ring[at : at + len(header)] = header
-    return bytes(ring)
 
 
 @pytest.mark.parametrize("blocks", [3, 256, 1024])
