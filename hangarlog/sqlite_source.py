@@ -143,12 +143,13 @@ def _how(path: str) -> str:
             filesystem.close(fd)
     except OSError as error:
         raise SourceError(path, f"it cannot be read: {error.strerror}") from error
-    if not in_wal_mode:
-        return ""
-    if os.path.exists(f"{path}-shm"):
+    log, index = f"{path}-wal", f"{path}-shm"
+    if not os.path.exists(log):
+        return _ALONE if in_wal_mode else ""  # Whoever has it open in that mode has a log.
+    if os.path.exists(index):
         return "&readonly_shm=1"
-    if os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal"):
-        cause = f"{path}-wal holds changes, and the file {path}-shm that belongs to it is missing"
+    if os.path.getsize(log):
+        cause = f"{log} holds changes, and the file {index} that belongs to it is missing"
         raise SourceError(path, f"{cause}; have SQLite check them in: sqlite3 FILE 'PRAGMA wal_checkpoint'")
     return _ALONE
 
