@@ -20,6 +20,8 @@ from hangarlog.record import HEAD, Envelope, LineError, decode_record, decode_re
 _encoder, _decoder = msgspec.json.Encoder(), msgspec.json.Decoder()
 _encode, _encode_lines = _encoder.encode, _encoder.encode_lines
 _decode, _decode_lines = _decoder.decode, _decoder.decode_lines
+_NONE: dict[str, Any] = {}
+_DICT = frozenset([dict])
 _UNFIT = (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, RecursionError)
 
 
@@ -96,11 +98,13 @@ def are_strict(records: Sequence[Envelope], lines: Sequence[bytes]) -> bool:
     """
     text = b"\n".join([*lines, b""])
     try:
-        if _encode_lines(_decode_lines(text)) != text:
+        values = _decode_lines(text)
+        if _encode_lines(values) != text:
             return False
     except _UNFIT:
         return False
-    return all(map(is_time, {record.recorded_at for record in records})) and all(map(_has_objects, records))
+    objects = {type(value["data"]) for value in values} | {type(value.get("metadata", _NONE)) for value in values}
+    return objects <= _DICT and all(map(is_time, {record.recorded_at for record in records}))
 
 
 def strict_record(line: bytes) -> Envelope:

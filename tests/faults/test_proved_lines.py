@@ -451,7 +451,13 @@ def test_a_name_in_other_digits_is_a_file_of_somebody_elses(tmp_path: Path, one:
         path = tmp_path / f"s{len(content)}"
         with opened(path) as store:
             store.append("a:1", [UntypedEvent("T", {})], ANY)
-        names = [f"journal.{one * 20}", f"streams/a/1.{one * 20}", f"streams/a/1.{'0' * 19}{one}", f"streams/a/{one}"]
+        names = [
+            f"journal.{one * 20}",
+            f"journal.{'0' * 19}{one}",
+            f"streams/a/1.{one * 20}",
+            f"streams/a/1.{'0' * 19}{one}",
+            f"streams/a/{one}",
+        ]
         names.append("streams/a/1." + "9" * 20)  # Beyond every number that there is.
         for name in names:
             (path / f"{name}.jsonl").write_bytes(content)
