@@ -16,9 +16,7 @@ from urllib.parse import quote
 
 from hangarlog.errors import SourceError
 from hangarlog.filesystem import FileSystem
-
-MOST = 256 << 20
-"""Bytes that one value may have."""
+from hangarlog.record import MAX_LINE
 
 _STEPS_A_BYTE = 100
 _LEAST_STEPS = 10_000_000
@@ -42,7 +40,7 @@ class Source:
         self._path, self._connection = path, connection
         self._steps = self._size = 0
         connection.set_progress_handler(self._look, _LOOK)
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_LINE)
         connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, 1 << 20)
         with self._said("it is no SQLite database that can be read: "):
             for setting in ("trusted_schema = OFF", "query_only = ON", "cell_size_check = ON", "mmap_size = 0"):
