@@ -32,6 +32,7 @@ from hangarlog.upcaster import UpcasterChain
 
 Hook = Callable[[Any], Any]
 _event_id = attrgetter("event_id")
+_LARGE = 64 << 10  # Bytes of a payload from which on to decode it for nothing takes more than a look at its values.
 _skip_lines = msgspec.json.Decoder(msgspec.Raw).decode_lines
 _null_in = re.compile(b"null").search  # Twice as quick as `in` for a long text.
 
@@ -149,7 +150,7 @@ class EventSerializer:
             data = writer.head + body[1:] if len(body) > 2 else writer.empty
             del body  # It may be large.
             if writer.unproved or len(data) > 2 * MAX_NESTING or b"\n" in data:
-                data = checked_json(data, decode_object if writer.may_hold_raw(value) else skip)
+                data = checked_json(data, decode_object if writer.may_hold_raw(value, len(data)) else skip)
             else:
                 skip(data)
         except FAILURES as error:
@@ -265,11 +266,11 @@ class _Writer:
             return False
         return self._versions.get(name, 1) == self._version and self._types.get(name) is self._mapped
 
-    def may_hold_raw(self, value: Any) -> bool:
-        """Whether a msgspec.Raw may be in an event that is to be encoded as `value`."""
+    def may_hold_raw(self, value: Any, size: int) -> bool:
+        """Whether a msgspec.Raw may be in an event that is encoded as `value`, in `size` bytes."""
         if not (self.raw_in_fields or (self.fields is not None and len(value) > len(self.fields))):
             return False
-        return not is_plain(msgspec.structs.asdict(value) if self.fields is None else value)
+        return size < _LARGE or not is_plain(msgspec.structs.asdict(value) if self.fields is None else value)
 
 
 def _attributes(event: Any, fields: tuple[str, ...]) -> dict[str, Any]:
