@@ -180,7 +180,7 @@ def co_users(part: Part) -> None:
     before = everything(victim)
     for name in (name for name in TARGETS if (base / name).exists()):
         for called in calls(part.path, part.folder / "backup"):
-            for turn in range(max(1, part.size // 250)):
+            for turn in range(max(6, part.size // 40)):
                 shutil.rmtree(part.path, ignore_errors=True)
                 shutil.copytree(base, part.path, symlinks=True)
                 (part.path / "state").unlink()

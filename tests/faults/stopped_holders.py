@@ -238,12 +238,20 @@ class Scene:
                 self.path, lock_timeout=self.seconds, durability=durability, filesystem=filesystem
             )
             if self.act != "exclusive":
-                self.appends(name, "relaxed" if name != "closes interval" else None)
+                self.begins_to_append(name, "relaxed" if name != "closes interval" else None)
         if self.act == "roll":
             # By one with time to wait: another user's sync may be under way.
             with opened(self.path, durability="always", filesystem=Hooked()) as store:
                 store.append("a:1", [event("base-large", 5_000)], ANY)
             self.acknowledged.add("base-large")
+
+    def begins_to_append(self, user: str, durability: Any) -> None:
+        """Its first append, tried again where another user's thread has the lock for a moment."""
+        while True:
+            try:
+                return self.appends(user, durability)
+            except LockTimeoutError:
+                continue
 
     def somebody_dies(self) -> None:
         """A writer is killed with half of its record written."""
