@@ -112,7 +112,7 @@ class _Check:
         self._folder, self._watch, self._progress = folder, watch, progress
         self._snapshots = SnapshotFiles(folder.filesystem, folder.snapshots_path)
         self._through: dict[str, int] = {}
-        self._names = JournalNames(folder.journal)
+        self._names, self._layout = JournalNames(folder.journal), watch.layout
 
     def run(self) -> Iterator[CorruptionError]:
         folder, confirmed = self._folder, self._watch.confirmed
@@ -169,6 +169,9 @@ class _Check:
         return False
 
     def _check(self, journal: JournalCheck, stream_id: str) -> StreamCheck:
+        if self._layout != self._watch.layout:  # Somebody has rolled a segment since the folders were listed.
+            self._layout = self._watch.layout
+            self._names = JournalNames(self._folder.journal)
         return StreamCheck(self._folder, self._watch, stream_id, journal.streams.get(stream_id), self._names)
 
     def _read_journal(self, wanted: dict[str, array[int]]) -> None:

@@ -68,6 +68,11 @@ class Watch:
         return position <= (now[0] if now else self.committed)
 
     @property
+    def layout(self) -> int:
+        """A number that changes after each roll, compaction and recovery; 0 where nobody knows."""
+        return self._state.layout if self._state else 0
+
+    @property
     def ring_next(self) -> tuple[int, int]:
         """(generation, block) of the commit ring's next frame; zeros where nobody knows."""
         return ring_next(self._state.look()) if self._state else (0, 0)

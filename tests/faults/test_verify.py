@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -20,7 +20,9 @@ from test_read_only import folder_of, put
 
 from hangarlog import ANY, CorruptionError, FileEventStore
 from hangarlog.checkpoint import Checkpoint
+from hangarlog.journal_check import JournalCheck
 from hangarlog.record import seal
+from hangarlog.stream_check import StreamCheck
 from hangarlog.verify import verify, verify_folder
 
 EVENTS = 90
@@ -388,3 +390,26 @@ def test_damage_is_found_in_a_store_that_is_written_to(tmp_path: Path) -> None:
             assert damages == [place]
             if number == 3:
                 break
+
+
+def test_a_stream_that_begins_and_rolls_while_verify_runs_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder was listed before the roll, and its new live segment begins with a later version."""
+    with FileEventStore(tmp_path / "s", segment_bytes=600) as store:
+        store.append("a:1", [Added(0)], ANY)
+        walk = JournalCheck.damages
+
+        def damages(check: JournalCheck) -> Iterator[CorruptionError]:
+            yield from walk(check)
+            store.append("b:1", [Added(0)], ANY)
+
+        def doubtful(*_: object) -> bool:
+            for count in range(10):
+                store.append("b:1", [Added(count)], ANY)
+            return True  # As it is where a record is met that is not committed yet.
+
+        monkeypatch.setattr(JournalCheck, "damages", damages)
+        monkeypatch.setattr(StreamCheck, "doubtful", doubtful)
+        assert list(verify_folder(store.path)) == []
+        assert store.folder.stream("b:1").sealed()
