@@ -19,12 +19,10 @@ from hangarlog.live_end import LiveEnd
 from hangarlog.log import Log
 from hangarlog.record import Envelope, LineError, decode_record, decode_records, is_record
 from hangarlog.ring import Frame, lines_of_frames
+from hangarlog.segment import SECTOR
 
 BLOCK = 64 << 10
 """Bytes of journal that are read at a time: what is larger the system gives, and zeroes, anew each time."""
-
-_SECTOR = 512  # The least that a device writes or loses.
-
 
 See = Callable[[list[Envelope], list[bytes]], None]
 
@@ -86,7 +84,7 @@ def _whole_batches(journal: Log, live: LiveEnd, start: tuple[int, int], see: See
     """(the offset after the last whole batch, its last position, what is wrong behind it); read from `start` on."""
     if start[0]:
         return _batches_from(live, *start, see)
-    lines, _ = live.lines_at(0, _SECTOR)
+    lines, _ = live.lines_at(0, SECTOR)
     begins = decode_record(lines[0]).position if lines and is_record(lines[0]) else None
     offset, last = 0, _last_before(journal, begins)
     if begins == last + 1:
@@ -250,13 +248,13 @@ class _Joining:
         if self._bad < 0:
             self._bad = offset
         # The device has the sector as it was while the file ended here, and later ones with what was appended since.
-        rest = _SECTOR - offset % _SECTOR
+        rest = SECTOR - offset % SECTOR
         self._zeros |= len(line) >= rest and not line[:rest].strip(b"\0")
-        sector = -(-offset // _SECTOR) * _SECTOR
-        while sector + _SECTOR <= offset + len(line) and not self._zeros:
+        sector = -(-offset // SECTOR) * SECTOR
+        while sector + SECTOR <= offset + len(line) and not self._zeros:
             start = sector - offset
-            self._zeros = not line[start : start + _SECTOR].strip(b"\0")
-            sector += _SECTOR
+            self._zeros = not line[start : start + SECTOR].strip(b"\0")
+            sector += SECTOR
 
     def _connected(self, lines: dict[int, bytes]) -> int:
         """The last position of the whole batches that follow on the last one without a gap."""

@@ -30,7 +30,7 @@ MAX_LINE = 256 << 20
 """Bytes of a line, with its newline: none that is longer is written, and what is longer in a file is none."""
 
 TOO_LONG = b"(a line of more than %d bytes)" % MAX_LINE
-"""What stands for one that is longer, where lines are read: no record, and no beginning of one."""
+"""Stands for a longer line where lines are read: no record, and no beginning of one. Zeros may follow."""
 
 HEAD = b'{"position":'
 """What every line begins with."""
@@ -266,7 +266,7 @@ def why_bad(line: bytes, tail: bytes) -> str:
     """Why a line, which ends in `tail`, is not one that its checksum proves."""
     if not line:
         return "an empty line"
-    if line == TOO_LONG:
+    if line.startswith(TOO_LONG):
         return f"the line is longer than the {MAX_LINE} bytes that one may have"
     if not line.startswith(HEAD):
         return f"the line does not start with {HEAD.decode()}"

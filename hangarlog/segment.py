@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 
 from hangarlog.checksum import crc32
@@ -27,6 +28,9 @@ _DIGITS = 20
 CHUNK = 256 << 10
 FROM_FIRST = -1
 """As a number that is expected: whatever the first record has."""
+
+SECTOR = 512
+"""The least that a device writes or loses."""
 
 _SMALL = 4 << 10
 _LONG = 1 << 20  # Bytes of a line from which on its end is looked for before it is read: a file may have none.
@@ -200,7 +204,7 @@ class Segment:
     def lines_at(self, offset: int, size: int = CHUNK) -> tuple[list[bytes], int]:
         """The whole lines from `offset` on, about `size` bytes of them, and the offset after them; none at the end.
 
-        One that is longer than any that is written comes alone, as `TOO_LONG`.
+        A line longer than any that is written comes alone, as `TOO_LONG`.
         """
         while offset < self.size:
             size = min(size, self.size - offset)
@@ -214,7 +218,7 @@ class Segment:
                 break
             size = 2 * size if size < _LONG else self._newline_after(offset + size) + 1 - offset
             if size > MAX_LINE + _SPARE:
-                return [TOO_LONG], offset + size
+                return [self._too_long(offset, offset + size)], offset + size
             if size <= 0:
                 break
         return [], offset
@@ -230,7 +234,7 @@ class Segment:
     def lines_before(self, offset: int, size: int = CHUNK) -> tuple[list[bytes], int]:
         """The whole lines that end at `offset`, about `size` bytes of them, and where the first begins.
 
-        One that is longer than any that is written comes alone, as `TOO_LONG`.
+        A line longer than any that is written comes alone, as `TOO_LONG`.
         """
         while True:
             start = max(0, offset - size)
@@ -245,7 +249,12 @@ class Segment:
             size *= 2
         start = self._newline_before(start) + 1
         long = offset - start > MAX_LINE + _SPARE
-        return [TOO_LONG if long else self.read(offset - 1 - start, start)], start
+        return [self._too_long(start, offset) if long else self.read(offset - 1 - start, start)], start
+
+    def _too_long(self, start: int, stop: int) -> bytes:
+        """`TOO_LONG` for the line between two offsets, with zeros behind it if a power cut may have left some there."""
+        zeros = any(bytes(SECTOR) in piece for _, piece in self.pieces(start, stop))
+        return TOO_LONG + bytes(2 * SECTOR) if zeros else TOO_LONG  # Wherever it begins, one of these is whole.
 
     def last_whole(self) -> Envelope:
         """The last record, whatever is damaged before it. Raises `CorruptionError` if that is none."""
@@ -293,17 +302,18 @@ class Segment:
             yield begin, min(end, stop)
             start = end
 
-    def pieces(self, offset: int) -> Iterator[tuple[int, bytes]]:
-        """(offset, bytes) of what follows, some at a time, divided where sectors are; of a hole only a beginning."""
-        while offset < self.size:
+    def pieces(self, offset: int, stop: int = sys.maxsize) -> Iterator[tuple[int, bytes]]:
+        """(offset, bytes) of what follows, up to `stop`, divided where sectors are; of a hole only a beginning."""
+        stop = min(stop, self.size)
+        while offset < stop:
             begin, end = self._filesystem.data_from(self.fd, offset)
             if end <= offset:
                 return
             if begin > offset:
-                yield offset, bytes(min(CHUNK, begin - offset, self.size - offset))
-            for at in range(begin - begin % CHUNK, min(end, self.size), CHUNK):
+                yield offset, bytes(min(CHUNK, begin - offset, stop - offset))
+            for at in range(begin - begin % CHUNK, min(end, stop), CHUNK):
                 start = max(at, begin)
-                yield start, self._filesystem.read(self.fd, min(at + CHUNK, end, self.size) - start, start)
+                yield start, self._filesystem.read(self.fd, min(at + CHUNK, end, stop) - start, start)
             offset = end
 
     def rest(self, offset: int) -> Iterator[list[bytes]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -167,6 +168,10 @@ def hole(path: Path, before: bytes, after: bytes = b"") -> Path:
     return path
 
 
+ZEROED = TOO_LONG + bytes(1024)
+"""Stands for a long line with zeros in it."""
+
+
 def segment_of(path: Path) -> Segment:
     return Segment(FileSystem(), str(path).removesuffix(".jsonl"), "position")
 
@@ -177,14 +182,37 @@ def test_a_line_that_is_longer_than_any_that_is_written_comes_alone(tmp_path: Pa
     with contextlib.closing(segment_of(hole(tmp_path / "x.jsonl", b"one\n", b"two\nthree\n"))) as segment:
         first = segment.lines_at(0, size)
         assert first == ([b"one"], 4)
-        assert segment.lines_at(4, size) == ([TOO_LONG], 4 + (1 << 40) + 4)
+        assert segment.lines_at(4, size) == ([ZEROED], 4 + (1 << 40) + 4)
         assert segment.lines_at(4 + (1 << 40) + 4, size) == ([b"three"], segment.size)
         assert segment.end() == segment.size
-        assert segment.lines_before(segment.size - 6, size) == ([TOO_LONG], 4)
+        assert segment.lines_before(segment.size - 6, size) == ([ZEROED], 4)
         assert segment.lines_before(4, size) == ([b"one"], 0)
         with pytest.raises(CorruptionError, match="longer than the 268435456 bytes") as damage:
             segment.decode(segment.lines_at(4)[0], 4)
         assert damage.value.offset == 4
+
+
+def test_pages_that_a_power_cut_took_are_no_damage_however_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Zeros in the place of many lines make one line of their own, longer than any that is written."""
+    monkeypatch.setattr("hangarlog.segment.MAX_LINE", 1 << 20)
+    cut = tmp_path / "cut"
+    with FileEventStore(tmp_path / "whole", durability="relaxed") as store:
+        store.append("a:1", [Added(0)], ANY)
+        store.sync()
+        end = os.path.getsize(store.folder.journal.live_path)
+        for number in range(30):
+            store.append("b:1", [Added(number, "x" * 100_000)], ANY)
+        shutil.copytree(store.path, cut)
+    (cut / "state").unlink()
+    shutil.rmtree(cut / "streams" / "b")
+    with open(cut / "journal.jsonl", "r+b") as journal:
+        journal.seek(end + 4096 - end % 4096)
+        journal.write(bytes(2 << 20))
+    with FileEventStore(cut) as store:
+        assert store.get_event_count() == 1
+        assert (cut / "put-aside.jsonl").exists()
 
 
 def test_a_hole_behind_the_last_line_is_a_torn_end(tmp_path: Path) -> None:
