@@ -212,7 +212,7 @@ class Catalog:
             return
         used = self.used()
         if not offset or (used + 1) * 2 > self._slots:
-            self._grow()
+            self._renew()
             offset, _ = self._find(stream_id)
             if not offset:
                 self._replace({}, (0, 0), self.session())
@@ -242,21 +242,18 @@ class Catalog:
             return True
         if not self.is_open or self._reading or self.session() != session:
             return False
-        self._restore()
+        self._renew()
         return True
 
     def session(self) -> int:
         """The session that it belongs to."""
         return self._word(_SESSION_AT)
 
-    def _restore(self) -> None:
+    def _renew(self) -> None:
         self._replace(self._entries(), self.marks(), self.session())
 
     def _entries(self) -> dict[int, int]:
         return {key: word for slots in self._parts() for key, word in _SLOT.iter_unpack(slots) if key}
-
-    def _grow(self) -> None:
-        self._replace(self._entries(), self.marks(), self.session())
 
     def _replace(self, entries: dict[int, int], marks: tuple[int, int], session: int) -> None:
         table = _table(entries)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from itertools import count
 
 from hangarlog.filesystem import FileSystem
+
+DAMAGED = ".damaged"
+"""What the name of a file that was replaced ends in; a number follows from the second one on."""
 
 _PART = 1 << 20
 
@@ -48,3 +53,23 @@ def _copy_bytes(filesystem: FileSystem, fd: int, size: int, copy: int) -> None:
         if end <= offset:
             return  # It was cut meanwhile.
         offset = end
+
+
+def keep_damaged(filesystem: FileSystem, path: str, *, remove: bool = False) -> str:
+    """Keep what is at `path` under a name of its own, and return that; "" where there is nothing. It may be removed."""
+    if not filesystem.is_there(path):
+        return ""
+    kept = next(name for name in names_from(path + DAMAGED) if not filesystem.is_there(name))
+    if remove or not filesystem.is_file(path):
+        filesystem.rename(path, kept)
+        filesystem.sync_folder(os.path.dirname(path))
+    else:
+        copy_file(filesystem, path, kept)  # Not linked: nobody appends to a file with another name.
+    return kept
+
+
+def names_from(name: str) -> Iterator[str]:
+    """`name`, `name.2`, and so on."""
+    yield name
+    for number in count(2):
+        yield f"{name}.{number}"

@@ -14,7 +14,7 @@ import msgspec
 from hangarlog.beneath import Entry
 from hangarlog.commit import now
 from hangarlog.errors import CorruptionError, StoreFormatError, StoreOpenError
-from hangarlog.filecopy import copy_file
+from hangarlog.filecopy import keep_damaged
 from hangarlog.filesystem import PRIVATE, FileSystem
 from hangarlog.journal_names import JournalNames
 from hangarlog.live_end import LiveEnd
@@ -28,9 +28,6 @@ from hangarlog.strict import refuse_repeated_keys
 
 FORMAT = 1
 MAX_SEGMENT_BYTES = 2 << 30  # An index holds offsets of 32 bits, and a batch may go beyond the roll size.
-
-DAMAGED = ".damaged"
-"""What the name of a file that was mended ends in, as it was before."""
 
 _META = "hangarlog.json"
 _JOURNAL = "journal"
@@ -139,11 +136,7 @@ class Folder:
 
     def keep_damaged(self, path: str) -> None:
         """Keep a file as it is, under its name with `.damaged`, before it is mended."""
-        filesystem = self.filesystem
-        kept, number = path + DAMAGED, 1
-        while filesystem.is_there(kept):
-            kept, number = f"{path}{DAMAGED}.{number}", number + 1
-        copy_file(filesystem, path, kept)
+        keep_damaged(self.filesystem, path)
 
     def all_folders(self) -> Iterator[str]:
         """The folders below the store's own that hold its files."""

@@ -18,6 +18,7 @@ from itertools import accumulate, compress
 from hangarlog.checksum import crc32
 from hangarlog.errors import CorruptionError
 from hangarlog.filesystem import NO_FILE, FileSystem
+from hangarlog.record import LEAST_LINE
 
 STRIDE = 64 << 10
 """Bytes of text beyond the index that are simply read; a sidecar is written, and grows, when there are this many."""
@@ -29,7 +30,6 @@ _ENTRY_BYTES = 8
 _NO_INDEX = NO_FILE | {errno.ENOENT, errno.EACCES, errno.EPERM}
 _AT_ONCE = 512  # Entries: a page of them.
 _LONGEST = 128 * _AT_ONCE  # Entries of a block, and far more than any has: they are looked for no further back.
-_LEAST = 64  # Bytes of a line, and fewer than any record has: a segment holds no more lines than that.
 
 
 class Index:
@@ -52,7 +52,7 @@ class Index:
 
     def grown(self, size: int) -> Index:
         """This one, after another look at how much it covers, of a segment of `size` bytes now."""
-        self._most = size // _LEAST
+        self._most = size // LEAST_LINE
         if self._entries != self._measured():
             self._count = None
         return self
@@ -98,7 +98,7 @@ class Index:
             if error.errno not in _NO_INDEX:
                 raise
             return None
-        index._most = size // _LEAST
+        index._most = size // LEAST_LINE
         header = filesystem.read(index._fd, _HEADER.size, 0)
         if len(header) == _HEADER.size:
             magic, index.first = _HEADER.unpack(header)

@@ -15,7 +15,7 @@ import msgspec
 from hangarlog.commit import Pending
 from hangarlog.errors import CorruptionError, CorruptionWarning, EventSerializationError, SourceError, StreamIdError
 from hangarlog.export import new_file
-from hangarlog.payload import checked_json
+from hangarlog.payload import checked_json, decode_object
 from hangarlog.record import EncodedEvent, Envelope
 from hangarlog.snapshot import SnapshotFiles
 from hangarlog.sqlite_source import Source, source
@@ -27,7 +27,6 @@ _BATCH = 1000
 _COLUMNS = {"global_position", "stream_id", "stream_version", "event_type", "data", "metadata", "created_at"}
 _COUNT = "SELECT count(1) FROM main.events"  # Not count(*): that is one step, which nothing interrupts.
 _SNAPSHOTS = "SELECT stream_id, version, state_data, created_at FROM main.snapshots ORDER BY stream_id"
-_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 Progress = Callable[[int], None]
 _T = TypeVar("_T")
@@ -178,7 +177,7 @@ def _take(store: FileEventStore, path: str, batch: list[_Row], done: _Done) -> i
 def _event(path: str, row: _Row) -> EncodedEvent:
     try:
         raw = row.data.encode()
-        event_id = _decode_object(raw).get("event_id")
+        event_id = decode_object(raw).get("event_id")
         recorded_at = datetime.fromisoformat(row.created_at)
         if recorded_at.tzinfo is None:
             recorded_at = recorded_at.replace(tzinfo=UTC)
@@ -195,7 +194,7 @@ def _metadata(path: str, row: _Row) -> bytes | None:
         return None
     try:
         raw = row.metadata.encode()
-        _decode_object(raw)
+        decode_object(raw)
         return checked_json(msgspec.json.format(raw, indent=-1))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise SourceError(path, f"the metadata at global_position {row.position} is no object: {error}") from error
@@ -222,15 +221,14 @@ def _take_snapshots(store: FileEventStore, path: str, database: Source) -> int:
     if not database.columns("snapshots"):
         return 0
     taken = 0
-    for row in database.rows(
-        "SELECT stream_id, version, state_data, created_at FROM main.snapshots ORDER BY stream_id"
-    ):
+    for row in database.rows(_SNAPSHOTS):
         stream_id, version, state, created_at = _typed(path, f"the snapshot of {row[0]!r}", row, _SnapshotRow)
         try:
             present = store.load_snapshot(stream_id)
             if present is None or present["version"] < version:
-                refuse_repeated_keys(state.encode())
-                store.save_snapshot(stream_id, version, _decode_object(state), saved_at=created_at)
+                raw = state.encode()
+                refuse_repeated_keys(raw)
+                store.save_snapshot(stream_id, version, decode_object(raw), saved_at=created_at)
                 taken += 1
         except (msgspec.MsgspecError, StreamIdError, EventSerializationError, ValueError, RecursionError) as error:
             raise SourceError(path, f"the snapshot of stream {stream_id!r} cannot be stored: {error}") from error

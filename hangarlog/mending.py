@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from hangarlog.checksum import crc32
-from hangarlog.filecopy import copy_file
+from hangarlog.filecopy import copy_file, keep_damaged
 from hangarlog.filesystem import NO_FILE, FileSystem
 from hangarlog.folder import Folder
 from hangarlog.naming import stream_id_of, stream_path
 from hangarlog.rebuild import Span
 from hangarlog.record import Envelope, unseal
-from hangarlog.rewriting import Replaced, Rewriting, keep_damaged
+from hangarlog.rewriting import Replaced, Rewriting
 from hangarlog.segment import LIVE
 from hangarlog.snapshot import MOST, Snapshot, SnapshotFiles
 from hangarlog.strict import snapshot_flaw

@@ -29,6 +29,9 @@ _Version = Annotated[int, msgspec.Meta(ge=0, le=MAX_NUMBER)]
 MAX_LINE = 256 << 20
 """Bytes of a line, with its newline: none that is longer is written, and what is longer in a file is none."""
 
+LEAST_LINE = 64
+"""Bytes of a line, and fewer than any record has."""
+
 TOO_LONG = b"(a line of more than %d bytes)" % MAX_LINE
 """Stands for a longer line where lines are read: no record, and no beginning of one. Zeros may follow."""
 

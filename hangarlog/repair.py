@@ -15,13 +15,14 @@ from hangarlog.checkpoint import load_checkpoint
 from hangarlog.checks import checkpoint_damage, ring_damage
 from hangarlog.commit import now
 from hangarlog.errors import CorruptionError, LockTimeoutError, StoreFormatError, StoreOpenError
+from hangarlog.filecopy import DAMAGED, keep_damaged
 from hangarlog.filesystem import NO_FILE, FileSystem
 from hangarlog.folder import FORMAT, Folder, Meta, is_store_id
 from hangarlog.lock import FileLock, alone
 from hangarlog.mending import Mending, break_links, forget_indexes
 from hangarlog.rebuild import SETTLED, UNFINISHED, Rebuilt, Span, rebuild
 from hangarlog.record import Envelope
-from hangarlog.rewriting import DAMAGED, Replaced, keep_damaged
+from hangarlog.rewriting import Replaced
 from hangarlog.ring import Frame, read_ring, ring_owner
 from hangarlog.serializer import EventSerializer
 from hangarlog.state import SharedState

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterator
-from itertools import count
 from typing import NamedTuple
 
 from hangarlog.errors import CorruptionError
-from hangarlog.filecopy import copy_file
-from hangarlog.filesystem import FileSystem
+from hangarlog.filecopy import keep_damaged, names_from
 from hangarlog.log import Log
 from hangarlog.record import Envelope
 from hangarlog.segment import LIVE, Segment
 from hangarlog.survey import REBUILT, File, found_in, log_files, opened
-
-DAMAGED = ".damaged"
-"""What the name of a file that was replaced ends in; a number follows from the second one on."""
 
 _PART = 1 << 20
 
@@ -27,26 +20,6 @@ class Replaced(NamedTuple):
 
     path: str
     kept: str
-
-
-def keep_damaged(filesystem: FileSystem, path: str, *, remove: bool = False) -> str:
-    """Keep what is at `path` under a name of its own, and return that; "" where there is nothing. It may be removed."""
-    if not filesystem.is_there(path):
-        return ""
-    kept = next(name for name in _names(path + DAMAGED) if not filesystem.is_there(name))
-    if remove or not filesystem.is_file(path):
-        filesystem.rename(path, kept)
-        filesystem.sync_folder(os.path.dirname(path))
-    else:
-        copy_file(filesystem, path, kept)  # Not linked: nobody appends to a file with another name.
-    return kept
-
-
-def _names(name: str) -> Iterator[str]:
-    """`name`, `name.2`, and so on."""
-    yield name
-    for number in count(2):
-        yield f"{name}.{number}"
 
 
 class _Bounds:
@@ -149,9 +122,8 @@ class Rewriting:
     def _write(self, path: str) -> None:
         text = b"".join(self._text)
         if not self._is(path, text):
-            waiting = next(
-                name for name in _names(path + REBUILT) if self._is(name, text) or not self._filesystem.is_there(name)
-            )
+            names = names_from(path + REBUILT)
+            waiting = next(name for name in names if self._is(name, text) or not self._filesystem.is_there(name))
             if not self._filesystem.is_there(waiting):
                 self._filesystem.replace_file(waiting, text)
             self._waiting.append((waiting, path))

@@ -11,12 +11,10 @@ import os
 from hangarlog.checkpoint import load_checkpoint
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
-from hangarlog.record import Envelope, decode_record
+from hangarlog.record import LEAST_LINE, Envelope, decode_record
 from hangarlog.ring import lines_of_frames, read_ring
 from hangarlog.salvage import ENDLESS, journal_part, read_lines, segments_between
 from hangarlog.segment import Segment
-
-_LEAST_LINE = 64  # Bytes, and fewer than any record has.
 
 
 class Unrecovered:
@@ -67,7 +65,7 @@ class Unrecovered:
         for segment in segments_between(folder.journal, before + 1, ENDLESS):
             for offset, line, record in read_lines(segment):
                 if isinstance(record, str):
-                    may_be_lost += 1 + len(line) // _LEAST_LINE
+                    may_be_lost += 1 + len(line) // LEAST_LINE
                     if damaged is None and b"\0" not in line and not _is_torn(segment, offset):
                         damaged = segment.damage(offset, record)
                     continue
