@@ -14,7 +14,7 @@ from hangarlog.naming import stream_path
 from hangarlog.record import Envelope, decode_record
 from hangarlog.ring import Frame
 from hangarlog.snapshot import Snapshot, SnapshotFiles
-from hangarlog.strict import record_or_cause
+from hangarlog.strict import kept_record
 from hangarlog.survey import Run, found_in, journal_files, opened, runs_in, stream_files
 
 WINDOW = 16 << 20
@@ -109,7 +109,7 @@ class Merge:
         for frame in frames:
             before = getattr(frame, "after", "")
             for line in frame.text.split(b"\n"):
-                if isinstance(record := record_or_cause(line), Envelope):
+                if record := kept_record(line):
                     self._ring.setdefault(record.position, []).append((line, before))
                     before = record.crc
         if not whole:

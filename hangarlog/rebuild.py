@@ -13,9 +13,10 @@ import msgspec
 
 from hangarlog.folder import Folder
 from hangarlog.merge import Candidate, Merge
-from hangarlog.record import encode_envelope
+from hangarlog.record import Envelope, encode_envelope
 from hangarlog.rewriting import Replaced, Rewriting
 from hangarlog.ring import Frame
+from hangarlog.strict import record_or_cause
 from hangarlog.survey import Run
 
 _LEAST_LINE = 100
@@ -162,7 +163,7 @@ class _History:
         self._bad = {}
 
     def _choose(self, position: int, candidates: list[Candidate]) -> None:
-        best = max(candidates, key=self._rank)
+        best = candidates[0] if len(candidates) == 1 else max(candidates, key=self._rank)
         record = best.record
         version = None if self._contradicted(best) else self._version(best)
         if version is None:
@@ -184,8 +185,8 @@ class _History:
         if record.ends_batch:
             self._commit()
 
-    def _rank(self, candidate: Candidate) -> tuple[bool, bool, int, int, bool]:
-        """What follows; what the other copies confirm; what leads further; what the journal has."""
+    def _rank(self, candidate: Candidate) -> tuple[bool, bool, bool, int, int, bool]:
+        """What follows; what is a record to the letter; what other copies confirm; what leads further; the journal."""
         follows = not self._contradicted(candidate)
         record, runs = candidate.record, candidate.runs
         expected = self._versions.get(record.stream_id)
@@ -193,7 +194,8 @@ class _History:
             expected = min(record.stream_version, self._merge.through(record.stream_id) + 1)
         confirmed = max((self._merge.confirmed[run] for run in runs), default=0)
         reach = max((run.last for run in runs), default=0)
-        return follows, record.stream_version == expected, confirmed, reach, bool(runs)
+        strict = isinstance(record_or_cause(candidate.line), Envelope)
+        return follows, strict, record.stream_version == expected, confirmed, reach, bool(runs)
 
     def _contradicted(self, candidate: Candidate) -> bool:
         """Whether a candidate comes after other records than these, wherever it stands."""

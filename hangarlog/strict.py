@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from hangarlog.late import importing
-from hangarlog.record import HEAD, Envelope, LineError, decode_record, decode_records, why_bad
+from hangarlog.record import HEAD, Envelope, LineError, decode_record, decode_records, encode_envelope, why_bad
 
 _encoder, _decoder = msgspec.json.Encoder(), msgspec.json.Decoder()
 _encode, _encode_lines = _encoder.encode, _encoder.encode_lines
@@ -113,18 +113,37 @@ def strict_record(line: bytes) -> Envelope:
     Raises:
         LineError: the checksum does not match, or the line is no record.
     """
+    record, key = _record_and_key(line)
+    if key is not None:
+        raise _no_record(f"the key {shown_key(key)} comes twice in one object")
+    return record
+
+
+def kept_record(line: bytes) -> Envelope | None:
+    """The record that a repair keeps of a line, given without its newline; None if it is damage for a repair, too.
+
+    A key may come twice in the payload or metadata: older versions took such events, and this one still reads them.
+    """
+    if not line.startswith(HEAD):
+        return None  # Not raised and caught: somebody may have put millions of other lines.
+    try:
+        record, key = _record_and_key(line)
+    except LineError:
+        return None
+    return record if key is None or encode_envelope(record) == line + b"\n" else None
+
+
+def _record_and_key(line: bytes) -> tuple[Envelope, str | None]:
+    """(the record, a key that comes twice in one of the line's objects). Raises `LineError` about any other flaw."""
     record = decode_record(line)
     if not is_time(record.recorded_at):
         raise _no_record(f"recorded_at is {shown_key(record.recorded_at)}, not as '2026-11-23T03:01:02.123456Z'")
     if not _has_objects(record):
         raise _no_record("its data or metadata is no object")
     try:
-        key = repeated_key(line)
+        return record, repeated_key(line)
     except _UNFIT as error:
         raise _no_record(str(error)) from error
-    if key is not None:
-        raise _no_record(f"the key {shown_key(key)} comes twice in one object")
-    return record
 
 
 def snapshot_flaw(content: bytes, version: int) -> str | None:

@@ -12,7 +12,7 @@ from hangarlog.filesystem import NO_FILE, FileSystem
 from hangarlog.folder import Folder
 from hangarlog.record import Envelope, LineError, may_be_torn
 from hangarlog.segment import LIVE, Segment, first_of
-from hangarlog.strict import record_or_cause, strict_records
+from hangarlog.strict import kept_record, strict_records
 
 REBUILT = ".rebuilt"
 """What the name of a file that is to take another one's place ends in, until it does."""
@@ -90,7 +90,7 @@ def found_in(segment: Segment, offset: int = 0, stop: int | None = None) -> Iter
         try:
             records = [*strict_records(lines)]
         except LineError:
-            records = [record if isinstance(record, Envelope) else None for record in map(record_or_cause, lines)]
+            records = [*map(kept_record, lines)]
         yield offset, list(zip(lines, records, strict=True))
         offset = following
 

@@ -192,6 +192,26 @@ def test_the_other_copy_serves_it_and_repair_mends_it(tmp_path: Path, name: str)
         assert [event.data for event in store.read_stream("a:1")] == [{"n": n} for n in range(3)]
 
 
+@pytest.mark.parametrize("name", ["a key of the payload twice", "a key of metadata twice"])
+def test_repair_keeps_an_event_with_a_key_twice_that_an_older_version_took(tmp_path: Path, name: str) -> None:
+    """In both copies, beside damage that is mended: it is read into its class before and after."""
+    lines = [line(1), BAD[name][0], line(3)]
+    with opened(tmp_path / "s") as store:
+        store.append("a:1", [UntypedEvent("T", {})], ANY)
+    for path in ("s/journal.jsonl", "s/streams/a/1.jsonl"):
+        (tmp_path / path).write_bytes(b"".join(lines))
+    (tmp_path / "s/state").unlink()
+    with opened(tmp_path / "s") as store:
+        before = store.read_stream("a:1")
+        assert len(before) == 3
+    (tmp_path / "s/streams/a/1.jsonl").write_bytes(lines[0].replace(b"T", b"t") + lines[1] + lines[2])
+    assert not any(isinstance(result, Lost) for result in repair(tmp_path / "s"))
+    assert (tmp_path / "s/streams/a/1.jsonl").read_bytes() == b"".join(lines)
+    with opened(tmp_path / "s") as store:
+        assert store.read_stream("a:1") == before
+    assert {damage.position for damage in verify_folder(tmp_path / "s")} == {2}
+
+
 @pytest.mark.parametrize("name", FINE)
 def test_what_another_program_wrote_within_the_rules_is_shown_byte_for_byte(
     hangarlog: Command, tmp_path: Path, name: str
