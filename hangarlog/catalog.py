@@ -33,8 +33,8 @@ _MARKS = Struct("=2Q")
 _USED_AT, _SESSION_AT = 24, 40
 _VERSIONS = slice(2 if sys.byteorder == "little" else 3, None, 4)  # Of the halves of words that slots have.
 _AT_ONCE = 16  # Slots that are read at a time.
-_FURTHEST = 1 << 12  # Slots behind a stream's own that it may have got: in a table of any size it is a hundred, by far.
-_PART = 1 << 20  # Bytes of a multiple of slots.
+_FURTHEST = 1 << 12  # Slots from a stream's first choice to its own. Even in a huge table it is about a hundred.
+_PART = 1 << 20  # Bytes: whole slots.
 
 
 class Known(NamedTuple):
@@ -217,7 +217,7 @@ class Catalog:
             if not offset:
                 self._replace({}, (0, 0), self.session())
                 offset, _ = self._find(stream_id)
-            used = self.used()  # It may have been a lie.
+            used = self.used()  # The old header may have been wrong.
         key = _key(stream_id)
         self._filesystem.write_at(self._fd, _SLOT.pack(_number(key), word), offset)
         self._filesystem.write_at(self._fd, _ONE.pack(used + 1), _USED_AT)
@@ -257,7 +257,7 @@ class Catalog:
 
     def _replace(self, entries: dict[int, int], marks: tuple[int, int], session: int) -> None:
         table = _table(entries)
-        if not table:  # Somebody has filled it so that streams do not find their places: the journal knows them.
+        if not table:  # Keys were chosen to collide. The journal has all streams.
             entries, marks, table = {}, (0, 0), _table({})
         header = _HEADER.pack(_MAGIC, *marks, len(entries), len(table), session)
         text = b"".join([header, *table])
@@ -268,7 +268,7 @@ class Catalog:
 
 
 def _table(entries: dict[int, int]) -> list[bytes]:
-    """The slots of these entries, at most half of them in use; nothing where one lies further off than any would."""
+    """A table with these entries, at most half full; empty if one would lie more than `_FURTHEST` slots away."""
     slots = _FEWEST
     while len(entries) * 4 > slots:
         slots *= 2

@@ -20,7 +20,7 @@ STREAM_EXISTS = -4
 """Expected version that matches any stream with at least one event."""
 
 MAX_BATCH = 1 << 30
-"""Bytes of a batch: behind a full segment it still ends where an index, with offsets of 32 bits, can say so."""
+"""Bytes of a batch. Appended to a full segment, it ends within the 32-bit offsets of an index."""
 
 
 class Pending(msgspec.Struct, frozen=True):

@@ -98,7 +98,7 @@ class TooLargeError(HangarlogError, ValueError):
         advice = "keep large content elsewhere, and its address in the event"
         if self.what == "batch":
             advice = "append it in several batches"
-        return f"the {self.what} takes {self.size} bytes, {self.limit} are the most; nothing was written: {advice}"
+        return f"the {self.what} takes {self.size} bytes, the limit is {self.limit}; nothing was written: {advice}"
 
 
 class UnknownEventTypeError(EventSerializationError):

@@ -214,7 +214,7 @@ class EventStore(ABC):
                 )
 
     def _read(self, envelope: Envelope) -> tuple[datetime, dict[str, Any] | None]:
-        """(time, metadata) of a record. Raises `CorruptionError` if it has others than a record has."""
+        """(time, metadata) of a record. Raises `CorruptionError` if one of them is invalid."""
         raw = bytes(envelope.metadata)
         try:
             return datetime.fromisoformat(envelope.recorded_at), decode_object(raw) if raw else None

@@ -27,7 +27,7 @@ def new_file(filesystem: FileSystem, path: str) -> Iterator[str]:
     """
     if os.path.lexists(path):
         raise _exists(path)
-    unfinished = f"{path}.{os.urandom(4).hex()}{UNFINISHED}"  # Two may export to one name: neither gets the other's.
+    unfinished = f"{path}.{os.urandom(4).hex()}{UNFINISHED}"  # Two exports to one name do not mix.
     fd = filesystem.open_new(unfinished)
     try:
         yield unfinished
@@ -42,7 +42,7 @@ def new_file(filesystem: FileSystem, path: str) -> Iterator[str]:
 
 
 def _place(filesystem: FileSystem, unfinished: str, path: str) -> None:
-    """Give a file its name, unless that is taken: a rename alone would replace what has come there meanwhile."""
+    """Give a file its name unless that is taken. A rename alone would replace a file made there meanwhile."""
     try:
         filesystem.link(unfinished, path)
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""Copies of files, whole or not at all, a part at a time; what is a hole stays one, however long the file seems."""
+"""Copies of files: whole or not at all, a part at a time, with their holes."""
 
 from __future__ import annotations
 

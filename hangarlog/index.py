@@ -29,7 +29,7 @@ _HEADER = struct.Struct("<8sQ")
 _ENTRY_BYTES = 8
 _NO_INDEX = NO_FILE | {errno.ENOENT, errno.EACCES, errno.EPERM}
 _AT_ONCE = 512  # Entries: a page of them.
-_LONGEST = 128 * _AT_ONCE  # Entries of a block, and far more than any has: they are looked for no further back.
+_LONGEST = 128 * _AT_ONCE  # Entries of a block: far more than any has.
 
 
 class Index:

@@ -1,4 +1,4 @@
-"""Whose files are those that do not say it: the names of the journal's streams, and of sealed segments, read once."""
+"""The owners of files that do not name them: the journal's streams and the sealed segments, each read once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hangarlog.segment import first_of
 
 
 class JournalNames:
-    """The streams that the journal has, by folder and name. It is read when first asked, once for all files."""
+    """The journal's streams by folder and name. The journal is read once, when first asked."""
 
     def __init__(self, journal: Log) -> None:
         self._journal = journal
@@ -36,7 +36,7 @@ class JournalNames:
         return stream_id
 
     def sealed(self, log: Log) -> list[int]:
-        """As `log.sealed()`, as it was when a log of that folder was first asked for."""
+        """As `log.sealed()`, from a listing made when a log of that folder was first asked for."""
         listed = self._sealed.get(log.folder)
         if listed is None:
             listed = self._sealed[log.folder] = {}

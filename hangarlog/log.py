@@ -35,7 +35,7 @@ class Log:
         """Whether a read has met a live end that ends within a line: a write that is going on, or damage."""
         self.live_path = self.base + LIVE
         self.listed: list[int] | None = None
-        """What `sealed` gives, where somebody has listed the folder for many logs at once."""
+        """What `sealed` gives, if the folder was listed once for many logs."""
         self._kept: Kept | None = None
         self._committed = 0
 

@@ -226,7 +226,7 @@ class Mending:
             yield from rewriting.put_in_place()
 
     def _lost_between(self, stream_id: str, first: int, following: int) -> Iterable[int]:
-        """The lost versions from `first` up to another one, in order. A record may say that it is of any version."""
+        """The lost versions from `first` to before `following`, in order. A hostile record may claim any version."""
         lost = self._lost[stream_id]
         if following - first < len(lost):
             return [version for version in range(first, following) if version in lost]

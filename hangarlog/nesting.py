@@ -1,4 +1,4 @@
-"""How deep a JSON text is nested, counted without taking it apart: a part at a time, in a few calls each."""
+"""How deep a JSON text is nested. It is counted without decoding the text, part by part."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OTHERS = bytes(byte for byte in range(256) if byte not in b"{[]}")
 
 
 def nesting(data: bytes) -> int:
-    """How deep objects and arrays are nested in a JSON text; a guess too high where it cannot matter."""
+    """How deep objects and arrays are nested in a JSON text. Up to `MAX_NESTING` it may be an upper bound."""
     most = len(data) // 2
     if most > MAX_NESTING:
         # A text of a megabyte is counted so in a tenth of the time that `count` takes.
@@ -30,7 +30,7 @@ def nesting(data: bytes) -> int:
 
 
 def _outside_strings(data: bytes) -> Iterator[bytes]:
-    """What a JSON text has between its strings. However many there are, the memory is that of a part."""
+    """What a JSON text has outside its strings, a part at a time: memory does not grow with their number."""
     within, start = False, 0
     while start < len(data):
         part = data[start : start + _PART]

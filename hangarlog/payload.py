@@ -18,7 +18,7 @@ FAILURES = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, Recursio
 encode_plain = msgspec.json.Encoder().encode
 decode_object: Callable[[bytes], Any] = msgspec.json.Decoder(dict[str, Any]).decode
 skip: Callable[[bytes], Any] = msgspec.json.Decoder(msgspec.Raw).decode
-"""Looks whether a text is JSON, and makes nothing of it: numbers alone would take ten times their text."""
+"""Checks that a text is JSON without building values, which may take ten times the memory of the text."""
 
 _TEXT = frozenset([str])
 _LEAVES = frozenset([str, int, bool, type(None)])
@@ -35,7 +35,7 @@ def encode_object(value: dict[str, Any], what: str) -> bytes:
 
 
 def encoded_object(value: dict[str, Any], stored: dict[str, Any]) -> bytes:
-    """The JSON of `stored`, which has what `value` has. Raises one of `FAILURES`."""
+    """The JSON of `stored`, which holds all of `value`. Raises one of `FAILURES`."""
     decode = skip if is_plain(value) else decode_object
     return checked_json(encode_plain(stored), decode)
 
@@ -43,7 +43,7 @@ def encoded_object(value: dict[str, Any], stored: dict[str, Any]) -> bytes:
 def checked_json(data: bytes, decode: Callable[[bytes], Any] = decode_object) -> bytes:
     """A JSON object as it may stand in a line: one that `decode` reads, whatever a msgspec.Raw brought in.
 
-    Unless `decode` is `skip`, which says that nothing was brought in, no object in it may have a key twice.
+    No object in it may have a key twice. With `skip` as `decode`, for plain values, that is not checked.
     """
     decode(data)
     if decode is not skip:

@@ -352,7 +352,7 @@ class Reader:
     def committed_among(self, stream_ids: Iterable[str], committed: int) -> list[str]:
         """Those of these streams that have a record up to position `committed`.
 
-        Where many have a file that does not say so, the journal is read once for all of them.
+        If the files of many leave it open, the journal is read once for all of them.
         """
         there, doubtful = [], []
         for stream_id in stream_ids:

@@ -110,7 +110,7 @@ class _Kept(NamedTuple):
 
 
 class _Holes(NamedTuple):
-    """Lines of the history that are lost, by their positions, and what stands in the places of some: in no other."""
+    """Positions of the history whose lines are lost, and the damaged lines that stand at some of them."""
 
     positions: range
     bad: dict[int, bytes]

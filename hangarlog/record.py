@@ -21,13 +21,13 @@ from hangarlog.checksum import crc32
 from hangarlog.nesting import MAX_NESTING, nesting
 
 MAX_NUMBER = (1 << 53) - 1
-"""The highest position and version: beyond it programs that read numbers as floats, as jq does, take two for one."""
+"""The highest position and version: programs that read numbers as floats, as jq does, are exact up to here."""
 
 _Position = Annotated[int, msgspec.Meta(ge=1, le=MAX_NUMBER)]
 _Version = Annotated[int, msgspec.Meta(ge=0, le=MAX_NUMBER)]
 
 MAX_LINE = 256 << 20
-"""Bytes of a line, with its newline: none that is longer is written, and what is longer in a file is none."""
+"""Bytes of a line, with its newline. A longer one is refused in an append, and is damage in a file."""
 
 LEAST_LINE = 64
 """Bytes of a line, and fewer than any record has."""
@@ -266,7 +266,7 @@ def is_record(line: bytes) -> bool:
 
 
 def why_bad(line: bytes, tail: bytes) -> str:
-    """Why a line, which ends in `tail`, is not one that its checksum proves."""
+    """Why a line that ends in `tail` is not proved by its checksum."""
     if not line:
         return "an empty line"
     if line.startswith(TOO_LONG):

@@ -220,9 +220,9 @@ class Replay:
 
 
 def _keep_damage(folder: Folder, live: LiveEnd, offset: int, report: Recovered, due: Collection[bytes] = ()) -> None:
-    """Before what follows an offset in a stream is replaced: keep it and say so, if a line is such as no crash leaves.
+    """Keep and report what follows an offset in a stream, before it is replaced, if no crash leaves such a line.
 
-    That is one that is whole, without zeros, and no record; or one that is `due`, but not here, with no zeros before.
+    Such a line is whole, without zeros, and not a record; or it is `due`, but elsewhere, and nothing here is zeros.
     """
     due = () if due and any(b"\0" in piece for _, piece in live.pieces(offset)) else frozenset(due)
     for lines in live.blocks(offset):

@@ -167,7 +167,7 @@ def usable_ring(filesystem: FileSystem, path: str) -> int:
 
 
 def ring_content(filesystem: FileSystem, path: str) -> tuple[bytes, int]:
-    """(what is in a ring's place, as far as a ring may go; the size of the file). Raises `OSError`."""
+    """(the first `RING_BYTES` bytes of a ring's file, the size of the file). Raises `OSError`."""
     fd = filesystem.open_read(path)
     try:
         return filesystem.read(fd, RING_BYTES, 0), filesystem.size(fd)
@@ -176,9 +176,9 @@ def ring_content(filesystem: FileSystem, path: str) -> tuple[bytes, int]:
 
 
 def frames_in(ring: bytes) -> Iterator[tuple[int, Frame]]:
-    """The whole frames of a ring, each with the block that it begins at. None lies within another one.
+    """(block it begins at, frame) of each whole frame of a ring. Frames do not overlap.
 
-    What a frame is written over is whole no more; so what a ring holds is never more than its size.
+    A frame that is partly overwritten is no longer whole, so frames never hold more than the ring's size.
     """
     block = 0
     while block * BLOCK < len(ring):

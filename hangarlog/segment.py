@@ -33,8 +33,8 @@ SECTOR = 512
 """The least that a device writes or loses."""
 
 _SMALL = 4 << 10
-_LONG = 1 << 20  # Bytes of a line from which on its end is looked for before it is read: a file may have none.
-_SPARE = 64  # Bytes that a line may be longer than one that was appended: a repair may give it a longer version.
+_LONG = 1 << 20  # Bytes of a line. The end of a longer one is found before it is read: it may have none.
+_SPARE = 64  # Bytes that a line may have beyond `MAX_LINE`: a repair may give it a version with more digits.
 _LARGEST = 16 << 20  # Bytes of a block that are read at once; in longer ones a record is looked at for itself.
 
 
@@ -294,7 +294,7 @@ class Segment:
         return -1
 
     def _data(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """The stretches between two offsets that are no holes: a file may seem to be longer than any device is."""
+        """The stretches of data between two offsets, without holes, which may be larger than any device."""
         while start < stop:
             begin, end = self._filesystem.data_from(self.fd, start)
             if begin >= stop or end <= start:  # It may have been cut meanwhile.
@@ -303,7 +303,7 @@ class Segment:
             start = end
 
     def pieces(self, offset: int, stop: int = sys.maxsize) -> Iterator[tuple[int, bytes]]:
-        """(offset, bytes) of what follows, up to `stop`, divided where sectors are; of a hole only a beginning."""
+        """(offset, bytes) of what follows, up to `stop`, divided at sector borders; of a hole only the start."""
         stop = min(stop, self.size)
         while offset < stop:
             begin, end = self._filesystem.data_from(self.fd, offset)
@@ -317,7 +317,7 @@ class Segment:
             offset = end
 
     def rest(self, offset: int) -> Iterator[list[bytes]]:
-        """What follows the last newline, beyond `offset`, if it may be a line without its own."""
+        """The text after the last newline, from `offset` at least, if it may be a line without its newline."""
         start = max(offset, self.end())
         if 0 < self.size - start < MAX_LINE:
             yield [self.read(self.size - start, start)]

@@ -32,7 +32,7 @@ from hangarlog.upcaster import UpcasterChain
 
 Hook = Callable[[Any], Any]
 _event_id = attrgetter("event_id")
-_LARGE = 64 << 10  # Bytes of a payload from which on to decode it for nothing takes more than a look at its values.
+_LARGE = 64 << 10  # Bytes of a payload: checking the values of a larger one is quicker than decoding it.
 _skip_lines = msgspec.json.Decoder(msgspec.Raw).decode_lines
 _null_in = re.compile(b"null").search  # Twice as quick as `in` for a long text.
 

@@ -99,5 +99,5 @@ class SnapshotFiles:
 
 
 def decode_state(raw: msgspec.Raw) -> Any:
-    """The state that a snapshot holds. Raises one of `FAILURES` if it is no object."""
+    """The state that a snapshot holds. Raises one of `FAILURES` if it is not an object."""
     return decode_object(bytes(raw))

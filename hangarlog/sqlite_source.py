@@ -1,7 +1,7 @@
-"""SQLite databases to import from: files that anybody may have made, read without a byte of theirs being changed.
+"""SQLite databases to import from. They may be hostile, and are never changed.
 
-A schema is a program: a view, a virtual table or a generated column computes what it gives. So only ordinary tables
-are read, and what they give is held against the size of their file.
+A schema is a program: views, virtual tables and generated columns compute their values. So only ordinary tables are
+read, and no more than their file can hold.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from hangarlog.record import MAX_LINE
 
 _STEPS_A_BYTE = 100
 _LEAST_STEPS = 10_000_000
-"""A query may take so many steps of SQLite's machine for each byte of the file, but this many anyway."""
+"""A query may take this many steps of SQLite's machine, or `_STEPS_A_BYTE` for each byte of the file."""
 
-_LOOK = 20_000  # Steps between two looks at them, and at interrupts.
+_LOOK = 20_000  # Steps between two checks of their number, and of interrupts.
 _KINDS = {
     stat.S_IFLNK: "a symbolic link",
     stat.S_IFDIR: "a folder",
@@ -47,7 +47,7 @@ class Source:
                 connection.execute(f"PRAGMA {setting}")
             connection.execute("BEGIN")
             connection.execute("SELECT count(1) FROM main.sqlite_master").fetchone()
-        # From that query on no writes of others are seen: the files are as long as they have to be.
+        # From that query on, writes of others are not seen.
         self._size = sum(os.stat(name).st_size for name in (path, f"{path}-wal") if os.path.exists(name))
 
     def columns(self, table: str) -> set[str]:
@@ -95,7 +95,7 @@ class Source:
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_INTERRUPT:
                 raise SourceError(self._path, f"{what}{error}") from error
-            if not self._are_too_many():  # An interrupt came within `_look`, from where Python cannot raise it.
+            if not self._are_too_many():  # A Ctrl-C arrived in `_look`, which cannot raise it.
                 raise KeyboardInterrupt from None
             cause = f"to read its {self._size} bytes takes over {self._steps} steps: it is damaged, or made to grow"
             raise SourceError(self._path, cause) from None
@@ -103,12 +103,10 @@ class Source:
 
 @contextlib.contextmanager
 def source(path: str) -> Iterator[Source]:
-    """Open a database.
-
-    Nothing of it, nor beside it, is changed or created. Symbolic links, and side files that are none, are refused.
+    """Open a database for reading. No file is changed or created. It and its side files must be regular files.
 
     Raises:
-        SourceError: there is none, or it is none.
+        SourceError: it is missing, refused, or cannot be read.
     """
     before = _regular(path)
     for suffix in ("-wal", "-shm", "-journal"):
@@ -131,7 +129,7 @@ _ALONE = "&immutable=1"
 
 
 def _how(path: str) -> str:
-    """How SQLite reads a database with a write-ahead log without creating one, and an index of it, where it is."""
+    """The parameters with which SQLite reads a database and creates no file beside it."""
     filesystem = FileSystem()
     try:
         fd = filesystem.open_read(path)

@@ -1,4 +1,4 @@
-"""Events as they are stored, byte for byte, for whoever shows them or writes them out: what is no record is damage."""
+"""Events byte for byte as they are stored, to show or to export. A line that is not a record is damage."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def as_stored(
 ) -> Iterator[Stored]:
     """The records of `blocks`, which `store` has read, with their lines.
 
-    Each is looked at to the letter, as `verify` does. What is no record comes from its other copy, with a
-    `CorruptionWarning`; what is none in both is raised in its turn, or passed over with a warning.
+    Each is held to the whole format, as in `verify`. A damaged one comes from its other copy, with a
+    `CorruptionWarning`. One that is damaged in both is raised in its turn, or skipped with a warning.
 
     Raises:
         CorruptionError: an event is damaged in both copies.
@@ -38,11 +38,11 @@ def as_stored(
 
 
 def _lines(block: Sequence[Envelope]) -> list[bytes | None]:
-    """The lines that records were read from; None for one that is not written as this version writes it."""
+    """The lines that records were read from; None for a line that this version would write otherwise."""
     if type(block) is Run:
         return [*block.text.split(b"\n")[: len(block.records)]]
     lines = [encode_envelope(record)[:-1] for record in block]
-    # The checksum of the stored line is of these bytes, or of others.
+    # The stored line has these bytes if it has their checksum.
     return [line if line[-10:-2] == record.crc.encode() else None for line, record in zip(lines, block, strict=True)]
 
 
@@ -78,7 +78,7 @@ def _cause(line: bytes) -> str:
 
 
 def _found(folder: Folder, block: Sequence[Envelope], doubtful: dict[int, str]) -> dict[int, bytes | CorruptionError]:
-    """For each position that is in doubt its line from the files, or the damage where neither copy has one."""
+    """{doubtful position: its line from the files, or the damage if neither copy has one}."""
     found: dict[int, bytes | CorruptionError] = {}
     by_position = {record.position: record for record in block}
     first, last = min(doubtful), max(doubtful)

@@ -1,8 +1,7 @@
-"""What is no record although its checksum is right: looked for by whoever checks, mends, copies or shows events.
+"""Lines whose checksum is right but that are not records. Checks, repairs, copies and exports refuse them.
 
-A decoder takes more than the format has: a key twice, of which it keeps the last (jq and SQLite may keep another), a
-time that is none, bytes that are no UTF-8. Reading events into their classes does without this look, which costs as
-much as all the rest.
+A decoder accepts more than the format allows: repeated keys (it keeps the last, jq and SQLite may keep another),
+invalid times, invalid UTF-8. Reading events into their classes skips this check, which costs as much as all the rest.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ class _WithState(msgspec.Struct):
 
 
 def repeated_key(text: bytes) -> str | None:
-    """A key that comes twice in one object of a JSON text, None where there is none.
+    """A key that one object of a JSON text has twice, None if there is none.
 
-    Raises what `msgspec.json.decode` raises of a text that is no JSON.
+    Raises what `msgspec.json.decode` raises for invalid JSON.
     """
     value = _decode(text)
     with contextlib.suppress(OverflowError):  # An integer of more than 64 bits is read, and not written.
@@ -70,12 +69,12 @@ def refuse_repeated_keys(text: bytes) -> None:
 
 
 def shown_key(key: str) -> str:
-    """A key as a message has it: one of megabytes is cut."""
+    """A key as a message shows it: a long one is cut."""
     return repr(key if len(key) <= 60 else f"{key[:57]}...")
 
 
 def is_time(text: str) -> bool:
-    """Whether it is a time as a record has it: `2026-11-23T03:01:02.123456Z`."""
+    """Whether a text is a time in a record's form: `2026-11-23T03:01:02.123456Z`."""
     if len(text) != 27 or text[4:20:3] != "--T::." or text[-1] != "Z":
         return False
     try:
@@ -92,9 +91,9 @@ def strict_records(lines: Sequence[bytes]) -> list[Envelope]:
 
 
 def are_strict(records: Sequence[Envelope], lines: Sequence[bytes]) -> bool:
-    """Whether these lines, which their checksums prove, are what any store has written: the usual case, told at once.
+    """Whether lines with right checksums are exactly as a store writes them. It is the usual case, and quick to tell.
 
-    False is no verdict yet.
+    If False, look at each line.
     """
     text = b"\n".join([*lines, b""])
     try:
@@ -108,7 +107,7 @@ def are_strict(records: Sequence[Envelope], lines: Sequence[bytes]) -> bool:
 
 
 def strict_record(line: bytes) -> Envelope:
-    """Check and decode one line, given without its newline, and look whether it is a record to the letter.
+    """Check and decode one line, given without its newline, and hold it to the whole format.
 
     Raises:
         LineError: the checksum does not match, or the line is no record.
@@ -147,7 +146,7 @@ def _record_and_key(line: bytes) -> tuple[Envelope, str | None]:
 
 
 def snapshot_flaw(content: bytes, version: int) -> str | None:
-    """Why the file of a snapshot at a version, though whole, is none that a store writes; None if it is.
+    """Why the whole file of a snapshot at a version is not one that a store writes; None if it is.
 
     A snapshot before version 0 has no state.
     """
@@ -170,7 +169,7 @@ def _no_record(cause: str) -> LineError:
 
 
 def record_or_cause(line: bytes) -> Envelope | str:
-    """The record that a line, given without its newline, is to the letter; or why it is none."""
+    """The record of a line, given without its newline, held to the whole format; or why it is not a record."""
     if not line.startswith(HEAD):
         return why_bad(line, b"")  # Not raised and caught: somebody may have put millions of other lines.
     try:

@@ -148,7 +148,7 @@ def test_an_event_that_no_line_can_hold_is_refused_and_nothing_is_written(
     monkeypatch.setattr(commit, "MAX_LINE", 1000)
     monkeypatch.setattr(commit, "MAX_BATCH", 3000)
     with kind(tmp_path / "s") if kind is FileEventStore else kind() as store:  # type: ignore[call-arg]
-        with pytest.raises(TooLargeError, match=r"the event takes 1[0-9]* bytes, 1000 are the most"):
+        with pytest.raises(TooLargeError, match=r"the event takes 1[0-9]* bytes, the limit is 1000"):
             store.append("a:1", [Added(1, "x" * 1000)], ANY)
         with pytest.raises(TooLargeError, match="event takes"):
             store.append_many([("a:1", [Added(1)], ANY), ("b:1", [Added(1, "x" * 1000), Added(2)], ANY)])

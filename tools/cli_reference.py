@@ -13,9 +13,9 @@ INTRODUCTION = """\
 
 Made by `tools/cli_reference.py` from the commands' own help.
 
-On a terminal results are made for reading. No character that acts on it, or that nobody sees, is written raw: it is
-escaped as JSON escapes it, with `--raw` and in `export STORE -` too. In a pipe results are JSON lines, and events are
-the lines as they are stored, byte for byte. Errors and warnings are one line on standard error, escaped also in a pipe.
+On a terminal results are made for reading. Characters that are invisible, or act on a terminal, are escaped as JSON
+escapes them, with `--raw` and in `export STORE -` too. In a pipe results are JSON lines, and events are the lines as
+they are stored, byte for byte. Errors and warnings are one line on standard error, escaped in a pipe too.
 
 | exit code | meaning |
 | --- | --- |
@@ -27,10 +27,10 @@ the lines as they are stored, byte for byte. Errors and warnings are one line on
 Where `HANGARLOG_STORE` is set, STORE may be left out. With `read` and `tail`, whose STREAM may be left out too, a lone
 argument is the store if it is a folder with a `hangarlog.json`, else the stream.
 
-No module is imported from the current folder, which may be a store that somebody else has made. `--events` alone names
-one that may be in it; it is imported from there if it is nowhere else, and its file is printed first.
-Before `python -m hangarlog` begins, Python has imported some modules of its own with the current folder first: use
-`hangarlog`, or `python -P -m hangarlog`.
+No module is imported from the current folder, which may be a store that somebody else has made. The exception is the
+module that `--events` names: it is imported from there if it is nowhere else, and its file is printed first.
+`python -m hangarlog` imports some of Python's modules with the current folder first on the path, before hangarlog runs:
+use `hangarlog`, or `python -P -m hangarlog`.
 """
 
 

@@ -50,7 +50,7 @@ def _warn(message: Warning | str, *place: Any, **more: Any) -> None:
 
 
 def _unexpected(kind: type[BaseException], error: BaseException | None, trace: Any) -> None:
-    """A traceback, of which the message may be anything, too."""
+    """Print a traceback, escaped: its message may hold text of events."""
     say_lines("".join(traceback.format_exception(kind, error, trace)).removesuffix("\n"), err=True)
 
 

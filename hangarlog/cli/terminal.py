@@ -25,7 +25,7 @@ _hidden_in = re.compile(f"[{_HIDDEN}]").search
 
 
 def printable(text: str) -> str:
-    r"""The text with every character that nobody sees, or that could act on a terminal, as JSON writes it: `\u001b`.
+    r"""The text with invisible characters, and those that act on a terminal, escaped as in JSON: `\u001b`.
 
     These are all that are no letter, mark, number, sign or plain blank: controls, formats, surrogates, other blanks
     and line ends, private and unassigned characters; and the letters and marks that look like nothing.

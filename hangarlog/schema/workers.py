@@ -1,7 +1,6 @@
-"""Processes that read shares of a store: they answer lines of JSON with lines of JSON.
+"""Processes that read shares of a store. Questions and answers are lines of JSON.
 
-They are not `multiprocessing`'s: those look for their first modules in the current folder, which may be a store that
-somebody else has made.
+`multiprocessing` is not used: its processes import from the current folder, which may be a hostile store.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from hangarlog.schema.worker
 
 
 class Answer(msgspec.Struct):
-    """What is in a share, None if it could not be read; the warnings are of damage."""
+    """What a share holds, None if it could not be read, and the warnings of damage."""
 
     stored: list[Stored] | None = None
     warnings: list[str] = []
@@ -39,7 +38,7 @@ Ask = Callable[[Share], Answer]
 
 @contextlib.contextmanager
 def workers(count: int) -> Iterator[Ask]:
-    """A call that has a share read by one of so many processes, and waits for it; any thread may make it."""
+    """A function that has one of `count` processes read a share, and waits for it. Any thread may call it."""
     started = [_start() for _ in range(count)]
     free: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
     for process in started:
@@ -78,12 +77,12 @@ def _ask(process: subprocess.Popen[bytes], share: Share) -> Answer:
         process.stdin.write(msgspec.json.encode(share) + b"\n")
         process.stdin.flush()
         return _decode_answer(process.stdout.readline())
-    except (OSError, ValueError, msgspec.DecodeError):  # It has ended; whoever asks reads the share, and sees why.
+    except (OSError, ValueError, msgspec.DecodeError):  # It has ended. The caller reads the share itself, and sees why.
         return Answer()
 
 
 def serve() -> None:
-    """Answer until there are no more questions: the program of such a process."""
+    """Answer questions until standard input ends: the main function of such a process."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     del sys.argv[1:]
     with open(os.dup(0), "rb") as questions, open(os.dup(1), "wb") as answers:
