@@ -10,21 +10,55 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from time import monotonic
 
 from hangarlog.system import WINDOWS, again, folder_fd
 
-_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
+_PART = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
+_FRESH = 0.001
+"""Seconds that a folder is used again without a look at its path. Meanwhile it is the store's, or was a moment ago."""
+
+_MOST = 16  # Folders that are kept for that.
 
 
-class Root(NamedTuple):
-    """A store's folder, at `path` when it was opened, and how many have it open (one number)."""
+class OpenFolder:
+    """A folder that is open to be used in calls; it is closed when nothing refers to it."""
 
-    path: str
-    fd: int
-    inode: int
-    users: list[int]
+    __slots__ = ("fd", "opened_at")
+
+    def __init__(self, name: str, parent: int, flags: int = 0) -> None:
+        """Raises `OSError`."""
+        self.fd = -1  # For an interrupt, or a failure, before there is one.
+        self.opened_at = monotonic()
+        self.fd = again(os.open, name, _PART | flags, dir_fd=parent)
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        if self.fd >= 0:
+            close(self.fd)
+
+
+class Root:
+    """A store's folder, at `path` when it was opened, and how many `users` have it open."""
+
+    def __init__(self, path: str, fd: int) -> None:
+        """Raises `OSError`."""
+        # A descriptor of its own: a lock taken through the other one must end when that is closed.
+        self.path, self.folder, self.inode, self.users = path, OpenFolder(".", fd), os.fstat(fd).st_ino, 1
+        self.below: dict[str, OpenFolder] = {}
+
+    def open(self, path: str) -> OpenFolder:
+        """The folder at a path below this one. Raises `OSError`: `NotADirectoryError` where a part is a link."""
+        known = self.below.get(path)
+        if known and monotonic() - known.opened_at < _FRESH:
+            return known
+        found = self.folder
+        for part in path.split(os.sep):
+            found = OpenFolder(part, found.fd, os.O_NOFOLLOW)
+        if len(self.below) >= _MOST:
+            self.below.clear()
+        self.below[path] = found
+        return found
 
 
 Roots = tuple[Root, ...]
@@ -36,23 +70,19 @@ def entered(roots: Roots, path: str, fd: int) -> Roots:
     Raises `OSError`.
     """
     root = _find(roots, path, fd)
-    if root:
-        root.users[0] += 1
-        return roots
-    # A descriptor of its own: a lock taken through the other one must end when that is closed.
-    return (Root(path, again(os.open, ".", _FOLDER, dir_fd=fd), os.fstat(fd).st_ino, [1]), *roots)
+    if root is None:
+        return (Root(path, fd), *roots)
+    root.users += 1
+    return roots
 
 
 def left(roots: Roots, path: str, fd: int) -> Roots:
     """Without a folder that was entered, once for each time."""
     root = _find(roots, path, fd)
-    if not root:
+    if root is None:
         return roots
-    root.users[0] -= 1
-    if root.users[0]:
-        return roots
-    os.close(root.fd)
-    return tuple(other for other in roots if other is not root)
+    root.users -= 1
+    return roots if root.users else tuple(other for other in roots if other is not root)
 
 
 def _find(roots: Roots, path: str, fd: int) -> Root | None:
@@ -60,46 +90,29 @@ def _find(roots: Roots, path: str, fd: int) -> Root | None:
     return next((root for root in roots if (root.path, root.inode) == (path, inode)), None)
 
 
-def walk(roots: Roots, path: str) -> tuple[int | None, str, int]:
-    """(descriptor of the folder that `path` is in, its name there, a descriptor to close after use or -1).
+def walk(roots: Roots, path: str) -> tuple[int | None, str, OpenFolder | None]:
+    """(descriptor of the folder that `path` is in, its name there, what keeps that open).
 
-    (None, `path`, -1) where it is below none of the roots. Raises `OSError`: `NotADirectoryError` where a part is a
+    (None, `path`, None) where it is below none of the roots. Raises `OSError`: `NotADirectoryError` where a part is a
     symbolic link.
     """
     for root in roots:
         if path.startswith(root.path) and path[len(root.path) : len(root.path) + 1] in ("", os.sep):
-            break
-    else:
-        return None, path, -1
-    *parts, name = path[len(root.path) + 1 :].split(os.sep)
-    fd, opened = root.fd, -1
-    try:
-        for part in parts:
-            above, fd = opened, again(os.open, part, _FOLDER | os.O_NOFOLLOW, dir_fd=fd)
-            opened = fd  # First: an interrupt may come after the close, and nothing is closed twice.
-            if above >= 0:
-                os.close(above)
-    except BaseException as error:
-        if opened >= 0:
-            os.close(opened)
-        if isinstance(error, OSError):
-            error.filename = path
-        raise
-    return fd, name or ".", opened
+            above, _, name = path[len(root.path) + 1 :].rpartition(os.sep)
+            folder = root.open(above) if above else root.folder
+            return folder.fd, name or ".", folder
+    return None, path, None
 
 
 @contextlib.contextmanager
 def place(roots: Roots, path: str) -> Iterator[tuple[int | None, str]]:
-    """The first two that `walk` gives. Errors of the block name `path`."""
-    parent, name, opened = walk(roots, path)
+    """The first two that `walk` gives. Errors, of the block too, name `path`."""
     try:
+        parent, name, _kept_open = walk(roots, path)
         yield parent, name
     except OSError as error:
         error.filename = path
         raise
-    finally:
-        if opened >= 0:
-            os.close(opened)
 
 
 class Entry:
@@ -208,10 +221,14 @@ class Beneath:
         """The size of the file at `path`."""
         return self._stat(path).st_size
 
+    def _look_again(self) -> None:
+        """Walk each path anew: a folder was made or moved."""
+        for root in self._roots:
+            root.below.clear()
+
     def _kind(self, path: str) -> int:
         try:
-            with self._at(path) as (parent, name):
-                return stat.S_IFMT(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+            return stat.S_IFMT(self._stat(path, follow=False).st_mode)
         except (FileNotFoundError, NotADirectoryError):
             return 0
 
@@ -223,6 +240,11 @@ class Beneath:
         with self._at(path) as (parent, name), folder_fd(name, os.O_NOFOLLOW if parent else 0, parent) as fd:
             yield fd
 
-    def _stat(self, path: str) -> os.stat_result:
-        with self._at(path) as (parent, name):
-            return os.stat(name, dir_fd=parent, follow_symlinks=parent is None)
+    def _stat(self, path: str, *, follow: bool = True) -> os.stat_result:
+        """Of what is at `path`; below a store's folder never of what a link leads to."""
+        try:
+            parent, name, _kept_open = walk(self._roots, path)
+            return os.stat(name, dir_fd=parent, follow_symlinks=follow and parent is None)
+        except OSError as error:
+            error.filename = path
+            raise

@@ -85,23 +85,16 @@ class FileSystem(Beneath):
 
     def _open(self, path: str, flags: int, *, create: bool = False) -> int:
         while True:
-            parent, opened = None, -1
             try:
-                parent, name, opened = walk(self._roots, path)
+                parent, name, _kept_open = walk(self._roots, path)
                 # Before it is opened for writing: that alone may do something to a device.
                 if flags & os.O_RDWR and not stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
                     raise OSError(errno.EINVAL, "not a regular file")
                 return self._regular(again(os.open, name, flags | OPEN_FLAGS, dir_fd=parent))
-            except FileNotFoundError as error:
-                error.filename = path
-                if not create:
-                    raise
             except OSError as error:
                 error.filename = path
-                raise
-            finally:
-                if opened >= 0:
-                    os.close(opened)
+                if not (create and isinstance(error, FileNotFoundError)):
+                    raise
             with contextlib.suppress(FileExistsError):  # Another process was quicker.
                 return self._create(path, flags)
 
@@ -369,6 +362,7 @@ class FileSystem(Beneath):
         """Rename, replacing what is at `new`."""
         with self._at(old) as (here, name), self._at(new) as (there, second):
             os.replace(name, second, src_dir_fd=here, dst_dir_fd=there)
+        self._look_again()
 
     def remove(self, path: str) -> None:
         """Delete a file; nothing happens if there is none."""
@@ -386,6 +380,7 @@ class FileSystem(Beneath):
     def create_folder(self, path: str) -> None:
         """Create a folder. Raises `FileExistsError` if there is one."""
         mode = self._mode_of(path)
+        self._look_again()
         with self._at(path) as (parent, name):
             os.mkdir(name, 0o700, dir_fd=parent)
             if mode is not None:
