@@ -67,26 +67,27 @@ def backup(
     """
     filesystem = filesystem or FileSystem()
     serializer = EventSerializer(unknown="untyped")
-    with FileEventStore(path, serializer=serializer, create=False, filesystem=filesystem) as store:
-        copy = Folder(filesystem, os.fspath(target))
-        _refuse(store, copy)
-        filesystem.make_folder(copy.path)
-        copy.enter()
-        with contextlib.closing(copy.write_lock()) as lock, held(lock):
-            _refuse(store, copy)  # Once more: now the folder is there, and nobody else makes a store of it.
-            _refuse_further(store, copy)
-            work = _Backup(store, copy, progress)
-            work.stage()
-            work.place()
-    for mend in (work.mend_streams, work.copy_anew):
-        if not _damages(copy, work.report.position, progress):
-            return work.report
-        with contextlib.closing(copy.write_lock()) as lock, held(lock):
-            mend()
-    damages = _damages(copy, work.report.position, progress)
-    if damages:
-        raise BackupError(copy.path, f"the copy is not whole: {damages[0]}; verify the store, then run it again")
-    return work.report
+    with contextlib.closing(Folder(filesystem, os.fspath(target))) as copy:
+        with FileEventStore(path, serializer=serializer, create=False, filesystem=filesystem) as store:
+            _refuse(store, copy)
+            filesystem.make_folder(copy.path)
+            copy.enter()
+            with contextlib.closing(copy.write_lock()) as lock, held(lock):
+                _refuse(store, copy)  # Once more: now the folder is there, and nobody else makes a store of it.
+                _refuse_further(store, copy)
+                work = _Backup(store, copy, progress)
+                work.stage()
+                work.place()
+        for mend in (work.mend_streams, work.copy_anew):
+            if not _damages(copy, work.report.position, progress):
+                return work.report
+            with contextlib.closing(copy.write_lock()) as lock, held(lock):
+                mend()
+        damages = _damages(copy, work.report.position, progress)
+        if damages:
+            cause = f"the copy is not whole: {damages[0]}; verify the store, then run it again"
+            raise BackupError(copy.path, cause)
+        return work.report
 
 
 def _refuse(store: FileEventStore, copy: Folder) -> None:

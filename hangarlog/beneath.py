@@ -33,9 +33,13 @@ class OpenFolder:
         self.opened_at = monotonic()
         self.fd = again(os.open, name, _PART | flags, dir_fd=parent)
 
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+    def close(self, close: Callable[[int], None] = os.close) -> None:
+        """Close it now; closing twice is fine."""
         if self.fd >= 0:
-            close(self.fd)
+            fd, self.fd = self.fd, -1
+            close(fd)
+
+    __del__ = close
 
 
 class Root:
@@ -53,12 +57,21 @@ class Root:
         if known and monotonic() - known.opened_at < _FRESH:
             return known
         found = self.folder
-        for part in path.split(os.sep):
-            found = OpenFolder(part, found.fd, os.O_NOFOLLOW)
+        try:
+            for part in path.split(os.sep):
+                found = OpenFolder(part, found.fd, os.O_NOFOLLOW)
+        except BaseException:
+            found = self.folder  # A traceback that somebody keeps must not keep the others open.
+            raise
         if len(self.below) >= _MOST:
             self.below.clear()
         self.below[path] = found
         return found
+
+    def close(self) -> None:
+        """Close what is open, whatever still refers to it: nobody uses it any more."""
+        for folder in (*self.below.values(), self.folder):
+            folder.close()
 
 
 Roots = tuple[Root, ...]
@@ -82,7 +95,10 @@ def left(roots: Roots, path: str, fd: int) -> Roots:
     if root is None:
         return roots
     root.users -= 1
-    return roots if root.users else tuple(other for other in roots if other is not root)
+    if root.users:
+        return roots
+    root.close()
+    return tuple(other for other in roots if other is not root)
 
 
 def _find(roots: Roots, path: str, fd: int) -> Root | None:
@@ -107,12 +123,15 @@ def walk(roots: Roots, path: str) -> tuple[int | None, str, OpenFolder | None]:
 @contextlib.contextmanager
 def place(roots: Roots, path: str) -> Iterator[tuple[int | None, str]]:
     """The first two that `walk` gives. Errors, of the block too, name `path`."""
+    kept_open = None
     try:
-        parent, name, _kept_open = walk(roots, path)
+        parent, name, kept_open = walk(roots, path)
         yield parent, name
     except OSError as error:
         error.filename = path
         raise
+    finally:
+        del kept_open  # From a traceback that somebody keeps, too.
 
 
 class Entry:
@@ -242,9 +261,12 @@ class Beneath:
 
     def _stat(self, path: str, *, follow: bool = True) -> os.stat_result:
         """Of what is at `path`; below a store's folder never of what a link leads to."""
+        kept_open = None
         try:
-            parent, name, _kept_open = walk(self._roots, path)
+            parent, name, kept_open = walk(self._roots, path)
             return os.stat(name, dir_fd=parent, follow_symlinks=follow and parent is None)
         except OSError as error:
             error.filename = path
             raise
+        finally:
+            del kept_open

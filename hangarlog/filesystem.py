@@ -85,8 +85,9 @@ class FileSystem(Beneath):
 
     def _open(self, path: str, flags: int, *, create: bool = False) -> int:
         while True:
+            kept_open = None
             try:
-                parent, name, _kept_open = walk(self._roots, path)
+                parent, name, kept_open = walk(self._roots, path)
                 # Before it is opened for writing: that alone may do something to a device.
                 if flags & os.O_RDWR and not stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
                     raise OSError(errno.EINVAL, "not a regular file")
@@ -95,6 +96,8 @@ class FileSystem(Beneath):
                 error.filename = path
                 if not (create and isinstance(error, FileNotFoundError)):
                     raise
+            finally:
+                del kept_open  # From a traceback that somebody keeps, too.
             with contextlib.suppress(FileExistsError):  # Another process was quicker.
                 return self._create(path, flags)
 

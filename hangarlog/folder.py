@@ -190,6 +190,7 @@ class Folder:
         if mode is not None and not (type(mode) is int and f"{mode:04o}" in _MODES):
             shown = oct(mode) if type(mode) is int else repr(mode)
             raise ValueError(f"mode must be 0o600, with read or write for the group, and read for others, not {shown}")
+        entered = self.fd >= 0
         try:
             if os.path.lexists(self.path) and not os.path.isdir(self.path):
                 raise StoreOpenError(self.path, "it is a file; a store is a folder")
@@ -199,6 +200,7 @@ class Folder:
             meta = self._load() or self._create(segment_bytes, create, mode)
             self._set_rights(meta)
             self.home = self.filesystem.made_at(self.meta_path)
+            entered = True
             return meta
         except PermissionError as error:
             raise StoreOpenError(
@@ -206,6 +208,9 @@ class Folder:
             ) from error
         except OSError as error:
             raise StoreOpenError(self.path, f"{error.strerror} ({error.filename})") from error
+        finally:
+            if not entered:
+                self.close()
 
     def enter(self) -> None:
         """Open the folder, if there is one: from here on, what is below it is taken from there."""

@@ -103,12 +103,13 @@ def repair(
         OSError: the system refused a call.
     """
     filesystem = filesystem or FileSystem()
-    folder = Folder(filesystem, os.fspath(path))
-    _refuse_what_is_none(folder)
-    with _locked(folder, lock_timeout):
-        results = _mend(folder)
-    yield from results
-    yield from _opened(folder, progress)
+    with contextlib.closing(Folder(filesystem, os.fspath(path))) as folder:
+        folder.enter()
+        _refuse_what_is_none(folder)
+        with _locked(folder, lock_timeout):
+            results = _mend(folder)
+        yield from results
+        yield from _opened(folder, progress)
 
 
 @contextlib.contextmanager

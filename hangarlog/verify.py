@@ -90,21 +90,21 @@ def verify_folder(
         StoreOpenError: there is no store.
         StorageError: the operating system refused to read.
     """
-    folder = Folder(filesystem or FileSystem(), os.fspath(path))
-    meta = folder.open(1, create=False)
-    try:
-        with contextlib.closing(Watch(folder, meta.store_id)) as watch:
-            yield from _Check(folder, watch, progress).run()
-    except OSError as error:
-        raise StorageError(folder.path, error.errno, str(error), reading=True) from error
+    with contextlib.closing(Folder(filesystem or FileSystem(), os.fspath(path))) as folder:
+        meta = folder.open(1, create=False)
+        try:
+            with contextlib.closing(Watch(folder, meta.store_id)) as watch:
+                yield from _Check(folder, watch, progress).run()
+        except OSError as error:
+            raise StorageError(folder.path, error.errno, str(error), reading=True) from error
 
 
 def count_events(path: str | os.PathLike[str], *, filesystem: FileSystem | None = None) -> int:
     """How many events are committed in the store at `path`. It does, and raises, what `verify_folder` does."""
-    folder = Folder(filesystem or FileSystem(), os.fspath(path))
-    meta = folder.open(1, create=False)
-    with contextlib.closing(Watch(folder, meta.store_id)) as watch:
-        return watch.committed
+    with contextlib.closing(Folder(filesystem or FileSystem(), os.fspath(path))) as folder:
+        meta = folder.open(1, create=False)
+        with contextlib.closing(Watch(folder, meta.store_id)) as watch:
+            return watch.committed
 
 
 class _Check:
