@@ -1120,11 +1120,11 @@ def run(folder: Path, size: int, seed: int) -> Figures:
 CAMPAIGN = Campaign(
     row=10,
     fault="ids, payloads, lines, files, databases and co-users who wish ill",
-    promise="nothing outside the store is read or written, memory is bounded, nothing hangs, and every refusal says why",
-    how="stream ids; every file swapped for links, FIFOs, folders; another user who swaps parts of the store in the middle "
-    "of every call; nesting, numbers and surrogates; lines with right checksums and wrong contents; files of a terabyte "
-    "and counts that lie, each command with a limit on memory and processor time; databases and schema locks; umask 0; a "
-    "pseudo-terminal. There is no compression, so no bomb of it",
+    promise="nothing outside the store is read or written, memory is bounded, nothing hangs, and each refusal says why",
+    how="stream ids; every file swapped for links, FIFOs, folders; another user who swaps parts of the store in the "
+    "middle of every call; nesting, numbers and surrogates; lines with right checksums and wrong contents; files of a "
+    "terabyte and counts that lie, each command with a limit on memory and processor time; databases and schema locks; "
+    "umask 0; a pseudo-terminal. There is no compression, so no bomb of it",
     ci=250,
     release=2_000,
     unit="stream ids",
