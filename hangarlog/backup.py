@@ -20,6 +20,7 @@ from hangarlog.lock import held
 from hangarlog.log import Log
 from hangarlog.mending import Mending, forget_indexes, is_ahead, load_snapshot, may_be_stream, snapshot_paths
 from hangarlog.naming import stream_path
+from hangarlog.read_only import for_reading
 from hangarlog.record import Envelope, decode_record, is_record
 from hangarlog.rewriting import last_number
 from hangarlog.segment import LIVE, Segment
@@ -52,6 +53,7 @@ def backup(
     target: str | os.PathLike[str],
     progress: Progress = lambda step, done, total: None,
     *,
+    lock_timeout: float | None = None,
     filesystem: FileSystem | None = None,
 ) -> BackedUp:
     """Make `target` a copy of the store at `path` as it is now; it is a store that opens at once.
@@ -63,16 +65,23 @@ def backup(
         BackupError: the target is something else, or of another store, or has events that the store has not; or the
             copy is not whole.
         StoreOpenError: there is no store at `path`; CorruptionError: it is damaged.
+        LockTimeoutError: somebody else had one of the two locked for `lock_timeout` seconds (None waits for ever).
         OSError: the system refused a call.
     """
-    filesystem = filesystem or FileSystem()
+    source, filesystem = filesystem, filesystem or FileSystem()
     serializer = EventSerializer(unknown="untyped")
     with contextlib.closing(Folder(filesystem, os.fspath(target))) as copy:
-        with FileEventStore(path, serializer=serializer, create=False, filesystem=filesystem) as store:
+        reading = source or for_reading(os.fspath(path))
+        with (
+            FileEventStore(
+                path, serializer=serializer, create=False, lock_timeout=lock_timeout, filesystem=reading
+            ) as store,
+            _read_through(filesystem, store.folder),
+        ):
             _refuse(store, copy)
             filesystem.make_folder(copy.path)
             copy.enter()
-            with contextlib.closing(copy.write_lock()) as lock, held(lock):
+            with contextlib.closing(copy.write_lock()) as lock, held(lock, lock_timeout):
                 _refuse(store, copy)  # Once more: now the folder is there, and nobody else makes a store of it.
                 _refuse_further(store, copy)
                 work = _Backup(store, copy, progress)
@@ -81,13 +90,23 @@ def backup(
         for mend in (work.mend_streams, work.copy_anew):
             if not _damages(copy, work.report.position, progress):
                 return work.report
-            with contextlib.closing(copy.write_lock()) as lock, held(lock):
+            with contextlib.closing(copy.write_lock()) as lock, held(lock, lock_timeout):
                 mend()
         damages = _damages(copy, work.report.position, progress)
         if damages:
             cause = f"the copy is not whole: {damages[0]}; verify the store, then run it again"
             raise BackupError(copy.path, cause)
         return work.report
+
+
+@contextlib.contextmanager
+def _read_through(filesystem: FileSystem, source: Folder) -> Iterator[None]:
+    """Have `filesystem` follow no link below the source either."""
+    filesystem.enter(source.path, source.fd)
+    try:
+        yield
+    finally:
+        filesystem.leave(source.path, source.fd)
 
 
 def _refuse(store: FileEventStore, copy: Folder) -> None:
@@ -101,7 +120,7 @@ def _refuse(store: FileEventStore, copy: Folder) -> None:
         entries = {entry.name for entry in copy.filesystem.entries(copy.path)}
         if entries <= {"locks"} or _owner(copy) == store.meta.store_id:
             return
-    except (StoreOpenError, msgspec.MsgspecError, ValueError) as error:
+    except (StoreOpenError, msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise BackupError(copy.path, f"it is not empty, and no backup of this store ({error})") from error
     raise BackupError(copy.path, "it is a backup of another store, or that store itself; name another folder")
 
@@ -167,7 +186,7 @@ class _Backup:
 
     def __init__(self, store: FileEventStore, copy: Folder, progress: Progress) -> None:
         self._source, self._copy, self._progress = store.folder, copy, progress
-        self._filesystem, self._meta = store.folder.filesystem, store.meta
+        self._filesystem, self._meta = copy.filesystem, store.meta
         self.report = BackedUp(store.get_event_count())
         self._trusting = True
         self._right: dict[str, None] = {}  # The files that the target is to have, in order.

@@ -8,6 +8,7 @@ call together with the descriptor it is in. On Windows, which has no such calls,
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -50,6 +51,7 @@ class Root:
         # A descriptor of its own: a lock taken through the other one must end when that is closed.
         self.path, self.folder, self.inode, self.users = path, OpenFolder(".", fd), os.fstat(fd).st_ino, 1
         self.below: dict[str, OpenFolder] = {}
+        self.strangers = _whose_to_refuse(fd)
 
     def open(self, path: str) -> OpenFolder:
         """The folder at a path below this one. Raises `OSError`: `NotADirectoryError` where a part is a link."""
@@ -72,6 +74,14 @@ class Root:
         """Close what is open, whatever still refers to it: nobody uses it any more."""
         for folder in (*self.below.values(), self.folder):
             folder.close()
+
+
+def _whose_to_refuse(fd: int) -> tuple[int, int] | None:
+    """(owner, group) of a folder where this process may read more than they do; None where it may not."""
+    if not hasattr(os, "geteuid") or os.geteuid():
+        return None
+    its = os.fstat(fd)
+    return (its.st_uid, its.st_gid) if its.st_uid else None
 
 
 Roots = tuple[Root, ...]
@@ -168,16 +178,19 @@ class Beneath:
     """What is where: looks at paths, which are text. Below a store's folder that was entered, no link is followed."""
 
     _roots: Roots = ()
+    _wary = False  # Whether files are to be asked whose they are.
 
     def enter(self, folder: str, fd: int) -> None:
         """Take what is below `folder` from the folder that is open as `fd`, and follow no link there, until `leave`."""
         if fd >= 0:
             self._roots = entered(self._roots, folder, fd)
+            self._wary = any(root.strangers for root in self._roots)
 
     def leave(self, folder: str, fd: int) -> None:
         """Let go of a folder that was entered."""
         if fd >= 0:
             self._roots = left(self._roots, folder, fd)
+            self._wary = any(root.strangers for root in self._roots)
 
     def is_ours(self, folder: str) -> bool:
         """Whether a folder is this user's; also where there is none, or the system has no owners."""
@@ -185,6 +198,15 @@ class Beneath:
             return not hasattr(os, "geteuid") or self._stat(folder).st_uid == os.geteuid()
         except FileNotFoundError:
             return True
+
+    def _refuse_of_others(self, fd: int, path: str) -> None:
+        """Raise `OSError` if root has opened a file that a store's owner may not read: copies would be given to him."""
+        for root in self._roots:
+            if root.strangers and path.startswith(root.path + os.sep):
+                owner, group = root.strangers
+                its = os.fstat(fd)
+                if its.st_uid != owner and not (its.st_gid == group and its.st_mode & stat.S_IRGRP):
+                    raise OSError(errno.EINVAL, f"it belongs to user {its.st_uid}, the store to user {owner}")
 
     def entries(self, path: str) -> Iterator[Entry]:
         """What is in a folder, in no order; nothing if there is no such folder."""

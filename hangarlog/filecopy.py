@@ -12,6 +12,7 @@ DAMAGED = ".damaged"
 """What the name of a file that was replaced ends in; a number follows from the second one on."""
 
 _PART = 1 << 20
+_LONGEST = 255 - len(".new")  # Bytes of a name.
 
 
 def copy_file(filesystem: FileSystem, source: str, target: str) -> None:
@@ -59,7 +60,7 @@ def keep_damaged(filesystem: FileSystem, path: str, *, remove: bool = False) -> 
     """Keep what is at `path` under a name of its own, and return that; "" where there is nothing. It may be removed."""
     if not filesystem.is_there(path):
         return ""
-    kept = next(name for name in names_from(path + DAMAGED) if not filesystem.is_there(name))
+    kept = next(name for name in names_from(path, DAMAGED) if not filesystem.is_there(name))
     if remove or not filesystem.is_file(path):
         filesystem.rename(path, kept)
         filesystem.sync_folder(os.path.dirname(path))
@@ -68,8 +69,10 @@ def keep_damaged(filesystem: FileSystem, path: str, *, remove: bool = False) -> 
     return kept
 
 
-def names_from(name: str) -> Iterator[str]:
-    """`name`, `name.2`, and so on."""
-    yield name
-    for number in count(2):
-        yield f"{name}.{number}"
+def names_from(path: str, suffix: str) -> Iterator[str]:
+    """`path` with the suffix, then with a number behind that from 2 on. A name that is too long is cut before it."""
+    folder, name = os.path.split(path)
+    for number in count(1):
+        ending = suffix if number == 1 else f"{suffix}.{number}"
+        kept = os.fsdecode(os.fsencode(name)[: _LONGEST - len(ending)])
+        yield os.path.join(folder, kept + ending)

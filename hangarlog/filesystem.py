@@ -91,7 +91,8 @@ class FileSystem(Beneath):
                 # Before it is opened for writing: that alone may do something to a device.
                 if flags & os.O_RDWR and not stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
                     raise OSError(errno.EINVAL, "not a regular file")
-                return self._regular(again(os.open, name, flags | OPEN_FLAGS, dir_fd=parent))
+                fd = self._regular(again(os.open, name, flags | OPEN_FLAGS, dir_fd=parent))
+                return self._own(fd, path) if self._wary else fd
             except OSError as error:
                 error.filename = path
                 if not (create and isinstance(error, FileNotFoundError)):
@@ -123,6 +124,14 @@ class FileSystem(Beneath):
             if path == below:
                 return None
         return self._rights[path]
+
+    def _own(self, fd: int, path: str) -> int:
+        try:
+            self._refuse_of_others(fd, path)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
     def _regular(self, fd: int) -> int:
         # lseek, not fstat: fstat of a file being written slows the next sync (docs/performance.md). It fails on FIFOs.
@@ -388,6 +397,8 @@ class FileSystem(Beneath):
             os.mkdir(name, 0o700, dir_fd=parent)
             if mode is not None:
                 with folder_fd(name, os.O_NOFOLLOW, dir_fd=parent) as fd:
+                    if os.listdir(fd):  # It is another one, put there meanwhile.
+                        raise OSError(errno.ENOTEMPTY, "the folder that was just made is not empty", path)
                     _hand_over(fd, parent, mode | (mode & 0o444) >> 2)
 
     def read_file(self, path: str, limit: int = SMALL) -> bytes:

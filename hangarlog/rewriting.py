@@ -122,7 +122,7 @@ class Rewriting:
     def _write(self, path: str) -> None:
         text = b"".join(self._text)
         if not self._is(path, text):
-            names = names_from(path + REBUILT)
+            names = names_from(path, REBUILT)
             waiting = next(name for name in names if self._is(name, text) or not self._filesystem.is_there(name))
             if not self._filesystem.is_there(waiting):
                 self._filesystem.replace_file(waiting, text)

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Added, Command
 
-from hangarlog import ANY, BackupError, FileEventStore, StoreOpenError
+from hangarlog import ANY, BackupError, FileEventStore, LockTimeoutError, StoreOpenError
 from hangarlog.backup import backup
 from hangarlog.filesystem import FileSystem
+from hangarlog.repair import repair
 from hangarlog.verify import verify
 
 
@@ -186,6 +187,26 @@ def test_a_backup_that_died_anywhere_is_gone_on_with_and_the_earlier_one_never_l
             assert at > 50
             return
         shutil.rmtree(target)
+
+
+@pytest.mark.parametrize("which", ["s", "backup"])
+def test_a_backup_and_a_repair_wait_no_longer_than_they_are_told(tmp_path: Path, which: str) -> None:
+    fill(tmp_path / "s")
+    backup(tmp_path / "s", tmp_path / "backup")
+    calls = {
+        "s": lambda: list(repair(tmp_path / "s", lock_timeout=0)),
+        "backup": lambda: backup(tmp_path / "s", tmp_path / "backup", lock_timeout=0),
+    }
+    with FileEventStore(tmp_path / which, exclusive=True), pytest.raises(LockTimeoutError):
+        calls[which]()
+
+
+def test_a_mark_of_a_backup_that_is_nested_without_end_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "s")
+    (tmp_path / "backup").mkdir()
+    (tmp_path / "backup/backup.json").write_text('{"x":' + "[" * 30_000 + "]" * 30_000 + "}")
+    with pytest.raises(BackupError, match="it is not empty, and no backup"):
+        backup(tmp_path / "s", tmp_path / "backup")
 
 
 @pytest.mark.parametrize("folder", [True, False])

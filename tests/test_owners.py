@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,8 +16,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Added, tool
 
-from hangarlog import ANY, CorruptionError, FileEventStore, StoreFormatError, StoreOpenError
+from hangarlog import ANY, CorruptionError, FileEventStore, HangarlogError, StoreFormatError, StoreOpenError
+from hangarlog.backup import backup
 from hangarlog.filesystem import FileSystem
+from hangarlog.repair import repair
 from hangarlog.verify import verify
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fchown"), reason="this system has no owners")
@@ -171,6 +174,32 @@ def test_a_reading_command_of_root_s_changes_nothing_in_a_service_s_store(
             assert json.loads(done.stdout)["events"] == 4
         assert everything(path) == before, command
     assert as_user(OWNER, APPEND, "b:1") == "5\n"
+
+
+def test_a_backup_of_root_s_changes_nothing_in_a_service_s_store(folder: Path, as_user: As) -> None:
+    as_user(OWNER, CREATE)
+    as_user(OWNER, APPEND, "b:1", "a:1")
+    before = everything(folder / "s")
+    backup(folder / "s", folder / "backup")
+    assert everything(folder / "s") == before
+    with FileEventStore(folder / "backup") as copy:
+        assert copy.get_event_count() == 7
+    assert owners(folder / "backup") == {(os.geteuid(), os.getegid())}
+
+
+@pytest.mark.parametrize("name", ["streams/a/1.jsonl", "journal.jsonl", "journal.00000000000000000009.jsonl", "ring"])
+def test_what_is_root_s_in_a_service_s_store_is_given_to_nobody(folder: Path, as_user: As, name: str) -> None:
+    """Who owns the folder has moved root's private file there: a repair would hand its copies over."""
+    as_user(OWNER, CREATE)
+    path, secret = folder / "s", folder / "secret"
+    secret.write_text('{"position":9}\nsecret\n')
+    secret.chmod(0o600)
+    secret.replace(path / name)
+    with contextlib.suppress(HangarlogError, OSError):
+        list(repair(path))
+    for each in path.rglob("*"):
+        if each.is_file() and b"secret" in each.read_bytes():
+            assert each.stat().st_uid == 0, each
 
 
 def everything(path: Path) -> dict[str, tuple[int, int, int, bytes]]:

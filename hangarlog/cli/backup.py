@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from hangarlog.cli.app import hangarlog, with_store
+from hangarlog.cli.app import hangarlog, lock_timeout, with_store
 from hangarlog.cli.terminal import progress, write_object
 
 
@@ -21,7 +21,7 @@ def backup(store: str, target: str) -> None:
     from hangarlog.backup import backup as copy
 
     with _bars() as advance:
-        done = copy(store, target, advance)
+        done = copy(store, target, advance, lock_timeout=lock_timeout())
     write_object({"target": target, **msgspec.structs.asdict(done)})
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from hangarlog import CorruptionError, FileEventStore
-from hangarlog.cli.app import hangarlog, open_store, with_store
+from hangarlog.cli.app import hangarlog, lock_timeout, open_store, with_store
 from hangarlog.cli.terminal import is_terminal, progress, say, styled, write_json, write_object
 from hangarlog.filesystem import FileSystem
 from hangarlog.folder import Folder
@@ -138,7 +138,7 @@ def repair(store: str) -> int:
     names = {Repaired: "mended", PutAside: "put aside", Lost: "lost"}
     mended = put_aside = lost = 0
     whole = True
-    for result in mend(store):
+    for result in mend(store, lock_timeout=lock_timeout()):
         if isinstance(result, CorruptionError):
             _write_damage(result)
         elif is_terminal():

@@ -202,6 +202,22 @@ def test_a_repair_after_a_roll_whose_append_was_refused_doubles_no_segment(tmp_p
         assert list(verify(store)) == []
 
 
+@pytest.mark.parametrize("name", ["snapshots/s/" + "n" * 250 + ".json", "streams/s/" + "n" * 249 + ".index"])
+def test_what_has_too_long_a_name_to_be_kept_under_it_is_kept_under_a_shorter_one(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "s"
+    fill(path)
+    (path / name).parent.mkdir(parents=True, exist_ok=True)
+    if name.endswith(".index"):
+        (path / name).mkdir()
+    else:
+        (path / name).write_text("no snapshot")
+    list(repair(path))
+    assert not (path / name).exists()
+    assert [len(kept.name) for kept in path.rglob("n*.damaged")] == [251]
+    with FileEventStore(path) as store:
+        assert list(verify(store)) == []
+
+
 @pytest.mark.parametrize(
     "name",
     [
