@@ -10,6 +10,7 @@ import tracemalloc
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from conftest import Added, Command
@@ -365,8 +366,8 @@ def test_a_damaged_snapshot_keeps_no_event_from_an_export(tmp_path: Path, hangar
     assert hangarlog("export", path, "out.db", "--skip-damaged").returncode == 0
 
 
-def fail_after_writing(path: str) -> None:
-    Path(path).write_text("half")
+def fail_after_writing(file: BinaryIO) -> None:
+    file.write(b"half")
     raise OSError("half")
 
 
@@ -376,6 +377,6 @@ def test_an_export_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="half"), new_file(FileSystem(), str(target)) as unfinished:
         fail_after_writing(unfinished)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(FileExistsError), new_file(FileSystem(), str(target)) as unfinished:
+    with pytest.raises(FileExistsError), new_file(FileSystem(), str(target)):
         target.write_text("theirs")
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("out", "theirs")]
