@@ -21,12 +21,13 @@ UNFINISHED = ".unfinished"
 
 
 @contextlib.contextmanager
-def new_file(filesystem: FileSystem, path: str) -> Iterator[BinaryIO]:
+def new_file(path: str, filesystem: FileSystem | None = None) -> Iterator[BinaryIO]:
     """Where to write what is to be at `path`: it comes there when the block ends, durably; if it fails nothing is left.
 
     It is private to the user, and written through its descriptor only: whoever owns the folder may put a link in the
     place of its name. Raises `FileExistsError` if there is something at `path` already, or by then.
     """
+    filesystem = filesystem or FileSystem()  # Not the store's, which may be one to be read only.
     if os.path.lexists(path):
         raise _exists(path)
     unfinished = f"{path}.{os.urandom(4).hex()}{UNFINISHED}"  # Two exports to one name do not mix.

@@ -282,7 +282,7 @@ def export_database(
         OSError: there is no room for it.
     """
     # SQLite opens files by name, which in somebody else's folder may come to be another file's.
-    with new_file(store.folder.filesystem, path) as file, tempfile.TemporaryDirectory() as folder:
+    with new_file(path) as file, tempfile.TemporaryDirectory() as folder:
         made = os.path.join(folder, "export.db")
         try:
             count = _make_database(store, made, progress, skip_damaged)

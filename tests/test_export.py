@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner
 from conftest import Command
 
-from hangarlog import FileEventStore, UntypedEvent
-from hangarlog.cli import app
+from hangarlog import FileEventStore, UntypedEvent, export
+from hangarlog.cli.app import hangarlog as command_group
 from hangarlog.export import UNFINISHED, new_file
 from hangarlog.filesystem import FileSystem
 from hangarlog.mcp_hangar import export_database
@@ -52,7 +52,7 @@ class RacedWithoutLinks(WithoutLinks):
 def test_a_new_file_is_whole_and_private_whatever_the_umask(tmp_path: Path, kind: type[FileSystem]) -> None:
     before = os.umask(0)
     try:
-        with new_file(kind(), str(tmp_path / "out")) as file:
+        with new_file(str(tmp_path / "out"), kind()) as file:
             file.write(b"content")
             assert not (tmp_path / "out").exists()
     finally:
@@ -69,14 +69,14 @@ def test_what_comes_to_the_name_at_the_last_moment_stays(
     filesystem.path = tmp_path / "out"
     with (
         pytest.raises(FileExistsError, match=r"it exists already; export to a new file: .*/out'"),
-        new_file(filesystem, str(tmp_path / "out")) as file,
+        new_file(str(tmp_path / "out"), filesystem) as file,
     ):
         file.write(b"ours")
     assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("out", "theirs")]
 
 
 def write(target: Path, text: str, before: Callable[[Path], object] = lambda path: None) -> None:
-    with new_file(FileSystem(), str(target)) as file:
+    with new_file(str(target)) as file:
         before(unfinished(target))
         file.write(text.encode())
 
@@ -147,8 +147,8 @@ def test_no_export_writes_through_a_link_that_comes_to_its_name(
     victim.touch()  # Empty: SQLite makes a database of such a file.
     with FileEventStore(tmp_path / "store", durability="relaxed") as store:
         store.append("a:1", [UntypedEvent("T", {})], -1)
-    monkeypatch.setattr(app, "for_reading", lambda path: kind())
-    done = CliRunner().invoke(app.hangarlog, ["export", str(tmp_path / "store"), str(tmp_path / f"out/out.{form}")])
+    monkeypatch.setattr(export, "FileSystem", kind)
+    done = CliRunner().invoke(command_group, ["export", str(tmp_path / "store"), str(tmp_path / f"out/out.{form}")])
     assert isinstance(done.exception, OSError)
     assert "it was replaced while it was written" in str(done.exception)
     assert victim.read_bytes() == b""
@@ -175,6 +175,19 @@ def test_a_database_is_made_where_nobody_else_writes_and_nothing_of_it_is_left(
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can make files of others")
+@pytest.mark.parametrize("form", ["jsonl", "db"])
+def test_root_exports_from_another_users_store(hangarlog: Command, tmp_path: Path, form: str) -> None:
+    """There it only reads; the new file is root's own."""
+    with FileEventStore(tmp_path / "store", durability="relaxed") as store:
+        store.append("a:1", [UntypedEvent("T", {})], -1)
+    for path in (tmp_path / "store", *(tmp_path / "store").rglob("*")):
+        os.chown(path, 12345, 12345)
+    done = hangarlog("export", str(tmp_path / "store"), str(tmp_path / f"out.{form}"))
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / f"out.{form}").stat().st_uid == 0
+
+
 def test_no_room_for_a_database_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def connect(path: str) -> sqlite3.Connection:
         connection = real(path)
@@ -192,7 +205,7 @@ def test_no_room_for_a_database_is_said_with_what_to_do(tmp_path: Path, monkeypa
 
 def test_somebodys_file_that_is_called_as_an_unfinished_one_stays(tmp_path: Path) -> None:
     (tmp_path / "out.unfinished").write_text("mine")
-    with new_file(FileSystem(), str(tmp_path / "out")):
+    with new_file(str(tmp_path / "out")):
         pass
     assert (tmp_path / "out.unfinished").read_text() == "mine"
 
