@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import msgspec
 
@@ -20,25 +21,33 @@ UNFINISHED = ".unfinished"
 
 
 @contextlib.contextmanager
-def new_file(filesystem: FileSystem, path: str) -> Iterator[str]:
+def new_file(path: str, filesystem: FileSystem | None = None) -> Iterator[BinaryIO]:
     """Where to write what is to be at `path`: it comes there when the block ends, durably; if it fails nothing is left.
 
-    It is private to the user. Raises `FileExistsError` if there is something at `path` already, or by then.
+    It is private to the user, and written through its descriptor only: whoever owns the folder may put a link in the
+    place of its name. Raises `FileExistsError` if there is something at `path` already, or by then.
     """
+    filesystem = filesystem or FileSystem()  # Not the store's, which may be one to be read only.
     if os.path.lexists(path):
         raise _exists(path)
     unfinished = f"{path}.{os.urandom(4).hex()}{UNFINISHED}"  # Two exports to one name do not mix.
     fd = filesystem.open_new(unfinished)
     try:
-        yield unfinished
+        with open(fd, "wb", closefd=False) as file:
+            yield file
         filesystem.sync_data(fd)
-        if filesystem.identity_at(unfinished) != filesystem.identity(fd):
-            raise OSError(errno.ESTALE, "it was replaced while it was written; export again", unfinished)
+        _check(filesystem, unfinished, fd)
         _place(filesystem, unfinished, path)
+        _check(filesystem, path, fd)  # It is still a name that was given, not the file.
     finally:
         filesystem.close(fd)
         filesystem.remove(unfinished)
     filesystem.sync_folder(os.path.dirname(path))
+
+
+def _check(filesystem: FileSystem, path: str, fd: int) -> None:
+    if not filesystem.is_file(path) or filesystem.identity_at(path) != filesystem.identity(fd):
+        raise OSError(errno.ESTALE, "it was replaced while it was written; export to a folder of your own", path)
 
 
 def _place(filesystem: FileSystem, unfinished: str, path: str) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import shutil
 import sqlite3
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -270,14 +274,28 @@ def export_database(
 
     With `skip_damaged` events that are damaged in both copies, and damaged snapshots, are passed over, with a warning.
 
+    It is made in the system's folder for temporary files, and copied.
+
     Raises:
         FileExistsError: there is a file already.
         CorruptionError: an event is damaged in both copies, or a snapshot is damaged; nothing is left at `path`.
+        OSError: there is no room for it.
     """
-    with (
-        new_file(store.folder.filesystem, path) as unfinished,
-        contextlib.closing(sqlite3.connect(unfinished)) as target,
-    ):
+    # SQLite opens files by name, which in somebody else's folder may come to be another file's.
+    with new_file(path) as file, tempfile.TemporaryDirectory() as folder:
+        made = os.path.join(folder, "export.db")
+        try:
+            count = _make_database(store, made, progress, skip_damaged)
+        except sqlite3.OperationalError as error:
+            cause = f"the database cannot be made here ({error}); let TMPDIR name a folder with room for it"
+            raise OSError(errno.EIO, cause, folder) from error
+        with open(made, "rb") as database:
+            shutil.copyfileobj(database, file, 1 << 20)
+    return count
+
+
+def _make_database(store: FileEventStore, path: str, progress: Progress, skip_damaged: bool) -> int:
+    with contextlib.closing(sqlite3.connect(path)) as target:
         target.executescript(_SCHEMA)
         count = 0
         blocks = store.envelopes(on_damage="skip" if skip_damaged else "raise")

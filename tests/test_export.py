@@ -5,16 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sqlite3
 import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from conftest import Command
 
-from hangarlog import FileEventStore, UntypedEvent
-from hangarlog.export import new_file
+from hangarlog import FileEventStore, UntypedEvent, export
+from hangarlog.cli.app import hangarlog as command_group
+from hangarlog.export import UNFINISHED, new_file
 from hangarlog.filesystem import FileSystem
+from hangarlog.mcp_hangar import export_database
 
 
 class WithoutLinks(FileSystem):
@@ -47,8 +52,8 @@ class RacedWithoutLinks(WithoutLinks):
 def test_a_new_file_is_whole_and_private_whatever_the_umask(tmp_path: Path, kind: type[FileSystem]) -> None:
     before = os.umask(0)
     try:
-        with new_file(kind(), str(tmp_path / "out")) as path:
-            Path(path).write_text("content")
+        with new_file(str(tmp_path / "out"), kind()) as file:
+            file.write(b"content")
             assert not (tmp_path / "out").exists()
     finally:
         os.umask(before)
@@ -64,16 +69,20 @@ def test_what_comes_to_the_name_at_the_last_moment_stays(
     filesystem.path = tmp_path / "out"
     with (
         pytest.raises(FileExistsError, match=r"it exists already; export to a new file: .*/out'"),
-        new_file(filesystem, str(tmp_path / "out")) as path,
+        new_file(str(tmp_path / "out"), filesystem) as file,
     ):
-        Path(path).write_text("ours")
+        file.write(b"ours")
     assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("out", "theirs")]
 
 
 def write(target: Path, text: str, before: Callable[[Path], object] = lambda path: None) -> None:
-    with new_file(FileSystem(), str(target)) as path:
-        before(Path(path))
-        Path(path).write_text(text)
+    with new_file(str(target)) as file:
+        before(unfinished(target))
+        file.write(text.encode())
+
+
+def unfinished(target: Path) -> Path:
+    return next(target.parent.glob(f"{target.name}.*{UNFINISHED}"))
 
 
 def test_two_exports_to_one_name_do_not_meet(tmp_path: Path) -> None:
@@ -83,15 +92,120 @@ def test_two_exports_to_one_name_do_not_meet(tmp_path: Path) -> None:
     assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("out", "first")]
 
 
-def test_a_file_that_was_put_in_the_place_of_the_unfinished_one_is_not_taken_for_it(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="it was replaced"):
-        write(tmp_path / "out", "theirs", lambda path: path.rename(tmp_path / "elsewhere"))
-    assert not (tmp_path / "out").exists()
+def other_file(path: Path) -> None:
+    path.unlink()
+    path.write_text("theirs")
+
+
+def link_elsewhere(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("victim")
+
+
+def link_to_itself(path: Path) -> None:
+    path.rename(path.parent / "elsewhere")
+    path.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize("swap", [other_file, link_elsewhere, link_to_itself, Path.unlink])
+def test_what_was_put_in_the_place_of_the_unfinished_file_is_not_taken_for_it(
+    tmp_path: Path, swap: Callable[[Path], None]
+) -> None:
+    (tmp_path / "victim").write_text("victim")
+    with pytest.raises(OSError, match="it was replaced while it was written; export to a folder of your own"):
+        write(tmp_path / "out", "ours", swap)
+    assert not os.path.lexists(tmp_path / "out")
+    assert (tmp_path / "victim").read_text() == "victim"
+
+
+class Swapped(FileSystem):
+    """Somebody who owns the folder puts a link to a file in the place of the new one as soon as it is there."""
+
+    def open_new(self, path: str) -> int:
+        fd = super().open_new(path)
+        if path.endswith(UNFINISHED):
+            link_elsewhere(Path(path))
+        return fd
+
+
+class SwappedLast(FileSystem):
+    """The same, between the last look and the call that gives it its name."""
+
+    def link(self, old: str, new: str) -> None:
+        if old.endswith(UNFINISHED):
+            link_elsewhere(Path(old))
+        super().link(old, new)
+
+
+@pytest.mark.parametrize("kind", [Swapped, SwappedLast])
+@pytest.mark.parametrize("form", ["jsonl", "db"])
+def test_no_export_writes_through_a_link_that_comes_to_its_name(
+    tmp_path: Path, form: str, kind: type[FileSystem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    victim = tmp_path / "out/victim"
+    victim.touch()  # Empty: SQLite makes a database of such a file.
+    with FileEventStore(tmp_path / "store", durability="relaxed") as store:
+        store.append("a:1", [UntypedEvent("T", {})], -1)
+    monkeypatch.setattr(export, "FileSystem", kind)
+    done = CliRunner().invoke(command_group, ["export", str(tmp_path / "store"), str(tmp_path / f"out/out.{form}")])
+    assert isinstance(done.exception, OSError)
+    assert "it was replaced while it was written" in str(done.exception)
+    assert victim.read_bytes() == b""
+
+
+def test_a_database_is_made_where_nobody_else_writes_and_nothing_of_it_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    modes = []
+
+    def connect(path: str) -> sqlite3.Connection:
+        modes.append(stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode))
+        assert Path(path).parent.parent == tmp_path / "temporary"
+        return real(path)
+
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    with FileEventStore(tmp_path / "store", durability="relaxed") as store:
+        store.append("a:1", [UntypedEvent("T", {})], -1)
+        assert export_database(store, str(tmp_path / "out.db")) == 1
+    assert modes == [0o700]
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can make files of others")
+@pytest.mark.parametrize("form", ["jsonl", "db"])
+def test_root_exports_from_another_users_store(hangarlog: Command, tmp_path: Path, form: str) -> None:
+    """There it only reads; the new file is root's own."""
+    with FileEventStore(tmp_path / "store", durability="relaxed") as store:
+        store.append("a:1", [UntypedEvent("T", {})], -1)
+    for path in (tmp_path / "store", *(tmp_path / "store").rglob("*")):
+        os.chown(path, 12345, 12345)
+    done = hangarlog("export", str(tmp_path / "store"), str(tmp_path / f"out.{form}"))
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / f"out.{form}").stat().st_uid == 0
+
+
+def test_no_room_for_a_database_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(path: str) -> sqlite3.Connection:
+        connection = real(path)
+        connection.execute("PRAGMA max_page_count = 2")
+        return connection
+
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    with FileEventStore(tmp_path / "store", durability="relaxed") as store:
+        store.append("a:1", [UntypedEvent("T", {})], -1)
+        with pytest.raises(OSError, match=r"database or disk is full\); let TMPDIR name a folder with room for it"):
+            export_database(store, str(tmp_path / "out.db"))
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 def test_somebodys_file_that_is_called_as_an_unfinished_one_stays(tmp_path: Path) -> None:
     (tmp_path / "out.unfinished").write_text("mine")
-    with new_file(FileSystem(), str(tmp_path / "out")):
+    with new_file(str(tmp_path / "out")):
         pass
     assert (tmp_path / "out.unfinished").read_text() == "mine"
 

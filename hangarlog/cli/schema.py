@@ -17,7 +17,7 @@ from hangarlog.schema.check import Finding, check, failing
 from hangarlog.schema.history import Stored, check_history, count_events, show_history
 from hangarlog.schema.lockfile import SchemaLock, read_lock, write_lock
 from hangarlog.schema.locking import make_lock, refused, unread_types, with_gathered, without
-from hangarlog.schema.target import Settings, distrusted, found_in, load_events, read_settings
+from hangarlog.schema.target import Settings, distrusted, found_in, load_events, own_settings
 from hangarlog.serializer import EventSerializer
 
 Callback = Callable[..., Any]
@@ -54,8 +54,10 @@ def _with_events(callback: Callback) -> Callback:
 
 
 def _settings(events: str | None, lock_path: str | None) -> tuple[str, str]:
-    found = read_settings() if events is None or lock_path is None else Settings()
-    if found != Settings() and (why := distrusted()):
+    found, why = own_settings() if events is None or lock_path is None else (Settings(), None)
+    if why is None and events is None and found.events:
+        why = distrusted(found.events, os.getcwd())
+    if why is not None:
         raise click.UsageError(f"pyproject.toml is passed over, as {why}; give --events MODULE and --lock PATH")
     target = events or found.events
     if not target:

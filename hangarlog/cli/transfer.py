@@ -64,7 +64,7 @@ def export(store: str, target: str, kind: str | None, skip_damaged: bool) -> int
         elif target == "-":
             count = _write(log, kind, _write_lines, skip_damaged)
         else:
-            with new_file(log.folder.filesystem, target) as path, open(path, "wb") as file:
+            with new_file(target) as file:
                 count = _write(log, kind, lambda lines: file.write(lines + b"\n"), skip_damaged)
     if target != "-":
         write_object({"events": count, "target": target})

@@ -88,11 +88,30 @@ def read_lock(path: str) -> SchemaLock:
 
 
 def write_lock(path: str, lock: SchemaLock) -> None:
-    """Put a lock in the place of the one at `path`, whole or not at all. It has the permissions that one had."""
-    path, filesystem = os.path.realpath(path), FileSystem()
+    """Put a lock in the place of the one at `path`, whole or not at all. It has the permissions that one had.
+
+    Raises `SchemaLockError` if a symbolic link is there that is not the user's own, or leads to no file of the user's.
+    """
+    if os.path.islink(path):
+        if not _is_own_link(path):
+            cause = "it is a symbolic link, which may lead anywhere; give the path of the file itself with --lock"
+            raise SchemaLockError(path, cause)
+        path = os.path.realpath(path)
+    path, filesystem = os.path.abspath(path), FileSystem()
     with contextlib.suppress(FileNotFoundError):  # A new one is private.
-        filesystem.set_rights(os.path.dirname(path), stat.S_IMODE(os.stat(path).st_mode) & 0o777)
+        found = os.lstat(path).st_mode
+        if stat.S_ISREG(found):  # A link that has come there since is replaced, and its permissions say nothing.
+            filesystem.set_rights(os.path.dirname(path), stat.S_IMODE(found) & 0o777)
     filesystem.replace_file(path, lock.encode())
+
+
+def _is_own_link(path: str) -> bool:
+    """Whether the user made a link, and owns the file that it leads to."""
+    try:
+        owners = {os.lstat(path).st_uid, os.stat(path).st_uid}
+    except OSError:  # It leads nowhere, or to itself.
+        return False
+    return not hasattr(os, "geteuid") or owners == {os.geteuid()}
 
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]

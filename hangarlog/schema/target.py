@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 import tomllib
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
@@ -33,25 +36,108 @@ _MOST_SETTINGS = 1 << 20  # Bytes of a pyproject.toml.
 def read_settings(path: str = "pyproject.toml") -> Settings:
     """The settings in a project's file, the defaults where there is none. Raises `EventsNotFoundError`."""
     try:
-        text = FileSystem().read_file(os.path.realpath(path), _MOST_SETTINGS).decode()
-        return msgspec.convert(tomllib.loads(text).get("tool", {}).get("hangarlog", {}), Settings)
+        return _read(path, os.path.realpath(path))[0]
     except FileNotFoundError:
         return Settings()
-    except (OSError, ValueError, RecursionError, msgspec.ValidationError, AttributeError) as error:
-        raise EventsNotFoundError(path, f"its table [tool.hangarlog] cannot be read: {error}") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
-def distrusted(path: str = "pyproject.toml") -> str | None:
-    """Why a project's file may not say what is imported, or None: somebody else may have put it there."""
+def own_settings(path: str = "pyproject.toml") -> tuple[Settings, str | None]:
+    """The settings in a project's file, and why they may not be followed: somebody else may have put them there.
+
+    None if there is no reason, or no setting. Raises `EventsNotFoundError`.
+    """
+    try:
+        settings, owner = _read(path, path)
+    except FileNotFoundError:
+        return Settings(), None
+    except OSError as error:
+        if os.path.islink(path):
+            return Settings(), "it is a symbolic link"
+        raise _unreadable(path, error) from error
+    if settings == Settings():
+        return settings, None
     folder = os.path.dirname(os.path.abspath(path))
-    while True:
-        if os.path.lexists(os.path.join(folder, "hangarlog.json")):
-            return f"{folder} is a store"
-        if folder == os.path.dirname(folder):
-            break
+    if store := next((each for each in _ancestors(folder) if _is_store(each)), None):
+        return settings, f"{store} is a store"
+    if _is_others(owner):
+        return settings, "it is another user's"
+    return settings, _who_changes(folder)
+
+
+def _read(path: str, real_path: str) -> tuple[Settings, int]:
+    """The settings in a file, and its owner; both of one descriptor, as the name may come to be another file's."""
+    filesystem = FileSystem()
+    fd = filesystem.open_read(real_path)  # Refuses links.
+    try:
+        if filesystem.size(fd) > _MOST_SETTINGS:
+            raise OSError(errno.EFBIG, f"it has more than {_MOST_SETTINGS} bytes", path)
+        text, owner = filesystem.read(fd, _MOST_SETTINGS, 0), os.fstat(fd).st_uid
+    finally:
+        filesystem.close(fd)
+    try:
+        table = tomllib.loads(text.decode()).get("tool", {}).get("hangarlog", {})
+        return msgspec.convert(table, Settings), owner
+    except (ValueError, RecursionError, msgspec.ValidationError, AttributeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str, error: Exception) -> EventsNotFoundError:
+    return EventsNotFoundError(path, f"its table [tool.hangarlog] cannot be read: {error}")
+
+
+def _is_store(folder: str) -> bool:
+    return os.path.lexists(os.path.join(folder, "hangarlog.json"))
+
+
+def _ancestors(folder: str) -> Iterator[str]:
+    """A folder, the one it is in, and so on."""
+    yield folder
+    while folder != os.path.dirname(folder):
         folder = os.path.dirname(folder)
-    if hasattr(os, "geteuid") and os.path.exists(path) and os.stat(path).st_uid not in (0, os.geteuid()):
-        return "it is another user's"
+        yield folder
+
+
+def _is_others(owner: int) -> bool:
+    return hasattr(os, "geteuid") and owner != os.geteuid()
+
+
+def _who_changes(folder: str) -> str | None:
+    """How somebody else could put files into a folder of one's own, or another folder in its place; None if not so."""
+    if not hasattr(os, "geteuid"):
+        return None
+    for each in _ancestors(folder):
+        found = os.lstat(each)  # A link in its place would be somebody's, too.
+        if found.st_uid != os.geteuid() and (each == folder or found.st_uid != 0):
+            return f"the folder {each} is another user's"
+        sticky = each != folder and found.st_mode & stat.S_ISVTX  # Where nobody renames what is another's, as in /tmp.
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
+            return f"others may write to the folder {each}"
+    return None
+
+
+def distrusted(target: str, folder: str) -> str | None:
+    """Why a module in `folder` that a project's file names may not be imported, or None.
+
+    Each of its packages, and itself, has to be a file of the user's own, where nobody else puts any.
+    """
+    if found_in(target, folder) is None:
+        return None
+    places: Iterable[str] | None = [folder]
+    name = ""
+    for part in target.partition(":")[0].split("."):
+        name = f"{name}.{part}" if name else part
+        spec = PathFinder.find_spec(name, list(places or ()))
+        if spec is None:
+            return None  # The import says so.
+        places = spec.submodule_search_locations
+        for path in [spec.origin] if spec.origin else list(places or ()):
+            real_path = os.path.realpath(path)
+            if _is_others(os.stat(real_path).st_uid):
+                return f"{path} is another user's"
+            if why := _who_changes(os.path.dirname(real_path) if spec.origin else real_path):
+                return why
     return None
 
 

@@ -245,3 +245,13 @@ def test_the_pytest_plugin_fails_a_projects_tests_with_what_changed(hangarlog: C
     assert done.returncode == 1
     assert "stored events could not be read any more" in done.stdout
     assert "was it renamed to server_id?" in done.stdout
+
+
+def test_a_lock_is_not_made_through_a_link(hangarlog: Command, project: Path) -> None:
+    (project / "event-schema.json").symlink_to("elsewhere.json")
+    done = hangarlog("schema", "lock")
+    said = "schema lock event-schema.json: it is a symbolic link, which may lead anywhere; give the path of the file"
+    assert (done.returncode, said in done.stderr.decode()) == (1, True)
+    assert not (project / "elsewhere.json").exists()
+    assert hangarlog("schema", "lock", "--lock", "elsewhere.json").returncode == 0
+    assert hangarlog("schema", "lock").returncode == 0, "now it leads to a file of the user's"

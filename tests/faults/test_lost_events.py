@@ -10,13 +10,13 @@ import tracemalloc
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from conftest import Added, Command
 
 from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore, Record
 from hangarlog.export import new_file
-from hangarlog.filesystem import FileSystem
 from hangarlog.record import decode_record, is_record
 from hangarlog.repair import Lost, PutAside, repair
 from hangarlog.salvage import MOST
@@ -365,17 +365,17 @@ def test_a_damaged_snapshot_keeps_no_event_from_an_export(tmp_path: Path, hangar
     assert hangarlog("export", path, "out.db", "--skip-damaged").returncode == 0
 
 
-def fail_after_writing(path: str) -> None:
-    Path(path).write_text("half")
+def fail_after_writing(file: BinaryIO) -> None:
+    file.write(b"half")
     raise OSError("half")
 
 
 def test_an_export_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
     """Nor does it replace what somebody has put there meanwhile."""
     target = tmp_path / "out"
-    with pytest.raises(OSError, match="half"), new_file(FileSystem(), str(target)) as unfinished:
+    with pytest.raises(OSError, match="half"), new_file(str(target)) as unfinished:
         fail_after_writing(unfinished)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(FileExistsError), new_file(FileSystem(), str(target)) as unfinished:
+    with pytest.raises(FileExistsError), new_file(str(target)):
         target.write_text("theirs")
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("out", "theirs")]

@@ -138,6 +138,52 @@ def test_a_lock_keeps_the_permissions_it_has(tmp_path: Path, mode: int) -> None:
     assert read_lock(str(link)) == read_lock(str(path)) == make_lock(serializer(), SchemaLock())
 
 
+REFUSED = r"{}: it is a symbolic link, which may lead anywhere; give the path of the file itself with --lock"
+
+
+@pytest.mark.parametrize("target", ["made", "folder/made", "link.json"])
+def test_no_file_is_made_through_a_link_that_leads_nowhere(tmp_path: Path, target: str) -> None:
+    (tmp_path / "folder").mkdir()
+    link = tmp_path / "link.json"
+    link.symlink_to(target)
+    with pytest.raises(SchemaLockError, match=REFUSED.format(link)):
+        write_lock(str(link), SchemaLock())
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["folder", "link.json"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can make files of others")
+@pytest.mark.parametrize("theirs", ["link.json", "event-schema.json"])
+def test_a_link_of_another_users_or_to_another_users_file_is_not_written_through(tmp_path: Path, theirs: str) -> None:
+    path, link = tmp_path / "event-schema.json", tmp_path / "link.json"
+    write_lock(str(path), SchemaLock())
+    before = path.read_bytes()
+    link.symlink_to(path)
+    os.chown(tmp_path / theirs, 12345, 12345, follow_symlinks=False)
+    with pytest.raises(SchemaLockError, match=REFUSED.format(link)):
+        write_lock(str(link), make_lock(serializer(), SchemaLock()))
+    assert path.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["event-schema.json", "link.json"]
+
+
+def test_a_link_that_comes_to_the_name_meanwhile_is_replaced_and_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does the lock get the permissions of a link, which are everybody's."""
+    path, victim = tmp_path / "event-schema.json", tmp_path / "victim"
+    victim.write_text("victim")
+
+    def not_yet(asked: str) -> bool:
+        path.symlink_to(victim)
+        return False
+
+    monkeypatch.setattr(os.path, "islink", not_yet)
+    write_lock(str(path), SchemaLock())
+    monkeypatch.undo()
+    assert victim.read_text() == "victim"
+    assert stat.S_ISREG(path.lstat().st_mode)
+    assert stat.S_IMODE(path.lstat().st_mode) == 0o600
+
+
 KINDS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a FIFO": (os.mkfifo, "not a regular file"),
     "a folder": (lambda path: path.mkdir(), "Is a directory|not a regular file"),
