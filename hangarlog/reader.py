@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _NO_STREAM = Known(-1, 0)
 _FEW_DOUBTFUL = 8
+_LISTINGS = 100  # Of a stream's files, in one read.
 
 
 class Reader:
@@ -134,7 +135,7 @@ class Reader:
     ) -> Iterator[Sequence[Envelope]]:
         log = self._stream_log(stream_id, committed)
         through = self._compacted_through(stream_id)
-        version, position = max(version, through + 1), 0
+        version, position, listings = max(version, through + 1), 0, 0
         while True:
             known = self._known(stream_id)
             try:
@@ -153,7 +154,8 @@ class Reader:
                     version = through + 1  # The stream was compacted while it was read.
                     continue
                 if isinstance(error, FileNotFoundError):
-                    raise
+                    log = self._listed_anew(stream_id, committed, listings := listings + 1, error)
+                    continue
                 damage = error.with_traceback(None)  # Which would keep this frame, and its files, for long.
             part = _stream_part(self._folder, log, damage, stream_id, version, position, through, committed)
             part.certain = not self._is_written_to()
@@ -164,13 +166,23 @@ class Reader:
                 return
             version = part.last + 1
 
+    def _listed_anew(self, stream_id: str, committed: int, listings: int, gone: FileNotFoundError) -> Log:
+        """The log of a stream where a file that was listed has gone: others roll and compact meanwhile.
+
+        Raises what it went with, after so many `listings`.
+        """
+        if listings > _LISTINGS:
+            raise gone
+        self._kept = None
+        return self._stream_log(stream_id, committed)
+
     def _stream_backward(
         self, stream_id: str, from_version: int | None, committed: int, skip: bool, *, compacted: bool = False
     ) -> Iterator[Sequence[Envelope]]:
         """With `compacted` also what readers are not shown, where it is still there."""
         log = self._stream_log(stream_id, committed)
         through = -1 if compacted else self._compacted_through(stream_id)
-        version, met = from_version, False  # `met`: whether `version` is one that the stream has.
+        version, listings, met = from_version, 0, False  # `met`: whether `version` is one that the stream has.
         while version is None or version > through:
             known = self._known(stream_id)
             try:
@@ -192,6 +204,10 @@ class Reader:
                     return
                 if version != through:
                     raise _missing_versions(log, through + 1, version or 0)
+            except FileNotFoundError as error:
+                log = self._listed_anew(stream_id, committed, listings := listings + 1, error)
+                through = -1 if compacted else self._compacted_through(stream_id)
+                continue
             except CorruptionError as error:
                 through = -1 if compacted else self._compacted_through(stream_id)
                 damage = error.with_traceback(None)
@@ -201,9 +217,8 @@ class Reader:
                 self._folder, log, damage, stream_id, version, 0, through, committed, reverse=True, met=met
             )
             numbers = part.numbers()
-            if version is not None and version < numbers.stop:
-                numbers = range(numbers.start, version + 1)
-            yield from part.records(numbers[::-1], skip, _served("journal", damage))
+            stop = numbers.stop if version is None else min(numbers.stop, version + 1)
+            yield from part.records(range(numbers.start, stop)[::-1], skip, _served("journal", damage))
             version, met = part.first - 1, True
 
     def everything(

@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -449,3 +450,33 @@ def test_streams_are_counted_while_the_catalog_grows_and_when_an_append_is_taken
         store.append("b:1", [Added(0)], ANY)
         assert store.get_stream_count() == len(store.list_streams()) == 1101
         assert store.list_streams("b:") == ["b:1"]
+
+
+class Stale(FileSystem):
+    """The first listings of a stream's folder have a segment that is gone."""
+
+    def __init__(self) -> None:
+        self.stale = 0
+
+    def entries(self, path: str) -> Iterator[Any]:
+        if not (self.stale and path.endswith("/a")):
+            return super().entries(path)
+        self.stale -= 1
+        names = [entry.name for entry in super().entries(path)]
+        return iter([SimpleNamespace(name=name) for name in (*names, f"1.{1:020}.jsonl")])
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_listing_that_others_have_overtaken_is_made_anew(tmp_path: Path, reverse: bool) -> None:
+    """Rolls and compactions of other processes come between the list of a stream's files and their opening."""
+    filesystem = Stale()
+    with FileEventStore(tmp_path / "s", durability="relaxed", segment_bytes=400, filesystem=filesystem) as store:
+        for number in range(9):
+            store.append("a:1", [Added(number)], ANY)
+        numbers = list(range(9))
+    with FileEventStore(tmp_path / "s", filesystem=filesystem) as store:
+        filesystem.stale = 2
+        start = None if reverse else 1
+        found = [record.stream_version for record in store.records("a:1", from_version=start, reverse=reverse)]
+    assert found == (numbers[::-1] if reverse else numbers[1:])
+    assert filesystem.stale == 0
