@@ -58,7 +58,6 @@ WRITABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "the file is a link": (link_settings, "it is a symbolic link"),
     "the file is a link to nowhere": (link_to_nowhere, "it is a symbolic link"),
     "its folder": (lambda project: project.chmod(0o777), "others may write to the folder {project}"),
-    "its folder, by a group": (lambda project: project.chmod(0o770), "others may write to the folder {project}"),
     "its folder, as /tmp": (lambda project: project.chmod(0o1777), "others may write to the folder {project}"),
     "the folder above": (lambda project: project.parent.chmod(0o777), "others may write to the folder {parent}"),
     "the package": (lambda project: (project / "shop").chmod(0o777), "others may write to the folder {project}/shop"),
@@ -111,6 +110,32 @@ def test_what_is_another_users_names_no_code(project: Path, path: str, said: str
     assert done.returncode == 2
     assert f"as {said.format(project=project, parent=project.parent)}; give --events" in done.stderr
     assert not (project / "ran").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no groups")
+@pytest.mark.parametrize(
+    ("name", "members", "trusted"),
+    [("me", [], True), ("me", ["me"], True), ("me", ["me", "you"], False), ("team", [], False)],
+)
+def test_a_group_that_is_the_users_alone_is_nobody_else(
+    project: Path, name: str, members: list[str], trusted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A umask of 002 lets it write."""
+    import grp
+    import pwd
+
+    from hangarlog.schema import target
+
+    user = os.geteuid() or OTHER
+    for path in (project.parent, project, project / "pyproject.toml"):
+        os.chown(path, user, -1)
+    project.chmod(0o775)
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: pwd.struct_passwd(("me", "x", uid, 1, "", "/", "/")))
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group((name, "x", gid, members)))
+    why = None if trusted else f"others may write to the folder {project}"
+    assert target.own_settings() == (target.Settings("shop.events"), why)
 
 
 def test_settings_and_their_owner_are_of_one_file(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,9 +112,23 @@ def _who_changes(folder: str) -> str | None:
         if found.st_uid != os.geteuid() and (each == folder or found.st_uid != 0):
             return f"the folder {each} is another user's"
         sticky = each != folder and found.st_mode & stat.S_ISVTX  # Where nobody renames what is another's, as in /tmp.
-        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
+        others = stat.S_IWOTH if _is_private(found.st_gid) else stat.S_IWGRP | stat.S_IWOTH
+        if found.st_mode & others and not sticky:
             return f"others may write to the folder {each}"
     return None
+
+
+def _is_private(group: int) -> bool:
+    """Whether a group is the user's alone: where each user has one, the umask often lets it write."""
+    import grp
+    import pwd
+
+    try:
+        user, found = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
+    except KeyError:
+        return False
+    # Root's may be the first group of others, as in many containers.
+    return user.pw_uid != 0 and found.gr_name == user.pw_name and set(found.gr_mem) <= {user.pw_name}
 
 
 def distrusted(target: str, folder: str) -> str | None:
