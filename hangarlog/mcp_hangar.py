@@ -300,7 +300,14 @@ def _make_database(store: FileEventStore, path: str, progress: Progress, skip_da
         count = 0
         blocks = store.envelopes(on_damage="skip" if skip_damaged else "raise")
         for block, _ in as_stored(store, blocks, skip_damaged=skip_damaged):
-            target.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", map(_row, block))
+            try:
+                target.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", map(_row, block))
+            except sqlite3.IntegrityError as error:
+                journal = store.folder.journal.live_path
+                cause = (
+                    f"an event between positions {block[0].position} and {block[-1].position} has the place of another"
+                )
+                raise CorruptionError(journal, os.path.basename(journal), 0, f"{cause} ({error})") from error
             count += len(block)
             progress(len(block))
         target.execute(

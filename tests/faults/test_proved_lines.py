@@ -242,6 +242,17 @@ def test_every_export_has_the_payload_as_it_is_stored(hangarlog: Command, tmp_pa
     assert state.replace(" ", "") == '{"state":{"z":1e5,"a":1.50,"s":"\\u0041"}}'
 
 
+def test_an_export_of_a_version_that_is_there_twice_is_refused_with_its_place(
+    hangarlog: Command, tmp_path: Path
+) -> None:
+    make(tmp_path / "s", line(1), line(2, stream_version="0"))
+    done = hangarlog("export", "s", "x.db")
+    assert done.returncode == 1
+    assert b"an event between positions 1 and 2 has the place of another" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert not (tmp_path / "x.db").exists()
+
+
 def test_a_block_that_an_index_proves_is_looked_at_as_a_line_is(hangarlog: Command, tmp_path: Path) -> None:
     """The index is a cache that came with the folder: its checksums are of whatever somebody wrote."""
     with opened(tmp_path / "s") as store:
