@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT, Added, tool
@@ -200,6 +201,28 @@ def test_what_is_root_s_in_a_service_s_store_is_given_to_nobody(folder: Path, as
     for each in path.rglob("*"):
         if each.is_file() and b"secret" in each.read_bytes():
             assert each.stat().st_uid == 0, each
+
+
+def test_a_folder_that_was_put_in_the_place_of_a_new_one_is_not_given_away(
+    folder: Path, as_user: As, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the making of `snapshots` and the change of its owner."""
+    as_user(OWNER, CREATE)
+    roots, made = folder / "s/roots", os.mkdir
+    roots.mkdir()
+    (roots / "file").touch()
+
+    def exchanged(name: str, *args: Any, **options: Any) -> None:
+        made(name, *args, **options)
+        if name == "snapshots":
+            (folder / "s/snapshots").rmdir()
+            roots.rename(folder / "s/snapshots")
+
+    with FileEventStore(folder / "s", durability="relaxed") as store:
+        monkeypatch.setattr(os, "mkdir", exchanged)
+        with pytest.raises(HangarlogError, match="not empty"):
+            store.save_snapshot("a:1", 0, {})
+    assert owners(folder / "s/snapshots") == {(os.geteuid(), os.getegid())}
 
 
 def everything(path: Path) -> dict[str, tuple[int, int, int, bytes]]:
