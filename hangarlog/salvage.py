@@ -39,6 +39,9 @@ def read_lines(segment: Segment, offset: int = 0) -> Iterator[tuple[int, bytes, 
             found = list(strict_records(lines))
         except LineError:
             found = [record_or_cause(line) for line in lines]
+        except MemoryError as error:
+            error.add_note(f"the events in {segment.path} from offset {offset} on")
+            raise
         for line, record in zip(lines, found, strict=True):
             yield offset, line, record
             offset += len(line) + 1
