@@ -9,8 +9,8 @@ from functools import partial
 
 import msgspec
 
-from hangarlog.errors import ConcurrencyError, RetryUnknownError, TooLargeError
-from hangarlog.record import MAX_LINE, EncodedEvent, encode_records
+from hangarlog.errors import ConcurrencyError, NumberError, RetryUnknownError, TooLargeError
+from hangarlog.record import MAX_LINE, MAX_NUMBER, EncodedEvent, encode_records
 
 NO_STREAM = -1
 """Expected version of a stream that must not exist yet."""
@@ -102,7 +102,7 @@ def encode_batch(
 ) -> tuple[bytes, list[int], list[Share], int]:
     """A batch whose first record gets `position`: (lines, their lengths, the streams' shares, the last position).
 
-    Raises `TooLargeError`.
+    Raises `TooLargeError` and `NumberError`.
     """
     if len(to_write) == 1:
         pending, version = to_write[0]
@@ -112,6 +112,8 @@ def encode_batch(
         share = _share(pending, version, position, recorded_at, last if count > 1 else 0)
         if len(share[1]) > MAX_LINE:
             _refuse_too_large(share[2])
+        if last > MAX_NUMBER or share[3][0] > MAX_NUMBER:
+            _refuse_beyond(last, [share])
         return share[1], share[2], [share], last
     last = position - 1 + sum(len(pending.events) for pending, _ in to_write)
     shares: list[Share] = []
@@ -120,6 +122,7 @@ def encode_batch(
         position += len(pending.events)
     lengths = [length for share in shares for length in share[2]]
     _refuse_too_large(lengths)
+    _refuse_beyond(last, shares)
     return b"".join([share[1] for share in shares]), lengths, shares, last
 
 
@@ -127,6 +130,14 @@ def _refuse_too_large(lengths: list[int]) -> None:
     for what, size, limit in (("event", max(lengths), MAX_LINE), ("batch", sum(lengths), MAX_BATCH)):
         if size > limit:
             raise TooLargeError(what, size, limit)
+
+
+def _refuse_beyond(last: int, shares: list[Share]) -> None:
+    for stream_id, _, _, (version, _) in shares:
+        if version > MAX_NUMBER:
+            raise NumberError("stream_version", version, MAX_NUMBER, stream_id)
+    if last > MAX_NUMBER:
+        raise NumberError("position", last, MAX_NUMBER)
 
 
 def _share(pending: Pending, version: int, position: int, recorded_at: bytes, batch_end: int) -> Share:

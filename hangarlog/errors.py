@@ -101,6 +101,26 @@ class TooLargeError(HangarlogError, ValueError):
         return f"the {self.what} takes {self.size} bytes, the limit is {self.limit}; nothing was written: {advice}"
 
 
+class NumberError(HangarlogError, ValueError):
+    """An event would have a position or version beyond the highest that a store can have; nothing was written.
+
+    Fields: `field` ("position" or "stream_version"), `number`, `limit`, and `stream_id`, None for a position.
+    """
+
+    def __init__(self, field: str, number: int, limit: int, stream_id: str | None = None) -> None:
+        super().__init__(field, number, limit, stream_id)
+        self.field, self.number, self.limit, self.stream_id = field, number, limit, stream_id
+
+    def __str__(self) -> str:
+        what, advice = "the journal", "append to a new store"
+        if self.stream_id is not None:
+            what, advice = f"stream {self.stream_id!r}", "go on in a new stream"
+        return (
+            f"{what} is at its end: an event would have {self.field} {self.number}, the highest is {self.limit}; "
+            f"nothing was written: {advice}"
+        )
+
+
 class UnknownEventTypeError(EventSerializationError):
     """No class is registered for a stored event type."""
 

@@ -20,7 +20,7 @@ from hangarlog.commit import Pending
 from hangarlog.errors import CorruptionError, CorruptionWarning, EventSerializationError, SourceError, StreamIdError
 from hangarlog.export import new_file
 from hangarlog.payload import checked_json, decode_object
-from hangarlog.record import EncodedEvent, Envelope
+from hangarlog.record import MAX_NUMBER, EncodedEvent, Envelope
 from hangarlog.snapshot import SnapshotFiles
 from hangarlog.sqlite_source import Source, source
 from hangarlog.store import FileEventStore
@@ -129,6 +129,9 @@ def _events(path: str, database: Source) -> Iterator[_Row]:
         event = _typed(path, f"the event at global_position {row[0]}", row, _Row)
         if last is not None and event.position <= last:
             raise SourceError(path, f"global_position {event.position} comes after {last}: it is damaged")
+        if not 0 <= event.version <= MAX_NUMBER:
+            cause = f"the event at global_position {event.position} has stream_version {event.version}"
+            raise SourceError(path, f"{cause}; versions go from 0 to {MAX_NUMBER}")
         last = event.position
         yield event
 

@@ -13,6 +13,7 @@ from hangarlog.folder import Folder
 from hangarlog.naming import stream_path
 from hangarlog.record import Envelope, decode_record
 from hangarlog.ring import Frame
+from hangarlog.segment import CHUNK
 from hangarlog.snapshot import Snapshot, SnapshotFiles
 from hangarlog.strict import kept_record
 from hangarlog.survey import Run, found_in, journal_files, opened, runs_in, stream_files
@@ -52,8 +53,8 @@ class _Cursor:
         with opened(folder.filesystem, self.run.path) as segment:
             if segment:
                 if not self.run.whole:
-                    start = self.run.start
-                    lines = chain.from_iterable(chain(segment.blocks(start), segment.rest(start)))
+                    start, size = self.run.start, min(CHUNK, self.run.end - self.run.start)
+                    lines = chain.from_iterable(chain(segment.blocks(start, size), segment.rest(start)))
                     for position, line in zip(range(self.run.first, self.run.last + 1), lines, strict=False):
                         if self.next <= position < stop:
                             yield position, line, None

@@ -13,7 +13,7 @@ import msgspec
 
 from hangarlog.folder import Folder
 from hangarlog.merge import Candidate, Merge
-from hangarlog.record import Envelope, encode_envelope
+from hangarlog.record import MAX_NUMBER, Envelope, encode_envelope
 from hangarlog.rewriting import Replaced, Rewriting
 from hangarlog.ring import Frame
 from hangarlog.strict import record_or_cause
@@ -230,7 +230,7 @@ class _History:
         if not ours:
             return None
         # An imported stream, whose snapshot would say where it begins, or a version that was given twice.
-        return version if new else expected
+        return version if new else expected if expected <= MAX_NUMBER else None
 
     def _commit(self) -> None:
         """What is gathered is whole batches."""

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import warnings
+from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -23,6 +24,7 @@ MOST = 64 << 20
 
 ENDLESS = sys.maxsize
 _PLACES = 10_000  # Damaged lines whose places are kept; the others are said to be missing.
+_ONE_BY_ONE = 10_000  # Numbers in a row that are said to be lost each by itself.
 _BLOCK = 1000
 
 
@@ -37,6 +39,9 @@ def read_lines(segment: Segment, offset: int = 0) -> Iterator[tuple[int, bytes, 
             found = list(strict_records(lines))
         except LineError:
             found = [record_or_cause(line) for line in lines]
+        except MemoryError as error:
+            error.add_note(f"the events in {segment.path} from offset {offset} on")
+            raise
         for line, record in zip(lines, found, strict=True):
             yield offset, line, record
             offset += len(line) + 1
@@ -83,6 +88,16 @@ def damage_at(segment: Segment, offset: int, line: bytes, cause: str) -> Corrupt
     return CorruptionError(segment.path, os.path.basename(segment.path), offset, cause, *place)
 
 
+def stream_lines(folder: Folder) -> Iterator[tuple[bytes, Envelope]]:
+    """(line, record) of all that is whole in the streams, and belongs there."""
+    for category, name, _ in folder.stream_files():
+        log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
+        for segment in segments_between(log, 0, ENDLESS):
+            for _, line, record in read_lines(segment):
+                if isinstance(record, Envelope) and stream_path(record.stream_id) == (category, name):
+                    yield line, record
+
+
 class Salvage:
     """The records of a log numbered `first` to `last`, as far as either copy has them; `ENDLESS` is up to the last.
 
@@ -112,6 +127,7 @@ class Salvage:
         self.known = -1
         """A number that there is for sure, of an endless part."""
         self.places: dict[int, CorruptionError] = {}
+        self._places_at: list[int] = []  # Its numbers, sorted.
         self._size = 0
         self._twice: set[int] = set()
 
@@ -171,14 +187,9 @@ class Salvage:
     def read_streams(self, folder: Folder) -> None:
         """Take the journal's records that are missing here from the streams, all of which are read."""
         self._twice.clear()
-        for category, name, _ in folder.stream_files():
-            log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
-            for segment in segments_between(log, 0, ENDLESS):
-                for _, line, record in read_lines(segment):
-                    if isinstance(record, str) or record.position in self.own:
-                        continue
-                    if self.first <= record.position <= self.last and stream_path(record.stream_id) == (category, name):
-                        self._take(self.other, record.position, line)
+        for line, record in stream_lines(folder):
+            if self.first <= record.position <= self.last and record.position not in self.own:
+                self._take(self.other, record.position, line)
         for position in self._twice & self.other.keys():
             del self.other[position]  # Two streams claim it.
 
@@ -200,14 +211,15 @@ class Salvage:
 
     def _gap(self, after: int, committed: int) -> tuple[int, int]:
         """(a position before those of the records that are missing in a stream, one that is not before them)."""
-        missing = [number for number in range(self.first, max(self.own, default=-1)) if number not in self.own]
-        if self.last < ENDLESS and self.last not in self.own:
-            missing.append(self.last)
-        lowest = missing[0] if missing else max(self.own, default=self.first - 1) + 1
+        lowest, highest = self.first, self.last
+        while lowest in self.own:
+            lowest += 1
+        while highest in self.own:
+            highest -= 1
         if lowest - 1 in self.own:
             after = decode_record(self.own[lowest - 1]).position
-        if self.last < ENDLESS and missing and missing[-1] + 1 in self.own:
-            return after, decode_record(self.own[missing[-1] + 1]).position - 1
+        if lowest <= highest < self.last:
+            return after, decode_record(self.own[highest + 1]).position - 1
         return after, committed
 
     # What it gives
@@ -231,35 +243,53 @@ class Salvage:
         """
         block: list[bytes] = []
         silent = True
-        for number in numbers:
-            line = self.own.get(number) or self.other.get(number)
+        for found in self._stretches(numbers):
+            first = found[0]
+            line = self.own.get(first) or self.other.get(first)
             if block and (line is None or len(block) == _BLOCK):
                 yield block
                 block = []
-            if silent and number in self.other:
+            if silent and first in self.other:
                 warnings.warn(served, stacklevel=2)
                 silent = False
             if line is not None:
                 block.append(line)
             elif skip:
-                warnings.warn(CorruptionWarning(f"passed over: {self.damage(number)}"), stacklevel=2)
+                warnings.warn(CorruptionWarning(f"passed over: {self.damage(first, found[-1])}"), stacklevel=2)
                 silent = False
             else:
-                raise self.damage(number)
+                raise self.damage(first, found[-1])
         if block:
             yield block
         if silent and (self.places or self.certain):
             warnings.warn(served, stacklevel=2)
 
+    def _stretches(self, numbers: range) -> Iterator[range]:
+        """Each of these numbers; but many in a row that no copy has together: a record may say it is of any number."""
+        there = {number for lines in (self.own, self.other) for number in lines if number in numbers}
+        at = 0
+        for stop in [*sorted(map(numbers.index, there)), len(numbers)]:
+            missing = numbers[at:stop]
+            if len(missing) > _ONE_BY_ONE:
+                yield missing
+            else:
+                yield from (missing[n : n + 1] for n in range(len(missing)))
+            if stop < len(numbers):
+                yield numbers[stop : stop + 1]
+            at = stop + 1
+
     def records(self, numbers: range, skip: bool, served: CorruptionWarning) -> Iterator[list[Envelope]]:
         """As `lines`, decoded."""
         return map(decode_records, self.lines(numbers, skip, served))
 
-    def damage(self, number: int) -> CorruptionError:
-        """The error for a record that no copy has, at its place in the log."""
+    def damage(self, number: int, other_end: int | None = None) -> CorruptionError:
+        """The error for a record that no copy has, at its place in the log; for all of them up to `other_end`."""
         field = self._log.field
-        place = self.places.get(max((at for at in self.places if at <= number), default=-1), self._met)
+        number, last = sorted((number, number if other_end is None else other_end))
+        place = self._place(number)
         cause = f"{place.cause}; the other copy of the event is damaged or gone, too"
+        if last > number:
+            cause = f"{place.cause}; {field} {number} to {last} are in neither copy"
         cause += '; on_damage="skip" (`--skip-damaged`) reads on without it'
         known = {name: getattr(place, name) for name in ("position", "stream_id", "stream_version")}
         if known[field] != number:  # It says something else of itself: nothing that it says is believed.
@@ -267,6 +297,13 @@ class Salvage:
         known[field] = number
         known["stream_id"] = self._stream_id or known["stream_id"]
         return CorruptionError(place.path, place.segment, place.offset, cause, **known, mendable=False)
+
+    def _place(self, number: int) -> CorruptionError:
+        """The damage in the log at a number, or the last before it."""
+        if len(self._places_at) != len(self.places):
+            self._places_at = sorted(self.places)
+        at = bisect_right(self._places_at, number) - 1
+        return self._met if at < 0 else self.places[self._places_at[at]]
 
 
 def journal_part(

@@ -7,6 +7,7 @@ invalid times, invalid UTF-8. Reading events into their classes skips this check
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -19,6 +20,12 @@ from hangarlog.record import HEAD, Envelope, LineError, decode_record, decode_re
 _encoder, _decoder = msgspec.json.Encoder(), msgspec.json.Decoder()
 _encode, _encode_lines = _encoder.encode, _encoder.encode_lines
 _decode, _decode_lines = _decoder.decode, _decoder.decode_lines
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_may_be_no_number = re.compile(rb"[0-9.][eE]|[0-9]{300}").search  # Beyond all floats: only a decoder tells.
+_LARGE = 1 << 20
+"""Bytes of a text that is decoded in parts."""
+
+_LEVELS = 4  # Of objects that are taken apart: each is read once more.
 _NONE: dict[str, Any] = {}
 _DICT = frozenset([dict])
 _UNFIT = (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, RecursionError)
@@ -33,6 +40,26 @@ def repeated_key(text: bytes) -> str | None:
 
     Raises what `msgspec.json.decode` raises for invalid JSON.
     """
+    return _repeated_in_parts(text, _LEVELS) if len(text) > _LARGE else _repeated(text)
+
+
+def _repeated_in_parts(text: bytes, levels: int) -> str | None:
+    """The same, value by value: what has no keys is not decoded, as lists of lists take twenty times their text."""
+    members: dict[str, msgspec.Raw] = {}
+    with contextlib.suppress(msgspec.ValidationError):  # It is no object.
+        members = _decode_members(text)
+    if not (levels and members and _encode(members) == text):
+        return _repeated(text)
+    keys = []
+    for value in map(bytes, members.values()):
+        if len(value) <= _LARGE:
+            keys.append(_repeated(value))
+        elif b'"' in value or _may_be_no_number(value):
+            keys.append(_repeated_in_parts(value, levels - 1))
+    return next((key for key in keys if key is not None), None)
+
+
+def _repeated(text: bytes) -> str | None:
     value = _decode(text)
     with contextlib.suppress(OverflowError):  # An integer of more than 64 bits is read, and not written.
         written = _encode(value)
@@ -95,6 +122,8 @@ def are_strict(records: Sequence[Envelope], lines: Sequence[bytes]) -> bool:
 
     If False, look at each line.
     """
+    if any(len(line) > _LARGE for line in lines):
+        return all(isinstance(record_or_cause(line), Envelope) for line in lines)
     text = b"\n".join([*lines, b""])
     try:
         values = _decode_lines(text)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from hangarlog.filesystem import NO_FILE, FileSystem
 from hangarlog.folder import Folder
 from hangarlog.record import Envelope, LineError, may_be_torn
-from hangarlog.segment import LIVE, Segment, first_of
+from hangarlog.segment import CHUNK, LIVE, Segment, first_of
 from hangarlog.strict import kept_record, strict_records
 
 REBUILT = ".rebuilt"
@@ -83,7 +83,7 @@ def found_in(segment: Segment, offset: int = 0, stop: int | None = None) -> Iter
     """(offset, lines) from `offset` up to `stop`, a block at a time, but for a last one without its newline."""
     stop = segment.size if stop is None else stop
     while offset < stop:
-        lines, following = segment.lines_at(offset)
+        lines, following = segment.lines_at(offset, min(CHUNK, stop - offset))
         if not lines:
             return
         records: list[Envelope | None]

@@ -7,13 +7,14 @@ shorter than the journal says from the checkpoint on, or longer: from there on t
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 
 from hangarlog.checkpoint import load_checkpoint
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
 from hangarlog.record import LEAST_LINE, Envelope, decode_record
 from hangarlog.ring import lines_of_frames, read_ring
-from hangarlog.salvage import ENDLESS, journal_part, read_lines, segments_between
+from hangarlog.salvage import ENDLESS, read_lines, segments_between, stream_lines
 from hangarlog.segment import Segment
 
 
@@ -61,6 +62,7 @@ class Unrecovered:
         unconnected: dict[int, Envelope] = {}
         before = self.stored
         damaged: CorruptionError | None = None  # The first line behind the last whole batch that no crash leaves.
+        lost: list[range] = []
         may_be_lost = 0  # So many lines may have stood where there is none that is whole: a record may say anything.
         for segment in segments_between(folder.journal, before + 1, ENDLESS):
             for offset, line, record in read_lines(segment):
@@ -73,7 +75,7 @@ class Unrecovered:
                 if record.position <= before:
                     damaged = None  # That was among what is settled.
                 if damaged and 0 < record.position - before - len(batch) - 1 <= may_be_lost:
-                    self._note_lost(folder, damaged, before + len(batch) + 1, record.position - 1)
+                    lost.append(range(before + len(batch) + 1, record.position))
                     before = record.position - len(batch) - 1
                 if record.position == before + len(batch) + 1:
                     batch.append(record)
@@ -84,6 +86,7 @@ class Unrecovered:
                     self.stored = before = record.position
                     self._crc = record.crc
                     batch, damaged, may_be_lost = [], None, 0
+        self._note_lost(folder, lost)
         self.doubt = damaged
         return unconnected | {record.position: record for record in batch}
 
@@ -91,10 +94,14 @@ class Unrecovered:
         for record in records:
             self.ends[record.stream_id] = max(record.stream_version, self.ends.get(record.stream_id, -1))
 
-    def _note_lost(self, folder: Folder, damage: CorruptionError, first: int, last: int) -> None:
-        """What the streams have of positions that are damaged in the journal."""
-        part = journal_part(folder, folder.journal, damage, (first, last))
-        self._note([decode_record(line) for line in part.other.values()])
+    def _note_lost(self, folder: Folder, lost: list[range]) -> None:
+        """What the streams have of positions that are damaged in the journal; each range is beyond the one before."""
+        claims: dict[int, set[bytes]] = {}
+        for line, record in stream_lines(folder) if lost else ():  # Once, however many ranges there are.
+            at = bisect_right(lost, record.position, key=lambda positions: positions.start) - 1
+            if at >= 0 and record.position in lost[at]:
+                claims.setdefault(record.position, set()).add(line)
+        self._note([decode_record(*lines) for lines in claims.values() if len(lines) == 1])
 
 
 def _is_torn(segment: Segment, offset: int) -> bool:

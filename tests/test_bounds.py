@@ -303,3 +303,56 @@ def test_folders_within_folders_are_somebody_elses(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr[-500:]
     for folder in ("s/streams", "s/streams/a", "s"):
         subprocess.run(["rm", "-r", tmp_path / folder / "d"], check=True)  # Too deep for Python's own.
+
+
+LISTS = """
+import subprocess
+from hangarlog.record import encode_records
+path = sys.argv[1]
+value = b'{"_version":1,"x":[' + b",".join([b"[]"] * (int(sys.argv[2]) // 3)) + b"]}"
+with opened(path) as store:
+    store.append("a:1", [UntypedEvent("T", {})], ANY)
+for name in ("ring", "checkpoint.json"):
+    if os.path.exists(f"{path}/{name}"):
+        os.remove(f"{path}/{name}")
+(line,), _ = encode_records(2, "a:1", 1, [("T", "e", value, None)], b"2026-01-01T00:00:00.000000Z")
+for name in ("journal.jsonl", "streams/a/1.jsonl"):
+    with open(f"{path}/{name}", "ab") as file:
+        file.write(line)
+"""
+
+
+def test_lists_of_lists_cost_a_check_or_an_export_a_small_multiple(tmp_path: Path) -> None:
+    """As objects they take 27 times their text; nobody needs these to look for keys that come twice."""
+    run_limited(LISTS, 0, tmp_path / "s", TEXT)
+    check = (
+        "store = opened(sys.argv[1]); import hangarlog.stored\nlimit(more)\n"
+        "assert list(hangarlog.verify.verify(store)) == []\n"
+        "assert sum(len(lines) for _, lines in hangarlog.stored.as_stored(store, store.envelopes())) == 2\n"
+    )
+    run_limited(check, 8 * TEXT, tmp_path / "s")
+
+
+COMMAND = """
+from hangarlog.cli.main import main
+import hangarlog.cli.inspect, hangarlog.cli.read, hangarlog.cli.schema, hangarlog.cli.transfer
+limit(more)
+sys.argv = ["hangarlog", *sys.argv[1:]]
+try:
+    main()
+except SystemExit as ended:
+    print(ended.code)
+"""
+
+
+@pytest.mark.parametrize("command", ["verify", "read", "tail", "stats", "export", "schema show", "streams"])
+def test_a_command_without_enough_memory_says_so(tmp_path: Path, command: str) -> None:
+    """It is one line, with the place or the store, and an exit code; never a traceback."""
+    run_limited(LISTS, 0, tmp_path / "s", TEXT)
+    words = [*command.split(), str(tmp_path / "s"), *([str(tmp_path / "o.jsonl")] if command == "export" else [])]
+    program = COMMAND.replace("print(ended.code)", "os._exit(17 if ended.code == 1 else 18)")
+    with pytest.raises(AssertionError, match="it ended with 17") as met:
+        run_limited(program, TEXT // 2, *words)
+    assert "hangarlog: not enough memory for " in str(met.value)
+    assert str(tmp_path / "s") in str(met.value)
+    assert "Traceback" not in str(met.value)

@@ -99,7 +99,11 @@ def with_store(*names: str, optional: bool = False) -> Callable[[Callback], Call
         def shifted(*, store: str | None, **options: Any) -> Any:
             given = [value for value in (store, *(options.pop(name) for name in names)) if value is not None]
             values = _place(given, names, optional)
-            return callback(store=values[0], **dict(zip(names, values[1:], strict=True)), **options)
+            try:
+                return callback(store=values[0], **dict(zip(names, values[1:], strict=True)), **options)
+            except MemoryError as error:
+                error.add_note(f"the store {values[0]}")  # Behind that of a place in it, if one is known.
+                raise
 
         wrapped: Callback = shifted
         for name in reversed(names):

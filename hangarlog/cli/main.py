@@ -41,6 +41,8 @@ def main() -> NoReturn:
         _leave(str(error), 2)
     except HangarlogError as error:
         _leave(str(error), 1)
+    except MemoryError as error:
+        _leave(_out_of_memory(error), 1)
     except OSError as error:
         _leave(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), 1)
 
@@ -49,8 +51,16 @@ def _warn(message: Warning | str, *place: Any, **more: Any) -> None:
     say(f"hangarlog: warning: {message}", err=True)
 
 
+def _out_of_memory(error: BaseException) -> str:
+    what = next(iter(getattr(error, "__notes__", ())), "this command")
+    return f"not enough memory for {what}; an event may take many times its text: allow this process more memory"
+
+
 def _unexpected(kind: type[BaseException], error: BaseException | None, trace: Any) -> None:
     """Print a traceback, escaped: its message may hold text of events."""
+    if isinstance(error, MemoryError):
+        say(f"hangarlog: {_out_of_memory(error)}", err=True)
+        return
     say_lines("".join(traceback.format_exception(kind, error, trace)).removesuffix("\n"), err=True)
 
 

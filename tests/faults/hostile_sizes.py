@@ -160,6 +160,13 @@ def _appended(path: Path, *lines: bytes) -> None:
         file.writelines(lines)
 
 
+def _in_both(store: Path, places: Iterable[tuple[int, int]], between: bytes = b"") -> None:
+    lines = [_sealed_line(position, version, "z:1") + between for position, version in places]
+    (store / "streams" / "z").mkdir()
+    for path in (store / "journal.jsonl", store / "streams" / "z" / "1.jsonl"):
+        _appended(path, *lines)
+
+
 def _checkpoint(path: Path, **fields: object) -> None:
     from hostile_input import sealed
 
@@ -190,11 +197,14 @@ def _liars(store: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "an index of one end", lambda: _index(index, ((70, 1) for _ in range(1 << 20)))
     yield "an index of huge ends", lambda: _index(index, (((1 << 32) - 1, n) for n in range(1, 1 << 16)))
     yield "an index that goes back", lambda: _index(index, ((n, 1) for n in range(1 << 16, 0, -1)))
-    for position in (1 << 20, 1 << 40, (1 << 62)):
+    for position in (1 << 20, 1 << 40, (1 << 53) - 1, 1 << 62):
         line = _sealed_line(position)
         yield f"position {position} behind a damaged line", lambda line=line: _appended(journal, b"x\n", line)
         yield f"position {position} behind a hole", lambda line=line: (grown(journal), _appended(journal, b"\n", line))
+        yield f"version {position} in both copies", lambda p=position: _in_both(store, [(92, p)])
         yield f"version {position} in the journal", lambda p=position: _appended(journal, _sealed_line(92, p, "c:1"))
+    yield "every second position", lambda: _in_both(store, ((91 + 2 * n, 2 * n) for n in range(3000)))
+    yield "a damaged line behind every line", lambda: _in_both(store, ((92 + n, n) for n in range(3000)), b"x\n")
     yield "a ring of frames that overlap", lambda: (store / "ring").write_bytes(_overlapping(store, 256))
     yield "a ring of many frames that overlap", lambda: (store / "ring").write_bytes(_overlapping(store, 1024))
     names = [f"x{n}.jsonl" for n in range(1000)]

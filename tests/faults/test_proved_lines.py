@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -25,6 +26,7 @@ from hangarlog import (
     SourceError,
     StoreFormatError,
     UntypedEvent,
+    strict,
 )
 from hangarlog.export import cloud_events, journal_lines
 from hangarlog.mcp_hangar import export_database, import_database
@@ -421,6 +423,39 @@ def test_a_key_that_comes_twice_is_found_however_it_is_written() -> None:
         assert repeated_key(text) is not None, text
     for text in once:
         assert repeated_key(text) is None, text
+
+
+def test_a_large_text_is_judged_in_parts_as_it_is_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it is JSON that a decoder reads, too: numbers beyond all floats are none."""
+    rng = random.Random(7)
+    letters = "abcdef"
+    leaves = ["1", "-1.5e3", "true", "null", "[]", "{}", '"x"', "9" * 310, "1e400", "[[0.5],[]]"]
+
+    def value(depth: int) -> str:
+        kind = rng.random() if depth else 0.0
+        if kind < 0.3:
+            return rng.choice(leaves)
+        parts = [value(depth - 1) for _ in range(rng.randrange(4))]
+        if kind < 0.6:
+            return f"[{','.join(parts)}]"
+        return "{" + ",".join(f'"{rng.choice(letters)}":{part}' for part in parts) + "}"
+
+    def judged(text: bytes, large: int) -> str | None:
+        monkeypatch.setattr(strict, "_LARGE", large)
+        try:
+            return "a key" if repeated_key(text) is not None else None
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return "no JSON"
+
+    seen = set()
+    for _ in range(5000):
+        text = value(6)
+        at = rng.randrange(len(text))
+        text = text[:at] + rng.choice(["", "", "", ",", "]", "}", "1e", " ", "[]", ":"]) + text[at:]
+        in_one = judged(text.encode(), 1 << 20)
+        assert judged(text.encode(), 3) == in_one, text
+        seen.add(in_one)
+    assert seen == {None, "a key", "no JSON"}
 
 
 def test_only_the_one_form_of_a_time_is_one() -> None:
