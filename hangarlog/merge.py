@@ -6,20 +6,21 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import chain
 
 from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
 from hangarlog.naming import stream_path
 from hangarlog.record import Envelope, decode_record
 from hangarlog.ring import Frame
-from hangarlog.segment import CHUNK
+from hangarlog.segment import CHUNK, Segment
 from hangarlog.snapshot import Snapshot, SnapshotFiles
 from hangarlog.strict import kept_record
 from hangarlog.survey import Run, found_in, journal_files, opened, runs_in, stream_files
 
 WINDOW = 16 << 20
 """Bytes of journal, about, that are merged at a time."""
+
+_SHORT = 256  # Bytes of a line that is not whole, about: so many are read for each.
 
 
 class Candidate:
@@ -53,12 +54,7 @@ class _Cursor:
         with opened(folder.filesystem, self.run.path) as segment:
             if segment:
                 if not self.run.whole:
-                    start, size = self.run.start, min(CHUNK, self.run.end - self.run.start)
-                    lines = chain.from_iterable(chain(segment.blocks(start, size), segment.rest(start)))
-                    for position, line in zip(range(self.run.first, self.run.last + 1), lines, strict=False):
-                        if self.next <= position < stop:
-                            yield position, line, None
-                    self.next = max(self.next, stop)
+                    yield from self._bad(segment, min(stop, self.run.last + 1))
                     return
                 for _, found in found_in(segment, self._offset, self.run.end):
                     for line, record in found:
@@ -71,6 +67,19 @@ class _Cursor:
                         self.before = record
                         self._offset += len(line) + 1
         self.next = self.run.last + 1
+
+    def _bad(self, segment: Segment, stop: int) -> Iterator[tuple[int, bytes, None]]:
+        while self.next < stop:
+            size = min(CHUNK, _SHORT * (stop - self.next), max(1, self.run.end - self._offset))
+            lines, following = segment.lines_at(self._offset, size)
+            lines = lines or next(segment.rest(self._offset), [])
+            if not lines:
+                self.next = stop
+                return
+            due = lines[: stop - self.next]
+            yield from ((position, line, None) for position, line in enumerate(due, self.next))
+            self.next += len(due)
+            self._offset = following if len(due) == len(lines) else self._offset + sum(len(line) + 1 for line in due)
 
     @property
     def done(self) -> bool:

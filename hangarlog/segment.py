@@ -223,10 +223,10 @@ class Segment:
                 break
         return [], offset
 
-    def blocks(self, offset: int = 0, size: int = CHUNK) -> Iterator[list[bytes]]:
+    def blocks(self, offset: int = 0) -> Iterator[list[bytes]]:
         """All whole lines from `offset` on, as `lines_at` gives them."""
         while True:
-            lines, offset = self.lines_at(offset, size)
+            lines, offset = self.lines_at(offset)
             if not lines:
                 return
             yield lines

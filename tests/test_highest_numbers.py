@@ -119,9 +119,13 @@ def test_an_import_refuses_versions_that_no_stream_can_have(tmp_path: Path, vers
         assert store.append("a:1", [Added(1)], ANY) == 0
 
 
-@pytest.mark.parametrize(("step", "between"), [(2, b""), (1, b"x\n")], ids=["every second lost", "a line between"])
+@pytest.mark.parametrize(
+    ("step", "between", "damaged"),
+    [(2, b"", False), (1, b"x\n", False), (1, b"", True)],
+    ids=["every second lost", "a line between", "no line whole"],
+)
 def test_a_repair_reads_as_much_more_as_there_is_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, between: bytes
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, between: bytes, damaged: bool
 ) -> None:
     """Four times the lines cost about four times the work, not sixteen times, however they are torn apart."""
     counted = itertools.count()
@@ -138,6 +142,8 @@ def test_a_repair_reads_as_much_more_as_there_is_more(
     for count in (100, 400):
         before = next(counted)
         path = make(tmp_path / str(count), [(1 + step * n, step * n) for n in range(count)], between)
+        for file in (path / "journal.jsonl", path / "streams" / "a" / "1.jsonl") if damaged else ():
+            file.write_bytes(file.read_bytes().replace(b'"T"', b'"U"'))
         list(repair(str(path)))
         work.append(next(counted) - before)
     assert work[1] < 6 * work[0]

@@ -160,10 +160,11 @@ def _appended(path: Path, *lines: bytes) -> None:
         file.writelines(lines)
 
 
-def _in_both(store: Path, places: Iterable[tuple[int, int]], between: bytes = b"") -> None:
-    lines = [_sealed_line(position, version, "z:1") + between for position, version in places]
-    (store / "streams" / "z").mkdir()
-    for path in (store / "journal.jsonl", store / "streams" / "z" / "1.jsonl"):
+def _in_both(store: Path, places: Iterable[tuple[int, int]], between: bytes = b"", *, stream: str = "z:1") -> None:
+    lines = [_sealed_line(position, version, stream) + between for position, version in places]
+    folder = store / "streams" / stream[0]
+    folder.mkdir(exist_ok=True)
+    for path in (store / "journal.jsonl", folder / "1.jsonl"):
         _appended(path, *lines)
 
 
@@ -201,10 +202,10 @@ def _liars(store: Path) -> Iterator[tuple[str, Callable[[], object]]]:
         line = _sealed_line(position)
         yield f"position {position} behind a damaged line", lambda line=line: _appended(journal, b"x\n", line)
         yield f"position {position} behind a hole", lambda line=line: (grown(journal), _appended(journal, b"\n", line))
-        yield f"version {position} in both copies", lambda p=position: _in_both(store, [(92, p)])
+        yield f"version {position} in both copies", lambda p=position: _in_both(store, [(92, p)], stream="a:1")
         yield f"version {position} in the journal", lambda p=position: _appended(journal, _sealed_line(92, p, "c:1"))
-    yield "every second position", lambda: _in_both(store, ((91 + 2 * n, 2 * n) for n in range(3000)))
-    yield "a damaged line behind every line", lambda: _in_both(store, ((92 + n, n) for n in range(3000)), b"x\n")
+    yield "every second position", lambda: _in_both(store, ((91 + 2 * n, 2 * n) for n in range(8000)))
+    yield "a damaged line behind every line", lambda: _in_both(store, ((92 + n, n) for n in range(8000)), b"x\n")
     yield "a ring of frames that overlap", lambda: (store / "ring").write_bytes(_overlapping(store, 256))
     yield "a ring of many frames that overlap", lambda: (store / "ring").write_bytes(_overlapping(store, 1024))
     names = [f"x{n}.jsonl" for n in range(1000)]
