@@ -102,7 +102,7 @@ def _recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) -
     if not state.of_a_copy:
         recovery = _Recovery(folder, state, catalog, ring)
         report = recovery.run()
-        if recovery.put_back:
+        if recovery.put_back or report.put_aside:  # Then sealed segments, too, may have more than the journal.
             _mend_streams(folder, meta, [], report.last)
         return report
     report = _recover_copy(folder, meta, state, catalog, ring)

@@ -305,3 +305,32 @@ def test_a_journal_replaced_before_its_sync_is_not_taken_for_the_one_that_was_wr
         with contextlib.suppress(HangarlogError):
             store.append("a:1", [Added(3)], 2)
             assert b'"number":3,' in journal.read_bytes()
+
+
+def test_what_sealed_segments_of_streams_have_beyond_an_older_journal_is_kept_aside(tmp_path: Path) -> None:
+    """All but the streams was put back from a backup: no later append may meet a version that a sealed segment has."""
+    path = tmp_path / "s"
+    with FileEventStore(path, segment_bytes=500) as store:
+        for number in range(5):
+            store.append("a:1", [Added(number)], ANY)
+    backup = tmp_path / "backup"
+    shutil.copytree(path, backup)
+    with FileEventStore(path) as store:
+        for number in range(5, 10):
+            store.append("a:1", [Added(number)], ANY)
+    shutil.rmtree(backup / "streams")
+    shutil.copytree(path / "streams", backup / "streams")
+    for file in path.rglob("*"):
+        if file.is_file():
+            file.unlink()
+    shutil.copytree(backup, path, dirs_exist_ok=True)
+    (path / "state").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CorruptionWarning)
+        opened = FileEventStore(path)
+    with opened as store:
+        assert [event.number for event in store.read_stream("a:1")] == [0, 1, 2, 3, 4]
+        assert store.append("a:1", [Added(99)], 4) == 5
+        assert list(verify(store)) == []
+    kept = b"".join(file.read_bytes() for file in [*path.rglob("*.damaged*"), *path.rglob("put-aside.jsonl")])
+    assert [number for number in range(5, 10) if b'"number":%d' % number not in kept] == []
