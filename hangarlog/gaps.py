@@ -11,7 +11,12 @@ from hangarlog.errors import CorruptionError
 from hangarlog.folder import Folder
 from hangarlog.journal_names import JournalNames
 from hangarlog.log import Log
+from hangarlog.record import Envelope
+from hangarlog.ring import Frame, lines_of_frames
+from hangarlog.salvage import stream_lines
 from hangarlog.snapshot import SnapshotFiles
+
+_MOST = 1 << 20  # Positions of a gap that is looked into when a store is opened.
 
 
 def refuse_gaps(folder: Folder) -> None:
@@ -47,6 +52,18 @@ def _refuse_gaps(log: Log, sealed: list[int], least: int, most: int) -> None:
             expected = segment.number(segment.last_whole()) + 1
     if live and live_first not in (None, expected):
         raise live.damage(0, f"{log.field} {expected} must come here, not {live_first}")
+
+
+def is_filled(folder: Folder, frames: list[Frame], before: Envelope, following: int) -> bool:
+    """Whether all positions behind a record of the journal and before a following one are elsewhere.
+
+    That is in these frames of the commit ring, or in the streams.
+    """
+    if following - before.position > _MOST:
+        return False
+    missing = set(range(before.position + 1, following))
+    missing -= lines_of_frames(frames, before.position, before.crc).keys()
+    return not missing - {record.position for _, record in stream_lines(folder)}
 
 
 def streams_go_beyond(folder: Folder, last: int) -> bool:

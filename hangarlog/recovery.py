@@ -100,6 +100,8 @@ def recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) ->
 def _recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) -> Recovered:
     ring = Found() if state.valid else read_ring(folder.filesystem, folder.ring_path, meta.store_id)
     if not state.of_a_copy:
+        if not state.valid and _has_gap_that_is_filled(folder, ring):
+            return _rebuilt(folder, meta, state, catalog, ring, bridge=True)
         recovery = _Recovery(folder, state, catalog, ring)
         report = recovery.run()
         if recovery.put_back or report.put_aside:  # Then sealed segments, too, may have more than the journal.
@@ -115,13 +117,47 @@ def _recover_copy(folder: Folder, meta: Meta, state: SharedState, catalog: Catal
     """Its files were copied one by one, at different moments: what does not connect is put aside."""
     with importing:
         from hangarlog.gaps import refuse_gaps
-        from hangarlog.rebuild import rebuild as rebuild_journal
     with contextlib.suppress(CorruptionError):
         refuse_gaps(folder)
         report = _Recovery(folder, state, catalog, ring).run()
         _mend_streams(folder, meta, [], report.last)
         return report
-    rebuilt = rebuild_journal(folder, ring.older + ring.frames, bridge=False)
+    return _rebuilt(folder, meta, state, catalog, ring, bridge=False)
+
+
+def _has_gap_that_is_filled(folder: Folder, ring: Found) -> bool:
+    """Whether the journal's live segment does not follow on the last sealed one, and all between is elsewhere.
+
+    As where older sealed segments were put back.
+    """
+    journal = folder.journal
+    sealed = journal.sealed()
+    if not sealed:
+        return False
+    first = last = None
+    live = journal.open_live()
+    if live:
+        with contextlib.closing(live), contextlib.suppress(CorruptionError):
+            first = live.first()
+    with (
+        contextlib.suppress(CorruptionError, OSError),
+        contextlib.closing(journal.open_sealed(sealed[-1])) as segment,
+    ):
+        last = segment.last_whole()
+    if first is None or last is None or first <= last.position + 1:
+        return False
+    with importing:
+        from hangarlog.gaps import is_filled
+    return is_filled(folder, ring.older + ring.frames, last, first)
+
+
+def _rebuilt(
+    folder: Folder, meta: Meta, state: SharedState, catalog: Catalog, ring: Found, *, bridge: bool
+) -> Recovered:
+    """The journal made the longest history that is proved, the streams what it says."""
+    with importing:
+        from hangarlog.rebuild import rebuild as rebuild_journal
+    rebuilt = rebuild_journal(folder, ring.older + ring.frames, bridge=bridge)
     _mend_streams(folder, meta, rebuilt.lost_versions, -1)
     if not rebuilt.ring_fits:
         folder.filesystem.remove(folder.ring_path)

@@ -334,3 +334,30 @@ def test_what_sealed_segments_of_streams_have_beyond_an_older_journal_is_kept_as
         assert list(verify(store)) == []
     kept = b"".join(file.read_bytes() for file in [*path.rglob("*.damaged*"), *path.rglob("put-aside.jsonl")])
     assert [number for number in range(5, 10) if b'"number":%d' % number not in kept] == []
+
+
+def test_a_sealed_segment_that_an_older_set_of_files_lacks_is_made_of_the_ring_and_the_streams(tmp_path: Path) -> None:
+    """Sealed journal segments and streams were put back from a backup; the ring has what is in neither."""
+    path, backup = tmp_path / "s", tmp_path / "backup"
+    with FileEventStore(path, segment_bytes=500) as store:
+        for number in range(5):
+            store.append("a:1", [Added(number)], ANY)
+    shutil.copytree(path, backup)
+    with FileEventStore(path) as store:
+        for number in range(5, 10):
+            store.append("a:1", [Added(number)], ANY)
+    for file in path.glob("journal.0*.jsonl"):
+        file.unlink()
+    for file in backup.glob("journal.0*.jsonl"):
+        shutil.copy(file, path)
+    shutil.rmtree(path / "streams")
+    shutil.copytree(backup / "streams", path / "streams")
+    (path / "state").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CorruptionWarning)
+        opened = FileEventStore(path)
+    with opened as store:
+        assert [event.number for _, _, event in store.read_all()] == list(range(10))
+        assert [event.number for event in store.read_stream("a:1")] == list(range(10))
+        assert store.append("a:1", [Added(10)], 9) == 10
+        assert list(verify(store)) == []
