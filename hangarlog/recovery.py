@@ -37,8 +37,8 @@ from hangarlog.state import SharedState
 if TYPE_CHECKING:
     from hangarlog.rebuild import Span
 
-_CLOCK_SLACK = 0.01
-"""Seconds that the times of two files may be off: which streams are looked at first depends on it, nothing else."""
+_CLOCK_SLACK = 2.0
+"""Seconds that the times of two files may be off: tar keeps whole seconds of them, and FAT every other one."""
 
 _CANNOT_WRITE = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS])
 
