@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import warnings
@@ -361,3 +362,31 @@ def test_a_sealed_segment_that_an_older_set_of_files_lacks_is_made_of_the_ring_a
         assert [event.number for event in store.read_stream("a:1")] == list(range(10))
         assert store.append("a:1", [Added(10)], 9) == 10
         assert list(verify(store)) == []
+
+
+class AtOnce(Unsynced):
+    """A checkpoint is there when the append that made it due returns."""
+
+    def in_background(self, work: Any, name: str) -> None:
+        work()
+
+
+def test_a_copy_that_keeps_whole_seconds_of_the_times_of_files_hides_nothing(tmp_path: Path) -> None:
+    """As tar makes it: a stream that goes beyond the journal seems to be older than the checkpoint."""
+    path = tmp_path / "s"
+    with FileEventStore(path, segment_bytes=600, filesystem=AtOnce()) as store:
+        for number in range(5):
+            store.append("a:1", [Added(number)], ANY)
+    earlier = {file: file.read_bytes() for file in (*path.glob("journal*.jsonl"), path / "catalog", path / "ring")}
+    with FileEventStore(path) as store:
+        store.append("b:1", [Added(5)], ANY)
+    for file, content in earlier.items():
+        file.write_bytes(content)
+    (path / "state").unlink()
+    begun = json.loads((path / "checkpoint.json").read_text())["begun"]
+    os.utime(path / "streams/b/1.jsonl", (begun - 0.9, begun - 0.9))
+    with FileEventStore(path) as store:
+        assert store.recovered
+        assert store.recovered.put_aside == 1
+        assert store.append("b:1", [Added(6)], -1) == 0
+    assert b'"number":5' in (path / "put-aside.jsonl").read_bytes()
