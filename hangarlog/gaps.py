@@ -54,16 +54,15 @@ def _refuse_gaps(log: Log, sealed: list[int], least: int, most: int) -> None:
         raise live.damage(0, f"{log.field} {expected} must come here, not {live_first}")
 
 
-def is_filled(folder: Folder, frames: list[Frame], before: Envelope, following: int) -> bool:
-    """Whether all positions behind a record of the journal and before a following one are elsewhere.
+def only_the_ring_fills(folder: Folder, frames: list[Frame], before: Envelope, following: int) -> bool:
+    """Whether these frames of the commit ring have what the streams lack behind a record and before a following one.
 
-    That is in these frames of the commit ring, or in the streams.
+    Where the streams have all of it, reads are served from there.
     """
     if following - before.position > _MOST:
         return False
-    missing = set(range(before.position + 1, following))
-    missing -= lines_of_frames(frames, before.position, before.crc).keys()
-    return not missing - {record.position for _, record in stream_lines(folder)}
+    missing = set(range(before.position + 1, following)) - {record.position for _, record in stream_lines(folder)}
+    return bool(missing) and missing <= lines_of_frames(frames, before.position, before.crc).keys()
 
 
 def streams_go_beyond(folder: Folder, last: int) -> bool:

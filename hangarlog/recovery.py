@@ -100,8 +100,11 @@ def recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) ->
 def _recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) -> Recovered:
     ring = Found() if state.valid else read_ring(folder.filesystem, folder.ring_path, meta.store_id)
     if not state.of_a_copy:
-        if not state.valid and _has_gap_that_is_filled(folder, ring):
-            return _rebuilt(folder, meta, state, catalog, ring, bridge=True)
+        gap = None if state.valid else _filled_gap(folder, ring)
+        if gap:
+            report = _rebuilt(folder, meta, state, catalog, ring, bridge=True)
+            report.damage.append(gap)
+            return report
         recovery = _Recovery(folder, state, catalog, ring)
         report = recovery.run()
         if recovery.put_back or report.put_aside:  # Then sealed segments, too, may have more than the journal.
@@ -125,15 +128,15 @@ def _recover_copy(folder: Folder, meta: Meta, state: SharedState, catalog: Catal
     return _rebuilt(folder, meta, state, catalog, ring, bridge=False)
 
 
-def _has_gap_that_is_filled(folder: Folder, ring: Found) -> bool:
-    """Whether the journal's live segment does not follow on the last sealed one, and all between is elsewhere.
+def _filled_gap(folder: Folder, ring: Found) -> CorruptionError | None:
+    """What is wrong where the journal's live segment does not follow on the last sealed one, but the ring has the rest.
 
-    As where older sealed segments were put back.
+    As where older sealed segments and streams were put back. Else None.
     """
     journal = folder.journal
     sealed = journal.sealed()
     if not sealed:
-        return False
+        return None
     first = last = None
     live = journal.open_live()
     if live:
@@ -145,10 +148,15 @@ def _has_gap_that_is_filled(folder: Folder, ring: Found) -> bool:
     ):
         last = segment.last_whole()
     if first is None or last is None or first <= last.position + 1:
-        return False
+        return None
     with importing:
-        from hangarlog.gaps import is_filled
-    return is_filled(folder, ring.older + ring.frames, last, first)
+        from hangarlog.gaps import only_the_ring_fills
+    if not only_the_ring_fills(folder, ring.older + ring.frames, last, first):
+        return None
+    cause = (
+        f"position {last.position + 1} to {first - 1} did not come before it; restored from the ring and the streams"
+    )
+    return CorruptionError(journal.live_path, os.path.basename(journal.live_path), 0, cause, mendable=False)
 
 
 def _rebuilt(
