@@ -30,7 +30,11 @@ def run_pytest(folder: Path, test: str) -> subprocess.CompletedProcess[str]:
             str(folder),
             str(folder),
         ],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "hangarlog/testing/pytest"))),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -3,8 +3,8 @@
 def test_all_history_can_be_read(hangarlog_schema):
     hangarlog_schema.check()
 
-pytest imports this module in every run of every project that has hangarlog installed, so it stands outside of the
-package and imports nothing of it until the fixture is asked for.
+pytest imports this module in every run of every project that has hangarlog installed. So it is installed as a module by
+itself, outside of the package, and imports nothing of that until the fixture is asked for.
 """
 
 from __future__ import annotations
