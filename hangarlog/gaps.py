@@ -15,6 +15,7 @@ from hangarlog.record import Envelope
 from hangarlog.ring import Frame, lines_of_frames
 from hangarlog.salvage import stream_lines
 from hangarlog.snapshot import SnapshotFiles
+from hangarlog.survey import found_in, journal_files, opened
 
 _MOST = 1 << 20  # Positions of a gap that is looked into when a store is opened.
 
@@ -63,6 +64,15 @@ def only_the_ring_fills(folder: Folder, frames: list[Frame], before: Envelope, f
         return False
     missing = set(range(before.position + 1, following)) - {record.position for _, record in stream_lines(folder)}
     return bool(missing) and missing <= lines_of_frames(frames, before.position, before.crc).keys()
+
+
+def is_whole(folder: Folder) -> bool:
+    """Whether every line of the journal is a record."""
+    for file in journal_files(folder):
+        with opened(folder.filesystem, file.path) as segment:
+            if segment is None or not all(record for _, found in found_in(segment) for _, record in found):
+                return False
+    return True
 
 
 def streams_go_beyond(folder: Folder, last: int) -> bool:

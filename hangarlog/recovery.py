@@ -176,11 +176,14 @@ def _rebuilt(
 
 
 def _mend_streams(folder: Folder, meta: Meta, lost: Iterable[Span], last: int) -> None:
-    """Make the streams what the journal says, if sealed segments go beyond its `last` position; -1: anyway."""
+    """Make the streams what the journal says, if sealed segments go beyond its `last` position; -1: anyway.
+
+    Not where lines of the journal are damaged, but for a journal that was just rebuilt: only the streams may have them.
+    """
     with importing:
-        from hangarlog.gaps import streams_go_beyond
+        from hangarlog.gaps import is_whole, streams_go_beyond
         from hangarlog.mending import Mending
-    if last < 0 or streams_go_beyond(folder, last):
+    if last < 0 or (streams_go_beyond(folder, last) and is_whole(folder)):
         for _ in Mending(folder, meta.segment_bytes, lost).run():
             pass
 

@@ -337,6 +337,34 @@ def test_what_sealed_segments_of_streams_have_beyond_an_older_journal_is_kept_as
     assert [number for number in range(5, 10) if b'"number":%d' % number not in kept] == []
 
 
+def test_a_damaged_line_of_an_older_journal_is_kept_in_its_stream_that_goes_beyond(tmp_path: Path) -> None:
+    """What is put aside then must not cost the only whole copy. `repair` mends all of it."""
+    path = tmp_path / "s"
+    with FileEventStore(path, segment_bytes=500) as store:
+        for number in range(5):
+            store.append("a:1", [Added(number)], ANY)
+    earlier = {file: file.read_bytes() for file in (*path.glob("journal*.jsonl"), path / "catalog", path / "ring")}
+    with FileEventStore(path) as store:
+        for number in range(5, 10):
+            store.append("a:1", [Added(number)], ANY)
+    for file in path.glob("journal*.jsonl"):
+        file.unlink()
+    for file, content in earlier.items():
+        file.write_bytes(content.replace(b'"number":2,', b'"number":7,') if "journal" in file.name else content)
+    (path / "state").unlink()
+    (path / "checkpoint.json").unlink(missing_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CorruptionWarning)
+        with FileEventStore(path) as store:
+            assert [event.number for event in store.read_stream("a:1")] == [0, 1, 2, 3, 4]
+            with contextlib.suppress(CorruptionError):
+                assert store.append("a:1", [Added(99)], 4) == 5
+        list(repair(path))
+    with FileEventStore(path) as store:
+        assert [event.number for event in store.read_stream("a:1")][:5] == [0, 1, 2, 3, 4]
+        assert list(verify(store)) == []
+
+
 def test_a_sealed_segment_that_an_older_set_of_files_lacks_is_made_of_the_ring_and_the_streams(tmp_path: Path) -> None:
     """Sealed journal segments and streams were put back from a backup; the ring has what is in neither."""
     path, backup = tmp_path / "s", tmp_path / "backup"
