@@ -53,7 +53,7 @@ def backup(
     target: str | os.PathLike[str],
     progress: Progress = lambda step, done, total: None,
     *,
-    lock_timeout: float | None = None,
+    lock_timeout: float | None = 60.0,
     filesystem: FileSystem | None = None,
 ) -> BackedUp:
     """Make `target` a copy of the store at `path` as it is now; it is a store that opens at once.

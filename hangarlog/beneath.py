@@ -165,10 +165,6 @@ class Entry:
         """Whether it is a regular file, and no link to one."""
         return self._entry.is_file(follow_symlinks=False)
 
-    def is_symlink(self) -> bool:
-        """Whether it is a symbolic link."""
-        return self._entry.is_symlink()
-
     def stat(self) -> os.stat_result:
         """Of what has the name, as `os.lstat`."""
         return self._entry.stat(follow_symlinks=False)

@@ -88,7 +88,7 @@ def repair(
     path: str | os.PathLike[str],
     progress: Progress = lambda events: None,
     *,
-    lock_timeout: float | None = None,
+    lock_timeout: float | None = 60.0,
     filesystem: FileSystem | None = None,
 ) -> Iterator[Result]:
     """Make the store at `path` one that opens, verifies and takes appends; say what was mended, put aside, and lost.
