@@ -106,7 +106,7 @@ def _read_through(filesystem: FileSystem, source: Folder) -> Iterator[None]:
     try:
         yield
     finally:
-        filesystem.leave(source.path, source.fd)
+        filesystem.leave(source.fd)
 
 
 def _refuse(store: FileEventStore, copy: Folder) -> None:

@@ -44,12 +44,12 @@ class OpenFolder:
 
 
 class Root:
-    """A store's folder, at `path` when it was opened, and how many `users` have it open."""
+    """A store's folder, at `path` when it was opened, and the descriptors through which its `users` have it open."""
 
     def __init__(self, path: str, fd: int) -> None:
         """Raises `OSError`."""
         # A descriptor of its own: a lock taken through the other one must end when that is closed.
-        self.path, self.folder, self.inode, self.users = path, OpenFolder(".", fd), os.fstat(fd).st_ino, 1
+        self.path, self.folder, self.inode, self.users = path, OpenFolder(".", fd), os.fstat(fd).st_ino, [fd]
         self.below: dict[str, OpenFolder] = {}
         self.strangers = _whose_to_refuse(fd)
 
@@ -92,28 +92,24 @@ def entered(roots: Roots, path: str, fd: int) -> Roots:
 
     Raises `OSError`.
     """
-    root = _find(roots, path, fd)
-    if root is None:
-        return (Root(path, fd), *roots)
-    root.users += 1
-    return roots
-
-
-def left(roots: Roots, path: str, fd: int) -> Roots:
-    """Without a folder that was entered, once for each time."""
-    root = _find(roots, path, fd)
-    if root is None:
-        return roots
-    root.users -= 1
-    if root.users:
-        return roots
-    root.close()
-    return tuple(other for other in roots if other is not root)
-
-
-def _find(roots: Roots, path: str, fd: int) -> Root | None:
     inode = os.fstat(fd).st_ino
-    return next((root for root in roots if (root.path, root.inode) == (path, inode)), None)
+    for root in roots:
+        if (root.path, root.inode) == (path, inode):
+            root.users.append(fd)
+            return roots
+    return (Root(path, fd), *roots)
+
+
+def left(roots: Roots, fd: int) -> Roots:
+    """Without a folder that was entered, once for each time. It asks the system nothing: the disk may be dead."""
+    for root in roots:
+        if fd in root.users:
+            root.users.remove(fd)
+            if not root.users:
+                root.close()
+                return tuple(other for other in roots if other is not root)
+            break
+    return roots
 
 
 def walk(roots: Roots, path: str) -> tuple[int | None, str, OpenFolder | None]:
@@ -182,10 +178,10 @@ class Beneath:
             self._roots = entered(self._roots, folder, fd)
             self._wary = any(root.strangers for root in self._roots)
 
-    def leave(self, folder: str, fd: int) -> None:
+    def leave(self, fd: int) -> None:
         """Let go of a folder that was entered."""
         if fd >= 0:
-            self._roots = left(self._roots, folder, fd)
+            self._roots = left(self._roots, fd)
             self._wary = any(root.strangers for root in self._roots)
 
     def is_ours(self, folder: str) -> bool:

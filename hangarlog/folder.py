@@ -228,7 +228,7 @@ class Folder:
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
             try:
-                self.filesystem.leave(self.path, fd)
+                self.filesystem.leave(fd)
             finally:
                 self.filesystem.close(fd)
 

@@ -73,11 +73,12 @@ class Recovered(msgspec.Struct):
     damage: list[CorruptionError] = []
 
 
-def recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) -> Recovered:
+def recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog, *, begins: bool = False) -> Recovered:
     """Make journal, streams, catalog and shared state agree. Under the sync lock, too: nobody else may use the ring.
 
     Within a session only what was not yet published is looked at; at the beginning of one, all from the last checkpoint
-    on. A copy whose files do not fit each other is brought to the longest history that they prove.
+    on. A copy whose files do not fit each other is brought to the longest history that they prove. `begins` is whether
+    a session does, of which nothing that stands in the shared state is.
 
     Raises:
         CorruptionError: the journal is damaged, and no other copy helps.
@@ -86,6 +87,8 @@ def recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) ->
         StoreFormatError: the commit ring is of a newer version.
     """
     try:
+        if begins:
+            state.distrust()
         report = _recover(folder, meta, state, catalog)
     except (LinkedFileError, OSError) as error:
         if not state.valid and (isinstance(error, LinkedFileError) or error.errno in _CANNOT_WRITE):

@@ -364,8 +364,7 @@ class WriteSession:
             session.join(number)
             state.reload()
             state.session = number
-            state.distrust()
-            self._run_recovery()
+            self._run_recovery(begins=True)
 
     def _recover(self) -> None:
         """Finish what a writer that died has left."""
@@ -373,10 +372,10 @@ class WriteSession:
         with held(self._sync_lock, self._left()):  # Nobody may use the ring, or sync a journal that is being changed.
             self._run_recovery()
 
-    def _run_recovery(self) -> None:
+    def _run_recovery(self, *, begins: bool = False) -> None:
         with importing:
             from hangarlog import recovery
-        self.recovered = recovery.recover(self._folder, self._meta, self._state, self._catalog)
+        self.recovered = recovery.recover(self._folder, self._meta, self._state, self._catalog, begins=begins)
         self._seen = (self._state.layout, _forks)
 
     def _heal(self) -> None:

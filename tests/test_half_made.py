@@ -196,6 +196,22 @@ assert refused and opened and not heard, (refused, opened, heard)
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_folder_on_a_disk_that_died_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is asked of it."""
+    filesystem = FileSystem()
+    fd = filesystem.open_folder(str(tmp_path))
+    filesystem.enter(str(tmp_path), fd)
+
+    def dead(*args: Any, **options: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        for name in ("fstat", "stat", "open"):
+            patched.setattr(os, name, dead)
+        filesystem.leave(fd)
+    filesystem.close(fd)
+
+
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps], ids=["copy", "deepcopy", "pickle"])
 def test_a_store_is_not_copied_and_says_what_to_do(tmp_path: Path, copied: Callable[[object], object]) -> None:
     with FileEventStore(tmp_path / "s") as store:

@@ -146,17 +146,26 @@ class Full(FileSystem):
 
     full = True
 
+    def __init__(self, *, in_place: bool) -> None:
+        self._in_place = in_place  # Whether what is there can be written over; not so where the disk copies on write.
+
+    def write_at(self, fd: int, data: bytes | memoryview, offset: int) -> None:
+        if self.full and not self._in_place:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().write_at(fd, data, offset)
+
     def write(self, fd: int, data: bytes) -> None:
         if self.full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         super().write(fd, data)
 
 
-def test_a_store_on_a_full_disk_is_read_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_store_on_a_full_disk_is_read_and_goes_on_when_there_is_room(tmp_path: Path, in_place: bool) -> None:
     """Although opening it has to write: who cannot sees what a recovery would show."""
     path = tmp_path / "s"
     after_a_power_cut(path, 5, 3)
-    disk, numbers = Full(), list(range(EVENTS))
+    disk, numbers = Full(in_place=in_place), list(range(EVENTS))
     with FileEventStore(path, filesystem=disk) as store:
         for _ in range(2):
             assert [e.number for e in store.read_stream("a:1")] == numbers
