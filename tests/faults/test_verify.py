@@ -311,9 +311,11 @@ with FileEventStore(sys.argv[1], durability="relaxed") as store:
         stream = f"a:{number % 7}"
         store.append(stream, [UntypedEvent("T", {"x": "y" * 100})] * (1 + number % 40), ANY)
         if number % 50 == 0:
-            version = store.get_stream_version(stream)
-            store.save_snapshot(stream, version, {})
-            store.compact_stream(stream)
+            try:
+                store.save_snapshot(stream, store.get_stream_version(stream), {})
+                store.compact_stream(stream)
+            except (ValueError, CompactionError):
+                pass  # The other writer was quicker.
         if number % 30 == 0:
             store.append(f"new:{number}", [UntypedEvent("T", {})], ANY)
 """
@@ -339,9 +341,8 @@ def test_nothing_is_found_in_a_store_that_is_written_to(tmp_path: Path, read_onl
     finally:
         stop.touch()
         for writer in writers:
-            assert writer.wait() == 0
-            assert writer.stdout
-            writer.stdout.close()
+            writer.communicate()
+    assert [writer.returncode for writer in writers] == [0, 0]
     assert damages == []
     with FileEventStore(path, durability="relaxed") as store:
         assert list(verify(store)) == []
