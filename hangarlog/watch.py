@@ -89,7 +89,7 @@ class Watch:
 
     def confirmed(self, look: Look) -> list[CorruptionError]:
         """What `look` finds while nobody writes, or else finds at every look, in the end with the write lock held."""
-        found = look()
+        found = _while_files_go(look)
         for _ in range(_LOOKS):
             if not found or self._state is None:
                 return found
@@ -117,3 +117,11 @@ class Watch:
                     held.enter_context(self._store.changing_files())
                     is_held = True
             yield is_held
+
+
+def _while_files_go(look: Look) -> list[CorruptionError]:
+    """What `look` finds, made again where a file goes meanwhile: others roll and compact."""
+    for _ in range(_LOOKS):
+        with contextlib.suppress(FileNotFoundError):
+            return look()
+    return look()

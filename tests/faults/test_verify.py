@@ -24,6 +24,7 @@ from hangarlog.journal_check import JournalCheck
 from hangarlog.record import seal
 from hangarlog.stream_check import StreamCheck
 from hangarlog.verify import verify, verify_folder
+from hangarlog.watch import Watch
 
 EVENTS = 90
 
@@ -298,6 +299,19 @@ def test_what_the_recovery_at_opening_had_to_mend_is_a_finding(tmp_path: Path, h
     assert "it was mended from the other copy" in damage["cause"]
     assert summary["damaged"] == 1
     assert hangarlog("verify", path).returncode == 0
+
+
+def test_a_look_is_made_again_where_a_file_goes_meanwhile(tmp_path: Path) -> None:
+    """A compaction of another process deletes what was listed."""
+    gone = [FileNotFoundError(), FileNotFoundError()]
+
+    def look() -> list[CorruptionError]:
+        if gone:
+            raise gone.pop()
+        return []
+
+    with FileEventStore(tmp_path / "s") as store, contextlib.closing(Watch(store.folder, "id", store)) as watch:
+        assert watch.confirmed(look) == []
 
 
 WRITER = """
