@@ -31,7 +31,11 @@ def new_file(path: str, filesystem: FileSystem | None = None) -> Iterator[Binary
     if os.path.lexists(path):
         raise _exists(path)
     unfinished = f"{path}.{os.urandom(4).hex()}{UNFINISHED}"  # Two exports to one name do not mix.
-    fd = filesystem.open_new(unfinished)
+    try:
+        fd = filesystem.open_new(unfinished)
+    except OSError as error:
+        error.filename = path  # Nobody has asked for the other name.
+        raise
     try:
         with open(fd, "wb", closefd=False) as file:
             yield file

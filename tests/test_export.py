@@ -244,3 +244,9 @@ def test_the_command_writes_to_a_new_file_only(
     assert target.lstat() == before
     assert (tmp_path / "mine").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", target.name, "store"]
+
+
+def test_a_folder_that_is_missing_is_said_of_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, new_file(str(tmp_path / "gone/x.jsonl")):
+        pass
+    assert caught.value.filename == str(tmp_path / "gone/x.jsonl")
