@@ -68,10 +68,9 @@ def backup(
         LockTimeoutError: somebody else had one of the two locked for `lock_timeout` seconds (None waits for ever).
         OSError: the system refused a call.
     """
-    source, filesystem = filesystem, filesystem or FileSystem()
+    reading, filesystem = filesystem or for_reading(os.fspath(path)), filesystem or FileSystem()
     serializer = EventSerializer(unknown="untyped")
     with contextlib.closing(Folder(filesystem, os.fspath(target))) as copy:
-        reading = source or for_reading(os.fspath(path))
         with (
             FileEventStore(
                 path, serializer=serializer, create=False, lock_timeout=lock_timeout, filesystem=reading
