@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from hangarlog.errors import CorruptionError
 from hangarlog.log import Log
 from hangarlog.naming import stream_path
@@ -26,6 +28,8 @@ class JournalNames:
             self._ids = {}
             try:
                 for block in self._journal.forward(1):
+                    if not self._ids:
+                        self._refuse_later_beginning(block[0].position)
                     for record in block:
                         self._ids.setdefault(stream_path(record.stream_id), record.stream_id)
             except CorruptionError as error:
@@ -34,6 +38,11 @@ class JournalNames:
         if stream_id is None and self._damage:
             raise self._damage
         return stream_id
+
+    def _refuse_later_beginning(self, position: int) -> None:
+        if position != 1:
+            path, cause = self._journal.live_path, f"position 1 to {position - 1} are missing"
+            raise CorruptionError(path, os.path.basename(path), 0, cause)
 
     def sealed(self, log: Log) -> list[int]:
         """As `log.sealed()`, from a listing made when a log of that folder was first asked for."""

@@ -420,3 +420,23 @@ def test_a_copy_that_keeps_whole_seconds_of_the_times_of_files_hides_nothing(tmp
         assert store.recovered.put_aside == 1
         assert store.append("b:1", [Added(6)], -1) == 0
     assert b'"number":5' in (path / "put-aside.jsonl").read_bytes()
+
+
+def test_a_stream_whose_journal_segments_are_gone_keeps_what_is_whole_before_a_damaged_end(tmp_path: Path) -> None:
+    """That the journal has nothing of a stream proves nothing where the journal's beginning is missing."""
+    path = tmp_path / "s"
+    with FileEventStore(path, segment_bytes=600, filesystem=AtOnce()) as store:
+        for number in range(2):
+            store.append("b:1", [Added(number)], ANY)
+        for number in range(8):
+            store.append("a:1", [Added(number)], ANY)
+    for file in path.glob("journal.0*"):
+        file.unlink()
+    stream = path / "streams/b/1.jsonl"
+    stream.write_bytes(stream.read_bytes().replace(b'"number":1,', b'"number":7,'))
+    (path / "state").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CorruptionWarning)
+        with FileEventStore(path) as store:
+            assert [record.position for record in store.records("b:1", on_damage="skip")] == [1]
+    assert not (path / "put-aside.jsonl").exists()
