@@ -191,8 +191,9 @@ class FileEventStore(EventStore):
 
         Raises:
             SyncError: the device refused.
+            OutcomeUnknownError: the files could not be read or opened, or the sync lock was not to be had in time.
         """
-        with self._calling(), self._refusals():
+        with self._calling():
             self._sync.ensure_committed()
 
     def _sync_later(self, seconds: float) -> None:

@@ -66,8 +66,11 @@ class JournalSync:
         self._closed, self._look_at_ring = False, True
 
     def ensure_committed(self) -> None:
-        """Return when every record that is committed now is on the device. Raises `OSError`, and what `ensure` does."""
-        words = self._state.look()
+        """Return when every record that is committed now is on the device. Raises what `ensure` raises."""
+        try:
+            words = self._state.look()
+        except OSError as error:
+            raise self._unknown(error) from error
         self.ensure(words[COMMITTED], words[FAILURES])
 
     def ensure(self, position: int, failures: int) -> None:
@@ -86,7 +89,10 @@ class JournalSync:
         except OutcomeUnknownError:
             raise
         except (OSError, HangarlogError) as error:
-            raise OutcomeUnknownError(self._path, f"it is written, but could not be synced: {error}") from error
+            raise self._unknown(error) from error
+
+    def _unknown(self, error: Exception) -> OutcomeUnknownError:
+        return OutcomeUnknownError(self._path, f"it is written, but could not be synced: {error}")
 
     def _ensure(self, position: int, failures: int) -> None:
         seconds = left = self._lock_seconds

@@ -129,6 +129,24 @@ def test_what_cannot_be_taken_back_is_settled_by_the_next_writer(tmp_path: Path)
     store.close()
 
 
+def test_a_sync_that_cannot_read_the_state_leaves_the_outcome_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was acknowledged is there: the message does not say that nothing was written."""
+    with FileEventStore(tmp_path / "s", durability="relaxed") as store:
+        store.append("a:1", [Added(0)], ANY)
+        with monkeypatch.context() as failing:
+
+            def refuse(*_: object) -> bytes:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+            failing.setattr("hangarlog.state.SharedState.raw", refuse)
+            with pytest.raises(OutcomeUnknownError, match=r"it is written, but could not be synced.*Input/output"):
+                store.sync()
+        store.sync()
+        assert store.durable_position == 1
+
+
 def test_a_failed_sync_is_final(tmp_path: Path) -> None:
     """No process appends while the device refuses; then the journal is written anew before anything is believed."""
     filesystem = FailingFileSystem()
