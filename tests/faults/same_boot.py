@@ -1,6 +1,7 @@
 """Row 13: the same boot over another past. Nobody has the store open, the machine did not restart, and the files are
 not what they were: a file system went down and came back with the shared state as it was written once, or somebody has
-put an older set of files in place, whole or in part. The store's folder and files keep their inodes all the while.
+put an older set of files in place, whole or in part, and perhaps one of them is damaged besides. The store's folder and
+files keep their inodes all the while.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from crash_states import record as record_workload
 from proofs import (
     Evidence,
     Files,
+    Proved,
     Row,
     check_commits,
     check_streams,
@@ -45,6 +47,7 @@ STATE = "state"
 KEPT = ("hangarlog.json", "locks")  # Without the first it is no store; the others hold nothing.
 DROPPED = {COMPACTED[0]: {COMPACTED[2] + 1}}
 WORDS = {"crash": "a crash", "in a recovery": "a crash in a recovery", "image": "an image", "put back": "put back"}
+WORDS["damaged"] = "put back and damaged"
 
 
 class Moments(Failing):
@@ -192,6 +195,25 @@ def put_back(past: Past, rng: random.Random) -> Case:
     return Case("put back", what, files, past.durable(past.notes_before(newer + 1)), mixed=True)
 
 
+def damaged(past: Past, rng: random.Random) -> Case:
+    """As `put_back`, and in one file of lines a bit is another one, or a line is gone."""
+    case = put_back(past, rng)
+    paths = sorted(path for path, content in case.files.contents.items() if path.endswith(".jsonl") and content)
+    if not paths:
+        return case
+    path = rng.choice(paths)
+    content = bytearray(case.files.contents[path])
+    if rng.random() < 0.7:
+        at = rng.randrange(len(content))
+        content[at] ^= 1 << rng.randrange(7)
+    else:
+        lines = content.splitlines(keepends=True)
+        at = rng.randrange(len(lines))
+        content = bytearray(b"".join(lines[:at] + lines[at + 1 :]))
+    case.files.contents[path] = bytes(content)
+    return case._replace(kind="damaged", what=f"{case.what}; {path} damaged at {at}")
+
+
 # What is promised
 
 
@@ -216,6 +238,30 @@ class Tried:
                 with suppress(_EventsLost):
                     held = self._opened(case)
                     self._restarted(held)
+        except Exception as error:
+            text = str(error) if isinstance(error, AssertionError) else _told(error)
+            self.failures.append(f"{case.kind}: {case.what}: {text[:1500]}")
+        self.counted[f"states of {WORDS[case.kind]}"] += 1
+
+    def run_damaged(self, case: Case) -> None:
+        """Every whole line is read up to where the store ends, and no batch of which all lines were there is gone."""
+        self.put(case.files)
+        before = _lines_of(self._path)
+        held = None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", CorruptionWarning)
+                with suppress(CorruptionError, StoreOpenError), open_store(self._path, Unsynced()) as store:
+                    held = {record.position for record in store.records(on_damage="skip")}
+                    end = store.get_event_count()
+            if held is None:
+                self.counted["damaged, and refused"] += 1
+            else:
+                unread = sorted(position for position in before if position <= end and position not in held)
+                assert not unread, f"of {end} events {unread} are not read, of which there is a whole line"
+            gone = before.keys() - _lines_of(self._path).keys()
+            whole = [position for position in gone if _batch_of(before, position) <= before.keys()]
+            assert not whole, f"no file has {sorted(whole)} any more, whose batches were whole"
         except Exception as error:
             text = str(error) if isinstance(error, AssertionError) else _told(error)
             self.failures.append(f"{case.kind}: {case.what}: {text[:1500]}")
@@ -348,6 +394,17 @@ class Tried:
             assert not damages, f"opened again, verify finds {damages[0]}"
 
 
+def _lines_of(folder: Path) -> dict[int, Proved]:
+    """Every whole line of every file of lines, those that were put aside too, by position."""
+    files = [file for file in folder.rglob("*") if file.is_file() and ".jsonl" in file.name]
+    return {line.position: line for file in files for line in whole_lines(file.read_bytes())}
+
+
+def _batch_of(lines: dict[int, Proved], position: int) -> set[int]:
+    """The positions from this one to the end of its batch."""
+    return set(range(position, max(position, lines[position].batch_end) + 1))
+
+
 def _told(error: Exception) -> str:
     """The error, and where it came from, the last calls only."""
     return "".join(traceback.format_exception(error, chain=False)[-4:])
@@ -377,14 +434,14 @@ def in_recoveries(path: Path, past: Past, case: Case, rng: random.Random) -> tup
 
 
 def explore(scratch: Path, size: int, seed: str) -> dict[str, Any]:
-    """Try `size` cases: most are crashes, some of these with another crash behind; then images and put-backs."""
+    """Try `size` cases: most are crashes, some of these with another crash behind; then images and what is put back."""
     rng = random.Random(seed)
     path = scratch / "store"
     scratch.mkdir(parents=True)
     try:
         past = recorded(path)
         tried = Tried(path, past, rng)
-        shares = {"crash": size * 6 // 10, "image": size // 20, "put back": size * 35 // 100}
+        shares = {"crash": size * 6 // 10, "image": size // 20, "put back": size * 30 // 100}
         per_point = max(3, shares["crash"] // len(past.recording.operations) // 4)
         rounds = chain.from_iterable(crashes(past, rng, per_point) for _ in count())  # Each over the whole workload.
         done = 0
@@ -399,6 +456,8 @@ def explore(scratch: Path, size: int, seed: str) -> dict[str, Any]:
             tried.run(case)
         for _ in range(shares["put back"]):
             tried.run(put_back(past, rng))
+        for _ in range(size // 20):
+            tried.run_damaged(damaged(past, rng))
         kinds = Counter(failure.partition(":")[0] for failure in tried.failures)
         first = "; ".join(next(f for f in tried.failures if f.startswith(kind)) for kind in kinds)
         return {**tried.counted, "failed": dict(kinds), "first": first}
@@ -440,7 +499,7 @@ CAMPAIGN = Campaign(
     promise="nothing acknowledged durable that a file still proves is lost, no version or position is given twice; "
     "a gap is refused with its place, and repaired",
     how="every crash state of row 1 with a shared state of its own boot; older sets of files put back in place, whole "
-    "and in part; images of a store that is written to; and a crash in what comes after",
+    "and in part, some with a line damaged; images of a store that is written to; and a crash in what comes after",
     ci=6_000,
     release=500_000,
     unit="states",
