@@ -15,12 +15,12 @@ from typing import Any
 from bench.machine import machine
 from bench.payload import event
 from hangarlog import ANY, FileEventStore
-from hangarlog.checksum import crc32
-from hangarlog.commit import encode_batch, now
-from hangarlog.lock import enter
-from hangarlog.run import Run
-from hangarlog.state import STANDING
-from hangarlog.typed import TypedBlocks, _only_version
+from hangarlog.events.block_reader import TypedBlocks, _only_version
+from hangarlog.filestore.shared_state import STANDING
+from hangarlog.record.batch import encode_batch, now
+from hangarlog.record.checksum import crc32
+from hangarlog.record.verified_block import Run
+from hangarlog.system.file_lock import enter
 
 _STREAM = "provider:math"
 _ROUNDS = 9

@@ -44,7 +44,7 @@ def reading(run: Run) -> Figures:
 def verifying(run: Run) -> Figures:
     """Check every line of a hangarlog store."""
     from hangarlog import FileEventStore
-    from hangarlog.verify import verify
+    from hangarlog.maintenance.verify import verify
 
     before = peak()
     with FileEventStore(run.folder) as store:

@@ -14,7 +14,7 @@ from bench.engine import Session
 from bench.engines import load
 from bench.payload import ProviderStarted, event, events
 from hangarlog import EventSerializer
-from hangarlog.record import decode_record, encode_envelope
+from hangarlog.record.line import decode_record, encode_envelope
 
 pytest.importorskip("pytest_benchmark")
 

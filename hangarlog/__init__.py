@@ -1,9 +1,9 @@
 """hangarlog: the event store that is a folder of plain text."""
 
-from hangarlog import _start  # noqa: F401, I001 - it comes before every import, even __future__: see there.
+from hangarlog.system import import_path as _start  # noqa: F401, I001 - it comes before every import, even __future__: see there.
 from typing import TYPE_CHECKING
 
-from hangarlog.commit import ANY, NO_STREAM, STREAM_EXISTS
+from hangarlog.record.batch import ANY, NO_STREAM, STREAM_EXISTS
 from hangarlog.errors import (
     BackupError,
     CompactionError,
@@ -32,8 +32,8 @@ from hangarlog.errors import (
     UpcasterError,
     UpcastingError,
 )
-from hangarlog.eventstore import EventStore, Record
-from hangarlog.registry import (
+from hangarlog.eventstore.base import EventStore, Record
+from hangarlog.events.registry import (
     EVENT_TYPE_MAP,
     EVENT_VERSION_MAP,
     EventRegistry,
@@ -42,9 +42,9 @@ from hangarlog.registry import (
     get_current_version,
     register_event_type,
 )
-from hangarlog.serializer import EventSerializer
-from hangarlog.store import FileEventStore
-from hangarlog.upcaster import IEventUpcaster, UpcasterChain
+from hangarlog.events.serializer import EventSerializer
+from hangarlog.filestore.store import FileEventStore
+from hangarlog.events.upcaster import IEventUpcaster, UpcasterChain
 
 if TYPE_CHECKING:
     from hangarlog.memory import MemoryEventStore

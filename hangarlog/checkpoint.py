@@ -9,14 +9,14 @@ from typing import Annotated
 
 import msgspec
 
-from hangarlog.catalog import Catalog
 from hangarlog.errors import CorruptionError
-from hangarlog.filesystem import FileSystem
-from hangarlog.folder import Folder
-from hangarlog.lock import FileLock
-from hangarlog.record import LineError, decode_places, seal, unseal
-from hangarlog.segment import Segment
-from hangarlog.state import SharedState
+from hangarlog.filestore.catalog import Catalog
+from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.shared_state import SharedState
+from hangarlog.log.segment import Segment
+from hangarlog.record.line import LineError, decode_places, seal, unseal
+from hangarlog.system.file_lock import FileLock
+from hangarlog.system.filesystem import FileSystem
 
 _TRIES = 100
 _LINE = 2 << 10  # Bytes that hold most lines.

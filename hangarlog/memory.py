@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-from hangarlog.commit import Pending, encode_batch, now, settle
-from hangarlog.eventstore import Durability, EventStore
-from hangarlog.naming import check_stream_id
-from hangarlog.record import Envelope, decode_record
-from hangarlog.serializer import EventSerializer
-from hangarlog.snapshot import Snapshot
+from hangarlog.events.serializer import EventSerializer
+from hangarlog.eventstore.base import Durability, EventStore
+from hangarlog.filestore.file_names import check_stream_id
+from hangarlog.filestore.snapshot_files import Snapshot
+from hangarlog.record.batch import Pending, encode_batch, now, settle
+from hangarlog.record.line import Envelope, decode_record
 
 
 class MemoryEventStore(EventStore):

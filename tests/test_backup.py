@@ -12,10 +12,10 @@ import pytest
 from conftest import ROOT, Added, Command
 
 from hangarlog import ANY, BackupError, FileEventStore, LockTimeoutError, StoreOpenError
-from hangarlog.backup import backup
-from hangarlog.filesystem import FileSystem
-from hangarlog.repair import repair
-from hangarlog.verify import verify
+from hangarlog.maintenance.backup import backup
+from hangarlog.maintenance.repair import repair
+from hangarlog.maintenance.verify import verify
+from hangarlog.system.filesystem import FileSystem
 
 
 def fill(path: Path, count: int = 60) -> None:
@@ -159,7 +159,7 @@ def test_a_backup_that_died_anywhere_is_gone_on_with_and_the_earlier_one_never_l
     sys.path.insert(0, str(ROOT / "tests/faults"))
     from test_dying_writer import Died, DyingFileSystem
 
-    from hangarlog.repair import Lost, repair
+    from hangarlog.maintenance.repair import Lost, repair
 
     path, earlier = tmp_path / "s", tmp_path / "earlier"
     fill(path, 8)

@@ -15,22 +15,14 @@ import msgspec
 import pytest
 from conftest import ROOT, Added
 
-from hangarlog import (
-    ANY,
-    CorruptionError,
-    EventStore,
-    FileEventStore,
-    MemoryEventStore,
-    TooLargeError,
-    commit,
-    nesting,
-)
-from hangarlog.filecopy import copy_file
-from hangarlog.filesystem import FileSystem
-from hangarlog.log import Log
-from hangarlog.record import TOO_LONG, Envelope
-from hangarlog.segment import Segment
-from hangarlog.verify import verify
+from hangarlog import ANY, CorruptionError, EventStore, FileEventStore, MemoryEventStore, TooLargeError
+from hangarlog.log.log import Log
+from hangarlog.log.segment import Segment
+from hangarlog.maintenance.verify import verify
+from hangarlog.record import batch, nesting
+from hangarlog.record.line import TOO_LONG, Envelope
+from hangarlog.system.file_copy import copy_file
+from hangarlog.system.filesystem import FileSystem
 
 pytest.importorskip("resource")
 
@@ -41,7 +33,7 @@ TEXT = 8 << 20
 def run_limited(program: str, more: int, *arguments: object, seconds: int = 120) -> str:
     """Run a program in a process that may take so many bytes `more` than it has once hangarlog is imported."""
     begin = (
-        "import os, resource, sys; from hangarlog import *; import hangarlog.verify\n"
+        "import os, resource, sys; from hangarlog import *; import hangarlog.maintenance.verify\n"
         "def limit(more):\n"
         "    pages = int(open('/proc/self/statm').read().split()[0])\n"
         "    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more, resource.RLIM_INFINITY))\n"
@@ -95,7 +87,7 @@ def test_no_text_takes_more_than_eight_times_its_size(tmp_path: Path, made: str)
     append = "limit(more); " + MADE.format(made) + "store.append('a:1', [UntypedEvent('T', {'x': value})], ANY)"
     run_limited(append, 8 * TEXT, tmp_path / "s", TEXT)
     read = (
-        "store = opened(sys.argv[1]); list(hangarlog.verify.verify(store)); limit(more)\n"
+        "store = opened(sys.argv[1]); list(hangarlog.maintenance.verify.verify(store)); limit(more)\n"
         "assert len(store.read_stream('a:1')) == 1; assert len(list(store.records(reverse=True))) == 2"
     )
     run_limited(read, 8 * TEXT, tmp_path / "s")
@@ -145,8 +137,8 @@ def test_an_event_that_no_line_can_hold_is_refused_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[EventStore]
 ) -> None:
     """So is a batch that no index could say the end of."""
-    monkeypatch.setattr(commit, "MAX_LINE", 1000)
-    monkeypatch.setattr(commit, "MAX_BATCH", 3000)
+    monkeypatch.setattr(batch, "MAX_LINE", 1000)
+    monkeypatch.setattr(batch, "MAX_BATCH", 3000)
     with kind(tmp_path / "s") if kind is FileEventStore else kind() as store:  # type: ignore[call-arg]
         with pytest.raises(TooLargeError, match=r"the event takes 1[0-9]* bytes, the limit is 1000"):
             store.append("a:1", [Added(1, "x" * 1000)], ANY)
@@ -196,7 +188,7 @@ def test_pages_that_a_power_cut_took_are_no_damage_however_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Zeros in the place of many lines make one line of their own, longer than any that is written."""
-    monkeypatch.setattr("hangarlog.segment.MAX_LINE", 1 << 20)
+    monkeypatch.setattr("hangarlog.log.segment.MAX_LINE", 1 << 20)
     cut = tmp_path / "cut"
     with FileEventStore(tmp_path / "whole", durability="relaxed") as store:
         store.append("a:1", [Added(0)], ANY)
@@ -326,9 +318,9 @@ def test_lists_of_lists_cost_a_check_or_an_export_a_small_multiple(tmp_path: Pat
     """As objects they take 27 times their text; nobody needs these to look for keys that come twice."""
     run_limited(LISTS, 0, tmp_path / "s", TEXT)
     check = (
-        "store = opened(sys.argv[1]); import hangarlog.stored\nlimit(more)\n"
-        "assert list(hangarlog.verify.verify(store)) == []\n"
-        "assert sum(len(lines) for _, lines in hangarlog.stored.as_stored(store, store.envelopes())) == 2\n"
+        "store = opened(sys.argv[1]); from hangarlog.filestore.stored_lines import as_stored\nlimit(more)\n"
+        "assert list(hangarlog.maintenance.verify.verify(store)) == []\n"
+        "assert sum(len(lines) for _, lines in as_stored(store, store.envelopes())) == 2\n"
     )
     run_limited(check, 8 * TEXT, tmp_path / "s")
 

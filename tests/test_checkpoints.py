@@ -14,8 +14,8 @@ from conftest import ROOT, Added
 
 from hangarlog import ANY, FileEventStore
 from hangarlog.checkpoint import load_checkpoint, make_checkpoint
-from hangarlog.filesystem import FileSystem
-from hangarlog.stream import COLD
+from hangarlog.filestore.warm_streams import COLD
+from hangarlog.system.filesystem import FileSystem
 
 STREAMS = 60
 PAYLOAD = "x" * 6000

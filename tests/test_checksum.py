@@ -13,15 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hangarlog import FileEventStore
-from hangarlog.checksum import crc32
-from hangarlog.verify import verify
+from hangarlog.maintenance.verify import verify
+from hangarlog.record.checksum import crc32
 
 _WITHOUT = """
 import sys
 sys.modules["isal"] = None  # As if it were not installed.
 import msgspec
-from hangarlog import FileEventStore, checksum, register_event_type
-from hangarlog.verify import verify
+from hangarlog import FileEventStore, register_event_type
+from hangarlog.record import checksum
+from hangarlog.maintenance.verify import verify
 import zlib
 assert checksum.crc32 is zlib.crc32
 

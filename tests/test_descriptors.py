@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from conftest import ROOT, Added
 
-from hangarlog import ANY, FileEventStore, StorageError, descriptors
-from hangarlog.filesystem import FileSystem
-from hangarlog.verify import verify
+from hangarlog import ANY, FileEventStore, StorageError
+from hangarlog.maintenance.verify import verify
+from hangarlog.system import descriptors
+from hangarlog.system.filesystem import FileSystem
 
 pytest.importorskip("resource")
 

@@ -14,13 +14,13 @@ import pytest
 from conftest import ROOT, tool
 
 from hangarlog import ANY, FileEventStore, StreamIdError, UntypedEvent, register_event_type
-from hangarlog.commit import Pending
-from hangarlog.filesystem import FileSystem
-from hangarlog.folder import Folder
-from hangarlog.index import extend
-from hangarlog.naming import check_stream_id, stream_id_of, stream_path
-from hangarlog.record import decode_record, encode_envelope
+from hangarlog.filestore.file_names import check_stream_id, stream_id_of, stream_path
+from hangarlog.filestore.folder import Folder
+from hangarlog.log.index import extend
+from hangarlog.record.batch import Pending
+from hangarlog.record.line import decode_record, encode_envelope
 from hangarlog.schema.target import Settings, read_settings
+from hangarlog.system.filesystem import FileSystem
 from hangarlog.testing import registered
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]

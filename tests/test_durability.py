@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, Added
 
 from hangarlog import ANY, FileEventStore
-from hangarlog.filesystem import FileSystem
+from hangarlog.system.filesystem import FileSystem
 
 
 class Watching(FileSystem):
@@ -166,7 +166,7 @@ def test_a_store_that_is_open_at_the_end_of_the_program_keeps_nobody_waiting(tmp
     program = """
 import os, sys
 from hangarlog import ANY, FileEventStore, UntypedEvent
-from hangarlog.filesystem import FileSystem
+from hangarlog.system.filesystem import FileSystem
 class Watching(FileSystem):
     def sync_data(self, fd):
         super().sync_data(fd)

@@ -15,11 +15,12 @@ import pytest
 from click.testing import CliRunner
 from conftest import Command
 
-from hangarlog import FileEventStore, UntypedEvent, export
+from hangarlog import FileEventStore, UntypedEvent
 from hangarlog.cli.app import hangarlog as command_group
-from hangarlog.export import UNFINISHED, new_file
-from hangarlog.filesystem import FileSystem
-from hangarlog.mcp_hangar import export_database
+from hangarlog.integrations import export
+from hangarlog.integrations.export import UNFINISHED, new_file
+from hangarlog.integrations.mcp_hangar_sqlite import export_database
+from hangarlog.system.filesystem import FileSystem
 
 
 class WithoutLinks(FileSystem):

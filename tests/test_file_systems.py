@@ -12,8 +12,8 @@ import pytest
 from conftest import Added, Command, tool
 
 from hangarlog import ANY, FileEventStore, StoreOpenError, UnsafeFileSystemError
-from hangarlog.filesystem import FileSystem
-from hangarlog.repair import repair
+from hangarlog.maintenance.repair import repair
+from hangarlog.system.filesystem import FileSystem
 
 ROOT_LINE = "1 0 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n"
 

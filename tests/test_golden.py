@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from hangarlog import EVENT_TYPE_MAP, EventSerializer, FileEventStore, UntypedEvent
-from hangarlog.verify import verify
+from hangarlog.maintenance.verify import verify
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -20,9 +20,9 @@ import pytest
 from conftest import ROOT, Added
 
 from hangarlog import ANY, FileEventStore, HangarlogError, MemoryEventStore
-from hangarlog.filesystem import FileSystem
-from hangarlog.system import boot_id
-from hangarlog.verify import verify
+from hangarlog.maintenance.verify import verify
+from hangarlog.system.filesystem import FileSystem
+from hangarlog.system.platform import boot_id
 
 FDS = "/proc/self/fd"
 

@@ -12,11 +12,11 @@ from conftest import Added
 from test_bounds import run_limited
 
 from hangarlog import ANY, EventSerializer, FileEventStore, NumberError, SourceError
-from hangarlog.mcp_hangar import import_database
-from hangarlog.record import MAX_NUMBER, encode_records
-from hangarlog.repair import repair
-from hangarlog.segment import Segment
-from hangarlog.verify import verify
+from hangarlog.integrations.mcp_hangar_sqlite import import_database
+from hangarlog.log.segment import Segment
+from hangarlog.maintenance.repair import repair
+from hangarlog.maintenance.verify import verify
+from hangarlog.record.line import MAX_NUMBER, encode_records
 
 READ = """
 import warnings
@@ -91,7 +91,7 @@ def test_a_stream_at_the_highest_version_takes_no_more(tmp_path: Path) -> None:
 
 def test_a_journal_at_the_highest_position_takes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No store gets there, so the limit is a low one here."""
-    monkeypatch.setattr("hangarlog.commit.MAX_NUMBER", 3)
+    monkeypatch.setattr("hangarlog.record.batch.MAX_NUMBER", 3)
     with opened(tmp_path / "s") as store:
         store.append("a:1", [Added(1), Added(2)], ANY)
         with pytest.raises(NumberError, match=r"the journal is at its end.*append to a new store") as met:
@@ -106,7 +106,7 @@ def test_a_journal_at_the_highest_position_takes_no_more(tmp_path: Path, monkeyp
 @pytest.mark.parametrize("version", [MAX_NUMBER + 1, (1 << 63) - 1, -1])
 def test_an_import_refuses_versions_that_no_stream_can_have(tmp_path: Path, version: int) -> None:
     """It names the row, and nothing of the stream is begun."""
-    from hangarlog.mcp_hangar import _SCHEMA
+    from hangarlog.integrations.mcp_hangar_sqlite import _SCHEMA
 
     with sqlite3.connect(tmp_path / "x.db") as database:
         database.executescript(_SCHEMA)

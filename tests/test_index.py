@@ -14,11 +14,11 @@ import pytest
 from conftest import Added
 
 from hangarlog import ANY, ConcurrencyError, FileEventStore
-from hangarlog.filesystem import FileSystem
-from hangarlog.index import Index, covered, extend
-from hangarlog.live_end import LiveEnd
-from hangarlog.log import Log
-from hangarlog.verify import verify
+from hangarlog.log.active_segment import LiveEnd
+from hangarlog.log.index import Index, covered, extend
+from hangarlog.log.log import Log
+from hangarlog.maintenance.verify import verify
+from hangarlog.system.filesystem import FileSystem
 
 LINES = [b"%d" % number * (number % 40 + 1) + b"\n" for number in range(30_000)]
 

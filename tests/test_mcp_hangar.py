@@ -13,8 +13,8 @@ import pytest
 from conftest import DATABASE
 
 from hangarlog import EventSerializer, FileEventStore, SourceError
-from hangarlog.mcp_hangar import count_events, export_database, import_database
-from hangarlog.verify import verify
+from hangarlog.integrations.mcp_hangar_sqlite import count_events, export_database, import_database
+from hangarlog.maintenance.verify import verify
 
 
 def open_store(path: Path, **options: Any) -> FileEventStore:

@@ -20,8 +20,8 @@ from hangarlog import (
     StoreOpenError,
     UpcastingError,
 )
-from hangarlog.filesystem import FileSystem
-from hangarlog.recovery import Recovered
+from hangarlog.filestore.recovery.recover import Recovered
+from hangarlog.system.filesystem import FileSystem
 
 
 def snapshot(path: Path) -> dict[str, bytes]:

@@ -18,10 +18,10 @@ import pytest
 from conftest import ROOT, Added, tool
 
 from hangarlog import ANY, CorruptionError, FileEventStore, HangarlogError, StoreFormatError, StoreOpenError
-from hangarlog.backup import backup
-from hangarlog.filesystem import FileSystem
-from hangarlog.repair import repair
-from hangarlog.verify import verify
+from hangarlog.maintenance.backup import backup
+from hangarlog.maintenance.repair import repair
+from hangarlog.maintenance.verify import verify
+from hangarlog.system.filesystem import FileSystem
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fchown"), reason="this system has no owners")
 

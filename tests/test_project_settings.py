@@ -140,8 +140,8 @@ def test_a_group_that_is_the_users_alone_is_nobody_else(
 
 def test_settings_and_their_owner_are_of_one_file(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is put in the place of the one that was read does not vouch for it."""
-    from hangarlog.filesystem import FileSystem
     from hangarlog.schema import target
+    from hangarlog.system.filesystem import FileSystem
 
     monkeypatch.chdir(project)
     read = FileSystem.read

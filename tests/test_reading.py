@@ -32,9 +32,9 @@ from hangarlog import (
     UpcasterChain,
     UpcastingError,
 )
-from hangarlog.filesystem import FileSystem
-from hangarlog.kept import MOST
-from hangarlog.run import Run
+from hangarlog.log.segment_cache import MOST
+from hangarlog.record.verified_block import Run
+from hangarlog.system.filesystem import FileSystem
 from hangarlog.testing import registered
 
 

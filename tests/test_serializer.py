@@ -28,7 +28,7 @@ from hangarlog import (
     register_event_type,
 )
 from hangarlog.errors import HangarlogError
-from hangarlog.payload import encode_object
+from hangarlog.events.payload import encode_object
 
 
 class Colour(enum.Enum):

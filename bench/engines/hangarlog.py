@@ -16,7 +16,7 @@ from hangarlog import (
     __version__,
     register_event_type,
 )
-from hangarlog.checksum import crc32
+from hangarlog.record.checksum import crc32
 
 _EVERYTHING = 1 << 60
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from hangarlog._start import forget_current_folder
+from hangarlog.system.import_path import forget_current_folder
 
 
 def run() -> None:

@@ -14,8 +14,8 @@ import msgspec
 
 from hangarlog import FileEventStore, __version__
 from hangarlog.cli.terminal import say
-from hangarlog.read_only import for_reading
-from hangarlog.serializer import EventSerializer
+from hangarlog.events.serializer import EventSerializer
+from hangarlog.system.read_only import for_reading
 
 STORE_VARIABLE = "HANGARLOG_STORE"
 

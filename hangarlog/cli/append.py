@@ -11,8 +11,8 @@ import msgspec
 from hangarlog import ANY, NO_STREAM, STREAM_EXISTS, UntypedEvent
 from hangarlog.cli.app import hangarlog, open_store, with_store
 from hangarlog.cli.terminal import say
-from hangarlog.record import MAX_LINE
-from hangarlog.strict import refuse_repeated_keys
+from hangarlog.record.line import MAX_LINE
+from hangarlog.record.strict import refuse_repeated_keys
 
 _EXPECTED = {"any": ANY, "none": NO_STREAM, "exists": STREAM_EXISTS}
 

@@ -18,7 +18,7 @@ def backup(store: str, target: str) -> None:
 
     What an earlier backup in TARGET has is not copied again. The copy is verified in the end.
     """
-    from hangarlog.backup import backup as copy
+    from hangarlog.maintenance.backup import backup as copy
 
     with _bars() as advance:
         done = copy(store, target, advance, lock_timeout=lock_timeout())

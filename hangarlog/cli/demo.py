@@ -21,8 +21,8 @@ from hangarlog import (
 )
 from hangarlog.cli.app import STORE_VARIABLE, hangarlog
 from hangarlog.cli.terminal import progress, say, styled
-from hangarlog.mcp_hangar import count_events, import_database
-from hangarlog.verify import verify
+from hangarlog.integrations.mcp_hangar_sqlite import count_events, import_database
+from hangarlog.maintenance.verify import verify
 
 _NAME = "mcp-hangar-events.db"
 

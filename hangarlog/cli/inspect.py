@@ -13,9 +13,9 @@ import click
 from hangarlog import CorruptionError, FileEventStore
 from hangarlog.cli.app import hangarlog, lock_timeout, open_store, with_store
 from hangarlog.cli.terminal import is_terminal, progress, say, styled, write_json, write_object
-from hangarlog.filesystem import FileSystem
-from hangarlog.folder import Folder
-from hangarlog.stored import as_stored
+from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.stored_lines import as_stored
+from hangarlog.system.filesystem import FileSystem
 
 
 @hangarlog.command()
@@ -85,7 +85,7 @@ def verify(store: str, read_only: bool) -> int:
 
     What the recovery of a crash had to mend when the store was opened counts, too. Others may write meanwhile.
     """
-    from hangarlog import verify as checks
+    from hangarlog.maintenance import verify as checks
 
     if read_only:
         folder = Folder(FileSystem(), store)
@@ -132,8 +132,8 @@ def repair(store: str) -> int:
     is kept, and whole records that do not belong to it go to `put-aside.jsonl`. A file that is replaced is kept beside
     its successor, under its name with `.damaged`.
     """
-    from hangarlog.repair import Lost, PutAside, Repaired
-    from hangarlog.repair import repair as mend
+    from hangarlog.maintenance.repair import Lost, PutAside, Repaired
+    from hangarlog.maintenance.repair import repair as mend
 
     names = {Repaired: "mended", PutAside: "put aside", Lost: "lost"}
     mended = put_aside = lost = 0

@@ -14,8 +14,8 @@ import click
 from hangarlog import FileEventStore, StreamNotFoundError
 from hangarlog.cli.app import hangarlog, open_store, with_store
 from hangarlog.cli.terminal import write_event
-from hangarlog.record import Envelope
-from hangarlog.stored import as_stored
+from hangarlog.filestore.stored_lines import as_stored
+from hangarlog.record.line import Envelope
 
 _POLL = 0.02  # Seconds between looks at the shared state; a look costs a fraction of a microsecond.
 

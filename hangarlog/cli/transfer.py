@@ -12,7 +12,7 @@ import msgspec
 from hangarlog import FileEventStore
 from hangarlog.cli.app import hangarlog, open_store, with_store
 from hangarlog.cli.terminal import is_terminal, progress, say, write_line, write_object
-from hangarlog.export import cloud_events, journal_lines, new_file
+from hangarlog.integrations.export import cloud_events, journal_lines, new_file
 
 _BY_SUFFIX = {".db": "db", ".sqlite": "db", ".sqlite3": "db", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
@@ -24,7 +24,7 @@ def import_(store: str, source: str) -> int:
 
     Order, versions, event ids and times stay. It can be run again: only what is new is taken then.
     """
-    from hangarlog.mcp_hangar import count_events, import_database
+    from hangarlog.integrations.mcp_hangar_sqlite import count_events, import_database
 
     count = count_events(source)
     with open_store(store, create=True, durability="relaxed") as log, progress("importing", count) as advance:
@@ -57,7 +57,7 @@ def export(store: str, target: str, kind: str | None, skip_damaged: bool) -> int
     with open_store(store) as log:
         committed = log.get_event_count()
         if kind == "db":
-            from hangarlog.mcp_hangar import export_database
+            from hangarlog.integrations.mcp_hangar_sqlite import export_database
 
             with progress("exporting", committed) as advance:
                 count = export_database(log, target, advance, skip_damaged=skip_damaged)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from hangarlog.errors import EventSerializationError, HangarlogError, UpcastingError
+from hangarlog.events.serializer import EventSerializer
 from hangarlog.schema.compare import Change, breaking, compare, compare_parts
 from hangarlog.schema.describe import Schema, describe
 from hangarlog.schema.lockfile import LockedType, SchemaLock
@@ -18,7 +19,6 @@ from hangarlog.schema.purity import ImpureUpcasterError, pure_path
 from hangarlog.schema.sample import CannotSampleError, samples
 from hangarlog.schema.shape import patterns_of, text_of
 from hangarlog.schema.skeleton import skeleton
-from hangarlog.serializer import EventSerializer
 
 Kind = Literal[
     # These fail a check.

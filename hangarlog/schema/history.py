@@ -15,19 +15,19 @@ from itertools import chain
 import msgspec
 
 from hangarlog.errors import CorruptionWarning, HangarlogError
-from hangarlog.eventstore import EventStore
-from hangarlog.late import importing
-from hangarlog.payload import FAILURES, decode_object
-from hangarlog.read_only import for_reading
-from hangarlog.record import Envelope
-from hangarlog.registry import EventRegistry
+from hangarlog.events.block_reader import kinds_of
+from hangarlog.events.payload import FAILURES, decode_object
+from hangarlog.events.registry import EventRegistry
+from hangarlog.events.serializer import EventSerializer
+from hangarlog.eventstore.base import EventStore
+from hangarlog.filestore.store import FileEventStore
+from hangarlog.filestore.stored_lines import as_stored
+from hangarlog.record.line import Envelope
 from hangarlog.schema.gather import Gathered
 from hangarlog.schema.purity import ImpureUpcasterError, pure_path
 from hangarlog.schema.target import load_events
-from hangarlog.serializer import EventSerializer
-from hangarlog.store import FileEventStore
-from hangarlog.stored import as_stored
-from hangarlog.typed import kinds_of
+from hangarlog.system.import_lock import importing
+from hangarlog.system.read_only import for_reading
 
 _SHARE = 25_000  # Events; what one process reads before it reports.
 _FIRST = 3

@@ -16,9 +16,9 @@ import msgspec
 from msgspec import UNSET
 
 from hangarlog.errors import SchemaLockError
-from hangarlog.filesystem import FileSystem
+from hangarlog.record.strict import refuse_repeated_keys
 from hangarlog.schema.describe import Schema
-from hangarlog.strict import refuse_repeated_keys
+from hangarlog.system.filesystem import FileSystem
 
 FORMAT = 1
 DEFAULT_PATH = "event-schema.json"

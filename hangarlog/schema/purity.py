@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from types import FrameType, ModuleType
 from typing import Any
 
-from hangarlog.serializer import EventSerializer
+from hangarlog.events.serializer import EventSerializer
 
 _IMPURE_MODULES = {
     "_asyncio",

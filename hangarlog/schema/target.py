@@ -16,11 +16,11 @@ from typing import Any
 import msgspec
 
 from hangarlog.errors import EventsNotFoundError, HangarlogError
-from hangarlog.filesystem import FileSystem
-from hangarlog.registry import EventRegistry
+from hangarlog.events.registry import EventRegistry
+from hangarlog.events.serializer import EventSerializer, checks_deferred
+from hangarlog.events.upcaster import UpcasterChain
 from hangarlog.schema.lockfile import DEFAULT_PATH
-from hangarlog.serializer import EventSerializer, checks_deferred
-from hangarlog.upcaster import UpcasterChain
+from hangarlog.system.filesystem import FileSystem
 
 
 class Settings(msgspec.Struct):

@@ -17,9 +17,9 @@ from typing import Any
 
 import msgspec
 
-from hangarlog._start import elsewhere
 from hangarlog.errors import CorruptionWarning, HangarlogError
 from hangarlog.schema.history import Share, Stored, read_share
+from hangarlog.system.import_path import elsewhere
 
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from hangarlog.schema.workers import serve; serve()"
 

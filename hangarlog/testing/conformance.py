@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from hangarlog.commit import ANY, NO_STREAM, STREAM_EXISTS
 from hangarlog.errors import (
     CompactionError,
     ConcurrencyError,
@@ -18,16 +17,12 @@ from hangarlog.errors import (
     UnknownEventTypeError,
     UpcastingError,
 )
-from hangarlog.eventstore import EventStore
-from hangarlog.registry import (
-    DEFAULT_REGISTRY,
-    EVENT_TYPE_MAP,
-    EVENT_VERSION_MAP,
-    UntypedEvent,
-)
-from hangarlog.serializer import EventSerializer
+from hangarlog.events.registry import DEFAULT_REGISTRY, EVENT_TYPE_MAP, EVENT_VERSION_MAP, UntypedEvent
+from hangarlog.events.serializer import EventSerializer
+from hangarlog.events.upcaster import UpcasterChain
+from hangarlog.eventstore.base import EventStore
+from hangarlog.record.batch import ANY, NO_STREAM, STREAM_EXISTS
 from hangarlog.testing.events import Counted, Noted, raises, registered
-from hangarlog.upcaster import UpcasterChain
 
 
 class EventStoreConformance:

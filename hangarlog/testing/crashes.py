@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, NamedTuple
 
-from hangarlog.filesystem import FileSystem
+from hangarlog.system.filesystem import FileSystem
 
 SECTOR = 512
 """What a device writes whole, or not."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from hangarlog.registry import DEFAULT_REGISTRY, EVENT_TYPE_MAP, EVENT_VERSION_MAP, register_event_type
+from hangarlog.events.registry import DEFAULT_REGISTRY, EVENT_TYPE_MAP, EVENT_VERSION_MAP, register_event_type
 
 
 class Counted(msgspec.Struct, frozen=True):

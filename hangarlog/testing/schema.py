@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from hangarlog.events.serializer import EventSerializer
 from hangarlog.schema.check import Finding, check, failing
 from hangarlog.schema.describe import Schema
 from hangarlog.schema.lockfile import SchemaLock, read_lock
 from hangarlog.schema.sample import TEXTS, sample
 from hangarlog.schema.target import load_events, read_settings
-from hangarlog.serializer import EventSerializer
 
 if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn, SearchStrategy

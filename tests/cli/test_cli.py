@@ -211,7 +211,7 @@ def test_a_follower_that_is_interrupted_within_a_finalizer_ends_all_the_same(imp
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from hangarlog import cli
-from hangarlog.segment import Segment
+from hangarlog.log.segment import Segment
 close = Segment.__del__
 def interrupted(segment):
     Segment.__del__ = close

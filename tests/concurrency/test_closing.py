@@ -13,8 +13,8 @@ import pytest
 from conftest import ROOT, Added
 
 from hangarlog import ANY, FileEventStore, HangarlogError, StoreOpenError
-from hangarlog.filesystem import FileSystem
-from hangarlog.verify import verify
+from hangarlog.maintenance.verify import verify
+from hangarlog.system.filesystem import FileSystem
 
 
 def sync_threads() -> list[threading.Thread]:
@@ -201,7 +201,7 @@ def shut_down():  # Registered first, so it is done last: a program's own log, s
     print("thread", *outcome, *(file.name for file in files if os.fstat(file.fileno()).st_size))
 atexit.register(shut_down)
 from hangarlog import ANY, FileEventStore, HangarlogError, UntypedEvent
-from hangarlog.filesystem import FileSystem
+from hangarlog.system.filesystem import FileSystem
 inside, go_on, outcome = threading.Event(), threading.Event(), []
 class Slow(FileSystem):  # A stream write that takes a moment, as on a busy disk.
     def write(self, fd, data):

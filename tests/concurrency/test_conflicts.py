@@ -9,7 +9,7 @@ import pytest
 from conftest import Added
 
 from hangarlog import ConcurrencyError, FileEventStore, LockTimeoutError, UntypedEvent
-from hangarlog.lock import held
+from hangarlog.system.file_lock import held
 
 
 @pytest.fixture

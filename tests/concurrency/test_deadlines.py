@@ -16,8 +16,8 @@ import pytest
 from conftest import ROOT, Added
 
 from hangarlog import ANY, FileEventStore, HangarlogError, LockTimeoutError, OutcomeUnknownError, StoreBusyError
-from hangarlog.filesystem import FileSystem
-from hangarlog.verify import verify
+from hangarlog.maintenance.verify import verify
+from hangarlog.system.filesystem import FileSystem
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system cannot stop a process")
 
@@ -27,7 +27,7 @@ GUARD = 20.0
 HOLDER = """
 import os, signal, sys
 from hangarlog import ANY, FileEventStore, UntypedEvent
-from hangarlog.filesystem import FileSystem
+from hangarlog.system.filesystem import FileSystem
 class Stopping(FileSystem):
     stops_in = ""
     def stop(self, name):
@@ -113,7 +113,7 @@ def test_a_stopped_sync_keeps_nobody_beyond_the_deadline(tmp_path: Path) -> None
 DIES = """
 import os, sys
 from hangarlog import ANY, FileEventStore, UntypedEvent
-from hangarlog.filesystem import FileSystem
+from hangarlog.system.filesystem import FileSystem
 class Dying(FileSystem):
     def write(self, fd, data):
         super().write(fd, data[:20])

@@ -12,6 +12,18 @@ from conftest import ROOT, Added
 import hangarlog
 from hangarlog import ANY, FileEventStore
 
+RARELY_NEEDED = (
+    "hangarlog.cli",
+    "hangarlog.filestore.checkpoint",
+    "hangarlog.filestore.compaction",
+    "hangarlog.filestore.recovery",
+    "hangarlog.integrations",
+    "hangarlog.maintenance",
+    "hangarlog.memory",
+    "hangarlog.schema",
+    "hangarlog.testing",
+)
+
 
 def python(program: str) -> str:
     """What a fresh interpreter prints."""
@@ -37,11 +49,17 @@ def test_a_healthy_store_imports_nothing_that_only_others_need(store: FileEventS
         "print(*sys.modules)"
     )
     loaded = set(python(program).split())
-    ours = {"recovery", "journal_end", "repair", "checkpoint", "compaction", "memory", "verify", "mcp_hangar", "export"}
-    assert not {f"hangarlog.{name}" for name in ours} & loaded
+    there = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in (ROOT / "hangarlog").rglob("*.py")
+    }
+    for name in RARELY_NEEDED:
+        modules = {module for module in there if module == name or module.startswith(f"{name}.")}
+        assert modules, f"there is no {name} any more"
+        assert not modules & loaded
     rare = {"ctypes", "hashlib", "unicodedata", "urllib.parse", "filecmp", "dataclasses", "logging", "sqlite3", "click"}
-    there = set(python("import sys, msgspec, filelock; print(*sys.modules)").split())  # What theirs is, is not ours.
-    assert not (rare & loaded) - there
+    theirs = set(python("import sys, msgspec, filelock; print(*sys.modules)").split())
+    assert not (rare & loaded) - theirs
 
 
 def test_every_public_name_is_there_although_some_are_imported_late() -> None:
@@ -56,19 +74,19 @@ def test_every_public_name_is_there_although_some_are_imported_late() -> None:
 
 FORKED_MEANWHILE = """
 import os, sys, threading
-from hangarlog.late import importing
+from hangarlog.system.import_lock import importing
 
 reached, forking = threading.Event(), threading.Event()
 
 class Slow:
     def find_spec(self, name, path, target=None):
-        if name == "hangarlog.recovery":
+        if name == "hangarlog.maintenance.verify":
             reached.set()
             forking.wait()
 
 def late():
     with importing:
-        import hangarlog.recovery
+        import hangarlog.maintenance.verify
 
 os.register_at_fork(before=forking.set)  # Called before those registered earlier.
 sys.meta_path.insert(0, Slow())

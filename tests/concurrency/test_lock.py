@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Added
 
-import hangarlog.bell
+import hangarlog.system.futex
 from hangarlog import ANY, ConcurrencyError, FileEventStore, LockTimeoutError, StoreBusyError, UntypedEvent
-from hangarlog.filesystem import FileSystem
-from hangarlog.verify import verify
+from hangarlog.maintenance.verify import verify
+from hangarlog.system.filesystem import FileSystem
 
 STUCK = """
 import os, signal, sys
 from hangarlog import ANY, FileEventStore, UntypedEvent
-from hangarlog.filesystem import FileSystem
+from hangarlog.system.filesystem import FileSystem
 class Stopping(FileSystem):
     def write(self, fd, data):
         super().write(fd, data)
@@ -77,8 +77,10 @@ def test_no_time_at_all_takes_only_what_is_free(tmp_path: Path) -> None:
     with FileEventStore(tmp_path / "s", durability="relaxed", lock_timeout=0) as store:
         assert store.append("a:1", [Added(1)], ANY) == 0
         holder = started(
-            "import signal, sys; from hangarlog.lock import *; from hangarlog.folder import Folder; "
-            "from hangarlog.filesystem import FileSystem; lock = Folder(FileSystem(), sys.argv[1]).write_lock(); "
+            "import signal, sys; from hangarlog.system.file_lock import *; "
+            "from hangarlog.filestore.folder import Folder; "
+            "from hangarlog.system.filesystem import FileSystem; "
+            "lock = Folder(FileSystem(), sys.argv[1]).write_lock(); "
             "lock.acquire(); print('held', flush=True); signal.pause()",
             tmp_path / "s",
         )
@@ -127,7 +129,7 @@ def test_threads_and_stores_wait_for_each_other(
 ) -> None:
     """Also where the system has no futex, and a waiter looks again every millisecond."""
     if not futex:
-        monkeypatch.setattr(hangarlog.bell, "_has_futex", lambda: False)
+        monkeypatch.setattr(hangarlog.system.futex, "_has_futex", lambda: False)
     path = tmp_path / "s"
     stores = [FileEventStore(path, durability=durability) for _ in range(3)]  # type: ignore[arg-type]
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, Added
 
 from hangarlog import ANY, EventSerializer, FileEventStore, StoreBusyError
-from hangarlog.verify import verify
+from hangarlog.maintenance.verify import verify
 
 WRITERS = Path(__file__).parent / "writers.py"
 

@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 
 from campaign import Campaign, Figures
 
-import hangarlog.index
-import hangarlog.live_end
-import hangarlog.log
-import hangarlog.ring
-import hangarlog.segment
-import hangarlog.state
-import hangarlog.writer
+import hangarlog.filestore.commit_ring
+import hangarlog.filestore.shared_state
+import hangarlog.filestore.writer
+import hangarlog.log.active_segment
+import hangarlog.log.index
+import hangarlog.log.log
+import hangarlog.log.segment
 from hangarlog import (
     ANY,
     CorruptionError,
@@ -37,13 +37,13 @@ from hangarlog import (
     UntypedEvent,
 )
 from hangarlog.checkpoint import load_checkpoint
-from hangarlog.naming import stream_path
-from hangarlog.record import decode_record, is_record
-from hangarlog.repair import Lost, repair
-from hangarlog.ring import read_ring
-from hangarlog.state import SharedState
+from hangarlog.filestore.commit_ring import read_ring
+from hangarlog.filestore.file_names import stream_path
+from hangarlog.filestore.shared_state import SharedState
+from hangarlog.maintenance.repair import Lost, repair
+from hangarlog.maintenance.verify import verify
+from hangarlog.record.line import decode_record, is_record
 from hangarlog.testing import Unsynced
-from hangarlog.verify import verify
 
 WORKERS = 2
 SEGMENT_BYTES, STRIDE = 1100, 500
@@ -67,8 +67,8 @@ COUNTED = (SERVED, RECOVERED, REFUSED, HARMLESS, LOST, UNREAD, REPAIRED)
 @contextlib.contextmanager
 def small_limits() -> Iterator[None]:
     """A ring of four frames, and sidecars for segments of a few hundred bytes."""
-    places = [(hangarlog.ring, "RING_BYTES", 4 * hangarlog.ring.BLOCK)]
-    modules = (hangarlog.index, hangarlog.live_end, hangarlog.log, hangarlog.segment)
+    places = [(hangarlog.filestore.commit_ring, "RING_BYTES", 4 * hangarlog.filestore.commit_ring.BLOCK)]
+    modules = (hangarlog.log.index, hangarlog.log.active_segment, hangarlog.log.log, hangarlog.log.segment)
     places += [(module, "STRIDE", STRIDE) for module in modules]
     before = [getattr(module, name) for module, name, _ in places]
     for module, name, value in places:
@@ -291,9 +291,9 @@ class Folder:
         words = memoryview(bytearray(self._files[state][0])).cast("Q")
         home = FILESYSTEM.made_at(os.path.join(self.path, "hangarlog.json"))
         with contextlib.closing(SharedState(FILESYSTEM, state, home, writable=False)) as file:
-            words[hangarlog.state._FILE] = file._file
-        words[hangarlog.state.RING_FILE] = os.stat(os.path.join(self.path, "ring")).st_ino
-        words[hangarlog.state._BOOT] ^= mode == RESTARTED
+            words[hangarlog.filestore.shared_state._FILE] = file._file
+        words[hangarlog.filestore.shared_state.RING_FILE] = os.stat(os.path.join(self.path, "ring")).st_ino
+        words[hangarlog.filestore.shared_state._BOOT] ^= mode == RESTARTED
         self._put(state, bytes(words), 0)
 
     def _put(self, path: str, text: bytes, stamp: int) -> None:

@@ -33,14 +33,14 @@ CONFLICTS = "tests/concurrency/test_conflicts.py"
 OF_CRASHES = [
     Bug(
         "an append is acknowledged without a sync of the ring",
-        "ring.py",
+        "commit_ring.py",
         "self._filesystem.sync_data(self._fd)",
         "pass",
         CUTS,
     ),
     Bug(
         "the ring begins again without a sync of the journal",
-        "sync.py",
+        "group_sync.py",
         "self._filesystem.sync_data(fd)\n            return generation + 1, 0",
         "return generation + 1, 0",
         f"{DURABILITY}::test_a_full_ring_syncs_the_journal_once_and_begins_again",
@@ -61,21 +61,21 @@ OF_CRASHES = [
     ),
     Bug(
         "a sync that failed is simply tried again",
-        "sync.py",
+        "group_sync.py",
         "state.mark_sync_failed()",
         "return self._sync(words)",
         REFUSALS,
     ),
     Bug(
         "a version is taken from a cache",
-        "stream.py",
+        "warm_streams.py",
         "live = end.live\n        try:  # noqa: SIM105",
         "return end\n        try:  # noqa: SIM105",
         f"{PROCESSES}::test_two_stores_on_one_folder_in_one_process_simply_work",
     ),
     Bug(
         "a stream is closed under its writer where another store needs descriptors",
-        "stream.py",
+        "warm_streams.py",
         "self._ends.popitem(last=False)\n\n",
         "self._ends.popitem(last=False)[1].close()\n\n",
         f"{DESCRIPTORS}::test_what_is_taken_out_of_a_store_while_it_writes_and_reads_stays_open_until_then",
@@ -103,7 +103,7 @@ OF_CRASHES = [
     ),
     Bug(
         "the lock's file is deleted when it is given back",
-        "lock.py",
+        "file_lock.py",
         "def release(self, *, everybody: bool = False) -> None:",
         "def release(self, *, everybody: bool = False) -> None:\n"
         "        with contextlib.suppress(OSError):\n            os.unlink(self.path)",
@@ -118,14 +118,14 @@ OF_CRASHES = [
     ),
     Bug(
         "the expected version is not checked",
-        "commit.py",
+        "batch.py",
         "matches = expected in (actual, ANY) or",
         "matches = True or",
         HISTORIES,
     ),
     Bug(
         "what a sync covers is asked after it instead of before",
-        "sync.py",
+        "group_sync.py",
         "state.made_durable(published, following)",
         "state.made_durable(state.published() or published, following)",
         f"{SHARP}::test_what_is_written_during_a_sync_is_not_covered_by_it",
@@ -146,7 +146,7 @@ OF_CRASHES = [
     ),
     Bug(
         "recovery does not look into the ring",
-        "recovery.py",
+        "recover.py",
         "ring = Found() if state.valid else read_ring",
         "ring = Found() if True else read_ring",
         CUTS,
@@ -195,21 +195,21 @@ OF_CRASHES = [
     ),
     Bug(
         "what a recovery wrote into the journal is not synced",
-        "recovery.py",
+        "recover.py",
         "            _sync(folder, live, state)",
         "            pass",
         f"{SHARP}::test_what_a_recovery_took_from_the_ring_stays_when_the_ring_is_written_over",
     ),
     Bug(
         "after a failed sync the journal is not written anew",
-        "recovery.py",
+        "recover.py",
         "if state.failures:",
         "if False:",
         REFUSALS,
     ),
     Bug(
         "the first ring is made without a sync of the journal",
-        "sync.py",
+        "group_sync.py",
         "self._filesystem.sync_data(fd)\n        try:\n            state.ring_file",
         "try:\n            state.ring_file",
         CUTS,
@@ -244,7 +244,7 @@ OF_CRASHES = [
     ),
     Bug(
         "what reached a stream but not the journal is left there",
-        "recovery.py",
+        "recover.py",
         "_cut_phantoms(folder, report.since, known, report)",
         "pass",
         f"{RESTART}::test_what_reached_a_stream_but_not_the_journal_never_happened",
@@ -258,7 +258,7 @@ OF_CRASHES = [
     ),
     Bug(
         "a sync that failed during a commit is taken for what the writer left",
-        "state.py",
+        "shared_state.py",
         "return raw[: COMMITTED * 8] + data + raw[WRITING * 8 : STANDING]",
         "return self.raw()[:STANDING]",
         f"{SHARP}::test_a_sync_that_fails_while_somebody_commits_is_healed_by_the_next_append",
@@ -273,7 +273,7 @@ OF_CRASHES = [
     ),
     Bug(
         "a failed write past the cache is taken for one that had no room",
-        "ring.py",
+        "commit_ring.py",
         "if error.errno not in _NO_ROOM:",
         "if False:",
         f"{RING}::test_a_device_that_fails_in_a_write_through_has_failed_a_sync",
@@ -287,14 +287,14 @@ OF_CRASHES = [
     ),
     Bug(
         "the children of a fork write frames from the same memory",
-        "ring.py",
+        "commit_ring.py",
         "mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS",
         "mmap.MAP_SHARED | mmap.MAP_ANONYMOUS",
         f"{RING}::test_a_forked_child_writes_frames_from_memory_of_its_own",
     ),
     Bug(
         "a conflict is told of what is not committed",
-        "live_end.py",
+        "active_segment.py",
         "if last.position <= committed:",
         "if True:",
         f"{CONFLICTS}::test_what_is_not_committed_is_no_conflict_yet",

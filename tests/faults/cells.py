@@ -25,15 +25,17 @@ from typing import Any
 
 from campaign import Figures
 
+import hangarlog
 from hangarlog import EventSerializer, FileEventStore, UntypedEvent
-from hangarlog.beneath import Beneath
-from hangarlog.filesystem import FileSystem
+from hangarlog.system.filesystem import FileSystem
+from hangarlog.system.open_folder import Beneath
 
 GUARD = float(os.environ.get("HANGARLOG_GUARD", "30"))
 """Seconds after which a call hangs. Only broken promises wait for it."""
 ENOUGH = int(os.environ.get("HANGARLOG_HANGS", "20"))
 """After so many hangs the rest is left: they take time, and more of them say nothing new."""
 AT_ONCE = 3
+LIBRARY = os.path.join(os.path.dirname(os.path.abspath(hangarlog.__file__)), "")
 SHOWN = 6
 
 
@@ -294,8 +296,9 @@ def site(depth: int = 2) -> str:
     places: list[str] = []
     frame: Any = sys._getframe(1)
     while frame and len(places) < depth:
-        folder, name = os.path.split(frame.f_code.co_filename)
-        if os.path.basename(folder) == "hangarlog" and name != "filesystem.py":
+        path = frame.f_code.co_filename
+        name = os.path.basename(path)
+        if path.startswith(LIBRARY) and name != "filesystem.py":
             places.append(f"{name}:{frame.f_lineno}")
         frame = frame.f_back
     return " < ".join(places)

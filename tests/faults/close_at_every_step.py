@@ -23,7 +23,7 @@ from cells import GUARD, Cell, Hooked, event, missing, one_a_site, opened, path_
 from strangers import CALLS, LATER, MOMENT, Pausing, Strangers, make_store
 
 from hangarlog import ANY, FileEventStore, LockTimeoutError, OutcomeUnknownError, StoreOpenError
-from hangarlog.verify import verify
+from hangarlog.maintenance.verify import verify
 
 PATIENT = GUARD / 3
 WITHOUT_WAITING = ("read", "back", "open", "close")

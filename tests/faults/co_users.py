@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hangarlog import ANY, EventSerializer, FileEventStore, HangarlogError, UntypedEvent
-from hangarlog.backup import backup
-from hangarlog.repair import repair
+from hangarlog.maintenance.backup import backup
+from hangarlog.maintenance.repair import repair
+from hangarlog.maintenance.verify import verify
 from hangarlog.testing import Unsynced
-from hangarlog.verify import verify
 
 if TYPE_CHECKING:
     from hostile_input import Part

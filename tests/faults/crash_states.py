@@ -13,12 +13,12 @@ from typing import Any
 from campaign import Campaign, Figures
 from cells import in_two_processes
 
-import hangarlog.ring
-import hangarlog.sync
+import hangarlog.filestore.commit_ring
+import hangarlog.filestore.group_sync
 from hangarlog import ANY, EventSerializer, FileEventStore, UntypedEvent
-from hangarlog.repair import repair
+from hangarlog.maintenance.repair import repair
+from hangarlog.maintenance.verify import verify
 from hangarlog.testing import CrashState, Recording, Unsynced, crash_states
-from hangarlog.verify import verify
 
 Commit = list[tuple[str, int]]  # (stream, size of the event's text)
 
@@ -50,12 +50,15 @@ def event(commit: int, part: int, size: int) -> UntypedEvent:
 @contextlib.contextmanager
 def small_ring() -> Iterator[None]:
     """A ring of four frames, so that a short workload fills it."""
-    before = hangarlog.ring.RING_BYTES, hangarlog.sync.LARGEST
-    hangarlog.ring.RING_BYTES, hangarlog.sync.LARGEST = 4 * hangarlog.ring.BLOCK, 2_000
+    before = hangarlog.filestore.commit_ring.RING_BYTES, hangarlog.filestore.group_sync.LARGEST
+    hangarlog.filestore.commit_ring.RING_BYTES, hangarlog.filestore.group_sync.LARGEST = (
+        4 * hangarlog.filestore.commit_ring.BLOCK,
+        2_000,
+    )
     try:
         yield
     finally:
-        hangarlog.ring.RING_BYTES, hangarlog.sync.LARGEST = before
+        hangarlog.filestore.commit_ring.RING_BYTES, hangarlog.filestore.group_sync.LARGEST = before
 
 
 class Failing(Recording):

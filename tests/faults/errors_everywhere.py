@@ -26,13 +26,13 @@ from typing import Any
 from campaign import Campaign, Figures
 
 import hangarlog
-import hangarlog.bell
-import hangarlog.lock
+import hangarlog.system.file_lock
+import hangarlog.system.futex
 from hangarlog import ANY, EventSerializer, FileEventStore, HangarlogError, SyncError, UntypedEvent
-from hangarlog.beneath import Beneath
-from hangarlog.filesystem import FileSystem
+from hangarlog.maintenance.verify import verify
+from hangarlog.system.filesystem import FileSystem
+from hangarlog.system.open_folder import Beneath
 from hangarlog.testing import Unsynced
-from hangarlog.verify import verify
 
 GUARD = 20.0
 """Seconds after which a call hangs. Only broken promises wait for it."""
@@ -91,17 +91,19 @@ class Faults:
         def failing(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
             return lambda *args, **options: self.call(name, lambda: real(*args, **options))
 
-        mapping = hangarlog.bell.mmap
+        mapping = hangarlog.system.futex.mmap
         try:
-            hangarlog.bell.mmap = SimpleNamespace(**{**vars(mapping), "mmap": failing("mmap", mapping.mmap)})
+            hangarlog.system.futex.mmap = SimpleNamespace(**{**vars(mapping), "mmap": failing("mmap", mapping.mmap)})
             yield
         finally:
-            hangarlog.bell.mmap = mapping
+            hangarlog.system.futex.mmap = mapping
 
 
 def caller(frame: FrameType | None) -> str:
     """Where in the library a call was made."""
-    while frame and (name := os.path.relpath(frame.f_code.co_filename, LIBRARY)).startswith(("..", "filesystem")):
+    while frame and (name := os.path.relpath(frame.f_code.co_filename, LIBRARY)).startswith(
+        ("..", "system/filesystem")
+    ):
         frame = frame.f_back
     return f"{name}:{frame.f_lineno} {frame.f_code.co_name}" if frame else ""
 

@@ -16,8 +16,8 @@ from campaign import Campaign, Figures
 from kills import Child
 
 from hangarlog import ANY, FileEventStore, UntypedEvent
-from hangarlog.store import Durability
-from hangarlog.verify import verify
+from hangarlog.filestore.store import Durability
+from hangarlog.maintenance.verify import verify
 
 PROCESSES = 8
 STARVED = 0.2  # Of what the fastest process gets on. A starved one is near 0; the scheduler alone costs some.

@@ -28,10 +28,10 @@ from full_disks import die_with_parent
 from proofs import Row, check_commits, check_streams, evidence, kept_aside, stored, whole_lines
 
 from hangarlog import ANY, CorruptionWarning, EventSerializer, FileEventStore, UntypedEvent
-from hangarlog.filesystem import FileSystem
-from hangarlog.repair import repair
+from hangarlog.maintenance.repair import repair
+from hangarlog.maintenance.verify import verify
+from hangarlog.system.filesystem import FileSystem
 from hangarlog.testing import Unsynced
-from hangarlog.verify import verify
 
 STREAMS = ["a:1", "a:2", "b:1", "b:2", "plain"]
 COPIES_OF_A_STORE = 5  # Then another one is made.

@@ -44,8 +44,8 @@ from hangarlog import (
     OutcomeUnknownError,
     StoreOpenError,
 )
-from hangarlog.repair import repair
-from hangarlog.verify import verify
+from hangarlog.maintenance.repair import repair
+from hangarlog.maintenance.verify import verify
 
 SEALED_JOURNAL = "journal.00000000000000000001"
 SEALED_STREAM = "streams/big/1.00000000000000000000"

@@ -27,8 +27,8 @@ if __name__ == "__main__":  # Also where multiprocessing imports it again.
 from campaign import Campaign, Figures
 
 from hangarlog import ANY, EventSerializer, FileEventStore, StoreBusyError, UntypedEvent
-from hangarlog.filesystem import FileSystem
-from hangarlog.verify import verify
+from hangarlog.maintenance.verify import verify
+from hangarlog.system.filesystem import FileSystem
 
 GUARD = 60.0
 """Seconds after which a cell hangs."""

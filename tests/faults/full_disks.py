@@ -30,7 +30,7 @@ from unittest.mock import patch
 
 from campaign import HERE, Campaign, Figures
 
-import hangarlog.catalog
+import hangarlog.filestore.catalog
 from hangarlog import (
     ANY,
     FileEventStore,
@@ -39,8 +39,8 @@ from hangarlog import (
     StoreOpenError,
     UntypedEvent,
 )
-from hangarlog.filesystem import FileSystem
-from hangarlog.verify import verify
+from hangarlog.maintenance.verify import verify
+from hangarlog.system.filesystem import FileSystem
 
 NOBODY = 65534
 TMPFS_BYTES = 3 << 20
@@ -269,7 +269,9 @@ class Limits:
         self.counted: Counter[str] = Counter()
 
     def run(self, size: int) -> None:
-        with patch.object(hangarlog.catalog, "_FEWEST", 16):  # Else the catalog would be the longest file, and meet it.
+        with patch.object(
+            hangarlog.filestore.catalog, "_FEWEST", 16
+        ):  # Else the catalog would be the longest file, and meet it.
             self._run(size)
 
     def _run(self, size: int) -> None:

@@ -25,7 +25,7 @@ from full_disks import Disk, call, die_with_parent, main, no_loop_mounts, no_mou
 from power import shut_down
 
 from hangarlog import ANY, EventSerializer, FileEventStore, HangarlogError, UntypedEvent
-from hangarlog.verify import verify
+from hangarlog.maintenance.verify import verify
 
 BYTES = {"ext4": 64 << 20, "xfs": 320 << 20, "btrfs": 128 << 20, "tmpfs": 8 << 20}  # None of them can be much smaller.
 AT_MOST = 300  # Appends until one is refused.

@@ -13,7 +13,7 @@ from full_or_dead_disks import Broken, cell
 from power import BYTES, powered, shut_down
 
 from hangarlog import ANY, EventSerializer, FileEventStore, UntypedEvent
-from hangarlog.verify import verify
+from hangarlog.maintenance.verify import verify
 
 
 def opened(path: Path, **options: Any) -> FileEventStore:

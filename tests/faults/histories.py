@@ -27,7 +27,7 @@ from campaign import Campaign, Figures
 from kills import Child
 
 from hangarlog import ANY, ConcurrencyError, FileEventStore, UntypedEvent
-from hangarlog.verify import verify
+from hangarlog.maintenance.verify import verify
 
 PROCESSES = 8
 THREADS = 2

@@ -33,10 +33,10 @@ from zlib import crc32
 import msgspec
 
 from hangarlog import ANY, EventSerializer, FileEventStore, HangarlogError, StreamIdError, UntypedEvent
-from hangarlog.export import journal_lines
-from hangarlog.mcp_hangar import count_events, export_database, import_database
+from hangarlog.integrations.export import journal_lines
+from hangarlog.integrations.mcp_hangar_sqlite import count_events, export_database, import_database
+from hangarlog.maintenance.verify import verify, verify_folder
 from hangarlog.testing import Unsynced
-from hangarlog.verify import verify, verify_folder
 
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parent)]

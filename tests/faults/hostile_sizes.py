@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from hangarlog.ring import BLOCK
+from hangarlog.filestore.commit_ring import BLOCK
 
 if TYPE_CHECKING:
     from hostile_input import Part

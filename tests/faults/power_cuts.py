@@ -29,9 +29,9 @@ from full_disks import die_with_parent, main, no_loop_mounts, no_mounts, run_in_
 from power import BYTES, Powered, powered
 
 from hangarlog import ANY, FileEventStore, HangarlogError, UntypedEvent
-from hangarlog.filesystem import FileSystem
-from hangarlog.record import Envelope, LineError, decode_record
-from hangarlog.verify import verify
+from hangarlog.maintenance.verify import verify
+from hangarlog.record.line import Envelope, LineError, decode_record
+from hangarlog.system.filesystem import FileSystem
 
 STORE_BYTES = 12 << 20  # A store of this size begins anew: reading it would be most of a round.
 LONGEST_ROUND = 0.15

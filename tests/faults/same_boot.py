@@ -39,9 +39,9 @@ from proofs import (
 )
 
 from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore, HangarlogError, StoreOpenError
-from hangarlog.repair import Lost, repair
+from hangarlog.maintenance.repair import Lost, repair
+from hangarlog.maintenance.verify import verify
 from hangarlog.testing import Unsynced, crash_states
-from hangarlog.verify import verify
 
 STATE = "state"
 KEPT = ("hangarlog.json", "locks")  # Without the first it is no store; the others hold nothing.

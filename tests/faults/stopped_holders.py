@@ -31,7 +31,7 @@ from hangarlog import (
     StoreOpenError,
     SyncError,
 )
-from hangarlog.verify import verify
+from hangarlog.maintenance.verify import verify
 
 PATIENT = GUARD / 3
 TOGETHER = 1.5

@@ -13,7 +13,7 @@ from typing import Any
 from cells import Hooked, event, opened, path_of, site
 
 from hangarlog import ANY, FileEventStore
-from hangarlog.verify import verify
+from hangarlog.maintenance.verify import verify
 
 MOMENT = 0.02
 """Seconds that a close is given to do what it must not do while a call is running."""

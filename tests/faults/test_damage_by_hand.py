@@ -20,9 +20,9 @@ from hangarlog import (
     StorageError,
     StoreFormatError,
 )
-from hangarlog.filesystem import FileSystem
-from hangarlog.repair import repair
-from hangarlog.verify import verify, verify_folder
+from hangarlog.maintenance.repair import repair
+from hangarlog.maintenance.verify import verify, verify_folder
+from hangarlog.system.filesystem import FileSystem
 
 LONG = "long:" + "n" * 400
 

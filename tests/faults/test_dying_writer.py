@@ -10,8 +10,8 @@ import pytest
 from conftest import Added
 
 from hangarlog import ANY, ConcurrencyError, FileEventStore
-from hangarlog.filesystem import FileSystem
-from hangarlog.verify import verify
+from hangarlog.maintenance.verify import verify
+from hangarlog.system.filesystem import FileSystem
 
 
 class Died(BaseException):

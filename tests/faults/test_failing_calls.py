@@ -12,9 +12,9 @@ import pytest
 from conftest import ROOT, Added
 
 from hangarlog import ANY, CorruptionError, FileEventStore, HangarlogError, OutcomeUnknownError, StorageError, SyncError
-from hangarlog.filesystem import FileSystem
-from hangarlog.stream import WarmStreams
-from hangarlog.verify import verify
+from hangarlog.filestore.warm_streams import WarmStreams
+from hangarlog.maintenance.verify import verify
+from hangarlog.system.filesystem import FileSystem
 
 
 class FailingFileSystem(FileSystem):
@@ -140,7 +140,7 @@ def test_a_sync_that_cannot_read_the_state_leaves_the_outcome_unknown(
             def refuse(*_: object) -> bytes:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-            failing.setattr("hangarlog.state.SharedState.raw", refuse)
+            failing.setattr("hangarlog.filestore.shared_state.SharedState.raw", refuse)
             with pytest.raises(OutcomeUnknownError, match=r"it is written, but could not be synced.*Input/output"):
                 store.sync()
         store.sync()
@@ -341,7 +341,7 @@ def test_a_batch_may_span_more_streams_than_files_may_be_open(tmp_path: Path) ->
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 from hangarlog import ANY, FileEventStore, UntypedEvent
-from hangarlog.verify import verify
+from hangarlog.maintenance.verify import verify
 with FileEventStore(sys.argv[1], durability="relaxed", segment_bytes=400) as store:
     event = UntypedEvent("Added", {"number": 1})
     for _ in range(4):

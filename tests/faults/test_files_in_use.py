@@ -26,10 +26,9 @@ from hangarlog import (
     HangarlogError,
     LockTimeoutError,
     StoreOpenError,
-    session,
-    stream,
 )
-from hangarlog.verify import verify
+from hangarlog.filestore import session, warm_streams
+from hangarlog.maintenance.verify import verify
 
 
 def ids(store: FileEventStore, stream_id: str | None = None) -> list[str]:
@@ -210,7 +209,7 @@ def test_a_file_replaced_by_its_own_copy_is_written_to(
     tmp_path: Path, what: str, durability: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As `sed -i`, an editor and a sync tool do: the file that has the name is the store's."""
-    monkeypatch.setattr(stream, "_UNSEEN", -1.0)  # For a millisecond it may be missed, and is mended then.
+    monkeypatch.setattr(warm_streams, "_UNSEEN", -1.0)  # For a millisecond it may be missed, and is mended then.
     path = tmp_path / "s"
     with five_events(path, durability=durability) as store, opened(path) as other:
         assert ids(other, "a:1") == EVENTS
@@ -232,7 +231,7 @@ def test_what_went_to_a_file_that_had_just_been_replaced_is_at_its_path_after_th
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A writer looks every millisecond; it may have closed the store by then."""
-    monkeypatch.setattr(stream, "_UNSEEN", 60.0)
+    monkeypatch.setattr(warm_streams, "_UNSEEN", 60.0)
     path = tmp_path / "s"
     file = path / "streams/a/1.jsonl"
     with opened(path) as other:

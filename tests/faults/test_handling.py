@@ -18,9 +18,9 @@ from full_disks import no_loop_mounts, no_mounts, run_in_a_process
 from proofs import check_streams, evidence, stored, write_in_place
 
 from hangarlog import ANY, CorruptionError, EventSerializer, FileEventStore, UntypedEvent
-from hangarlog.filesystem import FileSystem
-from hangarlog.repair import repair
-from hangarlog.verify import verify
+from hangarlog.maintenance.repair import repair
+from hangarlog.maintenance.verify import verify
+from hangarlog.system.filesystem import FileSystem
 
 
 def opened(path: Path, **options: Any) -> FileEventStore:

@@ -16,10 +16,10 @@ import pytest
 from conftest import Added, Command
 
 from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore, Record
-from hangarlog.export import new_file
-from hangarlog.record import decode_record, is_record
-from hangarlog.repair import Lost, PutAside, repair
-from hangarlog.salvage import MOST
+from hangarlog.filestore.salvage import MOST
+from hangarlog.integrations.export import new_file
+from hangarlog.maintenance.repair import Lost, PutAside, repair
+from hangarlog.record.line import decode_record, is_record
 
 EVENTS = 90
 

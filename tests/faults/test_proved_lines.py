@@ -26,16 +26,16 @@ from hangarlog import (
     SourceError,
     StoreFormatError,
     UntypedEvent,
-    strict,
 )
-from hangarlog.export import cloud_events, journal_lines
-from hangarlog.mcp_hangar import export_database, import_database
-from hangarlog.repair import Lost, repair
+from hangarlog.filestore.stored_lines import as_stored
+from hangarlog.integrations.export import cloud_events, journal_lines
+from hangarlog.integrations.mcp_hangar_sqlite import export_database, import_database
+from hangarlog.maintenance.repair import Lost, repair
+from hangarlog.maintenance.verify import verify, verify_folder
+from hangarlog.record import strict
+from hangarlog.record.strict import is_time, repeated_key
 from hangarlog.schema.lockfile import SchemaLock, read_lock, write_lock
-from hangarlog.stored import as_stored
-from hangarlog.strict import is_time, repeated_key
 from hangarlog.testing import registered
-from hangarlog.verify import verify, verify_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore::hangarlog.CorruptionWarning")
 

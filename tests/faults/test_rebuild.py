@@ -22,14 +22,14 @@ from hangarlog import (
     StoreOpenError,
     UntypedEvent,
 )
-from hangarlog.filesystem import FileSystem
-from hangarlog.folder import Folder
-from hangarlog.lock import held
-from hangarlog.record import decode_record, encode_records, is_record
-from hangarlog.repair import Lost, PutAside, Repaired, repair
-from hangarlog.snapshot import Snapshot, SnapshotFiles
+from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.snapshot_files import Snapshot, SnapshotFiles
+from hangarlog.maintenance.repair import Lost, PutAside, Repaired, repair
+from hangarlog.maintenance.verify import verify
+from hangarlog.record.line import decode_record, encode_records, is_record
+from hangarlog.system.file_lock import held
+from hangarlog.system.filesystem import FileSystem
 from hangarlog.testing import Unsynced
-from hangarlog.verify import verify
 
 FILESYSTEM, SERIALIZER = Unsynced(), EventSerializer(unknown="untyped")
 LONG = "n:" + "n" * 210  # Its file's name is cut, so that its id stands only in its lines.

@@ -11,8 +11,8 @@ import pytest
 from conftest import Added, Command
 
 from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore, StorageError
-from hangarlog.repair import Lost, Repaired, repair
-from hangarlog.verify import verify
+from hangarlog.maintenance.repair import Lost, Repaired, repair
+from hangarlog.maintenance.verify import verify
 
 EVENTS = 60
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from conftest import Added
 
-import hangarlog.journal_end
-import hangarlog.replay
+import hangarlog.filestore.recovery.journal_end
+import hangarlog.filestore.recovery.replay
 from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore
-from hangarlog.record import encode_records
-from hangarlog.repair import repair
-from hangarlog.verify import verify
+from hangarlog.maintenance.repair import repair
+from hangarlog.maintenance.verify import verify
+from hangarlog.record.line import encode_records
 
 
 def filled(path: Path, segment_bytes: int = 64 << 20) -> list[bytes]:
@@ -314,9 +314,9 @@ def test_what_no_crash_leaves_is_not_cut_off_as_a_torn_end(tmp_path: Path, text:
 
 def in_parts(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """A store with sealed segments and no checkpoint, whose recovery takes small parts; its journal's lines."""
-    monkeypatch.setattr(hangarlog.replay, "WINDOW", 3000)
-    monkeypatch.setattr(hangarlog.replay, "_AT_ONCE", 2)
-    for module in (hangarlog.replay, hangarlog.journal_end):
+    monkeypatch.setattr(hangarlog.filestore.recovery.replay, "WINDOW", 3000)
+    monkeypatch.setattr(hangarlog.filestore.recovery.replay, "_AT_ONCE", 2)
+    for module in (hangarlog.filestore.recovery.replay, hangarlog.filestore.recovery.journal_end):
         monkeypatch.setattr(module, "BLOCK", 500)
     with FileEventStore(path, durability="relaxed", segment_bytes=8000) as store:
         for n in range(40):
@@ -403,9 +403,9 @@ def test_a_damaged_line_is_not_passed_over_as_one_of_a_sealed_segment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It names another stream, at a version that this one has sealed; its own stream has nothing else."""
-    monkeypatch.setattr(hangarlog.replay, "WINDOW", 3000)
-    monkeypatch.setattr(hangarlog.journal_end, "BLOCK", 500)
-    monkeypatch.setattr(hangarlog.replay, "BLOCK", 500)
+    monkeypatch.setattr(hangarlog.filestore.recovery.replay, "WINDOW", 3000)
+    monkeypatch.setattr(hangarlog.filestore.recovery.journal_end, "BLOCK", 500)
+    monkeypatch.setattr(hangarlog.filestore.recovery.replay, "BLOCK", 500)
     path = tmp_path / "s"
     with FileEventStore(path, durability="relaxed", segment_bytes=8000) as store:
         for stream_id, count in (("a:1", 60), ("b:1", 20), ("z:1", 1), ("b:1", 60)):

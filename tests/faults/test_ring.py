@@ -12,9 +12,9 @@ from conftest import Added
 from hostile_sizes import overlapping
 
 from hangarlog import ANY, CorruptionError, FileEventStore, StoreFormatError, SyncError
-from hangarlog.filesystem import FileSystem
-from hangarlog.ring import BLOCK, RING_BYTES, decode_frame, encode_frame, read_ring
-from hangarlog.verify import verify
+from hangarlog.filestore.commit_ring import BLOCK, RING_BYTES, decode_frame, encode_frame, read_ring
+from hangarlog.maintenance.verify import verify
+from hangarlog.system.filesystem import FileSystem
 
 EVENTS = 12
 LAST_SYNC = 1  # The first append syncs the journal, to make the ring; the others go through it.

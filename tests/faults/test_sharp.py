@@ -12,11 +12,13 @@ import pytest
 from conftest import Added
 from crash_states import place, small_ring
 
-from hangarlog import ANY, FileEventStore, StorageError, StoreOpenError, state, system
-from hangarlog.commit import Pending
-from hangarlog.filesystem import FileSystem
+from hangarlog import ANY, FileEventStore, StorageError, StoreOpenError
+from hangarlog.filestore import shared_state
+from hangarlog.maintenance.verify import verify
+from hangarlog.record.batch import Pending
+from hangarlog.system import platform
+from hangarlog.system.filesystem import FileSystem
 from hangarlog.testing import CrashState, Recording, Unsynced, crash_states
-from hangarlog.verify import verify
 
 
 def test_what_is_written_during_a_sync_is_not_covered_by_it(tmp_path: Path) -> None:
@@ -90,8 +92,8 @@ def test_a_state_of_before_a_restart_is_not_believed(tmp_path: Path, monkeypatch
             store.append("a:1", [Added(number)], ANY)
     journal = tmp_path / "s/journal.jsonl"
     journal.write_bytes(bytes(journal.stat().st_size))  # Only its size reached the device; the ring has the rest.
-    booted = system.boot_id() + 1
-    monkeypatch.setattr(state, "boot_id", lambda: booted)
+    booted = platform.boot_id() + 1
+    monkeypatch.setattr(shared_state, "boot_id", lambda: booted)
     with FileEventStore(tmp_path / "s") as store:
         assert store.recovered
         assert [event.number for event in store.read_stream("a:1")] == [0, 1, 2]

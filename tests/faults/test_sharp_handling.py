@@ -16,11 +16,13 @@ import pytest
 from cells import Device, power_cut
 from conftest import Added
 
-from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore, HangarlogError, filesystem, write_session
-from hangarlog.filesystem import FileSystem
-from hangarlog.repair import repair
+from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore, HangarlogError
+from hangarlog.filestore import write_session
+from hangarlog.maintenance.repair import repair
+from hangarlog.maintenance.verify import verify
+from hangarlog.system import filesystem
+from hangarlog.system.filesystem import FileSystem
 from hangarlog.testing import Unsynced
-from hangarlog.verify import verify
 
 
 def test_who_opens_a_store_that_is_open_takes_part_and_recovers_nothing(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ import pytest
 from conftest import Command
 from hostile_sources import AN_EVENT, COMPUTED, ENDLESS, EVENTS, KINDS, STREAMS, TIME, grow, made
 
-from hangarlog import EventSerializer, FileEventStore, SourceError, sqlite_source
-from hangarlog.mcp_hangar import count_events, import_database
-from hangarlog.sqlite_source import source
+from hangarlog import EventSerializer, FileEventStore, SourceError
+from hangarlog.integrations import sqlite_source
+from hangarlog.integrations.mcp_hangar_sqlite import count_events, import_database
+from hangarlog.integrations.sqlite_source import source
 
 
 def taken(path: Path) -> int:

@@ -20,11 +20,11 @@ from test_read_only import folder_of, put
 
 from hangarlog import ANY, CorruptionError, FileEventStore
 from hangarlog.checkpoint import Checkpoint
-from hangarlog.journal_check import JournalCheck
-from hangarlog.record import seal
-from hangarlog.stream_check import StreamCheck
-from hangarlog.verify import verify, verify_folder
-from hangarlog.watch import Watch
+from hangarlog.maintenance.journal_check import JournalCheck
+from hangarlog.maintenance.stream_check import StreamCheck
+from hangarlog.maintenance.verify import verify, verify_folder
+from hangarlog.maintenance.watched_store import Watch
+from hangarlog.record.line import seal
 
 EVENTS = 90
 
@@ -100,7 +100,7 @@ def flip_ring(path: Path) -> tuple[str, int]:
 
 def foreign_ring(path: Path) -> tuple[str, int]:
     """Of the same store, but with another event."""
-    from hangarlog.ring import BLOCK, decode_frame, encode_frame
+    from hangarlog.filestore.commit_ring import BLOCK, decode_frame, encode_frame
 
     ring = path / "ring"
     content = bytearray(ring.read_bytes())
@@ -365,7 +365,7 @@ def test_nothing_is_found_in_a_store_that_is_written_to(tmp_path: Path, read_onl
 DYING = """
 import os, sys
 from hangarlog import *
-from hangarlog.filesystem import FileSystem
+from hangarlog.system.filesystem import FileSystem
 
 class Dies(FileSystem):
     writes = 0

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hangarlog import EVENT_VERSION_MAP, EventSerializer, UpcasterChain
-from hangarlog.record import decode_record, encode_records
-from hangarlog.run import Run
+from hangarlog.record.line import decode_record, encode_records
+from hangarlog.record.verified_block import Run
 from hangarlog.testing import registered
 
 

@@ -9,7 +9,7 @@ import msgspec
 from conftest import DATABASE
 
 from hangarlog import EventRegistry, EventSerializer, FileEventStore, UntypedEvent, UpcasterChain
-from hangarlog.mcp_hangar import import_database
+from hangarlog.integrations.mcp_hangar_sqlite import import_database
 from hangarlog.schema.check import check
 from hangarlog.schema.history import check_store, show_history
 from hangarlog.schema.lockfile import SchemaLock

@@ -1,0 +1,261 @@
+"""How the payloads of one stored event type are read: into its class, into events of other types, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from hangarlog.errors import EventSerializationError, UpcastingError
+from hangarlog.events.block_reader import Parts, Reader
+from hangarlog.events.payload import FAILURES, decode_object
+from hangarlog.events.registry import EventRegistry, UntypedEvent, field_names
+from hangarlog.events.upcaster import Split, UpcasterChain
+
+
+class PayloadReader:
+    """How payloads of one stored event type are read."""
+
+    parts = False
+
+    def __init__(
+        self,
+        event_type: str,
+        event_class: type | None,
+        registry: EventRegistry,
+        chain: UpcasterChain,
+        dec_hook: Callable[[type, Any], Any] | None,
+        newer: str,
+    ) -> None:
+        self._event_type, self.event_class, self._chain, self._dec_hook = event_type, event_class, chain, dec_hook
+        self._registry, self.newer, self._split = registry, newer, chain.split_of(event_type)
+        self.version = registry.target_version(event_type)
+        self._alias_of = registry.canonical_name(event_type)
+        self._extras: _Extras | None = None
+        self.plain = event_class is not None and issubclass(event_class, msgspec.Struct)
+        if event_class is None:
+            return
+        chain.check(event_type, self.version, self._alias_of)
+        self._list: Any = list[event_class]  # type: ignore[valid-type]
+        self._heads = (b'{"_version":%d,' % self.version, b'{"_version":%d}' % self.version)
+        try:
+            decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(event_class, dec_hook=dec_hook)
+        except (TypeError, NameError) as error:
+            raise EventSerializationError(
+                event_type, f"{event_class.__qualname__} cannot be decoded: {error}"
+            ) from error
+        self._decode = decoder.decode
+        if not self.plain:
+            self._extras = _Extras(field_names(event_class))
+
+    def current(self) -> bool:
+        """Whether the registry still says what it said."""
+        name, registry = self._event_type, self._registry
+        return (
+            registry.types.get(name) is self.event_class
+            and registry.target_version(name) == self.version
+            and name not in registry.dropped
+            and self._chain.split_of(name) == self._split
+        )
+
+    def __call__(self, data: Any) -> Any:
+        """The event of a payload's bytes. Raises `EventSerializationError`, `UpcastingError`."""
+        raw = bytes(data)
+        try:
+            if self.event_class is None or not raw.startswith(self._heads):
+                return self.from_object(decode_object(raw))
+            event = self._decode(raw)
+            return event if self._extras is None else self._extras.restore(event, raw)
+        except FAILURES as error:
+            raise self._unfit(error) from error
+
+    def from_object(self, payload: dict[str, Any]) -> Any:
+        """The event of a decoded payload, whose `_version` is taken out. Raises one of `FAILURES`, `UpcastingError`."""
+        version = take_version(payload)
+        if self.event_class is None:
+            return UntypedEvent(self._event_type, payload, version)
+        if version > self.version:
+            if self.newer == "raw":
+                return UntypedEvent(self._event_type, payload, version)
+            if self.newer == "error":
+                raise _too_new(self._event_type, version, self.version)
+        _, payload = self._chain.upcast(
+            self._event_type, version, payload, current_version=self.version, alias_of=self._alias_of
+        )
+        event: Any = msgspec.convert(payload, self.event_class, dec_hook=self._dec_hook, str_keys=True)
+        return event if self._extras is None else self._extras.set_from(payload, event)
+
+    def upcast_all(self, payloads: list[dict[str, Any]], version: int) -> list[Any]:
+        """The events of decoded payloads that are of one older version.
+
+        Raises one of `FAILURES` where any of them fails; a call for each says which, and why.
+        """
+        for payload in payloads:
+            payload.pop("_version", None)
+        payloads = self._chain.upcast_all(
+            self._event_type, version, payloads, current_version=self.version, alias_of=self._alias_of
+        )
+        events: list[Any] = msgspec.convert(payloads, self._list, dec_hook=self._dec_hook, str_keys=True)
+        if self._extras is not None:
+            for payload, event in zip(payloads, events, strict=True):
+                self._extras.set_from(payload, event)
+        return events
+
+    def _unfit(self, error: Exception) -> EventSerializationError:
+        return EventSerializationError(self._event_type, f"the stored payload does not fit: {error}")
+
+
+class _Many:
+    """How a type is read whose stored events give none, or several."""
+
+    event_class: type | None = None
+    version: int
+    plain = False
+    parts = True
+
+    def upcast_all(self, payloads: list[dict[str, Any]], version: int) -> list[Any]:
+        """The events of each payload."""
+        return list(map(self.from_object, payloads))
+
+    def from_object(self, payload: dict[str, Any]) -> Parts:
+        """The events of a decoded payload. Raises one of `FAILURES`, `UpcastingError`."""
+        raise NotImplementedError
+
+
+class DroppedReader(_Many):
+    """How a type is read that is passed over on purpose."""
+
+    version = 0
+
+    def __init__(self, event_type: str, registry: EventRegistry) -> None:
+        self._event_type, self._registry = event_type, registry
+
+    def current(self) -> bool:
+        """Whether it is still dropped."""
+        return self._event_type in self._registry.dropped
+
+    def __call__(self, data: Any) -> Parts:
+        """Nothing."""
+        return Parts()
+
+    def from_object(self, payload: dict[str, Any]) -> Parts:
+        """Nothing."""
+        return Parts()
+
+
+class SplitReader(_Many):
+    """How payloads of a type are read that was split, up to the version where it was, into events of other types."""
+
+    def __init__(
+        self,
+        event_type: str,
+        split: tuple[int, Split],
+        whole: PayloadReader,
+        chain: UpcasterChain,
+        reader: Callable[[str], Reader],
+    ) -> None:
+        self._event_type, self._whole, self._chain, self._reader = event_type, whole, chain, reader
+        self.version, self._split = split
+
+    def current(self) -> bool:
+        """Whether the registry still says what it said."""
+        return self._whole.current() and self._chain.split_of(self._event_type) == (self.version, self._split)
+
+    def __call__(self, data: Any) -> Parts:
+        """The events of a payload's bytes. Raises `EventSerializationError`, `UpcastingError`."""
+        try:
+            return self.from_object(decode_object(bytes(data)))
+        except FAILURES as error:
+            raise EventSerializationError(self._event_type, f"the stored payload does not fit: {error}") from error
+
+    def from_object(self, payload: dict[str, Any]) -> Parts:
+        """The events of a decoded payload. Raises one of `FAILURES`, `UpcastingError`."""
+        version = payload.get("_version", 1)
+        if type(version) is int and version > self.version:
+            if self._whole.event_class is None and self._whole.newer == "error":
+                raise _too_new(self._event_type, version, self.version)
+            return Parts([self._whole.from_object(payload)])
+        _, payload = self._chain.upcast(self._event_type, take_version(payload), payload, current_version=self.version)
+        events: list[Any] = []
+        for event_type, part in self._pieces(payload):
+            if event_type == self._event_type and part.get("_version", 1) <= self.version:
+                raise ValueError(f"it was split at v{self.version}, so a part of the same type needs a later _version")
+            event = self._reader(event_type).from_object(dict(part))
+            events += event if type(event) is Parts else (event,)
+        return Parts(events)
+
+    def _pieces(self, payload: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+        try:
+            return [(event_type, {**part}) for event_type, part in self._split(payload)]
+        except Exception as error:  # Whatever the user's function raises gets its place named.
+            raise UpcastingError(
+                event_type=self._event_type,
+                from_version=self.version,
+                message=f"Splitter for {self._event_type!r} v{self.version} failed: {error!r}",
+            ) from error
+
+
+def take_version(payload: dict[str, Any]) -> int:
+    """The schema version of a decoded payload, which is taken out. Raises `ValueError` if it is none."""
+    version = payload.pop("_version", 1)
+    if type(version) is not int or version < 1:
+        raise ValueError(f"_version must be a whole number from 1 up, not {version!r}")
+    return version
+
+
+_IDENTITY = {"event_id": None, "occurred_at": None}
+
+
+class _Extras:
+    """Attributes that an event carries beside its fields, as MCP Hangar's `event_id` and `occurred_at`.
+
+    Those are set back whose names a fresh event has, and these two where they were stored.
+    """
+
+    def __init__(self, fields: tuple[str, ...]) -> None:
+        self._fields = frozenset(fields)
+        self._decoders: dict[tuple[str, ...], Callable[[bytes], Any]] = {}
+
+    def restore(self, event: Any, raw: bytes) -> Any:
+        """Set the stored values back on a fresh event."""
+        names = self._names_on(event)
+        decode = self._decoders.get(names)
+        if decode is None:
+            wanted = msgspec.defstruct("Extras", [(name, Any, msgspec.UNSET) for name in names])
+            decode = self._decoders[names] = msgspec.json.Decoder[Any](wanted).decode
+        stored = decode(raw)
+        for name in names:
+            self._set(event, name, getattr(stored, name))
+        return event
+
+    def set_from(self, payload: dict[str, Any], event: Any) -> Any:
+        """The same from a decoded payload."""
+        for name in self._names_on(event):
+            self._set(event, name, payload.get(name, msgspec.UNSET))
+        return event
+
+    def _names_on(self, event: Any) -> tuple[str, ...]:
+        attributes = getattr(event, "__dict__", None)
+        if attributes is None:
+            return ()
+        names = {**attributes, **_IDENTITY}
+        return tuple(name for name in names if name not in self._fields and not name.startswith("_"))
+
+    @staticmethod
+    def _set(event: Any, name: str, value: Any) -> None:
+        if value is msgspec.UNSET:
+            return
+        fresh = getattr(event, name, None)
+        if fresh is not None and value is not None and type(value) is not type(fresh):
+            value = msgspec.convert(value, type(fresh))  # A time or a UUID is text in JSON.
+        object.__setattr__(event, name, value)  # The class may be frozen.
+
+
+def _too_new(event_type: str, version: int, known: int) -> UpcastingError:
+    return UpcastingError(
+        event_type=event_type,
+        from_version=version,
+        message=f"{event_type!r} is stored with schema version {version}, newer than {known}, the one known here; "
+        "a newer program wrote it: upgrade this one, or say EventSerializer(newer='raw')",
+    )

@@ -1,0 +1,321 @@
+"""Events to payloads and back: the type and version maps, the upcaster chain, msgspec."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
+from operator import attrgetter
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+
+from hangarlog.errors import EventSerializationError, UnknownEventTypeError, UpcastingError
+from hangarlog.events.block_reader import Parts, Reader, TypedBlocks
+from hangarlog.events.payload import (
+    FAILURES,
+    checked_json,
+    decode_object,
+    encoded_object,
+    is_plain,
+    may_hold_raw,
+    skip,
+    too_deep,
+)
+from hangarlog.events.payload_reader import DroppedReader, PayloadReader, SplitReader
+from hangarlog.events.registry import DEFAULT_REGISTRY, EventRegistry, UntypedEvent, check_event_class, field_names
+from hangarlog.events.upcaster import UpcasterChain
+from hangarlog.record.line import EncodedEvent
+from hangarlog.record.nesting import MAX_NESTING
+
+Hook = Callable[[Any], Any]
+_event_id = attrgetter("event_id")
+_LARGE = 64 << 10  # Bytes of a payload: checking the values of a larger one is quicker than decoding it.
+_skip_lines = msgspec.json.Decoder(msgspec.Raw).decode_lines
+_null_in = re.compile(b"null").search  # Twice as quick as `in` for a long text.
+
+
+class EventSerializer:
+    """Serializes events; safe to share between threads.
+
+    Args:
+        upcaster_chain: the steps that bring old payloads to their current version.
+        registry: the event types, by default those of `hangarlog.event`.
+        unknown: what to do with a stored event type nobody registered: raise an "error", or give an `UntypedEvent`.
+        newer: what to do with a payload of a newer version than the one known here: raise an "error"; "pass" it to
+            the class as it is, without what that does not know; or give it "raw", as an `UntypedEvent`. A program that
+            writes anew what it has read loses what it passed over, so the first is the default.
+        enc_hook: msgspec's hook for encoding objects it does not know.
+        dec_hook: msgspec's hook for decoding into types it does not know.
+
+    Raises:
+        UpcastingError: a version in the registry is not reached by a whole chain ("Missing upcaster …").
+    """
+
+    def __init__(
+        self,
+        upcaster_chain: UpcasterChain | None = None,
+        *,
+        registry: EventRegistry = DEFAULT_REGISTRY,
+        unknown: Literal["error", "untyped"] = "error",
+        newer: Literal["error", "pass", "raw"] = "error",
+        enc_hook: Hook | None = None,
+        dec_hook: Callable[[type, Any], Any] | None = None,
+    ) -> None:
+        if unknown not in ("error", "untyped"):
+            raise ValueError(f"unknown must be 'error' or 'untyped', not {unknown!r}")
+        if newer not in ("error", "pass", "raw"):
+            raise ValueError(f"newer must be 'error', 'pass' or 'raw', not {newer!r}")
+        self.chain = upcaster_chain if upcaster_chain is not None else UpcasterChain()
+        self.registry, self.unknown, self.newer = registry, unknown, newer
+        self.enc_hook, self._dec_hook = enc_hook, dec_hook
+        encoder = msgspec.json.Encoder(enc_hook=enc_hook)
+        self._encode, self._encode_lines = encoder.encode, encoder.encode_lines
+        self._writers: dict[type, _Writer] = {}
+        self._readers: dict[str, Reader] = {}
+        self._blocks: dict[tuple[str, ...], TypedBlocks] = {}
+        self.check()
+
+    def check(self) -> None:
+        """Raise `UpcastingError` unless every registered type's chain is whole; the store asks again when it opens."""
+        if _deferring:
+            return
+        registry = self.registry
+        for event_type in {**registry.types, **registry.versions, **dict.fromkeys(self.chain.split_types())}:
+            target = registry.target_version(event_type)
+            self.chain.check(event_type, target, registry.canonical_name(event_type))
+            split = self.chain.split_of(event_type)
+            if split and event_type in registry.types and target <= split[0]:
+                raise UpcastingError(
+                    event_type=event_type,
+                    from_version=target,
+                    message=f"{event_type!r} is split at v{split[0]}, so its class must be of a later version than "
+                    f"{target}: what is written would be split when it is read",
+                )
+
+    def serialize(self, event: Any) -> tuple[str, str]:
+        """(event type, payload as JSON text with `_version` first).
+
+        Raises:
+            EventSerializationError: the event cannot be stored as JSON and read back the same.
+        """
+        event_type, _, data, _ = self.encode(event)
+        return event_type, data.decode()
+
+    def deserialize(self, event_type: str, data: str | bytes) -> Any:
+        """The event that a payload holds, brought to its current schema version.
+
+        Raises:
+            UnknownEventTypeError: no class is registered for the type (and `unknown` is not "untyped").
+            EventSerializationError: the payload is no JSON object, or does not fit the class; or it has become none
+                or several events (see `deserialize_all`).
+            UpcastingError: an upcaster is missing or fails, or the payload is newer than the version known here.
+        """
+        event = self._read(event_type, data)
+        if type(event) is Parts:
+            raise EventSerializationError(
+                event_type, f"this type is dropped or split, one stored event gives {len(event)}: use deserialize_all"
+            )
+        return event
+
+    def deserialize_all(self, event_type: str, data: str | bytes) -> list[Any]:
+        """The events that a payload has become: one, several where its type was split, none where it was dropped.
+
+        Raises what `deserialize` raises of any of them.
+        """
+        event = self._read(event_type, data)
+        return list(event) if type(event) is Parts else [event]
+
+    def _read(self, event_type: str, data: str | bytes) -> Any:
+        try:
+            raw = data.encode() if isinstance(data, str) else data
+        except UnicodeEncodeError as error:
+            raise EventSerializationError(event_type, str(error)) from error
+        return self.reader(event_type)(raw)
+
+    def encode(self, event: Any) -> EncodedEvent:
+        """An event ready for the log. Raises `EventSerializationError`."""
+        writer = self._writers.get(type(event))
+        if writer is None or not writer.current():
+            if isinstance(event, UntypedEvent):
+                return _encode_untyped(event)
+            writer = self._new_writer(type(event))
+        try:
+            value = event if writer.fields is None else _attributes(event, writer.fields)
+            body = self._encode(value)
+            if b"null" in body:  # What NaN becomes in msgspec; a look at the values tells it from None.
+                is_plain(msgspec.to_builtins(value, enc_hook=self.enc_hook))
+            data = writer.head + body[1:] if len(body) > 2 else writer.empty
+            del body  # It may be large.
+            if writer.unproved or len(data) > 2 * MAX_NESTING or b"\n" in data:
+                data = checked_json(data, decode_object if writer.may_hold_raw(value, len(data)) else skip)
+            else:
+                skip(data)
+        except FAILURES as error:
+            raise EventSerializationError(writer.event_type, f"cannot be encoded as JSON: {error}") from error
+        event_id = getattr(event, "event_id", None)
+        if event_id is not None and (type(event_id) is not str or not event_id or not event_id.isascii()):
+            event_id = _own_id(writer.event_type, event_id)
+        return writer.event_type, event_id, data, None
+
+    def encode_all(self, events: Sequence[Any]) -> list[EncodedEvent]:
+        """As `encode` of each."""
+        if len(events) == 1:
+            return [self.encode(events[0])]
+        encoded = self._encode_alike(events) if events else None
+        return encoded if encoded is not None else [self.encode(event) for event in events]
+
+    def _encode_alike(self, events: Sequence[Any]) -> list[EncodedEvent] | None:
+        """Structs of one class in a few calls for all of them; None where one is another, or needs a closer look."""
+        event_class = type(events[0])
+        if not issubclass(event_class, msgspec.Struct) or set(map(type, events)) != {event_class}:
+            return None
+        writer = self._writers.get(event_class)
+        if writer is None or not writer.current():
+            if event_class is UntypedEvent:
+                return None
+            writer = self._new_writer(event_class)
+        try:
+            text = self._encode_lines(events)
+            _skip_lines(text)
+        except FAILURES:
+            return None  # `encode` says of which.
+        bodies, ids = text.split(b"\n")[:-1], _own_ids(events)
+        sizes = set(map(len, bodies))
+        unlike = writer.raw_in_fields or _null_in(text) or len(bodies) != len(events) or 2 in sizes
+        if ids is None or unlike or (max(sizes) > 2 * MAX_NESTING and any(map(too_deep, bodies))):
+            return None
+        head = writer.head
+        datas = [head + body[1:] for body in bodies]
+        return list(zip(repeat(writer.event_type), ids, datas, repeat(None)))
+
+    def _new_writer(self, event_class: type) -> _Writer:
+        writer = self._writers[event_class] = _Writer(event_class, self.registry, self.chain)
+        return writer
+
+    def blocks(self, *fields: str) -> TypedBlocks:
+        """What turns blocks of records into events, each with these fields of its envelope."""
+        blocks = self._blocks.get(fields)
+        if blocks is None:
+            blocks = self._blocks[fields] = TypedBlocks(self.reader, self._dec_hook, fields)
+        return blocks
+
+    def reader(self, event_type: str) -> Reader:
+        """What turns payload bytes of a stored event type into an event. Resolve it once a read."""
+        reader = self._readers.get(event_type)
+        if reader is None or not reader.current():
+            reader = self._readers[event_type] = self._new_reader(event_type)
+        return reader
+
+    def _new_reader(self, event_type: str) -> Reader:
+        registry = self.registry
+        if event_type in registry.dropped:
+            return DroppedReader(event_type, registry)
+        split = self.chain.split_of(event_type)
+        event_class = registry.types.get(event_type)
+        if event_class is None and split is None and self.unknown == "error":
+            known = ", ".join(sorted(registry.types)[:8]) or "none"
+            raise UnknownEventTypeError(
+                event_type,
+                "no class is registered for this event type; register it with @event, say that it is dropped with "
+                "registry.drop, or read it untyped with EventSerializer(unknown='untyped'); "
+                f"known types: {known}",
+            )
+        whole = PayloadReader(event_type, event_class, registry, self.chain, self._dec_hook, self.newer)
+        return whole if split is None else SplitReader(event_type, split, whole, self.chain, self.reader)
+
+
+_deferring = 0
+
+
+@contextlib.contextmanager
+def checks_deferred() -> Iterator[None]:
+    """Serializers that are made inside check nothing: for whoever wants to list all that is wrong, not the first."""
+    global _deferring
+    _deferring += 1
+    try:
+        yield
+    finally:
+        _deferring -= 1
+
+
+class _Writer:
+    """How events of one class are written."""
+
+    def __init__(self, event_class: type, registry: EventRegistry, chain: UpcasterChain) -> None:
+        self.event_type = registry.stored_name(event_class)
+        if self.event_type in registry.dropped:
+            raise EventSerializationError(self.event_type, "this type is dropped, so it would not be read back")
+        self._types, self._versions, self._dropped = registry.types, registry.versions, registry.dropped
+        self._mapped = self._types.get(self.event_type)
+        check_event_class(self.event_type, event_class)
+        self._version = registry.current_version(self.event_type)
+        chain.check(self.event_type, self._version, registry.canonical_name(self.event_type))
+        self.head, self.empty = b'{"_version":%d,' % self._version, b'{"_version":%d}' % self._version
+        self.raw_in_fields = may_hold_raw(event_class)
+        # A Struct is encoded as it is; other classes may carry attributes beside their fields.
+        self.fields = None if issubclass(event_class, msgspec.Struct) else field_names(event_class)
+        self.unproved = self.raw_in_fields or self.fields is not None
+
+    def current(self) -> bool:
+        """Whether the maps still say what they said."""
+        name = self.event_type
+        if name in self._dropped:
+            return False
+        return self._versions.get(name, 1) == self._version and self._types.get(name) is self._mapped
+
+    def may_hold_raw(self, value: Any, size: int) -> bool:
+        """Whether a msgspec.Raw may be in an event that is encoded as `value`, in `size` bytes."""
+        if not (self.raw_in_fields or (self.fields is not None and len(value) > len(self.fields))):
+            return False
+        return size < _LARGE or not is_plain(msgspec.structs.asdict(value) if self.fields is None else value)
+
+
+def _attributes(event: Any, fields: tuple[str, ...]) -> dict[str, Any]:
+    attributes = {name: getattr(event, name) for name in fields}
+    for name, value in getattr(event, "__dict__", {}).items():
+        if name not in attributes and not name.startswith("_"):
+            attributes[name] = value
+    return attributes
+
+
+def _own_id(event_type: str, event_id: Any) -> str | None:
+    if event_id is None:
+        return None
+    if isinstance(event_id, UUID):
+        return str(event_id)
+    if not isinstance(event_id, str) or not event_id:
+        raise EventSerializationError(event_type, f"event_id must be text or a UUID, not {event_id!r}")
+    try:
+        event_id.encode()
+    except UnicodeEncodeError as error:
+        raise EventSerializationError(event_type, f"event_id: {error}") from error
+    return event_id
+
+
+def _own_ids(events: Sequence[Any]) -> list[Any] | None:
+    """The events' own ids; None where one of them is not plain text."""
+    try:
+        ids = list(map(_event_id, events))
+    except AttributeError:
+        ids = [getattr(event, "event_id", None) for event in events]
+    kinds = set(map(type, ids))
+    plain = kinds == {type(None)} or (kinds == {str} and all(ids) and "".join(ids).isascii())
+    return ids if plain else None
+
+
+def _encode_untyped(event: UntypedEvent) -> EncodedEvent:
+    try:
+        if not isinstance(event.event_type, str) or not event.event_type:
+            raise TypeError(f"an event type must be text, not {event.event_type!r}")
+        event.event_type.encode()
+        if type(event.schema_version) is not int or event.schema_version < 1:
+            raise ValueError(f"schema_version must be a whole number from 1 up, not {event.schema_version!r}")
+        if "_version" in event.data:
+            raise ValueError("the payload has a key _version, which is the schema version; give it as schema_version")
+        data = encoded_object(event.data, {"_version": event.schema_version, **event.data})
+    except FAILURES as error:
+        raise EventSerializationError(str(event.event_type), f"cannot be encoded as JSON: {error}") from error
+    return event.event_type, _own_id(event.event_type, event.event_id), data, None

@@ -1,0 +1,486 @@
+"""What every event store does, whatever it keeps its records in."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from hangarlog.errors import CompactionError, CorruptionError, StreamNotFoundError
+from hangarlog.events.payload import FAILURES, decode_object, encode_object
+from hangarlog.events.serializer import EventSerializer
+from hangarlog.filestore.file_names import category_of, check_stream_id
+from hangarlog.filestore.snapshot_files import Snapshot, decode_state
+from hangarlog.record.batch import ANY, NO_STREAM, STREAM_EXISTS, Pending, now
+from hangarlog.record.line import MAX_NUMBER, Envelope
+
+Append = tuple[str, Sequence[Any], int]
+Durability = Literal["always", "relaxed"]
+OnDamage = Literal["raise", "skip"]
+_ENVELOPE = ("position", "stream_id", "stream_version", "event_id", "recorded_at", "metadata")
+_Self = TypeVar("_Self", bound="EventStore")
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """An event with its envelope. `position` is 1-based in the store, `stream_version` 0-based in the stream."""
+
+    position: int
+    stream_id: str
+    stream_version: int
+    event_type: str
+    event_id: str
+    recorded_at: datetime
+    metadata: dict[str, Any] | None
+    event: Any
+
+
+def _check_durability(durability: Durability) -> None:
+    if durability not in ("always", "relaxed"):
+        raise ValueError(f"an append's durability is 'always' or 'relaxed', not {durability!r}")
+
+
+def _skips(on_damage: OnDamage) -> bool:
+    if on_damage not in ("raise", "skip"):
+        raise ValueError(f"on_damage is 'raise' or 'skip', not {on_damage!r}")
+    return on_damage == "skip"
+
+
+class EventStore(ABC):
+    """The public interface of a store, on top of a few primitives that a kind of store provides."""
+
+    def __init__(self, serializer: EventSerializer | None) -> None:
+        self.serializer = serializer if serializer is not None else EventSerializer()
+        self.serializer.check()
+
+    # Appending
+
+    def append(
+        self,
+        stream_id: str,
+        events: Sequence[Any],
+        expected_version: int,
+        *,
+        metadata: dict[str, Any] | None = None,
+        durability: Durability | None = None,
+        retry: bool = True,
+    ) -> int:
+        """Append events to one stream, all or none, and return the stream's new version.
+
+        `expected_version` is the version the stream must be at (-1 or `NO_STREAM`: it must not exist), `ANY`, or
+        `STREAM_EXISTS`. Events whose ids already stand at that place are a retry, which succeeds without writing; with
+        `retry=False` ids are not looked at: a version that matches writes, any other conflicts.
+        `durability` ("always" or "relaxed") is this append's own, where it is not to be the store's.
+
+        Raises:
+            ConcurrencyError: the stream is at another version.
+            RetryUnknownError: it is, and the events at that place are compacted away; it may be a retry of them.
+            StreamIdError, EventSerializationError: nothing was written, of any of the events.
+            StorageError: the operating system refused; nothing was written.
+            OutcomeUnknownError: it refused when it was too late to say (a failed sync: `SyncError`).
+        """
+        if durability is not None:
+            _check_durability(durability)
+        pending = self._pending(stream_id, events, expected_version, metadata, retry)
+        return self._commit([pending], durability)[pending.stream_id]
+
+    def append_at_end(
+        self,
+        stream_id: str,
+        events: Sequence[Any],
+        *,
+        metadata: dict[str, Any] | None = None,
+        durability: Durability | None = None,
+        retry: bool = True,
+    ) -> int:
+        """Append to whatever the stream holds; as `append` with `ANY`."""
+        return self.append(stream_id, events, ANY, metadata=metadata, durability=durability, retry=retry)
+
+    def append_many(
+        self,
+        appends: Iterable[Append],
+        *,
+        metadata: dict[str, Any] | None = None,
+        durability: Durability | None = None,
+        retry: bool = True,
+    ) -> dict[str, int]:
+        """Append to several streams at once, all or none: {stream id: its new version}.
+
+        Raises what `append` raises, and `ValueError` if a stream is named twice.
+        """
+        if durability is not None:
+            _check_durability(durability)
+        pendings = [
+            self._pending(stream_id, events, expected, metadata, retry) for stream_id, events, expected in appends
+        ]
+        if len({pending.stream_id for pending in pendings}) != len(pendings):
+            raise ValueError("a stream is named twice in one append_many; join its events")
+        return self._commit(pendings, durability) if pendings else {}
+
+    def _pending(
+        self, stream_id: str, events: Sequence[Any], expected: int, metadata: dict[str, Any] | None, retry: bool = True
+    ) -> Pending:
+        stream_id = check_stream_id(stream_id)
+        if type(expected) is not int or (expected < NO_STREAM and expected not in (ANY, STREAM_EXISTS)):
+            raise ValueError(f"expected_version must be a version, NO_STREAM, ANY or STREAM_EXISTS, not {expected!r}")
+        if type(events) is not list:
+            if isinstance(events, (str, bytes, dict, msgspec.Struct)):
+                raise TypeError(f"events must be a list of events, not one {type(events).__name__}")
+            events = list(events)
+        encoded_metadata = None if metadata is None else encode_object(metadata, "metadata")
+        return Pending(stream_id, self.serializer.encode_all(events), expected, encoded_metadata, retry=retry)
+
+    # Reading
+
+    def read_stream(
+        self, stream_id: str, from_version: int = 0, *, on_damage: OnDamage = "raise", durable: bool = False
+    ) -> list[Any]:
+        """The typed events of a stream from `from_version` (inclusive) on; empty if there is no such stream.
+
+        With `on_damage="skip"` an event that is damaged in both copies is passed over, with a `CorruptionWarning`. With
+        `durable` only events are seen that are known to be on the device, up to `durable_position`.
+
+        Raises:
+            CorruptionError: a stored record is damaged or missing, in both copies.
+            UnknownEventTypeError, EventSerializationError, UpcastingError: an event cannot be read as its class.
+        """
+        events_of = self.serializer.blocks().events
+        events: list[Any] = []
+        for block in self._stream(
+            check_stream_id(stream_id), max(0, from_version), False, skip=_skips(on_damage), durable=durable
+        ):
+            events += events_of(block)
+        return events
+
+    def read_all(
+        self, from_position: int = 0, limit: int = 1000, *, on_damage: OnDamage = "raise", durable: bool = False
+    ) -> Iterator[tuple[int, str, Any]]:
+        """(position, stream id, typed event) of all streams in commit order, after `from_position` (exclusive).
+
+        `on_damage` and `durable` as in `read_stream`, which also says what is raised, here while iterating.
+        """
+        placed = self.serializer.blocks("position", "stream_id").placed
+        blocks = self._all(max(0, from_position), False, limit, skip=_skips(on_damage), durable=durable)
+        for block in _limited(blocks, limit):
+            yield from placed(block)
+
+    def records(
+        self,
+        stream_id: str | None = None,
+        *,
+        from_version: int | None = None,
+        from_position: int | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        event_types: Collection[str] | None = None,
+        category: str | None = None,
+        on_damage: OnDamage = "raise",
+        durable: bool = False,
+    ) -> Iterator[Record]:
+        """Events with their envelopes, of one stream or of all, in order or latest first.
+
+        `from_version` is inclusive, `from_position` exclusive, both in the direction of reading. `category` is the
+        part of stream ids before the first `:`. `on_damage` and `durable` as in `read_stream`.
+
+        Raises what `read_stream` raises, while iterating; `ValueError` if `from_version` comes without a stream.
+        """
+        pairs = self.serializer.blocks(*_ENVELOPE).pairs
+        for block in self.envelopes(
+            stream_id,
+            from_version=from_version,
+            from_position=from_position,
+            limit=limit,
+            reverse=reverse,
+            event_types=event_types,
+            category=category,
+            on_damage=on_damage,
+            durable=durable,
+        ):
+            for envelope, event in pairs(block):
+                recorded_at, metadata = self._read(envelope)
+                yield Record(
+                    envelope.position,
+                    envelope.stream_id,
+                    envelope.stream_version,
+                    envelope.event_type,
+                    envelope.event_id,
+                    recorded_at,
+                    metadata,
+                    event,
+                )
+
+    def _read(self, envelope: Envelope) -> tuple[datetime, dict[str, Any] | None]:
+        """(time, metadata) of a record. Raises `CorruptionError` if one of them is invalid."""
+        raw = bytes(envelope.metadata)
+        try:
+            return datetime.fromisoformat(envelope.recorded_at), decode_object(raw) if raw else None
+        except FAILURES as error:
+            cause = f"its checksum is right but its time or metadata is not a record's: {error}"
+            place = (envelope.position, envelope.stream_id, envelope.stream_version)
+            raise self._damage("journal.jsonl", cause, *place) from error
+
+    def _damage(self, name: str, cause: str, position: int | None, stream_id: str, version: int) -> CorruptionError:
+        path = os.path.join(getattr(self, "path", ""), name)
+        return CorruptionError(path, name, 0, cause, position, stream_id, version)
+
+    def envelopes(
+        self,
+        stream_id: str | None = None,
+        *,
+        from_version: int | None = None,
+        from_position: int | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        event_types: Collection[str] | None = None,
+        category: str | None = None,
+        on_damage: OnDamage = "raise",
+        durable: bool = False,
+    ) -> Iterator[Sequence[Envelope]]:
+        """As `records`, some at a time and with payloads left as stored, so that no event type need be known."""
+        if from_position is not None:
+            from_position = max(0, from_position)
+        no_filter = event_types is None and category is None and (stream_id is None or from_position is None)
+        at_most, skip = limit if no_filter else None, _skips(on_damage)
+        if stream_id is not None:
+            blocks = self._stream(
+                check_stream_id(stream_id), from_version, reverse, at_most, skip=skip, durable=durable
+            )
+        elif from_version is not None:
+            raise ValueError("from_version needs a stream_id; use from_position for all streams")
+        else:
+            blocks = self._all(from_position, reverse, at_most, skip=skip, durable=durable)
+            from_position = None
+        wanted = (
+            None if event_types is None else frozenset([event_types] if isinstance(event_types, str) else event_types)
+        )
+        if not no_filter:
+
+            def keep(envelope: Envelope) -> bool:
+                return (
+                    (wanted is None or envelope.event_type in wanted)
+                    and (category is None or category_of(envelope.stream_id) == category)
+                    and (from_position is None or (envelope.position > from_position) is not reverse)
+                    and (not reverse or envelope.position != from_position)
+                )
+
+            blocks = (list(filter(keep, block)) for block in blocks)
+        return _limited(blocks, limit)
+
+    # Asking
+
+    @abstractmethod
+    def get_stream_version(self, stream_id: str) -> int:
+        """The version of a stream's last event, -1 when there is no such stream."""
+
+    @abstractmethod
+    def list_streams(self, prefix: str = "") -> list[str]:
+        """The ids of all streams that begin with `prefix`, sorted."""
+
+    def get_all_stream_ids(self) -> list[str]:
+        """The ids of all streams, sorted."""
+        return self.list_streams()
+
+    @abstractmethod
+    def get_event_count(self) -> int:
+        """How many events the store holds: the position of the last one."""
+
+    @property
+    def durable_position(self) -> int:
+        """The position up to which every event is known to be on the device."""
+        return self.get_event_count()
+
+    @abstractmethod
+    def get_stream_count(self) -> int:
+        """How many streams the store holds."""
+
+    # Snapshots
+
+    def save_snapshot(
+        self,
+        stream_id: str,
+        version: int,
+        state: dict[str, Any],
+        *,
+        schema_version: int = 1,
+        saved_at: str | None = None,
+    ) -> None:
+        """Keep `state` as the aggregate's at stream version `version`, in place of an older snapshot.
+
+        `schema_version` is the state's own; `load_snapshot` passes over a snapshot of another one. `saved_at` is when
+        it was made (RFC 3339), by default now.
+
+        Raises:
+            EventSerializationError: the state has no JSON form, or is too large.
+            ValueError: the version is not a whole number from 0 up, or of an event that was compacted away.
+            TypeError: `saved_at` is not text, or `schema_version` no whole number.
+        """
+        check_stream_id(stream_id)
+        if type(version) is not int or not 0 <= version <= MAX_NUMBER:
+            raise ValueError(f"a snapshot's version must be a whole number from 0 up, not {version!r}")
+        if type(schema_version) is not int or not isinstance(saved_at, (str, type(None))):
+            raise TypeError(f"schema_version must be a whole number, saved_at text: {schema_version!r}, {saved_at!r}")
+        encoded = msgspec.Raw(encode_object(state, "snapshot"))
+        made_at = saved_at or now().decode()
+
+        def replace(before: Snapshot | None) -> Snapshot:
+            through = before.compacted_through if before else -1
+            if version < through:
+                raise ValueError(
+                    f"a snapshot at {version} is too old: events up to version {through} are compacted away"
+                )
+            return Snapshot(stream_id, version, encoded, made_at, schema_version, event_id, through)
+
+        with self._calling():
+            event_id = self._event_id_at(stream_id, version)
+            self._change_snapshot(stream_id, replace)
+
+    def load_snapshot(self, stream_id: str, *, schema_version: int | None = None) -> dict[str, Any] | None:
+        """{"version": …, "state": …} of the latest snapshot, or None.
+
+        None too if the snapshot is of another `schema_version` than the one asked for, or if the event it was made at
+        is gone, as after a power cut in a store that is not durable: such state must be replayed from the events.
+
+        Raises:
+            CorruptionError: the file is no snapshot.
+        """
+        snapshot = self._load_snapshot(check_stream_id(stream_id))
+        if (
+            snapshot is None
+            or snapshot.version < 0
+            or (schema_version is not None and snapshot.schema_version != schema_version)
+        ):
+            return None
+        compacted = snapshot.version <= snapshot.compacted_through
+        if snapshot.event_id and not compacted and self._event_id_at(stream_id, snapshot.version) != snapshot.event_id:
+            return None
+        try:
+            return {"version": snapshot.version, "state": decode_state(snapshot.state)}
+        except FAILURES as error:
+            cause = f"the state in its snapshot is no object ({error}); delete the snapshot, one can be made again"
+            raise self._damage("snapshots", cause, None, stream_id, snapshot.version) from error
+
+    def snapshot_time(self, stream_id: str) -> str | None:
+        """When the latest snapshot of a stream was saved (RFC 3339), None if there is none."""
+        snapshot = self._load_snapshot(check_stream_id(stream_id))
+        return snapshot.saved_at if snapshot and snapshot.version >= 0 else None
+
+    def compact_stream(self, stream_id: str) -> int:
+        """Drop the events of a stream that its snapshot covers, and return how many were dropped.
+
+        The stream is read from the event after the snapshot then, and keeps its version. The journal keeps all events.
+
+        Raises:
+            StreamNotFoundError: there is no such stream.
+            CompactionError: it has no snapshot, or one ahead of the stream.
+        """
+        with self._calling():
+            return self._compact(stream_id)
+
+    def _compact(self, stream_id: str) -> int:
+        version = self.get_stream_version(stream_id)
+        if version < 0:
+            raise StreamNotFoundError(stream_id)
+        snapshot = self._load_snapshot(stream_id)
+        if snapshot is None or snapshot.version < 0:
+            raise CompactionError(stream_id, "it has no snapshot, so its state could not be rebuilt; save one first")
+        if self.load_snapshot(stream_id) is None or snapshot.version > version:
+            raise CompactionError(stream_id, f"its snapshot (version {snapshot.version}) is not of the stream as it is")
+        through = snapshot.version
+        dropped = through - max(snapshot.compacted_through, self._first_version(stream_id) - 1)
+
+        def mark(now: Snapshot | None) -> Snapshot | None:
+            if now is None or now.compacted_through >= through:
+                return None
+            return msgspec.structs.replace(now, compacted_through=through)
+
+        self._change_snapshot(stream_id, mark)  # From here on the events are not shown.
+        self._reclaim(stream_id, through)
+        return max(0, dropped)
+
+    def _event_id_at(self, stream_id: str, version: int) -> str | None:
+        for block in self._stream(stream_id, version, False, 1):
+            return block[0].event_id if block and block[0].stream_version == version else None
+        return None
+
+    def _first_version(self, stream_id: str) -> int:
+        for block in self._stream(stream_id, 0, False, 1):
+            return block[0].stream_version
+        return 0
+
+    # Closing
+
+    def close(self) -> None:  # noqa: B027 - a store that holds nothing has nothing to give back
+        """Give back what the store holds; closing twice is fine."""
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # What a kind of store provides
+
+    def _calling(self) -> AbstractContextManager[None]:
+        """What is done within it is one call: a store that is closed meanwhile waits for its end."""
+        return nullcontext()
+
+    @abstractmethod
+    def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, int]:
+        """Place the events of all `pendings`, or of none, and give each stream's new version."""
+
+    @abstractmethod
+    def _stream(
+        self,
+        stream_id: str,
+        from_version: int | None,
+        reverse: bool,
+        limit: int | None = None,
+        *,
+        skip: bool = False,
+        durable: bool = False,
+    ) -> Iterator[Sequence[Envelope]]:
+        """Committed records of a stream, `from_version` inclusive, in blocks that are not empty.
+
+        Not more than `limit` of them will be looked at. With `skip` what is lost is passed over, not raised in its
+        turn; with `durable` nothing is seen beyond the durable position.
+        """
+
+    @abstractmethod
+    def _all(
+        self,
+        from_position: int | None,
+        reverse: bool,
+        limit: int | None = None,
+        *,
+        skip: bool = False,
+        durable: bool = False,
+    ) -> Iterator[Sequence[Envelope]]:
+        """The same of the whole store, `from_position` exclusive."""
+
+    @abstractmethod
+    def _load_snapshot(self, stream_id: str) -> Snapshot | None: ...
+
+    @abstractmethod
+    def _change_snapshot(self, stream_id: str, change: Callable[[Snapshot | None], Snapshot | None]) -> None:
+        """Put what `change` makes of the stream's snapshot in its place, unless that is None; nobody comes between."""
+
+    @abstractmethod
+    def _reclaim(self, stream_id: str, through: int) -> None:
+        """Give back the space of a stream's events up to version `through`, which are no longer shown."""
+
+
+def _limited(blocks: Iterator[Sequence[Envelope]], limit: int | None) -> Iterator[Sequence[Envelope]]:
+    if limit is None:
+        yield from blocks
+        return
+    if limit <= 0:
+        return
+    for block in blocks:
+        yield block[:limit]
+        limit -= len(block)
+        if limit <= 0:
+            return

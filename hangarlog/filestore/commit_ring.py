@@ -1,0 +1,271 @@
+"""The commit ring: a preallocated file that small commits are synced through. The format is in docs/format.md.
+
+A sync of a file that grows also has to commit its new size; one of blocks that are there already has not. So what the
+journal has gained since the last sync is copied into the ring's next blocks, and only those are synced. When the ring
+is full the journal itself is synced, and the ring begins again with the next generation. After a power cut recovery
+joins the journal with the ring's frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import msgspec
+
+from hangarlog.errors import StoreFormatError
+from hangarlog.record.checksum import crc32
+from hangarlog.record.line import decode_record, is_record
+from hangarlog.system.filesystem import FileSystem
+from hangarlog.system.platform import WINDOWS
+
+BLOCK = 4 << 10
+"""Every frame begins a block of its own, so that writing it cannot tear the one before."""
+
+RING_BYTES = 1 << 20
+"""Size of the ring: 256 small commits between two syncs of the journal (docs/performance.md)."""
+
+LARGEST = 64 << 10
+"""Bytes of journal from which on syncing the journal itself is as quick."""
+
+_FORMAT = 1
+_NO_ROOM = frozenset([errno.EFBIG, errno.ENOSPC, errno.EDQUOT])
+# Not shared with the children of a fork.
+_PRIVATE: dict[str, Any] = {} if WINDOWS else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
+_START = b"\x1e"  # No JSON text holds this byte, so no line can pass for a frame.
+_HEADER_LIMIT = 512
+
+_Generation = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]  # The next one goes into 32 bits.
+_Position = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_Length = Annotated[int, msgspec.Meta(ge=0, lt=RING_BYTES)]
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """The header of a frame, and the `text` it has of the journal: whole lines of records `first` to `last`.
+
+    `after` is the checksum of the line before the first, "" where the writer did not have it at hand.
+    """
+
+    ring: int
+    store: str
+    generation: _Generation
+    first: _Position
+    last: _Position
+    length: _Length
+    after: str = ""
+    text: bytes = b""
+
+
+_decode = msgspec.json.Decoder(Frame).decode
+
+
+def encode_frame(store: bytes, generation: int, first: int, last: int, text: bytes, after: bytes = b"") -> bytes:
+    """A frame, padded to whole blocks."""
+    header = b'\x1e{"ring":%d,"store":"%b","generation":%d,"first":%d,"last":%d,"length":%d,"after":"%b"' % (
+        _FORMAT,
+        store,
+        generation,
+        first,
+        last,
+        len(text),
+        after,
+    )
+    frame = b'%b,"crc":"%08x"}\n%b' % (header, crc32(text, crc32(header)), text)
+    return frame.ljust(-(-len(frame) // BLOCK) * BLOCK, b"\0")
+
+
+def decode_frame(ring: bytes, offset: int) -> Frame | None:
+    """The frame at `offset`, None if there is no whole one."""
+    end = ring.find(b"\n", offset, offset + _HEADER_LIMIT)
+    if ring[offset : offset + 1] != _START or end < 0:
+        return None
+    header, mark, crc = ring[offset:end].rpartition(b',"crc":"')
+    try:
+        frame = _decode(ring[offset + 1 : end])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    text = ring[end + 1 : end + 1 + frame.length]
+    if not mark or len(text) != frame.length or b'%08x"}' % crc32(text, crc32(header)) != crc:
+        return None
+    return msgspec.structs.replace(frame, text=text)
+
+
+class Found(msgspec.Struct):
+    """What a recovery finds: the last generation begun, its whole frames in order; whether the ring has its size.
+
+    `older` are frames of generations before, which only matter where the journal has lost what it had synced.
+    """
+
+    generation: int = 0
+    frames: list[Frame] = []
+    whole: bool = False
+    older: list[Frame] = []
+
+
+def read_ring(filesystem: FileSystem, path: str, store: str) -> Found:
+    """The frames of the last generation. Frames of another store are passed over: they came with a copied file.
+
+    Raises:
+        StoreFormatError: a newer version of hangarlog wrote it.
+        OSError: it cannot be read, and nobody knows what it has.
+    """
+    try:
+        ring, size = ring_content(filesystem, path)
+    except FileNotFoundError:
+        return Found()
+    frames = [frame for _, frame in frames_in(ring) if frame.store == store]
+    if any(frame.ring > _FORMAT for frame in frames):
+        cause = "a newer version of hangarlog wrote its commit ring; open it once with that version"
+        raise StoreFormatError(path, f"{cause}, or delete {path} and lose what its last seconds had to themselves")
+    generation = max((frame.generation for frame in frames), default=0)
+    whole = size == RING_BYTES
+    older = [frame for frame in frames if frame.generation < generation]
+    return Found(generation, [frame for frame in frames if frame.generation == generation], whole, older)
+
+
+def lines_of_frames(frames: list[Frame], after: int, crc: str) -> dict[int, bytes]:
+    """What the ring has of the positions beyond `after`, whose line has this checksum: {position: line}.
+
+    A frame that says that it follows another line than the one before it is of another history.
+    """
+    found: dict[int, bytes] = {}
+    for frame in sorted(frames, key=lambda frame: frame.first):
+        before = found.get(frame.first - 1)
+        known = before[-10:-2].decode("ascii", "replace") if before else crc if frame.first == after + 1 else ""
+        if frame.after and known and frame.after != known:
+            continue
+        found |= {
+            position: line
+            for position, line in enumerate(frame.text.split(b"\n")[:-1], frame.first)
+            if position > after and is_record(line) and decode_record(line).position == position
+        }
+    return found
+
+
+def ring_owner(filesystem: FileSystem, path: str) -> str:
+    """The id of the store that most frames of a ring are of, "" where there is none."""
+    try:
+        stores = [frame.store for _, frame in frames_in(ring_content(filesystem, path)[0])]
+    except OSError:
+        return ""
+    return max(stores, key=stores.count, default="")
+
+
+def usable_ring(filesystem: FileSystem, path: str) -> int:
+    """Which file the ring is, 0 if there is none that can be used."""
+    try:
+        fd = filesystem.open_update(path)
+    except OSError:
+        return 0
+    try:
+        return filesystem.identity(fd) if filesystem.size(fd) == RING_BYTES and filesystem.names(fd) == 1 else 0
+    finally:
+        filesystem.close(fd)
+
+
+def ring_content(filesystem: FileSystem, path: str) -> tuple[bytes, int]:
+    """(the first `RING_BYTES` bytes of a ring's file, the size of the file). Raises `OSError`."""
+    fd = filesystem.open_read(path)
+    try:
+        return filesystem.read(fd, RING_BYTES, 0), filesystem.size(fd)
+    finally:
+        filesystem.close(fd)
+
+
+def frames_in(ring: bytes) -> Iterator[tuple[int, Frame]]:
+    """(block it begins at, frame) of each whole frame of a ring. Frames do not overlap.
+
+    A frame that is partly overwritten is no longer whole, so frames never hold more than the ring's size.
+    """
+    block = 0
+    while block * BLOCK < len(ring):
+        frame = decode_frame(ring, block * BLOCK)
+        if frame:
+            yield block, frame
+        block = block_after(ring, block, frame) if frame else block + 1
+
+
+def block_after(ring: bytes, block: int, frame: Frame) -> int:
+    """The first block behind a frame that begins at `block`."""
+    text = ring.index(b"\n", block * BLOCK) + 1
+    return -(-(text + frame.length) // BLOCK)
+
+
+class Ring:
+    """The ring, open for whoever holds the sync lock."""
+
+    def __init__(self, filesystem: FileSystem, path: str, store: str) -> None:
+        self._filesystem, self._path, self._store = filesystem, path, store.encode()
+        self._fd, self.identity = -1, 0
+        self._synced = True  # Whether a write is on the device when it returns.
+        self._page: memoryview | None = None  # Aligned as such a write needs it.
+
+    def open(self, identity: int) -> bool:
+        """Open the ring that everybody uses; False if it is not there, or was cut."""
+        if self._fd >= 0 and self.identity == identity and self._filesystem.size(self._fd) == RING_BYTES:
+            return True
+        self.close()
+        with contextlib.suppress(OSError):
+            self._open()
+            whole = self._filesystem.size(self._fd) == RING_BYTES and self._filesystem.names(self._fd) == 1
+            if whole and self.identity == identity:
+                return True
+        self.close()
+        return False
+
+    def create(self) -> int:
+        """Make a ring of zeros in the place of what is there, and return which file it is. Raises `OSError`."""
+        self.close()
+        self._filesystem.replace_file(self._path, bytes(RING_BYTES))
+        self._open()
+        return self.identity
+
+    def _open(self) -> None:
+        if self._synced:
+            self._fd, self._synced = self._filesystem.open_synced(self._path)
+        else:
+            self._fd = self._filesystem.open_update(self._path)
+        self.identity = self._filesystem.identity(self._fd)
+
+    def write(self, generation: int, block: int, first: int, last: int, text: bytes, after: bytes) -> int:
+        """Write a frame at `block` and sync it; returns the next block, -1 where there is no room. Raises `OSError`."""
+        frame = encode_frame(self._store, generation, first, last, text, after)
+        if block * BLOCK + len(frame) > RING_BYTES:
+            return -1
+        try:
+            if not (self._synced and self._write_through(frame, block * BLOCK)):
+                self._filesystem.write_at(self._fd, frame, block * BLOCK)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            return -1  # A limit or a quota may meet it although the blocks are there.
+        if not self._synced:
+            self._filesystem.sync_data(self._fd)
+        return block + len(frame) // BLOCK
+
+    def _write_through(self, frame: bytes, offset: int) -> bool:
+        """Write and sync in one call; False where the device does not take it so."""
+        page = self._page
+        if page is None:
+            page = self._page = memoryview(mmap.mmap(-1, LARGEST + 2 * BLOCK, **_PRIVATE))
+        text = page[: len(frame)]
+        text[:] = frame
+        try:
+            self._filesystem.write_at(self._fd, text, offset)
+            return True
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        self.close()
+        self._synced = False
+        self._open()
+        return False
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._filesystem.close(fd)

@@ -1,0 +1,49 @@
+"""Giving back the space of events that a stream's snapshot covers. For the holder of the write lock only."""
+
+from __future__ import annotations
+
+import contextlib
+
+from hangarlog.log.active_segment import LiveEnd
+from hangarlog.log.log import Log
+from hangarlog.log.segment import LIVE, Segment
+
+
+def compact(log: Log, through: int) -> None:
+    """Delete the records of a stream up to version `through`, but for the stream's last one, which keeps its version.
+
+    May be cut short at any point and run again: what is left twice or too much, readers pass over.
+    """
+    filesystem = log.filesystem
+    log.finish_roll()
+    last = log.last_record()
+    if last is None:
+        return
+    keep_from = min(through + 1, last.stream_version)
+    for first in log.sealed():
+        if first < keep_from:
+            with contextlib.closing(log.open_sealed(first)) as segment:
+                kept = _kept(segment, first, keep_from)
+            if kept:
+                filesystem.replace_file(log.sealed_base(keep_from) + LIVE, kept)
+            filesystem.remove(log.sealed_base(first) + LIVE)
+            filesystem.remove(f"{log.sealed_base(first)}.index")
+    with contextlib.closing(LiveEnd(log)) as live:
+        if live.size and live.start() < keep_from:
+            kept = _kept(live, live.start(), keep_from)
+            filesystem.remove(live.index_path)
+            filesystem.replace_file(live.path, kept)
+    filesystem.sync_folder(log.folder)
+
+
+def _kept(segment: Segment, first: int, keep_from: int) -> bytes:
+    """The lines of a segment from version `keep_from` on."""
+    offset, number = segment.seek(keep_from, first)
+    kept: list[bytes] = []
+    while True:
+        lines, following = segment.lines_at(offset)
+        if not lines:
+            return b"".join(kept)
+        segment.decode(lines, offset, number)
+        kept += [line + b"\n" for line in lines[max(0, keep_from - number) :]]
+        number, offset = number + len(lines), following

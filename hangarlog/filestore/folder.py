@@ -1,0 +1,351 @@
+"""The folder of a store: where everything is, what `hangarlog.json` says, and how a folder becomes a store."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Iterable, Iterator
+from uuid import uuid4
+
+import msgspec
+
+from hangarlog.errors import CorruptionError, StoreFormatError, StoreOpenError
+from hangarlog.filestore.file_names import stream_id_of, stream_path
+from hangarlog.filestore.owners import JournalNames
+from hangarlog.log.active_segment import LiveEnd
+from hangarlog.log.log import Log
+from hangarlog.log.segment import LIVE, Segment
+from hangarlog.record.batch import now
+from hangarlog.record.line import decode_record, is_record
+from hangarlog.record.strict import refuse_repeated_keys
+from hangarlog.system.file_copy import keep_damaged
+from hangarlog.system.file_lock import Turnstile, held
+from hangarlog.system.filesystem import PRIVATE, FileSystem
+from hangarlog.system.mounts import refuse_unsafe
+from hangarlog.system.open_folder import Entry
+
+FORMAT = 1
+MAX_SEGMENT_BYTES = 2 << 30  # An index holds offsets of 32 bits, and a batch may go beyond the roll size.
+
+_META = "hangarlog.json"
+_JOURNAL = "journal"
+_MODES = frozenset(f"06{group}{others}" for group in "046" for others in "04")
+_OURS = frozenset(["locks", "streams", "state", "ring", "catalog", _JOURNAL + LIVE, _META + ".new"])
+
+
+is_store_id = re.compile(r"[A-Za-z0-9-]{1,64}").fullmatch
+"""Whether a text can be a store's id: one that the header of a frame in the commit ring can hold."""
+
+
+class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What `hangarlog.json` holds: the format's number, the store's id, and the settings it was created with.
+
+    `mode` are the permissions of its files, octal digits; without it they are private.
+    """
+
+    format: int
+    store_id: str
+    created_at: str
+    segment_bytes: int
+    mode: str | None = None
+
+
+class Folder:
+    """The paths of a store."""
+
+    fd = -1
+    """Of the folder itself, once it is open."""
+
+    def __init__(self, filesystem: FileSystem, path: str) -> None:
+        path = os.path.abspath(path)  # The process may go elsewhere.
+        self.filesystem, self.path = filesystem, path
+        self.meta_path = os.path.join(path, _META)
+        self.state_path = os.path.join(path, "state")
+        self.aside_path = os.path.join(path, "put-aside.jsonl")
+        self.ring_path = os.path.join(path, "ring")
+        self.catalog_path = os.path.join(path, "catalog")
+        self.checkpoint_path = os.path.join(path, "checkpoint.json")
+        self.streams_path = os.path.join(path, "streams")
+        self.snapshots_path = os.path.join(path, "snapshots")
+        self.locks_path = os.path.join(path, "locks")
+        self.journal = self.journal_log()
+        self.home = 0
+        """A number of the folder as it was made: another one in a copy of it."""
+
+    def journal_log(self) -> Log:
+        """The log of the journal."""
+        return Log(self.filesystem, self.path, _JOURNAL, "position")
+
+    def stream(self, stream_id: str, known: set[str] | None = None) -> Log:
+        """The log of a stream. Raises `CorruptionError` where its folder leads out of the store.
+
+        A folder of which that is `known` is not asked again.
+        """
+        category, name = stream_path(stream_id)
+        folder = self.category_path(category)
+        if known is None or folder not in known:
+            if self.filesystem.is_link(folder):  # The system refuses a link only as the last part of a path.
+                cause = "it is a symbolic link; put a folder in its place"
+                raise CorruptionError(folder, category, 0, cause, mendable=False)
+            if known is not None:
+                known.add(folder)
+        return Log(self.filesystem, folder, name, "stream_version")
+
+    def category_path(self, folder: str) -> str:
+        """The folder of a category's streams; "" is that of streams without a category."""
+        return os.path.join(self.streams_path, folder) if folder else self.streams_path
+
+    def make_category(self, log: Log) -> None:
+        """Create the folder of a stream, durably; not the store's own, which may have been moved away."""
+        if log.folder != self.streams_path:
+            self.filesystem.make_folder(self.streams_path)
+        self.filesystem.make_folder(log.folder)
+
+    def lock_path(self, name: str) -> str:
+        """Where a lock file is."""
+        return os.path.join(self.locks_path, f"{name}.lock")
+
+    def write_lock(self) -> Turnstile:
+        """The lock of whoever changes the store."""
+        return Turnstile(self.filesystem, self.locks_path, "write")
+
+    def put_aside(self, lines: Iterable[bytes]) -> None:
+        """Keep whole records that a recovery had to take out of the store, for a person to look at."""
+        filesystem = self.filesystem
+        fd = filesystem.open_append(self.aside_path, create=True)
+        try:
+            if filesystem.names(fd) > 1:  # Somebody else's file too: that one is left to them as it is.
+                filesystem.remove(self.aside_path)
+                other, fd = fd, filesystem.open_append(self.aside_path, create=True)
+                filesystem.close(other)
+            filesystem.write(fd, b"".join(line + b"\n" for line in lines))
+        finally:
+            filesystem.close(fd)
+
+    def stream_files(self) -> Iterator[tuple[str, str, Entry]]:
+        """(category folder, name, directory entry) of the live segment of every stream, in no order."""
+        for entry in self.filesystem.entries(self.streams_path):
+            if entry.is_dir():
+                for file in self.filesystem.entries(entry.path):
+                    if _is_live(file):
+                        yield entry.name, file.name[: -len(LIVE)], file
+            elif _is_live(entry):
+                yield "", entry.name[: -len(LIVE)], entry
+
+    def keep_damaged(self, path: str) -> None:
+        """Keep a file as it is, under its name with `.damaged`, before it is mended."""
+        keep_damaged(self.filesystem, path)
+
+    def all_folders(self) -> Iterator[str]:
+        """The folders below the store's own that hold its files."""
+        for path in (self.streams_path, self.snapshots_path):
+            if self.filesystem.is_folder(path):
+                yield path
+            yield from (entry.path for entry in self.filesystem.entries(path) if entry.is_dir())
+
+    def stream_ids(self, prefix: str = "") -> Iterator[str]:
+        """The ids of the streams that begin with `prefix`, in no order; other files are passed over."""
+        category, colon, _ = prefix.partition(":")
+        if any("\ud800" <= character <= "\udfff" for character in prefix):
+            return
+        only = stream_path(f"{category}:x")[0] if colon and category else None
+        names = JournalNames(self.journal)
+        for folder, name, file in self.stream_files():
+            if only is None or folder == only:
+                stream_id = self.stream_id_at(folder, name, file.path, names)
+                if stream_id is not None and stream_id.startswith(prefix):
+                    yield stream_id
+
+    def stream_id_at(self, folder: str, name: str, path: str, names: JournalNames) -> str | None:
+        """The id of the stream whose live segment is the file (folder, name) at `path`; None if it is no stream's.
+
+        `names` are those of the journal's streams, for a file that does not say it.
+        """
+        if "~" not in folder + name:
+            return stream_id_of(folder, name)
+        # A name too long for the file system is cut; the id is in every line.
+        log = Log(self.filesystem, os.path.dirname(path), name, "stream_version")
+        stream_id = _id_in(log.base, log) or next(
+            filter(None, (_id_in(log.sealed_base(n), log) for n in names.sealed(log))), None
+        )
+        if stream_id is None and self.filesystem.size_at(path):
+            with contextlib.suppress(CorruptionError):
+                return names.get(folder, name)  # Every line of the stream itself is damaged.
+        return stream_id if stream_id and stream_path(stream_id) == (folder, name) else None
+
+    # Opening
+
+    def open(
+        self, segment_bytes: int, *, create: bool, mode: int | None = None, unsafe_file_system: str | None = None
+    ) -> Meta:
+        """What the store is; where there is none yet and `create` is given, it is made, its files with `mode`.
+
+        Raises:
+            UnsafeFileSystemError: it is on a file system where it is not safe, of another type than is named.
+            StoreOpenError: it is no store and cannot become one, or cannot be read.
+            StoreFormatError: its format is another one, or `hangarlog.json` is damaged.
+        """
+        if mode is not None and not (type(mode) is int and f"{mode:04o}" in _MODES):
+            shown = oct(mode) if type(mode) is int else repr(mode)
+            raise ValueError(f"mode must be 0o600, with read or write for the group, and read for others, not {shown}")
+        entered = self.fd >= 0
+        try:
+            if os.path.lexists(self.path) and not os.path.isdir(self.path):
+                raise StoreOpenError(self.path, "it is a file; a store is a folder")
+            self.enter()
+            self._refuse_swapped()
+            refuse_unsafe(self.filesystem, self.path, unsafe_file_system)
+            meta = self._load() or self._create(segment_bytes, create, mode)
+            self._set_rights(meta)
+            self.home = self.filesystem.made_at(self.meta_path)
+            entered = True
+            return meta
+        except PermissionError as error:
+            raise StoreOpenError(
+                self.path, f"{error.strerror} ({error.filename}); it belongs to another user"
+            ) from error
+        except OSError as error:
+            raise StoreOpenError(self.path, f"{error.strerror} ({error.filename})") from error
+        finally:
+            if not entered:
+                self.close()
+
+    def enter(self) -> None:
+        """Open the folder, if there is one: from here on, what is below it is taken from there."""
+        if self.fd < 0 and os.path.isdir(self.path):
+            self.fd = self.filesystem.open_folder(self.path)
+            self.filesystem.enter(self.path, self.fd)
+
+    def refuse_moved(self) -> None:
+        """Raise `StoreOpenError` if the open folder is no longer the one at its path."""
+        if not self.filesystem.is_folder_at(self.fd, self.path):
+            raise StoreOpenError(self.path, "its folder was moved, deleted or replaced while it was open; open it anew")
+
+    def close(self) -> None:
+        """Close the folder."""
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            try:
+                self.filesystem.leave(fd)
+            finally:
+                self.filesystem.close(fd)
+
+    __del__ = close
+
+    def _load(self) -> Meta | None:
+        try:
+            content = self.filesystem.read_file(self.meta_path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno == errno.EFBIG:
+                raise StoreFormatError(self.path, f"{_META} is damaged ({error.strerror})") from error
+            raise
+        try:
+            found = msgspec.json.decode(content, type=dict[str, object]).get("format")
+            if found != FORMAT:
+                newer = isinstance(found, int) and found > FORMAT
+                advice = "upgrade hangarlog to open it" if newer else f"{_META} is damaged"
+                raise StoreFormatError(self.path, f"its format is {found!r}, this version knows {FORMAT}; {advice}")
+            refuse_repeated_keys(content)
+            meta = msgspec.json.decode(content, type=Meta)
+            if not is_store_id(meta.store_id):
+                cause = f"{_META} is damaged: store_id is {meta.store_id[:80]!r}, not up to 64 of A-Z, a-z, 0-9 and -"
+                raise StoreFormatError(self.path, f"{cause}; restore it from a backup, or run `hangarlog repair`")
+            if not 1 <= meta.segment_bytes <= MAX_SEGMENT_BYTES:
+                raise StoreFormatError(self.path, f"{_META} is damaged: segment_bytes is {meta.segment_bytes}")
+            if meta.mode is not None and meta.mode not in _MODES:
+                raise StoreFormatError(self.path, f"{_META} is damaged: mode is {meta.mode!r}, not as '0640'")
+            return meta
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise StoreFormatError(self.path, f"{_META} is damaged ({error}); restore it from a backup") from error
+
+    def _set_rights(self, meta: Meta) -> None:
+        """Have what is made in the store given the store's permissions, and to whom the store belongs."""
+        mode: int | None = PRIVATE if meta.mode is None else int(meta.mode, 8)
+        if mode == PRIVATE and self.filesystem.is_ours(self.path):
+            mode = None
+        self.filesystem.set_rights(self.path, mode)
+        # Private too where others may read: whoever can open a lock can hold it.
+        self.filesystem.set_rights(self.locks_path, mode and (0o660 if mode & 0o020 else PRIVATE))
+
+    def _create(self, segment_bytes: int, create: bool, mode: int | None) -> Meta:
+        if type(segment_bytes) is not int or not 1 <= segment_bytes <= MAX_SEGMENT_BYTES:
+            raise ValueError(f"segment_bytes must be from 1 to {MAX_SEGMENT_BYTES}, not {segment_bytes!r}")
+        if not create and not os.path.isdir(self.path):
+            raise StoreOpenError(self.path, "there is no such folder")
+        self._refuse_foreign()
+        if not create:
+            raise StoreOpenError(self.path, f"it is no store: it has no {_META}")
+        filesystem = self.filesystem
+        if not filesystem.is_ours(self.path):
+            cause = "its folder belongs to another user, who could change the store; make it as that user, or elsewhere"
+            raise StoreOpenError(self.path, cause)
+        private = mode is None or mode == PRIVATE
+        meta = Meta(FORMAT, str(uuid4()), now().decode(), segment_bytes, None if private else f"{mode:04o}")
+        self._set_rights(meta)
+        os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
+        filesystem.make_folder(self.path)
+        self.enter()
+        filesystem.sync_folder(os.path.dirname(self.path))  # Also where an earlier try came no further.
+        filesystem.make_folder(self.locks_path)
+        with contextlib.closing(self.write_lock()) as lock, held(lock):
+            # Another process may have been quicker; one that died half-way left what is made here once more.
+            theirs = self._load()
+            if theirs is None:
+                filesystem.make_folder(self.streams_path)
+                filesystem.remove(self.journal.live_path)  # Of a try whose sync failed, after which none is believed.
+                filesystem.close(filesystem.open_new(self.journal.live_path))
+                filesystem.sync_folder(self.path)  # A store without a journal is taken for a damaged one.
+                try:
+                    filesystem.replace_file(self.meta_path, msgspec.json.format(msgspec.json.encode(meta)) + b"\n")
+                except OSError:
+                    filesystem.remove(self.meta_path)  # Its name may never reach the device: made anew at the next try.
+                    raise
+        return theirs or meta
+
+    def _refuse_swapped(self) -> None:
+        """Raise where a link or a file is in the place of one of the store's folders: it would be somebody else's."""
+        for path in (self.locks_path, self.streams_path, self.snapshots_path):
+            if self.filesystem.is_there(path) and not self.filesystem.is_folder(path):
+                cause = f"{path} is a symbolic link or a file; put the store's own folder in its place"
+                raise StoreOpenError(self.path, cause)
+
+    def _refuse_foreign(self) -> None:
+        """Raise unless the folder is missing, empty, or a store whose creation was cut short."""
+        for entry in self.filesystem.entries(self.path):
+            if entry.name not in _OURS:
+                if self._load():
+                    return
+                raise StoreOpenError(self.path, f"it is no store, and not empty: it has {entry.name!r} but no {_META}")
+            if entry.name == _JOURNAL + LIVE and entry.stat().st_size and not self._load():
+                raise StoreFormatError(
+                    self.path,
+                    f"its journal holds events but {_META} is missing; restore it from a backup, or write one: "
+                    f'{{"format":{FORMAT},"store_id":"any","created_at":"","segment_bytes":67108864}}',
+                )
+
+
+def journal_end(journal: Log) -> LiveEnd:
+    """The live end of the journal, which a store always has. Raises `CorruptionError` if it is gone."""
+    try:
+        return LiveEnd(journal)
+    except FileNotFoundError as error:
+        raise CorruptionError(journal.live_path, os.path.basename(journal.live_path), 0, "it is gone") from error
+
+
+def _id_in(base: str, log: Log) -> str | None:
+    """The stream id in the first whole record of a segment's beginning; None if there is none, or no such file."""
+    with (
+        contextlib.suppress(FileNotFoundError, CorruptionError),
+        contextlib.closing(Segment(log.filesystem, base, log.field)) as it,
+    ):
+        return next((decode_record(line).stream_id for line in it.lines_at(0)[0] if is_record(line)), None)
+    return None
+
+
+def _is_live(entry: Entry) -> bool:
+    name = entry.name
+    return name.endswith(LIVE) and "." not in name[: -len(LIVE)] and entry.is_file()

@@ -1,0 +1,351 @@
+"""Group commit: one sync for everybody whose records were written before it began."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from time import monotonic
+
+from hangarlog.errors import HangarlogError, LockTimeoutError, OutcomeUnknownError, StoreOpenError, SyncError
+from hangarlog.filestore.commit_ring import LARGEST, Ring
+from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.session import Watch
+from hangarlog.filestore.shared_state import (
+    COMMITTED,
+    FAILURES,
+    JOURNAL_FIRST,
+    JOURNAL_SIZE,
+    LAYOUT,
+    RING_FILE,
+    SYNC_FAILED,
+    SharedState,
+    Words,
+    consistent,
+    covers,
+    durable_in,
+    ring_next,
+)
+from hangarlog.log.segment import LIVE
+from hangarlog.record.line import CRC_BYTES
+from hangarlog.system.file_lock import FileLock, alone, enter
+from hangarlog.system.futex import PATIENCE, give_way
+from hangarlog.system.platform import BYTE_LOCKS
+
+_LOOKS = 1000
+_GATHERINGS = 4
+"""How often at most a sync lets others write first: each time that brought records is worth another."""
+_PAUSE = 1000
+"""So many syncs go by before another try to make a ring that could not be made."""
+
+
+class JournalSync:
+    """Makes the journal durable up to a position, once for all who wait: through the ring, or by itself.
+
+    `rejoin` is called, with no lock held, where the store's files or its session may be others than they were.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        store_id: str,
+        state: SharedState,
+        lock: FileLock,
+        rejoin: Callable[[], None],
+        lock_seconds: float | None,
+    ) -> None:
+        self._filesystem, self._state, self._folder = folder.filesystem, state, folder
+        self._path = folder.journal.base + LIVE
+        self._lock, self._lock_seconds = lock, lock_seconds
+        self._watch, self._rejoin = Watch(folder.filesystem, folder.fd, folder.path), rejoin
+        self._ring = Ring(folder.filesystem, folder.ring_path, store_id)
+        self._fd, self._fd_of, self._turn = -1, (-1, -1, -1), 0  # Raised when other files may have the names.
+        self._in_company = False  # Whether others waited for the last sync that this process made, or waited for.
+        self._without_ring = 0
+        self._closed, self._look_at_ring = False, True
+
+    def ensure_committed(self) -> None:
+        """Return when every record that is committed now is on the device. Raises what `ensure` raises."""
+        try:
+            words = self._state.look()
+        except OSError as error:
+            raise self._unknown(error) from error
+        self.ensure(words[COMMITTED], words[FAILURES])
+
+    def ensure(self, position: int, failures: int) -> None:
+        """Return when every record up to `position` is on the device.
+
+        `failures` is how many syncs had failed before the records were written: one that fails after that may have
+        lost them, whatever has been healed meanwhile.
+
+        Raises:
+            SyncError: the device refused; nobody can say what it holds.
+            OutcomeUnknownError: a file could not be opened to sync it, another process held the sync lock for longer
+                than `lock_timeout`, or the folder was moved or deleted meanwhile.
+        """
+        try:
+            self._ensure(position, failures)
+        except OutcomeUnknownError:
+            raise
+        except (OSError, HangarlogError) as error:
+            raise self._unknown(error) from error
+
+    def _unknown(self, error: Exception) -> OutcomeUnknownError:
+        return OutcomeUnknownError(self._path, f"it is written, but could not be synced: {error}")
+
+    def _ensure(self, position: int, failures: int) -> None:
+        seconds = left = self._lock_seconds
+        deadline, looks, changed = None if seconds is None else monotonic() + seconds, 0, self._watch.changed
+        while not (done := self._in_turn(position, failures, changed, left)):
+            left = None if deadline is None else deadline - monotonic()
+            if done is None:
+                looks += 1
+                if looks > _LOOKS and left is not None and left <= 0:
+                    raise OutcomeUnknownError(self._path, "it is written, but its files change all the time")
+                self._look_again(position, left)
+                changed = self._watch.moved_on
+            elif self._covers(position):
+                return
+            else:
+                changed = self._watch.changed
+
+    def _in_turn(self, position: int, failures: int, changed: Callable[[], bool], seconds: float | None) -> bool | None:
+        """`_try`; where another process is at it, wait for it, and say False."""
+        threads, entered = self._lock.threads, False
+        try:  # As in `alone`: a generator would cost every append a microsecond.
+            entered = enter(threads, seconds)
+            if not entered:
+                raise LockTimeoutError(self._folder.path, os.getpid(), self._lock_seconds or 0)
+            deadline = None if seconds is None else monotonic() + seconds
+            done = self._try(position, failures, changed)
+            if done is False:
+                heard = self._state.sync_bell.listen()
+                done = self._try(position, failures, changed)
+                if done is False:
+                    self._in_company = True
+                    left = PATIENCE if deadline is None else deadline - monotonic()
+                    if left <= 0:
+                        self._refuse_waiting()
+                    self._state.sync_bell.wait(heard, left)
+            return done
+        finally:
+            if entered or threads._is_owned():
+                threads.release()
+
+    def _look_again(self, position: int, seconds: float | None) -> None:
+        """Use the files that have the store's names now."""
+        moment = self._watch.now()
+        if not self._all_in_place(seconds):
+            self._rejoin()
+        self._look_at_ring, self._turn = True, self._turn + 1
+        self._watch.settle(moment)
+        if self._state.committed < position:
+            raise OutcomeUnknownError(self._path, "it was written, but older files were put in its place since")
+
+    def _all_in_place(self, seconds: float | None) -> bool:
+        """Whether folder, state, journal and lock can be seen to be the right ones, without the write lock."""
+        state, lock, filesystem = self._state, self._lock, self._filesystem
+        self._folder.refuse_moved()
+        if not (state.is_in_place and state.believes(state.look())):
+            return False
+        with alone(lock, seconds):
+            if lock.inherited and BYTE_LOCKS:  # The file was opened anew: it has to be that of the session.
+                lock.open()
+                lock.opened = filesystem.held_byte(lock.fd, state.session) is None
+            if not lock.is_in_place or lock.opened:
+                return False
+            for _ in range(_LOOKS):  # The journal may be in the middle of a roll.
+                words, size = state.look(), filesystem.size_at(self._path)
+                if self._fd >= 0 and self._fd_of[0] == words[JOURNAL_FIRST]:
+                    return filesystem.identity(self._fd) == filesystem.identity_at(self._path)
+                if size >= words[JOURNAL_SIZE]:
+                    return True
+                give_way()
+            return False
+
+    def _covers(self, position: int) -> bool:
+        """Whether a sync of this session, in the folder as it is now, has covered a position."""
+        words = self._state.look()
+        return covers(words, position) and self._state.believes(words) and not self._watch.moved_on()
+
+    def _refuse_waiting(self) -> None:
+        pid = self._lock.holder()
+        who = f"process {pid}" if pid else "another process"
+        cause = (
+            f"it is written, but {who} has held the sync lock for {self._lock_seconds:g} s, so it may not be durable"
+        )
+        raise OutcomeUnknownError(self._path, cause)
+
+    def _try(self, position: int, failures: int, changed: Callable[[], bool]) -> bool | None:
+        """Sync, unless another process is at it; says whether the record is on the device now.
+
+        None where other files than those that are open may be the store's: the lock may not be the one others take.
+        """
+        state = self._state
+        if self._closed:
+            raise StoreOpenError(self._folder.path, "it was closed")
+        try:
+            taken = self._lock.take()
+            words = state.look()
+            if self._lock.opened or changed() or not state.believes(words):
+                return None
+            if covers(words, position):  # Whoever held the lock before may have begun after our record was written.
+                return True
+            if words[FAILURES] != failures or words[SYNC_FAILED]:
+                raise SyncError(self._path, "an earlier sync has failed")
+            if not taken:
+                return False
+            if self._in_company:
+                self._gather()
+                words = state.look()
+            done = self._sync(words)
+        finally:
+            try:
+                self._lock.release(everybody=True)
+            except BaseException:
+                self._lock.release(everybody=True)  # An interrupt came first.
+                raise
+        self._in_company = self._lock.rang
+        return position <= done
+
+    def _gather(self) -> None:
+        """Let those who were woken by the last sync write first: so this one covers them, too."""
+        committed = -1
+        for _ in range(_GATHERINGS):
+            if self._state.committed == committed:
+                return
+            committed = self._state.committed
+            give_way()
+
+    def _sync(self, words: Words) -> int:
+        """Under the sync lock: bring what is committed to the device, and tell; the position that is durable then."""
+        state = self._state
+        for _ in range(_LOOKS):
+            if consistent(words):
+                break
+            words = state.look()
+        whole = consistent(words)
+        # Else a writer died while it published. What it wrote is for the next one to judge; all of it is synced.
+        published = (words[COMMITTED], words[JOURNAL_FIRST], words[JOURNAL_SIZE]) if whole else (words[COMMITTED], 0, 0)
+        # A roll that comes after this has synced what it sealed. A file that cannot be opened is no failed sync.
+        fd = self._journal_fd(words)
+        try:
+            if not whole:
+                self._filesystem.sync_data(fd)
+            following = self._bring(fd, words, published)
+            state.made_durable(published, following)
+        except OSError as error:
+            state.mark_sync_failed()
+            raise SyncError(self._path, str(error)) from error
+        return published[0]
+
+    def _bring(self, fd: int, words: Words, published: tuple[int, int, int]) -> tuple[int, int]:
+        """Sync the journal's bytes up to what was published; the ring's next place then."""
+        _, first, size = published
+        start, place = durable_in(words, first), ring_next(words)
+        if start < size:
+            following = self._through_ring(fd, words, start, published) if size - start <= LARGEST else None
+            if following is not None:
+                return following
+            self._filesystem.sync_data(fd)
+        return place
+
+    def _through_ring(
+        self, fd: int, words: Words, start: int, published: tuple[int, int, int]
+    ) -> tuple[int, int] | None:
+        """Sync the journal's bytes from `start` on through the ring: its next place; None if the journal must be."""
+        committed, _, size = published
+        ring, generation_and_block = self._ring, ring_next(words)
+        if self._look_at_ring:  # Somebody may have deleted it, or put another one there.
+            if self._filesystem.identity_at(self._folder.ring_path) != words[RING_FILE]:
+                ring.close()
+                return self._make_ring(fd, generation_and_block)
+            self._look_at_ring = False
+        if not (words[RING_FILE] and ring.open(words[RING_FILE])):
+            return self._make_ring(fd, generation_and_block)
+        before = min(start, CRC_BYTES + 1)  # The end of the line before has its checksum, which the frame follows.
+        text = self._filesystem.read(fd, size - start + before, start - before)
+        after, text = text[:before][-11:-3], text[before:]
+        head = text[12:32].partition(b",")[0]
+        if len(text) != size - start or not (head.isdigit() and int(head) <= committed) or text[-1:] != b"\n":
+            return None  # A roll has put another file there meanwhile, and synced this one.
+        generation, block = generation_and_block
+        following = ring.write(generation, block, int(head), committed, text, after)
+        if following < 0:
+            # All that the ring has must be on the device before any of it is written over.
+            self._filesystem.sync_data(fd)
+            return generation + 1, 0
+        return generation, following
+
+    def _make_ring(self, fd: int, place: tuple[int, int]) -> tuple[int, int] | None:
+        """Make the ring, and sync the journal itself this once: what a ring that is gone had must not depend on it."""
+        if self._without_ring:
+            self._without_ring -= 1
+            return None
+        state = self._state
+        self._filesystem.sync_data(fd)
+        try:
+            state.ring_file = self._ring.create()
+            state.keep()
+        except OSError:
+            self._without_ring = _PAUSE  # No room for it: everything is only slower.
+            state.ring_file = 0
+            return place
+        return place[0] + 1, 0
+
+    def _journal_fd(self, words: Words) -> int:
+        # Own descriptor: an appending thread may close its own at a roll. A roll syncs what it seals, so a segment
+        # newer than what is to be synced needs nothing of the older one.
+        which = (words[JOURNAL_FIRST], words[LAYOUT], self._turn)
+        if self._fd < 0 or self._fd_of != which:
+            self._close_fd()
+            self._fd, self._fd_of = self._filesystem.open_append(self._path), which
+        return self._fd
+
+    def _close_fd(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._filesystem.close(fd)
+
+    def close(self, seconds: float | None = None) -> None:
+        """Wait for the sync that is running, then close the files."""
+        self._closed = True
+        threads = self._lock.threads
+        if threads.acquire(timeout=-1 if seconds is None else seconds):
+            try:
+                self._close_fd()
+                self._ring.close()
+                self._lock.close()
+            finally:
+                threads.release()
+
+
+class IntervalSync(threading.Thread):
+    """Syncs the journal every so many seconds while there is something to sync."""
+
+    def __init__(self, sync: JournalSync, state: SharedState, seconds: float) -> None:
+        super().__init__(name="hangarlog-sync", daemon=True)
+        self._sync, self._state, self._seconds = weakref.ref(sync), state, seconds
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Sync until stopped; a failed sync ends it, and the next append heals and begins another."""
+        while not self._ended.wait(self._seconds):
+            sync = self._sync()
+            if sync is None:
+                return
+            try:
+                if self._state.sync_failed:
+                    return
+                sync.ensure(self._state.committed, self._state.failures)
+            except SyncError:
+                return
+            except (HangarlogError, OSError):
+                continue  # The next append, or the next turn, meets it again.
+
+    def stop(self, seconds: float | None = None) -> None:
+        """End the thread and wait for it."""
+        self._ended.set()
+        if threading.current_thread() is not self:  # A finalizer may run in any thread, this one too.
+            self.join(seconds)

@@ -1,0 +1,57 @@
+"""The owners of files that do not name them: the journal's streams and the sealed segments, each read once."""
+
+from __future__ import annotations
+
+import os
+
+from hangarlog.errors import CorruptionError
+from hangarlog.filestore.file_names import stream_path
+from hangarlog.log.log import Log
+from hangarlog.log.segment import first_of
+
+
+class JournalNames:
+    """The journal's streams by folder and name. The journal is read once, when first asked."""
+
+    def __init__(self, journal: Log) -> None:
+        self._journal = journal
+        self._ids: dict[tuple[str, str], str] | None = None
+        self._damage: CorruptionError | None = None
+        self._sealed: dict[str, dict[str, list[int]]] = {}
+
+    def get(self, folder: str, name: str) -> str | None:
+        """The id of the stream whose file (folder, name) is, None if the journal has no such stream.
+
+        Raises `CorruptionError` where the journal is damaged, and the stream is not found before.
+        """
+        if self._ids is None:
+            self._ids = {}
+            try:
+                for block in self._journal.forward(1):
+                    if not self._ids:
+                        self._refuse_later_beginning(block[0].position)
+                    for record in block:
+                        self._ids.setdefault(stream_path(record.stream_id), record.stream_id)
+            except CorruptionError as error:
+                self._damage = error.with_traceback(None)
+        stream_id = self._ids.get((folder, name))
+        if stream_id is None and self._damage:
+            raise self._damage
+        return stream_id
+
+    def _refuse_later_beginning(self, position: int) -> None:
+        if position != 1:
+            path, cause = self._journal.live_path, f"position 1 to {position - 1} are missing"
+            raise CorruptionError(path, os.path.basename(path), 0, cause)
+
+    def sealed(self, log: Log) -> list[int]:
+        """As `log.sealed()`, from a listing made when a log of that folder was first asked for."""
+        listed = self._sealed.get(log.folder)
+        if listed is None:
+            listed = self._sealed[log.folder] = {}
+            for entry in log.filesystem.entries(log.folder):
+                name = entry.name.partition(".")[0]
+                first = first_of(entry.name, name)
+                if first is not None:
+                    listed.setdefault(name, []).append(first)
+        return sorted(listed.get(log.name, ()))

@@ -1,0 +1,451 @@
+"""Reading a store: its streams and its journal, forwards and backwards; what is damaged comes from its other copy."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from hangarlog.errors import CorruptionError, CorruptionWarning, StoreOpenError
+from hangarlog.filestore.catalog import Catalog, Known
+from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.shared_state import JOURNAL_SIZE, WRITING, SharedState
+from hangarlog.filestore.snapshot_files import SnapshotFiles
+from hangarlog.filestore.stream_ends import contradicts, ends_early, lines_of_stream, refutes
+from hangarlog.filestore.two_copies import missing_position
+from hangarlog.log.log import Log
+from hangarlog.log.segment import Segment
+from hangarlog.log.segment_cache import Kept
+from hangarlog.record.line import Envelope
+from hangarlog.system.import_lock import importing
+
+if TYPE_CHECKING:
+    from hangarlog.filestore.recovery.unrecovered import Unrecovered
+    from hangarlog.filestore.salvage import Salvage
+
+_NO_STREAM = Known(-1, 0)
+_FEW_DOUBTFUL = 8
+_LISTINGS = 100  # Of a stream's files, in one read.
+
+
+class Reader:
+    """Reads what is committed, some records at a time. It takes no lock.
+
+    What is damaged is read from its other copy, with a `CorruptionWarning`, or raised as `CorruptionError`.
+    """
+
+    def __init__(self, folder: Folder, snapshots: SnapshotFiles, state: SharedState, catalog: Catalog) -> None:
+        self._folder, self._snapshots, self._state, self._catalog = folder, snapshots, state, catalog
+        self.layout = -1
+        """The layout when it was last asked what is committed: before anything is read."""
+        self._kept: Kept | None = None
+        self._unrecovered: Unrecovered | None = None
+
+    def unrecovered(self, store_id: str) -> Unrecovered:
+        """What is committed where nothing says it but the files, and nobody here may recover them.
+
+        Raises:
+            StoreOpenError: only a recovery can say it.
+        """
+        if self._unrecovered is None:
+            with importing:
+                from hangarlog.filestore.recovery.unrecovered import Unrecovered
+            found = Unrecovered(self._folder, store_id)
+            if found.doubt:
+                cause = f"{found.doubt.cause}; open it once with permission to write, which recovers it"
+                raise StoreOpenError(self._folder.path, cause)
+            self._unrecovered = found
+        return self._unrecovered
+
+    def close(self) -> None:
+        """Let go of the files that are kept open."""
+        self._kept = None
+
+    def look_again(self) -> None:
+        """Use the files that have the store's names now."""
+        self._kept = None
+        if not self._catalog.is_in_place and self._state.session:
+            self._catalog.open(self._state.session, reading=not self._state.writable)
+
+    def _keeping(self) -> Kept:
+        """What is kept open until the layout changes. Whoever uses it has asked before what is committed."""
+        kept, layout = self._kept, self.layout
+        if kept is None or kept.layout != layout:
+            kept = self._kept = Kept(layout)
+        return kept
+
+    def _stream_log(self, stream_id: str, committed: int) -> Log:
+        kept = self._keeping()
+        return self._folder.stream(stream_id, kept.folders).keeping(kept, committed)
+
+    def stream(
+        self,
+        stream_id: str,
+        from_version: int | None,
+        reverse: bool,
+        committed: int,
+        limit: int | None = None,
+        skip: bool = False,
+    ) -> Iterator[Sequence[Envelope]]:
+        """The records of a stream up to position `committed`, from `from_version` on, or down where `reverse`.
+
+        Not more than `limit` of them will be wanted. What is damaged in both copies is raised in its turn, or with
+        `skip` passed over.
+        """
+        if self._unrecovered and not self._state.valid:
+            return self._unrecovered_stream(self._unrecovered, stream_id, from_version, reverse, skip)
+        if reverse:
+            return self._stream_backward(stream_id, from_version, committed, skip)
+        return self._stream_forward(stream_id, from_version or 0, committed, limit, skip)
+
+    def _unrecovered_stream(
+        self, found: Unrecovered, stream_id: str, from_version: int | None, reverse: bool, skip: bool
+    ) -> Iterator[Sequence[Envelope]]:
+        """The records that are settled come from the stream, later ones from the journal."""
+        first = max(0 if reverse else from_version or 0, self._compacted_through(stream_id) + 1)
+        last = from_version if reverse else None
+
+        def newer() -> Iterator[Sequence[Envelope]]:
+            if found.ends.get(stream_id, -1) < first:
+                return
+            for block in self.everything(None if reverse else found.settled, reverse, found.committed, skip=skip):
+                yield [
+                    record
+                    for record in block
+                    if record.stream_id == stream_id
+                    and record.position > found.settled
+                    and record.stream_version >= first
+                    and (last is None or record.stream_version <= last)
+                ]
+                if block[-1].position <= found.settled:
+                    return
+
+        if reverse:
+            yield from filter(None, newer())
+            yield from self._stream_backward(stream_id, from_version, found.settled, skip)
+        else:
+            yield from self._stream_forward(stream_id, first, found.settled, None, skip)
+            yield from filter(None, newer())
+
+    def _stream_forward(
+        self, stream_id: str, version: int, committed: int, limit: int | None, skip: bool
+    ) -> Iterator[Sequence[Envelope]]:
+        log = self._stream_log(stream_id, committed)
+        through = self._compacted_through(stream_id)
+        version, position, listings = max(version, through + 1), 0, 0
+        while True:
+            known = self._known(stream_id)
+            try:
+                for block in self._counted(log.forward(version, limit), known, committed):
+                    if block[0].stream_version != version:
+                        raise _missing_versions(log, version, block[0].stream_version - 1)
+                    yield block
+                    version, position = block[-1].stream_version + 1, block[-1].position
+                self._refuse_torn(log)
+                if limit is None:
+                    self._refuse_short(log, stream_id, known, version - 1, committed)
+                return
+            except (CorruptionError, FileNotFoundError) as error:
+                through = self._compacted_through(stream_id)
+                if through >= version:
+                    version = through + 1  # The stream was compacted while it was read.
+                    continue
+                if isinstance(error, FileNotFoundError):
+                    log = self._listed_anew(stream_id, committed, listings := listings + 1, error)
+                    continue
+                damage = error.with_traceback(None)  # Which would keep this frame, and its files, for long.
+            part = _stream_part(self._folder, log, damage, stream_id, version, position, through, committed)
+            part.certain = not self._is_written_to()
+            for records in part.records(part.numbers(), skip, _served("journal", damage)):
+                yield records
+                position = records[-1].position
+            if part.ends:
+                return
+            version = part.last + 1
+
+    def _listed_anew(self, stream_id: str, committed: int, listings: int, gone: FileNotFoundError) -> Log:
+        """The log of a stream where a file that was listed has gone: others roll and compact meanwhile.
+
+        Raises what it went with, after so many `listings`.
+        """
+        if listings > _LISTINGS:
+            raise gone
+        self._kept = None
+        return self._stream_log(stream_id, committed)
+
+    def _stream_backward(
+        self, stream_id: str, from_version: int | None, committed: int, skip: bool, *, compacted: bool = False
+    ) -> Iterator[Sequence[Envelope]]:
+        """With `compacted` also what readers are not shown, where it is still there."""
+        log = self._stream_log(stream_id, committed)
+        through = -1 if compacted else self._compacted_through(stream_id)
+        version, listings, met = from_version, 0, False  # `met`: whether `version` is one that the stream has.
+        while version is None or version > through:
+            known = self._known(stream_id)
+            try:
+                for block in self._counted(log.backward(version), known, committed):
+                    kept = [record for record in block if record.stream_version > through]
+                    self._refuse_torn(log)  # Before anything that is not the last one is taken for it.
+                    if not met:
+                        self._refuse_short(log, stream_id, known, block[0].stream_version, committed, version)
+                    if kept:
+                        yield kept
+                        version, met = kept[-1].stream_version - 1, True
+                    if len(kept) < len(block):
+                        break
+                self._refuse_torn(log)
+                if not met:
+                    self._refuse_short(log, stream_id, known, -1, committed, version)
+                last = None if met or version is None else log.last_record()
+                if compacted or not (met or (last and last.position <= committed)):
+                    return
+                if version != through:
+                    raise _missing_versions(log, through + 1, version or 0)
+            except FileNotFoundError as error:
+                log = self._listed_anew(stream_id, committed, listings := listings + 1, error)
+                through = -1 if compacted else self._compacted_through(stream_id)
+                continue
+            except CorruptionError as error:
+                through = -1 if compacted else self._compacted_through(stream_id)
+                damage = error.with_traceback(None)
+            else:
+                return
+            part = _stream_part(
+                self._folder, log, damage, stream_id, version, 0, through, committed, reverse=True, met=met
+            )
+            numbers = part.numbers()
+            stop = numbers.stop if version is None else min(numbers.stop, version + 1)
+            yield from part.records(range(numbers.start, stop)[::-1], skip, _served("journal", damage))
+            version, met = part.first - 1, True
+
+    def everything(
+        self, from_position: int | None, reverse: bool, committed: int, limit: int | None = None, skip: bool = False
+    ) -> Iterator[Sequence[Envelope]]:
+        """The journal's records up to position `committed`, after `from_position`, or before it where `reverse`.
+
+        Not more than `limit` of them will be wanted. What is damaged in both copies is raised in its turn, or with
+        `skip` passed over.
+        """
+        journal = self._folder.journal_log().keeping(self._keeping(), committed)
+        tail: Sequence[Envelope] = ()
+        if self._unrecovered and not self._state.valid:
+            tail, committed = self._unrecovered.tail, self._unrecovered.stored
+        if reverse:
+            last = sys.maxsize if from_position is None else from_position - 1
+            blocks = self._journal_backward(journal, min(last, committed), committed, skip)
+            newest = [record for record in reversed(tail) if record.position <= last]
+            return chain([newest], blocks) if newest else blocks
+        first = (from_position or 0) + 1
+        blocks = self._journal_forward(journal, first, committed, limit, skip)
+        newest = [record for record in tail if record.position >= first]
+        return chain(blocks, [newest]) if newest else blocks
+
+    def _journal_forward(
+        self, journal: Log, position: int, committed: int, limit: int | None, skip: bool
+    ) -> Iterator[Sequence[Envelope]]:
+        while position <= committed:
+            try:
+                for block in _up_to(journal.forward(position, limit), committed):
+                    if block[0].position != position:
+                        break
+                    yield block
+                    position = block[-1].position + 1
+                if position > committed:
+                    return  # Also if something damaged follows.
+                raise missing_position(journal, position, committed)
+            except CorruptionError as error:
+                damage = error.with_traceback(None)
+            if position > committed:
+                return
+            part = _journal_part(self._folder, journal, damage, (position, committed))
+            part.certain = part.last < committed or not self._is_written_to()
+            yield from part.records(part.numbers(), skip, _served("streams", damage))
+            position = part.last + 1
+
+    def _journal_backward(
+        self, journal: Log, position: int, committed: int, skip: bool
+    ) -> Iterator[Sequence[Envelope]]:
+        while position >= 1:
+            try:
+                for block in journal.backward(position):
+                    if block[0].position != position:
+                        break
+                    yield block
+                    position = block[-1].position - 1
+                if position >= 1:
+                    raise missing_position(journal, position, committed)
+            except CorruptionError as error:
+                damage = error.with_traceback(None)
+            else:
+                return
+            part = _journal_part(self._folder, journal, damage, (1, position), reverse=True)
+            yield from part.records(part.numbers()[::-1], skip, _served("streams", damage))
+            position = part.first - 1
+
+    def version(self, stream_id: str, committed: int) -> int:
+        """The version of a stream's last record up to position `committed`, -1 where there is none."""
+        if self._unrecovered and not self._state.valid:
+            if stream_id in self._unrecovered.ends:
+                return self._unrecovered.ends[stream_id]
+            committed = self._unrecovered.settled
+        for block in self._stream_backward(stream_id, None, committed, skip=False, compacted=True):
+            return block[0].stream_version
+        return -1
+
+    def _refuse_torn(self, log: Log) -> None:
+        """Raise if a live end that was met within a line is so for good: nobody is writing, and it stays so."""
+        if self._unrecovered and not self._state.valid:
+            return  # A power cut has left it.
+        for _ in range(2 if log.torn else 0):
+            committed = self._state.committed
+            with contextlib.closing(Segment(self._folder.filesystem, log.base, log.field)) as live:
+                end = live.end()
+            if end == live.size or self._is_written_to() or self._state.committed != committed:
+                return
+        if log.torn:
+            raise live.damage(end, f"{live.size - end} bytes after the last whole line")
+
+    def _is_written_to(self) -> bool:
+        """Whether a commit is going on: the journal has more than was published."""
+        words = self._state.look()
+        size = self._folder.filesystem.size_at(self._folder.journal.live_path)
+        return words[WRITING] != 0 or words[JOURNAL_SIZE] != size
+
+    def _known(self, stream_id: str) -> Known | None:
+        """What the catalog has of a stream, None where there is no catalog."""
+        return (self._catalog.get(stream_id) or _NO_STREAM) if self._catalog.is_open else None
+
+    def _counted(
+        self, blocks: Iterator[Sequence[Envelope]], known: Known | None, committed: int
+    ) -> Iterator[Sequence[Envelope]]:
+        """A stream's records that count: what a power cut took from the journal may be left in the stream's file."""
+        last = known.version if known else sys.maxsize
+        for block in _up_to(blocks, committed):
+            if max(block[0].stream_version, block[-1].stream_version) <= last:
+                yield block
+            elif counted := [
+                record
+                for record in block
+                if record.stream_version <= last or not refutes(self._folder, record, committed)
+            ]:
+                yield counted
+
+    def _refuse_short(
+        self,
+        log: Log,
+        stream_id: str,
+        known: Known | None,
+        version: int,
+        committed: int,
+        wanted: int | None = None,
+    ) -> None:
+        """Raise if a stream's file, whose last record is of a version, ends before what is `known` of the stream.
+
+        No more is `wanted` than up to that version.
+        """
+        if known is None or known.version <= version or (wanted is not None and wanted <= version):
+            return
+        self._folder.refuse_moved()
+        now = self._state.committed
+        last, position = known.version, known.position_before(now)
+        if committed < position <= now:
+            return  # It was committed since.
+        if position <= 0 or contradicts(self._folder, stream_id, last, position):
+            # A power cut, or an older file that was put back, has taken what the catalog knows of: the journal tells.
+            records = [record for record, _ in lines_of_stream(self._folder, stream_id, 0, committed)]
+            last, position = (records[-1].stream_version, records[-1].position) if records else (-1, 0)
+        if last > version:
+            raise ends_early(log, stream_id, version, last, position)
+
+    def stream_ids(self, committed: int) -> set[str]:
+        """The ids of all streams that the journal has; it reads all of it."""
+        return {record.stream_id for block in self.everything(None, False, committed) for record in block}
+
+    def committed_among(self, stream_ids: Iterable[str], committed: int) -> list[str]:
+        """Those of these streams that have a record up to position `committed`.
+
+        If the files of many leave it open, the journal is read once for all of them.
+        """
+        there, doubtful = [], []
+        for stream_id in stream_ids:
+            log = self._folder.stream(stream_id)
+            with contextlib.suppress(CorruptionError, FileNotFoundError):
+                if log.last_record() and not log.torn:
+                    there.append(stream_id)
+                    continue
+            doubtful.append(stream_id)
+        if len(doubtful) > _FEW_DOUBTFUL:
+            found = [*self.stream_ids(committed).intersection(doubtful)]
+        else:
+            found = [stream_id for stream_id in doubtful if self.version(stream_id, committed) >= 0]
+        return found + [stream_id for stream_id in there if self.version(stream_id, committed) >= 0]
+
+    def _compacted_through(self, stream_id: str) -> int:
+        # Most stores have no snapshots at all, and then no stream's has to be looked for.
+        if not self._folder.filesystem.is_there(self._folder.snapshots_path):
+            return -1
+        snapshot = self._snapshots.load(stream_id)
+        return snapshot.compacted_through if snapshot else -1
+
+
+def _stream_part(
+    folder: Folder,
+    log: Log,
+    damage: CorruptionError,
+    stream_id: str,
+    version: int | None,
+    after: int,
+    through: int,
+    committed: int,
+    *,
+    reverse: bool = False,
+    met: bool = False,
+) -> Salvage:
+    """What both copies have of the part of a stream that holds `version` (None: the last one), from there on or down.
+
+    Records before it are not `after` that position. Where `reverse` has not `met` the version, there may be none.
+    """
+    with importing:
+        from hangarlog.filestore.salvage import ENDLESS, Salvage, bounds
+    begins, last = bounds(log, ENDLESS if version is None else version)
+    first = max(begins, through + 1)
+    if not reverse:
+        first = version or 0
+    elif met:
+        last = version or 0
+    part = Salvage(log, damage, first, last, reverse=reverse, stream_id=stream_id)
+    part.known = -1 if damage.stream_version is None else damage.stream_version
+    part.read_own(committed, begins or through + 1)
+    part.read_journal(folder, after, committed)
+    return part
+
+
+def _journal_part(
+    folder: Folder, journal: Log, damage: CorruptionError, positions: tuple[int, int], *, reverse: bool = False
+) -> Salvage:
+    with importing:
+        from hangarlog.filestore.salvage import journal_part
+    return journal_part(folder, journal, damage, positions, reverse=reverse)
+
+
+def _served(source: str, damage: CorruptionError) -> CorruptionWarning:
+    return CorruptionWarning(f"served from the {source}: {damage}")
+
+
+def _missing_versions(log: Log, first: int, last: int) -> CorruptionError:
+    cause = f"stream_version {first} to {last} are missing"
+    return CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)
+
+
+def _up_to(blocks: Iterator[Sequence[Envelope]], committed: int) -> Iterator[Sequence[Envelope]]:
+    """Only what is committed: a record that is being written is in its file before it counts."""
+    for block in blocks:
+        if block[0].position <= committed >= block[-1].position:
+            yield block
+        else:
+            kept = [record for record in block if record.position <= committed]
+            if kept:
+                yield kept

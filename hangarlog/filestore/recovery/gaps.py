@@ -1,0 +1,87 @@
+"""Segments that are missing, or of another time than the journal: what copies made file by file, and backups that were
+put back in part, come with. It looks at both ends of each segment, and lists each folder once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from hangarlog.errors import CorruptionError
+from hangarlog.filestore.commit_ring import Frame, lines_of_frames
+from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.owners import JournalNames
+from hangarlog.filestore.salvage import stream_lines
+from hangarlog.filestore.snapshot_files import SnapshotFiles
+from hangarlog.filestore.survey import found_in, journal_files, opened
+from hangarlog.log.log import Log
+from hangarlog.maintenance.file_checks import rolled_streams
+from hangarlog.record.line import Envelope
+
+_MOST = 1 << 20  # Positions of a gap that is looked into when a store is opened.
+
+
+def refuse_gaps(folder: Folder) -> None:
+    """Raise `CorruptionError` if segments are missing, of the journal or of a stream."""
+    _refuse_gaps(folder.journal, folder.journal.sealed(), 1, 1)
+    rolled = {(names.category, names.log.name): names for names in rolled_streams(folder)}
+    snapshots = SnapshotFiles(folder.filesystem, folder.snapshots_path)
+    journal_names = JournalNames(folder.journal)
+    for category, name, file in folder.stream_files():
+        names = rolled.pop((category, name), None)
+        stream_id = folder.stream_id_at(category, name, file.path, journal_names)
+        if stream_id is not None:
+            snapshot = snapshots.load(stream_id)
+            log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
+            _refuse_gaps(log, names.sealed if names else [], 0, snapshot.compacted_through + 1 if snapshot else 0)
+    for names in rolled.values():
+        raise CorruptionError(names.log.live_path, f"{names.log.name}.jsonl", 0, "its live file is missing")
+
+
+def _refuse_gaps(log: Log, sealed: list[int], least: int, most: int) -> None:
+    """`least` and `most` are the first numbers that it may begin with."""
+    live = log.open_live()
+    live_first = None
+    if live:
+        with contextlib.closing(live):
+            live_first = live.first()
+    begins = sealed[0] if sealed else live_first
+    expected = most if begins is None or not least <= begins <= most else begins
+    for first in sealed:
+        with contextlib.closing(log.open_sealed(first)) as segment:
+            if first != expected:
+                raise segment.damage(0, f"{log.field} {expected} must come here, not {first}")
+            expected = segment.number(segment.last_whole()) + 1
+    if live and live_first not in (None, expected):
+        raise live.damage(0, f"{log.field} {expected} must come here, not {live_first}")
+
+
+def only_the_ring_fills(folder: Folder, frames: list[Frame], before: Envelope, following: int) -> bool:
+    """Whether these frames of the commit ring have what the streams lack behind a record and before a following one.
+
+    Where the streams have all of it, reads are served from there.
+    """
+    if following - before.position > _MOST:
+        return False
+    missing = set(range(before.position + 1, following)) - {record.position for _, record in stream_lines(folder)}
+    return bool(missing) and missing <= lines_of_frames(frames, before.position, before.crc).keys()
+
+
+def is_whole(folder: Folder) -> bool:
+    """Whether every line of the journal is a record."""
+    for file in journal_files(folder):
+        with opened(folder.filesystem, file.path) as segment:
+            if segment is None or not all(record for _, found in found_in(segment) for _, record in found):
+                return False
+    return True
+
+
+def streams_go_beyond(folder: Folder, last: int) -> bool:
+    """Whether a sealed segment of a stream has records behind the journal's `last` position."""
+    for names in rolled_streams(folder):
+        with (
+            contextlib.suppress(CorruptionError),
+            contextlib.closing(names.log.open_sealed(names.sealed[-1])) as segment,
+        ):
+            if segment.last_whole().position > last:
+                return True
+    return False

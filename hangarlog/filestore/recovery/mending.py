@@ -1,0 +1,311 @@
+"""Streams and snapshots made what a whole journal says they are. For the holder of the write lock."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from hangarlog.filestore.file_names import stream_id_of, stream_path
+from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.recovery.rebuild import Span
+from hangarlog.filestore.recovery.rewriting import Replaced, Rewriting
+from hangarlog.filestore.snapshot_files import MOST, Snapshot, SnapshotFiles
+from hangarlog.filestore.survey import File, found_in, opened, stream_files
+from hangarlog.log.segment import LIVE
+from hangarlog.record.checksum import crc32
+from hangarlog.record.line import Envelope, unseal
+from hangarlog.record.strict import snapshot_flaw
+from hangarlog.system.file_copy import copy_file, keep_damaged
+from hangarlog.system.filesystem import NO_FILE, FileSystem
+
+GROUP = 64 << 20
+"""Bytes of streams that are written anew at a time."""
+
+_LOST = b'{"stream_version":%d,"lost":"no whole copy of this event is left"}'
+
+_CUT = re.compile("~[0-9a-f]{64}(/|$)").search
+"""In a name that was too long: no id can be told from it."""
+
+Key = tuple[str, str]
+"""A stream's (category folder, name)."""
+
+
+class _Stream(msgspec.Struct):
+    """A stream as its files have it, `whole` from version `start` up to `next`, and as the journal has it."""
+
+    stream_id: str = ""
+    files: list[File] = []
+    whole: bool = False
+    start: int = 0
+    next: int = 0
+    holes: list[int] = []
+    crc: int = 0
+    # In the journal:
+    first: int = -1
+    last: int = -1
+    size: int = 0
+    journal_crc: int = 0
+
+
+class Mending:
+    """The streams and snapshots beside the journal; `lost` are versions that the journal has lost."""
+
+    def __init__(self, folder: Folder, segment_bytes: int, lost: Iterable[Span]) -> None:
+        self._folder, self._filesystem, self._segment_bytes = folder, folder.filesystem, segment_bytes
+        self._snapshot_files = SnapshotFiles(folder.filesystem, folder.snapshots_path)
+        self._lost: defaultdict[str, set[int]] = defaultdict(set)
+        for span in lost:
+            self._lost[span.stream_id].update(range(span.first, span.last + 1))
+        self._streams: defaultdict[Key, _Stream] = defaultdict(_Stream)
+        self._snapshots: dict[str, Snapshot] = {}
+        self._ids: dict[str, str] = {}  # Of the events that snapshots were made at.
+
+    def run(self) -> Iterator[Replaced]:
+        """Mend them all: the files that were replaced, as it goes along."""
+        yield from self._damaged_snapshots()
+        for file in stream_files(self._folder):
+            self._streams[file.category(self._folder), file.name].files.append(file)
+        for stream in self._streams.values():
+            self._read(stream)
+        for record, line in self._journal():
+            self._note(record, line)
+        yield from self._wrong_snapshots()
+        wrong = [key for key, stream in self._streams.items() if stream.last >= 0 and not self._is_right(stream)]
+        for group in self._groups(wrong):
+            yield from self._write(group)
+        for key, stream in self._streams.items():
+            if stream.last < 0:
+                yield from self._put_away(key, stream)
+
+    # Snapshots
+
+    def _damaged_snapshots(self) -> Iterator[Replaced]:
+        for path in snapshot_paths(self._folder):
+            category, name = os.path.split(os.path.relpath(path, self._folder.snapshots_path))
+            snapshot = load_snapshot(self._filesystem, path)
+            if snapshot and stream_path(snapshot.stream_id) == (category, name.removesuffix(".json")):
+                self._snapshots[snapshot.stream_id] = snapshot
+            else:
+                yield Replaced(path, keep_damaged(self._filesystem, path, remove=True))
+
+    def _wrong_snapshots(self) -> Iterator[Replaced]:
+        """Those of another time than the journal; and those that say where an imported stream begins are made anew."""
+        for stream_id, snapshot in list(self._snapshots.items()):
+            last = self._streams[stream_path(stream_id)].last
+            event_id = snapshot.event_id or ""
+            if is_ahead(snapshot, last) or event_id != self._ids.get(stream_id, event_id):
+                path = self._snapshot_files.path(stream_id)
+                del self._snapshots[stream_id]
+                yield Replaced(path, keep_damaged(self._filesystem, path, remove=True))
+        for stream in self._streams.values():
+            begins = max(0, stream.first)
+            if begins > self._through(stream) + 1 and begins - 1 not in self._lost[stream.stream_id]:
+                snapshot = Snapshot(stream.stream_id, compacted_through=begins - 1)
+                self._snapshots[stream.stream_id] = snapshot
+                self._snapshot_files.save(snapshot)
+                yield Replaced(self._snapshot_files.path(stream.stream_id), "")
+
+    def _through(self, stream: _Stream) -> int:
+        snapshot = self._snapshots.get(stream.stream_id)
+        return snapshot.compacted_through if snapshot else -1
+
+    # What there is
+
+    def _journal(self) -> Iterator[tuple[Envelope, bytes]]:
+        journal = self._folder.journal
+        for path in [*(journal.sealed_base(first) + LIVE for first in journal.sealed()), journal.live_path]:
+            with opened(self._filesystem, path) as segment:
+                for _, found in found_in(segment) if segment else ():
+                    for line, record in found:
+                        if record:
+                            yield record, line
+
+    def _note(self, record: Envelope, line: bytes) -> None:
+        stream_id, version = record.stream_id, record.stream_version
+        stream = self._streams[stream_path(stream_id)]
+        stream.stream_id = stream_id
+        if stream.first < 0:
+            stream.first = version
+        stream.last = version
+        stream.size += len(line) + 1
+        if version >= stream.start:
+            stream.journal_crc = crc32(line, stream.journal_crc)
+        snapshot = self._snapshots.get(stream_id)
+        if snapshot and snapshot.version == version:
+            self._ids[stream_id] = record.event_id if snapshot.event_id else ""
+
+    def _read(self, stream: _Stream) -> None:
+        """Note what a stream's files have, as far as they are whole segments that follow on each other."""
+        stream.whole = bool(stream.files) and stream.files[-1].sealed is None and not stream.files[-1].spare
+        stream.start = stream.next = -1
+        for file in sorted(stream.files, key=lambda file: (file.sealed is None, file.sealed or 0, file.spare)):
+            stream.whole &= not file.spare and self._read_segment(stream, file)
+        stream.start = max(0, stream.start)
+
+    def _read_segment(self, stream: _Stream, file: File) -> bool:
+        holes, end, within = 0, 0, False
+        before = stream.next
+        key = file.category(self._folder), file.name
+        with opened(self._filesystem, file.path) as segment:
+            if segment is None or file.sealed not in (None, stream.next if stream.next >= 0 else file.sealed):
+                return False
+            for _, found in found_in(segment):
+                for line, record in found:
+                    end += len(line) + 1
+                    if record is None:
+                        holes += 1
+                        continue
+                    version = record.stream_version
+                    if stream.start < 0:
+                        stream.start = stream.next = version - holes if file.sealed is None else file.sealed
+                    if version != stream.next + holes or stream_path(record.stream_id) != key:
+                        return False
+                    stream.holes += range(stream.next, version)
+                    within |= holes > 0
+                    stream.crc = crc32(line, stream.crc)
+                    stream.next, holes = version + 1, 0
+            if file.sealed is None:  # Whoever appends looks at the end of the live one: nothing lost may be in his way.
+                return not (holes or within) and end == segment.size
+            stream.holes += range(stream.next, stream.next + holes)
+            stream.next += holes
+            return before < stream.next and end == segment.size
+
+    def _is_right(self, stream: _Stream) -> bool:
+        lost = sorted(version for version in self._lost[stream.stream_id] if version >= stream.start)
+        begins = max(self._begins(stream), 0)
+        same = (stream.crc, stream.next, stream.holes) == (stream.journal_crc, stream.last + 1, lost)
+        return stream.whole and same and stream.start <= begins
+
+    def _begins(self, stream: _Stream) -> int:
+        """The version that a stream's files begin with, at the latest."""
+        lost = self._lost[stream.stream_id]
+        return min(stream.last, max(self._through(stream) + 1, min([stream.first, *lost])))
+
+    # Writing
+
+    def _groups(self, keys: list[Key]) -> Iterator[list[Key]]:
+        group: list[Key] = []
+        size = 0
+        for key in sorted(keys):
+            size += self._streams[key].size
+            if group and size > GROUP:
+                yield group
+                group, size = [], self._streams[key].size
+            group.append(key)
+        if group:
+            yield group
+
+    def _write(self, keys: list[Key]) -> Iterator[Replaced]:
+        """Write streams anew, from the journal."""
+        writing: dict[str, tuple[Rewriting, int]] = {}
+        for key in keys:
+            stream = self._streams[key]
+            kept = self._make_category(key[0])
+            if kept:
+                yield kept
+            log = self._folder.stream(stream.stream_id)
+            rewriting = Rewriting(log, self._segment_bytes)
+            begins = self._begins(stream)
+            writing[stream.stream_id] = rewriting, min(begins, begins if rewriting.begins is None else rewriting.begins)
+        nexts: dict[str, int] = {}
+        for record, line in self._journal():
+            stream_id, version = record.stream_id, record.stream_version
+            if stream_id in writing:
+                rewriting, begins = writing[stream_id]
+                if version >= begins:
+                    for lost in self._lost_between(stream_id, nexts.get(stream_id, begins), version):
+                        rewriting.add(lost, _LOST % lost, hole=True)
+                    rewriting.add(version, line)
+                nexts[stream_id] = version + 1
+        for rewriting, _ in writing.values():
+            rewriting.finish()
+            yield from rewriting.put_in_place()
+
+    def _lost_between(self, stream_id: str, first: int, following: int) -> Iterable[int]:
+        """The lost versions from `first` to before `following`, in order. A hostile record may claim any version."""
+        lost = self._lost[stream_id]
+        if following - first < len(lost):
+            return [version for version in range(first, following) if version in lost]
+        return sorted(version for version in lost if first <= version < following)
+
+    def _make_category(self, category: str) -> Replaced | None:
+        path = self._folder.category_path(category)
+        if self._filesystem.is_folder(path):
+            return None
+        kept = keep_damaged(self._filesystem, path, remove=True)
+        self._filesystem.make_folder(self._folder.streams_path)
+        self._filesystem.make_folder(path)
+        return Replaced(path, kept) if kept else None
+
+    def _put_away(self, key: Key, stream: _Stream) -> Iterator[Replaced]:
+        """Files of a stream that the journal does not know, if they are ours."""
+        if not may_be_stream(*key):
+            return
+        for file in stream.files:
+            if file.sealed is not None or file.spare or not self._filesystem.is_empty(file.path):
+                self._filesystem.remove(file.path.removesuffix(LIVE) + ".index")
+                yield Replaced(file.path, keep_damaged(self._filesystem, file.path, remove=True))
+            else:
+                self._filesystem.remove(file.path)  # It is empty, and of a stream that has no event.
+
+
+def break_links(folder: Folder) -> Iterator[str]:
+    """Make each live segment that has another name, too, a file of its own: the other name's owner keeps his."""
+    live = [file.path for file in stream_files(folder) if file.sealed is None]
+    for path in [folder.journal.live_path, *live]:
+        if folder.filesystem.has_other_names(path):
+            folder.filesystem.remove(path.removesuffix(LIVE) + ".index")
+            copy_file(folder.filesystem, path, path)
+            yield path
+
+
+def forget_indexes(folder: Folder) -> None:
+    """Delete the indexes of segments that are not there: others may get their names."""
+    filesystem = folder.filesystem
+    categories = [e.path for e in filesystem.entries(folder.streams_path) if e.is_dir()]
+    for path in [folder.path, folder.streams_path, *categories]:
+        names = {entry.name for entry in filesystem.entries(path) if entry.name.endswith((LIVE, ".index"))}
+        for name in names:
+            base = name.removesuffix(".index")
+            if base != name and base + LIVE not in names:
+                filesystem.remove(os.path.join(path, name))
+
+
+def may_be_stream(category: str, name: str) -> bool:
+    """Whether a file of that name is one of ours."""
+    return stream_id_of(category, name) is not None or _CUT(f"{category}/{name}") is not None
+
+
+def snapshot_paths(folder: Folder) -> list[str]:
+    """Where there are snapshots."""
+    top = folder.filesystem.entries(folder.snapshots_path)
+    found = []
+    for entry in top:
+        below = folder.filesystem.entries(entry.path) if entry.is_dir() else iter([entry])
+        found += [each.path for each in below if each.name.endswith(".json")]
+    return sorted(found)
+
+
+def load_snapshot(filesystem: FileSystem, path: str) -> Snapshot | None:
+    """The snapshot in a file, None if that is not a whole one."""
+    try:
+        content = filesystem.read_file(path, MOST)
+        snapshot = msgspec.json.decode(unseal(content), type=Snapshot)
+        return None if snapshot_flaw(content, snapshot.version) else snapshot
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    except OSError as error:
+        if error.errno not in NO_FILE and not isinstance(error, FileNotFoundError):
+            raise
+        return None
+
+
+def is_ahead(snapshot: Snapshot, last: int) -> bool:
+    """Whether a snapshot is of a later time than a stream whose last version is `last`."""
+    if last < 0 and snapshot.version < 0:
+        return False  # Of a stream that is being imported.
+    return snapshot.compacted_through > last or (snapshot.event_id is not None and snapshot.version > last)

@@ -1,0 +1,225 @@
+"""All whole lines of a store's files, merged by position: what there is of each, and where it was found."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import lru_cache
+
+from hangarlog.errors import CorruptionError
+from hangarlog.filestore.commit_ring import Frame
+from hangarlog.filestore.file_names import stream_path
+from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.snapshot_files import Snapshot, SnapshotFiles
+from hangarlog.filestore.survey import Run, found_in, journal_files, opened, runs_in, stream_files
+from hangarlog.log.segment import CHUNK, Segment
+from hangarlog.record.line import Envelope, decode_record
+from hangarlog.record.strict import kept_record
+
+WINDOW = 16 << 20
+"""Bytes of journal, about, that are merged at a time."""
+
+_SHORT = 256  # Bytes of a line that is not whole, about: so many are read for each.
+
+
+class Candidate:
+    """A whole line that claims a position, and where it stands: in which runs of the journal, in a stream, the ring.
+
+    `before` are the checksums of the lines before it in a stream, `after` those that the ring says it comes after.
+    """
+
+    __slots__ = ("after", "before", "in_ring", "in_stream", "line", "record", "runs")
+
+    def __init__(self, line: bytes, record: Envelope) -> None:
+        self.line, self.record = line, record
+        self.runs: list[Run] = []
+        self.in_stream = self.in_ring = False
+        self.before: list[str] = []
+        self.after: list[str] = []
+
+
+_Window = defaultdict[int, list[Candidate]]
+
+
+class _Cursor:
+    """The way through a run. No file stays open, no text in memory: there may be as many runs as streams."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.next, self._offset = run, run.first, run.start
+        self.before: Envelope | None = None
+
+    def read(self, folder: Folder, stop: int) -> Iterator[tuple[int, bytes, Envelope | None]]:
+        """(position, line, record) of what comes before position `stop`."""
+        with opened(folder.filesystem, self.run.path) as segment:
+            if segment:
+                if not self.run.whole:
+                    yield from self._bad(segment, min(stop, self.run.last + 1))
+                    return
+                for _, found in found_in(segment, self._offset, self.run.end):
+                    for line, record in found:
+                        if record is None or self._offset >= self.run.end:
+                            break
+                        self.next = record.position
+                        if self.next >= stop:
+                            return
+                        yield self.next, line, record
+                        self.before = record
+                        self._offset += len(line) + 1
+        self.next = self.run.last + 1
+
+    def _bad(self, segment: Segment, stop: int) -> Iterator[tuple[int, bytes, None]]:
+        while self.next < stop:
+            size = min(CHUNK, _SHORT * (stop - self.next), max(1, self.run.end - self._offset))
+            lines, following = segment.lines_at(self._offset, size)
+            lines = lines or next(segment.rest(self._offset), [])
+            if not lines:
+                self.next = stop
+                return
+            due = lines[: stop - self.next]
+            yield from ((position, line, None) for position, line in enumerate(due, self.next))
+            self.next += len(due)
+            self._offset = following if len(due) == len(lines) else self._offset + sum(len(line) + 1 for line in due)
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left."""
+        return self.next > self.run.last
+
+
+class Merge:
+    """What the files of a store, and `frames` of the commit ring, have of each position.
+
+    `confirmed` counts how often a run of the journal has what a stream has, too, where other lines claim its positions.
+    `explained` says whether every position that is nowhere is one that a stream has lost: one that is damaged, or gone,
+    or was compacted. Else there are records of a time that nothing leads to. `torn_apart` are the runs of the journal
+    before which lines are missing in their file.
+    """
+
+    def __init__(self, folder: Folder, frames: list[Frame]) -> None:
+        self._folder = folder
+        self._snapshots = SnapshotFiles(folder.filesystem, folder.snapshots_path)
+        self._runs: list[Run] = []
+        self._files: set[tuple[str, str]] = set()
+        self._damaged: set[tuple[str, str]] = set()
+        self._ring: dict[int, list[tuple[bytes, str]]] = {}
+        self.confirmed: defaultdict[Run, int] = defaultdict(int)
+        self.explained = False
+        self._snapshot = lru_cache(4096)(self._load)
+        for file in journal_files(folder):
+            self._runs += runs_in(folder.filesystem, file, journal=True)[0]
+        self.torn_apart = [run for run in self._runs if run.whole and 0 < run.after < run.first - 1]
+        whole = self._follow_on_each_other()
+        for file in stream_files(folder):
+            runs, damaged = runs_in(folder.filesystem, file, journal=False)
+            self._runs += runs
+            self._files.add((file.category(folder), file.name))
+            if damaged:
+                self._damaged.add((file.category(folder), file.name))
+        for frame in frames:
+            before = getattr(frame, "after", "")
+            for line in frame.text.split(b"\n"):
+                if record := kept_record(line):
+                    self._ring.setdefault(record.position, []).append((line, before))
+                    before = record.crc
+        if not whole:
+            self._look()
+
+    def _follow_on_each_other(self) -> bool:
+        following = 1
+        for run in sorted(self._runs):
+            if run.first != following or not run.whole:
+                return False
+            following = run.last + 1
+        return True
+
+    def _load(self, stream_id: str) -> Snapshot | None:
+        with contextlib.suppress(CorruptionError):
+            return self._snapshots.load(stream_id)
+        return None
+
+    def through(self, stream_id: str) -> int:
+        """The last version that is no longer shown in a stream."""
+        snapshot = self._snapshot(stream_id)
+        return snapshot.compacted_through if snapshot else -1
+
+    def _look(self) -> None:
+        """Go through it all once, where it is not as it should be, to know what confirms and what explains what."""
+        last = missing = 0
+        versions: defaultdict[str, int] = defaultdict(int)  # As many as should be there, less those that are.
+        tops: dict[str, int] = {}
+        for position, candidates, _ in self.positions():
+            for candidate in candidates if len(candidates) > 1 else ():
+                for run in candidate.runs if candidate.in_stream else ():
+                    self.confirmed[run] += 1
+            if candidates:
+                missing, last = missing + position - last - 1, position
+                record = candidates[0].record
+                versions[record.stream_id] += 1
+                tops[record.stream_id] = max(record.stream_version, tops.get(record.stream_id, 0))
+        lost = sum(top + 1 - versions[stream_id] for stream_id, top in tops.items() if self._explains(stream_id))
+        self.explained = 0 < missing == lost
+
+    def _explains(self, stream_id: str) -> bool:
+        snapshot = self._snapshot(stream_id)
+        compacted = snapshot is not None and snapshot.version >= 0 and snapshot.compacted_through >= 0
+        key = stream_path(stream_id)
+        return compacted or key in self._damaged or key not in self._files
+
+    def positions(self) -> Iterator[tuple[int, list[Candidate], bytes | None]]:
+        """(position, the whole lines that claim it, what stands in its place) of every position there is, in order."""
+        width = self._width()
+        waiting = sorted(map(_Cursor, self._runs), key=lambda cursor: cursor.next, reverse=True)
+        active: list[_Cursor] = []
+        ring = sorted(self._ring, reverse=True)
+        while active or waiting or ring:
+            nexts = [cursor.next for cursor in active] + [cursor.next for cursor in waiting[-1:]] + ring[-1:]
+            stop = min(nexts) + width
+            while waiting and waiting[-1].next < stop:
+                active.append(waiting.pop())
+            active.sort(key=lambda cursor: not cursor.run.journal)
+            found: _Window = defaultdict(list)
+            bad: dict[int, bytes] = {}
+            for cursor in active:
+                if cursor.next < stop:
+                    self._read(cursor, stop, found, bad)
+            while ring and ring[-1] < stop:
+                for line, before in self._ring[ring.pop()]:
+                    candidate = _place(found, line, decode_record(line))
+                    candidate.in_ring = True
+                    candidate.after += [before] if before else []
+            active = [cursor for cursor in active if not cursor.done]
+            for position in sorted(found.keys() | bad.keys()):
+                yield position, found.get(position, []), bad.get(position)
+
+    def _width(self) -> int:
+        """How many positions make a window."""
+        whole = [run for run in self._runs if run.whole]
+        size, count = sum(run.end - run.start for run in whole), sum(run.lines for run in whole)
+        return max(1, WINDOW * count // size) if size else 1
+
+    def _read(self, cursor: _Cursor, stop: int, found: _Window, bad: dict[int, bytes]) -> None:
+        for position, line, record in cursor.read(self._folder, stop):
+            if record is None:
+                bad.setdefault(position, line)
+                continue
+            candidate = _place(found, line, record)
+            if cursor.run.journal:
+                candidate.runs.append(cursor.run)
+            else:
+                before = cursor.before
+                candidate.in_stream = True
+                if before and (before.stream_id, before.stream_version + 1) == (
+                    record.stream_id,
+                    record.stream_version,
+                ):
+                    candidate.before.append(before.crc)
+
+
+def _place(found: _Window, line: bytes, record: Envelope) -> Candidate:
+    for candidate in found[record.position]:
+        if candidate.line == line:
+            return candidate
+    candidate = Candidate(line, record)
+    found[record.position].append(candidate)
+    return candidate

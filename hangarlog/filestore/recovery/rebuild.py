@@ -1,0 +1,307 @@
+"""The journal made whole from everything in the folder: the longest history that can be proved.
+
+Every event stands in the journal, in its stream, and perhaps in the commit ring. All whole lines, wherever they are,
+are merged by position; docs/recovery.md says which are kept. For the holder of the write and the sync lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from hangarlog.filestore.commit_ring import Frame
+from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.recovery.merge import Candidate, Merge
+from hangarlog.filestore.recovery.rewriting import Replaced, Rewriting
+from hangarlog.filestore.survey import Run
+from hangarlog.record.line import MAX_NUMBER, Envelope, encode_envelope
+from hangarlog.record.strict import record_or_cause
+
+_LEAST_LINE = 100
+_ASIDE_AT_ONCE = 1 << 20
+_FEW = 1000
+"""Lines that somebody may have taken out of a file at one place; where more are missing, it was something else."""
+
+_MOST_LOST = 1 << 22
+"""Positions in a row that may be nowhere: each takes a line, and a record may say that it is of any position."""
+
+UNFINISHED = "its batch is not whole"
+"""Why records are put aside that were never committed."""
+
+SETTLED = "its version was given to another record: it is kept with another one"
+"""Why records are put aside that are not lost."""
+
+_LOST = b'{"position":%d,"lost":"no whole copy of this event is left"}'
+
+
+class Span(msgspec.Struct, frozen=True):
+    """Positions, or versions of a stream, from `first` to `last`."""
+
+    first: int
+    last: int
+    stream_id: str = ""
+
+
+class Aside(msgspec.Struct):
+    """Whole records that were put aside: how many, from which position to which, and why."""
+
+    first: int
+    last: int
+    cause: str
+    count: int = 1
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """A record that took a version which was given already, or none that could come here: it has another one now."""
+
+    position: int
+    stream_id: str
+    version: int
+    now: int
+
+
+class Rebuilt(msgspec.Struct):
+    """What became of the journal.
+
+    `last` is the position it ends with. `replaced` are the files that were, `lost` the positions and `lost_versions`
+    the versions of which no whole line is left; `aside` what is in `put-aside.jsonl` now. `ring_fits` says whether
+    the commit ring has nothing that the journal has not.
+    """
+
+    last: int = 0
+    replaced: list[Replaced] = []
+    lost: list[Span] = []
+    lost_versions: list[Span] = []
+    aside: list[Aside] = []
+    settled: list[Settled] = []
+    ring_fits: bool = True
+
+    @property
+    def put_aside(self) -> int:
+        """How many records were put aside."""
+        return sum(each.count for each in self.aside)
+
+
+def rebuild(folder: Folder, frames: list[Frame], *, bridge: bool = True) -> Rebuilt:
+    """Make the journal the longest history that the folder's files, and `frames` of the commit ring, prove.
+
+    What is replaced is kept as `NAME.damaged`, whole records that do not belong to that history in `put-aside.jsonl`.
+    With `bridge` the history goes on behind positions of which nothing is left, where the streams show that it did;
+    without, it ends before them. It may be cut short anywhere and run again. It fails only as the operating system
+    does, or where there is no store.
+    """
+    segment_bytes = folder.open(1, create=False).segment_bytes
+    rewriting = Rewriting(folder.journal, segment_bytes)
+    merge = Merge(folder, frames)
+    history = _History(folder, rewriting, merge, bridge)
+    for position, candidates, bad in merge.positions():
+        history.see(position, candidates, bad)
+    return history.finish()
+
+
+class _Kept(NamedTuple):
+    """A line of the history."""
+
+    position: int
+    line: bytes
+    candidate: Candidate
+
+
+class _Holes(NamedTuple):
+    """Positions of the history whose lines are lost, and the damaged lines that stand at some of them."""
+
+    positions: range
+    bad: dict[int, bytes]
+
+
+class _History:
+    """The history, from its beginning on. It ends where what comes next cannot be proved to follow."""
+
+    def __init__(self, folder: Folder, rewriting: Rewriting, merge: Merge, bridges: bool) -> None:
+        self._folder, self._rewriting, self._merge, self._bridges = folder, rewriting, merge, bridges
+        self._report = Rebuilt()
+        self._next = 1
+        self._versions: dict[str, int] = {}  # That come next.
+        self._crcs: dict[str, str] = {}  # Of each stream's last record, and of the last one of all.
+        self._crc = ""
+        self._batch: list[_Kept | _Holes] = []  # It counts when its last line is there.
+        self._bad: dict[int, bytes] = {}  # What stands where positions are missing since the last whole line.
+        self._lost = 0  # Positions that are lost, of streams that nobody knows yet.
+        self._runs: list[Run] = []  # Of the journal, that the last line stands in.
+        self._streams: set[str] = set()  # Whose records followed since these runs began.
+        self._ended = ""
+        self._aside: list[bytes] = []
+
+    def see(self, position: int, candidates: list[Candidate], bad: bytes | None) -> None:
+        """What there is of a position; they come in order."""
+        if not candidates:
+            if bad is not None and not self._ended:
+                self._bad[position] = bad
+            return
+        if not self._ended and position > self._next:
+            self._bridge(position, candidates)
+        if self._ended:
+            self._put_aside(candidates, self._ended)
+        else:
+            self._choose(position, candidates)
+
+    def _bridge(self, position: int, candidates: list[Candidate]) -> None:
+        """Keep the places of the lines that are lost before `position`, or end the history there."""
+        missing = range(self._next, position)
+        nowhere = position - self._next - len(self._bad)
+        runs = [run for candidate in candidates for run in candidate.runs] or self._merge.torn_apart
+        told = self._merge.explained or any(_within(run, position) for run in runs)
+        if not nowhere or (self._bridges and told and nowhere <= _MOST_LOST):
+            self._batch.append(_Holes(missing, self._bad))
+            self._lost += len(missing)
+            self._crc = ""
+        else:
+            self._ended = f"positions {missing[0]} to {missing[-1]}, which come before, are nowhere"
+            self._report.lost.append(Span(missing[0], missing[-1]))
+        self._bad = {}
+
+    def _choose(self, position: int, candidates: list[Candidate]) -> None:
+        best = candidates[0] if len(candidates) == 1 else max(candidates, key=self._rank)
+        record = best.record
+        version = None if self._contradicted(best) else self._version(best)
+        if version is None:
+            self._ended = f"version {record.stream_version} of {record.stream_id!r} at {position} is of another history"
+            self._put_aside(candidates, self._ended)
+            return
+        self._put_aside([each for each in candidates if each is not best], "another record has its position")
+        if best.runs and not self._follows(best):
+            self._streams.clear()
+        self._runs, line = best.runs, best.line
+        self._crc = self._crcs[record.stream_id] = record.crc
+        if version != record.stream_version:
+            self._put_aside([best], SETTLED)
+            self._report.settled.append(Settled(position, record.stream_id, record.stream_version, version))
+            line = encode_envelope(msgspec.structs.replace(record, stream_version=version))[:-1]
+        self._next, self._versions[record.stream_id] = position + 1, version + 1
+        self._streams.add(record.stream_id)
+        self._batch.append(_Kept(position, line, best))
+        if record.ends_batch:
+            self._commit()
+
+    def _rank(self, candidate: Candidate) -> tuple[bool, bool, bool, int, int, bool]:
+        """What follows; what is a record to the letter; what other copies confirm; what leads further; the journal."""
+        follows = not self._contradicted(candidate)
+        record, runs = candidate.record, candidate.runs
+        expected = self._versions.get(record.stream_id)
+        if expected is None:
+            expected = min(record.stream_version, self._merge.through(record.stream_id) + 1)
+        confirmed = max((self._merge.confirmed[run] for run in runs), default=0)
+        reach = max((run.last for run in runs), default=0)
+        strict = isinstance(record_or_cause(candidate.line), Envelope)
+        return follows, strict, record.stream_version == expected, confirmed, reach, bool(runs)
+
+    def _contradicted(self, candidate: Candidate) -> bool:
+        """Whether a candidate comes after other records than these, wherever it stands."""
+        record = candidate.record
+        proofs = [run in self._runs for run in candidate.runs if run.first < record.position]
+        if self._crc:
+            proofs += [crc == self._crc for crc in candidate.after]
+        if record.stream_id in self._crcs:
+            proofs += [crc == self._crcs[record.stream_id] for crc in candidate.before]
+        return bool(proofs) and not any(proofs)
+
+    def _follows(self, candidate: Candidate) -> bool:
+        """Whether a candidate stands behind the last line in a file of the journal, but for what is damaged."""
+        position = candidate.record.position
+        return any(run in self._runs or (run.first == position and 0 < run.after < position) for run in candidate.runs)
+
+    def _version(self, candidate: Candidate) -> int | None:
+        """The version that a record has in this history, None where it is of another one."""
+        record = candidate.record
+        stream_id, version = record.stream_id, record.stream_version
+        expected = self._versions.get(stream_id)
+        new = expected is None
+        if expected is None:
+            expected = min(version, self._merge.through(stream_id) + 1)
+        if version == expected:
+            return version
+        if 0 < version - expected <= self._lost:
+            self._lost -= version - expected
+            self._report.lost_versions.append(Span(expected, version - 1, stream_id))
+            return version
+        ours = candidate.in_stream or (self._follows(candidate) and (new or stream_id in self._streams))
+        if not ours:
+            return None
+        # An imported stream, whose snapshot would say where it begins, or a version that was given twice.
+        return version if new else expected if expected <= MAX_NUMBER else None
+
+    def _commit(self) -> None:
+        """What is gathered is whole batches."""
+        report, may_begin = self._report, True
+        for kept in self._batch:
+            if isinstance(kept, _Holes):
+                self._commit_holes(kept, may_begin=may_begin)
+                may_begin = True
+            else:
+                self._rewriting.add(kept.position, kept.line, may_begin=may_begin)
+                may_begin = False
+                report.last = kept.position
+        self._batch = []
+
+    def _commit_holes(self, holes: _Holes, *, may_begin: bool) -> None:
+        for position in holes.positions:
+            line = holes.bad.get(position) or _LOST % position
+            self._rewriting.add(position, line, may_begin=may_begin, hole=True)
+            self._note_lost(position)
+            may_begin = True
+
+    def _note_lost(self, position: int) -> None:
+        lost = self._report.lost
+        if lost and lost[-1].last == position - 1:
+            lost[-1] = Span(lost[-1].first, position)
+        else:
+            lost.append(Span(position, position))
+
+    def _put_aside(self, candidates: Iterable[Candidate], cause: str) -> None:
+        report = self._report
+        for candidate in candidates:
+            position = candidate.record.position
+            self._aside.append(candidate.line)
+            report.ring_fits &= not candidate.in_ring
+            if report.aside and report.aside[-1].cause == cause:
+                report.aside[-1].last = position
+                report.aside[-1].count += 1
+            else:
+                report.aside.append(Aside(position, position, cause))
+        if sum(map(len, self._aside)) > _ASIDE_AT_ONCE:
+            self._write_aside()
+
+    def _write_aside(self) -> None:
+        if self._aside:
+            self._folder.put_aside(self._aside)
+            self._aside = []
+
+    def finish(self) -> Rebuilt:
+        """Put the journal in place."""
+        self._put_aside([kept.candidate for kept in self._batch if isinstance(kept, _Kept)], UNFINISHED)
+        for position in self._bad:
+            self._note_lost(position)
+        self._rewriting.finish()
+        if self._report.aside:
+            self._write_aside()
+            _sync(self._folder, self._folder.aside_path)
+        self._report.replaced = self._rewriting.put_in_place()
+        return self._report
+
+
+def _within(run: Run, position: int) -> bool:
+    """Whether lines are missing in a file, up to `position` at least: so many that they may have stood there."""
+    few = _FEW + run.skipped // _LEAST_LINE
+    return 0 < run.after < position <= run.first <= run.after + few
+
+
+def _sync(folder: Folder, path: str) -> None:
+    filesystem = folder.filesystem
+    fd = filesystem.open_append(path)
+    try:
+        filesystem.sync_data(fd)
+    finally:
+        filesystem.close(fd)
+    filesystem.sync_folder(folder.path)

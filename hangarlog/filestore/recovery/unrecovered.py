@@ -1,0 +1,109 @@
+"""A store that nobody here may write to, as a power cut has left it: what the recovery of a writer would show.
+
+The journal's whole batches count, and what the commit ring has beyond them; a torn end is passed over. Streams may be
+shorter than the journal says from the checkpoint on, or longer: from there on they are read from the journal.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+
+from hangarlog.checkpoint import load_checkpoint
+from hangarlog.errors import CorruptionError
+from hangarlog.filestore.commit_ring import lines_of_frames, read_ring
+from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.salvage import ENDLESS, read_lines, segments_between, stream_lines
+from hangarlog.log.segment import Segment
+from hangarlog.record.line import LEAST_LINE, Envelope, decode_record
+
+
+class Unrecovered:
+    """What is committed, by the files alone.
+
+    `committed` is the last position; `stored` the last one in the journal itself; `tail` the records after that, from
+    the ring. Streams have all records up to position `settled`; `ends` are the last versions of those that have later
+    ones. Damage that whole records follow is left to whoever reads it. `doubt` is why it takes a recovery, which has to
+    write, to say what is committed, None if it does not.
+    """
+
+    def __init__(self, folder: Folder, store_id: str) -> None:
+        self.doubt: CorruptionError | None = None
+        checkpoint = load_checkpoint(folder)
+        self.stored = self.settled = checkpoint.position
+        self._crc = checkpoint.line_crc  # Of the line at `stored`.
+        self.ends: dict[str, int] = {}
+        self._seen = 0
+        known = self._read_journal(folder)
+        if self._seen < self.settled:
+            cause = f"it is of position {self.settled}, the journal ends at {self._seen}"
+            ahead = CorruptionError(folder.checkpoint_path, os.path.basename(folder.checkpoint_path), 0, cause)
+            self.stored, self.settled, self._crc = 0, 0, ""
+            known = self._read_journal(folder)
+            self.doubt = ahead
+        frames = read_ring(folder.filesystem, folder.ring_path, store_id).frames
+        joined = lines_of_frames(frames, self.stored, self._crc)
+        known |= {position: decode_record(line) for position, line in joined.items()}
+        position = self.committed = self.stored
+        while (position := position + 1) in known:
+            if known[position].ends_batch:
+                self.committed = position
+        beyond = max(known, default=0)
+        if beyond >= position:  # Else it is the beginning of a batch, which never happened.
+            cause = f"position {position} is missing; there are records up to position {beyond}"
+            path = folder.journal.live_path
+            self.doubt = self.doubt or CorruptionError(path, os.path.basename(path), 0, cause, position)
+        self.tail = [known[position] for position in range(self.stored + 1, self.committed + 1)]
+        self._note(self.tail)
+
+    def _read_journal(self, folder: Folder) -> dict[int, Envelope]:
+        """Find the last whole batch; gives the records behind it, by position."""
+        batch: list[Envelope] = []
+        unconnected: dict[int, Envelope] = {}
+        before = self.stored
+        damaged: CorruptionError | None = None  # The first line behind the last whole batch that no crash leaves.
+        lost: list[range] = []
+        may_be_lost = 0  # So many lines may have stood where there is none that is whole: a record may say anything.
+        for segment in segments_between(folder.journal, before + 1, ENDLESS):
+            for offset, line, record in read_lines(segment):
+                if isinstance(record, str):
+                    may_be_lost += 1 + len(line) // LEAST_LINE
+                    if damaged is None and b"\0" not in line and not _is_torn(segment, offset):
+                        damaged = segment.damage(offset, record)
+                    continue
+                self._seen = max(self._seen, record.position)
+                if record.position <= before:
+                    damaged = None  # That was among what is settled.
+                if damaged and 0 < record.position - before - len(batch) - 1 <= may_be_lost:
+                    lost.append(range(before + len(batch) + 1, record.position))
+                    before = record.position - len(batch) - 1
+                if record.position == before + len(batch) + 1:
+                    batch.append(record)
+                elif record.position > before:
+                    unconnected[record.position] = record
+                if batch and record.ends_batch:
+                    self._note(batch)
+                    self.stored = before = record.position
+                    self._crc = record.crc
+                    batch, damaged, may_be_lost = [], None, 0
+        self._note_lost(folder, lost)
+        self.doubt = damaged
+        return unconnected | {record.position: record for record in batch}
+
+    def _note(self, records: list[Envelope]) -> None:
+        for record in records:
+            self.ends[record.stream_id] = max(record.stream_version, self.ends.get(record.stream_id, -1))
+
+    def _note_lost(self, folder: Folder, lost: list[range]) -> None:
+        """What the streams have of positions that are damaged in the journal; each range is beyond the one before."""
+        claims: dict[int, set[bytes]] = {}
+        for line, record in stream_lines(folder) if lost else ():  # Once, however many ranges there are.
+            at = bisect_right(lost, record.position, key=lambda positions: positions.start) - 1
+            if at >= 0 and record.position in lost[at]:
+                claims.setdefault(record.position, set()).add(line)
+        self._note([decode_record(*lines) for lines in claims.values() if len(lines) == 1])
+
+
+def _is_torn(segment: Segment, offset: int) -> bool:
+    """Whether it is the rest behind the last newline, as a crash may leave it."""
+    return offset == segment.end() and segment.rest_may_be_torn(offset)

@@ -1,0 +1,382 @@
+"""The shared state: a few words that every process of a store reads and writes. A cache, rebuilt when it is lost.
+
+The file is read and written by system calls, not through a mapping: a mapped page that the file system cannot store
+kills the process. Words are 64-bit and aligned. One call changes what a commit publishes, and the check over it tells a
+reader without a lock whether it saw all of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from struct import Struct
+
+from hangarlog.system.filesystem import FileSystem
+from hangarlog.system.futex import Bell
+from hangarlog.system.platform import boot_id
+
+_MAGIC = 0x35_45_54_41_54_53_4C_48  # "HLSTATE5"
+_SIZE = 4096
+_MASK = (1 << 64) - 1
+
+(
+    _FORMAT,
+    _SESSION,
+    _FILE,
+    COMMITTED,
+    JOURNAL_FIRST,
+    JOURNAL_SIZE,
+    _CHECK,
+    TAIL,
+    WRITING,
+    LAYOUT,
+    EXCLUSIVE,
+    SYNC_FAILED,
+    DURABLE,
+    DURABLE_END,
+    RING_NEXT,
+    RING_FILE,
+    FAILURES,
+    _BOOT,
+    _UNUSED,
+    _GATE_BELL,
+    _GATE_WAITERS,
+    _LOCK_BELL,
+    LOCK_WAITERS,
+    _SYNC_BELL,
+    SYNC_WAITERS,
+) = range(25)
+STANDING = DURABLE * 8
+"""The bytes before this one change only where a writer has something to look at."""
+FAILED = slice(FAILURES * 8, FAILURES * 8 + 8)
+"""The bytes that count the syncs that have failed."""
+WAITING = slice(LOCK_WAITERS * 8, LOCK_WAITERS * 8 + 8)
+"""The bytes that are zeros where nobody waits for the write lock."""
+
+_LOW = (1 << 32) - 1
+_all, _five, _three, _one = Struct("=25Q"), Struct("=5Q"), Struct("=3Q"), Struct("=Q")
+_NOTHING = (0,) * 25
+
+Words = tuple[int, ...]
+"""All words as they were at one moment."""
+
+
+def _check(committed: int, journal_first: int, journal_size: int) -> int:
+    # Zeros are no check of zeros. Factors of 30 bits: larger ones take three times as long.
+    return (_MAGIC ^ committed * 0x3C6EF35F ^ journal_first * 0x2545F491 ^ journal_size * 0x27D4EB2F << 4) & _MASK
+
+
+def consistent(words: Words) -> bool:
+    """Whether the committed position and the journal's end are what one commit published together."""
+    return words[_CHECK] == _check(words[COMMITTED], words[JOURNAL_FIRST], words[JOURNAL_SIZE])
+
+
+def covers(words: Words, position: int) -> bool:
+    """Whether the record at `position` is known to be on the device."""
+    return position <= words[DURABLE] <= words[COMMITTED]  # Beyond that it is not to be believed.
+
+
+def durable_in(words: Words, journal_first: int) -> int:
+    """How many bytes of the journal segment that begins with `journal_first` are known to be on the device."""
+    end = words[DURABLE_END]
+    return end & _LOW if end >> 32 == journal_first & _LOW else 0
+
+
+def ring_next(words: Words) -> tuple[int, int]:
+    """(generation, block) of the commit ring's next frame."""
+    return words[RING_NEXT] >> 32, words[RING_NEXT] & _LOW
+
+
+def words_of(raw: bytes) -> Words:
+    """The words that stand in these bytes; zeros where the file was cut."""
+    return _all.unpack(raw) if len(raw) == _all.size else _NOTHING
+
+
+def create_state(filesystem: FileSystem, path: str) -> None:
+    """Make the file if it is missing, too short, or somebody else's too. Under the write lock."""
+    with contextlib.suppress(FileNotFoundError):
+        fd = filesystem.open_read(path)
+        try:
+            if filesystem.size(fd) >= _SIZE and filesystem.names(fd) == 1:
+                return
+        finally:
+            filesystem.close(fd)
+    filesystem.replace_file(path, bytes(_SIZE), sync=False)
+
+
+def _nothing(fd: int, size: int, offset: int) -> bytes:
+    return b""
+
+
+class SharedState:
+    """The words of one store, in its file `state`.
+
+    Only the holder of the write lock changes them, but for those about syncs, which the holder of the sync lock
+    changes, and for the bells. `home` is a number of the folder that the file is to belong to. Calls raise `OSError`.
+    """
+
+    def __init__(self, filesystem: FileSystem, path: str, home: int, *, writable: bool = True) -> None:
+        """Open the file at `path`. Raises `OSError`, or `ValueError` where the file is not the store's alone."""
+        self._filesystem, self._path, self._home, self.writable = filesystem, path, home, writable
+        self._pread: Callable[[int, int, int], bytes] = filesystem.pread
+        self.inode = 0
+        self._boot = boot_id()
+        self.session = 0
+        """The session that this process has seen going on, or begun: 0 before that."""
+        self._fd = -1
+        self.gate_bell, self.lock_bell, self.sync_bell = Bell(), Bell(gives_time=True), Bell()
+        self._open()
+
+    def _open(self) -> None:
+        filesystem = self._filesystem
+        if not (self.writable or filesystem.is_there(self._path)):
+            self._pread = _nothing  # A reader, before anybody who may write has made it.
+            return
+        fd = filesystem.open_update(self._path) if self.writable else filesystem.open_read(self._path)
+        self._pread = filesystem.pread
+        try:
+            if self.writable and filesystem.names(fd) > 1:
+                raise ValueError("it has another name (a hard link)")  # Made anew, in its place.
+            inode = filesystem.identity(fd)
+            if self._fd < 0:
+                self._fd, fd = fd, -1
+            else:
+                filesystem.become(self._fd, fd)  # Readers in other threads take no lock.
+        finally:
+            if fd >= 0:
+                filesystem.close(fd)
+        self.inode = inode
+        # Of this file in this folder: a copy has another inode, or lies in a folder that was made at another time.
+        self._file = (self.inode * 0x9E3779B97F4A7C15 ^ self._home) & _MASK
+        if self.writable:
+            for bell, at in ((self.gate_bell, _GATE_BELL), (self.lock_bell, _LOCK_BELL), (self.sync_bell, _SYNC_BELL)):
+                bell.hang(filesystem, self._fd, at * 8)
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file that is open is the one that has its name."""
+        return self._filesystem.identity_at(self._path) == self.inode
+
+    def look_for(self) -> None:
+        """For a reader: open the file that has its name now, if it is another one."""
+        if not self.is_in_place:
+            self._open()
+
+    def reload(self) -> None:
+        """Open the file anew if another one has its name; make it where there is none. Under the write lock."""
+        if not self.is_in_place:
+            create_state(self._filesystem, self._path)
+            self._open()
+
+    def ask_again(self) -> bool:
+        """Where the file could only be opened for reading: whether it can be written by now."""
+        self.writable = True
+        try:
+            self._open()
+        except (OSError, ValueError):
+            self.writable = False
+        return self.writable
+
+    def close(self) -> None:
+        """Close the file."""
+        for bell in (self.gate_bell, self.lock_bell, self.sync_bell):
+            bell.take_down()
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._filesystem.close(fd)
+
+    # Looking
+
+    def look(self) -> Words:
+        """All words as they are now; zeros where the file was cut."""
+        return words_of(self.raw())
+
+    def believes(self, words: Words) -> bool:
+        """Whether these words belong to the session that this process takes part in."""
+        return words[_SESSION] == self.session != 0 and words[_FORMAT] == _MAGIC and words[_FILE] == self._file
+
+    def readable(self, words: Words) -> bool:
+        """Whether readers may believe these words: also while a recovery goes on, or cannot be finished."""
+        return self.session != 0 and words[_SESSION] in (0, self.session) and words[_FILE] == self._file
+
+    @property
+    def valid(self) -> bool:
+        """Whether the words belong to the session that this process takes part in."""
+        return self.believes(self.look())
+
+    @property
+    def last_session(self) -> int:
+        """The session that the words belong to, 0 where they are not of this file, this folder and this format."""
+        words = self.look()
+        return words[_SESSION] if words[_FORMAT] == _MAGIC and words[_FILE] == self._file else 0
+
+    @property
+    def of_a_copy(self) -> bool:
+        """Whether the words were written for another file: this folder is a copy of a store, or was moved in."""
+        words = self.look()
+        return words[_FORMAT] == _MAGIC and words[_FILE] not in (0, self._file)
+
+    @property
+    def promised(self) -> tuple[int, int]:
+        """(the position up to which it was durable; the last one that was committed, if that was in this boot)."""
+        words = self.look()
+        if words[_FORMAT] != _MAGIC or not consistent(words):
+            return 0, 0
+        return self.durable, words[COMMITTED] if self.of_this_boot else 0
+
+    @property
+    def tail(self) -> int:
+        """How many bytes there are to replay after a crash, or what takes as long."""
+        return self.look()[TAIL]
+
+    @property
+    def of_this_boot(self) -> bool:
+        """Whether the words were written since the machine started; also where the system does not say."""
+        words = self.look()
+        return words[_FORMAT] == _MAGIC and words[_BOOT] == self._boot
+
+    def published(self) -> tuple[int, int, int] | None:
+        """What the last commit published: (position, journal's first position, its size); None in the middle of one."""
+        words = self.look()
+        return (words[COMMITTED], words[JOURNAL_FIRST], words[JOURNAL_SIZE]) if consistent(words) else None
+
+    @property
+    def writing(self) -> int:
+        """The process that is changing files, or died at it; 0 if none is."""
+        return self.look()[WRITING]
+
+    @property
+    def committed(self) -> int:
+        """The position of the last committed record."""
+        return self.look()[COMMITTED]
+
+    @property
+    def durable(self) -> int:
+        """The position up to which everything is known to be on the device."""
+        words = self.look()
+        return words[DURABLE] if words[DURABLE] <= words[COMMITTED] else 0  # Beyond that it is not to be believed.
+
+    @property
+    def journal_first(self) -> int:
+        """The first position of the live journal segment."""
+        return self.look()[JOURNAL_FIRST]
+
+    @property
+    def journal_size(self) -> int:
+        """The committed bytes of the live journal segment."""
+        return self.look()[JOURNAL_SIZE]
+
+    @property
+    def layout(self) -> int:
+        """A count of changes after which an open file may no longer be the live one (rolls, compactions)."""
+        return self.look()[LAYOUT]
+
+    @property
+    def exclusive(self) -> int:
+        """The process that holds the store exclusively, 0 if none does."""
+        return self.look()[EXCLUSIVE]
+
+    @exclusive.setter
+    def exclusive(self, pid: int) -> None:
+        self._put(EXCLUSIVE, pid)
+
+    @property
+    def sync_failed(self) -> bool:
+        """Whether a sync has failed, and the journal has not been written anew since."""
+        return self.look()[SYNC_FAILED] != 0
+
+    @property
+    def failures(self) -> int:
+        """How many syncs have failed since the machine started."""
+        return self.look()[FAILURES]
+
+    def covers(self, position: int) -> bool:
+        """Whether the record at `position` is known to be on the device."""
+        return position <= self.durable
+
+    @property
+    def ring_file(self) -> int:
+        """Which file the commit ring is, 0 if there is none yet. Of a state from before a restart, too."""
+        words = self.look()
+        return words[RING_FILE] if words[_FORMAT] == _MAGIC else 0
+
+    @ring_file.setter
+    def ring_file(self, identity: int) -> None:
+        self._put(RING_FILE, identity)
+
+    # Changing
+
+    def _put(self, at: int, value: int) -> None:
+        self._filesystem.write_at(self._fd, _one.pack(value), at * 8)
+
+    def begin_recovery(self, pid: int) -> None:
+        """Say that process `pid` recovers; what failed before the machine restarted is forgotten."""
+        words = self.look()
+        if words[_FORMAT] != _MAGIC or self._filesystem.size(self._fd) < _SIZE:
+            self._filesystem.write_at(self._fd, bytes(_SIZE), 0)
+        elif self.of_a_copy or not self.of_this_boot:
+            # What failed was of another file, or the page cache went with the boot: all is read from the device since.
+            self._put(FAILURES, 0)
+            self._put(SYNC_FAILED, 0)
+        self._put(WRITING, pid)
+
+    def recovered(self, committed: int, journal_first: int, journal_size: int, tail: int) -> None:
+        """Publish what a recovery found; words that were not believed become valid, as those of `session`."""
+        if not self.valid:
+            self.distrust()  # Until all is said: a recovery that dies here must be run again whole.
+            self._put(EXCLUSIVE, 0)
+            self._put(SYNC_FAILED, 0)
+            self._put(_BOOT, self._boot)
+            self._put(_FILE, self._file)
+            self._put(_FORMAT, _MAGIC)
+        self.change_layout()
+        self.publish(b"", committed, journal_first, journal_size, tail)
+        self._put(WRITING, 0)
+        self._put(_SESSION, self.session)
+
+    def raw(self) -> bytes:
+        """All words as they are now, in their bytes; `words_of` takes them apart."""
+        return self._pread(self._fd, _all.size, 0)
+
+    def publish(self, raw: bytes, committed: int, journal_first: int, journal_size: int, tail: int) -> bytes:
+        """Publish a commit: readers see it from here on. `tail` is how much there is to replay after a crash.
+
+        `raw` is what stood here when the lock was taken. Returns the bytes before `STANDING` as they are now, but for
+        words that others may have changed meanwhile.
+        """
+        check = _check(committed, journal_first, journal_size)
+        data = _five.pack(committed, journal_first, journal_size, check, tail)
+        self._filesystem.write_at(self._fd, data, COMMITTED * 8)
+        return raw[: COMMITTED * 8] + data + raw[WRITING * 8 : STANDING]
+
+    def begin(self, pid: int) -> None:
+        """Mark that process `pid` changes files; if it dies, the next one finds the mark and recovers."""
+        self._put(WRITING, pid)
+
+    def abandon(self) -> None:
+        """Take the mark away."""
+        self._put(WRITING, 0)
+
+    def distrust(self) -> None:
+        """Make the words invalid, so that a recovery takes nothing from them."""
+        self._put(_SESSION, 0)
+
+    def made_durable(self, published: tuple[int, int, int], ring_next: tuple[int, int]) -> None:
+        """Say that everything that was published is on the device, and where the ring goes on. Under the sync lock."""
+        position, journal_first, journal_size = published
+        end = (journal_first & _LOW) << 32 | journal_size
+        ring = (ring_next[0] & _LOW) << 32 | ring_next[1]
+        self._filesystem.write_at(self._fd, _three.pack(position, end, ring), DURABLE * 8)
+
+    def keep(self) -> None:
+        """Return when the words are on the device: for what must be known of them after a restart."""
+        self._filesystem.sync_data(self._fd)
+
+    def change_layout(self) -> None:
+        """Tell every process to look at its open files again."""
+        self._put(LAYOUT, (self.layout + 1) & _MASK)
+
+    def mark_sync_failed(self) -> None:
+        """Tell every process that the device has refused bytes."""
+        self._put(FAILURES, self.failures + 1)
+        self._put(SYNC_FAILED, 1)

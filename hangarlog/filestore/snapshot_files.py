@@ -1,0 +1,103 @@
+"""Snapshots: the saved state of a stream's aggregate, one JSON file each; and how far a stream is compacted."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import msgspec
+
+from hangarlog.errors import CorruptionError, EventSerializationError
+from hangarlog.events.payload import decode_object
+from hangarlog.filestore.file_names import stream_path
+from hangarlog.record.line import MAX_NUMBER, seal, unseal
+from hangarlog.system.filesystem import NO_FILE, FileSystem
+
+MOST = 128 << 20  # Bytes of a file: none is read that could not have been written.
+
+
+_Version = Annotated[int, msgspec.Meta(ge=-1, le=MAX_NUMBER)]
+
+
+class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a snapshot file holds. Versions are stream versions; `event_id` is the event at `version` when saved."""
+
+    stream_id: str
+    version: _Version = -1
+    state: msgspec.Raw = msgspec.Raw(b"null")
+    saved_at: str = ""
+    schema_version: int = 1
+    event_id: str | None = None
+    compacted_through: _Version = -1
+
+
+_decode = msgspec.json.Decoder(Snapshot).decode
+
+
+class SnapshotFiles:
+    """The folder `snapshots/`, laid out as `streams/` is."""
+
+    def __init__(self, filesystem: FileSystem, folder: str) -> None:
+        self._filesystem, self._folder = filesystem, folder
+
+    def path(self, stream_id: str) -> str:
+        """Where the snapshot of a stream is."""
+        folder, name = stream_path(stream_id)
+        return os.path.join(self._folder, folder, f"{name}.json")
+
+    def load(self, stream_id: str) -> Snapshot | None:
+        """The snapshot of a stream, None if there is none.
+
+        Raises:
+            CorruptionError: the file is not a snapshot of this stream.
+        """
+        path = self.path(stream_id)
+        try:
+            snapshot = self.read(path)
+        except FileNotFoundError:
+            return None
+        if snapshot.stream_id != stream_id:
+            raise self._damage(path, ValueError(f"it belongs to stream {snapshot.stream_id!r}"))
+        return snapshot
+
+    def read(self, path: str) -> Snapshot:
+        """The snapshot in a file, whoever's it is.
+
+        Raises:
+            CorruptionError: there is no whole one.
+            FileNotFoundError: there is no file.
+        """
+        try:
+            return _decode(unseal(self._filesystem.read_file(path, MOST)))
+        except FileNotFoundError:
+            raise
+        except (msgspec.MsgspecError, ValueError, RecursionError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in NO_FILE:
+                raise
+            raise self._damage(path, error) from error
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Replace the snapshot of a stream, whole and durably.
+
+        Raises:
+            CorruptionError: the folder it belongs in leads elsewhere.
+            EventSerializationError: it is too large.
+        """
+        path, content = self.path(snapshot.stream_id), seal(snapshot)
+        if len(content) > MOST:
+            raise EventSerializationError("snapshot", f"its {len(content)} bytes are more than {MOST}")
+        for folder in (self._folder, os.path.dirname(path)):
+            self._filesystem.make_folder(folder)
+            if self._filesystem.is_link(folder):
+                cause = "it is a symbolic link; put a folder in its place"
+                raise CorruptionError(folder, os.path.basename(folder), 0, cause, mendable=False)
+        self._filesystem.replace_file(path, content)
+
+    def _damage(self, path: str, error: Exception) -> CorruptionError:
+        cause = f"not a whole snapshot: {error}; delete it, a snapshot can be made again"
+        return CorruptionError(path, os.path.relpath(path, self._folder), 0, cause, mendable=False)
+
+
+def decode_state(raw: msgspec.Raw) -> Any:
+    """The state that a snapshot holds. Raises one of `FAILURES` if it is not an object."""
+    return decode_object(bytes(raw))

@@ -1,0 +1,452 @@
+"""The store in a folder: opening it, reading it, and how durable its appends are."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, NoReturn
+
+from hangarlog.errors import HangarlogError, LinkedFileError, StorageError, StoreOpenError
+from hangarlog.events.serializer import EventSerializer
+from hangarlog.eventstore import base
+from hangarlog.eventstore.base import EventStore
+from hangarlog.filestore.catalog import Catalog, Known
+from hangarlog.filestore.file_names import check_stream_id
+from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.group_sync import IntervalSync, JournalSync
+from hangarlog.filestore.reader import Reader
+from hangarlog.filestore.running_calls import Calls
+from hangarlog.filestore.session import Watch
+from hangarlog.filestore.shared_state import COMMITTED, LAYOUT, SharedState, consistent, create_state
+from hangarlog.filestore.snapshot_files import Snapshot, SnapshotFiles
+from hangarlog.filestore.writer import Writer
+from hangarlog.record.batch import Pending
+from hangarlog.record.line import Envelope
+from hangarlog.system.file_lock import FileLock, Turnstile, held
+from hangarlog.system.filesystem import FileSystem
+from hangarlog.system.import_lock import importing
+
+if TYPE_CHECKING:
+    from hangarlog.filestore.recovery.recover import Recovered
+
+Durability = base.Durability | float
+
+_UNWATCHED = 0.001
+"""Seconds that a read may miss a change of the store's folder."""
+
+
+class FileEventStore(EventStore):
+    """An event store that is a folder of plain text, shared by any number of threads and processes.
+
+    Args:
+        path: the folder; it is created if there is none.
+        serializer: types, versions and upcasters; by default what is registered, with no upcasters.
+        durability: "always" (an append returns when it is on the device), "relaxed" (the operating system decides when;
+            it survives the death of the process, not a power cut), or the seconds between syncs.
+        segment_bytes: size at which a segment is sealed and the next begun. Fixed when the store is created.
+        exclusive: hold the write lock until `close`; faster, and every other writer gets `StoreBusyError`.
+        lock_timeout: seconds to wait for other processes before `LockTimeoutError`; None waits for ever.
+        create: with False, a folder that is no store is an error instead of becoming one.
+        mode: the permissions of the store's files, such as 0o640, whatever the umask; folders get the right to enter
+            with each right to read. Fixed when the store is created, by default 0o600; a folder that is there before
+            keeps its own.
+        unsafe_file_system: the type, or types with commas between, of file systems to use although their locks or
+            shared memory may not hold; by default what the variable HANGARLOG_UNSAFE_FILE_SYSTEM names.
+        filesystem: the seam to the operating system, for tests.
+
+    Raises:
+        StoreOpenError, StoreFormatError: the folder is no store, cannot be read, or is of another format.
+        UnsafeFileSystemError: it is on a network file system, or another one where it is not safe.
+        StoreBusyError: another process holds it exclusively.
+        UpcastingError: the serializer's chain has a gap.
+        CorruptionError: a crash is to be recovered from, and the journal is damaged.
+    """
+
+    _closed = True  # Until it is open: of one that could not be made nothing has to be closed.
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        serializer: EventSerializer | None = None,
+        durability: Durability = "always",
+        segment_bytes: int = 64 << 20,
+        exclusive: bool = False,
+        lock_timeout: float | None = 60.0,
+        create: bool = True,
+        mode: int | None = None,
+        unsafe_file_system: str | None = None,
+        filesystem: FileSystem | None = None,
+    ) -> None:
+        super().__init__(serializer)
+        seconds = 1.0 if durability in ("always", "relaxed") else durability
+        if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not seconds > 0:
+            raise ValueError(f"durability must be 'always', 'relaxed' or seconds between syncs, not {durability!r}")
+        if lock_timeout is not None and not lock_timeout >= 0:
+            raise ValueError(f"lock_timeout must be seconds from 0 on, or None, not {lock_timeout!r}")
+        self._durability = durability if isinstance(durability, str) else float(durability)
+        self._filesystem, self._lock_timeout = filesystem or FileSystem(), lock_timeout
+        self.folder = Folder(self._filesystem, os.fspath(path))
+        self.meta = self.folder.open(segment_bytes, create=create, mode=mode, unsafe_file_system=unsafe_file_system)
+        lock = self.folder.write_lock()
+        state = self._state = self._open_state(lock)
+        lock.wake_with(state.gate_bell, state.lock_bell)
+        sync_lock = FileLock(self._filesystem, self.folder.lock_path("sync"), state.sync_bell)
+        catalog = self._catalog = Catalog(self._filesystem, self.folder.catalog_path)
+        self._writer = Writer(self.folder, self.meta, state, catalog, (lock, sync_lock), lock_timeout)
+        rejoin = self._writer.rejoin
+        self._sync = JournalSync(self.folder, self.meta.store_id, state, sync_lock, rejoin, lock_timeout)
+        self._interval: IntervalSync | None = None
+        self._calls = Calls()
+        self._starting = threading.Lock()
+        self._snapshots = SnapshotFiles(self._filesystem, self.folder.snapshots_path)
+        self._reader = Reader(self.folder, self._snapshots, state, catalog)
+        self._read_watch, self._watched_at = Watch(self._filesystem, self.folder.fd, self.folder.path), 0.0
+        self._closed = False
+        try:
+            with self._refusals():
+                self._begin(exclusive)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, exclusive: bool) -> None:
+        state = self._state
+        self._writer.see_session()
+        if state.writable and not state.session:
+            try:
+                with self._writer.lock():
+                    pass  # Taking it recovers.
+            except (LinkedFileError, StorageError):
+                if state.writable:
+                    raise  # Else nothing can be written, and it is read as it is.
+        elif state.writable:
+            self._writer.finish_for_the_dead()
+        if exclusive:
+            self._writer.hold()
+        if isinstance(self._durability, float) and state.writable and state.durable < state.committed:
+            self._sync_later(self._durability)  # Somebody may have died who had promised it.
+
+    @property
+    def path(self) -> str:
+        """The folder of the store."""
+        return self.folder.path
+
+    @property
+    def recovered(self) -> Recovered | None:
+        """What this store had to make whole after a crash, None if nothing yet."""
+        return self._writer.recovered
+
+    def _open_state(self, lock: Turnstile) -> SharedState:
+        path, home = self.folder.state_path, self.folder.home
+        with contextlib.suppress(OSError, ValueError):
+            return SharedState(self._filesystem, path, home)
+        try:
+            with held(lock, self._lock_timeout):
+                create_state(self._filesystem, path)
+            return SharedState(self._filesystem, path, home)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                with contextlib.suppress(OSError, ValueError):
+                    return SharedState(self._filesystem, path, home, writable=False)
+            cause = f"its shared state can neither be made nor read: {error}; open it once with write permission"
+            raise StoreOpenError(self.path, cause) from error
+
+    # Appending
+
+    def _commit(self, pendings: list[Pending], durability: base.Durability | None = None) -> dict[str, int]:
+        calls, wanted, mark = self._calls, durability or self._durability, threading.get_ident()
+        try:  # As in `_calling`: a generator would cost every append a microsecond.
+            calls.running.append(mark)
+            if self._closed:
+                self._refuse_closed()
+            versions, position, failures = self._writer.commit(pendings)
+            if wanted == "always":
+                self._sync.ensure(position, failures)
+            elif wanted != "relaxed":
+                self._sync_later(float(wanted))
+            return versions
+        finally:
+            try:  # noqa: SIM105 - nothing may be called before
+                calls.running.remove(mark)
+            except ValueError:
+                pass  # An interrupt came before it was there.
+            if calls.afterwards:
+                calls.ended()
+
+    def append_encoded(self, pendings: list[Pending]) -> dict[str, int]:
+        """Append events that are encoded already, as a relaxed `append_many`: call `sync` to make them durable."""
+        with self._calling():
+            return self._writer.commit(pendings)[0]
+
+    def sync(self) -> None:
+        """Return when every event committed so far is on the device, whatever the durability.
+
+        Raises:
+            SyncError: the device refused.
+            OutcomeUnknownError: the files could not be read or opened, or the sync lock was not to be had in time.
+        """
+        with self._calling():
+            self._sync.ensure_committed()
+
+    def _sync_later(self, seconds: float) -> None:
+        if self._interval is None or not self._interval.is_alive():
+            with self._starting:
+                if not self._closed and (self._interval is None or not self._interval.is_alive()):
+                    self._interval = IntervalSync(self._sync, self._state, seconds)
+                    self._interval.start()
+                    _syncing.add(self)
+
+    def begin_stream(self, stream_id: str, version: int) -> None:
+        """Say of a stream that is to be imported that its events before `version` are gone."""
+        self._change_snapshot(stream_id, lambda _: Snapshot(stream_id, compacted_through=version - 1))
+
+    # Reading
+
+    @contextlib.contextmanager
+    def _calling(self) -> Iterator[None]:
+        """A call that `close` waits for. Raises `StoreOpenError` where the store was closed before."""
+        calls, mark = self._calls, threading.get_ident()
+        try:
+            calls.running.append(mark)
+            self._refuse_closed()
+            yield
+        finally:
+            try:  # noqa: SIM105 - nothing may be called before
+                calls.running.remove(mark)
+            except ValueError:
+                pass  # An interrupt came before it was there.
+            if calls.afterwards:
+                calls.ended()
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise StoreOpenError(self.path, "it was closed")
+
+    def _committed(self) -> int:
+        self._refuse_closed()
+        now = monotonic()
+        if now - self._watched_at > _UNWATCHED:
+            if self._read_watch.changed():
+                self._look_again()
+            self._watched_at = now
+        words = self._state.look()
+        self._reader.layout = words[LAYOUT]
+        if self._state.readable(words):
+            return words[COMMITTED] if consistent(words) else self._committed_after_all()
+        if self._state.session:
+            self._look_again()
+            return self._committed_after_all()
+        # It may only be read here, and nobody has it open who could write: the files themselves say.
+        with self._refusals():
+            return self._reader.unrecovered(self.meta.store_id).committed
+
+    def _committed_after_all(self) -> int:
+        """The committed position where the state does not say it: somebody is publishing, died at it, or it rotted."""
+        for _ in range(1000):
+            published = self._state.published()
+            if published:
+                return published[0]
+        if self._state.writable:
+            with self._writer.lock():  # Taking it recovers.
+                return self._state.committed
+        raise StoreOpenError(self.path, "its shared state is damaged; open it once with permission to write")
+
+    def _look_again(self) -> None:
+        """Before a read: use the files that have the store's names now; its folder may have been moved, too."""
+        moment = self._read_watch.now()
+        self.folder.refuse_moved()
+        state = self._state
+        if not (state.is_in_place and state.readable(state.look())):
+            if state.writable:
+                self._writer.rejoin()
+            else:
+                self._writer.see_session()
+        self._reader.look_again()
+        self._read_watch.settle(moment)
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """What the operating system refuses comes out as `StorageError`; a store that was closed meanwhile says so."""
+        try:
+            yield
+        except OSError as error:
+            self._refuse_closed()
+            raise StorageError(self.path, error.errno, str(error), reading=True) from error
+
+    def _stream(
+        self,
+        stream_id: str,
+        from_version: int | None,
+        reverse: bool,
+        limit: int | None = None,
+        *,
+        skip: bool = False,
+        durable: bool = False,
+    ) -> Iterator[Sequence[Envelope]]:
+        with self._refusals():
+            seen = self.durable_position if durable else self._committed()
+            yield from self._reader.stream(stream_id, from_version, reverse, seen, limit, skip)
+
+    def _all(
+        self,
+        from_position: int | None,
+        reverse: bool,
+        limit: int | None = None,
+        *,
+        skip: bool = False,
+        durable: bool = False,
+    ) -> Iterator[Sequence[Envelope]]:
+        with self._refusals():
+            seen = self.durable_position if durable else self._committed()
+            yield from self._reader.everything(from_position, reverse, seen, limit, skip)
+
+    def get_stream_version(self, stream_id: str) -> int:
+        """The version of a stream's last event, -1 when there is no such stream.
+
+        Raises:
+            CorruptionError: the end of the stream is damaged, and the journal's copy of it, too.
+        """
+        with self._calling(), self._refusals():
+            return self._reader.version(check_stream_id(stream_id), self._committed())
+
+    def list_streams(self, prefix: str = "") -> list[str]:
+        """The ids of all streams that begin with `prefix`, sorted."""
+        with self._calling(), self._refusals():
+            return sorted(self._streams(prefix))
+
+    def _streams(self, prefix: str = "") -> list[str]:
+        """The streams that have a committed event. A power cut may have left files of others; a file may be gone."""
+        committed, catalog = self._committed(), self._catalog
+        known: dict[str, Known] = {}
+        if catalog.is_open:
+            found = set(self.folder.stream_ids())  # All: their number shows what is missing.
+            known, missing = catalog.compare(found)
+            if missing:
+                found |= self._reader.stream_ids(committed)  # Somebody has deleted files of streams, or moved them.
+        else:
+            found = set(self.folder.stream_ids(prefix))
+        found = {stream_id for stream_id in found if stream_id.startswith(prefix)}
+        sure = {stream_id for stream_id in found if stream_id in known and known[stream_id].position <= committed}
+        return [*sure, *self._reader.committed_among(found - sure, committed)]
+
+    def get_event_count(self) -> int:
+        """How many events the store holds: the position of the last one."""
+        with self._calling(), self._refusals():
+            return self._committed()
+
+    @property
+    def durable_position(self) -> int:
+        """The position up to which every event is known to be on the device: what a sync has covered."""
+        committed = self._committed()
+        return min(self._state.durable, committed) if self._state.valid else committed
+
+    def get_stream_count(self) -> int:
+        """How many streams the store holds."""
+        with self._calling(), self._refusals():
+            self._committed()
+            return self._catalog.count() if self._catalog.is_open else len(self._streams())
+
+    # Snapshots
+
+    def _load_snapshot(self, stream_id: str) -> Snapshot | None:
+        with self._calling(), self._refusals():
+            return self._snapshots.load(stream_id)
+
+    def _change_snapshot(self, stream_id: str, change: Callable[[Snapshot | None], Snapshot | None]) -> None:
+        with self._calling(), self._writer.lock():
+            before = self._snapshots.load(stream_id)
+            after = change(before)
+            if after is None:
+                return
+            if after.compacted_through > (before.compacted_through if before else -1):
+                self._writer.sync_journal()  # What is deleted from a stream must not be what the journal could lose.
+            self._snapshots.save(after)
+
+    def finish_for_the_dead(self) -> None:
+        """Recover what a writer that died has left, unless somebody is writing. What is damaged is left as it is."""
+        with self._calling():
+            self._writer.finish_for_the_dead()
+
+    @contextlib.contextmanager
+    def changing_files(self) -> Iterator[None]:
+        """The write lock, for what replaces files that others may have open. Raises what an append raises."""
+        with self._calling(), self._writer.lock(), self._writer.changing_files():
+            yield
+
+    def _reclaim(self, stream_id: str, through: int) -> None:
+        with importing:
+            from hangarlog.filestore.compaction import compact
+        with self.changing_files():
+            compact(self.folder.stream(stream_id), through)
+
+    # Closing
+
+    def close(self) -> None:
+        """Wait for the calls that are running, then close all files; with an interval, sync once more first.
+
+        Later calls raise `StoreOpenError`. Closing twice is fine, from several threads, too. Called from within a call,
+        by a signal handler or a finalizer, it closes the files when that call ends.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        if self._calls.wait(self._lock_timeout, self._close):
+            self._close()
+
+    def _close(self) -> None:
+        seconds = self._lock_timeout
+        with self._closing_refusals(), contextlib.ExitStack() as closing:  # Whatever fails, the others are closed.
+            closing.callback(self.folder.close)
+            closing.callback(self._state.close)
+            closing.callback(self._catalog.close)
+            closing.callback(self._reader.close)
+            closing.callback(self._sync.close, seconds)
+            closing.callback(self._writer.close, seconds)  # Before the sync lock: who takes part has both lock files.
+            if self._interval:
+                self._interval.stop(seconds)
+                with contextlib.suppress(HangarlogError):
+                    self._sync.ensure_committed()
+
+    @contextlib.contextmanager
+    def _closing_refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(self.path, error.errno, str(error)) from error
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"a FileEventStore cannot be copied or pickled; open it there: FileEventStore({self.path!r})")
+
+    def __del__(self) -> None:
+        # At the interpreter's end threads stand still, perhaps with a lock; the system takes files and locks back.
+        if not sys.is_finalizing():
+            self.close()
+
+
+_syncing: weakref.WeakSet[FileEventStore] = weakref.WeakSet()
+
+
+@atexit.register
+def _sync_at_exit() -> None:
+    """What is synced at intervals is synced once more while threads still run. Nothing is closed: they may append."""
+    for store in list(_syncing):
+        with contextlib.suppress(HangarlogError, OSError):
+            store.sync()
+
+
+def _forked() -> None:
+    """What the parent has promised to sync, the parent syncs."""
+    global _syncing
+    _syncing = weakref.WeakSet()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

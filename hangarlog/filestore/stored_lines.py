@@ -1,0 +1,102 @@
+"""Events byte for byte as they are stored, to show or to export. A line that is not a record is damage."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+
+from hangarlog.errors import CorruptionError, CorruptionWarning
+from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.salvage import journal_part
+from hangarlog.filestore.store import FileEventStore
+from hangarlog.record.line import Envelope, encode_envelope
+from hangarlog.record.strict import are_strict, record_or_cause, strict_record
+from hangarlog.record.verified_block import Run
+
+Stored = tuple[Sequence[Envelope], Sequence[bytes]]
+"""Records, and the line of each, without its newline."""
+
+
+def as_stored(
+    store: FileEventStore, blocks: Iterable[Sequence[Envelope]], *, skip_damaged: bool = False
+) -> Iterator[Stored]:
+    """The records of `blocks`, which `store` has read, with their lines.
+
+    Each is held to the whole format, as in `verify`. A damaged one comes from its other copy, with a
+    `CorruptionWarning`. One that is damaged in both is raised in its turn, or skipped with a warning.
+
+    Raises:
+        CorruptionError: an event is damaged in both copies.
+    """
+    for block in blocks:
+        lines = _lines(block)
+        if None not in lines and are_strict(block, whole := [line for line in lines if line is not None]):
+            yield block, whole
+        elif block:
+            yield from _one_by_one(store.folder, block, lines, skip_damaged)
+
+
+def _lines(block: Sequence[Envelope]) -> list[bytes | None]:
+    """The lines that records were read from; None for a line that this version would write otherwise."""
+    if type(block) is Run:
+        return [*block.text.split(b"\n")[: len(block.records)]]
+    lines = [encode_envelope(record)[:-1] for record in block]
+    # The stored line has these bytes if it has their checksum.
+    return [line if line[-10:-2] == record.crc.encode() else None for line, record in zip(lines, block, strict=True)]
+
+
+def _one_by_one(
+    folder: Folder, block: Sequence[Envelope], lines: Sequence[bytes | None], skip: bool
+) -> Iterator[Stored]:
+    causes = {
+        record.position: "it is not written as this version writes it" if line is None else _cause(line)
+        for record, line in zip(block, lines, strict=True)
+    }
+    doubtful = {position: cause for position, cause in causes.items() if cause}
+    found = _found(folder, block, doubtful) if doubtful else {}
+    sound: list[bytes] = []
+    for record, line in zip(block, lines, strict=True):
+        there = found.get(record.position, line)
+        if isinstance(there, bytes):
+            sound.append(there)
+            continue
+        if sound:
+            yield [strict_record(one) for one in sound], sound
+            sound = []
+        assert there is not None
+        if not skip:
+            raise there
+        warnings.warn(CorruptionWarning(f"passed over: {there}"), stacklevel=2)
+    if sound:
+        yield [strict_record(one) for one in sound], sound
+
+
+def _cause(line: bytes) -> str:
+    found = record_or_cause(line)
+    return found if isinstance(found, str) else ""
+
+
+def _found(folder: Folder, block: Sequence[Envelope], doubtful: dict[int, str]) -> dict[int, bytes | CorruptionError]:
+    """{doubtful position: its line from the files, or the damage if neither copy has one}."""
+    found: dict[int, bytes | CorruptionError] = {}
+    by_position = {record.position: record for record in block}
+    first, last = min(doubtful), max(doubtful)
+    while first <= last:
+        record = by_position[first]
+        part = journal_part(folder, folder.journal_log(), _damage(folder, record, doubtful[first]), (first, last))
+        for position in doubtful.keys() & range(first, part.last + 1):
+            line = part.own.get(position) or part.other.get(position)
+            found[position] = line or part.damage(position)
+            if line and by_position[position].crc.encode() != line[-10:-2]:
+                served = _damage(folder, by_position[position], doubtful[position])
+                warnings.warn(CorruptionWarning(f"served from the other copy: {served}"), stacklevel=2)
+        first = min((position for position in doubtful if position > part.last), default=last + 1)
+    return found
+
+
+def _damage(folder: Folder, record: Envelope, cause: str) -> CorruptionError:
+    """The error for a record whose place in a file is not known here."""
+    path = folder.journal.live_path
+    place = (record.position, record.stream_id, record.stream_version)
+    return CorruptionError(path, os.path.basename(path), 0, cause, *place)

@@ -1,0 +1,195 @@
+"""A stream's end against the journal: which of both is right where they disagree, and making the stream so.
+
+A stream's file may have been deleted, emptied, cut or replaced by an older one, or may end in records of a commit that
+a power cut took back. The journal decides. What the catalog says is only a hint where to look in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from bisect import bisect_right
+from collections.abc import Collection, Iterator
+from itertools import chain
+
+from hangarlog.errors import CorruptionError, CorruptionWarning
+from hangarlog.filestore.catalog import Catalog
+from hangarlog.filestore.folder import Folder
+from hangarlog.log.active_segment import LiveEnd
+from hangarlog.log.log import Log
+from hangarlog.log.segment import Segment
+from hangarlog.record.line import Envelope, decode_record, is_record, stream_key
+
+_CHUNK = 1 << 20
+
+
+def journal_line(folder: Folder, position: int) -> bytes | None:
+    """The line that the journal has at a position, None where it has no whole one."""
+    journal = folder.journal
+    with contextlib.suppress(OSError, CorruptionError):
+        live = journal.open_live()
+        if live:
+            with contextlib.closing(live):
+                first = live.first()
+                if first is not None and first <= position:
+                    return _line_at(live, position, first)
+        sealed = journal.sealed()
+        if sealed and sealed[0] <= position:
+            first = sealed[bisect_right(sealed, position) - 1]
+            with contextlib.closing(journal.open_sealed(first)) as segment:
+                return _line_at(segment, position, first)
+    return None
+
+
+def _line_at(segment: Segment, position: int, first: int) -> bytes | None:
+    offset, number = segment.seek(position, first)
+    while True:
+        lines, offset = segment.lines_at(offset)
+        if position - number < len(lines):
+            line = lines[position - number]
+            return line if is_record(line) and decode_record(line).position == position else None
+        if not lines:
+            return None
+        number += len(lines)
+
+
+def contradicts(folder: Folder, stream_id: str, version: int, position: int) -> bool:
+    """Whether the journal has another record at a position than this one; not if what it has there is damaged."""
+    line = journal_line(folder, position)
+    record = decode_record(line) if line else None
+    return record is not None and (record.stream_id, record.stream_version) != (stream_id, version)
+
+
+def ends_early(log: Log, stream_id: str, version: int, known: int, position: int) -> CorruptionError:
+    """The error for a stream that ends at a version, although a later one is `known` to be at a position."""
+    cause = f"it ends at version {version}; version {known} was committed at position {position}"
+    return CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause, position, stream_id, known)
+
+
+def refutes(folder: Folder, record: Envelope, committed: int) -> bool:
+    """Whether the journal shows that a stream's record never counted: it is not there, or another one is in its place.
+
+    Where the journal itself is damaged or lost, it shows nothing.
+    """
+    return record.position > committed or contradicts(folder, record.stream_id, record.stream_version, record.position)
+
+
+def lines_of_stream(folder: Folder, stream_id: str, after: int, through: int) -> Iterator[tuple[Envelope, bytes]]:
+    """What the journal has of a stream behind position `after`, up to `through`.
+
+    It looks for the stream's id in the text: a gigabyte takes less than a second.
+    """
+    key = stream_key(stream_id)
+    with folder.journal.opened(after + 1) as (sealed, live_first, live):
+        for first in sealed:
+            with contextlib.closing(folder.journal.open_sealed(first)) as segment:
+                yield from _lines_in(segment, first, key, after, through)
+        if live and live_first is not None:
+            yield from _lines_in(live, live_first, key, after, through)
+
+
+def _lines_in(segment: Segment, first: int, key: bytes, after: int, through: int) -> Iterator[tuple[Envelope, bytes]]:
+    offset, _ = segment.seek(after + 1, first)
+    while True:
+        lines, offset = segment.lines_at(offset, _CHUNK)
+        if not lines:
+            return
+        for line in lines:
+            if key in line and is_record(line):
+                record = decode_record(line)
+                if after < record.position <= through and key == stream_key(record.stream_id):
+                    yield record, line
+
+
+def put_records_aside(folder: Folder, live: LiveEnd, offset: int, but_for: Collection[bytes]) -> int:
+    """Keep the whole records behind an offset of a stream, `but_for` some, where a person finds them; their number."""
+    count = 0
+    for lines in chain(live.blocks(offset), live.rest(offset)):
+        aside = [line for line in lines if line not in but_for and is_record(line)]
+        if aside:
+            folder.put_aside(aside)
+        count += len(aside)
+    return count
+
+
+def settle_stream(folder: Folder, catalog: Catalog, stream_id: str, committed: int) -> None:
+    """Bring a stream's end to what the journal has for it. Under the write lock.
+
+    Raises:
+        CorruptionError: the journal lacks a version, or the stream's end is damaged.
+    """
+    log = folder.stream(stream_id)
+    with contextlib.ExitStack() as closing:
+        live = _live_end(log)
+        if live:
+            closing.enter_context(contextlib.closing(live))
+        last, keep = _last_confirmed(folder, log, live, committed)
+        due = list(lines_of_stream(folder, stream_id, last.position if last else 0, committed))
+        _refuse_gap(log, last.stream_version if last else None, [record for record, _ in due])
+        text = b"".join([line + b"\n" for _, line in due])
+        if live is None and (text or last):
+            folder.make_category(log)
+            live = closing.enter_context(contextlib.closing(LiveEnd(log, new=True)))
+        if live:
+            _bring_to(folder, live, keep, text)
+    end = due[-1][0] if due else last
+    version, known = end.stream_version if end else -1, catalog.get(stream_id)
+    if known and known.version > version:
+        position = known.position_before(committed)
+        if position > 0 and not contradicts(folder, stream_id, known.version, position):
+            raise ends_early(log, stream_id, version, known.version, position)  # Its version is not to be given again.
+    catalog.put(stream_id, version, end.position if end else 0)
+    if due:
+        had = last.stream_version if last else -1
+        cause = f"{log.live_path} ended at version {had}, the journal has the stream up to {due[-1][0].stream_version}"
+        warnings.warn(CorruptionWarning(f"{cause}; what was missing was written again"), stacklevel=2)
+
+
+def _live_end(log: Log) -> LiveEnd | None:
+    try:
+        return LiveEnd(log)
+    except FileNotFoundError:
+        return None
+
+
+def _last_confirmed(folder: Folder, log: Log, live: LiveEnd | None, committed: int) -> tuple[Envelope | None, int]:
+    """(the stream's last record that counts, the offset after it in the live segment)."""
+    offset = live.end() if live else 0
+    while live and offset:
+        lines, start = live.lines_before(offset)
+        for line in reversed(lines):
+            record = decode_record(line) if is_record(line) else None
+            if record and not refutes(folder, record, committed):
+                return record, offset
+            offset -= len(line) + 1
+        offset = start
+    sealed = log.sealed()
+    if not sealed:
+        return None, 0
+    with contextlib.closing(log.open_sealed(sealed[-1])) as segment:
+        last = segment.last_whole()
+        if refutes(folder, last, committed):
+            raise segment.damage(
+                0, f"its version {last.stream_version}, at position {last.position}, is not in the journal"
+            )
+        return last, 0
+
+
+def _refuse_gap(log: Log, last: int | None, due: list[Envelope]) -> None:
+    expected = None if last is None else last + 1
+    for record in due:
+        if expected is not None and record.stream_version != expected:
+            cause = f"stream_version {expected} is missing here and in the journal"
+            raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)
+        expected = record.stream_version + 1
+
+
+def _bring_to(folder: Folder, live: LiveEnd, keep: int, text: bytes) -> None:
+    """Make what comes after offset `keep` this text."""
+    if live.size - keep == len(text) and live.read(len(text), keep) == text:
+        return
+    put_records_aside(folder, live, keep, frozenset(text.split(b"\n")))
+    live.cut(keep)
+    if text:
+        live.append(text)

@@ -1,0 +1,139 @@
+"""Every event is stored twice: finding in one copy what is damaged in the other."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from bisect import bisect_right
+from collections.abc import Container, Iterator
+from typing import NamedTuple
+
+from hangarlog.errors import CorruptionError
+from hangarlog.filestore.file_names import stream_path
+from hangarlog.filestore.folder import Folder
+from hangarlog.log.log import Block, Log
+from hangarlog.log.segment import Segment, first_of
+from hangarlog.record.line import Envelope, decode_record, is_record
+
+Line = tuple[Envelope, bytes]
+
+
+def whole_lines(segment: Segment) -> Iterator[Line]:
+    """Every line of a segment that is a whole record, whatever lies between."""
+    for lines in segment.blocks():
+        for line in lines:
+            if is_record(line):
+                yield decode_record(line), line
+
+
+def segments(log: Log) -> Iterator[Segment]:
+    """All segments of a log that can be opened, in order; each is closed when the next is asked for."""
+    live = log.open_live()
+    try:
+        for first in log.sealed():
+            with contextlib.closing(log.open_sealed(first)) as segment:
+                yield segment
+        if live:
+            yield live
+    finally:
+        if live:
+            live.close()
+
+
+class Missing(NamedTuple):
+    """The positions from `first` to `last` that are not in `found`."""
+
+    first: int
+    last: int
+    found: Container[int]
+
+    def has(self, position: int) -> bool:
+        """Whether a position is one of them."""
+        return self.first <= position <= self.last and position not in self.found
+
+
+def journal_lines_in_streams(folder: Folder, missing: Missing) -> dict[int, bytes]:
+    """What the streams have of these positions: {position: line}. Those that two streams claim are left out.
+
+    It reads every stream: for mending and for serving what is damaged, both rare.
+    """
+    found: dict[int, bytes] = {}
+    doubtful: set[int] = set()
+    for category, name, _ in folder.stream_files():
+        log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
+        for segment in segments(log):
+            for record, line in whole_lines(segment):
+                position = record.position
+                ours = missing.has(position) and stream_path(record.stream_id) == (category, name)
+                if ours and found.setdefault(position, line) != line:
+                    doubtful.add(position)
+    return {position: line for position, line in found.items() if position not in doubtful}
+
+
+def stream_lines_in_journal(folder: Folder, stream_id: str, after: int = 0) -> Iterator[Line]:
+    """What the journal has of a stream beyond position `after`, in order.
+
+    Raises:
+        CorruptionError: the journal is damaged there, too.
+    """
+    for records, lines in folder.journal.forward_lines(after + 1):
+        for record, line in zip(records, lines, strict=True):
+            if record.stream_id == stream_id:
+                yield record, line
+
+
+def journal_blocks(
+    folder: Folder, position: int, live_first: int, last: int, *, pass_over: bool = False
+) -> Iterator[Block]:
+    """The journal from `position` to `last`, some lines at a time; what is damaged comes from the streams.
+
+    What they have not either is left out with `pass_over`, and raises `CorruptionError` without.
+    """
+    while position <= last:
+        try:
+            for records, lines in folder.journal.forward_lines(position):
+                records, lines = records[: last + 1 - position], lines[: last + 1 - position]
+                if not records:
+                    return
+                if records[0].position != position:
+                    break
+                yield records, lines
+                position = records[-1].position + 1
+            if position > last:
+                return
+            raise missing_position(folder.journal, position, last)
+        except CorruptionError:
+            _, stop = journal_bounds(folder, position, live_first, last)
+            stop = min(stop, last)
+            found = journal_lines(folder, position, stop)
+            mended = [found[at] for at in range(position, stop + 1) if at in found]
+            if len(mended) <= stop - position and not pass_over:
+                raise
+            if mended:
+                yield [decode_record(line) for line in mended], mended
+            position = stop + 1
+
+
+def missing_position(journal: Log, position: int, last: int) -> CorruptionError:
+    """The error for a committed event that the journal does not have."""
+    cause = f"position {position} is missing; {last} events were committed"
+    return CorruptionError(journal.live_path, os.path.basename(journal.live_path), 0, cause)
+
+
+def journal_bounds(folder: Folder, position: int, live_first: int, last: int) -> tuple[int, int]:
+    """(first, last) position of the journal segment that holds `position`, by the names of the others."""
+    firsts = sorted({1, *folder.journal.sealed(), live_first})
+    at = bisect_right(firsts, position) - 1
+    return firsts[at], firsts[at + 1] - 1 if at + 1 < len(firsts) else last
+
+
+def journal_lines(folder: Folder, first: int, last: int) -> dict[int, bytes]:
+    """The journal's lines of these positions, from itself or else from the streams; as many as there are."""
+    found: dict[int, bytes] = {}
+    for segment in segments(folder.journal):
+        start = first_of(os.path.basename(segment.path), folder.journal.name)
+        if start is None or first <= start <= last:
+            for record, line in whole_lines(segment):
+                if first <= record.position <= last:
+                    found.setdefault(record.position, line)
+    return found | journal_lines_in_streams(folder, Missing(first, last, found))

@@ -1,0 +1,1 @@
+"""Events come from other programs, and go to them."""

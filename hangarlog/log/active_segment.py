@@ -1,0 +1,270 @@
+"""The live end of a log, where lines are appended; it keeps the index of its segment, and is rolled when it is full.
+
+For the holder of the write lock only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+
+from hangarlog.errors import CorruptionError, LinkedFileError
+from hangarlog.log.index import STRIDE, Covered, Index, covered, extend
+from hangarlog.log.log import Log
+from hangarlog.log.segment import CHUNK, LIVE, Segment
+from hangarlog.record.line import Envelope
+from hangarlog.system.file_copy import replace_with
+from hangarlog.system.filesystem import NO_FILE
+
+_LAST = 2 << 10
+
+
+class LiveEnd(Segment):
+    """The live segment of a log, open for appending. For the holder of the write lock only."""
+
+    def __init__(self, log: Log, *, new: bool = False) -> None:
+        """Open `NAME.jsonl`, or with `new` make it: `FileNotFoundError` if there is none, `FileExistsError` if one."""
+        filesystem = log.filesystem
+        try:
+            fd = filesystem.open_new(log.live_path) if new else filesystem.open_append(log.live_path)
+        except OSError as error:
+            if new or error.errno not in NO_FILE:
+                raise
+            cause = f"it cannot be opened as a file ({error.strerror})"
+            raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause) from error
+        super().__init__(log.filesystem, log.base, log.field, fd)
+        self.log = log
+        self._recent: list[bytes] = []  # The last text, as it was written: the index need not read it again.
+        self._lengths: list[int] = []  # Of its lines.
+        self._covered: Covered | None = None  # By the index, where this end has written it.
+        self.index_due = STRIDE
+        """The size at which the index is to be looked at: enough text has gathered beyond it then."""
+        try:
+            if not new:
+                self._refuse_other_names()
+        except BaseException:
+            self.close()
+            raise
+
+    def _refuse_other_names(self) -> None:
+        """Raise `LinkedFileError` if the file is known by another name: that one's owner does not want our lines."""
+        names = self._filesystem.names(self.fd)
+        first = None
+        if names > 1:
+            with contextlib.suppress(CorruptionError):
+                first = self.first()
+        if first is not None:  # Perhaps a roll was cut short, which gave it the name that it is sealed under.
+            sealed = self._filesystem.identity_at(self.log.sealed_base(first) + LIVE)
+            names -= sealed == self._filesystem.identity(self.fd)
+        if names > 1:
+            raise LinkedFileError(self.path, os.path.basename(self.path), 0, "it has another name (a hard link)")
+
+    def append(self, data: bytes, lengths: Sequence[int] = ()) -> None:
+        """Write whole lines at the end, of these `lengths`, where they are known."""
+        self._filesystem.write(self.fd, data)
+        self.size += len(data)
+        if lengths:
+            self._recent.append(data)
+            self._lengths += lengths
+        else:
+            self._forget_recent()
+
+    def _forget_recent(self) -> None:
+        self._recent, self._lengths = [], []
+
+    def resize(self, size: int) -> None:
+        """Take note that the segment is `size` bytes long."""
+        if size != self.size:
+            if size < self.size:
+                self._begins = None  # Another record may come first now.
+            self.size = size
+            self._covered = None  # Others have written.
+            self._forget_recent()
+
+    def cut(self, size: int) -> bool:
+        """Cut the segment to `size` bytes, and forget an index that covers more; says whether there was more."""
+        longer = self._filesystem.size(self.fd) != size
+        if longer:
+            self._filesystem.truncate(self.fd, size)
+        self.resize(size)
+        self.forget_longer_index()
+        return longer
+
+    def forget_index(self) -> None:
+        """Delete the index sidecar, of which a power cut may have left anything; it is made anew when it is due."""
+        self._filesystem.remove(self.index_path)
+        self.index_due, self._covered = STRIDE, None
+
+    def trim_index(self, number: int) -> None:
+        """Cut the index sidecar to whole blocks of records up to a number; a power cut may spoil what follows.
+
+        One that has another name (a hard link) is deleted: what the other name is of must not change.
+        """
+        index = Index.open(self._filesystem, self.index_path, sys.maxsize)
+        if index:
+            with contextlib.closing(index):
+                size = index.size_up_to(number)
+            fd = self._filesystem.open_append(self.index_path)
+            try:
+                linked = self._filesystem.names(fd) > 1
+                if not linked and self._filesystem.size(fd) > size:
+                    self._filesystem.truncate(fd, size)
+            finally:
+                self._filesystem.close(fd)
+            if linked:
+                self._filesystem.remove(self.index_path)
+        self.index_due, self._covered = STRIDE, None
+
+    def forget_longer_index(self) -> None:
+        """Delete an index sidecar that covers more than the segment has."""
+        index = Index.open(self._filesystem, self.index_path, sys.maxsize)
+        if index:
+            with contextlib.closing(index):
+                covered = index.covered()
+            if covered > self.size:
+                self.forget_index()
+
+    def refresh(self) -> None:
+        """Look at the size again."""
+        self.resize(self._filesystem.size(self.fd))
+
+    def start(self) -> int:
+        """The number of the first record; the segment must not be empty."""
+        first = self.first()
+        if first is None:
+            raise self.damage(0, "there is no whole record")
+        return first
+
+    def last(self) -> Envelope | None:
+        """The last record, None if the segment is empty.
+
+        Raises:
+            CorruptionError: the segment does not end in a whole record.
+        """
+        if not self.size:
+            return None
+        end = self.size
+        lines, offset = self.lines_before(end, _LAST)
+        if offset + sum(map(len, lines)) + len(lines) != end:
+            end = self.end()
+            raise self.damage(end, f"{self.size - end} bytes after the last whole line")
+        # The one before it, too, where it is at hand: an exchanged or repeated line must not be taken for the last.
+        offset += sum(len(line) + 1 for line in lines[:-2])
+        records = self.decode(lines[-2:], offset)
+        if self.number(records[-1]) != self.number(records[0]) + len(records) - 1:
+            raise self.damage(offset, f"{self._field} {self.number(records[0]) + 1} must come after this record")
+        return records[-1]
+
+    def beyond(self, offset: int, committed: int) -> tuple[Envelope, Envelope, int] | None:
+        """What others have appended from `offset` on, up to position `committed`: the first record, the last, its end.
+
+        None if that is nothing, or more than a look.
+
+        Raises:
+            CorruptionError: one of the two is not whole.
+        """
+        size = self._filesystem.size(self.fd)
+        if not 0 < size - offset <= CHUNK:
+            return None
+        lines = self._filesystem.read(self.fd, size - offset, offset).split(b"\n")
+        lines.pop()
+        while lines:
+            last_at = offset + sum(map(len, lines[:-1])) + len(lines) - 1
+            (last,) = self.decode(lines[-1:], last_at)
+            if last.position <= committed:
+                first = last if len(lines) == 1 else self.decode(lines[:1], offset)[0]
+                whole = self.number(last) == self.number(first) + len(lines) - 1
+                return (first, last, last_at + len(lines[-1]) + 1) if whole else None
+            lines.pop()
+        return None
+
+    def since(self, number: int) -> list[Envelope]:
+        """The records from `number` on if they begin near the end of the segment, else nothing."""
+        size = _LAST
+        while size <= CHUNK:
+            lines, offset = self.lines_before(self.size, size)
+            records = self.decode(lines, offset)
+            if records and self.number(records[0]) <= number:
+                return records[number - self.number(records[0]) :]
+            if not offset:
+                break
+            size *= 4
+        return []
+
+    @property
+    def index_path(self) -> str:
+        """Where the index sidecar is."""
+        return f"{self.base}.index"
+
+    def extend_index(self) -> None:
+        """Let the index sidecar grow if enough has gathered; the segment must hold committed records only.
+
+        Whatever hinders it: it is a cache, and the next one to write tries again when as much has gathered once more.
+        """
+        self.index_due = self.size + STRIDE
+        with contextlib.suppress(OSError, CorruptionError):
+            covered = self._index_end()
+            if self.size - covered[1] >= STRIDE:
+                self._complete_index(covered)
+            else:
+                self.index_due = covered[1] + STRIDE
+
+    def _index_end(self) -> Covered:
+        found = self._covered or covered(self._filesystem, self.index_path, self.size, self.start())
+        return found if found[1] <= self.size else (0, 0)
+
+    def _complete_index(self, covered: Covered) -> None:
+        self._covered = None
+        try:
+            self._covered = self._extended_index(covered)
+        except (CorruptionError, FileNotFoundError):
+            self._covered = self._extended_index((0, 0))  # Perhaps the old index was not of this text.
+        self._forget_recent()
+
+    def _seal_index(self) -> None:
+        """The whole segment's index, on the device."""
+        self._complete_index(self._index_end())
+        fd = self._filesystem.open_append(self.index_path)
+        try:
+            self._filesystem.sync_data(fd)
+        finally:
+            self._filesystem.close(fd)
+
+    def _extended_index(self, covered: Covered) -> Covered:
+        recent = self.size - sum(self._lengths)
+        stop = recent if covered[1] <= recent else self.size
+        while covered[1] < stop:
+            lines, _ = self.lines_at(covered[1], min(CHUNK, stop - covered[1]))
+            if not lines:
+                break
+            self.decode(lines, covered[1], self.start() + covered[0])  # Only what proves itself is indexed.
+            covered = self._extend(
+                b"".join([line + b"\n" for line in lines]), [len(line) + 1 for line in lines], covered
+            )
+        if covered[1] == recent and self._recent:
+            covered = self._extend(b"".join(self._recent), self._lengths, covered)
+        return covered
+
+    def _extend(self, text: bytes, lengths: Sequence[int], covered: Covered) -> Covered:
+        return extend(self._filesystem, self.index_path, self.start(), text, lengths, covered)
+
+    def rewritten(self) -> LiveEnd:
+        """Put the text into a new file, synced; this one is closed."""
+        replace_with(self._filesystem, self.fd, self.size, self.path)
+        self.close()
+        return LiveEnd(self.log)
+
+    def roll(self) -> LiveEnd:
+        """Seal the segment, which must be synced, and return the new, empty live end; this one is closed."""
+        sealed = self.log.sealed_base(self.start())
+        if self.size >= STRIDE:
+            try:
+                self._seal_index()
+                self._filesystem.rename(self.index_path, f"{sealed}.index")
+            except CorruptionError:
+                self._filesystem.remove(self.index_path)  # Damage shows when it is read; it must not stop the log.
+        self._filesystem.roll(self.path, sealed + LIVE)
+        self.close()
+        return LiveEnd(self.log)

@@ -1,0 +1,62 @@
+"""A run of records that a checksum has proved as a whole: kept as text, and decoded when it is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+from hangarlog.errors import CorruptionError
+from hangarlog.record.line import Envelope, LineError, decode_proved, decode_proved_lines
+
+
+class Run(Sequence[Envelope]):
+    """`size` whole lines, `text`, which begin at `offset` of the segment at `path`; as a sequence their envelopes."""
+
+    __slots__ = ("_records", "first", "last", "offset", "path", "segment", "size", "text")
+
+    def __init__(self, text: bytes, size: int, path: str, segment: str, offset: int) -> None:
+        """Raises `LineError` if there is no record at its beginning or its end."""
+        self.text, self.size, self.path, self.segment, self.offset = text, size, path, segment, offset
+        self.first = decode_proved(text[: text.find(b"\n")])
+        self.last = decode_proved(text[text.rfind(b"\n", 0, -1) + 1 :])
+        self._records: list[Envelope] | None = None
+
+    @property
+    def records(self) -> list[Envelope]:
+        """All of them, decoded. Raises `CorruptionError` if they are others than the index says."""
+        if self._records is None:
+            try:
+                records = decode_proved_lines(self.text)
+                if len(records) != self.size:
+                    raise LineError(f"there are {len(records)} lines here, the index has {self.size}")
+            except LineError as error:
+                raise CorruptionError(self.path, self.segment, self.offset, str(error)) from error
+            self._records = records
+        return self._records
+
+    def __len__(self) -> int:
+        return self.size
+
+    @overload
+    def __getitem__(self, at: int) -> Envelope: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Envelope]: ...
+    def __getitem__(self, at: int | slice) -> Envelope | Sequence[Envelope]:
+        if isinstance(at, slice):
+            start, stop, step = at.indices(self.size)
+            return self._part(start, stop) if step == 1 and start < stop else self.records[at]
+        if at == 0:
+            return self.first
+        return self.last if at in (-1, self.size - 1) else self.records[at]
+
+    def __iter__(self) -> Iterator[Envelope]:
+        return iter(self.records)
+
+    def _part(self, start: int, stop: int) -> Sequence[Envelope]:
+        """The records `start` to `stop` as a run of their own, as they are proved, too."""
+        if (start, stop) == (0, self.size):
+            return self
+        lines = self.text.split(b"\n", stop)
+        offset = sum(len(line) + 1 for line in lines[:start])
+        text = b"\n".join(lines[start:stop]) + b"\n"
+        return Run(text, stop - start, self.path, self.segment, self.offset + offset)
