@@ -17,8 +17,9 @@ from bench.payload import event
 from hangarlog import ANY, FileEventStore
 from hangarlog.events.block_reader import TypedBlocks, _only_version
 from hangarlog.filestore.shared_state import STANDING
-from hangarlog.record.batch import encode_batch, now
+from hangarlog.record.batch import encode_batch
 from hangarlog.record.checksum import crc32
+from hangarlog.record.timestamp import now
 from hangarlog.record.verified_block import Run
 from hangarlog.system.file_lock import enter
 

@@ -3,7 +3,7 @@
 from hangarlog.system import import_path as _start  # noqa: F401, I001 - it comes before every import, even __future__: see there.
 from typing import TYPE_CHECKING
 
-from hangarlog.record.batch import ANY, NO_STREAM, STREAM_EXISTS
+from hangarlog.eventstore.expected_version import ANY, NO_STREAM, STREAM_EXISTS
 from hangarlog.errors import (
     BackupError,
     CompactionError,

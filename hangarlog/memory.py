@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import NoReturn
 
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.base import Durability, EventStore
-from hangarlog.filestore.file_names import check_stream_id
-from hangarlog.filestore.snapshot_files import Snapshot
-from hangarlog.record.batch import Pending, encode_batch, now, settle
-from hangarlog.record.line import Envelope, decode_record
+from hangarlog.eventstore.expected_version import settle
+from hangarlog.eventstore.selection import Span
+from hangarlog.eventstore.snapshot import Snapshot
+from hangarlog.eventstore.stream_id import check_stream_id
+from hangarlog.record.batch import Pending, encode_batch
+from hangarlog.record.envelope import Envelope
+from hangarlog.record.line import decode_record
+from hangarlog.record.timestamp import now
 
 
 class MemoryEventStore(EventStore):
@@ -49,43 +54,25 @@ class MemoryEventStore(EventStore):
         start = version - records[0].stream_version
         return [record.event_id for record in records[start : start + count]] if start >= 0 else []
 
-    def _stream(
-        self,
-        stream_id: str,
-        from_version: int | None,
-        reverse: bool,
-        limit: int | None = None,
-        *,
-        skip: bool = False,
-        durable: bool = False,
-    ) -> Iterator[list[Envelope]]:
+    def _blocks(self, span: Span) -> Iterator[list[Envelope]]:
         with self._lock:
-            snapshot = self._snapshots.get(stream_id)
-            through = snapshot.compacted_through if snapshot else -1
-            records = [r for r in self._streams.get(stream_id, []) if r.stream_version > through]
-        if reverse:
-            records = [r for r in records[::-1] if from_version is None or r.stream_version <= from_version]
-        elif from_version is not None:
-            records = [r for r in records if r.stream_version >= from_version]
+            records = self._journal[:] if span.stream_id is None else self._shown(span.stream_id)
+        number = attrgetter("position" if span.stream_id is None else "stream_version")
+        start = span.start
+        if start is not None and span.stream_id is None:
+            start += -1 if span.reverse else 1  # Of the whole store it is exclusive.
+        if span.reverse:
+            records = [r for r in reversed(records) if start is None or number(r) <= start]
+        else:
+            records = [r for r in records if start is None or number(r) >= start]
         if records:
             yield records
 
-    def _all(
-        self,
-        from_position: int | None,
-        reverse: bool,
-        limit: int | None = None,
-        *,
-        skip: bool = False,
-        durable: bool = False,
-    ) -> Iterator[list[Envelope]]:
-        with self._lock:
-            if reverse:
-                records = self._journal[: max(0, from_position - 1) if from_position is not None else None][::-1]
-            else:
-                records = self._journal[from_position or 0 :]
-        if records:
-            yield records
+    def _shown(self, stream_id: str) -> list[Envelope]:
+        """The records of a stream that are not compacted away."""
+        snapshot = self._snapshots.get(stream_id)
+        through = snapshot.compacted_through if snapshot else -1
+        return [r for r in self._streams.get(stream_id, []) if r.stream_version > through]
 
     def get_stream_version(self, stream_id: str) -> int:
         """The version of a stream's last event, -1 when there is no such stream."""

@@ -20,7 +20,8 @@ from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.maintenance.verify import verify
 from hangarlog.record import batch, nesting
-from hangarlog.record.line import TOO_LONG, Envelope
+from hangarlog.record.envelope import Envelope
+from hangarlog.record.line import TOO_LONG
 from hangarlog.system.file_copy import copy_file
 from hangarlog.system.filesystem import FileSystem
 

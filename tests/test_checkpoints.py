@@ -13,7 +13,7 @@ from typing import Any
 from conftest import ROOT, Added
 
 from hangarlog import ANY, FileEventStore
-from hangarlog.checkpoint import load_checkpoint, make_checkpoint
+from hangarlog.filestore.checkpoint import load_checkpoint, make_checkpoint
 from hangarlog.filestore.warm_streams import COLD
 from hangarlog.system.filesystem import FileSystem
 

@@ -14,7 +14,8 @@ import pytest
 from conftest import ROOT, tool
 
 from hangarlog import ANY, FileEventStore, StreamIdError, UntypedEvent, register_event_type
-from hangarlog.filestore.file_names import check_stream_id, stream_id_of, stream_path
+from hangarlog.eventstore.stream_id import check_stream_id
+from hangarlog.filestore.file_names import stream_id_of, stream_path
 from hangarlog.filestore.folder import Folder
 from hangarlog.log.index import extend
 from hangarlog.record.batch import Pending

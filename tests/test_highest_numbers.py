@@ -16,7 +16,8 @@ from hangarlog.integrations.mcp_hangar_sqlite import import_database
 from hangarlog.log.segment import Segment
 from hangarlog.maintenance.repair import repair
 from hangarlog.maintenance.verify import verify
-from hangarlog.record.line import MAX_NUMBER, encode_records
+from hangarlog.record.envelope import MAX_NUMBER
+from hangarlog.record.line import encode_records
 
 READ = """
 import warnings

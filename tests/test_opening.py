@@ -20,7 +20,7 @@ from hangarlog import (
     StoreOpenError,
     UpcastingError,
 )
-from hangarlog.filestore.recovery.recover import Recovered
+from hangarlog.filestore.recovery.report import Recovered
 from hangarlog.system.filesystem import FileSystem
 
 

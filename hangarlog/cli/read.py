@@ -15,7 +15,7 @@ from hangarlog import FileEventStore, StreamNotFoundError
 from hangarlog.cli.app import hangarlog, open_store, with_store
 from hangarlog.cli.terminal import write_event
 from hangarlog.filestore.stored_lines import as_stored
-from hangarlog.record.line import Envelope
+from hangarlog.record.line import StoredEnvelope
 
 _POLL = 0.02  # Seconds between looks at the shared state; a look costs a fraction of a microsecond.
 
@@ -86,13 +86,13 @@ def tail(store: str, stream: str | None, count: int, follow: bool, raw: bool) ->
 
 
 def _lines_of(
-    log: FileEventStore, blocks: Iterable[Sequence[Envelope]], skip: bool = False
-) -> Iterator[tuple[Envelope, bytes]]:
+    log: FileEventStore, blocks: Iterable[Sequence[StoredEnvelope]], skip: bool = False
+) -> Iterator[tuple[StoredEnvelope, bytes]]:
     for block, lines in as_stored(log, blocks, skip_damaged=skip):
         yield from zip(block, lines, strict=True)
 
 
-def _last(log: FileEventStore, stream: str | None, count: int, committed: int) -> Iterator[Sequence[Envelope]]:
+def _last(log: FileEventStore, stream: str | None, count: int, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
     """The last `count` events, in order: read from their first on, so that millions need no more memory than a few."""
     if stream is None:
         return log.envelopes(from_position=max(0, committed - count), limit=min(count, committed))
@@ -127,7 +127,7 @@ def _interrupts() -> Iterator[list[int]]:
 
 def _follow(
     log: FileEventStore, stream: str | None, position: int, interrupts: list[int]
-) -> Iterator[Sequence[Envelope]]:
+) -> Iterator[Sequence[StoredEnvelope]]:
     wait = threading.Event().wait
     while True:
         committed = log.get_event_count()

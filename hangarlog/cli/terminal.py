@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import click
 import msgspec
 
-from hangarlog.record.line import Envelope
+from hangarlog.record.envelope import Envelope
 
 # What `str.isprintable` lets through and nobody sees: fillers that look like blanks, joiners, variation selectors.
 _HIDDEN = (

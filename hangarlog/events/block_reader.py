@@ -16,7 +16,7 @@ import msgspec
 
 from hangarlog.errors import HangarlogError
 from hangarlog.events.payload import FAILURES
-from hangarlog.record.line import Envelope
+from hangarlog.record.envelope import Envelope
 from hangarlog.record.verified_block import Run
 
 _MANY = 200  # Event types that are decoded for at once; when there are more, the count begins again.

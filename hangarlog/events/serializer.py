@@ -27,7 +27,7 @@ from hangarlog.events.payload import (
 from hangarlog.events.payload_reader import DroppedReader, PayloadReader, SplitReader
 from hangarlog.events.registry import DEFAULT_REGISTRY, EventRegistry, UntypedEvent, check_event_class, field_names
 from hangarlog.events.upcaster import UpcasterChain
-from hangarlog.record.line import EncodedEvent
+from hangarlog.record.envelope import EncodedEvent
 from hangarlog.record.nesting import MAX_NESTING
 
 Hook = Callable[[Any], Any]

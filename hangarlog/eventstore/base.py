@@ -1,27 +1,29 @@
-"""What every event store does, whatever it keeps its records in."""
+"""The event store: what users call, on top of the few calls that an engine provides."""
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, Unpack
 
 import msgspec
 
 from hangarlog.errors import CompactionError, CorruptionError, StreamNotFoundError
 from hangarlog.events.payload import FAILURES, decode_object, encode_object
 from hangarlog.events.serializer import EventSerializer
-from hangarlog.filestore.file_names import category_of, check_stream_id
-from hangarlog.filestore.snapshot_files import Snapshot, decode_state
-from hangarlog.record.batch import ANY, NO_STREAM, STREAM_EXISTS, Pending, now
-from hangarlog.record.line import MAX_NUMBER, Envelope
+from hangarlog.eventstore.expected_version import ANY, NO_STREAM, STREAM_EXISTS
+from hangarlog.eventstore.selection import OnDamage, ReadOptions, Selection, Span, limited, skips
+from hangarlog.eventstore.snapshot import Snapshot, decode_state
+from hangarlog.eventstore.stream_id import check_stream_id
+from hangarlog.record.batch import Pending
+from hangarlog.record.envelope import MAX_NUMBER, Envelope
+from hangarlog.record.timestamp import now
 
 Append = tuple[str, Sequence[Any], int]
 Durability = Literal["always", "relaxed"]
-OnDamage = Literal["raise", "skip"]
 _ENVELOPE = ("position", "stream_id", "stream_version", "event_id", "recorded_at", "metadata")
 _Self = TypeVar("_Self", bound="EventStore")
 
@@ -44,14 +46,8 @@ def _check_durability(durability: Durability) -> None:
         raise ValueError(f"an append's durability is 'always' or 'relaxed', not {durability!r}")
 
 
-def _skips(on_damage: OnDamage) -> bool:
-    if on_damage not in ("raise", "skip"):
-        raise ValueError(f"on_damage is 'raise' or 'skip', not {on_damage!r}")
-    return on_damage == "skip"
-
-
 class EventStore(ABC):
-    """The public interface of a store, on top of a few primitives that a kind of store provides."""
+    """A store of typed events. A subclass is an engine: it provides the abstract calls."""
 
     def __init__(self, serializer: EventSerializer | None) -> None:
         self.serializer = serializer if serializer is not None else EventSerializer()
@@ -134,6 +130,24 @@ class EventStore(ABC):
         encoded_metadata = None if metadata is None else encode_object(metadata, "metadata")
         return Pending(stream_id, self.serializer.encode_all(events), expected, encoded_metadata, retry=retry)
 
+    # Importing
+
+    def append_encoded(self, pendings: list[Pending]) -> dict[str, int]:
+        """Append events that are encoded already, as a relaxed `append_many`: call `sync` to make them durable."""
+        return self._commit(pendings, "relaxed")
+
+    def begin_stream(self, stream_id: str, version: int) -> None:
+        """Say of a stream that is to be imported that its events before `version` are gone."""
+        self._change_snapshot(stream_id, lambda _: Snapshot(stream_id, compacted_through=version - 1))
+
+    def sync(self) -> None:  # noqa: B027 - a store without a device has nothing to do
+        """Return when every event committed so far is on the device, whatever the durability.
+
+        Raises:
+            SyncError: the device refused.
+            OutcomeUnknownError: the files could not be read or opened, or the sync lock was not to be had in time.
+        """
+
     # Reading
 
     def read_stream(
@@ -150,9 +164,8 @@ class EventStore(ABC):
         """
         events_of = self.serializer.blocks().events
         events: list[Any] = []
-        for block in self._stream(
-            check_stream_id(stream_id), max(0, from_version), False, skip=_skips(on_damage), durable=durable
-        ):
+        span = Span(check_stream_id(stream_id), max(0, from_version), skip=skips(on_damage), durable=durable)
+        for block in self._blocks(span):
             events += events_of(block)
         return events
 
@@ -164,42 +177,18 @@ class EventStore(ABC):
         `on_damage` and `durable` as in `read_stream`, which also says what is raised, here while iterating.
         """
         placed = self.serializer.blocks("position", "stream_id").placed
-        blocks = self._all(max(0, from_position), False, limit, skip=_skips(on_damage), durable=durable)
-        for block in _limited(blocks, limit):
+        span = Span(None, max(0, from_position), limit=limit, skip=skips(on_damage), durable=durable)
+        for block in limited(self._blocks(span), limit):
             yield from placed(block)
 
-    def records(
-        self,
-        stream_id: str | None = None,
-        *,
-        from_version: int | None = None,
-        from_position: int | None = None,
-        limit: int | None = None,
-        reverse: bool = False,
-        event_types: Collection[str] | None = None,
-        category: str | None = None,
-        on_damage: OnDamage = "raise",
-        durable: bool = False,
-    ) -> Iterator[Record]:
-        """Events with their envelopes, of one stream or of all, in order or latest first.
+    def records(self, stream_id: str | None = None, **options: Unpack[ReadOptions]) -> Iterator[Record]:
+        """Events with their envelopes, of one stream or of all, in order or latest first: see `ReadOptions`.
 
-        `from_version` is inclusive, `from_position` exclusive, both in the direction of reading. `category` is the
-        part of stream ids before the first `:`. `on_damage` and `durable` as in `read_stream`.
-
-        Raises what `read_stream` raises, while iterating; `ValueError` if `from_version` comes without a stream.
+        Raises what `read_stream` raises, while iterating; `ValueError` if `from_version` comes without a stream;
+        `TypeError` if there is no such option.
         """
         pairs = self.serializer.blocks(*_ENVELOPE).pairs
-        for block in self.envelopes(
-            stream_id,
-            from_version=from_version,
-            from_position=from_position,
-            limit=limit,
-            reverse=reverse,
-            event_types=event_types,
-            category=category,
-            on_damage=on_damage,
-            durable=durable,
-        ):
+        for block in self.envelopes(stream_id, **options):
             for envelope, event in pairs(block):
                 recorded_at, metadata = self._read(envelope)
                 yield Record(
@@ -227,48 +216,10 @@ class EventStore(ABC):
         path = os.path.join(getattr(self, "path", ""), name)
         return CorruptionError(path, name, 0, cause, position, stream_id, version)
 
-    def envelopes(
-        self,
-        stream_id: str | None = None,
-        *,
-        from_version: int | None = None,
-        from_position: int | None = None,
-        limit: int | None = None,
-        reverse: bool = False,
-        event_types: Collection[str] | None = None,
-        category: str | None = None,
-        on_damage: OnDamage = "raise",
-        durable: bool = False,
-    ) -> Iterator[Sequence[Envelope]]:
+    def envelopes(self, stream_id: str | None = None, **options: Unpack[ReadOptions]) -> Iterator[Sequence[Envelope]]:
         """As `records`, some at a time and with payloads left as stored, so that no event type need be known."""
-        if from_position is not None:
-            from_position = max(0, from_position)
-        no_filter = event_types is None and category is None and (stream_id is None or from_position is None)
-        at_most, skip = limit if no_filter else None, _skips(on_damage)
-        if stream_id is not None:
-            blocks = self._stream(
-                check_stream_id(stream_id), from_version, reverse, at_most, skip=skip, durable=durable
-            )
-        elif from_version is not None:
-            raise ValueError("from_version needs a stream_id; use from_position for all streams")
-        else:
-            blocks = self._all(from_position, reverse, at_most, skip=skip, durable=durable)
-            from_position = None
-        wanted = (
-            None if event_types is None else frozenset([event_types] if isinstance(event_types, str) else event_types)
-        )
-        if not no_filter:
-
-            def keep(envelope: Envelope) -> bool:
-                return (
-                    (wanted is None or envelope.event_type in wanted)
-                    and (category is None or category_of(envelope.stream_id) == category)
-                    and (from_position is None or (envelope.position > from_position) is not reverse)
-                    and (not reverse or envelope.position != from_position)
-                )
-
-            blocks = (list(filter(keep, block)) for block in blocks)
-        return _limited(blocks, limit)
+        selection = Selection(stream_id=stream_id, **options)
+        return selection.wanted(self._blocks(selection.span()))
 
     # Asking
 
@@ -402,12 +353,12 @@ class EventStore(ABC):
         return max(0, dropped)
 
     def _event_id_at(self, stream_id: str, version: int) -> str | None:
-        for block in self._stream(stream_id, version, False, 1):
+        for block in self._blocks(Span(stream_id, version, limit=1)):
             return block[0].event_id if block and block[0].stream_version == version else None
         return None
 
     def _first_version(self, stream_id: str) -> int:
-        for block in self._stream(stream_id, 0, False, 1):
+        for block in self._blocks(Span(stream_id, 0, limit=1)):
             return block[0].stream_version
         return 0
 
@@ -422,7 +373,8 @@ class EventStore(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # What a kind of store provides
+    # What an engine provides. It must have what is abstract here or above. `append_encoded`, `begin_stream`, `sync`,
+    # `durable_position`, `close` and `_calling` work without being provided.
 
     def _calling(self) -> AbstractContextManager[None]:
         """What is done within it is one call: a store that is closed meanwhile waits for its end."""
@@ -433,33 +385,8 @@ class EventStore(ABC):
         """Place the events of all `pendings`, or of none, and give each stream's new version."""
 
     @abstractmethod
-    def _stream(
-        self,
-        stream_id: str,
-        from_version: int | None,
-        reverse: bool,
-        limit: int | None = None,
-        *,
-        skip: bool = False,
-        durable: bool = False,
-    ) -> Iterator[Sequence[Envelope]]:
-        """Committed records of a stream, `from_version` inclusive, in blocks that are not empty.
-
-        Not more than `limit` of them will be looked at. With `skip` what is lost is passed over, not raised in its
-        turn; with `durable` nothing is seen beyond the durable position.
-        """
-
-    @abstractmethod
-    def _all(
-        self,
-        from_position: int | None,
-        reverse: bool,
-        limit: int | None = None,
-        *,
-        skip: bool = False,
-        durable: bool = False,
-    ) -> Iterator[Sequence[Envelope]]:
-        """The same of the whole store, `from_position` exclusive."""
+    def _blocks(self, span: Span) -> Iterator[Sequence[Envelope]]:
+        """Committed records, in blocks that are not empty."""
 
     @abstractmethod
     def _load_snapshot(self, stream_id: str) -> Snapshot | None: ...
@@ -471,16 +398,3 @@ class EventStore(ABC):
     @abstractmethod
     def _reclaim(self, stream_id: str, through: int) -> None:
         """Give back the space of a stream's events up to version `through`, which are no longer shown."""
-
-
-def _limited(blocks: Iterator[Sequence[Envelope]], limit: int | None) -> Iterator[Sequence[Envelope]]:
-    if limit is None:
-        yield from blocks
-        return
-    if limit <= 0:
-        return
-    for block in blocks:
-        yield block[:limit]
-        limit -= len(block)
-        if limit <= 0:
-            return

@@ -17,9 +17,9 @@ from hangarlog.filestore.owners import JournalNames
 from hangarlog.log.active_segment import LiveEnd
 from hangarlog.log.log import Log
 from hangarlog.log.segment import LIVE, Segment
-from hangarlog.record.batch import now
 from hangarlog.record.line import decode_record, is_record
 from hangarlog.record.strict import refuse_repeated_keys
+from hangarlog.record.timestamp import now
 from hangarlog.system.file_copy import keep_damaged
 from hangarlog.system.file_lock import Turnstile, held
 from hangarlog.system.filesystem import PRIVATE, FileSystem

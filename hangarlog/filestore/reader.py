@@ -10,6 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from hangarlog.errors import CorruptionError, CorruptionWarning, StoreOpenError
+from hangarlog.eventstore.selection import Span
 from hangarlog.filestore.catalog import Catalog, Known
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.shared_state import JOURNAL_SIZE, WRITING, SharedState
@@ -19,7 +20,7 @@ from hangarlog.filestore.two_copies import missing_position
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.log.segment_cache import Kept
-from hangarlog.record.line import Envelope
+from hangarlog.record.line import StoredEnvelope
 from hangarlog.system.import_lock import importing
 
 if TYPE_CHECKING:
@@ -81,37 +82,26 @@ class Reader:
         kept = self._keeping()
         return self._folder.stream(stream_id, kept.folders).keeping(kept, committed)
 
-    def stream(
-        self,
-        stream_id: str,
-        from_version: int | None,
-        reverse: bool,
-        committed: int,
-        limit: int | None = None,
-        skip: bool = False,
-    ) -> Iterator[Sequence[Envelope]]:
-        """The records of a stream up to position `committed`, from `from_version` on, or down where `reverse`.
-
-        Not more than `limit` of them will be wanted. What is damaged in both copies is raised in its turn, or with
-        `skip` passed over.
-        """
+    def blocks(self, span: Span, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
+        """The records of a span up to position `committed`. What is damaged in both copies is raised in its turn."""
+        if span.stream_id is None:
+            return self._journal_blocks(span, committed)
         if self._unrecovered and not self._state.valid:
-            return self._unrecovered_stream(self._unrecovered, stream_id, from_version, reverse, skip)
-        if reverse:
-            return self._stream_backward(stream_id, from_version, committed, skip)
-        return self._stream_forward(stream_id, from_version or 0, committed, limit, skip)
+            return self._unrecovered_stream(self._unrecovered, span.stream_id, span)
+        if span.reverse:
+            return self._stream_backward(span.stream_id, span.start, committed, span.skip)
+        return self._stream_forward(span.stream_id, span.start or 0, committed, span.limit, span.skip)
 
-    def _unrecovered_stream(
-        self, found: Unrecovered, stream_id: str, from_version: int | None, reverse: bool, skip: bool
-    ) -> Iterator[Sequence[Envelope]]:
+    def _unrecovered_stream(self, found: Unrecovered, stream_id: str, span: Span) -> Iterator[Sequence[StoredEnvelope]]:
         """The records that are settled come from the stream, later ones from the journal."""
-        first = max(0 if reverse else from_version or 0, self._compacted_through(stream_id) + 1)
-        last = from_version if reverse else None
+        first = max(0 if span.reverse else span.start or 0, self._compacted_through(stream_id) + 1)
+        last = span.start if span.reverse else None
+        behind = Span(None, None if span.reverse else found.settled, span.reverse, skip=span.skip)
 
-        def newer() -> Iterator[Sequence[Envelope]]:
+        def newer() -> Iterator[Sequence[StoredEnvelope]]:
             if found.ends.get(stream_id, -1) < first:
                 return
-            for block in self.everything(None if reverse else found.settled, reverse, found.committed, skip=skip):
+            for block in self._journal_blocks(behind, found.committed):
                 yield [
                     record
                     for record in block
@@ -123,16 +113,16 @@ class Reader:
                 if block[-1].position <= found.settled:
                     return
 
-        if reverse:
+        if span.reverse:
             yield from filter(None, newer())
-            yield from self._stream_backward(stream_id, from_version, found.settled, skip)
+            yield from self._stream_backward(stream_id, span.start, found.settled, span.skip)
         else:
-            yield from self._stream_forward(stream_id, first, found.settled, None, skip)
+            yield from self._stream_forward(stream_id, first, found.settled, None, span.skip)
             yield from filter(None, newer())
 
     def _stream_forward(
         self, stream_id: str, version: int, committed: int, limit: int | None, skip: bool
-    ) -> Iterator[Sequence[Envelope]]:
+    ) -> Iterator[Sequence[StoredEnvelope]]:
         log = self._stream_log(stream_id, committed)
         through = self._compacted_through(stream_id)
         version, position, listings = max(version, through + 1), 0, 0
@@ -178,7 +168,7 @@ class Reader:
 
     def _stream_backward(
         self, stream_id: str, from_version: int | None, committed: int, skip: bool, *, compacted: bool = False
-    ) -> Iterator[Sequence[Envelope]]:
+    ) -> Iterator[Sequence[StoredEnvelope]]:
         """With `compacted` also what readers are not shown, where it is still there."""
         log = self._stream_log(stream_id, committed)
         through = -1 if compacted else self._compacted_through(stream_id)
@@ -221,31 +211,25 @@ class Reader:
             yield from part.records(range(numbers.start, stop)[::-1], skip, _served("journal", damage))
             version, met = part.first - 1, True
 
-    def everything(
-        self, from_position: int | None, reverse: bool, committed: int, limit: int | None = None, skip: bool = False
-    ) -> Iterator[Sequence[Envelope]]:
-        """The journal's records up to position `committed`, after `from_position`, or before it where `reverse`.
-
-        Not more than `limit` of them will be wanted. What is damaged in both copies is raised in its turn, or with
-        `skip` passed over.
-        """
+    def _journal_blocks(self, span: Span, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
+        """The journal's records up to position `committed`, after the span's start, or before it."""
         journal = self._folder.journal_log().keeping(self._keeping(), committed)
-        tail: Sequence[Envelope] = ()
+        tail: Sequence[StoredEnvelope] = ()
         if self._unrecovered and not self._state.valid:
             tail, committed = self._unrecovered.tail, self._unrecovered.stored
-        if reverse:
-            last = sys.maxsize if from_position is None else from_position - 1
-            blocks = self._journal_backward(journal, min(last, committed), committed, skip)
+        if span.reverse:
+            last = sys.maxsize if span.start is None else span.start - 1
+            blocks = self._journal_backward(journal, min(last, committed), committed, span.skip)
             newest = [record for record in reversed(tail) if record.position <= last]
             return chain([newest], blocks) if newest else blocks
-        first = (from_position or 0) + 1
-        blocks = self._journal_forward(journal, first, committed, limit, skip)
+        first = (span.start or 0) + 1
+        blocks = self._journal_forward(journal, first, committed, span.limit, span.skip)
         newest = [record for record in tail if record.position >= first]
         return chain(blocks, [newest]) if newest else blocks
 
     def _journal_forward(
         self, journal: Log, position: int, committed: int, limit: int | None, skip: bool
-    ) -> Iterator[Sequence[Envelope]]:
+    ) -> Iterator[Sequence[StoredEnvelope]]:
         while position <= committed:
             try:
                 for block in _up_to(journal.forward(position, limit), committed):
@@ -267,7 +251,7 @@ class Reader:
 
     def _journal_backward(
         self, journal: Log, position: int, committed: int, skip: bool
-    ) -> Iterator[Sequence[Envelope]]:
+    ) -> Iterator[Sequence[StoredEnvelope]]:
         while position >= 1:
             try:
                 for block in journal.backward(position):
@@ -319,8 +303,8 @@ class Reader:
         return (self._catalog.get(stream_id) or _NO_STREAM) if self._catalog.is_open else None
 
     def _counted(
-        self, blocks: Iterator[Sequence[Envelope]], known: Known | None, committed: int
-    ) -> Iterator[Sequence[Envelope]]:
+        self, blocks: Iterator[Sequence[StoredEnvelope]], known: Known | None, committed: int
+    ) -> Iterator[Sequence[StoredEnvelope]]:
         """A stream's records that count: what a power cut took from the journal may be left in the stream's file."""
         last = known.version if known else sys.maxsize
         for block in _up_to(blocks, committed):
@@ -362,7 +346,7 @@ class Reader:
 
     def stream_ids(self, committed: int) -> set[str]:
         """The ids of all streams that the journal has; it reads all of it."""
-        return {record.stream_id for block in self.everything(None, False, committed) for record in block}
+        return {record.stream_id for block in self._journal_blocks(Span(None), committed) for record in block}
 
     def committed_among(self, stream_ids: Iterable[str], committed: int) -> list[str]:
         """Those of these streams that have a record up to position `committed`.
@@ -440,7 +424,7 @@ def _missing_versions(log: Log, first: int, last: int) -> CorruptionError:
     return CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)
 
 
-def _up_to(blocks: Iterator[Sequence[Envelope]], committed: int) -> Iterator[Sequence[Envelope]]:
+def _up_to(blocks: Iterator[Sequence[StoredEnvelope]], committed: int) -> Iterator[Sequence[StoredEnvelope]]:
     """Only what is committed: a record that is being written is in its file before it counts."""
     for block in blocks:
         if block[0].position <= committed >= block[-1].position:

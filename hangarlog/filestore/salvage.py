@@ -16,7 +16,8 @@ from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.two_copies import missing_position
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
-from hangarlog.record.line import Envelope, LineError, decode_places, decode_record, decode_records
+from hangarlog.record.envelope import LineError
+from hangarlog.record.line import StoredEnvelope, decode_places, decode_record, decode_records
 from hangarlog.record.strict import are_strict, record_or_cause, strict_records
 
 MOST = 64 << 20
@@ -28,13 +29,13 @@ _ONE_BY_ONE = 10_000  # Numbers in a row that are said to be lost each by itself
 _BLOCK = 1000
 
 
-def read_lines(segment: Segment, offset: int = 0) -> Iterator[tuple[int, bytes, Envelope | str]]:
+def read_lines(segment: Segment, offset: int = 0) -> Iterator[tuple[int, bytes, StoredEnvelope | str]]:
     """(offset, line, its record or why it is none) of every line; the rest after the last newline counts as one."""
     while True:
         lines, following = segment.lines_at(offset)
         if not lines:
             break
-        found: list[Envelope | str]
+        found: list[StoredEnvelope | str]
         try:
             found = list(strict_records(lines))
         except LineError:
@@ -88,13 +89,13 @@ def damage_at(segment: Segment, offset: int, line: bytes, cause: str) -> Corrupt
     return CorruptionError(segment.path, os.path.basename(segment.path), offset, cause, *place)
 
 
-def stream_lines(folder: Folder) -> Iterator[tuple[bytes, Envelope]]:
+def stream_lines(folder: Folder) -> Iterator[tuple[bytes, StoredEnvelope]]:
     """(line, record) of all that is whole in the streams, and belongs there."""
     for category, name, _ in folder.stream_files():
         log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
         for segment in segments_between(log, 0, ENDLESS):
             for _, line, record in read_lines(segment):
-                if isinstance(record, Envelope) and stream_path(record.stream_id) == (category, name):
+                if isinstance(record, StoredEnvelope) and stream_path(record.stream_id) == (category, name):
                     yield line, record
 
 
@@ -278,7 +279,7 @@ class Salvage:
                 yield numbers[stop : stop + 1]
             at = stop + 1
 
-    def records(self, numbers: range, skip: bool, served: CorruptionWarning) -> Iterator[list[Envelope]]:
+    def records(self, numbers: range, skip: bool, served: CorruptionWarning) -> Iterator[list[StoredEnvelope]]:
         """As `lines`, decoded."""
         return map(decode_records, self.lines(numbers, skip, served))
 

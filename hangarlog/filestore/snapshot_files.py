@@ -1,34 +1,18 @@
-"""Snapshots: the saved state of a stream's aggregate, one JSON file each; and how far a stream is compacted."""
+"""The files of snapshots, one for each stream that has one."""
 
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any
 
 import msgspec
 
 from hangarlog.errors import CorruptionError, EventSerializationError
-from hangarlog.events.payload import decode_object
+from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.filestore.file_names import stream_path
-from hangarlog.record.line import MAX_NUMBER, seal, unseal
+from hangarlog.record.checked_json import with_crc, without_crc
 from hangarlog.system.filesystem import NO_FILE, FileSystem
 
 MOST = 128 << 20  # Bytes of a file: none is read that could not have been written.
-
-
-_Version = Annotated[int, msgspec.Meta(ge=-1, le=MAX_NUMBER)]
-
-
-class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a snapshot file holds. Versions are stream versions; `event_id` is the event at `version` when saved."""
-
-    stream_id: str
-    version: _Version = -1
-    state: msgspec.Raw = msgspec.Raw(b"null")
-    saved_at: str = ""
-    schema_version: int = 1
-    event_id: str | None = None
-    compacted_through: _Version = -1
 
 
 _decode = msgspec.json.Decoder(Snapshot).decode
@@ -68,7 +52,7 @@ class SnapshotFiles:
             FileNotFoundError: there is no file.
         """
         try:
-            return _decode(unseal(self._filesystem.read_file(path, MOST)))
+            return _decode(without_crc(self._filesystem.read_file(path, MOST)))
         except FileNotFoundError:
             raise
         except (msgspec.MsgspecError, ValueError, RecursionError, OSError) as error:
@@ -83,7 +67,7 @@ class SnapshotFiles:
             CorruptionError: the folder it belongs in leads elsewhere.
             EventSerializationError: it is too large.
         """
-        path, content = self.path(snapshot.stream_id), seal(snapshot)
+        path, content = self.path(snapshot.stream_id), with_crc(snapshot)
         if len(content) > MOST:
             raise EventSerializationError("snapshot", f"its {len(content)} bytes are more than {MOST}")
         for folder in (self._folder, os.path.dirname(path)):
@@ -96,8 +80,3 @@ class SnapshotFiles:
     def _damage(self, path: str, error: Exception) -> CorruptionError:
         cause = f"not a whole snapshot: {error}; delete it, a snapshot can be made again"
         return CorruptionError(path, os.path.relpath(path, self._folder), 0, cause, mendable=False)
-
-
-def decode_state(raw: msgspec.Raw) -> Any:
-    """The state that a snapshot holds. Raises one of `FAILURES` if it is not an object."""
-    return decode_object(bytes(raw))

@@ -11,30 +11,32 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Unpack, cast
 
 from hangarlog.errors import HangarlogError, LinkedFileError, StorageError, StoreOpenError
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore import base
 from hangarlog.eventstore.base import EventStore
+from hangarlog.eventstore.selection import ReadOptions, Span
+from hangarlog.eventstore.snapshot import Snapshot
+from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.filestore.catalog import Catalog, Known
-from hangarlog.filestore.file_names import check_stream_id
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.group_sync import IntervalSync, JournalSync
 from hangarlog.filestore.reader import Reader
 from hangarlog.filestore.running_calls import Calls
 from hangarlog.filestore.session import Watch
 from hangarlog.filestore.shared_state import COMMITTED, LAYOUT, SharedState, consistent, create_state
-from hangarlog.filestore.snapshot_files import Snapshot, SnapshotFiles
+from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.filestore.writer import Writer
 from hangarlog.record.batch import Pending
-from hangarlog.record.line import Envelope
+from hangarlog.record.line import StoredEnvelope
 from hangarlog.system.file_lock import FileLock, Turnstile, held
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.import_lock import importing
 
 if TYPE_CHECKING:
-    from hangarlog.filestore.recovery.recover import Recovered
+    from hangarlog.filestore.recovery.report import Recovered
 
 Durability = base.Durability | float
 
@@ -181,18 +183,8 @@ class FileEventStore(EventStore):
             if calls.afterwards:
                 calls.ended()
 
-    def append_encoded(self, pendings: list[Pending]) -> dict[str, int]:
-        """Append events that are encoded already, as a relaxed `append_many`: call `sync` to make them durable."""
-        with self._calling():
-            return self._writer.commit(pendings)[0]
-
     def sync(self) -> None:
-        """Return when every event committed so far is on the device, whatever the durability.
-
-        Raises:
-            SyncError: the device refused.
-            OutcomeUnknownError: the files could not be read or opened, or the sync lock was not to be had in time.
-        """
+        """As `EventStore.sync`."""
         with self._calling():
             self._sync.ensure_committed()
 
@@ -203,10 +195,6 @@ class FileEventStore(EventStore):
                     self._interval = IntervalSync(self._sync, self._state, seconds)
                     self._interval.start()
                     _syncing.add(self)
-
-    def begin_stream(self, stream_id: str, version: int) -> None:
-        """Say of a stream that is to be imported that its events before `version` are gone."""
-        self._change_snapshot(stream_id, lambda _: Snapshot(stream_id, compacted_through=version - 1))
 
     # Reading
 
@@ -281,32 +269,15 @@ class FileEventStore(EventStore):
             self._refuse_closed()
             raise StorageError(self.path, error.errno, str(error), reading=True) from error
 
-    def _stream(
-        self,
-        stream_id: str,
-        from_version: int | None,
-        reverse: bool,
-        limit: int | None = None,
-        *,
-        skip: bool = False,
-        durable: bool = False,
-    ) -> Iterator[Sequence[Envelope]]:
+    def _blocks(self, span: Span) -> Iterator[Sequence[StoredEnvelope]]:
         with self._refusals():
-            seen = self.durable_position if durable else self._committed()
-            yield from self._reader.stream(stream_id, from_version, reverse, seen, limit, skip)
+            yield from self._reader.blocks(span, self.durable_position if span.durable else self._committed())
 
-    def _all(
-        self,
-        from_position: int | None,
-        reverse: bool,
-        limit: int | None = None,
-        *,
-        skip: bool = False,
-        durable: bool = False,
-    ) -> Iterator[Sequence[Envelope]]:
-        with self._refusals():
-            seen = self.durable_position if durable else self._committed()
-            yield from self._reader.everything(from_position, reverse, seen, limit, skip)
+    def envelopes(
+        self, stream_id: str | None = None, **options: Unpack[ReadOptions]
+    ) -> Iterator[Sequence[StoredEnvelope]]:
+        """As `records`, some at a time and with payloads left as stored, so that no event type need be known."""
+        return cast("Iterator[Sequence[StoredEnvelope]]", super().envelopes(stream_id, **options))
 
     def get_stream_version(self, stream_id: str) -> int:
         """The version of a stream's last event, -1 when there is no such stream.

@@ -10,16 +10,16 @@ from hangarlog.errors import CorruptionError, CorruptionWarning
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.salvage import journal_part
 from hangarlog.filestore.store import FileEventStore
-from hangarlog.record.line import Envelope, encode_envelope
+from hangarlog.record.line import StoredEnvelope, encode_envelope
 from hangarlog.record.strict import are_strict, record_or_cause, strict_record
 from hangarlog.record.verified_block import Run
 
-Stored = tuple[Sequence[Envelope], Sequence[bytes]]
+Stored = tuple[Sequence[StoredEnvelope], Sequence[bytes]]
 """Records, and the line of each, without its newline."""
 
 
 def as_stored(
-    store: FileEventStore, blocks: Iterable[Sequence[Envelope]], *, skip_damaged: bool = False
+    store: FileEventStore, blocks: Iterable[Sequence[StoredEnvelope]], *, skip_damaged: bool = False
 ) -> Iterator[Stored]:
     """The records of `blocks`, which `store` has read, with their lines.
 
@@ -37,7 +37,7 @@ def as_stored(
             yield from _one_by_one(store.folder, block, lines, skip_damaged)
 
 
-def _lines(block: Sequence[Envelope]) -> list[bytes | None]:
+def _lines(block: Sequence[StoredEnvelope]) -> list[bytes | None]:
     """The lines that records were read from; None for a line that this version would write otherwise."""
     if type(block) is Run:
         return [*block.text.split(b"\n")[: len(block.records)]]
@@ -47,7 +47,7 @@ def _lines(block: Sequence[Envelope]) -> list[bytes | None]:
 
 
 def _one_by_one(
-    folder: Folder, block: Sequence[Envelope], lines: Sequence[bytes | None], skip: bool
+    folder: Folder, block: Sequence[StoredEnvelope], lines: Sequence[bytes | None], skip: bool
 ) -> Iterator[Stored]:
     causes = {
         record.position: "it is not written as this version writes it" if line is None else _cause(line)
@@ -77,7 +77,9 @@ def _cause(line: bytes) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _found(folder: Folder, block: Sequence[Envelope], doubtful: dict[int, str]) -> dict[int, bytes | CorruptionError]:
+def _found(
+    folder: Folder, block: Sequence[StoredEnvelope], doubtful: dict[int, str]
+) -> dict[int, bytes | CorruptionError]:
     """{doubtful position: its line from the files, or the damage if neither copy has one}."""
     found: dict[int, bytes | CorruptionError] = {}
     by_position = {record.position: record for record in block}
@@ -95,7 +97,7 @@ def _found(folder: Folder, block: Sequence[Envelope], doubtful: dict[int, str]) 
     return found
 
 
-def _damage(folder: Folder, record: Envelope, cause: str) -> CorruptionError:
+def _damage(folder: Folder, record: StoredEnvelope, cause: str) -> CorruptionError:
     """The error for a record whose place in a file is not known here."""
     path = folder.journal.live_path
     place = (record.position, record.stream_id, record.stream_version)

@@ -19,7 +19,7 @@ from hangarlog.filestore.folder import Folder
 from hangarlog.log.active_segment import LiveEnd
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
-from hangarlog.record.line import Envelope, decode_record, is_record, stream_key
+from hangarlog.record.line import StoredEnvelope, decode_record, is_record, stream_key
 
 _CHUNK = 1 << 20
 
@@ -67,7 +67,7 @@ def ends_early(log: Log, stream_id: str, version: int, known: int, position: int
     return CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause, position, stream_id, known)
 
 
-def refutes(folder: Folder, record: Envelope, committed: int) -> bool:
+def refutes(folder: Folder, record: StoredEnvelope, committed: int) -> bool:
     """Whether the journal shows that a stream's record never counted: it is not there, or another one is in its place.
 
     Where the journal itself is damaged or lost, it shows nothing.
@@ -75,7 +75,7 @@ def refutes(folder: Folder, record: Envelope, committed: int) -> bool:
     return record.position > committed or contradicts(folder, record.stream_id, record.stream_version, record.position)
 
 
-def lines_of_stream(folder: Folder, stream_id: str, after: int, through: int) -> Iterator[tuple[Envelope, bytes]]:
+def lines_of_stream(folder: Folder, stream_id: str, after: int, through: int) -> Iterator[tuple[StoredEnvelope, bytes]]:
     """What the journal has of a stream behind position `after`, up to `through`.
 
     It looks for the stream's id in the text: a gigabyte takes less than a second.
@@ -89,7 +89,9 @@ def lines_of_stream(folder: Folder, stream_id: str, after: int, through: int) ->
             yield from _lines_in(live, live_first, key, after, through)
 
 
-def _lines_in(segment: Segment, first: int, key: bytes, after: int, through: int) -> Iterator[tuple[Envelope, bytes]]:
+def _lines_in(
+    segment: Segment, first: int, key: bytes, after: int, through: int
+) -> Iterator[tuple[StoredEnvelope, bytes]]:
     offset, _ = segment.seek(after + 1, first)
     while True:
         lines, offset = segment.lines_at(offset, _CHUNK)
@@ -153,7 +155,9 @@ def _live_end(log: Log) -> LiveEnd | None:
         return None
 
 
-def _last_confirmed(folder: Folder, log: Log, live: LiveEnd | None, committed: int) -> tuple[Envelope | None, int]:
+def _last_confirmed(
+    folder: Folder, log: Log, live: LiveEnd | None, committed: int
+) -> tuple[StoredEnvelope | None, int]:
     """(the stream's last record that counts, the offset after it in the live segment)."""
     offset = live.end() if live else 0
     while live and offset:
@@ -176,7 +180,7 @@ def _last_confirmed(folder: Folder, log: Log, live: LiveEnd | None, committed: i
         return last, 0
 
 
-def _refuse_gap(log: Log, last: int | None, due: list[Envelope]) -> None:
+def _refuse_gap(log: Log, last: int | None, due: list[StoredEnvelope]) -> None:
     expected = None if last is None else last + 1
     for record in due:
         if expected is not None and record.stream_version != expected:

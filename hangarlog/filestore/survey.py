@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from hangarlog.filestore.folder import Folder
 from hangarlog.log.segment import CHUNK, LIVE, Segment, first_of
-from hangarlog.record.line import Envelope, LineError, may_be_torn
+from hangarlog.record.envelope import LineError
+from hangarlog.record.line import StoredEnvelope, may_be_torn
 from hangarlog.record.strict import kept_record, strict_records
 from hangarlog.system.filesystem import NO_FILE, FileSystem
 
@@ -61,7 +62,7 @@ def stream_files(folder: Folder) -> Iterator[File]:
             yield from log_files(folder.filesystem, entry.path)
 
 
-Found = list[tuple[bytes, Envelope | None]]
+Found = list[tuple[bytes, StoredEnvelope | None]]
 """Lines with their records; None where a line is none."""
 
 
@@ -86,7 +87,7 @@ def found_in(segment: Segment, offset: int = 0, stop: int | None = None) -> Iter
         lines, following = segment.lines_at(offset, min(CHUNK, stop - offset))
         if not lines:
             return
-        records: list[Envelope | None]
+        records: list[StoredEnvelope | None]
         try:
             records = [*strict_records(lines)]
         except LineError:
@@ -128,7 +129,7 @@ class _Scan:
         self._skipped = 0
         self._strange = False  # Whether one of them is no record that was damaged.
 
-    def see(self, offset: int, line: bytes, record: Envelope | None) -> None:
+    def see(self, offset: int, line: bytes, record: StoredEnvelope | None) -> None:
         """A line at `offset`, and its record, if it is one."""
         if record is None:
             self._bad += 1

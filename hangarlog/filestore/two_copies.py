@@ -13,9 +13,9 @@ from hangarlog.filestore.file_names import stream_path
 from hangarlog.filestore.folder import Folder
 from hangarlog.log.log import Block, Log
 from hangarlog.log.segment import Segment, first_of
-from hangarlog.record.line import Envelope, decode_record, is_record
+from hangarlog.record.line import StoredEnvelope, decode_record, is_record
 
-Line = tuple[Envelope, bytes]
+Line = tuple[StoredEnvelope, bytes]
 
 
 def whole_lines(segment: Segment) -> Iterator[Line]:

@@ -38,7 +38,7 @@ from hangarlog.system.file_lock import FileLock, Turnstile, alone, held
 from hangarlog.system.import_lock import importing
 
 if TYPE_CHECKING:
-    from hangarlog.filestore.recovery.recover import Recovered
+    from hangarlog.filestore.recovery.report import Recovered
 
 _DYING = 0.2
 """Seconds that the end of an exclusive holder may take."""
@@ -484,7 +484,7 @@ class WriteSession:
 
     def _make_checkpoint(self) -> None:
         with importing:
-            from hangarlog.checkpoint import make_checkpoint
+            from hangarlog.filestore.checkpoint import make_checkpoint
         make_checkpoint(self._filesystem, self._folder, self._state)
 
 

@@ -15,11 +15,13 @@ from hangarlog.errors import (
     OutcomeUnknownError,
     SyncError,
 )
+from hangarlog.eventstore.expected_version import settle
 from hangarlog.filestore.shared_state import FAILED, FAILURES, words_of
 from hangarlog.filestore.warm_streams import COLD, WARM, StreamEnd
 from hangarlog.filestore.write_session import WriteSession
 from hangarlog.log.active_segment import LiveEnd
-from hangarlog.record.batch import Pending, Share, encode_batch, now, settle
+from hangarlog.record.batch import Pending, Share, encode_batch
+from hangarlog.record.timestamp import now
 from hangarlog.system.file_lock import enter, held
 
 _REPLAYED_IN_TIME = 6 << 20

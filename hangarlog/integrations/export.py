@@ -13,7 +13,7 @@ import msgspec
 from hangarlog.filestore import salvage
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.filestore.stored_lines import as_stored
-from hangarlog.record.line import Envelope
+from hangarlog.record.envelope import Envelope
 from hangarlog.system.filesystem import FileSystem
 
 UNFINISHED = ".unfinished"

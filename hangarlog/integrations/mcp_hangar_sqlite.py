@@ -24,7 +24,7 @@ from hangarlog.filestore.stored_lines import as_stored
 from hangarlog.integrations.export import new_file
 from hangarlog.integrations.sqlite_source import Source, source
 from hangarlog.record.batch import Pending
-from hangarlog.record.line import MAX_NUMBER, EncodedEvent, Envelope
+from hangarlog.record.envelope import MAX_NUMBER, EncodedEvent, Envelope
 from hangarlog.record.strict import refuse_repeated_keys
 
 _BATCH = 1000

@@ -14,7 +14,7 @@ from hangarlog.errors import CorruptionError, LinkedFileError
 from hangarlog.log.index import STRIDE, Covered, Index, covered, extend
 from hangarlog.log.log import Log
 from hangarlog.log.segment import CHUNK, LIVE, Segment
-from hangarlog.record.line import Envelope
+from hangarlog.record.line import StoredEnvelope
 from hangarlog.system.file_copy import replace_with
 from hangarlog.system.filesystem import NO_FILE
 
@@ -137,7 +137,7 @@ class LiveEnd(Segment):
             raise self.damage(0, "there is no whole record")
         return first
 
-    def last(self) -> Envelope | None:
+    def last(self) -> StoredEnvelope | None:
         """The last record, None if the segment is empty.
 
         Raises:
@@ -157,7 +157,7 @@ class LiveEnd(Segment):
             raise self.damage(offset, f"{self._field} {self.number(records[0]) + 1} must come after this record")
         return records[-1]
 
-    def beyond(self, offset: int, committed: int) -> tuple[Envelope, Envelope, int] | None:
+    def beyond(self, offset: int, committed: int) -> tuple[StoredEnvelope, StoredEnvelope, int] | None:
         """What others have appended from `offset` on, up to position `committed`: the first record, the last, its end.
 
         None if that is nothing, or more than a look.
@@ -180,7 +180,7 @@ class LiveEnd(Segment):
             lines.pop()
         return None
 
-    def since(self, number: int) -> list[Envelope]:
+    def since(self, number: int) -> list[StoredEnvelope]:
         """The records from `number` on if they begin near the end of the segment, else nothing."""
         size = _LAST
         while size <= CHUNK:

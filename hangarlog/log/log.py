@@ -15,14 +15,14 @@ from hangarlog.errors import CorruptionError
 from hangarlog.log.index import STRIDE
 from hangarlog.log.segment import CHUNK, FROM_FIRST, LIVE, Segment, first_of, sealed_name
 from hangarlog.log.segment_cache import Kept
-from hangarlog.record.line import Envelope
+from hangarlog.record.line import StoredEnvelope
 from hangarlog.system.filesystem import FileSystem
 
 _RETRIES = 3
 _FEW = 64  # Records that are found one by one; more are read a block at a time.
 _LAST = 2 << 10
 
-Block = tuple[list[Envelope], list[bytes]]
+Block = tuple[list[StoredEnvelope], list[bytes]]
 
 
 class Log:
@@ -108,7 +108,7 @@ class Log:
             if live:
                 live.close()
 
-    def forward(self, start: int, limit: int | None = None) -> Iterator[Sequence[Envelope]]:
+    def forward(self, start: int, limit: int | None = None) -> Iterator[Sequence[StoredEnvelope]]:
         """The records numbered `start` and up, in order, some at a time; from the first there is, where that is later.
 
         Not more than `limit` of them will be wanted.
@@ -136,7 +136,7 @@ class Log:
             if live and live_first is not None:
                 yield from self._read_forward(live, live_first, number, not sealed, limit)
 
-    def _whole(self, live: Segment) -> tuple[list[Envelope], int]:
+    def _whole(self, live: Segment) -> tuple[list[StoredEnvelope], int]:
         """All records of a short live segment, and the number of the first: `sys.maxsize` where there is none."""
         try:
             records, _, following = self._records_at(live, 0, FROM_FIRST)
@@ -161,7 +161,7 @@ class Log:
 
     def _read_forward(
         self, segment: Segment, first: int, start: int, oldest: bool, limit: int | None
-    ) -> Generator[Sequence[Envelope], None, int]:
+    ) -> Generator[Sequence[StoredEnvelope], None, int]:
         self._refuse_gap(segment, first, start, oldest)
         number = max(first, start)
         if limit is not None and limit <= _FEW and (records := segment.records_at(number, first, limit)):
@@ -203,7 +203,7 @@ class Log:
             number += len(records)
             offset = following
 
-    def _records_at(self, segment: Segment, offset: int, number: int) -> tuple[list[Envelope], list[bytes], int]:
+    def _records_at(self, segment: Segment, offset: int, number: int) -> tuple[list[StoredEnvelope], list[bytes], int]:
         for _ in range(_RETRIES):
             lines, following = segment.lines_at(offset)
             try:
@@ -213,7 +213,7 @@ class Log:
                 damage = error
         raise damage
 
-    def backward(self, start: int | None = None) -> Iterator[list[Envelope]]:
+    def backward(self, start: int | None = None) -> Iterator[list[StoredEnvelope]]:
         """The records numbered `start` (default: the last) and down, latest first, some at a time.
 
         Raises:
@@ -236,7 +236,7 @@ class Log:
 
     def _read_backward(
         self, segment: Segment, first: int, number: int | None, newest: bool
-    ) -> Generator[list[Envelope], None, int]:
+    ) -> Generator[list[StoredEnvelope], None, int]:
         """Yield from record `number` (None: the last) down to the first, and return the number before that."""
         offset = segment.end()
         self.torn |= offset != segment.size
@@ -331,7 +331,7 @@ class Log:
             filesystem.replace_file(self.live_path, b"")
         return longer == 0
 
-    def last_record(self) -> Envelope | None:
+    def last_record(self) -> StoredEnvelope | None:
         """The last whole record, None if there is none."""
         for records in self.backward():
             return records[0]

@@ -9,17 +9,8 @@ from collections.abc import Iterator
 from hangarlog.errors import CorruptionError
 from hangarlog.log.index import STRIDE, Index
 from hangarlog.record.checksum import crc32
-from hangarlog.record.line import (
-    CRC_BYTES,
-    HEAD_BYTES,
-    MAX_LINE,
-    MAX_NUMBER,
-    TOO_LONG,
-    Envelope,
-    LineError,
-    decode_record,
-    may_be_torn,
-)
+from hangarlog.record.envelope import MAX_NUMBER, LineError
+from hangarlog.record.line import CRC_BYTES, HEAD_BYTES, MAX_LINE, TOO_LONG, StoredEnvelope, decode_record, may_be_torn
 from hangarlog.record.verified_block import Run
 from hangarlog.system.filesystem import NO_FILE, FileSystem
 
@@ -61,7 +52,7 @@ class Segment:
         self.path = base + LIVE
         self._owner: Segment | None = None
         self._index: Index | None = None
-        self._begins: Envelope | None = None
+        self._begins: StoredEnvelope | None = None
         try:
             self.fd = filesystem.open_read(self.path) if fd is None else fd
         except OSError as error:
@@ -120,11 +111,11 @@ class Segment:
         whole = tail[:8] == b',"crc":"' and tail[16:] == b'"}\n'
         return tail[8:16].decode("ascii", "replace") if whole else ""
 
-    def number(self, record: Envelope) -> int:
+    def number(self, record: StoredEnvelope) -> int:
         """The record's number in this log: its position in the journal, its stream version in a stream."""
         return int(getattr(record, self._field))
 
-    def begins(self) -> Envelope | None:
+    def begins(self) -> StoredEnvelope | None:
         """The first record, None if there is no whole line yet."""
         if self._begins is None:
             lines, _ = self.lines_at(0, _SMALL)
@@ -165,7 +156,7 @@ class Segment:
             found = -1
         return (offset, number) if found == number and offset <= self.size else (0, first)
 
-    def records_at(self, number: int, first: int, count: int) -> list[Envelope]:
+    def records_at(self, number: int, first: int, count: int) -> list[StoredEnvelope]:
         """Up to `count` records from `number` on, if they are whole at the place that the index leads to; else none."""
         index = self.index(first) if number > first else None
         try:
@@ -256,7 +247,7 @@ class Segment:
         zeros = any(bytes(SECTOR) in piece for _, piece in self.pieces(start, stop))
         return TOO_LONG + bytes(2 * SECTOR) if zeros else TOO_LONG  # Wherever it begins, one of these is whole.
 
-    def last_whole(self) -> Envelope:
+    def last_whole(self) -> StoredEnvelope:
         """The last record, whatever is damaged before it. Raises `CorruptionError` if that is none."""
         lines, offset = self.lines_before(self.end())
         if not lines:
@@ -326,7 +317,7 @@ class Segment:
         """Whether what follows the last newline may be the beginning of a record that a crash has cut short."""
         return may_be_torn(self.read(HEAD_BYTES, offset)) or any(b"\0" in piece for _, piece in self.pieces(offset))
 
-    def decode(self, lines: list[bytes], offset: int, expected: int | None = None) -> list[Envelope]:
+    def decode(self, lines: list[bytes], offset: int, expected: int | None = None) -> list[StoredEnvelope]:
         """Check and decode lines that begin at `offset`; with `expected`, they must be numbered from there on.
 
         `FROM_FIRST` expects the number after the first one's, whatever that is.

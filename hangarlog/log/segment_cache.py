@@ -8,7 +8,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from hangarlog.log.segment import Segment
-from hangarlog.record.line import Envelope
+from hangarlog.record.line import StoredEnvelope
 from hangarlog.system import descriptors
 from hangarlog.system.platform import WINDOWS
 
@@ -90,7 +90,7 @@ class Kept:
         # With another live segment than when they were listed, one more is sealed.
         return known if before is not None and before == live_first else None
 
-    def few(self, log: Log, start: int, count: int) -> list[Envelope]:
+    def few(self, log: Log, start: int, count: int) -> list[StoredEnvelope]:
         """Up to `count` records of a log from number `start` on, where the way to them is known already; else none."""
         live = self.live(log)
         first = live.first() if live else None

@@ -30,7 +30,7 @@ from hangarlog.filestore.survey import REBUILT, log_files, opened, stream_files
 from hangarlog.log.log import Log
 from hangarlog.log.segment import LIVE, Segment
 from hangarlog.maintenance.verify import verify
-from hangarlog.record.line import Envelope, decode_record, is_record
+from hangarlog.record.line import StoredEnvelope, decode_record, is_record
 from hangarlog.system.file_copy import copy_open
 from hangarlog.system.file_lock import held
 from hangarlog.system.filesystem import NO_FILE, FileSystem
@@ -224,7 +224,7 @@ class _Backup:
                 if last:
                     self._lasts[category, name] = last.stream_version
 
-    def _stage_log(self, log: Log, target: str, listing: _Listing) -> Envelope | None:
+    def _stage_log(self, log: Log, target: str, listing: _Listing) -> StoredEnvelope | None:
         """Stage what a log has up to the position; returns its last record there."""
         for _ in range(_TRIES):
             with contextlib.suppress(FileNotFoundError):
@@ -234,7 +234,7 @@ class _Backup:
                 return None  # A stream that was new, and whose append failed.
         raise BackupError(self._copy.path, f"{log.live_path} changes too often; run it again")
 
-    def _try_log(self, log: Log, target: str, listing: _Listing) -> Envelope | None:
+    def _try_log(self, log: Log, target: str, listing: _Listing) -> StoredEnvelope | None:
         position, base = self.report.position, os.path.join(target, log.name)
         with contextlib.ExitStack() as stack:
             live = stack.enter_context(contextlib.closing(Segment(log.filesystem, log.base, log.field)))
@@ -343,7 +343,7 @@ class _Backup:
                 self._filesystem.remove(replaced.kept)
 
 
-def _end_at(segment: Segment, position: int) -> tuple[int, Envelope | None]:
+def _end_at(segment: Segment, position: int) -> tuple[int, StoredEnvelope | None]:
     """(the offset after the last record up to a position, that record)."""
     offset = segment.end()
     while offset:

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import defaultdict
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import msgspec
 
-from hangarlog.checkpoint import Checkpoint, load_checkpoint
 from hangarlog.errors import CorruptionError
 from hangarlog.filestore import commit_ring
+from hangarlog.filestore.checkpoint import Checkpoint, load_checkpoint
 from hangarlog.filestore.commit_ring import BLOCK, Frame, block_after, frames_in, ring_content
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.salvage import read_lines, segments_between
 from hangarlog.filestore.snapshot_files import MOST, SnapshotFiles
 from hangarlog.log.index import STRIDE, Index, is_harmless
 from hangarlog.log.log import Log
-from hangarlog.log.segment import LIVE, Segment, first_of
+from hangarlog.log.segment import LIVE, Segment
 from hangarlog.maintenance.watched_store import Watch
+from hangarlog.record.checked_json import without_crc
 from hangarlog.record.checksum import crc32
-from hangarlog.record.line import Envelope, unseal
+from hangarlog.record.line import StoredEnvelope
 from hangarlog.record.strict import record_or_cause, snapshot_flaw
 
 
@@ -35,7 +34,7 @@ def checkpoint_damage(folder: Folder, watch: Watch) -> list[CorruptionError]:
     """A checkpoint that cannot be read, or is ahead of the journal: a recovery would believe that more was there."""
     path = folder.checkpoint_path
     try:
-        found = msgspec.json.decode(unseal(folder.filesystem.read_file(path)), type=Checkpoint)
+        found = msgspec.json.decode(without_crc(folder.filesystem.read_file(path)), type=Checkpoint)
     except FileNotFoundError:
         return []
     except (OSError, msgspec.MsgspecError, ValueError) as error:
@@ -95,7 +94,7 @@ def _contradictions(folder: Folder, watch: Watch, block: int, frame: Frame) -> I
     lines = {
         record.position: line
         for line in frame.text.split(b"\n")[:-1]
-        if isinstance(record := record_or_cause(line), Envelope)
+        if isinstance(record := record_or_cause(line), StoredEnvelope)
     }
     place = (folder.ring_path, block * BLOCK)
     beyond = [position for position in lines if not watch.is_committed(position)]
@@ -107,7 +106,7 @@ def _contradictions(folder: Folder, watch: Watch, block: int, frame: Frame) -> I
             offset, _ = segment.seek(frame.first, segment.first() or 1)
         for _, line, record in read_lines(segment, offset):
             if isinstance(record, str) or record.position not in lines:
-                if isinstance(record, Envelope) and record.position > frame.last:
+                if isinstance(record, StoredEnvelope) and record.position > frame.last:
                     break
                 continue
             if line != lines[record.position] and watch.is_committed(record.position):
@@ -152,44 +151,7 @@ def _files(folder: Folder, top: str, suffix: str) -> Iterator[str]:
             yield entry.path
 
 
-# Names
-
-
-class Names(NamedTuple):
-    """The segments of a stream by their names: the first versions of its `sealed` ones, whether it has a `live` one."""
-
-    category: str
-    log: Log
-    sealed: list[int]
-    live: bool
-
-    def doubtful(self) -> bool:
-        """Whether the sealed ones may be none of this stream."""
-        if not self.live:
-            return True
-        with contextlib.suppress(CorruptionError, FileNotFoundError):
-            with contextlib.closing(Segment(self.log.filesystem, self.log.base, self.log.field)) as live:
-                begins = live.first()
-            return begins is not None and self.sealed[-1] >= begins
-        return False
-
-
-def rolled_streams(folder: Folder) -> Iterator[Names]:
-    """The streams that have sealed segments, as each folder was at one moment."""
-    categories = [entry.name for entry in folder.filesystem.entries(folder.streams_path) if entry.is_dir()]
-    for category in ["", *categories]:
-        path = folder.category_path(category)
-        live: set[str] = set()
-        sealed: defaultdict[str, list[int]] = defaultdict(list)
-        for entry in folder.filesystem.entries(path):
-            name = entry.name.partition(".")[0]
-            first = first_of(entry.name, name)
-            if first is not None:
-                sealed[name].append(first)
-            elif entry.name in (name + LIVE, f"{name}{LIVE}.new"):
-                live.add(name)
-        for name, firsts in sealed.items():
-            yield Names(category, Log(folder.filesystem, path, name, "stream_version"), sorted(firsts), name in live)
+# RolledStream
 
 
 def foreign_segments(log: Log) -> list[CorruptionError]:

@@ -16,7 +16,7 @@ from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.maintenance.watched_store import Watch
-from hangarlog.record.line import Envelope, read_crc
+from hangarlog.record.line import StoredEnvelope, read_crc
 
 STEP = 1000
 """Records between two reports of progress."""
@@ -72,7 +72,7 @@ class Known(msgspec.Struct):
     sum: int = 0
     settled: int = -1
 
-    def add(self, record: Envelope) -> None:
+    def add(self, record: StoredEnvelope) -> None:
         """Count a record, which is whole: its checksum stands for it."""
         self.count += 1
         self.sum += read_crc(record)
@@ -173,14 +173,14 @@ class JournalCheck:
                     return live.damage(live.size, cause)
         return _gone(self._folder.journal)
 
-    def _in_its_batch(self, segment: Segment, offset: int, record: Envelope) -> Iterator[CorruptionError]:
+    def _in_its_batch(self, segment: Segment, offset: int, record: StoredEnvelope) -> Iterator[CorruptionError]:
         end = self._batch_end
         if (end and record.batch_end != end) or 0 < record.batch_end < record.position:
             cause = f"the batch up to position {end or record.batch_end} is not whole before this record"
             yield segment.damage(offset, cause)
         self._batch_end = record.batch_end if record.batch_end > record.position else 0
 
-    def _in_its_stream(self, segment: Segment, offset: int, record: Envelope) -> Iterator[CorruptionError]:
+    def _in_its_stream(self, segment: Segment, offset: int, record: StoredEnvelope) -> Iterator[CorruptionError]:
         version, through = record.stream_version, self._through.get(record.stream_id, -1)
         known = self.streams.get(record.stream_id)
         if known is None:

@@ -11,9 +11,9 @@ from uuid import uuid4
 
 import msgspec
 
-from hangarlog.checkpoint import load_checkpoint
 from hangarlog.errors import CorruptionError, LockTimeoutError, StoreFormatError, StoreOpenError
 from hangarlog.events.serializer import EventSerializer
+from hangarlog.filestore.checkpoint import load_checkpoint
 from hangarlog.filestore.commit_ring import Frame, read_ring, ring_owner
 from hangarlog.filestore.folder import FORMAT, Folder, Meta, is_store_id
 from hangarlog.filestore.recovery.mending import Mending, break_links, forget_indexes
@@ -25,8 +25,8 @@ from hangarlog.filestore.survey import REBUILT, found_in, journal_files, opened,
 from hangarlog.maintenance.file_checks import checkpoint_damage, ring_damage
 from hangarlog.maintenance.verify import Progress, verify
 from hangarlog.maintenance.watched_store import Watch
-from hangarlog.record.batch import now
-from hangarlog.record.line import Envelope
+from hangarlog.record.line import StoredEnvelope
+from hangarlog.record.timestamp import now
 from hangarlog.system.file_copy import DAMAGED, keep_damaged
 from hangarlog.system.file_lock import FileLock, alone
 from hangarlog.system.filesystem import NO_FILE, FileSystem
@@ -146,7 +146,7 @@ def _is_newer(folder: Folder) -> bool:
     return False
 
 
-def _records(folder: Folder) -> Iterator[Envelope]:
+def _records(folder: Folder) -> Iterator[StoredEnvelope]:
     for files in (journal_files(folder), stream_files(folder)):
         for file in files:
             with opened(folder.filesystem, file.path) as segment:

@@ -12,7 +12,7 @@ from hangarlog.filestore.salvage import damage_at, read_lines
 from hangarlog.log.segment import Segment
 from hangarlog.maintenance.journal_check import STEP, Known, Lost, numbered
 from hangarlog.maintenance.watched_store import Watch
-from hangarlog.record.line import Envelope, may_be_torn, read_crc
+from hangarlog.record.line import StoredEnvelope, may_be_torn, read_crc
 
 WHOLE = 1 << 32
 """Set with the checksum of a line that there is: 0 is one, too."""
@@ -79,7 +79,7 @@ class StreamCheck:
                 self._bad += 1
                 continue
             if first is not None:
-                begins = next((r for _, _, r in read_lines(segment) if isinstance(r, Envelope)), None)
+                begins = next((r for _, _, r in read_lines(segment) if isinstance(r, StoredEnvelope)), None)
                 if begins and begins.stream_version != first:
                     yield segment.damage(0, f"its name says {first}, it begins with version {begins.stream_version}")
             yield from self._read(segment)
@@ -120,7 +120,7 @@ class StreamCheck:
         lines = (line for lines in segment.blocks(offset) for line in lines)
         return all(map(may_be_torn, lines)) and segment.rest_may_be_torn(segment.end())
 
-    def _record(self, segment: Segment, offset: int, record: Envelope) -> Iterator[CorruptionError]:
+    def _record(self, segment: Segment, offset: int, record: StoredEnvelope) -> Iterator[CorruptionError]:
         if record.stream_id != self._stream_id:
             self._bad += 1
             yield segment.damage(offset, f"it holds a record of stream {record.stream_id!r}")
@@ -140,7 +140,7 @@ class StreamCheck:
         if record.position <= self._watch.committed and record.position not in self._lost:
             yield from self._compare(segment, offset, record)
 
-    def _compare(self, segment: Segment, offset: int, record: Envelope) -> Iterator[CorruptionError]:
+    def _compare(self, segment: Segment, offset: int, record: StoredEnvelope) -> Iterator[CorruptionError]:
         version = record.stream_version
         found = self._lines[version] if version < len(self._lines) else 0
         if not found:

@@ -12,17 +12,16 @@ from itertools import islice
 from hangarlog.errors import CorruptionError, StorageError
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.owners import JournalNames
+from hangarlog.filestore.rolled_streams import RolledStream, rolled_streams
 from hangarlog.filestore.salvage import read_lines
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.maintenance.file_checks import (
-    Names,
     checkpoint_damage,
     foreign_segments,
     index_damage,
     of_file,
     ring_damage,
-    rolled_streams,
     snapshot_damage,
 )
 from hangarlog.maintenance.journal_check import JournalCheck, numbered
@@ -147,7 +146,7 @@ class _Check:
     def _streams(self, journal: JournalCheck) -> Iterator[CorruptionError]:
         folder, confirmed = self._folder, self._watch.confirmed
         doubtful: dict[str, array[int]] = {}
-        for names in list(filter(Names.doubtful, rolled_streams(folder))):
+        for names in list(filter(RolledStream.doubtful, rolled_streams(folder))):
             if names.live or not self._known(journal, names):
                 yield from confirmed(partial(foreign_segments, names.log))
         for stream_id in sorted({*folder.stream_ids(), *journal.streams}):
@@ -160,7 +159,7 @@ class _Check:
         for stream_id, lines in doubtful.items():
             yield from confirmed(partial(self._look, journal, stream_id, lines))
 
-    def _known(self, journal: JournalCheck, names: Names) -> bool:
+    def _known(self, journal: JournalCheck, names: RolledStream) -> bool:
         """Whether the journal has this stream, so that it is looked at anyway."""
         with contextlib.suppress(FileNotFoundError):
             category, log = names.category, names.log

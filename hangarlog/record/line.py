@@ -7,24 +7,17 @@ before that. `position`, `stream_id` and `stream_version` come first so that the
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import count, repeat
-from random import getrandbits
 from struct import pack
-from typing import Annotated
 
 import msgspec
 
 from hangarlog.record.checksum import crc32
+from hangarlog.record.envelope import EncodedEvent, Envelope, LineError, Place
+from hangarlog.record.event_id import new_event_id
 from hangarlog.record.nesting import MAX_NESTING, nesting
-
-MAX_NUMBER = (1 << 53) - 1
-"""The highest position and version: programs that read numbers as floats, as jq does, are exact up to here."""
-
-_Position = Annotated[int, msgspec.Meta(ge=1, le=MAX_NUMBER)]
-_Version = Annotated[int, msgspec.Meta(ge=0, le=MAX_NUMBER)]
 
 MAX_LINE = 256 << 20
 """Bytes of a line, with its newline. A longer one is refused in an append, and is damage in a file."""
@@ -40,52 +33,17 @@ HEAD = b'{"position":'
 HEAD_BYTES = len(HEAD)
 
 
-class Envelope(msgspec.Struct, gc=False, frozen=True):
-    """A decoded line whose payload and metadata are still the bytes that were stored."""
+class StoredEnvelope(Envelope, gc=False, frozen=True, kw_only=True):
+    """An envelope as a line has it: with its checksum, eight hexadecimal digits."""
 
-    position: _Position
-    stream_id: str
-    stream_version: _Version
-    event_type: str
-    event_id: str
-    recorded_at: str
-    data: msgspec.Raw
     crc: str
-    metadata: msgspec.Raw = msgspec.Raw()
-    batch_end: _Version = 0
-
-    @property
-    def metadata_json(self) -> bytes | None:
-        """The metadata's bytes, None where the line has none."""
-        return bytes(self.metadata) or None
-
-    @property
-    def ends_batch(self) -> bool:
-        """Whether the commit this record belongs to is complete with it."""
-        return self.batch_end in (0, self.position)
 
 
-class Place(msgspec.Struct, gc=False, frozen=True):
-    """What a line says first: where it belongs."""
-
-    position: _Position
-    stream_id: str
-    stream_version: _Version
-
-
-class LineError(ValueError):
-    """A line is not a whole record; the message says why."""
-
-
-_decoder = msgspec.json.Decoder(Envelope)
+_decoder = msgspec.json.Decoder(StoredEnvelope)
 _decode = _decoder.decode
 _encoder = msgspec.json.Encoder()
 _encode, _encode_lines = _encoder.encode, _encoder.encode_lines
 _decode_place = msgspec.json.Decoder(Place).decode
-
-
-EncodedEvent = tuple[str, str | None, bytes, str | None]
-"""An event ready for the log: type, its own id or None, payload as compact JSON, when it was recorded (None: now)."""
 
 
 def encode_records(
@@ -152,19 +110,7 @@ def _name(event_type: str) -> bytes:
     return _encode(event_type)
 
 
-def new_event_id() -> str:
-    """A UUID of version 7 (RFC 9562): milliseconds since 1970, then 74 random bits."""
-    millis, random = time.time_ns() // 1_000_000, getrandbits(74)
-    return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031 - the quickest way
-        millis >> 16,
-        millis & 0xFFFF,
-        random >> 62,
-        0x8000 | (random >> 48) & 0x3FFF,
-        random & 0xFFFF_FFFF_FFFF,
-    )
-
-
-def read_crc(envelope: Envelope) -> int:
+def read_crc(envelope: StoredEnvelope) -> int:
     """The checksum that an envelope was stored with."""
     return int(envelope.crc, 16)
 
@@ -184,22 +130,7 @@ def encode_envelope(envelope: Envelope) -> bytes:
     return line
 
 
-def seal(value: object) -> bytes:
-    """A small file's object as JSON with a checksum as its last key, and a newline."""
-    body = msgspec.json.encode(value)[:-1]
-    return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
-
-
-def unseal(content: bytes) -> bytes:
-    """The JSON of a small file that was sealed. Raises `LineError` if it is not what was written."""
-    line = content.removesuffix(b"\n")
-    tail = line[-CRC_BYTES:]
-    if b',"crc":"%08x"}' % crc32(line[:-CRC_BYTES]) != tail:
-        raise LineError("the checksum does not match")
-    return line
-
-
-def decode_record(line: bytes) -> Envelope:
+def decode_record(line: bytes) -> StoredEnvelope:
     """Check and decode one line, given without its newline.
 
     Raises:
@@ -211,7 +142,7 @@ def decode_record(line: bytes) -> Envelope:
     return decode_proved(line)
 
 
-def decode_proved(line: bytes) -> Envelope:
+def decode_proved(line: bytes) -> StoredEnvelope:
     """Decode one line, with or without its newline, whose bytes a checksum has proved. Raises `LineError`."""
     try:
         return _decode(line)
@@ -224,7 +155,7 @@ def decode_proved(line: bytes) -> Envelope:
         raise LineError(f"it is nested deeper than {MAX_NESTING} levels") from error
 
 
-def decode_proved_lines(text: bytes) -> list[Envelope]:
+def decode_proved_lines(text: bytes) -> list[StoredEnvelope]:
     """Decode whole lines, with their newlines, that a checksum has proved together. Raises `LineError`."""
     try:
         return _decoder.decode_lines(text)
@@ -232,7 +163,7 @@ def decode_proved_lines(text: bytes) -> list[Envelope]:
         return [decode_proved(line) for line in text.split(b"\n")[:-1]]  # So that the line can be named.
 
 
-def decode_records(lines: list[bytes]) -> list[Envelope]:
+def decode_records(lines: list[bytes]) -> list[StoredEnvelope]:
     """Check and decode many lines, as `decode_record` does each, in less time. Raises `LineError` about the first."""
     crcs = tuple([crc32(line[:-CRC_BYTES]) for line in lines])
     if b'},"crc":"%08x"}' * len(lines) % crcs == b"".join([line[-CRC_BYTES - 1 :] for line in lines]):

@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from hangarlog.record.line import HEAD, Envelope, LineError, decode_record, decode_records, encode_envelope, why_bad
+from hangarlog.record.envelope import LineError
+from hangarlog.record.line import HEAD, StoredEnvelope, decode_record, decode_records, encode_envelope, why_bad
 from hangarlog.system.import_lock import importing
 
 _encoder, _decoder = msgspec.json.Encoder(), msgspec.json.Decoder()
@@ -111,19 +112,19 @@ def is_time(text: str) -> bool:
     return True
 
 
-def strict_records(lines: Sequence[bytes]) -> list[Envelope]:
+def strict_records(lines: Sequence[bytes]) -> list[StoredEnvelope]:
     """Check and decode many lines, as `strict_record` does each, in less time. Raises `LineError` about the first."""
     records = decode_records([*lines])
     return records if are_strict(records, lines) else [strict_record(line) for line in lines]
 
 
-def are_strict(records: Sequence[Envelope], lines: Sequence[bytes]) -> bool:
+def are_strict(records: Sequence[StoredEnvelope], lines: Sequence[bytes]) -> bool:
     """Whether lines with right checksums are exactly as a store writes them. It is the usual case, and quick to tell.
 
     If False, look at each line.
     """
     if any(len(line) > _LARGE for line in lines):
-        return all(isinstance(record_or_cause(line), Envelope) for line in lines)
+        return all(isinstance(record_or_cause(line), StoredEnvelope) for line in lines)
     text = b"\n".join([*lines, b""])
     try:
         values = _decode_lines(text)
@@ -135,7 +136,7 @@ def are_strict(records: Sequence[Envelope], lines: Sequence[bytes]) -> bool:
     return objects <= _DICT and all(map(is_time, {record.recorded_at for record in records}))
 
 
-def strict_record(line: bytes) -> Envelope:
+def strict_record(line: bytes) -> StoredEnvelope:
     """Check and decode one line, given without its newline, and hold it to the whole format.
 
     Raises:
@@ -147,7 +148,7 @@ def strict_record(line: bytes) -> Envelope:
     return record
 
 
-def kept_record(line: bytes) -> Envelope | None:
+def kept_record(line: bytes) -> StoredEnvelope | None:
     """The record that a repair keeps of a line, given without its newline; None if it is damage for a repair, too.
 
     A key may come twice in the payload or metadata: older versions took such events, and this one still reads them.
@@ -161,7 +162,7 @@ def kept_record(line: bytes) -> Envelope | None:
     return record if key is None or encode_envelope(record) == line + b"\n" else None
 
 
-def _record_and_key(line: bytes) -> tuple[Envelope, str | None]:
+def _record_and_key(line: bytes) -> tuple[StoredEnvelope, str | None]:
     """(the record, a key that comes twice in one of the line's objects). Raises `LineError` about any other flaw."""
     record = decode_record(line)
     if not is_time(record.recorded_at):
@@ -189,7 +190,7 @@ def snapshot_flaw(content: bytes, version: int) -> str | None:
     return None if key is None else f"the key {shown_key(key)} comes twice in one object"
 
 
-def _has_objects(record: Envelope) -> bool:
+def _has_objects(record: StoredEnvelope) -> bool:
     return bytes(record.data)[:1] == b"{" and bytes(record.metadata)[:1] in (b"", b"{")
 
 
@@ -197,7 +198,7 @@ def _no_record(cause: str) -> LineError:
     return LineError(f"the checksum is right but the line is not a record: {cause}")
 
 
-def record_or_cause(line: bytes) -> Envelope | str:
+def record_or_cause(line: bytes) -> StoredEnvelope | str:
     """The record of a line, given without its newline, held to the whole format; or why it is not a record."""
     if not line.startswith(HEAD):
         return why_bad(line, b"")  # Not raised and caught: somebody may have put millions of other lines.

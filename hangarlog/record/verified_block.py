@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import overload
 
 from hangarlog.errors import CorruptionError
-from hangarlog.record.line import Envelope, LineError, decode_proved, decode_proved_lines
+from hangarlog.record.envelope import LineError
+from hangarlog.record.line import StoredEnvelope, decode_proved, decode_proved_lines
 
 
-class Run(Sequence[Envelope]):
+class Run(Sequence[StoredEnvelope]):
     """`size` whole lines, `text`, which begin at `offset` of the segment at `path`; as a sequence their envelopes."""
 
     __slots__ = ("_records", "first", "last", "offset", "path", "segment", "size", "text")
@@ -19,10 +20,10 @@ class Run(Sequence[Envelope]):
         self.text, self.size, self.path, self.segment, self.offset = text, size, path, segment, offset
         self.first = decode_proved(text[: text.find(b"\n")])
         self.last = decode_proved(text[text.rfind(b"\n", 0, -1) + 1 :])
-        self._records: list[Envelope] | None = None
+        self._records: list[StoredEnvelope] | None = None
 
     @property
-    def records(self) -> list[Envelope]:
+    def records(self) -> list[StoredEnvelope]:
         """All of them, decoded. Raises `CorruptionError` if they are others than the index says."""
         if self._records is None:
             try:
@@ -38,10 +39,10 @@ class Run(Sequence[Envelope]):
         return self.size
 
     @overload
-    def __getitem__(self, at: int) -> Envelope: ...
+    def __getitem__(self, at: int) -> StoredEnvelope: ...
     @overload
-    def __getitem__(self, at: slice) -> Sequence[Envelope]: ...
-    def __getitem__(self, at: int | slice) -> Envelope | Sequence[Envelope]:
+    def __getitem__(self, at: slice) -> Sequence[StoredEnvelope]: ...
+    def __getitem__(self, at: int | slice) -> StoredEnvelope | Sequence[StoredEnvelope]:
         if isinstance(at, slice):
             start, stop, step = at.indices(self.size)
             return self._part(start, stop) if step == 1 and start < stop else self.records[at]
@@ -49,10 +50,10 @@ class Run(Sequence[Envelope]):
             return self.first
         return self.last if at in (-1, self.size - 1) else self.records[at]
 
-    def __iter__(self) -> Iterator[Envelope]:
+    def __iter__(self) -> Iterator[StoredEnvelope]:
         return iter(self.records)
 
-    def _part(self, start: int, stop: int) -> Sequence[Envelope]:
+    def _part(self, start: int, stop: int) -> Sequence[StoredEnvelope]:
         """The records `start` to `stop` as a run of their own, as they are proved, too."""
         if (start, stop) == (0, self.size):
             return self

@@ -20,9 +20,10 @@ from hangarlog.events.payload import FAILURES, decode_object
 from hangarlog.events.registry import EventRegistry
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.base import EventStore
+from hangarlog.eventstore.selection import ReadOptions
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.filestore.stored_lines import as_stored
-from hangarlog.record.line import Envelope
+from hangarlog.record.envelope import Envelope
 from hangarlog.schema.gather import Gathered
 from hangarlog.schema.purity import ImpureUpcasterError, pure_path
 from hangarlog.schema.target import load_events
@@ -206,9 +207,12 @@ def _scan(
 ) -> list[Stored]:
     found: dict[Key, Stored] = {}
     latest: dict[Key, tuple[Sequence[Envelope], int]] = {}
-    blocks = store.envelopes(from_position=start, limit=stop - start)
+    options: ReadOptions = {"from_position": start, "limit": stop - start}
+    blocks: Iterable[Sequence[Envelope]]
     if isinstance(store, FileEventStore):
-        blocks = (block for block, _ in as_stored(store, blocks))
+        blocks = (block for block, _ in as_stored(store, store.envelopes(**options)))
+    else:
+        blocks = store.envelopes(**options)
     for block in blocks:
         keys = kinds_of(block)
         counts = Counter(keys)

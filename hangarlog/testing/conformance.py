@@ -21,7 +21,7 @@ from hangarlog.events.registry import DEFAULT_REGISTRY, EVENT_TYPE_MAP, EVENT_VE
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.events.upcaster import UpcasterChain
 from hangarlog.eventstore.base import EventStore
-from hangarlog.record.batch import ANY, NO_STREAM, STREAM_EXISTS
+from hangarlog.eventstore.expected_version import ANY, NO_STREAM, STREAM_EXISTS
 from hangarlog.testing.events import Counted, Noted, raises, registered
 
 

@@ -36,7 +36,7 @@ from hangarlog import (
     StoreOpenError,
     UntypedEvent,
 )
-from hangarlog.checkpoint import load_checkpoint
+from hangarlog.filestore.checkpoint import load_checkpoint
 from hangarlog.filestore.commit_ring import read_ring
 from hangarlog.filestore.file_names import stream_path
 from hangarlog.filestore.shared_state import SharedState

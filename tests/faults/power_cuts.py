@@ -30,7 +30,8 @@ from power import BYTES, Powered, powered
 
 from hangarlog import ANY, FileEventStore, HangarlogError, UntypedEvent
 from hangarlog.maintenance.verify import verify
-from hangarlog.record.line import Envelope, LineError, decode_record
+from hangarlog.record.envelope import Envelope, LineError
+from hangarlog.record.line import decode_record
 from hangarlog.system.filesystem import FileSystem
 
 STORE_BYTES = 12 << 20  # A store of this size begins anew: reading it would be most of a round.

@@ -22,8 +22,9 @@ from hangarlog import (
     StoreOpenError,
     UntypedEvent,
 )
+from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.filestore.folder import Folder
-from hangarlog.filestore.snapshot_files import Snapshot, SnapshotFiles
+from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.maintenance.repair import Lost, PutAside, Repaired, repair
 from hangarlog.maintenance.verify import verify
 from hangarlog.record.line import decode_record, encode_records, is_record

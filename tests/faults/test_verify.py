@@ -19,12 +19,12 @@ from test_lost_events import change, flip
 from test_read_only import folder_of, put
 
 from hangarlog import ANY, CorruptionError, FileEventStore
-from hangarlog.checkpoint import Checkpoint
+from hangarlog.filestore.checkpoint import Checkpoint
 from hangarlog.maintenance.journal_check import JournalCheck
 from hangarlog.maintenance.stream_check import StreamCheck
 from hangarlog.maintenance.verify import verify, verify_folder
 from hangarlog.maintenance.watched_store import Watch
-from hangarlog.record.line import seal
+from hangarlog.record.checked_json import with_crc
 
 EVENTS = 90
 
@@ -133,7 +133,7 @@ def snapshot_of(**changes: object) -> Callable[[bytes], bytes]:
     def make(text: bytes) -> bytes:
         fields = msgspec.json.decode(text)
         del fields["crc"]
-        return seal({**fields, **changes})
+        return with_crc({**fields, **changes})
 
     return make
 
@@ -209,7 +209,7 @@ BLIND: dict[str, object] = {
     "a line that comes again": double_a_line,
     "two lines swapped": swap_two_lines,
     "a stream that ends early": cut_after_a_line,
-    "a checkpoint of a later time": written("checkpoint.json", lambda _: seal(Checkpoint(10_000, 0.0))),
+    "a checkpoint of a later time": written("checkpoint.json", lambda _: with_crc(Checkpoint(10_000, 0.0))),
     "a checkpoint that is none": written("checkpoint.json", lambda _: b'{"position":9}\n'),
     "a flipped bit in the ring": flip_ring,
     "a ring of another history": foreign_ring,

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hangarlog import StreamIdError
-from hangarlog.filestore.file_names import check_stream_id, stream_id_of, stream_path
+from hangarlog.eventstore.stream_id import check_stream_id
+from hangarlog.filestore.file_names import stream_id_of, stream_path
 
 _ALPHABET = st.one_of(st.sampled_from("aAbB:./\\%~_- \u00e9\u00c9e\u0301\u00df\u0131\u0130\u202e"), st.characters())
 ids = st.text(_ALPHABET, min_size=1, max_size=400)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hangarlog.record.line import LineError, decode_record, encode_envelope, encode_records
+from hangarlog.record.envelope import LineError
+from hangarlog.record.line import decode_record, encode_envelope, encode_records
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 payloads = st.dictionaries(texts, st.recursive(st.none() | st.integers(-(2**63), 2**63 - 1) | texts, st.lists))

@@ -10,12 +10,12 @@ from hangarlog.errors import CorruptionError
 from hangarlog.filestore.commit_ring import Frame, lines_of_frames
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.owners import JournalNames
+from hangarlog.filestore.rolled_streams import rolled_streams
 from hangarlog.filestore.salvage import stream_lines
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.filestore.survey import found_in, journal_files, opened
 from hangarlog.log.log import Log
-from hangarlog.maintenance.file_checks import rolled_streams
-from hangarlog.record.line import Envelope
+from hangarlog.record.line import StoredEnvelope
 
 _MOST = 1 << 20  # Positions of a gap that is looked into when a store is opened.
 
@@ -55,7 +55,7 @@ def _refuse_gaps(log: Log, sealed: list[int], least: int, most: int) -> None:
         raise live.damage(0, f"{log.field} {expected} must come here, not {live_first}")
 
 
-def only_the_ring_fills(folder: Folder, frames: list[Frame], before: Envelope, following: int) -> bool:
+def only_the_ring_fills(folder: Folder, frames: list[Frame], before: StoredEnvelope, following: int) -> bool:
     """Whether these frames of the commit ring have what the streams lack behind a record and before a following one.
 
     Where the streams have all of it, reads are served from there.

@@ -19,12 +19,13 @@ from hangarlog.filestore.two_copies import Missing, journal_lines_in_streams
 from hangarlog.log.active_segment import LiveEnd
 from hangarlog.log.log import Log
 from hangarlog.log.segment import SECTOR
-from hangarlog.record.line import Envelope, LineError, decode_record, decode_records, is_record
+from hangarlog.record.envelope import LineError
+from hangarlog.record.line import StoredEnvelope, decode_record, decode_records, is_record
 
 BLOCK = 64 << 10
 """Bytes of journal that are read at a time: what is larger the system gives, and zeroes, anew each time."""
 
-See = Callable[[list[Envelope], list[bytes]], None]
+See = Callable[[list[StoredEnvelope], list[bytes]], None]
 
 
 class End(msgspec.Struct):
@@ -43,7 +44,7 @@ class End(msgspec.Struct):
     damage: list[CorruptionError] = []
 
 
-def last_sealed(log: Log, first: int) -> Envelope:
+def last_sealed(log: Log, first: int) -> StoredEnvelope:
     """The last record of a sealed segment."""
     with contextlib.closing(log.open_sealed(first)) as segment:
         return segment.last_whole()
@@ -111,7 +112,7 @@ def _batches_from(live: LiveEnd, offset: int, last: int, see: See) -> tuple[int,
         offset, last = following, last + len(lines)
 
 
-def _ended(records: list[Envelope]) -> int:
+def _ended(records: list[StoredEnvelope]) -> int:
     """How many of the records, from the first on, are of batches that end among them."""
     for count in range(len(records), 0, -1):
         record = records[count - 1]
@@ -120,7 +121,7 @@ def _ended(records: list[Envelope]) -> int:
     return 0
 
 
-def _records_after(last: int, lines: list[bytes]) -> tuple[list[Envelope], str | None]:
+def _records_after(last: int, lines: list[bytes]) -> tuple[list[StoredEnvelope], str | None]:
     """As many records as follow on position `last` one by one, and why the line after them does not."""
     with contextlib.suppress(LineError):
         records = decode_records(lines)

@@ -9,15 +9,17 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.filestore.file_names import stream_id_of, stream_path
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.recovery.rebuild import Span
 from hangarlog.filestore.recovery.rewriting import Replaced, Rewriting
-from hangarlog.filestore.snapshot_files import MOST, Snapshot, SnapshotFiles
+from hangarlog.filestore.snapshot_files import MOST, SnapshotFiles
 from hangarlog.filestore.survey import File, found_in, opened, stream_files
 from hangarlog.log.segment import LIVE
+from hangarlog.record.checked_json import without_crc
 from hangarlog.record.checksum import crc32
-from hangarlog.record.line import Envelope, unseal
+from hangarlog.record.line import StoredEnvelope
 from hangarlog.record.strict import snapshot_flaw
 from hangarlog.system.file_copy import copy_file, keep_damaged
 from hangarlog.system.filesystem import NO_FILE, FileSystem
@@ -115,7 +117,7 @@ class Mending:
 
     # What there is
 
-    def _journal(self) -> Iterator[tuple[Envelope, bytes]]:
+    def _journal(self) -> Iterator[tuple[StoredEnvelope, bytes]]:
         journal = self._folder.journal
         for path in [*(journal.sealed_base(first) + LIVE for first in journal.sealed()), journal.live_path]:
             with opened(self._filesystem, path) as segment:
@@ -124,7 +126,7 @@ class Mending:
                         if record:
                             yield record, line
 
-    def _note(self, record: Envelope, line: bytes) -> None:
+    def _note(self, record: StoredEnvelope, line: bytes) -> None:
         stream_id, version = record.stream_id, record.stream_version
         stream = self._streams[stream_path(stream_id)]
         stream.stream_id = stream_id
@@ -294,7 +296,7 @@ def load_snapshot(filesystem: FileSystem, path: str) -> Snapshot | None:
     """The snapshot in a file, None if that is not a whole one."""
     try:
         content = filesystem.read_file(path, MOST)
-        snapshot = msgspec.json.decode(unseal(content), type=Snapshot)
+        snapshot = msgspec.json.decode(without_crc(content), type=Snapshot)
         return None if snapshot_flaw(content, snapshot.version) else snapshot
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from hangarlog.errors import CorruptionError
+from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.filestore.commit_ring import Frame
 from hangarlog.filestore.file_names import stream_path
 from hangarlog.filestore.folder import Folder
-from hangarlog.filestore.snapshot_files import Snapshot, SnapshotFiles
+from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.filestore.survey import Run, found_in, journal_files, opened, runs_in, stream_files
 from hangarlog.log.segment import CHUNK, Segment
-from hangarlog.record.line import Envelope, decode_record
+from hangarlog.record.line import StoredEnvelope, decode_record
 from hangarlog.record.strict import kept_record
 
 WINDOW = 16 << 20
@@ -31,7 +32,7 @@ class Candidate:
 
     __slots__ = ("after", "before", "in_ring", "in_stream", "line", "record", "runs")
 
-    def __init__(self, line: bytes, record: Envelope) -> None:
+    def __init__(self, line: bytes, record: StoredEnvelope) -> None:
         self.line, self.record = line, record
         self.runs: list[Run] = []
         self.in_stream = self.in_ring = False
@@ -47,9 +48,9 @@ class _Cursor:
 
     def __init__(self, run: Run) -> None:
         self.run, self.next, self._offset = run, run.first, run.start
-        self.before: Envelope | None = None
+        self.before: StoredEnvelope | None = None
 
-    def read(self, folder: Folder, stop: int) -> Iterator[tuple[int, bytes, Envelope | None]]:
+    def read(self, folder: Folder, stop: int) -> Iterator[tuple[int, bytes, StoredEnvelope | None]]:
         """(position, line, record) of what comes before position `stop`."""
         with opened(folder.filesystem, self.run.path) as segment:
             if segment:
@@ -216,7 +217,7 @@ class Merge:
                     candidate.before.append(before.crc)
 
 
-def _place(found: _Window, line: bytes, record: Envelope) -> Candidate:
+def _place(found: _Window, line: bytes, record: StoredEnvelope) -> Candidate:
     for candidate in found[record.position]:
         if candidate.line == line:
             return candidate

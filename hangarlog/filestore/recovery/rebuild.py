@@ -16,7 +16,8 @@ from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.recovery.merge import Candidate, Merge
 from hangarlog.filestore.recovery.rewriting import Replaced, Rewriting
 from hangarlog.filestore.survey import Run
-from hangarlog.record.line import MAX_NUMBER, Envelope, encode_envelope
+from hangarlog.record.envelope import MAX_NUMBER
+from hangarlog.record.line import StoredEnvelope, encode_envelope
 from hangarlog.record.strict import record_or_cause
 
 _LEAST_LINE = 100
@@ -194,7 +195,7 @@ class _History:
             expected = min(record.stream_version, self._merge.through(record.stream_id) + 1)
         confirmed = max((self._merge.confirmed[run] for run in runs), default=0)
         reach = max((run.last for run in runs), default=0)
-        strict = isinstance(record_or_cause(candidate.line), Envelope)
+        strict = isinstance(record_or_cause(candidate.line), StoredEnvelope)
         return follows, strict, record.stream_version == expected, confirmed, reach, bool(runs)
 
     def _contradicted(self, candidate: Candidate) -> bool:

@@ -15,17 +15,16 @@ import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from hangarlog.checkpoint import Checkpoint, drop_damaged_checkpoint, fits, load_checkpoint
 from hangarlog.errors import CorruptionError, CorruptionWarning, LinkedFileError, SyncError
 from hangarlog.filestore.catalog import Catalog
+from hangarlog.filestore.checkpoint import Checkpoint, drop_damaged_checkpoint, fits, load_checkpoint
 from hangarlog.filestore.commit_ring import Found, read_ring, usable_ring
 from hangarlog.filestore.file_names import stream_path
 from hangarlog.filestore.folder import Folder, Meta, journal_end
 from hangarlog.filestore.owners import JournalNames
 from hangarlog.filestore.recovery.journal_end import make_end_whole
 from hangarlog.filestore.recovery.replay import Replay, cut, forget_index, rebuild
+from hangarlog.filestore.recovery.report import Recovered
 from hangarlog.filestore.shared_state import SharedState
 from hangarlog.log.active_segment import LiveEnd
 from hangarlog.log.log import Log
@@ -46,31 +45,6 @@ _FEW_STREAMS = 200
 """So many files are looked at in a millisecond, for what a power cut has left in them; of more when they are used."""
 
 _POSITION = re.compile(rb'\{"position":(\d+),')
-
-
-class Recovered(msgspec.Struct):
-    """What a recovery did.
-
-    `since`: the position it began to compare at, `last` the one that the journal ends with. `journal_cut`: torn bytes
-    cut off the journal. `joined`: events that the journal had lost and the commit ring had. `mended`: events of the
-    journal restored from their streams. `rolled_forward`: events written into streams, and `streams_cut` bytes cut off
-    streams, to agree with the journal. `put_aside`: whole records that no whole history leads to, kept in
-    `put-aside.jsonl`. `ring_lost`: the commit ring is gone, and what was acknowledged last before the machine stopped
-    may have gone with it. `lost`: events that were committed in this boot, were not durable, and are in no file.
-    `damage`: what was mended that no crash leaves, each with its place; what stood there is kept as `NAME.damaged`.
-    """
-
-    since: int = 0
-    last: int = 0
-    journal_cut: int = 0
-    joined: int = 0
-    mended: int = 0
-    rolled_forward: int = 0
-    streams_cut: int = 0
-    put_aside: int = 0
-    ring_lost: bool = False
-    lost: int = 0
-    damage: list[CorruptionError] = []
 
 
 def recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog, *, begins: bool = False) -> Recovered:

@@ -23,10 +23,11 @@ from hangarlog.filestore.warm_streams import COLD
 from hangarlog.log.active_segment import LiveEnd
 from hangarlog.log.log import Log
 from hangarlog.log.segment import CHUNK, Segment
-from hangarlog.record.line import Envelope, LineError, Place, decode_places, decode_record, decode_records, is_record
+from hangarlog.record.envelope import LineError, Place
+from hangarlog.record.line import StoredEnvelope, decode_places, decode_record, decode_records, is_record
 
 if TYPE_CHECKING:
-    from hangarlog.filestore.recovery.recover import Recovered
+    from hangarlog.filestore.recovery.report import Recovered
 
 WINDOW = 64 << 20
 """Bytes of journal whose lines are sorted by stream at a time: enough that one stream of many has a good share."""
@@ -34,7 +35,7 @@ WINDOW = 64 << 20
 _NEAR = 4 << 10
 _AT_ONCE = 100  # Lines: more than a few, and less memory than is asked of the system, and zeroed, each time.
 
-_Record = Envelope | Place
+_Record = StoredEnvelope | Place
 _Block = tuple[Sequence[_Record], list[bytes]]
 
 
@@ -88,7 +89,7 @@ class Replay:
         self._left: set[str] = set()  # Streams whose files are damaged.
         self._lost = False  # Whether an event is damaged in both copies, and of a stream that nobody knows.
 
-    def see(self, records: list[Envelope], lines: list[bytes]) -> None:
+    def see(self, records: list[StoredEnvelope], lines: list[bytes]) -> None:
         """Keep records of the journal's end that somebody has checked, so that they need not be read once more."""
         skip = max(0, self._position - records[0].position)
         if self._seen is not None and skip < len(lines):

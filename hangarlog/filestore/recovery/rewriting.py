@@ -9,7 +9,7 @@ from hangarlog.errors import CorruptionError
 from hangarlog.filestore.survey import REBUILT, File, found_in, log_files, opened
 from hangarlog.log.log import Log
 from hangarlog.log.segment import LIVE, Segment
-from hangarlog.record.line import Envelope
+from hangarlog.record.line import StoredEnvelope
 from hangarlog.system.file_copy import keep_damaged, names_from
 
 _PART = 1 << 20
@@ -47,7 +47,7 @@ class _Bounds:
                 self.begins.add(last + 1)
 
 
-def _number(log: Log, record: Envelope) -> int:
+def _number(log: Log, record: StoredEnvelope) -> int:
     return int(getattr(record, log.field))
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 
-from hangarlog.checkpoint import load_checkpoint
 from hangarlog.errors import CorruptionError
+from hangarlog.filestore.checkpoint import load_checkpoint
 from hangarlog.filestore.commit_ring import lines_of_frames, read_ring
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.salvage import ENDLESS, read_lines, segments_between, stream_lines
 from hangarlog.log.segment import Segment
-from hangarlog.record.line import LEAST_LINE, Envelope, decode_record
+from hangarlog.record.line import LEAST_LINE, StoredEnvelope, decode_record
 
 
 class Unrecovered:
@@ -56,10 +56,10 @@ class Unrecovered:
         self.tail = [known[position] for position in range(self.stored + 1, self.committed + 1)]
         self._note(self.tail)
 
-    def _read_journal(self, folder: Folder) -> dict[int, Envelope]:
+    def _read_journal(self, folder: Folder) -> dict[int, StoredEnvelope]:
         """Find the last whole batch; gives the records behind it, by position."""
-        batch: list[Envelope] = []
-        unconnected: dict[int, Envelope] = {}
+        batch: list[StoredEnvelope] = []
+        unconnected: dict[int, StoredEnvelope] = {}
         before = self.stored
         damaged: CorruptionError | None = None  # The first line behind the last whole batch that no crash leaves.
         lost: list[range] = []
@@ -90,7 +90,7 @@ class Unrecovered:
         self.doubt = damaged
         return unconnected | {record.position: record for record in batch}
 
-    def _note(self, records: list[Envelope]) -> None:
+    def _note(self, records: list[StoredEnvelope]) -> None:
         for record in records:
             self.ends[record.stream_id] = max(record.stream_version, self.ends.get(record.stream_id, -1))
 

@@ -14,7 +14,9 @@ from hangarlog.filestore.catalog import Catalog
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.shared_state import SharedState
 from hangarlog.log.segment import Segment
-from hangarlog.record.line import LineError, decode_places, seal, unseal
+from hangarlog.record.checked_json import with_crc, without_crc
+from hangarlog.record.envelope import LineError
+from hangarlog.record.line import decode_places
 from hangarlog.system.file_lock import FileLock
 from hangarlog.system.filesystem import FileSystem
 
@@ -72,7 +74,7 @@ def drop_damaged_checkpoint(folder: Folder) -> None:
 
 
 def _read(folder: Folder) -> Checkpoint:
-    return msgspec.json.decode(unseal(folder.filesystem.read_file(folder.checkpoint_path)), type=Checkpoint)
+    return msgspec.json.decode(without_crc(folder.filesystem.read_file(folder.checkpoint_path)), type=Checkpoint)
 
 
 def fits(checkpoint: Checkpoint, folder: Folder) -> bool:
@@ -128,7 +130,7 @@ def _save(filesystem: FileSystem, folder: Folder, state: SharedState) -> None:
         # It may have grown meanwhile: into a new file, which was synced with the mark in it.
         if catalog.open() and catalog.marks()[1] == checkpoint.mark and not state.failures:
             checkpoint = msgspec.structs.replace(checkpoint, begun=begun, store=store)
-            filesystem.replace_file(folder.checkpoint_path, seal(checkpoint))
+            filesystem.replace_file(folder.checkpoint_path, with_crc(checkpoint))
 
 
 def _place(folder: Folder, state: SharedState) -> Checkpoint | None:

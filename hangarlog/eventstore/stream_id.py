@@ -1,0 +1,62 @@
+"""Stream ids: which text may be one, and the category in it."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from hangarlog.errors import StreamIdError
+
+MAX_STREAM_ID_BYTES = 1024
+PLAIN = re.compile(r"[a-z0-9_-]{1,120}(:[a-z0-9_-]{1,120})?").fullmatch
+"""What most ids are: nothing is to be said of them."""
+_CONTROLS = frozenset(map(chr, [*range(0x20), *range(0x7F, 0xA0)]))  # Category Cc, which Unicode never changes.
+
+
+def check_stream_id(stream_id: object) -> str:
+    """Return `stream_id` if it can name a stream.
+
+    Raises:
+        StreamIdError: it is not text, empty, over 1,024 bytes of UTF-8, absolute, has a `..` part or an empty side of
+            its first `:`, starts with the reserved `$`, or holds control characters or lone surrogates.
+    """
+    if not isinstance(stream_id, str):
+        raise StreamIdError(stream_id, f"it must be text, not {type(stream_id).__name__}")
+    cause = why_not_an_id(stream_id)  # Remembered: it is asked at every append.
+    if cause:
+        raise StreamIdError(stream_id, cause)
+    return stream_id if type(stream_id) is str else str.__str__(stream_id)
+
+
+@lru_cache(maxsize=8192)
+def why_not_an_id(stream_id: str) -> str | None:
+    """Why this text is no stream id, None where it is one."""
+    if PLAIN(stream_id):
+        return None
+    if not stream_id or stream_id.isspace():
+        return "it is empty"
+    try:
+        size = len(stream_id.encode())
+    except UnicodeEncodeError:
+        return "it holds a lone surrogate, which is not valid text"
+    if size > MAX_STREAM_ID_BYTES:
+        return f"it is {size} bytes long, at most {MAX_STREAM_ID_BYTES} are allowed"
+    if stream_id.startswith("$"):
+        return "ids that start with '$' are reserved"
+    drive = stream_id[0].isascii() and stream_id[0].isalpha() and stream_id[1:3] in (":/", ":\\")
+    if stream_id[0] in "/\\" or drive:
+        return "it is an absolute path"
+    if not {".", ".."}.isdisjoint(stream_id.replace("\\", "/").replace(":", "/").split("/")):
+        return "it has a '.' or '..' part"
+    if not _CONTROLS.isdisjoint(stream_id):
+        return "it holds a control character"
+    category, colon, rest = stream_id.partition(":")
+    if colon and not (category and rest):
+        return "the category before the first ':' and the name after it must not be empty"
+    return None
+
+
+def category_of(stream_id: str) -> str:
+    """The part before the first `:`, or "" where there is none."""
+    category, colon, _ = stream_id.partition(":")
+    return category if colon else ""

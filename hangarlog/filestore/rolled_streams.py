@@ -1,0 +1,52 @@
+"""The streams that have sealed segments, found by the names of their files."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from hangarlog.errors import CorruptionError
+from hangarlog.filestore.folder import Folder
+from hangarlog.log.log import Log
+from hangarlog.log.segment import LIVE, Segment, first_of
+
+
+class RolledStream(NamedTuple):
+    """The segments of a stream by their names: the first versions of its `sealed` ones, whether it has a `live` one."""
+
+    category: str
+    log: Log
+    sealed: list[int]
+    live: bool
+
+    def doubtful(self) -> bool:
+        """Whether the sealed ones may be none of this stream."""
+        if not self.live:
+            return True
+        with contextlib.suppress(CorruptionError, FileNotFoundError):
+            with contextlib.closing(Segment(self.log.filesystem, self.log.base, self.log.field)) as live:
+                begins = live.first()
+            return begins is not None and self.sealed[-1] >= begins
+        return False
+
+
+def rolled_streams(folder: Folder) -> Iterator[RolledStream]:
+    """The streams that have sealed segments, as each folder was at one moment."""
+    categories = [entry.name for entry in folder.filesystem.entries(folder.streams_path) if entry.is_dir()]
+    for category in ["", *categories]:
+        path = folder.category_path(category)
+        live: set[str] = set()
+        sealed: defaultdict[str, list[int]] = defaultdict(list)
+        for entry in folder.filesystem.entries(path):
+            name = entry.name.partition(".")[0]
+            first = first_of(entry.name, name)
+            if first is not None:
+                sealed[name].append(first)
+            elif entry.name in (name + LIVE, f"{name}{LIVE}.new"):
+                live.add(name)
+        for name, firsts in sealed.items():
+            yield RolledStream(
+                category, Log(folder.filesystem, path, name, "stream_version"), sorted(firsts), name in live
+            )

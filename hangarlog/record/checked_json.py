@@ -1,0 +1,24 @@
+"""The JSON of a small file, whose last key is a checksum over all that comes before it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from hangarlog.record.checksum import crc32
+from hangarlog.record.envelope import LineError
+from hangarlog.record.line import CRC_BYTES
+
+
+def with_crc(value: object) -> bytes:
+    """A small file's object as JSON with a checksum as its last key, and a newline."""
+    body = msgspec.json.encode(value)[:-1]
+    return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
+
+
+def without_crc(content: bytes) -> bytes:
+    """The JSON of a small file that was sealed. Raises `LineError` if it is not what was written."""
+    line = content.removesuffix(b"\n")
+    tail = line[-CRC_BYTES:]
+    if b',"crc":"%08x"}' % crc32(line[:-CRC_BYTES]) != tail:
+        raise LineError("the checksum does not match")
+    return line
