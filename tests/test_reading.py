@@ -32,7 +32,7 @@ from hangarlog import (
     UpcasterChain,
     UpcastingError,
 )
-from hangarlog.log.segment_cache import MOST
+from hangarlog.log.segment_cache import MAX_SEGMENTS
 from hangarlog.record.verified_block import Run
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.testing import registered
@@ -342,16 +342,16 @@ def test_files_are_kept_open_within_bounds_and_closed_at_last(tmp_path: Path) ->
     gc.collect()  # What errors of other tests hold open.
     before = open_files()
     with FileEventStore(tmp_path / "s", durability="relaxed") as store:
-        for n in range(2 * MOST):
+        for n in range(2 * MAX_SEGMENTS):
             store.append(f"s:{n}", [Added(0, "x" * 1000)] * 100, -1)
     assert open_files() == before
     for drop in (False, True):
         store = FileEventStore(tmp_path / "s", durability="relaxed")
         opened = open_files()
-        for n in range(2 * MOST):
+        for n in range(2 * MAX_SEGMENTS):
             assert len(store.read_stream(f"s:{n}")) == 100
             assert next(store.records(f"s:{n}", from_version=50, limit=1)).stream_version == 50
-        assert open_files() - opened <= 2 * (MOST + 1)
+        assert open_files() - opened <= 2 * (MAX_SEGMENTS + 1)
         half_read = store.read_all(limit=10**9)
         next(half_read)
         if drop:

@@ -15,9 +15,10 @@ from hangarlog.cli.app import STORE_VARIABLE, hangarlog, with_store
 from hangarlog.cli.terminal import is_terminal, progress, say, say_lines, styled, write_json, write_object
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.schema.check import Finding, check, failing
-from hangarlog.schema.history import Stored, check_history, count_events, show_history
+from hangarlog.schema.history import check_history, count_events, show_history
 from hangarlog.schema.lockfile import SchemaLock, read_lock, write_lock
 from hangarlog.schema.locking import make_lock, refused, unread_types, with_gathered, without
+from hangarlog.schema.share import Stored
 from hangarlog.schema.target import Settings, distrusted, found_in, load_events, own_settings
 
 Callback = Callable[..., Any]

@@ -19,7 +19,7 @@ from hangarlog.filestore.stream_ends import contradicts, ends_early, lines_of_st
 from hangarlog.filestore.two_copies import missing_position
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
-from hangarlog.log.segment_cache import Kept
+from hangarlog.log.segment_cache import SegmentCache
 from hangarlog.record.line import StoredEnvelope
 from hangarlog.system.import_lock import importing
 
@@ -42,7 +42,7 @@ class Reader:
         self._folder, self._snapshots, self._state, self._catalog = folder, snapshots, state, catalog
         self.layout = -1
         """The layout when it was last asked what is committed: before anything is read."""
-        self._kept: Kept | None = None
+        self._cache: SegmentCache | None = None
         self._unrecovered: Unrecovered | None = None
 
     def unrecovered(self, store_id: str) -> Unrecovered:
@@ -63,24 +63,24 @@ class Reader:
 
     def close(self) -> None:
         """Let go of the files that are kept open."""
-        self._kept = None
+        self._cache = None
 
     def look_again(self) -> None:
         """Use the files that have the store's names now."""
-        self._kept = None
+        self._cache = None
         if not self._catalog.is_in_place and self._state.session:
             self._catalog.open(self._state.session, reading=not self._state.writable)
 
-    def _keeping(self) -> Kept:
+    def _cached(self) -> SegmentCache:
         """What is kept open until the layout changes. Whoever uses it has asked before what is committed."""
-        kept, layout = self._kept, self.layout
-        if kept is None or kept.layout != layout:
-            kept = self._kept = Kept(layout)
-        return kept
+        cache, layout = self._cache, self.layout
+        if cache is None or cache.layout != layout:
+            cache = self._cache = SegmentCache(layout)
+        return cache
 
     def _stream_log(self, stream_id: str, committed: int) -> Log:
-        kept = self._keeping()
-        return self._folder.stream(stream_id, kept.folders).keeping(kept, committed)
+        cache = self._cached()
+        return self._folder.stream(stream_id, cache.folders).cached_in(cache, committed)
 
     def blocks(self, span: Span, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
         """The records of a span up to position `committed`. What is damaged in both copies is raised in its turn."""
@@ -163,7 +163,7 @@ class Reader:
         """
         if listings > _LISTINGS:
             raise gone
-        self._kept = None
+        self._cache = None
         return self._stream_log(stream_id, committed)
 
     def _stream_backward(
@@ -213,7 +213,7 @@ class Reader:
 
     def _journal_blocks(self, span: Span, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
         """The journal's records up to position `committed`, after the span's start, or before it."""
-        journal = self._folder.journal_log().keeping(self._keeping(), committed)
+        journal = self._folder.journal_log().cached_in(self._cached(), committed)
         tail: Sequence[StoredEnvelope] = ()
         if self._unrecovered and not self._state.valid:
             tail, committed = self._unrecovered.tail, self._unrecovered.stored

@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator, Sequence
 from hangarlog.errors import CorruptionError
 from hangarlog.log.index import STRIDE
 from hangarlog.log.segment import CHUNK, FROM_FIRST, LIVE, Segment, first_of, sealed_name
-from hangarlog.log.segment_cache import Kept
+from hangarlog.log.segment_cache import SegmentCache
 from hangarlog.record.line import StoredEnvelope
 from hangarlog.system.filesystem import FileSystem
 
@@ -36,12 +36,12 @@ class Log:
         self.live_path = self.base + LIVE
         self.listed: list[int] | None = None
         """What `sealed` gives, if the folder was listed once for many logs."""
-        self._kept: Kept | None = None
+        self._cache: SegmentCache | None = None
         self._committed = 0
 
-    def keeping(self, kept: Kept, committed: int) -> Log:
-        """This log, with its segments kept open in `kept`; live ones only once they hold a record up to `committed`."""
-        self._kept, self._committed = kept, committed
+    def cached_in(self, cache: SegmentCache, committed: int) -> Log:
+        """This log, its segments kept open in `cache`; live ones only once they hold a record up to `committed`."""
+        self._cache, self._committed = cache, committed
         return self
 
     def sealed(self) -> list[int]:
@@ -71,13 +71,37 @@ class Log:
         return [first for first in self.sealed() if live_first is None or first < live_first]
 
     def _live(self) -> Segment | None:
-        return (self._kept.live(self) if self._kept else None) or self.open_live()
+        return (self._cache.live(self.base) if self._cache else None) or self.open_live()
 
     def _segment(self, first: int) -> Segment:
-        return self._kept.sealed(self, first) if self._kept else self.open_sealed(first)
+        cache = self._cache
+        if cache is None:
+            return self.open_sealed(first)
+        return cache.sealed(self.sealed_base(first)) or cache.keep(self.open_sealed(first))
 
     def _sealed_before(self, live_first: int | None) -> list[int]:
-        return self._kept.sealed_before(self, live_first) if self._kept else self.sealed_before(live_first)
+        cache = self._cache
+        if cache is None:
+            return self.sealed_before(live_first)
+        firsts = cache.listing(self.base, live_first)
+        if firsts is None:
+            firsts = self.sealed_before(live_first)
+            cache.keep_listing(self.base, live_first, firsts)
+        return firsts
+
+    def _few(self, cache: SegmentCache, start: int, count: int) -> list[StoredEnvelope]:
+        """Up to `count` records from number `start` on, where the way to them is known already; else none."""
+        live = cache.live(self.base)
+        first = live.first() if live else None
+        if live is None or first is None:
+            return []
+        if first <= start:
+            return live.records_at(start, first, count)
+        sealed = cache.listing(self.base, first)
+        if not sealed or start < sealed[0]:
+            return []
+        first = sealed[bisect_right(sealed, start) - 1]
+        return self._segment(first).records_at(start, first, count)
 
     @contextlib.contextmanager
     def opened(
@@ -87,14 +111,14 @@ class Log:
 
         The live one is opened first, if it is not yet, so that whatever is sealed meanwhile is still in hand.
         """
-        kept = self._kept
+        cache = self._cache
         live = live or self._live()
         try:
             begins = live.begins() if live else None
             first = live.number(begins) if live and begins else None
             # A live segment without a committed record may be deleted again, with the append that made it.
-            if kept and live and begins and live.lasting and begins.position <= self._committed:
-                live = kept.keep(live)
+            if cache and live and begins and live.lasting and begins.position <= self._committed:
+                live = cache.keep(live)
             self.torn |= first is None and live is not None and live.size > 0
             if first is not None and first <= oldest:
                 sealed = []
@@ -116,7 +140,8 @@ class Log:
         Raises:
             CorruptionError: a record is damaged, or one is missing between two others.
         """
-        if self._kept and limit is not None and limit <= _FEW and (few := self._kept.few(self, start, limit)):
+        cache = self._cache
+        if cache and limit is not None and limit <= _FEW and (few := self._few(cache, start, limit)):
             yield few
             start += len(few)
         live = self._live()

@@ -10,8 +10,8 @@ import msgspec
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.schema.check import Finding, check, failing
 from hangarlog.schema.describe import describe
-from hangarlog.schema.history import Stored
 from hangarlog.schema.lockfile import LockedType, SchemaLock
+from hangarlog.schema.share import Stored
 
 
 def refused(serializer: EventSerializer, before: SchemaLock, accept: Collection[str] = ()) -> list[Finding]:

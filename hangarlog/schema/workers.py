@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from hangarlog.errors import CorruptionWarning, HangarlogError
-from hangarlog.schema.history import Share, Stored, read_share
+from hangarlog.schema.share import Share, Stored, read_share
 from hangarlog.system.import_path import elsewhere
 
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from hangarlog.schema.workers import serve; serve()"
