@@ -20,7 +20,7 @@ from hangarlog.filestore.shared_state import STANDING
 from hangarlog.record.batch import encode_batch
 from hangarlog.record.checksum import crc32
 from hangarlog.record.timestamp import now
-from hangarlog.record.verified_block import Run
+from hangarlog.record.verified_block import VerifiedBlock
 from hangarlog.system.file_lock import enter
 
 _STREAM = "provider:math"
@@ -102,7 +102,7 @@ def read_parts(store: FileEventStore) -> None:
         lines = file.read(256 << 10).split(b"\n")[:-1]
     text, size = b"".join(line + b"\n" for line in lines), len(lines)
     blocks = TypedBlocks(store.serializer.reader, None, ())
-    run = Run(text, size, "", "", 0)
+    run = VerifiedBlock(text, size, "", "", 0)
     plan = blocks._plan(run, ask=False)
     fd = os.open(store.path + "/streams/provider/read.jsonl", os.O_RDONLY)
     rows = plan.decode(text)

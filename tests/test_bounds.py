@@ -122,7 +122,7 @@ def test_metadata_snapshots_and_batches_are_bounded_as_payloads_are(tmp_path: Pa
 @pytest.mark.parametrize("part", [1, 2, 7, 64 << 10])
 def test_nesting_is_counted_part_by_part_as_it_is_in_one(monkeypatch: pytest.MonkeyPatch, part: int) -> None:
     """Strings, and escapes in them, may lie across the parts."""
-    monkeypatch.setattr(nesting, "_PART", part)
+    monkeypatch.setattr(nesting, "_PART_BYTES", part)
     rng = random.Random(part)
     for _ in range(100):
         text = "".join(rng.choices('[]{}"\\x', k=rng.choice((0, 1, 50, 300))))
@@ -139,7 +139,7 @@ def test_an_event_that_no_line_can_hold_is_refused_and_nothing_is_written(
 ) -> None:
     """So is a batch that no index could say the end of."""
     monkeypatch.setattr(batch, "MAX_LINE", 1000)
-    monkeypatch.setattr(batch, "MAX_BATCH", 3000)
+    monkeypatch.setattr(batch, "MAX_BATCH_BYTES", 3000)
     with kind(tmp_path / "s") if kind is FileEventStore else kind() as store:  # type: ignore[call-arg]
         with pytest.raises(TooLargeError, match=r"the event takes 1[0-9]* bytes, the limit is 1000"):
             store.append("a:1", [Added(1, "x" * 1000)], ANY)

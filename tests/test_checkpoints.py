@@ -14,7 +14,7 @@ from conftest import ROOT, Added
 
 from hangarlog import ANY, FileEventStore
 from hangarlog.filestore.checkpoint import load_checkpoint, make_checkpoint
-from hangarlog.filestore.warm_streams import COLD
+from hangarlog.filestore.open_streams import COLD_BYTES
 from hangarlog.system.filesystem import FileSystem
 
 STREAMS = 60
@@ -113,4 +113,4 @@ def test_the_streams_that_a_recovery_had_to_open_count_for_the_next_checkpoint(t
     with FileEventStore(tmp_path / "s", durability="relaxed") as store:
         assert store.recovered
         assert store.recovered.since == 0
-        assert store._state.tail > STREAMS * COLD
+        assert store._state.tail > STREAMS * COLD_BYTES

@@ -14,7 +14,7 @@ import pytest
 from conftest import Added
 
 from hangarlog import ANY, ConcurrencyError, FileEventStore
-from hangarlog.log.active_segment import LiveEnd
+from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.index import Index, covered, extend
 from hangarlog.log.log import Log
 from hangarlog.maintenance.verify import verify
@@ -133,7 +133,7 @@ def test_an_index_that_has_another_name_is_deleted_and_not_cut(tmp_path: Path) -
     index, theirs = path / "journal.index", tmp_path / "theirs"
     theirs.hardlink_to(index)
     before = theirs.read_bytes()
-    with contextlib.closing(LiveEnd(Log(FileSystem(), str(path), "journal", "position"))) as live:
+    with contextlib.closing(ActiveSegment(Log(FileSystem(), str(path), "journal", "position"))) as live:
         live.trim_index(1)
     assert theirs.read_bytes() == before
     assert not index.exists()

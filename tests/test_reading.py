@@ -33,7 +33,7 @@ from hangarlog import (
     UpcastingError,
 )
 from hangarlog.log.segment_cache import MAX_SEGMENTS
-from hangarlog.record.verified_block import Run
+from hangarlog.record.verified_block import VerifiedBlock
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.testing import registered
 
@@ -94,7 +94,7 @@ def test_a_long_stream_is_read_by_blocks_and_a_short_one_by_lines(long: Path) ->
     with FileEventStore(long, durability="relaxed") as store:
         store.append("b:1", [Added(0)], ANY)
         blocks = list(store.envelopes("a:1"))
-        assert sum(type(block) is Run for block in blocks) > 10
+        assert sum(type(block) is VerifiedBlock for block in blocks) > 10
         assert [e.stream_version for block in blocks for e in block] == list(range(3000))
         assert [type(block) for block in store.envelopes("b:1")] == [list]
         assert [e.number for e in store.read_stream("a:1")] == list(range(3000))
@@ -225,7 +225,7 @@ def test_what_cannot_be_read_is_raised_when_it_is_its_turn(tmp_path: Path) -> No
                 good = [UntypedEvent("Old", {"number": 1, "text": "x" * 500}), UntypedEvent("Added", {"number": 2})]
                 store.append("a:1", [*good * 200, event, *good * 200], ANY)
                 store.append("a:1", good * 200, ANY)
-                assert type(next(store.envelopes("a:1"))) is Run
+                assert type(next(store.envelopes("a:1"))) is VerifiedBlock
                 seen: list[int] = []
                 with pytest.raises(error, match=message):
                     read_all_into(seen, store)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import Added
 
-import hangarlog.filestore.warm_streams
+import hangarlog.filestore.open_streams
 import hangarlog.filestore.writer
 from hangarlog import ANY, FileEventStore
 from hangarlog.maintenance.verify import verify
@@ -84,7 +84,7 @@ def test_a_batch_over_more_streams_than_stay_open_leaves_no_file_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Old ones and new ones, some of them put out by others of the same batch."""
-    for module in (hangarlog.filestore.warm_streams, hangarlog.filestore.writer):
+    for module in (hangarlog.filestore.open_streams, hangarlog.filestore.writer):
         monkeypatch.setattr(module, "WARM", 4)
     with FileEventStore(tmp_path / "s", durability="relaxed") as store:
         versions: dict[str, int] = {}

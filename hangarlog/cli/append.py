@@ -11,7 +11,7 @@ import msgspec
 from hangarlog import ANY, NO_STREAM, STREAM_EXISTS, UntypedEvent
 from hangarlog.cli.app import hangarlog, open_store, with_store
 from hangarlog.cli.terminal import say
-from hangarlog.record.line import MAX_LINE
+from hangarlog.record.line import MAX_LINE_BYTES
 from hangarlog.record.strict import refuse_repeated_keys
 
 _EXPECTED = {"any": ANY, "none": NO_STREAM, "exists": STREAM_EXISTS}
@@ -35,10 +35,10 @@ def _object(raw: bytes, option: str) -> dict[str, Any]:
 
 
 def _events(event_type: str, data: str) -> list[UntypedEvent]:
-    raw = sys.stdin.buffer.read(MAX_LINE + 1) if data == "-" else data.encode("utf-8", "surrogateescape")
-    if len(raw) > MAX_LINE:
+    raw = sys.stdin.buffer.read(MAX_LINE_BYTES + 1) if data == "-" else data.encode("utf-8", "surrogateescape")
+    if len(raw) > MAX_LINE_BYTES:
         raise click.BadParameter(
-            f"standard input is longer than {MAX_LINE} bytes; append it in parts", param_hint="--data"
+            f"standard input is longer than {MAX_LINE_BYTES} bytes; append it in parts", param_hint="--data"
         )
     # Standard input may hold one object, over several lines if it likes, or an object a line.
     lines = [line for line in raw.split(b"\n") if line.strip()]

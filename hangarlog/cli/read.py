@@ -17,7 +17,7 @@ from hangarlog.cli.terminal import write_event
 from hangarlog.filestore.stored_lines import as_stored
 from hangarlog.record.line import StoredEnvelope
 
-_POLL = 0.02  # Seconds between looks at the shared state; a look costs a fraction of a microsecond.
+_POLL_SECONDS = 0.02  # Seconds between looks at the shared state; a look costs a fraction of a microsecond.
 
 
 @hangarlog.command()
@@ -134,7 +134,7 @@ def _follow(
         if interrupts:
             raise KeyboardInterrupt
         if committed == position:
-            wait(_POLL)
+            wait(_POLL_SECONDS)
             continue
         for block in log.envelopes(from_position=position):
             position = block[-1].position

@@ -18,7 +18,7 @@ from hangarlog.schema.check import Finding, check, failing
 from hangarlog.schema.history import check_history, count_events, show_history
 from hangarlog.schema.lockfile import SchemaLock, read_lock, write_lock
 from hangarlog.schema.locking import make_lock, refused, unread_types, with_gathered, without
-from hangarlog.schema.share import Stored
+from hangarlog.schema.share import StoredKind
 from hangarlog.schema.target import Settings, distrusted, found_in, load_events, own_settings
 
 Callback = Callable[..., Any]
@@ -194,7 +194,7 @@ def show(store: str, form: str) -> None:
             say(f"    {name.ljust(width)}  {types}")
 
 
-def _seen(stored: Stored) -> dict[str, Any]:
+def _seen(stored: StoredKind) -> dict[str, Any]:
     return {
         "event_type": stored.event_type,
         "version": stored.version,
@@ -219,7 +219,7 @@ def _write_findings(findings: Sequence[Finding], text: bool) -> None:
             say_lines(textwrap.indent(finding.code.removesuffix("\n"), " " * 8))
 
 
-def _write_checked(stored: Stored, text: bool) -> None:
+def _write_checked(stored: StoredKind, text: bool) -> None:
     if not text:
         more = {"failed": stored.failed, "failures": stored.failures, "impure": stored.impure}
         write_json({**_seen(stored), **more})

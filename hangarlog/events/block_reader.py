@@ -17,9 +17,9 @@ import msgspec
 from hangarlog.errors import HangarlogError
 from hangarlog.events.payload import FAILURES
 from hangarlog.record.envelope import Envelope
-from hangarlog.record.verified_block import Run
+from hangarlog.record.verified_block import VerifiedBlock
 
-_MANY = 200  # Event types that are decoded for at once; when there are more, the count begins again.
+_MAX_TYPES = 200  # Event types that are decoded for at once; when there are more, the count begins again.
 _ENVELOPE = {field.name: field for field in msgspec.structs.fields(Envelope)}
 _VERSION = re.compile(rb'\{"_version":([1-9][0-9]{0,8})[,}]')
 _data, _position, _stream_id = map(attrgetter, ("data", "position", "stream_id"))
@@ -67,7 +67,7 @@ _versioned = msgspec.json.Decoder(_Versioned).decode
 
 def kinds_of(block: Sequence[Envelope]) -> list[tuple[str, int]]:
     """(event type, schema version) of every record, 0 where the version is none. Raises one of `FAILURES`."""
-    if type(block) is Run:
+    if type(block) is VerifiedBlock:
         found = ((kind.event_type, kind.data._version) for kind in _kinds(block.text))
     else:
         found = ((envelope.event_type, _versioned(envelope.data)._version) for envelope in block)
@@ -103,7 +103,7 @@ class TypedBlocks:
 
     def _decoded(self, block: Sequence[Envelope]) -> tuple[list[Any] | None, Iterable[Any]]:
         """A block's events, and the envelope of each; None for these where they are to be read one by one."""
-        if type(block) is Run:
+        if type(block) is VerifiedBlock:
             for ask in (False, True):  # A type that was not met before is the usual reason to ask.
                 with contextlib.suppress(*FAILURES):
                     plan = self._plan(block, ask)
@@ -126,7 +126,7 @@ class TypedBlocks:
             else:
                 yield envelope, event
 
-    def _plan(self, run: Run, ask: bool) -> _Plan:
+    def _plan(self, run: VerifiedBlock, ask: bool) -> _Plan:
         version = None if ask else _only_version(run)
         if version is None:
             versions = self._ask(run)
@@ -137,18 +137,18 @@ class TypedBlocks:
             versions = dict.fromkeys(key[1], frozenset([version]))
         plan = self._plans.get(key)
         if plan is None or not plan.current():
-            if len(self._plans) > _MANY:
+            if len(self._plans) > _MAX_TYPES:
                 self._plans.clear()
             plan = self._plans[key] = _Plan(self._reader, self._dec_hook, self._fields, versions)
         return plan
 
-    def _ask(self, run: Run) -> dict[str, Versions]:
+    def _ask(self, run: VerifiedBlock) -> dict[str, Versions]:
         """Find out of which types and versions the records are; with those of the types met before."""
         found: dict[str, set[Any]] = {}
         for kind in _kinds(run.text):
             version = kind.data._version
             found.setdefault(kind.event_type, set()).add(version if type(version) is int else None)
-        known = self._versions if len(self._versions) <= _MANY else {}
+        known = self._versions if len(self._versions) <= _MAX_TYPES else {}
         # Another thread may be here, too: what is returned is this run's.
         versions = {**known, **{name: frozenset(versions) for name, versions in found.items()}}
         self._versions = versions
@@ -237,7 +237,7 @@ def _spread(rows: list[Any], events: Iterable[Any]) -> tuple[list[Any], list[Any
     return spread, parts
 
 
-def _only_version(run: Run) -> int | None:
+def _only_version(run: VerifiedBlock) -> int | None:
     """The schema version of all payloads of a run, if its text proves that they are of one without being decoded.
 
     Every line has its own `{`, and every payload one. If there are no more, and as many payloads as lines begin with

@@ -32,7 +32,7 @@ from hangarlog.record.nesting import MAX_NESTING
 
 Hook = Callable[[Any], Any]
 _event_id = attrgetter("event_id")
-_LARGE = 64 << 10  # Bytes of a payload: checking the values of a larger one is quicker than decoding it.
+_LARGE_BYTES = 64 << 10  # Bytes of a payload: checking the values of a larger one is quicker than decoding it.
 _skip_lines = msgspec.json.Decoder(msgspec.Raw).decode_lines
 _null_in = re.compile(b"null").search  # Twice as quick as `in` for a long text.
 
@@ -270,7 +270,7 @@ class _Writer:
         """Whether a msgspec.Raw may be in an event that is encoded as `value`, in `size` bytes."""
         if not (self.raw_in_fields or (self.fields is not None and len(value) > len(self.fields))):
             return False
-        return size < _LARGE or not is_plain(msgspec.structs.asdict(value) if self.fields is None else value)
+        return size < _LARGE_BYTES or not is_plain(msgspec.structs.asdict(value) if self.fields is None else value)
 
 
 def _attributes(event: Any, fields: tuple[str, ...]) -> dict[str, Any]:

@@ -27,14 +27,16 @@ except ImportError:  # pragma: no cover
 
 _MAGIC = 0x31_47_4C_54_43_4C_48  # "HLCTLG1"
 _LOW = (1 << 32) - 1
-_FEWEST = 1 << 10  # Slots of a new catalog.
+_MIN_SLOTS = 1 << 10  # Slots of a new catalog.
 _HEADER, _SLOT, _ONE = Struct("=6Q16x"), Struct("=2Q"), Struct("=Q")
 _MARKS = Struct("=2Q")
 _USED_AT, _SESSION_AT = 24, 40
 _VERSIONS = slice(2 if sys.byteorder == "little" else 3, None, 4)  # Of the halves of words that slots have.
-_AT_ONCE = 16  # Slots that are read at a time.
-_FURTHEST = 1 << 12  # Slots from a stream's first choice to its own. Even in a huge table it is about a hundred.
-_PART = 1 << 20  # Bytes: whole slots.
+_SLOTS_AT_ONCE = 16  # Slots that are read at a time.
+_MAX_DISTANCE_SLOTS = (
+    1 << 12
+)  # Slots from a stream's first choice to its own. Even in a huge table it is about a hundred.
+_PART_BYTES = 1 << 20  # Bytes: whole slots.
 
 
 class Known(NamedTuple):
@@ -138,8 +140,8 @@ class Catalog:
         key = _key(stream_id)
         wanted = _number(key)
         start = at = wanted % self._slots if self._slots else 0
-        for _ in range(min(self._slots, _FURTHEST) // _AT_ONCE + 2):
-            count = min(_AT_ONCE, self._slots - at)
+        for _ in range(min(self._slots, _MAX_DISTANCE_SLOTS) // _SLOTS_AT_ONCE + 2):
+            count = min(_SLOTS_AT_ONCE, self._slots - at)
             data = self._filesystem.read(self._fd, count * _SLOT.size, _HEADER.size + at * _SLOT.size)
             for slot, (found, word) in enumerate(_SLOT.iter_unpack(data[: len(data) // 16 * 16]), at):
                 if found in (wanted, 0):
@@ -170,8 +172,8 @@ class Catalog:
         offset, stop = _HEADER.size, _HEADER.size + self._slots * _SLOT.size
         while offset < stop:
             begin, end = (min(at, stop) for at in self._filesystem.data_from(self._fd, offset))
-            for at in range(begin, end, _PART):
-                slots = self._filesystem.read(self._fd, min(_PART, end - at), at)
+            for at in range(begin, end, _PART_BYTES):
+                slots = self._filesystem.read(self._fd, min(_PART_BYTES, end - at), at)
                 yield slots[: len(slots) // _SLOT.size * _SLOT.size]
             if end <= offset:
                 return
@@ -268,8 +270,8 @@ class Catalog:
 
 
 def _table(entries: dict[int, int]) -> list[bytes]:
-    """A table with these entries, at most half full; empty if one would lie more than `_FURTHEST` slots away."""
-    slots = _FEWEST
+    """A table with these entries, at most half full; empty if one would lie more than `_MAX_DISTANCE_SLOTS` away."""
+    slots = _MIN_SLOTS
     while len(entries) * 4 > slots:
         slots *= 2
     empty = bytes(_SLOT.size)
@@ -277,7 +279,7 @@ def _table(entries: dict[int, int]) -> list[bytes]:
     for key, word in entries.items():
         place: int | None = key % slots
         if table[key % slots] is not empty:
-            places = (at % slots for at in range(key, key + _FURTHEST))
+            places = (at % slots for at in range(key, key + _MAX_DISTANCE_SLOTS))
             place = next((at for at in places if table[at] is empty), None)
         if place is None:
             return []

@@ -21,7 +21,7 @@ from hangarlog.system.file_lock import FileLock
 from hangarlog.system.filesystem import FileSystem
 
 _TRIES = 100
-_LINE = 2 << 10  # Bytes that hold most lines.
+_LINE_BYTES = 2 << 10  # Bytes that hold most lines.
 
 
 _Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -93,7 +93,7 @@ def fits(checkpoint: Checkpoint, folder: Folder) -> bool:
 def _is_after(checkpoint: Checkpoint, segment: Segment) -> bool:
     if segment.crc_before(checkpoint.end) != checkpoint.line_crc:
         return False
-    lines, _ = segment.lines_before(checkpoint.end, _LINE)
+    lines, _ = segment.lines_before(checkpoint.end, _LINE_BYTES)
     with contextlib.suppress(LineError):  # It may have rotted since.
         return [place.position for place in decode_places(lines[-1:])] == [checkpoint.position]
     return True

@@ -22,13 +22,13 @@ from hangarlog.record.line import decode_record, is_record
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.platform import WINDOWS
 
-BLOCK = 4 << 10
+BLOCK_BYTES = 4 << 10
 """Every frame begins a block of its own, so that writing it cannot tear the one before."""
 
 RING_BYTES = 1 << 20
 """Size of the ring: 256 small commits between two syncs of the journal (docs/performance.md)."""
 
-LARGEST = 64 << 10
+MAX_FRAME_BYTES = 64 << 10
 """Bytes of journal from which on syncing the journal itself is as quick."""
 
 _FORMAT = 1
@@ -36,7 +36,7 @@ _NO_ROOM = frozenset([errno.EFBIG, errno.ENOSPC, errno.EDQUOT])
 # Not shared with the children of a fork.
 _PRIVATE: dict[str, Any] = {} if WINDOWS else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
 _START = b"\x1e"  # No JSON text holds this byte, so no line can pass for a frame.
-_HEADER_LIMIT = 512
+_MAX_HEADER_BYTES = 512
 
 _Generation = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]  # The next one goes into 32 bits.
 _Position = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -74,12 +74,12 @@ def encode_frame(store: bytes, generation: int, first: int, last: int, text: byt
         after,
     )
     frame = b'%b,"crc":"%08x"}\n%b' % (header, crc32(text, crc32(header)), text)
-    return frame.ljust(-(-len(frame) // BLOCK) * BLOCK, b"\0")
+    return frame.ljust(-(-len(frame) // BLOCK_BYTES) * BLOCK_BYTES, b"\0")
 
 
 def decode_frame(ring: bytes, offset: int) -> Frame | None:
     """The frame at `offset`, None if there is no whole one."""
-    end = ring.find(b"\n", offset, offset + _HEADER_LIMIT)
+    end = ring.find(b"\n", offset, offset + _MAX_HEADER_BYTES)
     if ring[offset : offset + 1] != _START or end < 0:
         return None
     header, mark, crc = ring[offset:end].rpartition(b',"crc":"')
@@ -181,8 +181,8 @@ def frames_in(ring: bytes) -> Iterator[tuple[int, Frame]]:
     A frame that is partly overwritten is no longer whole, so frames never hold more than the ring's size.
     """
     block = 0
-    while block * BLOCK < len(ring):
-        frame = decode_frame(ring, block * BLOCK)
+    while block * BLOCK_BYTES < len(ring):
+        frame = decode_frame(ring, block * BLOCK_BYTES)
         if frame:
             yield block, frame
         block = block_after(ring, block, frame) if frame else block + 1
@@ -190,8 +190,8 @@ def frames_in(ring: bytes) -> Iterator[tuple[int, Frame]]:
 
 def block_after(ring: bytes, block: int, frame: Frame) -> int:
     """The first block behind a frame that begins at `block`."""
-    text = ring.index(b"\n", block * BLOCK) + 1
-    return -(-(text + frame.length) // BLOCK)
+    text = ring.index(b"\n", block * BLOCK_BYTES) + 1
+    return -(-(text + frame.length) // BLOCK_BYTES)
 
 
 class Ring:
@@ -233,24 +233,24 @@ class Ring:
     def write(self, generation: int, block: int, first: int, last: int, text: bytes, after: bytes) -> int:
         """Write a frame at `block` and sync it; returns the next block, -1 where there is no room. Raises `OSError`."""
         frame = encode_frame(self._store, generation, first, last, text, after)
-        if block * BLOCK + len(frame) > RING_BYTES:
+        if block * BLOCK_BYTES + len(frame) > RING_BYTES:
             return -1
         try:
-            if not (self._synced and self._write_through(frame, block * BLOCK)):
-                self._filesystem.write_at(self._fd, frame, block * BLOCK)
+            if not (self._synced and self._write_through(frame, block * BLOCK_BYTES)):
+                self._filesystem.write_at(self._fd, frame, block * BLOCK_BYTES)
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
             return -1  # A limit or a quota may meet it although the blocks are there.
         if not self._synced:
             self._filesystem.sync_data(self._fd)
-        return block + len(frame) // BLOCK
+        return block + len(frame) // BLOCK_BYTES
 
     def _write_through(self, frame: bytes, offset: int) -> bool:
         """Write and sync in one call; False where the device does not take it so."""
         page = self._page
         if page is None:
-            page = self._page = memoryview(mmap.mmap(-1, LARGEST + 2 * BLOCK, **_PRIVATE))
+            page = self._page = memoryview(mmap.mmap(-1, MAX_FRAME_BYTES + 2 * BLOCK_BYTES, **_PRIVATE))
         text = page[: len(frame)]
         text[:] = frame
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from hangarlog.log.active_segment import LiveEnd
+from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
 from hangarlog.log.segment import LIVE, Segment
 
@@ -28,7 +28,7 @@ def compact(log: Log, through: int) -> None:
                 filesystem.replace_file(log.sealed_base(keep_from) + LIVE, kept)
             filesystem.remove(log.sealed_base(first) + LIVE)
             filesystem.remove(f"{log.sealed_base(first)}.index")
-    with contextlib.closing(LiveEnd(log)) as live:
+    with contextlib.closing(ActiveSegment(log)) as live:
         if live.size and live.start() < keep_from:
             kept = _kept(live, live.start(), keep_from)
             filesystem.remove(live.index_path)

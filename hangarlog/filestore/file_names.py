@@ -8,8 +8,8 @@ from hangarlog.eventstore.stream_id import PLAIN, why_not_an_id
 from hangarlog.system.import_lock import importing
 
 # Leaves room for ".00000000000000000000.jsonl" and a temporary suffix below the usual 255 bytes of a file name.
-_MAX_COMPONENT = 200
-_KEPT_OF_LONG = 120
+_MAX_NAME_BYTES = 200
+_KEPT_BYTES = 120
 
 _SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_-")
 _ENCODED = [chr(b) if b in _SAFE else f"%{b:02X}" for b in range(256)]
@@ -30,12 +30,12 @@ def _encode(text: str) -> str:
     name = "".join(_ENCODED[b] for b in raw)
     if name in _WINDOWS_DEVICES:
         return f"%{raw[0]:02X}{name[1:]}"
-    if len(name) <= _MAX_COMPONENT:
+    if len(name) <= _MAX_NAME_BYTES:
         return name
     with importing:
         from hashlib import sha256  # OpenSSL is slow to load, long ids are rare.
     # "~" is never produced above, so a shortened name cannot meet a whole one.
-    return f"{_whole_escapes(name[:_KEPT_OF_LONG])}~{sha256(raw).hexdigest()}"
+    return f"{_whole_escapes(name[:_KEPT_BYTES])}~{sha256(raw).hexdigest()}"
 
 
 def _whole_escapes(name: str) -> str:

@@ -14,15 +14,15 @@ import msgspec
 from hangarlog.errors import CorruptionError, StoreFormatError, StoreOpenError
 from hangarlog.filestore.file_names import stream_id_of, stream_path
 from hangarlog.filestore.owners import JournalNames
-from hangarlog.log.active_segment import LiveEnd
+from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
 from hangarlog.log.segment import LIVE, Segment
 from hangarlog.record.line import decode_record, is_record
 from hangarlog.record.strict import refuse_repeated_keys
 from hangarlog.record.timestamp import now
 from hangarlog.system.file_copy import keep_damaged
-from hangarlog.system.file_lock import Turnstile, held
-from hangarlog.system.filesystem import PRIVATE, FileSystem
+from hangarlog.system.file_lock import FairLock, held
+from hangarlog.system.filesystem import PRIVATE_MODE, FileSystem
 from hangarlog.system.mounts import refuse_unsafe
 from hangarlog.system.open_folder import Entry
 
@@ -107,9 +107,9 @@ class Folder:
         """Where a lock file is."""
         return os.path.join(self.locks_path, f"{name}.lock")
 
-    def write_lock(self) -> Turnstile:
+    def write_lock(self) -> FairLock:
         """The lock of whoever changes the store."""
-        return Turnstile(self.filesystem, self.locks_path, "write")
+        return FairLock(self.filesystem, self.locks_path, "write")
 
     def put_aside(self, lines: Iterable[bytes]) -> None:
         """Keep whole records that a recovery had to take out of the store, for a person to look at."""
@@ -264,12 +264,12 @@ class Folder:
 
     def _set_rights(self, meta: Meta) -> None:
         """Have what is made in the store given the store's permissions, and to whom the store belongs."""
-        mode: int | None = PRIVATE if meta.mode is None else int(meta.mode, 8)
-        if mode == PRIVATE and self.filesystem.is_ours(self.path):
+        mode: int | None = PRIVATE_MODE if meta.mode is None else int(meta.mode, 8)
+        if mode == PRIVATE_MODE and self.filesystem.is_ours(self.path):
             mode = None
         self.filesystem.set_rights(self.path, mode)
         # Private too where others may read: whoever can open a lock can hold it.
-        self.filesystem.set_rights(self.locks_path, mode and (0o660 if mode & 0o020 else PRIVATE))
+        self.filesystem.set_rights(self.locks_path, mode and (0o660 if mode & 0o020 else PRIVATE_MODE))
 
     def _create(self, segment_bytes: int, create: bool, mode: int | None) -> Meta:
         if type(segment_bytes) is not int or not 1 <= segment_bytes <= MAX_SEGMENT_BYTES:
@@ -283,7 +283,7 @@ class Folder:
         if not filesystem.is_ours(self.path):
             cause = "its folder belongs to another user, who could change the store; make it as that user, or elsewhere"
             raise StoreOpenError(self.path, cause)
-        private = mode is None or mode == PRIVATE
+        private = mode is None or mode == PRIVATE_MODE
         meta = Meta(FORMAT, str(uuid4()), now().decode(), segment_bytes, None if private else f"{mode:04o}")
         self._set_rights(meta)
         os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
@@ -328,10 +328,10 @@ class Folder:
                 )
 
 
-def journal_end(journal: Log) -> LiveEnd:
+def journal_end(journal: Log) -> ActiveSegment:
     """The live end of the journal, which a store always has. Raises `CorruptionError` if it is gone."""
     try:
-        return LiveEnd(journal)
+        return ActiveSegment(journal)
     except FileNotFoundError as error:
         raise CorruptionError(journal.live_path, os.path.basename(journal.live_path), 0, "it is gone") from error
 

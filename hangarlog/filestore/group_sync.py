@@ -9,9 +9,9 @@ from collections.abc import Callable
 from time import monotonic
 
 from hangarlog.errors import HangarlogError, LockTimeoutError, OutcomeUnknownError, StoreOpenError, SyncError
-from hangarlog.filestore.commit_ring import LARGEST, Ring
+from hangarlog.filestore.commit_ring import MAX_FRAME_BYTES, Ring
 from hangarlog.filestore.folder import Folder
-from hangarlog.filestore.session import Watch
+from hangarlog.filestore.session import FolderWatch
 from hangarlog.filestore.shared_state import (
     COMMITTED,
     FAILURES,
@@ -30,13 +30,13 @@ from hangarlog.filestore.shared_state import (
 from hangarlog.log.segment import LIVE
 from hangarlog.record.line import CRC_BYTES
 from hangarlog.system.file_lock import FileLock, alone, enter
-from hangarlog.system.futex import PATIENCE, give_way
+from hangarlog.system.futex import PATIENCE_SECONDS, give_way
 from hangarlog.system.platform import BYTE_LOCKS
 
-_LOOKS = 1000
-_GATHERINGS = 4
+_MAX_LOOKS = 1000
+_MAX_GATHERINGS = 4
 """How often at most a sync lets others write first: each time that brought records is worth another."""
-_PAUSE = 1000
+_PAUSE_SYNCS = 1000
 """So many syncs go by before another try to make a ring that could not be made."""
 
 
@@ -58,7 +58,7 @@ class JournalSync:
         self._filesystem, self._state, self._folder = folder.filesystem, state, folder
         self._path = folder.journal.base + LIVE
         self._lock, self._lock_seconds = lock, lock_seconds
-        self._watch, self._rejoin = Watch(folder.filesystem, folder.fd, folder.path), rejoin
+        self._watch, self._rejoin = FolderWatch(folder.filesystem, folder.fd, folder.path), rejoin
         self._ring = Ring(folder.filesystem, folder.ring_path, store_id)
         self._fd, self._fd_of, self._turn = -1, (-1, -1, -1), 0  # Raised when other files may have the names.
         self._in_company = False  # Whether others waited for the last sync that this process made, or waited for.
@@ -101,7 +101,7 @@ class JournalSync:
             left = None if deadline is None else deadline - monotonic()
             if done is None:
                 looks += 1
-                if looks > _LOOKS and left is not None and left <= 0:
+                if looks > _MAX_LOOKS and left is not None and left <= 0:
                     raise OutcomeUnknownError(self._path, "it is written, but its files change all the time")
                 self._look_again(position, left)
                 changed = self._watch.moved_on
@@ -120,14 +120,14 @@ class JournalSync:
             deadline = None if seconds is None else monotonic() + seconds
             done = self._try(position, failures, changed)
             if done is False:
-                heard = self._state.sync_bell.listen()
+                heard = self._state.sync_futex.listen()
                 done = self._try(position, failures, changed)
                 if done is False:
                     self._in_company = True
-                    left = PATIENCE if deadline is None else deadline - monotonic()
+                    left = PATIENCE_SECONDS if deadline is None else deadline - monotonic()
                     if left <= 0:
                         self._refuse_waiting()
-                    self._state.sync_bell.wait(heard, left)
+                    self._state.sync_futex.wait(heard, left)
             return done
         finally:
             if entered or threads._is_owned():
@@ -155,7 +155,7 @@ class JournalSync:
                 lock.opened = filesystem.held_byte(lock.fd, state.session) is None
             if not lock.is_in_place or lock.opened:
                 return False
-            for _ in range(_LOOKS):  # The journal may be in the middle of a roll.
+            for _ in range(_MAX_LOOKS):  # The journal may be in the middle of a roll.
                 words, size = state.look(), filesystem.size_at(self._path)
                 if self._fd >= 0 and self._fd_of[0] == words[JOURNAL_FIRST]:
                     return filesystem.identity(self._fd) == filesystem.identity_at(self._path)
@@ -206,13 +206,13 @@ class JournalSync:
             except BaseException:
                 self._lock.release(everybody=True)  # An interrupt came first.
                 raise
-        self._in_company = self._lock.rang
+        self._in_company = self._lock.woke
         return position <= done
 
     def _gather(self) -> None:
         """Let those who were woken by the last sync write first: so this one covers them, too."""
         committed = -1
-        for _ in range(_GATHERINGS):
+        for _ in range(_MAX_GATHERINGS):
             if self._state.committed == committed:
                 return
             committed = self._state.committed
@@ -221,7 +221,7 @@ class JournalSync:
     def _sync(self, words: Words) -> int:
         """Under the sync lock: bring what is committed to the device, and tell; the position that is durable then."""
         state = self._state
-        for _ in range(_LOOKS):
+        for _ in range(_MAX_LOOKS):
             if consistent(words):
                 break
             words = state.look()
@@ -245,7 +245,7 @@ class JournalSync:
         _, first, size = published
         start, place = durable_in(words, first), ring_next(words)
         if start < size:
-            following = self._through_ring(fd, words, start, published) if size - start <= LARGEST else None
+            following = self._through_ring(fd, words, start, published) if size - start <= MAX_FRAME_BYTES else None
             if following is not None:
                 return following
             self._filesystem.sync_data(fd)
@@ -289,7 +289,7 @@ class JournalSync:
             state.ring_file = self._ring.create()
             state.keep()
         except OSError:
-            self._without_ring = _PAUSE  # No room for it: everything is only slower.
+            self._without_ring = _PAUSE_SYNCS  # No room for it: everything is only slower.
             state.ring_file = 0
             return place
         return place[0] + 1, 0

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _NO_STREAM = Known(-1, 0)
 _FEW_DOUBTFUL = 8
-_LISTINGS = 100  # Of a stream's files, in one read.
+_MAX_LISTINGS = 100  # Of a stream's files, in one read.
 
 
 class Reader:
@@ -161,7 +161,7 @@ class Reader:
 
         Raises what it went with, after so many `listings`.
         """
-        if listings > _LISTINGS:
+        if listings > _MAX_LISTINGS:
             raise gone
         self._cache = None
         return self._stream_log(stream_id, committed)

@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 
-_PAUSE = 0.001
+_PAUSE_SECONDS = 0.001
 
 
-class Calls:
+class RunningCalls:
     """The running calls, by their threads. Cheap enough for each append: two operations of a list, which are atomic.
 
     A call puts its thread's number into `running`, and takes it out in a `finally` before it calls anything else: an
@@ -40,7 +40,7 @@ class Calls:
         while others := any(mark != here for mark in self._live()):
             if deadline is not None and monotonic() >= deadline:
                 break
-            threading.Event().wait(_PAUSE)
+            threading.Event().wait(_PAUSE_SECONDS)
         if not others and here not in self.running:
             return True
         self.afterwards.append(afterwards)

@@ -20,13 +20,13 @@ from hangarlog.record.envelope import LineError
 from hangarlog.record.line import StoredEnvelope, decode_places, decode_record, decode_records
 from hangarlog.record.strict import are_strict, record_or_cause, strict_records
 
-MOST = 64 << 20
+MAX_PART_BYTES = 64 << 20
 """Bytes of lines that are kept at a time."""
 
 ENDLESS = sys.maxsize
-_PLACES = 10_000  # Damaged lines whose places are kept; the others are said to be missing.
-_ONE_BY_ONE = 10_000  # Numbers in a row that are said to be lost each by itself.
-_BLOCK = 1000
+_MAX_PLACES = 10_000  # Damaged lines whose places are kept; the others are said to be missing.
+_MAX_ONE_BY_ONE = 10_000  # Numbers in a row that are said to be lost each by itself.
+_BLOCK_RECORDS = 1000
 
 
 def read_lines(segment: Segment, offset: int = 0) -> Iterator[tuple[int, bytes, StoredEnvelope | str]]:
@@ -102,7 +102,7 @@ def stream_lines(folder: Folder) -> Iterator[tuple[bytes, StoredEnvelope]]:
 class Salvage:
     """The records of a log numbered `first` to `last`, as far as either copy has them; `ENDLESS` is up to the last.
 
-    Where they take more than `MOST` bytes the part becomes smaller: it ends earlier, or with `reverse` begins later.
+    Where they take more than `MAX_PART_BYTES` the part is smaller: it ends earlier, or with `reverse` begins later.
     `own` are lines of the log itself, `other` those of the other copy, by number; `places` are damaged lines of the
     log, by the number that must come there. `met` is the damage that a reader has met; `stream_id` the stream
     that the log is of, None for the journal.
@@ -159,7 +159,7 @@ class Salvage:
         return segment.damage(offset, f"{self._log.field} {expected} must come here, not {number}")
 
     def _note(self, number: int, damage: CorruptionError) -> None:
-        if self.first <= number <= self.last and len(self.places) < _PLACES:
+        if self.first <= number <= self.last and len(self.places) < _MAX_PLACES:
             self.places.setdefault(number, damage)
 
     def _take(self, lines: dict[int, bytes], number: int, line: bytes) -> None:
@@ -168,7 +168,7 @@ class Salvage:
         if number not in lines:
             lines[number] = line
             self._size += len(line)
-            if self._size > MOST:
+            if self._size > MAX_PART_BYTES:
                 self._shrink()
         elif lines[number] != line:
             self._twice.add(number)
@@ -247,7 +247,7 @@ class Salvage:
         for found in self._stretches(numbers):
             first = found[0]
             line = self.own.get(first) or self.other.get(first)
-            if block and (line is None or len(block) == _BLOCK):
+            if block and (line is None or len(block) == _BLOCK_RECORDS):
                 yield block
                 block = []
             if silent and first in self.other:
@@ -271,7 +271,7 @@ class Salvage:
         at = 0
         for stop in [*sorted(map(numbers.index, there)), len(numbers)]:
             missing = numbers[at:stop]
-            if len(missing) > _ONE_BY_ONE:
+            if len(missing) > _MAX_ONE_BY_ONE:
                 yield missing
             else:
                 yield from (missing[n : n + 1] for n in range(len(missing)))

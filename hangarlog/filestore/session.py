@@ -21,13 +21,13 @@ from hangarlog.system.file_lock import FileLock
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.platform import BYTE_LOCKS
 
-_BITS = 40  # Of the step to the next session's number: a byte's number in a file is below 2^63.
-_DYING = 50  # Looks, a millisecond apart.
-_RACY = 20_000_000
+_STEP_BITS = 40  # Of the step to the next session's number: a byte's number in a file is below 2^63.
+_DYING_LOOKS = 50  # Looks, a millisecond apart.
+_RACY_NS = 20_000_000
 """Nanoseconds: two changes of a folder that are closer may have the same time."""
 
 
-class Watch:
+class FolderWatch:
     """Notices that an entry of the store's folder was made, replaced or deleted, or the folder itself was moved."""
 
     def __init__(self, filesystem: FileSystem, fd: int, path: str) -> None:
@@ -48,7 +48,7 @@ class Watch:
 
     def settle(self, moment: int) -> None:
         """Say that all was looked at after `now` gave this moment."""
-        self._looked_at, self._racy = moment, 0 <= time_ns() - moment < _RACY
+        self._looked_at, self._racy = moment, 0 <= time_ns() - moment < _RACY_NS
 
 
 def session_going_on(filesystem: FileSystem, fd: int, last: int) -> int:
@@ -88,7 +88,7 @@ class Session:
 
     def next_number(self) -> int:
         """The number of a session that begins now."""
-        return max(self.number, self.latest()) + 1 + getrandbits(_BITS)
+        return max(self.number, self.latest()) + 1 + getrandbits(_STEP_BITS)
 
     def join(self, number: int) -> None:
         """Take part in a session, and leave the one before. Under the write lock. Raises `OSError`."""
@@ -128,7 +128,7 @@ class Session:
 
         A process that dies, or closes the store, may lose its lock files a moment before its part in the session.
         """
-        for _ in range(_DYING):
+        for _ in range(_DYING_LOOKS):
             latest = self.latest()
             if not latest or self.has_our_locks(latest):
                 return latest

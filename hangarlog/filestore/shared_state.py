@@ -12,11 +12,11 @@ from collections.abc import Callable
 from struct import Struct
 
 from hangarlog.system.filesystem import FileSystem
-from hangarlog.system.futex import Bell
+from hangarlog.system.futex import Futex
 from hangarlog.system.platform import boot_id
 
 _MAGIC = 0x35_45_54_41_54_53_4C_48  # "HLSTATE5"
-_SIZE = 4096
+_SIZE_BYTES = 4096
 _MASK = (1 << 64) - 1
 
 (
@@ -39,11 +39,11 @@ _MASK = (1 << 64) - 1
     FAILURES,
     _BOOT,
     _UNUSED,
-    _GATE_BELL,
+    _GATE_FUTEX,
     _GATE_WAITERS,
-    _LOCK_BELL,
+    _LOCK_FUTEX,
     LOCK_WAITERS,
-    _SYNC_BELL,
+    _SYNC_FUTEX,
     SYNC_WAITERS,
 ) = range(25)
 STANDING = DURABLE * 8
@@ -97,11 +97,11 @@ def create_state(filesystem: FileSystem, path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         fd = filesystem.open_read(path)
         try:
-            if filesystem.size(fd) >= _SIZE and filesystem.names(fd) == 1:
+            if filesystem.size(fd) >= _SIZE_BYTES and filesystem.names(fd) == 1:
                 return
         finally:
             filesystem.close(fd)
-    filesystem.replace_file(path, bytes(_SIZE), sync=False)
+    filesystem.replace_file(path, bytes(_SIZE_BYTES), sync=False)
 
 
 def _nothing(fd: int, size: int, offset: int) -> bytes:
@@ -112,7 +112,9 @@ class SharedState:
     """The words of one store, in its file `state`.
 
     Only the holder of the write lock changes them, but for those about syncs, which the holder of the sync lock
-    changes, and for the bells. `home` is a number of the folder that the file is to belong to. Calls raise `OSError`.
+    changes, and for the futexes. `home` is a number of the folder that the file is to belong to.
+
+    Calls raise `OSError`.
     """
 
     def __init__(self, filesystem: FileSystem, path: str, home: int, *, writable: bool = True) -> None:
@@ -124,7 +126,7 @@ class SharedState:
         self.session = 0
         """The session that this process has seen going on, or begun: 0 before that."""
         self._fd = -1
-        self.gate_bell, self.lock_bell, self.sync_bell = Bell(), Bell(gives_time=True), Bell()
+        self.gate_futex, self.lock_futex, self.sync_futex = Futex(), Futex(gives_time=True), Futex()
         self._open()
 
     def _open(self) -> None:
@@ -149,8 +151,12 @@ class SharedState:
         # Of this file in this folder: a copy has another inode, or lies in a folder that was made at another time.
         self._file = (self.inode * 0x9E3779B97F4A7C15 ^ self._home) & _MASK
         if self.writable:
-            for bell, at in ((self.gate_bell, _GATE_BELL), (self.lock_bell, _LOCK_BELL), (self.sync_bell, _SYNC_BELL)):
-                bell.hang(filesystem, self._fd, at * 8)
+            for futex, at in (
+                (self.gate_futex, _GATE_FUTEX),
+                (self.lock_futex, _LOCK_FUTEX),
+                (self.sync_futex, _SYNC_FUTEX),
+            ):
+                futex.attach(filesystem, self._fd, at * 8)
 
     @property
     def is_in_place(self) -> bool:
@@ -179,8 +185,8 @@ class SharedState:
 
     def close(self) -> None:
         """Close the file."""
-        for bell in (self.gate_bell, self.lock_bell, self.sync_bell):
-            bell.take_down()
+        for futex in (self.gate_futex, self.lock_futex, self.sync_futex):
+            futex.detach()
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             self._filesystem.close(fd)
@@ -312,8 +318,8 @@ class SharedState:
     def begin_recovery(self, pid: int) -> None:
         """Say that process `pid` recovers; what failed before the machine restarted is forgotten."""
         words = self.look()
-        if words[_FORMAT] != _MAGIC or self._filesystem.size(self._fd) < _SIZE:
-            self._filesystem.write_at(self._fd, bytes(_SIZE), 0)
+        if words[_FORMAT] != _MAGIC or self._filesystem.size(self._fd) < _SIZE_BYTES:
+            self._filesystem.write_at(self._fd, bytes(_SIZE_BYTES), 0)
         elif self.of_a_copy or not self.of_this_boot:
             # What failed was of another file, or the page cache went with the boot: all is read from the device since.
             self._put(FAILURES, 0)

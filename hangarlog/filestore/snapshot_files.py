@@ -12,7 +12,7 @@ from hangarlog.filestore.file_names import stream_path
 from hangarlog.record.checked_json import with_crc, without_crc
 from hangarlog.system.filesystem import NO_FILE, FileSystem
 
-MOST = 128 << 20  # Bytes of a file: none is read that could not have been written.
+MAX_SNAPSHOT_BYTES = 128 << 20  # Bytes of a file: none is read that could not have been written.
 
 
 _decode = msgspec.json.Decoder(Snapshot).decode
@@ -52,7 +52,7 @@ class SnapshotFiles:
             FileNotFoundError: there is no file.
         """
         try:
-            return _decode(without_crc(self._filesystem.read_file(path, MOST)))
+            return _decode(without_crc(self._filesystem.read_file(path, MAX_SNAPSHOT_BYTES)))
         except FileNotFoundError:
             raise
         except (msgspec.MsgspecError, ValueError, RecursionError, OSError) as error:
@@ -68,8 +68,8 @@ class SnapshotFiles:
             EventSerializationError: it is too large.
         """
         path, content = self.path(snapshot.stream_id), with_crc(snapshot)
-        if len(content) > MOST:
-            raise EventSerializationError("snapshot", f"its {len(content)} bytes are more than {MOST}")
+        if len(content) > MAX_SNAPSHOT_BYTES:
+            raise EventSerializationError("snapshot", f"its {len(content)} bytes are more than {MAX_SNAPSHOT_BYTES}")
         for folder in (self._folder, os.path.dirname(path)):
             self._filesystem.make_folder(folder)
             if self._filesystem.is_link(folder):

@@ -24,14 +24,14 @@ from hangarlog.filestore.catalog import Catalog, Known
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.group_sync import IntervalSync, JournalSync
 from hangarlog.filestore.reader import Reader
-from hangarlog.filestore.running_calls import Calls
-from hangarlog.filestore.session import Watch
+from hangarlog.filestore.running_calls import RunningCalls
+from hangarlog.filestore.session import FolderWatch
 from hangarlog.filestore.shared_state import COMMITTED, LAYOUT, SharedState, consistent, create_state
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.filestore.writer import Writer
 from hangarlog.record.batch import Pending
 from hangarlog.record.line import StoredEnvelope
-from hangarlog.system.file_lock import FileLock, Turnstile, held
+from hangarlog.system.file_lock import FairLock, FileLock, held
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.import_lock import importing
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 Durability = base.Durability | float
 
-_UNWATCHED = 0.001
+_UNWATCHED_SECONDS = 0.001
 """Seconds that a read may miss a change of the store's folder."""
 
 
@@ -99,18 +99,18 @@ class FileEventStore(EventStore):
         self.meta = self.folder.open(segment_bytes, create=create, mode=mode, unsafe_file_system=unsafe_file_system)
         lock = self.folder.write_lock()
         state = self._state = self._open_state(lock)
-        lock.wake_with(state.gate_bell, state.lock_bell)
-        sync_lock = FileLock(self._filesystem, self.folder.lock_path("sync"), state.sync_bell)
+        lock.wake_with(state.gate_futex, state.lock_futex)
+        sync_lock = FileLock(self._filesystem, self.folder.lock_path("sync"), state.sync_futex)
         catalog = self._catalog = Catalog(self._filesystem, self.folder.catalog_path)
         self._writer = Writer(self.folder, self.meta, state, catalog, (lock, sync_lock), lock_timeout)
         rejoin = self._writer.rejoin
         self._sync = JournalSync(self.folder, self.meta.store_id, state, sync_lock, rejoin, lock_timeout)
         self._interval: IntervalSync | None = None
-        self._calls = Calls()
+        self._calls = RunningCalls()
         self._starting = threading.Lock()
         self._snapshots = SnapshotFiles(self._filesystem, self.folder.snapshots_path)
         self._reader = Reader(self.folder, self._snapshots, state, catalog)
-        self._read_watch, self._watched_at = Watch(self._filesystem, self.folder.fd, self.folder.path), 0.0
+        self._read_watch, self._watched_at = FolderWatch(self._filesystem, self.folder.fd, self.folder.path), 0.0
         self._closed = False
         try:
             with self._refusals():
@@ -146,7 +146,7 @@ class FileEventStore(EventStore):
         """What this store had to make whole after a crash, None if nothing yet."""
         return self._writer.recovered
 
-    def _open_state(self, lock: Turnstile) -> SharedState:
+    def _open_state(self, lock: FairLock) -> SharedState:
         path, home = self.folder.state_path, self.folder.home
         with contextlib.suppress(OSError, ValueError):
             return SharedState(self._filesystem, path, home)
@@ -221,7 +221,7 @@ class FileEventStore(EventStore):
     def _committed(self) -> int:
         self._refuse_closed()
         now = monotonic()
-        if now - self._watched_at > _UNWATCHED:
+        if now - self._watched_at > _UNWATCHED_SECONDS:
             if self._read_watch.changed():
                 self._look_again()
             self._watched_at = now

@@ -12,15 +12,15 @@ from hangarlog.filestore.salvage import journal_part
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.record.line import StoredEnvelope, encode_envelope
 from hangarlog.record.strict import are_strict, record_or_cause, strict_record
-from hangarlog.record.verified_block import Run
+from hangarlog.record.verified_block import VerifiedBlock
 
-Stored = tuple[Sequence[StoredEnvelope], Sequence[bytes]]
+StoredBlock = tuple[Sequence[StoredEnvelope], Sequence[bytes]]
 """Records, and the line of each, without its newline."""
 
 
 def as_stored(
     store: FileEventStore, blocks: Iterable[Sequence[StoredEnvelope]], *, skip_damaged: bool = False
-) -> Iterator[Stored]:
+) -> Iterator[StoredBlock]:
     """The records of `blocks`, which `store` has read, with their lines.
 
     Each is held to the whole format, as in `verify`. A damaged one comes from its other copy, with a
@@ -39,7 +39,7 @@ def as_stored(
 
 def _lines(block: Sequence[StoredEnvelope]) -> list[bytes | None]:
     """The lines that records were read from; None for a line that this version would write otherwise."""
-    if type(block) is Run:
+    if type(block) is VerifiedBlock:
         return [*block.text.split(b"\n")[: len(block.records)]]
     lines = [encode_envelope(record)[:-1] for record in block]
     # The stored line has these bytes if it has their checksum.
@@ -48,7 +48,7 @@ def _lines(block: Sequence[StoredEnvelope]) -> list[bytes | None]:
 
 def _one_by_one(
     folder: Folder, block: Sequence[StoredEnvelope], lines: Sequence[bytes | None], skip: bool
-) -> Iterator[Stored]:
+) -> Iterator[StoredBlock]:
     causes = {
         record.position: "it is not written as this version writes it" if line is None else _cause(line)
         for record, line in zip(block, lines, strict=True)

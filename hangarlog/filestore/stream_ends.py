@@ -16,12 +16,12 @@ from itertools import chain
 from hangarlog.errors import CorruptionError, CorruptionWarning
 from hangarlog.filestore.catalog import Catalog
 from hangarlog.filestore.folder import Folder
-from hangarlog.log.active_segment import LiveEnd
+from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.record.line import StoredEnvelope, decode_record, is_record, stream_key
 
-_CHUNK = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 
 def journal_line(folder: Folder, position: int) -> bytes | None:
@@ -94,7 +94,7 @@ def _lines_in(
 ) -> Iterator[tuple[StoredEnvelope, bytes]]:
     offset, _ = segment.seek(after + 1, first)
     while True:
-        lines, offset = segment.lines_at(offset, _CHUNK)
+        lines, offset = segment.lines_at(offset, _CHUNK_BYTES)
         if not lines:
             return
         for line in lines:
@@ -104,7 +104,7 @@ def _lines_in(
                     yield record, line
 
 
-def put_records_aside(folder: Folder, live: LiveEnd, offset: int, but_for: Collection[bytes]) -> int:
+def put_records_aside(folder: Folder, live: ActiveSegment, offset: int, but_for: Collection[bytes]) -> int:
     """Keep the whole records behind an offset of a stream, `but_for` some, where a person finds them; their number."""
     count = 0
     for lines in chain(live.blocks(offset), live.rest(offset)):
@@ -132,7 +132,7 @@ def settle_stream(folder: Folder, catalog: Catalog, stream_id: str, committed: i
         text = b"".join([line + b"\n" for _, line in due])
         if live is None and (text or last):
             folder.make_category(log)
-            live = closing.enter_context(contextlib.closing(LiveEnd(log, new=True)))
+            live = closing.enter_context(contextlib.closing(ActiveSegment(log, new=True)))
         if live:
             _bring_to(folder, live, keep, text)
     end = due[-1][0] if due else last
@@ -148,15 +148,15 @@ def settle_stream(folder: Folder, catalog: Catalog, stream_id: str, committed: i
         warnings.warn(CorruptionWarning(f"{cause}; what was missing was written again"), stacklevel=2)
 
 
-def _live_end(log: Log) -> LiveEnd | None:
+def _live_end(log: Log) -> ActiveSegment | None:
     try:
-        return LiveEnd(log)
+        return ActiveSegment(log)
     except FileNotFoundError:
         return None
 
 
 def _last_confirmed(
-    folder: Folder, log: Log, live: LiveEnd | None, committed: int
+    folder: Folder, log: Log, live: ActiveSegment | None, committed: int
 ) -> tuple[StoredEnvelope | None, int]:
     """(the stream's last record that counts, the offset after it in the live segment)."""
     offset = live.end() if live else 0
@@ -189,7 +189,7 @@ def _refuse_gap(log: Log, last: int | None, due: list[StoredEnvelope]) -> None:
         expected = record.stream_version + 1
 
 
-def _bring_to(folder: Folder, live: LiveEnd, keep: int, text: bytes) -> None:
+def _bring_to(folder: Folder, live: ActiveSegment, keep: int, text: bytes) -> None:
     """Make what comes after offset `keep` this text."""
     if live.size - keep == len(text) and live.read(len(text), keep) == text:
         return

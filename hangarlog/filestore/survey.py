@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from hangarlog.filestore.folder import Folder
-from hangarlog.log.segment import CHUNK, LIVE, Segment, first_of
+from hangarlog.log.segment import CHUNK_BYTES, LIVE, Segment, first_of
 from hangarlog.record.envelope import LineError
 from hangarlog.record.line import StoredEnvelope, may_be_torn
 from hangarlog.record.strict import kept_record, strict_records
@@ -84,7 +84,7 @@ def found_in(segment: Segment, offset: int = 0, stop: int | None = None) -> Iter
     """(offset, lines) from `offset` up to `stop`, a block at a time, but for a last one without its newline."""
     stop = segment.size if stop is None else stop
     while offset < stop:
-        lines, following = segment.lines_at(offset, min(CHUNK, stop - offset))
+        lines, following = segment.lines_at(offset, min(CHUNK_BYTES, stop - offset))
         if not lines:
             return
         records: list[StoredEnvelope | None]
@@ -96,7 +96,7 @@ def found_in(segment: Segment, offset: int = 0, stop: int | None = None) -> Iter
         offset = following
 
 
-class Run(NamedTuple):
+class Stretch(NamedTuple):
     """Lines that stand one behind the other in the file `path`, from offset `start` to `end`, `lines` of them.
 
     Their positions go up from `first` to `last`, in the journal one by one. `after` is the position of the whole line
@@ -122,7 +122,7 @@ class _Scan:
     def __init__(self, file: File, *, journal: bool) -> None:
         self._file, self._journal = file, journal
         self._sealed = file.sealed if journal else None
-        self.runs: list[Run] = []
+        self.runs: list[Stretch] = []
         self._after = 0  # The position of the last whole line, and the offset after it.
         self._after_end = 0
         self._bad = 0  # Lines since, and their bytes: those that one may have, however long it seems.
@@ -147,12 +147,12 @@ class _Scan:
             if self._bad and self._journal and position - before - 1 == self._bad:
                 self._note_bad(before, offset)
             path = self._file.path
-            self.runs.append(Run(position, position, path, offset, end, 1, last, self._skipped, self._journal))
+            self.runs.append(Stretch(position, position, path, offset, end, 1, last, self._skipped, self._journal))
         self._after, self._after_end, self._bad, self._strange, self._skipped = position, end, 0, False, 0
 
     def _note_bad(self, before: int, end: int) -> None:
         first, last = before + 1, before + self._bad
-        run = Run(first, last, self._file.path, self._after_end, end, self._bad, self._after, 0, True, False)
+        run = Stretch(first, last, self._file.path, self._after_end, end, self._bad, self._after, 0, True, False)
         self.runs.append(run)
 
     def finish(self, size: int, torn: bool) -> None:
@@ -164,7 +164,7 @@ class _Scan:
             self._note_bad(self._after or (self._sealed or 1) - 1, size)
 
 
-def runs_in(filesystem: FileSystem, file: File, *, journal: bool) -> tuple[list[Run], bool]:
+def runs_in(filesystem: FileSystem, file: File, *, journal: bool) -> tuple[list[Stretch], bool]:
     """(the runs of lines in a file, whether it holds anything else)."""
     scan, damaged, offset = _Scan(file, journal=journal), False, 0
     with opened(filesystem, file.path) as segment:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from hangarlog.errors import CorruptionError
 from hangarlog.filestore.file_names import stream_path
 from hangarlog.filestore.folder import Folder
-from hangarlog.log.log import Block, Log
+from hangarlog.log.log import Log, RecordsAndLines
 from hangarlog.log.segment import Segment, first_of
 from hangarlog.record.line import StoredEnvelope, decode_record, is_record
 
@@ -84,7 +84,7 @@ def stream_lines_in_journal(folder: Folder, stream_id: str, after: int = 0) -> I
 
 def journal_blocks(
     folder: Folder, position: int, live_first: int, last: int, *, pass_over: bool = False
-) -> Iterator[Block]:
+) -> Iterator[RecordsAndLines]:
     """The journal from `position` to `last`, some lines at a time; what is damaged comes from the streams.
 
     What they have not either is left out with `pass_over`, and raises `CorruptionError` without.

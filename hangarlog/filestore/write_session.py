@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from hangarlog.errors import HangarlogError, LockTimeoutError, StorageError, StoreBusyError, StoreOpenError, SyncError
 from hangarlog.filestore.catalog import Catalog
 from hangarlog.filestore.folder import Folder, Meta, journal_end
-from hangarlog.filestore.session import Session, Watch
+from hangarlog.filestore.open_streams import OpenStreams
+from hangarlog.filestore.session import FolderWatch, Session
 from hangarlog.filestore.shared_state import (
     COMMITTED,
     EXCLUSIVE,
@@ -31,22 +32,21 @@ from hangarlog.filestore.shared_state import (
     consistent,
     words_of,
 )
-from hangarlog.filestore.warm_streams import WarmStreams
-from hangarlog.log.active_segment import LiveEnd
+from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.record.batch import Pending
-from hangarlog.system.file_lock import FileLock, Turnstile, alone, held
+from hangarlog.system.file_lock import FairLock, FileLock, alone, held
 from hangarlog.system.import_lock import importing
 
 if TYPE_CHECKING:
     from hangarlog.filestore.recovery.report import Recovered
 
-_DYING = 0.2
+_DYING_SECONDS = 0.2
 """Seconds that the end of an exclusive holder may take."""
 
-_UNWATCHED = 0.001
+_UNWATCHED_SECONDS = 0.001
 """Seconds that an append which is not durable may miss a change of the store's folder: nothing is lost in them."""
 
-_REPLAYED_AT_ONCE = 256 << 10
+_REPLAYED_AT_ONCE_BYTES = 256 << 10
 """So many take two milliseconds: the last one to close the store leaves as much to the next one to open it."""
 
 _LOCKS_GONE = (
@@ -73,7 +73,7 @@ class WriteSession:
         meta: Meta,
         state: SharedState,
         catalog: Catalog,
-        locks: tuple[Turnstile, FileLock],
+        locks: tuple[FairLock, FileLock],
         lock_seconds: float | None,
     ) -> None:
         self.path = folder.path
@@ -83,11 +83,11 @@ class WriteSession:
         self._lock, self._sync_lock = locks
         self._lock_seconds = lock_seconds
         self._session = Session(folder.filesystem, folder.fd, locks)
-        self._watch = Watch(folder.filesystem, folder.fd, folder.path)
+        self._watch = FolderWatch(folder.filesystem, folder.fd, folder.path)
         self._watched_at = 0.0
         self._checkpointing: threading.Thread | None = None
-        self._journal: LiveEnd | None = None
-        self._streams = WarmStreams(folder, catalog)
+        self._journal: ActiveSegment | None = None
+        self._streams = OpenStreams(folder, catalog)
         self._seen = (-1, -1)  # The layout and the fork that the open files belong to.
         self._raw = b""  # The shared words, as they were when the lock was taken.
         self._standing = b""  # Those of a writer's concern, as this one's last commit left them.
@@ -159,7 +159,7 @@ class WriteSession:
                 self._refuse_overtaken(only)
             self._look(raw)
         else:
-            unwatched = now - self._watched_at > _UNWATCHED
+            unwatched = now - self._watched_at > _UNWATCHED_SECONDS
             if self._filesystem.size(journal.fd) != journal.size or (unwatched and self._watch.changed()):
                 self._look(raw)
             else:
@@ -173,7 +173,7 @@ class WriteSession:
         if lock.take():
             raw = state.raw()
             lock.since = 0 if raw[WAITING] == _NOBODY else words_of(raw)[LOCK_WAITERS]
-            if not (lock.since and lock.bell.is_due(lock.since)):
+            if not (lock.since and lock.futex.is_due(lock.since)):
                 return raw
             lock.release()  # Somebody has waited for long: queue behind.
         self._wait_for_lock(only)
@@ -238,7 +238,7 @@ class WriteSession:
         pid = self._state.exclusive
         if pid:
             # The holder may be alive, or may have died while another process clears its mark.
-            if self._lock.acquire(_DYING):
+            if self._lock.acquire(_DYING_SECONDS):
                 return
             if self._state.exclusive == pid:
                 raise StoreBusyError(self.path, pid)
@@ -296,9 +296,9 @@ class WriteSession:
         self._raw, self._standing = raw, raw[:STANDING]
         self._committed, self._journal_first, self._tail = words[COMMITTED], words[JOURNAL_FIRST], words[TAIL]
 
-    def _open_journal(self) -> LiveEnd:
+    def _open_journal(self) -> ActiveSegment:
         try:
-            return LiveEnd(self._folder.journal)
+            return ActiveSegment(self._folder.journal)
         except FileNotFoundError:
             self._recover()  # Somebody has deleted it: it is made anew of its other copies.
             return journal_end(self._folder.journal)
@@ -468,10 +468,10 @@ class WriteSession:
             return
         words = state.look()
         quiet = state.believes(words) and consistent(words) and not words[WRITING] and not words[FAILURES]
-        if quiet and words[TAIL] > _REPLAYED_AT_ONCE:
+        if quiet and words[TAIL] > _REPLAYED_AT_ONCE_BYTES:
             self._make_checkpoint()
 
-    def _sync_now(self, live: LiveEnd) -> None:
+    def _sync_now(self, live: ActiveSegment) -> None:
         try:
             self._filesystem.sync_data(live.fd)
         except OSError as error:

@@ -16,15 +16,15 @@ from hangarlog.errors import (
     SyncError,
 )
 from hangarlog.eventstore.expected_version import settle
+from hangarlog.filestore.open_streams import COLD_BYTES, MAX_OPEN_STREAMS, StreamEnd
 from hangarlog.filestore.shared_state import FAILED, FAILURES, words_of
-from hangarlog.filestore.warm_streams import COLD, WARM, StreamEnd
 from hangarlog.filestore.write_session import WriteSession
-from hangarlog.log.active_segment import LiveEnd
-from hangarlog.record.batch import Pending, Share, encode_batch
+from hangarlog.log.active_segment import ActiveSegment
+from hangarlog.record.batch import Pending, StreamShare, encode_batch
 from hangarlog.record.timestamp import now
 from hangarlog.system.file_lock import enter, held
 
-_REPLAYED_IN_TIME = 6 << 20
+_REPLAYED_IN_TIME_BYTES = 6 << 20
 """A checkpoint is due when so many bytes of journal have gathered, or streams that take as long. A recovery reads that
 much in a tenth of a second."""
 
@@ -165,7 +165,7 @@ class Writer(WriteSession):
             raise
 
     def _write_streams(
-        self, shares: list[Share], ends: dict[str, StreamEnd], position: int, undo: list[tuple[StreamEnd, int]]
+        self, shares: list[StreamShare], ends: dict[str, StreamEnd], position: int, undo: list[tuple[StreamEnd, int]]
     ) -> None:
         """Give each stream its share of a batch behind a position; `undo` gets what would have to be taken back."""
         for stream_id, data, lengths, _ in shares:
@@ -175,13 +175,15 @@ class Writer(WriteSession):
                 live = self._live_to_write(end, undo)
             undo.append((end, live.size))
             live.append(data, lengths)
-            if len(undo) > WARM:
+            if len(undo) > MAX_OPEN_STREAMS:
                 end.close()
         for stream_id, _, lengths, place in shares:
             position += len(lengths)
             self._catalog.put(stream_id, place[0], position)
 
-    def _note(self, shares: list[Share], ends: dict[str, StreamEnd], versions: dict[str, int], position: int) -> None:
+    def _note(
+        self, shares: list[StreamShare], ends: dict[str, StreamEnd], versions: dict[str, int], position: int
+    ) -> None:
         """After a batch was published behind a position: where its streams are, and the indexes that are due."""
         for stream_id, _, lengths, place in shares:
             end = ends[stream_id]
@@ -200,13 +202,13 @@ class Writer(WriteSession):
     def _tail_after(self, size: int) -> int:
         """How much there is to replay after this commit, in bytes, or what takes as long; 0 if a checkpoint is due."""
         cold, self._streams.cold = self._streams.cold, 0
-        tail = self._tail + size + cold * COLD
-        if tail < _REPLAYED_IN_TIME:
+        tail = self._tail + size + cold * COLD_BYTES
+        if tail < _REPLAYED_IN_TIME_BYTES:
             return tail
         self._checkpoint_due = True
         return 0
 
-    def _live_to_write(self, end: StreamEnd, undo: list[tuple[StreamEnd, int]]) -> LiveEnd:
+    def _live_to_write(self, end: StreamEnd, undo: list[tuple[StreamEnd, int]]) -> ActiveSegment:
         """The live segment of a stream, made or rolled if it is time; `undo` gets what to do about a file made here."""
         cold = end.live is None
         if not end.exists:
@@ -239,7 +241,7 @@ class Writer(WriteSession):
                 self._catalog.put(end.stream_id, end.version, end.position)
         self._state.abandon()
 
-    def _roll_journal(self, journal: LiveEnd) -> LiveEnd:
+    def _roll_journal(self, journal: ActiveSegment) -> ActiveSegment:
         self._sync_now(journal)
         self._folder.refuse_moved()
         self._state.begin(os.getpid())  # Another file may be as long as this one: its size shows nothing.
@@ -248,7 +250,7 @@ class Writer(WriteSession):
         self._changed_layout()
         return journal
 
-    def _rolled(self, end: StreamEnd, live: LiveEnd) -> LiveEnd:
+    def _rolled(self, end: StreamEnd, live: ActiveSegment) -> ActiveSegment:
         assert self._journal
         self._sync_now(self._journal)  # First: a sealed segment must hold nothing that the journal could lose.
         if self._state.failures:

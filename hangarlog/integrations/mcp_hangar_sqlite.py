@@ -27,7 +27,7 @@ from hangarlog.record.batch import Pending
 from hangarlog.record.envelope import MAX_NUMBER, EncodedEvent, Envelope
 from hangarlog.record.strict import refuse_repeated_keys
 
-_BATCH = 1000
+_BATCH_ROWS = 1000
 _COLUMNS = {"global_position", "stream_id", "stream_version", "event_type", "data", "metadata", "created_at"}
 _COUNT = "SELECT count(1) FROM main.events"  # Not count(*): that is one step, which nothing interrupts.
 _SNAPSHOTS = "SELECT stream_id, version, state_data, created_at FROM main.snapshots ORDER BY stream_id"
@@ -105,7 +105,7 @@ def import_database(store: FileEventStore, path: str, progress: Progress = lambd
             report.not_taken[stream_id] = "all its events were compacted away, so it cannot be continued"
         done = _Done(store, path)
         rows = _events(path, database)
-        while batch := list(islice(rows, _BATCH)):
+        while batch := list(islice(rows, _BATCH_ROWS)):
             taken = _take(store, path, batch, done)
             report.taken += taken
             report.already += len(batch) - taken

@@ -15,14 +15,14 @@ from typing import Any
 from urllib.parse import quote
 
 from hangarlog.errors import SourceError
-from hangarlog.record.line import MAX_LINE
+from hangarlog.record.line import MAX_LINE_BYTES
 from hangarlog.system.filesystem import FileSystem
 
 _STEPS_A_BYTE = 100
-_LEAST_STEPS = 10_000_000
+_MIN_STEPS = 10_000_000
 """A query may take this many steps of SQLite's machine, or `_STEPS_A_BYTE` for each byte of the file."""
 
-_LOOK = 20_000  # Steps between two checks of their number, and of interrupts.
+_STEPS_A_LOOK = 20_000  # Steps between two checks of their number, and of interrupts.
 _KINDS = {
     stat.S_IFLNK: "a symbolic link",
     stat.S_IFDIR: "a folder",
@@ -39,8 +39,8 @@ class Source:
     def __init__(self, path: str, connection: sqlite3.Connection) -> None:
         self._path, self._connection = path, connection
         self._steps = self._size = 0
-        connection.set_progress_handler(self._look, _LOOK)
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_LINE)
+        connection.set_progress_handler(self._look, _STEPS_A_LOOK)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_LINE_BYTES)
         connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, 1 << 20)
         with self._said("it is no SQLite database that can be read: "):
             for setting in ("trusted_schema = OFF", "query_only = ON", "cell_size_check = ON", "mmap_size = 0"):
@@ -82,11 +82,11 @@ class Source:
         return value
 
     def _look(self) -> bool:
-        self._steps += _LOOK
+        self._steps += _STEPS_A_LOOK
         return self._are_too_many()
 
     def _are_too_many(self) -> bool:
-        return self._steps > max(_LEAST_STEPS, _STEPS_A_BYTE * self._size)
+        return self._steps > max(_MIN_STEPS, _STEPS_A_BYTE * self._size)
 
     @contextlib.contextmanager
     def _said(self, what: str = "") -> Iterator[None]:

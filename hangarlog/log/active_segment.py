@@ -11,17 +11,17 @@ import sys
 from collections.abc import Sequence
 
 from hangarlog.errors import CorruptionError, LinkedFileError
-from hangarlog.log.index import STRIDE, Covered, Index, covered, extend
+from hangarlog.log.index import STRIDE_BYTES, Covered, Index, covered, extend
 from hangarlog.log.log import Log
-from hangarlog.log.segment import CHUNK, LIVE, Segment
+from hangarlog.log.segment import CHUNK_BYTES, LIVE, Segment
 from hangarlog.record.line import StoredEnvelope
 from hangarlog.system.file_copy import replace_with
 from hangarlog.system.filesystem import NO_FILE
 
-_LAST = 2 << 10
+_LAST_BYTES = 2 << 10
 
 
-class LiveEnd(Segment):
+class ActiveSegment(Segment):
     """The live segment of a log, open for appending. For the holder of the write lock only."""
 
     def __init__(self, log: Log, *, new: bool = False) -> None:
@@ -39,7 +39,7 @@ class LiveEnd(Segment):
         self._recent: list[bytes] = []  # The last text, as it was written: the index need not read it again.
         self._lengths: list[int] = []  # Of its lines.
         self._covered: Covered | None = None  # By the index, where this end has written it.
-        self.index_due = STRIDE
+        self.index_due = STRIDE_BYTES
         """The size at which the index is to be looked at: enough text has gathered beyond it then."""
         try:
             if not new:
@@ -95,7 +95,7 @@ class LiveEnd(Segment):
     def forget_index(self) -> None:
         """Delete the index sidecar, of which a power cut may have left anything; it is made anew when it is due."""
         self._filesystem.remove(self.index_path)
-        self.index_due, self._covered = STRIDE, None
+        self.index_due, self._covered = STRIDE_BYTES, None
 
     def trim_index(self, number: int) -> None:
         """Cut the index sidecar to whole blocks of records up to a number; a power cut may spoil what follows.
@@ -115,7 +115,7 @@ class LiveEnd(Segment):
                 self._filesystem.close(fd)
             if linked:
                 self._filesystem.remove(self.index_path)
-        self.index_due, self._covered = STRIDE, None
+        self.index_due, self._covered = STRIDE_BYTES, None
 
     def forget_longer_index(self) -> None:
         """Delete an index sidecar that covers more than the segment has."""
@@ -146,7 +146,7 @@ class LiveEnd(Segment):
         if not self.size:
             return None
         end = self.size
-        lines, offset = self.lines_before(end, _LAST)
+        lines, offset = self.lines_before(end, _LAST_BYTES)
         if offset + sum(map(len, lines)) + len(lines) != end:
             end = self.end()
             raise self.damage(end, f"{self.size - end} bytes after the last whole line")
@@ -166,7 +166,7 @@ class LiveEnd(Segment):
             CorruptionError: one of the two is not whole.
         """
         size = self._filesystem.size(self.fd)
-        if not 0 < size - offset <= CHUNK:
+        if not 0 < size - offset <= CHUNK_BYTES:
             return None
         lines = self._filesystem.read(self.fd, size - offset, offset).split(b"\n")
         lines.pop()
@@ -182,8 +182,8 @@ class LiveEnd(Segment):
 
     def since(self, number: int) -> list[StoredEnvelope]:
         """The records from `number` on if they begin near the end of the segment, else nothing."""
-        size = _LAST
-        while size <= CHUNK:
+        size = _LAST_BYTES
+        while size <= CHUNK_BYTES:
             lines, offset = self.lines_before(self.size, size)
             records = self.decode(lines, offset)
             if records and self.number(records[0]) <= number:
@@ -203,13 +203,13 @@ class LiveEnd(Segment):
 
         Whatever hinders it: it is a cache, and the next one to write tries again when as much has gathered once more.
         """
-        self.index_due = self.size + STRIDE
+        self.index_due = self.size + STRIDE_BYTES
         with contextlib.suppress(OSError, CorruptionError):
             covered = self._index_end()
-            if self.size - covered[1] >= STRIDE:
+            if self.size - covered[1] >= STRIDE_BYTES:
                 self._complete_index(covered)
             else:
-                self.index_due = covered[1] + STRIDE
+                self.index_due = covered[1] + STRIDE_BYTES
 
     def _index_end(self) -> Covered:
         found = self._covered or covered(self._filesystem, self.index_path, self.size, self.start())
@@ -236,7 +236,7 @@ class LiveEnd(Segment):
         recent = self.size - sum(self._lengths)
         stop = recent if covered[1] <= recent else self.size
         while covered[1] < stop:
-            lines, _ = self.lines_at(covered[1], min(CHUNK, stop - covered[1]))
+            lines, _ = self.lines_at(covered[1], min(CHUNK_BYTES, stop - covered[1]))
             if not lines:
                 break
             self.decode(lines, covered[1], self.start() + covered[0])  # Only what proves itself is indexed.
@@ -250,16 +250,16 @@ class LiveEnd(Segment):
     def _extend(self, text: bytes, lengths: Sequence[int], covered: Covered) -> Covered:
         return extend(self._filesystem, self.index_path, self.start(), text, lengths, covered)
 
-    def rewritten(self) -> LiveEnd:
+    def rewritten(self) -> ActiveSegment:
         """Put the text into a new file, synced; this one is closed."""
         replace_with(self._filesystem, self.fd, self.size, self.path)
         self.close()
-        return LiveEnd(self.log)
+        return ActiveSegment(self.log)
 
-    def roll(self) -> LiveEnd:
+    def roll(self) -> ActiveSegment:
         """Seal the segment, which must be synced, and return the new, empty live end; this one is closed."""
         sealed = self.log.sealed_base(self.start())
-        if self.size >= STRIDE:
+        if self.size >= STRIDE_BYTES:
             try:
                 self._seal_index()
                 self._filesystem.rename(self.index_path, f"{sealed}.index")
@@ -267,4 +267,4 @@ class LiveEnd(Segment):
                 self._filesystem.remove(self.index_path)  # Damage shows when it is read; it must not stop the log.
         self._filesystem.roll(self.path, sealed + LIVE)
         self.close()
-        return LiveEnd(self.log)
+        return ActiveSegment(self.log)

@@ -17,19 +17,19 @@ from itertools import accumulate, compress
 
 from hangarlog.errors import CorruptionError
 from hangarlog.record.checksum import crc32
-from hangarlog.record.line import LEAST_LINE
+from hangarlog.record.line import MIN_LINE_BYTES
 from hangarlog.system.filesystem import NO_FILE, FileSystem
 
-STRIDE = 64 << 10
+STRIDE_BYTES = 64 << 10
 """Bytes of text beyond the index that are simply read; a sidecar is written, and grows, when there are this many."""
 
-_BLOCK = 4 * STRIDE  # About the longest block: a big batch is divided into as many records each.
+_BLOCK_BYTES = 4 * STRIDE_BYTES  # About the longest block: a big batch is divided into as many records each.
 _MAGIC, _FORMER = b"HLINDEX2", b"HLINDEX1"
 _HEADER = struct.Struct("<8sQ")
 _ENTRY_BYTES = 8
 _NO_INDEX = NO_FILE | {errno.ENOENT, errno.EACCES, errno.EPERM}
-_AT_ONCE = 512  # Entries: a page of them.
-_LONGEST = 128 * _AT_ONCE  # Entries of a block: far more than any has.
+_ENTRIES_AT_ONCE = 512  # Entries: a page of them.
+_MAX_BLOCK_ENTRIES = 128 * _ENTRIES_AT_ONCE  # Entries of a block: far more than any has.
 
 
 class Index:
@@ -52,7 +52,7 @@ class Index:
 
     def grown(self, size: int) -> Index:
         """This one, after another look at how much it covers, of a segment of `size` bytes now."""
-        self._most = size // LEAST_LINE
+        self._most = size // MIN_LINE_BYTES
         if self._entries != self._measured():
             self._count = None
         return self
@@ -73,9 +73,9 @@ class Index:
 
     def _whole_blocks(self, count: int) -> int:
         """How many of `count` entries come before the end of the last block: a writer may have died within one."""
-        least = count - _LONGEST
+        least = count - _MAX_BLOCK_ENTRIES
         while count > max(0, least):
-            start = max(0, count - _AT_ONCE)
+            start = max(0, count - _ENTRIES_AT_ONCE)
             _, crcs = self.entries(self.first + start, count - start)
             for at in range(len(crcs), 0, -1):
                 if crcs[at - 1]:
@@ -87,10 +87,10 @@ class Index:
     def open(cls, filesystem: FileSystem, path: str, size: int, first: int | None = None) -> Index | None:
         """The index at `path`, or None if there is none, or not one of a segment that begins with `first`.
 
-        A segment of a `size` below `STRIDE` bytes has none, and none has more entries than it may have lines. Raises
+        A segment of a `size` below `STRIDE_BYTES` has none, and none has more entries than it may have lines. Raises
         `OSError` where the system refuses to say.
         """
-        if size < STRIDE:
+        if size < STRIDE_BYTES:
             return None
         try:
             index = cls(filesystem, filesystem.open_read(path))
@@ -98,7 +98,7 @@ class Index:
             if error.errno not in _NO_INDEX:
                 raise
             return None
-        index._most = size // LEAST_LINE
+        index._most = size // MIN_LINE_BYTES
         header = filesystem.read(index._fd, _HEADER.size, 0)
         if len(header) == _HEADER.size:
             magic, index.first = _HEADER.unpack(header)
@@ -140,7 +140,7 @@ class Index:
         stop = self.first + self.count
         at = number
         while at < stop:
-            ends, crcs = self.entries(at, min(_AT_ONCE, stop - at))
+            ends, crcs = self.entries(at, min(_ENTRIES_AT_ONCE, stop - at))
             for last in compress(range(len(crcs)), crcs):
                 yield at + last + 1 - number, ends[last], crcs[last]
                 number = at + last + 1
@@ -219,7 +219,7 @@ def extend(
 def _entries(text: bytes, lengths: Sequence[int], end: int) -> array[int]:
     """The entries of lines that begin at offset `end`, divided into blocks."""
     words = array("Q", accumulate(lengths, initial=end))
-    step = max(1, len(lengths) * _BLOCK // max(len(text), 1))
+    step = max(1, len(lengths) * _BLOCK_BYTES // max(len(text), 1))
     view, start = memoryview(text), 0  # Not copied: large copies cost more than their checksums.
     for at in range(step, len(lengths) + step, step):
         last = min(at, len(lengths))

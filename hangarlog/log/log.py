@@ -12,17 +12,17 @@ from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
 
 from hangarlog.errors import CorruptionError
-from hangarlog.log.index import STRIDE
-from hangarlog.log.segment import CHUNK, FROM_FIRST, LIVE, Segment, first_of, sealed_name
+from hangarlog.log.index import STRIDE_BYTES
+from hangarlog.log.segment import CHUNK_BYTES, FROM_FIRST, LIVE, Segment, first_of, sealed_name
 from hangarlog.log.segment_cache import SegmentCache
 from hangarlog.record.line import StoredEnvelope
 from hangarlog.system.filesystem import FileSystem
 
 _RETRIES = 3
-_FEW = 64  # Records that are found one by one; more are read a block at a time.
-_LAST = 2 << 10
+_FEW_RECORDS = 64  # Records that are found one by one; more are read a block at a time.
+_LAST_BYTES = 2 << 10
 
-Block = tuple[list[StoredEnvelope], list[bytes]]
+RecordsAndLines = tuple[list[StoredEnvelope], list[bytes]]
 
 
 class Log:
@@ -141,11 +141,11 @@ class Log:
             CorruptionError: a record is damaged, or one is missing between two others.
         """
         cache = self._cache
-        if cache and limit is not None and limit <= _FEW and (few := self._few(cache, start, limit)):
+        if cache and limit is not None and limit <= _FEW_RECORDS and (few := self._few(cache, start, limit)):
             yield few
             start += len(few)
         live = self._live()
-        if live and live.size < STRIDE:
+        if live and live.size < STRIDE_BYTES:
             records, first = self._whole(live)
             if first <= start:
                 live.close()
@@ -171,7 +171,7 @@ class Log:
         self.torn |= following != live.size
         return records, live.number(records[0]) if records else sys.maxsize
 
-    def forward_lines(self, start: int) -> Iterator[Block]:
+    def forward_lines(self, start: int) -> Iterator[RecordsAndLines]:
         """As `forward`, with the lines the records were read from, each proved by its own checksum."""
         with self.opened(start) as (sealed, live_first, live):
             number = start
@@ -189,7 +189,7 @@ class Log:
     ) -> Generator[Sequence[StoredEnvelope], None, int]:
         self._refuse_gap(segment, first, start, oldest)
         number = max(first, start)
-        if limit is not None and limit <= _FEW and (records := segment.records_at(number, first, limit)):
+        if limit is not None and limit <= _FEW_RECORDS and (records := segment.records_at(number, first, limit)):
             yield records
             number += len(records)
         offset = None
@@ -215,7 +215,9 @@ class Log:
         if end != segment.size:
             raise segment.damage(end, "a sealed segment ends within a line")
 
-    def _read_lines(self, segment: Segment, offset: int, number: int, start: int) -> Generator[Block, None, int]:
+    def _read_lines(
+        self, segment: Segment, offset: int, number: int, start: int
+    ) -> Generator[RecordsAndLines, None, int]:
         """From record `start` on, where record `number` is at `offset`; returns the number of the one that follows."""
         while True:
             records, lines, following = self._records_at(segment, offset, number)
@@ -270,7 +272,7 @@ class Log:
             if found != number and not newest:
                 raise segment.damage(offset, f"{self.field} {found + 1} to {number} are missing here")
             number = found
-        size = _LAST
+        size = _LAST_BYTES
         while offset:
             lines, offset = segment.lines_before(offset, size)
             if not lines:
@@ -282,7 +284,7 @@ class Log:
                 raise segment.damage(offset, f"{self.field} {number} must come before here, not {last}")
             yield records
             number = last - len(records)
-            size = CHUNK
+            size = CHUNK_BYTES
         if number is not None and number != first - 1:
             raise segment.damage(0, f"{self.field} {first} must come here, not {number + 1}")
         return first - 1

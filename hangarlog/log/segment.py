@@ -7,26 +7,36 @@ import sys
 from collections.abc import Iterator
 
 from hangarlog.errors import CorruptionError
-from hangarlog.log.index import STRIDE, Index
+from hangarlog.log.index import STRIDE_BYTES, Index
 from hangarlog.record.checksum import crc32
 from hangarlog.record.envelope import MAX_NUMBER, LineError
-from hangarlog.record.line import CRC_BYTES, HEAD_BYTES, MAX_LINE, TOO_LONG, StoredEnvelope, decode_record, may_be_torn
-from hangarlog.record.verified_block import Run
+from hangarlog.record.line import (
+    CRC_BYTES,
+    HEAD_BYTES,
+    MAX_LINE_BYTES,
+    TOO_LONG,
+    StoredEnvelope,
+    decode_record,
+    may_be_torn,
+)
+from hangarlog.record.verified_block import VerifiedBlock
 from hangarlog.system.filesystem import NO_FILE, FileSystem
 
 LIVE = ".jsonl"
 _DIGITS = 20
-CHUNK = 256 << 10
+CHUNK_BYTES = 256 << 10
 FROM_FIRST = -1
 """As a number that is expected: whatever the first record has."""
 
-SECTOR = 512
+SECTOR_BYTES = 512
 """The least that a device writes or loses."""
 
-_SMALL = 4 << 10
-_LONG = 1 << 20  # Bytes of a line. The end of a longer one is found before it is read: it may have none.
-_SPARE = 64  # Bytes that a line may have beyond `MAX_LINE`: a repair may give it a version with more digits.
-_LARGEST = 16 << 20  # Bytes of a block that are read at once; in longer ones a record is looked at for itself.
+_SMALL_BYTES = 4 << 10
+_LONG_LINE_BYTES = 1 << 20  # Bytes of a line. The end of a longer one is found before it is read: it may have none.
+_SPARE_BYTES = (
+    64  # Bytes that a line may have beyond `MAX_LINE_BYTES`: a repair may give it a version with more digits.
+)
+_MAX_BLOCK_BYTES = 16 << 20  # Bytes of a block that are read at once; in longer ones a record is looked at for itself.
 
 
 def sealed_name(name: str, first: int) -> str:
@@ -79,7 +89,7 @@ class Segment:
     @property
     def lasting(self) -> bool:
         """Whether the file was opened for this one, and is long enough that it pays to keep it open."""
-        return self._owner is None and self.size >= STRIDE
+        return self._owner is None and self.size >= STRIDE_BYTES
 
     def __del__(self) -> None:
         # Also: an interrupt may have come before whoever opened it could note that it is to be closed.
@@ -118,7 +128,7 @@ class Segment:
     def begins(self) -> StoredEnvelope | None:
         """The first record, None if there is no whole line yet."""
         if self._begins is None:
-            lines, _ = self.lines_at(0, _SMALL)
+            lines, _ = self.lines_at(0, _SMALL_BYTES)
             self._begins = self.decode(lines[:1], 0)[0] if lines else None
         return self._begins
 
@@ -149,9 +159,9 @@ class Segment:
             offset = index.end(number - 1)
             # What an index says is checked against the text, at the place itself or before the end.
             if offset < self.size:
-                found = self.number(decode_record(self.lines_at(offset, _SMALL)[0][0]))
+                found = self.number(decode_record(self.lines_at(offset, _SMALL_BYTES)[0][0]))
             else:
-                found = self.number(decode_record(self.lines_before(self.size, _SMALL)[0][-1])) + 1
+                found = self.number(decode_record(self.lines_before(self.size, _SMALL_BYTES)[0][-1])) + 1
         except (LineError, IndexError):
             found = -1
         return (offset, number) if found == number and offset <= self.size else (0, first)
@@ -166,25 +176,25 @@ class Segment:
                 offset, at = index.end(number - 1), number
             else:
                 offset, at = index.covered(), first + index.count
-            lines, _ = self.lines_at(offset, _SMALL if at == number else CHUNK)
+            lines, _ = self.lines_at(offset, _SMALL_BYTES if at == number else CHUNK_BYTES)
             return self.decode(lines[number - at : number - at + count], offset, number)
         except (CorruptionError, IndexError):
             return []
 
-    def runs(self, number: int, first: int) -> Iterator[Run]:
+    def runs(self, number: int, first: int) -> Iterator[VerifiedBlock]:
         """The blocks of the index, from the one that holds record `number` on, up to one that its checksum refuses."""
         index = self.index(first)
         if index is None:
             return
         number, offset = index.block_of(number)
         for count, end, crc in index.blocks(number):
-            if not offset < end <= min(self.size, offset + _LARGEST):
+            if not offset < end <= min(self.size, offset + _MAX_BLOCK_BYTES):
                 return
             text = self._filesystem.read(self.fd, end - offset, offset)
             if crc32(text) != crc:
                 return
             try:
-                run = Run(text, count, self.path, os.path.basename(self.path), offset)
+                run = VerifiedBlock(text, count, self.path, os.path.basename(self.path), offset)
             except LineError:
                 return
             if (self.number(run.first), self.number(run.last)) != (number, number + count - 1):
@@ -192,7 +202,7 @@ class Segment:
             yield run
             number, offset = number + count, end
 
-    def lines_at(self, offset: int, size: int = CHUNK) -> tuple[list[bytes], int]:
+    def lines_at(self, offset: int, size: int = CHUNK_BYTES) -> tuple[list[bytes], int]:
         """The whole lines from `offset` on, about `size` bytes of them, and the offset after them; none at the end.
 
         A line longer than any that is written comes alone, as `TOO_LONG`.
@@ -207,8 +217,8 @@ class Segment:
                 return lines, offset + end
             if offset + size >= self.size:
                 break
-            size = 2 * size if size < _LONG else self._newline_after(offset + size) + 1 - offset
-            if size > MAX_LINE + _SPARE:
+            size = 2 * size if size < _LONG_LINE_BYTES else self._newline_after(offset + size) + 1 - offset
+            if size > MAX_LINE_BYTES + _SPARE_BYTES:
                 return [self._too_long(offset, offset + size)], offset + size
             if size <= 0:
                 break
@@ -222,7 +232,7 @@ class Segment:
                 return
             yield lines
 
-    def lines_before(self, offset: int, size: int = CHUNK) -> tuple[list[bytes], int]:
+    def lines_before(self, offset: int, size: int = CHUNK_BYTES) -> tuple[list[bytes], int]:
         """The whole lines that end at `offset`, about `size` bytes of them, and where the first begins.
 
         A line longer than any that is written comes alone, as `TOO_LONG`.
@@ -235,17 +245,17 @@ class Segment:
                 lines = chunk[skip:].split(b"\n")
                 lines.pop()
                 return lines, start + skip
-            if size >= _LONG:
+            if size >= _LONG_LINE_BYTES:
                 break
             size *= 2
         start = self._newline_before(start) + 1
-        long = offset - start > MAX_LINE + _SPARE
+        long = offset - start > MAX_LINE_BYTES + _SPARE_BYTES
         return [self._too_long(start, offset) if long else self.read(offset - 1 - start, start)], start
 
     def _too_long(self, start: int, stop: int) -> bytes:
         """`TOO_LONG` for the line between two offsets, with zeros behind it if a power cut may have left some there."""
-        zeros = any(bytes(SECTOR) in piece for _, piece in self.pieces(start, stop))
-        return TOO_LONG + bytes(2 * SECTOR) if zeros else TOO_LONG  # Wherever it begins, one of these is whole.
+        zeros = any(bytes(SECTOR_BYTES) in piece for _, piece in self.pieces(start, stop))
+        return TOO_LONG + bytes(2 * SECTOR_BYTES) if zeros else TOO_LONG  # Wherever it begins, one of these is whole.
 
     def last_whole(self) -> StoredEnvelope:
         """The last record, whatever is damaged before it. Raises `CorruptionError` if that is none."""
@@ -256,27 +266,27 @@ class Segment:
 
     def end(self) -> int:
         """The offset after the last whole line."""
-        start = max(0, self.size - _SMALL)
+        start = max(0, self.size - _SMALL_BYTES)
         newline = self._filesystem.read(self.fd, self.size - start, start).rfind(b"\n")
         return (start + newline if newline >= 0 else self._newline_before(start)) + 1
 
     def _newline_after(self, offset: int) -> int:
         """The offset of the next newline, -1 where there is none."""
         for start, stop in self._data(offset, self.size):
-            for at in range(start, stop, CHUNK):
-                newline = self._filesystem.read(self.fd, min(CHUNK, stop - at), at).find(b"\n")
+            for at in range(start, stop, CHUNK_BYTES):
+                newline = self._filesystem.read(self.fd, min(CHUNK_BYTES, stop - at), at).find(b"\n")
                 if newline >= 0:
                     return at + newline
         return -1
 
     def _newline_before(self, offset: int) -> int:
         """The offset of the last newline before, -1 where there is none."""
-        size = CHUNK
+        size = CHUNK_BYTES
         while offset > 0:
             before = max(0, offset - size)
             for start, stop in reversed([*self._data(before, offset)]):
                 while stop > start:
-                    at = max(start, stop - CHUNK)
+                    at = max(start, stop - CHUNK_BYTES)
                     newline = self._filesystem.read(self.fd, stop - at, at).rfind(b"\n")
                     if newline >= 0:
                         return at + newline
@@ -301,16 +311,16 @@ class Segment:
             if end <= offset:
                 return
             if begin > offset:
-                yield offset, bytes(min(CHUNK, begin - offset, stop - offset))
-            for at in range(begin - begin % CHUNK, min(end, stop), CHUNK):
+                yield offset, bytes(min(CHUNK_BYTES, begin - offset, stop - offset))
+            for at in range(begin - begin % CHUNK_BYTES, min(end, stop), CHUNK_BYTES):
                 start = max(at, begin)
-                yield start, self._filesystem.read(self.fd, min(at + CHUNK, end, stop) - start, start)
+                yield start, self._filesystem.read(self.fd, min(at + CHUNK_BYTES, end, stop) - start, start)
             offset = end
 
     def rest(self, offset: int) -> Iterator[list[bytes]]:
         """The text after the last newline, from `offset` at least, if it may be a line without its newline."""
         start = max(offset, self.end())
-        if 0 < self.size - start < MAX_LINE:
+        if 0 < self.size - start < MAX_LINE_BYTES:
             yield [self.read(self.size - start, start)]
 
     def rest_may_be_torn(self, offset: int) -> bool:

@@ -42,7 +42,7 @@ Progress = Callable[[str, int, int], None]
 _MARK = "backup.json"
 """In the target while a backup is being made: whose it is."""
 
-_ENDS = 64 << 10
+_END_BYTES = 64 << 10
 _TRIES = 100
 
 
@@ -298,9 +298,9 @@ class _Backup:
         with opened(self._filesystem, path) as there:
             if there is None or there.size != size:
                 return False
-            places = {0, max(0, size - _ENDS)} if size else ()
+            places = {0, max(0, size - _END_BYTES)} if size else ()
             read = self._filesystem.read
-            return all(read(there.fd, _ENDS, at) == read(fd, min(_ENDS, size - at), at) for at in places)
+            return all(read(there.fd, _END_BYTES, at) == read(fd, min(_END_BYTES, size - at), at) for at in places)
 
     # Placing
 

@@ -11,14 +11,14 @@ import msgspec
 from hangarlog.errors import CorruptionError
 from hangarlog.filestore import commit_ring
 from hangarlog.filestore.checkpoint import Checkpoint, load_checkpoint
-from hangarlog.filestore.commit_ring import BLOCK, Frame, block_after, frames_in, ring_content
+from hangarlog.filestore.commit_ring import BLOCK_BYTES, Frame, block_after, frames_in, ring_content
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.salvage import read_lines, segments_between
-from hangarlog.filestore.snapshot_files import MOST, SnapshotFiles
-from hangarlog.log.index import STRIDE, Index, is_harmless
+from hangarlog.filestore.snapshot_files import MAX_SNAPSHOT_BYTES, SnapshotFiles
+from hangarlog.log.index import STRIDE_BYTES, Index, is_harmless
 from hangarlog.log.log import Log
 from hangarlog.log.segment import LIVE, Segment
-from hangarlog.maintenance.watched_store import Watch
+from hangarlog.maintenance.store_view import StoreView
 from hangarlog.record.checked_json import without_crc
 from hangarlog.record.checksum import crc32
 from hangarlog.record.line import StoredEnvelope
@@ -30,7 +30,7 @@ def of_file(path: str, offset: int, cause: str, position: int | None = None) -> 
     return CorruptionError(path, os.path.basename(path), offset, cause, position, mendable=False)
 
 
-def checkpoint_damage(folder: Folder, watch: Watch) -> list[CorruptionError]:
+def checkpoint_damage(folder: Folder, watch: StoreView) -> list[CorruptionError]:
     """A checkpoint that cannot be read, or is ahead of the journal: a recovery would believe that more was there."""
     path = folder.checkpoint_path
     try:
@@ -48,7 +48,7 @@ def checkpoint_damage(folder: Folder, watch: Watch) -> list[CorruptionError]:
 # The ring
 
 
-def ring_damage(folder: Folder, watch: Watch) -> list[CorruptionError]:
+def ring_damage(folder: Folder, watch: StoreView) -> list[CorruptionError]:
     """A ring with a frame that is not whole among those that count, or with other records than the journal."""
     path = folder.ring_path
     try:
@@ -68,7 +68,9 @@ def ring_damage(folder: Folder, watch: Watch) -> list[CorruptionError]:
     # A power cut may have torn the first frame of the next generation, which was written over those of this one.
     begins = 0 if following else min(current, default=0)
     damages = [
-        of_file(path, block * BLOCK, "there is no whole frame here, and later ones follow; a full ring begins anew")
+        of_file(
+            path, block * BLOCK_BYTES, "there is no whole frame here, and later ones follow; a full ring begins anew"
+        )
         for block in _holes(ring, current, begins, max([following - 1, *current]))
     ]
     for block, frame in current.items():
@@ -89,14 +91,14 @@ def _holes(ring: bytes, frames: dict[int, Frame], block: int, last: int) -> Iter
             hole, block = False, block_after(ring, block, frame)
 
 
-def _contradictions(folder: Folder, watch: Watch, block: int, frame: Frame) -> Iterator[CorruptionError]:
+def _contradictions(folder: Folder, watch: StoreView, block: int, frame: Frame) -> Iterator[CorruptionError]:
     """Records of a frame that are others than the journal's, or that were never committed."""
     lines = {
         record.position: line
         for line in frame.text.split(b"\n")[:-1]
         if isinstance(record := record_or_cause(line), StoredEnvelope)
     }
-    place = (folder.ring_path, block * BLOCK)
+    place = (folder.ring_path, block * BLOCK_BYTES)
     beyond = [position for position in lines if not watch.is_committed(position)]
     if beyond and watch.now():
         yield of_file(*place, f"its record of position {beyond[0]} is behind what was committed", beyond[0])
@@ -126,7 +128,7 @@ def snapshot_damage(folder: Folder, through: dict[str, int]) -> Iterator[Corrupt
     for path in _files(folder, folder.snapshots_path, ".json"):
         try:
             snapshot = snapshots.read(path)
-            flaw = snapshot_flaw(folder.filesystem.read_file(path, MOST), snapshot.version)
+            flaw = snapshot_flaw(folder.filesystem.read_file(path, MAX_SNAPSHOT_BYTES), snapshot.version)
         except FileNotFoundError:
             continue
         except CorruptionError as error:
@@ -204,7 +206,7 @@ def index_damage(log: Log) -> list[CorruptionError]:
 
 def _segment_index_damage(log: Log, segment: Segment, first: int) -> Iterator[CorruptionError]:
     path = f"{segment.base}.index"
-    index = Index.open(log.filesystem, path, max(segment.size, STRIDE), first)
+    index = Index.open(log.filesystem, path, max(segment.size, STRIDE_BYTES), first)
     if index is None:
         if not is_harmless(log.filesystem, path):
             yield CorruptionError(path, os.path.basename(path), 0, "it is no index of its segment; delete it")

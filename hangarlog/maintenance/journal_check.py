@@ -15,10 +15,10 @@ from hangarlog.filestore.salvage import damage_at, read_lines
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
-from hangarlog.maintenance.watched_store import Watch
+from hangarlog.maintenance.store_view import StoreView
 from hangarlog.record.line import StoredEnvelope, read_crc
 
-STEP = 1000
+STEP_RECORDS = 1000
 """Records between two reports of progress."""
 
 
@@ -61,7 +61,7 @@ def _gone(log: Log) -> CorruptionError:
     return CorruptionError(log.live_path, os.path.basename(log.live_path), 0, "it is gone")
 
 
-class Known(msgspec.Struct):
+class KnownStream(msgspec.Struct):
     """What one copy has of a stream: its last version, how many records, the sum of their checksums.
 
     `settled` is the last version that a crash cannot have taken from the stream.
@@ -78,7 +78,7 @@ class Known(msgspec.Struct):
         self.sum += read_crc(record)
 
 
-class Lost:
+class LostRecords:
     """Positions of which the journal has no whole line."""
 
     def __init__(self) -> None:
@@ -101,10 +101,12 @@ class Lost:
 class JournalCheck:
     """A check of the journal. When its damages were asked for, `streams` and `lost` say what it has, and has not."""
 
-    def __init__(self, folder: Folder, watch: Watch, through: dict[str, int], progress: Callable[[int], None]) -> None:
+    def __init__(
+        self, folder: Folder, watch: StoreView, through: dict[str, int], progress: Callable[[int], None]
+    ) -> None:
         self._folder, self._watch, self._through, self._progress = folder, watch, through, progress
-        self.streams: dict[str, Known] = {}
-        self.lost = Lost()
+        self.streams: dict[str, KnownStream] = {}
+        self.lost = LostRecords()
         self._position = 0
         self._bad = 0  # Damaged lines since the last whole one.
         self._batch_end = 0  # Of a batch that is not at its end yet.
@@ -150,8 +152,8 @@ class JournalCheck:
             self._position, self._bad = record.position, 0
             yield from self._in_its_batch(segment, offset, record)
             yield from self._in_its_stream(segment, offset, record)
-            if record.position % STEP == 0:
-                self._progress(STEP)
+            if record.position % STEP_RECORDS == 0:
+                self._progress(STEP_RECORDS)
 
     def _gap(self, segment: Segment, offset: int, position: int) -> Iterator[CorruptionError]:
         """Positions before this one are missing: said, unless there are as many damaged lines."""
@@ -184,7 +186,7 @@ class JournalCheck:
         version, through = record.stream_version, self._through.get(record.stream_id, -1)
         known = self.streams.get(record.stream_id)
         if known is None:
-            known = self.streams[record.stream_id] = Known()
+            known = self.streams[record.stream_id] = KnownStream()
             missing = version > through + 1 and not self._may_begin_later(record.stream_id)
         else:
             missing = version > known.last + 1

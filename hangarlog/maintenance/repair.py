@@ -17,14 +17,14 @@ from hangarlog.filestore.checkpoint import load_checkpoint
 from hangarlog.filestore.commit_ring import Frame, read_ring, ring_owner
 from hangarlog.filestore.folder import FORMAT, Folder, Meta, is_store_id
 from hangarlog.filestore.recovery.mending import Mending, break_links, forget_indexes
-from hangarlog.filestore.recovery.rebuild import SETTLED, UNFINISHED, Rebuilt, Span, rebuild
+from hangarlog.filestore.recovery.rebuild import SETTLED, UNFINISHED, Rebuilt, VersionSpan, rebuild
 from hangarlog.filestore.recovery.rewriting import Replaced
 from hangarlog.filestore.shared_state import SharedState
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.filestore.survey import REBUILT, found_in, journal_files, opened, stream_files
 from hangarlog.maintenance.file_checks import checkpoint_damage, ring_damage
+from hangarlog.maintenance.store_view import StoreView
 from hangarlog.maintenance.verify import Progress, verify
-from hangarlog.maintenance.watched_store import Watch
 from hangarlog.record.line import StoredEnvelope
 from hangarlog.record.timestamp import now
 from hangarlog.system.file_copy import DAMAGED, keep_damaged
@@ -203,7 +203,7 @@ def _mend(folder: Folder) -> list[Result]:
     results += [_repaired(replaced, "the streams") for replaced in rebuilt.replaced]
     if not rebuilt.ring_fits:
         results.append(_put_away(folder, folder.ring_path, "nothing: it has what the journal has not"))
-    with contextlib.closing(Watch(folder, meta.store_id)) as watch:
+    with contextlib.closing(StoreView(folder, meta.store_id)) as watch:
         for damage in [*ring_damage(folder, watch)[:1], *checkpoint_damage(folder, watch)]:
             results.append(_put_away(folder, damage.path, f"nothing: {damage.cause}"))
     for replaced in Mending(folder, meta.segment_bytes, rebuilt.lost_versions).run():
@@ -236,7 +236,7 @@ def _told(rebuilt: Rebuilt, claimed: int) -> Iterator[Result]:
     spans = list(rebuilt.lost)
     known = max([rebuilt.last, *(span.last for span in spans), *(aside.last for aside in rebuilt.aside)])
     if claimed > known:
-        spans.append(Span(known + 1, claimed))
+        spans.append(VersionSpan(known + 1, claimed))
     yield from (Lost(span.first, span.last) for span in spans)
     yield from (Lost(span.first, span.last, span.stream_id) for span in rebuilt.lost_versions)
     for aside in rebuilt.aside:

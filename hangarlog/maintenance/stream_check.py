@@ -10,11 +10,11 @@ from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.owners import JournalNames
 from hangarlog.filestore.salvage import damage_at, read_lines
 from hangarlog.log.segment import Segment
-from hangarlog.maintenance.journal_check import STEP, Known, Lost, numbered
-from hangarlog.maintenance.watched_store import Watch
+from hangarlog.maintenance.journal_check import STEP_RECORDS, KnownStream, LostRecords, numbered
+from hangarlog.maintenance.store_view import StoreView
 from hangarlog.record.line import StoredEnvelope, may_be_torn, read_crc
 
-WHOLE = 1 << 32
+ALL_VERSIONS = 1 << 32
 """Set with the checksum of a line that there is: 0 is one, too."""
 
 
@@ -25,7 +25,7 @@ class StreamCheck:
     """
 
     def __init__(
-        self, folder: Folder, watch: Watch, stream_id: str, expected: Known | None, names: JournalNames
+        self, folder: Folder, watch: StoreView, stream_id: str, expected: KnownStream | None, names: JournalNames
     ) -> None:
         self.log = folder.stream(stream_id)
         if expected is None:
@@ -33,14 +33,14 @@ class StreamCheck:
         self._watch, self._stream_id, self._expected = watch, stream_id, expected
         self._through: int | None = None
         self._lines: array[int] = array("Q")
-        self._lost = Lost()
+        self._lost = LostRecords()
         self._last = -1  # The last version met.
         self._next: int | None = None  # The version that must come now, None before the first that is shown.
         self._bad = 0  # Damaged lines since the last whole one.
 
     def doubtful(self, through: int, progress: Callable[[int], None]) -> bool:
         """Whether its files are anything but what the journal says, as far as one quick look can tell."""
-        found, steps = Known(), 0
+        found, steps = KnownStream(), 0
         try:
             for segment, _ in numbered(self.log):
                 if isinstance(segment, CorruptionError):
@@ -58,14 +58,14 @@ class StreamCheck:
                             return True
                         found.add(record)
                     steps += 1
-                    if steps % STEP == 0:
-                        progress(STEP)
+                    if steps % STEP_RECORDS == 0:
+                        progress(STEP_RECORDS)
         except (CorruptionError, FileNotFoundError):
             return True
-        expected = self._expected or Known()
+        expected = self._expected or KnownStream()
         return (found.last, found.count, found.sum) != (expected.last, expected.count, expected.sum)
 
-    def damages(self, through: int | None, lines: array[int], lost: Lost) -> Iterator[CorruptionError]:
+    def damages(self, through: int | None, lines: array[int], lost: LostRecords) -> Iterator[CorruptionError]:
         """Everything that is wrong, line by line, while nobody writes.
 
         Up to version `through` it is compacted, None if nobody knows; `lines` are the checksums of the journal's lines
@@ -92,7 +92,7 @@ class StreamCheck:
 
     def _least(self) -> int:
         """The version that it must have: where nobody knows what a crash has taken, that up to the checkpoint."""
-        expected = self._expected or Known()
+        expected = self._expected or KnownStream()
         return expected.last if self._watch.now() else expected.settled
 
     def _read(self, segment: Segment) -> Iterator[CorruptionError]:
@@ -146,7 +146,7 @@ class StreamCheck:
         if not found:
             cause = "the journal has no record of this version, and another one of this position"
             yield damage_at(segment, offset, b"", cause)
-        elif found != read_crc(record) | WHOLE:
+        elif found != read_crc(record) | ALL_VERSIONS:
             yield damage_at(segment, offset, b"", "it differs from the journal's copy, although both are whole")
 
     def _ends_early(self, live: Segment) -> Iterator[CorruptionError]:

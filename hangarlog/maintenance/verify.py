@@ -25,14 +25,14 @@ from hangarlog.maintenance.file_checks import (
     snapshot_damage,
 )
 from hangarlog.maintenance.journal_check import JournalCheck, numbered
-from hangarlog.maintenance.stream_check import WHOLE, StreamCheck
-from hangarlog.maintenance.watched_store import Watch
+from hangarlog.maintenance.store_view import StoreView
+from hangarlog.maintenance.stream_check import ALL_VERSIONS, StreamCheck
 from hangarlog.record.line import read_crc
 from hangarlog.system.filesystem import FileSystem
 
 Progress = Callable[[int], None]
 
-_MOST = 10_000
+_MAX_STREAMS = 10_000
 """Damages of one stream that are listed."""
 
 
@@ -49,7 +49,7 @@ def verify(store: FileEventStore, progress: Progress = lambda events: None) -> I
     folder = store.folder
     try:
         before = store.recovered
-        with contextlib.closing(Watch(folder, store.meta.store_id, store)) as watch:
+        with contextlib.closing(StoreView(folder, store.meta.store_id, store)) as watch:
             if store.recovered is not before:
                 yield from mended(store)
             yield from _Check(folder, watch, progress).run()
@@ -92,7 +92,7 @@ def verify_folder(
     with contextlib.closing(Folder(filesystem or FileSystem(), os.fspath(path))) as folder:
         meta = folder.open(1, create=False)
         try:
-            with contextlib.closing(Watch(folder, meta.store_id)) as watch:
+            with contextlib.closing(StoreView(folder, meta.store_id)) as watch:
                 yield from _Check(folder, watch, progress).run()
         except OSError as error:
             raise StorageError(folder.path, error.errno, str(error), reading=True) from error
@@ -102,12 +102,12 @@ def count_events(path: str | os.PathLike[str], *, filesystem: FileSystem | None 
     """How many events are committed in the store at `path`. It does, and raises, what `verify_folder` does."""
     with contextlib.closing(Folder(filesystem or FileSystem(), os.fspath(path))) as folder:
         meta = folder.open(1, create=False)
-        with contextlib.closing(Watch(folder, meta.store_id)) as watch:
+        with contextlib.closing(StoreView(folder, meta.store_id)) as watch:
             return watch.committed
 
 
 class _Check:
-    def __init__(self, folder: Folder, watch: Watch, progress: Progress) -> None:
+    def __init__(self, folder: Folder, watch: StoreView, progress: Progress) -> None:
         self._folder, self._watch, self._progress = folder, watch, progress
         self._snapshots = SnapshotFiles(folder.filesystem, folder.snapshots_path)
         self._through: dict[str, int] = {}
@@ -183,7 +183,7 @@ class _Check:
                 version = record.stream_version
                 if version < record.position:  # Else no store has written it.
                     lines.extend([0] * (version + 1 - len(lines)))
-                    lines[version] = read_crc(record) | WHOLE
+                    lines[version] = read_crc(record) | ALL_VERSIONS
 
     def _look(self, journal: JournalCheck, stream_id: str, lines: array[int]) -> list[CorruptionError]:
         """What is wrong with a stream, line by line."""
@@ -193,6 +193,6 @@ class _Check:
             through = snapshot.compacted_through if snapshot else -1
         try:
             check = self._check(journal, stream_id)
-            return [*islice(check.damages(through, lines, journal.lost), _MOST), *index_damage(check.log)]
+            return [*islice(check.damages(through, lines, journal.lost), _MAX_STREAMS), *index_damage(check.log)]
         except CorruptionError as error:
             return [error]

@@ -6,9 +6,9 @@ import msgspec
 
 from hangarlog.errors import NumberError, TooLargeError
 from hangarlog.record.envelope import MAX_NUMBER, EncodedEvent
-from hangarlog.record.line import MAX_LINE, encode_records
+from hangarlog.record.line import MAX_LINE_BYTES, encode_records
 
-MAX_BATCH = 1 << 30
+MAX_BATCH_BYTES = 1 << 30
 """Bytes of a batch. Appended to a full segment, it ends within the 32-bit offsets of an index."""
 
 
@@ -23,13 +23,13 @@ class Pending(msgspec.Struct, frozen=True):
     retry: bool = True  # Whether it may be taken for one by its event ids.
 
 
-Share = tuple[str, bytes, list[int], tuple[int, str]]
+StreamShare = tuple[str, bytes, list[int], tuple[int, str]]
 """What a stream gets of a batch: its id, the lines, their lengths, (version, event id) of the last record."""
 
 
 def encode_batch(
     to_write: list[tuple[Pending, int]], position: int, recorded_at: bytes
-) -> tuple[bytes, list[int], list[Share], int]:
+) -> tuple[bytes, list[int], list[StreamShare], int]:
     """A batch whose first record gets `position`: (lines, their lengths, the streams' shares, the last position).
 
     Raises `TooLargeError` and `NumberError`.
@@ -40,13 +40,13 @@ def encode_batch(
         last = position + count - 1
         # One record is a batch by itself.
         share = _share(pending, version, position, recorded_at, last if count > 1 else 0)
-        if len(share[1]) > MAX_LINE:
+        if len(share[1]) > MAX_LINE_BYTES:
             _refuse_too_large(share[2])
         if last > MAX_NUMBER or share[3][0] > MAX_NUMBER:
             _refuse_beyond(last, [share])
         return share[1], share[2], [share], last
     last = position - 1 + sum(len(pending.events) for pending, _ in to_write)
-    shares: list[Share] = []
+    shares: list[StreamShare] = []
     for pending, version in to_write:
         shares.append(_share(pending, version, position, recorded_at, last))
         position += len(pending.events)
@@ -57,12 +57,12 @@ def encode_batch(
 
 
 def _refuse_too_large(lengths: list[int]) -> None:
-    for what, size, limit in (("event", max(lengths), MAX_LINE), ("batch", sum(lengths), MAX_BATCH)):
+    for what, size, limit in (("event", max(lengths), MAX_LINE_BYTES), ("batch", sum(lengths), MAX_BATCH_BYTES)):
         if size > limit:
             raise TooLargeError(what, size, limit)
 
 
-def _refuse_beyond(last: int, shares: list[Share]) -> None:
+def _refuse_beyond(last: int, shares: list[StreamShare]) -> None:
     for stream_id, _, _, (version, _) in shares:
         if version > MAX_NUMBER:
             raise NumberError("stream_version", version, MAX_NUMBER, stream_id)
@@ -70,7 +70,7 @@ def _refuse_beyond(last: int, shares: list[Share]) -> None:
         raise NumberError("position", last, MAX_NUMBER)
 
 
-def _share(pending: Pending, version: int, position: int, recorded_at: bytes, batch_end: int) -> Share:
+def _share(pending: Pending, version: int, position: int, recorded_at: bytes, batch_end: int) -> StreamShare:
     stream_id = pending.stream_id
     lines, last_id = encode_records(
         position, stream_id, version, pending.events, recorded_at, pending.metadata, batch_end

@@ -19,13 +19,13 @@ from hangarlog.record.envelope import EncodedEvent, Envelope, LineError, Place
 from hangarlog.record.event_id import new_event_id
 from hangarlog.record.nesting import MAX_NESTING, nesting
 
-MAX_LINE = 256 << 20
+MAX_LINE_BYTES = 256 << 20
 """Bytes of a line, with its newline. A longer one is refused in an append, and is damage in a file."""
 
-LEAST_LINE = 64
+MIN_LINE_BYTES = 64
 """Bytes of a line, and fewer than any record has."""
 
-TOO_LONG = b"(a line of more than %d bytes)" % MAX_LINE
+TOO_LONG = b"(a line of more than %d bytes)" % MAX_LINE_BYTES
 """Stands for a longer line where lines are read: no record, and no beginning of one. Zeros may follow."""
 
 HEAD = b'{"position":'
@@ -201,7 +201,7 @@ def why_bad(line: bytes, tail: bytes) -> str:
     if not line:
         return "an empty line"
     if line.startswith(TOO_LONG):
-        return f"the line is longer than the {MAX_LINE} bytes that one may have"
+        return f"the line is longer than the {MAX_LINE_BYTES} bytes that one may have"
     if not line.startswith(HEAD):
         return f"the line does not start with {HEAD.decode()}"
     if not (tail.startswith(b',"crc":"') and tail.endswith(b'"}')):

@@ -8,7 +8,7 @@ from itertools import accumulate
 MAX_NESTING = 128
 """Levels of objects and arrays in a payload or in metadata: far below where a JSON decoder gives up."""
 
-_PART = 64 << 10
+_PART_BYTES = 64 << 10
 _STEPS = bytes(1 if byte in b"{[" else 255 for byte in range(256))  # One level down, or as a signed byte -1: up.
 _OTHERS = bytes(byte for byte in range(256) if byte not in b"{[]}")
 
@@ -33,9 +33,9 @@ def _outside_strings(data: bytes) -> Iterator[bytes]:
     """What a JSON text has outside its strings, a part at a time: memory does not grow with their number."""
     within, start = False, 0
     while start < len(data):
-        part = data[start : start + _PART]
+        part = data[start : start + _PART_BYTES]
         if (len(part) - len(part.rstrip(b"\\"))) % 2:
-            part = data[start : start + _PART + 1]  # An escape is not divided.
+            part = data[start : start + _PART_BYTES + 1]  # An escape is not divided.
         pieces = part.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')
         yield b"".join(pieces[within::2])
         within ^= len(pieces) % 2 == 0

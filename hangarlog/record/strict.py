@@ -23,10 +23,10 @@ _encode, _encode_lines = _encoder.encode, _encoder.encode_lines
 _decode, _decode_lines = _decoder.decode, _decoder.decode_lines
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _may_be_no_number = re.compile(rb"[0-9.][eE]|[0-9]{300}").search  # Beyond all floats: only a decoder tells.
-_LARGE = 1 << 20
+_LARGE_BYTES = 1 << 20
 """Bytes of a text that is decoded in parts."""
 
-_LEVELS = 4  # Of objects that are taken apart: each is read once more.
+_MAX_LEVELS = 4  # Of objects that are taken apart: each is read once more.
 _NONE: dict[str, Any] = {}
 _DICT = frozenset([dict])
 _UNFIT = (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, RecursionError)
@@ -41,7 +41,7 @@ def repeated_key(text: bytes) -> str | None:
 
     Raises what `msgspec.json.decode` raises for invalid JSON.
     """
-    return _repeated_in_parts(text, _LEVELS) if len(text) > _LARGE else _repeated(text)
+    return _repeated_in_parts(text, _MAX_LEVELS) if len(text) > _LARGE_BYTES else _repeated(text)
 
 
 def _repeated_in_parts(text: bytes, levels: int) -> str | None:
@@ -53,7 +53,7 @@ def _repeated_in_parts(text: bytes, levels: int) -> str | None:
         return _repeated(text)
     keys = []
     for value in map(bytes, members.values()):
-        if len(value) <= _LARGE:
+        if len(value) <= _LARGE_BYTES:
             keys.append(_repeated(value))
         elif b'"' in value or _may_be_no_number(value):
             keys.append(_repeated_in_parts(value, levels - 1))
@@ -123,7 +123,7 @@ def are_strict(records: Sequence[StoredEnvelope], lines: Sequence[bytes]) -> boo
 
     If False, look at each line.
     """
-    if any(len(line) > _LARGE for line in lines):
+    if any(len(line) > _LARGE_BYTES for line in lines):
         return all(isinstance(record_or_cause(line), StoredEnvelope) for line in lines)
     text = b"\n".join([*lines, b""])
     try:

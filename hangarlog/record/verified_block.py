@@ -10,7 +10,7 @@ from hangarlog.record.envelope import LineError
 from hangarlog.record.line import StoredEnvelope, decode_proved, decode_proved_lines
 
 
-class Run(Sequence[StoredEnvelope]):
+class VerifiedBlock(Sequence[StoredEnvelope]):
     """`size` whole lines, `text`, which begin at `offset` of the segment at `path`; as a sequence their envelopes."""
 
     __slots__ = ("_records", "first", "last", "offset", "path", "segment", "size", "text")
@@ -60,4 +60,4 @@ class Run(Sequence[StoredEnvelope]):
         lines = self.text.split(b"\n", stop)
         offset = sum(len(line) + 1 for line in lines[:start])
         text = b"\n".join(lines[start:stop]) + b"\n"
-        return Run(text, stop - start, self.path, self.segment, self.offset + offset)
+        return VerifiedBlock(text, stop - start, self.path, self.segment, self.offset + offset)

@@ -40,7 +40,7 @@ _NOTES = ("new", "compatible", "raised", "untried")
 _STRUCTURAL = (KeyError, IndexError, AttributeError, TypeError, NameError)
 """What an upcaster raises that does not fit its payloads' shape. Other errors may be of a made-up value."""
 
-_HINTS = 100
+_MAX_HINTS = 100
 """For so many types that have vanished it is looked for one that has taken their place."""
 
 _NOWHERE: Any = object()
@@ -98,7 +98,7 @@ class _Today:
                 with contextlib.suppress(EventSerializationError):
                     self.shapes[name] = describe(name, event_class, serializer.enc_hook)
         self.patterns = {*chain.from_iterable(map(patterns_of, self.shapes.values()))}
-        self.hints = _HINTS
+        self.hints = _MAX_HINTS
 
 
 class _TypeCheck:

@@ -12,9 +12,9 @@ import msgspec
 from hangarlog.schema.describe import Schema
 from hangarlog.schema.shape import ABSENT, is_a, is_any, join, named, resolve, same, shown, tags, text_of
 
-_STEPS = 50_000  # Parts of two schemas that are compared: a small lock may say how to hold 2 ** 60.
-_SHORT = 20  # Characters of a text that a pattern is run on.
-_PAIRS = 2_500  # Each with each of other names, or alternatives.
+_MAX_STEPS = 50_000  # Parts of two schemas that are compared: a small lock may say how to hold 2 ** 60.
+_MAX_PATTERN_CHARS = 20  # Characters of a text that a pattern is run on.
+_MAX_PAIRS = 2_500  # Each with each of other names, or alternatives.
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -43,7 +43,7 @@ def compare_parts(old: Schema, new: Schema, old_root: Schema, new_root: Schema) 
 
 def are_few(some: Collection[object], others: Collection[object]) -> bool:
     """Whether each of some may be compared with each of others."""
-    return len(some) * len(others) <= _PAIRS
+    return len(some) * len(others) <= _MAX_PAIRS
 
 
 def breaking(changes: list[Change]) -> list[Change]:
@@ -56,7 +56,7 @@ class _Comparison:
         self._old, self._new, self._runs_patterns = old, new, runs_patterns
         self._comparing: set[tuple[int, int]] = set()  # What holds itself is compared once.
         self._in_union = False
-        self._left = _STEPS
+        self._left = _MAX_STEPS
 
     def changes(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
         old, new = resolve(old, self._old), resolve(new, self._new)
@@ -276,7 +276,9 @@ def _within(value: Any, schema: Schema, runs_patterns: bool) -> bool:
     if isinstance(value, str):
         pattern = schema.get("pattern", "")
         # A pattern of somebody else's could take for ever, and so could one's own, of a long text.
-        fits = not pattern or (runs_patterns and len(value) <= _SHORT and re.search(pattern, value) is not None)
+        fits = not pattern or (
+            runs_patterns and len(value) <= _MAX_PATTERN_CHARS and re.search(pattern, value) is not None
+        )
         return fits and schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value))
     return not any(
         limit in schema and not within(value, schema[limit])

@@ -10,7 +10,7 @@ import msgspec
 
 from hangarlog.schema.describe import Schema
 
-_MANY = 200
+_MAX_KEYS = 200
 """An object with more names than this is a mapping."""
 
 _FORMATS = {
@@ -63,7 +63,7 @@ class Gathered(msgspec.Struct):
 
     def field(self, name: str) -> Gathered:
         """What is under a name of objects; of all names together, where there are too many."""
-        if name not in self.fields and len(self.fields) >= _MANY:
+        if name not in self.fields and len(self.fields) >= _MAX_KEYS:
             name = "*"
         found = self.fields.get(name)
         if found is None:
@@ -90,7 +90,7 @@ class Gathered(msgspec.Struct):
         return {"type": kind, "format": formats[0]} if kind == "string" and formats else {"type": kind}
 
     def _object(self) -> Schema:
-        if len(self.fields) >= _MANY:
+        if len(self.fields) >= _MAX_KEYS:
             together = Gathered()
             for inner in self.fields.values():
                 together.merge(inner)

@@ -23,9 +23,9 @@ from hangarlog.system.filesystem import FileSystem
 FORMAT = 1
 DEFAULT_PATH = "event-schema.json"
 
-_MOST = 16 << 20  # Bytes of a file.
-_DEEP = 32  # Levels of a schema, and of a default.
-_HIGHEST = 1 << 31  # Of a version.
+_MAX_LOCK_BYTES = 16 << 20  # Bytes of a file.
+_MAX_DEPTH = 32  # Levels of a schema, and of a default.
+_MAX_VERSION = 1 << 31  # Of a version.
 
 
 class LockedType(msgspec.Struct, omit_defaults=True):
@@ -69,7 +69,7 @@ def read_lock(path: str) -> SchemaLock:
         SchemaLockError: there is none, or it is damaged, or of another format.
     """
     try:
-        raw = FileSystem().read_file(os.path.realpath(path), _MOST)
+        raw = FileSystem().read_file(os.path.realpath(path), _MAX_LOCK_BYTES)
     except FileNotFoundError:
         raise SchemaLockError(path, "there is no such file; make it with `hangarlog schema lock`") from None
     except (OSError, ValueError) as error:
@@ -173,10 +173,12 @@ def _check(lock: SchemaLock) -> None:
     A pattern is a text like any other: it is run neither here nor by a check, unless it is the application's, too.
     """
     for name, locked in lock.events.items():
-        if not all(1 <= number <= _HIGHEST for number in (locked.version, locked.split or 1, *locked.inferred)):
+        if not all(1 <= number <= _MAX_VERSION for number in (locked.version, locked.split or 1, *locked.inferred)):
             raise ValueError(f"{name} has a version that is none")
         for version, schema in locked.schemas.items():
-            if not (version.isascii() and version.isdecimal() and len(version) < 11 and 1 <= int(version) <= _HIGHEST):
+            if not (
+                version.isascii() and version.isdecimal() and len(version) < 11 and 1 <= int(version) <= _MAX_VERSION
+            ):
                 raise ValueError(f"{name} has a version {version[:20]!r}")
             try:
                 _check_schema(schema)
@@ -207,8 +209,8 @@ def _alternatives(part: _Part) -> Iterator[str]:
 
 
 def _check_part(part: _Part, root: _Part, depth: int) -> None:
-    if depth > _DEEP:
-        raise ValueError(f"it is nested deeper than {_DEEP} levels")
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"it is nested deeper than {_MAX_DEPTH} levels")
     if part.reference is not UNSET:
         if part.reference != "#" and part.reference.removeprefix("#/$defs/") not in root.definitions:
             raise ValueError(f"{part.reference} refers to nothing")
@@ -233,8 +235,8 @@ def _check_words(part: _Part) -> None:
 
 
 def _check_values(values: Iterable[Any], depth: int) -> None:
-    if depth > _DEEP:
-        raise ValueError(f"a default is nested deeper than {_DEEP} levels")
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"a default is nested deeper than {_MAX_DEPTH} levels")
     for value in values:
         if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
             raise ValueError("a number is beyond 64 bits")

@@ -11,7 +11,7 @@ from hangarlog.events.serializer import EventSerializer
 from hangarlog.schema.check import Finding, check, failing
 from hangarlog.schema.describe import describe
 from hangarlog.schema.lockfile import LockedType, SchemaLock
-from hangarlog.schema.share import Stored
+from hangarlog.schema.share import StoredKind
 
 
 def refused(serializer: EventSerializer, before: SchemaLock, accept: Collection[str] = ()) -> list[Finding]:
@@ -56,7 +56,7 @@ def make_lock(serializer: EventSerializer, before: SchemaLock) -> SchemaLock:
     return SchemaLock(events=dict(sorted(events.items())))
 
 
-def unread_types(lock: SchemaLock, stored: Collection[Stored], accept: Collection[str]) -> list[Finding]:
+def unread_types(lock: SchemaLock, stored: Collection[StoredKind], accept: Collection[str]) -> list[Finding]:
     """The types that a store holds and a lock does not know, but for those in `accept`."""
     counts: Counter[str] = Counter()
     for each in stored:
@@ -68,7 +68,7 @@ def unread_types(lock: SchemaLock, stored: Collection[Stored], accept: Collectio
     ]
 
 
-def with_gathered(lock: SchemaLock, stored: Collection[Stored]) -> SchemaLock:
+def with_gathered(lock: SchemaLock, stored: Collection[StoredKind]) -> SchemaLock:
     """The lock with the shapes of stored events added, where it has none of a version."""
     events = dict(lock.events)
     for each in stored:

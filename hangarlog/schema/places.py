@@ -8,11 +8,16 @@ from typing import Any
 from hangarlog.schema.describe import Schema
 from hangarlog.schema.shape import ABSENT, is_a, join, named, resolve, same, tags
 
-Place = tuple[str, Any, Schema | None]
-_TRIED, _WITHIN = 20, 3  # So many alternatives are tried, where so many are within each other; else the first.
+SchemaPlace = tuple[str, Any, Schema | None]
+_MAX_ALTERNATIVES, _MAX_NESTED = (
+    20,
+    3,
+)  # So many alternatives are tried, where so many are within each other; else the first.
 
 
-def places(value: Any, schema: Schema, root: Schema | None = None, path: str = "", tried: int = 0) -> Iterator[Place]:
+def places(
+    value: Any, schema: Schema, root: Schema | None = None, path: str = "", tried: int = 0
+) -> Iterator[SchemaPlace]:
     """(path, value, its schema) of all that is in a payload; without one where a wire shape has no field for it.
 
     What has none is passed over on read. `tried` is in how many alternatives the payload is, that were tried.
@@ -20,7 +25,9 @@ def places(value: Any, schema: Schema, root: Schema | None = None, path: str = "
     root = schema if root is None else root
     schema = resolve(schema, root)
     if "anyOf" in schema:
-        parts = [part for part in schema["anyOf"] if may_be(value, part, root)][: _TRIED if tried < _WITHIN else 1]
+        parts = [part for part in schema["anyOf"] if may_be(value, part, root)][
+            : _MAX_ALTERNATIVES if tried < _MAX_NESTED else 1
+        ]
         tried += len(parts) > 1
         found = [list(places(value, part, root, path, tried)) for part in parts]
         yield from min(found, key=lambda each: len(unknown(each)), default=[])
@@ -45,7 +52,7 @@ def places(value: Any, schema: Schema, root: Schema | None = None, path: str = "
         yield path, value, schema
 
 
-def unknown(found: Iterable[Place]) -> list[str]:
+def unknown(found: Iterable[SchemaPlace]) -> list[str]:
     """The paths of places that a wire shape does not have."""
     return [path for path, _, schema in found if schema is None]
 

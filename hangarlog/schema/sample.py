@@ -14,19 +14,19 @@ from hangarlog.schema.describe import Schema
 from hangarlog.schema.shape import is_any, resolve
 
 _Option = TypeVar("_Option")
-_DEEP = 4  # Beyond, what holds itself ends as soon as it may.
-_LEAST, _MOST = 10, 500
+_MAX_DEPTH = 4  # Beyond, what holds itself ends as soon as it may.
+_MIN_SAMPLES, _MAX_SAMPLES = 10, 500
 """So many samples `samples` makes of a schema, and so many more until every alternative has been in one."""
 
-_LONG = 10_000  # What must be longer is not made up.
-_VALUES, _ALL_VALUES = 20_000, 1_000_000  # Nor are samples of more values, nor more of them than so many in all.
+_MAX_LENGTH = 10_000  # What must be longer is not made up.
+_MAX_VALUES, _ALL_VALUES = 20_000, 1_000_000  # Nor are samples of more values, nor more of them than so many in all.
 
 
 class CannotSampleError(Exception):
     """There is something in a schema that nobody but the user can make up."""
 
 
-class Source(Protocol):
+class Chooser(Protocol):
     """Who decides what a value is, at a place in the payload."""
 
     def choose(self, path: str, options: Sequence[_Option]) -> _Option: ...  # noqa: D102
@@ -44,8 +44,8 @@ def samples(schema: Schema, patterns: Collection[str] | None = None) -> Iterator
     source = _Covering(patterns)
     values = 0
     try:
-        for number in range(_LEAST + _MOST):
-            if (number >= _LEAST and source.covered) or values > _ALL_VALUES:
+        for number in range(_MIN_SAMPLES + _MAX_SAMPLES):
+            if (number >= _MIN_SAMPLES and source.covered) or values > _ALL_VALUES:
                 return
             one = _Sample(schema, source)
             yield one.of(schema, "", 0)
@@ -54,28 +54,28 @@ def samples(schema: Schema, patterns: Collection[str] | None = None) -> Iterator
         raise CannotSampleError("it holds itself without an end") from None
 
 
-def sample(schema: Schema, source: Source) -> Any:
+def sample(schema: Schema, source: Chooser) -> Any:
     """One value of a schema. Raises `CannotSampleError`."""
     return _Sample(schema, source).of(schema, "", 0)
 
 
 class _Sample:
-    def __init__(self, root: Schema, source: Source) -> None:
+    def __init__(self, root: Schema, source: Chooser) -> None:
         self._root, self.source = root, source
         self.values = 0
 
     def of(self, schema: Schema, path: str, depth: int) -> Any:
         schema = resolve(schema, self._root)
         self.values += 1 + schema.get("minLength", 0) // 100
-        if self.values > _VALUES:
-            raise CannotSampleError(f"it holds more than the {_VALUES} values that are made up here")
+        if self.values > _MAX_VALUES:
+            raise CannotSampleError(f"it holds more than the {_MAX_VALUES} values that are made up here")
         if "const" in schema:
             return schema["const"]
         if "enum" in schema:
             return self.source.choose(path, schema["enum"])
         if "anyOf" in schema:
             parts = schema["anyOf"]
-            if depth > _DEEP:
+            if depth > _MAX_DEPTH:
                 parts = [part for part in parts if "$ref" not in part] or parts
             at = self.source.choose(path, range(len(parts)))
             return self.of(parts[at], f"{path}|{at}", depth)
@@ -91,7 +91,9 @@ class _Sample:
         made = {}
         for name, part in schema["properties"].items():
             place = f"{path}.{name}"
-            present = name in schema["required"] or (depth <= _DEEP and self.source.choose(f"{place}?", (False, True)))
+            present = name in schema["required"] or (
+                depth <= _MAX_DEPTH and self.source.choose(f"{place}?", (False, True))
+            )
             if present:
                 made[name] = self.of(part, place, depth + 1)
         return made
@@ -126,9 +128,9 @@ class _Sample:
         return made[: schema.get("maxItems")]
 
     def _size(self, path: str, least: int, most: int | None, depth: int) -> int:
-        if least > _LONG:
+        if least > _MAX_LENGTH:
             raise CannotSampleError(f"{path} holds {least} values or more")
-        if depth > _DEEP:
+        if depth > _MAX_DEPTH:
             return least
         highest = least + 2 if most is None else min(most, least + 2)
         return self.source.choose(f"{path} size", range(least, highest + 1))
@@ -205,12 +207,12 @@ def _texts(path: str, schema: Schema, patterns: Collection[str] | None) -> Seque
         TEXTS[kind] if kind in TEXTS else (*_WORDS, _HEX, *(text for of in TEXTS.values() for text in of))
     )
     pattern = schema.get("pattern")
-    if least > _LONG:
+    if least > _MAX_LENGTH:
         raise CannotSampleError(f"{path} is text of {least} characters or more")
     if kind == "base64":
         words = [
             b64encode(bytes(size)).decode()
-            for size in {least, least + 1, min(most or least + 2, _LONG)}
+            for size in {least, least + 1, min(most or least + 2, _MAX_LENGTH)}
             if least <= size <= (most or size)
         ]
     elif kind is None and pattern is None:

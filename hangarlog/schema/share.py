@@ -22,10 +22,10 @@ from hangarlog.schema.purity import ImpureUpcasterError, pure_path
 from hangarlog.schema.target import load_events
 from hangarlog.system.read_only import for_reading
 
-_FIRST = 3
+_MAX_FAILURES = 3
 """So many failures of a type and version are kept with their place."""
 
-_WATCHED = 50
+_WATCHED_EVENTS = 50
 """So many events of a type and version, in each share, go through upcasters that are watched for being pure."""
 
 Key = tuple[str, int]
@@ -52,7 +52,7 @@ class Failure(msgspec.Struct, frozen=True):
     cause: str
 
 
-class Stored(msgspec.Struct):
+class StoredKind(msgspec.Struct):
     """The events of one type and schema version (0: what is stored as `_version` is none)."""
 
     event_type: str
@@ -68,7 +68,7 @@ class Stored(msgspec.Struct):
     impure: list[str] = []
     payload: Gathered | None = None
 
-    def merge(self, other: Stored) -> None:
+    def merge(self, other: StoredKind) -> None:
         """Take in what another share of the store holds of them."""
         self.count += other.count
         self.failed += other.failed
@@ -77,7 +77,7 @@ class Stored(msgspec.Struct):
         if other.last_position > self.last_position:
             self.last_position, self.last_recorded_at = other.last_position, other.last_recorded_at
         failures = [*self.failures, *other.failures]
-        self.failures = sorted(failures, key=lambda failure: failure.position)[:_FIRST]
+        self.failures = sorted(failures, key=lambda failure: failure.position)[:_MAX_FAILURES]
         self.impure = sorted({*self.impure, *other.impure})
         if self.payload is not None and other.payload is not None:
             self.payload.merge(other.payload)
@@ -87,7 +87,7 @@ _opened: dict[str, FileEventStore] = {}  # In a process that reads shares: impor
 _serializers: dict[str, EventSerializer] = {}
 
 
-def read_share(share: Share) -> list[Stored]:
+def read_share(share: Share) -> list[StoredKind]:
     """What is in a share, in this process. Raises what `check_history` raises."""
     if share.target is None:
         return scan(_store(share.path), share.start, share.stop, None, True)
@@ -112,9 +112,9 @@ def open_to_read(path: str) -> FileEventStore:
 
 def scan(
     store: EventStore, start: int, stop: int, serializer: EventSerializer | None, with_fields: bool
-) -> list[Stored]:
+) -> list[StoredKind]:
     """What a store holds after position `start`, up to `stop`; with a serializer, what it cannot read of that."""
-    found: dict[Key, Stored] = {}
+    found: dict[Key, StoredKind] = {}
     latest: dict[Key, tuple[Sequence[Envelope], int]] = {}
     options: ReadOptions = {"from_position": start, "limit": stop - start}
     blocks: Iterable[Sequence[Envelope]]
@@ -130,7 +130,7 @@ def scan(
         for key, count in counts.items():
             if key not in found:
                 first = block[firsts[key]]
-                found[key] = Stored(*key, 0, first.position, first.recorded_at, 0, "")
+                found[key] = StoredKind(*key, 0, first.position, first.recorded_at, 0, "")
             found[key].count += count
             latest[key] = block, lasts[key]
         if serializer is not None:
@@ -146,14 +146,16 @@ def scan(
     return list(found.values())
 
 
-def _gather(stored: Stored, envelope: Envelope) -> None:
+def _gather(stored: StoredKind, envelope: Envelope) -> None:
     payload = decode_object(envelope.data)
     payload.pop("_version", None)
     assert stored.payload is not None
     stored.payload.add(payload)
 
 
-def _read(block: Sequence[Envelope], keys: list[Key], serializer: EventSerializer, found: dict[Key, Stored]) -> None:
+def _read(
+    block: Sequence[Envelope], keys: list[Key], serializer: EventSerializer, found: dict[Key, StoredKind]
+) -> None:
     """Read a block as its types, at once, or one by one where that fails."""
     _look_at_upcasters(block, keys, serializer, found)
     try:
@@ -168,21 +170,21 @@ def _read(block: Sequence[Envelope], keys: list[Key], serializer: EventSerialize
         except (HangarlogError, *FAILURES) as error:
             stored = found[key]
             stored.failed += 1
-            if len(stored.failures) < _FIRST:
+            if len(stored.failures) < _MAX_FAILURES:
                 stored.failures.append(
                     Failure(envelope.position, envelope.stream_id, envelope.stream_version, *key, str(error))
                 )
 
 
 def _look_at_upcasters(
-    block: Sequence[Envelope], keys: list[Key], serializer: EventSerializer, found: dict[Key, Stored]
+    block: Sequence[Envelope], keys: list[Key], serializer: EventSerializer, found: dict[Key, StoredKind]
 ) -> None:
-    old = {key for key in {*keys} if found[key].watched < _WATCHED and _is_old(serializer, *key)}
+    old = {key for key in {*keys} if found[key].watched < _WATCHED_EVENTS and _is_old(serializer, *key)}
     if not old:
         return
     for envelope, key in zip(block, keys, strict=True):
         stored = found[key]
-        if key in old and stored.watched < _WATCHED:
+        if key in old and stored.watched < _WATCHED_EVENTS:
             stored.watched += 1
             try:
                 payload = decode_object(envelope.data)
@@ -192,7 +194,7 @@ def _look_at_upcasters(
                 if str(error) not in stored.impure:
                     stored.impure.append(str(error))
             except Exception:  # Whatever an upcaster raises: reading will say so, with its place.
-                stored.watched = _WATCHED
+                stored.watched = _WATCHED_EVENTS
 
 
 def _is_old(serializer: EventSerializer, event_type: str, version: int) -> bool:

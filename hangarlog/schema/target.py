@@ -30,7 +30,7 @@ class Settings(msgspec.Struct):
     schema_lock: str = DEFAULT_PATH
 
 
-_MOST_SETTINGS = 1 << 20  # Bytes of a pyproject.toml.
+_MAX_SETTINGS_BYTES = 1 << 20  # Bytes of a pyproject.toml.
 
 
 def read_settings(path: str = "pyproject.toml") -> Settings:
@@ -71,9 +71,9 @@ def _read(path: str, real_path: str) -> tuple[Settings, int]:
     filesystem = FileSystem()
     fd = filesystem.open_read(real_path)  # Refuses links.
     try:
-        if filesystem.size(fd) > _MOST_SETTINGS:
-            raise OSError(errno.EFBIG, f"it has more than {_MOST_SETTINGS} bytes", path)
-        text, owner = filesystem.read(fd, _MOST_SETTINGS, 0), os.fstat(fd).st_uid
+        if filesystem.size(fd) > _MAX_SETTINGS_BYTES:
+            raise OSError(errno.EFBIG, f"it has more than {_MAX_SETTINGS_BYTES} bytes", path)
+        text, owner = filesystem.read(fd, _MAX_SETTINGS_BYTES, 0), os.fstat(fd).st_uid
     finally:
         filesystem.close(fd)
     try:

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from hangarlog.errors import CorruptionWarning, HangarlogError
-from hangarlog.schema.share import Share, Stored, read_share
+from hangarlog.schema.share import Share, StoredKind, read_share
 from hangarlog.system.import_path import elsewhere
 
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from hangarlog.schema.workers import serve; serve()"
@@ -27,7 +27,7 @@ _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from hangarlog.schema.worker
 class Answer(msgspec.Struct):
     """What a share holds, None if it could not be read, and the warnings of damage."""
 
-    stored: list[Stored] | None = None
+    stored: list[StoredKind] | None = None
     warnings: list[str] = []
 
 

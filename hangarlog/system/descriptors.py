@@ -14,7 +14,7 @@ from typing import Protocol
 _SHARE = 4
 """The part of what the process may open that is kept: a quarter."""
 
-_FEW = 8
+_MIN_DESCRIPTORS = 8
 
 
 if sys.platform == "win32":  # pragma: no cover
@@ -53,7 +53,7 @@ def watch(keeper: Keeper) -> None:
 
 def allowed() -> int:
     """How many descriptors all keepers together may hold, by the limit that the process has now."""
-    return max(_FEW, _limit() // _SHARE)
+    return max(_MIN_DESCRIPTORS, _limit() // _SHARE)
 
 
 def excess(keeper: Keeper) -> int:

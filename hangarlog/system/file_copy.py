@@ -11,8 +11,8 @@ from hangarlog.system.filesystem import FileSystem
 DAMAGED = ".damaged"
 """What the name of a file that was replaced ends in; a number follows from the second one on."""
 
-_PART = 1 << 20
-_LONGEST = 255 - len(".new")  # Bytes of a name.
+_PART_BYTES = 1 << 20
+_MAX_NAME_BYTES = 255 - len(".new")  # Bytes of a name.
 
 
 def copy_file(filesystem: FileSystem, source: str, target: str) -> None:
@@ -49,8 +49,8 @@ def _copy_bytes(filesystem: FileSystem, fd: int, size: int, copy: int) -> None:
         begin, end = (min(at, size) for at in filesystem.data_from(fd, offset))
         if begin > offset:
             filesystem.truncate(copy, begin)
-        for at in range(begin, end, _PART):
-            filesystem.write(copy, filesystem.read(fd, min(_PART, end - at), at))
+        for at in range(begin, end, _PART_BYTES):
+            filesystem.write(copy, filesystem.read(fd, min(_PART_BYTES, end - at), at))
         if end <= offset:
             return  # It was cut meanwhile.
         offset = end
@@ -74,5 +74,5 @@ def names_from(path: str, suffix: str) -> Iterator[str]:
     folder, name = os.path.split(path)
     for number in count(1):
         ending = suffix if number == 1 else f"{suffix}.{number}"
-        kept = os.fsdecode(os.fsencode(name)[: _LONGEST - len(ending)])
+        kept = os.fsdecode(os.fsencode(name)[: _MAX_NAME_BYTES - len(ending)])
         yield os.path.join(folder, kept + ending)

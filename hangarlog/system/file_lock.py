@@ -16,7 +16,7 @@ from typing import Protocol, cast
 
 from hangarlog.errors import LockTimeoutError
 from hangarlog.system.filesystem import FileSystem
-from hangarlog.system.futex import PATIENCE, Bell, give_way
+from hangarlog.system.futex import PATIENCE_SECONDS, Futex, give_way
 
 _TRIES = 20
 """So often whoever finds it busy lets others run and tries again; with 5 the writers of one stream did a fifth less."""
@@ -41,20 +41,20 @@ class FileLock:
     """An exclusive lock on a file between processes. The file is created, and never deleted: two could lock two files.
 
     Between the threads of a process `threads` decides: whoever calls anything here has taken it by `enter`. Waiters
-    sleep at `bell`, which is rung when the lock is given back. The lock itself is the kernel's: that of a process that
+    sleep at `futex`, and are woken when the lock is given back. The lock itself is the kernel's: that of a process that
     dies is free.
     """
 
-    def __init__(self, filesystem: FileSystem, path: str, bell: Bell | None = None) -> None:
+    def __init__(self, filesystem: FileSystem, path: str, futex: Futex | None = None) -> None:
         self._filesystem, self.path = filesystem, path
-        self.bell = bell or Bell()
+        self.futex = futex or Futex()
         self.threads: Threads = cast(Threads, threading.RLock())
         self.fd = -1
         self.opened = False
         """Whether the file was opened since the session that it belongs to was last joined."""
         self.inherited = False
         """Whether this is the child of a fork, which takes part in the session by its parent's locks until it joins."""
-        self.rang = False
+        self.woke = False
         """Whether somebody was waiting when it was last given back."""
         self._held = False  # Perhaps it is not, if this is set: an interrupt can come in between.
         _locks.add(self)
@@ -92,13 +92,13 @@ class FileLock:
     def _wait(self, seconds: float | None) -> bool:
         deadline = None if seconds is None else monotonic() + seconds
         while True:
-            heard = self.bell.listen()
+            heard = self.futex.listen()
             if self._filesystem.lock(self.fd):
                 return True
-            left = PATIENCE if deadline is None else deadline - monotonic()
+            left = PATIENCE_SECONDS if deadline is None else deadline - monotonic()
             if left <= 0:
                 return False
-            self.bell.wait(heard, left)
+            self.futex.wait(heard, left)
 
     def _open(self) -> int:
         try:
@@ -119,7 +119,7 @@ class FileLock:
 
     def replace(self, seconds: float | None) -> bool:
         """While it is held: take the lock of the file that has the name now, made if there is none, in its stead."""
-        fd, other = self._open(), FileLock(self._filesystem, self.path, self.bell)
+        fd, other = self._open(), FileLock(self._filesystem, self.path, self.futex)
         other.fd = fd
         if not other.acquire(seconds):
             other.close()
@@ -144,12 +144,12 @@ class FileLock:
                 if not isinstance(error, OSError):
                     raise
         self._held = False
-        self._ring(everybody=everybody)
+        self._wake(everybody=everybody)
 
-    def _ring(self, *, everybody: bool) -> None:
-        self.rang = self.bell.due
-        if self.rang:
-            self.bell.ring(everybody=everybody)
+    def _wake(self, *, everybody: bool) -> None:
+        self.woke = self.futex.due
+        if self.woke:
+            self.futex.wake(everybody=everybody)
 
     def close_unless_in_place(self) -> None:
         """Close the file where another one has its name, or none, to open that one next time."""
@@ -178,10 +178,10 @@ class FileLock:
                 os.close(fd)
 
 
-class Turnstile(FileLock):
+class FairLock(FileLock):
     """A lock that serves its waiters in turn: whoever has to wait for it holds `gate` meanwhile.
 
-    Whoever runs may take it again until the one at the gate has waited for `bell.SOON`.
+    Whoever runs may take it again until the one at the gate has waited for `SOON_NS`.
     """
 
     def __init__(self, filesystem: FileSystem, folder: str, name: str) -> None:
@@ -190,10 +190,10 @@ class Turnstile(FileLock):
         self.since: int | None = None
         """Since when somebody was waiting when the lock was taken, as the holder read it; None: it has not looked."""
 
-    def _ring(self, *, everybody: bool) -> None:
+    def _wake(self, *, everybody: bool) -> None:
         # Nobody is due who came after the lock was taken, unless it was held for long: then they look by themselves.
-        if self.bell.due if self.since is None else self.bell.is_due(self.since):
-            self.bell.ring(everybody=everybody)
+        if self.futex.due if self.since is None else self.futex.is_due(self.since):
+            self.futex.wake(everybody=everybody)
         self.since = None
 
     def renew_gate(self) -> None:
@@ -204,7 +204,7 @@ class Turnstile(FileLock):
     def acquire(self, seconds: float | None = None, look: Callable[[], None] | None = None) -> bool:
         """As with any `FileLock`; `look` is called while it is busy, and may raise to give up."""
         tries = _TRIES
-        while tries and not self.bell.due:
+        while tries and not self.futex.due:
             if self.take():
                 return True
             give_way()  # It is held for microseconds: to sleep and be woken takes longer.
@@ -218,7 +218,7 @@ class Turnstile(FileLock):
             if not self._gate.acquire(seconds):
                 return False
             taken = super().acquire(None if deadline is None else max(0.0, deadline - monotonic()))
-            self.bell.leave()
+            self.futex.leave()
             return taken
         finally:
             try:
@@ -227,9 +227,9 @@ class Turnstile(FileLock):
                 self._gate.release()  # An interrupt came first.
                 raise
 
-    def wake_with(self, gate_bell: Bell, lock_bell: Bell) -> None:
-        """Use the bells that all processes share, once they are known."""
-        self._gate.bell, self.bell = gate_bell, lock_bell
+    def wake_with(self, gate_futex: Futex, lock_futex: Futex) -> None:
+        """Use the futexes that all processes share, once they are known."""
+        self._gate.futex, self.futex = gate_futex, lock_futex
 
     def close(self) -> None:
         """Close the files."""

@@ -34,14 +34,14 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-SMALL = 64 << 10
+SMALL_FILE_BYTES = 64 << 10
 """Bytes that `hangarlog.json`, `checkpoint.json` and `backup.json` may have."""
-_FOLDER_SIZE = 1 << 62  # Where some file systems say that a folder ends.
+_FOLDER_END = 1 << 62  # Where some file systems say that a folder ends.
 
 
 NO_FILE = frozenset([errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENODEV, errno.EFBIG])
 """What opening a file fails with where something else (a link, a folder, a FIFO) is in its place."""
-PRIVATE = 0o600
+PRIVATE_MODE = 0o600
 """The permissions of files, where a store has no others."""
 
 
@@ -116,7 +116,7 @@ class FileSystem(Beneath):
         flags |= os.O_CREAT | os.O_EXCL | OPEN_FLAGS
         mode = self._mode_of(path)
         with self._at(path) as (parent, name):
-            fd = again(os.open, name, flags, PRIVATE, dir_fd=parent)
+            fd = again(os.open, name, flags, PRIVATE_MODE, dir_fd=parent)
             if mode is not None:
                 try:
                     _hand_over(fd, parent, mode)
@@ -146,7 +146,7 @@ class FileSystem(Beneath):
     def _regular(self, fd: int) -> int:
         # lseek, not fstat: fstat of a file being written slows the next sync (docs/performance.md). It fails on FIFOs.
         try:
-            regular = os.lseek(fd, 0, os.SEEK_END) < _FOLDER_SIZE
+            regular = os.lseek(fd, 0, os.SEEK_END) < _FOLDER_END
         except OSError:
             regular = False
         if not regular:
@@ -411,7 +411,7 @@ class FileSystem(Beneath):
                         raise OSError(errno.ENOTEMPTY, "the folder that was just made is not empty", path)
                     _hand_over(fd, parent, mode | (mode & 0o444) >> 2)
 
-    def read_file(self, path: str, limit: int = SMALL) -> bytes:
+    def read_file(self, path: str, limit: int = SMALL_FILE_BYTES) -> bytes:
         """The whole content of a small file; more than `limit` bytes are an `OSError` (EFBIG)."""
         fd = self.open_read(path)
         try:

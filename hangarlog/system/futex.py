@@ -1,7 +1,7 @@
 """Waking other processes: a word in shared memory that is waited at, with a futex where the system has one.
 
-A bell is not a lock: whoever is woken looks again whether what it waits for is so. A ringer that dies before it rings
-costs its waiters one `PATIENCE`.
+A futex is no lock: whoever is woken looks again whether what it waits for is so. A waker that dies before it wakes
+costs its waiters one `PATIENCE_SECONDS`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from hangarlog.system.import_lock import importing
 if TYPE_CHECKING:
     from hangarlog.system.filesystem import FileSystem
 
-PATIENCE = 0.05
-"""Seconds after which a waiter looks again although nobody rang."""
+PATIENCE_SECONDS = 0.05
+"""Seconds after which a waiter looks again although nobody woke it."""
 
-SOON = 100_000
+SOON_NS = 100_000
 """Nanoseconds that somebody may wait before the others let them go first: to be woken takes as long as ten appends."""
 
-_POLL = 0.001  # Where no futex is to be had.
+_POLL_SECONDS = 0.001  # Where no futex is to be had.
 _WAIT, _WAKE = 0, 1
 _EVERYBODY = (1 << 31) - 1
 _FAULT = -2  # What `_futex` answers where the word is in no page: its file was cut, or the disk is gone.
@@ -41,10 +41,11 @@ give_way: Callable[[], None] = getattr(os, "sched_yield", partial(time.sleep, 0)
 """Let whoever else could run do so first, for a moment; nothing where nobody can."""
 
 
-class Bell:
-    """Two words of a shared file: a count of ringings, and since when somebody waits (0: nobody does).
+class Futex:
+    """Two words of a shared file: a count of wake-ups, and since when somebody waits (0: nobody does).
 
-    It is due as soon as anybody waits, or after `SOON` if it `gives_time`: then one at a time waits, who says `leave`.
+    It is due as soon as anybody waits, or `SOON_NS` later if it `gives_time`: then one at a time waits, and says
+    `leave`.
     The words are read and written by calls. Only the futex call is given a mapping, which the kernel alone looks at.
     """
 
@@ -54,11 +55,11 @@ class Bell:
         self._fd, self._offset, self._address = -1, 0, 0
         self._mapped: mmap.mmap | None = None
 
-    def hang(self, filesystem: FileSystem, fd: int, offset: int) -> None:
+    def attach(self, filesystem: FileSystem, fd: int, offset: int) -> None:
         """Use the 16 bytes at `offset` of an open shared file."""
         self._filesystem, self._fd, self._offset, self._address = filesystem, fd, offset, 0
 
-    def take_down(self) -> None:
+    def detach(self) -> None:
         """Let go of the file."""
         self._filesystem, self._address, self._mapped = None, 0, None
 
@@ -84,7 +85,7 @@ class Bell:
 
     def is_due(self, since: int) -> bool:
         """The same, where `since` is what the second word said."""
-        return since != 0 and not (self._gives_time and 0 <= _now() - since < SOON)
+        return since != 0 and not (self._gives_time and 0 <= _now() - since < SOON_NS)
 
     def listen(self) -> int:
         """Say that somebody waits, before looking at what is waited for; the result is for `wait`."""
@@ -97,15 +98,15 @@ class Bell:
         """Say that nobody waits any longer."""
         self._put(_WORD.pack(0), 8)
 
-    def wait(self, heard: int, seconds: float = PATIENCE) -> None:
-        """Return when the bell has rung since `listen` gave `heard`, at the latest after `seconds`; perhaps sooner."""
+    def wait(self, heard: int, seconds: float = PATIENCE_SECONDS) -> None:
+        """Return when it was woken since `listen` gave `heard`, at the latest after `seconds`; perhaps sooner."""
         seconds = max(0.0, seconds)
         address = self._address or self._futex_word()
-        limit = min(seconds, SOON / 1e9 if self._gives_time else PATIENCE)
+        limit = min(seconds, SOON_NS / 1e9 if self._gives_time else PATIENCE_SECONDS)
         if not address or _futex(address, _WAIT, heard, limit) == _FAULT:
-            threading.Event().wait(min(seconds, _POLL))
+            threading.Event().wait(min(seconds, _POLL_SECONDS))
 
-    def ring(self, *, everybody: bool = False) -> None:
+    def wake(self, *, everybody: bool = False) -> None:
         """Wake the one who has waited longest, or everybody. What was waited for must be so already."""
         count, since = self._words()
         if not since:

@@ -16,11 +16,11 @@ from time import monotonic
 
 from hangarlog.system.platform import WINDOWS, again, folder_fd
 
-_PART = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
-_FRESH = 0.001
+_PART_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
+_FRESH_SECONDS = 0.001
 """Seconds that a folder is used again without a look at its path. Meanwhile it is the store's, or was a moment ago."""
 
-_MOST = 16  # Folders that are kept for that.
+_MAX_FOLDERS = 16  # Folders that are kept for that.
 
 
 class OpenFolder:
@@ -32,7 +32,7 @@ class OpenFolder:
         """Raises `OSError`."""
         self.fd = -1  # For an interrupt, or a failure, before there is one.
         self.opened_at = monotonic()
-        self.fd = again(os.open, name, _PART | flags, dir_fd=parent)
+        self.fd = again(os.open, name, _PART_FLAGS | flags, dir_fd=parent)
 
     def close(self, close: Callable[[int], None] = os.close) -> None:
         """Close it now; closing twice is fine."""
@@ -56,7 +56,7 @@ class Root:
     def open(self, path: str) -> OpenFolder:
         """The folder at a path below this one. Raises `OSError`: `NotADirectoryError` where a part is a link."""
         known = self.below.get(path)
-        if known and monotonic() - known.opened_at < _FRESH:
+        if known and monotonic() - known.opened_at < _FRESH_SECONDS:
             return known
         found = self.folder
         try:
@@ -65,7 +65,7 @@ class Root:
         except BaseException:
             found = self.folder  # A traceback that somebody keeps must not keep the others open.
             raise
-        if len(self.below) >= _MOST:
+        if len(self.below) >= _MAX_FOLDERS:
             self.below.clear()
         self.below[path] = found
         return found

@@ -25,13 +25,13 @@ from typing import Any, NamedTuple
 
 from hangarlog.system.filesystem import FileSystem
 
-SECTOR = 512
+SECTOR_BYTES = 512
 """What a device writes whole, or not."""
 
 CACHES = frozenset(["state", "catalog"])
 """Files that nothing waits for to reach the device: any part of what is written to them may be there, or none."""
 
-_ALL_OF = 8  # Up to so many unsynced operations every subset is a state; of more, some.
+_MAX_EXHAUSTIVE = 8  # Up to so many unsynced operations every subset is a state; of more, some.
 
 
 class Operation(NamedTuple):
@@ -302,19 +302,20 @@ def _apply_by_sector(
     if operation.kind == "truncate":
         if not reached:
             stale.update(
-                (number, sector) for sector in range(offset // SECTOR, len(contents.get(number, b"")) // SECTOR + 1)
+                (number, sector)
+                for sector in range(offset // SECTOR_BYTES, len(contents.get(number, b"")) // SECTOR_BYTES + 1)
             )
         elif not any(file == number for file, _ in stale):
             _apply(operation, contents, {})
         return
-    for sector in range(offset // SECTOR, -(-(offset + len(data)) // SECTOR)):
-        if reached and offset <= sector * SECTOR and offset + len(data) >= (sector + 1) * SECTOR:
+    for sector in range(offset // SECTOR_BYTES, -(-(offset + len(data)) // SECTOR_BYTES)):
+        if reached and offset <= sector * SECTOR_BYTES and offset + len(data) >= (sector + 1) * SECTOR_BYTES:
             stale.discard((number, sector))  # Written anew, whole.
         if not reached:
             stale.add((number, sector))
         elif (number, sector) not in stale:
-            start = max(0, sector * SECTOR - offset)
-            part = data[start : (sector + 1) * SECTOR - offset]
+            start = max(0, sector * SECTOR_BYTES - offset)
+            part = data[start : (sector + 1) * SECTOR_BYTES - offset]
             _apply(operation._replace(offset=offset + start, data=part), contents, {})
 
 
@@ -379,7 +380,7 @@ def _with_caches(loss: _Loss, places: list[int], pending: int, rng: Random) -> _
 def _losses(pending: list[tuple[int, Operation]], rng: Random) -> list[_Loss]:
     count = len(pending)
     everything = (1 << count) - 1
-    if count <= _ALL_OF:
+    if count <= _MAX_EXHAUSTIVE:
         masks: Iterable[int] = range(1 << count)
     else:
         # All, none, all up to one, all but one, from one on, and any.
@@ -396,13 +397,13 @@ def _losses(pending: list[tuple[int, Operation]], rng: Random) -> list[_Loss]:
 def _losses_in(write: Operation, n: int, mask: int) -> Iterator[_Loss]:
     """The ways in which only a part of a write reaches the device."""
     size, offset = len(write.data), write.offset
-    sectors = range(SECTOR - offset % SECTOR, size, SECTOR)
+    sectors = range(SECTOR_BYTES - offset % SECTOR_BYTES, size, SECTOR_BYTES)
     last_line = write.data.rfind(b"\n", 0, -1) + 1
     lines = b"\n" in write.data and size < 1 << 14
     for cut in {*sectors, *range(last_line, size)} if lines else sectors:
         yield _Loss(mask, n, cut, size)
     for start in (0, *sectors):
-        yield _Loss(mask, n, start, min(size, start + SECTOR - (offset + start) % SECTOR))
+        yield _Loss(mask, n, start, min(size, start + SECTOR_BYTES - (offset + start) % SECTOR_BYTES))
     yield _Loss(mask, n, 0, size, True)
 
 

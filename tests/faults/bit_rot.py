@@ -67,7 +67,7 @@ COUNTED = (SERVED, RECOVERED, REFUSED, HARMLESS, LOST, UNREAD, REPAIRED)
 @contextlib.contextmanager
 def small_limits() -> Iterator[None]:
     """A ring of four frames, and sidecars for segments of a few hundred bytes."""
-    places = [(hangarlog.filestore.commit_ring, "RING_BYTES", 4 * hangarlog.filestore.commit_ring.BLOCK)]
+    places = [(hangarlog.filestore.commit_ring, "RING_BYTES", 4 * hangarlog.filestore.commit_ring.BLOCK_BYTES)]
     modules = (hangarlog.log.index, hangarlog.log.active_segment, hangarlog.log.log, hangarlog.log.segment)
     places += [(module, "STRIDE", STRIDE) for module in modules]
     before = [getattr(module, name) for module, name, _ in places]

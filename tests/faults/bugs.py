@@ -68,14 +68,14 @@ OF_CRASHES = [
     ),
     Bug(
         "a version is taken from a cache",
-        "warm_streams.py",
+        "open_streams.py",
         "live = end.live\n        try:  # noqa: SIM105",
         "return end\n        try:  # noqa: SIM105",
         f"{PROCESSES}::test_two_stores_on_one_folder_in_one_process_simply_work",
     ),
     Bug(
         "a stream is closed under its writer where another store needs descriptors",
-        "warm_streams.py",
+        "open_streams.py",
         "self._ends.popitem(last=False)\n\n",
         "self._ends.popitem(last=False)[1].close()\n\n",
         f"{DESCRIPTORS}::test_what_is_taken_out_of_a_store_while_it_writes_and_reads_stays_open_until_then",
@@ -97,8 +97,8 @@ OF_CRASHES = [
     Bug(
         "an index is trusted that covers what was lost",
         "replay.py",
-        "def forget_index(live: LiveEnd, *, restarted: bool) -> None:",
-        "def forget_index(live: LiveEnd, *, restarted: bool) -> None:\n    return",
+        "def forget_index(live: ActiveSegment, *, restarted: bool) -> None:",
+        "def forget_index(live: ActiveSegment, *, restarted: bool) -> None:\n    return",
         f"{BY_HAND}::test_a_power_cut_at_the_end_of_a_line_leaves_no_index_that_covers_more",
     ),
     Bug(
@@ -118,7 +118,7 @@ OF_CRASHES = [
     ),
     Bug(
         "the expected version is not checked",
-        "batch.py",
+        "expected_version.py",
         "matches = expected in (actual, ANY) or",
         "matches = True or",
         HISTORIES,

@@ -82,7 +82,7 @@ OF_HANDLING = [
     # Files in use (row 14).
     Bug(
         "an append does not compare a stream's end with the catalog",
-        "warm_streams.py",
+        "open_streams.py",
         "return version < 0 if known is None else known.version == version and known.is_at(end.position)",
         "return True",
         f"{IN_USE}::test_a_stream_that_was_changed_by_hand_gives_no_version_twice",
@@ -103,7 +103,7 @@ OF_HANDLING = [
     ),
     Bug(
         "a stream whose file was replaced is written to further",
-        "warm_streams.py",
+        "open_streams.py",
         "right, end.seen_at = live is not None and live.is_in_place, now",
         "right, end.seen_at = True, now",
         f"{IN_USE}::test_a_file_replaced_by_its_own_copy_is_written_to",

@@ -52,7 +52,7 @@ def small_ring() -> Iterator[None]:
     """A ring of four frames, so that a short workload fills it."""
     before = hangarlog.filestore.commit_ring.RING_BYTES, hangarlog.filestore.group_sync.LARGEST
     hangarlog.filestore.commit_ring.RING_BYTES, hangarlog.filestore.group_sync.LARGEST = (
-        4 * hangarlog.filestore.commit_ring.BLOCK,
+        4 * hangarlog.filestore.commit_ring.BLOCK_BYTES,
         2_000,
     )
     try:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from hangarlog.filestore.commit_ring import BLOCK
+from hangarlog.filestore.commit_ring import BLOCK_BYTES
 
 if TYPE_CHECKING:
     from hostile_input import Part
@@ -227,9 +227,9 @@ def _overlapping(store: Path, blocks: int) -> bytes:
 
 def overlapping(blocks: int, store: str) -> bytes:
     """A ring in each block of which a frame begins that goes on to the end of the ring, its checksum right."""
-    ring = bytearray(blocks * BLOCK)
+    ring = bytearray(blocks * BLOCK_BYTES)
     for block in range(blocks - 1, -1, -1):
-        at, length = block * BLOCK, len(ring)
+        at, length = block * BLOCK_BYTES, len(ring)
         for _ in range(4):  # The header's length depends on that of the text.
             header = b'\x1e{"ring":1,"store":"%b","generation":1,"first":2,"last":2,"length":%d'
             header %= store.encode(), length

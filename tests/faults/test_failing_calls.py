@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, Added
 
 from hangarlog import ANY, CorruptionError, FileEventStore, HangarlogError, OutcomeUnknownError, StorageError, SyncError
-from hangarlog.filestore.warm_streams import WarmStreams
+from hangarlog.filestore.open_streams import OpenStreams
 from hangarlog.maintenance.verify import verify
 from hangarlog.system.filesystem import FileSystem
 
@@ -287,7 +287,7 @@ def test_an_interrupt_after_the_commit_leaves_nothing_stale(tmp_path: Path, monk
     with FileEventStore(tmp_path / "s", durability="relaxed") as store:
         store.append("a:1", [Added(0)], ANY)
         with monkeypatch.context() as patch:
-            patch.setattr(WarmStreams, "keep", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr(OpenStreams, "keep", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 store.append_many([("b:1", [Added(1)], -1), ("a:1", [Added(1)], 0)])
         assert store.append_many([("a:1", [Added(2)], 1), ("b:1", [Added(2)], 0)]) == {"a:1": 2, "b:1": 1}

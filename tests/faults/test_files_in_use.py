@@ -27,7 +27,7 @@ from hangarlog import (
     LockTimeoutError,
     StoreOpenError,
 )
-from hangarlog.filestore import session, warm_streams
+from hangarlog.filestore import open_streams, session
 from hangarlog.maintenance.verify import verify
 
 
@@ -126,7 +126,7 @@ def test_who_opens_a_store_without_a_lock_file_has_the_others_make_it_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """They cannot see it by themselves: it was in a folder of its own."""
-    monkeypatch.setattr(session, "_RACY", 0)  # As long after the last change of the store's folder.
+    monkeypatch.setattr(session, "_RACY_NS", 0)  # As long after the last change of the store's folder.
     path = tmp_path / "s"
     with five_events(path, durability="relaxed") as store, opened(path, durability="relaxed") as other:
         other.append("b:1", [event("warm")], ANY)
@@ -209,7 +209,9 @@ def test_a_file_replaced_by_its_own_copy_is_written_to(
     tmp_path: Path, what: str, durability: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As `sed -i`, an editor and a sync tool do: the file that has the name is the store's."""
-    monkeypatch.setattr(warm_streams, "_UNSEEN", -1.0)  # For a millisecond it may be missed, and is mended then.
+    monkeypatch.setattr(
+        open_streams, "_UNSEEN_SECONDS", -1.0
+    )  # For a millisecond it may be missed, and is mended then.
     path = tmp_path / "s"
     with five_events(path, durability=durability) as store, opened(path) as other:
         assert ids(other, "a:1") == EVENTS
@@ -231,7 +233,7 @@ def test_what_went_to_a_file_that_had_just_been_replaced_is_at_its_path_after_th
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A writer looks every millisecond; it may have closed the store by then."""
-    monkeypatch.setattr(warm_streams, "_UNSEEN", 60.0)
+    monkeypatch.setattr(open_streams, "_UNSEEN_SECONDS", 60.0)
     path = tmp_path / "s"
     file = path / "streams/a/1.jsonl"
     with opened(path) as other:

@@ -16,7 +16,7 @@ import pytest
 from conftest import Added, Command
 
 from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore, Record
-from hangarlog.filestore.salvage import MOST
+from hangarlog.filestore.salvage import MAX_PART_BYTES
 from hangarlog.integrations.export import new_file
 from hangarlog.maintenance.repair import Lost, PutAside, repair
 from hangarlog.record.line import decode_record, is_record
@@ -267,14 +267,14 @@ def test_on_damage_is_raise_or_skip(tmp_path: Path) -> None:
 
 
 def test_memory_stays_bounded_where_much_is_damaged(tmp_path: Path) -> None:
-    """The parts that are read from both copies are a segment, or `MOST` bytes, at a time."""
+    """The parts that are read from both copies are a segment, or `MAX_PART_BYTES` bytes, at a time."""
     path = tmp_path / "s"
     with FileEventStore(path, durability="relaxed", segment_bytes=1 << 20) as store:
         for start in range(0, 30_000, 100):
             store.append("a:0", [Added(n, "x" * 400) for n in range(start, start + 100)], ANY)
     for file in (path / "streams/a").glob("*.jsonl"):
         file.write_bytes(file.read_bytes().replace(b'"number":', b'"number": '))
-    assert MOST >= 1 << 20
+    assert MAX_PART_BYTES >= 1 << 20
     with FileEventStore(path, durability="relaxed") as store, warnings.catch_warnings():
         warnings.simplefilter("ignore", CorruptionWarning)
         for reverse in (False, True):

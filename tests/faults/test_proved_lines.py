@@ -441,7 +441,7 @@ def test_a_large_text_is_judged_in_parts_as_it_is_in_one(monkeypatch: pytest.Mon
         return "{" + ",".join(f'"{rng.choice(letters)}":{part}' for part in parts) + "}"
 
     def judged(text: bytes, large: int) -> str | None:
-        monkeypatch.setattr(strict, "_LARGE", large)
+        monkeypatch.setattr(strict, "_LARGE_BYTES", large)
         try:
             return "a key" if repeated_key(text) is not None else None
         except (msgspec.MsgspecError, UnicodeDecodeError):

@@ -12,7 +12,7 @@ from conftest import Added
 from hostile_sizes import overlapping
 
 from hangarlog import ANY, CorruptionError, FileEventStore, StoreFormatError, SyncError
-from hangarlog.filestore.commit_ring import BLOCK, RING_BYTES, decode_frame, encode_frame, read_ring
+from hangarlog.filestore.commit_ring import BLOCK_BYTES, RING_BYTES, decode_frame, encode_frame, read_ring
 from hangarlog.maintenance.verify import verify
 from hangarlog.system.filesystem import FileSystem
 
@@ -64,8 +64,8 @@ def test_what_only_the_ring_has_is_written_into_the_journal(tmp_path: Path) -> N
 
 def test_a_torn_last_frame_was_not_acknowledged(tmp_path: Path) -> None:
     text = filled(tmp_path / "s")
-    last = (EVENTS - LAST_SYNC - 1) * BLOCK
-    damaged(tmp_path / "s", last + 200, bytes(BLOCK - 200))
+    last = (EVENTS - LAST_SYNC - 1) * BLOCK_BYTES
+    damaged(tmp_path / "s", last + 200, bytes(BLOCK_BYTES - 200))
     whole(tmp_path / "s", b"".join(text.splitlines(keepends=True)[:-1])).close()
 
 
@@ -73,7 +73,7 @@ def test_a_gap_between_journal_and_ring_is_said_and_nothing_cut(tmp_path: Path) 
     """Its first frame is gone, and the stream's copy, too."""
     filled(tmp_path / "s")
     before = (tmp_path / "s/journal.jsonl").read_bytes()
-    damaged(tmp_path / "s", 0, bytes(BLOCK))
+    damaged(tmp_path / "s", 0, bytes(BLOCK_BYTES))
     with pytest.raises(CorruptionError, match=r"position 2 is missing; 12 events were committed"):
         FileEventStore(tmp_path / "s")
     assert (tmp_path / "s/journal.jsonl").read_bytes() == before
@@ -83,7 +83,7 @@ def test_a_journal_that_has_more_than_the_ring_needs_nothing_of_it(tmp_path: Pat
     """As after a power cut that came late."""
     text = filled(tmp_path / "s")
     (tmp_path / "s/journal.jsonl").write_bytes(text)
-    damaged(tmp_path / "s", 3 * BLOCK, bytes(BLOCK))
+    damaged(tmp_path / "s", 3 * BLOCK_BYTES, bytes(BLOCK_BYTES))
     store = whole(tmp_path / "s", text, but="ring")
     assert store.recovered
     assert store.recovered.joined == 0
@@ -256,7 +256,7 @@ def test_frames_that_overlap_do_not_count_for_more_than_the_ring(tmp_path: Path,
         store.append("a:1", [Added(0)], ANY)
         store_id = store.meta.store_id
     content = overlapping(blocks, store_id)
-    assert decode_frame(content, BLOCK) or blocks > 256
+    assert decode_frame(content, BLOCK_BYTES) or blocks > 256
     (tmp_path / "s/ring").write_bytes(content)
     found = read_ring(FileSystem(), str(tmp_path / "s/ring"), store_id)
     assert sum(len(frame.text) for frame in found.frames + found.older) < RING_BYTES
@@ -280,5 +280,5 @@ def test_a_generation_that_no_ring_reaches_is_no_frame(tmp_path: Path) -> None:
     frame = decode_frame((tmp_path / "s/ring").read_bytes(), 0)
     assert frame
     forged = encode_frame(frame.store.encode(), 1 << 40, EVENTS + 1, EVENTS + 1, b"x\n")
-    damaged(tmp_path / "s", 100 * BLOCK, forged)
+    damaged(tmp_path / "s", 100 * BLOCK_BYTES, forged)
     whole(tmp_path / "s", text).close()

@@ -252,7 +252,7 @@ def test_what_is_deleted_while_a_store_is_open_comes_back_with_the_next_append(
     tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that is not durable may miss it for a millisecond; here it looks every time."""
-    monkeypatch.setattr(write_session, "_UNWATCHED", -1.0)
+    monkeypatch.setattr(write_session, "_UNWATCHED_SECONDS", -1.0)
     path = tmp_path / "s"
     with FileEventStore(path, durability="relaxed") as store:
         store.append("a:1", [Added(0)], ANY)

@@ -21,9 +21,9 @@ from test_read_only import folder_of, put
 from hangarlog import ANY, CorruptionError, FileEventStore
 from hangarlog.filestore.checkpoint import Checkpoint
 from hangarlog.maintenance.journal_check import JournalCheck
+from hangarlog.maintenance.store_view import StoreView
 from hangarlog.maintenance.stream_check import StreamCheck
 from hangarlog.maintenance.verify import verify, verify_folder
-from hangarlog.maintenance.watched_store import Watch
 from hangarlog.record.checked_json import with_crc
 
 EVENTS = 90
@@ -100,20 +100,20 @@ def flip_ring(path: Path) -> tuple[str, int]:
 
 def foreign_ring(path: Path) -> tuple[str, int]:
     """Of the same store, but with another event."""
-    from hangarlog.filestore.commit_ring import BLOCK, decode_frame, encode_frame
+    from hangarlog.filestore.commit_ring import BLOCK_BYTES, decode_frame, encode_frame
 
     ring = path / "ring"
     content = bytearray(ring.read_bytes())
-    block = next(at for at in range(2, 256) if decode_frame(bytes(content), at * BLOCK))
-    frame = decode_frame(bytes(content), block * BLOCK)
+    block = next(at for at in range(2, 256) if decode_frame(bytes(content), at * BLOCK_BYTES))
+    frame = decode_frame(bytes(content), block * BLOCK_BYTES)
     assert frame
     lines = frame.text.split(b"\n")[:-1]
     lines[0] = sealed({**msgspec.json.decode(lines[0]), "event_id": "another"})[:-1]
     text = b"".join(line + b"\n" for line in lines)
     changed = encode_frame(frame.store.encode(), frame.generation, frame.first, frame.last, text)
-    content[block * BLOCK : block * BLOCK + len(changed)] = changed
+    content[block * BLOCK_BYTES : block * BLOCK_BYTES + len(changed)] = changed
     put(ring, bytes(content))
-    return str(ring), block * BLOCK
+    return str(ring), block * BLOCK_BYTES
 
 
 def written(name: str, content: Callable[[bytes], bytes], offset: Callable[[bytes], int] = lambda text: 0) -> object:
@@ -310,7 +310,7 @@ def test_a_look_is_made_again_where_a_file_goes_meanwhile(tmp_path: Path) -> Non
             raise gone.pop()
         return []
 
-    with FileEventStore(tmp_path / "s") as store, contextlib.closing(Watch(store.folder, "id", store)) as watch:
+    with FileEventStore(tmp_path / "s") as store, contextlib.closing(StoreView(store.folder, "id", store)) as watch:
         assert watch.confirmed(look) == []
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hangarlog import EVENT_VERSION_MAP, EventSerializer, UpcasterChain
 from hangarlog.record.line import decode_record, encode_records
-from hangarlog.record.verified_block import Run
+from hangarlog.record.verified_block import VerifiedBlock
 from hangarlog.testing import registered
 
 
@@ -50,10 +50,10 @@ def serializer() -> EventSerializer:
     return EventSerializer(chain)
 
 
-def run_of(events: list[tuple[str, bytes]], metadata: bytes | None = None) -> Run:
+def run_of(events: list[tuple[str, bytes]], metadata: bytes | None = None) -> VerifiedBlock:
     encoded = [(name, f"e{n}", data, None) for n, (name, data) in enumerate(events)]
     lines, _ = encode_records(7, "a:1", 0, encoded, b"2026-01-01T00:00:00.000000Z", metadata)
-    return Run(b"".join(lines), len(lines), "path", "segment", 0)
+    return VerifiedBlock(b"".join(lines), len(lines), "path", "segment", 0)
 
 
 def outcome(pairs: Any) -> list[Any]:
@@ -138,7 +138,7 @@ def test_a_line_written_by_hand_is_of_the_version_that_it_says() -> None:
             text = run_of([("Raised", decoy), ("Raised", b'{"n":1}')]).text
             first, second, _ = text.split(b"\n")
             by_hand = first + b"\n" + second.replace(b'"data":{', key) + b"\n"
-            assert list(ours.blocks().events(Run(by_hand, 2, "path", "segment", 0))) == [
+            assert list(ours.blocks().events(VerifiedBlock(by_hand, 2, "path", "segment", 0))) == [
                 Raised(5),
                 Raised(101, ["new"]),
             ]

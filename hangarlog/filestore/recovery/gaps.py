@@ -17,7 +17,7 @@ from hangarlog.filestore.survey import found_in, journal_files, opened
 from hangarlog.log.log import Log
 from hangarlog.record.line import StoredEnvelope
 
-_MOST = 1 << 20  # Positions of a gap that is looked into when a store is opened.
+_MAX_GAP = 1 << 20  # Positions of a gap that is looked into when a store is opened.
 
 
 def refuse_gaps(folder: Folder) -> None:
@@ -60,7 +60,7 @@ def only_the_ring_fills(folder: Folder, frames: list[Frame], before: StoredEnvel
 
     Where the streams have all of it, reads are served from there.
     """
-    if following - before.position > _MOST:
+    if following - before.position > _MAX_GAP:
         return False
     missing = set(range(before.position + 1, following)) - {record.position for _, record in stream_lines(folder)}
     return bool(missing) and missing <= lines_of_frames(frames, before.position, before.crc).keys()

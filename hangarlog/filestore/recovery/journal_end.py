@@ -16,13 +16,13 @@ from hangarlog.errors import CorruptionError
 from hangarlog.filestore.commit_ring import Frame, lines_of_frames
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.two_copies import Missing, journal_lines_in_streams
-from hangarlog.log.active_segment import LiveEnd
+from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
-from hangarlog.log.segment import SECTOR
+from hangarlog.log.segment import SECTOR_BYTES
 from hangarlog.record.envelope import LineError
 from hangarlog.record.line import StoredEnvelope, decode_record, decode_records, is_record
 
-BLOCK = 64 << 10
+READ_BYTES = 64 << 10
 """Bytes of journal that are read at a time: what is larger the system gives, and zeroes, anew each time."""
 
 See = Callable[[list[StoredEnvelope], list[bytes]], None]
@@ -52,7 +52,7 @@ def last_sealed(log: Log, first: int) -> StoredEnvelope:
 
 def make_end_whole(
     folder: Folder,
-    live: LiveEnd,
+    live: ActiveSegment,
     start: tuple[int, int],
     promised: tuple[int, int],
     frames: list[Frame],
@@ -81,11 +81,11 @@ def make_end_whole(
     return joining.run(known)
 
 
-def _whole_batches(journal: Log, live: LiveEnd, start: tuple[int, int], see: See) -> tuple[int, int, str | None]:
+def _whole_batches(journal: Log, live: ActiveSegment, start: tuple[int, int], see: See) -> tuple[int, int, str | None]:
     """(the offset after the last whole batch, its last position, what is wrong behind it); read from `start` on."""
     if start[0]:
         return _batches_from(live, *start, see)
-    lines, _ = live.lines_at(0, SECTOR)
+    lines, _ = live.lines_at(0, SECTOR_BYTES)
     begins = decode_record(lines[0]).position if lines and is_record(lines[0]) else None
     offset, last = 0, _last_before(journal, begins)
     if begins == last + 1:
@@ -94,10 +94,10 @@ def _whole_batches(journal: Log, live: LiveEnd, start: tuple[int, int], see: See
     return _batches_from(live, offset, last, see)
 
 
-def _batches_from(live: LiveEnd, offset: int, last: int, see: See) -> tuple[int, int, str | None]:
+def _batches_from(live: ActiveSegment, offset: int, last: int, see: See) -> tuple[int, int, str | None]:
     whole, whole_last = offset, last
     while True:
-        lines, following = live.lines_at(offset, BLOCK)
+        lines, following = live.lines_at(offset, READ_BYTES)
         if not lines:
             return whole, whole_last, None if whole == live.size else "it ends within a batch"
         records, bad = _records_after(last, lines)
@@ -160,7 +160,7 @@ class _Joining:
     """The slow way, where the text does not simply end with a whole batch."""
 
     def __init__(
-        self, folder: Folder, live: LiveEnd, whole: int, last: int, settled: int, cause: str, restarted: bool
+        self, folder: Folder, live: ActiveSegment, whole: int, last: int, settled: int, cause: str, restarted: bool
     ) -> None:
         self._folder, self._live, self._whole, self._last = folder, live, whole, last
         self._settled, self._cause, self._restarted = settled, cause, restarted
@@ -249,13 +249,13 @@ class _Joining:
         if self._bad < 0:
             self._bad = offset
         # The device has the sector as it was while the file ended here, and later ones with what was appended since.
-        rest = SECTOR - offset % SECTOR
+        rest = SECTOR_BYTES - offset % SECTOR_BYTES
         self._zeros |= len(line) >= rest and not line[:rest].strip(b"\0")
-        sector = -(-offset // SECTOR) * SECTOR
-        while sector + SECTOR <= offset + len(line) and not self._zeros:
+        sector = -(-offset // SECTOR_BYTES) * SECTOR_BYTES
+        while sector + SECTOR_BYTES <= offset + len(line) and not self._zeros:
             start = sector - offset
-            self._zeros = not line[start : start + SECTOR].strip(b"\0")
-            sector += SECTOR
+            self._zeros = not line[start : start + SECTOR_BYTES].strip(b"\0")
+            sector += SECTOR_BYTES
 
     def _connected(self, lines: dict[int, bytes]) -> int:
         """The last position of the whole batches that follow on the last one without a gap."""

@@ -12,9 +12,9 @@ import msgspec
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.filestore.file_names import stream_id_of, stream_path
 from hangarlog.filestore.folder import Folder
-from hangarlog.filestore.recovery.rebuild import Span
+from hangarlog.filestore.recovery.rebuild import VersionSpan
 from hangarlog.filestore.recovery.rewriting import Replaced, Rewriting
-from hangarlog.filestore.snapshot_files import MOST, SnapshotFiles
+from hangarlog.filestore.snapshot_files import MAX_SNAPSHOT_BYTES, SnapshotFiles
 from hangarlog.filestore.survey import File, found_in, opened, stream_files
 from hangarlog.log.segment import LIVE
 from hangarlog.record.checked_json import without_crc
@@ -24,7 +24,7 @@ from hangarlog.record.strict import snapshot_flaw
 from hangarlog.system.file_copy import copy_file, keep_damaged
 from hangarlog.system.filesystem import NO_FILE, FileSystem
 
-GROUP = 64 << 20
+GROUP_BYTES = 64 << 20
 """Bytes of streams that are written anew at a time."""
 
 _LOST = b'{"stream_version":%d,"lost":"no whole copy of this event is left"}'
@@ -56,7 +56,7 @@ class _Stream(msgspec.Struct):
 class Mending:
     """The streams and snapshots beside the journal; `lost` are versions that the journal has lost."""
 
-    def __init__(self, folder: Folder, segment_bytes: int, lost: Iterable[Span]) -> None:
+    def __init__(self, folder: Folder, segment_bytes: int, lost: Iterable[VersionSpan]) -> None:
         self._folder, self._filesystem, self._segment_bytes = folder, folder.filesystem, segment_bytes
         self._snapshot_files = SnapshotFiles(folder.filesystem, folder.snapshots_path)
         self._lost: defaultdict[str, set[int]] = defaultdict(set)
@@ -194,7 +194,7 @@ class Mending:
         size = 0
         for key in sorted(keys):
             size += self._streams[key].size
-            if group and size > GROUP:
+            if group and size > GROUP_BYTES:
                 yield group
                 group, size = [], self._streams[key].size
             group.append(key)
@@ -295,7 +295,7 @@ def snapshot_paths(folder: Folder) -> list[str]:
 def load_snapshot(filesystem: FileSystem, path: str) -> Snapshot | None:
     """The snapshot in a file, None if that is not a whole one."""
     try:
-        content = filesystem.read_file(path, MOST)
+        content = filesystem.read_file(path, MAX_SNAPSHOT_BYTES)
         snapshot = msgspec.json.decode(without_crc(content), type=Snapshot)
         return None if snapshot_flaw(content, snapshot.version) else snapshot
     except (msgspec.MsgspecError, ValueError, RecursionError):

@@ -13,15 +13,15 @@ from hangarlog.filestore.commit_ring import Frame
 from hangarlog.filestore.file_names import stream_path
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.snapshot_files import SnapshotFiles
-from hangarlog.filestore.survey import Run, found_in, journal_files, opened, runs_in, stream_files
-from hangarlog.log.segment import CHUNK, Segment
+from hangarlog.filestore.survey import Stretch, found_in, journal_files, opened, runs_in, stream_files
+from hangarlog.log.segment import CHUNK_BYTES, Segment
 from hangarlog.record.line import StoredEnvelope, decode_record
 from hangarlog.record.strict import kept_record
 
-WINDOW = 16 << 20
+WINDOW_BYTES = 16 << 20
 """Bytes of journal, about, that are merged at a time."""
 
-_SHORT = 256  # Bytes of a line that is not whole, about: so many are read for each.
+_SHORT_BYTES = 256  # Bytes of a line that is not whole, about: so many are read for each.
 
 
 class Candidate:
@@ -34,7 +34,7 @@ class Candidate:
 
     def __init__(self, line: bytes, record: StoredEnvelope) -> None:
         self.line, self.record = line, record
-        self.runs: list[Run] = []
+        self.runs: list[Stretch] = []
         self.in_stream = self.in_ring = False
         self.before: list[str] = []
         self.after: list[str] = []
@@ -46,7 +46,7 @@ _Window = defaultdict[int, list[Candidate]]
 class _Cursor:
     """The way through a run. No file stays open, no text in memory: there may be as many runs as streams."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Stretch) -> None:
         self.run, self.next, self._offset = run, run.first, run.start
         self.before: StoredEnvelope | None = None
 
@@ -71,7 +71,7 @@ class _Cursor:
 
     def _bad(self, segment: Segment, stop: int) -> Iterator[tuple[int, bytes, None]]:
         while self.next < stop:
-            size = min(CHUNK, _SHORT * (stop - self.next), max(1, self.run.end - self._offset))
+            size = min(CHUNK_BYTES, _SHORT_BYTES * (stop - self.next), max(1, self.run.end - self._offset))
             lines, following = segment.lines_at(self._offset, size)
             lines = lines or next(segment.rest(self._offset), [])
             if not lines:
@@ -100,11 +100,11 @@ class Merge:
     def __init__(self, folder: Folder, frames: list[Frame]) -> None:
         self._folder = folder
         self._snapshots = SnapshotFiles(folder.filesystem, folder.snapshots_path)
-        self._runs: list[Run] = []
+        self._runs: list[Stretch] = []
         self._files: set[tuple[str, str]] = set()
         self._damaged: set[tuple[str, str]] = set()
         self._ring: dict[int, list[tuple[bytes, str]]] = {}
-        self.confirmed: defaultdict[Run, int] = defaultdict(int)
+        self.confirmed: defaultdict[Stretch, int] = defaultdict(int)
         self.explained = False
         self._snapshot = lru_cache(4096)(self._load)
         for file in journal_files(folder):
@@ -197,7 +197,7 @@ class Merge:
         """How many positions make a window."""
         whole = [run for run in self._runs if run.whole]
         size, count = sum(run.end - run.start for run in whole), sum(run.lines for run in whole)
-        return max(1, WINDOW * count // size) if size else 1
+        return max(1, WINDOW_BYTES * count // size) if size else 1
 
     def _read(self, cursor: _Cursor, stop: int, found: _Window, bad: dict[int, bytes]) -> None:
         for position, line, record in cursor.read(self._folder, stop):

@@ -15,17 +15,17 @@ from hangarlog.filestore.commit_ring import Frame
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.recovery.merge import Candidate, Merge
 from hangarlog.filestore.recovery.rewriting import Replaced, Rewriting
-from hangarlog.filestore.survey import Run
+from hangarlog.filestore.survey import Stretch
 from hangarlog.record.envelope import MAX_NUMBER
 from hangarlog.record.line import StoredEnvelope, encode_envelope
 from hangarlog.record.strict import record_or_cause
 
-_LEAST_LINE = 100
-_ASIDE_AT_ONCE = 1 << 20
-_FEW = 1000
+_MIN_LINE_BYTES = 100
+_ASIDE_BYTES = 1 << 20
+_FEW_LINES = 1000
 """Lines that somebody may have taken out of a file at one place; where more are missing, it was something else."""
 
-_MOST_LOST = 1 << 22
+_MAX_LOST = 1 << 22
 """Positions in a row that may be nowhere: each takes a line, and a record may say that it is of any position."""
 
 UNFINISHED = "its batch is not whole"
@@ -37,7 +37,7 @@ SETTLED = "its version was given to another record: it is kept with another one"
 _LOST = b'{"position":%d,"lost":"no whole copy of this event is left"}'
 
 
-class Span(msgspec.Struct, frozen=True):
+class VersionSpan(msgspec.Struct, frozen=True):
     """Positions, or versions of a stream, from `first` to `last`."""
 
     first: int
@@ -73,8 +73,8 @@ class Rebuilt(msgspec.Struct):
 
     last: int = 0
     replaced: list[Replaced] = []
-    lost: list[Span] = []
-    lost_versions: list[Span] = []
+    lost: list[VersionSpan] = []
+    lost_versions: list[VersionSpan] = []
     aside: list[Aside] = []
     settled: list[Settled] = []
     ring_fits: bool = True
@@ -130,7 +130,7 @@ class _History:
         self._batch: list[_Kept | _Holes] = []  # It counts when its last line is there.
         self._bad: dict[int, bytes] = {}  # What stands where positions are missing since the last whole line.
         self._lost = 0  # Positions that are lost, of streams that nobody knows yet.
-        self._runs: list[Run] = []  # Of the journal, that the last line stands in.
+        self._runs: list[Stretch] = []  # Of the journal, that the last line stands in.
         self._streams: set[str] = set()  # Whose records followed since these runs began.
         self._ended = ""
         self._aside: list[bytes] = []
@@ -154,13 +154,13 @@ class _History:
         nowhere = position - self._next - len(self._bad)
         runs = [run for candidate in candidates for run in candidate.runs] or self._merge.torn_apart
         told = self._merge.explained or any(_within(run, position) for run in runs)
-        if not nowhere or (self._bridges and told and nowhere <= _MOST_LOST):
+        if not nowhere or (self._bridges and told and nowhere <= _MAX_LOST):
             self._batch.append(_Holes(missing, self._bad))
             self._lost += len(missing)
             self._crc = ""
         else:
             self._ended = f"positions {missing[0]} to {missing[-1]}, which come before, are nowhere"
-            self._report.lost.append(Span(missing[0], missing[-1]))
+            self._report.lost.append(VersionSpan(missing[0], missing[-1]))
         self._bad = {}
 
     def _choose(self, position: int, candidates: list[Candidate]) -> None:
@@ -225,7 +225,7 @@ class _History:
             return version
         if 0 < version - expected <= self._lost:
             self._lost -= version - expected
-            self._report.lost_versions.append(Span(expected, version - 1, stream_id))
+            self._report.lost_versions.append(VersionSpan(expected, version - 1, stream_id))
             return version
         ours = candidate.in_stream or (self._follows(candidate) and (new or stream_id in self._streams))
         if not ours:
@@ -256,9 +256,9 @@ class _History:
     def _note_lost(self, position: int) -> None:
         lost = self._report.lost
         if lost and lost[-1].last == position - 1:
-            lost[-1] = Span(lost[-1].first, position)
+            lost[-1] = VersionSpan(lost[-1].first, position)
         else:
-            lost.append(Span(position, position))
+            lost.append(VersionSpan(position, position))
 
     def _put_aside(self, candidates: Iterable[Candidate], cause: str) -> None:
         report = self._report
@@ -271,7 +271,7 @@ class _History:
                 report.aside[-1].count += 1
             else:
                 report.aside.append(Aside(position, position, cause))
-        if sum(map(len, self._aside)) > _ASIDE_AT_ONCE:
+        if sum(map(len, self._aside)) > _ASIDE_BYTES:
             self._write_aside()
 
     def _write_aside(self) -> None:
@@ -292,9 +292,9 @@ class _History:
         return self._report
 
 
-def _within(run: Run, position: int) -> bool:
+def _within(run: Stretch, position: int) -> bool:
     """Whether lines are missing in a file, up to `position` at least: so many that they may have stood there."""
-    few = _FEW + run.skipped // _LEAST_LINE
+    few = _FEW_LINES + run.skipped // _MIN_LINE_BYTES
     return 0 < run.after < position <= run.first <= run.after + few
 
 

@@ -26,17 +26,17 @@ from hangarlog.filestore.recovery.journal_end import make_end_whole
 from hangarlog.filestore.recovery.replay import Replay, cut, forget_index, rebuild
 from hangarlog.filestore.recovery.report import Recovered
 from hangarlog.filestore.shared_state import SharedState
-from hangarlog.log.active_segment import LiveEnd
+from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
-from hangarlog.log.segment import CHUNK
+from hangarlog.log.segment import CHUNK_BYTES
 from hangarlog.record.line import decode_record, is_record
 from hangarlog.system.file_copy import replace_with
 from hangarlog.system.import_lock import importing
 
 if TYPE_CHECKING:
-    from hangarlog.filestore.recovery.rebuild import Span
+    from hangarlog.filestore.recovery.rebuild import VersionSpan
 
-_CLOCK_SLACK = 2.0
+_CLOCK_SLACK_SECONDS = 2.0
 """Seconds that the times of two files may be off: tar keeps whole seconds of them, and FAT every other one."""
 
 _CANNOT_WRITE = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS])
@@ -152,7 +152,7 @@ def _rebuilt(
     return report
 
 
-def _mend_streams(folder: Folder, meta: Meta, lost: Iterable[Span], last: int) -> None:
+def _mend_streams(folder: Folder, meta: Meta, lost: Iterable[VersionSpan], last: int) -> None:
     """Make the streams what the journal says, if sealed segments go beyond its `last` position; -1: anyway.
 
     Not where lines of the journal are damaged, but for a journal that was just rebuilt: only the streams may have them.
@@ -219,7 +219,7 @@ class _Recovery:
         catalog.create()
         return Checkpoint()
 
-    def _make_whole(self, live: LiveEnd, checkpoint: Checkpoint) -> None:
+    def _make_whole(self, live: ActiveSegment, checkpoint: Checkpoint) -> None:
         folder, state, report, restarted = self._folder, self._state, self._report, self._restarted
         start = (0, report.since)
         if restarted and checkpoint.end and live.first() == checkpoint.first:
@@ -256,7 +256,7 @@ class _Recovery:
         state.recovered(*journal, replay.size if restarted else state.tail)
 
 
-def _sync(folder: Folder, live: LiveEnd, state: SharedState) -> None:
+def _sync(folder: Folder, live: ActiveSegment, state: SharedState) -> None:
     try:
         if state.failures:
             replace_with(folder.filesystem, live.fd, live.size, live.path)  # A later sync would prove nothing.
@@ -274,7 +274,7 @@ def _cut_phantoms(folder: Folder, settled: int, known: Iterable[str], report: Re
 
     Only files that changed since the checkpoint are looked at. What a wrong clock hides is found when it is used.
     """
-    since = load_checkpoint(folder).begun - _CLOCK_SLACK
+    since = load_checkpoint(folder).begun - _CLOCK_SLACK_SECONDS
     paths = {stream_path(stream_id) for stream_id in known}
     names, empty = JournalNames(folder.journal), []
     for category, name, file in folder.stream_files():
@@ -286,7 +286,7 @@ def _cut_phantoms(folder: Folder, settled: int, known: Iterable[str], report: Re
         log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
         log.finish_roll()
         # What cannot be mended here is served from the journal, and for `repair` to mend.
-        with contextlib.suppress(CorruptionError), contextlib.closing(LiveEnd(log)) as live:
+        with contextlib.suppress(CorruptionError), contextlib.closing(ActiveSegment(log)) as live:
             keep = _end_of(live, settled)
             if keep != live.size:
                 live.forget_index()  # Else it is all of the checkpoint's time, or does not prove itself.
@@ -307,7 +307,7 @@ def _cut_phantoms(folder: Folder, settled: int, known: Iterable[str], report: Re
             folder.filesystem.remove(log.live_path)
 
 
-def _begun_by_us(live: LiveEnd, *, named: bool) -> bool:
+def _begun_by_us(live: ActiveSegment, *, named: bool) -> bool:
     """Whether a file without a whole record is what a first write may leave, and not something of somebody else's."""
     start = live.read(12, 0)
     if not start.strip(b"\0"):
@@ -315,7 +315,7 @@ def _begun_by_us(live: LiveEnd, *, named: bool) -> bool:
     return b'{"position":'.startswith(start) and (named or not live.end())
 
 
-def _end_of(live: LiveEnd, settled: int) -> int | None:
+def _end_of(live: ActiveSegment, settled: int) -> int | None:
     """The offset after the last record whose position is at most `settled`; None where a line cannot be read."""
     offset = live.end()
     torn = _POSITION.match(live.read(64, offset))
@@ -324,7 +324,7 @@ def _end_of(live: LiveEnd, settled: int) -> int | None:
     size = 2 << 10  # The last record is settled in nearly every stream.
     while offset:
         lines, _ = live.lines_before(offset, size)
-        size = CHUNK
+        size = CHUNK_BYTES
         for line in reversed(lines):
             if not is_record(line):
                 return None

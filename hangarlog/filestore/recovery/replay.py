@@ -15,28 +15,28 @@ from typing import TYPE_CHECKING, NamedTuple
 from hangarlog.errors import CorruptionError
 from hangarlog.filestore.catalog import Catalog
 from hangarlog.filestore.folder import Folder
-from hangarlog.filestore.recovery.journal_end import BLOCK, last_sealed
+from hangarlog.filestore.open_streams import COLD_BYTES
+from hangarlog.filestore.recovery.journal_end import READ_BYTES, last_sealed
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.filestore.stream_ends import put_records_aside
 from hangarlog.filestore.two_copies import journal_blocks, missing_position, stream_lines_in_journal, whole_lines
-from hangarlog.filestore.warm_streams import COLD
-from hangarlog.log.active_segment import LiveEnd
+from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
-from hangarlog.log.segment import CHUNK, Segment
+from hangarlog.log.segment import CHUNK_BYTES, Segment
 from hangarlog.record.envelope import LineError, Place
 from hangarlog.record.line import StoredEnvelope, decode_places, decode_record, decode_records, is_record
 
 if TYPE_CHECKING:
     from hangarlog.filestore.recovery.report import Recovered
 
-WINDOW = 64 << 20
+WINDOW_BYTES = 64 << 20
 """Bytes of journal whose lines are sorted by stream at a time: enough that one stream of many has a good share."""
 
-_NEAR = 4 << 10
-_AT_ONCE = 100  # Lines: more than a few, and less memory than is asked of the system, and zeroed, each time.
+_NEAR_BYTES = 4 << 10
+_LINES_AT_ONCE = 100  # Lines: more than a few, and less memory than is asked of the system, and zeroed, each time.
 
 _Record = StoredEnvelope | Place
-_Block = tuple[Sequence[_Record], list[bytes]]
+_RecordsAndLines = tuple[Sequence[_Record], list[bytes]]
 
 
 class _Share:
@@ -94,7 +94,7 @@ class Replay:
         skip = max(0, self._position - records[0].position)
         if self._seen is not None and skip < len(lines):
             self._seen.add(records[skip:], lines[skip:])
-            if self._seen.size > WINDOW:
+            if self._seen.size > WINDOW_BYTES:
                 self._seen = None  # Too much to keep.
 
     def run(self, live_first: int, last: int) -> Iterable[str]:
@@ -119,22 +119,22 @@ class Replay:
             self._all(journal_blocks(self._folder, self._position, live_first, last, pass_over=True))
         for stream_id, end in self._ends.items():
             if end.size > end.offset:
-                with contextlib.closing(LiveEnd(self._folder.stream(stream_id))) as live:
+                with contextlib.closing(ActiveSegment(self._folder.stream(stream_id))) as live:
                     self._cut_rest(live, end.offset)
         return {*self._ends, *self._left}
 
-    def _cut_rest(self, live: LiveEnd, offset: int) -> None:
+    def _cut_rest(self, live: ActiveSegment, offset: int) -> None:
         if self._lost and not all(is_record(line) for lines in live.blocks(offset) for line in lines):
             return  # Perhaps that is what is left of such an event: its version must not be given again.
         _keep_damage(self._folder, live, offset, self._report)
         cut(self._folder, live, offset, self._report)
 
-    def _all(self, blocks: Iterable[_Block]) -> None:
+    def _all(self, blocks: Iterable[_RecordsAndLines]) -> None:
         shares = _Shares()
         for records, lines in blocks:
             self._lost |= records[-1].position - (shares.last or self._position - 1) > len(lines)
             shares.add(records, lines)
-            if shares.size > WINDOW:
+            if shares.size > WINDOW_BYTES:
                 self._bring_all_forward(shares)
                 shares = _Shares()
         self._bring_all_forward(shares)
@@ -144,7 +144,7 @@ class Replay:
         for stream_id, share in shares.by_stream.items():
             self._catalog.put(stream_id, share.versions[-1], share.last)
             if stream_id not in self._left:
-                self.size += 0 if stream_id in self._ends else COLD
+                self.size += 0 if stream_id in self._ends else COLD_BYTES
                 try:
                     self._ends[stream_id] = self._bring_forward(stream_id, share, self._ends.get(stream_id))
                 except CorruptionError:
@@ -172,20 +172,20 @@ class Replay:
             due = self._due(share, end.version)
             return self._write_missing(live, due, end) if due.lines else end
 
-    def _open(self, log: Log, share: _Share, *, begins: bool) -> LiveEnd:
+    def _open(self, log: Log, share: _Share, *, begins: bool) -> ActiveSegment:
         if begins:
             with contextlib.suppress(FileNotFoundError):
-                live = LiveEnd(log)
+                live = ActiveSegment(log)
                 if not log.may_be_rolling(live):
                     return live  # As nearly always: it is opened once.
                 live.close()
             log.finish_roll()
         try:
-            return LiveEnd(log)
+            return ActiveSegment(log)
         except FileNotFoundError:
             _prove(share.lines)
             self._folder.make_category(log)
-            return LiveEnd(log, new=True)
+            return ActiveSegment(log, new=True)
 
     def _due(self, share: _Share, version: int) -> _Share:
         """What is due from `version` on: all before is in a sealed segment, which was synced before it was sealed."""
@@ -207,7 +207,7 @@ class Replay:
             _prove(lines[: len(lines) - len(due.lines)])
         return due
 
-    def _write_missing(self, live: LiveEnd, share: _Share, end: _End) -> _End:
+    def _write_missing(self, live: ActiveSegment, share: _Share, end: _End) -> _End:
         same, offset = _same(live, share.lines, end.offset)
         missing = share.lines[same:]
         if missing:
@@ -220,7 +220,9 @@ class Replay:
         return _End(offset, share.versions[-1] + 1, live.size)
 
 
-def _keep_damage(folder: Folder, live: LiveEnd, offset: int, report: Recovered, due: Collection[bytes] = ()) -> None:
+def _keep_damage(
+    folder: Folder, live: ActiveSegment, offset: int, report: Recovered, due: Collection[bytes] = ()
+) -> None:
     """Keep and report what follows an offset in a stream, before it is replaced, if no crash leaves such a line.
 
     Such a line is whole, without zeros, and not a record; or it is `due`, but elsewhere, and nothing here is zeros.
@@ -237,10 +239,10 @@ def _keep_damage(folder: Folder, live: LiveEnd, offset: int, report: Recovered, 
             offset += len(line) + 1
 
 
-def _same(live: LiveEnd, lines: list[bytes], offset: int) -> tuple[int, int]:
+def _same(live: ActiveSegment, lines: list[bytes], offset: int) -> tuple[int, int]:
     """(how many of the lines stand at `offset` one behind the other, the offset after them)."""
-    for at in range(0, len(lines), _AT_ONCE):
-        some = lines[at : at + _AT_ONCE]
+    for at in range(0, len(lines), _LINES_AT_ONCE):
+        some = lines[at : at + _LINES_AT_ONCE]
         expected = b"\n".join(some) + b"\n"
         found = live.read(len(expected), offset)
         if found != expected:
@@ -258,7 +260,7 @@ def _prove(lines: list[bytes]) -> None:
     decode_records(lines)
 
 
-def _unchecked(journal: Log, position: int, last: int) -> Iterator[_Block]:
+def _unchecked(journal: Log, position: int, last: int) -> Iterator[_RecordsAndLines]:
     """The journal's lines from `position` to `last`, with their places; nobody has looked at their checksums."""
     if position > last:
         return
@@ -270,12 +272,12 @@ def _unchecked(journal: Log, position: int, last: int) -> Iterator[_Block]:
             yield from _unchecked_in(live, live_first, position, last)
 
 
-def _unchecked_in(segment: Segment, first: int, position: int, last: int) -> Generator[_Block, None, int]:
+def _unchecked_in(segment: Segment, first: int, position: int, last: int) -> Generator[_RecordsAndLines, None, int]:
     offset, number = segment.seek(position, first)
     if position < number:
         raise segment.damage(0, f"positions {position} to {number - 1} are missing before this segment")
     while number <= last:
-        lines, following = segment.lines_at(offset, BLOCK)
+        lines, following = segment.lines_at(offset, READ_BYTES)
         if not lines:
             break
         places = decode_places(lines)
@@ -288,7 +290,7 @@ def _unchecked_in(segment: Segment, first: int, position: int, last: int) -> Gen
     return max(number, position)
 
 
-def forget_index(live: LiveEnd, *, restarted: bool) -> None:
+def forget_index(live: ActiveSegment, *, restarted: bool) -> None:
     """Delete an index sidecar that may cover what is not there: any, after a restart."""
     if restarted:
         live.forget_index()
@@ -296,7 +298,7 @@ def forget_index(live: LiveEnd, *, restarted: bool) -> None:
         live.forget_longer_index()
 
 
-def _place_of(log: Log, live: LiveEnd, share: _Share) -> tuple[int, int] | None:
+def _place_of(log: Log, live: ActiveSegment, share: _Share) -> tuple[int, int] | None:
     """(offset, version) where in the live segment a share belongs, or the first record that the segment can hold.
 
     None where the segment does not say, being damaged or short of records before it.
@@ -305,7 +307,7 @@ def _place_of(log: Log, live: LiveEnd, share: _Share) -> tuple[int, int] | None:
     offset = _standing(live, share, size)
     if offset is not None:
         return offset, version
-    lines, _ = live.lines_at(0, _NEAR)
+    lines, _ = live.lines_at(0, _NEAR_BYTES)
     if not lines:
         sealed = log.sealed()
         after = last_sealed(log, sealed[-1]).stream_version + 1 if sealed else 0
@@ -315,13 +317,13 @@ def _place_of(log: Log, live: LiveEnd, share: _Share) -> tuple[int, int] | None:
     first = decode_record(lines[0]).stream_version
     if first >= version:
         return 0, first
-    offset = _after_from_end(live, version - 1, size + _NEAR)
+    offset = _after_from_end(live, version - 1, size + _NEAR_BYTES)
     if offset is None:
         offset = _after_from_start(live, version - 1, first)
     return None if offset is None else (offset, version)
 
 
-def _standing(live: LiveEnd, share: _Share, size: int) -> int | None:
+def _standing(live: ActiveSegment, share: _Share, size: int) -> int | None:
     """Where a share stands if it begins the segment, or begins `size` bytes before its end; else None."""
     line = share.lines[0] + b"\n"
     if live.read(len(line), 0) == line:
@@ -330,7 +332,7 @@ def _standing(live: LiveEnd, share: _Share, size: int) -> int | None:
     return offset if offset > 0 and live.read(len(line) + 1, offset - 1) == b"\n" + line else None
 
 
-def _after_from_end(live: LiveEnd, version: int, size: int) -> int | None:
+def _after_from_end(live: ActiveSegment, version: int, size: int) -> int | None:
     """The offset after the record of `version`, looked for from the end; None where that is not whole."""
     offset = live.end()
     while offset:
@@ -344,11 +346,11 @@ def _after_from_end(live: LiveEnd, version: int, size: int) -> int | None:
             if not found or decode_record(lines[before]).stream_version != version:
                 return None
             return stop - sum(map(len, lines[before + 1 :])) - len(lines[before + 1 :])
-        size = CHUNK
+        size = CHUNK_BYTES
     return None
 
 
-def _after_from_start(live: LiveEnd, version: int, first: int) -> int | None:
+def _after_from_start(live: ActiveSegment, version: int, first: int) -> int | None:
     """The same, from the place that the index knows on, or from the beginning."""
     offset, number = live.seek(version + 1, first)
     while number <= version:
@@ -362,7 +364,7 @@ def _after_from_start(live: LiveEnd, version: int, first: int) -> int | None:
     return offset
 
 
-def rebuild(folder: Folder, log: Log, live: LiveEnd, stream_id: str, report: Recovered) -> _End:
+def rebuild(folder: Folder, log: Log, live: ActiveSegment, stream_id: str, report: Recovered) -> _End:
     """Put what the whole journal has of a stream in the place of its live segment, at once."""
     sealed = log.sealed()
     version = last_sealed(log, sealed[-1]).stream_version + 1 if sealed else _first_kept(folder, stream_id)
@@ -377,7 +379,7 @@ def rebuild(folder: Folder, log: Log, live: LiveEnd, stream_id: str, report: Rec
     return _End(len(text), lines[-1][0] + 1 if lines else version, len(text))
 
 
-def _keep_others(folder: Folder, log: Log, live: LiveEnd, lines: dict[int, bytes], report: Recovered) -> None:
+def _keep_others(folder: Folder, log: Log, live: ActiveSegment, lines: dict[int, bytes], report: Recovered) -> None:
     """Keep records of a stream that the journal has not, before the stream's live segment is made anew.
 
     Raises:
@@ -401,7 +403,7 @@ def _first_kept(folder: Folder, stream_id: str) -> int:
 
 
 def cut(
-    folder: Folder, live: LiveEnd, offset: int, report: Recovered, but_for: Collection[bytes] = frozenset()
+    folder: Folder, live: ActiveSegment, offset: int, report: Recovered, but_for: Collection[bytes] = frozenset()
 ) -> None:
     """Cut a stream; what was a whole record, `but_for` those that are written again, goes where a person finds it."""
     report.put_aside += put_records_aside(folder, live, offset, but_for)

@@ -12,7 +12,7 @@ from hangarlog.log.segment import LIVE, Segment
 from hangarlog.record.line import StoredEnvelope
 from hangarlog.system.file_copy import keep_damaged, names_from
 
-_PART = 1 << 20
+_PART_BYTES = 1 << 20
 
 
 class Replaced(NamedTuple):
@@ -68,7 +68,7 @@ def last_number(log: Log, segment: Segment) -> int | None:
     if end != segment.size or not end:
         return None
     with contextlib.suppress(CorruptionError):
-        lines, offset = segment.lines_before(end, _PART)
+        lines, offset = segment.lines_before(end, _PART_BYTES)
         return _number(log, segment.decode(lines[-1:], offset)[0]) if lines else None
     return None
 

@@ -15,7 +15,7 @@ from hangarlog.filestore.commit_ring import lines_of_frames, read_ring
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.salvage import ENDLESS, read_lines, segments_between, stream_lines
 from hangarlog.log.segment import Segment
-from hangarlog.record.line import LEAST_LINE, StoredEnvelope, decode_record
+from hangarlog.record.line import MIN_LINE_BYTES, StoredEnvelope, decode_record
 
 
 class Unrecovered:
@@ -67,7 +67,7 @@ class Unrecovered:
         for segment in segments_between(folder.journal, before + 1, ENDLESS):
             for offset, line, record in read_lines(segment):
                 if isinstance(record, str):
-                    may_be_lost += 1 + len(line) // LEAST_LINE
+                    may_be_lost += 1 + len(line) // MIN_LINE_BYTES
                     if damaged is None and b"\0" not in line and not _is_torn(segment, offset):
                         damaged = segment.damage(offset, record)
                     continue

@@ -8,24 +8,24 @@ from collections.abc import Iterable
 
 from hangarlog.filestore.catalog import Catalog
 from hangarlog.filestore.folder import Folder
-from hangarlog.log.active_segment import LiveEnd
+from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.segment import LIVE
 from hangarlog.system import descriptors
 from hangarlog.system.import_lock import importing
 
-WARM = 256
+MAX_OPEN_STREAMS = 256
 """At most so many streams a store keeps open, and a quarter of what the process may open."""
 
-COLD = 2 << 10
+COLD_BYTES = 2 << 10
 """To open a stream and compare its end, in a recovery, takes as long as so many bytes of journal."""
 
-_UNSEEN = 0.001
+_UNSEEN_SECONDS = 0.001
 """Seconds after which a warm stream's file is looked for at its path; until then the journal serves its readers."""
 
 with contextlib.suppress(ImportError):
     import resource
 
-    WARM = min(WARM, max(8, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
+    MAX_OPEN_STREAMS = min(MAX_OPEN_STREAMS, max(8, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
 
 
 class StreamEnd:
@@ -57,22 +57,22 @@ class StreamEnd:
         self._folder, self.stream_id = folder, stream_id
         self.position = 0
         self.seen_at, self.turn = 0.0, -1
-        self.live: LiveEnd | None = None
+        self.live: ActiveSegment | None = None
         self.place = (-1, "")
         self.seen = (-1, 0)
         self.warm = False
         try:
-            self.live = LiveEnd(log)
+            self.live = ActiveSegment(log)
         except FileNotFoundError:
             if log.filesystem.is_there(log.live_path + ".new"):
                 log.finish_roll()
-                self.live = LiveEnd(log)
+                self.live = ActiveSegment(log)
         self.exists = self.live is not None
         self.gone = not self.exists and log.filesystem.is_there(log.sealed_base(0) + LIVE)
         if self.live:
             self._look(self.live)
 
-    def _look(self, live: LiveEnd) -> None:
+    def _look(self, live: ActiveSegment) -> None:
         try:
             last = live.last() or self.log.last_record()
         except BaseException:
@@ -86,19 +86,19 @@ class StreamEnd:
         """The version the stream is at, -1 where there is no stream."""
         return self.place[0]
 
-    def refresh(self, live: LiveEnd) -> None:
+    def refresh(self, live: ActiveSegment) -> None:
         """Read the version again: another process has appended to the live segment, or cut it."""
         live.refresh()
         self._look(live)
 
-    def open(self) -> LiveEnd:
+    def open(self) -> ActiveSegment:
         """The live segment, created if the stream is new."""
         if self.live is None:
             try:
-                self.live = LiveEnd(self.log, new=not self.exists)
+                self.live = ActiveSegment(self.log, new=not self.exists)
             except FileNotFoundError:
                 self._folder.make_category(self.log)
-                self.live = LiveEnd(self.log, new=not self.exists)
+                self.live = ActiveSegment(self.log, new=not self.exists)
             self.exists = True
         return self.live
 
@@ -119,7 +119,7 @@ class StreamEnd:
             live.close()
 
 
-class WarmStreams:
+class OpenStreams:
     """The ends of the streams appended to last. For the holder of the write lock only.
 
     An end that is closed because others came is opened again when it is used, so a batch may span any number. Where
@@ -165,7 +165,7 @@ class WarmStreams:
                 end.refresh(live)
                 end.turn = -1
             right = end.turn == self.turn or self._is_right(end)
-            if right and now - end.seen_at > _UNSEEN:
+            if right and now - end.seen_at > _UNSEEN_SECONDS:
                 right, end.seen_at = live is not None and live.is_in_place, now
             if not right:
                 self._ends.pop(stream_id, None)
@@ -229,7 +229,7 @@ class WarmStreams:
             descriptors.watch(self)
         self._ends[stream_id] = end
         end.warm = True
-        if len(self._ends) > WARM:
+        if len(self._ends) > MAX_OPEN_STREAMS:
             self._close_coldest()
         for _ in range(min(descriptors.excess(self), len(self._ends) - 1)):
             self._close_coldest()

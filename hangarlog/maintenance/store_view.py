@@ -15,10 +15,10 @@ from hangarlog.filestore.store import FileEventStore
 
 Look = Callable[[], list[CorruptionError]]
 
-_LOOKS = 20
+_MAX_LOOKS = 20
 
 
-class Watch:
+class StoreView:
     """A store that is being checked, opened as `store` or not at all.
 
     Up to position `committed` its journal is checked, and its streams up to `settled`: where the shared state says
@@ -90,7 +90,7 @@ class Watch:
     def confirmed(self, look: Look) -> list[CorruptionError]:
         """What `look` finds while nobody writes, or else finds at every look, in the end with the write lock held."""
         found = _while_files_go(look)
-        for _ in range(_LOOKS):
+        for _ in range(_MAX_LOOKS):
             if not found or self._state is None:
                 return found
             before = self._moment()
@@ -121,7 +121,7 @@ class Watch:
 
 def _while_files_go(look: Look) -> list[CorruptionError]:
     """What `look` finds, made again where a file goes meanwhile: others roll and compact."""
-    for _ in range(_LOOKS):
+    for _ in range(_MAX_LOOKS):
         with contextlib.suppress(FileNotFoundError):
             return look()
     return look()
