@@ -177,7 +177,7 @@ def test_a_line_that_is_longer_than_any_that_is_written_comes_alone(tmp_path: Pa
         assert first == ([b"one"], 4)
         assert segment.lines_at(4, size) == ([ZEROED], 4 + (1 << 40) + 4)
         assert segment.lines_at(4 + (1 << 40) + 4, size) == ([b"three"], segment.size)
-        assert segment.end() == segment.size
+        assert segment.end_offset() == segment.size
         assert segment.lines_before(segment.size - 6, size) == ([ZEROED], 4)
         assert segment.lines_before(4, size) == ([b"one"], 0)
         with pytest.raises(CorruptionError, match="longer than the 268435456 bytes") as damage:
@@ -211,12 +211,12 @@ def test_pages_that_a_power_cut_took_are_no_damage_however_many(
 def test_a_hole_behind_the_last_line_is_a_torn_end(tmp_path: Path) -> None:
     """As zeros are, which a power cut leaves."""
     with contextlib.closing(segment_of(hole(tmp_path / "x.jsonl", b"one\n"))) as segment:
-        assert segment.end() == 4
+        assert segment.end_offset() == 4
         assert segment.lines_at(4) == ([], 4)
         assert segment.rest_may_be_torn(4)
         assert sum(len(piece) for _, piece in segment.pieces(4)) < 1 << 20
     with contextlib.closing(segment_of(hole(tmp_path / "y.jsonl", b""))) as segment:
-        assert (segment.end(), segment.lines_at(0)) == (0, ([], 0))
+        assert (segment.end_offset(), segment.lines_at(0)) == (0, ([], 0))
 
 
 @pytest.mark.parametrize("length", [10, 5000, 300_000, 1 << 20, 3 << 20])
@@ -226,7 +226,7 @@ def test_lines_of_any_length_are_read_in_both_directions(tmp_path: Path, length:
     with contextlib.closing(segment_of(tmp_path / "x.jsonl")) as segment:
         assert [line for block in segment.blocks() for line in block] == lines
         found: list[bytes] = []
-        offset = segment.end()
+        offset = segment.end_offset()
         assert segment.size - offset == length
         while offset:
             block, offset = segment.lines_before(offset, 1000)

@@ -82,7 +82,7 @@ def fits(checkpoint: Checkpoint, folder: Folder) -> bool:
     journal = folder.journal
     with contextlib.suppress(OSError, CorruptionError):
         live = journal.open_live()
-        if live and live.first() == checkpoint.first:
+        if live and live.first_number() == checkpoint.first:
             with contextlib.closing(live):
                 return _is_after(checkpoint, live)
         with contextlib.closing(journal.open_sealed(checkpoint.first)) as segment:
@@ -141,7 +141,7 @@ def _place(folder: Folder, state: SharedState) -> Checkpoint | None:
         if published and live:
             position, first, end = published
             with contextlib.closing(live):
-                crc = live.crc_before(end) if live.first() == first else ""
+                crc = live.crc_before(end) if live.first_number() == first else ""
             if crc:
                 return Checkpoint(position, first, end, crc, getrandbits(62) | 1)
     return None

@@ -29,8 +29,8 @@ def compact(log: Log, through: int) -> None:
             filesystem.remove(log.sealed_base(first) + LIVE)
             filesystem.remove(f"{log.sealed_base(first)}.index")
     with contextlib.closing(ActiveSegment(log)) as live:
-        if live.size and live.start() < keep_from:
-            kept = _kept(live, live.start(), keep_from)
+        if live.size and live.first_number_or_raise() < keep_from:
+            kept = _kept(live, live.first_number_or_raise(), keep_from)
             filesystem.remove(live.index_path)
             filesystem.replace_file(live.path, kept)
     filesystem.sync_folder(log.folder)

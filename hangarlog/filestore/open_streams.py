@@ -74,7 +74,7 @@ class StreamEnd:
 
     def _look(self, live: ActiveSegment) -> None:
         try:
-            last = live.last() or self.log.last_record()
+            last = live.last_record() or self.log.last_record()
         except BaseException:
             self.close()
             raise

@@ -286,7 +286,7 @@ class Reader:
         for _ in range(2 if log.torn else 0):
             committed = self._state.committed
             with contextlib.closing(Segment(self._folder.filesystem, log.base, log.field)) as live:
-                end = live.end()
+                end = live.end_offset()
             if end == live.size or self._is_written_to() or self._state.committed != committed:
                 return
         if log.torn:

@@ -27,7 +27,7 @@ class RolledStream(NamedTuple):
             return True
         with contextlib.suppress(CorruptionError, FileNotFoundError):
             with contextlib.closing(Segment(self.log.filesystem, self.log.base, self.log.field)) as live:
-                begins = live.first()
+                begins = live.first_number()
             return begins is not None and self.sealed[-1] >= begins
         return False
 

@@ -137,7 +137,7 @@ class Salvage:
         end = None
         for segment in segments_between(self._log, self.first, self.last):
             for offset, line, record in read_lines(segment):
-                number = expected if isinstance(record, str) else segment.number(record)
+                number = expected if isinstance(record, str) else segment.number_of(record)
                 if isinstance(record, str):
                     self._note(expected, damage_at(segment, offset, line, record))
                 elif record.position > committed or self._stream_id not in (None, record.stream_id):

@@ -31,7 +31,7 @@ def journal_line(folder: Folder, position: int) -> bytes | None:
         live = journal.open_live()
         if live:
             with contextlib.closing(live):
-                first = live.first()
+                first = live.first_number()
                 if first is not None and first <= position:
                     return _line_at(live, position, first)
         sealed = journal.sealed()
@@ -159,7 +159,7 @@ def _last_confirmed(
     folder: Folder, log: Log, live: ActiveSegment | None, committed: int
 ) -> tuple[StoredEnvelope | None, int]:
     """(the stream's last record that counts, the offset after it in the live segment)."""
-    offset = live.end() if live else 0
+    offset = live.end_offset() if live else 0
     while live and offset:
         lines, start = live.lines_before(offset)
         for line in reversed(lines):

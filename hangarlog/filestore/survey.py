@@ -175,6 +175,6 @@ def runs_in(filesystem: FileSystem, file: File, *, journal: bool) -> tuple[list[
                 scan.see(offset, line, record)
                 damaged |= record is None
                 offset += len(line) + 1
-        torn = segment.end() < segment.size
+        torn = segment.end_offset() < segment.size
         scan.finish(segment.size, torn)
     return scan.runs, damaged or torn

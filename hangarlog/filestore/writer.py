@@ -100,7 +100,7 @@ class Writer(WriteSession):
         if seen[0] != expected:
             return
         with contextlib.suppress(OSError, CorruptionError):
-            found = end.live.beyond(seen[1], published[0])
+            found = end.live.records_beyond(seen[1], published[0])
             if found:
                 first, last, offset = found
                 retried = first.event_id == pending.events[0][1]
@@ -110,7 +110,7 @@ class Writer(WriteSession):
 
     def _ids_at(self, stream_id: str, version: int, count: int) -> list[str]:
         end = self._streams.seen(stream_id)
-        near = end.live.since(version) if end and end.live else []
+        near = end.live.records_since(version) if end and end.live else []
         if near:
             return [record.event_id for record in near[:count]]
         ids: list[str] = []

@@ -50,20 +50,20 @@ class ActiveSegment(Segment):
 
     def _refuse_other_names(self) -> None:
         """Raise `LinkedFileError` if the file is known by another name: that one's owner does not want our lines."""
-        names = self._filesystem.names(self.fd)
+        names = self.filesystem.names(self.fd)
         first = None
         if names > 1:
             with contextlib.suppress(CorruptionError):
-                first = self.first()
+                first = self.first_number()
         if first is not None:  # Perhaps a roll was cut short, which gave it the name that it is sealed under.
-            sealed = self._filesystem.identity_at(self.log.sealed_base(first) + LIVE)
-            names -= sealed == self._filesystem.identity(self.fd)
+            sealed = self.filesystem.identity_at(self.log.sealed_base(first) + LIVE)
+            names -= sealed == self.filesystem.identity(self.fd)
         if names > 1:
             raise LinkedFileError(self.path, os.path.basename(self.path), 0, "it has another name (a hard link)")
 
     def append(self, data: bytes, lengths: Sequence[int] = ()) -> None:
         """Write whole lines at the end, of these `lengths`, where they are known."""
-        self._filesystem.write(self.fd, data)
+        self.filesystem.write(self.fd, data)
         self.size += len(data)
         if lengths:
             self._recent.append(data)
@@ -85,16 +85,16 @@ class ActiveSegment(Segment):
 
     def cut(self, size: int) -> bool:
         """Cut the segment to `size` bytes, and forget an index that covers more; says whether there was more."""
-        longer = self._filesystem.size(self.fd) != size
+        longer = self.filesystem.size(self.fd) != size
         if longer:
-            self._filesystem.truncate(self.fd, size)
+            self.filesystem.truncate(self.fd, size)
         self.resize(size)
         self.forget_longer_index()
         return longer
 
     def forget_index(self) -> None:
         """Delete the index sidecar, of which a power cut may have left anything; it is made anew when it is due."""
-        self._filesystem.remove(self.index_path)
+        self.filesystem.remove(self.index_path)
         self.index_due, self._covered = STRIDE_BYTES, None
 
     def trim_index(self, number: int) -> None:
@@ -102,24 +102,24 @@ class ActiveSegment(Segment):
 
         One that has another name (a hard link) is deleted: what the other name is of must not change.
         """
-        index = Index.open(self._filesystem, self.index_path, sys.maxsize)
+        index = Index.open(self.filesystem, self.index_path, sys.maxsize)
         if index:
             with contextlib.closing(index):
                 size = index.size_up_to(number)
-            fd = self._filesystem.open_append(self.index_path)
+            fd = self.filesystem.open_append(self.index_path)
             try:
-                linked = self._filesystem.names(fd) > 1
-                if not linked and self._filesystem.size(fd) > size:
-                    self._filesystem.truncate(fd, size)
+                linked = self.filesystem.names(fd) > 1
+                if not linked and self.filesystem.size(fd) > size:
+                    self.filesystem.truncate(fd, size)
             finally:
-                self._filesystem.close(fd)
+                self.filesystem.close(fd)
             if linked:
-                self._filesystem.remove(self.index_path)
+                self.filesystem.remove(self.index_path)
         self.index_due, self._covered = STRIDE_BYTES, None
 
     def forget_longer_index(self) -> None:
         """Delete an index sidecar that covers more than the segment has."""
-        index = Index.open(self._filesystem, self.index_path, sys.maxsize)
+        index = Index.open(self.filesystem, self.index_path, sys.maxsize)
         if index:
             with contextlib.closing(index):
                 covered = index.covered()
@@ -128,16 +128,16 @@ class ActiveSegment(Segment):
 
     def refresh(self) -> None:
         """Look at the size again."""
-        self.resize(self._filesystem.size(self.fd))
+        self.resize(self.filesystem.size(self.fd))
 
-    def start(self) -> int:
+    def first_number_or_raise(self) -> int:
         """The number of the first record; the segment must not be empty."""
-        first = self.first()
+        first = self.first_number()
         if first is None:
             raise self.damage(0, "there is no whole record")
         return first
 
-    def last(self) -> StoredEnvelope | None:
+    def last_record(self) -> StoredEnvelope | None:
         """The last record, None if the segment is empty.
 
         Raises:
@@ -148,16 +148,16 @@ class ActiveSegment(Segment):
         end = self.size
         lines, offset = self.lines_before(end, _LAST_BYTES)
         if offset + sum(map(len, lines)) + len(lines) != end:
-            end = self.end()
+            end = self.end_offset()
             raise self.damage(end, f"{self.size - end} bytes after the last whole line")
         # The one before it, too, where it is at hand: an exchanged or repeated line must not be taken for the last.
         offset += sum(len(line) + 1 for line in lines[:-2])
         records = self.decode(lines[-2:], offset)
-        if self.number(records[-1]) != self.number(records[0]) + len(records) - 1:
-            raise self.damage(offset, f"{self._field} {self.number(records[0]) + 1} must come after this record")
+        if self.number_of(records[-1]) != self.number_of(records[0]) + len(records) - 1:
+            raise self.damage(offset, f"{self.field} {self.number_of(records[0]) + 1} must come after this record")
         return records[-1]
 
-    def beyond(self, offset: int, committed: int) -> tuple[StoredEnvelope, StoredEnvelope, int] | None:
+    def records_beyond(self, offset: int, committed: int) -> tuple[StoredEnvelope, StoredEnvelope, int] | None:
         """What others have appended from `offset` on, up to position `committed`: the first record, the last, its end.
 
         None if that is nothing, or more than a look.
@@ -165,29 +165,29 @@ class ActiveSegment(Segment):
         Raises:
             CorruptionError: one of the two is not whole.
         """
-        size = self._filesystem.size(self.fd)
+        size = self.filesystem.size(self.fd)
         if not 0 < size - offset <= CHUNK_BYTES:
             return None
-        lines = self._filesystem.read(self.fd, size - offset, offset).split(b"\n")
+        lines = self.filesystem.read(self.fd, size - offset, offset).split(b"\n")
         lines.pop()
         while lines:
             last_at = offset + sum(map(len, lines[:-1])) + len(lines) - 1
             (last,) = self.decode(lines[-1:], last_at)
             if last.position <= committed:
                 first = last if len(lines) == 1 else self.decode(lines[:1], offset)[0]
-                whole = self.number(last) == self.number(first) + len(lines) - 1
+                whole = self.number_of(last) == self.number_of(first) + len(lines) - 1
                 return (first, last, last_at + len(lines[-1]) + 1) if whole else None
             lines.pop()
         return None
 
-    def since(self, number: int) -> list[StoredEnvelope]:
+    def records_since(self, number: int) -> list[StoredEnvelope]:
         """The records from `number` on if they begin near the end of the segment, else nothing."""
         size = _LAST_BYTES
         while size <= CHUNK_BYTES:
             lines, offset = self.lines_before(self.size, size)
             records = self.decode(lines, offset)
-            if records and self.number(records[0]) <= number:
-                return records[number - self.number(records[0]) :]
+            if records and self.number_of(records[0]) <= number:
+                return records[number - self.number_of(records[0]) :]
             if not offset:
                 break
             size *= 4
@@ -212,7 +212,7 @@ class ActiveSegment(Segment):
                 self.index_due = covered[1] + STRIDE_BYTES
 
     def _index_end(self) -> Covered:
-        found = self._covered or covered(self._filesystem, self.index_path, self.size, self.start())
+        found = self._covered or covered(self.filesystem, self.index_path, self.size, self.first_number_or_raise())
         return found if found[1] <= self.size else (0, 0)
 
     def _complete_index(self, covered: Covered) -> None:
@@ -226,11 +226,11 @@ class ActiveSegment(Segment):
     def _seal_index(self) -> None:
         """The whole segment's index, on the device."""
         self._complete_index(self._index_end())
-        fd = self._filesystem.open_append(self.index_path)
+        fd = self.filesystem.open_append(self.index_path)
         try:
-            self._filesystem.sync_data(fd)
+            self.filesystem.sync_data(fd)
         finally:
-            self._filesystem.close(fd)
+            self.filesystem.close(fd)
 
     def _extended_index(self, covered: Covered) -> Covered:
         recent = self.size - sum(self._lengths)
@@ -239,7 +239,9 @@ class ActiveSegment(Segment):
             lines, _ = self.lines_at(covered[1], min(CHUNK_BYTES, stop - covered[1]))
             if not lines:
                 break
-            self.decode(lines, covered[1], self.start() + covered[0])  # Only what proves itself is indexed.
+            self.decode(
+                lines, covered[1], self.first_number_or_raise() + covered[0]
+            )  # Only what proves itself is indexed.
             covered = self._extend(
                 b"".join([line + b"\n" for line in lines]), [len(line) + 1 for line in lines], covered
             )
@@ -248,23 +250,23 @@ class ActiveSegment(Segment):
         return covered
 
     def _extend(self, text: bytes, lengths: Sequence[int], covered: Covered) -> Covered:
-        return extend(self._filesystem, self.index_path, self.start(), text, lengths, covered)
+        return extend(self.filesystem, self.index_path, self.first_number_or_raise(), text, lengths, covered)
 
     def rewritten(self) -> ActiveSegment:
         """Put the text into a new file, synced; this one is closed."""
-        replace_with(self._filesystem, self.fd, self.size, self.path)
+        replace_with(self.filesystem, self.fd, self.size, self.path)
         self.close()
         return ActiveSegment(self.log)
 
     def roll(self) -> ActiveSegment:
         """Seal the segment, which must be synced, and return the new, empty live end; this one is closed."""
-        sealed = self.log.sealed_base(self.start())
+        sealed = self.log.sealed_base(self.first_number_or_raise())
         if self.size >= STRIDE_BYTES:
             try:
                 self._seal_index()
-                self._filesystem.rename(self.index_path, f"{sealed}.index")
+                self.filesystem.rename(self.index_path, f"{sealed}.index")
             except CorruptionError:
-                self._filesystem.remove(self.index_path)  # Damage shows when it is read; it must not stop the log.
-        self._filesystem.roll(self.path, sealed + LIVE)
+                self.filesystem.remove(self.index_path)  # Damage shows when it is read; it must not stop the log.
+        self.filesystem.roll(self.path, sealed + LIVE)
         self.close()
         return ActiveSegment(self.log)

@@ -92,7 +92,7 @@ class Log:
     def _few(self, cache: SegmentCache, start: int, count: int) -> list[StoredEnvelope]:
         """Up to `count` records from number `start` on, where the way to them is known already; else none."""
         live = cache.live(self.base)
-        first = live.first() if live else None
+        first = live.first_number() if live else None
         if live is None or first is None:
             return []
         if first <= start:
@@ -114,8 +114,8 @@ class Log:
         cache = self._cache
         live = live or self._live()
         try:
-            begins = live.begins() if live else None
-            first = live.number(begins) if live and begins else None
+            begins = live.first_record() if live else None
+            first = live.number_of(begins) if live and begins else None
             # A live segment without a committed record may be deleted again, with the append that made it.
             if cache and live and begins and live.lasting and begins.position <= self._committed:
                 live = cache.keep(live)
@@ -169,7 +169,7 @@ class Log:
             live.close()
             raise
         self.torn |= following != live.size
-        return records, live.number(records[0]) if records else sys.maxsize
+        return records, live.number_of(records[0]) if records else sys.maxsize
 
     def forward_lines(self, start: int) -> Iterator[RecordsAndLines]:
         """As `forward`, with the lines the records were read from, each proved by its own checksum."""
@@ -193,8 +193,8 @@ class Log:
             yield records
             number += len(records)
         offset = None
-        for run in segment.runs(number, first):
-            begins = segment.number(run.first)
+        for run in segment.verified_blocks(number, first):
+            begins = segment.number_of(run.first)
             if number - begins < len(run):
                 yield run[number - begins :]
             number = begins + len(run)
@@ -202,7 +202,7 @@ class Log:
         place = segment.seek(number, first) if offset is None else (offset, number)
         for records, _ in self._read_lines(segment, *place, number):
             yield records
-            number = segment.number(records[-1]) + 1
+            number = segment.number_of(records[-1]) + 1
         return number
 
     def _refuse_gap(self, segment: Segment, first: int, start: int, oldest: bool) -> None:
@@ -211,7 +211,7 @@ class Log:
 
     @staticmethod
     def _refuse_torn(segment: Segment) -> None:
-        end = segment.end()
+        end = segment.end_offset()
         if end != segment.size:
             raise segment.damage(end, "a sealed segment ends within a line")
 
@@ -265,7 +265,7 @@ class Log:
         self, segment: Segment, first: int, number: int | None, newest: bool
     ) -> Generator[list[StoredEnvelope], None, int]:
         """Yield from record `number` (None: the last) down to the first, and return the number before that."""
-        offset = segment.end()
+        offset = segment.end_offset()
         self.torn |= offset != segment.size
         if number is not None:
             offset, found = self._offset_after(segment, first, number)
@@ -278,8 +278,8 @@ class Log:
             if not lines:
                 raise segment.damage(offset, "there is no whole record")
             (oldest,) = segment.decode(lines[:1], offset)
-            records = segment.decode(lines, offset, segment.number(oldest))[::-1]
-            last = segment.number(records[0])
+            records = segment.decode(lines, offset, segment.number_of(oldest))[::-1]
+            last = segment.number_of(records[0])
             if number is not None and last != number:
                 raise segment.damage(offset, f"{self.field} {number} must come before here, not {last}")
             yield records
@@ -332,7 +332,7 @@ class Log:
         """The path of a sealed segment that begins with the same record as the live one, "" where there is none."""
         first = None
         with contextlib.suppress(CorruptionError):
-            first = live.first()
+            first = live.first_number()
         sealed = "" if first is None else self.sealed_base(first) + LIVE
         return sealed if sealed and self.filesystem.is_there(sealed) else ""
 

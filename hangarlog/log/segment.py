@@ -58,7 +58,7 @@ class Segment:
     """
 
     def __init__(self, filesystem: FileSystem, base: str, field: str, fd: int | None = None) -> None:
-        self._filesystem, self.base, self._field = filesystem, base, field
+        self.filesystem, self.base, self.field = filesystem, base, field
         self.path = base + LIVE
         self._owner: Segment | None = None
         self._index: Index | None = None
@@ -81,9 +81,9 @@ class Segment:
         Without `grown` it is known to be as long as it was.
         """
         again = Segment.__new__(Segment)
-        again._filesystem, again.base, again._field = self._filesystem, self.base, self._field
+        again._filesystem, again.base, again._field = self.filesystem, self.base, self.field
         again.path, again._owner, again._begins, again.fd = self.path, self._owner or self, self._begins, self.fd
-        again.size = self._filesystem.size(self.fd) if grown else self.size
+        again.size = self.filesystem.size(self.fd) if grown else self.size
         return again
 
     @property
@@ -99,20 +99,20 @@ class Segment:
     @property
     def is_in_place(self) -> bool:
         """Whether the file that is open is the one that has its name."""
-        return self._filesystem.identity_at(self.path) == self._filesystem.identity(self.fd)
+        return self.filesystem.identity_at(self.path) == self.filesystem.identity(self.fd)
 
     def close(self) -> None:
         """Close the file, if it was opened here; closing twice is fine."""
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
             if self._owner is None:
-                self._filesystem.close(fd)
+                self.filesystem.close(fd)
                 if self._index is not None:
                     self._index.close()
 
     def read(self, size: int, offset: int) -> bytes:
         """Up to `size` bytes from `offset`."""
-        return self._filesystem.read(self.fd, size, offset)
+        return self.filesystem.read(self.fd, size, offset)
 
     def crc_before(self, offset: int) -> str:
         """The checksum of the line that ends at an offset, as it stands in its text; "" where no line ends there."""
@@ -121,21 +121,21 @@ class Segment:
         whole = tail[:8] == b',"crc":"' and tail[16:] == b'"}\n'
         return tail[8:16].decode("ascii", "replace") if whole else ""
 
-    def number(self, record: StoredEnvelope) -> int:
+    def number_of(self, record: StoredEnvelope) -> int:
         """The record's number in this log: its position in the journal, its stream version in a stream."""
-        return int(getattr(record, self._field))
+        return int(getattr(record, self.field))
 
-    def begins(self) -> StoredEnvelope | None:
+    def first_record(self) -> StoredEnvelope | None:
         """The first record, None if there is no whole line yet."""
         if self._begins is None:
             lines, _ = self.lines_at(0, _SMALL_BYTES)
             self._begins = self.decode(lines[:1], 0)[0] if lines else None
         return self._begins
 
-    def first(self) -> int | None:
+    def first_number(self) -> int | None:
         """The number of the first record, None if there is no whole line yet."""
-        begins = self.begins()
-        return None if begins is None else self.number(begins)
+        begins = self.first_record()
+        return None if begins is None else self.number_of(begins)
 
     def index(self, first: int) -> Index | None:
         """Its index sidecar, None where there is none of a segment that begins with record `first`."""
@@ -144,7 +144,7 @@ class Segment:
         if index is not None and index.first == first:
             return index.grown(self.size)
         try:
-            index = holder._index = Index.open(self._filesystem, f"{self.base}.index", self.size, first)
+            index = holder._index = Index.open(self.filesystem, f"{self.base}.index", self.size, first)
         except OSError:
             index = holder._index = None  # A cache: without it the text is read.
         return index
@@ -159,9 +159,9 @@ class Segment:
             offset = index.end(number - 1)
             # What an index says is checked against the text, at the place itself or before the end.
             if offset < self.size:
-                found = self.number(decode_record(self.lines_at(offset, _SMALL_BYTES)[0][0]))
+                found = self.number_of(decode_record(self.lines_at(offset, _SMALL_BYTES)[0][0]))
             else:
-                found = self.number(decode_record(self.lines_before(self.size, _SMALL_BYTES)[0][-1])) + 1
+                found = self.number_of(decode_record(self.lines_before(self.size, _SMALL_BYTES)[0][-1])) + 1
         except (LineError, IndexError):
             found = -1
         return (offset, number) if found == number and offset <= self.size else (0, first)
@@ -181,7 +181,7 @@ class Segment:
         except (CorruptionError, IndexError):
             return []
 
-    def runs(self, number: int, first: int) -> Iterator[VerifiedBlock]:
+    def verified_blocks(self, number: int, first: int) -> Iterator[VerifiedBlock]:
         """The blocks of the index, from the one that holds record `number` on, up to one that its checksum refuses."""
         index = self.index(first)
         if index is None:
@@ -190,14 +190,14 @@ class Segment:
         for count, end, crc in index.blocks(number):
             if not offset < end <= min(self.size, offset + _MAX_BLOCK_BYTES):
                 return
-            text = self._filesystem.read(self.fd, end - offset, offset)
+            text = self.filesystem.read(self.fd, end - offset, offset)
             if crc32(text) != crc:
                 return
             try:
                 run = VerifiedBlock(text, count, self.path, os.path.basename(self.path), offset)
             except LineError:
                 return
-            if (self.number(run.first), self.number(run.last)) != (number, number + count - 1):
+            if (self.number_of(run.first), self.number_of(run.last)) != (number, number + count - 1):
                 return
             yield run
             number, offset = number + count, end
@@ -209,7 +209,7 @@ class Segment:
         """
         while offset < self.size:
             size = min(size, self.size - offset)
-            chunk = self._filesystem.read(self.fd, size, offset)
+            chunk = self.filesystem.read(self.fd, size, offset)
             end = chunk.rfind(b"\n") + 1
             if end:
                 lines = chunk[:end].split(b"\n")
@@ -239,7 +239,7 @@ class Segment:
         """
         while True:
             start = max(0, offset - size)
-            chunk = self._filesystem.read(self.fd, offset - start, start)
+            chunk = self.filesystem.read(self.fd, offset - start, start)
             skip = chunk.find(b"\n") + 1 if start else 0
             if skip < len(chunk) or not start:
                 lines = chunk[skip:].split(b"\n")
@@ -259,22 +259,22 @@ class Segment:
 
     def last_whole(self) -> StoredEnvelope:
         """The last record, whatever is damaged before it. Raises `CorruptionError` if that is none."""
-        lines, offset = self.lines_before(self.end())
+        lines, offset = self.lines_before(self.end_offset())
         if not lines:
             raise self.damage(0, "there is no whole record")
         return self.decode(lines[-1:], offset + sum(len(line) + 1 for line in lines[:-1]))[0]
 
-    def end(self) -> int:
+    def end_offset(self) -> int:
         """The offset after the last whole line."""
         start = max(0, self.size - _SMALL_BYTES)
-        newline = self._filesystem.read(self.fd, self.size - start, start).rfind(b"\n")
+        newline = self.filesystem.read(self.fd, self.size - start, start).rfind(b"\n")
         return (start + newline if newline >= 0 else self._newline_before(start)) + 1
 
     def _newline_after(self, offset: int) -> int:
         """The offset of the next newline, -1 where there is none."""
         for start, stop in self._data(offset, self.size):
             for at in range(start, stop, CHUNK_BYTES):
-                newline = self._filesystem.read(self.fd, min(CHUNK_BYTES, stop - at), at).find(b"\n")
+                newline = self.filesystem.read(self.fd, min(CHUNK_BYTES, stop - at), at).find(b"\n")
                 if newline >= 0:
                     return at + newline
         return -1
@@ -287,7 +287,7 @@ class Segment:
             for start, stop in reversed([*self._data(before, offset)]):
                 while stop > start:
                     at = max(start, stop - CHUNK_BYTES)
-                    newline = self._filesystem.read(self.fd, stop - at, at).rfind(b"\n")
+                    newline = self.filesystem.read(self.fd, stop - at, at).rfind(b"\n")
                     if newline >= 0:
                         return at + newline
                     stop = at
@@ -297,7 +297,7 @@ class Segment:
     def _data(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """The stretches of data between two offsets, without holes, which may be larger than any device."""
         while start < stop:
-            begin, end = self._filesystem.data_from(self.fd, start)
+            begin, end = self.filesystem.data_from(self.fd, start)
             if begin >= stop or end <= start:  # It may have been cut meanwhile.
                 return
             yield begin, min(end, stop)
@@ -307,19 +307,19 @@ class Segment:
         """(offset, bytes) of what follows, up to `stop`, divided at sector borders; of a hole only the start."""
         stop = min(stop, self.size)
         while offset < stop:
-            begin, end = self._filesystem.data_from(self.fd, offset)
+            begin, end = self.filesystem.data_from(self.fd, offset)
             if end <= offset:
                 return
             if begin > offset:
                 yield offset, bytes(min(CHUNK_BYTES, begin - offset, stop - offset))
             for at in range(begin - begin % CHUNK_BYTES, min(end, stop), CHUNK_BYTES):
                 start = max(at, begin)
-                yield start, self._filesystem.read(self.fd, min(at + CHUNK_BYTES, end, stop) - start, start)
+                yield start, self.filesystem.read(self.fd, min(at + CHUNK_BYTES, end, stop) - start, start)
             offset = end
 
     def rest(self, offset: int) -> Iterator[list[bytes]]:
         """The text after the last newline, from `offset` at least, if it may be a line without its newline."""
-        start = max(offset, self.end())
+        start = max(offset, self.end_offset())
         if 0 < self.size - start < MAX_LINE_BYTES:
             yield [self.read(self.size - start, start)]
 
@@ -336,7 +336,7 @@ class Segment:
             CorruptionError: a line is not a whole record, or not the one that must come here.
         """
         records = []
-        field = self._field
+        field = self.field
         try:
             for line in lines:
                 record = decode_record(line)

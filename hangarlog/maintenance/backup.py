@@ -174,7 +174,7 @@ class _Listing:
 
     def sealed(self, log: Log, live: Segment) -> list[int]:
         """The sealed segments before a live one, which is open: whatever is sealed from now on is in hand."""
-        first = live.first()
+        first = live.first_number()
         if first is None or not (first == 0 or self._reaches(log, first)):
             self.look()
         return sorted(n for n in self._sealed[log.name] if first is None or n < first)
@@ -345,7 +345,7 @@ class _Backup:
 
 def _end_at(segment: Segment, position: int) -> tuple[int, StoredEnvelope | None]:
     """(the offset after the last record up to a position, that record)."""
-    offset = segment.end()
+    offset = segment.end_offset()
     while offset:
         lines, start = segment.lines_before(offset)
         for line in reversed(lines):

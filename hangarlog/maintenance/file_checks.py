@@ -105,7 +105,7 @@ def _contradictions(folder: Folder, watch: StoreView, block: int, frame: Frame) 
     for segment in segments_between(folder.journal, frame.first, frame.last):
         offset = 0
         with contextlib.suppress(CorruptionError):  # Its first line may be damaged.
-            offset, _ = segment.seek(frame.first, segment.first() or 1)
+            offset, _ = segment.seek(frame.first, segment.first_number() or 1)
         for _, line, record in read_lines(segment, offset):
             if isinstance(record, str) or record.position not in lines:
                 if isinstance(record, StoredEnvelope) and record.position > frame.last:
@@ -170,7 +170,7 @@ def foreign_segments(log: Log) -> list[CorruptionError]:
     with contextlib.closing(live):
         begins = None
         with contextlib.suppress(CorruptionError):
-            begins = live.first()
+            begins = live.first_number()
         identity = log.filesystem.identity(live.fd)
         for first in log.sealed() if begins is not None else []:
             path = log.sealed_base(first) + LIVE
@@ -184,7 +184,7 @@ def foreign_segments(log: Log) -> list[CorruptionError]:
 def _holds_records(log: Log, first: int) -> bool:
     """Whether a file with the name of a sealed segment begins with a record: else it is somebody else's."""
     with contextlib.suppress(CorruptionError, FileNotFoundError), contextlib.closing(log.open_sealed(first)) as segment:
-        return segment.first() is not None
+        return segment.first_number() is not None
     return False
 
 

@@ -31,7 +31,7 @@ def numbered(log: Log) -> Iterator[tuple[Segment | CorruptionError, int | None]]
     try:
         with contextlib.suppress(CorruptionError):
             live = log.open_live()
-            begins = live.first() if live else None
+            begins = live.first_number() if live else None
         oldest = 1 if log.field == "position" else 0
         sealed = [] if begins == oldest else log.sealed_before(begins)  # To list a folder may take long.
         for first in sealed:

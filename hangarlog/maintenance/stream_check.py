@@ -118,7 +118,7 @@ class StreamCheck:
         if (self._watch.now() and not self._watch.settling) or self._last < self._least():
             return False
         lines = (line for lines in segment.blocks(offset) for line in lines)
-        return all(map(may_be_torn, lines)) and segment.rest_may_be_torn(segment.end())
+        return all(map(may_be_torn, lines)) and segment.rest_may_be_torn(segment.end_offset())
 
     def _record(self, segment: Segment, offset: int, record: StoredEnvelope) -> Iterator[CorruptionError]:
         if record.stream_id != self._stream_id:

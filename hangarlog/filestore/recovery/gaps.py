@@ -43,14 +43,14 @@ def _refuse_gaps(log: Log, sealed: list[int], least: int, most: int) -> None:
     live_first = None
     if live:
         with contextlib.closing(live):
-            live_first = live.first()
+            live_first = live.first_number()
     begins = sealed[0] if sealed else live_first
     expected = most if begins is None or not least <= begins <= most else begins
     for first in sealed:
         with contextlib.closing(log.open_sealed(first)) as segment:
             if first != expected:
                 raise segment.damage(0, f"{log.field} {expected} must come here, not {first}")
-            expected = segment.number(segment.last_whole()) + 1
+            expected = segment.number_of(segment.last_whole()) + 1
     if live and live_first not in (None, expected):
         raise live.damage(0, f"{log.field} {expected} must come here, not {live_first}")
 

@@ -145,7 +145,7 @@ def _last_before(journal: Log, begins: int | None) -> int:
     if not sealed:
         return 0
     with contextlib.closing(journal.open_sealed(sealed[-1])) as segment:
-        torn = segment.end() != segment.size
+        torn = segment.end_offset() != segment.size
     try:
         if not (torn and begins):
             return last_sealed(journal, sealed[-1]).position

@@ -118,7 +118,7 @@ def _filled_gap(folder: Folder, ring: Found) -> CorruptionError | None:
     live = journal.open_live()
     if live:
         with contextlib.closing(live), contextlib.suppress(CorruptionError):
-            first = live.first()
+            first = live.first_number()
     with (
         contextlib.suppress(CorruptionError, OSError),
         contextlib.closing(journal.open_sealed(sealed[-1])) as segment,
@@ -222,7 +222,7 @@ class _Recovery:
     def _make_whole(self, live: ActiveSegment, checkpoint: Checkpoint) -> None:
         folder, state, report, restarted = self._folder, self._state, self._report, self._restarted
         start = (0, report.since)
-        if restarted and checkpoint.end and live.first() == checkpoint.first:
+        if restarted and checkpoint.end and live.first_number() == checkpoint.first:
             start = (checkpoint.end, checkpoint.position)
             live.trim_index(checkpoint.position)
         else:
@@ -236,7 +236,7 @@ class _Recovery:
         report.put_aside, report.last = end.put_aside, end.last
         report.damage += end.damage
         report.lost = max(0, wanted - end.last)
-        first = live.first()
+        first = live.first_number()
         clean = (end.last, first, live.size) == (checkpoint.position, checkpoint.first, checkpoint.end)
         clean = clean and restarted and not state.failures  # Then the file is not what the device has.
         if (restarted and not clean) or end.cut or end.joined or end.mended:
@@ -312,12 +312,12 @@ def _begun_by_us(live: ActiveSegment, *, named: bool) -> bool:
     start = live.read(12, 0)
     if not start.strip(b"\0"):
         return bool(start)
-    return b'{"position":'.startswith(start) and (named or not live.end())
+    return b'{"position":'.startswith(start) and (named or not live.end_offset())
 
 
 def _end_of(live: ActiveSegment, settled: int) -> int | None:
     """The offset after the last record whose position is at most `settled`; None where a line cannot be read."""
-    offset = live.end()
+    offset = live.end_offset()
     torn = _POSITION.match(live.read(64, offset))
     if offset != live.size and (torn is None or int(torn[1]) <= settled):
         return None  # Perhaps of a record that was settled, and was damaged since.

@@ -334,7 +334,7 @@ def _standing(live: ActiveSegment, share: _Share, size: int) -> int | None:
 
 def _after_from_end(live: ActiveSegment, version: int, size: int) -> int | None:
     """The offset after the record of `version`, looked for from the end; None where that is not whole."""
-    offset = live.end()
+    offset = live.end_offset()
     while offset:
         stop = offset
         lines, offset = live.lines_before(offset, size)

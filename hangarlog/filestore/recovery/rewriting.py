@@ -64,7 +64,7 @@ def _first(log: Log, segment: Segment) -> int | None:
 
 def last_number(log: Log, segment: Segment) -> int | None:
     """The number of a segment's last line, None where that is damaged."""
-    end = segment.end()
+    end = segment.end_offset()
     if end != segment.size or not end:
         return None
     with contextlib.suppress(CorruptionError):

@@ -106,4 +106,4 @@ class Unrecovered:
 
 def _is_torn(segment: Segment, offset: int) -> bool:
     """Whether it is the rest behind the last newline, as a crash may leave it."""
-    return offset == segment.end() and segment.rest_may_be_torn(offset)
+    return offset == segment.end_offset() and segment.rest_may_be_torn(offset)
