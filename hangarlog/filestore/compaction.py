@@ -6,7 +6,8 @@ import contextlib
 
 from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
-from hangarlog.log.segment import LIVE, Segment
+from hangarlog.log.segment import Segment
+from hangarlog.log.segment_name import index_path, text_path
 
 
 def compact(log: Log, through: int) -> None:
@@ -25,9 +26,9 @@ def compact(log: Log, through: int) -> None:
             with contextlib.closing(log.open_sealed(first)) as segment:
                 kept = _kept(segment, first, keep_from)
             if kept:
-                filesystem.replace_file(log.sealed_base(keep_from) + LIVE, kept)
-            filesystem.remove(log.sealed_base(first) + LIVE)
-            filesystem.remove(f"{log.sealed_base(first)}.index")
+                filesystem.replace_file(text_path(log.sealed_base(keep_from)), kept)
+            filesystem.remove(text_path(log.sealed_base(first)))
+            filesystem.remove(index_path(log.sealed_base(first)))
     with contextlib.closing(ActiveSegment(log)) as live:
         if live.size and live.first_number_or_raise() < keep_from:
             kept = _kept(live, live.first_number_or_raise(), keep_from)

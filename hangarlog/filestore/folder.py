@@ -16,13 +16,14 @@ from hangarlog.filestore.file_names import stream_id_of, stream_path
 from hangarlog.filestore.owners import JournalNames
 from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
-from hangarlog.log.segment import LIVE, Segment
+from hangarlog.log.segment import Segment
+from hangarlog.log.segment_name import TEXT, text_path
 from hangarlog.record.line import decode_record, is_record
 from hangarlog.record.strict import refuse_repeated_keys
 from hangarlog.record.timestamp import now
 from hangarlog.system.file_copy import keep_damaged
 from hangarlog.system.file_lock import FairLock, held
-from hangarlog.system.filesystem import PRIVATE_MODE, FileSystem
+from hangarlog.system.filesystem import FRESH, PRIVATE_MODE, FileSystem
 from hangarlog.system.mounts import refuse_unsafe
 from hangarlog.system.open_folder import Entry
 
@@ -32,7 +33,7 @@ MAX_SEGMENT_BYTES = 2 << 30  # An index holds offsets of 32 bits, and a batch ma
 _META = "hangarlog.json"
 _JOURNAL = "journal"
 _MODES = frozenset(f"06{group}{others}" for group in "046" for others in "04")
-_OURS = frozenset(["locks", "streams", "state", "ring", "catalog", _JOURNAL + LIVE, _META + ".new"])
+_OURS = frozenset(["locks", "streams", "state", "ring", "catalog", text_path(_JOURNAL), _META + FRESH])
 
 
 is_store_id = re.compile(r"[A-Za-z0-9-]{1,64}").fullmatch
@@ -130,9 +131,9 @@ class Folder:
             if entry.is_dir():
                 for file in self.filesystem.entries(entry.path):
                     if _is_live(file):
-                        yield entry.name, file.name[: -len(LIVE)], file
+                        yield entry.name, file.name[: -len(TEXT)], file
             elif _is_live(entry):
-                yield "", entry.name[: -len(LIVE)], entry
+                yield "", entry.name[: -len(TEXT)], entry
 
     def keep_damaged(self, path: str) -> None:
         """Keep a file as it is, under its name with `.damaged`, before it is mended."""
@@ -320,7 +321,7 @@ class Folder:
                 if self._load():
                     return
                 raise StoreOpenError(self.path, f"it is no store, and not empty: it has {entry.name!r} but no {_META}")
-            if entry.name == _JOURNAL + LIVE and entry.stat().st_size and not self._load():
+            if entry.name == text_path(_JOURNAL) and entry.stat().st_size and not self._load():
                 raise StoreFormatError(
                     self.path,
                     f"its journal holds events but {_META} is missing; restore it from a backup, or write one: "
@@ -348,4 +349,4 @@ def _id_in(base: str, log: Log) -> str | None:
 
 def _is_live(entry: Entry) -> bool:
     name = entry.name
-    return name.endswith(LIVE) and "." not in name[: -len(LIVE)] and entry.is_file()
+    return name.endswith(TEXT) and "." not in name[: -len(TEXT)] and entry.is_file()

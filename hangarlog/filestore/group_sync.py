@@ -27,7 +27,6 @@ from hangarlog.filestore.shared_state import (
     durable_in,
     ring_next,
 )
-from hangarlog.log.segment import LIVE
 from hangarlog.record.line import CRC_BYTES
 from hangarlog.system.file_lock import FileLock, alone, enter
 from hangarlog.system.futex import PATIENCE_SECONDS, give_way
@@ -56,7 +55,7 @@ class JournalSync:
         lock_seconds: float | None,
     ) -> None:
         self._filesystem, self._state, self._folder = folder.filesystem, state, folder
-        self._path = folder.journal.base + LIVE
+        self._path = folder.journal.live_path
         self._lock, self._lock_seconds = lock, lock_seconds
         self._watch, self._rejoin = FolderWatch(folder.filesystem, folder.fd, folder.path), rejoin
         self._ring = Ring(folder.filesystem, folder.ring_path, store_id)

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from hangarlog.filestore.catalog import Catalog
 from hangarlog.filestore.folder import Folder
 from hangarlog.log.active_segment import ActiveSegment
-from hangarlog.log.segment import LIVE
+from hangarlog.log.segment_name import text_path
 from hangarlog.system import descriptors
+from hangarlog.system.filesystem import FRESH
 from hangarlog.system.import_lock import importing
 
 MAX_OPEN_STREAMS = 256
@@ -64,11 +65,11 @@ class StreamEnd:
         try:
             self.live = ActiveSegment(log)
         except FileNotFoundError:
-            if log.filesystem.is_there(log.live_path + ".new"):
+            if log.filesystem.is_there(log.live_path + FRESH):
                 log.finish_roll()
                 self.live = ActiveSegment(log)
         self.exists = self.live is not None
-        self.gone = not self.exists and log.filesystem.is_there(log.sealed_base(0) + LIVE)
+        self.gone = not self.exists and log.filesystem.is_there(text_path(log.sealed_base(0)))
         if self.live:
             self._look(self.live)
 

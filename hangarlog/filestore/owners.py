@@ -7,7 +7,7 @@ import os
 from hangarlog.errors import CorruptionError
 from hangarlog.filestore.file_names import stream_path
 from hangarlog.log.log import Log
-from hangarlog.log.segment import first_of
+from hangarlog.log.segment_name import first_of
 
 
 class JournalNames:

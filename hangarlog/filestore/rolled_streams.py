@@ -10,7 +10,9 @@ from typing import NamedTuple
 from hangarlog.errors import CorruptionError
 from hangarlog.filestore.folder import Folder
 from hangarlog.log.log import Log
-from hangarlog.log.segment import LIVE, Segment, first_of
+from hangarlog.log.segment import Segment
+from hangarlog.log.segment_name import first_of, text_path
+from hangarlog.system.filesystem import FRESH
 
 
 class RolledStream(NamedTuple):
@@ -44,7 +46,7 @@ def rolled_streams(folder: Folder) -> Iterator[RolledStream]:
             first = first_of(entry.name, name)
             if first is not None:
                 sealed[name].append(first)
-            elif entry.name in (name + LIVE, f"{name}{LIVE}.new"):
+            elif entry.name in (text_path(name), text_path(name) + FRESH):
                 live.add(name)
         for name, firsts in sealed.items():
             yield RolledStream(

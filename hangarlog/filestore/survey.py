@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from hangarlog.filestore.folder import Folder
-from hangarlog.log.segment import CHUNK_BYTES, LIVE, Segment, first_of
+from hangarlog.log.segment import CHUNK_BYTES, Segment
+from hangarlog.log.segment_name import TEXT, first_of
 from hangarlog.record.envelope import LineError
 from hangarlog.record.line import StoredEnvelope, may_be_torn
 from hangarlog.record.strict import kept_record, strict_records
@@ -76,7 +77,7 @@ def opened(filesystem: FileSystem, path: str) -> Iterator[Segment | None]:
             raise
         yield None
         return
-    with contextlib.closing(Segment(filesystem, path.removesuffix(LIVE), "position", fd)) as segment:
+    with contextlib.closing(Segment(filesystem, path.removesuffix(TEXT), "position", fd)) as segment:
         yield segment
 
 

@@ -12,7 +12,8 @@ from hangarlog.errors import CorruptionError
 from hangarlog.filestore.file_names import stream_path
 from hangarlog.filestore.folder import Folder
 from hangarlog.log.log import Log, RecordsAndLines
-from hangarlog.log.segment import Segment, first_of
+from hangarlog.log.segment import Segment
+from hangarlog.log.segment_name import first_of
 from hangarlog.record.line import StoredEnvelope, decode_record, is_record
 
 Line = tuple[StoredEnvelope, bytes]

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from hangarlog.errors import CorruptionError, LinkedFileError
 from hangarlog.log.index import STRIDE_BYTES, Covered, Index, covered, extend
 from hangarlog.log.log import Log
-from hangarlog.log.segment import CHUNK_BYTES, LIVE, Segment
+from hangarlog.log.segment import CHUNK_BYTES, Segment
+from hangarlog.log.segment_name import index_path, text_path
 from hangarlog.record.line import StoredEnvelope
 from hangarlog.system.file_copy import replace_with
 from hangarlog.system.filesystem import NO_FILE
@@ -56,7 +57,7 @@ class ActiveSegment(Segment):
             with contextlib.suppress(CorruptionError):
                 first = self.first_number()
         if first is not None:  # Perhaps a roll was cut short, which gave it the name that it is sealed under.
-            sealed = self.filesystem.identity_at(self.log.sealed_base(first) + LIVE)
+            sealed = self.filesystem.identity_at(text_path(self.log.sealed_base(first)))
             names -= sealed == self.filesystem.identity(self.fd)
         if names > 1:
             raise LinkedFileError(self.path, os.path.basename(self.path), 0, "it has another name (a hard link)")
@@ -196,7 +197,7 @@ class ActiveSegment(Segment):
     @property
     def index_path(self) -> str:
         """Where the index sidecar is."""
-        return f"{self.base}.index"
+        return index_path(self.base)
 
     def extend_index(self) -> None:
         """Let the index sidecar grow if enough has gathered; the segment must hold committed records only.
@@ -264,9 +265,9 @@ class ActiveSegment(Segment):
         if self.size >= STRIDE_BYTES:
             try:
                 self._seal_index()
-                self.filesystem.rename(self.index_path, f"{sealed}.index")
+                self.filesystem.rename(self.index_path, index_path(sealed))
             except CorruptionError:
                 self.filesystem.remove(self.index_path)  # Damage shows when it is read; it must not stop the log.
-        self.filesystem.roll(self.path, sealed + LIVE)
+        self.filesystem.roll(self.path, text_path(sealed))
         self.close()
         return ActiveSegment(self.log)

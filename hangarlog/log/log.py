@@ -13,10 +13,11 @@ from collections.abc import Generator, Iterator, Sequence
 
 from hangarlog.errors import CorruptionError
 from hangarlog.log.index import STRIDE_BYTES
-from hangarlog.log.segment import CHUNK_BYTES, FROM_FIRST, LIVE, Segment, first_of, sealed_name
+from hangarlog.log.segment import CHUNK_BYTES, FROM_FIRST, Segment
 from hangarlog.log.segment_cache import SegmentCache
+from hangarlog.log.segment_name import first_of, sealed_base, text_path
 from hangarlog.record.line import StoredEnvelope
-from hangarlog.system.filesystem import FileSystem
+from hangarlog.system.filesystem import FRESH, FileSystem
 
 _RETRIES = 3
 _FEW_RECORDS = 64  # Records that are found one by one; more are read a block at a time.
@@ -33,7 +34,7 @@ class Log:
         self.base = os.path.join(folder, name)
         self.torn = False
         """Whether a read has met a live end that ends within a line: a write that is going on, or damage."""
-        self.live_path = self.base + LIVE
+        self.live_path = text_path(self.base)
         self.listed: list[int] | None = None
         """What `sealed` gives, if the folder was listed once for many logs."""
         self._cache: SegmentCache | None = None
@@ -53,7 +54,7 @@ class Log:
 
     def sealed_base(self, first: int) -> str:
         """The path of a sealed segment without its suffix."""
-        return os.path.join(self.folder, sealed_name(self.name, first))
+        return sealed_base(self.base, first)
 
     def open_sealed(self, first: int) -> Segment:
         """A sealed segment."""
@@ -122,7 +123,7 @@ class Log:
             self.torn |= first is None and live is not None and live.size > 0
             if first is not None and first <= oldest:
                 sealed = []
-            elif live or self.filesystem.is_there(self.live_path + ".new"):
+            elif live or self.filesystem.is_there(self.live_path + FRESH):
                 sealed = self._sealed_before(first)
                 sealed = sealed[max(0, bisect_right(sealed, oldest) - 1) :]
             else:
@@ -307,7 +308,7 @@ class Log:
 
         Says whether an older file had been put back in place of the live or the sealed one.
         """
-        fresh = self.live_path + ".new"
+        fresh = self.live_path + FRESH
         live = self.open_live()
         if live is None:
             if self.filesystem.is_there(fresh):
@@ -326,14 +327,14 @@ class Log:
 
     def may_be_rolling(self, live: Segment) -> bool:
         """Whether `finish_roll` may have something to do, where `live` is the live segment."""
-        return self.filesystem.is_there(self.live_path + ".new") or self._sealed_as(live) != ""
+        return self.filesystem.is_there(self.live_path + FRESH) or self._sealed_as(live) != ""
 
     def _sealed_as(self, live: Segment) -> str:
         """The path of a sealed segment that begins with the same record as the live one, "" where there is none."""
         first = None
         with contextlib.suppress(CorruptionError):
             first = live.first_number()
-        sealed = "" if first is None else self.sealed_base(first) + LIVE
+        sealed = "" if first is None else text_path(self.sealed_base(first))
         return sealed if sealed and self.filesystem.is_there(sealed) else ""
 
     def _agrees_with(self, sealed: str) -> bool:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 from hangarlog.errors import CorruptionError
 from hangarlog.log.index import STRIDE_BYTES, Index
+from hangarlog.log.segment_name import index_path, text_path
 from hangarlog.record.checksum import crc32
-from hangarlog.record.envelope import MAX_NUMBER, LineError
+from hangarlog.record.envelope import LineError
 from hangarlog.record.line import (
     CRC_BYTES,
     HEAD_BYTES,
@@ -22,8 +23,6 @@ from hangarlog.record.line import (
 from hangarlog.record.verified_block import VerifiedBlock
 from hangarlog.system.filesystem import NO_FILE, FileSystem
 
-LIVE = ".jsonl"
-_DIGITS = 20
 CHUNK_BYTES = 256 << 10
 FROM_FIRST = -1
 """As a number that is expected: whatever the first record has."""
@@ -33,22 +32,9 @@ SECTOR_BYTES = 512
 
 _SMALL_BYTES = 4 << 10
 _LONG_LINE_BYTES = 1 << 20  # Bytes of a line. The end of a longer one is found before it is read: it may have none.
-_SPARE_BYTES = (
-    64  # Bytes that a line may have beyond `MAX_LINE_BYTES`: a repair may give it a version with more digits.
-)
+_SPARE_BYTES = 64
+"""Bytes that a line may have beyond `MAX_LINE_BYTES`: a repair may give it a version with more digits."""
 _MAX_BLOCK_BYTES = 16 << 20  # Bytes of a block that are read at once; in longer ones a record is looked at for itself.
-
-
-def sealed_name(name: str, first: int) -> str:
-    """What a log's segment from record `first` on is called once sealed, without its suffix."""
-    return f"{name}.{first:0{_DIGITS}d}"
-
-
-def first_of(file_name: str, name: str) -> int | None:
-    """The first record's number in the name of a sealed segment of the log `name`; None for any other file."""
-    digits = file_name[len(name) + 1 : -len(LIVE)]
-    whole = len(digits) == _DIGITS and digits.isascii() and digits.isdecimal() and file_name == f"{name}.{digits}{LIVE}"
-    return int(digits) if whole and int(digits) <= MAX_NUMBER else None
 
 
 class Segment:
@@ -59,7 +45,7 @@ class Segment:
 
     def __init__(self, filesystem: FileSystem, base: str, field: str, fd: int | None = None) -> None:
         self.filesystem, self.base, self.field = filesystem, base, field
-        self.path = base + LIVE
+        self.path = text_path(base)
         self._owner: Segment | None = None
         self._index: Index | None = None
         self._begins: StoredEnvelope | None = None
@@ -81,7 +67,7 @@ class Segment:
         Without `grown` it is known to be as long as it was.
         """
         again = Segment.__new__(Segment)
-        again._filesystem, again.base, again._field = self.filesystem, self.base, self.field
+        again.filesystem, again.base, again.field = self.filesystem, self.base, self.field
         again.path, again._owner, again._begins, again.fd = self.path, self._owner or self, self._begins, self.fd
         again.size = self.filesystem.size(self.fd) if grown else self.size
         return again
@@ -144,7 +130,7 @@ class Segment:
         if index is not None and index.first == first:
             return index.grown(self.size)
         try:
-            index = holder._index = Index.open(self.filesystem, f"{self.base}.index", self.size, first)
+            index = holder._index = Index.open(self.filesystem, index_path(self.base), self.size, first)
         except OSError:
             index = holder._index = None  # A cache: without it the text is read.
         return index

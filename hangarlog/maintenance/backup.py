@@ -28,7 +28,8 @@ from hangarlog.filestore.recovery.rewriting import last_number
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.filestore.survey import REBUILT, log_files, opened, stream_files
 from hangarlog.log.log import Log
-from hangarlog.log.segment import LIVE, Segment
+from hangarlog.log.segment import Segment
+from hangarlog.log.segment_name import INDEX, TEXT, index_beside, index_path, text_path
 from hangarlog.maintenance.verify import verify
 from hangarlog.record.line import StoredEnvelope, decode_record, is_record
 from hangarlog.system.file_copy import copy_open
@@ -252,8 +253,8 @@ class _Backup:
                 with contextlib.closing(log.open_sealed(first)) as segment:
                     path = os.path.join(target, os.path.basename(segment.path))
                     self._stage(path, segment.fd, segment.size)
-                self._stage_file(f"{segment.base}.index", path.removesuffix(LIVE) + ".index")
-            self._stage(base + LIVE, live.fd, size)
+                self._stage_file(index_path(segment.base), index_beside(path))
+            self._stage(text_path(base), live.fd, size)
             return last
 
     def _stage_snapshot(self, path: str) -> None:
@@ -318,8 +319,8 @@ class _Backup:
             if path not in self._right:
                 filesystem.remove(path)
         for path in [copy.journal.live_path, *streams]:
-            if path.removesuffix(LIVE) + ".index" not in self._right:
-                filesystem.remove(path.removesuffix(LIVE) + ".index")
+            if index_beside(path) not in self._right:
+                filesystem.remove(index_beside(path))
         forget_indexes(copy)
         for folder in sorted({os.path.dirname(path) for path in self._right} | {copy.streams_path}):
             filesystem.sync_folder(folder)
@@ -383,7 +384,7 @@ def _sizes(filesystem: FileSystem, path: str, levels: int = 3) -> Iterator[int]:
         if entry.is_dir():
             if levels > 1:
                 yield from _sizes(filesystem, entry.path, levels - 1)
-        elif entry.name.endswith((LIVE, ".index", ".json")):
+        elif entry.name.endswith((TEXT, INDEX, ".json")):
             with contextlib.suppress(FileNotFoundError):
                 yield entry.stat().st_size
 

@@ -17,12 +17,14 @@ from hangarlog.filestore.salvage import read_lines, segments_between
 from hangarlog.filestore.snapshot_files import MAX_SNAPSHOT_BYTES, SnapshotFiles
 from hangarlog.log.index import STRIDE_BYTES, Index, is_harmless
 from hangarlog.log.log import Log
-from hangarlog.log.segment import LIVE, Segment
+from hangarlog.log.segment import Segment
+from hangarlog.log.segment_name import index_path, text_path
 from hangarlog.maintenance.store_view import StoreView
 from hangarlog.record.checked_json import without_crc
 from hangarlog.record.checksum import crc32
 from hangarlog.record.line import StoredEnvelope
 from hangarlog.record.strict import record_or_cause, snapshot_flaw
+from hangarlog.system.filesystem import FRESH
 
 
 def of_file(path: str, offset: int, cause: str, position: int | None = None) -> CorruptionError:
@@ -160,7 +162,7 @@ def foreign_segments(log: Log) -> list[CorruptionError]:
     """Sealed segments that are none of a log, because it has a live end that begins before them."""
     live = log.open_live()
     if live is None:
-        if log.filesystem.is_there(f"{log.live_path}.new") or not any(
+        if log.filesystem.is_there(log.live_path + FRESH) or not any(
             _holds_records(log, first) for first in log.sealed()
         ):
             return []
@@ -173,7 +175,7 @@ def foreign_segments(log: Log) -> list[CorruptionError]:
             begins = live.first_number()
         identity = log.filesystem.identity(live.fd)
         for first in log.sealed() if begins is not None else []:
-            path = log.sealed_base(first) + LIVE
+            path = text_path(log.sealed_base(first))
             other = log.filesystem.identity_at(path) != identity  # Else a roll was cut short.
             if begins is not None and first >= begins and other and _holds_records(log, first):
                 cause = f"it is no segment of this log, whose live end begins with {log.field} {begins}; move it away"
@@ -205,7 +207,7 @@ def index_damage(log: Log) -> list[CorruptionError]:
 
 
 def _segment_index_damage(log: Log, segment: Segment, first: int) -> Iterator[CorruptionError]:
-    path = f"{segment.base}.index"
+    path = index_path(segment.base)
     index = Index.open(log.filesystem, path, max(segment.size, STRIDE_BYTES), first)
     if index is None:
         if not is_harmless(log.filesystem, path):

@@ -22,6 +22,7 @@ from hangarlog.filestore.recovery.rewriting import Replaced
 from hangarlog.filestore.shared_state import SharedState
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.filestore.survey import REBUILT, found_in, journal_files, opened, stream_files
+from hangarlog.log.segment_name import INDEX
 from hangarlog.maintenance.file_checks import checkpoint_damage, ring_damage
 from hangarlog.maintenance.store_view import StoreView
 from hangarlog.maintenance.verify import Progress, verify
@@ -29,7 +30,7 @@ from hangarlog.record.line import StoredEnvelope
 from hangarlog.record.timestamp import now
 from hangarlog.system.file_copy import DAMAGED, keep_damaged
 from hangarlog.system.file_lock import FileLock, alone
-from hangarlog.system.filesystem import NO_FILE, FileSystem
+from hangarlog.system.filesystem import FRESH, NO_FILE, FileSystem
 
 __all__ = ["DAMAGED", "Lost", "PutAside", "Repaired", "repair"]
 
@@ -227,7 +228,7 @@ def _folders_put_away(folder: Folder) -> Iterator[Result]:
     for path in [folder.path, *folder.all_folders()]:
         folders = [entry for entry in folder.filesystem.entries(path) if entry.is_dir()]
         for entry in folders:
-            if entry.path in fixed or entry.name.endswith((".index", ".new", REBUILT)):
+            if entry.path in fixed or entry.name.endswith((INDEX, FRESH, REBUILT)):
                 yield _put_away(folder, entry.path, "nothing: it is a folder")
 
 
@@ -268,7 +269,7 @@ def _opened(folder: Folder, progress: Progress) -> list[Result]:
     try:
         with FileEventStore(folder.path, serializer=serializer, create=False, filesystem=folder.filesystem) as store:
             damages = list(verify(store, progress))
-            wrong = sorted({damage.path for damage in damages if damage.path.endswith(".index")})
+            wrong = sorted({damage.path for damage in damages if damage.path.endswith(INDEX)})
             if wrong:
                 with store.changing_files():
                     for path in wrong:

@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterator
 from itertools import count
 
-from hangarlog.system.filesystem import FileSystem
+from hangarlog.system.filesystem import FRESH, FileSystem
 
 DAMAGED = ".damaged"
 """What the name of a file that was replaced ends in; a number follows from the second one on."""
 
 _PART_BYTES = 1 << 20
-_MAX_NAME_BYTES = 255 - len(".new")  # Bytes of a name.
+_MAX_NAME_BYTES = 255 - len(FRESH)  # Bytes of a name.
 
 
 def copy_file(filesystem: FileSystem, source: str, target: str) -> None:
@@ -32,7 +32,7 @@ def replace_with(filesystem: FileSystem, fd: int, size: int, target: str) -> Non
 
 def copy_open(filesystem: FileSystem, fd: int, size: int, target: str) -> None:
     """Make `target` a copy of the first `size` bytes of an open file, whole or not at all."""
-    temporary = target + ".new"
+    temporary = target + FRESH
     filesystem.remove(temporary)
     copy = filesystem.open_new(temporary)
     try:

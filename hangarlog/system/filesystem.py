@@ -34,6 +34,9 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+FRESH = ".new"
+"""Behind the name of a file that is to take the place of the one without it."""
+
 SMALL_FILE_BYTES = 64 << 10
 """Bytes that `hangarlog.json`, `checkpoint.json` and `backup.json` may have."""
 _FOLDER_END = 1 << 62  # Where some file systems say that a folder ends.
@@ -338,7 +341,7 @@ class FileSystem(Beneath):
 
     def roll(self, live: str, sealed: str) -> None:
         """Give `live` the name `sealed` too, then put an empty file in its place, so that `live` never is missing."""
-        fresh = live + ".new"
+        fresh = live + FRESH
         self.remove(fresh)
         self.close(self.open_new(fresh))
         try:
@@ -362,7 +365,7 @@ class FileSystem(Beneath):
 
         Without `sync` a power cut may leave anything of it.
         """
-        temporary = path + ".new"
+        temporary = path + FRESH
         self.remove(temporary)
         fd = self.open_new(temporary)
         try:

@@ -15,6 +15,7 @@ from hangarlog.filestore.salvage import stream_lines
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.filestore.survey import found_in, journal_files, opened
 from hangarlog.log.log import Log
+from hangarlog.log.segment_name import text_path
 from hangarlog.record.line import StoredEnvelope
 
 _MAX_GAP = 1 << 20  # Positions of a gap that is looked into when a store is opened.
@@ -34,7 +35,7 @@ def refuse_gaps(folder: Folder) -> None:
             log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
             _refuse_gaps(log, names.sealed if names else [], 0, snapshot.compacted_through + 1 if snapshot else 0)
     for names in rolled.values():
-        raise CorruptionError(names.log.live_path, f"{names.log.name}.jsonl", 0, "its live file is missing")
+        raise CorruptionError(names.log.live_path, text_path(names.log.name), 0, "its live file is missing")
 
 
 def _refuse_gaps(log: Log, sealed: list[int], least: int, most: int) -> None:

@@ -16,7 +16,7 @@ from hangarlog.filestore.recovery.rebuild import VersionSpan
 from hangarlog.filestore.recovery.rewriting import Replaced, Rewriting
 from hangarlog.filestore.snapshot_files import MAX_SNAPSHOT_BYTES, SnapshotFiles
 from hangarlog.filestore.survey import File, found_in, opened, stream_files
-from hangarlog.log.segment import LIVE
+from hangarlog.log.segment_name import INDEX, TEXT, index_beside, text_path
 from hangarlog.record.checked_json import without_crc
 from hangarlog.record.checksum import crc32
 from hangarlog.record.line import StoredEnvelope
@@ -119,7 +119,7 @@ class Mending:
 
     def _journal(self) -> Iterator[tuple[StoredEnvelope, bytes]]:
         journal = self._folder.journal
-        for path in [*(journal.sealed_base(first) + LIVE for first in journal.sealed()), journal.live_path]:
+        for path in [*(text_path(journal.sealed_base(first)) for first in journal.sealed()), journal.live_path]:
             with opened(self._filesystem, path) as segment:
                 for _, found in found_in(segment) if segment else ():
                     for line, record in found:
@@ -249,7 +249,7 @@ class Mending:
             return
         for file in stream.files:
             if file.sealed is not None or file.spare or not self._filesystem.is_empty(file.path):
-                self._filesystem.remove(file.path.removesuffix(LIVE) + ".index")
+                self._filesystem.remove(index_beside(file.path))
                 yield Replaced(file.path, keep_damaged(self._filesystem, file.path, remove=True))
             else:
                 self._filesystem.remove(file.path)  # It is empty, and of a stream that has no event.
@@ -260,7 +260,7 @@ def break_links(folder: Folder) -> Iterator[str]:
     live = [file.path for file in stream_files(folder) if file.sealed is None]
     for path in [folder.journal.live_path, *live]:
         if folder.filesystem.has_other_names(path):
-            folder.filesystem.remove(path.removesuffix(LIVE) + ".index")
+            folder.filesystem.remove(index_beside(path))
             copy_file(folder.filesystem, path, path)
             yield path
 
@@ -270,10 +270,10 @@ def forget_indexes(folder: Folder) -> None:
     filesystem = folder.filesystem
     categories = [e.path for e in filesystem.entries(folder.streams_path) if e.is_dir()]
     for path in [folder.path, folder.streams_path, *categories]:
-        names = {entry.name for entry in filesystem.entries(path) if entry.name.endswith((LIVE, ".index"))}
+        names = {entry.name for entry in filesystem.entries(path) if entry.name.endswith((TEXT, INDEX))}
         for name in names:
-            base = name.removesuffix(".index")
-            if base != name and base + LIVE not in names:
+            base = name.removesuffix(INDEX)
+            if base != name and text_path(base) not in names:
                 filesystem.remove(os.path.join(path, name))
 
 

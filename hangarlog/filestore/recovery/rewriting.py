@@ -8,7 +8,8 @@ from typing import NamedTuple
 from hangarlog.errors import CorruptionError
 from hangarlog.filestore.survey import REBUILT, File, found_in, log_files, opened
 from hangarlog.log.log import Log
-from hangarlog.log.segment import LIVE, Segment
+from hangarlog.log.segment import Segment
+from hangarlog.log.segment_name import index_beside, text_path
 from hangarlog.record.line import StoredEnvelope
 from hangarlog.system.file_copy import keep_damaged, names_from
 
@@ -116,7 +117,7 @@ class Rewriting:
 
     def _seal(self) -> None:
         assert self._first is not None
-        self._write(self._log.sealed_base(self._first) + LIVE)
+        self._write(text_path(self._log.sealed_base(self._first)))
         self._text, self._size, self._hole = [], 0, 0
 
     def _write(self, path: str) -> None:
@@ -165,7 +166,7 @@ class Rewriting:
         rest = self._rest()
         for waiting, path in self._waiting:
             kept = keep_damaged(filesystem, path)
-            filesystem.remove(path.removesuffix(LIVE) + ".index")
+            filesystem.remove(index_beside(path))
             filesystem.rename(waiting, path)
             replaced.append(Replaced(path, kept))
         if self._waiting:
@@ -174,6 +175,6 @@ class Rewriting:
             if file.spare:
                 filesystem.remove(file.path)
             else:
-                filesystem.remove(file.path.removesuffix(LIVE) + ".index")
+                filesystem.remove(index_beside(file.path))
                 replaced.append(Replaced(file.path, keep_damaged(filesystem, file.path, remove=True)))
         return replaced
