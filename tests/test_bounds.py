@@ -138,7 +138,7 @@ def test_an_event_that_no_line_can_hold_is_refused_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[EventStore]
 ) -> None:
     """So is a batch that no index could say the end of."""
-    monkeypatch.setattr(batch, "MAX_LINE", 1000)
+    monkeypatch.setattr(batch, "MAX_LINE_BYTES", 1000)
     monkeypatch.setattr(batch, "MAX_BATCH_BYTES", 3000)
     with kind(tmp_path / "s") if kind is FileEventStore else kind() as store:  # type: ignore[call-arg]
         with pytest.raises(TooLargeError, match=r"the event takes 1[0-9]* bytes, the limit is 1000"):
@@ -189,7 +189,7 @@ def test_pages_that_a_power_cut_took_are_no_damage_however_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Zeros in the place of many lines make one line of their own, longer than any that is written."""
-    monkeypatch.setattr("hangarlog.log.segment.MAX_LINE", 1 << 20)
+    monkeypatch.setattr("hangarlog.log.segment.MAX_LINE_BYTES", 1 << 20)
     cut = tmp_path / "cut"
     with FileEventStore(tmp_path / "whole", durability="relaxed") as store:
         store.append("a:1", [Added(0)], ANY)

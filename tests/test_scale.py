@@ -85,7 +85,7 @@ def test_a_batch_over_more_streams_than_stay_open_leaves_no_file_behind(
 ) -> None:
     """Old ones and new ones, some of them put out by others of the same batch."""
     for module in (hangarlog.filestore.open_streams, hangarlog.filestore.writer):
-        monkeypatch.setattr(module, "WARM", 4)
+        monkeypatch.setattr(module, "MAX_OPEN_STREAMS", 4)
     with FileEventStore(tmp_path / "s", durability="relaxed") as store:
         versions: dict[str, int] = {}
         counts = []

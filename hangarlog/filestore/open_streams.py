@@ -1,4 +1,4 @@
-"""The streams a writer has at hand: their live ends stay open, with the version they are at, while they are warm."""
+"""The streams that a writer keeps open: the active segment of each, and the version it is at."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLD_BYTES = 2 << 10
 """To open a stream and compare its end, in a recovery, takes as long as so many bytes of journal."""
 
 _UNSEEN_SECONDS = 0.001
-"""Seconds after which a warm stream's file is looked for at its path; until then the journal serves its readers."""
+"""Seconds after which an open stream's file is looked for at its path; until then the journal serves its readers."""
 
 with contextlib.suppress(ImportError):
     import resource
@@ -33,7 +33,7 @@ class StreamEnd:
     """The end of one stream, and its live segment when it is open.
 
     `place` is (the version it is at, -1 where there is no stream; the id of the event there), `position` that of the
-    event; `warm` says whether it is among the warm ones; `seen` is (version, offset of its end) of a record that
+    event; `is_kept` says whether it is among those that are kept open; `seen` is (version, offset of its end) of a record that
     another process has committed since. It was compared with the catalog in `turn`; `seen_at` is when its path
     was looked at.
     """
@@ -42,6 +42,7 @@ class StreamEnd:
         "_folder",
         "exists",
         "gone",
+        "is_kept",
         "live",
         "log",
         "place",
@@ -50,7 +51,6 @@ class StreamEnd:
         "seen_at",
         "stream_id",
         "turn",
-        "warm",
     )
 
     def __init__(self, folder: Folder, stream_id: str) -> None:
@@ -61,7 +61,7 @@ class StreamEnd:
         self.live: ActiveSegment | None = None
         self.place = (-1, "")
         self.seen = (-1, 0)
-        self.warm = False
+        self.is_kept = False
         try:
             self.live = ActiveSegment(log)
         except FileNotFoundError:
@@ -114,7 +114,7 @@ class StreamEnd:
 
     def close(self) -> None:
         """Close the file."""
-        self.warm = False
+        self.is_kept = False
         if self.live:
             live, self.live = self.live, None
             live.close()
@@ -218,7 +218,7 @@ class OpenStreams:
         return found
 
     def seen(self, stream_id: str) -> StreamEnd | None:
-        """The end of a stream as it was left, if it is warm."""
+        """The end of a stream as it was left, if it is kept open."""
         return self._ends.get(stream_id)
 
     def keep(self, stream_id: str, end: StreamEnd) -> None:
@@ -229,7 +229,7 @@ class OpenStreams:
         if not self._ends:
             descriptors.watch(self)
         self._ends[stream_id] = end
-        end.warm = True
+        end.is_kept = True
         if len(self._ends) > MAX_OPEN_STREAMS:
             self._close_coldest()
         for _ in range(min(descriptors.excess(self), len(self._ends) - 1)):

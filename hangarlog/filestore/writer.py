@@ -191,7 +191,7 @@ class Writer(WriteSession):
             end.place, end.position = place, position
             versions[stream_id] = place[0]
             live = end.live
-            if not end.warm:
+            if not end.is_kept:
                 self._streams.keep(stream_id, end)
             if live and live.size >= live.index_due:
                 live.extend_index()

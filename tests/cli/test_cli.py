@@ -40,7 +40,7 @@ def test_append_prints_the_new_version_and_makes_the_store(hangarlog: Command, t
 
 
 def test_standard_input_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(append_command, "MAX_LINE", 10)
+    monkeypatch.setattr(append_command, "MAX_LINE_BYTES", 10)
     for text, fits in ((b'{"x": 111}', True), (b'{"x": 1111}', False)):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
         if fits:

@@ -69,7 +69,7 @@ def small_limits() -> Iterator[None]:
     """A ring of four frames, and sidecars for segments of a few hundred bytes."""
     places = [(hangarlog.filestore.commit_ring, "RING_BYTES", 4 * hangarlog.filestore.commit_ring.BLOCK_BYTES)]
     modules = (hangarlog.log.index, hangarlog.log.active_segment, hangarlog.log.log, hangarlog.log.segment)
-    places += [(module, "STRIDE", STRIDE) for module in modules]
+    places += [(module, "STRIDE_BYTES", STRIDE) for module in modules]
     before = [getattr(module, name) for module, name, _ in places]
     for module, name, value in places:
         setattr(module, name, value)

@@ -50,15 +50,15 @@ def event(commit: int, part: int, size: int) -> UntypedEvent:
 @contextlib.contextmanager
 def small_ring() -> Iterator[None]:
     """A ring of four frames, so that a short workload fills it."""
-    before = hangarlog.filestore.commit_ring.RING_BYTES, hangarlog.filestore.group_sync.LARGEST
-    hangarlog.filestore.commit_ring.RING_BYTES, hangarlog.filestore.group_sync.LARGEST = (
+    before = hangarlog.filestore.commit_ring.RING_BYTES, hangarlog.filestore.group_sync.MAX_FRAME_BYTES
+    hangarlog.filestore.commit_ring.RING_BYTES, hangarlog.filestore.group_sync.MAX_FRAME_BYTES = (
         4 * hangarlog.filestore.commit_ring.BLOCK_BYTES,
         2_000,
     )
     try:
         yield
     finally:
-        hangarlog.filestore.commit_ring.RING_BYTES, hangarlog.filestore.group_sync.LARGEST = before
+        hangarlog.filestore.commit_ring.RING_BYTES, hangarlog.filestore.group_sync.MAX_FRAME_BYTES = before
 
 
 class Failing(Recording):

@@ -270,7 +270,7 @@ class Limits:
 
     def run(self, size: int) -> None:
         with patch.object(
-            hangarlog.filestore.catalog, "_FEWEST", 16
+            hangarlog.filestore.catalog, "_MIN_SLOTS", 16
         ):  # Else the catalog would be the longest file, and meet it.
             self._run(size)
 

@@ -314,10 +314,10 @@ def test_what_no_crash_leaves_is_not_cut_off_as_a_torn_end(tmp_path: Path, text:
 
 def in_parts(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """A store with sealed segments and no checkpoint, whose recovery takes small parts; its journal's lines."""
-    monkeypatch.setattr(hangarlog.filestore.recovery.replay, "WINDOW", 3000)
-    monkeypatch.setattr(hangarlog.filestore.recovery.replay, "_AT_ONCE", 2)
+    monkeypatch.setattr(hangarlog.filestore.recovery.replay, "WINDOW_BYTES", 3000)
+    monkeypatch.setattr(hangarlog.filestore.recovery.replay, "_LINES_AT_ONCE", 2)
     for module in (hangarlog.filestore.recovery.replay, hangarlog.filestore.recovery.journal_end):
-        monkeypatch.setattr(module, "BLOCK", 500)
+        monkeypatch.setattr(module, "READ_BYTES", 500)
     with FileEventStore(path, durability="relaxed", segment_bytes=8000) as store:
         for n in range(40):
             store.append_many([("a:1", [Added(n), Added(n)], ANY), (f"b:{n % 3}", [Added(n)], ANY)])
@@ -403,9 +403,9 @@ def test_a_damaged_line_is_not_passed_over_as_one_of_a_sealed_segment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It names another stream, at a version that this one has sealed; its own stream has nothing else."""
-    monkeypatch.setattr(hangarlog.filestore.recovery.replay, "WINDOW", 3000)
-    monkeypatch.setattr(hangarlog.filestore.recovery.journal_end, "BLOCK", 500)
-    monkeypatch.setattr(hangarlog.filestore.recovery.replay, "BLOCK", 500)
+    monkeypatch.setattr(hangarlog.filestore.recovery.replay, "WINDOW_BYTES", 3000)
+    monkeypatch.setattr(hangarlog.filestore.recovery.journal_end, "READ_BYTES", 500)
+    monkeypatch.setattr(hangarlog.filestore.recovery.replay, "READ_BYTES", 500)
     path = tmp_path / "s"
     with FileEventStore(path, durability="relaxed", segment_bytes=8000) as store:
         for stream_id, count in (("a:1", 60), ("b:1", 20), ("z:1", 1), ("b:1", 60)):

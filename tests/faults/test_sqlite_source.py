@@ -162,7 +162,7 @@ def test_an_interrupt_ends_a_query(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_values_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_source, "MAX_LINE", 10_000)
+    monkeypatch.setattr(sqlite_source, "MAX_LINE_BYTES", 10_000)
     path = made(tmp_path / "x.db", EVENTS, STREAMS, AN_EVENT.replace("{}", json.dumps({"x": "x" * 10_000})))
     with pytest.raises(SourceError, match="string or blob too big"):
         taken(path)
