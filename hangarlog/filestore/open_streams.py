@@ -32,10 +32,9 @@ with contextlib.suppress(ImportError):
 class StreamEnd:
     """The end of one stream, and its live segment when it is open.
 
-    `place` is (the version it is at, -1 where there is no stream; the id of the event there), `position` that of the
-    event; `is_kept` says whether it is among those that are kept open; `seen` is (version, offset of its end) of a record that
-    another process has committed since. It was compared with the catalog in `turn`; `seen_at` is when its path
-    was looked at.
+    `place` is (its version, -1 for no stream; the id of the event there), `position` the position of that event.
+    `is_kept` says that it is one of those kept open. `seen` is (version, end offset) of a record that another process
+    has committed since. It was compared with the catalog in `turn`; its path was looked at at `seen_at`.
     """
 
     __slots__ = (
