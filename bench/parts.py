@@ -44,7 +44,7 @@ def append_parts(store: FileEventStore) -> None:
     """One relaxed append of one event to a warm stream."""
     one = [event(0)]
     version = store.append(_STREAM, one, ANY)
-    writer: Any = store._writer
+    writer: Any = store._write_session
     state, filesystem = store._state, writer._filesystem
     pending = store._pending(_STREAM, one, version, None)
     moment = now()

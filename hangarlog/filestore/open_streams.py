@@ -6,10 +6,12 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import Iterable
 
+from hangarlog.errors import ConcurrencyError, CorruptionError
 from hangarlog.filestore.catalog import Catalog
 from hangarlog.filestore.folder import Folder
 from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.segment_name import text_path
+from hangarlog.record.batch import Pending
 from hangarlog.system import descriptors
 from hangarlog.system.filesystem import FRESH
 from hangarlog.system.import_lock import importing
@@ -215,6 +217,26 @@ class OpenStreams:
                 if end.live and not end.live.is_in_place:
                     found.append(name)
         return found
+
+    def refuse_overtaken(self, pending: Pending, committed: int) -> None:
+        """Raise `ConcurrencyError` if a stream has records, up to position `committed`, that an append does not expect.
+
+        Only what is seen at once counts. A retry is not refused: its own records are there.
+        """
+        end, expected = self._ends.get(pending.stream_id), pending.expected
+        if end is None or end.live is None or expected < 0 or not pending.events:
+            return
+        seen = end.seen if end.seen[0] == expected else (end.version, end.live.size)
+        if seen[0] != expected:
+            return
+        with contextlib.suppress(OSError, CorruptionError):
+            found = end.live.records_beyond(seen[1], committed)
+            if found:
+                first, last, offset = found
+                retried = first.event_id == pending.events[0][1]
+                if first.stream_version == expected + 1 and not retried:
+                    end.seen = (last.stream_version, offset)
+                    raise ConcurrencyError(pending.stream_id, expected, last.stream_version)
 
     def seen(self, stream_id: str) -> StreamEnd | None:
         """The end of a stream as it was left, if it is kept open."""

@@ -28,6 +28,7 @@ from hangarlog.filestore.running_calls import RunningCalls
 from hangarlog.filestore.session import FolderWatch
 from hangarlog.filestore.shared_state import COMMITTED, LAYOUT, SharedState, consistent, create_state
 from hangarlog.filestore.snapshot_files import SnapshotFiles
+from hangarlog.filestore.write_session import WriteSession
 from hangarlog.filestore.writer import Writer
 from hangarlog.record.batch import Pending
 from hangarlog.record.line import StoredEnvelope
@@ -102,9 +103,9 @@ class FileEventStore(EventStore):
         lock.wake_with(state.gate_futex, state.lock_futex)
         sync_lock = FileLock(self._filesystem, self.folder.lock_path("sync"), state.sync_futex)
         catalog = self._catalog = Catalog(self._filesystem, self.folder.catalog_path)
-        self._writer = Writer(self.folder, self.meta, state, catalog, (lock, sync_lock), lock_timeout)
-        rejoin = self._writer.rejoin
-        self._sync = JournalSync(self.folder, self.meta.store_id, state, sync_lock, rejoin, lock_timeout)
+        session = WriteSession(self.folder, self.meta, state, catalog, (lock, sync_lock), lock_timeout)
+        self._write_session, self._writer = session, Writer(session)
+        self._sync = JournalSync(self.folder, self.meta.store_id, state, sync_lock, session.rejoin, lock_timeout)
         self._interval: IntervalSync | None = None
         self._calls = RunningCalls()
         self._starting = threading.Lock()
@@ -121,18 +122,18 @@ class FileEventStore(EventStore):
 
     def _begin(self, exclusive: bool) -> None:
         state = self._state
-        self._writer.see_session()
+        self._write_session.see_session()
         if state.writable and not state.session:
             try:
-                with self._writer.lock():
+                with self._write_session.lock():
                     pass  # Taking it recovers.
             except (LinkedFileError, StorageError):
                 if state.writable:
                     raise  # Else nothing can be written, and it is read as it is.
         elif state.writable:
-            self._writer.finish_for_the_dead()
+            self._write_session.finish_for_the_dead()
         if exclusive:
-            self._writer.hold()
+            self._write_session.hold()
         if isinstance(self._durability, float) and state.writable and state.durable < state.committed:
             self._sync_later(self._durability)  # Somebody may have died who had promised it.
 
@@ -144,7 +145,7 @@ class FileEventStore(EventStore):
     @property
     def recovered(self) -> Recovered | None:
         """What this store had to make whole after a crash, None if nothing yet."""
-        return self._writer.recovered
+        return self._write_session.recovered
 
     def _open_state(self, lock: FairLock) -> SharedState:
         path, home = self.folder.state_path, self.folder.home
@@ -243,7 +244,7 @@ class FileEventStore(EventStore):
             if published:
                 return published[0]
         if self._state.writable:
-            with self._writer.lock():  # Taking it recovers.
+            with self._write_session.lock():  # Taking it recovers.
                 return self._state.committed
         raise StoreOpenError(self.path, "its shared state is damaged; open it once with permission to write")
 
@@ -254,9 +255,9 @@ class FileEventStore(EventStore):
         state = self._state
         if not (state.is_in_place and state.readable(state.look())):
             if state.writable:
-                self._writer.rejoin()
+                self._write_session.rejoin()
             else:
-                self._writer.see_session()
+                self._write_session.see_session()
         self._reader.look_again()
         self._read_watch.settle(moment)
 
@@ -332,24 +333,24 @@ class FileEventStore(EventStore):
             return self._snapshots.load(stream_id)
 
     def _change_snapshot(self, stream_id: str, change: Callable[[Snapshot | None], Snapshot | None]) -> None:
-        with self._calling(), self._writer.lock():
+        with self._calling(), self._write_session.lock():
             before = self._snapshots.load(stream_id)
             after = change(before)
             if after is None:
                 return
             if after.compacted_through > (before.compacted_through if before else -1):
-                self._writer.sync_journal()  # What is deleted from a stream must not be what the journal could lose.
+                self._write_session.sync_journal()  # A compaction must not delete what the journal could still lose.
             self._snapshots.save(after)
 
     def finish_for_the_dead(self) -> None:
         """Recover what a writer that died has left, unless somebody is writing. What is damaged is left as it is."""
         with self._calling():
-            self._writer.finish_for_the_dead()
+            self._write_session.finish_for_the_dead()
 
     @contextlib.contextmanager
     def changing_files(self) -> Iterator[None]:
         """The write lock, for what replaces files that others may have open. Raises what an append raises."""
-        with self._calling(), self._writer.lock(), self._writer.changing_files():
+        with self._calling(), self._write_session.lock(), self._write_session.changing_files():
             yield
 
     def _reclaim(self, stream_id: str, through: int) -> None:
@@ -380,7 +381,7 @@ class FileEventStore(EventStore):
             closing.callback(self._catalog.close)
             closing.callback(self._reader.close)
             closing.callback(self._sync.close, seconds)
-            closing.callback(self._writer.close, seconds)  # Before the sync lock: who takes part has both lock files.
+            closing.callback(self._write_session.close, seconds)  # First: a session needs both lock files.
             if self._interval:
                 self._interval.stop(seconds)
                 with contextlib.suppress(HangarlogError):

@@ -1,11 +1,10 @@
-"""The write lock of a store: taking part in its session, and finding everything that the lock protects whole."""
+"""The write lock of a store. Under it, everything that it protects is known and whole."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-import threading
 from collections.abc import Iterator
 from functools import partial
 from time import monotonic
@@ -13,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from hangarlog.errors import HangarlogError, LockTimeoutError, StorageError, StoreBusyError, StoreOpenError, SyncError
 from hangarlog.filestore.catalog import Catalog
+from hangarlog.filestore.checkpointing import Checkpointing
 from hangarlog.filestore.folder import Folder, Meta, journal_end
 from hangarlog.filestore.open_streams import OpenStreams
 from hangarlog.filestore.session import FolderWatch, Session
 from hangarlog.filestore.shared_state import (
     COMMITTED,
     EXCLUSIVE,
-    FAILURES,
     JOURNAL_FIRST,
     JOURNAL_SIZE,
     LAYOUT,
@@ -41,13 +40,10 @@ if TYPE_CHECKING:
     from hangarlog.filestore.recovery.report import Recovered
 
 _DYING_SECONDS = 0.2
-"""Seconds that the end of an exclusive holder may take."""
+"""Seconds that an exclusive holder may take to die."""
 
 _UNWATCHED_SECONDS = 0.001
-"""Seconds that an append which is not durable may miss a change of the store's folder: nothing is lost in them."""
-
-_REPLAYED_AT_ONCE_BYTES = 256 << 10
-"""So many take two milliseconds: the last one to close the store leaves as much to the next one to open it."""
+"""Seconds for which a relaxed append may overlook a change of the store's folder. Nothing durable is lost in them."""
 
 _LOCKS_GONE = (
     "its lock files were deleted while another process has it open; have that process append once, which makes them "
@@ -60,11 +56,13 @@ _forks = 0
 
 
 class WriteSession:
-    """One store's way to the write lock, in this process, with everything that it protects known and whole.
+    """The write lock of one store, in this process, and what it protects: the journal, open streams, shared words.
 
-    Safe to share between threads, and over a fork.
+    Threads may share it, and so may a forked child.
 
-    `recovered` says what the last recovery did that this writer had to make, None if there was none.
+    `recovered` is the report of the last recovery that this process made, None before one. `raw` holds the shared
+    words as they were when the lock was taken; `committed`, `journal_first` and `tail` are three of them. `standing`
+    holds the words that only writers change, as the last commit of this process left them.
     """
 
     def __init__(
@@ -78,23 +76,21 @@ class WriteSession:
     ) -> None:
         self.path = folder.path
         self.recovered: Recovered | None = None
-        self._folder, self._filesystem, self._segment_bytes = folder, folder.filesystem, meta.segment_bytes
-        self._meta, self._state, self._catalog = meta, state, catalog
-        self._lock, self._sync_lock = locks
-        self._lock_seconds = lock_seconds
+        self.folder, self.filesystem, self.segment_bytes = folder, folder.filesystem, meta.segment_bytes
+        self._meta, self.state, self.catalog = meta, state, catalog
+        self.write_lock, self._sync_lock = locks
+        self.lock_seconds = lock_seconds
         self._session = Session(folder.filesystem, folder.fd, locks)
         self._watch = FolderWatch(folder.filesystem, folder.fd, folder.path)
         self._watched_at = 0.0
-        self._checkpointing: threading.Thread | None = None
-        self._journal: ActiveSegment | None = None
-        self._streams = OpenStreams(folder, catalog)
+        self.checkpointing = Checkpointing(folder, state)
+        self.journal: ActiveSegment | None = None
+        self.streams = OpenStreams(folder, catalog)
         self._seen = (-1, -1)  # The layout and the fork that the open files belong to.
-        self._raw = b""  # The shared words, as they were when the lock was taken.
-        self._standing = b""  # Those of a writer's concern, as this one's last commit left them.
-        self._committed = self._journal_first = self._tail = 0  # What they say.
-        self._checkpoint_due = False
+        self.raw = self.standing = b""
+        self.committed = self.journal_first = self.tail = 0
         self._exclusive = False
-        self._inside = -1  # The fork of whoever is inside the lock, in this process; another one's is not here.
+        self._inside = -1  # The fork that is inside the lock. A thread of another fork does not exist here.
         self._closed = self._close_later = False
         self._fork = _forks
         self._deadline: float | None = None
@@ -103,48 +99,49 @@ class WriteSession:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """The write lock, with everything it protects known and whole.
+        """Hold the write lock, with everything it protects known and whole.
 
         Raises:
-            StoreOpenError: the store was closed, or may only be read here, or its folder was moved or deleted.
+            StoreOpenError: the store is closed or read-only here, or its folder was moved or deleted.
             StoreBusyError: another process holds it exclusively.
             LockTimeoutError: others held it for too long.
-            CorruptionError: there was something to recover, and the journal is damaged.
-            SyncError: a sync has failed since the machine started.
-            StorageError: the operating system refused something that was done under the lock.
-            RuntimeError: this thread is inside it already.
+            CorruptionError: a recovery found the journal damaged.
+            SyncError: a sync failed earlier, and the device still refuses.
+            StorageError: the operating system refused a call under the lock.
+            RuntimeError: this thread holds it already.
         """
         now = monotonic()
-        with alone(self._lock, self._lock_seconds):
-            self._refuse_inside()
+        with alone(self.write_lock, self.lock_seconds):
+            self.refuse_inside()
             try:
-                self._enter(now)
+                self.enter(now)
                 yield
             except OSError as error:
-                raise self._refused(error) from error
+                raise self.refused(error) from error
             finally:
                 try:
-                    self._leave()
+                    self.leave()
                 except BaseException:
-                    self._leave()  # An interrupt came first.
+                    self.leave()  # An interrupt came first.
                     raise
 
-    def _refuse_inside(self) -> None:
+    def refuse_inside(self) -> None:
+        """Raise `RuntimeError` if this process is inside the lock already."""
         if self._inside == _forks:
             raise RuntimeError("a store was changed from within a change of it, by a signal handler or a finalizer")
 
-    def _enter(self, now: float, only: Pending | None = None) -> None:
-        """Take the write lock, with everything it protects known and whole. Whatever happens, `_leave` it.
+    def enter(self, now: float, only: Pending | None = None) -> None:
+        """Take the write lock, and bring what it protects up to date. Always `leave` it, also after an error.
 
-        If `only` that is to be written, it may be refused before everything is known. `now` is when the call began.
+        A batch of one stream, `only`, may be refused early. `now` is when the call began (monotonic seconds).
         """
         self._inside = _forks
         if self._closed:
             raise StoreOpenError(self.path, "it was closed")
-        state = self._state
+        state = self.state
         if not (state.writable or state.ask_again()):
             raise StoreOpenError(self.path, "it can only be read here: there is no permission to write")
-        seconds = self._lock_seconds
+        seconds = self.lock_seconds
         self._deadline = None if seconds is None else now + seconds
         if self._exclusive:
             raw = state.raw()
@@ -152,196 +149,197 @@ class WriteSession:
                 raise StoreBusyError(self.path, state.exclusive)
         else:
             raw = self._take_lock(only)
-        journal = self._journal
-        strange = raw[:STANDING] != self._standing or self._lock.opened or self._sync_lock.fd < 0
+        journal = self.journal
+        strange = raw[:STANDING] != self.standing or self.write_lock.opened or self._sync_lock.fd < 0
         if strange or journal is None or self._seen[1] != _forks:
             if only:
                 self._refuse_overtaken(only)
             self._look(raw)
         else:
             unwatched = now - self._watched_at > _UNWATCHED_SECONDS
-            if self._filesystem.size(journal.fd) != journal.size or (unwatched and self._watch.changed()):
+            if self.filesystem.size(journal.fd) != journal.size or (unwatched and self._watch.changed()):
                 self._look(raw)
             else:
-                self._raw = raw
+                self.raw = raw
                 if not unwatched:
                     return
         self._watched_at = now
 
     def _take_lock(self, only: Pending | None) -> bytes:
-        lock, state = self._lock, self._state
+        lock, state = self.write_lock, self.state
         if lock.take():
             raw = state.raw()
             lock.since = 0 if raw[WAITING] == _NOBODY else words_of(raw)[LOCK_WAITERS]
             if not (lock.since and lock.futex.is_due(lock.since)):
                 return raw
-            lock.release()  # Somebody has waited for long: queue behind.
+            lock.release()  # Another process has waited too long: queue behind it.
         self._wait_for_lock(only)
         return state.raw()
 
     def _left(self) -> float | None:
-        """The seconds left of this call's time, None for ever."""
+        """Return the seconds left for this call, None without a limit."""
         return None if self._deadline is None else max(0.0, self._deadline - monotonic())
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Give the write lock back, unless it is held exclusively."""
         if self._close_later:
             self._close()
         self._inside = -1
         if not self._exclusive:
-            self._lock.release()
+            self.write_lock.release()
 
-    def _refused(self, error: OSError) -> StorageError:
+    def refused(self, error: OSError) -> StorageError:
+        """Return the error for a system call that failed under the lock."""
         if error.errno == errno.EIO:
-            # Whatever call it was that met it: what was written before is not to be believed, as after a failed sync.
+            # No matter which call failed: earlier writes cannot be trusted, as after a failed sync.
             with contextlib.suppress(OSError):
-                self._state.mark_sync_failed()
+                self.state.mark_sync_failed()
         return StorageError(self.path, error.errno, str(error))
 
     def see_session(self) -> None:
-        """Believe what `state` says while others take part in the session that it belongs to. Takes no lock."""
-        if not self._state.writable:
-            self._state.look_for()
-        last = self._state.last_session
-        self._state.session = last if self._session.others_in(last) else 0
-        if self._state.session and self._state.writable:
-            self._session.know_locks()  # They may be deleted before the first append.
-        with contextlib.suppress(OSError):  # Without it reads are only less sure of where a stream ends.
-            if self._state.session:
-                self._catalog.open(self._state.session, reading=not self._state.writable)
+        """Trust the shared state while its session has members. Takes no lock."""
+        if not self.state.writable:
+            self.state.look_for()
+        last = self.state.last_session
+        self.state.session = last if self._session.others_in(last) else 0
+        if self.state.session and self.state.writable:
+            self._session.know_locks()  # The lock files may be deleted before the first append.
+        with contextlib.suppress(OSError):  # Without the catalog, reads know less about where a stream ends.
+            if self.state.session:
+                self.catalog.open(self.state.session, reading=not self.state.writable)
 
     def rejoin(self) -> None:
-        """Look at everything anew. Raises what `lock` raises."""
-        with alone(self._lock, self._lock_seconds):
-            self._standing = b""
+        """Check everything again under the lock. Raises what `lock` raises."""
+        with alone(self.write_lock, self.lock_seconds):
+            self.standing = b""
         with self.lock():
             pass
 
     def finish_for_the_dead(self) -> None:
-        """Recover what a writer that died has left, unless somebody is writing, who has done so."""
-        if not (self._state.writable and self._left_something()):
+        """Recover after a writer that died. If another process is writing, it has recovered already."""
+        if not (self.state.writable and self._left_something()):
             return
         free = False
-        with contextlib.suppress(LockTimeoutError), held(self._lock, 0):
+        with contextlib.suppress(LockTimeoutError), held(self.write_lock, 0):
             free = True
         if free and self._left_something():
-            with contextlib.suppress(HangarlogError), self.lock():  # The next append will say what is wrong.
+            with contextlib.suppress(HangarlogError), self.lock():  # The next append reports the error.
                 pass
 
     def _left_something(self) -> bool:
-        words = self._state.look()
+        words = self.state.look()
         with contextlib.suppress(OSError):
-            size = self._filesystem.size_at(self._folder.journal.live_path)
+            size = self.filesystem.size_at(self.folder.journal.live_path)
             return bool(words[WRITING]) or size != words[JOURNAL_SIZE]
         return True
 
     def _wait_for_lock(self, only: Pending | None) -> None:
-        pid = self._state.exclusive
+        pid = self.state.exclusive
         if pid:
             # The holder may be alive, or may have died while another process clears its mark.
-            if self._lock.acquire(_DYING_SECONDS):
+            if self.write_lock.acquire(_DYING_SECONDS):
                 return
-            if self._state.exclusive == pid:
+            if self.state.exclusive == pid:
                 raise StoreBusyError(self.path, pid)
         look = partial(self._refuse_overtaken, only) if only else None
-        if not self._lock.acquire(self._left(), look):
-            raise LockTimeoutError(self.path, self._lock.holder(), self._lock_seconds or 0)
+        if not self.write_lock.acquire(self._left(), look):
+            raise LockTimeoutError(self.path, self.write_lock.holder(), self.lock_seconds or 0)
 
     def hold(self) -> None:
-        """Take the lock and keep it until `close`. Raises what `lock` raises."""
+        """Hold the lock until `close`. Raises what `lock` raises."""
         with self.lock():
-            self._state.exclusive = os.getpid()
+            self.state.exclusive = os.getpid()
             self._exclusive = True
 
     def _look(self, raw: bytes) -> None:
-        """Under the lock: notice what other processes did, and what one that died left undone."""
-        state, words = self._state, words_of(raw)
+        """Under the lock: catch up with other processes, and finish what a dead one left."""
+        state, words = self.state, words_of(raw)
         if self._fork != _forks:
             self._session.forked()
             self._fork = _forks
         moment, changed = self._watch.now(), self._watch.changed()
-        if changed or self._lock.opened or not (self._session.is_joined and state.believes(words)):
+        if changed or self.write_lock.opened or not (self._session.is_joined and state.believes(words)):
             self._take_part()
             words = state.look()
         if words[EXCLUSIVE] and not self._exclusive:
-            state.exclusive = 0  # Its holder died, else the lock would not be ours.
+            state.exclusive = 0  # Its holder died: the lock is ours now.
         if self._seen != (words[LAYOUT], _forks):
-            self._forget()
+            self.forget()
             self._seen = (words[LAYOUT], _forks)
         if not (words[WRITING] or consistent(words)):
             state.distrust()
             self._begin_session()
         elif words[WRITING]:
             self._recover()
-        if self._journal and changed and not self._journal.is_in_place:
-            self._forget()  # Somebody has put another file there, of which nothing need be on the device.
-            self._journal = self._open_journal()
-            self._sync_now(self._journal)
-        if self._journal is None:
-            self._journal = self._open_journal()
-        if self._filesystem.size(self._journal.fd) != state.journal_size:
+        if self.journal and changed and not self.journal.is_in_place:
+            self.forget()  # Another file was put in its place, perhaps not yet on the device.
+            self.journal = self._open_journal()
+            self.sync_now(self.journal)
+        if self.journal is None:
+            self.journal = self._open_journal()
+        if self.filesystem.size(self.journal.fd) != state.journal_size:
             self._recover()
-            self._journal = self._open_journal()
-        self._journal.resize(state.journal_size)
+            self.journal = self._open_journal()
+        self.journal.resize(state.journal_size)
         if state.sync_failed:
             self._heal()
-            self._journal = self._open_journal()
-        if changed and state.ring_file not in (0, self._filesystem.identity_at(self._folder.ring_path)):
-            self._sync_now(self._journal)  # What was durable by the ring alone.
+            self.journal = self._open_journal()
+        if changed and state.ring_file not in (0, self.filesystem.identity_at(self.folder.ring_path)):
+            self.sync_now(self.journal)  # The ring is gone, and some events were durable only through it.
         self._watch.settle(moment)
         self._note_words(state.raw())
-        self._streams.turn += 1
+        self.streams.turn += 1
 
     def _note_words(self, raw: bytes) -> None:
         words = words_of(raw)
-        self._raw, self._standing = raw, raw[:STANDING]
-        self._committed, self._journal_first, self._tail = words[COMMITTED], words[JOURNAL_FIRST], words[TAIL]
+        self.raw, self.standing = raw, raw[:STANDING]
+        self.committed, self.journal_first, self.tail = words[COMMITTED], words[JOURNAL_FIRST], words[TAIL]
 
     def _open_journal(self) -> ActiveSegment:
         try:
-            return ActiveSegment(self._folder.journal)
+            return ActiveSegment(self.folder.journal)
         except FileNotFoundError:
-            self._recover()  # Somebody has deleted it: it is made anew of its other copies.
-            return journal_end(self._folder.journal)
+            self._recover()  # It was deleted: rebuild it from the other copies.
+            return journal_end(self.folder.journal)
 
     # Sessions
 
     def _take_part(self) -> None:
-        """Under the lock: be in the session that goes on, with the files that have the store's names now; or begin one.
+        """Under the lock: stay in the session, join the current one, or begin one, with the files now in place.
 
         Raises:
-            StoreOpenError: the folder was moved or deleted.
-            StoreOpenError: the lock files were deleted under a process that has the store open.
+            StoreOpenError: the folder was moved or deleted, or the lock files were deleted under another process.
         """
-        self._folder.refuse_moved()
-        session, state = self._session, self._state
-        self._lock.renew_gate()
+        self.folder.refuse_moved()
+        session, state = self._session, self.state
+        self.write_lock.renew_gate()
         if session.may_stay:
-            in_place = self._lock.is_in_place and self._sync_lock.is_in_place
+            in_place = self.write_lock.is_in_place and self._sync_lock.is_in_place
             if not (in_place and state.is_in_place and state.valid):
                 self._begin_session()
             elif not session.is_joined:
-                session.join(session.number)  # A lock file was closed, as one that could not be unlocked is.
+                session.join(session.number)  # A lock file was closed because it could not be unlocked.
         else:
             self._follow()
-        if not self._catalog.follow(state.session):
+        if not self.catalog.follow(state.session):
             self._begin_session()
 
     def _follow(self) -> None:
-        """Join the session that others take part in; where nobody does, begin one."""
-        session, state = self._session, self._state
-        self._forget()
+        """Join the current session, or begin one if it has no members."""
+        session, state = self._session, self.state
+        self.forget()
         latest = session.latest()
         if not latest or not session.has_our_locks(latest):
             self._sync_lock.close_unless_in_place()
-            if not self._lock.is_in_place:
-                self._lock.release()
-                self._lock.close()
+            if not self.write_lock.is_in_place:
+                self.write_lock.release()
+                self.write_lock.close()
                 self._wait_for_lock(None)
             latest = session.latest_with_locks()
             if latest < 0:
-                self._filesystem.touch_folder(self.path)  # They see a change of this folder, not of that of the locks.
+                self.filesystem.touch_folder(self.path)  # The others watch this folder, not the one of the locks.
                 raise StoreOpenError(self.path, _LOCKS_GONE)
-        in_place = self._lock.is_in_place and self._sync_lock.is_in_place
+        in_place = self.write_lock.is_in_place and self._sync_lock.is_in_place
         state.reload()
         if in_place and latest and state.last_session == latest:
             session.join(latest)
@@ -350,16 +348,16 @@ class WriteSession:
             self._begin_session()
 
     def _begin_session(self) -> None:
-        """Begin a session, with the lock files, the state and the catalog that have those names, made where missing.
+        """Begin a session with the lock files, state and catalog now in place; create those that are missing.
 
-        Nobody else changes anything meanwhile: both locks of the session before are held, or it has no members.
+        Nothing else changes the store meanwhile: both locks of the last session are held, or it has no members.
         """
-        self._forget()
-        session, state, left = self._session, self._state, self._left()
+        self.forget()
+        session, state, left = self._session, self.state, self._left()
         with held(self._sync_lock, left):
-            for lock in (self._lock, self._sync_lock):
+            for lock in (self.write_lock, self._sync_lock):
                 if not lock.is_in_place and not lock.replace(self._left()):
-                    raise LockTimeoutError(self.path, 0, self._lock_seconds or 0)
+                    raise LockTimeoutError(self.path, 0, self.lock_seconds or 0)
             number = session.next_number()
             session.join(number)
             state.reload()
@@ -367,71 +365,77 @@ class WriteSession:
             self._run_recovery(begins=True)
 
     def _recover(self) -> None:
-        """Finish what a writer that died has left."""
-        self._forget()
-        with held(self._sync_lock, self._left()):  # Nobody may use the ring, or sync a journal that is being changed.
+        """Finish what a dead writer left."""
+        self.forget()
+        with held(self._sync_lock, self._left()):  # Else others might use the ring now, or sync the journal.
             self._run_recovery()
 
     def _run_recovery(self, *, begins: bool = False) -> None:
         with importing:
             from hangarlog.filestore.recovery.recover import recover
-        self.recovered = recover(self._folder, self._meta, self._state, self._catalog, begins=begins)
-        self._seen = (self._state.layout, _forks)
+        self.recovered = recover(self.folder, self._meta, self.state, self.catalog, begins=begins)
+        self._seen = (self.state.layout, _forks)
 
     def _heal(self) -> None:
-        """After a failed sync: have the journal written into a new file, whose sync can be believed.
+        """After a failed sync: write the journal into a new file, whose sync can be trusted.
 
-        What the device has is to be found out, as after a restart. Raises `SyncError` if it still refuses.
+        Find out what the device holds, as after a restart. Raises `SyncError` if it still refuses.
         """
-        self._forget()
-        self._state.distrust()
+        self.forget()
+        self.state.distrust()
         try:
             with held(self._sync_lock, self._left()):
                 self._run_recovery()
-                self._filesystem.remove(self._folder.ring_path)
-                self._state.ring_file = 0
+                self.filesystem.remove(self.folder.ring_path)
+                self.state.ring_file = 0
         except OSError as error:
-            raise SyncError(self._folder.journal.live_path, f"the device still refuses: {error}") from error
-        self._seen = (self._state.layout, _forks)
+            raise SyncError(self.folder.journal.live_path, f"the device still refuses: {error}") from error
+        self._seen = (self.state.layout, _forks)
 
-    def _forget(self) -> None:
-        """Close what is open: it may no longer be the live end of anything."""
-        self._streams.clear()
-        if self._journal:
-            journal, self._journal = self._journal, None
+    def forget(self) -> None:
+        """Close the open files: they may no longer be active segments."""
+        self.streams.clear()
+        if self.journal:
+            journal, self.journal = self.journal, None
             journal.close()
         self._seen = (-1, _forks)
 
     def _refuse_overtaken(self, pending: Pending) -> None:
-        """Raise `ConcurrencyError` if an append can be seen to have no chance, before the lock is waited for."""
+        """Raise `ConcurrencyError` without waiting for the lock if the stream has moved on for certain.
+
+        Committed records stay, and the committed position is read before the stream. If in doubt, wait for the lock.
+        """
+        published = self.state.published()
+        if published and self._files_are_live() and self._session.is_joined:
+            self.streams.refuse_overtaken(pending, published[0])
 
     def _files_are_live(self) -> bool:
-        """Whether the open files are the live ones for all that is known without the lock."""
-        return self._seen == (self._state.layout, _forks)
+        """True if the open files are the active ones, as far as is known without the lock."""
+        return self._seen == (self.state.layout, _forks)
 
     # Around changes
 
     @contextlib.contextmanager
     def changing_files(self) -> Iterator[None]:
-        """Under the lock: what is done inside replaces files that other writers may have open."""
-        self._forget()
-        self._state.begin(os.getpid())
+        """Under the lock: the body replaces files that other writers may have open."""
+        self.forget()
+        self.state.begin(os.getpid())
         yield
-        self._changed_layout()
-        self._state.abandon()
+        self.changed_layout()
+        self.state.abandon()
 
     def sync_journal(self) -> None:
-        """Under the lock: return when everything committed is on the device."""
-        assert self._journal
-        self._sync_now(self._journal)
+        """Under the lock: bring everything committed to the device."""
+        assert self.journal
+        self.sync_now(self.journal)
 
     def close(self, seconds: float | None = None) -> None:
-        """Wait for the call that is running, give the lock back if it is held, and close all files.
+        """Wait for the running call, give the lock back, and close all files.
 
-        Called from within a change, by a signal handler or a finalizer, it closes them when that is done.
+        If a signal handler or a finalizer calls this inside a change, the files close at the end of the change.
         """
         self._closed = True
-        threads = self._lock.threads
+        threads = self.write_lock.threads
         if threads.acquire(timeout=-1 if seconds is None else seconds):
             try:
                 if self._inside == _forks:
@@ -446,46 +450,40 @@ class WriteSession:
     def _close(self) -> None:
         self._close_later = False
         mine = self._fork == _forks
-        checkpointing = self._checkpointing
-        # A finalizer may run in any thread, that one too.
-        if checkpointing and mine and checkpointing is not threading.current_thread():
-            checkpointing.join(self._lock_seconds)
-        with contextlib.ExitStack() as closing:  # Whatever fails, the others are closed.
-            closing.callback(self._lock.close)
+        if mine:
+            self.checkpointing.wait(self.lock_seconds)
+        with contextlib.ExitStack() as closing:  # Close all, also if one fails.
+            closing.callback(self.write_lock.close)
             if mine:
-                closing.callback(self._session.leave)  # First: who is there has its lock files.
-            closing.callback(self._forget)
+                closing.callback(self._session.leave)  # Before the lock files: a member holds them.
+            closing.callback(self.forget)
             if mine:
-                closing.callback(self._last_checkpoint)
+                closing.callback(self._leave_whole)
             if self._exclusive and mine:
-                self._state.exclusive = 0
-                closing.callback(self._lock.release)
+                self.state.exclusive = 0
+                closing.callback(self.write_lock.release)
 
-    def _last_checkpoint(self) -> None:
-        """The last one to leave makes a checkpoint, where the next one to open the store would have much to replay."""
-        state, session = self._state, self._session
-        if not session.number or session.others_in(session.number):
-            return
-        words = state.look()
-        quiet = state.believes(words) and consistent(words) and not words[WRITING] and not words[FAILURES]
-        if quiet and words[TAIL] > _REPLAYED_AT_ONCE_BYTES:
-            self._make_checkpoint()
+    def _leave_whole(self) -> None:
+        """Mend streams whose files were replaced; make a checkpoint if this is the session's last member."""
+        state, session = self.state, self._session
+        if session.is_joined and state.valid and (replaced := self.streams.replaced()):
+            with contextlib.suppress(HangarlogError), held(self.write_lock, self.lock_seconds):
+                self.streams.settle(replaced, state.committed)
+        if session.number and not session.others_in(session.number):
+            self.checkpointing.make_last()
 
-    def _sync_now(self, live: ActiveSegment) -> None:
+    def sync_now(self, live: ActiveSegment) -> None:
+        """Bring a segment to the device. Raises `SyncError`."""
         try:
-            self._filesystem.sync_data(live.fd)
+            self.filesystem.sync_data(live.fd)
         except OSError as error:
-            self._state.mark_sync_failed()
+            self.state.mark_sync_failed()
             raise SyncError(live.path, str(error)) from error
 
-    def _changed_layout(self) -> None:
-        self._state.change_layout()
-        self._seen = (self._state.layout, _forks)
-
-    def _make_checkpoint(self) -> None:
-        with importing:
-            from hangarlog.filestore.checkpoint import make_checkpoint
-        make_checkpoint(self._filesystem, self._folder, self._state)
+    def changed_layout(self) -> None:
+        """Tell readers and other writers that files were rolled or replaced."""
+        self.state.change_layout()
+        self._seen = (self.state.layout, _forks)
 
 
 def _forked() -> None:

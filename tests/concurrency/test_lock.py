@@ -100,7 +100,7 @@ def test_a_waiter_that_dies_keeps_nobody_waiting(tmp_path: Path) -> None:
     """It stood at the gate, alone; the next one takes its place."""
     with FileEventStore(tmp_path / "s", durability="relaxed", lock_timeout=None) as store:
         store.append("a:1", [Added(1)], ANY)
-        with store._writer.lock():
+        with store._write_session.lock():
             waiter = started(
                 "import sys; from hangarlog import *; print('waits', flush=True); "
                 "FileEventStore(sys.argv[1]).append('a:1', [UntypedEvent('Added', {'number': 2})], ANY)",
@@ -179,7 +179,7 @@ def test_a_conflict_that_can_be_seen_waits_for_nobody(tmp_path: Path) -> None:
         assert store.append("a:1", [mine], ANY) == 0
         for number in range(3):
             other.append("a:1", [Added(number)], number)
-        with other._writer.lock():
+        with other._write_session.lock():
             with pytest.raises(ConcurrencyError) as conflict:
                 store.append("a:1", [Added(9)], 0)
             assert (conflict.value.expected, conflict.value.actual) == (0, 3)

@@ -111,7 +111,7 @@ OF_HANDLING = [
     Bug(
         "a journal that was replaced is written to further",
         "write_session.py",
-        "if self._journal and changed and not self._journal.is_in_place:",
+        "if self.journal and changed and not self.journal.is_in_place:",
         "if False:",
         f"{SHARP}::test_a_journal_replaced_by_its_copy_is_on_the_device_with_the_next_durable_append",
     ),
@@ -239,8 +239,8 @@ OF_HANDLING = [
     Bug(
         "a recovery waits for the sync lock without limit",
         "write_session.py",
-        "with held(self._sync_lock, self._left()):  # Nobody",
-        "with held(self._sync_lock):  # Nobody",
+        "with held(self._sync_lock, self._left()):  # Else",
+        "with held(self._sync_lock):  # Else",
         f"{DEADLINES}::test_a_recovery_waits_for_a_stopped_sync_no_longer_than_the_deadline",
     ),
     Bug(
@@ -253,7 +253,7 @@ OF_HANDLING = [
     Bug(
         "a call's time begins when the other threads have had theirs",
         "writer.py",
-        "entered = enter(threads, self._lock_seconds)\n",
+        "entered = enter(threads, session.lock_seconds)\n",
         "entered, now = enter(threads, None), monotonic()\n",
         f"{DEADLINES}::test_threads_of_one_store_wait_together",
     ),

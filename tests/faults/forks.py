@@ -211,7 +211,7 @@ class Cell:
         held, go_on = threading.Event(), threading.Event()
 
         def hold() -> None:
-            with self.store._writer.lock():
+            with self.store._write_session.lock():
                 held.set()
                 go_on.wait()
 

@@ -1,0 +1,58 @@
+"""When checkpoints are made: in the background as the journal grows, and by the last process that closes the store."""
+
+from __future__ import annotations
+
+import threading
+
+from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.shared_state import FAILURES, TAIL, WRITING, SharedState, consistent
+from hangarlog.system.import_lock import importing
+
+_REPLAYED_IN_TIME_BYTES = 6 << 20
+"""A checkpoint is due after so many bytes of journal, or streams that take as long. A recovery reads them in 0.1 s."""
+
+_REPLAYED_AT_ONCE_BYTES = 256 << 10
+"""A recovery reads so many bytes in 2 ms. The last process to close a store leaves no more to the next one."""
+
+
+class Checkpointing:
+    """The checkpoints of one store, in this process. All calls but `begin` need the write lock."""
+
+    def __init__(self, folder: Folder, state: SharedState) -> None:
+        self._folder, self._state = folder, state
+        self._running: threading.Thread | None = None
+        self.due = False
+        """Whether a checkpoint is to be made after the commit that is going on."""
+
+    def tail_after(self, tail: int, added: int) -> int:
+        """Return the bytes to replay after a commit of `added` bytes; 0 if a checkpoint is due now."""
+        tail += added
+        if tail < _REPLAYED_IN_TIME_BYTES:
+            return tail
+        self.due = True
+        return 0
+
+    def begin(self) -> None:
+        """Make a checkpoint in the background, unless one is being made."""
+        if not (self._running and self._running.is_alive()):
+            self._running = self._folder.filesystem.in_background(self.make, "hangarlog-checkpoint")
+
+    def make(self) -> None:
+        """Bring the streams to the device, so that a recovery has little to replay."""
+        with importing:
+            from hangarlog.filestore.checkpoint import make_checkpoint
+        make_checkpoint(self._folder.filesystem, self._folder, self._state)
+
+    def make_last(self) -> None:
+        """Make a checkpoint if the next process to open the store would have much to replay."""
+        words = self._state.look()
+        quiet = self._state.believes(words) and consistent(words) and not words[WRITING] and not words[FAILURES]
+        if quiet and words[TAIL] > _REPLAYED_AT_ONCE_BYTES:
+            self.make()
+
+    def wait(self, seconds: float | None) -> None:
+        """Wait for the checkpoint that is being made."""
+        running = self._running
+        # A finalizer may run in any thread, that one too.
+        if running and running is not threading.current_thread():
+            running.join(seconds)
