@@ -1,4 +1,4 @@
-"""Group commit: one sync for everybody whose records were written before it began."""
+"""Group commit: one sync serves every append whose records were written before it began."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from hangarlog.system.platform import BYTE_LOCKS
 
 _MAX_LOOKS = 1000
 _MAX_GATHERINGS = 4
-"""How often at most a sync lets others write first: each time that brought records is worth another."""
+"""How often at most a sync lets others write first. It tries again after each time that brought records."""
 _PAUSE_SYNCS = 1000
-"""So many syncs go by before another try to make a ring that could not be made."""
+"""The number of syncs before another attempt to create a ring, after one failed."""
 
 
 class JournalSync:
-    """Makes the journal durable up to a position, once for all who wait: through the ring, or by itself.
+    """Makes the journal durable up to a position, once for all waiters: through the ring, or by a sync of the journal.
 
     `rejoin` is called, with no lock held, where the store's files or its session may be others than they were.
     """
@@ -59,13 +59,13 @@ class JournalSync:
         self._lock, self._lock_seconds = lock, lock_seconds
         self._watch, self._rejoin = FolderWatch(folder.filesystem, folder.fd, folder.path), rejoin
         self._ring = Ring(folder.filesystem, folder.ring_path, store_id)
-        self._fd, self._fd_of, self._turn = -1, (-1, -1, -1), 0  # Raised when other files may have the names.
-        self._in_company = False  # Whether others waited for the last sync that this process made, or waited for.
+        self._fd, self._fd_of, self._turn = -1, (-1, -1, -1), 0  # Incremented when files may have been exchanged.
+        self._in_company = False  # True if others shared the last sync.
         self._without_ring = 0
         self._closed, self._look_at_ring = False, True
 
     def ensure_committed(self) -> None:
-        """Return when every record that is committed now is on the device. Raises what `ensure` raises."""
+        """Bring every record that is committed now to the device. Raises what `ensure` raises."""
         try:
             words = self._state.look()
         except OSError as error:
@@ -73,7 +73,7 @@ class JournalSync:
         self.ensure(words[COMMITTED], words[FAILURES])
 
     def ensure(self, position: int, failures: int) -> None:
-        """Return when every record up to `position` is on the device.
+        """Bring every record up to `position` to the device.
 
         `failures` is how many syncs had failed before the records were written: one that fails after that may have
         lost them, whatever has been healed meanwhile.
@@ -110,7 +110,7 @@ class JournalSync:
                 changed = self._watch.changed
 
     def _in_turn(self, position: int, failures: int, changed: Callable[[], bool], seconds: float | None) -> bool | None:
-        """`_try`; where another process is at it, wait for it, and say False."""
+        """`_try`, with no other thread inside; if another process is syncing, wait for it and return False."""
         threads, entered = self._lock.threads, False
         try:  # As in `alone`: a generator would cost every append a microsecond.
             entered = enter(threads, seconds)
@@ -133,7 +133,7 @@ class JournalSync:
                 threads.release()
 
     def _look_again(self, position: int, seconds: float | None) -> None:
-        """Use the files that have the store's names now."""
+        """Use the files that are in place now."""
         moment = self._watch.now()
         if not self._all_in_place(seconds):
             self._rejoin()
@@ -143,13 +143,13 @@ class JournalSync:
             raise OutcomeUnknownError(self._path, "it was written, but older files were put in its place since")
 
     def _all_in_place(self, seconds: float | None) -> bool:
-        """Whether folder, state, journal and lock can be seen to be the right ones, without the write lock."""
+        """True if folder, state, journal and lock are still in place, as far as can be seen without the write lock."""
         state, lock, filesystem = self._state, self._lock, self._filesystem
         self._folder.refuse_moved()
         if not (state.is_in_place and state.believes(state.look())):
             return False
         with alone(lock, seconds):
-            if lock.inherited and BYTE_LOCKS:  # The file was opened anew: it has to be that of the session.
+            if lock.inherited and BYTE_LOCKS:  # The file was opened again: it must be the session's.
                 lock.open()
                 lock.opened = filesystem.held_byte(lock.fd, state.session) is None
             if not lock.is_in_place or lock.opened:
@@ -164,7 +164,7 @@ class JournalSync:
             return False
 
     def _covers(self, position: int) -> bool:
-        """Whether a sync of this session, in the folder as it is now, has covered a position."""
+        """True if a sync of this session has covered a position, in the folder as it is now."""
         words = self._state.look()
         return covers(words, position) and self._state.believes(words) and not self._watch.moved_on()
 
@@ -177,7 +177,7 @@ class JournalSync:
         raise OutcomeUnknownError(self._path, cause)
 
     def _try(self, position: int, failures: int, changed: Callable[[], bool]) -> bool | None:
-        """Sync, unless another process is at it; says whether the record is on the device now.
+        """Sync, unless another process does; return True if the record is on the device now.
 
         None where other files than those that are open may be the store's: the lock may not be the one others take.
         """
@@ -189,7 +189,7 @@ class JournalSync:
             words = state.look()
             if self._lock.opened or changed() or not state.believes(words):
                 return None
-            if covers(words, position):  # Whoever held the lock before may have begun after our record was written.
+            if covers(words, position):  # The last sync may have begun after our record was written.
                 return True
             if words[FAILURES] != failures or words[SYNC_FAILED]:
                 raise SyncError(self._path, "an earlier sync has failed")
@@ -209,7 +209,7 @@ class JournalSync:
         return position <= done
 
     def _gather(self) -> None:
-        """Let those who were woken by the last sync write first: so this one covers them, too."""
+        """Let the processes that the last sync woke write first, so that this sync covers them too."""
         committed = -1
         for _ in range(_MAX_GATHERINGS):
             if self._state.committed == committed:
@@ -218,16 +218,16 @@ class JournalSync:
             give_way()
 
     def _sync(self, words: Words) -> int:
-        """Under the sync lock: bring what is committed to the device, and tell; the position that is durable then."""
+        """Under the sync lock: bring what is committed to the device, publish it, and return the durable position."""
         state = self._state
         for _ in range(_MAX_LOOKS):
             if consistent(words):
                 break
             words = state.look()
         whole = consistent(words)
-        # Else a writer died while it published. What it wrote is for the next one to judge; all of it is synced.
+        # Else a writer died while it published. The next writer judges what it wrote; sync all of it.
         published = (words[COMMITTED], words[JOURNAL_FIRST], words[JOURNAL_SIZE]) if whole else (words[COMMITTED], 0, 0)
-        # A roll that comes after this has synced what it sealed. A file that cannot be opened is no failed sync.
+        # A later roll has synced what it sealed. A file that cannot be opened is no failed sync.
         fd = self._journal_fd(words)
         try:
             if not whole:
@@ -240,7 +240,7 @@ class JournalSync:
         return published[0]
 
     def _bring(self, fd: int, words: Words, published: tuple[int, int, int]) -> tuple[int, int]:
-        """Sync the journal's bytes up to what was published; the ring's next place then."""
+        """Sync the journal up to what was published; return the ring's next place."""
         _, first, size = published
         start, place = durable_in(words, first), ring_next(words)
         if start < size:
@@ -253,32 +253,32 @@ class JournalSync:
     def _through_ring(
         self, fd: int, words: Words, start: int, published: tuple[int, int, int]
     ) -> tuple[int, int] | None:
-        """Sync the journal's bytes from `start` on through the ring: its next place; None if the journal must be."""
+        """Sync the journal from `start` on through the ring; return its next place, None if that does not do."""
         committed, _, size = published
         ring, generation_and_block = self._ring, ring_next(words)
-        if self._look_at_ring:  # Somebody may have deleted it, or put another one there.
+        if self._look_at_ring:  # It may have been deleted or replaced.
             if self._filesystem.identity_at(self._folder.ring_path) != words[RING_FILE]:
                 ring.close()
                 return self._make_ring(fd, generation_and_block)
             self._look_at_ring = False
         if not (words[RING_FILE] and ring.open(words[RING_FILE])):
             return self._make_ring(fd, generation_and_block)
-        before = min(start, CRC_BYTES + 1)  # The end of the line before has its checksum, which the frame follows.
+        before = min(start, CRC_BYTES + 1)  # The frame names the checksum of the line before it.
         text = self._filesystem.read(fd, size - start + before, start - before)
         after, text = text[:before][-11:-3], text[before:]
         head = text[12:32].partition(b",")[0]
         if len(text) != size - start or not (head.isdigit() and int(head) <= committed) or text[-1:] != b"\n":
-            return None  # A roll has put another file there meanwhile, and synced this one.
+            return None  # A roll has put another file in place, and synced this one.
         generation, block = generation_and_block
         following = ring.write(generation, block, int(head), committed, text, after)
         if following < 0:
-            # All that the ring has must be on the device before any of it is written over.
+            # All that the ring holds must be on the device before any of it is overwritten.
             self._filesystem.sync_data(fd)
             return generation + 1, 0
         return generation, following
 
     def _make_ring(self, fd: int, place: tuple[int, int]) -> tuple[int, int] | None:
-        """Make the ring, and sync the journal itself this once: what a ring that is gone had must not depend on it."""
+        """Create the ring, and sync the journal this once: it may need what an earlier ring held."""
         if self._without_ring:
             self._without_ring -= 1
             return None
@@ -288,14 +288,14 @@ class JournalSync:
             state.ring_file = self._ring.create()
             state.keep()
         except OSError:
-            self._without_ring = _PAUSE_SYNCS  # No room for it: everything is only slower.
+            self._without_ring = _PAUSE_SYNCS  # No room: everything works, only slower.
             state.ring_file = 0
             return place
         return place[0] + 1, 0
 
     def _journal_fd(self, words: Words) -> int:
-        # Own descriptor: an appending thread may close its own at a roll. A roll syncs what it seals, so a segment
-        # newer than what is to be synced needs nothing of the older one.
+        # A descriptor of its own: an appending thread may close the writer's at a roll. A roll syncs what it seals, so
+        # a newer segment needs nothing of the older one.
         which = (words[JOURNAL_FIRST], words[LAYOUT], self._turn)
         if self._fd < 0 or self._fd_of != which:
             self._close_fd()
@@ -308,7 +308,7 @@ class JournalSync:
             self._filesystem.close(fd)
 
     def close(self, seconds: float | None = None) -> None:
-        """Wait for the sync that is running, then close the files."""
+        """Wait for the running sync, then close the files."""
         self._closed = True
         threads = self._lock.threads
         if threads.acquire(timeout=-1 if seconds is None else seconds):
@@ -321,7 +321,7 @@ class JournalSync:
 
 
 class IntervalSync(threading.Thread):
-    """Syncs the journal every so many seconds while there is something to sync."""
+    """A thread that syncs the journal every so many seconds, if there is something to sync."""
 
     def __init__(self, sync: JournalSync, state: SharedState, seconds: float) -> None:
         super().__init__(name="hangarlog-sync", daemon=True)
@@ -329,7 +329,7 @@ class IntervalSync(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        """Sync until stopped; a failed sync ends it, and the next append heals and begins another."""
+        """Sync until stopped. A failed sync ends the thread; the next append heals the journal and starts another."""
         while not self._ended.wait(self._seconds):
             sync = self._sync()
             if sync is None:
@@ -341,10 +341,10 @@ class IntervalSync(threading.Thread):
             except SyncError:
                 return
             except (HangarlogError, OSError):
-                continue  # The next append, or the next turn, meets it again.
+                continue  # The next append or the next turn meets it again.
 
     def stop(self, seconds: float | None = None) -> None:
         """End the thread and wait for it."""
         self._ended.set()
-        if threading.current_thread() is not self:  # A finalizer may run in any thread, this one too.
+        if threading.current_thread() is not self:  # A finalizer may run in any thread, also in this one.
             self.join(seconds)

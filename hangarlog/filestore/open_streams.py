@@ -17,13 +17,13 @@ from hangarlog.system.filesystem import FRESH
 from hangarlog.system.import_lock import importing
 
 MAX_OPEN_STREAMS = 256
-"""At most so many streams a store keeps open, and a quarter of what the process may open."""
+"""The streams that a store keeps open at most. Never more than a quarter of what the process may open."""
 
 COLD_BYTES = 2 << 10
-"""To open a stream and compare its end, in a recovery, takes as long as so many bytes of journal."""
+"""The cost of opening a stream and comparing its end in a recovery, in bytes of journal that take as long."""
 
 _UNSEEN_SECONDS = 0.001
-"""Seconds after which an open stream's file is looked for at its path; until then the journal serves its readers."""
+"""Seconds after which an open stream is checked for replacement. Until then the journal serves its readers."""
 
 with contextlib.suppress(ImportError):
     import resource
@@ -32,7 +32,7 @@ with contextlib.suppress(ImportError):
 
 
 class StreamEnd:
-    """The end of one stream, and its live segment when it is open.
+    """The end of one stream, and its active segment while that is open.
 
     `place` is (its version, -1 for no stream; the id of the event there), `position` the position of that event.
     `is_kept` says that it is one of those kept open. `seen` is (version, end offset) of a record that another process
@@ -85,16 +85,16 @@ class StreamEnd:
 
     @property
     def version(self) -> int:
-        """The version the stream is at, -1 where there is no stream."""
+        """The version of the stream, -1 if there is none."""
         return self.place[0]
 
     def refresh(self, live: ActiveSegment) -> None:
-        """Read the version again: another process has appended to the live segment, or cut it."""
+        """Read the version again after another process has appended to the active segment, or cut it."""
         live.refresh()
         self._look(live)
 
     def open(self) -> ActiveSegment:
-        """The live segment, created if the stream is new."""
+        """Return the active segment, created if the stream is new."""
         if self.live is None:
             try:
                 self.live = ActiveSegment(self.log, new=not self.exists)
@@ -105,7 +105,7 @@ class StreamEnd:
         return self.live
 
     def undo(self, size: int) -> None:
-        """Take back what was appended beyond `size` bytes; a file that was created for it goes too."""
+        """Cut the segment back to `size` bytes; remove the file if it was created for this append."""
         if self.version < 0 and not size:
             self.close()
             self.log.filesystem.remove(self.log.live_path)
@@ -122,10 +122,10 @@ class StreamEnd:
 
 
 class OpenStreams:
-    """The ends of the streams appended to last. For the holder of the write lock only.
+    """The ends of the streams that were appended to last. Only the holder of the write lock uses them.
 
-    An end that is closed because others came is opened again when it is used, so a batch may span any number. Where
-    another store needs descriptors more, it takes the coldest ends out, at any moment; one in use stays open meanwhile.
+    When there are too many, the one unused for longest closes. It opens again on its next use, so a batch may span any
+    number of streams. Another store that needs descriptors may close unused ends at any moment.
     """
 
     def __init__(self, folder: Folder, catalog: Catalog) -> None:
@@ -133,22 +133,22 @@ class OpenStreams:
         self._size = folder.filesystem.size
         self._ends: OrderedDict[str, StreamEnd] = OrderedDict()
         self.turn = 0
-        """Raised when others may have committed: then each end is compared with the catalog before it is used."""
+        """Incremented when others may have committed. Each end is then compared with the catalog before it is used."""
         self.cold = 0
-        """How many streams were opened since somebody last asked, and set it back."""
+        """The number of streams opened since the last commit set it back to 0."""
 
     @property
     def held(self) -> int:
-        """How many descriptors it holds."""
+        """The number of descriptors held."""
         return len(self._ends)
 
     def let_go(self) -> None:
-        """Take the coldest end out, from any thread."""
+        """Release the end unused for longest; from any thread."""
         with contextlib.suppress(KeyError):
             self._ends.popitem(last=False)
 
     def get(self, stream_id: str, now: float, committed: int) -> StreamEnd:
-        """The end of a stream as it is now; `now` is the time (monotonic), `committed` the last position.
+        """Return the end of a stream as it is now. `now` is monotonic seconds, `committed` the last committed position.
 
         Raises:
             CorruptionError: its last record is damaged.
@@ -161,7 +161,7 @@ class OpenStreams:
         try:  # noqa: SIM105 - of each append
             self._ends.move_to_end(stream_id)
         except KeyError:
-            pass  # Another store has taken it out.
+            pass  # Another store has released it.
         try:
             if live and self._size(live.fd) != live.size:
                 end.refresh(live)
@@ -175,14 +175,14 @@ class OpenStreams:
                 return self._opened(stream_id, now, committed)
             end.turn = self.turn
         except BaseException:
-            self._ends.pop(stream_id, None)  # Its version is not known any more.
+            self._ends.pop(stream_id, None)  # Its version is no longer known.
             raise
         return end
 
     def _opened(self, stream_id: str, now: float, committed: int) -> StreamEnd:
         end = StreamEnd(self._folder, stream_id)
         try:
-            self._folder.refuse_moved()  # After it was opened: else it may be another store's.
+            self._folder.refuse_moved()  # Only now: before it was open, the folder could have been exchanged.
         except BaseException:
             end.close()
             raise
@@ -197,31 +197,31 @@ class OpenStreams:
         return end
 
     def settle(self, stream_ids: Iterable[str], committed: int) -> None:
-        """Bring streams' ends to what the journal has for them. Raises `CorruptionError`."""
+        """Bring the ends of streams in line with the journal. Raises `CorruptionError`."""
         with importing:
             from hangarlog.filestore.stream_ends import settle_stream
         for stream_id in stream_ids:
             settle_stream(self._folder, self._catalog, stream_id, committed)
 
     def _is_right(self, end: StreamEnd) -> bool:
-        """Whether a stream ends where the catalog says."""
+        """True if a stream ends where the catalog says."""
         known = self._catalog.get(end.stream_id)
         version = end.place[0]
         return version < 0 if known is None else known.version == version and known.is_at(end.position)
 
     def replaced(self) -> list[str]:
-        """The streams whose open file is not the one at its path any more: what was appended since is not there."""
+        """Return the streams whose file was replaced while it was open: later appends are missing in the new file."""
         found = []
         for name, end in list(self._ends.items()):
-            with contextlib.suppress(OSError):  # The next one to open the store looks at all of them.
+            with contextlib.suppress(OSError):  # The next process to open the store checks all of them.
                 if end.live and not end.live.is_in_place:
                     found.append(name)
         return found
 
     def refuse_overtaken(self, pending: Pending, committed: int) -> None:
-        """Raise `ConcurrencyError` if a stream has records, up to position `committed`, that an append does not expect.
+        """Raise `ConcurrencyError` if a stream has committed records that an append does not expect.
 
-        Only what is seen at once counts. A retry is not refused: its own records are there.
+        Only one read is spent on it. A retry passes: the records are its own.
         """
         end, expected = self._ends.get(pending.stream_id), pending.expected
         if end is None or end.live is None or expected < 0 or not pending.events:
@@ -239,13 +239,13 @@ class OpenStreams:
                     raise ConcurrencyError(pending.stream_id, expected, last.stream_version)
 
     def seen(self, stream_id: str) -> StreamEnd | None:
-        """The end of a stream as it was left, if it is kept open."""
+        """Return the end of a stream as it was left, None if it is not kept open."""
         return self._ends.get(stream_id)
 
     def keep(self, stream_id: str, end: StreamEnd) -> None:
-        """Keep an end that is in use and open; the coldest one is closed."""
+        """Keep an open end; close the one unused for longest if there are too many."""
         if end.live is None:
-            self._ends.pop(stream_id, None)  # A closed one could not tell whether others append to it.
+            self._ends.pop(stream_id, None)  # A closed end cannot see appends of others.
             return
         if not self._ends:
             descriptors.watch(self)
@@ -262,5 +262,5 @@ class OpenStreams:
             self._close_coldest()
 
     def _close_coldest(self) -> None:
-        with contextlib.suppress(KeyError):  # Another store may have taken the last one out.
+        with contextlib.suppress(KeyError):  # Another store may have released the last one.
             self._ends.popitem(last=False)[1].close()

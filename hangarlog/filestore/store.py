@@ -1,4 +1,4 @@
-"""The store in a folder: opening it, reading it, and how durable its appends are."""
+"""The event store in a folder: opening, appending, reading, closing."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 Durability = base.Durability | float
 
 _UNWATCHED_SECONDS = 0.001
-"""Seconds that a read may miss a change of the store's folder."""
+"""Seconds for which a read may overlook a change of the store's folder."""
 
 
 class FileEventStore(EventStore):
@@ -51,8 +51,8 @@ class FileEventStore(EventStore):
     Args:
         path: the folder; it is created if there is none.
         serializer: types, versions and upcasters; by default what is registered, with no upcasters.
-        durability: "always" (an append returns when it is on the device), "relaxed" (the operating system decides when;
-            it survives the death of the process, not a power cut), or the seconds between syncs.
+        durability: "always" (an append returns when it is on the device), "relaxed" (an append survives the death of
+            the process, not a power cut), or the seconds between syncs.
         segment_bytes: size at which a segment is sealed and the next begun. Fixed when the store is created.
         exclusive: hold the write lock until `close`; faster, and every other writer gets `StoreBusyError`.
         lock_timeout: seconds to wait for other processes before `LockTimeoutError`; None waits for ever.
@@ -61,7 +61,7 @@ class FileEventStore(EventStore):
             with each right to read. Fixed when the store is created, by default 0o600; a folder that is there before
             keeps its own.
         unsafe_file_system: the type, or types with commas between, of file systems to use although their locks or
-            shared memory may not hold; by default what the variable HANGARLOG_UNSAFE_FILE_SYSTEM names.
+            shared memory may fail; by default the value of the variable HANGARLOG_UNSAFE_FILE_SYSTEM.
         filesystem: the seam to the operating system, for tests.
 
     Raises:
@@ -69,10 +69,10 @@ class FileEventStore(EventStore):
         UnsafeFileSystemError: it is on a network file system, or another one where it is not safe.
         StoreBusyError: another process holds it exclusively.
         UpcastingError: the serializer's chain has a gap.
-        CorruptionError: a crash is to be recovered from, and the journal is damaged.
+        CorruptionError: a recovery found the journal damaged.
     """
 
-    _closed = True  # Until it is open: of one that could not be made nothing has to be closed.
+    _closed = True  # Until it is open: a store that failed to open has nothing to close.
 
     def __init__(
         self,
@@ -129,13 +129,13 @@ class FileEventStore(EventStore):
                     pass  # Taking it recovers.
             except (LinkedFileError, StorageError):
                 if state.writable:
-                    raise  # Else nothing can be written, and it is read as it is.
+                    raise  # Else it is read-only here, and is read as it is.
         elif state.writable:
             self._write_session.finish_for_the_dead()
         if exclusive:
             self._write_session.hold()
         if isinstance(self._durability, float) and state.writable and state.durable < state.committed:
-            self._sync_later(self._durability)  # Somebody may have died who had promised it.
+            self._sync_later(self._durability)  # A process may have died before it synced what it had promised.
 
     @property
     def path(self) -> str:
@@ -144,7 +144,7 @@ class FileEventStore(EventStore):
 
     @property
     def recovered(self) -> Recovered | None:
-        """What this store had to make whole after a crash, None if nothing yet."""
+        """The report of the last recovery that this store made, None before one."""
         return self._write_session.recovered
 
     def _open_state(self, lock: FairLock) -> SharedState:
@@ -201,7 +201,7 @@ class FileEventStore(EventStore):
 
     @contextlib.contextmanager
     def _calling(self) -> Iterator[None]:
-        """A call that `close` waits for. Raises `StoreOpenError` where the store was closed before."""
+        """A call that `close` waits for. Raises `StoreOpenError` if the store is closed."""
         calls, mark = self._calls, threading.get_ident()
         try:
             calls.running.append(mark)
@@ -233,12 +233,12 @@ class FileEventStore(EventStore):
         if self._state.session:
             self._look_again()
             return self._committed_after_all()
-        # It may only be read here, and nobody has it open who could write: the files themselves say.
+        # The store is read-only here and no writer has it open: the files themselves say.
         with self._refusals():
             return self._reader.unrecovered(self.meta.store_id).committed
 
     def _committed_after_all(self) -> int:
-        """The committed position where the state does not say it: somebody is publishing, died at it, or it rotted."""
+        """Return the committed position when the state is unclear: a writer is publishing, died at it, or it rotted."""
         for _ in range(1000):
             published = self._state.published()
             if published:
@@ -249,7 +249,7 @@ class FileEventStore(EventStore):
         raise StoreOpenError(self.path, "its shared state is damaged; open it once with permission to write")
 
     def _look_again(self) -> None:
-        """Before a read: use the files that have the store's names now; its folder may have been moved, too."""
+        """Before a read: use the files that are in place now. Raises `StoreOpenError` if the folder was moved."""
         moment = self._read_watch.now()
         self.folder.refuse_moved()
         state = self._state
@@ -263,7 +263,7 @@ class FileEventStore(EventStore):
 
     @contextlib.contextmanager
     def _refusals(self) -> Iterator[None]:
-        """What the operating system refuses comes out as `StorageError`; a store that was closed meanwhile says so."""
+        """Turn an `OSError` into `StorageError`, or into `StoreOpenError` if the store was closed meanwhile."""
         try:
             yield
         except OSError as error:
@@ -295,14 +295,14 @@ class FileEventStore(EventStore):
             return sorted(self._streams(prefix))
 
     def _streams(self, prefix: str = "") -> list[str]:
-        """The streams that have a committed event. A power cut may have left files of others; a file may be gone."""
+        """Return the streams with a committed event. A power cut may leave files of others, and files may be gone."""
         committed, catalog = self._committed(), self._catalog
         known: dict[str, Known] = {}
         if catalog.is_open:
-            found = set(self.folder.stream_ids())  # All: their number shows what is missing.
+            found = set(self.folder.stream_ids())  # All of them: the number shows what is missing.
             known, missing = catalog.compare(found)
             if missing:
-                found |= self._reader.stream_ids(committed)  # Somebody has deleted files of streams, or moved them.
+                found |= self._reader.stream_ids(committed)  # Files of streams were deleted or moved.
         else:
             found = set(self.folder.stream_ids(prefix))
         found = {stream_id for stream_id in found if stream_id.startswith(prefix)}
@@ -316,7 +316,7 @@ class FileEventStore(EventStore):
 
     @property
     def durable_position(self) -> int:
-        """The position up to which every event is known to be on the device: what a sync has covered."""
+        """The position up to which syncs have brought every event to the device."""
         committed = self._committed()
         return min(self._state.durable, committed) if self._state.valid else committed
 
@@ -343,13 +343,13 @@ class FileEventStore(EventStore):
             self._snapshots.save(after)
 
     def finish_for_the_dead(self) -> None:
-        """Recover what a writer that died has left, unless somebody is writing. What is damaged is left as it is."""
+        """Recover after a writer that died, unless another process is writing. Leave damage as it is."""
         with self._calling():
             self._write_session.finish_for_the_dead()
 
     @contextlib.contextmanager
     def changing_files(self) -> Iterator[None]:
-        """The write lock, for what replaces files that others may have open. Raises what an append raises."""
+        """Hold the write lock to replace files that others may have open. Raises what an append raises."""
         with self._calling(), self._write_session.lock(), self._write_session.changing_files():
             yield
 
@@ -362,7 +362,7 @@ class FileEventStore(EventStore):
     # Closing
 
     def close(self) -> None:
-        """Wait for the calls that are running, then close all files; with an interval, sync once more first.
+        """Wait for running calls, then close all files; if syncs are at intervals, sync once more first.
 
         Later calls raise `StoreOpenError`. Closing twice is fine, from several threads, too. Called from within a call,
         by a signal handler or a finalizer, it closes the files when that call ends.
@@ -375,7 +375,7 @@ class FileEventStore(EventStore):
 
     def _close(self) -> None:
         seconds = self._lock_timeout
-        with self._closing_refusals(), contextlib.ExitStack() as closing:  # Whatever fails, the others are closed.
+        with self._closing_refusals(), contextlib.ExitStack() as closing:  # Close all, also if one fails.
             closing.callback(self.folder.close)
             closing.callback(self._state.close)
             closing.callback(self._catalog.close)
@@ -398,7 +398,7 @@ class FileEventStore(EventStore):
         raise TypeError(f"a FileEventStore cannot be copied or pickled; open it there: FileEventStore({self.path!r})")
 
     def __del__(self) -> None:
-        # At the interpreter's end threads stand still, perhaps with a lock; the system takes files and locks back.
+        # At interpreter exit threads stop, perhaps with a lock held. The system closes files and frees locks.
         if not sys.is_finalizing():
             self.close()
 
@@ -408,14 +408,14 @@ _syncing: weakref.WeakSet[FileEventStore] = weakref.WeakSet()
 
 @atexit.register
 def _sync_at_exit() -> None:
-    """What is synced at intervals is synced once more while threads still run. Nothing is closed: they may append."""
+    """Sync once more the stores that sync at intervals, while threads still run. Close nothing: they may append."""
     for store in list(_syncing):
         with contextlib.suppress(HangarlogError, OSError):
             store.sync()
 
 
 def _forked() -> None:
-    """What the parent has promised to sync, the parent syncs."""
+    """The parent syncs what it has promised."""
     global _syncing
     _syncing = weakref.WeakSet()
 
