@@ -11,13 +11,13 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, NoReturn, Unpack, cast
+from typing import TYPE_CHECKING, NoReturn, Unpack
 
 from hangarlog.errors import HangarlogError, LinkedFileError, StorageError, StoreOpenError
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore import base
 from hangarlog.eventstore.base import EventStore
-from hangarlog.eventstore.selection import ReadOptions, Span
+from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.filestore.catalog import Catalog, Known
@@ -37,6 +37,7 @@ from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.import_lock import importing
 
 if TYPE_CHECKING:
+    from hangarlog.eventstore.selection import ReadOptions
     from hangarlog.filestore.recovery.report import Recovered
 
 Durability = base.Durability | float
@@ -274,11 +275,12 @@ class FileEventStore(EventStore):
         with self._refusals():
             yield from self._reader.blocks(span, self.durable_position if span.durable else self._committed())
 
-    def envelopes(
-        self, stream_id: str | None = None, **options: Unpack[ReadOptions]
-    ) -> Iterator[Sequence[StoredEnvelope]]:
-        """As `records`, some at a time and with payloads left as stored, so that no event type need be known."""
-        return cast("Iterator[Sequence[StoredEnvelope]]", super().envelopes(stream_id, **options))
+    if TYPE_CHECKING:
+
+        def envelopes(
+            self, stream_id: str | None = None, **options: Unpack[ReadOptions]
+        ) -> Iterator[Sequence[StoredEnvelope]]:
+            """As `EventStore.envelopes`. The envelopes have the checksums of their lines."""
 
     def get_stream_version(self, stream_id: str) -> int:
         """The version of a stream's last event, -1 when there is no such stream.
