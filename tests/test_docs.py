@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import ROOT, tool
+from conftest import ROOT, Command, tool
 
 from hangarlog import ANY, FileEventStore, StreamIdError, UntypedEvent, register_event_type
 from hangarlog.eventstore.stream_id import check_stream_id
@@ -160,6 +160,18 @@ def test_the_readmes_programs_and_shell_lines_run(tmp_path: Path, monkeypatch: p
             assert done.stdout.strip(), line
         names = {"msgspec": msgspec, "register_event_type": register_event_type, "FileEventStore": FileEventStore}
         exec(second, names)  # noqa: S102 - that is the test
+
+
+def test_the_readme_shows_what_the_demo_leaves(hangarlog: Command, tmp_path: Path) -> None:
+    """Each line after a `$` is run, and prints the lines below it."""
+    assert hangarlog("demo", "demo-store").returncode == 0
+    tool("jq")
+    (block,) = blocks(README, "console")
+    for entry in block.removeprefix("$ ").split("\n$ "):
+        line, _, shown = entry.strip().partition("\n")
+        environment = {**os.environ, "LC_ALL": "C"}
+        done = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, env=environment, check=True)
+        assert done.stdout.decode() == shown + "\n", line
 
 
 BACKUP = ROOT / "docs" / "backup.md"
