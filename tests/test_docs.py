@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 import types
 from pathlib import Path
 
@@ -118,6 +120,41 @@ def test_no_page_names_a_stream_id_that_is_refused() -> None:
     for bad in ("", " ", "x" * 1025, "/x", "\\x", "C:/x", "$x", "..", "a:..", "a/./b", "a\x1fb", ":x", "x:"):
         with pytest.raises(StreamIdError):
             check_stream_id(bad)
+
+
+DESIGN = ROOT / "docs" / "design.md"
+
+
+def test_the_design_names_every_package_and_module() -> None:
+    """The floors are those that import-linter checks; the parts are the modules of each package."""
+    text = DESIGN.read_text()
+    linter = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    floors = [re.split(r" [:|] ", layer) for layer in linter["contracts"][0]["layers"]]
+    rows = re.findall(r"^\| ([0-9]+) \| `(\w+)` \|", text, re.MULTILINE)
+    assert rows == [(str(number), name) for number, names in enumerate(floors, 1) for name in names]
+    parts: dict[str, list[str]] = {}
+    package = ""
+    for name, modules in re.findall(r"^\| (?:`([a-z.]+)`)? ?\| (`[^|]+`) \|", text, re.MULTILINE):
+        package = name or package
+        parts.setdefault(package, []).extend(re.findall(r"`(\w+)`", modules))
+    for package, named in parts.items():
+        found = (ROOT / "hangarlog" / package.replace(".", "/")).glob("*.py")
+        assert sorted(named) == sorted(path.stem for path in found if path.stem != "__init__"), package
+    packages = {name for names in floors for name in names}
+    assert {*parts, "cli", "testing", "memory", "errors"} == packages | {"filestore.recovery"}
+
+
+def test_no_page_names_a_module_that_is_gone() -> None:
+    """As `package/module.py` or `hangarlog.package.module`; what follows a module is one of its names."""
+    for page in PAGES:
+        text = page.read_text()
+        for path in re.findall(r"`((?:hangarlog|bench|tests|tools|eventstore|log|schema)/[\w/]+\.py)`", text):
+            assert (ROOT / path).exists() or (ROOT / "hangarlog" / path).exists(), (page.name, path)
+        if page.name == "CHANGELOG.md":
+            continue  # It names former places, too.
+        for dotted in re.findall(r"\b(hangarlog(?:\.[A-Za-z_]\w*)+)", text):
+            if not dotted.startswith("hangarlog.json"):
+                assert pkgutil.resolve_name(dotted) is not None, (page.name, dotted)
 
 
 EVOLUTION = ROOT / "docs" / "schema-evolution.md"
