@@ -7,6 +7,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tokenize
 import tomllib
 import types
 from pathlib import Path
@@ -120,6 +121,52 @@ def test_no_page_names_a_stream_id_that_is_refused() -> None:
     for bad in ("", " ", "x" * 1025, "/x", "\\x", "C:/x", "$x", "..", "a:..", "a/./b", "a\x1fb", ":x", "x:"):
         with pytest.raises(StreamIdError):
             check_stream_id(bad)
+
+
+GLOSSARY = ROOT / "docs" / "glossary.md"
+SOURCES = sorted((ROOT / "hangarlog").rglob("*.py"))
+FORMER_WORDS = {"bell", "bells", "rang", "turnstile", "warm", "whoever"}
+FORMER_CLASSES = {"Calls", "Kept", "LiveEnd", "Names", "Run", "Stored", "Watch"}
+FORMER_MODULES = {
+    *("bell", "beneath", "calls", "copies", "decoding", "filecopy", "journal_names", "kept", "late", "live_end"),
+    *("naming", "run", "stored", "stream", "typed", "warm_streams", "watch", "watched_store"),
+}
+
+
+def glossary() -> list[str]:
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \|$", GLOSSARY.read_text(), re.MULTILINE)
+    return [term for row in rows if row not in ("word", "---") for term in row.split(", ")]
+
+
+def words(name: str) -> list[str]:
+    """The words of an identifier."""
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)]
+
+
+def names_in(source: Path) -> set[str]:
+    """The identifiers of a module; comments and texts are none."""
+    with source.open("rb") as file:
+        return {token.string for token in tokenize.tokenize(file.readline) if token.type == tokenize.NAME}
+
+
+def test_every_word_of_the_glossary_is_used() -> None:
+    """In the code, or on another page."""
+    terms = glossary()
+    assert len(terms) == len(set(terms)) > 70
+    names = [" ".join(words(name)) for source in SOURCES for name in names_in(source)]
+    texts = [path.read_text() for path in [*PAGES, *SOURCES] if path != GLOSSARY]
+    text = " ".join("\n".join([*texts, *names]).lower().split())
+    assert [term for term in terms if not re.search(rf"\b{term}(?:e?[sd]|ing)?\b", text)] == []
+
+
+def test_no_name_in_the_code_is_a_former_word() -> None:
+    """The glossary has the word that took its place."""
+    assert not FORMER_WORDS & set(glossary())
+    for source in SOURCES:
+        assert source.stem not in FORMER_MODULES
+        names = names_in(source)
+        assert not FORMER_CLASSES & names, source
+        assert not FORMER_WORDS & {word for name in names | {source.stem} for word in words(name)}, source
 
 
 DESIGN = ROOT / "docs" / "design.md"
