@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import re
 import subprocess
 import sys
+import tokenize
+import tomllib
 import types
 from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import ROOT, tool
+from conftest import ROOT, Command, tool
 
 from hangarlog import ANY, FileEventStore, StreamIdError, UntypedEvent, register_event_type
 from hangarlog.eventstore.stream_id import check_stream_id
@@ -120,6 +123,87 @@ def test_no_page_names_a_stream_id_that_is_refused() -> None:
             check_stream_id(bad)
 
 
+GLOSSARY = ROOT / "docs" / "glossary.md"
+SOURCES = sorted((ROOT / "hangarlog").rglob("*.py"))
+FORMER_WORDS = {"bell", "bells", "rang", "turnstile", "warm", "whoever"}
+FORMER_CLASSES = {"Calls", "Kept", "LiveEnd", "Names", "Run", "Stored", "Watch"}
+FORMER_MODULES = {
+    *("bell", "beneath", "calls", "copies", "decoding", "filecopy", "journal_names", "kept", "late", "live_end"),
+    *("naming", "run", "stored", "stream", "typed", "warm_streams", "watch", "watched_store"),
+}
+
+
+def glossary() -> list[str]:
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \|$", GLOSSARY.read_text(), re.MULTILINE)
+    return [term for row in rows if row not in ("word", "---") for term in row.split(", ")]
+
+
+def words(name: str) -> list[str]:
+    """The words of an identifier."""
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)]
+
+
+def names_in(source: Path) -> set[str]:
+    """The identifiers of a module; comments and texts are none."""
+    with source.open("rb") as file:
+        return {token.string for token in tokenize.tokenize(file.readline) if token.type == tokenize.NAME}
+
+
+def test_every_word_of_the_glossary_is_used() -> None:
+    """In the code, or on another page."""
+    terms = glossary()
+    assert len(terms) == len(set(terms)) > 70
+    names = [" ".join(words(name)) for source in SOURCES for name in names_in(source)]
+    texts = [path.read_text() for path in [*PAGES, *SOURCES] if path != GLOSSARY]
+    text = " ".join("\n".join([*texts, *names]).lower().split())
+    assert [term for term in terms if not re.search(rf"\b{term}(?:e?[sd]|ing)?\b", text)] == []
+
+
+def test_no_name_in_the_code_is_a_former_word() -> None:
+    """The glossary has the word that took its place."""
+    assert not FORMER_WORDS & set(glossary())
+    for source in SOURCES:
+        assert source.stem not in FORMER_MODULES
+        names = names_in(source)
+        assert not FORMER_CLASSES & names, source
+        assert not FORMER_WORDS & {word for name in names | {source.stem} for word in words(name)}, source
+
+
+DESIGN = ROOT / "docs" / "design.md"
+
+
+def test_the_design_names_every_package_and_module() -> None:
+    """The floors are those that import-linter checks; the parts are the modules of each package."""
+    text = DESIGN.read_text()
+    linter = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    floors = [re.split(r" [:|] ", layer) for layer in linter["contracts"][0]["layers"]]
+    rows = re.findall(r"^\| ([0-9]+) \| `(\w+)` \|", text, re.MULTILINE)
+    assert rows == [(str(number), name) for number, names in enumerate(floors, 1) for name in names]
+    parts: dict[str, list[str]] = {}
+    package = ""
+    for name, modules in re.findall(r"^\| (?:`([a-z.]+)`)? ?\| (`[^|]+`) \|", text, re.MULTILINE):
+        package = name or package
+        parts.setdefault(package, []).extend(re.findall(r"`(\w+)`", modules))
+    for package, named in parts.items():
+        found = (ROOT / "hangarlog" / package.replace(".", "/")).glob("*.py")
+        assert sorted(named) == sorted(path.stem for path in found if path.stem != "__init__"), package
+    packages = {name for names in floors for name in names}
+    assert {*parts, "cli", "testing", "memory", "errors"} == packages | {"filestore.recovery"}
+
+
+def test_no_page_names_a_module_that_is_gone() -> None:
+    """As `package/module.py` or `hangarlog.package.module`; what follows a module is one of its names."""
+    for page in PAGES:
+        text = page.read_text()
+        for path in re.findall(r"`((?:hangarlog|bench|tests|tools|eventstore|log|schema)/[\w/]+\.py)`", text):
+            assert (ROOT / path).exists() or (ROOT / "hangarlog" / path).exists(), (page.name, path)
+        if page.name == "CHANGELOG.md":
+            continue  # It names former places, too.
+        for dotted in re.findall(r"\b(hangarlog(?:\.[A-Za-z_]\w*)+)", text):
+            if not dotted.startswith("hangarlog.json"):
+                assert pkgutil.resolve_name(dotted) is not None, (page.name, dotted)
+
+
 EVOLUTION = ROOT / "docs" / "schema-evolution.md"
 
 
@@ -160,6 +244,18 @@ def test_the_readmes_programs_and_shell_lines_run(tmp_path: Path, monkeypatch: p
             assert done.stdout.strip(), line
         names = {"msgspec": msgspec, "register_event_type": register_event_type, "FileEventStore": FileEventStore}
         exec(second, names)  # noqa: S102 - that is the test
+
+
+def test_the_readme_shows_what_the_demo_leaves(hangarlog: Command, tmp_path: Path) -> None:
+    """Each line after a `$` is run, and prints the lines below it."""
+    assert hangarlog("demo", "demo-store").returncode == 0
+    tool("jq")
+    (block,) = blocks(README, "console")
+    for entry in block.removeprefix("$ ").split("\n$ "):
+        line, _, shown = entry.strip().partition("\n")
+        environment = {**os.environ, "LC_ALL": "C"}
+        done = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, env=environment, check=True)
+        assert done.stdout.decode() == shown + "\n", line
 
 
 BACKUP = ROOT / "docs" / "backup.md"
