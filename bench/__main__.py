@@ -15,10 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from bench import curves, engines, plots
+from bench import curves, engines
 from bench.comparison import Options, compare, say
-from bench.record import Record, load, save
-from bench.report import page
+from bench.report import plots
+from bench.report.page import page
+from bench.report.record import Record, load, save
 from bench.workloads import WORKLOADS
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ def main() -> int:
     options = _arguments()
     signal.signal(signal.SIGTERM, _stop)
     if options.command == "compare":
-        from bench.micro import compare_with_baseline
+        from bench.micro.compare import compare_with_baseline
 
         return compare_with_baseline(update=options.update)
     if options.command == "run":
@@ -87,7 +88,7 @@ def _arguments() -> argparse.Namespace:
         choices=["run", "report", "compare"],
         default="run",
         help="run the workloads (the default); make the page anew from the latest records; or run the micro-benchmarks "
-        "and compare them with bench/baseline.json (exit code 1: one is worse)",
+        "and compare them with bench/micro/baseline.json (exit code 1: one is worse)",
     )
     parser.add_argument("path", nargs="?", type=Path, help="with report: print the page of this record")
     parser.add_argument("--only", help="workloads, such as W1,W4; a part of a key takes all that begin with it")

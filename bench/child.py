@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.workload import Figures, Run, Task, Workload
+from bench.harness.workload import Figures, Run, Task, Workload
 
 ROOT = Path(__file__).resolve().parent.parent
 _LIMIT = 600.0  # A hang guard, in seconds.
@@ -63,12 +63,12 @@ def ask(task: Task) -> Answer:
 def main() -> None:
     """Do the task of the command line."""
     # Here, because what they import is to be imported in a child, and what they run are children.
-    from bench.engine import Unsupported
     from bench.engines import load
-    from bench.followers import follow
-    from bench.opening import append_for_ever
+    from bench.harness.engine import Unsupported
+    from bench.measures.followers import follow
+    from bench.measures.opening import append_for_ever
+    from bench.measures.writers import write
     from bench.workloads import find
-    from bench.writers import write
 
     task = msgspec.json.decode(sys.argv[1], type=Task)
     workload = find(task.workload)
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def _figures(run: Run, workload: Workload) -> Figures:
-    from bench.recipes import write as write_recipe
+    from bench.harness.recipes import write as write_recipe
 
     prepares = run.task.do == "prepare"
     driven = run.engine.drive(f"write {workload.prepare}" if prepares else workload.key, run)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from bench import engines
 from bench.child import Answer, ask
-from bench.machine import machine
-from bench.record import Cell, Measured, Record, Table
-from bench.workload import Task, Workload
+from bench.harness.machine import machine
+from bench.harness.workload import Task, Workload
+from bench.report.record import Cell, Measured, Record, Table
 
 
 @dataclass(frozen=True)

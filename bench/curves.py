@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from bench import appending, followers, growing, processes, writers
 from bench.child import ask
 from bench.comparison import measured, say, scratch
-from bench.machine import machine
-from bench.record import Curve, Record
-from bench.workload import Measure, Task, Workload
+from bench.harness.machine import machine
+from bench.harness.workload import Measure, Task, Workload
+from bench.measures import appending, followers, growing, processes, writers
+from bench.report.record import Curve, Record
 
 _ENGINES = ("hangarlog", "sqlite3")
 _BYTES_AN_EVENT = 1000  # On disk, both copies.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bench import appending, opening, processes, reading, writers
-from bench.workload import Workload
+from bench.harness.workload import Workload
+from bench.measures import appending, opening, processes, reading, writers
 
 _PEERS = ("eventsourcing", "eventsourcing:mapper", "mcp_hangar", "umadb", "salamander", "jetstream", "node")
 _WRITING_PEERS = tuple(peer for peer in _PEERS if peer != "eventsourcing:mapper")  # It writes as the recorder does.

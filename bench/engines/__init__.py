@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from bench.engine import Engine
+from bench.harness.engine import Engine
 
 NAMES = (
     "hangarlog",

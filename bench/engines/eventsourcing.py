@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from bench.engine import Conflict, Engine, Session
-from bench.payload import ProviderStarted
+from bench.harness.engine import Conflict, Engine, Session
+from bench.harness.payload import ProviderStarted
 
 _PAGE = 10_000
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from bench.engine import Engine, Session, Unsupported
-from bench.payload import ProviderStarted
+from bench.harness.engine import Engine, Session, Unsupported
+from bench.harness.payload import ProviderStarted
 
 _CREATE = os.O_CREAT | os.O_APPEND | os.O_RDWR
 _encode = msgspec.json.Encoder().encode

@@ -6,8 +6,8 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from bench.engine import Conflict, Engine, Session
-from bench.payload import event_classes
+from bench.harness.engine import Conflict, Engine, Session
+from bench.harness.payload import event_classes
 from hangarlog import (
     ConcurrencyError,
     EventSerializer,

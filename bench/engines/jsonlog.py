@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from bench.engine import Engine, Session
-from bench.payload import ProviderStarted
+from bench.harness.engine import Engine, Session
+from bench.harness.payload import ProviderStarted
 
 
 class _File(Session):

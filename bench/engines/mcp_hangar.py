@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from bench.engine import Conflict, Engine, Session
+from bench.harness.engine import Conflict, Engine, Session
 
 
 class _Store(Session):

@@ -9,8 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.engine import Engine
-from bench.workload import Figures, Run, disk_bytes
+from bench.harness.engine import Engine
+from bench.harness.workload import Figures, Run, disk_bytes
 
 _PACKAGE = "event-storage"
 _DRIVER = Path(__file__).with_name("node_driver.js")

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from bench.engine import Engine, Session
+from bench.harness.engine import Engine, Session
 
 
 class _Store(Session):

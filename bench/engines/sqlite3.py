@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from bench.engine import Conflict, Engine, Session
-from bench.payload import event_classes
+from bench.harness.engine import Conflict, Engine, Session
+from bench.harness.payload import event_classes
 
 _TABLE = """CREATE TABLE IF NOT EXISTS events (
     position INTEGER PRIMARY KEY, stream_id TEXT NOT NULL, stream_version INTEGER NOT NULL, event_type TEXT NOT NULL,

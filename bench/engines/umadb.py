@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from bench.engine import Conflict, Engine, Session
 from bench.engines.servers import free_port, listens, program, running
-from bench.payload import ProviderStarted
+from bench.harness.engine import Conflict, Engine, Session
+from bench.harness.payload import ProviderStarted
 
 _decode = msgspec.json.Decoder(ProviderStarted).decode
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.record import Curve, Record, Table
-from bench.report import number
+from bench.report.page import number
+from bench.report.record import Curve, Record, Table
 
 _OURS, _PEER = "#c2410c", "#64748b"
 _BARS = {

@@ -10,8 +10,8 @@ import time
 import msgspec
 
 from bench.child import command
-from bench.payload import first_number
-from bench.workload import Figures, Run, Task
+from bench.harness.payload import first_number
+from bench.harness.workload import Figures, Run, Task
 
 _PAUSE = 0.001  # Seconds between two looks of a follower.
 _STREAM = "provider:math"

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from bench import payload
-from bench.engine import Engine, Session
+from bench.harness import payload
+from bench.harness.engine import Engine, Session
 
 Figures = dict[str, float]
 Sizes = Mapping[str, float]

@@ -1,4 +1,4 @@
-"""Where the microseconds of an append and of a read go: `python -m bench.parts`.
+"""Where the microseconds of an append and of a read go: `python -m bench.measures.parts`.
 
 Each part is timed by itself, in a loop with warm caches: the least of several runs. What the whole takes beyond the sum
 is calls in between, memory, and caches that are less warm.
@@ -12,8 +12,8 @@ import timeit
 from collections.abc import Callable
 from typing import Any
 
-from bench.machine import machine
-from bench.payload import event
+from bench.harness.machine import machine
+from bench.harness.payload import event
 from hangarlog import ANY, FileEventStore
 from hangarlog.events.block_reader import TypedBlocks, _only_version
 from hangarlog.filestore.shared_state import STANDING

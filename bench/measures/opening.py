@@ -13,10 +13,10 @@ from itertools import count
 
 import msgspec
 
-from bench.appending import settle
 from bench.child import command
-from bench.payload import first_number
-from bench.workload import Figures, Run
+from bench.harness.payload import first_number
+from bench.harness.workload import Figures, Run
+from bench.measures.appending import settle
 
 
 def clean(run: Run) -> Figures:

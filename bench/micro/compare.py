@@ -1,4 +1,4 @@
-"""`python -m bench compare`: the micro-benchmarks as ratios to their floors, against bench/baseline.json.
+"""`python -m bench compare`: the micro-benchmarks as ratios to their floors, against bench/micro/baseline.json.
 
 A baseline is of one machine: write it there with `--update` before the change that is to be judged.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.child import ROOT, environment
 
-BASELINE = ROOT / "bench" / "baseline.json"
+BASELINE = ROOT / "bench" / "micro" / "baseline.json"
 TOLERANCE = 0.3
 """By so much a ratio may be worse than the baseline's: what runs of the same code differ by here, and some more."""
 
@@ -45,7 +45,11 @@ def _ratios() -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="hangarlog-bench-") as folder:
         path = Path(folder) / "micro.json"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--benchmark-disable-gc"]
-        command += ["--benchmark-warmup=on", f"--benchmark-json={path}", str(ROOT / "bench" / "test_micro.py")]
+        command += [
+            "--benchmark-warmup=on",
+            f"--benchmark-json={path}",
+            str(ROOT / "bench" / "micro" / "test_micro.py"),
+        ]
         command += [f"--basetemp={folder}/stores"]
         done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
         if done.returncode:

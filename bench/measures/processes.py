@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from bench.child import environment
-from bench.workload import Figures, Run
+from bench.harness.workload import Figures, Run
 
 
 def peak(pid: int | str = "self") -> float:

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from bench.child import command
-from bench.engine import Conflict, Session
-from bench.payload import first_number
-from bench.workload import Figures, Run, percentile
+from bench.harness.engine import Conflict, Session
+from bench.harness.payload import first_number
+from bench.harness.workload import Figures, Run, percentile
 
 
 class Written(msgspec.Struct):

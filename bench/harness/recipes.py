@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bench.workload import Run
+from bench.harness.workload import Run
 
 Batch = tuple[str, list[Any]]
 

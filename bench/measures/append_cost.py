@@ -1,4 +1,4 @@
-"""What one append costs, in microseconds beside its floor, and in system calls: `python bench/append_cost.py`.
+"""What one append costs, in microseconds beside its floor, and in system calls: `python -m bench.measures.append_cost`.
 
 Each figure is a median over rounds in which the store and its floor take turns in one process, so that a machine that
 drifts drifts for both. The payload is MCP Hangar's ProviderStarted with its event id and time, about 200 bytes. Not
@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from bench.payload import event
+from bench.harness.payload import event
 from hangarlog import ANY, FileEventStore
 
 LINE = b"x" * 420 + b"\n"  # As long as the stored line.
@@ -94,7 +94,7 @@ def system_calls(case: int) -> str:
     counts = []
     for count in (200, 1200):
         with tempfile.TemporaryDirectory() as folder:  # Here: deleting it again is no cost of an append.
-            command = ["strace", "-f", "-c", "-o", "/dev/stderr", sys.executable, __file__]
+            command = ["strace", "-f", "-c", "-o", "/dev/stderr", sys.executable, "-m", "bench.measures.append_cost"]
             command += ["--run", str(case), str(count), folder]
             text = subprocess.run(command, capture_output=True, text=True, check=True).stderr
         rows = [

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 import time
 
-from bench.appending import settle
-from bench.engine import Session
-from bench.opening import until_append
-from bench.processes import peak
-from bench.workload import Figures, Run
+from bench.harness.engine import Session
+from bench.harness.workload import Figures, Run
+from bench.measures.appending import settle
+from bench.measures.opening import until_append
+from bench.measures.processes import peak
 
 _STREAM = "provider:math"
 _TIMES = 500

@@ -6,9 +6,9 @@ import gc
 import time
 from typing import Any
 
-from bench.engine import Session
-from bench.payload import first_number
-from bench.workload import Figures, Run, disk_bytes, latencies
+from bench.harness.engine import Session
+from bench.harness.payload import first_number
+from bench.harness.workload import Figures, Run, disk_bytes, latencies
 
 _STREAM = "provider:math"
 _WARM_UP = 20

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from bench.record import Cell, Curve, Record, Table
-from bench.targets import TARGETS, met, reached
+from bench.report.record import Cell, Curve, Record, Table
+from bench.report.targets import TARGETS, met, reached
 
 _HEAD = """# Benchmarks
 

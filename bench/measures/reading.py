@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench.appending import settle
-from bench.workload import Figures, Run, latencies
+from bench.harness.workload import Figures, Run, latencies
+from bench.measures.appending import settle
 
 
 def _all_read(found: int, expected: int) -> None:

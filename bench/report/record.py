@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.workload import Figures
+from bench.harness.workload import Figures
 
 
 class Cell(msgspec.Struct):

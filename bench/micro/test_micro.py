@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench.engine import Session
 from bench.engines import load
-from bench.payload import ProviderStarted, event, events
+from bench.harness.engine import Session
+from bench.harness.payload import ProviderStarted, event, events
 from hangarlog import EventSerializer
 from hangarlog.record.line import decode_record, encode_envelope
 

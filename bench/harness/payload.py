@@ -14,7 +14,7 @@ import msgspec
 
 from hangarlog import register_event_type
 
-REAL = Path(__file__).resolve().parent.parent / "tests" / "data" / "mcp-hangar-events.db"
+REAL = Path(__file__).resolve().parent.parent.parent / "tests" / "data" / "mcp-hangar-events.db"
 _ID = "80ca934f-0983-485a-b4cf-"
 
 

@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from bench.workload import Figures, Run
+    from bench.harness.workload import Figures, Run
 
 
 class Unsupported(Exception):  # noqa: N818 - no error: a cell of the table says so

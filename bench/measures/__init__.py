@@ -1,0 +1,1 @@
+"""The measurements: a run goes in, figures come out."""

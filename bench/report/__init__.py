@@ -1,0 +1,1 @@
+"""Records of figures go in; the page, its plots and the verdict on the targets come out."""
