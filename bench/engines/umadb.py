@@ -1,4 +1,4 @@
-"""UmaDB: its server on the loopback, its synchronous client; the version check is its append condition."""
+"""UmaDB: its server on the loopback, its synchronous client, its append condition as the version check."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _decode = msgspec.json.Decoder(ProviderStarted).decode
 
 
 class _Client(Session):
-    """A stream is a tag; its version is the position of its last event."""
+    """A stream is a tag, and its version is the position of its last event."""
 
     def __init__(self, url: str) -> None:
         import umadb
@@ -35,7 +35,7 @@ class _Client(Session):
         except self.umadb.IntegrityError as conflict:
             raise Conflict(self.version(stream)) from conflict
 
-    def expected(self, version: int, position: int) -> int:
+    def expected_version(self, version: int, position: int) -> int:
         return position
 
     def version(self, stream: str) -> int:
@@ -52,7 +52,7 @@ class _Client(Session):
             count += 1
         return count
 
-    def by_position(self, position: int) -> Any:
+    def read_by_position(self, position: int) -> Any:
         (each,) = self.client.read(start=position, limit=1)
         return _decode(each.event.data)
 
@@ -63,13 +63,11 @@ class _Client(Session):
 class _UmaDb(Engine):
     title = "UmaDB"
     package = module = "umadb"
-    settings = (
-        "its server with default settings on the loopback, the synchronous client, msgspec for payloads both ways"
-    )
+    settings = "its server with defaults on the loopback, the synchronous client, payloads by msgspec"
     notes = (
-        "a server: every call is a request, and starting it counts where opening is timed",
-        "always durable, so it has no relaxed figures",
-        "the version check is a condition on the stream's tag after the last position seen",
+        "a server: every call is a request, and opening times include its start",
+        "always durable, so without relaxed figures",
+        "the version check is a condition: no event with the stream's tag after the last seen position",
     )
     unsupported = dict.fromkeys(("W2", "W3 relaxed"), "always durable")
 
@@ -77,7 +75,7 @@ class _UmaDb(Engine):
         import umadb  # noqa: F401
 
     def missing(self) -> str | None:
-        return super().missing() or (None if program("umadb") else "not installed: there is no umadb program")
+        return super().missing() or (None if program("umadb") else "not installed: umadb program not found")
 
     @contextmanager
     def serve(self, folder: str, *, durable: bool) -> Iterator[str]:
@@ -86,7 +84,7 @@ class _UmaDb(Engine):
         with running(command, lambda: listens(port)):
             yield f"http://127.0.0.1:{port}"
 
-    def open(self, target: str, *, durable: bool, variant: str = "", kind: str = "") -> Session:
+    def open(self, target: str, *, durable: bool, variant: str = "", payload_kind: str = "") -> Session:
         return _Client(target)
 
 

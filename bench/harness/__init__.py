@@ -1,1 +1,1 @@
-"""What every measurement stands on: a task goes into a process of its own, an engine does it, figures come out."""
+"""The base of every measurement: a task goes to a child process, an engine runs it, figures come back."""

@@ -1,4 +1,4 @@
-"""Processes that follow a store by polling, while one appends."""
+"""Processes that follow a store by polling while one process appends."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import time
 
 import msgspec
 
-from bench.child import command
+from bench.harness.engine import Figures, Run
 from bench.harness.payload import first_number
-from bench.harness.workload import Figures, Run, Task
+from bench.harness.process import CHILD_TIMEOUT_SECONDS, child_command
 
-_PAUSE = 0.001  # Seconds between two looks of a follower.
+_POLL_SECONDS = 0.001
 _STREAM = "provider:math"
 
 
 def followed(run: Run) -> Figures:
-    """One process appends relaxed, for some seconds; each follower reads everything until it has it all."""
+    """Append relaxed for some seconds while followers read, then let them read to the end."""
     with run.served() as target, run.session(target) as session:
         version = session.append(_STREAM, run.events(1), -1)
-        children = [_started(run, target) for _ in range(run.size("processes"))]
+        children = [_start_follower(run, target) for _ in range(run.size("processes"))]
         done, number, begin = 0, first_number() + 1, time.perf_counter()
         while time.perf_counter() < begin + run.seconds:
             version = session.append(_STREAM, run.events(1, number), version)
@@ -31,26 +31,26 @@ def followed(run: Run) -> Figures:
             assert child.stdin
             child.stdin.write(b"%d\n" % (done + 1))
             child.stdin.flush()
-        late = [float(child.communicate(timeout=180)[0]) for child in children]
-    return {"rate": done / seconds, "late": max(late) * 1e3}
+        lag_seconds = [float(child.communicate(timeout=CHILD_TIMEOUT_SECONDS)[0]) for child in children]
+    return {"rate": done / seconds, "late": max(lag_seconds) * 1e3}
 
 
-def _started(run: Run, target: str) -> subprocess.Popen[bytes]:
-    task: Task = msgspec.structs.replace(run.task, do="follow", target=target)
-    child = subprocess.Popen(command(task), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+def _start_follower(run: Run, target: str) -> subprocess.Popen[bytes]:
+    task = msgspec.structs.replace(run.task, role="follow", target=target)
+    child = subprocess.Popen(child_command(task), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdout
     if child.stdout.readline() != b"ready\n":
-        raise RuntimeError("a follower did not begin")
+        raise RuntimeError("a follower did not start")
     return child
 
 
 def follow(run: Run) -> None:
-    """Be a follower: read what is new until told where the end is; then say how many seconds it was behind."""
+    """Run a follower: read new events until the last position arrives on stdin, then print the lag in seconds."""
     with run.session(run.task.target) as session:
-        position, last, told = session.read_new(0), 0, 0.0
+        position, last_position, told = session.read_new(0), 0, 0.0
         print("ready", flush=True)
-        while not last or position < last:
+        while not last_position or position < last_position:
             position = session.read_new(position)
-            if not last and select.select([sys.stdin], [], [], _PAUSE)[0]:
-                last, told = int(input()), time.perf_counter()
+            if not last_position and select.select([sys.stdin], [], [], _POLL_SECONDS)[0]:
+                last_position, told = int(input()), time.perf_counter()
         print(time.perf_counter() - told, flush=True)

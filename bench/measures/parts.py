@@ -1,7 +1,7 @@
-"""Where the microseconds of an append and of a read go: `python -m bench.measures.parts`.
+"""The parts of an append and of a read in microseconds: `python -m bench.measures.parts`.
 
-Each part is timed by itself, in a loop with warm caches: the least of several runs. What the whole takes beyond the sum
-is calls in between, memory, and caches that are less warm.
+Each part runs by itself in a loop with warm caches, and its figure is the least of several runs. The rest of the whole
+is calls in between, memory, and colder caches.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ _STREAM = "provider:math"
 _ROUNDS = 9
 
 
-def micros(work: Callable[[], Any], count: int) -> float:
-    """Of one call, at best."""
+def microseconds(work: Callable[[], Any], count: int) -> float:
+    """Return the microseconds of one call in the best round."""
     return min(timeit.repeat(work, number=count, repeat=_ROUNDS)) / count * 1e6
 
 
-def table(title: str, parts: dict[str, float], whole: float) -> None:
-    """Print the parts, and what is left of the whole."""
+def print_table(title: str, parts_us: dict[str, float], whole_us: float) -> None:
+    """Print the parts and the rest of the whole."""
     print(f"\n| {title} | µs |\n| --- | --- |")
-    for name, cost in parts.items():
-        print(f"| {name} | {cost:.2f} |")
-    print(f"| the rest | {whole - sum(parts.values()):.2f} |\n| **all** | **{whole:.2f}** |")
+    for name, cost_us in parts_us.items():
+        print(f"| {name} | {cost_us:.2f} |")
+    print(f"| the rest | {whole_us - sum(parts_us.values()):.2f} |\n| **all** | **{whole_us:.2f}** |")
 
 
 def append_parts(store: FileEventStore) -> None:
-    """One relaxed append of one event to a warm stream."""
+    """Print the parts of one relaxed append of one event to an open stream."""
     one = [event(0)]
     version = store.append(_STREAM, one, ANY)
     writer: Any = store._writer
@@ -52,13 +52,13 @@ def append_parts(store: FileEventStore) -> None:
     data, _, _, _ = encode_batch([(pending, 1)], 1, now())
     raw = state.raw()
     committed, first, size = state.committed, state.journal_first, state.journal_size
-    never = float("-inf")  # Within the millisecond in which the stream's file was looked for at its path.
+    never = float("-inf")  # The stream's file was just looked up, so `get` does not look again.
 
     def locked() -> None:
         lock = writer._lock
         if enter(lock.threads, None) and lock.take():
             lock.threads.release()
-        lock.since = 0  # Nobody waits, as the state's words say.
+        lock.since = 0  # The shared state says that no process waits.
         lock.release()
 
     def append() -> None:
@@ -66,55 +66,55 @@ def append_parts(store: FileEventStore) -> None:
         version = store.append(_STREAM, one, version)
 
     count = 5000
-    parts = {
-        "check the arguments, encode and check the event": micros(
+    parts_us = {
+        "check the arguments, encode and check the event": microseconds(
             lambda: store._pending(_STREAM, one, version, None), count
         ),
-        "write lock: two `flock`": micros(locked, count),
-        "the state's words": micros(lambda: state.raw()[:STANDING] != b"", count),
-        "is the journal as it was left: `lseek` of it": micros(lambda: filesystem.size(fd) != 0, count),
-        "is the stream: `lseek` of it, its version": micros(
+        "write lock: two `flock`": microseconds(locked, count),
+        "read the shared state: `pread`": microseconds(lambda: state.raw()[:STANDING] != b"", count),
+        "check the journal's size: `lseek`": microseconds(lambda: filesystem.size(fd) != 0, count),
+        "check the stream's size and version: `lseek`": microseconds(
             lambda: writer._streams.get(_STREAM, never, committed), count
         ),
-        "the time": micros(now, count),
-        "the line, its checksum": micros(lambda: encode_batch([(pending, 1)], 1, moment), count),
-        "`write` to the journal": micros(lambda: filesystem.write(fd, data), count),
-        "`write` to the stream": micros(lambda: filesystem.write(fd, data), count),
-        "the stream's version into the catalog: `pwrite`": micros(
+        "read the clock": microseconds(now, count),
+        "encode the line and its checksum": microseconds(lambda: encode_batch([(pending, 1)], 1, moment), count),
+        "`write` to the journal": microseconds(lambda: filesystem.write(fd, data), count),
+        "`write` to the stream": microseconds(lambda: filesystem.write(fd, data), count),
+        "the stream's version into the catalog: `pwrite`": microseconds(
             lambda: writer._catalog.put(_STREAM, version, committed), count
         ),
-        "publish: `pwrite`": micros(lambda: state.publish(raw, committed, first, size, 0), count),
+        "publish the commit: `pwrite`": microseconds(lambda: state.publish(raw, committed, first, size, 0), count),
     }
-    table("relaxed append of one event", parts, micros(append, count))
+    print_table("relaxed append of one event", parts_us, microseconds(append, count))
     os.close(fd)
     end = writer._streams.get(_STREAM, never, committed)
-    watched = {
-        "has the store's folder changed": micros(writer._watch.changed, count),
-        "is the stream's file at its path": micros(lambda: end.live.is_in_place, count),
+    watched_us = {
+        "check for changes of the store's folder": microseconds(writer._watch.changed, count),
+        "check that the stream's file is at its path": microseconds(lambda: end.live.is_in_place, count),
     }
-    table("once a millisecond at most", watched, sum(watched.values()))
+    print_table("once a millisecond at most", watched_us, sum(watched_us.values()))
 
 
 def read_parts(store: FileEventStore) -> None:
-    """One event of many, in a block of a stream that an index covers."""
+    """Print the parts of one event of many, in an indexed block of a stream."""
     store.append("provider:read", [event(number) for number in range(20_000)], ANY)
     with open(store.path + "/streams/provider/read.jsonl", "rb") as file:
         lines = file.read(256 << 10).split(b"\n")[:-1]
     text, size = b"".join(line + b"\n" for line in lines), len(lines)
     blocks = TypedBlocks(store.serializer.reader, None, ())
-    run = VerifiedBlock(text, size, "", "", 0)
-    plan = blocks._plan(run, ask=False)
+    block = VerifiedBlock(text, size, "", "", 0)
+    plan = blocks._plan(block, ask=False)
     fd = os.open(store.path + "/streams/provider/read.jsonl", os.O_RDONLY)
     rows = plan.decode(text)
-    each = {
-        "`pread` of the text": micros(lambda: os.pread(fd, len(text), 0), 20),
-        "checksum of the block": micros(lambda: crc32(text), 20),
-        "proof of the schema version": micros(lambda: _only_version(run), 20),
-        "envelope and payload, in one call of msgspec": micros(lambda: plan.decode(text), 20),
-        "hand the events over": micros(lambda: list(plan.events(rows)), 20),
+    block_us = {
+        "`pread` of the text": microseconds(lambda: os.pread(fd, len(text), 0), 20),
+        "checksum of the block": microseconds(lambda: crc32(text), 20),
+        "proof of the schema version": microseconds(lambda: _only_version(block), 20),
+        "decode envelope and payload: one call of msgspec": microseconds(lambda: plan.decode(text), 20),
+        "return the events": microseconds(lambda: list(plan.events(rows)), 20),
     }
-    whole = micros(lambda: store.read_stream("provider:read"), 2) / 20_000
-    table("one event of `read_stream`", {name: cost / size for name, cost in each.items()}, whole)
+    whole_us = microseconds(lambda: store.read_stream("provider:read"), 2) / 20_000
+    print_table("one event of `read_stream`", {name: cost / size for name, cost in block_us.items()}, whole_us)
     os.close(fd)
 
 

@@ -1,4 +1,4 @@
-"""Many processes that append at once: W6."""
+"""Concurrent writers, one process each: W6."""
 
 from __future__ import annotations
 
@@ -8,48 +8,48 @@ from typing import Any
 
 import msgspec
 
-from bench.child import command
-from bench.harness.engine import Conflict, Session
+from bench.harness.engine import Conflict, Figures, Run, Session
+from bench.harness.instruments import percentile
 from bench.harness.payload import first_number
-from bench.harness.workload import Figures, Run, percentile
+from bench.harness.process import CHILD_TIMEOUT_SECONDS, child_command
 
 
 class Written(msgspec.Struct):
-    """What one process did: nanoseconds of each append, conflicts, seconds."""
+    """The work of one writer: nanoseconds of each append, conflicts, seconds in all."""
 
-    taken: list[int]
+    taken_ns: list[int]
     conflicts: int
     seconds: float
 
 
 def together(run: Run) -> Figures:
-    """Start the processes, let them go at once, and add up what they did."""
+    """Start the writers, let them begin at the same moment, and sum up their work."""
     with run.served() as target:
         with run.session(target):
-            pass  # It is made by one.
-        done = [_read(child) for child in _gone(run, target)]
-    rates = [len(each.taken) / each.seconds for each in done]
-    taken = sorted(time for each in done for time in each.taken)
+            pass  # Creates the store before the writers open it.
+        done = [_result(child) for child in _start_writers(run, target)]
+    rates = [len(each.taken_ns) / each.seconds for each in done]
+    taken_ns = sorted(each_ns for each in done for each_ns in each.taken_ns)
     return {
         "rate": sum(rates),
-        "p50": percentile(taken, 0.5) / 1e3,
-        "p99": percentile(taken, 0.99) / 1e3,
-        "longest": taken[-1] / 1e3,
+        "p50": percentile(taken_ns, 0.5) / 1e3,
+        "p99": percentile(taken_ns, 0.99) / 1e3,
+        "longest": taken_ns[-1] / 1e3,
         "fairness": min(rates) / max(rates),
-        "conflicts": sum(each.conflicts for each in done) / len(taken),
+        "conflicts": sum(each.conflicts for each in done) / len(taken_ns),
     }
 
 
-def _gone(run: Run, target: str) -> list[subprocess.Popen[bytes]]:
-    """The processes, all of which have been told to begin."""
+def _start_writers(run: Run, target: str) -> list[subprocess.Popen[bytes]]:
+    """Start the writers, and tell them to begin once all are ready."""
     children = []
     for number in range(run.size("processes")):
-        task = msgspec.structs.replace(run.task, do="write", target=target, number=number)
-        children.append(subprocess.Popen(command(task), stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        task = msgspec.structs.replace(run.task, role="write", target=target, number=number)
+        children.append(subprocess.Popen(child_command(task), stdin=subprocess.PIPE, stdout=subprocess.PIPE))
     for child in children:
         assert child.stdout
         if child.stdout.readline() != b"ready\n":
-            raise RuntimeError("a writer did not begin")
+            raise RuntimeError("a writer did not start")
     for child in children:
         assert child.stdin
         child.stdin.write(b"go\n")
@@ -57,51 +57,47 @@ def _gone(run: Run, target: str) -> list[subprocess.Popen[bytes]]:
     return children
 
 
-def _read(child: subprocess.Popen[bytes]) -> Written:
-    last = child.communicate(timeout=180)[0].splitlines()[-1:]
+def _result(child: subprocess.Popen[bytes]) -> Written:
+    last = child.communicate(timeout=CHILD_TIMEOUT_SECONDS)[0].splitlines()[-1:]
     if not last or child.returncode:
-        raise RuntimeError("a writer failed; what it said is above")
+        raise RuntimeError("a writer failed; its output is above")
     return msgspec.json.decode(last[0], type=Written)
 
 
 def write(run: Run) -> None:
-    """Be one of the processes: say ready, wait for the word, append, and say what was done."""
+    """Run one writer: print `ready`, wait for a line on stdin, append until the time is up, and print the result."""
     task = run.task
     stream = f"provider:{task.number if run.size('shared') == 0 else 0}"
     with run.session(task.target) as session:
-        version = _begin(run, session, stream)
+        warm_up = run.events(1, first_number() - 1)
+        version, _ = _append(session, stream, warm_up, -1)
         print("ready", flush=True)
         input()
-        done = _until(run, session, stream, version)
+        done = _write_for_seconds(run, session, stream, version)
     print(msgspec.json.encode(done).decode(), flush=True)
 
 
-def _begin(run: Run, session: Session, stream: str) -> int:
-    """Append once, so that what is done once is done."""
-    return _appended(session, stream, run.events(1, first_number() - 1), -1)[0]
-
-
-def _until(run: Run, session: Session, stream: str, version: int) -> Written:
-    taken: list[int] = []
+def _write_for_seconds(run: Run, session: Session, stream: str, version: int) -> Written:
+    taken_ns: list[int] = []
     conflicts, number = 0, first_number()
     begin = before = time.perf_counter_ns()
     last = begin + run.seconds * 1e9
     while before < last:
-        version, tries = _appended(session, stream, run.events(1, number), version)
+        version, tries = _append(session, stream, run.events(1, number), version)
         conflicts += tries
         number += 1
         now = time.perf_counter_ns()
-        taken.append(now - before)
+        taken_ns.append(now - before)
         before = now
-    return Written(taken, conflicts, (before - begin) / 1e9)
+    return Written(taken_ns, conflicts, (before - begin) / 1e9)
 
 
-def _appended(session: Session, stream: str, each: list[Any], version: int) -> tuple[int, int]:
-    """(new version, conflicts): append at the version last seen, and at a conflict again at the one it told."""
+def _append(session: Session, stream: str, events: list[Any], version: int) -> tuple[int, int]:
+    """Append at the last seen version, and again at the actual one after a conflict. Return (version, conflicts)."""
     conflicts = 0
     while True:
         try:
-            return session.append(stream, each, version), conflicts
+            return session.append(stream, events, version), conflicts
         except Conflict as conflict:
             version = conflict.actual
             conflicts += 1

@@ -1,1 +1,1 @@
-"""Micro-benchmarks: small parts of hangarlog beside their floors, as ratios to a stored baseline."""
+"""Micro-benchmarks: parts of hangarlog and their floors go in, ratios come out and are compared with a baseline."""

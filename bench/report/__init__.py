@@ -1,1 +1,1 @@
-"""Records of figures go in; the page, its plots and the verdict on the targets come out."""
+"""The report: a record of figures goes in; the page, its plots and the verdicts on the targets come out."""
