@@ -51,7 +51,7 @@ _FAMILIES = (  # The slowest come last.
         ["followers"],
         [
             ("rate", "One relaxed writer while others follow", "events/s"),
-            ("late", "The slowest follower, behind the writer's end", "ms"),
+            ("late", "Lag of the slowest follower at the writer's end", "ms"),
         ],
     ),
     _Family(
@@ -66,9 +66,9 @@ _FAMILIES = (  # The slowest come last.
         ["longer", "read", "open long", "verify"],
         [
             ("append", "A relaxed append to a long stream", "µs, p50"),
-            ("version", "One event by version of a long stream", "µs, p50"),
-            ("rate", "Reading a store that is one long stream", "events/s"),
-            ("open", "Opening a store that is one long stream, until the first append", "ms"),
+            ("version", "Reading one event by version from a long stream", "µs, p50"),
+            ("rate", "Reading a store of one long stream", "events/s"),
+            ("open", "Opening a store of one long stream, until the first append", "ms"),
             ("write_mb", "Peak memory of writing", "MB"),
             ("read_mb", "Peak memory of reading", "MB"),
             ("mb", "Peak memory of verifying", "MB"),
@@ -80,7 +80,7 @@ _FAMILIES = (  # The slowest come last.
         [10**n for n in range(7)],
         ["streams", "open some"],
         [
-            ("create", "Making a stream with its first event, relaxed", "µs, mean"),
+            ("create", "Creating a stream with its first event, relaxed", "µs, mean"),
             ("append", "A relaxed append to one of many streams", "µs, p50"),
             ("open", "Opening a store of many streams, until the first append", "ms"),
         ],

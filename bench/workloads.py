@@ -121,7 +121,7 @@ _ALL = [
         "New streams",
         appending.new_streams,
         {"rate": "streams/s", "streams": "streams created", "files": "files per stream", "kilobytes": "KB per stream"},
-        ("hangarlog", "floor:a file a stream", "sqlite3", *_PEERS),
+        ("hangarlog", "floor:file per stream", "sqlite3", *_PEERS),
         sizes={"streams": 100_000, "seconds": 8.0, "peer_seconds": 2.0},
         quick_sizes={"streams": 200, "seconds": 0.5},
         note="One relaxed append creates each of 100,000 streams of 1 to 5 events; the limit is 8 s, and 2 s for "
@@ -133,7 +133,7 @@ _ALL = [
         "A thousand of 100,000 streams",
         reading.some_streams,
         {"rate": "streams/s"},
-        ("hangarlog", "floor:a file a stream", "sqlite3", "eventsourcing", "eventsourcing:mapper", "salamander"),
+        ("hangarlog", "floor:file per stream", "sqlite3", "eventsourcing", "eventsourcing:mapper", "salamander"),
         sizes={"streams": 100_000, "read": 1000, "seconds": 15.0, "peer_seconds": 2.0},
         quick_sizes={"streams": 200, "read": 50, "seconds": 0.5},
         recipe="short streams",
@@ -188,7 +188,7 @@ _ALL = [
         quick_sizes=_SMALL_STORE,
         recipe="interleaved",
         more_is_better=False,
-        note="As W8 clean, after the kill of a process that appends single relaxed events, and of its server if it has "
+        note="As W8 clean, but a process that appends single relaxed events is killed first, with its server if it has "
         "one.",
     ),
     Workload(
@@ -312,7 +312,7 @@ _ALL = [
     ),
     Workload(
         "start",
-        "Start",
+        "Time to start",
         starting.starting,
         {"import": "ms to import", "version": "ms of --version"},
         ("hangarlog",),

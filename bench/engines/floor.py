@@ -176,7 +176,7 @@ class _Floor(Engine):
 
     def open(self, target: str, *, durable: bool, variant: str = "", payload_kind: str = "") -> Session:
         """Open a floor; each variant is the floor of other work, and "" writes payloads only."""
-        if variant == "a file a stream":
+        if variant == "file per stream":
             return _Files(target)
         if variant == "group commit":
             return _GroupCommit(target)

@@ -118,7 +118,7 @@ def test_append_a_batch(benchmark: Any, side: str, make: Make) -> None:
     benchmark.pedantic(_appending(make(side), _LENGTH), setup=_fresh(_LENGTH), rounds=30)
 
 
-@pytest.mark.parametrize("side", ["hangarlog", "floor:a file a stream"])
+@pytest.mark.parametrize("side", ["hangarlog", "floor:file per stream"])
 @pytest.mark.benchmark(group="a new stream")
 def test_make_a_stream(benchmark: Any, side: str, make: Make) -> None:
     session, numbers = make(side), count()

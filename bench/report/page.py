@@ -107,7 +107,7 @@ def _engines(record: Record) -> str:
         [name, f"{engine.title} {engine.version}".strip(), engine.missing or engine.settings, "; ".join(engine.notes)]
         for name, engine in record.engines.items()
     ]
-    return _markdown(["", "version", "settings", "unlike hangarlog"], rows)
+    return _markdown(["", "version", "settings", "not like for like"], rows)
 
 
 def format_number(value: float) -> str:

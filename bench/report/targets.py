@@ -43,7 +43,7 @@ TARGETS = (
     Target("W6b", 1.5, "sqlite3"),
     Target("W6b", 2000, figure="p99", at_most=True, unit="µs, p99"),
     Target("W6b", 0.5, figure="fairness", unit="slowest / fastest"),
-    Target("W7", 0.6, "floor:a file a stream"),
+    Target("W7", 0.6, "floor:file per stream"),
     Target("W7", 1.1, figure="files", at_most=True, unit="files per stream"),
     Target("W7", 4.5, figure="kilobytes", at_most=True, unit="KB per stream"),
     Target("W7 read", 30_000, unit="streams/s"),
