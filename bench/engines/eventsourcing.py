@@ -57,9 +57,9 @@ class _Recorder(Session):
         return self.json_decode(stored.state)
 
     def append(self, stream: str, events: Sequence[Any], expected: int) -> int:
-        made = [self.encode(stream, version, event) for version, event in enumerate(events, expected + 1)]
+        stored = [self.encode(stream, version, event) for version, event in enumerate(events, expected + 1)]
         try:
-            self.recorder.insert_events(made)
+            self.recorder.insert_events(stored)
         except self.conflict as conflict:
             raise Conflict(self.version(stream)) from conflict
         return expected + len(events)

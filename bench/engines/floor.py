@@ -180,8 +180,8 @@ class _Floor(Engine):
             return _Files(target)
         if variant == "group commit":
             return _GroupCommit(target)
-        made = {"": _Payloads, "one pass": _OnePass}.get(variant, _Lines)
-        return made(target, durable=durable)
+        session = {"": _Payloads, "one pass": _OnePass}.get(variant, _Lines)
+        return session(target, durable=durable)
 
 
 ENGINE = _Floor()

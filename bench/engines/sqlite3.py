@@ -36,7 +36,7 @@ class _Table(Session):
         self.execute(_TABLE)
         self.encode = msgspec.json.Encoder().encode
         self.decoders: dict[str, Callable[[bytes], Any]] = {
-            name: msgspec.json.Decoder(made).decode for name, made in event_classes(payload_kind).items()
+            name: msgspec.json.Decoder(cls).decode for name, cls in event_classes(payload_kind).items()
         }
 
     def append(self, stream: str, events: Sequence[Any], expected: int) -> int:

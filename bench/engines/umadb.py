@@ -28,10 +28,10 @@ class _Client(Session):
         return self.umadb.Query([self.umadb.QueryItem(tags=[stream])])
 
     def append(self, stream: str, events: Sequence[Any], expected: int) -> int:
-        made = [self.umadb.Event(type(event).__name__, self.encode(event), [stream]) for event in events]
+        batch = [self.umadb.Event(type(event).__name__, self.encode(event), [stream]) for event in events]
         condition = self.umadb.AppendCondition(self._query(stream), None if expected < 0 else expected)
         try:
-            return int(self.client.append(made, condition))
+            return int(self.client.append(batch, condition))
         except self.umadb.IntegrityError as conflict:
             raise Conflict(self.version(stream)) from conflict
 

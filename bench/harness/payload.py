@@ -45,9 +45,9 @@ def event(number: int) -> ProviderStarted:
 
 def noted(number: int, size_bytes: int) -> Noted:
     """Return an event of `size_bytes` as JSON, at least 37."""
-    made = Noted(f"{number:012d}", "")
-    made.text = "x" * (size_bytes - len(msgspec.json.encode(made)))
-    return made
+    event = Noted(f"{number:012d}", "")
+    event.text = "x" * (size_bytes - len(msgspec.json.encode(event)))
+    return event
 
 
 def first_number() -> int:
@@ -90,8 +90,8 @@ def real_events() -> Sequence[tuple[Callable[..., Any], dict[str, Any]]]:
 def _class(name: str, fields: dict[str, set[type]]) -> type:
     if name == "ProviderStarted":
         return ProviderStarted
-    made = msgspec.defstruct(name, [(key, _field_type(types)) for key, types in fields.items()])
-    return register_event_type(made)
+    cls = msgspec.defstruct(name, [(key, _field_type(types)) for key, types in fields.items()])
+    return register_event_type(cls)
 
 
 def _field_type(types: set[type]) -> Any:

@@ -47,10 +47,10 @@ def _start_follower(run: Run, target: str) -> subprocess.Popen[bytes]:
 def follow(run: Run) -> None:
     """Run a follower: read new events until the last position arrives on stdin, then print the lag in seconds."""
     with run.session(run.task.target) as session:
-        position, last_position, told = session.read_new(0), 0, 0.0
+        position, last_position, informed_at = session.read_new(0), 0, 0.0
         print("ready", flush=True)
         while not last_position or position < last_position:
             position = session.read_new(position)
             if not last_position and select.select([sys.stdin], [], [], _POLL_SECONDS)[0]:
-                last_position, told = int(input()), time.perf_counter()
-        print(time.perf_counter() - told, flush=True)
+                last_position, informed_at = int(input()), time.perf_counter()
+        print(time.perf_counter() - informed_at, flush=True)

@@ -64,9 +64,9 @@ def _appending(session: Session, batch: int) -> Callable[[list[Any]], None]:
     """Return a function that appends events at the version of its last append."""
     version = -1
 
-    def append(made: list[Any]) -> None:
+    def append(new_events: list[Any]) -> None:
         nonlocal version
-        version = session.append(_STREAM, made, version)
+        version = session.append(_STREAM, new_events, version)
 
     append(events(batch))
     return append
