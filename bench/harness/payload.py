@@ -45,9 +45,9 @@ def event(number: int) -> ProviderStarted:
 
 def noted(number: int, size_bytes: int) -> Noted:
     """Return an event of `size_bytes` as JSON, at least 37."""
-    event = Noted(f"{number:012d}", "")
-    event.text = "x" * (size_bytes - len(msgspec.json.encode(event)))
-    return event
+    padded = Noted(f"{number:012d}", "")
+    padded.text = "x" * (size_bytes - len(msgspec.json.encode(padded)))
+    return padded
 
 
 def first_number() -> int:
