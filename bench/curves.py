@@ -1,4 +1,4 @@
-"""The curves: how figures change with the length of a stream, with streams, writers, followers and the payload."""
+"""The curves: figures over stream length, number of streams, writers, followers, and payload size."""
 
 from __future__ import annotations
 
@@ -8,54 +8,31 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from bench import appending, followers, growing, processes, writers
-from bench.child import ask
-from bench.comparison import measured, say, scratch
-from bench.machine import machine
-from bench.record import Curve, Record
-from bench.workload import Measure, Task, Workload
+from bench.comparison import describe_engines, log_progress, temporary_folder
+from bench.harness.engine import Task
+from bench.harness.machine import machine
+from bench.harness.process import run_task
+from bench.report.record import Curve, Record
+from bench.workloads import CURVE_ENGINES, PAYLOAD_BYTES
 
-_ENGINES = ("hangarlog", "sqlite3")
-_BYTES_AN_EVENT = 1000  # On disk, both copies.
-_BYTES_A_STREAM = 6000
-
-
-def _point(key: str, measure: Measure, *, durable: bool = False, kind: str = "") -> Workload:
-    return Workload(f"curve {key}", "", measure, {}, _ENGINES, {}, {}, durable=durable, kind=kind)
-
-
-_PAYLOADS = (50, 200, 1000, 10_000, 100_000, 1_000_000)
-
-POINTS = {
-    point.key: point
-    for point in (
-        _point("longer", growing.longer_stream),
-        _point("read", growing.read_whole),
-        _point("open long", growing.open_long_stream),
-        _point("verify", processes.verifying),
-        _point("streams", growing.more_streams),
-        _point("open some", growing.open_some_stream),
-        _point("durable writers", writers.together, durable=True),
-        _point("relaxed writers", writers.together),
-        _point("followers", followers.followed),
-        *(_point(f"payload {size}", appending.one_a_call, kind=str(size)) for size in _PAYLOADS),
-    )
-}
+_ROUNDS = 3
+_BYTES_PER_EVENT = 1000
+"""Disk space of an event, in both copies."""
+_BYTES_PER_STREAM = 6000
 
 
 @dataclass(frozen=True)
 class _Family:
-    """Curves over one size, measured together: at each size some points, in one store that grows or in fresh ones."""
+    """The curves over one size. At each size, some points run in one growing store or in fresh ones."""
 
     across: str
     sizes: Sequence[int]
     points: Sequence[str]
     curves: Sequence[tuple[str, str, str]]  # (figure, title, unit)
-    grows: int = 0  # Bytes on disk of one more, where the store is kept from size to size.
-    limits: str = "seconds"
+    growth_bytes: int = 0  # Disk space that a store needs to grow by one; 0 for fresh stores.
 
 
-_FAMILIES = (  # What takes longest comes last.
+_FAMILIES = (  # The slowest come last.
     _Family(
         "writing processes, a stream each",
         [1, 2, 4, 8, 16, 32],
@@ -74,12 +51,12 @@ _FAMILIES = (  # What takes longest comes last.
         ["followers"],
         [
             ("rate", "One relaxed writer while others follow", "events/s"),
-            ("late", "The slowest follower, behind the writer's end", "ms"),
+            ("late", "Lag of the slowest follower at the writer's end", "ms"),
         ],
     ),
     _Family(
         "bytes of payload",
-        _PAYLOADS,
+        PAYLOAD_BYTES,
         ["payload"],
         [("p50", "A relaxed append of a large payload", "µs, p50")],
     ),
@@ -89,46 +66,49 @@ _FAMILIES = (  # What takes longest comes last.
         ["longer", "read", "open long", "verify"],
         [
             ("append", "A relaxed append to a long stream", "µs, p50"),
-            ("version", "One event by version of a long stream", "µs, p50"),
-            ("rate", "Reading a store that is one long stream", "events/s"),
-            ("open", "Opening a store that is one long stream, until the first append", "ms"),
+            ("version", "Reading one event by version from a long stream", "µs, p50"),
+            ("rate", "Reading a store of one long stream", "events/s"),
+            ("open", "Opening a store of one long stream, until the first append", "ms"),
             ("write_mb", "Peak memory of writing", "MB"),
             ("read_mb", "Peak memory of reading", "MB"),
             ("mb", "Peak memory of verifying", "MB"),
         ],
-        grows=_BYTES_AN_EVENT,
+        growth_bytes=_BYTES_PER_EVENT,
     ),
     _Family(
         "streams",
         [10**n for n in range(7)],
         ["streams", "open some"],
         [
-            ("create", "Making a stream with its first event, relaxed", "µs, mean"),
+            ("create", "Creating a stream with its first event, relaxed", "µs, mean"),
             ("append", "A relaxed append to one of many streams", "µs, p50"),
             ("open", "Opening a store of many streams, until the first append", "ms"),
         ],
-        grows=_BYTES_A_STREAM,
+        growth_bytes=_BYTES_PER_STREAM,
     ),
 )
 
 
-def draw(folder: str | None, quick: bool, keep: Callable[[Record], None], rounds: int = 3) -> Record:
-    """Measure all points (quick: of the two smallest sizes); `keep` is given the record after each family."""
-    with scratch(folder) as path:
-        options = {"rounds": str(rounds), "sizes": "quick" if quick else "full"}
-        record = Record(time.strftime("%Y-%m-%d"), machine(path), options, measured(_ENGINES))
+def measure_curves(folder: str | None, quick: bool, save_progress: Callable[[Record], None]) -> Record:
+    """Measure all curves, and call `save_progress` with the record after each family.
+
+    A quick run takes the two smallest sizes of each family.
+    """
+    with temporary_folder(folder) as path:
+        options = {"rounds": str(_ROUNDS), "sizes": "quick" if quick else "full"}
+        record = Record(time.strftime("%Y-%m-%d"), machine(path), options, describe_engines(CURVE_ENGINES))
         for number, family in enumerate(_FAMILIES):
-            say(f"curves over {family.across}")
-            record.curves += _Drawing(family, f"{path}/{number}", quick, rounds).run()
-            keep(record)
+            log_progress(f"curves over {family.across}")
+            record.curves += _FamilyRun(family, f"{path}/{number}", quick).run()
+            save_progress(record)
     return record
 
 
-class _Drawing:
-    """One family in the making."""
+class _FamilyRun:
+    """The measurement of one family."""
 
-    def __init__(self, family: _Family, folder: str, quick: bool, rounds: int) -> None:
-        self.family, self.folder, self.rounds = family, folder, rounds
+    def __init__(self, family: _Family, folder: str, quick: bool) -> None:
+        self.family, self.folder = family, folder
         self.sizes = family.sizes[:2] if quick else family.sizes
         self.curves = {
             figure: Curve(f"{figure} over {family.across}", title, family.across, unit)
@@ -137,38 +117,39 @@ class _Drawing:
         self.seconds = 0.2 if quick else 1.5
 
     def run(self) -> list[Curve]:
-        """Sizes in turn, engines in turn within each."""
+        """Measure size by size; the engines take turns at each size."""
         before = 0
         for size in self.sizes:
-            if (needed := (size - before) * self.family.grows * 2) > _free(self.folder):
-                say(f"  {size:,}: left out, there is not enough room on the disk ({needed / 1e9:.0f} GB)")
+            if (needed_bytes := (size - before) * self.family.growth_bytes * 2) > _free_bytes(self.folder):
+                log_progress(f"  {size:,}: skipped, because the disk lacks {needed_bytes / 1e9:.0f} GB of free space")
                 break
-            for engine in _ENGINES:
-                found = self._measured(engine, before, size)
+            for engine in CURVE_ENGINES:
+                found = self._figures(engine, before, size)
                 for figure, curve in self.curves.items():
                     if figure in found:
                         curve.lines.setdefault(engine, []).append((size, found[figure]))
-                say(f"  {size:,} {engine}: " + ", ".join(f"{key} {value:.5g}" for key, value in found.items()))
+                log_progress(f"  {size:,} {engine}: " + ", ".join(f"{key} {value:.5g}" for key, value in found.items()))
             before = size
         shutil.rmtree(self.folder, ignore_errors=True)
         return list(self.curves.values())
 
-    def _measured(self, engine: str, before: int, size: int) -> dict[str, float]:
-        """All figures at a size: medians of rounds where every round has a fresh store."""
+    def _figures(self, engine: str, before: int, size: int) -> dict[str, float]:
+        """Return all figures at a size, as medians over the rounds; a growing store has one round."""
+        grows = bool(self.family.growth_bytes)
         found: dict[str, list[float]] = {}
-        for number in range(1 if self.family.grows else self.rounds):
-            path = os.path.join(self.folder, engine if self.family.grows else f"{engine}-{number}")
+        for number in range(1 if grows else _ROUNDS):
+            path = os.path.join(self.folder, engine if grows else f"{engine}-{number}")
             os.makedirs(path, exist_ok=True)
             for point in self._points(engine, size):
                 sizes = {"from": before, "to": size, "processes": size, "events": 2000, "shared": 0}
-                answer = ask(Task("measure", point, engine, path, {**sizes, "seconds": self.seconds}, number))
-                if answer.error or answer.unsupported:
-                    self.curves[next(iter(self.curves))].errors[engine] = answer.error or answer.unsupported
-                    say(f"  {size:,} {engine} {point}: {answer.error or answer.unsupported}")
-                for figure, value in answer.figures.items():
+                result = run_task(Task("measure", point, engine, path, {**sizes, "seconds": self.seconds}, number))
+                if result.error or result.unsupported:
+                    self.curves[next(iter(self.curves))].errors[engine] = result.error or result.unsupported
+                    log_progress(f"  {size:,} {engine} {point}: {result.error or result.unsupported}")
+                for figure, value in result.figures.items():
                     if figure in self.curves:
                         found.setdefault(figure, []).append(value)
-            if not self.family.grows:
+            if not grows:
                 shutil.rmtree(path, ignore_errors=True)
         return {figure: sorted(values)[len(values) // 2] for figure, values in found.items()}
 
@@ -180,5 +161,5 @@ class _Drawing:
                 yield f"curve {name}"
 
 
-def _free(folder: str) -> int:
+def _free_bytes(folder: str) -> int:
     return shutil.disk_usage(os.path.dirname(folder)).free

@@ -1,12 +1,12 @@
-"""The workloads, in the order of the report."""
+"""The workloads in the order of the page, and the points of the curves, which are workloads too."""
 
 from __future__ import annotations
 
-from bench import appending, opening, processes, reading, writers
-from bench.workload import Workload
+from bench.harness.workload import Measure, Workload
+from bench.measures import appending, followers, growing, memory, opening, reading, starting, writers
 
 _PEERS = ("eventsourcing", "eventsourcing:mapper", "mcp_hangar", "umadb", "salamander", "jetstream", "node")
-_WRITING_PEERS = tuple(peer for peer in _PEERS if peer != "eventsourcing:mapper")  # It writes as the recorder does.
+_WRITING_PEERS = tuple(peer for peer in _PEERS if peer != "eventsourcing:mapper")  # It writes like the recorder.
 _RATE = {"rate": "events/s"}
 _EACH = {"rate": "events/s", "p50": "p50 µs", "p99": "p99 µs"}
 _WRITERS = {
@@ -15,72 +15,53 @@ _WRITERS = {
     "p99": "p99 µs",
     "longest": "longest µs",
     "fairness": "slowest / fastest",
-    "conflicts": "conflicts an append",
+    "conflicts": "conflicts per append",
 }
-_STORE = {"streams": 1000, "each": 1000, "block": 100}
+_LARGE_STORE = {"streams": 1000, "each": 1000, "block": 100}
 _SMALL_STORE = {"streams": 20, "each": 100, "block": 50}
 _CHAINS = ("hangarlog", "hangarlog:chain of 1", "hangarlog:chain of 5", "hangarlog:chain of 20")
-
-CLOSED = (
-    ("1 k", "1", 1, 1000),
-    ("100 k", "1", 1, 100_000),
-    ("1 M", "1", 1, 1_000_000),
-    ("1 k", "1,000", 1000, 1),
-    ("100 k", "1,000", 1000, 100),
-    ("1 M", "1,000", 1000, 1000),
-    ("100 k", "100,000", 100_000, 1),
-    ("1 M", "100,000", 100_000, 10),
-)
-"""Closed stores to be opened: how many events and streams, for readers; streams, and events of each."""
-
-DEATHS = (
-    ("few", "one event an append, ten streams", 10, 1),
-    ("many", "one event an append, 10,000 streams", 10_000, 1),
-    ("batches", "a thousand events an append, ten streams", 10, 1000),
-)
-"""What the process did that died: name, description, streams, events of an append."""
 
 _ALL = [
     Workload(
         "W1",
-        "One durable append a call",
-        appending.one_a_call,
+        "One durable append per call",
+        appending.one_per_call,
         _EACH,
         ("hangarlog", "floor", "sqlite3", *_PEERS, "jsonlog"),
         sizes={"events": 3000, "seconds": 1.0},
-        quick={"events": 30, "seconds": 0.2},
+        quick_sizes={"events": 30, "seconds": 0.2},
         durable=True,
-        note="One process, one stream, the expected version given. The floor writes the payload alone and syncs.",
+        note="One process appends to one stream at its expected version. The floor writes only the payload and syncs.",
     ),
     Workload(
         "W2",
-        "One relaxed append a call",
-        appending.one_a_call,
+        "One relaxed append per call",
+        appending.one_per_call,
         _EACH,
         ("hangarlog", "hangarlog:exclusive", "floor", "floor:whole lines", "sqlite3", *_PEERS, "jsonlog"),
         sizes={"events": 30_000, "seconds": 1.0},
-        quick={"events": 300, "seconds": 0.2},
-        note="As W1, but the operating system decides when it is on the device.",
+        quick_sizes={"events": 300, "seconds": 0.2},
+        note="As W1, but the operating system decides when the data reaches the device.",
     ),
     Workload(
         "W3 relaxed",
         "Batches of 1,000, relaxed",
         appending.batches,
-        {"rate": "events/s", "batch_ms": "ms a batch"},
+        {"rate": "events/s", "batch_ms": "ms per batch"},
         ("hangarlog", "hangarlog:exclusive", "floor", "floor:whole lines", "sqlite3", *_PEERS, "jsonlog"),
         sizes={"batch": 1000, "batches": 100, "seconds": 1.0},
-        quick={"batch": 100, "batches": 3, "seconds": 0.2},
-        note="One process, one stream. The floor encodes payloads, joins and writes; "
-        "`whole lines` are as long as hangarlog's.",
+        quick_sizes={"batch": 100, "batches": 3, "seconds": 0.2},
+        note="One process appends to one stream. The floor encodes the payloads, joins them and writes; `whole lines` "
+        "are as long as hangarlog's.",
     ),
     Workload(
         "W3 durable",
         "Batches of 1,000, durable",
         appending.batches,
-        {"rate": "events/s", "batch_ms": "ms a batch"},
+        {"rate": "events/s", "batch_ms": "ms per batch"},
         ("hangarlog", "floor", "floor:whole lines", "sqlite3", *_PEERS, "jsonlog"),
         sizes={"batch": 1000, "batches": 100, "seconds": 1.0},
-        quick={"batch": 100, "batches": 3, "seconds": 0.2},
+        quick_sizes={"batch": 100, "batches": 3, "seconds": 0.2},
         durable=True,
     ),
     Workload(
@@ -90,24 +71,24 @@ _ALL = [
         _RATE,
         ("hangarlog", "floor:line by line", "floor:one pass", "sqlite3", *_PEERS, "jsonlog"),
         sizes={"events": 200_000},
-        quick={"events": 2000},
-        slow={"events": 50_000},
-        prepare="one stream",
-        note="200,000 events, or 50,000 where reading is slow (mcp_hangar, jetstream, salamander); a fresh process "
-        "opens the store and reads. Imports are not timed; the page cache is warm.",
+        quick_sizes={"events": 2000},
+        slow_sizes={"events": 50_000},
+        recipe="one stream",
+        note="A fresh process opens the store and reads 200,000 events, or 50,000 with slow readers (mcp_hangar, "
+        "jetstream, salamander). Imports are not timed. The page cache is warm.",
     ),
     Workload(
         "W5",
         "All streams in order",
-        reading.everything,
+        reading.all_streams,
         _RATE,
         ("hangarlog", "floor:line by line", "floor:one pass", "sqlite3", *_PEERS, "jsonlog"),
         sizes={"streams": 1000, "each": 200, "block": 20},
-        quick={"streams": 20, "each": 100, "block": 10},
-        slow={"each": 40},
-        prepare="interleaved",
-        note="1,000 streams of 200 events, or of 40 where reading is slow, written twenty at a time in turn; a fresh "
-        "process iterates over all, typed.",
+        quick_sizes={"streams": 20, "each": 100, "block": 10},
+        slow_sizes={"each": 40},
+        recipe="interleaved",
+        note="A fresh process reads 1,000 streams of 200 events, or of 40 with slow readers, as typed objects. The "
+        "streams were written in turn, twenty events at a time.",
     ),
     Workload(
         "W6a",
@@ -116,11 +97,12 @@ _ALL = [
         _WRITERS,
         ("hangarlog", "floor:group commit", "sqlite3", *_WRITING_PEERS, "jsonlog"),
         sizes={"processes": 8, "seconds": 3.0, "shared": 0},
-        quick={"processes": 2, "seconds": 0.2, "shared": 0},
+        quick_sizes={"processes": 2, "seconds": 0.2, "shared": 0},
         durable=True,
-        note="Each process appends one event a call at its expected version. The floor is one file under flock, one "
-        "fdatasync for all who wait, woken by a futex, and no versions. Percentiles are over all appends: where a few "
-        "processes make nearly all of them, the longest and slowest / fastest say so.",
+        note="Each process appends one event per call at its expected version. The floor is one file under flock, with "
+        "one fdatasync for all waiting processes, a futex to wake them, and no versions. Percentiles cover the "
+        "appends of all processes; `longest` and `slowest / fastest` show whether a few processes made nearly all "
+        "of them.",
     ),
     Workload(
         "W6b",
@@ -129,32 +111,35 @@ _ALL = [
         _WRITERS,
         ("hangarlog", "sqlite3", *_WRITING_PEERS),
         sizes={"processes": 8, "seconds": 3.0, "shared": 1},
-        quick={"processes": 2, "seconds": 0.2, "shared": 1},
+        quick_sizes={"processes": 2, "seconds": 0.2, "shared": 1},
         durable=True,
-        note="As before; at a conflict an append is tried again at the version it told. Times are until success.",
+        note="As W6a, but after a conflict a writer retries at the version that the conflict reports. Times are until "
+        "success.",
     ),
     Workload(
         "W7",
         "New streams",
         appending.new_streams,
-        {"rate": "streams/s", "streams": "streams made", "files": "files a stream", "kilobytes": "KB a stream"},
-        ("hangarlog", "floor:a file a stream", "sqlite3", *_PEERS),
+        {"rate": "streams/s", "streams": "streams created", "files": "files per stream", "kilobytes": "KB per stream"},
+        ("hangarlog", "floor:file per stream", "sqlite3", *_PEERS),
         sizes={"streams": 100_000, "seconds": 8.0, "peer_seconds": 2.0},
-        quick={"streams": 200, "seconds": 0.5},
-        note="100,000 new streams of 1 to 5 events, one relaxed append each, for 8 s at most, and 2 s for peers. KB: "
-        "blocks on disk beside the journal. The floor opens, writes and closes a file, with the same lines.",
+        quick_sizes={"streams": 200, "seconds": 0.5},
+        note="One relaxed append creates each of 100,000 streams of 1 to 5 events; the limit is 8 s, and 2 s for "
+        "peers. KB counts the blocks on disk without the journal. The floor opens, writes and closes a file per "
+        "stream, with the same lines.",
     ),
     Workload(
         "W7 read",
         "A thousand of 100,000 streams",
         reading.some_streams,
         {"rate": "streams/s"},
-        ("hangarlog", "floor:a file a stream", "sqlite3", "eventsourcing", "eventsourcing:mapper", "salamander"),
+        ("hangarlog", "floor:file per stream", "sqlite3", "eventsourcing", "eventsourcing:mapper", "salamander"),
         sizes={"streams": 100_000, "read": 1000, "seconds": 15.0, "peer_seconds": 2.0},
-        quick={"streams": 200, "read": 50, "seconds": 0.5},
-        prepare="short streams",
-        note="At random, typed, by a fresh process, for 2 s at most where it is slow; opening the store is timed. "
-        "Peers that would take minutes to write 100,000 streams are left out.",
+        quick_sizes={"streams": 200, "read": 50, "seconds": 0.5},
+        recipe="short streams",
+        note="A fresh process opens the store and reads random streams as typed objects. The time includes the "
+        "opening. Slow peers stop after 2 s. Peers that would need minutes to write 100,000 streams do not take "
+        "part.",
     ),
     Workload(
         "W10 version",
@@ -162,11 +147,12 @@ _ALL = [
         reading.one_by_version,
         {"p50": "p50 µs", "p99": "p99 µs"},
         ("hangarlog", "sqlite3", *_PEERS),
-        sizes={**_STORE, "reads": 2000},
-        quick={**_SMALL_STORE, "reads": 50},
-        prepare="interleaved",
+        sizes={**_LARGE_STORE, "reads": 2000},
+        quick_sizes={**_SMALL_STORE, "reads": 50},
+        recipe="interleaved",
         more_is_better=False,
-        note="Random places in 1,000 streams of 1,000 events; each is read once before, so that it is in memory.",
+        note="The events are at random places in 1,000 streams of 1,000 events. A first read of each loads the page "
+        "cache.",
     ),
     Workload(
         "W10 position",
@@ -174,9 +160,9 @@ _ALL = [
         reading.one_by_position,
         {"p50": "p50 µs", "p99": "p99 µs"},
         ("hangarlog", "sqlite3", *_PEERS),
-        sizes={**_STORE, "reads": 2000},
-        quick={**_SMALL_STORE, "reads": 50},
-        prepare="interleaved",
+        sizes={**_LARGE_STORE, "reads": 2000},
+        quick_sizes={**_SMALL_STORE, "reads": 50},
+        recipe="interleaved",
         more_is_better=False,
     ),
     Workload(
@@ -185,12 +171,12 @@ _ALL = [
         opening.clean,
         {"ms": "ms"},
         ("hangarlog", "sqlite3", *_PEERS),
-        sizes=_STORE,
-        quick=_SMALL_STORE,
-        prepare="interleaved",
+        sizes=_LARGE_STORE,
+        quick_sizes=_SMALL_STORE,
+        recipe="interleaved",
         more_is_better=False,
-        note="1,000 streams of 1,000 events; a fresh process opens the store and makes a relaxed append to one "
-        "of the streams. Imports are not timed; an engine's server is started within the time.",
+        note="A fresh process opens a store of 1,000 streams of 1,000 events and makes a relaxed append to one of "
+        "them. The time includes the start of a server. Imports are not timed.",
     ),
     Workload(
         "W8 killed",
@@ -198,12 +184,12 @@ _ALL = [
         opening.after_a_kill,
         {"ms": "ms"},
         ("hangarlog", "sqlite3", *_PEERS),
-        sizes=_STORE,
-        quick=_SMALL_STORE,
-        prepare="interleaved",
+        sizes=_LARGE_STORE,
+        quick_sizes=_SMALL_STORE,
+        recipe="interleaved",
         more_is_better=False,
-        note="A process that appends one relaxed event after the other (with its server, if there is one) is killed "
-        "first.",
+        note="As W8 clean, but a process that appends single relaxed events is killed first, with its server if it has "
+        "one.",
     ),
     Workload(
         "W8 power cut",
@@ -211,11 +197,11 @@ _ALL = [
         opening.after_a_power_cut,
         {"rate": "events replayed/s", "ms": "ms", "replayed": "events replayed"},
         ("hangarlog:no checkpoint",),
-        sizes=_STORE,
-        quick=_SMALL_STORE,
-        prepare="interleaved",
-        note="Simulated: the shared state and the checkpoint are deleted, so that everything there is, is compared in "
-        "both copies; else that is what came after the last checkpoint, as after a death.",
+        sizes=_LARGE_STORE,
+        quick_sizes=_SMALL_STORE,
+        recipe="interleaved",
+        note="Simulated: without shared state and checkpoint, opening compares both copies of every event. With a "
+        "checkpoint it compares only the events after it, as after a death.",
     ),
     *(
         Workload(
@@ -225,12 +211,12 @@ _ALL = [
             {"ms": "ms"},
             ("hangarlog", "sqlite3"),
             sizes={"streams": count, "each": each, "block": min(each, 1000)},
-            quick={"streams": min(count, 10), "each": 10, "block": 10},
-            prepare="interleaved",
+            quick_sizes={"streams": min(count, 10), "each": 10, "block": 10},
+            recipe="interleaved",
             more_is_better=False,
-            note="A fresh process opens it while nobody else has it open, until its first append.",
+            note="A fresh process opens the store, which no other process has open, and makes a first append.",
         )
-        for events, streams, count, each in CLOSED
+        for events, streams, count, each in opening.CLOSED_STORES
     ),
     *(
         Workload(
@@ -239,13 +225,13 @@ _ALL = [
             opening.after_a_death,
             {"ms": "ms"},
             ("hangarlog", "sqlite3"),
-            sizes={"seconds": 1.0, "over": over, "batch": batch},
-            quick={"seconds": 0.1, "over": min(over, 20), "batch": min(batch, 20)},
+            sizes={"seconds": 1.0, "writer_streams": streams, "batch": batch},
+            quick_sizes={"seconds": 0.1, "writer_streams": min(streams, 20), "batch": min(batch, 20)},
             more_is_better=False,
-            note="A process that appends for one to two seconds, relaxed, with defaults else, is killed; a fresh one "
-            "opens the store until its first append.",
+            note="A process appends for one to two seconds, relaxed but otherwise with defaults, and is killed. A "
+            "fresh process then opens the store and makes a first append.",
         )
-        for name, what, over, batch in DEATHS
+        for name, what, streams, batch in opening.DEATHS
     ),
     Workload(
         "upcasting",
@@ -254,29 +240,30 @@ _ALL = [
         _RATE,
         _CHAINS,
         sizes={"events": 200_000},
-        quick={"events": 2000},
-        prepare="one stream",
-        note="As W4, every stored event at version 1; a step copies the payload's dictionary with one value changed.",
+        quick_sizes={"events": 2000},
+        recipe="one stream",
+        note="As W4, with every event stored at schema version 1. Each step copies the payload's dictionary and "
+        "changes one value.",
     ),
     *(
         Workload(
             f"real {key}",
-            f"The real events: {title}",
+            f"Real events: {title}",
             measure,
             figures,
             ("hangarlog", "sqlite3"),
             sizes=sizes,
-            quick=quick,
-            kind="real",
-            prepare=prepare,
-            note="The 758 events of MCP Hangar's test data over and over, each with a fresh id; eight types in "
-            "one stream.",
+            quick_sizes=quick_sizes,
+            payload_kind="real",
+            recipe=recipe,
+            note="The 758 events of MCP Hangar's test data repeat, each time with fresh ids: eight event types in one "
+            "stream.",
         )
-        for key, title, measure, figures, sizes, quick, prepare in (
+        for key, title, measure, figures, sizes, quick_sizes, recipe in (
             (
                 "W2",
-                "one relaxed append a call",
-                appending.one_a_call,
+                "one relaxed append per call",
+                appending.one_per_call,
                 _EACH,
                 {"events": 30_000, "seconds": 1.0},
                 {"events": 100, "seconds": 0.1},
@@ -309,41 +296,62 @@ _ALL = [
             measure,
             {"mb": "MB"},
             contenders,
-            sizes=_STORE if prepare else {"events": 1_000_000},
-            quick=_SMALL_STORE if prepare else {"events": 2000},
-            prepare=prepare,
+            sizes=_LARGE_STORE if recipe else {"events": 1_000_000},
+            quick_sizes=_SMALL_STORE if recipe else {"events": 2000},
+            recipe=recipe,
             more_is_better=False,
-            rounds=3,
-            note="Resident memory at its peak, above what the process had after its imports.",
+            max_rounds=3,
+            note="Peak resident memory, above the peak after the imports.",
         )
-        for key, what, measure, contenders, prepare in (
-            ("write", "writing in batches of 1,000", processes.writing, ("hangarlog", "sqlite3"), ""),
-            ("read", "reading", processes.reading, ("hangarlog", "sqlite3"), "interleaved"),
-            ("verify", "verifying", processes.verifying, ("hangarlog",), "interleaved"),
-            ("follow", "following with `hangarlog tail -f`", processes.following, ("hangarlog",), ""),
+        for key, what, measure, contenders, recipe in (
+            ("write", "writing in batches of 1,000", memory.writing, ("hangarlog", "sqlite3"), ""),
+            ("read", "reading", memory.reading, ("hangarlog", "sqlite3"), "interleaved"),
+            ("verify", "verifying", memory.verifying, ("hangarlog",), "interleaved"),
+            ("follow", "following with `hangarlog tail -f`", memory.following, ("hangarlog",), ""),
         )
     ),
     Workload(
         "start",
-        "Starting",
-        processes.starting,
+        "Time to start",
+        starting.starting,
         {"import": "ms to import", "version": "ms of --version"},
         ("hangarlog",),
         sizes={"runs": 20},
-        quick={"runs": 2},
+        quick_sizes={"runs": 2},
         more_is_better=False,
-        rounds=3,
-        note="`import hangarlog` above `python -c pass`, and all of `hangarlog --version`; medians of 20 in turn.",
+        max_rounds=3,
+        note="`import hangarlog` above `python -c pass`, and the whole of `hangarlog --version`: medians of 20 runs in "
+        "turn.",
     ),
 ]
 
 WORKLOADS = {workload.key: workload for workload in _ALL}
 
+CURVE_ENGINES = ("hangarlog", "sqlite3")
+PAYLOAD_BYTES = (50, 200, 1000, 10_000, 100_000, 1_000_000)
+
+
+def _point(key: str, measure: Measure, *, durable: bool = False, payload_kind: str = "") -> Workload:
+    return Workload(f"curve {key}", "", measure, {}, CURVE_ENGINES, {}, {}, durable=durable, payload_kind=payload_kind)
+
+
+CURVE_POINTS = {
+    point.key: point
+    for point in (
+        _point("longer", growing.longer_stream),
+        _point("read", growing.whole_store),
+        _point("open long", growing.open_long_stream),
+        _point("verify", memory.verifying),
+        _point("streams", growing.more_streams),
+        _point("open some", growing.open_many_streams),
+        _point("durable writers", writers.together, durable=True),
+        _point("relaxed writers", writers.together),
+        _point("followers", followers.followed),
+        *(_point(f"payload {size}", appending.one_per_call, payload_kind=str(size)) for size in PAYLOAD_BYTES),
+    )
+}
+
 
 def find(key: str) -> Workload:
-    """A workload, or a point of a curve."""
-    if key in WORKLOADS:
-        return WORKLOADS[key]
-    from bench.curves import POINTS  # It needs what is here.
-
-    return POINTS[key]
+    """Return the workload, or the point of a curve, with this key."""
+    return WORKLOADS[key] if key in WORKLOADS else CURVE_POINTS[key]

@@ -1,4 +1,4 @@
-"""Print docs/cli.md: the help of every command. `python tools/cli_reference.py > docs/cli.md`; a test compares."""
+"""Print docs/cli.md, the help of every command: `python tools/cli_reference.py > docs/cli.md`. A test compares it."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from hangarlog.cli.app import hangarlog
 INTRODUCTION = """\
 # The command line
 
-Made by `tools/cli_reference.py` from the commands' own help.
+`tools/cli_reference.py` writes this page from the help of the commands.
 
-On a terminal results are made for reading. Characters that are invisible, or act on a terminal, are escaped as JSON
-escapes them, with `--raw` and in `export STORE -` too. In a pipe results are JSON lines, and events are the lines as
-they are stored, byte for byte. Errors and warnings are one line on standard error, escaped in a pipe too.
+On a terminal, results are formatted for reading. Characters that are invisible, or that control the terminal, are
+escaped as in JSON, also with `--raw` and in `export STORE -`. In a pipe, results are JSON lines, and events are the
+stored lines, byte for byte. Errors and warnings are one line each on standard error, escaped in a pipe too.
 
 | exit code | meaning |
 | --- | --- |
-| 0 | fine; also when the reader of a pipe has seen enough |
-| 1 | the store says no: a conflict, damage found, no such stream, a full disk |
-| 2 | wrong usage: an unknown flag, a missing argument, a payload that is no JSON object, a bad stream id |
+| 0 | success; also if the reader of a pipe closes it early |
+| 1 | the command failed: a conflict, damage found, an unknown stream, a full disk |
+| 2 | wrong usage: an unknown flag, a missing argument, a payload that is not a JSON object, an invalid stream id |
 | 130 | interrupted |
 
-Where `HANGARLOG_STORE` is set, STORE may be left out. With `read` and `tail`, whose STREAM may be left out too, a lone
-argument is the store if it is a folder with a `hangarlog.json`, else the stream.
+If `HANGARLOG_STORE` is set, you may omit STORE. `read` and `tail` let you omit STREAM too: a single argument is the
+store if it is a folder with a `hangarlog.json`, else the stream.
 
-No module is imported from the current folder, which may be a store that somebody else has made. The exception is the
-module that `--events` names: it is imported from there if it is nowhere else, and its file is printed first.
-`python -m hangarlog` imports some of Python's modules with the current folder first on the path, before hangarlog runs:
-use `hangarlog`, or `python -P -m hangarlog`.
+hangarlog imports no module from the current folder, because you may be inside a store from someone else. The exception
+is the module that `--events` names: if it is found nowhere else, it comes from the current folder, and hangarlog prints
+its file first. `python -m hangarlog` imports some of Python's modules with the current folder first on the path, before
+hangarlog runs. Use `hangarlog` or `python -P -m hangarlog` instead.
 """
 
 
@@ -41,7 +41,7 @@ def _help(command: click.Command, path: str) -> str:
 
 
 def _commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
-    """(path, command) of every command, those of groups after their group."""
+    """Yield (path, command) of every command; the commands of a group follow it."""
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)

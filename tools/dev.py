@@ -1,6 +1,6 @@
-"""Set-up and work in one command, with nothing but Python: `python3 tools/dev.py demo|test|check|python|bench …`.
+"""Set up and run a command, with nothing but Python: `python3 tools/dev.py demo|test|check|python|bench …`.
 
-It makes `.venv` beside this folder once, installs the project with what the command needs, and runs there.
+The first run creates `.venv` in the root of the project and installs the project with the extras of the command.
 """
 
 import os
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "installed-from"
-EXTRAS = ["cli", "test", "test,bench"]  # Each has what those before it have.
+EXTRAS = ["cli", "test", "test,bench"]  # Each includes the ones before it.
 
 COMMANDS: dict[str, list[list[str]]] = {
     "demo": [["-m", "hangarlog", "demo"]],
@@ -25,7 +25,7 @@ COMMANDS: dict[str, list[list[str]]] = {
 
 
 def set_up(extra: str) -> None:
-    """Make the environment, and bring it up to date where pyproject.toml has changed or more is needed than before."""
+    """Create the environment. Update it if pyproject.toml changed or the command needs more extras."""
     project = (ROOT / "pyproject.toml").read_text()
     installed = STAMP.read_text() if STAMP.is_file() else ""
     if installed in [f"{enough}\n{project}" for enough in EXTRAS[EXTRAS.index(extra) :]]:
@@ -39,11 +39,11 @@ def set_up(extra: str) -> None:
 
 
 def main() -> int:
-    """Run the command named first, with the rest as its arguments."""
+    """Run the command that the first argument names, with the rest as its arguments. Return its exit code."""
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
         print(f"usage: python3 tools/dev.py {'|'.join(COMMANDS)} …", file=sys.stderr)
         return 2
-    if sys.version_info < (3, 11):  # noqa: UP036 - this file is what an older Python is given first
+    if sys.version_info < (3, 11):  # noqa: UP036 - an older Python runs this file first
         print("hangarlog needs Python 3.11 or newer", file=sys.stderr)
         return 2
     set_up({"demo": "cli", "bench": "test,bench"}.get(sys.argv[1], "test"))

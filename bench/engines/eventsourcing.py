@@ -1,4 +1,4 @@
-"""eventsourcing: its SQLite recorder alone with msgspec, and with its mapper and JSON transcoder as it is meant."""
+"""eventsourcing: its SQLite recorder with msgspec, and as intended, with its mapper and JSON transcoder."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 import msgspec
 
-from bench.engine import Conflict, Engine, Session
-from bench.payload import ProviderStarted
+from bench.harness.engine import Conflict, Engine, Session
+from bench.harness.payload import ProviderStarted
 
-_PAGE = 10_000
+_PAGE_EVENTS = 10_000
 
 
 @dataclass(frozen=True)
 class Started:
-    """ProviderStarted as a domain event of the library: with its place in it."""
+    """ProviderStarted as a domain event of the library, which contains its stream and version."""
 
     originator_id: str
     originator_version: int
@@ -30,7 +30,7 @@ class Started:
 
 
 class _Recorder(Session):
-    """Payloads by msgspec, both ways."""
+    """Encodes and decodes payloads with msgspec."""
 
     def __init__(self, folder: str, *, durable: bool) -> None:
         from eventsourcing.persistence import IntegrityError, StoredEvent
@@ -57,9 +57,9 @@ class _Recorder(Session):
         return self.json_decode(stored.state)
 
     def append(self, stream: str, events: Sequence[Any], expected: int) -> int:
-        made = [self.encode(stream, version, event) for version, event in enumerate(events, expected + 1)]
+        stored = [self.encode(stream, version, event) for version, event in enumerate(events, expected + 1)]
         try:
-            self.recorder.insert_events(made)
+            self.recorder.insert_events(stored)
         except self.conflict as conflict:
             raise Conflict(self.version(stream)) from conflict
         return expected + len(events)
@@ -73,18 +73,18 @@ class _Recorder(Session):
 
     def read_all(self) -> int:
         position = count = 0
-        while page := self.recorder.select_notifications(position + 1, _PAGE):
+        while page := self.recorder.select_notifications(position + 1, _PAGE_EVENTS):
             for notification in page:
                 self.decode(notification)
             position = page[-1].id
             count += len(page)
         return count
 
-    def by_version(self, stream: str, version: int) -> Any:
+    def read_by_version(self, stream: str, version: int) -> Any:
         (stored,) = self.recorder.select_events(stream, gt=version - 1, lte=version)
         return self.decode(stored)
 
-    def by_position(self, position: int) -> Any:
+    def read_by_position(self, position: int) -> Any:
         (stored,) = self.recorder.select_notifications(position, 1)
         return self.decode(stored)
 
@@ -93,7 +93,7 @@ class _Recorder(Session):
 
 
 class _Mapped(_Recorder):
-    """Domain events by the library's mapper, both ways."""
+    """Encodes and decodes domain events with the library's mapper."""
 
     def __init__(self, folder: str, *, durable: bool) -> None:
         super().__init__(folder, durable=durable)
@@ -110,20 +110,20 @@ class _Eventsourcing(Engine):
     title = "eventsourcing"
     package = module = "eventsourcing"
     settings = (
-        "SQLite application recorder, WAL, one connection, lock timeout 60 s, synchronous FULL where durable and "
-        "NORMAL where relaxed; msgspec for payloads, or (mapper) its Mapper with its JSONTranscoder"
+        "SQLite application recorder, WAL, one connection, lock timeout 60 s, synchronous FULL if durable and NORMAL "
+        "if relaxed; payloads by msgspec, or (mapper) by its Mapper with its JSONTranscoder"
     )
     notes = (
-        "the version check is the unique (id, version)",
-        "a conflict is told without the version, which is then asked for",
-        "mapper: domain events are dataclasses, made with their version when appended",
+        "the version check is the unique key (id, version)",
+        "a conflict does not report the version, so the caller reads it",
+        "mapper: domain events are dataclasses, created with their version during the append",
     )
 
     def load(self) -> None:
         import eventsourcing.sqlite  # noqa: F401
 
-    def open(self, target: str, *, durable: bool, variant: str = "", kind: str = "") -> Session:
-        """Variant: `mapper`."""
+    def open(self, target: str, *, durable: bool, variant: str = "", payload_kind: str = "") -> Session:
+        """Open a store; the variant is `mapper` or none."""
         return (_Mapped if variant == "mapper" else _Recorder)(target, durable=durable)
 
 

@@ -1,4 +1,4 @@
-"""Floors: the bare calls, with nothing promised, in as few lines as do the same work."""
+"""Floors: the bare calls for the same work, without any promise."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 
 import msgspec
 
-from bench.engine import Engine, Session, Unsupported
-from bench.payload import ProviderStarted
+from bench.harness.engine import Engine, Session, Unsupported
+from bench.harness.payload import ProviderStarted
 
 _CREATE = os.O_CREAT | os.O_APPEND | os.O_RDWR
 _encode = msgspec.json.Encoder().encode
 
 
 class _Line(msgspec.Struct, gc=False):
-    """A whole line as hangarlog stores it, the checksum a constant."""
+    """A whole line as hangarlog stores it, with a constant as its checksum."""
 
     position: int
     stream_id: str
@@ -37,7 +37,7 @@ def _line(stream: str, version: int, event: Any) -> bytes:
 
 
 class _Payloads(Session):
-    """One file; only the payload is written."""
+    """One file of payloads."""
 
     def __init__(self, folder: str, *, durable: bool) -> None:
         self.fd = os.open(os.path.join(folder, "floor.jsonl"), _CREATE, 0o600)
@@ -57,7 +57,7 @@ class _Payloads(Session):
 
 
 class _Lines(_Payloads):
-    """One file of whole lines; read a line at a time."""
+    """One file of whole lines, decoded line by line."""
 
     def append(self, stream: str, events: Sequence[Any], expected: int) -> int:
         os.write(self.fd, b"\n".join([_line(stream, n, event) for n, event in enumerate(events, expected + 1)]) + b"\n")
@@ -77,7 +77,7 @@ class _Lines(_Payloads):
 
 
 class _OnePass(_Lines):
-    """Whole lines, decoded in one call a piece of about a megabyte."""
+    """One file of whole lines, decoded in blocks of about 1 MiB."""
 
     def read_stream(self, stream: str) -> Sequence[Any]:
         decode, text, begin = msgspec.json.Decoder(_Line).decode_lines, self._text(), 0
@@ -90,7 +90,7 @@ class _OnePass(_Lines):
 
 
 class _Files(Session):
-    """A file a stream, opened for each append."""
+    """One file per stream, opened for each append."""
 
     def __init__(self, folder: str) -> None:
         self.folder = os.path.join(folder, "streams")
@@ -112,26 +112,27 @@ class _Files(Session):
         return [line.data for line in msgspec.json.Decoder(_Line).decode_lines(text)]
 
 
-_WRITTEN, _SYNCED, _BELL = range(3)
-_FUTEX = {"x86_64": 202, "aarch64": 98}
+_WRITTEN, _SYNCED, _FUTEX_WORD = range(3)
+_FUTEX_CALL = {"x86_64": 202, "aarch64": 98}
+_WAIT, _WAKE = 0, 1
 
 
 class _GroupCommit(Session):
-    """All processes append to one file under a lock, and one of them syncs for all; the others sleep at a futex."""
+    """One file, which all processes append to under a lock. One of them syncs for all; the others wait at a futex."""
 
     def __init__(self, folder: str) -> None:
-        self.number = _FUTEX.get(platform.machine())
-        if platform.system() != "Linux" or self.number is None:
-            raise Unsupported("the number of the futex call is not known here")
+        self.futex_call = _FUTEX_CALL.get(platform.machine())
+        if platform.system() != "Linux" or self.futex_call is None:
+            raise Unsupported("the number of the futex system call is unknown on this platform")
         self.fd, self.lock, self.sync, shared = (
             os.open(os.path.join(folder, name), _CREATE, 0o600) for name in ("floor.jsonl", "lock", "sync", "shared")
         )
         os.ftruncate(shared, 4096)
         self.words = memoryview(mmap.mmap(shared, 4096)).cast("Q")
-        self.bell = ctypes.addressof(ctypes.c_uint64.from_buffer(self.words, _BELL * 8))
-        self.futex = ctypes.CDLL(None).syscall
-        self.futex.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32, *[ctypes.c_void_p] * 3]
-        self.patience = (ctypes.c_long * 2)(0, 50_000_000)
+        self.futex_word = ctypes.addressof(ctypes.c_uint64.from_buffer(self.words, _FUTEX_WORD * 8))
+        self.syscall = ctypes.CDLL(None).syscall
+        self.syscall.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32, *[ctypes.c_void_p] * 3]
+        self.wait_timeout = (ctypes.c_long * 2)(0, 50_000_000)  # Seconds, nanoseconds.
 
     def version(self, stream: str) -> int:
         return -1
@@ -143,41 +144,44 @@ class _GroupCommit(Session):
         mine = words[_WRITTEN] = words[_WRITTEN] + 1
         fcntl.flock(self.lock, fcntl.LOCK_UN)
         while words[_SYNCED] < mine:
-            heard = words[_BELL]
+            seen = words[_FUTEX_WORD]
             try:
                 fcntl.flock(self.sync, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if words[_SYNCED] < mine:
-                    self.futex(self.number, self.bell, 0, heard & 0xFFFF_FFFF, ctypes.addressof(self.patience), 0, 0)
+                    self._futex(_WAIT, seen & 0xFFFF_FFFF, ctypes.addressof(self.wait_timeout))
                 continue
             if (written := words[_WRITTEN]) > words[_SYNCED]:
                 os.fdatasync(self.fd)
                 words[_SYNCED] = written
             fcntl.flock(self.sync, fcntl.LOCK_UN)
-            words[_BELL] += 1
-            self.futex(self.number, self.bell, 1, 1 << 30, 0, 0, 0)
+            words[_FUTEX_WORD] += 1
+            self._futex(_WAKE, 1 << 30, 0)
         return expected + 1
+
+    def _futex(self, operation: int, value: int, timeout: int) -> None:
+        self.syscall(self.futex_call, self.futex_word, operation, value, timeout, 0, 0)
 
 
 class _Floor(Engine):
     title = "floor"
-    settings = "bare os.write, msgspec; fdatasync where durable"
-    notes = ("no versions, no checksum, one copy, nothing is recovered",)
+    settings = "bare os.write, msgspec; fdatasync if durable"
+    notes = ("no versions, no checksums, no second copy, no recovery",)
 
     def version(self) -> str:
         return platform.python_version()
 
-    def stored_as(self, variant: str) -> str:
+    def prepared_variant(self, variant: str) -> str:
         return "whole lines" if variant in ("line by line", "one pass") else variant
 
-    def open(self, target: str, *, durable: bool, variant: str = "", kind: str = "") -> Session:
-        """Variants, each a floor of something else; "" writes payloads only."""
-        if variant == "a file a stream":
+    def open(self, target: str, *, durable: bool, variant: str = "", payload_kind: str = "") -> Session:
+        """Open a floor; each variant is the floor of other work, and "" writes payloads only."""
+        if variant == "file per stream":
             return _Files(target)
         if variant == "group commit":
             return _GroupCommit(target)
-        made = {"": _Payloads, "one pass": _OnePass}.get(variant, _Lines)
-        return made(target, durable=durable)
+        session = {"": _Payloads, "one pass": _OnePass}.get(variant, _Lines)
+        return session(target, durable=durable)
 
 
 ENGINE = _Floor()

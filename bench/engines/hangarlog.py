@@ -6,8 +6,8 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from bench.engine import Conflict, Engine, Session
-from bench.payload import event_classes
+from bench.harness.engine import Conflict, Engine, Session
+from bench.harness.payload import event_classes
 from hangarlog import (
     ConcurrencyError,
     EventSerializer,
@@ -18,7 +18,7 @@ from hangarlog import (
 )
 from hangarlog.record.checksum import crc32
 
-_EVERYTHING = 1 << 60
+_NO_LIMIT = 1 << 60
 
 
 class _Store(Session):
@@ -40,22 +40,22 @@ class _Store(Session):
 
     def read_all(self) -> int:
         count = 0
-        for _ in self.store.read_all(0, _EVERYTHING):
+        for _ in self.store.read_all(0, _NO_LIMIT):
             count += 1
         return count
 
     def read_new(self, position: int) -> int:
         last = position
         if self.store.get_event_count() > position:
-            for last, _, _ in self.store.read_all(position, _EVERYTHING):  # noqa: B007 - the last one counts
+            for last, _, _ in self.store.read_all(position, _NO_LIMIT):  # noqa: B007 - only the last position matters
                 pass
         return last
 
-    def by_version(self, stream: str, version: int) -> Any:
+    def read_by_version(self, stream: str, version: int) -> Any:
         (record,) = self.store.records(stream, from_version=version, limit=1)
         return record.event
 
-    def by_position(self, position: int) -> Any:
+    def read_by_position(self, position: int) -> Any:
         ((_, _, event),) = self.store.read_all(position - 1, 1)
         return event
 
@@ -64,7 +64,7 @@ class _Store(Session):
 
 
 def _chain(steps: int) -> EventSerializer:
-    """With so many steps to be taken by every event stored at version 1."""
+    """Return a serializer with `steps` upcasters for events stored at schema version 1."""
     chain = UpcasterChain()
     register_event_type(event_classes("")["ProviderStarted"], version=steps + 1)
     for version in range(1, steps + 1):
@@ -79,12 +79,12 @@ class _Hangarlog(Engine):
     def version(self) -> str:
         return __version__
 
-    def stored_as(self, variant: str) -> str:
+    def prepared_variant(self, variant: str) -> str:
         return ""
 
-    def open(self, target: str, *, durable: bool, variant: str = "", kind: str = "") -> Session:
-        """Variants: `exclusive`, and `chain of N` for upcasting."""
-        event_classes(kind)  # Registers them.
+    def open(self, target: str, *, durable: bool, variant: str = "", payload_kind: str = "") -> Session:
+        """Open a store; variants are `exclusive`, and `chain of N` for upcasting."""
+        event_classes(payload_kind)  # Registers the event types.
         serializer = _chain(int(variant.split()[-1])) if variant.startswith("chain") else EventSerializer()
         return _Store(target, serializer, durable=durable, exclusive=variant == "exclusive")
 

@@ -1,4 +1,4 @@
-"""What a script does that keeps its events in a file: json.dumps, write, flush."""
+"""A script that keeps its events in a file: json.dumps, write, flush."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from bench.engine import Engine, Session
-from bench.payload import ProviderStarted
+from bench.harness.engine import Engine, Session
+from bench.harness.payload import ProviderStarted
 
 
 class _File(Session):
@@ -46,14 +46,14 @@ class _File(Session):
 
 class _JsonLog(Engine):
     title = "json.dumps, write, flush"
-    settings = "one file for all streams, opened for appending; flush, and fdatasync where durable"
-    notes = ("no expected version, nothing is checked", "one file: a stream is read by reading everything")
+    settings = "one file for all streams, opened for appending; flush, and fdatasync if durable"
+    notes = ("no expected version, no checks", "one file: reading a stream reads everything")
     unsupported = dict.fromkeys(("W7", "W7 read"), "one file for all streams")
 
     def version(self) -> str:
         return platform.python_version()
 
-    def open(self, target: str, *, durable: bool, variant: str = "", kind: str = "") -> Session:
+    def open(self, target: str, *, durable: bool, variant: str = "", payload_kind: str = "") -> Session:
         return _File(target, durable=durable)
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from bench.engine import Conflict, Engine, Session
+from bench.harness.engine import Conflict, Engine, Session
 
 
 class _Store(Session):
@@ -37,7 +37,7 @@ class _Store(Session):
             count += len(page)
         return count
 
-    def by_position(self, position: int) -> Any:
+    def read_by_position(self, position: int) -> Any:
         ((_, _, event),) = self.store.read_all(position - 1, 1)
         return event
 
@@ -46,16 +46,17 @@ class _McpHangar(Engine):
     title = "mcp-hangar SQLiteEventStore"
     package, module = "mcp-hangar", "mcp_hangar"
     settings = (
-        "its SQLite store as it comes, McpServerStarted (once ProviderStarted) through its serializer, typed reads"
+        "its SQLite store with defaults, McpServerStarted (formerly ProviderStarted) through its serializer, "
+        "typed reads"
     )
-    slow = True
+    reads_slowly = True
     notes = (
-        "it opens a connection for each call and has no relaxed mode: relaxed figures are those of its only mode",
-        "the caller is told of a conflict without the version, which is then asked for",
+        "opens a connection per call and has one mode only: relaxed figures are of that mode",
+        "a conflict does not report the version, so the caller reads it",
     )
     unsupported = {  # noqa: RUF012
-        "W6b": "as W6a; eight of its processes take too long to start to be measured twice",
-        "W10 version": "not one event by version: from a version to the end only",
+        "W6b": "as W6a; its eight processes start too slowly to measure twice",
+        "W10 version": "reads from a version to the end, not one event",
     }
 
     def load(self) -> None:
@@ -68,7 +69,7 @@ class _McpHangar(Engine):
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
         self.event_class = McpServerStarted
 
-    def own(self, event: Any) -> Any:
+    def convert_event(self, event: Any) -> Any:
         return self.event_class(
             event.provider_id,
             event.mode,
@@ -78,7 +79,7 @@ class _McpHangar(Engine):
             occurred_at=event.occurred_at,
         )
 
-    def open(self, target: str, *, durable: bool, variant: str = "", kind: str = "") -> Session:
+    def open(self, target: str, *, durable: bool, variant: str = "", payload_kind: str = "") -> Session:
         return _Store(target)
 
 

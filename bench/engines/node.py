@@ -1,4 +1,4 @@
-"""node-event-storage, driven by a script of its own; npm installs it beside this Python at its first use."""
+"""node-event-storage, driven by `node_driver.js`; npm installs it at its first use."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.engine import Engine
-from bench.workload import Figures, Run, disk_bytes
+from bench.harness.engine import Engine, Figures, Run
+from bench.harness.instruments import disk_bytes
 
 _PACKAGE = "event-storage"
 _DRIVER = Path(__file__).with_name("node_driver.js")
 
 
 def _home() -> Path:
-    """Where npm installs it: in the virtual environment, or in the user's cache."""
+    """Return the folder that npm installs into: in the virtual environment, or in the user's cache."""
     inside = sys.prefix != sys.base_prefix
     return (Path(sys.prefix) if inside else Path.home() / ".cache") / "hangarlog-bench-node"
 
 
-_PATIENCE = 300  # Seconds that npm may take.
+_NPM_TIMEOUT_SECONDS = 300
 
 
 class _Node(Engine):
     title = "node-event-storage"
-    settings = "Node.js; each commit awaited; syncOnFlush where durable, buffers as they come"
+    settings = "Node.js; awaits each commit; syncOnFlush if durable, default buffers"
     notes = (
-        "in Node.js, not in Python; objects are JSON's",
-        "one process only; no checksums; its version is the stream's length",
-        "killed, it leaves a lock that the next one has to be told to reclaim, as it is here",
+        "Node.js, not Python; events are plain JSON objects",
+        "one process only; no checksums; the version is the stream's length",
+        "a kill leaves a lock that the next process must be told to reclaim; here it is told",
     )
     unsupported = dict.fromkeys(("W6a", "W6b"), "one writer only")
 
     def missing(self) -> str | None:
         if not shutil.which("node"):
-            return "not installed: there is no node"
+            return "not installed: node not found"
         if self._module().is_dir():
             return None
         npm = shutil.which("npm")
         if npm is None:
-            return "not installed: there is no npm"
+            return "not installed: npm not found"
         print(f"npm installs {_PACKAGE} into {_home()}", file=sys.stderr)
         _home().mkdir(parents=True, exist_ok=True)
         command = [npm, "install", "--no-fund", "--no-audit", "--prefix", str(_home()), _PACKAGE]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PATIENCE)
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_NPM_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
-            return "not installed: npm did not come to an end"
-        return "not installed: npm could not install it" if done.returncode else None
+            return f"not installed: npm timed out after {_NPM_TIMEOUT_SECONDS} s"
+        return "not installed: npm failed" if done.returncode else None
 
     def _module(self) -> Path:
         return _home() / "node_modules" / _PACKAGE
@@ -62,8 +62,8 @@ class _Node(Engine):
 
     def drive(self, task: str, run: Run) -> Figures | None:
         if task in ("W8 clean", "W8 killed"):
-            return None  # They come back here, to `open`.
-        asked = {
+            return None  # Their measure calls `drive` again, with `open`.
+        order = {
             "task": task,
             "folder": run.folder,
             "durable": run.durable,
@@ -72,11 +72,11 @@ class _Node(Engine):
             "number": run.task.number,
             "reclaim": run.task.workload == "W8 killed" and task == "open",
         }
-        command = ["node", str(_DRIVER), json.dumps(asked)]
-        forever = task == "append for ever"
+        command = ["node", str(_DRIVER), json.dumps(order)]
+        endless = task == "append until killed"
         done = subprocess.run(
             command,
-            stdout=None if forever else subprocess.PIPE,
+            stdout=None if endless else subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "EVENT_STORAGE": str(self._module())},

@@ -1,4 +1,4 @@
-// The workloads on node-event-storage: `node node_driver.js '{"task": …, "folder": …, "sizes": …}'` prints figures as JSON.
+// Runs a workload on node-event-storage: `node node_driver.js '{"task": …, "folder": …, "sizes": …}'` prints figures as JSON.
 "use strict";
 const EventStore = require(process.env.EVENT_STORAGE);
 
@@ -118,7 +118,7 @@ const TASKS = {
     store.close();
     return { seconds: taken };
   },
-  async "append for ever"() {
+  async "append until killed"() {
     const store = await opened();
     for (let version = 0; ; version++) {
       await commit(store, `killed:${process.pid}`, events(1), version);

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from bench.engine import Engine, Session
+from bench.harness.engine import Engine, Session
 
 
 class _Store(Session):
@@ -48,22 +48,22 @@ class _Store(Session):
 class _Salamander(Engine):
     title = "salamander-db"
     package, module = "salamander-db", "salamander"
-    settings = "embedded, defaults; durability sync where durable and flush where relaxed"
-    slow = True
+    settings = "embedded, defaults; durability sync if durable and flush if relaxed"
+    reads_slowly = True
     notes = (
         "one process only",
         "returns dictionaries, not typed objects",
-        "killed, it leaves a LOCK that has to be deleted by hand; here that is done for it when it is opened",
+        "a kill leaves a LOCK file to delete by hand; here each opening deletes it",
     )
     unsupported = {  # noqa: RUF012
         **dict.fromkeys(("W6a", "W6b"), "one process only"),
-        **dict.fromkeys(("W10 version", "W10 position"), "reads ranges of offsets within a stream only"),
+        **dict.fromkeys(("W10 version", "W10 position"), "reads only ranges of offsets in a stream"),
     }
 
     def load(self) -> None:
         import salamander  # noqa: F401
 
-    def open(self, target: str, *, durable: bool, variant: str = "", kind: str = "") -> Session:
+    def open(self, target: str, *, durable: bool, variant: str = "", payload_kind: str = "") -> Session:
         return _Store(target, durable=durable)
 
 

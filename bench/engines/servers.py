@@ -1,4 +1,4 @@
-"""What engines with a server share: a free port, a program beside this Python, and waiting until it answers."""
+"""The tools of engines with a server: find its program, find a free port, run it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-_PATIENCE = 60.0  # Seconds: a guard.
+_START_TIMEOUT_SECONDS = 60.0
+_STOP_TIMEOUT_SECONDS = 20.0
 
 
 def program(name: str) -> str | None:
-    """The path of a program that a package has installed, or that is there anyhow."""
+    """Return the path of a program, from this Python environment first; None if it is not installed."""
     return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
 
 
 def free_port() -> int:
-    """One that nobody listens at now, on the loopback."""
+    """Return a free port on the loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -29,27 +30,27 @@ def free_port() -> int:
 
 @contextmanager
 def running(command: Sequence[str], answers: Callable[[], bool]) -> Iterator[None]:
-    """A server, from when it answers on; it is stopped afterwards."""
+    """Start a server, wait until it answers, and stop it at the end."""
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as it:
+    ) as server:
         try:
-            last = time.monotonic() + _PATIENCE
+            last = time.monotonic() + _START_TIMEOUT_SECONDS
             while not answers():
-                if it.poll() is not None or time.monotonic() > last:
-                    raise RuntimeError(f"{Path(command[0]).name} does not answer (exit code {it.poll()})")
+                if server.poll() is not None or time.monotonic() > last:
+                    raise RuntimeError(f"{Path(command[0]).name} did not answer (exit code {server.poll()})")
                 time.sleep(0.001)
             yield
         finally:
-            it.terminate()
+            server.terminate()
             try:
-                it.wait(20)
+                server.wait(_STOP_TIMEOUT_SECONDS)
             except subprocess.TimeoutExpired:
-                it.kill()
+                server.kill()
 
 
 def listens(port: int) -> bool:
-    """Whether a connection is taken."""
+    """True if a server accepts connections at the port."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,4 +1,4 @@
-"""sqlite3 as one would write an event store with it: one table, WAL, the version read in the transaction."""
+"""sqlite3 as an event store: one table, WAL, the version check in the transaction."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from bench.engine import Conflict, Engine, Session
-from bench.payload import event_classes
+from bench.harness.engine import Conflict, Engine, Session
+from bench.harness.payload import event_classes
 
 _TABLE = """CREATE TABLE IF NOT EXISTS events (
     position INTEGER PRIMARY KEY, stream_id TEXT NOT NULL, stream_version INTEGER NOT NULL, event_type TEXT NOT NULL,
@@ -27,7 +27,7 @@ _AT_POSITION = "SELECT event_type, data FROM events WHERE position = ?"
 
 
 class _Table(Session):
-    def __init__(self, folder: str, kind: str, *, durable: bool) -> None:
+    def __init__(self, folder: str, payload_kind: str, *, durable: bool) -> None:
         path = os.path.join(folder, "events.db")
         self.connection = sqlite3.connect(path, isolation_level=None, timeout=60)
         self.execute = self.connection.execute
@@ -36,7 +36,7 @@ class _Table(Session):
         self.execute(_TABLE)
         self.encode = msgspec.json.Encoder().encode
         self.decoders: dict[str, Callable[[bytes], Any]] = {
-            name: msgspec.json.Decoder(made).decode for name, made in event_classes(kind).items()
+            name: msgspec.json.Decoder(cls).decode for name, cls in event_classes(payload_kind).items()
         }
 
     def append(self, stream: str, events: Sequence[Any], expected: int) -> int:
@@ -77,15 +77,15 @@ class _Table(Session):
 
     def read_new(self, position: int) -> int:
         last = position
-        for last, _, name, data in self.execute(_ALL, (position,)):  # noqa: B007 - the last one counts
+        for last, _, name, data in self.execute(_ALL, (position,)):  # noqa: B007 - only the last position matters
             self.decoders[name](data)
         return last
 
-    def by_version(self, stream: str, version: int) -> Any:
+    def read_by_version(self, stream: str, version: int) -> Any:
         name, data = self.execute(_AT_VERSION, (stream, version)).fetchone()
         return self.decoders[name](data)
 
-    def by_position(self, position: int) -> Any:
+    def read_by_position(self, position: int) -> Any:
         name, data = self.execute(_AT_POSITION, (position,)).fetchone()
         return self.decoders[name](data)
 
@@ -96,15 +96,15 @@ class _Table(Session):
 class _Sqlite3(Engine):
     title = "sqlite3"
     settings = (
-        "one table with a unique (stream_id, stream_version), WAL, BEGIN IMMEDIATE with the version read in it, "
-        "synchronous FULL where durable and NORMAL where relaxed, busy_timeout 60 s, msgspec for payloads both ways"
+        "one table with a unique (stream_id, stream_version), WAL, BEGIN IMMEDIATE around the version check and the "
+        "insert, synchronous FULL if durable and NORMAL if relaxed, busy_timeout 60 s, payloads by msgspec"
     )
 
     def version(self) -> str:
         return sqlite3.sqlite_version
 
-    def open(self, target: str, *, durable: bool, variant: str = "", kind: str = "") -> Session:
-        return _Table(target, kind, durable=durable)
+    def open(self, target: str, *, durable: bool, variant: str = "", payload_kind: str = "") -> Session:
+        return _Table(target, payload_kind, durable=durable)
 
 
 ENGINE = _Sqlite3()

@@ -1,4 +1,4 @@
-"""UmaDB: its server on the loopback, its synchronous client; the version check is its append condition."""
+"""UmaDB: its server on the loopback, its synchronous client, its append condition as the version check."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 import msgspec
 
-from bench.engine import Conflict, Engine, Session
 from bench.engines.servers import free_port, listens, program, running
-from bench.payload import ProviderStarted
+from bench.harness.engine import Conflict, Engine, Session
+from bench.harness.payload import ProviderStarted
 
 _decode = msgspec.json.Decoder(ProviderStarted).decode
 
 
 class _Client(Session):
-    """A stream is a tag; its version is the position of its last event."""
+    """A stream is a tag, and its version is the position of its last event."""
 
     def __init__(self, url: str) -> None:
         import umadb
@@ -28,14 +28,14 @@ class _Client(Session):
         return self.umadb.Query([self.umadb.QueryItem(tags=[stream])])
 
     def append(self, stream: str, events: Sequence[Any], expected: int) -> int:
-        made = [self.umadb.Event(type(event).__name__, self.encode(event), [stream]) for event in events]
+        batch = [self.umadb.Event(type(event).__name__, self.encode(event), [stream]) for event in events]
         condition = self.umadb.AppendCondition(self._query(stream), None if expected < 0 else expected)
         try:
-            return int(self.client.append(made, condition))
+            return int(self.client.append(batch, condition))
         except self.umadb.IntegrityError as conflict:
             raise Conflict(self.version(stream)) from conflict
 
-    def expected(self, version: int, position: int) -> int:
+    def expected_version(self, version: int, position: int) -> int:
         return position
 
     def version(self, stream: str) -> int:
@@ -52,7 +52,7 @@ class _Client(Session):
             count += 1
         return count
 
-    def by_position(self, position: int) -> Any:
+    def read_by_position(self, position: int) -> Any:
         (each,) = self.client.read(start=position, limit=1)
         return _decode(each.event.data)
 
@@ -63,13 +63,11 @@ class _Client(Session):
 class _UmaDb(Engine):
     title = "UmaDB"
     package = module = "umadb"
-    settings = (
-        "its server with default settings on the loopback, the synchronous client, msgspec for payloads both ways"
-    )
+    settings = "its server with defaults on the loopback, the synchronous client, payloads by msgspec"
     notes = (
-        "a server: every call is a request, and starting it counts where opening is timed",
-        "always durable, so it has no relaxed figures",
-        "the version check is a condition on the stream's tag after the last position seen",
+        "a server: every call is a request, and opening times include its start",
+        "always durable, so without relaxed figures",
+        "the version check is a condition: no event with the stream's tag after the last seen position",
     )
     unsupported = dict.fromkeys(("W2", "W3 relaxed"), "always durable")
 
@@ -77,7 +75,7 @@ class _UmaDb(Engine):
         import umadb  # noqa: F401
 
     def missing(self) -> str | None:
-        return super().missing() or (None if program("umadb") else "not installed: there is no umadb program")
+        return super().missing() or (None if program("umadb") else "not installed: umadb program not found")
 
     @contextmanager
     def serve(self, folder: str, *, durable: bool) -> Iterator[str]:
@@ -86,7 +84,7 @@ class _UmaDb(Engine):
         with running(command, lambda: listens(port)):
             yield f"http://127.0.0.1:{port}"
 
-    def open(self, target: str, *, durable: bool, variant: str = "", kind: str = "") -> Session:
+    def open(self, target: str, *, durable: bool, variant: str = "", payload_kind: str = "") -> Session:
         return _Client(target)
 
 

@@ -1,8 +1,8 @@
-"""What one append costs, in microseconds beside its floor, and in system calls: `python bench/append_cost.py`.
+"""The cost of one append beside its floor, and its system calls: `python -m bench.measures.append_cost`.
 
-Each figure is a median over rounds in which the store and its floor take turns in one process, so that a machine that
-drifts drifts for both. The payload is MCP Hangar's ProviderStarted with its event id and time, about 200 bytes. Not
-claimed: anything about other machines, other payloads, or more than one process.
+Each figure is a median over rounds, in microseconds. In a round, the store and its floor take turns in one process, so
+that drift of the machine affects both. The payload is MCP Hangar's ProviderStarted with its event id and time, about
+200 bytes. The figures say nothing about other machines, other payloads, or more than one process.
 """
 
 from __future__ import annotations
@@ -21,15 +21,19 @@ from collections.abc import Callable
 
 import msgspec
 
-from bench.payload import event
+from bench.harness.payload import event
+from bench.harness.process import child_environment
 from hangarlog import ANY, FileEventStore
 
-LINE = b"x" * 420 + b"\n"  # As long as the stored line.
+LINE = b"x" * 420 + b"\n"
+"""As long as a stored line."""
+
 Work = Callable[[str, int], None]
+"""Appends (folder, count)."""
 
 
 def store_work(durability: str, batch: int = 1, *, exclusive: bool = False, new_streams: bool = False) -> Work:
-    """Append `count` times to a store in a folder."""
+    """Return appends to a store."""
 
     def work(folder: str, count: int) -> None:
         with FileEventStore(folder, durability=durability, exclusive=exclusive) as store:  # type: ignore[arg-type]
@@ -45,7 +49,7 @@ def store_work(durability: str, batch: int = 1, *, exclusive: bool = False, new_
 
 
 def floor_work(durability: str, batch: int = 1, *, new_files: bool = False) -> Work:
-    """The bare calls: one write of the encoded lines, a sync where the store makes one."""
+    """Return the bare calls: one write of the encoded lines, and a sync where the store makes one."""
 
     def work(folder: str, count: int) -> None:
         fd = os.open(os.path.join(folder, "floor"), os.O_CREAT | os.O_APPEND | os.O_WRONLY)
@@ -68,17 +72,18 @@ CASES: list[tuple[str, Work, Work, int, int]] = [
     (
         "relaxed, first of a new stream",
         store_work("relaxed", new_streams=True),
-        floor_work("r", new_files=True),
+        floor_work("relaxed", new_files=True),
         2000,
         1,
     ),
     ("durable, one event", store_work("always"), floor_work("always"), 300, 1),
     ("durable, 1,000 events", store_work("always", 1000), floor_work("always", 1000), 20, 1000),
 ]
+"""(name, store, floor, appends, events per append)."""
 
 
-def microseconds(work: Work, count: int, batch: int) -> float:
-    """Of one event."""
+def event_microseconds(work: Work, count: int, batch: int) -> float:
+    """Return the microseconds of one event."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "s")
         os.mkdir(path)
@@ -88,22 +93,21 @@ def microseconds(work: Work, count: int, batch: int) -> float:
 
 
 def system_calls(case: int) -> str:
-    """The calls of one append, from strace over 1,000 more of them."""
+    """Return the system calls of one append: strace counts two runs, and the second makes 1,000 appends more."""
     if not shutil.which("strace"):
         return "strace is not installed"
     counts = []
     for count in (200, 1200):
-        with tempfile.TemporaryDirectory() as folder:  # Here: deleting it again is no cost of an append.
-            command = ["strace", "-f", "-c", "-o", "/dev/stderr", sys.executable, __file__]
+        with tempfile.TemporaryDirectory() as folder:  # Deleted out here, because that is no cost of an append.
+            command = ["strace", "-f", "-c", "-o", "/dev/stderr", sys.executable, "-m", "bench.measures.append_cost"]
             command += ["--run", str(case), str(count), folder]
-            text = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-        rows = [
-            line.split() for line in text.splitlines() if line.strip() and line.split()[0].replace(".", "").isdigit()
-        ]
+            done = subprocess.run(command, capture_output=True, text=True, check=True, env=child_environment())
+        rows = [line.split() for line in done.stderr.splitlines()]
+        rows = [row for row in rows if row and row[0].replace(".", "").isdigit()]
         counts.append(Counter({row[-1]: int(row[3]) for row in rows if row[-1] != "total"}))
-    more = {name: (counts[1][name] - counts[0][name]) / 1000 for name in counts[1]}
-    shown = sorted(((each, name) for name, each in more.items() if each > 0.02), reverse=True)
-    return ", ".join(f"{name} {each:.3g}" for each, name in shown)
+    per_append = {name: (counts[1][name] - counts[0][name]) / 1000 for name in counts[1]}
+    shown = sorted(((calls, name) for name, calls in per_append.items() if calls > 0.02), reverse=True)
+    return ", ".join(f"{name} {calls:.3g}" for calls, name in shown)
 
 
 def main() -> None:
@@ -118,14 +122,17 @@ def main() -> None:
         return
     machine = f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores"
     print(f"{machine}, msgspec {msgspec.__version__}\n")
-    print("| append | µs an event | floor µs | floor / store | system calls an append |")
+    print("| append | µs per event | floor µs | floor / store | system calls per append |")
     print("| --- | --- | --- | --- | --- |")
-    for number, (name, work, floor, count, batch) in enumerate(CASES):
-        pairs = [(microseconds(work, count, batch), microseconds(floor, count, batch)) for _ in range(options.rounds)]
-        ours, bare = (statistics.median(column) for column in zip(*pairs, strict=True))
-        ratio = statistics.median(b / a for a, b in pairs)
-        calls = system_calls(number) if batch == 1 else ""
-        print(f"| {name} | {ours:.1f} | {bare:.1f} | {ratio:.2f} | {calls} |", flush=True)
+    for case, (name, store, floor, count, batch) in enumerate(CASES):
+        pairs = [
+            (event_microseconds(store, count, batch), event_microseconds(floor, count, batch))
+            for _ in range(options.rounds)
+        ]
+        store_us, floor_us = (statistics.median(column) for column in zip(*pairs, strict=True))
+        ratio = statistics.median(floor_us / store_us for store_us, floor_us in pairs)
+        calls = system_calls(case) if batch == 1 else ""
+        print(f"| {name} | {store_us:.1f} | {floor_us:.1f} | {ratio:.2f} | {calls} |", flush=True)
 
 
 if __name__ == "__main__":

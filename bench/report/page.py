@@ -1,38 +1,41 @@
-"""The page of a record: Markdown, made whole."""
+"""The page of a record, as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from bench.record import Cell, Curve, Record, Table
-from bench.targets import TARGETS, met, reached
+from bench.report.record import Cell, Curve, Record, Table
+from bench.report.targets import TARGETS, is_met, measured
 
 _HEAD = """# Benchmarks
 
-Made by `python -m bench` from its record; do not edit. It measures hangarlog beside floors (the bare calls, in Python)
-and peers, in turn, round by round, a fresh process a measurement: the figures are medians over the rounds, the ratios
-medians of the ratios within a round. Read the ratios: absolute times are this machine's, and drift. Nothing is claimed
-about other machines, payloads or settings, and no engine was tuned beyond what is said here.
+`python -m bench` writes this page from its record; do not edit it. It compares hangarlog with floors (the bare calls,
+in Python) and with peers. The engines take turns round by round, and each measurement runs in a fresh process. Figures
+are medians over the rounds. Ratios are medians of the ratios within a round. Read the ratios: absolute times are those
+of this machine, and drift. The page claims nothing about other machines, payloads or settings. No engine is tuned
+beyond the settings listed at the end.
 
-The payload is MCP Hangar's `ProviderStarted`, about 200 bytes of JSON, each with an id of its own; reads give typed
-objects where an engine can. *Durable*: an append returns when it is on the device. *Relaxed*: the operating system
-decides. There is no workload for followers yet, because hangarlog has no subscriptions.
+The payload is MCP Hangar's `ProviderStarted`, about 200 bytes of JSON, each with its own id. Reads return typed
+objects if the engine can. *Durable*: an append returns once its events are on the device. *Relaxed*: the operating
+system decides when they get there. No workload covers followers yet, because hangarlog has no subscriptions.
 """
 
 
-def page(record: Record, curves: Record | None = None, pictures: Mapping[str, str] | None = None) -> str:
-    """The whole of it; `pictures` maps a title to a path."""
-    pictures = dict(pictures or {})
+def render_page(record: Record, curves: Record | None = None, plots: Mapping[str, str] | None = None) -> str:
+    """Return the page; `plots` maps a title to the path of a plot."""
+    plots = dict(plots or {})
     drawn = (curves or record).curves
     parts = [_HEAD, *_about(record), *_targets(record)]
     titles = {curve.title for curve in drawn}
-    parts += [f"![{title}]({path})\n" for title, path in pictures.items() if title not in titles]
+    parts += [f"![{title}]({path})\n" for title, path in plots.items() if title not in titles]
     parts += [_section(table) for table in record.tables]
     if drawn:
         about = (
-            f"Measured on {curves.date}, {curves.options['rounds']} rounds where stores do not grow." if curves else ""
+            f"Measured on {curves.date}, in {curves.options['rounds']} rounds, or one if the store grows."
+            if curves
+            else ""
         )
-        parts += ["## Curves\n", f"{about}\n", *(_curve(curve, pictures.get(curve.title)) for curve in drawn)]
+        parts += ["## Curves\n", f"{about}\n", *(_curve(curve, plots.get(curve.title)) for curve in drawn)]
     parts += ["## The engines\n", _engines(record)]
     return "\n".join(parts)
 
@@ -48,13 +51,13 @@ def _targets(record: Record) -> Iterator[str]:
     for target in TARGETS:
         if record.table(target.workload) is None:
             continue
-        value = reached(target, record)
-        shown = "not measured" if value is None else number(value)
-        verdict = "" if value is None else "met" if met(target, value) else "**not met**"
-        rows.append([target.workload, _name(target.ours), _name(target.what), shown, verdict])
+        value = measured(target, record)
+        shown = "not measured" if value is None else format_number(value)
+        verdict = "" if value is None else "met" if is_met(target, value) else "**not met**"
+        rows.append([target.workload, _name(target.ours), _name(target.requirement), shown, verdict])
     if rows:
         yield "## Targets\n"
-        yield _markdown(["workload", "", "needed", "measured", ""], rows)
+        yield _markdown(["workload", "engine", "required", "measured", "verdict"], rows)
 
 
 def _name(contender: str) -> str:
@@ -74,12 +77,12 @@ def _section(table: Table) -> str:
 def _row(table: Table, contender: str, cell: Cell) -> list[str]:
     if reason := cell.error or cell.unsupported:
         return [_name(contender), reason.replace("|", "/"), *[""] * len(table.figures)]
-    figures = [number(value) if (value := cell.median(figure)) is not None else "" for figure in table.figures]
+    figures = [format_number(value) if (value := cell.median(figure)) is not None else "" for figure in table.figures]
     return [_name(contender), *figures, _ratio(table, contender)]
 
 
 def _ratio(table: Table, contender: str) -> str:
-    """How much better hangarlog's first figure is."""
+    """Return how many times better hangarlog's first figure is."""
     if contender == "hangarlog" or "hangarlog" not in table.cells:
         return ""
     pair = ("hangarlog", contender) if table.more_is_better else (contender, "hangarlog")
@@ -87,15 +90,15 @@ def _ratio(table: Table, contender: str) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _curve(curve: Curve, picture: str | None) -> str:
+def _curve(curve: Curve, plot: str | None) -> str:
     sizes = sorted({size for line in curve.lines.values() for size, _ in line})
     rows = []
     for name, line in curve.lines.items():
         points = dict(line)
-        rows.append([name, *(number(points[size]) if size in points else "" for size in sizes)])
-    shown = f"![{curve.title}]({picture})\n\n" if picture else ""
+        rows.append([name, *(format_number(points[size]) if size in points else "" for size in sizes)])
+    shown = f"![{curve.title}]({plot})\n\n" if plot else ""
     failed = "".join(f"{name}: {reason}\n\n" for name, reason in curve.errors.items())
-    table = _markdown([f"{curve.up}, over {curve.across}", *(number(size) for size in sizes)], rows)
+    table = _markdown([f"{curve.up}, over {curve.across}", *(format_number(size) for size in sizes)], rows)
     return f"### {curve.title}\n\n{shown}{failed}{table}"
 
 
@@ -107,8 +110,8 @@ def _engines(record: Record) -> str:
     return _markdown(["", "version", "settings", "not like for like"], rows)
 
 
-def number(value: float) -> str:
-    """Three digits that mean something."""
+def format_number(value: float) -> str:
+    """Return a number with three significant digits."""
     if value >= 1000:
         unit = 10 ** (len(str(int(value))) - 3)
         return f"{round(value / unit) * unit:,}"

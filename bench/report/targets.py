@@ -1,19 +1,19 @@
-"""What hangarlog is to reach, as data."""
+"""The targets of hangarlog, as data, and the verdict of a record on each."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.record import Record
-from bench.workloads import CLOSED, DEATHS
+from bench.measures.opening import CLOSED_STORES, DEATHS
+from bench.report.record import Record
 
 
 @dataclass(frozen=True)
 class Target:
-    """What `figure` of `ours` must be in a workload: as a ratio to that of `baseline`, or by itself without one."""
+    """The required `figure` of `ours` in a workload: a ratio to the figure of `baseline`, or an absolute value."""
 
     workload: str
-    needed: float
+    required: float
     baseline: str = ""
     figure: str = "rate"
     ours: str = "hangarlog"
@@ -21,9 +21,9 @@ class Target:
     unit: str = ""
 
     @property
-    def what(self) -> str:
-        """For readers."""
-        limit = f"{'≤' if self.at_most else '≥'} {self.needed:,g}"
+    def requirement(self) -> str:
+        """The requirement as the page shows it."""
+        limit = f"{'≤' if self.at_most else '≥'} {self.required:,g}"
         return f"{limit} times {self.baseline}" if self.baseline else f"{limit} {self.unit}"
 
 
@@ -43,15 +43,15 @@ TARGETS = (
     Target("W6b", 1.5, "sqlite3"),
     Target("W6b", 2000, figure="p99", at_most=True, unit="µs, p99"),
     Target("W6b", 0.5, figure="fairness", unit="slowest / fastest"),
-    Target("W7", 0.6, "floor:a file a stream"),
-    Target("W7", 1.1, figure="files", at_most=True, unit="files a stream"),
-    Target("W7", 4.5, figure="kilobytes", at_most=True, unit="KB a stream"),
+    Target("W7", 0.6, "floor:file per stream"),
+    Target("W7", 1.1, figure="files", at_most=True, unit="files per stream"),
+    Target("W7", 4.5, figure="kilobytes", at_most=True, unit="KB per stream"),
     Target("W7 read", 30_000, unit="streams/s"),
     Target("W8 clean", 5, figure="ms", at_most=True, unit="ms"),
     Target("W8 killed", 20, figure="ms", at_most=True, unit="ms"),
     *(
         Target(f"W8 alone {events}/{streams}", 5, figure="ms", at_most=True, unit="ms")
-        for events, streams, _, _ in CLOSED
+        for events, streams, _, _ in CLOSED_STORES
     ),
     *(Target(f"W8 died {name}", 100, figure="ms", at_most=True, unit="ms") for name, _, _, _ in DEATHS),
     Target("W8 power cut", 500_000, ours="hangarlog:no checkpoint", unit="events replayed/s"),
@@ -68,8 +68,8 @@ TARGETS = (
 )
 
 
-def reached(target: Target, record: Record) -> float | None:
-    """The ratio, or the figure; None where it was not measured."""
+def measured(target: Target, record: Record) -> float | None:
+    """Return the measured ratio or figure, or None if it is missing."""
     table = record.table(target.workload)
     if table is None or target.ours not in table.cells:
         return None
@@ -78,6 +78,6 @@ def reached(target: Target, record: Record) -> float | None:
     return table.cells[target.ours].median(target.figure)
 
 
-def met(target: Target, value: float) -> bool:
-    """Whether that is enough."""
-    return value <= target.needed if target.at_most else value >= target.needed
+def is_met(target: Target, value: float) -> bool:
+    """True if a measured value meets the target."""
+    return value <= target.required if target.at_most else value >= target.required

@@ -1,24 +1,24 @@
-"""The stores that are written once, to be read in many rounds: what is in them, and how it is written."""
+"""The prepared stores, which many rounds read: their contents, and how an engine writes them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bench.workload import Run
+from bench.harness.engine import Run
 
 Batch = tuple[str, list[Any]]
 
 
 def one_stream(run: Run) -> Iterator[Batch]:
-    """All events in one stream, in batches of a thousand."""
+    """Yield all events of one stream, in batches of 1,000."""
     count = run.size("events")
     for begin in range(0, count, 1000):
         yield "provider:math", run.events(min(1000, count - begin), begin)
 
 
 def interleaved(run: Run) -> Iterator[Batch]:
-    """Many streams, a block of events to each in turn, until each is as long as it should be."""
+    """Yield many streams in turn, a block of events at a time, until each has its full length."""
     streams, each, block = run.size("streams"), run.size("each"), run.size("block")
     for begin in range(0, each, block):
         for stream in range(streams):
@@ -26,7 +26,7 @@ def interleaved(run: Run) -> Iterator[Batch]:
 
 
 def short_streams(run: Run) -> Iterator[Batch]:
-    """Many streams of one to five events."""
+    """Yield many streams of one to five events."""
     for n in range(run.size("streams")):
         yield f"provider:{n}", run.events(1 + n % 5, 5 * n)
 

@@ -1,4 +1,4 @@
-"""The parts of hangarlog's work, each beside its floor: `pytest bench/`. A group is a part, and has two entries."""
+"""Parts of hangarlog, each beside its floor: `pytest bench/`. A group is one part and has two entries."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench.engine import Session
-from bench.engines import load
-from bench.payload import ProviderStarted, event, events
+from bench.engines.registry import load_engine
+from bench.harness.engine import Session
+from bench.harness.payload import ProviderStarted, event, events
 from hangarlog import EventSerializer
 from hangarlog.record.line import decode_record, encode_envelope
 
@@ -25,7 +25,7 @@ SIDES = pytest.mark.parametrize("side", ["hangarlog", "floor"])
 
 
 class Line(msgspec.Struct):
-    """What a line holds, without a checksum."""
+    """The content of a line, without a checksum."""
 
     position: int
     stream_id: str
@@ -38,14 +38,14 @@ class Line(msgspec.Struct):
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
-    """Opens contenders, each in a folder of its own."""
+    """Return a function that opens a contender in a fresh folder."""
     opened: list[Session] = []
 
     def open_one(contender: str) -> Session:
         folder = tmp_path / str(len(opened))
         folder.mkdir()
         variant = contender.partition(":")[2]
-        opened.append(load(contender).open(str(folder), durable=False, variant=variant))
+        opened.append(load_engine(contender).open(str(folder), durable=False, variant=variant))
         return opened[-1]
 
     yield open_one
@@ -54,19 +54,19 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 
 def _line(make: Make) -> bytes:
-    """A stored line of a store."""
+    """Return a line as the store writes it."""
     session: Any = make("hangarlog")
     session.append(_STREAM, [event(0)], -1)
     return Path(session.store.path, "journal.jsonl").read_bytes().rstrip(b"\n")
 
 
 def _appending(session: Session, batch: int) -> Callable[[list[Any]], None]:
-    """Appends what it is given, at the version it left."""
+    """Return a function that appends events at the version of its last append."""
     version = -1
 
-    def append(made: list[Any]) -> None:
+    def append(new_events: list[Any]) -> None:
         nonlocal version
-        version = session.append(_STREAM, made, version)
+        version = session.append(_STREAM, new_events, version)
 
     append(events(batch))
     return append
@@ -118,7 +118,7 @@ def test_append_a_batch(benchmark: Any, side: str, make: Make) -> None:
     benchmark.pedantic(_appending(make(side), _LENGTH), setup=_fresh(_LENGTH), rounds=30)
 
 
-@pytest.mark.parametrize("side", ["hangarlog", "floor:a file a stream"])
+@pytest.mark.parametrize("side", ["hangarlog", "floor:file per stream"])
 @pytest.mark.benchmark(group="a new stream")
 def test_make_a_stream(benchmark: Any, side: str, make: Make) -> None:
     session, numbers = make(side), count()
@@ -138,7 +138,7 @@ def test_read_a_stream(benchmark: Any, side: str, make: Make) -> None:
 @pytest.mark.parametrize("side", ["hangarlog", "sqlite3"])
 @pytest.mark.benchmark(group="one event by position")
 def test_read_one_event(benchmark: Any, side: str, make: Make) -> None:
-    """Its floor is sqlite3's look-up: bare calls would need to know where it is."""
+    """The floor is a look-up in sqlite3: bare calls would have to know the place of the event."""
     session = make(side)
     session.append(_STREAM, events(_LENGTH), -1)
-    assert benchmark(session.by_position, _LENGTH // 2).provider_id == "math"
+    assert benchmark(session.read_by_position, _LENGTH // 2).provider_id == "math"

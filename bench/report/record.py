@@ -1,4 +1,4 @@
-"""The record of a run: what was measured, on what, with which versions. It is kept as JSON."""
+"""The record of a run, kept as JSON: the figures, the machine, the versions."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from pathlib import Path
 
 import msgspec
 
-from bench.workload import Figures
+from bench.harness.engine import Figures
 
 
 class Cell(msgspec.Struct):
-    """A contender in a workload: its figures round by round, or why there are none."""
+    """A contender in a workload: its figures round by round, or the reason why there are none."""
 
     rounds: list[Figures] = []
     error: str = ""
     unsupported: str = ""
 
     def median(self, figure: str) -> float | None:
-        """Over all rounds."""
+        """Return the median over all rounds, or None without one."""
         values = [figures[figure] for figures in self.rounds if figure in figures]
         return statistics.median(values) if values else None
 
 
 class Table(msgspec.Struct):
-    """A workload; `figures` maps their names to headings, and ratios are of the first."""
+    """A workload. `figures` maps the name of a figure to its column heading; ratios are of the first figure."""
 
     key: str
     title: str
@@ -35,7 +35,7 @@ class Table(msgspec.Struct):
     cells: dict[str, Cell] = {}
 
     def ratio(self, figure: str, ours: str, theirs: str) -> float | None:
-        """The median over rounds of ours to theirs; None if either was not measured."""
+        """Return the median over rounds of ours / theirs, or None if either is missing."""
         if ours not in self.cells or theirs not in self.cells:
             return None
         pairs = zip(self.cells[ours].rounds, self.cells[theirs].rounds, strict=False)
@@ -43,8 +43,8 @@ class Table(msgspec.Struct):
         return statistics.median(ratios) if ratios else None
 
 
-class Measured(msgspec.Struct):
-    """An engine: its name for readers, version, settings and what is not alike."""
+class EngineInfo(msgspec.Struct):
+    """An engine: title, version, settings, notes on unequal conditions, and the reason if it is missing."""
 
     title: str
     version: str
@@ -54,7 +54,7 @@ class Measured(msgspec.Struct):
 
 
 class Curve(msgspec.Struct):
-    """A figure over a size: one line a name, each a list of (size, figure)."""
+    """A figure over a size. `across` and `up` label the axes; `lines` maps an engine to its points (size, figure)."""
 
     key: str
     title: str
@@ -65,33 +65,33 @@ class Curve(msgspec.Struct):
 
 
 class Record(msgspec.Struct):
-    """A whole run."""
+    """One run."""
 
     date: str
     machine: dict[str, str]
     options: dict[str, str]
-    engines: dict[str, Measured] = {}
+    engines: dict[str, EngineInfo] = {}
     tables: list[Table] = []
     curves: list[Curve] = []
 
     def table(self, key: str) -> Table | None:
-        """That of a workload, if it was measured."""
+        """Return the table of a workload, or None if it is missing."""
         return next((table for table in self.tables if table.key == key), None)
 
 
 def save(record: Record, path: Path) -> None:
-    """Write it as JSON that a person can read."""
+    """Write a record as indented JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(_rounded(record)), indent=1) + b"\n")
 
 
 def load(path: Path) -> Record:
-    """Read what `save` wrote."""
+    """Read a record that `save` wrote."""
     return msgspec.json.decode(path.read_bytes(), type=Record)
 
 
 def _rounded(record: Record) -> Record:
-    """More than six digits of a measurement are noise."""
+    """Round all figures to six digits; more are noise."""
     for table in record.tables:
         for cell in table.cells.values():
             cell.rounds = [{name: float(f"{value:.6g}") for name, value in each.items()} for each in cell.rounds]

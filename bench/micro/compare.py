@@ -1,6 +1,6 @@
-"""`python -m bench compare`: the micro-benchmarks as ratios to their floors, against bench/baseline.json.
+"""`python -m bench compare`: the micro-benchmarks as ratios to their floors, beside those of bench/micro/baseline.json.
 
-A baseline is of one machine: write it there with `--update` before the change that is to be judged.
+A baseline is valid on one machine. Write it there with `--update` before the change to judge.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench.child import ROOT, environment
+from bench.harness.paths import ROOT
+from bench.harness.process import child_environment
 
-BASELINE = ROOT / "bench" / "baseline.json"
+BASELINE = Path(__file__).with_name("baseline.json")
 TOLERANCE = 0.3
-"""By so much a ratio may be worse than the baseline's: what runs of the same code differ by here, and some more."""
+"""The part by which a ratio may exceed the baseline: somewhat more than runs of the same code differ by."""
 
 _RUNS = 3
 
 
 def compare_with_baseline(*, update: bool) -> int:
-    """Run, print the ratios, and return 1 if one is worse than the baseline by more than the tolerance."""
+    """Run the micro-benchmarks, print the ratios, and return the exit code: 1 if one exceeds the tolerance."""
     runs = [_ratios() for _ in range(_RUNS)]
     found = {group: statistics.median(run[group] for run in runs) for group in runs[0]}
     if update:
@@ -41,13 +42,13 @@ def compare_with_baseline(*, update: bool) -> int:
 
 
 def _ratios() -> dict[str, float]:
-    """Group -> the median of hangarlog's part over the floor's, in one run of all."""
+    """Run all once, and return for each group the median of hangarlog / the median of its floor."""
     with tempfile.TemporaryDirectory(prefix="hangarlog-bench-") as folder:
         path = Path(folder) / "micro.json"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--benchmark-disable-gc"]
-        command += ["--benchmark-warmup=on", f"--benchmark-json={path}", str(ROOT / "bench" / "test_micro.py")]
-        command += [f"--basetemp={folder}/stores"]
-        done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+        command += ["--benchmark-warmup=on", f"--benchmark-json={path}", f"--basetemp={folder}/stores"]
+        command += [str(Path(__file__).with_name("test_micro.py"))]
+        done = subprocess.run(command, cwd=ROOT, env=child_environment(), capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(done.stdout + done.stderr)
         entries = json.loads(path.read_text())["benchmarks"]

@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""The machine that the figures come from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def machine(folder: str) -> dict[str, str]:
-    """Name -> value, as it is printed."""
+    """Return the properties of this machine by name, as the page shows them; `folder` holds the stores."""
     return {
         "system": platform.platform(),
         "processor": _processor(),
@@ -21,12 +21,12 @@ def machine(folder: str) -> dict[str, str]:
 
 
 def _open_files() -> str:
-    """How many a process may have, of which hangarlog keeps a share open."""
+    """Return how many files a process may open; hangarlog keeps a share of them open."""
     try:
         import resource
     except ImportError:
         return "unknown"
-    return f"{resource.getrlimit(resource.RLIMIT_NOFILE)[0]:,} a process"
+    return f"{resource.getrlimit(resource.RLIMIT_NOFILE)[0]:,} per process"
 
 
 def _processor() -> str:
@@ -47,7 +47,7 @@ def _first_value(path: str, key: str) -> str:
 
 
 def file_system(folder: str) -> str:
-    """The type of the file system that a folder is on."""
+    """Return the type of the file system that holds a folder."""
     try:
         mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
     except OSError:

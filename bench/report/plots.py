@@ -1,4 +1,4 @@
-"""The pictures of a record, as SVG that is the same bytes for the same record."""
+"""The plots of a record, as SVG. The same record gives the same bytes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.record import Curve, Record, Table
-from bench.report import number
+from bench.report.page import format_number
+from bench.report.record import Curve, Record, Table
 
 _OURS, _PEER = "#c2410c", "#64748b"
 _BARS = {
@@ -18,20 +18,20 @@ _BARS = {
 }
 
 
-def draw(record: Record | None, curves: Record | None, folder: Path) -> dict[str, str]:
-    """Title -> file name of each picture that was made in the folder; none without matplotlib."""
+def write_plots(record: Record | None, curves: Record | None, folder: Path) -> dict[str, str]:
+    """Write the plots into a folder, and return their file names by title; none without matplotlib."""
     if importlib.util.find_spec("matplotlib") is None:
         return {}
     folder.mkdir(parents=True, exist_ok=True)
-    made: dict[str, str] = {}
+    written: dict[str, str] = {}
     for name, (title, keys) in _BARS.items() if record else ():
         tables = [table for key in keys if record and (table := record.table(key))]
         if tables:
-            made[title] = _save(_bars(tables), folder / f"{name}.svg")
+            written[title] = _save(_bars(tables), folder / f"{name}.svg")
     for place, curve in enumerate(curves.curves if curves else [], 1):
         if curve.lines:
-            made[curve.title] = _save(_line(curve), folder / f"curve-{place}.svg")
-    return made
+            written[curve.title] = _save(_line(curve), folder / f"curve-{place}.svg")
+    return written
 
 
 def _figure(rows: int, columns: int, height: float) -> tuple[Any, Sequence[Any]]:
@@ -58,7 +58,7 @@ def _save(figure: Any, path: Path) -> str:
 
 
 def _bars(tables: Sequence[Table]) -> Any:
-    """A panel a workload: each contender's rate, but for the floors, beside which nothing else could be told apart."""
+    """Draw a panel per workload with the rate of each contender, without the floors, which would dwarf the others."""
     rows = -(-len(tables) // 2)
     figure, axes = _figure(rows, min(2, len(tables)), 0.6 + 0.24 * max(len(table.cells) for table in tables))
     for axis in axes[len(tables) :]:
@@ -68,7 +68,7 @@ def _bars(tables: Sequence[Table]) -> Any:
         found = dict(sorted(((name, value) for name, value in medians.items() if value), key=lambda pair: pair[1]))
         colours = [_OURS if name.startswith("hangarlog") else _PEER for name in found]
         bars = axis.barh([name.replace(":", ", ") for name in found], list(found.values()), color=colours)
-        axis.bar_label(bars, [number(value) for value in found.values()], padding=2, fontsize=7)
+        axis.bar_label(bars, [format_number(value) for value in found.values()], padding=2, fontsize=7)
         axis.set(title=f"{table.title}, {table.figures['rate']}", xticks=[])
         axis.margins(x=0.18)
         axis.spines[["top", "right", "bottom"]].set_visible(False)

@@ -1,0 +1,1 @@
+"""The measurements: a run of an engine goes in, figures come out."""
