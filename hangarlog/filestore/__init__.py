@@ -1,1 +1,1 @@
-"""The store in a folder: an append goes into the journal and into its stream, a read takes either."""
+"""The store in a folder. Each event is written to the journal and to its stream; a read uses either."""
