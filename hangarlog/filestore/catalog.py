@@ -97,7 +97,7 @@ class Catalog:
         return True
 
     def create(self) -> None:
-        """Replace the file with an empty catalog. Under the write lock."""
+        """Replace the file with an empty catalog. Needs the write lock."""
         self._replace({}, (0, 0), 0)
 
     def close(self) -> None:
@@ -237,7 +237,7 @@ class Catalog:
         self._filesystem.write_at(self._fd, _ONE.pack(session), _SESSION_AT)
 
     def follow(self, session: int) -> bool:
-        """Use the session's file at the path, or restore it if somebody deleted it. Under the write lock.
+        """Use the session's file at the path, or restore it if somebody deleted it. Needs the write lock.
 
         Returns False if this process does not have the session's catalog either.
         """

@@ -84,7 +84,7 @@ def bounds(log: Log, number: int) -> tuple[int, int]:
 
 
 def damage_at(segment: Segment, offset: int, line: bytes, cause: str) -> CorruptionError:
-    """Return the error for a damaged line, with what the line still tells of itself."""
+    """Return the error for a damaged line, with what can still be read of its place."""
     place: tuple[int | None, str | None, int | None] = (None, None, None)
     with contextlib.suppress(LineError):
         (found,) = decode_places([line])

@@ -91,7 +91,7 @@ class Session:
         return max(self.number, self.latest()) + 1 + getrandbits(_STEP_BITS)
 
     def join(self, number: int) -> None:
-        """Take part in a session, and leave the previous one. Under the write lock. Raises `OSError`."""
+        """Take part in a session, and leave the previous one. Needs the write lock. Raises `OSError`."""
         filesystem = self._filesystem
         self.know_locks()
         if BYTE_LOCKS:

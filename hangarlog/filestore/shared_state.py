@@ -93,7 +93,7 @@ def words_of(raw: bytes) -> Words:
 
 
 def create_state(filesystem: FileSystem, path: str) -> None:
-    """Make the file if it is missing, too short, or a hard link. Under the write lock."""
+    """Make the file if it is missing, too short, or a hard link. Needs the write lock."""
     with contextlib.suppress(FileNotFoundError):
         fd = filesystem.open_read(path)
         try:
@@ -169,7 +169,7 @@ class SharedState:
             self._open()
 
     def reload(self) -> None:
-        """Open the file at the path if it was replaced or deleted, and make it if needed. Under the write lock."""
+        """Open the file at the path if it was replaced or deleted, and make it if needed. Needs the write lock."""
         if not self.is_in_place:
             create_state(self._filesystem, self._path)
             self._open()
@@ -369,7 +369,7 @@ class SharedState:
         self._put(_SESSION, 0)
 
     def made_durable(self, published: tuple[int, int, int], ring_next: tuple[int, int]) -> None:
-        """Note that everything published is on the device, and the ring's next place. Under the sync lock."""
+        """Note that everything published is on the device, and the ring's next place. Needs the sync lock."""
         position, journal_first, journal_size = published
         end = (journal_first & _LOW) << 32 | journal_size
         ring = (ring_next[0] & _LOW) << 32 | ring_next[1]

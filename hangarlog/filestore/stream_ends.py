@@ -116,7 +116,7 @@ def put_records_aside(folder: Folder, live: ActiveSegment, offset: int, but_for:
 
 
 def settle_stream(folder: Folder, catalog: Catalog, stream_id: str, committed: int) -> None:
-    """Make a stream's end match the journal. Under the write lock.
+    """Make a stream's end match the journal. Needs the write lock.
 
     Raises:
         CorruptionError: the journal lacks a version, or the stream's end is damaged.

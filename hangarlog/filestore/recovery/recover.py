@@ -99,7 +99,7 @@ def _recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) -
 
 
 def _recover_copy(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog, ring: Found) -> Recovered:
-    """Recover a copy. Its files were copied at different moments, so what does not connect is put aside."""
+    """Recover a copy. Its files were copied at different moments, so records that do not connect are put aside."""
     with importing:
         from hangarlog.filestore.recovery.gaps import refuse_gaps
     with contextlib.suppress(CorruptionError):
