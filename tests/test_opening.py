@@ -47,7 +47,7 @@ def test_without_create_a_missing_or_empty_folder_is_an_error_and_stays_so(tmp_p
     with pytest.raises(StoreOpenError, match="no such folder"):
         FileEventStore(tmp_path / "s", create=False)
     assert not (tmp_path / "s").exists()
-    with pytest.raises(StoreOpenError, match="no store"):
+    with pytest.raises(StoreOpenError, match="not a store"):
         FileEventStore(tmp_path, create=False)
     assert os.listdir(tmp_path) == []
 

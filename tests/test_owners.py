@@ -327,7 +327,7 @@ def test_without_a_mode_files_are_private_and_nothing_is_written_about_it(tmp_pa
     "mode", [0o602, 0o662, 0o666, 0o400, 0o440, 0o060, 0, 0o750, 0o700, 0o620, 0o4640, -1, 1 << 20]
 )
 def test_a_mode_that_lets_everybody_write_or_shuts_the_owner_out_is_refused(tmp_path: Path, mode: int) -> None:
-    with pytest.raises(ValueError, match="mode must be 0o600, with read or write for the group, and read for others"):
+    with pytest.raises(ValueError, match="mode must be 0o600, plus read or write for the group, or read for others"):
         FileEventStore(tmp_path / "s", mode=mode)
     assert not (tmp_path / "s").exists()
 

@@ -1,4 +1,4 @@
-"""The store in a folder: an append goes into the journal and into its stream, a read takes either.
+"""The store in a folder. An append goes into the journal and into its stream; a read takes either.
 
 A durable append to an open stream, from the call down:
 

@@ -1,11 +1,12 @@
-"""The catalog: at which version every stream is, in a file that all processes share. A cache of the journal.
+"""The catalog: the last version of every stream, in a file that all processes share. A cache of the journal.
 
-A stream's own file cannot show that its end is missing. So each commit notes here where it has left its streams, and
-each append, and each read of a stream's end, compares. The file is a hash table with open addressing, in native byte
-order: a header of eight words (magic, two marks, used slots, slots, session, 0, 0), then slots of two words: a
-hash of the stream's id, and the low half of its last position above its last version plus one. Slots are never emptied.
+A stream's own file cannot show that its end is missing. So each commit notes here where its streams end, and each
+append, and each read of a stream's end, compares. The file is a hash table with open addressing, in native byte order:
+a header of eight words (magic, two marks, used slots, slots, session, 0, 0), then slots of two words. The first word is
+a hash of the stream's id. The second has the low 32 bits of its last position in the upper half, and its last version
+plus one in the lower half. Slots are never emptied.
 
-A checkpoint writes its mark here before the file is synced: a catalog that has the mark of the last checkpoint holds
+A checkpoint writes its mark here before the file is synced. So a catalog with the mark of the last checkpoint has
 everything up to it, and recovery adds what came later.
 """
 
@@ -20,7 +21,7 @@ from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.import_lock import importing
 
 try:
-    from _blake2 import blake2b  # As hashlib has it, without loading OpenSSL, which takes longer than opening a store.
+    from _blake2 import blake2b  # As in hashlib, without loading OpenSSL, which takes longer than opening a store.
 except ImportError:  # pragma: no cover
     with importing:
         from hashlib import blake2b
@@ -31,12 +32,11 @@ _MIN_SLOTS = 1 << 10  # Slots of a new catalog.
 _HEADER, _SLOT, _ONE = Struct("=6Q16x"), Struct("=2Q"), Struct("=Q")
 _MARKS = Struct("=2Q")
 _USED_AT, _SESSION_AT = 24, 40
-_VERSIONS = slice(2 if sys.byteorder == "little" else 3, None, 4)  # Of the halves of words that slots have.
-_SLOTS_AT_ONCE = 16  # Slots that are read at a time.
-_MAX_DISTANCE_SLOTS = (
-    1 << 12
-)  # Slots from a stream's first choice to its own. Even in a huge table it is about a hundred.
-_PART_BYTES = 1 << 20  # Bytes: whole slots.
+_VERSIONS = slice(2 if sys.byteorder == "little" else 3, None, 4)  # The versions among the 32-bit halves of slots.
+_SLOTS_AT_ONCE = 16  # Slots read at a time.
+# The most slots from a stream's first choice to its own. Even a huge table needs about a hundred.
+_MAX_DISTANCE_SLOTS = 1 << 12
+_PART_BYTES = 1 << 20  # Bytes read at a time: whole slots.
 
 
 class Known(NamedTuple):
@@ -46,16 +46,16 @@ class Known(NamedTuple):
     position: int
 
     def is_at(self, position: int) -> bool:
-        """Whether this may be the record at a position."""
+        """True if this may be the record at a position."""
         return position & _LOW == self.position
 
     def position_before(self, committed: int) -> int:
-        """Its whole position, which is at most `committed`."""
+        """Return its full position, which is at most `committed`."""
         return committed - ((committed - self.position) & _LOW)
 
 
 class Catalog:
-    """The open file of one store. Only the holder of the write lock changes it. Calls raise `OSError`."""
+    """The open catalog of a store. Only the holder of the write lock changes it. Calls raise `OSError`."""
 
     def __init__(self, filesystem: FileSystem, path: str) -> None:
         self._filesystem, self.path = filesystem, path
@@ -65,9 +65,9 @@ class Catalog:
         self._places: dict[str, tuple[bytes, int]] = {}  # {stream id: (its hash, the offset of its slot)}
 
     def open(self, session: int = 0, *, reading: bool = False) -> bool:
-        """Open the file that has the name, perhaps for `reading` only, if it is whole and of a session (0: of any).
+        """Open the file if it is intact and belongs to `session` (0: to any). With `reading`, open it read-only.
 
-        Else what was open stays open, and the answer is False. Other threads may ask meanwhile.
+        Returns False if it cannot be used, and keeps the file that was open. Other threads may read meanwhile.
         """
         filesystem = self._filesystem
         try:
@@ -90,23 +90,23 @@ class Catalog:
             if fd >= 0:
                 filesystem.close(fd)
         self._reading, self._slots, self.inode = reading, slots, inode
-        self._places.clear()  # What another thread has found in between may be of the other file.
-        if self._closed:  # Meanwhile, by a thread that did not wait for this read.
+        self._places.clear()  # Another thread may have found these in the previous file.
+        if self._closed:  # Closed meanwhile, by a thread that did not wait for this read.
             self.close()
             return False
         return True
 
     def create(self) -> None:
-        """Put an empty one in its place. Under the write lock."""
+        """Replace the file with an empty catalog. Needs the write lock."""
         self._replace({}, (0, 0), 0)
 
     def close(self) -> None:
-        """Close the file; none is opened any more."""
+        """Close the file for good."""
         self._closed = True
         self.let_go()
 
     def let_go(self) -> None:
-        """Close the file; nothing is known until one is opened."""
+        """Close the file. Nothing is known until `open`."""
         self._places.clear()
         self._slots = self.inode = 0
         if self._fd >= 0:
@@ -115,18 +115,18 @@ class Catalog:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the file that is open is the one that has its name."""
+        """True if the open file is the one at its path."""
         return self.inode != 0 and self._filesystem.identity_at(self.path) == self.inode
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a file to ask."""
+        """True if a file is open."""
         return self._fd >= 0
 
-    # Asking
+    # Reading
 
     def get(self, stream_id: str) -> Known | None:
-        """Where a stream is, None where it is not known."""
+        """Return the last record of a stream, or None if it is unknown."""
         place = self._places.get(stream_id)
         if place:
             slot = self._pread(self._fd, _SLOT.size, place[1])
@@ -136,7 +136,7 @@ class Catalog:
         return _known(word)
 
     def _find(self, stream_id: str) -> tuple[int, int]:
-        """(the offset of a stream's slot, or of the free one that it gets; the slot's second word); (0, 0): no room."""
+        """Return (offset of a stream's slot, or of a free one; the slot's second word); (0, 0) if there is no room."""
         key = _key(stream_id)
         wanted = _number(key)
         start = at = wanted % self._slots if self._slots else 0
@@ -160,7 +160,7 @@ class Catalog:
         self._places[stream_id] = key, offset
 
     def count(self) -> int:
-        """How many streams there are. It reads all of it."""
+        """Return how many streams there are. Reads the whole file."""
         count = 0
         for slots in self._parts():
             versions = memoryview(slots).cast("I")[_VERSIONS].tolist()
@@ -168,7 +168,7 @@ class Catalog:
         return count
 
     def _parts(self) -> Iterator[bytes]:
-        """The slots, some at a time; a file may have holes, in which there are none."""
+        """Yield the slots in parts, without the holes of the file, which have no streams."""
         offset, stop = _HEADER.size, _HEADER.size + self._slots * _SLOT.size
         while offset < stop:
             begin, end = (min(at, stop) for at in self._filesystem.data_from(self._fd, offset))
@@ -180,7 +180,10 @@ class Catalog:
             offset = end
 
     def compare(self, stream_ids: Iterable[str]) -> tuple[dict[str, Known], int]:
-        """(where those of these streams are that it knows, how many others it knows). It reads all of it."""
+        """Return ({id: last record} of the known ones of these streams, the number of other known streams).
+
+        Reads the whole file.
+        """
         words = {key: word for key, word in self._entries().items() if word & _LOW}
         known = {}
         for stream_id in stream_ids:
@@ -190,7 +193,7 @@ class Catalog:
         return known, len(words)
 
     def used(self) -> int:
-        """How many slots are used: as many streams as there are, or a few more."""
+        """Return how many slots are used: one for each stream, or a few more."""
         return self._word(_USED_AT)
 
     def _word(self, at: int) -> int:
@@ -198,14 +201,14 @@ class Catalog:
         return int(_ONE.unpack(data)[0]) if len(data) == 8 else 0
 
     def marks(self) -> tuple[int, int]:
-        """The marks of the last checkpoints: (the one before, the last one that was begun)."""
+        """Return the marks of the last two checkpoints: (the one before, the last one begun)."""
         header = self._filesystem.read(self._fd, _HEADER.size, 0)
         return _HEADER.unpack(header)[1:3] if len(header) == _HEADER.size else (0, 0)
 
-    # Changing
+    # Writing
 
     def put(self, stream_id: str, version: int, position: int) -> None:
-        """Note that a stream is at a version, whose record is at a position; version -1: there is no such stream."""
+        """Note the last version of a stream, and the position of that record. Version -1: the stream does not exist."""
         word = (position & _LOW) << 32 | (version + 1) & _LOW
         place = self._places.get(stream_id)
         offset = place[1] if place else self._find(stream_id)[0]
@@ -214,7 +217,7 @@ class Catalog:
             return
         used = self.used()
         if not offset or (used + 1) * 2 > self._slots:
-            self._renew()
+            self._rewrite()
             offset, _ = self._find(stream_id)
             if not offset:
                 self._replace({}, (0, 0), self.session())
@@ -226,17 +229,17 @@ class Catalog:
         self._remember(stream_id, key, offset)
 
     def mark(self, before: int, mark: int) -> None:
-        """Note that a checkpoint with this mark is begun, after the one with the mark `before`."""
+        """Note that a checkpoint with this mark was begun, after the one with the mark `before`."""
         self._filesystem.write_at(self._fd, _MARKS.pack(before, mark), 8)
 
     def begin_session(self, session: int) -> None:
-        """Note that everything is in it that was committed before a session."""
+        """Note that the catalog has everything committed before `session`."""
         self._filesystem.write_at(self._fd, _ONE.pack(session), _SESSION_AT)
 
     def follow(self, session: int) -> bool:
-        """Use the session's file that has the name now; where somebody deleted it, put it back. Under the write lock.
+        """Use the session's file at the path, or restore it if somebody deleted it. Needs the write lock.
 
-        Returns False where this process does not have the session's catalog either.
+        Returns False if this process does not have the session's catalog either.
         """
         if self.is_in_place and not self._reading:
             return self.session() == session
@@ -244,14 +247,14 @@ class Catalog:
             return True
         if not self.is_open or self._reading or self.session() != session:
             return False
-        self._renew()
+        self._rewrite()
         return True
 
     def session(self) -> int:
-        """The session that it belongs to."""
+        """Return the session that the catalog belongs to."""
         return self._word(_SESSION_AT)
 
-    def _renew(self) -> None:
+    def _rewrite(self) -> None:
         self._replace(self._entries(), self.marks(), self.session())
 
     def _entries(self) -> dict[int, int]:
@@ -259,18 +262,18 @@ class Catalog:
 
     def _replace(self, entries: dict[int, int], marks: tuple[int, int], session: int) -> None:
         table = _table(entries)
-        if not table:  # Keys were chosen to collide. The journal has all streams.
+        if not table:  # Somebody chose ids whose keys collide. The journal has all streams.
             entries, marks, table = {}, (0, 0), _table({})
         header = _HEADER.pack(_MAGIC, *marks, len(entries), len(table), session)
         text = b"".join([header, *table])
-        # Synced, as a catalog with a mark has to hold what came before its checkpoint.
+        # Synced, because a catalog with a mark must have everything before its checkpoint.
         self._filesystem.replace_file(self.path, text, sync=bool(any(marks)))
         if not self.open():
             raise OSError(5, "the catalog that was just made cannot be opened", self.path)
 
 
 def _table(entries: dict[int, int]) -> list[bytes]:
-    """A table with these entries, at most half full; empty if one would lie more than `_MAX_DISTANCE_SLOTS` away."""
+    """Return a table at most half full, or [] if an entry would be over `_MAX_DISTANCE_SLOTS` from its first slot."""
     slots = _MIN_SLOTS
     while len(entries) * 4 > slots:
         slots *= 2

@@ -1,4 +1,4 @@
-"""The checkpoint: a place in the journal up to which every file is known to be on the device: recovery starts there."""
+"""The checkpoint: a place in the journal up to which every file is on the device. Recovery starts there."""
 
 from __future__ import annotations
 
@@ -21,18 +21,23 @@ from hangarlog.system.file_lock import FileLock
 from hangarlog.system.filesystem import FileSystem
 
 _TRIES = 100
-_LINE_BYTES = 2 << 10  # Bytes that hold most lines.
+_LINE_BYTES = 2 << 10  # Most lines are no longer.
 
 
 _Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """What `checkpoint.json` holds.
+    """The contents of `checkpoint.json`.
 
-    `position` is the last one that is covered; its line ends at offset `end` of the journal segment that begins with
-    position `first`, with the checksum `line_crc`. `mark` is what the catalog was marked with. What was written before
-    `begun`, in seconds since 1970 as the file system has them, it covers. `store` is the id of the store it is of.
+    Attributes:
+        position: The last position covered.
+        first: The first position of the journal segment with that record.
+        end: The offset after that record's line.
+        line_crc: The checksum of that line.
+        mark: The number that the checkpoint wrote into the catalog.
+        begun: Everything written before this time is covered. Seconds since 1970, by the file system's clock.
+        store: The store's id.
     """
 
     position: _Number = 0
@@ -45,7 +50,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
 
 
 def load_checkpoint(folder: Folder) -> Checkpoint:
-    """The last checkpoint; one at 0 if there is none that can be read, or it is of another store."""
+    """Return the last checkpoint, or one at position 0 if it is missing, not readable, or of another store."""
     try:
         checkpoint = _read(folder)
         return checkpoint if checkpoint.store == _store_id(folder) else Checkpoint()
@@ -62,7 +67,7 @@ def _store_id(folder: Folder) -> str:
 
 
 def drop_damaged_checkpoint(folder: Folder) -> None:
-    """Delete a checkpoint that says nothing: the next one takes its place."""
+    """Delete a damaged checkpoint. The next one replaces it."""
     try:
         _read(folder)
     except FileNotFoundError:
@@ -78,31 +83,31 @@ def _read(folder: Folder) -> Checkpoint:
 
 
 def fits(checkpoint: Checkpoint, folder: Folder) -> bool:
-    """Whether the journal still has, at its place, the line that a checkpoint was made after."""
+    """True if the journal still has the checkpoint's line at its place."""
     journal = folder.journal
     with contextlib.suppress(OSError, CorruptionError):
         live = journal.open_live()
         if live and live.first_number() == checkpoint.first:
             with contextlib.closing(live):
-                return _is_after(checkpoint, live)
+                return _has_line(checkpoint, live)
         with contextlib.closing(journal.open_sealed(checkpoint.first)) as segment:
-            return _is_after(checkpoint, segment)
+            return _has_line(checkpoint, segment)
     return False
 
 
-def _is_after(checkpoint: Checkpoint, segment: Segment) -> bool:
+def _has_line(checkpoint: Checkpoint, segment: Segment) -> bool:
     if segment.crc_before(checkpoint.end) != checkpoint.line_crc:
         return False
     lines, _ = segment.lines_before(checkpoint.end, _LINE_BYTES)
-    with contextlib.suppress(LineError):  # It may have rotted since.
+    with contextlib.suppress(LineError):  # The line may be damaged by now.
         return [place.position for place in decode_places(lines[-1:])] == [checkpoint.position]
     return True
 
 
 def make_checkpoint(filesystem: FileSystem, folder: Folder, state: SharedState) -> None:
-    """Bring everything to the device, then say so, unless another process is at it or the device refuses.
+    """Sync everything, then record a checkpoint. Does nothing if another process is at it, or the device refuses.
 
-    Without a checkpoint a recovery has more to read; that is no reason to fail anything.
+    No error is raised: without a checkpoint, recovery only has more to read.
     """
     lock = FileLock(filesystem, folder.lock_path("checkpoint"))
     with contextlib.suppress(OSError, CorruptionError, msgspec.MsgspecError), contextlib.closing(lock):
@@ -114,8 +119,8 @@ def make_checkpoint(filesystem: FileSystem, folder: Folder, state: SharedState) 
 
 
 def _save(filesystem: FileSystem, folder: Folder, state: SharedState) -> None:
-    store = _store_id(folder)  # First: another store may be in its place by the end.
-    checkpoint, before = _place(folder, state), load_checkpoint(folder)
+    store = _store_id(folder)  # First, because another store may be in its place by the end.
+    checkpoint, before = _journal_end(folder, state), load_checkpoint(folder)
     catalog = Catalog(filesystem, folder.catalog_path)
     if checkpoint is None or not catalog.open():
         return
@@ -127,14 +132,14 @@ def _save(filesystem: FileSystem, folder: Folder, state: SharedState) -> None:
         except OSError:
             state.mark_sync_failed()
             raise
-        # It may have grown meanwhile: into a new file, which was synced with the mark in it.
+        # It may have grown meanwhile, into a new file that was synced with the mark in it.
         if catalog.open() and catalog.marks()[1] == checkpoint.mark and not state.failures:
             checkpoint = msgspec.structs.replace(checkpoint, begun=begun, store=store)
             filesystem.replace_file(folder.checkpoint_path, with_crc(checkpoint))
 
 
-def _place(folder: Folder, state: SharedState) -> Checkpoint | None:
-    """Where the journal ends now, None where that is not to be seen: others roll it again and again."""
+def _journal_end(folder: Folder, state: SharedState) -> Checkpoint | None:
+    """Return where the journal ends now, or None if writers keep rolling it."""
     for _ in range(_TRIES):
         published = state.published()
         live = folder.journal.open_live()

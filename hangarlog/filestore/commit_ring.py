@@ -1,9 +1,9 @@
 """The commit ring: a preallocated file that small commits are synced through. The format is in docs/format.md.
 
-A sync of a file that grows also has to commit its new size; one of blocks that are there already has not. So what the
-journal has gained since the last sync is copied into the ring's next blocks, and only those are synced. When the ring
-is full the journal itself is synced, and the ring begins again with the next generation. After a power cut recovery
-joins the journal with the ring's frames.
+Syncing a file that grows must commit its new size too; syncing existing blocks need not. So what the journal gained
+since the last sync is copied into the ring's next blocks, and only those are synced. When the ring is full, the
+journal itself is synced, and the ring begins again with the next generation. After a power cut, recovery joins the
+journal with the ring's frames.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.platform import WINDOWS
 
 BLOCK_BYTES = 4 << 10
-"""Every frame begins a block of its own, so that writing it cannot tear the one before."""
+"""Each frame begins at a block of its own, so writing it cannot tear the previous one."""
 
 RING_BYTES = 1 << 20
 """Size of the ring: 256 small commits between two syncs of the journal (docs/performance.md)."""
 
 MAX_FRAME_BYTES = 64 << 10
-"""Bytes of journal from which on syncing the journal itself is as quick."""
+"""The most bytes of journal in a frame. For more, syncing the journal itself is as quick."""
 
 _FORMAT = 1
 _NO_ROOM = frozenset([errno.EFBIG, errno.ENOSPC, errno.EDQUOT])
 # Not shared with the children of a fork.
 _PRIVATE: dict[str, Any] = {} if WINDOWS else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
-_START = b"\x1e"  # No JSON text holds this byte, so no line can pass for a frame.
+_START = b"\x1e"  # No JSON text has this byte, so no line looks like a frame.
 _MAX_HEADER_BYTES = 512
 
-_Generation = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]  # The next one goes into 32 bits.
+_Generation = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]  # The next one must fit into 32 bits.
 _Position = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Length = Annotated[int, msgspec.Meta(ge=0, lt=RING_BYTES)]
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """The header of a frame, and the `text` it has of the journal: whole lines of records `first` to `last`.
+    """The header of a frame, and its `text`: complete lines of the journal, of records `first` to `last`.
 
-    `after` is the checksum of the line before the first, "" where the writer did not have it at hand.
+    `after` is the checksum of the line before the first, or "" if the writer did not have it at hand.
     """
 
     ring: int
@@ -63,7 +63,7 @@ _decode = msgspec.json.Decoder(Frame).decode
 
 
 def encode_frame(store: bytes, generation: int, first: int, last: int, text: bytes, after: bytes = b"") -> bytes:
-    """A frame, padded to whole blocks."""
+    """Return a frame, padded to whole blocks."""
     header = b'\x1e{"ring":%d,"store":"%b","generation":%d,"first":%d,"last":%d,"length":%d,"after":"%b"' % (
         _FORMAT,
         store,
@@ -78,7 +78,7 @@ def encode_frame(store: bytes, generation: int, first: int, last: int, text: byt
 
 
 def decode_frame(ring: bytes, offset: int) -> Frame | None:
-    """The frame at `offset`, None if there is no whole one."""
+    """Return the frame at `offset`, or None if there is no intact one."""
     end = ring.find(b"\n", offset, offset + _MAX_HEADER_BYTES)
     if ring[offset : offset + 1] != _START or end < 0:
         return None
@@ -94,9 +94,13 @@ def decode_frame(ring: bytes, offset: int) -> Frame | None:
 
 
 class Found(msgspec.Struct):
-    """What a recovery finds: the last generation begun, its whole frames in order; whether the ring has its size.
+    """What a recovery finds in the ring.
 
-    `older` are frames of generations before, which only matter where the journal has lost what it had synced.
+    Attributes:
+        generation: The last generation begun.
+        frames: The intact frames of that generation, in order.
+        whole: True if the ring has its full size.
+        older: Frames of earlier generations. They matter only if the journal has lost what was synced.
     """
 
     generation: int = 0
@@ -106,11 +110,11 @@ class Found(msgspec.Struct):
 
 
 def read_ring(filesystem: FileSystem, path: str, store: str) -> Found:
-    """The frames of the last generation. Frames of another store are passed over: they came with a copied file.
+    """Return what the ring has. Frames of another store came with a copied file and are skipped.
 
     Raises:
         StoreFormatError: a newer version of hangarlog wrote it.
-        OSError: it cannot be read, and nobody knows what it has.
+        OSError: it cannot be read, so its frames are unknown.
     """
     try:
         ring, size = ring_content(filesystem, path)
@@ -118,8 +122,8 @@ def read_ring(filesystem: FileSystem, path: str, store: str) -> Found:
         return Found()
     frames = [frame for _, frame in frames_in(ring) if frame.store == store]
     if any(frame.ring > _FORMAT for frame in frames):
-        cause = "a newer version of hangarlog wrote its commit ring; open it once with that version"
-        raise StoreFormatError(path, f"{cause}, or delete {path} and lose what its last seconds had to themselves")
+        cause = "a newer version of hangarlog wrote its commit ring; open the store once with that version"
+        raise StoreFormatError(path, f"{cause}, or delete {path} and lose the last durable commits")
     generation = max((frame.generation for frame in frames), default=0)
     whole = size == RING_BYTES
     older = [frame for frame in frames if frame.generation < generation]
@@ -127,9 +131,9 @@ def read_ring(filesystem: FileSystem, path: str, store: str) -> Found:
 
 
 def lines_of_frames(frames: list[Frame], after: int, crc: str) -> dict[int, bytes]:
-    """What the ring has of the positions beyond `after`, whose line has this checksum: {position: line}.
+    """Return {position: line} of the records after position `after`, whose line has the checksum `crc`.
 
-    A frame that says that it follows another line than the one before it is of another history.
+    A frame whose `after` names another line than the preceding one belongs to another history, and is skipped.
     """
     found: dict[int, bytes] = {}
     for frame in sorted(frames, key=lambda frame: frame.first):
@@ -146,7 +150,7 @@ def lines_of_frames(frames: list[Frame], after: int, crc: str) -> dict[int, byte
 
 
 def ring_owner(filesystem: FileSystem, path: str) -> str:
-    """The id of the store that most frames of a ring are of, "" where there is none."""
+    """Return the id of the store that most frames belong to, or "" if there are none."""
     try:
         stores = [frame.store for _, frame in frames_in(ring_content(filesystem, path)[0])]
     except OSError:
@@ -155,7 +159,7 @@ def ring_owner(filesystem: FileSystem, path: str) -> str:
 
 
 def usable_ring(filesystem: FileSystem, path: str) -> int:
-    """Which file the ring is, 0 if there is none that can be used."""
+    """Return the identity of the ring's file, or 0 if it cannot be used."""
     try:
         fd = filesystem.open_update(path)
     except OSError:
@@ -167,7 +171,7 @@ def usable_ring(filesystem: FileSystem, path: str) -> int:
 
 
 def ring_content(filesystem: FileSystem, path: str) -> tuple[bytes, int]:
-    """(the first `RING_BYTES` bytes of a ring's file, the size of the file). Raises `OSError`."""
+    """Return (the first `RING_BYTES` bytes of a ring's file, the size of the file). Raises `OSError`."""
     fd = filesystem.open_read(path)
     try:
         return filesystem.read(fd, RING_BYTES, 0), filesystem.size(fd)
@@ -176,9 +180,9 @@ def ring_content(filesystem: FileSystem, path: str) -> tuple[bytes, int]:
 
 
 def frames_in(ring: bytes) -> Iterator[tuple[int, Frame]]:
-    """(block it begins at, frame) of each whole frame of a ring. Frames do not overlap.
+    """Yield (first block, frame) of each intact frame of a ring. Frames do not overlap.
 
-    A frame that is partly overwritten is no longer whole, so frames never hold more than the ring's size.
+    A partly overwritten frame is no longer intact, so all frames together fit into the ring.
     """
     block = 0
     while block * BLOCK_BYTES < len(ring):
@@ -189,22 +193,22 @@ def frames_in(ring: bytes) -> Iterator[tuple[int, Frame]]:
 
 
 def block_after(ring: bytes, block: int, frame: Frame) -> int:
-    """The first block behind a frame that begins at `block`."""
+    """Return the first block after a frame that begins at `block`."""
     text = ring.index(b"\n", block * BLOCK_BYTES) + 1
     return -(-(text + frame.length) // BLOCK_BYTES)
 
 
 class Ring:
-    """The ring, open for whoever holds the sync lock."""
+    """The open ring. For the holder of the sync lock only."""
 
     def __init__(self, filesystem: FileSystem, path: str, store: str) -> None:
         self._filesystem, self._path, self._store = filesystem, path, store.encode()
         self._fd, self.identity = -1, 0
-        self._synced = True  # Whether a write is on the device when it returns.
-        self._page: memoryview | None = None  # Aligned as such a write needs it.
+        self._synced = True  # True if each write is on the device when it returns.
+        self._page: memoryview | None = None  # Aligned, as such writes require.
 
     def open(self, identity: int) -> bool:
-        """Open the ring that everybody uses; False if it is not there, or was cut."""
+        """Open the ring with this identity. Returns False if it is missing or was cut."""
         if self._fd >= 0 and self.identity == identity and self._filesystem.size(self._fd) == RING_BYTES:
             return True
         self.close()
@@ -217,7 +221,7 @@ class Ring:
         return False
 
     def create(self) -> int:
-        """Make a ring of zeros in the place of what is there, and return which file it is. Raises `OSError`."""
+        """Replace the file with a ring of zeros, and return its identity. Raises `OSError`."""
         self.close()
         self._filesystem.replace_file(self._path, bytes(RING_BYTES))
         self._open()
@@ -231,7 +235,7 @@ class Ring:
         self.identity = self._filesystem.identity(self._fd)
 
     def write(self, generation: int, block: int, first: int, last: int, text: bytes, after: bytes) -> int:
-        """Write a frame at `block` and sync it; returns the next block, -1 where there is no room. Raises `OSError`."""
+        """Write a frame at `block` and sync it. Returns the next block, or -1 if there is no room. Raises `OSError`."""
         frame = encode_frame(self._store, generation, first, last, text, after)
         if block * BLOCK_BYTES + len(frame) > RING_BYTES:
             return -1
@@ -241,13 +245,13 @@ class Ring:
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
-            return -1  # A limit or a quota may meet it although the blocks are there.
+            return -1  # A limit or a quota may refuse it although the blocks exist.
         if not self._synced:
             self._filesystem.sync_data(self._fd)
         return block + len(frame) // BLOCK_BYTES
 
     def _write_through(self, frame: bytes, offset: int) -> bool:
-        """Write and sync in one call; False where the device does not take it so."""
+        """Write and sync in one call. Returns False if the device does not support that."""
         page = self._page
         if page is None:
             page = self._page = memoryview(mmap.mmap(-1, MAX_FRAME_BYTES + 2 * BLOCK_BYTES, **_PRIVATE))

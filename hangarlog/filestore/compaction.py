@@ -1,4 +1,4 @@
-"""Giving back the space of events that a stream's snapshot covers. For the holder of the write lock only."""
+"""Frees the space of events that a stream's snapshot covers. For the holder of the write lock only."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hangarlog.log.segment_name import index_path, text_path
 
 
 def compact(log: Log, through: int) -> None:
-    """Delete the records of a stream up to version `through`, but for the stream's last one, which keeps its version.
+    """Delete a stream's records up to version `through`, except its last one, which keeps its version.
 
-    May be cut short at any point and run again: what is left twice or too much, readers pass over.
+    You may interrupt this at any point and run it again: readers skip what is left.
     """
     filesystem = log.filesystem
     log.finish_roll()
@@ -38,7 +38,7 @@ def compact(log: Log, through: int) -> None:
 
 
 def _kept(segment: Segment, first: int, keep_from: int) -> bytes:
-    """The lines of a segment from version `keep_from` on."""
+    """Return the lines of a segment from version `keep_from` on."""
     offset, number = segment.seek(keep_from, first)
     kept: list[bytes] = []
     while True:

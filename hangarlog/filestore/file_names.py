@@ -7,7 +7,7 @@ from functools import lru_cache
 from hangarlog.eventstore.stream_id import PLAIN, why_not_an_id
 from hangarlog.system.import_lock import importing
 
-# Leaves room for ".00000000000000000000.jsonl" and a temporary suffix below the usual 255 bytes of a file name.
+# Leaves room for ".00000000000000000000.jsonl" and a temporary suffix within the usual 255 bytes of a file name.
 _MAX_NAME_BYTES = 200
 _KEPT_BYTES = 120
 
@@ -18,7 +18,7 @@ _WINDOWS_DEVICES = frozenset(["con", "prn", "aux", "nul"] + [f"{d}{n}" for d in 
 
 @lru_cache(maxsize=8192)
 def stream_path(stream_id: str) -> tuple[str, str]:
-    """The (folder, name) of a stream below `streams/`, folder "" for an id without a category."""
+    """Return the (folder, name) of a stream below `streams/`; folder "" for an id without a category."""
     category, colon, rest = stream_id.partition(":")
     return (_encode(category), _encode(rest)) if colon else ("", _encode(stream_id))
 
@@ -33,8 +33,8 @@ def _encode(text: str) -> str:
     if len(name) <= _MAX_NAME_BYTES:
         return name
     with importing:
-        from hashlib import sha256  # OpenSSL is slow to load, long ids are rare.
-    # "~" is never produced above, so a shortened name cannot meet a whole one.
+        from hashlib import sha256  # OpenSSL is slow to load, and long ids are rare.
+    # The code above never produces "~", so a shortened name cannot equal a full one.
     return f"{_whole_escapes(name[:_KEPT_BYTES])}~{sha256(raw).hexdigest()}"
 
 
@@ -43,7 +43,7 @@ def _whole_escapes(name: str) -> str:
 
 
 def stream_id_of(folder: str, name: str) -> str | None:
-    """The stream id that maps to (folder, name), or None if no id does or the name is a shortened one."""
+    """Return the stream id that maps to (folder, name), or None if no id does or the name is shortened."""
     if "~" in folder or "~" in name:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The folder of a store: where everything is, what `hangarlog.json` says, and how a folder becomes a store."""
+"""The folder of a store: its paths, what `hangarlog.json` says, and the creation of a store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from hangarlog.system.mounts import refuse_unsafe
 from hangarlog.system.open_folder import Entry
 
 FORMAT = 1
-MAX_SEGMENT_BYTES = 2 << 30  # An index holds offsets of 32 bits, and a batch may go beyond the roll size.
+MAX_SEGMENT_BYTES = 2 << 30  # An index has offsets of 32 bits, and a batch may exceed the segment size.
 
 _META = "hangarlog.json"
 _JOURNAL = "journal"
@@ -37,13 +37,13 @@ _OURS = frozenset(["locks", "streams", "state", "ring", "catalog", text_path(_JO
 
 
 is_store_id = re.compile(r"[A-Za-z0-9-]{1,64}").fullmatch
-"""Whether a text can be a store's id: one that the header of a frame in the commit ring can hold."""
+"""Return a match if a text can be a store's id: the header of a frame in the commit ring has room for it."""
 
 
 class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What `hangarlog.json` holds: the format's number, the store's id, and the settings it was created with.
+    """The contents of `hangarlog.json`: the format's number, the store's id, and the settings it was created with.
 
-    `mode` are the permissions of its files, octal digits; without it they are private.
+    `mode` is the permissions of its files in octal digits; None means private.
     """
 
     format: int
@@ -57,10 +57,10 @@ class Folder:
     """The paths of a store."""
 
     fd = -1
-    """Of the folder itself, once it is open."""
+    """The descriptor of the open folder, or -1."""
 
     def __init__(self, filesystem: FileSystem, path: str) -> None:
-        path = os.path.abspath(path)  # The process may go elsewhere.
+        path = os.path.abspath(path)  # The process may change its current folder.
         self.filesystem, self.path = filesystem, path
         self.meta_path = os.path.join(path, _META)
         self.state_path = os.path.join(path, "state")
@@ -73,16 +73,16 @@ class Folder:
         self.locks_path = os.path.join(path, "locks")
         self.journal = self.journal_log()
         self.home = 0
-        """A number of the folder as it was made: another one in a copy of it."""
+        """A number that identifies the folder; a copy of it has another one."""
 
     def journal_log(self) -> Log:
-        """The log of the journal."""
+        """Return the log of the journal."""
         return Log(self.filesystem, self.path, _JOURNAL, "position")
 
     def stream(self, stream_id: str, known: set[str] | None = None) -> Log:
-        """The log of a stream. Raises `CorruptionError` where its folder leads out of the store.
+        """Return the log of a stream. Raises `CorruptionError` if its folder is a symbolic link.
 
-        A folder of which that is `known` is not asked again.
+        Folders in `known` are not checked again.
         """
         category, name = stream_path(stream_id)
         folder = self.category_path(category)
@@ -95,29 +95,29 @@ class Folder:
         return Log(self.filesystem, folder, name, "stream_version")
 
     def category_path(self, folder: str) -> str:
-        """The folder of a category's streams; "" is that of streams without a category."""
+        """Return the folder of a category's streams; "" is the folder of streams without a category."""
         return os.path.join(self.streams_path, folder) if folder else self.streams_path
 
     def make_category(self, log: Log) -> None:
-        """Create the folder of a stream, durably; not the store's own, which may have been moved away."""
+        """Create the folder of a stream, durably. The store's own folder is not created: it may have been moved."""
         if log.folder != self.streams_path:
             self.filesystem.make_folder(self.streams_path)
         self.filesystem.make_folder(log.folder)
 
     def lock_path(self, name: str) -> str:
-        """Where a lock file is."""
+        """Return the path of a lock file."""
         return os.path.join(self.locks_path, f"{name}.lock")
 
     def write_lock(self) -> FairLock:
-        """The lock of whoever changes the store."""
+        """Return the lock that a writer takes."""
         return FairLock(self.filesystem, self.locks_path, "write")
 
     def put_aside(self, lines: Iterable[bytes]) -> None:
-        """Keep whole records that a recovery had to take out of the store, for a person to look at."""
+        """Append intact records that a recovery removed from the store to `put-aside.jsonl`."""
         filesystem = self.filesystem
         fd = filesystem.open_append(self.aside_path, create=True)
         try:
-            if filesystem.names(fd) > 1:  # Somebody else's file too: that one is left to them as it is.
+            if filesystem.names(fd) > 1:  # The old file is a hard link: its other name keeps it as it is.
                 filesystem.remove(self.aside_path)
                 other, fd = fd, filesystem.open_append(self.aside_path, create=True)
                 filesystem.close(other)
@@ -126,7 +126,7 @@ class Folder:
             filesystem.close(fd)
 
     def stream_files(self) -> Iterator[tuple[str, str, Entry]]:
-        """(category folder, name, directory entry) of the live segment of every stream, in no order."""
+        """Yield (category folder, name, directory entry) of every stream's active segment, in no order."""
         for entry in self.filesystem.entries(self.streams_path):
             if entry.is_dir():
                 for file in self.filesystem.entries(entry.path):
@@ -136,18 +136,18 @@ class Folder:
                 yield "", entry.name[: -len(TEXT)], entry
 
     def keep_damaged(self, path: str) -> None:
-        """Keep a file as it is, under its name with `.damaged`, before it is mended."""
+        """Keep a copy of a file as `NAME.damaged`, before it is repaired."""
         keep_damaged(self.filesystem, path)
 
     def all_folders(self) -> Iterator[str]:
-        """The folders below the store's own that hold its files."""
+        """Yield the folders within the store that hold its files."""
         for path in (self.streams_path, self.snapshots_path):
             if self.filesystem.is_folder(path):
                 yield path
             yield from (entry.path for entry in self.filesystem.entries(path) if entry.is_dir())
 
     def stream_ids(self, prefix: str = "") -> Iterator[str]:
-        """The ids of the streams that begin with `prefix`, in no order; other files are passed over."""
+        """Yield the ids of the streams that begin with `prefix`, in no order. Other files are skipped."""
         category, colon, _ = prefix.partition(":")
         if any("\ud800" <= character <= "\udfff" for character in prefix):
             return
@@ -160,13 +160,13 @@ class Folder:
                     yield stream_id
 
     def stream_id_at(self, folder: str, name: str, path: str, names: JournalNames) -> str | None:
-        """The id of the stream whose live segment is the file (folder, name) at `path`; None if it is no stream's.
+        """Return the id of the stream whose active segment is (folder, name) at `path`, or None.
 
-        `names` are those of the journal's streams, for a file that does not say it.
+        `names` are the journal's streams, for a file without an intact line.
         """
         if "~" not in folder + name:
             return stream_id_of(folder, name)
-        # A name too long for the file system is cut; the id is in every line.
+        # A long name is shortened, but every line has the id.
         log = Log(self.filesystem, os.path.dirname(path), name, "stream_version")
         stream_id = _id_in(log.base, log) or next(
             filter(None, (_id_in(log.sealed_base(n), log) for n in names.sealed(log))), None
@@ -181,22 +181,22 @@ class Folder:
     def open(
         self, segment_bytes: int, *, create: bool, mode: int | None = None, unsafe_file_system: str | None = None
     ) -> Meta:
-        """What the store is; where there is none yet and `create` is given, it is made, its files with `mode`.
+        """Return the store's settings. With `create`, make a store if there is none, its files with `mode`.
 
         Raises:
-            UnsafeFileSystemError: it is on a file system where it is not safe, of another type than is named.
-            StoreOpenError: it is no store and cannot become one, or cannot be read.
-            StoreFormatError: its format is another one, or `hangarlog.json` is damaged.
+            UnsafeFileSystemError: its file system is not safe, and not of the type named by `unsafe_file_system`.
+            StoreOpenError: it is not a store and cannot become one, or cannot be read.
+            StoreFormatError: it has another format, or `hangarlog.json` is damaged.
         """
         if mode is not None and not (type(mode) is int and f"{mode:04o}" in _MODES):
             shown = oct(mode) if type(mode) is int else repr(mode)
-            raise ValueError(f"mode must be 0o600, with read or write for the group, and read for others, not {shown}")
+            raise ValueError(f"mode must be 0o600, plus read or write for the group, or read for others, not {shown}")
         entered = self.fd >= 0
         try:
             if os.path.lexists(self.path) and not os.path.isdir(self.path):
                 raise StoreOpenError(self.path, "it is a file; a store is a folder")
             self.enter()
-            self._refuse_swapped()
+            self._refuse_links()
             refuse_unsafe(self.filesystem, self.path, unsafe_file_system)
             meta = self._load() or self._create(segment_bytes, create, mode)
             self._set_rights(meta)
@@ -214,7 +214,7 @@ class Folder:
                 self.close()
 
     def enter(self) -> None:
-        """Open the folder, if there is one: from here on, what is below it is taken from there."""
+        """Open the folder, if it exists. From now on its files are found through its descriptor."""
         if self.fd < 0 and os.path.isdir(self.path):
             self.fd = self.filesystem.open_folder(self.path)
             self.filesystem.enter(self.path, self.fd)
@@ -264,12 +264,12 @@ class Folder:
             raise StoreFormatError(self.path, f"{_META} is damaged ({error}); restore it from a backup") from error
 
     def _set_rights(self, meta: Meta) -> None:
-        """Have what is made in the store given the store's permissions, and to whom the store belongs."""
+        """Set the permissions and the owner that new files of the store get."""
         mode: int | None = PRIVATE_MODE if meta.mode is None else int(meta.mode, 8)
         if mode == PRIVATE_MODE and self.filesystem.is_ours(self.path):
             mode = None
         self.filesystem.set_rights(self.path, mode)
-        # Private too where others may read: whoever can open a lock can hold it.
+        # Private even if others may read: opening a lock file is enough to hold the lock.
         self.filesystem.set_rights(self.locks_path, mode and (0o660 if mode & 0o020 else PRIVATE_MODE))
 
     def _create(self, segment_bytes: int, create: bool, mode: int | None) -> Meta:
@@ -279,10 +279,12 @@ class Folder:
             raise StoreOpenError(self.path, "there is no such folder")
         self._refuse_foreign()
         if not create:
-            raise StoreOpenError(self.path, f"it is no store: it has no {_META}")
+            raise StoreOpenError(self.path, f"it is not a store: it has no {_META}")
         filesystem = self.filesystem
         if not filesystem.is_ours(self.path):
-            cause = "its folder belongs to another user, who could change the store; make it as that user, or elsewhere"
+            cause = (
+                "its folder belongs to another user, who could change the store; create it as that user, or elsewhere"
+            )
             raise StoreOpenError(self.path, cause)
         private = mode is None or mode == PRIVATE_MODE
         meta = Meta(FORMAT, str(uuid4()), now().decode(), segment_bytes, None if private else f"{mode:04o}")
@@ -290,37 +292,41 @@ class Folder:
         os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
         filesystem.make_folder(self.path)
         self.enter()
-        filesystem.sync_folder(os.path.dirname(self.path))  # Also where an earlier try came no further.
+        filesystem.sync_folder(os.path.dirname(self.path))  # An earlier attempt may have stopped before this.
         filesystem.make_folder(self.locks_path)
         with contextlib.closing(self.write_lock()) as lock, held(lock):
-            # Another process may have been quicker; one that died half-way left what is made here once more.
+            # Another process may have been quicker. If it died half-way, this makes the rest.
             theirs = self._load()
             if theirs is None:
                 filesystem.make_folder(self.streams_path)
-                filesystem.remove(self.journal.live_path)  # Of a try whose sync failed, after which none is believed.
+                # An earlier attempt may have left it after a failed sync, so it cannot be trusted.
+                filesystem.remove(self.journal.live_path)
                 filesystem.close(filesystem.open_new(self.journal.live_path))
-                filesystem.sync_folder(self.path)  # A store without a journal is taken for a damaged one.
+                filesystem.sync_folder(self.path)  # A store without a journal counts as damaged.
                 try:
                     filesystem.replace_file(self.meta_path, msgspec.json.format(msgspec.json.encode(meta)) + b"\n")
                 except OSError:
-                    filesystem.remove(self.meta_path)  # Its name may never reach the device: made anew at the next try.
+                    # Its name may never reach the device. The next attempt makes it again.
+                    filesystem.remove(self.meta_path)
                     raise
         return theirs or meta
 
-    def _refuse_swapped(self) -> None:
-        """Raise where a link or a file is in the place of one of the store's folders: it would be somebody else's."""
+    def _refuse_links(self) -> None:
+        """Raise if a link or a file is in the place of one of the store's folders."""
         for path in (self.locks_path, self.streams_path, self.snapshots_path):
             if self.filesystem.is_there(path) and not self.filesystem.is_folder(path):
                 cause = f"{path} is a symbolic link or a file; put the store's own folder in its place"
                 raise StoreOpenError(self.path, cause)
 
     def _refuse_foreign(self) -> None:
-        """Raise unless the folder is missing, empty, or a store whose creation was cut short."""
+        """Raise unless the folder is missing, empty, or a store whose creation was interrupted."""
         for entry in self.filesystem.entries(self.path):
             if entry.name not in _OURS:
                 if self._load():
                     return
-                raise StoreOpenError(self.path, f"it is no store, and not empty: it has {entry.name!r} but no {_META}")
+                raise StoreOpenError(
+                    self.path, f"it is neither a store nor empty: it has {entry.name!r} but no {_META}"
+                )
             if entry.name == text_path(_JOURNAL) and entry.stat().st_size and not self._load():
                 raise StoreFormatError(
                     self.path,
@@ -330,7 +336,7 @@ class Folder:
 
 
 def journal_end(journal: Log) -> ActiveSegment:
-    """The live end of the journal, which a store always has. Raises `CorruptionError` if it is gone."""
+    """Return the active segment of the journal, which every store has. Raises `CorruptionError` if it is missing."""
     try:
         return ActiveSegment(journal)
     except FileNotFoundError as error:
@@ -338,7 +344,7 @@ def journal_end(journal: Log) -> ActiveSegment:
 
 
 def _id_in(base: str, log: Log) -> str | None:
-    """The stream id in the first whole record of a segment's beginning; None if there is none, or no such file."""
+    """Return the stream id in the first intact record at a segment's beginning, or None."""
     with (
         contextlib.suppress(FileNotFoundError, CorruptionError),
         contextlib.closing(Segment(log.filesystem, base, log.field)) as it,

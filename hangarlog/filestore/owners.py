@@ -1,4 +1,4 @@
-"""The owners of files that do not name them: the journal's streams and the sealed segments, each read once."""
+"""Finds the streams of files whose shortened names do not tell them. Reads the journal and each folder once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hangarlog.log.segment_name import first_of
 
 
 class JournalNames:
-    """The journal's streams by folder and name. The journal is read once, when first asked."""
+    """The ids of the journal's streams by folder and name. The journal is read when first needed."""
 
     def __init__(self, journal: Log) -> None:
         self._journal = journal
@@ -20,9 +20,9 @@ class JournalNames:
         self._sealed: dict[str, dict[str, list[int]]] = {}
 
     def get(self, folder: str, name: str) -> str | None:
-        """The id of the stream whose file (folder, name) is, None if the journal has no such stream.
+        """Return the id of the stream with the file (folder, name), or None if the journal has no such stream.
 
-        Raises `CorruptionError` where the journal is damaged, and the stream is not found before.
+        Raises `CorruptionError` if the journal is damaged and the stream was not found before the damage.
         """
         if self._ids is None:
             self._ids = {}
@@ -45,7 +45,7 @@ class JournalNames:
             raise CorruptionError(path, os.path.basename(path), 0, cause)
 
     def sealed(self, log: Log) -> list[int]:
-        """As `log.sealed()`, from a listing made when a log of that folder was first asked for."""
+        """Return `log.sealed()`, from a single listing of each folder."""
         listed = self._sealed.get(log.folder)
         if listed is None:
             listed = self._sealed[log.folder] = {}

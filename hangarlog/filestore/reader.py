@@ -1,4 +1,4 @@
-"""Reading a store: its streams and its journal, forwards and backwards; what is damaged comes from its other copy."""
+"""Reads streams and the journal, forwards and backwards. A damaged record is read from the other copy."""
 
 from __future__ import annotations
 
@@ -29,27 +29,28 @@ if TYPE_CHECKING:
 
 _NO_STREAM = Known(-1, 0)
 _FEW_DOUBTFUL = 8
-_MAX_LISTINGS = 100  # Of a stream's files, in one read.
+_MAX_LISTINGS = 100  # Listings of a stream's files in one read.
 
 
 class Reader:
-    """Reads what is committed, some records at a time. It takes no lock.
+    """Reads what is committed, in blocks of records. It takes no lock.
 
-    What is damaged is read from its other copy, with a `CorruptionWarning`, or raised as `CorruptionError`.
+    A damaged record is read from the other copy, with a `CorruptionWarning`. If both copies are damaged, it raises
+    `CorruptionError`.
     """
 
     def __init__(self, folder: Folder, snapshots: SnapshotFiles, state: SharedState, catalog: Catalog) -> None:
         self._folder, self._snapshots, self._state, self._catalog = folder, snapshots, state, catalog
         self.layout = -1
-        """The layout when it was last asked what is committed: before anything is read."""
+        """The layout when the committed position was last read, which comes before any other read."""
         self._cache: SegmentCache | None = None
         self._unrecovered: Unrecovered | None = None
 
     def unrecovered(self, store_id: str) -> Unrecovered:
-        """What is committed where nothing says it but the files, and nobody here may recover them.
+        """Return what is committed, by the files alone, in a store that needs recovery and may not be written to.
 
         Raises:
-            StoreOpenError: only a recovery can say it.
+            StoreOpenError: only a recovery can tell.
         """
         if self._unrecovered is None:
             with importing:
@@ -62,17 +63,17 @@ class Reader:
         return self._unrecovered
 
     def close(self) -> None:
-        """Let go of the files that are kept open."""
+        """Release the cached files."""
         self._cache = None
 
     def look_again(self) -> None:
-        """Use the files that have the store's names now."""
+        """Use the files that are at the store's paths now."""
         self._cache = None
         if not self._catalog.is_in_place and self._state.session:
             self._catalog.open(self._state.session, reading=not self._state.writable)
 
     def _cached(self) -> SegmentCache:
-        """What is kept open until the layout changes. Whoever uses it has asked before what is committed."""
+        """Return the cache of open segments, for this layout. Callers read the committed position first."""
         cache, layout = self._cache, self.layout
         if cache is None or cache.layout != layout:
             cache = self._cache = SegmentCache(layout)
@@ -83,7 +84,7 @@ class Reader:
         return self._folder.stream(stream_id, cache.folders).cached_in(cache, committed)
 
     def blocks(self, span: Span, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
-        """The records of a span up to position `committed`. What is damaged in both copies is raised in its turn."""
+        """Yield the records of a span up to position `committed`. An event damaged in both copies raises its error."""
         if span.stream_id is None:
             return self._journal_blocks(span, committed)
         if self._unrecovered and not self._state.valid:
@@ -93,7 +94,7 @@ class Reader:
         return self._stream_forward(span.stream_id, span.start or 0, committed, span.limit, span.skip)
 
     def _unrecovered_stream(self, found: Unrecovered, stream_id: str, span: Span) -> Iterator[Sequence[StoredEnvelope]]:
-        """The records that are settled come from the stream, later ones from the journal."""
+        """Yield records up to the settled position from the stream, and later ones from the journal."""
         first = max(0 if span.reverse else span.start or 0, self._compacted_through(stream_id) + 1)
         last = span.start if span.reverse else None
         behind = Span(None, None if span.reverse else found.settled, span.reverse, skip=span.skip)
@@ -129,7 +130,7 @@ class Reader:
         while True:
             known = self._known(stream_id)
             try:
-                for block in self._counted(log.forward(version, limit), known, committed):
+                for block in self._committed_only(log.forward(version, limit), known, committed):
                     if block[0].stream_version != version:
                         raise _missing_versions(log, version, block[0].stream_version - 1)
                     yield block
@@ -144,11 +145,11 @@ class Reader:
                     version = through + 1  # The stream was compacted while it was read.
                     continue
                 if isinstance(error, FileNotFoundError):
-                    log = self._listed_anew(stream_id, committed, listings := listings + 1, error)
+                    log = self._relisted(stream_id, committed, listings := listings + 1, error)
                     continue
-                damage = error.with_traceback(None)  # Which would keep this frame, and its files, for long.
+                damage = error.with_traceback(None)  # The traceback would keep this frame and its files.
             part = _stream_part(self._folder, log, damage, stream_id, version, position, through, committed)
-            part.certain = not self._is_written_to()
+            part.certain = not self._commit_in_progress()
             for records in part.records(part.numbers(), skip, _served("journal", damage)):
                 yield records
                 position = records[-1].position
@@ -156,10 +157,10 @@ class Reader:
                 return
             version = part.last + 1
 
-    def _listed_anew(self, stream_id: str, committed: int, listings: int, gone: FileNotFoundError) -> Log:
-        """The log of a stream where a file that was listed has gone: others roll and compact meanwhile.
+    def _relisted(self, stream_id: str, committed: int, listings: int, gone: FileNotFoundError) -> Log:
+        """Return the log of a stream after a listed file disappeared, because a writer rolled or compacted it.
 
-        Raises what it went with, after so many `listings`.
+        Raises `gone` after too many `listings`.
         """
         if listings > _MAX_LISTINGS:
             raise gone
@@ -169,33 +170,33 @@ class Reader:
     def _stream_backward(
         self, stream_id: str, from_version: int | None, committed: int, skip: bool, *, compacted: bool = False
     ) -> Iterator[Sequence[StoredEnvelope]]:
-        """With `compacted` also what readers are not shown, where it is still there."""
+        """Yield a stream's records, latest first; with `compacted` also those that are hidden but not yet deleted."""
         log = self._stream_log(stream_id, committed)
         through = -1 if compacted else self._compacted_through(stream_id)
-        version, listings, met = from_version, 0, False  # `met`: whether `version` is one that the stream has.
+        version, listings, exists = from_version, 0, False  # `exists`: the stream is known to have `version`.
         while version is None or version > through:
             known = self._known(stream_id)
             try:
-                for block in self._counted(log.backward(version), known, committed):
+                for block in self._committed_only(log.backward(version), known, committed):
                     kept = [record for record in block if record.stream_version > through]
-                    self._refuse_torn(log)  # Before anything that is not the last one is taken for it.
-                    if not met:
+                    self._refuse_torn(log)  # Otherwise an earlier record may be taken for the last one.
+                    if not exists:
                         self._refuse_short(log, stream_id, known, block[0].stream_version, committed, version)
                     if kept:
                         yield kept
-                        version, met = kept[-1].stream_version - 1, True
+                        version, exists = kept[-1].stream_version - 1, True
                     if len(kept) < len(block):
                         break
                 self._refuse_torn(log)
-                if not met:
+                if not exists:
                     self._refuse_short(log, stream_id, known, -1, committed, version)
-                last = None if met or version is None else log.last_record()
-                if compacted or not (met or (last and last.position <= committed)):
+                last = None if exists or version is None else log.last_record()
+                if compacted or not (exists or (last and last.position <= committed)):
                     return
                 if version != through:
                     raise _missing_versions(log, through + 1, version or 0)
             except FileNotFoundError as error:
-                log = self._listed_anew(stream_id, committed, listings := listings + 1, error)
+                log = self._relisted(stream_id, committed, listings := listings + 1, error)
                 through = -1 if compacted else self._compacted_through(stream_id)
                 continue
             except CorruptionError as error:
@@ -204,15 +205,15 @@ class Reader:
             else:
                 return
             part = _stream_part(
-                self._folder, log, damage, stream_id, version, 0, through, committed, reverse=True, met=met
+                self._folder, log, damage, stream_id, version, 0, through, committed, reverse=True, exists=exists
             )
             numbers = part.numbers()
             stop = numbers.stop if version is None else min(numbers.stop, version + 1)
             yield from part.records(range(numbers.start, stop)[::-1], skip, _served("journal", damage))
-            version, met = part.first - 1, True
+            version, exists = part.first - 1, True
 
     def _journal_blocks(self, span: Span, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
-        """The journal's records up to position `committed`, after the span's start, or before it."""
+        """Yield the journal's records up to position `committed`, after the span's start or, in reverse, before it."""
         journal = self._folder.journal_log().cached_in(self._cached(), committed)
         tail: Sequence[StoredEnvelope] = ()
         if self._unrecovered and not self._state.valid:
@@ -238,14 +239,14 @@ class Reader:
                     yield block
                     position = block[-1].position + 1
                 if position > committed:
-                    return  # Also if something damaged follows.
+                    return  # Damage after this does not matter.
                 raise missing_position(journal, position, committed)
             except CorruptionError as error:
                 damage = error.with_traceback(None)
             if position > committed:
                 return
             part = _journal_part(self._folder, journal, damage, (position, committed))
-            part.certain = part.last < committed or not self._is_written_to()
+            part.certain = part.last < committed or not self._commit_in_progress()
             yield from part.records(part.numbers(), skip, _served("streams", damage))
             position = part.last + 1
 
@@ -270,7 +271,7 @@ class Reader:
             position = part.first - 1
 
     def version(self, stream_id: str, committed: int) -> int:
-        """The version of a stream's last record up to position `committed`, -1 where there is none."""
+        """Return the version of a stream's last record up to position `committed`, or -1."""
         if self._unrecovered and not self._state.valid:
             if stream_id in self._unrecovered.ends:
                 return self._unrecovered.ends[stream_id]
@@ -280,32 +281,32 @@ class Reader:
         return -1
 
     def _refuse_torn(self, log: Log) -> None:
-        """Raise if a live end that was met within a line is so for good: nobody is writing, and it stays so."""
+        """Raise if a torn tail that was read is damage: it stays, and nobody is writing."""
         if self._unrecovered and not self._state.valid:
-            return  # A power cut has left it.
+            return  # A power cut left it.
         for _ in range(2 if log.torn else 0):
             committed = self._state.committed
             with contextlib.closing(Segment(self._folder.filesystem, log.base, log.field)) as live:
                 end = live.end_offset()
-            if end == live.size or self._is_written_to() or self._state.committed != committed:
+            if end == live.size or self._commit_in_progress() or self._state.committed != committed:
                 return
         if log.torn:
             raise live.damage(end, f"{live.size - end} bytes after the last whole line")
 
-    def _is_written_to(self) -> bool:
-        """Whether a commit is going on: the journal has more than was published."""
+    def _commit_in_progress(self) -> bool:
+        """True if a commit is in progress: the journal is longer than was published."""
         words = self._state.look()
         size = self._folder.filesystem.size_at(self._folder.journal.live_path)
         return words[WRITING] != 0 or words[JOURNAL_SIZE] != size
 
     def _known(self, stream_id: str) -> Known | None:
-        """What the catalog has of a stream, None where there is no catalog."""
+        """Return what the catalog has of a stream; None if there is no catalog."""
         return (self._catalog.get(stream_id) or _NO_STREAM) if self._catalog.is_open else None
 
-    def _counted(
+    def _committed_only(
         self, blocks: Iterator[Sequence[StoredEnvelope]], known: Known | None, committed: int
     ) -> Iterator[Sequence[StoredEnvelope]]:
-        """A stream's records that count: what a power cut took from the journal may be left in the stream's file."""
+        """Yield a stream's committed records. Its file may also have records that a power cut took from the journal."""
         last = known.version if known else sys.maxsize
         for block in _up_to(blocks, committed):
             if max(block[0].stream_version, block[-1].stream_version) <= last:
@@ -326,9 +327,9 @@ class Reader:
         committed: int,
         wanted: int | None = None,
     ) -> None:
-        """Raise if a stream's file, whose last record is of a version, ends before what is `known` of the stream.
+        """Raise if a stream's file ends at `version`, before what is `known` of the stream.
 
-        No more is `wanted` than up to that version.
+        Nothing is raised if the caller `wanted` no later versions.
         """
         if known is None or known.version <= version or (wanted is not None and wanted <= version):
             return
@@ -338,37 +339,37 @@ class Reader:
         if committed < position <= now:
             return  # It was committed since.
         if position <= 0 or contradicts(self._folder, stream_id, last, position):
-            # A power cut, or an older file that was put back, has taken what the catalog knows of: the journal tells.
+            # A power cut, or a restored older file, has taken what the catalog knows of. The journal tells.
             records = [record for record, _ in lines_of_stream(self._folder, stream_id, 0, committed)]
             last, position = (records[-1].stream_version, records[-1].position) if records else (-1, 0)
         if last > version:
             raise ends_early(log, stream_id, version, last, position)
 
     def stream_ids(self, committed: int) -> set[str]:
-        """The ids of all streams that the journal has; it reads all of it."""
+        """Return the ids of all streams in the journal. Reads the whole journal."""
         return {record.stream_id for block in self._journal_blocks(Span(None), committed) for record in block}
 
     def committed_among(self, stream_ids: Iterable[str], committed: int) -> list[str]:
-        """Those of these streams that have a record up to position `committed`.
+        """Return those of these streams that have a record up to position `committed`.
 
-        If the files of many leave it open, the journal is read once for all of them.
+        If the files of many streams do not tell, the journal is read once for all of them.
         """
-        there, doubtful = [], []
+        certain, doubtful = [], []
         for stream_id in stream_ids:
             log = self._folder.stream(stream_id)
             with contextlib.suppress(CorruptionError, FileNotFoundError):
                 if log.last_record() and not log.torn:
-                    there.append(stream_id)
+                    certain.append(stream_id)
                     continue
             doubtful.append(stream_id)
         if len(doubtful) > _FEW_DOUBTFUL:
             found = [*self.stream_ids(committed).intersection(doubtful)]
         else:
             found = [stream_id for stream_id in doubtful if self.version(stream_id, committed) >= 0]
-        return found + [stream_id for stream_id in there if self.version(stream_id, committed) >= 0]
+        return found + [stream_id for stream_id in certain if self.version(stream_id, committed) >= 0]
 
     def _compacted_through(self, stream_id: str) -> int:
-        # Most stores have no snapshots at all, and then no stream's has to be looked for.
+        # Most stores have no snapshots at all.
         if not self._folder.filesystem.is_there(self._folder.snapshots_path):
             return -1
         snapshot = self._snapshots.load(stream_id)
@@ -386,11 +387,11 @@ def _stream_part(
     committed: int,
     *,
     reverse: bool = False,
-    met: bool = False,
+    exists: bool = False,
 ) -> Salvage:
-    """What both copies have of the part of a stream that holds `version` (None: the last one), from there on or down.
+    """Return what both copies have of a stream's part that holds `version` (None: the last), forwards or backwards.
 
-    Records before it are not `after` that position. Where `reverse` has not `met` the version, there may be none.
+    The missing records come after position `after`. In reverse without `exists`, `version` may not exist.
     """
     with importing:
         from hangarlog.filestore.salvage import ENDLESS, Salvage, bounds
@@ -398,7 +399,7 @@ def _stream_part(
     first = max(begins, through + 1)
     if not reverse:
         first = version or 0
-    elif met:
+    elif exists:
         last = version or 0
     part = Salvage(log, damage, first, last, reverse=reverse, stream_id=stream_id)
     part.known = -1 if damage.stream_version is None else damage.stream_version
@@ -425,7 +426,7 @@ def _missing_versions(log: Log, first: int, last: int) -> CorruptionError:
 
 
 def _up_to(blocks: Iterator[Sequence[StoredEnvelope]], committed: int) -> Iterator[Sequence[StoredEnvelope]]:
-    """Only what is committed: a record that is being written is in its file before it counts."""
+    """Yield only committed records: a record is in its file before it is committed."""
     for block in blocks:
         if block[0].position <= committed >= block[-1].position:
             yield block

@@ -1,4 +1,4 @@
-"""The streams that have sealed segments, found by the names of their files."""
+"""Finds the streams that have sealed segments, by the names of their files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hangarlog.system.filesystem import FRESH
 
 
 class RolledStream(NamedTuple):
-    """The segments of a stream by their names: the first versions of its `sealed` ones, whether it has a `live` one."""
+    """A stream's segments by their names: first versions of the `sealed` ones, and whether there is a `live` one."""
 
     category: str
     log: Log
@@ -24,7 +24,7 @@ class RolledStream(NamedTuple):
     live: bool
 
     def doubtful(self) -> bool:
-        """Whether the sealed ones may be none of this stream."""
+        """True if the sealed segments may not belong to this stream."""
         if not self.live:
             return True
         with contextlib.suppress(CorruptionError, FileNotFoundError):
@@ -35,7 +35,7 @@ class RolledStream(NamedTuple):
 
 
 def rolled_streams(folder: Folder) -> Iterator[RolledStream]:
-    """The streams that have sealed segments, as each folder was at one moment."""
+    """Yield the streams that have sealed segments, from one listing of each folder."""
     categories = [entry.name for entry in folder.filesystem.entries(folder.streams_path) if entry.is_dir()]
     for category in ["", *categories]:
         path = folder.category_path(category)

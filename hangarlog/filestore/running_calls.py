@@ -1,4 +1,4 @@
-"""Which calls of a store are running, so that its files are closed under none of them."""
+"""Tracks the running calls of a store, so that it closes no file that one of them uses."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _PAUSE_SECONDS = 0.001
 
 
 class RunningCalls:
-    """The running calls, by their threads. Cheap enough for each append: two operations of a list, which are atomic.
+    """The running calls, by thread. Cheap enough for every append: adding and removing are atomic operations of a list.
 
-    A call puts its thread's number into `running`, and takes it out in a `finally` before it calls anything else: an
-    interrupt comes after a call. Then, if there is something to do `afterwards`, it says that it has `ended`.
+    A call adds its thread's id to `running`. It removes the id in a `finally` before it calls anything else, because an
+    interrupt arrives after a call. Then, if `afterwards` is not empty, it calls `ended`.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class RunningCalls:
         self.afterwards: list[Callable[[], None]] = []
 
     def ended(self) -> None:
-        """Do what was left for when the last call has ended, if this was the last one."""
+        """If the last call has ended, do what was left for that moment."""
         if self._live():
             return
         try:
@@ -31,13 +31,13 @@ class RunningCalls:
         afterwards()
 
     def wait(self, seconds: float | None, afterwards: Callable[[], None]) -> bool:
-        """Return when no call is running, at the latest after so many seconds; says whether that is so.
+        """Wait until no call is running, at most `seconds`; return True if so.
 
-        Where this thread is within a call itself, or the time is up, `afterwards` is called when the last call ends.
+        If the time is up, or this thread is within a call itself, `afterwards` is called when the last call ends.
         """
         deadline = None if seconds is None else monotonic() + seconds
         here = threading.get_ident()
-        while others := any(mark != here for mark in self._live()):
+        while others := any(thread_id != here for thread_id in self._live()):
             if deadline is not None and monotonic() >= deadline:
                 break
             threading.Event().wait(_PAUSE_SECONDS)
@@ -48,6 +48,6 @@ class RunningCalls:
         return False
 
     def _live(self) -> list[int]:
-        """The threads within a call; in the child of a fork, those of its parent are none."""
+        """Return the threads within a call; in the child of a fork, without those of its parent."""
         alive = {thread.ident for thread in threading.enumerate()}
-        return [mark for mark in self.running if mark in alive]
+        return [thread_id for thread_id in self.running if thread_id in alive]

@@ -1,4 +1,4 @@
-"""Reading what is whole of a log where it is damaged: a part at a time, each record from whichever copy has it."""
+"""Reads a damaged log in parts, taking each record from whichever copy is intact."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from hangarlog.record.line import StoredEnvelope, decode_places, decode_record, 
 from hangarlog.record.strict import are_strict, record_or_cause, strict_records
 
 MAX_PART_BYTES = 64 << 20
-"""Bytes of lines that are kept at a time."""
+"""Bytes of lines kept in memory at a time."""
 
 ENDLESS = sys.maxsize
-_MAX_PLACES = 10_000  # Damaged lines whose places are kept; the others are said to be missing.
-_MAX_ONE_BY_ONE = 10_000  # Numbers in a row that are said to be lost each by itself.
+_MAX_PLACES = 10_000  # Damaged lines whose places are kept; later ones are reported as missing.
+_MAX_ONE_BY_ONE = 10_000  # Consecutive lost numbers reported one by one; a longer range is reported as one.
 _BLOCK_RECORDS = 1000
 
 
 def read_lines(segment: Segment, offset: int = 0) -> Iterator[tuple[int, bytes, StoredEnvelope | str]]:
-    """(offset, line, its record or why it is none) of every line; the rest after the last newline counts as one."""
+    """Yield (offset, line, its record or why it is damaged) of every line, also of one without its newline."""
     while True:
         lines, following = segment.lines_at(offset)
         if not lines:
@@ -52,10 +52,10 @@ def read_lines(segment: Segment, offset: int = 0) -> Iterator[tuple[int, bytes, 
 
 
 def segments_between(log: Log, first: int, last: int) -> Iterator[Segment]:
-    """The segments that may hold records numbered `first` to `last`, in order; those that cannot be opened are not."""
+    """Yield, in order, the segments that may hold records `first` to `last`, except those that cannot be opened."""
     live = None
     with contextlib.suppress(CorruptionError):
-        live = log.open_live()  # First: what is sealed meanwhile is still in hand.
+        live = log.open_live()  # First, so that a segment sealed meanwhile is not missed.
     try:
         sealed = log.sealed()
         for start, following in pairwise([*sealed, ENDLESS]):
@@ -73,7 +73,10 @@ def segments_between(log: Log, first: int, last: int) -> Iterator[Segment]:
 
 
 def bounds(log: Log, number: int) -> tuple[int, int]:
-    """(first, last) number of the part that holds `number`, by the names of sealed segments; the last is endless."""
+    """Return the (first, last) number of the segment that holds `number`, by the names of sealed segments.
+
+    The active segment ends at `ENDLESS`.
+    """
     firsts = [0, *log.sealed()]
     first = max(start for start in firsts if start <= number)
     following = min((start for start in firsts if start > number), default=ENDLESS)
@@ -81,7 +84,7 @@ def bounds(log: Log, number: int) -> tuple[int, int]:
 
 
 def damage_at(segment: Segment, offset: int, line: bytes, cause: str) -> CorruptionError:
-    """The error for a damaged line, with what the line says of itself, where it can be made out."""
+    """Return the error for a damaged line, with what can still be read of its place."""
     place: tuple[int | None, str | None, int | None] = (None, None, None)
     with contextlib.suppress(LineError):
         (found,) = decode_places([line])
@@ -90,7 +93,7 @@ def damage_at(segment: Segment, offset: int, line: bytes, cause: str) -> Corrupt
 
 
 def stream_lines(folder: Folder) -> Iterator[tuple[bytes, StoredEnvelope]]:
-    """(line, record) of all that is whole in the streams, and belongs there."""
+    """Yield (line, record) of every intact record that stands in its own stream."""
     for category, name, _ in folder.stream_files():
         log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
         for segment in segments_between(log, 0, ENDLESS):
@@ -100,40 +103,46 @@ def stream_lines(folder: Folder) -> Iterator[tuple[bytes, StoredEnvelope]]:
 
 
 class Salvage:
-    """The records of a log numbered `first` to `last`, as far as either copy has them; `ENDLESS` is up to the last.
+    """The records of a log numbered `first` to `last` that either copy has.
 
-    Where they take more than `MAX_PART_BYTES` the part is smaller: it ends earlier, or with `reverse` begins later.
-    `own` are lines of the log itself, `other` those of the other copy, by number; `places` are damaged lines of the
-    log, by the number that must come there. `met` is the damage that a reader has met; `stream_id` the stream
-    that the log is of, None for the journal.
+    If they take more than `MAX_PART_BYTES`, the part is smaller: it ends earlier, or with `reverse` begins later.
+
+    Attributes:
+        first: The first number of the part.
+        last: The last number of the part; `ENDLESS` for the end of the log.
+        own: {number: line} of the log itself.
+        other: {number: line} of the other copy.
+        places: {number: damage} of the damaged lines; the number is the one expected there.
+
+    `first_damage` is the damage that a reader reported; `stream_id` is None for the journal.
     """
 
     def __init__(
         self,
         log: Log,
-        met: CorruptionError,
+        first_damage: CorruptionError,
         first: int,
         last: int,
         *,
         reverse: bool,
         stream_id: str | None = None,
     ) -> None:
-        self._met, self._stream_id = met, stream_id
+        self._first_damage, self._stream_id = first_damage, stream_id
         self._log, self.first, self.last, self._reverse = log, first, last, reverse
         self.own: dict[int, bytes] = {}
         self.other: dict[int, bytes] = {}
         self.other_is_whole = True
         self.certain = True
-        """Whether what was met is damage for sure, and not what a writer at work has left behind all of this so far."""
+        """True if the reported damage cannot be a write in progress."""
         self.known = -1
-        """A number that there is for sure, of an endless part."""
+        """A number that must exist in the last part of a log, or -1."""
         self.places: dict[int, CorruptionError] = {}
-        self._places_at: list[int] = []  # Its numbers, sorted.
+        self._damaged_numbers: list[int] = []  # The sorted keys of `places`.
         self._size = 0
-        self._twice: set[int] = set()
+        self._conflicting: set[int] = set()
 
     def read_own(self, committed: int, expected: int) -> None:
-        """Take what is whole in the log itself, up to position `committed`; `expected` is its first number."""
+        """Add the intact records of the log itself up to position `committed`. Its first number is `expected`."""
         end = None
         for segment in segments_between(self._log, self.first, self.last):
             for offset, line, record in read_lines(segment):
@@ -144,25 +153,25 @@ class Salvage:
                     continue
                 else:
                     if number != expected:
-                        self._note(expected, self._must_come(segment, offset, expected, number))
-                    self._take(self.own, number, line)
-                    if number in self._twice:
+                        self._note(expected, self._wrong_number(segment, offset, expected, number))
+                    self._add(self.own, number, line)
+                    if number in self._conflicting:
                         self._note(number, segment.damage(offset, f"{self._log.field} {number} comes twice"))
                 expected = number + 1
-            end = segment.damage(segment.size, f"{self._log.field} {expected} must follow")
+            end = segment.damage(segment.size, f"{self._log.field} {expected} is missing at its end")
         if end and self.last < ENDLESS:
             self._note(expected, end)
-        for number in self._twice & self.own.keys():
-            del self.own[number]  # The other copy knows which one is right.
+        for number in self._conflicting & self.own.keys():
+            del self.own[number]  # The other copy tells which line is right.
 
-    def _must_come(self, segment: Segment, offset: int, expected: int, number: int) -> CorruptionError:
+    def _wrong_number(self, segment: Segment, offset: int, expected: int, number: int) -> CorruptionError:
         return segment.damage(offset, f"{self._log.field} {expected} must come here, not {number}")
 
     def _note(self, number: int, damage: CorruptionError) -> None:
         if self.first <= number <= self.last and len(self.places) < _MAX_PLACES:
             self.places.setdefault(number, damage)
 
-    def _take(self, lines: dict[int, bytes], number: int, line: bytes) -> None:
+    def _add(self, lines: dict[int, bytes], number: int, line: bytes) -> None:
         if not self.first <= number <= self.last:
             return
         if number not in lines:
@@ -171,7 +180,7 @@ class Salvage:
             if self._size > MAX_PART_BYTES:
                 self._shrink()
         elif lines[number] != line:
-            self._twice.add(number)
+            self._conflicting.add(number)
 
     def _shrink(self) -> None:
         numbers = sorted({*self.own, *self.other})
@@ -186,16 +195,16 @@ class Salvage:
         self._size = sum(map(len, self.own.values())) + sum(map(len, self.other.values()))
 
     def read_streams(self, folder: Folder) -> None:
-        """Take the journal's records that are missing here from the streams, all of which are read."""
-        self._twice.clear()
+        """Add the journal's missing records from the streams. Reads all streams."""
+        self._conflicting.clear()
         for line, record in stream_lines(folder):
             if self.first <= record.position <= self.last and record.position not in self.own:
-                self._take(self.other, record.position, line)
-        for position in self._twice & self.other.keys():
+                self._add(self.other, record.position, line)
+        for position in self._conflicting & self.other.keys():
             del self.other[position]  # Two streams claim it.
 
     def read_journal(self, folder: Folder, after: int, committed: int) -> None:
-        """Take a stream's records that are missing here from the journal, where they come after position `after`."""
+        """Add a stream's missing records from the journal. They come after position `after`."""
         after, before = self._gap(after, committed)
         position, whole = after, True
         for segment in segments_between(folder.journal, after + 1, before):
@@ -205,13 +214,13 @@ class Salvage:
                 whole &= record.position == position + 1
                 position = record.position
                 if record.stream_id == self._stream_id and record.stream_version not in self.own:
-                    self._take(self.other, record.stream_version, line)
+                    self._add(self.other, record.stream_version, line)
                     if record.stream_version == self.last:
                         return
-        self.other_is_whole = whole and position == before  # Then there are no others.
+        self.other_is_whole = whole and position == before  # Then the journal has no further ones.
 
     def _gap(self, after: int, committed: int) -> tuple[int, int]:
-        """(a position before those of the records that are missing in a stream, one that is not before them)."""
+        """Return (a position before all missing records of the stream, a position at or after the last of them)."""
         lowest, highest = self.first, self.last
         while lowest in self.own:
             lowest += 1
@@ -223,28 +232,29 @@ class Salvage:
             return after, decode_record(self.own[highest + 1]).position - 1
         return after, committed
 
-    # What it gives
+    # Results
 
     @property
     def ends(self) -> bool:
-        """Whether nothing comes after this part."""
+        """True if nothing comes after this part."""
         return self.last == ENDLESS
 
     def numbers(self) -> range:
-        """The numbers up to the last that is known or that a copy has, and the next unless both are whole."""
+        """Return the numbers to read: up to the last one known or found, and the next unless both copies are intact."""
         if not self.ends:
             return range(self.first, self.last + 1)
         top = max(self.first - 1, self.known, max(self.own, default=-1), max(self.other, default=-1))
         return range(self.first, top + 1 + (top + 1 in self.places and not self.other_is_whole))
 
     def lines(self, numbers: range, skip: bool, served: CorruptionWarning) -> Iterator[list[bytes]]:
-        """The lines of these numbers, some at a time; in the turn of one that no copy has its error is raised.
+        """Yield the lines of these numbers in blocks. A number that neither copy has raises its error in its turn.
 
-        With `skip` that one is passed over, with a warning. `served` is warned of unless all that is wrong is lost.
+        With `skip`, it is skipped with a warning instead. `served` is issued as a warning unless every damaged event is
+        lost.
         """
         block: list[bytes] = []
         silent = True
-        for found in self._stretches(numbers):
+        for found in self._ranges(numbers):
             first = found[0]
             line = self.own.get(first) or self.other.get(first)
             if block and (line is None or len(block) == _BLOCK_RECORDS):
@@ -265,8 +275,11 @@ class Salvage:
         if silent and (self.places or self.certain):
             warnings.warn(served, stacklevel=2)
 
-    def _stretches(self, numbers: range) -> Iterator[range]:
-        """Each of these numbers; but many in a row that no copy has together: a record may say it is of any number."""
+    def _ranges(self, numbers: range) -> Iterator[range]:
+        """Yield each number as a range of one; but a long range that no copy has as a whole.
+
+        A forged record may claim any number.
+        """
         there = {number for lines in (self.own, self.other) for number in lines if number in numbers}
         at = 0
         for stop in [*sorted(map(numbers.index, there)), len(numbers)]:
@@ -280,37 +293,37 @@ class Salvage:
             at = stop + 1
 
     def records(self, numbers: range, skip: bool, served: CorruptionWarning) -> Iterator[list[StoredEnvelope]]:
-        """As `lines`, decoded."""
+        """Yield what `lines` yields, decoded."""
         return map(decode_records, self.lines(numbers, skip, served))
 
     def damage(self, number: int, other_end: int | None = None) -> CorruptionError:
-        """The error for a record that no copy has, at its place in the log; for all of them up to `other_end`."""
+        """Return the error for the record `number`, or all records up to `other_end`, that no copy has."""
         field = self._log.field
         number, last = sorted((number, number if other_end is None else other_end))
         place = self._place(number)
-        cause = f"{place.cause}; the other copy of the event is damaged or gone, too"
+        cause = f"{place.cause}; the other copy of the event is damaged or missing, too"
         if last > number:
             cause = f"{place.cause}; {field} {number} to {last} are in neither copy"
         cause += '; on_damage="skip" (`--skip-damaged`) reads on without it'
         known = {name: getattr(place, name) for name in ("position", "stream_id", "stream_version")}
-        if known[field] != number:  # It says something else of itself: nothing that it says is believed.
+        if known[field] != number:  # The line claims another number, so nothing in it is believed.
             known = dict.fromkeys(known)
         known[field] = number
         known["stream_id"] = self._stream_id or known["stream_id"]
         return CorruptionError(place.path, place.segment, place.offset, cause, **known, mendable=False)
 
     def _place(self, number: int) -> CorruptionError:
-        """The damage in the log at a number, or the last before it."""
-        if len(self._places_at) != len(self.places):
-            self._places_at = sorted(self.places)
-        at = bisect_right(self._places_at, number) - 1
-        return self._met if at < 0 else self.places[self._places_at[at]]
+        """Return the damage at a number, or the last damage before it."""
+        if len(self._damaged_numbers) != len(self.places):
+            self._damaged_numbers = sorted(self.places)
+        at = bisect_right(self._damaged_numbers, number) - 1
+        return self._first_damage if at < 0 else self.places[self._damaged_numbers[at]]
 
 
 def journal_part(
     folder: Folder, journal: Log, damage: CorruptionError, positions: tuple[int, int], *, reverse: bool = False
 ) -> Salvage:
-    """What both copies have of the first segment, or with `reverse` the last, of those that hold these positions."""
+    """Return what both copies have of the first segment (with `reverse` the last) that holds one of these positions."""
     first, last = positions
     begins, ends = bounds(journal, last if reverse else first)
     part = Salvage(journal, damage, max(first, begins), min(last, ends), reverse=reverse)
@@ -320,17 +333,17 @@ def journal_part(
     return part
 
 
-def _refuse_loose(journal: Log, lines: list[bytes]) -> None:
-    """Raise `CorruptionError` if one of these lines is no record to the letter."""
+def _refuse_invalid(journal: Log, lines: list[bytes]) -> None:
+    """Raise `CorruptionError` if one of these lines is not valid in the full format."""
     cause = next((found for found in map(record_or_cause, lines) if isinstance(found, str)), None)
     if cause is not None:
         raise CorruptionError(journal.live_path, os.path.basename(journal.live_path), 0, cause)
 
 
 def journal_lines(folder: Folder, committed: int, *, skip: bool) -> Iterator[list[bytes]]:
-    """The journal's lines up to position `committed`, some at a time, each from whichever copy has it whole.
+    """Yield the journal's lines up to position `committed` in blocks, each line from whichever copy is intact.
 
-    What is lost is raised in its turn, or with `skip` passed over. Raises `CorruptionError`.
+    A lost event raises `CorruptionError` in its turn, or is skipped with a warning if `skip` is given.
     """
     position = 1
     while position <= committed:
@@ -340,7 +353,7 @@ def journal_lines(folder: Folder, committed: int, *, skip: bool) -> Iterator[lis
                     break
                 lines = lines[: committed + 1 - position]
                 if not are_strict(records[: len(lines)], lines):
-                    _refuse_loose(folder.journal, lines)
+                    _refuse_invalid(folder.journal, lines)
                 yield lines
                 position = records[-1].position + 1
                 if position > committed:

@@ -1,12 +1,12 @@
-"""Sessions: what `state` says is right while its session goes on, and whose turn it is to begin another.
+"""Sessions tell whether `state` may be believed, and who begins the next session.
 
-A process takes part in a session from its first append on, or from the opening if nobody else has the store open, until
-it closes the store: it shares a lock on one byte, the session's number, of the store's folder and of both lock files.
-Such a lock cannot be copied, restored or deleted. As long as somebody takes part, the page cache lives and the words in
-`state` go on. An opener that finds nobody begins a session, with a recovery as after a restart.
+A process takes part in a session from its first append until it closes the store; or from opening the store, if it
+opened it alone. It shares a lock on one byte, the session's number, of the store's folder and of both lock files. Such
+a lock cannot be copied, restored or deleted. As long as a process takes part, the page cache lives and the words in
+`state` stay valid. If nobody takes part, the opener begins a session, with a recovery as after a restart.
 
-Where somebody deletes `state` or the lock files, whoever notices begins a session with a higher number, holding the old
-locks; the others follow it. A process in a session that is not the highest changes nothing.
+If somebody deletes `state` or the lock files, the first process to notice begins a session with a higher number, while
+holding the old locks. The others follow it. A process changes nothing unless its session is the highest.
 """
 
 from __future__ import annotations
@@ -21,77 +21,77 @@ from hangarlog.system.file_lock import FileLock
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.platform import BYTE_LOCKS
 
-_STEP_BITS = 40  # Of the step to the next session's number: a byte's number in a file is below 2^63.
-_DYING_LOOKS = 50  # Looks, a millisecond apart.
+_STEP_BITS = 40  # Random bits in the step to the next session's number, a byte's number in a file: below 2^63.
+_MAX_LOOKS = 50  # Attempts, a millisecond apart.
 _RACY_NS = 20_000_000
-"""Nanoseconds: two changes of a folder that are closer may have the same time."""
+"""Nanoseconds: two changes of a folder within this time may leave the same change time."""
 
 
 class FolderWatch:
-    """Notices that an entry of the store's folder was made, replaced or deleted, or the folder itself was moved."""
+    """Notices if an entry of the store's folder was made, replaced or deleted, or that the folder was moved."""
 
     def __init__(self, filesystem: FileSystem, fd: int, path: str) -> None:
         self._filesystem, self._fd, self._path = filesystem, fd, path
         self._looked_at, self._racy = -1, True
 
     def changed(self) -> bool:
-        """Whether something may have changed since the last look; just after a change the answer is yes."""
+        """True if something may have changed since the last look, as just after a change."""
         return self._racy or self.now() != self._looked_at
 
     def moved_on(self) -> bool:
-        """Whether something has changed since the last look."""
+        """True if something has changed since the last look."""
         return self.now() != self._looked_at
 
     def now(self) -> int:
-        """When the folder changed last."""
+        """Return when the folder changed last, in nanoseconds."""
         return self._filesystem.folder_changed_at(self._fd, self._path)
 
     def settle(self, moment: int) -> None:
-        """Say that all was looked at after `now` gave this moment."""
+        """Note that everything was checked after `now` returned `moment`."""
         self._looked_at, self._racy = moment, 0 <= time_ns() - moment < _RACY_NS
 
 
 def session_going_on(filesystem: FileSystem, fd: int, last: int) -> int:
-    """The session `last` if somebody else takes part in it, as asked through an open folder; else 0."""
+    """Return `last` if another process takes part in that session, else 0. `fd` is the open folder."""
     there = BYTE_LOCKS and 0 < last < 1 << 63 and filesystem.held_byte(fd, last) is not None
     return last if there else 0
 
 
 class Session:
-    """This store's part in the sessions of its folder; `fd` is the folder's, which stays open as long as the store."""
+    """This store's membership in the sessions of its folder. `fd` is the folder's descriptor, and stays open."""
 
     def __init__(self, filesystem: FileSystem, fd: int, locks: tuple[FileLock, FileLock]) -> None:
         self._filesystem, self._fd, self._locks = filesystem, fd, locks
         self.number = 0
-        """The session that this store takes part in, 0 before it does."""
+        """The session that this store takes part in, or 0."""
         self._joined = (-1, -1)
         self._file, self._name = -1, ""
 
     def forked(self) -> None:
-        """In the child of a fork: take part in nothing yet. What the parent takes part in stays the parent's."""
+        """In the child of a fork: take part in nothing yet. The parent keeps its own part."""
         self._filesystem.reopen_folder(self._fd)
         self.number, self._joined = 0, (-1, -1)
 
     @property
     def is_joined(self) -> bool:
-        """Whether this store takes part, with the lock files that it has open now."""
-        opened = any(lock.opened for lock in self._locks)  # Perhaps with the same number as before.
+        """True if this store takes part, with the lock files that it has open now."""
+        opened = any(lock.opened for lock in self._locks)  # A new file may have the same descriptor number.
         return not opened and self.number != 0 and self._joined == tuple(lock.fd for lock in self._locks)
 
     @property
     def may_stay(self) -> bool:
-        """Whether its session is the highest, and the lock files that it has open now are those of the others in it."""
+        """True if the store's session is the highest, and its open lock files are those of the other members."""
         number = self.number
         if not number or self.latest() > number:
             return False
         return self.is_joined or not self.others_in(number) or self.has_our_locks(number)
 
     def next_number(self) -> int:
-        """The number of a session that begins now."""
+        """Return the number for a new session."""
         return max(self.number, self.latest()) + 1 + getrandbits(_STEP_BITS)
 
     def join(self, number: int) -> None:
-        """Take part in a session, and leave the one before. Under the write lock. Raises `OSError`."""
+        """Take part in a session, and leave the previous one. Needs the write lock. Raises `OSError`."""
         filesystem = self._filesystem
         self.know_locks()
         if BYTE_LOCKS:
@@ -109,7 +109,7 @@ class Session:
         self.number, self._joined = number, (self._locks[0].fd, self._locks[1].fd)
 
     def latest(self) -> int:
-        """The highest session that others take part in, 0 if none do."""
+        """Return the highest session that others take part in, or 0."""
         latest = 0
         if not BYTE_LOCKS:  # pragma: no cover
             return self._latest_file()
@@ -118,17 +118,17 @@ class Session:
         return latest
 
     def others_in(self, number: int) -> bool:
-        """Whether others take part in a session."""
+        """True if others take part in a session."""
         if not BYTE_LOCKS:  # pragma: no cover
             return self._latest_file() == number
         return 0 < number < 1 << 63 and self._filesystem.held_byte(self._fd, number) is not None
 
     def latest_with_locks(self) -> int:
-        """As `latest`; -1 if its members have other lock files than ours, which must be deleted ones.
+        """Return `latest`, or -1 if its members have other lock files than ours, because ours were deleted.
 
-        A process that dies, or closes the store, may lose its lock files a moment before its part in the session.
+        A process that dies or closes the store may lose its lock files a moment before its part in the session.
         """
-        for _ in range(_DYING_LOOKS):
+        for _ in range(_MAX_LOOKS):
             latest = self.latest()
             if not latest or self.has_our_locks(latest):
                 return latest
@@ -136,12 +136,12 @@ class Session:
         return -1
 
     def know_locks(self) -> None:
-        """Open the lock files, if they are not."""
+        """Open the lock files unless they are open."""
         for lock in self._locks:
             lock.open()
 
     def has_our_locks(self, number: int) -> bool:
-        """Whether the lock files that we have open are those of that session's members."""
+        """True if our open lock files are those of the session's members."""
         if not BYTE_LOCKS:  # pragma: no cover - an open file cannot be deleted on Windows
             return True
         for lock in self._locks:
@@ -176,7 +176,7 @@ class Session:
         return locked
 
     def leave(self) -> None:
-        """Take part no longer. The store must not be used by a child of a fork."""
+        """Stop taking part. In the child of a fork, call `forked` first."""
         if BYTE_LOCKS and self.number and self._fd >= 0:
             with contextlib.suppress(OSError):
                 self._filesystem.leave_byte(self._fd, self.number)

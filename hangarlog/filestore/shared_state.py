@@ -1,8 +1,8 @@
 """The shared state: a few words that every process of a store reads and writes. A cache, rebuilt when it is lost.
 
-The file is read and written by system calls, not through a mapping: a mapped page that the file system cannot store
-kills the process. Words are 64-bit and aligned. One call changes what a commit publishes, and the check over it tells a
-reader without a lock whether it saw all of it.
+The file is read and written by system calls. A mapping would kill the process if the file system cannot store a mapped
+page. Words are 64-bit and aligned. One call changes what a commit publishes, and a check over it tells a reader without
+a lock whether it saw all of it.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ _MASK = (1 << 64) - 1
     SYNC_WAITERS,
 ) = range(25)
 STANDING = DURABLE * 8
-"""The bytes before this one change only where a writer has something to look at."""
+"""If the bytes before this offset have changed, a writer must check its files."""
 FAILED = slice(FAILURES * 8, FAILURES * 8 + 8)
-"""The bytes that count the syncs that have failed."""
+"""The bytes with the number of failed syncs."""
 WAITING = slice(LOCK_WAITERS * 8, LOCK_WAITERS * 8 + 8)
-"""The bytes that are zeros where nobody waits for the write lock."""
+"""The bytes that are zero if nobody waits for the write lock."""
 
 _LOW = (1 << 32) - 1
 _all, _five, _three, _one = Struct("=25Q"), Struct("=5Q"), Struct("=3Q"), Struct("=Q")
@@ -62,38 +62,38 @@ Words = tuple[int, ...]
 
 
 def _check(committed: int, journal_first: int, journal_size: int) -> int:
-    # Zeros are no check of zeros. Factors of 30 bits: larger ones take three times as long.
+    # The check of zeros is not zero. The factors have 30 bits: larger ones take three times as long.
     return (_MAGIC ^ committed * 0x3C6EF35F ^ journal_first * 0x2545F491 ^ journal_size * 0x27D4EB2F << 4) & _MASK
 
 
 def consistent(words: Words) -> bool:
-    """Whether the committed position and the journal's end are what one commit published together."""
+    """True if the committed position and the journal's end were published by one commit."""
     return words[_CHECK] == _check(words[COMMITTED], words[JOURNAL_FIRST], words[JOURNAL_SIZE])
 
 
 def covers(words: Words, position: int) -> bool:
-    """Whether the record at `position` is known to be on the device."""
-    return position <= words[DURABLE] <= words[COMMITTED]  # Beyond that it is not to be believed.
+    """True if the record at `position` is known to be on the device."""
+    return position <= words[DURABLE] <= words[COMMITTED]  # A durable position beyond the committed one is wrong.
 
 
 def durable_in(words: Words, journal_first: int) -> int:
-    """How many bytes of the journal segment that begins with `journal_first` are known to be on the device."""
+    """Return how many bytes of the journal segment beginning with `journal_first` are known to be on the device."""
     end = words[DURABLE_END]
     return end & _LOW if end >> 32 == journal_first & _LOW else 0
 
 
 def ring_next(words: Words) -> tuple[int, int]:
-    """(generation, block) of the commit ring's next frame."""
+    """Return the (generation, block) of the commit ring's next frame."""
     return words[RING_NEXT] >> 32, words[RING_NEXT] & _LOW
 
 
 def words_of(raw: bytes) -> Words:
-    """The words that stand in these bytes; zeros where the file was cut."""
+    """Return the words in these bytes; zeros if the file was cut."""
     return _all.unpack(raw) if len(raw) == _all.size else _NOTHING
 
 
 def create_state(filesystem: FileSystem, path: str) -> None:
-    """Make the file if it is missing, too short, or somebody else's too. Under the write lock."""
+    """Make the file if it is missing, too short, or a hard link. Needs the write lock."""
     with contextlib.suppress(FileNotFoundError):
         fd = filesystem.open_read(path)
         try:
@@ -104,27 +104,27 @@ def create_state(filesystem: FileSystem, path: str) -> None:
     filesystem.replace_file(path, bytes(_SIZE_BYTES), sync=False)
 
 
-def _nothing(fd: int, size: int, offset: int) -> bytes:
+def _read_nothing(fd: int, size: int, offset: int) -> bytes:
     return b""
 
 
 class SharedState:
     """The words of one store, in its file `state`.
 
-    Only the holder of the write lock changes them, but for those about syncs, which the holder of the sync lock
-    changes, and for the futexes. `home` is a number of the folder that the file is to belong to.
+    Only the holder of the write lock changes them, with two exceptions: the holder of the sync lock changes those about
+    syncs, and everybody changes the futexes. `home` is the number of the folder that the file must belong to.
 
     Calls raise `OSError`.
     """
 
     def __init__(self, filesystem: FileSystem, path: str, home: int, *, writable: bool = True) -> None:
-        """Open the file at `path`. Raises `OSError`, or `ValueError` where the file is not the store's alone."""
+        """Open the file at `path`. Raises `OSError`, or `ValueError` if the file is a hard link."""
         self._filesystem, self._path, self._home, self.writable = filesystem, path, home, writable
         self._pread: Callable[[int, int, int], bytes] = filesystem.pread
         self.inode = 0
         self._boot = boot_id()
         self.session = 0
-        """The session that this process has seen going on, or begun: 0 before that."""
+        """The session that this process has found or begun; 0 before that."""
         self._fd = -1
         self.gate_futex, self.lock_futex, self.sync_futex = Futex(), Futex(gives_time=True), Futex()
         self._open()
@@ -132,13 +132,13 @@ class SharedState:
     def _open(self) -> None:
         filesystem = self._filesystem
         if not (self.writable or filesystem.is_there(self._path)):
-            self._pread = _nothing  # A reader, before anybody who may write has made it.
+            self._pread = _read_nothing  # A reader, before any writer has made the file.
             return
         fd = filesystem.open_update(self._path) if self.writable else filesystem.open_read(self._path)
         self._pread = filesystem.pread
         try:
             if self.writable and filesystem.names(fd) > 1:
-                raise ValueError("it has another name (a hard link)")  # Made anew, in its place.
+                raise ValueError("it has another name (a hard link)")  # The caller makes a new file.
             inode = filesystem.identity(fd)
             if self._fd < 0:
                 self._fd, fd = fd, -1
@@ -148,7 +148,7 @@ class SharedState:
             if fd >= 0:
                 filesystem.close(fd)
         self.inode = inode
-        # Of this file in this folder: a copy has another inode, or lies in a folder that was made at another time.
+        # A copy has another inode, or is in a folder made at another time.
         self._file = (self.inode * 0x9E3779B97F4A7C15 ^ self._home) & _MASK
         if self.writable:
             for futex, at in (
@@ -160,22 +160,22 @@ class SharedState:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the file that is open is the one that has its name."""
+        """True if the open file is the one at its path."""
         return self._filesystem.identity_at(self._path) == self.inode
 
     def look_for(self) -> None:
-        """For a reader: open the file that has its name now, if it is another one."""
+        """For a reader: open the file at the path if it was replaced."""
         if not self.is_in_place:
             self._open()
 
     def reload(self) -> None:
-        """Open the file anew if another one has its name; make it where there is none. Under the write lock."""
+        """Open the file at the path if it was replaced or deleted, and make it if needed. Needs the write lock."""
         if not self.is_in_place:
             create_state(self._filesystem, self._path)
             self._open()
 
     def ask_again(self) -> bool:
-        """Where the file could only be opened for reading: whether it can be written by now."""
+        """Try again to open a file for writing that could only be read; True if that works now."""
         self.writable = True
         try:
             self._open()
@@ -191,40 +191,40 @@ class SharedState:
             fd, self._fd = self._fd, -1
             self._filesystem.close(fd)
 
-    # Looking
+    # Reading
 
     def look(self) -> Words:
-        """All words as they are now; zeros where the file was cut."""
+        """Return all words as they are now; zeros if the file was cut."""
         return words_of(self.raw())
 
     def believes(self, words: Words) -> bool:
-        """Whether these words belong to the session that this process takes part in."""
+        """True if these words belong to the session that this process takes part in."""
         return words[_SESSION] == self.session != 0 and words[_FORMAT] == _MAGIC and words[_FILE] == self._file
 
     def readable(self, words: Words) -> bool:
-        """Whether readers may believe these words: also while a recovery goes on, or cannot be finished."""
+        """True if readers may believe these words; they may also during a recovery, or after one that failed."""
         return self.session != 0 and words[_SESSION] in (0, self.session) and words[_FILE] == self._file
 
     @property
     def valid(self) -> bool:
-        """Whether the words belong to the session that this process takes part in."""
+        """True if the current words belong to the session that this process takes part in."""
         return self.believes(self.look())
 
     @property
     def last_session(self) -> int:
-        """The session that the words belong to, 0 where they are not of this file, this folder and this format."""
+        """The session that the words belong to; 0 if they are of another file, folder or format."""
         words = self.look()
         return words[_SESSION] if words[_FORMAT] == _MAGIC and words[_FILE] == self._file else 0
 
     @property
     def of_a_copy(self) -> bool:
-        """Whether the words were written for another file: this folder is a copy of a store, or was moved in."""
+        """True if the words were written for another file: this folder is a copy of a store, or was moved here."""
         words = self.look()
         return words[_FORMAT] == _MAGIC and words[_FILE] not in (0, self._file)
 
     @property
     def promised(self) -> tuple[int, int]:
-        """(the position up to which it was durable; the last one that was committed, if that was in this boot)."""
+        """(the durable position, the committed position); the latter is 0 if the words are from before a restart."""
         words = self.look()
         if words[_FORMAT] != _MAGIC or not consistent(words):
             return 0, 0
@@ -232,23 +232,23 @@ class SharedState:
 
     @property
     def tail(self) -> int:
-        """How many bytes there are to replay after a crash, or what takes as long."""
+        """How many bytes a recovery would replay, plus an equivalent for each stream it would open."""
         return self.look()[TAIL]
 
     @property
     def of_this_boot(self) -> bool:
-        """Whether the words were written since the machine started; also where the system does not say."""
+        """True if the words were written since the machine started, or if the system does not tell."""
         words = self.look()
         return words[_FORMAT] == _MAGIC and words[_BOOT] == self._boot
 
     def published(self) -> tuple[int, int, int] | None:
-        """What the last commit published: (position, journal's first position, its size); None in the middle of one."""
+        """Return (committed position, journal's first position, its size), None while a commit is publishing them."""
         words = self.look()
         return (words[COMMITTED], words[JOURNAL_FIRST], words[JOURNAL_SIZE]) if consistent(words) else None
 
     @property
     def writing(self) -> int:
-        """The process that is changing files, or died at it; 0 if none is."""
+        """The process that is changing files, or died while doing so; 0: none."""
         return self.look()[WRITING]
 
     @property
@@ -260,26 +260,27 @@ class SharedState:
     def durable(self) -> int:
         """The position up to which everything is known to be on the device."""
         words = self.look()
-        return words[DURABLE] if words[DURABLE] <= words[COMMITTED] else 0  # Beyond that it is not to be believed.
+        # A durable position beyond the committed one is wrong.
+        return words[DURABLE] if words[DURABLE] <= words[COMMITTED] else 0
 
     @property
     def journal_first(self) -> int:
-        """The first position of the live journal segment."""
+        """The first position of the active journal segment."""
         return self.look()[JOURNAL_FIRST]
 
     @property
     def journal_size(self) -> int:
-        """The committed bytes of the live journal segment."""
+        """The committed bytes of the active journal segment."""
         return self.look()[JOURNAL_SIZE]
 
     @property
     def layout(self) -> int:
-        """A count of changes after which an open file may no longer be the live one (rolls, compactions)."""
+        """A count of rolls and compactions, after which an open file may no longer be the active one."""
         return self.look()[LAYOUT]
 
     @property
     def exclusive(self) -> int:
-        """The process that holds the store exclusively, 0 if none does."""
+        """The process that holds the store exclusively; 0: none."""
         return self.look()[EXCLUSIVE]
 
     @exclusive.setter
@@ -288,21 +289,21 @@ class SharedState:
 
     @property
     def sync_failed(self) -> bool:
-        """Whether a sync has failed, and the journal has not been written anew since."""
+        """True if a sync has failed, and the journal has not been rewritten since."""
         return self.look()[SYNC_FAILED] != 0
 
     @property
     def failures(self) -> int:
-        """How many syncs have failed since the machine started."""
+        """The number of syncs that have failed since the machine started."""
         return self.look()[FAILURES]
 
     def covers(self, position: int) -> bool:
-        """Whether the record at `position` is known to be on the device."""
+        """True if the record at `position` is known to be on the device."""
         return position <= self.durable
 
     @property
     def ring_file(self) -> int:
-        """Which file the commit ring is, 0 if there is none yet. Of a state from before a restart, too."""
+        """The identity of the commit ring's file, also from before a restart; 0: none."""
         words = self.look()
         return words[RING_FILE] if words[_FORMAT] == _MAGIC else 0
 
@@ -310,26 +311,26 @@ class SharedState:
     def ring_file(self, identity: int) -> None:
         self._put(RING_FILE, identity)
 
-    # Changing
+    # Writing
 
     def _put(self, at: int, value: int) -> None:
         self._filesystem.write_at(self._fd, _one.pack(value), at * 8)
 
     def begin_recovery(self, pid: int) -> None:
-        """Say that process `pid` recovers; what failed before the machine restarted is forgotten."""
+        """Note that process `pid` recovers, and forget sync failures from before the machine restarted."""
         words = self.look()
         if words[_FORMAT] != _MAGIC or self._filesystem.size(self._fd) < _SIZE_BYTES:
             self._filesystem.write_at(self._fd, bytes(_SIZE_BYTES), 0)
         elif self.of_a_copy or not self.of_this_boot:
-            # What failed was of another file, or the page cache went with the boot: all is read from the device since.
+            # They were of another file, or of an earlier boot. Since then everything is read from the device.
             self._put(FAILURES, 0)
             self._put(SYNC_FAILED, 0)
         self._put(WRITING, pid)
 
     def recovered(self, committed: int, journal_first: int, journal_size: int, tail: int) -> None:
-        """Publish what a recovery found; words that were not believed become valid, as those of `session`."""
+        """Publish the result of a recovery. Words that were not believed become valid for `session`."""
         if not self.valid:
-            self.distrust()  # Until all is said: a recovery that dies here must be run again whole.
+            self.distrust()  # If the recovery dies before the last write, the next one starts over.
             self._put(EXCLUSIVE, 0)
             self._put(SYNC_FAILED, 0)
             self._put(_BOOT, self._boot)
@@ -341,14 +342,14 @@ class SharedState:
         self._put(_SESSION, self.session)
 
     def raw(self) -> bytes:
-        """All words as they are now, in their bytes; `words_of` takes them apart."""
+        """Return the bytes of all words as they are now; see `words_of`."""
         return self._pread(self._fd, _all.size, 0)
 
     def publish(self, raw: bytes, committed: int, journal_first: int, journal_size: int, tail: int) -> bytes:
-        """Publish a commit: readers see it from here on. `tail` is how much there is to replay after a crash.
+        """Publish a commit, which readers see from now on. `tail` is how much a recovery would replay.
 
-        `raw` is what stood here when the lock was taken. Returns the bytes before `STANDING` as they are now, but for
-        words that others may have changed meanwhile.
+        `raw` is what was read when the lock was taken. Returns the bytes before `STANDING` as they are now; those that
+        others may have changed meanwhile are taken from `raw`.
         """
         check = _check(committed, journal_first, journal_size)
         data = _five.pack(committed, journal_first, journal_size, check, tail)
@@ -356,30 +357,30 @@ class SharedState:
         return raw[: COMMITTED * 8] + data + raw[WRITING * 8 : STANDING]
 
     def begin(self, pid: int) -> None:
-        """Mark that process `pid` changes files; if it dies, the next one finds the mark and recovers."""
+        """Mark that process `pid` changes files. If it dies, the next writer finds the mark and recovers."""
         self._put(WRITING, pid)
 
     def abandon(self) -> None:
-        """Take the mark away."""
+        """Clear the mark."""
         self._put(WRITING, 0)
 
     def distrust(self) -> None:
-        """Make the words invalid, so that a recovery takes nothing from them."""
+        """Make the words invalid, so that a recovery does not use them."""
         self._put(_SESSION, 0)
 
     def made_durable(self, published: tuple[int, int, int], ring_next: tuple[int, int]) -> None:
-        """Say that everything that was published is on the device, and where the ring goes on. Under the sync lock."""
+        """Note that everything published is on the device, and the ring's next place. Needs the sync lock."""
         position, journal_first, journal_size = published
         end = (journal_first & _LOW) << 32 | journal_size
         ring = (ring_next[0] & _LOW) << 32 | ring_next[1]
         self._filesystem.write_at(self._fd, _three.pack(position, end, ring), DURABLE * 8)
 
     def keep(self) -> None:
-        """Return when the words are on the device: for what must be known of them after a restart."""
+        """Sync the words, for what must survive a restart."""
         self._filesystem.sync_data(self._fd)
 
     def change_layout(self) -> None:
-        """Tell every process to look at its open files again."""
+        """Make every process check its open files."""
         self._put(LAYOUT, (self.layout + 1) & _MASK)
 
     def mark_sync_failed(self) -> None:

@@ -1,4 +1,4 @@
-"""The files of snapshots, one for each stream that has one."""
+"""The snapshot files, one for each stream that has a snapshot."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from hangarlog.filestore.file_names import stream_path
 from hangarlog.record.checked_json import with_crc, without_crc
 from hangarlog.system.filesystem import NO_FILE, FileSystem
 
-MAX_SNAPSHOT_BYTES = 128 << 20  # Bytes of a file: none is read that could not have been written.
+MAX_SNAPSHOT_BYTES = 128 << 20  # Larger files cannot have been written, and are not read.
 
 
 _decode = msgspec.json.Decoder(Snapshot).decode
 
 
 class SnapshotFiles:
-    """The folder `snapshots/`, laid out as `streams/` is."""
+    """The folder `snapshots/`, with the same layout as `streams/`."""
 
     def __init__(self, filesystem: FileSystem, folder: str) -> None:
         self._filesystem, self._folder = filesystem, folder
 
     def path(self, stream_id: str) -> str:
-        """Where the snapshot of a stream is."""
+        """Return the path of a stream's snapshot."""
         folder, name = stream_path(stream_id)
         return os.path.join(self._folder, folder, f"{name}.json")
 
     def load(self, stream_id: str) -> Snapshot | None:
-        """The snapshot of a stream, None if there is none.
+        """Return the snapshot of a stream, or None.
 
         Raises:
             CorruptionError: the file is not a snapshot of this stream.
@@ -45,10 +45,10 @@ class SnapshotFiles:
         return snapshot
 
     def read(self, path: str) -> Snapshot:
-        """The snapshot in a file, whoever's it is.
+        """Return the snapshot in a file, of whatever stream.
 
         Raises:
-            CorruptionError: there is no whole one.
+            CorruptionError: it is not an intact snapshot.
             FileNotFoundError: there is no file.
         """
         try:
@@ -61,10 +61,10 @@ class SnapshotFiles:
             raise self._damage(path, error) from error
 
     def save(self, snapshot: Snapshot) -> None:
-        """Replace the snapshot of a stream, whole and durably.
+        """Replace the snapshot of a stream, atomically and durably.
 
         Raises:
-            CorruptionError: the folder it belongs in leads elsewhere.
+            CorruptionError: its folder is a symbolic link.
             EventSerializationError: it is too large.
         """
         path, content = self.path(snapshot.stream_id), with_crc(snapshot)
@@ -78,5 +78,5 @@ class SnapshotFiles:
         self._filesystem.replace_file(path, content)
 
     def _damage(self, path: str, error: Exception) -> CorruptionError:
-        cause = f"not a whole snapshot: {error}; delete it, a snapshot can be made again"
+        cause = f"it is not an intact snapshot: {error}; delete it, a snapshot can be made again"
         return CorruptionError(path, os.path.relpath(path, self._folder), 0, cause, mendable=False)

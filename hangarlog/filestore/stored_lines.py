@@ -1,4 +1,4 @@
-"""Events byte for byte as they are stored, to show or to export. A line that is not a record is damage."""
+"""Events byte for byte as they are stored, for display or export. A line that is not a record is damage."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from hangarlog.record.strict import are_strict, record_or_cause, strict_record
 from hangarlog.record.verified_block import VerifiedBlock
 
 StoredBlock = tuple[Sequence[StoredEnvelope], Sequence[bytes]]
-"""Records, and the line of each, without its newline."""
+"""Records, and their lines without newlines."""
 
 
 def as_stored(
     store: FileEventStore, blocks: Iterable[Sequence[StoredEnvelope]], *, skip_damaged: bool = False
 ) -> Iterator[StoredBlock]:
-    """The records of `blocks`, which `store` has read, with their lines.
+    """Yield the records of `blocks`, which `store` has read, with their lines.
 
-    Each is held to the whole format, as in `verify`. A damaged one comes from its other copy, with a
-    `CorruptionWarning`. One that is damaged in both is raised in its turn, or skipped with a warning.
+    Each line is checked against the whole format, as in `verify`. A damaged record comes from the other copy, with a
+    `CorruptionWarning`. With `skip_damaged`, one that is damaged in both copies is skipped with a warning.
 
     Raises:
-        CorruptionError: an event is damaged in both copies.
+        CorruptionError: an event is damaged in both copies; raised in its turn.
     """
     for block in blocks:
         lines = _lines(block)
@@ -38,11 +38,11 @@ def as_stored(
 
 
 def _lines(block: Sequence[StoredEnvelope]) -> list[bytes | None]:
-    """The lines that records were read from; None for a line that this version would write otherwise."""
+    """Return the lines that records were read from; None for a line that this version would write differently."""
     if type(block) is VerifiedBlock:
         return [*block.text.split(b"\n")[: len(block.records)]]
     lines = [encode_envelope(record)[:-1] for record in block]
-    # The stored line has these bytes if it has their checksum.
+    # If the checksum is equal, the stored line has these bytes.
     return [line if line[-10:-2] == record.crc.encode() else None for line, record in zip(lines, block, strict=True)]
 
 
@@ -50,24 +50,24 @@ def _one_by_one(
     folder: Folder, block: Sequence[StoredEnvelope], lines: Sequence[bytes | None], skip: bool
 ) -> Iterator[StoredBlock]:
     causes = {
-        record.position: "it is not written as this version writes it" if line is None else _cause(line)
+        record.position: "this version would write it differently" if line is None else _cause(line)
         for record, line in zip(block, lines, strict=True)
     }
     doubtful = {position: cause for position, cause in causes.items() if cause}
-    found = _found(folder, block, doubtful) if doubtful else {}
+    found = _lines_from_files(folder, block, doubtful) if doubtful else {}
     sound: list[bytes] = []
     for record, line in zip(block, lines, strict=True):
-        there = found.get(record.position, line)
-        if isinstance(there, bytes):
-            sound.append(there)
+        stored = found.get(record.position, line)
+        if isinstance(stored, bytes):
+            sound.append(stored)
             continue
         if sound:
             yield [strict_record(one) for one in sound], sound
             sound = []
-        assert there is not None
+        assert stored is not None
         if not skip:
-            raise there
-        warnings.warn(CorruptionWarning(f"passed over: {there}"), stacklevel=2)
+            raise stored
+        warnings.warn(CorruptionWarning(f"passed over: {stored}"), stacklevel=2)
     if sound:
         yield [strict_record(one) for one in sound], sound
 
@@ -77,10 +77,10 @@ def _cause(line: bytes) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _found(
+def _lines_from_files(
     folder: Folder, block: Sequence[StoredEnvelope], doubtful: dict[int, str]
 ) -> dict[int, bytes | CorruptionError]:
-    """{doubtful position: its line from the files, or the damage if neither copy has one}."""
+    """Return {doubtful position: its line from the files, or the damage if neither copy has one}."""
     found: dict[int, bytes | CorruptionError] = {}
     by_position = {record.position: record for record in block}
     first, last = min(doubtful), max(doubtful)
@@ -98,7 +98,7 @@ def _found(
 
 
 def _damage(folder: Folder, record: StoredEnvelope, cause: str) -> CorruptionError:
-    """The error for a record whose place in a file is not known here."""
+    """Return the error for a record whose place in a file is unknown."""
     path = folder.journal.live_path
     place = (record.position, record.stream_id, record.stream_version)
     return CorruptionError(path, os.path.basename(path), 0, cause, *place)

@@ -1,7 +1,7 @@
-"""A stream's end against the journal: which of both is right where they disagree, and making the stream so.
+"""Compares a stream's end with the journal, and makes it match.
 
-A stream's file may have been deleted, emptied, cut or replaced by an older one, or may end in records of a commit that
-a power cut took back. The journal decides. What the catalog says is only a hint where to look in it.
+A stream's file may have been deleted, emptied, cut, or replaced by an older one. It may also end in records of a commit
+that a power cut took back. The journal decides. The catalog only tells where to look in it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 def journal_line(folder: Folder, position: int) -> bytes | None:
-    """The line that the journal has at a position, None where it has no whole one."""
+    """Return the journal's line at a position, or None if it has no intact one."""
     journal = folder.journal
     with contextlib.suppress(OSError, CorruptionError):
         live = journal.open_live()
@@ -55,30 +55,30 @@ def _line_at(segment: Segment, position: int, first: int) -> bytes | None:
 
 
 def contradicts(folder: Folder, stream_id: str, version: int, position: int) -> bool:
-    """Whether the journal has another record at a position than this one; not if what it has there is damaged."""
+    """True if the journal has another intact record at this position."""
     line = journal_line(folder, position)
     record = decode_record(line) if line else None
     return record is not None and (record.stream_id, record.stream_version) != (stream_id, version)
 
 
 def ends_early(log: Log, stream_id: str, version: int, known: int, position: int) -> CorruptionError:
-    """The error for a stream that ends at a version, although a later one is `known` to be at a position."""
+    """Return the error for a stream that ends at `version` although version `known` was committed at `position`."""
     cause = f"it ends at version {version}; version {known} was committed at position {position}"
     return CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause, position, stream_id, known)
 
 
 def refutes(folder: Folder, record: StoredEnvelope, committed: int) -> bool:
-    """Whether the journal shows that a stream's record never counted: it is not there, or another one is in its place.
+    """True if the journal shows that a stream's record was not committed: it lacks it, or has another in its place.
 
-    Where the journal itself is damaged or lost, it shows nothing.
+    A damaged or missing part of the journal shows nothing.
     """
     return record.position > committed or contradicts(folder, record.stream_id, record.stream_version, record.position)
 
 
 def lines_of_stream(folder: Folder, stream_id: str, after: int, through: int) -> Iterator[tuple[StoredEnvelope, bytes]]:
-    """What the journal has of a stream behind position `after`, up to `through`.
+    """Yield what the journal has of a stream after position `after`, up to `through`.
 
-    It looks for the stream's id in the text: a gigabyte takes less than a second.
+    It searches the text for the stream's id: a gigabyte takes less than a second.
     """
     key = stream_key(stream_id)
     with folder.journal.opened(after + 1) as (sealed, live_first, live):
@@ -105,7 +105,7 @@ def _lines_in(
 
 
 def put_records_aside(folder: Folder, live: ActiveSegment, offset: int, but_for: Collection[bytes]) -> int:
-    """Keep the whole records behind an offset of a stream, `but_for` some, where a person finds them; their number."""
+    """Put aside the intact records after `offset` of a stream, except the lines in `but_for`; return their number."""
     count = 0
     for lines in chain(live.blocks(offset), live.rest(offset)):
         aside = [line for line in lines if line not in but_for and is_record(line)]
@@ -116,14 +116,14 @@ def put_records_aside(folder: Folder, live: ActiveSegment, offset: int, but_for:
 
 
 def settle_stream(folder: Folder, catalog: Catalog, stream_id: str, committed: int) -> None:
-    """Bring a stream's end to what the journal has for it. Under the write lock.
+    """Make a stream's end match the journal. Needs the write lock.
 
     Raises:
         CorruptionError: the journal lacks a version, or the stream's end is damaged.
     """
     log = folder.stream(stream_id)
     with contextlib.ExitStack() as closing:
-        live = _live_end(log)
+        live = _open_active(log)
         if live:
             closing.enter_context(contextlib.closing(live))
         last, keep = _last_confirmed(folder, log, live, committed)
@@ -134,21 +134,21 @@ def settle_stream(folder: Folder, catalog: Catalog, stream_id: str, committed: i
             folder.make_category(log)
             live = closing.enter_context(contextlib.closing(ActiveSegment(log, new=True)))
         if live:
-            _bring_to(folder, live, keep, text)
+            _replace_end(folder, live, keep, text)
     end = due[-1][0] if due else last
     version, known = end.stream_version if end else -1, catalog.get(stream_id)
     if known and known.version > version:
         position = known.position_before(committed)
         if position > 0 and not contradicts(folder, stream_id, known.version, position):
-            raise ends_early(log, stream_id, version, known.version, position)  # Its version is not to be given again.
+            raise ends_early(log, stream_id, version, known.version, position)  # The version must not be given again.
     catalog.put(stream_id, version, end.position if end else 0)
     if due:
-        had = last.stream_version if last else -1
-        cause = f"{log.live_path} ended at version {had}, the journal has the stream up to {due[-1][0].stream_version}"
-        warnings.warn(CorruptionWarning(f"{cause}; what was missing was written again"), stacklevel=2)
+        old = last.stream_version if last else -1
+        cause = f"{log.live_path} ended at version {old}, but the journal has versions up to {version}"
+        warnings.warn(CorruptionWarning(f"{cause}; the missing events were written again"), stacklevel=2)
 
 
-def _live_end(log: Log) -> ActiveSegment | None:
+def _open_active(log: Log) -> ActiveSegment | None:
     try:
         return ActiveSegment(log)
     except FileNotFoundError:
@@ -158,7 +158,7 @@ def _live_end(log: Log) -> ActiveSegment | None:
 def _last_confirmed(
     folder: Folder, log: Log, live: ActiveSegment | None, committed: int
 ) -> tuple[StoredEnvelope | None, int]:
-    """(the stream's last record that counts, the offset after it in the live segment)."""
+    """Return (the stream's last committed record, the offset after it in the active segment)."""
     offset = live.end_offset() if live else 0
     while live and offset:
         lines, start = live.lines_before(offset)
@@ -189,8 +189,8 @@ def _refuse_gap(log: Log, last: int | None, due: list[StoredEnvelope]) -> None:
         expected = record.stream_version + 1
 
 
-def _bring_to(folder: Folder, live: ActiveSegment, keep: int, text: bytes) -> None:
-    """Make what comes after offset `keep` this text."""
+def _replace_end(folder: Folder, live: ActiveSegment, keep: int, text: bytes) -> None:
+    """Replace the text after offset `keep`."""
     if live.size - keep == len(text) and live.read(len(text), keep) == text:
         return
     put_records_aside(folder, live, keep, frozenset(text.split(b"\n")))

@@ -1,4 +1,4 @@
-"""Every whole line in a store's files, whatever lies between them: for finding what is damaged, and rebuilding it."""
+"""Finds every intact line in a store's files, to detect damage and to rebuild the store."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from hangarlog.record.strict import kept_record, strict_records
 from hangarlog.system.filesystem import NO_FILE, FileSystem
 
 REBUILT = ".rebuilt"
-"""What the name of a file that is to take another one's place ends in, until it does."""
+"""The suffix of a new file until it replaces the old one."""
 
 _FILE = re.compile(rf"([^.]+)(?:\.[0-9]{{20}})?\.jsonl((?:\.new|{REBUILT})(?:\.[0-9]+)?)?").fullmatch
 
 
 class File(NamedTuple):
-    """A file of a log: the log's folder and name; `spare` are those that wait to take another one's place."""
+    """A file of a log, with the log's folder and name. A `spare` file is a new one that waits to replace another."""
 
     path: str
     folder: str
@@ -32,16 +32,16 @@ class File(NamedTuple):
 
     @property
     def sealed(self) -> int | None:
-        """The number in the name of a sealed segment, None of any other file."""
+        """The number in the name of a sealed segment; None for any other file."""
         return first_of(os.path.basename(self.path), self.name)
 
     def category(self, folder: Folder) -> str:
-        """The folder of a stream's category."""
+        """Return the folder of a stream's category."""
         return "" if self.folder == folder.streams_path else os.path.basename(self.folder)
 
 
 def log_files(filesystem: FileSystem, folder: str) -> list[File]:
-    """The files of all logs in a folder, sorted; links and folders of their names too."""
+    """Return the files of all logs in a folder, sorted, including links and folders with such names."""
     found = []
     for entry in filesystem.entries(folder):
         match = _FILE(entry.name)
@@ -51,12 +51,12 @@ def log_files(filesystem: FileSystem, folder: str) -> list[File]:
 
 
 def journal_files(folder: Folder) -> list[File]:
-    """Whatever holds a part of the journal."""
+    """Return all files that may hold a part of the journal."""
     return [file for file in log_files(folder.filesystem, folder.path) if file.name == folder.journal.name]
 
 
 def stream_files(folder: Folder) -> Iterator[File]:
-    """Whatever holds a part of a stream, a category at a time."""
+    """Yield all files that may hold a part of a stream, one category after the other."""
     yield from log_files(folder.filesystem, folder.streams_path)
     for entry in folder.filesystem.entries(folder.streams_path):
         if entry.is_dir():
@@ -64,12 +64,12 @@ def stream_files(folder: Folder) -> Iterator[File]:
 
 
 Found = list[tuple[bytes, StoredEnvelope | None]]
-"""Lines with their records; None where a line is none."""
+"""Lines with their records; None for a line that is not a record."""
 
 
 @contextlib.contextmanager
 def opened(filesystem: FileSystem, path: str) -> Iterator[Segment | None]:
-    """The file at `path` as a segment, None where something else is in its place."""
+    """Open the file at `path` as a segment; None if there is no regular file."""
     try:
         fd = filesystem.open_read(path)
     except OSError as error:
@@ -82,7 +82,7 @@ def opened(filesystem: FileSystem, path: str) -> Iterator[Segment | None]:
 
 
 def found_in(segment: Segment, offset: int = 0, stop: int | None = None) -> Iterator[tuple[int, Found]]:
-    """(offset, lines) from `offset` up to `stop`, a block at a time, but for a last one without its newline."""
+    """Yield (offset, lines) of each block from `offset` up to `stop`, without text after the last newline."""
     stop = segment.size if stop is None else stop
     while offset < stop:
         lines, following = segment.lines_at(offset, min(CHUNK_BYTES, stop - offset))
@@ -98,11 +98,19 @@ def found_in(segment: Segment, offset: int = 0, stop: int | None = None) -> Iter
 
 
 class Stretch(NamedTuple):
-    """Lines that stand one behind the other in the file `path`, from offset `start` to `end`, `lines` of them.
+    """A run of consecutive lines in a file.
 
-    Their positions go up from `first` to `last`, in the journal one by one. `after` is the position of the whole line
-    before them in the file, 0 where there is none, and `skipped` the bytes of the lines between. Lines that are not
-    `whole` stand where these positions should.
+    Attributes:
+        first: The position of the first line.
+        last: The position of the last line. In the journal every position between is there.
+        path: The file.
+        start: The offset of the first line.
+        end: The offset after the last line.
+        lines: The number of lines.
+        after: The position of the previous intact line in the file, or 0.
+        skipped: The bytes between that line and this run.
+        journal: True if the file belongs to the journal.
+        whole: False if the lines are damaged, but stand where these positions belong.
     """
 
     first: int
@@ -118,62 +126,63 @@ class Stretch(NamedTuple):
 
 
 class _Scan:
-    """One file, on the way through it."""
+    """The state of reading through one file."""
 
     def __init__(self, file: File, *, journal: bool) -> None:
         self._file, self._journal = file, journal
         self._sealed = file.sealed if journal else None
         self.runs: list[Stretch] = []
-        self._after = 0  # The position of the last whole line, and the offset after it.
+        self._after = 0  # The position of the last intact line; below, the offset after it.
         self._after_end = 0
-        self._bad = 0  # Lines since, and their bytes: those that one may have, however long it seems.
+        self._damaged = 0  # The damaged lines since then; below, their bytes: one damaged line may have been several.
         self._skipped = 0
-        self._strange = False  # Whether one of them is no record that was damaged.
+        self._foreign = False  # True if one of them is something else than a damaged record.
 
-    def see(self, offset: int, line: bytes, record: StoredEnvelope | None) -> None:
-        """A line at `offset`, and its record, if it is one."""
+    def add(self, offset: int, line: bytes, record: StoredEnvelope | None) -> None:
+        """Take the line at `offset`, and its record if it is intact."""
         if record is None:
-            self._bad += 1
+            self._damaged += 1
             self._skipped += len(line) + 1
-            self._strange |= b"\0" in line or not may_be_torn(line)
+            self._foreign |= b"\0" in line or not may_be_torn(line)
             return
         position, size = record.position, len(line) + 1
         last, end = self._after, offset + size
         follows = position == last + 1 if self._journal else position > last
-        if self.runs and not self._bad and follows:
+        if self.runs and not self._damaged and follows:
             run = self.runs[-1]
             self.runs[-1] = run._replace(last=position, end=end, lines=run.lines + 1)
         else:
             before = last or (self._sealed or 1) - 1
-            if self._bad and self._journal and position - before - 1 == self._bad:
+            if self._damaged and self._journal and position - before - 1 == self._damaged:
                 self._note_bad(before, offset)
             path = self._file.path
             self.runs.append(Stretch(position, position, path, offset, end, 1, last, self._skipped, self._journal))
-        self._after, self._after_end, self._bad, self._strange, self._skipped = position, end, 0, False, 0
+        self._after, self._after_end, self._damaged, self._foreign, self._skipped = position, end, 0, False, 0
 
     def _note_bad(self, before: int, end: int) -> None:
-        first, last = before + 1, before + self._bad
-        run = Stretch(first, last, self._file.path, self._after_end, end, self._bad, self._after, 0, True, False)
+        first, last = before + 1, before + self._damaged
+        run = Stretch(first, last, self._file.path, self._after_end, end, self._damaged, self._after, 0, True, False)
         self.runs.append(run)
 
     def finish(self, size: int, torn: bool) -> None:
-        """The file ends at `size`; `torn` says whether within a line."""
+        """Take the end of the file at `size`; `torn` if it ends within a line."""
         if self._sealed is not None:
-            self._bad += torn
-            self._strange = False
-        if self._journal and self._bad and not self._strange:  # A live one may end in what never was committed.
+            self._damaged += torn
+            self._foreign = False
+        # The active segment may end in text that was never committed.
+        if self._journal and self._damaged and not self._foreign:
             self._note_bad(self._after or (self._sealed or 1) - 1, size)
 
 
 def runs_in(filesystem: FileSystem, file: File, *, journal: bool) -> tuple[list[Stretch], bool]:
-    """(the runs of lines in a file, whether it holds anything else)."""
+    """Return (the runs of lines in a file, True if it holds anything else)."""
     scan, damaged, offset = _Scan(file, journal=journal), False, 0
     with opened(filesystem, file.path) as segment:
         if segment is None:
             return [], False
         for offset, found in found_in(segment):
             for line, record in found:
-                scan.see(offset, line, record)
+                scan.add(offset, line, record)
                 damaged |= record is None
                 offset += len(line) + 1
         torn = segment.end_offset() < segment.size

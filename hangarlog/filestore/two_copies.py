@@ -1,4 +1,4 @@
-"""Every event is stored twice: finding in one copy what is damaged in the other."""
+"""Reads the second copy of events whose first copy is damaged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Line = tuple[StoredEnvelope, bytes]
 
 
 def whole_lines(segment: Segment) -> Iterator[Line]:
-    """Every line of a segment that is a whole record, whatever lies between."""
+    """Yield every intact record of a segment with its line."""
     for lines in segment.blocks():
         for line in lines:
             if is_record(line):
@@ -28,7 +28,7 @@ def whole_lines(segment: Segment) -> Iterator[Line]:
 
 
 def segments(log: Log) -> Iterator[Segment]:
-    """All segments of a log that can be opened, in order; each is closed when the next is asked for."""
+    """Yield all segments of a log, in order. Each is closed when the next is asked for."""
     live = log.open_live()
     try:
         for first in log.sealed():
@@ -49,14 +49,14 @@ class Missing(NamedTuple):
     found: Container[int]
 
     def has(self, position: int) -> bool:
-        """Whether a position is one of them."""
+        """True if a position is one of them."""
         return self.first <= position <= self.last and position not in self.found
 
 
 def journal_lines_in_streams(folder: Folder, missing: Missing) -> dict[int, bytes]:
-    """What the streams have of these positions: {position: line}. Those that two streams claim are left out.
+    """Return {position: line} of the missing positions that streams have, except those that two streams claim.
 
-    It reads every stream: for mending and for serving what is damaged, both rare.
+    It reads every stream. That is slow, but damage is rare.
     """
     found: dict[int, bytes] = {}
     doubtful: set[int] = set()
@@ -72,7 +72,7 @@ def journal_lines_in_streams(folder: Folder, missing: Missing) -> dict[int, byte
 
 
 def stream_lines_in_journal(folder: Folder, stream_id: str, after: int = 0) -> Iterator[Line]:
-    """What the journal has of a stream beyond position `after`, in order.
+    """Yield what the journal has of a stream after position `after`, in order.
 
     Raises:
         CorruptionError: the journal is damaged there, too.
@@ -86,9 +86,9 @@ def stream_lines_in_journal(folder: Folder, stream_id: str, after: int = 0) -> I
 def journal_blocks(
     folder: Folder, position: int, live_first: int, last: int, *, pass_over: bool = False
 ) -> Iterator[RecordsAndLines]:
-    """The journal from `position` to `last`, some lines at a time; what is damaged comes from the streams.
+    """Yield the journal from `position` to `last` in blocks; damaged lines come from the streams.
 
-    What they have not either is left out with `pass_over`, and raises `CorruptionError` without.
+    If the streams lack one too, it is left out with `pass_over`. Otherwise `CorruptionError` is raised.
     """
     while position <= last:
         try:
@@ -116,20 +116,20 @@ def journal_blocks(
 
 
 def missing_position(journal: Log, position: int, last: int) -> CorruptionError:
-    """The error for a committed event that the journal does not have."""
+    """Return the error for a committed event that the journal does not have."""
     cause = f"position {position} is missing; {last} events were committed"
     return CorruptionError(journal.live_path, os.path.basename(journal.live_path), 0, cause)
 
 
 def journal_bounds(folder: Folder, position: int, live_first: int, last: int) -> tuple[int, int]:
-    """(first, last) position of the journal segment that holds `position`, by the names of the others."""
+    """Return the (first, last) position of the journal segment that holds `position`, by the names of all segments."""
     firsts = sorted({1, *folder.journal.sealed(), live_first})
     at = bisect_right(firsts, position) - 1
     return firsts[at], firsts[at + 1] - 1 if at + 1 < len(firsts) else last
 
 
 def journal_lines(folder: Folder, first: int, last: int) -> dict[int, bytes]:
-    """The journal's lines of these positions, from itself or else from the streams; as many as there are."""
+    """Return {position: line} of the positions from `first` to `last` that the journal or the streams have."""
     found: dict[int, bytes] = {}
     for segment in segments(folder.journal):
         start = first_of(os.path.basename(segment.path), folder.journal.name)

@@ -92,7 +92,7 @@ def test_an_event_id_in_the_payload_makes_an_append_repeatable(hangarlog: Comman
         (["nonsense"], 2, "nonsense"),
         (["tail", "s", "none:1"], 1, "stream not found"),
         (["streams", "nowhere"], 1, "no such folder"),
-        (["stats", "."], 1, "it is no store"),
+        (["stats", "."], 1, "neither a store nor empty"),
         (["verify", "nowhere"], 1, "no such folder"),
         (["import", "s", "nowhere.db"], 1, "no such file"),
         (["import", "s"], 2, "Missing argument 'SOURCE'"),

@@ -245,7 +245,7 @@ OF_CRASHES = [
     Bug(
         "what reached a stream but not the journal is left there",
         "recover.py",
-        "_cut_phantoms(folder, report.since, known, report)",
+        "_cut_uncommitted(folder, report.since, known, report)",
         "pass",
         f"{RESTART}::test_what_reached_a_stream_but_not_the_journal_never_happened",
     ),
@@ -281,8 +281,8 @@ OF_CRASHES = [
     Bug(
         "a hole of less than a sector is taken for damage",
         "journal_end.py",
-        "self._zeros |= len(line) >= rest",
-        "self._zeros |= False and len(line) >= rest",
+        "self._zeroed |= len(line) >= rest",
+        "self._zeroed |= False and len(line) >= rest",
         f"{RESTART}::test_a_sector_that_the_device_has_as_it_was_when_the_file_ended_in_it_is_a_hole",
     ),
     Bug(

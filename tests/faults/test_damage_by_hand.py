@@ -104,7 +104,7 @@ def test_a_journal_that_is_shorter_than_was_committed_is_mended_or_refused(tmp_p
         assert store.recovered
         assert store.recovered.mended == 10 - keep
     journal.unlink()
-    with pytest.warns(CorruptionWarning, match="it was gone; it was made anew"):
+    with pytest.warns(CorruptionWarning, match="it was missing; it was restored"):
         opened = open_store(tmp_path / "s")
     with opened as store:
         assert store.append("a:1", [Added(11)], 10) == 11
@@ -136,7 +136,7 @@ def test_a_stream_whose_live_file_is_gone_is_not_taken_for_a_new_one(tmp_path: P
         (tmp_path / "s/streams/b/1.jsonl").unlink()
         with open_store(tmp_path / "s") as other:
             assert [d.path for d in verify(other)] == [str(tmp_path / "s/streams/b/1.jsonl")]
-            with pytest.warns(CorruptionWarning, match="what was missing was written again"):
+            with pytest.warns(CorruptionWarning, match="the missing events were written again"):
                 assert other.append("b:1", [Added(1)], version) == version + 1
         assert store.append("b:1", [Added(2)], version + 1) == version + 2
         assert list(verify(store)) == []
@@ -171,7 +171,7 @@ def test_a_torn_batch_may_have_its_later_pages_on_the_device_first(tmp_path: Pat
     (tmp_path / "s/streams/a/1.jsonl").write_bytes(lines[0])
     last = (tmp_path / "s/journal.jsonl").read_bytes().splitlines(keepends=True)[-1]
     (tmp_path / "s/journal.jsonl").write_bytes(b"".join(zeroed).replace(b"\0", b"\1") + last)
-    with pytest.raises(CorruptionError, match="whole records follow"):
+    with pytest.raises(CorruptionError, match="intact records follow"):
         open_store(tmp_path / "s")
 
 

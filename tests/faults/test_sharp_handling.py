@@ -389,7 +389,7 @@ def test_a_sealed_segment_that_an_older_set_of_files_lacks_is_made_of_the_ring_a
         opened = FileEventStore(path)
     with opened as store:
         assert store.recovered
-        assert "position 4 to 9 did not come before it" in str(store.recovered.damage)
+        assert "position 4 to 9 were missing before it" in str(store.recovered.damage)
         assert [event.number for _, _, event in store.read_all()] == list(range(10))
         assert [event.number for event in store.read_stream("a:1")] == list(range(10))
         assert store.append("a:1", [Added(10)], 9) == 10

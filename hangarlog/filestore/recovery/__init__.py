@@ -1,1 +1,1 @@
-"""After a crash or a copy: what the files prove goes into the journal, and from there into the streams."""
+"""Recovery after a crash or a copy: the journal is restored first, then the streams from the journal."""

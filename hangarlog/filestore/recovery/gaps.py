@@ -1,5 +1,7 @@
-"""Segments that are missing, or of another time than the journal: what copies made file by file, and backups that were
-put back in part, come with. It looks at both ends of each segment, and lists each folder once.
+"""Detects segments that are missing, or older or newer than the journal.
+
+Copies made file by file and partly restored backups have such gaps. These functions look only at both ends of each
+segment, and list each folder once.
 """
 
 from __future__ import annotations
@@ -18,11 +20,11 @@ from hangarlog.log.log import Log
 from hangarlog.log.segment_name import text_path
 from hangarlog.record.line import StoredEnvelope
 
-_MAX_GAP = 1 << 20  # Positions of a gap that is looked into when a store is opened.
+_MAX_GAP = 1 << 20  # The longest gap, in positions, that is searched when a store is opened.
 
 
 def refuse_gaps(folder: Folder) -> None:
-    """Raise `CorruptionError` if segments are missing, of the journal or of a stream."""
+    """Raise `CorruptionError` if the journal or a stream lacks a segment."""
     _refuse_gaps(folder.journal, folder.journal.sealed(), 1, 1)
     rolled = {(names.category, names.log.name): names for names in rolled_streams(folder)}
     snapshots = SnapshotFiles(folder.filesystem, folder.snapshots_path)
@@ -35,11 +37,11 @@ def refuse_gaps(folder: Folder) -> None:
             log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
             _refuse_gaps(log, names.sealed if names else [], 0, snapshot.compacted_through + 1 if snapshot else 0)
     for names in rolled.values():
-        raise CorruptionError(names.log.live_path, text_path(names.log.name), 0, "its live file is missing")
+        raise CorruptionError(names.log.live_path, text_path(names.log.name), 0, "its active segment is missing")
 
 
 def _refuse_gaps(log: Log, sealed: list[int], least: int, most: int) -> None:
-    """`least` and `most` are the first numbers that it may begin with."""
+    """Check one log, whose first number must be from `least` to `most`."""
     live = log.open_live()
     live_first = None
     if live:
@@ -57,9 +59,10 @@ def _refuse_gaps(log: Log, sealed: list[int], least: int, most: int) -> None:
 
 
 def only_the_ring_fills(folder: Folder, frames: list[Frame], before: StoredEnvelope, following: int) -> bool:
-    """Whether these frames of the commit ring have what the streams lack behind a record and before a following one.
+    """True if the streams lack a part of a gap in the journal, and these frames of the commit ring have that part.
 
-    Where the streams have all of it, reads are served from there.
+    The gap lies between the record `before` and the position `following`. If the streams have all of it, nothing needs
+    to be restored: reads take it from there.
     """
     if following - before.position > _MAX_GAP:
         return False
@@ -68,7 +71,7 @@ def only_the_ring_fills(folder: Folder, frames: list[Frame], before: StoredEnvel
 
 
 def is_whole(folder: Folder) -> bool:
-    """Whether every line of the journal is a record."""
+    """True if every line of the journal is an intact record."""
     for file in journal_files(folder):
         with opened(folder.filesystem, file.path) as segment:
             if segment is None or not all(record for _, found in found_in(segment) for _, record in found):
@@ -77,7 +80,7 @@ def is_whole(folder: Folder) -> bool:
 
 
 def streams_go_beyond(folder: Folder, last: int) -> bool:
-    """Whether a sealed segment of a stream has records behind the journal's `last` position."""
+    """True if a sealed segment of a stream has records after the journal's `last` position."""
     for names in rolled_streams(folder):
         with (
             contextlib.suppress(CorruptionError),

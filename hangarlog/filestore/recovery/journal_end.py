@@ -1,7 +1,8 @@
-"""The end of the journal made whole: what it has itself, what the commit ring has, what the streams have of it.
+"""Recovers the end of the journal from its own text, the commit ring and the streams.
 
-For the holder of the write lock only. A whole, valid batch counts, in the journal or in the ring; a torn end is cut
-off; a damaged middle is mended where another copy is whole, and refused where none is. docs/recovery.md says why.
+For the holder of the write lock only. An intact batch counts, whether the journal or the ring has it. A torn tail is
+cut off. A damaged line before the end is restored from another copy, or refused if there is none. docs/recovery.md
+gives the reasons.
 """
 
 from __future__ import annotations
@@ -23,17 +24,21 @@ from hangarlog.record.envelope import LineError
 from hangarlog.record.line import StoredEnvelope, decode_record, decode_records, is_record
 
 READ_BYTES = 64 << 10
-"""Bytes of journal that are read at a time: what is larger the system gives, and zeroes, anew each time."""
+"""Bytes of journal read at a time. For larger reads the system maps and zeroes new memory each time."""
 
-See = Callable[[list[StoredEnvelope], list[bytes]], None]
+OnRecords = Callable[[list[StoredEnvelope], list[bytes]], None]
 
 
 class End(msgspec.Struct):
-    """What became of the journal's end.
+    """What was done to the end of the journal.
 
-    `last` is the position it ends with; `cut` counts bytes taken off, `joined` records written from the ring, `mended`
-    records written from the streams, `put_aside` whole records that a power cut left unconnected. `damage` names what
-    was replaced that no crash leaves.
+    Attributes:
+        last: The journal's last position.
+        cut: Bytes cut off.
+        joined: Records written from the commit ring.
+        mended: Records written from the streams.
+        put_aside: Intact records that a power cut left behind a gap.
+        damage: Replaced damage that no crash explains.
     """
 
     last: int = 0
@@ -45,7 +50,7 @@ class End(msgspec.Struct):
 
 
 def last_sealed(log: Log, first: int) -> StoredEnvelope:
-    """The last record of a sealed segment."""
+    """Return the last record of a sealed segment."""
     with contextlib.closing(log.open_sealed(first)) as segment:
         return segment.last_whole()
 
@@ -56,45 +61,52 @@ def make_end_whole(
     start: tuple[int, int],
     promised: tuple[int, int],
     frames: list[Frame],
-    see: See,
+    on_records: OnRecords,
     *,
     restarted: bool,
 ) -> End:
-    """Bring the live segment to whole batches, with everything that is known to have been committed.
+    """Make the active segment end with a complete batch, and restore every batch known to be committed.
 
-    `start` is an offset that is known to be the end of a batch, and its last position; (0, position) where only that
-    position is known. `promised` are (the position up to which nothing can be missing but by damage, the one up to
-    which the streams are searched for what is missing). With `restarted` a power cut may have taken any page written
-    since. `frames` are what the commit ring has. `see` is shown the records that are read to find the end.
+    Args:
+        folder: The store's folder.
+        live: The journal's active segment.
+        start: The end of a batch as (offset, last position); (0, position) if only the position is known.
+        promised: The position up to which only damage can explain a missing record, and the one up to which the
+            streams are searched for missing records.
+        frames: The frames of the commit ring.
+        on_records: Called with the records, and their lines, that are read to find the end.
+        restarted: True if a power cut may have lost any page written after `start`.
 
     Raises:
-        CorruptionError: it is damaged, and no other copy helps.
+        CorruptionError: the journal is damaged, and no other copy helps.
     """
     settled, wanted = promised
-    whole, last, bad = _whole_batches(folder.journal, live, start, see)
+    whole, last, bad = _whole_batches(folder.journal, live, start, on_records)
     known = lines_of_frames(frames, last, live.crc_before(whole))
     settled = max([settled, *known])
     if bad is None and max(settled, wanted) <= last:
         return End(last)
-    joining = _Joining(folder, live, whole, last, settled, bad or "it ends too early", restarted)
-    joining.wanted = max(settled, wanted)
-    return joining.run(known)
+    recovery = _EndRecovery(folder, live, whole, last, settled, bad or "it ends too early", restarted)
+    recovery.wanted = max(settled, wanted)
+    return recovery.run(known)
 
 
-def _whole_batches(journal: Log, live: ActiveSegment, start: tuple[int, int], see: See) -> tuple[int, int, str | None]:
-    """(the offset after the last whole batch, its last position, what is wrong behind it); read from `start` on."""
+def _whole_batches(
+    journal: Log, live: ActiveSegment, start: tuple[int, int], on_records: OnRecords
+) -> tuple[int, int, str | None]:
+    """Return (offset after the last complete batch, its last position, what is wrong after it), from `start` on."""
     if start[0]:
-        return _batches_from(live, *start, see)
+        return _batches_from(live, *start, on_records)
     lines, _ = live.lines_at(0, SECTOR_BYTES)
     begins = decode_record(lines[0]).position if lines and is_record(lines[0]) else None
     offset, last = 0, _last_before(journal, begins)
     if begins == last + 1:
         offset, number = live.seek(start[1] + 1, last + 1)
         last = number - 1
-    return _batches_from(live, offset, last, see)
+    return _batches_from(live, offset, last, on_records)
 
 
-def _batches_from(live: ActiveSegment, offset: int, last: int, see: See) -> tuple[int, int, str | None]:
+def _batches_from(live: ActiveSegment, offset: int, last: int, on_records: OnRecords) -> tuple[int, int, str | None]:
     whole, whole_last = offset, last
     while True:
         lines, following = live.lines_at(offset, READ_BYTES)
@@ -102,8 +114,8 @@ def _batches_from(live: ActiveSegment, offset: int, last: int, see: See) -> tupl
             return whole, whole_last, None if whole == live.size else "it ends within a batch"
         records, bad = _records_after(last, lines)
         if records:
-            see(records, lines[: len(records)])
-        ended = _ended(records)
+            on_records(records, lines[: len(records)])
+        ended = _count_in_ended_batches(records)
         if ended:
             whole = following - sum(len(line) + 1 for line in lines[ended:])
             whole_last = last + ended
@@ -112,8 +124,8 @@ def _batches_from(live: ActiveSegment, offset: int, last: int, see: See) -> tupl
         offset, last = following, last + len(lines)
 
 
-def _ended(records: list[StoredEnvelope]) -> int:
-    """How many of the records, from the first on, are of batches that end among them."""
+def _count_in_ended_batches(records: list[StoredEnvelope]) -> int:
+    """Return how many of the records, from the first on, belong to batches that end among them."""
     for count in range(len(records), 0, -1):
         record = records[count - 1]
         if record.ends_batch:
@@ -122,7 +134,7 @@ def _ended(records: list[StoredEnvelope]) -> int:
 
 
 def _records_after(last: int, lines: list[bytes]) -> tuple[list[StoredEnvelope], str | None]:
-    """As many records as follow on position `last` one by one, and why the line after them does not."""
+    """Return the leading records that continue position `last` without a gap, and why the next line does not."""
     with contextlib.suppress(LineError):
         records = decode_records(lines)
         if [record.position for record in records] == list(range(last + 1, last + 1 + len(lines))):
@@ -140,7 +152,7 @@ def _records_after(last: int, lines: list[bytes]) -> tuple[list[StoredEnvelope],
 
 
 def _last_before(journal: Log, begins: int | None) -> int:
-    """The last position before the live segment, which `begins` with a position, if its first line can be read."""
+    """Return the last position before the active segment; `begins` is its first one, or None if not readable."""
     sealed = journal.sealed()
     if not sealed:
         return 0
@@ -153,11 +165,11 @@ def _last_before(journal: Log, begins: int | None) -> int:
         if begins is None:
             raise
     assert begins
-    return begins - 1  # The sealed segment is damaged; it is served from the streams, and for `repair` to mend.
+    return begins - 1  # The sealed segment is damaged. Reads use the streams instead, and `repair` restores it.
 
 
-class _Joining:
-    """The slow way, where the text does not simply end with a whole batch."""
+class _EndRecovery:
+    """The slow path, for text that does not simply end with a complete batch."""
 
     def __init__(
         self, folder: Folder, live: ActiveSegment, whole: int, last: int, settled: int, cause: str, restarted: bool
@@ -165,12 +177,12 @@ class _Joining:
         self._folder, self._live, self._whole, self._last = folder, live, whole, last
         self._settled, self._cause, self._restarted = settled, cause, restarted
         self.wanted = settled
-        self._damaged = False  # Whether there are whole lines, without zeros, that are no records.
-        self._doubled = False  # Whether a position comes twice, and no power cut has brought it back.
-        self._holes: dict[int, bytes] = {}  # Such lines by the positions that they have, as those around them tell.
-        self._bad = -1  # The offset of the first line that is none.
-        self._zeros = False  # Whether a sector, or the rest of one, is zeros: what a power cut leaves among the lines.
-        self._strange = False  # Whether it ends in lines, or a part of one, that no crash leaves.
+        self._damaged = False  # True if a line is not a record and has no zeros.
+        self._duplicated = False  # True if a position comes twice, and no power cut explains it.
+        self._damaged_lines: dict[int, bytes] = {}  # {position: damaged line}; the lines around it tell its position.
+        self._first_bad = -1  # The offset of the first line that is not a record.
+        self._zeroed = False  # True if a sector, or the rest of one, is all zeros, as a power cut leaves it.
+        self._unexplained = False  # True if no crash explains the lines at the end.
 
     def run(self, ring: dict[int, bytes]) -> End:
         text = self._lines_of_text()
@@ -180,16 +192,16 @@ class _Joining:
         lines = text | ring
         last = self._connected(lines)
         mended: dict[int, bytes] = {}
-        if last < self.wanted or self._strange or self._holes or self._unconnected(lines, last):
+        if last < self.wanted or self._unexplained or self._damaged_lines or self._unconnected(lines, last):
             mended = self._from_streams(lines)
             last = self._connected(lines | mended)
         if last < self._settled:
             raise self._damage(f"position {last + 1} is missing; {self._settled} events were committed")
         unconnected = self._unconnected(lines, last)
-        if unconnected and not (self._restarted and (self._zeros or self._of_one_batch(unconnected))):
-            raise self._damage(f"{self._cause}, but whole records follow")
-        lost = [position for position in self._holes if position <= last and position not in lines | mended]
-        if self._strange and not mended and last <= max([self._last, *text]):
+        if unconnected and not (self._restarted and (self._zeroed or self._of_one_batch(unconnected))):
+            raise self._damage(f"{self._cause}, but intact records follow")
+        lost = [position for position in self._damaged_lines if position <= last and position not in lines | mended]
+        if self._unexplained and not mended and last <= max([self._last, *text]):
             raise self._damage(f"{self._cause}, and no crash leaves such a line")
         lines |= mended
         added = range(self._last + 1, last + 1)
@@ -201,18 +213,18 @@ class _Joining:
         )
         for position in lost:
             end.damage.append(self._damage(f"position {position} is damaged here and in its stream"))
-        if self._strange or self._doubled or (self._damaged and (mended or end.joined)):
+        if self._unexplained or self._duplicated or (self._damaged and (mended or end.joined)):
             self._folder.keep_damaged(self._live.path)
             end.damage.append(self._damage(f"{self._cause}; it was mended from the other copy"))
         if unconnected:
             self._folder.put_aside(unconnected)
         for damage in end.damage:
-            damage.mendable = False  # It is mended, or cannot be.
-        self._rewrite([lines.get(position) or self._holes[position] for position in added], end)
+            damage.mendable = False  # It is restored, or cannot be.
+        self._rewrite([lines.get(position) or self._damaged_lines[position] for position in added], end)
         return end
 
     def _lines_of_text(self) -> dict[int, bytes]:
-        """Every whole record behind the last whole batch: {position: line}."""
+        """Return {position: line} of every intact record after the last complete batch."""
         found: dict[int, bytes] = {}
         offset, before, bad = self._whole, self._last, list[bytes]()
         while True:
@@ -221,68 +233,68 @@ class _Joining:
                 if not is_record(line):
                     self._note_bad(offset, line)
                     damaged = bool(line.strip()) and b"\0" not in line
-                    self._strange |= damaged
+                    self._unexplained |= damaged
                     self._damaged |= damaged
                     bad.append(line)
                 elif (position := decode_record(line).position) > self._last:
-                    if position == before + 1 + len(bad) and (position <= self._settled or not self._zeros):
-                        self._holes.update(enumerate(bad, before + 1))
-                    self._doubled |= position <= before and not self._restarted
+                    if position == before + 1 + len(bad) and (position <= self._settled or not self._zeroed):
+                        self._damaged_lines.update(enumerate(bad, before + 1))
+                    self._duplicated |= position <= before and not self._restarted
                     before, bad = position, []
                     found[position] = line
-                    self._strange = False
+                    self._unexplained = False
                 else:
                     self._note_bad(offset, line)
-                    self._doubled |= not self._restarted
+                    self._duplicated |= not self._restarted
                 offset += len(line) + 1
             if not lines:
                 self._note_bad(offset, b"")
                 for at, piece in self._live.pieces(offset):
                     self._note_bad(at, piece)
-                    if self._zeros:
+                    if self._zeroed:
                         break
-                self._strange |= not self._live.rest_may_be_torn(offset)
+                self._unexplained |= not self._live.rest_may_be_torn(offset)
                 return found
             offset = following
 
     def _note_bad(self, offset: int, line: bytes) -> None:
-        if self._bad < 0:
-            self._bad = offset
-        # The device has the sector as it was while the file ended here, and later ones with what was appended since.
+        if self._first_bad < 0:
+            self._first_bad = offset
+        # The device has this sector as it was when the file ended here, and later sectors with newer text.
         rest = SECTOR_BYTES - offset % SECTOR_BYTES
-        self._zeros |= len(line) >= rest and not line[:rest].strip(b"\0")
+        self._zeroed |= len(line) >= rest and not line[:rest].strip(b"\0")
         sector = -(-offset // SECTOR_BYTES) * SECTOR_BYTES
-        while sector + SECTOR_BYTES <= offset + len(line) and not self._zeros:
+        while sector + SECTOR_BYTES <= offset + len(line) and not self._zeroed:
             start = sector - offset
-            self._zeros = not line[start : start + SECTOR_BYTES].strip(b"\0")
+            self._zeroed = not line[start : start + SECTOR_BYTES].strip(b"\0")
             sector += SECTOR_BYTES
 
     def _connected(self, lines: dict[int, bytes]) -> int:
-        """The last position of the whole batches that follow on the last one without a gap."""
+        """Return the last position of the complete batches that continue the last one without a gap."""
         position = last = self._last
-        while (position := position + 1) in lines or position in self._holes:
+        while (position := position + 1) in lines or position in self._damaged_lines:
             if position in lines and decode_record(lines[position]).ends_batch:
                 last = position
         return last
 
     def _unconnected(self, lines: dict[int, bytes], last: int) -> list[bytes]:
-        """The records that come behind a gap after position `last`, and after what is there of the next batch."""
-        while last + 1 in lines or last + 1 in self._holes:
+        """Return the lines after the first gap that follows position `last`."""
+        while last + 1 in lines or last + 1 in self._damaged_lines:
             last += 1
         return [lines[position] for position in sorted(lines) if position > last]
 
     def _from_streams(self, lines: dict[int, bytes]) -> dict[int, bytes]:
-        last = sys.maxsize if self._strange else max([self.wanted, *lines])
+        last = sys.maxsize if self._unexplained else max([self.wanted, *lines])
         return journal_lines_in_streams(self._folder, Missing(self._last + 1, last, lines))
 
     @staticmethod
     def _of_one_batch(lines: list[bytes]) -> bool:
-        """Whether all are of one batch, of which the device took a later page before an earlier one."""
+        """True if all lines are of one batch: the device wrote a later page of it before an earlier one."""
         ends = {decode_record(line).batch_end for line in lines}
         return len(ends) == 1 and 0 not in ends
 
     def _damage(self, cause: str) -> CorruptionError:
-        return self._live.damage(max(self._bad, self._whole), cause)
+        return self._live.damage(max(self._first_bad, self._whole), cause)
 
     def _rewrite(self, lines: Iterable[bytes], end: End) -> None:
         live = self._live

@@ -1,4 +1,4 @@
-"""Streams and snapshots made what a whole journal says they are. For the holder of the write lock."""
+"""Repairs streams and snapshots from an intact journal. For the holder of the write lock only."""
 
 from __future__ import annotations
 
@@ -25,19 +25,23 @@ from hangarlog.system.file_copy import copy_file, keep_damaged
 from hangarlog.system.filesystem import NO_FILE, FileSystem
 
 GROUP_BYTES = 64 << 20
-"""Bytes of streams that are written anew at a time."""
+"""Bytes of streams rewritten at a time."""
 
 _LOST = b'{"stream_version":%d,"lost":"no whole copy of this event is left"}'
 
-_CUT = re.compile("~[0-9a-f]{64}(/|$)").search
-"""In a name that was too long: no id can be told from it."""
+_SHORTENED = re.compile("~[0-9a-f]{64}(/|$)").search
+"""Matches a shortened name, which no stream id can be derived from."""
 
 Key = tuple[str, str]
 """A stream's (category folder, name)."""
 
 
 class _Stream(msgspec.Struct):
-    """A stream as its files have it, `whole` from version `start` up to `next`, and as the journal has it."""
+    """A stream as its files have it and as the journal has it.
+
+    The files have the versions from `start` to before `next`. `whole` is True if their segments are intact and have no
+    gap between them; `holes` are the versions whose lines are lost.
+    """
 
     stream_id: str = ""
     files: list[File] = []
@@ -54,7 +58,7 @@ class _Stream(msgspec.Struct):
 
 
 class Mending:
-    """The streams and snapshots beside the journal; `lost` are versions that the journal has lost."""
+    """Repairs the streams and snapshots of a store. `lost` are the versions that the journal has lost."""
 
     def __init__(self, folder: Folder, segment_bytes: int, lost: Iterable[VersionSpan]) -> None:
         self._folder, self._filesystem, self._segment_bytes = folder, folder.filesystem, segment_bytes
@@ -64,24 +68,24 @@ class Mending:
             self._lost[span.stream_id].update(range(span.first, span.last + 1))
         self._streams: defaultdict[Key, _Stream] = defaultdict(_Stream)
         self._snapshots: dict[str, Snapshot] = {}
-        self._ids: dict[str, str] = {}  # Of the events that snapshots were made at.
+        self._event_ids: dict[str, str] = {}  # {stream id: id of the event at its snapshot's version}
 
     def run(self) -> Iterator[Replaced]:
-        """Mend them all: the files that were replaced, as it goes along."""
+        """Repair everything, yielding each file when it was replaced."""
         yield from self._damaged_snapshots()
         for file in stream_files(self._folder):
             self._streams[file.category(self._folder), file.name].files.append(file)
         for stream in self._streams.values():
             self._read(stream)
         for record, line in self._journal():
-            self._note(record, line)
+            self._note_record(record, line)
         yield from self._wrong_snapshots()
-        wrong = [key for key, stream in self._streams.items() if stream.last >= 0 and not self._is_right(stream)]
+        wrong = [key for key, stream in self._streams.items() if stream.last >= 0 and not self._matches_journal(stream)]
         for group in self._groups(wrong):
             yield from self._write(group)
         for key, stream in self._streams.items():
             if stream.last < 0:
-                yield from self._put_away(key, stream)
+                yield from self._remove_unknown(key, stream)
 
     # Snapshots
 
@@ -95,27 +99,27 @@ class Mending:
                 yield Replaced(path, keep_damaged(self._filesystem, path, remove=True))
 
     def _wrong_snapshots(self) -> Iterator[Replaced]:
-        """Those of another time than the journal; and those that say where an imported stream begins are made anew."""
+        """Replace snapshots that do not match the journal, and write those that say where an imported stream begins."""
         for stream_id, snapshot in list(self._snapshots.items()):
             last = self._streams[stream_path(stream_id)].last
             event_id = snapshot.event_id or ""
-            if is_ahead(snapshot, last) or event_id != self._ids.get(stream_id, event_id):
+            if is_ahead(snapshot, last) or event_id != self._event_ids.get(stream_id, event_id):
                 path = self._snapshot_files.path(stream_id)
                 del self._snapshots[stream_id]
                 yield Replaced(path, keep_damaged(self._filesystem, path, remove=True))
         for stream in self._streams.values():
             begins = max(0, stream.first)
-            if begins > self._through(stream) + 1 and begins - 1 not in self._lost[stream.stream_id]:
+            if begins > self._compacted_through(stream) + 1 and begins - 1 not in self._lost[stream.stream_id]:
                 snapshot = Snapshot(stream.stream_id, compacted_through=begins - 1)
                 self._snapshots[stream.stream_id] = snapshot
                 self._snapshot_files.save(snapshot)
                 yield Replaced(self._snapshot_files.path(stream.stream_id), "")
 
-    def _through(self, stream: _Stream) -> int:
+    def _compacted_through(self, stream: _Stream) -> int:
         snapshot = self._snapshots.get(stream.stream_id)
         return snapshot.compacted_through if snapshot else -1
 
-    # What there is
+    # Reading
 
     def _journal(self) -> Iterator[tuple[StoredEnvelope, bytes]]:
         journal = self._folder.journal
@@ -126,7 +130,7 @@ class Mending:
                         if record:
                             yield record, line
 
-    def _note(self, record: StoredEnvelope, line: bytes) -> None:
+    def _note_record(self, record: StoredEnvelope, line: bytes) -> None:
         stream_id, version = record.stream_id, record.stream_version
         stream = self._streams[stream_path(stream_id)]
         stream.stream_id = stream_id
@@ -138,10 +142,10 @@ class Mending:
             stream.journal_crc = crc32(line, stream.journal_crc)
         snapshot = self._snapshots.get(stream_id)
         if snapshot and snapshot.version == version:
-            self._ids[stream_id] = record.event_id if snapshot.event_id else ""
+            self._event_ids[stream_id] = record.event_id if snapshot.event_id else ""
 
     def _read(self, stream: _Stream) -> None:
-        """Note what a stream's files have, as far as they are whole segments that follow on each other."""
+        """Note what the files of a stream have, as long as their segments are intact and continue each other."""
         stream.whole = bool(stream.files) and stream.files[-1].sealed is None and not stream.files[-1].spare
         stream.start = stream.next = -1
         for file in sorted(stream.files, key=lambda file: (file.sealed is None, file.sealed or 0, file.spare)):
@@ -149,7 +153,7 @@ class Mending:
         stream.start = max(0, stream.start)
 
     def _read_segment(self, stream: _Stream, file: File) -> bool:
-        holes, end, within = 0, 0, False
+        holes, end, lost_within = 0, 0, False
         before = stream.next
         key = file.category(self._folder), file.name
         with opened(self._filesystem, file.path) as segment:
@@ -167,25 +171,25 @@ class Mending:
                     if version != stream.next + holes or stream_path(record.stream_id) != key:
                         return False
                     stream.holes += range(stream.next, version)
-                    within |= holes > 0
+                    lost_within |= holes > 0
                     stream.crc = crc32(line, stream.crc)
                     stream.next, holes = version + 1, 0
-            if file.sealed is None:  # Whoever appends looks at the end of the live one: nothing lost may be in his way.
-                return not (holes or within) and end == segment.size
+            if file.sealed is None:  # Writers check the end of the active segment, so it may have no lost line.
+                return not (holes or lost_within) and end == segment.size
             stream.holes += range(stream.next, stream.next + holes)
             stream.next += holes
             return before < stream.next and end == segment.size
 
-    def _is_right(self, stream: _Stream) -> bool:
+    def _matches_journal(self, stream: _Stream) -> bool:
         lost = sorted(version for version in self._lost[stream.stream_id] if version >= stream.start)
         begins = max(self._begins(stream), 0)
         same = (stream.crc, stream.next, stream.holes) == (stream.journal_crc, stream.last + 1, lost)
         return stream.whole and same and stream.start <= begins
 
     def _begins(self, stream: _Stream) -> int:
-        """The version that a stream's files begin with, at the latest."""
+        """Return the highest version that the stream's files may begin with."""
         lost = self._lost[stream.stream_id]
-        return min(stream.last, max(self._through(stream) + 1, min([stream.first, *lost])))
+        return min(stream.last, max(self._compacted_through(stream) + 1, min([stream.first, *lost])))
 
     # Writing
 
@@ -202,7 +206,7 @@ class Mending:
             yield group
 
     def _write(self, keys: list[Key]) -> Iterator[Replaced]:
-        """Write streams anew, from the journal."""
+        """Rewrite these streams from the journal."""
         writing: dict[str, tuple[Rewriting, int]] = {}
         for key in keys:
             stream = self._streams[key]
@@ -228,7 +232,10 @@ class Mending:
             yield from rewriting.put_in_place()
 
     def _lost_between(self, stream_id: str, first: int, following: int) -> Iterable[int]:
-        """The lost versions from `first` to before `following`, in order. A hostile record may claim any version."""
+        """Return the lost versions from `first` to before `following`, in order.
+
+        It never walks a long range: a forged record may claim any version.
+        """
         lost = self._lost[stream_id]
         if following - first < len(lost):
             return [version for version in range(first, following) if version in lost]
@@ -243,8 +250,8 @@ class Mending:
         self._filesystem.make_folder(path)
         return Replaced(path, kept) if kept else None
 
-    def _put_away(self, key: Key, stream: _Stream) -> Iterator[Replaced]:
-        """Files of a stream that the journal does not know, if they are ours."""
+    def _remove_unknown(self, key: Key, stream: _Stream) -> Iterator[Replaced]:
+        """Remove the files of a stream that the journal does not know, if a store may have written them."""
         if not may_be_stream(*key):
             return
         for file in stream.files:
@@ -252,11 +259,11 @@ class Mending:
                 self._filesystem.remove(index_beside(file.path))
                 yield Replaced(file.path, keep_damaged(self._filesystem, file.path, remove=True))
             else:
-                self._filesystem.remove(file.path)  # It is empty, and of a stream that has no event.
+                self._filesystem.remove(file.path)  # An empty file of a stream without events.
 
 
 def break_links(folder: Folder) -> Iterator[str]:
-    """Make each live segment that has another name, too, a file of its own: the other name's owner keeps his."""
+    """Copy each active segment that is a hard link, and yield its path. The other name keeps the old file."""
     live = [file.path for file in stream_files(folder) if file.sealed is None]
     for path in [folder.journal.live_path, *live]:
         if folder.filesystem.has_other_names(path):
@@ -266,7 +273,7 @@ def break_links(folder: Folder) -> Iterator[str]:
 
 
 def forget_indexes(folder: Folder) -> None:
-    """Delete the indexes of segments that are not there: others may get their names."""
+    """Delete each index whose segment is missing: a new segment may get its name."""
     filesystem = folder.filesystem
     categories = [e.path for e in filesystem.entries(folder.streams_path) if e.is_dir()]
     for path in [folder.path, folder.streams_path, *categories]:
@@ -278,12 +285,12 @@ def forget_indexes(folder: Folder) -> None:
 
 
 def may_be_stream(category: str, name: str) -> bool:
-    """Whether a file of that name is one of ours."""
-    return stream_id_of(category, name) is not None or _CUT(f"{category}/{name}") is not None
+    """True if the store may have given this name to a file."""
+    return stream_id_of(category, name) is not None or _SHORTENED(f"{category}/{name}") is not None
 
 
 def snapshot_paths(folder: Folder) -> list[str]:
-    """Where there are snapshots."""
+    """Return the paths of all snapshots, sorted."""
     top = folder.filesystem.entries(folder.snapshots_path)
     found = []
     for entry in top:
@@ -293,7 +300,7 @@ def snapshot_paths(folder: Folder) -> list[str]:
 
 
 def load_snapshot(filesystem: FileSystem, path: str) -> Snapshot | None:
-    """The snapshot in a file, None if that is not a whole one."""
+    """Return the snapshot in a file, or None if it is not intact."""
     try:
         content = filesystem.read_file(path, MAX_SNAPSHOT_BYTES)
         snapshot = msgspec.json.decode(without_crc(content), type=Snapshot)
@@ -307,7 +314,7 @@ def load_snapshot(filesystem: FileSystem, path: str) -> Snapshot | None:
 
 
 def is_ahead(snapshot: Snapshot, last: int) -> bool:
-    """Whether a snapshot is of a later time than a stream whose last version is `last`."""
+    """True if a snapshot is newer than a stream whose last version is `last`."""
     if last < 0 and snapshot.version < 0:
-        return False  # Of a stream that is being imported.
+        return False  # The stream is being imported.
     return snapshot.compacted_through > last or (snapshot.event_id is not None and snapshot.version > last)

@@ -1,4 +1,4 @@
-"""All whole lines of a store's files, merged by position: what there is of each, and where it was found."""
+"""Merges all intact lines of a store's files by position."""
 
 from __future__ import annotations
 
@@ -19,15 +19,20 @@ from hangarlog.record.line import StoredEnvelope, decode_record
 from hangarlog.record.strict import kept_record
 
 WINDOW_BYTES = 16 << 20
-"""Bytes of journal, about, that are merged at a time."""
+"""Bytes of journal merged at a time, approximately."""
 
-_SHORT_BYTES = 256  # Bytes of a line that is not whole, about: so many are read for each.
+_BAD_LINE_BYTES = 256  # Bytes read for each damaged line, approximately.
 
 
 class Candidate:
-    """A whole line that claims a position, and where it stands: in which runs of the journal, in a stream, the ring.
+    """An intact line that claims a position, and the places where it was found.
 
-    `before` are the checksums of the lines before it in a stream, `after` those that the ring says it comes after.
+    Attributes:
+        runs: The runs of the journal that hold it.
+        in_stream: True if a stream has it.
+        in_ring: True if the commit ring has it.
+        before: The checksums of the lines before it in streams.
+        after: The checksums of the lines that it follows, as the commit ring says.
     """
 
     __slots__ = ("after", "before", "in_ring", "in_stream", "line", "record", "runs")
@@ -44,18 +49,18 @@ _Window = defaultdict[int, list[Candidate]]
 
 
 class _Cursor:
-    """The way through a run. No file stays open, no text in memory: there may be as many runs as streams."""
+    """The reading position within a run. It keeps no open file and no text: there may be as many runs as streams."""
 
     def __init__(self, run: Stretch) -> None:
         self.run, self.next, self._offset = run, run.first, run.start
         self.before: StoredEnvelope | None = None
 
     def read(self, folder: Folder, stop: int) -> Iterator[tuple[int, bytes, StoredEnvelope | None]]:
-        """(position, line, record) of what comes before position `stop`."""
+        """Yield (position, line, record) of each line before position `stop`; the record of a damaged line is None."""
         with opened(folder.filesystem, self.run.path) as segment:
             if segment:
                 if not self.run.whole:
-                    yield from self._bad(segment, min(stop, self.run.last + 1))
+                    yield from self._damaged_lines(segment, min(stop, self.run.last + 1))
                     return
                 for _, found in found_in(segment, self._offset, self.run.end):
                     for line, record in found:
@@ -69,9 +74,9 @@ class _Cursor:
                         self._offset += len(line) + 1
         self.next = self.run.last + 1
 
-    def _bad(self, segment: Segment, stop: int) -> Iterator[tuple[int, bytes, None]]:
+    def _damaged_lines(self, segment: Segment, stop: int) -> Iterator[tuple[int, bytes, None]]:
         while self.next < stop:
-            size = min(CHUNK_BYTES, _SHORT_BYTES * (stop - self.next), max(1, self.run.end - self._offset))
+            size = min(CHUNK_BYTES, _BAD_LINE_BYTES * (stop - self.next), max(1, self.run.end - self._offset))
             lines, following = segment.lines_at(self._offset, size)
             lines = lines or next(segment.rest(self._offset), [])
             if not lines:
@@ -84,17 +89,18 @@ class _Cursor:
 
     @property
     def done(self) -> bool:
-        """Whether there is nothing left."""
+        """True if nothing is left to read."""
         return self.next > self.run.last
 
 
 class Merge:
-    """What the files of a store, and `frames` of the commit ring, have of each position.
+    """What the files of a store, and `frames` of the commit ring, have at each position.
 
-    `confirmed` counts how often a run of the journal has what a stream has, too, where other lines claim its positions.
-    `explained` says whether every position that is nowhere is one that a stream has lost: one that is damaged, or gone,
-    or was compacted. Else there are records of a time that nothing leads to. `torn_apart` are the runs of the journal
-    before which lines are missing in their file.
+    Attributes:
+        confirmed: {run of the journal: how many of its lines streams confirm, where other lines claim their position}.
+        explained: True if each missing position belongs to a stream that is damaged, deleted or compacted. Otherwise
+            there are records of another history.
+        torn_apart: The runs of the journal before which lines are missing in their file.
     """
 
     def __init__(self, folder: Folder, frames: list[Frame]) -> None:
@@ -110,7 +116,7 @@ class Merge:
         for file in journal_files(folder):
             self._runs += runs_in(folder.filesystem, file, journal=True)[0]
         self.torn_apart = [run for run in self._runs if run.whole and 0 < run.after < run.first - 1]
-        whole = self._follow_on_each_other()
+        whole = self._is_contiguous()
         for file in stream_files(folder):
             runs, damaged = runs_in(folder.filesystem, file, journal=False)
             self._runs += runs
@@ -124,9 +130,9 @@ class Merge:
                     self._ring.setdefault(record.position, []).append((line, before))
                     before = record.crc
         if not whole:
-            self._look()
+            self._scan_all()
 
-    def _follow_on_each_other(self) -> bool:
+    def _is_contiguous(self) -> bool:
         following = 1
         for run in sorted(self._runs):
             if run.first != following or not run.whole:
@@ -140,14 +146,14 @@ class Merge:
         return None
 
     def through(self, stream_id: str) -> int:
-        """The last version that is no longer shown in a stream."""
+        """Return the last version that is no longer shown in a stream, or -1."""
         snapshot = self._snapshot(stream_id)
         return snapshot.compacted_through if snapshot else -1
 
-    def _look(self) -> None:
-        """Go through it all once, where it is not as it should be, to know what confirms and what explains what."""
+    def _scan_all(self) -> None:
+        """Read everything once to find `confirmed` and `explained`. Needed only if the journal is not intact."""
         last = missing = 0
-        versions: defaultdict[str, int] = defaultdict(int)  # As many as should be there, less those that are.
+        versions: defaultdict[str, int] = defaultdict(int)  # {stream id: how many of its records were found}
         tops: dict[str, int] = {}
         for position, candidates, _ in self.positions():
             for candidate in candidates if len(candidates) > 1 else ():
@@ -168,8 +174,8 @@ class Merge:
         return compacted or key in self._damaged or key not in self._files
 
     def positions(self) -> Iterator[tuple[int, list[Candidate], bytes | None]]:
-        """(position, the whole lines that claim it, what stands in its place) of every position there is, in order."""
-        width = self._width()
+        """Yield (position, intact lines that claim it, damaged line in its place) for each position found, in order."""
+        width = self._window_positions()
         waiting = sorted(map(_Cursor, self._runs), key=lambda cursor: cursor.next, reverse=True)
         active: list[_Cursor] = []
         ring = sorted(self._ring, reverse=True)
@@ -186,15 +192,15 @@ class Merge:
                     self._read(cursor, stop, found, bad)
             while ring and ring[-1] < stop:
                 for line, before in self._ring[ring.pop()]:
-                    candidate = _place(found, line, decode_record(line))
+                    candidate = _candidate_of(found, line, decode_record(line))
                     candidate.in_ring = True
                     candidate.after += [before] if before else []
             active = [cursor for cursor in active if not cursor.done]
             for position in sorted(found.keys() | bad.keys()):
                 yield position, found.get(position, []), bad.get(position)
 
-    def _width(self) -> int:
-        """How many positions make a window."""
+    def _window_positions(self) -> int:
+        """Return how many positions make a window."""
         whole = [run for run in self._runs if run.whole]
         size, count = sum(run.end - run.start for run in whole), sum(run.lines for run in whole)
         return max(1, WINDOW_BYTES * count // size) if size else 1
@@ -204,7 +210,7 @@ class Merge:
             if record is None:
                 bad.setdefault(position, line)
                 continue
-            candidate = _place(found, line, record)
+            candidate = _candidate_of(found, line, record)
             if cursor.run.journal:
                 candidate.runs.append(cursor.run)
             else:
@@ -217,7 +223,7 @@ class Merge:
                     candidate.before.append(before.crc)
 
 
-def _place(found: _Window, line: bytes, record: StoredEnvelope) -> Candidate:
+def _candidate_of(found: _Window, line: bytes, record: StoredEnvelope) -> Candidate:
     for candidate in found[record.position]:
         if candidate.line == line:
             return candidate

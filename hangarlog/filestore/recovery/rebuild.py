@@ -1,7 +1,7 @@
-"""The journal made whole from everything in the folder: the longest history that can be proved.
+"""Rebuilds the journal from everything in the folder: the longest history that its files prove.
 
-Every event stands in the journal, in its stream, and perhaps in the commit ring. All whole lines, wherever they are,
-are merged by position; docs/recovery.md says which are kept. For the holder of the write and the sync lock.
+Every event is in the journal, in its stream, and perhaps in the commit ring. All intact lines are merged by position.
+docs/recovery.md says which are kept. For the holder of the write lock and the sync lock.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from hangarlog.record.line import StoredEnvelope, encode_envelope
 from hangarlog.record.strict import record_or_cause
 
 _MIN_LINE_BYTES = 100
-_ASIDE_BYTES = 1 << 20
-_FEW_LINES = 1000
-"""Lines that somebody may have taken out of a file at one place; where more are missing, it was something else."""
+_MAX_ASIDE_BYTES = 1 << 20
+_MAX_DELETED_LINES = 1000
+"""The most lines that a person may have deleted from one place of a file. A larger gap has another cause."""
 
 _MAX_LOST = 1 << 22
-"""Positions in a row that may be nowhere: each takes a line, and a record may say that it is of any position."""
+"""The most consecutive lost positions: each takes a line, and a forged record may claim any position."""
 
-UNFINISHED = "its batch is not whole"
-"""Why records are put aside that were never committed."""
+UNFINISHED = "its batch is incomplete"
+"""The cause given for records that were never committed."""
 
-SETTLED = "its version was given to another record: it is kept with another one"
-"""Why records are put aside that are not lost."""
+SETTLED = "its version was taken; it is kept with another one"
+"""The cause given for records that were kept with another version."""
 
 _LOST = b'{"position":%d,"lost":"no whole copy of this event is left"}'
 
@@ -46,7 +46,7 @@ class VersionSpan(msgspec.Struct, frozen=True):
 
 
 class Aside(msgspec.Struct):
-    """Whole records that were put aside: how many, from which position to which, and why."""
+    """Intact records that were put aside: their number, first and last position, and the cause."""
 
     first: int
     last: int
@@ -55,7 +55,7 @@ class Aside(msgspec.Struct):
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """A record that took a version which was given already, or none that could come here: it has another one now."""
+    """A record whose version was taken, or could not come next. It has the version `now` instead."""
 
     position: int
     stream_id: str
@@ -64,11 +64,16 @@ class Settled(msgspec.Struct, frozen=True):
 
 
 class Rebuilt(msgspec.Struct):
-    """What became of the journal.
+    """The result of rebuilding the journal.
 
-    `last` is the position it ends with. `replaced` are the files that were, `lost` the positions and `lost_versions`
-    the versions of which no whole line is left; `aside` what is in `put-aside.jsonl` now. `ring_fits` says whether
-    the commit ring has nothing that the journal has not.
+    Attributes:
+        last: The journal's last position.
+        replaced: The files that were replaced.
+        lost: The positions that no intact line is left of.
+        lost_versions: The versions that no intact line is left of.
+        aside: The records written to `put-aside.jsonl`.
+        settled: The records that have another version now.
+        ring_fits: True if the journal has everything that the commit ring has.
     """
 
     last: int = 0
@@ -81,24 +86,29 @@ class Rebuilt(msgspec.Struct):
 
     @property
     def put_aside(self) -> int:
-        """How many records were put aside."""
+        """The number of records that were put aside."""
         return sum(each.count for each in self.aside)
 
 
 def rebuild(folder: Folder, frames: list[Frame], *, bridge: bool = True) -> Rebuilt:
     """Make the journal the longest history that the folder's files, and `frames` of the commit ring, prove.
 
-    What is replaced is kept as `NAME.damaged`, whole records that do not belong to that history in `put-aside.jsonl`.
-    With `bridge` the history goes on behind positions of which nothing is left, where the streams show that it did;
-    without, it ends before them. It may be cut short anywhere and run again. It fails only as the operating system
-    does, or where there is no store.
+    A replaced file is kept as `NAME.damaged`. Intact records outside that history go to `put-aside.jsonl`.
+
+    With `bridge`, the history continues after lost positions if the streams show that it did. Without, it ends before
+    them. You may interrupt this at any point and run it again.
+
+    Raises:
+        OSError: a call of the operating system failed.
+        StoreOpenError: there is no store.
+        StoreFormatError: `hangarlog.json` is damaged, or of another format.
     """
     segment_bytes = folder.open(1, create=False).segment_bytes
     rewriting = Rewriting(folder.journal, segment_bytes)
     merge = Merge(folder, frames)
     history = _History(folder, rewriting, merge, bridge)
     for position, candidates, bad in merge.positions():
-        history.see(position, candidates, bad)
+        history.add(position, candidates, bad)
     return history.finish()
 
 
@@ -111,32 +121,32 @@ class _Kept(NamedTuple):
 
 
 class _Holes(NamedTuple):
-    """Positions of the history whose lines are lost, and the damaged lines that stand at some of them."""
+    """Lost positions of the history, and the damaged lines that stand at some of them."""
 
     positions: range
     bad: dict[int, bytes]
 
 
 class _History:
-    """The history, from its beginning on. It ends where what comes next cannot be proved to follow."""
+    """Builds the history from its first position. It ends where the next record cannot be proved to follow."""
 
     def __init__(self, folder: Folder, rewriting: Rewriting, merge: Merge, bridges: bool) -> None:
         self._folder, self._rewriting, self._merge, self._bridges = folder, rewriting, merge, bridges
         self._report = Rebuilt()
         self._next = 1
-        self._versions: dict[str, int] = {}  # That come next.
-        self._crcs: dict[str, str] = {}  # Of each stream's last record, and of the last one of all.
+        self._versions: dict[str, int] = {}  # {stream id: next version}
+        self._crcs: dict[str, str] = {}  # The checksum of each stream's last record; below, of the last record of all.
         self._crc = ""
-        self._batch: list[_Kept | _Holes] = []  # It counts when its last line is there.
-        self._bad: dict[int, bytes] = {}  # What stands where positions are missing since the last whole line.
-        self._lost = 0  # Positions that are lost, of streams that nobody knows yet.
-        self._runs: list[Stretch] = []  # Of the journal, that the last line stands in.
-        self._streams: set[str] = set()  # Whose records followed since these runs began.
+        self._batch: list[_Kept | _Holes] = []  # It counts once its last line is there.
+        self._bad: dict[int, bytes] = {}  # {position: damaged line} since the last intact line.
+        self._lost = 0  # Lost positions whose stream is not known yet.
+        self._runs: list[Stretch] = []  # The runs of the journal that hold the last line.
+        self._streams: set[str] = set()  # The streams with records since these runs began.
         self._ended = ""
         self._aside: list[bytes] = []
 
-    def see(self, position: int, candidates: list[Candidate], bad: bytes | None) -> None:
-        """What there is of a position; they come in order."""
+    def add(self, position: int, candidates: list[Candidate], bad: bytes | None) -> None:
+        """Take the candidates of a position, and the damaged line in its place. Positions come in order."""
         if not candidates:
             if bad is not None and not self._ended:
                 self._bad[position] = bad
@@ -149,17 +159,17 @@ class _History:
             self._choose(position, candidates)
 
     def _bridge(self, position: int, candidates: list[Candidate]) -> None:
-        """Keep the places of the lines that are lost before `position`, or end the history there."""
+        """Keep a place for each line lost before `position`, or end the history there."""
         missing = range(self._next, position)
-        nowhere = position - self._next - len(self._bad)
+        absent = position - self._next - len(self._bad)
         runs = [run for candidate in candidates for run in candidate.runs] or self._merge.torn_apart
-        told = self._merge.explained or any(_within(run, position) for run in runs)
-        if not nowhere or (self._bridges and told and nowhere <= _MAX_LOST):
+        explained = self._merge.explained or any(_missing_before(run, position) for run in runs)
+        if not absent or (self._bridges and explained and absent <= _MAX_LOST):
             self._batch.append(_Holes(missing, self._bad))
             self._lost += len(missing)
             self._crc = ""
         else:
-            self._ended = f"positions {missing[0]} to {missing[-1]}, which come before, are nowhere"
+            self._ended = f"positions {missing[0]} to {missing[-1]} before it are missing"
             self._report.lost.append(VersionSpan(missing[0], missing[-1]))
         self._bad = {}
 
@@ -168,7 +178,9 @@ class _History:
         record = best.record
         version = None if self._contradicted(best) else self._version(best)
         if version is None:
-            self._ended = f"version {record.stream_version} of {record.stream_id!r} at {position} is of another history"
+            self._ended = (
+                f"version {record.stream_version} of {record.stream_id!r} at {position} belongs to another history"
+            )
             self._put_aside(candidates, self._ended)
             return
         self._put_aside([each for each in candidates if each is not best], "another record has its position")
@@ -187,7 +199,11 @@ class _History:
             self._commit()
 
     def _rank(self, candidate: Candidate) -> tuple[bool, bool, bool, int, int, bool]:
-        """What follows; what is a record to the letter; what other copies confirm; what leads further; the journal."""
+        """Return the sort key of a candidate.
+
+        Preferred, in this order: it follows the history; it is valid in the full format; it has the expected version;
+        streams confirm its run; its run reaches furthest; the journal has it.
+        """
         follows = not self._contradicted(candidate)
         record, runs = candidate.record, candidate.runs
         expected = self._versions.get(record.stream_id)
@@ -199,7 +215,7 @@ class _History:
         return follows, strict, record.stream_version == expected, confirmed, reach, bool(runs)
 
     def _contradicted(self, candidate: Candidate) -> bool:
-        """Whether a candidate comes after other records than these, wherever it stands."""
+        """True if a candidate stands after other lines than the history's in every place it was found."""
         record = candidate.record
         proofs = [run in self._runs for run in candidate.runs if run.first < record.position]
         if self._crc:
@@ -209,12 +225,12 @@ class _History:
         return bool(proofs) and not any(proofs)
 
     def _follows(self, candidate: Candidate) -> bool:
-        """Whether a candidate stands behind the last line in a file of the journal, but for what is damaged."""
+        """True if a candidate follows the last line in a file of the journal, damaged lines aside."""
         position = candidate.record.position
         return any(run in self._runs or (run.first == position and 0 < run.after < position) for run in candidate.runs)
 
     def _version(self, candidate: Candidate) -> int | None:
-        """The version that a record has in this history, None where it is of another one."""
+        """Return the version of a record in this history, or None if it is of another history."""
         record = candidate.record
         stream_id, version = record.stream_id, record.stream_version
         expected = self._versions.get(stream_id)
@@ -227,14 +243,14 @@ class _History:
             self._lost -= version - expected
             self._report.lost_versions.append(VersionSpan(expected, version - 1, stream_id))
             return version
-        ours = candidate.in_stream or (self._follows(candidate) and (new or stream_id in self._streams))
-        if not ours:
+        belongs = candidate.in_stream or (self._follows(candidate) and (new or stream_id in self._streams))
+        if not belongs:
             return None
-        # An imported stream, whose snapshot would say where it begins, or a version that was given twice.
+        # An imported stream without the snapshot that tells its first version, or a version given twice.
         return version if new else expected if expected <= MAX_NUMBER else None
 
     def _commit(self) -> None:
-        """What is gathered is whole batches."""
+        """Add the gathered lines, which make complete batches."""
         report, may_begin = self._report, True
         for kept in self._batch:
             if isinstance(kept, _Holes):
@@ -271,7 +287,7 @@ class _History:
                 report.aside[-1].count += 1
             else:
                 report.aside.append(Aside(position, position, cause))
-        if sum(map(len, self._aside)) > _ASIDE_BYTES:
+        if sum(map(len, self._aside)) > _MAX_ASIDE_BYTES:
             self._write_aside()
 
     def _write_aside(self) -> None:
@@ -280,7 +296,7 @@ class _History:
             self._aside = []
 
     def finish(self) -> Rebuilt:
-        """Put the journal in place."""
+        """Put the rebuilt journal in place."""
         self._put_aside([kept.candidate for kept in self._batch if isinstance(kept, _Kept)], UNFINISHED)
         for position in self._bad:
             self._note_lost(position)
@@ -292,9 +308,9 @@ class _History:
         return self._report
 
 
-def _within(run: Stretch, position: int) -> bool:
-    """Whether lines are missing in a file, up to `position` at least: so many that they may have stood there."""
-    few = _FEW_LINES + run.skipped // _MIN_LINE_BYTES
+def _missing_before(run: Stretch, position: int) -> bool:
+    """True if lines missing before `run` include `position`, and so few are missing that damage may explain it."""
+    few = _MAX_DELETED_LINES + run.skipped // _MIN_LINE_BYTES
     return 0 < run.after < position <= run.first <= run.after + few
 
 

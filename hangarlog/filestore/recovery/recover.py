@@ -1,7 +1,7 @@
-"""What a writer that died, or a power cut, left behind is made whole. For the holder of the write lock only.
+"""Recovers a store after a crash or a power cut. For the holder of the write lock only.
 
-The journal decides: a whole, valid batch in it is committed, anything less never happened. So its torn end is cut off,
-and each stream is brought to exactly what the journal has for it. docs/recovery.md gives the reasons.
+The journal decides: an intact batch in it is committed, and anything less never happened. So its torn tail is cut off,
+and each stream is made to match the journal exactly. docs/recovery.md gives the reasons.
 """
 
 from __future__ import annotations
@@ -37,27 +37,31 @@ if TYPE_CHECKING:
     from hangarlog.filestore.recovery.rebuild import VersionSpan
 
 _CLOCK_SLACK_SECONDS = 2.0
-"""Seconds that the times of two files may be off: tar keeps whole seconds of them, and FAT every other one."""
+"""Tolerance in seconds when two files' times are compared: tar keeps whole seconds, FAT every second one."""
 
 _CANNOT_WRITE = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS])
 
 _FEW_STREAMS = 200
-"""So many files are looked at in a millisecond, for what a power cut has left in them; of more when they are used."""
+"""Up to this many streams, recovery checks all of them for uncommitted records, which takes a millisecond.
+
+In a larger store each is checked when it is used.
+"""
 
 _POSITION = re.compile(rb'\{"position":(\d+),')
 
 
 def recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog, *, begins: bool = False) -> Recovered:
-    """Make journal, streams, catalog and shared state agree. Under the sync lock, too: nobody else may use the ring.
+    """Make journal, streams, catalog and shared state agree. The caller also holds the sync lock, for the ring.
 
-    Within a session only what was not yet published is looked at; at the beginning of one, all from the last checkpoint
-    on. A copy whose files do not fit each other is brought to the longest history that they prove. `begins` is whether
-    a session does, of which nothing that stands in the shared state is.
+    Within a session, recovery looks only at what was not yet published. If a session `begins`, it looks at everything
+    since the last checkpoint, and believes nothing in the shared state. A copy whose files do not match is restored to
+    the longest history that they prove.
 
     Raises:
         CorruptionError: the journal is damaged, and no other copy helps.
-        LinkedFileError: a file has another name, too. At a session's beginning the store is read from here on as one
-            that only may be read; also where there is no room or no permission to write (OSError).
+        LinkedFileError: a file is a hard link.
+        OSError: there is no space, or no permission to write. At the beginning of a session this error and
+            `LinkedFileError` make the store read-only until an append tries again.
         StoreFormatError: the commit ring is of a newer version.
     """
     try:
@@ -66,7 +70,7 @@ def recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog, *,
         report = _recover(folder, meta, state, catalog)
     except (LinkedFileError, OSError) as error:
         if not state.valid and (isinstance(error, LinkedFileError) or error.errno in _CANNOT_WRITE):
-            state.session, state.writable = 0, False  # It can only be read here, until an append asks again.
+            state.session, state.writable = 0, False  # Read-only until an append tries again.
             catalog.let_go()
         raise
     for damage in report.damage:
@@ -77,24 +81,25 @@ def recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog, *,
 def _recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) -> Recovered:
     ring = Found() if state.valid else read_ring(folder.filesystem, folder.ring_path, meta.store_id)
     if not state.of_a_copy:
-        gap = None if state.valid else _filled_gap(folder, ring)
+        gap = None if state.valid else _gap_filled_by_ring(folder, ring)
         if gap:
-            report = _rebuilt(folder, meta, state, catalog, ring, bridge=True)
+            report = _rebuild(folder, meta, state, catalog, ring, bridge=True)
             report.damage.append(gap)
             return report
         recovery = _Recovery(folder, state, catalog, ring)
         report = recovery.run()
-        if recovery.put_back or report.put_aside:  # Then sealed segments, too, may have more than the journal.
+        if recovery.older_file_found or report.put_aside:  # Sealed segments, too, may go beyond the journal.
             _mend_streams(folder, meta, [], report.last)
         return report
     report = _recover_copy(folder, meta, state, catalog, ring)
     if load_checkpoint(folder).position > state.committed:
-        folder.filesystem.remove(folder.checkpoint_path)  # It was copied later, and is not to be asked for again.
+        # It was copied later, so it is no evidence of what the journal must have.
+        folder.filesystem.remove(folder.checkpoint_path)
     return report
 
 
 def _recover_copy(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog, ring: Found) -> Recovered:
-    """Its files were copied one by one, at different moments: what does not connect is put aside."""
+    """Recover a copy. Its files were copied at different moments, so records that do not connect are put aside."""
     with importing:
         from hangarlog.filestore.recovery.gaps import refuse_gaps
     with contextlib.suppress(CorruptionError):
@@ -102,13 +107,13 @@ def _recover_copy(folder: Folder, meta: Meta, state: SharedState, catalog: Catal
         report = _Recovery(folder, state, catalog, ring).run()
         _mend_streams(folder, meta, [], report.last)
         return report
-    return _rebuilt(folder, meta, state, catalog, ring, bridge=False)
+    return _rebuild(folder, meta, state, catalog, ring, bridge=False)
 
 
-def _filled_gap(folder: Folder, ring: Found) -> CorruptionError | None:
-    """What is wrong where the journal's live segment does not follow on the last sealed one, but the ring has the rest.
+def _gap_filled_by_ring(folder: Folder, ring: Found) -> CorruptionError | None:
+    """Return the damage if the journal has a gap before its active segment that the ring fills, else None.
 
-    As where older sealed segments and streams were put back. Else None.
+    This happens when older sealed segments and streams were restored.
     """
     journal = folder.journal
     sealed = journal.sealed()
@@ -131,31 +136,31 @@ def _filled_gap(folder: Folder, ring: Found) -> CorruptionError | None:
     if not only_the_ring_fills(folder, ring.older + ring.frames, last, first):
         return None
     cause = (
-        f"position {last.position + 1} to {first - 1} did not come before it; restored from the ring and the streams"
+        f"position {last.position + 1} to {first - 1} were missing before it; restored from the ring and the streams"
     )
     return CorruptionError(journal.live_path, os.path.basename(journal.live_path), 0, cause, mendable=False)
 
 
-def _rebuilt(
+def _rebuild(
     folder: Folder, meta: Meta, state: SharedState, catalog: Catalog, ring: Found, *, bridge: bool
 ) -> Recovered:
-    """The journal made the longest history that is proved, the streams what it says."""
+    """Rebuild the journal as the longest history that is proved, and the streams from it."""
     with importing:
         from hangarlog.filestore.recovery.rebuild import rebuild as rebuild_journal
     rebuilt = rebuild_journal(folder, ring.older + ring.frames, bridge=bridge)
     _mend_streams(folder, meta, rebuilt.lost_versions, -1)
     if not rebuilt.ring_fits:
         folder.filesystem.remove(folder.ring_path)
-    ring.frames = []  # What fits is in the journal now.
+    ring.frames = []  # The rebuilt journal has its frames.
     report = _Recovery(folder, state, catalog, ring, whole=True).run()
     report.put_aside += rebuilt.put_aside
     return report
 
 
 def _mend_streams(folder: Folder, meta: Meta, lost: Iterable[VersionSpan], last: int) -> None:
-    """Make the streams what the journal says, if sealed segments go beyond its `last` position; -1: anyway.
+    """Make the streams match the journal, if sealed segments go beyond its `last` position (-1: in any case).
 
-    Not where lines of the journal are damaged, but for a journal that was just rebuilt: only the streams may have them.
+    Unless the journal was just rebuilt, nothing is done while lines of it are damaged: only the streams may have them.
     """
     with importing:
         from hangarlog.filestore.recovery.gaps import is_whole, streams_go_beyond
@@ -166,7 +171,7 @@ def _mend_streams(folder: Folder, meta: Meta, lost: Iterable[VersionSpan], last:
 
 
 class _Recovery:
-    """One recovery; with `whole` it begins at the journal's beginning."""
+    """One recovery. With `whole` it starts at the beginning of the journal."""
 
     def __init__(
         self, folder: Folder, state: SharedState, catalog: Catalog, ring: Found, *, whole: bool = False
@@ -174,20 +179,20 @@ class _Recovery:
         self._folder, self._state, self._catalog, self._ring, self._whole = folder, state, catalog, ring, whole
         self._restarted = not state.valid
         self._report = Recovered(since=state.committed)
-        # Before anything is changed: what is known to have been committed, or was, unless the power went.
+        # Read before anything changes: the durable position, and the position committed in this boot.
         self._settled, self._wanted = (0, 0) if whole else state.promised
-        if state.of_a_copy:  # Its files may be of different moments: nothing is to be asked for.
+        if state.of_a_copy:  # Its files may be of different moments, so they prove no position.
             self._settled, self._wanted = 0, max(self._settled, self._wanted)
         self._same_boot = state.of_this_boot
-        self.put_back = False
-        """Whether an older file was found in place of a newer one."""
+        self.older_file_found = False
+        """True if an older file was found in place of a newer one."""
 
     def run(self) -> Recovered:
         folder, state, report = self._folder, self._state, self._report
         checkpoint = Checkpoint()
         state.begin_recovery(os.getpid())
         if folder.journal.finish_roll() and self._restarted:
-            self.put_back = True  # Perhaps the streams have what the newer file had.
+            self.older_file_found = True  # The streams may have what the newer file had.
         if self._restarted:
             checkpoint = self._checkpoint()
             report.since = checkpoint.position
@@ -196,30 +201,30 @@ class _Recovery:
             self._settled = self._wanted = report.since
         if not folder.filesystem.is_there(folder.journal.live_path):
             folder.filesystem.close(folder.filesystem.open_new(folder.journal.live_path))
-            self.put_back = True
-            cause = "it was gone; it was made anew from the commit ring and the streams"
+            self.older_file_found = True
+            cause = "it was missing; it was restored from the commit ring and the streams"
             name = os.path.basename(folder.journal.live_path)
             report.damage.append(CorruptionError(folder.journal.live_path, name, 0, cause, mendable=False))
         with contextlib.closing(journal_end(folder.journal)) as live:
-            self._make_whole(live, checkpoint)
+            self._recover_files(live, checkpoint)
         return report
 
     def _checkpoint(self) -> Checkpoint:
-        """The checkpoint, where it belongs to this journal and this catalog; else all is replayed."""
+        """Return the checkpoint if journal and catalog match it; else make a new catalog, and return one at 0."""
         checkpoint = Checkpoint() if self._whole else load_checkpoint(self._folder)
         catalog = self._catalog
         fit = checkpoint.mark != 0 and fits(checkpoint, self._folder)
         if fit and catalog.open() and checkpoint.mark in catalog.marks():
             return checkpoint
         self._wanted = max(self._wanted, checkpoint.position)
-        self.put_back |= checkpoint.mark != 0 and not fit
+        self.older_file_found |= checkpoint.mark != 0 and not fit
         if not self._state.of_a_copy:
             self._settled = max(self._settled, checkpoint.position)
         drop_damaged_checkpoint(self._folder)
         catalog.create()
         return Checkpoint()
 
-    def _make_whole(self, live: ActiveSegment, checkpoint: Checkpoint) -> None:
+    def _recover_files(self, live: ActiveSegment, checkpoint: Checkpoint) -> None:
         folder, state, report, restarted = self._folder, self._state, self._report, self._restarted
         start = (0, report.since)
         if restarted and checkpoint.end and live.first_number() == checkpoint.first:
@@ -230,7 +235,7 @@ class _Recovery:
         settled = max(self._settled, report.since)
         wanted = max(self._wanted, settled)
         replay = Replay(folder, report.since, report, self._catalog, restarted=restarted)
-        promised = (settled, sys.maxsize if self.put_back else wanted)
+        promised = (settled, sys.maxsize if self.older_file_found else wanted)
         end = make_end_whole(folder, live, start, promised, self._ring.frames, replay.see, restarted=restarted)
         report.journal_cut, report.joined, report.mended = end.cut, end.joined, end.mended
         report.put_aside, report.last = end.put_aside, end.last
@@ -238,16 +243,17 @@ class _Recovery:
         report.lost = max(0, wanted - end.last)
         first = live.first_number()
         clean = (end.last, first, live.size) == (checkpoint.position, checkpoint.first, checkpoint.end)
-        clean = clean and restarted and not state.failures  # Then the file is not what the device has.
+        # After a failed sync the page cache may differ from the device.
+        clean = clean and restarted and not state.failures
         if (restarted and not clean) or end.cut or end.joined or end.mended:
-            # What was cut must not come back in a power cut, and the ring be written over only when all is here; what
-            # is written again may have been durable.
+            # A power cut must not bring back what was cut, and what was written again may have been durable.
+            # Only then may the ring be overwritten: the journal has all of it.
             _sync(folder, live, state)
         known = replay.run(first or end.last + 1, end.last)
         lost_pages = end.cut or end.joined or end.mended or wanted > end.last or not self._same_boot
         few = self._catalog.used() <= _FEW_STREAMS
         if restarted and (few or (lost_pages and not clean)):
-            _cut_phantoms(folder, report.since, known, report)
+            _cut_uncommitted(folder, report.since, known, report)
         journal = (end.last, end.last + 1 if first is None else first, live.size)
         if restarted:
             state.ring_file = usable_ring(folder.filesystem, folder.ring_path)
@@ -259,7 +265,8 @@ class _Recovery:
 def _sync(folder: Folder, live: ActiveSegment, state: SharedState) -> None:
     try:
         if state.failures:
-            replace_with(folder.filesystem, live.fd, live.size, live.path)  # A later sync would prove nothing.
+            # A later sync of the old file would prove nothing.
+            replace_with(folder.filesystem, live.fd, live.size, live.path)
             state.change_layout()
         else:
             folder.filesystem.sync_data(live.fd)
@@ -269,10 +276,10 @@ def _sync(folder: Folder, live: ActiveSegment, state: SharedState) -> None:
         raise SyncError(live.path, f"{again}{error}") from error
 
 
-def _cut_phantoms(folder: Folder, settled: int, known: Iterable[str], report: Recovered) -> None:
-    """Cut records that reached their stream but not the journal before the power went, of streams not in `known`.
+def _cut_uncommitted(folder: Folder, settled: int, known: Iterable[str], report: Recovered) -> None:
+    """Cut records that reached their stream but not the journal before the power cut, in streams not in `known`.
 
-    Only files that changed since the checkpoint are looked at. What a wrong clock hides is found when it is used.
+    Looks only at files that changed since the checkpoint. If a wrong clock hides one, it is found when it is used.
     """
     since = load_checkpoint(folder).begun - _CLOCK_SLACK_SECONDS
     paths = {stream_path(stream_id) for stream_id in known}
@@ -282,21 +289,22 @@ def _cut_phantoms(folder: Folder, settled: int, known: Iterable[str], report: Re
             continue
         named = folder.stream_id_at(category, name, file.path, names) is not None
         if not named and "~" not in category + name:
-            continue  # It is somebody else's. Of a name that was cut, the journal may know more.
+            continue  # Somebody else's file. With a shortened name, the journal may know its stream.
         log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
         log.finish_roll()
-        # What cannot be mended here is served from the journal, and for `repair` to mend.
+        # If it cannot be repaired here, reads use the journal instead, and `repair` restores the stream.
         with contextlib.suppress(CorruptionError), contextlib.closing(ActiveSegment(log)) as live:
-            keep = _end_of(live, settled)
+            keep = _settled_end(live, settled)
             if keep != live.size:
-                live.forget_index()  # Else it is all of the checkpoint's time, or does not prove itself.
+                # If nothing is cut, the index was synced with the checkpoint, or fails its own check.
+                live.forget_index()
             if keep is None or not named:
                 stream_id = names.get(category, name)
                 if stream_id is not None:
                     rebuild(folder, log, live, stream_id, report)
-                if stream_id is not None or not _begun_by_us(live, named=named):
+                if stream_id is not None or not _may_be_first_write(live, named=named):
                     continue
-                keep = 0  # The journal has nothing of such a stream: nothing of it was committed.
+                keep = 0  # The journal has no record of the stream, so nothing of it was committed.
             if keep < live.size:
                 cut(folder, live, keep, report)
             if not keep:
@@ -307,21 +315,21 @@ def _cut_phantoms(folder: Folder, settled: int, known: Iterable[str], report: Re
             folder.filesystem.remove(log.live_path)
 
 
-def _begun_by_us(live: ActiveSegment, *, named: bool) -> bool:
-    """Whether a file without a whole record is what a first write may leave, and not something of somebody else's."""
+def _may_be_first_write(live: ActiveSegment, *, named: bool) -> bool:
+    """True if our first write to a stream may have left this file, which has no intact record."""
     start = live.read(12, 0)
     if not start.strip(b"\0"):
         return bool(start)
     return b'{"position":'.startswith(start) and (named or not live.end_offset())
 
 
-def _end_of(live: ActiveSegment, settled: int) -> int | None:
-    """The offset after the last record whose position is at most `settled`; None where a line cannot be read."""
+def _settled_end(live: ActiveSegment, settled: int) -> int | None:
+    """Return the offset after the last record at or before position `settled`, or None if a line is damaged."""
     offset = live.end_offset()
     torn = _POSITION.match(live.read(64, offset))
     if offset != live.size and (torn is None or int(torn[1]) <= settled):
-        return None  # Perhaps of a record that was settled, and was damaged since.
-    size = 2 << 10  # The last record is settled in nearly every stream.
+        return None  # The rest may be a settled record that was damaged later.
+    size = 2 << 10  # In nearly every stream the last record is settled.
     while offset:
         lines, _ = live.lines_before(offset, size)
         size = CHUNK_BYTES

@@ -1,7 +1,7 @@
-"""Bringing the streams to what the journal has for them. For the holder of the write lock only.
+"""Makes the streams match the journal. For the holder of the write lock only.
 
-Most streams have it already. So the journal's lines are sorted by stream, many at a time, and each stream's share is
-compared in one read; only where it differs one looks line by line, and only then at the lines' checksums.
+Most streams already do. So the journal's lines are sorted by stream, many at a time, and each stream's share is
+compared in one read. Only if a share differs are its lines compared one by one and their checksums verified.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from hangarlog.filestore.recovery.report import Recovered
 
 WINDOW_BYTES = 64 << 20
-"""Bytes of journal whose lines are sorted by stream at a time: enough that one stream of many has a good share."""
+"""Bytes of journal sorted by stream at a time: enough that one stream of many has a good share."""
 
 _NEAR_BYTES = 4 << 10
-_LINES_AT_ONCE = 100  # Lines: more than a few, and less memory than is asked of the system, and zeroed, each time.
+_LINES_AT_ONCE = 100  # Lines compared per read: for more, the system would map and zero new memory each time.
 
 _Record = StoredEnvelope | Place
 _RecordsAndLines = tuple[Sequence[_Record], list[bytes]]
 
 
 class _Share:
-    """What the journal has of one stream: versions, and their lines; `last` is the position of the last one."""
+    """The journal's lines of one stream, and their versions; `last` is the position of the last line."""
 
     __slots__ = ("last", "lines", "versions")
 
@@ -49,14 +49,14 @@ class _Share:
 
 
 class _Shares:
-    """A part of the journal, sorted by stream: the lines of positions `first` to `last`, which have `size` bytes."""
+    """A part of the journal, sorted by stream: the lines of positions `first` to `last`, `size` bytes in total."""
 
     def __init__(self) -> None:
         self.by_stream: defaultdict[str, _Share] = defaultdict(lambda: _Share([], []))
         self.first = self.last = self.size = 0
 
     def add(self, records: Sequence[_Record], lines: list[bytes]) -> None:
-        """Lines that follow on the last ones."""
+        """Add the lines that follow."""
         for record, line in zip(records, lines, strict=True):
             share = self.by_stream[record.stream_id]
             share.versions.append(record.stream_version)
@@ -68,7 +68,7 @@ class _Shares:
 
 
 class _End(NamedTuple):
-    """How far a stream's live segment is known: up to `offset`, where `version` comes next; it has `size` bytes."""
+    """The end of the verified part of a stream's active segment: `version` comes next, at `offset` of `size` bytes."""
 
     offset: int
     version: int
@@ -76,87 +76,87 @@ class _End(NamedTuple):
 
 
 class Replay:
-    """The journal's records, written again into each stream that has not got them. What was done goes into `report`."""
+    """Writes the journal's records into each stream that lacks them, and notes in `report` what was done."""
 
     def __init__(self, folder: Folder, after: int, report: Recovered, catalog: Catalog, *, restarted: bool) -> None:
-        """What is to be replayed are the records that come after position `after`."""
+        """Replay the records after position `after`."""
         self._folder, self._report, self._restarted, self._catalog = folder, report, restarted, catalog
         self.size = 0
-        """How many bytes of journal there were to replay, or what takes as long."""
+        """Bytes of journal that were replayed, plus an equivalent for each stream opened."""
         self._after, self._position, self._checked = after, after + 1, False
         self._seen: _Shares | None = _Shares()
         self._ends: dict[str, _End] = {}
-        self._left: set[str] = set()  # Streams whose files are damaged.
-        self._lost = False  # Whether an event is damaged in both copies, and of a stream that nobody knows.
+        self._damaged: set[str] = set()  # Streams whose files are damaged.
+        self._lost = False  # True if both copies of an event are damaged, and its stream is unknown.
 
     def see(self, records: list[StoredEnvelope], lines: list[bytes]) -> None:
-        """Keep records of the journal's end that somebody has checked, so that they need not be read once more."""
+        """Keep verified records of the journal's end, so that they need not be read again."""
         skip = max(0, self._position - records[0].position)
         if self._seen is not None and skip < len(lines):
             self._seen.add(records[skip:], lines[skip:])
             if self._seen.size > WINDOW_BYTES:
-                self._seen = None  # Too much to keep.
+                self._seen = None  # Too large to keep in memory.
 
     def run(self, live_first: int, last: int) -> Iterable[str]:
-        """Bring all streams of the records up to `last` to what the journal has; the ids of those streams.
+        """Make all streams match the journal's records up to `last`, and return the ids of those streams.
 
         Raises:
-            CorruptionError: the journal is damaged, and the streams' copy does not help.
+            CorruptionError: the journal is damaged, and the streams do not have what is missing.
         """
         journal = self._folder.journal
         seen, self._seen = self._seen, None
         try:
-            if seen and seen.by_stream and seen.last <= last:  # Else some of it was cut off.
-                self._all(_unchecked(journal, self._position, seen.first - 1))
+            if seen and seen.by_stream and seen.last <= last:  # Otherwise a part of it was cut off.
+                self._replay(_unchecked(journal, self._position, seen.first - 1))
                 if self._position == seen.first:
-                    self._bring_all_forward(seen)
-            self._all(_unchecked(journal, self._position, last))
+                    self._update_streams(seen)
+            self._replay(_unchecked(journal, self._position, last))
             if self._position <= last:
                 raise missing_position(journal, self._position, last)
         except (CorruptionError, LineError):
-            # Once more, each line checked, and what is damaged taken from the streams. Or it says what is wrong.
+            # Again, with each line verified, and damaged ones read from the streams. If they have none, this raises.
             self._checked = True
-            self._all(journal_blocks(self._folder, self._position, live_first, last, pass_over=True))
+            self._replay(journal_blocks(self._folder, self._position, live_first, last, pass_over=True))
         for stream_id, end in self._ends.items():
             if end.size > end.offset:
                 with contextlib.closing(ActiveSegment(self._folder.stream(stream_id))) as live:
                     self._cut_rest(live, end.offset)
-        return {*self._ends, *self._left}
+        return {*self._ends, *self._damaged}
 
     def _cut_rest(self, live: ActiveSegment, offset: int) -> None:
         if self._lost and not all(is_record(line) for lines in live.blocks(offset) for line in lines):
-            return  # Perhaps that is what is left of such an event: its version must not be given again.
+            return  # The rest may be a lost event, whose version must not be given again.
         _keep_damage(self._folder, live, offset, self._report)
         cut(self._folder, live, offset, self._report)
 
-    def _all(self, blocks: Iterable[_RecordsAndLines]) -> None:
+    def _replay(self, blocks: Iterable[_RecordsAndLines]) -> None:
         shares = _Shares()
         for records, lines in blocks:
             self._lost |= records[-1].position - (shares.last or self._position - 1) > len(lines)
             shares.add(records, lines)
             if shares.size > WINDOW_BYTES:
-                self._bring_all_forward(shares)
+                self._update_streams(shares)
                 shares = _Shares()
-        self._bring_all_forward(shares)
+        self._update_streams(shares)
 
-    def _bring_all_forward(self, shares: _Shares) -> None:
+    def _update_streams(self, shares: _Shares) -> None:
         self.size += shares.size
         for stream_id, share in shares.by_stream.items():
             self._catalog.put(stream_id, share.versions[-1], share.last)
-            if stream_id not in self._left:
+            if stream_id not in self._damaged:
                 self.size += 0 if stream_id in self._ends else COLD_BYTES
                 try:
-                    self._ends[stream_id] = self._bring_forward(stream_id, share, self._ends.get(stream_id))
+                    self._ends[stream_id] = self._update_stream(stream_id, share, self._ends.get(stream_id))
                 except CorruptionError:
                     if not self._checked:
                         raise
-                    self._left.add(stream_id)  # It is served from the journal, and for `repair` to mend.
+                    self._damaged.add(stream_id)  # Reads use the journal instead, and `repair` restores the stream.
         self._position = max(self._position, shares.last + 1)
 
-    def _bring_forward(self, stream_id: str, share: _Share, end: _End | None) -> _End:
-        """Write what the journal has for a stream and the stream has not, after cutting off what differs.
+    def _update_stream(self, stream_id: str, share: _Share, end: _End | None) -> _End:
+        """Write what a stream lacks of its share, after cutting off what differs.
 
-        `share` goes on where the stream's last one left off at `end`.
+        The share continues where the stream's previous one ended, at `end`.
         """
         log = self._folder.stream(stream_id)
         with contextlib.closing(self._open(log, share, begins=end is None)) as live:
@@ -177,18 +177,21 @@ class Replay:
             with contextlib.suppress(FileNotFoundError):
                 live = ActiveSegment(log)
                 if not log.may_be_rolling(live):
-                    return live  # As nearly always: it is opened once.
+                    return live  # The usual case: one open is enough.
                 live.close()
             log.finish_roll()
         try:
             return ActiveSegment(log)
         except FileNotFoundError:
-            _prove(share.lines)
+            _check_lines(share.lines)
             self._folder.make_category(log)
             return ActiveSegment(log, new=True)
 
     def _due(self, share: _Share, version: int) -> _Share:
-        """What is due from `version` on: all before is in a sealed segment, which was synced before it was sealed."""
+        """Return the part of a share from `version` on.
+
+        Everything before is in a sealed segment, which was synced before it was sealed.
+        """
         versions, lines = share.versions, share.lines
         if versions == list(range(version, version + len(lines))):
             return share
@@ -201,17 +204,17 @@ class Replay:
                 due.lines.append(line)
                 following = number + 1
         if not self._checked:
-            # A line whose stream id or version is damaged is missing in one share, and too much in another.
+            # A line with a damaged stream id or version is missing in one share, and extra in another.
             if versions[0] > version or versions != list(range(versions[0], versions[0] + len(lines))):
                 raise LineError("versions are missing")
-            _prove(lines[: len(lines) - len(due.lines)])
+            _check_lines(lines[: len(lines) - len(due.lines)])
         return due
 
     def _write_missing(self, live: ActiveSegment, share: _Share, end: _End) -> _End:
-        same, offset = _same(live, share.lines, end.offset)
+        same, offset = _count_same(live, share.lines, end.offset)
         missing = share.lines[same:]
         if missing:
-            _prove(missing)  # Before anything is cut off for them.
+            _check_lines(missing)  # Before anything is cut off for them.
             _keep_damage(self._folder, live, offset, self._report, missing)
             self._report.rolled_forward += len(missing)
             cut(self._folder, live, offset, self._report, frozenset(missing))
@@ -223,24 +226,25 @@ class Replay:
 def _keep_damage(
     folder: Folder, live: ActiveSegment, offset: int, report: Recovered, due: Collection[bytes] = ()
 ) -> None:
-    """Keep and report what follows an offset in a stream, before it is replaced, if no crash leaves such a line.
+    """Keep a copy of a stream's file, and report damage, if no crash explains the text after `offset`.
 
-    Such a line is whole, without zeros, and not a record; or it is `due`, but elsewhere, and nothing here is zeros.
+    Called before that text is replaced. No crash leaves a complete line without zeros that is not a record, nor (unless
+    the text has zeros) a line of `due` at another place.
     """
     due = () if due and any(b"\0" in piece for _, piece in live.pieces(offset)) else frozenset(due)
     for lines in live.blocks(offset):
         for line in lines:
             if line in due or (line and b"\0" not in line and not is_record(line)):
                 folder.keep_damaged(live.path)
-                cause = "the journal has another text; it was mended from the journal"
+                cause = "it differed from the journal; it was mended from the journal"
                 report.damage.append(live.damage(offset, cause))
-                report.damage[-1].mendable = False  # It is mended.
+                report.damage[-1].mendable = False  # It is repaired.
                 return
             offset += len(line) + 1
 
 
-def _same(live: ActiveSegment, lines: list[bytes], offset: int) -> tuple[int, int]:
-    """(how many of the lines stand at `offset` one behind the other, the offset after them)."""
+def _count_same(live: ActiveSegment, lines: list[bytes], offset: int) -> tuple[int, int]:
+    """Return (how many of the lines stand at `offset` in sequence, the offset after them)."""
     for at in range(0, len(lines), _LINES_AT_ONCE):
         some = lines[at : at + _LINES_AT_ONCE]
         expected = b"\n".join(some) + b"\n"
@@ -255,13 +259,13 @@ def _same(live: ActiveSegment, lines: list[bytes], offset: int) -> tuple[int, in
     return len(lines), offset
 
 
-def _prove(lines: list[bytes]) -> None:
-    """Raise `LineError` unless each line is a whole record."""
+def _check_lines(lines: list[bytes]) -> None:
+    """Raise `LineError` unless each line is an intact record."""
     decode_records(lines)
 
 
 def _unchecked(journal: Log, position: int, last: int) -> Iterator[_RecordsAndLines]:
-    """The journal's lines from `position` to `last`, with their places; nobody has looked at their checksums."""
+    """Yield the journal's lines from `position` to `last` with their places; checksums are not verified."""
     if position > last:
         return
     with journal.opened(position) as (sealed, live_first, live):
@@ -282,7 +286,7 @@ def _unchecked_in(segment: Segment, first: int, position: int, last: int) -> Gen
             break
         places = decode_places(lines)
         if [place.position for place in places] != list(range(number, number + len(lines))):
-            raise segment.damage(offset, f"position {number} and what follows it must come here")
+            raise segment.damage(offset, f"positions from {number} on must come here")
         wanted = slice(max(0, position - number), max(0, last + 1 - number))
         if lines[wanted]:
             yield places[wanted], lines[wanted]
@@ -291,7 +295,7 @@ def _unchecked_in(segment: Segment, first: int, position: int, last: int) -> Gen
 
 
 def forget_index(live: ActiveSegment, *, restarted: bool) -> None:
-    """Delete an index sidecar that may cover what is not there: any, after a restart."""
+    """Delete an index that may cover missing text: after a restart, any index."""
     if restarted:
         live.forget_index()
     else:
@@ -299,12 +303,12 @@ def forget_index(live: ActiveSegment, *, restarted: bool) -> None:
 
 
 def _place_of(log: Log, live: ActiveSegment, share: _Share) -> tuple[int, int] | None:
-    """(offset, version) where in the live segment a share belongs, or the first record that the segment can hold.
+    """Return (offset, version) of a share's place in the active segment, or of the segment's first record if later.
 
-    None where the segment does not say, being damaged or short of records before it.
+    Returns None if the segment is damaged, or lacks records before the share.
     """
     version, size = share.versions[0], sum(map(len, share.lines)) + len(share.lines)
-    offset = _standing(live, share, size)
+    offset = _share_offset(live, share, size)
     if offset is not None:
         return offset, version
     lines, _ = live.lines_at(0, _NEAR_BYTES)
@@ -323,8 +327,8 @@ def _place_of(log: Log, live: ActiveSegment, share: _Share) -> tuple[int, int] |
     return None if offset is None else (offset, version)
 
 
-def _standing(live: ActiveSegment, share: _Share, size: int) -> int | None:
-    """Where a share stands if it begins the segment, or begins `size` bytes before its end; else None."""
+def _share_offset(live: ActiveSegment, share: _Share, size: int) -> int | None:
+    """Return a share's offset if it begins the segment, or begins `size` bytes before its end; else None."""
     line = share.lines[0] + b"\n"
     if live.read(len(line), 0) == line:
         return 0
@@ -333,7 +337,7 @@ def _standing(live: ActiveSegment, share: _Share, size: int) -> int | None:
 
 
 def _after_from_end(live: ActiveSegment, version: int, size: int) -> int | None:
-    """The offset after the record of `version`, looked for from the end; None where that is not whole."""
+    """Return the offset after the record of `version`, searching from the end; None if that record is not intact."""
     offset = live.end_offset()
     while offset:
         stop = offset
@@ -351,7 +355,7 @@ def _after_from_end(live: ActiveSegment, version: int, size: int) -> int | None:
 
 
 def _after_from_start(live: ActiveSegment, version: int, first: int) -> int | None:
-    """The same, from the place that the index knows on, or from the beginning."""
+    """Return the same, searching forwards from the nearest place in the index, or from the beginning."""
     offset, number = live.seek(version + 1, first)
     while number <= version:
         lines, _ = live.lines_at(offset)
@@ -365,12 +369,12 @@ def _after_from_start(live: ActiveSegment, version: int, first: int) -> int | No
 
 
 def rebuild(folder: Folder, log: Log, live: ActiveSegment, stream_id: str, report: Recovered) -> _End:
-    """Put what the whole journal has of a stream in the place of its live segment, at once."""
+    """Replace a stream's active segment, in one step, with what the whole journal has of the stream."""
     sealed = log.sealed()
     version = last_sealed(log, sealed[-1]).stream_version + 1 if sealed else _first_kept(folder, stream_id)
     lines = [(record.stream_version, line + b"\n") for record, line in stream_lines_in_journal(folder, stream_id)]
     text = b"".join(line for number, line in lines if number >= version)
-    _keep_others(folder, log, live, dict(lines), report)
+    _put_others_aside(folder, log, live, dict(lines), report)
     report.rolled_forward += sum(number >= version for number, _ in lines)
     report.streams_cut += live.size
     _keep_damage(folder, live, 0, report)
@@ -379,11 +383,13 @@ def rebuild(folder: Folder, log: Log, live: ActiveSegment, stream_id: str, repor
     return _End(len(text), lines[-1][0] + 1 if lines else version, len(text))
 
 
-def _keep_others(folder: Folder, log: Log, live: ActiveSegment, lines: dict[int, bytes], report: Recovered) -> None:
-    """Keep records of a stream that the journal has not, before the stream's live segment is made anew.
+def _put_others_aside(
+    folder: Folder, log: Log, live: ActiveSegment, lines: dict[int, bytes], report: Recovered
+) -> None:
+    """Put aside the records that only the stream has, before its active segment is replaced.
 
     Raises:
-        CorruptionError: the journal has later ones: what it lacks is only here.
+        CorruptionError: the journal has later records of the stream, so it has lost these.
     """
     others = {
         record.stream_version: line for record, line in whole_lines(live) if lines.get(record.stream_version) is None
@@ -397,7 +403,7 @@ def _keep_others(folder: Folder, log: Log, live: ActiveSegment, lines: dict[int,
 
 
 def _first_kept(folder: Folder, stream_id: str) -> int:
-    """The first version that a compaction has left to a stream."""
+    """Return the first version that compaction has left in a stream."""
     snapshot = SnapshotFiles(folder.filesystem, folder.snapshots_path).load(stream_id)
     return snapshot.compacted_through + 1 if snapshot else 0
 
@@ -405,7 +411,7 @@ def _first_kept(folder: Folder, stream_id: str) -> int:
 def cut(
     folder: Folder, live: ActiveSegment, offset: int, report: Recovered, but_for: Collection[bytes] = frozenset()
 ) -> None:
-    """Cut a stream; what was a whole record, `but_for` those that are written again, goes where a person finds it."""
+    """Cut a stream at `offset`, and put aside the intact records cut off, except the lines in `but_for`."""
     report.put_aside += put_records_aside(folder, live, offset, but_for)
     report.streams_cut += live.size - offset
     live.cut(offset)

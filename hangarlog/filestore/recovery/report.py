@@ -1,4 +1,4 @@
-"""What a recovery did."""
+"""The report of a recovery."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from hangarlog.errors import CorruptionError
 class Recovered(msgspec.Struct):
     """What a recovery did.
 
-    `since`: the position it began to compare at, `last` the one that the journal ends with. `journal_cut`: torn bytes
-    cut off the journal. `joined`: events that the journal had lost and the commit ring had. `mended`: events of the
-    journal restored from their streams. `rolled_forward`: events written into streams, and `streams_cut` bytes cut off
-    streams, to agree with the journal. `put_aside`: whole records that no whole history leads to, kept in
-    `put-aside.jsonl`. `ring_lost`: the commit ring is gone, and what was acknowledged last before the machine stopped
-    may have gone with it. `lost`: events that were committed in this boot, were not durable, and are in no file.
-    `damage`: what was mended that no crash leaves, each with its place; what stood there is kept as `NAME.damaged`.
+    Attributes:
+        since: The position after which the recovery compared journal and streams.
+        last: The journal's last position.
+        journal_cut: Bytes of a torn tail cut off the journal.
+        joined: Events that the journal had lost, restored from the commit ring.
+        mended: Events that the journal had lost, restored from their streams.
+        rolled_forward: Events written into streams that lacked them.
+        streams_cut: Bytes cut off streams because the journal does not have them.
+        put_aside: Intact records outside the recovered history, moved to `put-aside.jsonl`.
+        ring_lost: True if the commit ring is gone. The last events acknowledged before the machine stopped may be lost.
+        lost: Events that were committed in this boot but not durable, and that no file has.
+        damage: Repaired damage that no crash explains, each with its place. The old file is kept as `NAME.damaged`.
     """
 
     since: int = 0

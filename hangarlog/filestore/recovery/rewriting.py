@@ -1,4 +1,4 @@
-"""A log written anew beside what is there: what differs takes the old file's place, and that is kept."""
+"""Rewrites a log next to its files. Files that differ are replaced, and the old ones kept."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _PART_BYTES = 1 << 20
 
 
 class Replaced(NamedTuple):
-    """A file that was replaced, and under which name the old one is kept; "" where there was none."""
+    """A file that was replaced, and the path where the old one is kept ("" if there was none)."""
 
     path: str
     kept: str
 
 
 class _Bounds:
-    """Where segments of a log begin, by the files that are there."""
+    """The numbers at which the existing segments of a log begin."""
 
     def __init__(self, log: Log) -> None:
-        self.names: set[int] = set()  # Of sealed segments that hold what their names say.
+        self.names: set[int] = set()  # Of sealed segments whose contents match their names.
         self.begins: set[int] = set()
         self.live: int | None = None
         for file in log_files(log.filesystem, log.folder):
@@ -53,7 +53,7 @@ def _number(log: Log, record: StoredEnvelope) -> int:
 
 
 def _first(log: Log, segment: Segment) -> int | None:
-    """The number that a segment begins with, None if no line of it is whole."""
+    """Return the number that a segment begins with, or None if it has no intact line."""
     before = 0
     for _, found in found_in(segment):
         for _, record in found:
@@ -64,7 +64,7 @@ def _first(log: Log, segment: Segment) -> int | None:
 
 
 def last_number(log: Log, segment: Segment) -> int | None:
-    """The number of a segment's last line, None where that is damaged."""
+    """Return the number of a segment's last line, or None if that line is damaged."""
     end = segment.end_offset()
     if end != segment.size or not end:
         return None
@@ -75,9 +75,9 @@ def last_number(log: Log, segment: Segment) -> int | None:
 
 
 class Rewriting:
-    """The lines of a log as they should be, in segments like those that are there.
+    """Writes the lines of a log as they should be, in segments like the existing ones.
 
-    What is written waits under names of its own until `put_in_place`, so that dying on the way loses nothing.
+    New files have temporary names until `put_in_place`, so an interruption loses nothing.
     """
 
     def __init__(self, log: Log, segment_bytes: int) -> None:
@@ -88,17 +88,17 @@ class Rewriting:
         self._first: int | None = None
         self._text: list[bytes] = []
         self._size = 0
-        self._hole = 0  # Lines up to the last one that is none.
-        self._right: set[str] = set()
-        self._waiting: list[tuple[str, str]] = []
+        self._lost_through = 0  # Lines up to the last lost one.
+        self._correct: set[str] = set()
+        self._pending: list[tuple[str, str]] = []
 
     @property
     def begins(self) -> int | None:
-        """The first number that a sealed segment is named after."""
+        """The lowest number in the name of a sealed segment."""
         return min(self._bounds.names, default=None)
 
     def add(self, number: int, line: bytes, *, may_begin: bool = True, hole: bool = False) -> None:
-        """The next line; a segment may begin with it, or not, being within a batch. A `hole` stands for a lost line."""
+        """Add the next line. A segment may begin with it if `may_begin`. A `hole` stands for a lost line."""
         if self._first is None:
             self._first = number
         elif may_begin and self._begins_with(number):
@@ -107,7 +107,7 @@ class Rewriting:
         self._text.append(line + b"\n")
         self._size += len(line) + 1
         if hole:
-            self._hole = len(self._text)
+            self._lost_through = len(self._text)
 
     def _begins_with(self, number: int) -> bool:
         bounds = self._bounds
@@ -118,29 +118,29 @@ class Rewriting:
     def _seal(self) -> None:
         assert self._first is not None
         self._write(text_path(self._log.sealed_base(self._first)))
-        self._text, self._size, self._hole = [], 0, 0
+        self._text, self._size, self._lost_through = [], 0, 0
 
     def _write(self, path: str) -> None:
         text = b"".join(self._text)
-        if not self._is(path, text):
+        if not self._has_text(path, text):
             names = names_from(path, REBUILT)
-            waiting = next(name for name in names if self._is(name, text) or not self._filesystem.is_there(name))
+            waiting = next(name for name in names if self._has_text(name, text) or not self._filesystem.is_there(name))
             if not self._filesystem.is_there(waiting):
                 self._filesystem.replace_file(waiting, text)
-            self._waiting.append((waiting, path))
-        self._right.add(path)
+            self._pending.append((waiting, path))
+        self._correct.add(path)
 
-    def _is(self, path: str, text: bytes) -> bool:
+    def _has_text(self, path: str, text: bytes) -> bool:
         with opened(self._filesystem, path) as segment:
             if segment is None or segment.size != len(text):
                 return False
             return self._filesystem.read(segment.fd, segment.size, 0) == text
 
     def finish(self) -> None:
-        """There are no more lines."""
-        if self._hole and self._first is not None:
-            # What is lost must not be in the way of whoever appends: he looks at the end of the live segment.
-            text, hole = self._text, self._hole
+        """Write the last segments, when all lines were added."""
+        if self._lost_through and self._first is not None:
+            # Writers check the end of the active segment, so it may have no lost line.
+            text, hole = self._text, self._lost_through
             self._text = text[:hole]
             following = self._first + hole
             self._seal()
@@ -151,25 +151,25 @@ class Rewriting:
 
     @property
     def changes(self) -> bool:
-        """Whether anything differs from what is there."""
-        return bool(self._waiting or self._rest())
+        """True if any file differs from the new text."""
+        return bool(self._pending or self._obsolete())
 
-    def _rest(self) -> list[File]:
-        """The files of this log that hold nothing which is not in the others."""
+    def _obsolete(self) -> list[File]:
+        """Return the existing files of this log that are no longer needed."""
         files = log_files(self._filesystem, self._log.folder)
-        waiting = {path for path, _ in self._waiting}
-        return [f for f in files if f.name == self._log.name and f.path not in self._right and f.path not in waiting]
+        waiting = {path for path, _ in self._pending}
+        return [f for f in files if f.name == self._log.name and f.path not in self._correct and f.path not in waiting]
 
     def put_in_place(self) -> list[Replaced]:
-        """Let the new files take the places of the old ones."""
+        """Replace the old files with the new ones."""
         filesystem, replaced = self._filesystem, []
-        rest = self._rest()
-        for waiting, path in self._waiting:
+        rest = self._obsolete()
+        for waiting, path in self._pending:
             kept = keep_damaged(filesystem, path)
             filesystem.remove(index_beside(path))
             filesystem.rename(waiting, path)
             replaced.append(Replaced(path, kept))
-        if self._waiting:
+        if self._pending:
             filesystem.sync_folder(self._log.folder)
         for file in rest:
             if file.spare:

@@ -1,7 +1,7 @@
-"""A store that nobody here may write to, as a power cut has left it: what the recovery of a writer would show.
+"""What is committed in a store that needs recovery, for a process that may not write to it.
 
-The journal's whole batches count, and what the commit ring has beyond them; a torn end is passed over. Streams may be
-shorter than the journal says from the checkpoint on, or longer: from there on they are read from the journal.
+The journal's complete batches count, and what the commit ring has after them. A torn tail is skipped. From the
+checkpoint on, streams may be shorter or longer than the journal says, so later records are read from the journal.
 """
 
 from __future__ import annotations
@@ -19,12 +19,17 @@ from hangarlog.record.line import MIN_LINE_BYTES, StoredEnvelope, decode_record
 
 
 class Unrecovered:
-    """What is committed, by the files alone.
+    """What is committed, as the files alone tell.
 
-    `committed` is the last position; `stored` the last one in the journal itself; `tail` the records after that, from
-    the ring. Streams have all records up to position `settled`; `ends` are the last versions of those that have later
-    ones. Damage that whole records follow is left to whoever reads it. `doubt` is why it takes a recovery, which has to
-    write, to say what is committed, None if it does not.
+    Attributes:
+        committed: The committed position.
+        stored: The last position of the journal itself.
+        tail: The records after `stored`, from the commit ring.
+        settled: The position up to which streams have all their records.
+        ends: {stream id: last version} of the streams with records after `settled`.
+        doubt: Why only a recovery, which must write, can tell what is committed; None if the files tell.
+
+    Damage before intact records is reported when somebody reads it.
     """
 
     def __init__(self, folder: Folder, store_id: str) -> None:
@@ -33,10 +38,10 @@ class Unrecovered:
         self.stored = self.settled = checkpoint.position
         self._crc = checkpoint.line_crc  # Of the line at `stored`.
         self.ends: dict[str, int] = {}
-        self._seen = 0
+        self._last_seen = 0
         known = self._read_journal(folder)
-        if self._seen < self.settled:
-            cause = f"it is of position {self.settled}, the journal ends at {self._seen}"
+        if self._last_seen < self.settled:
+            cause = f"it is at position {self.settled}, but the journal ends at {self._last_seen}"
             ahead = CorruptionError(folder.checkpoint_path, os.path.basename(folder.checkpoint_path), 0, cause)
             self.stored, self.settled, self._crc = 0, 0, ""
             known = self._read_journal(folder)
@@ -49,7 +54,7 @@ class Unrecovered:
             if known[position].ends_batch:
                 self.committed = position
         beyond = max(known, default=0)
-        if beyond >= position:  # Else it is the beginning of a batch, which never happened.
+        if beyond >= position:  # Otherwise they begin a batch that was never committed.
             cause = f"position {position} is missing; there are records up to position {beyond}"
             path = folder.journal.live_path
             self.doubt = self.doubt or CorruptionError(path, os.path.basename(path), 0, cause, position)
@@ -57,13 +62,13 @@ class Unrecovered:
         self._note(self.tail)
 
     def _read_journal(self, folder: Folder) -> dict[int, StoredEnvelope]:
-        """Find the last whole batch; gives the records behind it, by position."""
+        """Find the last complete batch, and return {position: record} of what follows it."""
         batch: list[StoredEnvelope] = []
         unconnected: dict[int, StoredEnvelope] = {}
         before = self.stored
-        damaged: CorruptionError | None = None  # The first line behind the last whole batch that no crash leaves.
+        damaged: CorruptionError | None = None  # The first line after the last complete batch that no crash explains.
         lost: list[range] = []
-        may_be_lost = 0  # So many lines may have stood where there is none that is whole: a record may say anything.
+        may_be_lost = 0  # The most lines that the damaged text may have held: a forged record may claim any position.
         for segment in segments_between(folder.journal, before + 1, ENDLESS):
             for offset, line, record in read_lines(segment):
                 if isinstance(record, str):
@@ -71,9 +76,9 @@ class Unrecovered:
                     if damaged is None and b"\0" not in line and not _is_torn(segment, offset):
                         damaged = segment.damage(offset, record)
                     continue
-                self._seen = max(self._seen, record.position)
+                self._last_seen = max(self._last_seen, record.position)
                 if record.position <= before:
-                    damaged = None  # That was among what is settled.
+                    damaged = None  # It was among the settled records.
                 if damaged and 0 < record.position - before - len(batch) - 1 <= may_be_lost:
                     lost.append(range(before + len(batch) + 1, record.position))
                     before = record.position - len(batch) - 1
@@ -95,9 +100,9 @@ class Unrecovered:
             self.ends[record.stream_id] = max(record.stream_version, self.ends.get(record.stream_id, -1))
 
     def _note_lost(self, folder: Folder, lost: list[range]) -> None:
-        """What the streams have of positions that are damaged in the journal; each range is beyond the one before."""
+        """Note what the streams have at positions damaged in the journal. The ranges come in order."""
         claims: dict[int, set[bytes]] = {}
-        for line, record in stream_lines(folder) if lost else ():  # Once, however many ranges there are.
+        for line, record in stream_lines(folder) if lost else ():  # Read once for all ranges.
             at = bisect_right(lost, record.position, key=lambda positions: positions.start) - 1
             if at >= 0 and record.position in lost[at]:
                 claims.setdefault(record.position, set()).add(line)
@@ -105,5 +110,5 @@ class Unrecovered:
 
 
 def _is_torn(segment: Segment, offset: int) -> bool:
-    """Whether it is the rest behind the last newline, as a crash may leave it."""
+    """True if `offset` begins the text after the last newline, and a crash may have left it."""
     return offset == segment.end_offset() and segment.rest_may_be_torn(offset)
