@@ -20,6 +20,7 @@ from hangarlog import (
     StoreOpenError,
     UpcastingError,
 )
+from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.recovery.report import Recovered
 from hangarlog.system.filesystem import FileSystem
 
@@ -100,6 +101,21 @@ def test_a_creation_that_was_cut_short_is_finished(tmp_path: Path, parts: int) -
         (tmp_path / "s/hangarlog.json.new").write_text('{"for')
     with FileEventStore(tmp_path / "s") as store:
         assert store.append("s:1", [Added(1)], -1) == 0
+
+
+def test_a_store_that_appears_while_it_is_opened_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may create it after we have seen that there is none."""
+    path, enter, others = tmp_path / "s", Folder.enter, []
+
+    def enter_late(folder: Folder) -> None:
+        enter(folder)
+        if not others:
+            others.append(1)
+            FileEventStore(path).close()
+
+    monkeypatch.setattr(Folder, "enter", enter_late)
+    with FileEventStore(path) as store:
+        assert store.append("a:1", [Added(1)], -1) == 0
 
 
 def test_many_may_create_one_store_at_once(tmp_path: Path) -> None:

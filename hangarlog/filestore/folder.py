@@ -195,10 +195,10 @@ class Folder:
         try:
             if os.path.lexists(self.path) and not os.path.isdir(self.path):
                 raise StoreOpenError(self.path, "it is a file; a store is a folder")
-            self.enter()
-            self._refuse_links()
-            refuse_unsafe(self.filesystem, self.path, unsafe_file_system)
+            self._enter_checked(unsafe_file_system)
             meta = self._load() or self._create(segment_bytes, create, mode)
+            if self.fd < 0:  # Another process created it meanwhile.
+                self._enter_checked(unsafe_file_system)
             self._set_rights(meta)
             self.home = self.filesystem.made_at(self.meta_path)
             entered = True
@@ -212,6 +212,11 @@ class Folder:
         finally:
             if not entered:
                 self.close()
+
+    def _enter_checked(self, unsafe_file_system: str | None) -> None:
+        self.enter()
+        self._refuse_links()
+        refuse_unsafe(self.filesystem, self.path, unsafe_file_system)
 
     def enter(self) -> None:
         """Open the folder, if it exists. From now on its files are found through its descriptor."""
