@@ -11,26 +11,26 @@ from hangarlog.cli.app import hangarlog
 INTRODUCTION = """\
 # The command line
 
-Made by `tools/cli_reference.py` from the commands' own help.
+`tools/cli_reference.py` generates this page from the help of the commands.
 
-On a terminal results are made for reading. Characters that are invisible, or act on a terminal, are escaped as JSON
-escapes them, with `--raw` and in `export STORE -` too. In a pipe results are JSON lines, and events are the lines as
-they are stored, byte for byte. Errors and warnings are one line on standard error, escaped in a pipe too.
+On a terminal, results are readable text. Invisible and control characters are escaped as in JSON, also with `--raw` and
+in `export STORE -`. In a pipe, results are JSON lines, and events are the stored lines, byte for byte. Each error or
+warning is one line on standard error, escaped in a pipe too.
 
 | exit code | meaning |
 | --- | --- |
-| 0 | fine; also when the reader of a pipe has seen enough |
-| 1 | the store says no: a conflict, damage found, no such stream, a full disk |
-| 2 | wrong usage: an unknown flag, a missing argument, a payload that is no JSON object, a bad stream id |
+| 0 | success; also when the reader of a pipe closes it early |
+| 1 | the store refuses or is damaged: a conflict, damage found, no such stream, a full disk |
+| 2 | wrong usage: an unknown option, a missing argument, a payload that is not a JSON object, a bad stream id |
 | 130 | interrupted |
 
-Where `HANGARLOG_STORE` is set, STORE may be left out. With `read` and `tail`, whose STREAM may be left out too, a lone
-argument is the store if it is a folder with a `hangarlog.json`, else the stream.
+If `HANGARLOG_STORE` is set, you can leave out STORE. In `read` and `tail` you can leave out STREAM too. A single
+argument is then the store if it is a folder with a `hangarlog.json`, and the stream otherwise.
 
-No module is imported from the current folder, which may be a store that somebody else has made. The exception is the
-module that `--events` names: it is imported from there if it is nowhere else, and its file is printed first.
-`python -m hangarlog` imports some of Python's modules with the current folder first on the path, before hangarlog runs:
-use `hangarlog`, or `python -P -m hangarlog`.
+No module is imported from the current folder, because it may be a store that another user has made. The exception is
+the module that `--events` names: if it is nowhere else, it is imported from there, and its file is printed first. Use
+`hangarlog` or `python -P -m hangarlog`. A plain `python -m hangarlog` imports some of Python's modules with the current
+folder first on the path, before hangarlog runs.
 """
 
 
@@ -41,7 +41,7 @@ def _help(command: click.Command, path: str) -> str:
 
 
 def _commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
-    """(path, command) of every command, those of groups after their group."""
+    """Yield (path, command) for every command; the commands of a group follow it."""
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
