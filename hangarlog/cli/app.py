@@ -40,7 +40,7 @@ Callback = Callable[..., Any]
 
 class _Group(click.Group):
     def list_commands(self, context: click.Context) -> list[str]:
-        """Return the names of all commands, sorted. No module is imported for that."""
+        """Return the names of all commands, sorted, without importing their modules."""
         return list(_MODULES)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
@@ -50,7 +50,7 @@ class _Group(click.Group):
         return super().get_command(context, name)
 
     def invoke(self, context: click.Context) -> Any:
-        """Run a command. If the reader of a pipe closes it, exit with 0, not with 1 as click does."""
+        """Run a command, and exit with 0, not with 1 as click does, if the reader closes the pipe."""
         try:
             code = super().invoke(context)
             sys.stdout.flush()
@@ -89,9 +89,9 @@ def lock_timeout() -> float:
 
 
 def with_store(*names: str, optional: bool = False) -> Callable[[Callback], Callback]:
-    """Add the argument STORE to a command, followed by the arguments in `names`. With `optional` the last is optional.
+    """Add the argument STORE to a command, followed by the arguments in `names`.
 
-    The callback receives the path of the store as `store`.
+    With `optional` the last is optional. The callback receives the path of the store as `store`.
     """
 
     def decorate(callback: Callback) -> Callback:
@@ -115,7 +115,7 @@ def with_store(*names: str, optional: bool = False) -> Callable[[Callback], Call
 
 
 def _assign(given: list[str], names: tuple[str, ...], optional: bool) -> list[str | None]:
-    """Return the values for STORE and `names`. If the arguments leave out the store, it comes from the environment."""
+    """Return the values for STORE and `names`; a missing store comes from the environment."""
     default = os.environ.get(STORE_VARIABLE)
     full = 1 + len(names)
     if default and len(given) < full:
@@ -130,7 +130,7 @@ def _assign(given: list[str], names: tuple[str, ...], optional: bool) -> list[st
 
 
 def open_store(path: str, *, create: bool = False, durability: Any = "always") -> FileEventStore:
-    """Open the store for a command. Events of any type are read, without their classes."""
+    """Open the store so that a command can read events of any type without their classes."""
     serializer = EventSerializer(unknown="untyped")
     seconds = lock_timeout()
     store = FileEventStore(

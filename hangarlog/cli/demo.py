@@ -41,7 +41,7 @@ class ProviderStateChanged(_HangarEvent):
 
 
 class ProviderStarted(_HangarEvent):
-    """A provider has started. Version 2 adds `tags`, which no stored event has."""
+    """A provider has started; version 2 adds `tags`, which no stored event has."""
 
     provider_id: str
     mode: str
@@ -67,7 +67,7 @@ class ToolInvocationRequested(_HangarEvent):
 
 
 class ToolCallCompleted(_HangarEvent):
-    """A call of a tool is done. The stored events have the former name ToolInvocationCompleted."""
+    """A call of a tool is done; stored events have the former name ToolInvocationCompleted."""
 
     provider_id: str
     tool_name: str

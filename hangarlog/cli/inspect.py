@@ -67,7 +67,7 @@ def _stats(store: FileEventStore) -> dict[str, Any]:
 
 
 def _files(filesystem: FileSystem, folder: str, levels: int = 3) -> Iterator[tuple[str, int]]:
-    """Yield (path, size in bytes) of each file of a store. Folders deeper than a store's own are left out."""
+    """Yield (path, size in bytes) of each file of a store, ignoring folders deeper than its own."""
     for entry in filesystem.entries(folder):
         if entry.is_dir():
             if levels > 1:
@@ -81,10 +81,10 @@ def _files(filesystem: FileSystem, folder: str, levels: int = 3) -> Iterator[tup
 @with_store()
 @click.option("--read-only", is_flag=True, help="Do not change anything: no recovery after a crash.")
 def verify(store: str, read_only: bool) -> int:
-    """Check every line and both copies of every event. Exit with 1 if there is damage.
+    """Check every line and both copies of every event.
 
-    Each damaged place is printed. Damage that a recovery repairs while the store is opened counts too. Other processes
-    may write meanwhile.
+    Exit with 1 if there is damage. Each damaged place is printed. Damage that a recovery repairs while the store is
+    opened counts too. Other processes may write meanwhile.
     """
     from hangarlog.maintenance import verify as checks
 
@@ -127,9 +127,10 @@ def _write_damage(damage: CorruptionError) -> None:
 @hangarlog.command()
 @with_store()
 def repair(store: str) -> int:
-    """Repair a damaged store so that it works again. Exit with 1 if committed events were lost or put aside.
+    """Repair a damaged store so that it works again.
 
-    Each repaired file is printed, and events that were put aside or lost.
+    Exit with 1 if committed events were lost or put aside. Each repaired file is printed, and events that were put
+    aside or lost.
 
     A damaged copy is repaired from the other one. If no whole copy is left, the longest provable history is kept, and
     whole records that do not belong to it go to `put-aside.jsonl`. A replaced file is kept beside the new one, under

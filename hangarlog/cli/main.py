@@ -17,7 +17,7 @@ from hangarlog.cli.terminal import say, say_lines
 
 
 def main() -> NoReturn:
-    """Run the command line and exit. Each error is one line on standard error."""
+    """Run the command line and exit; each error is one line on standard error."""
     warnings.showwarning = _show_warning
     sys.excepthook = _show_traceback
     sys.unraisablehook = threading.excepthook = _show_thread_traceback

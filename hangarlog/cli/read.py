@@ -103,7 +103,7 @@ def _with_lines(
 def _last_events(
     store: FileEventStore, stream: str | None, count: int, committed: int
 ) -> Iterator[Sequence[StoredEnvelope]]:
-    """Yield the last `count` events in order. They are read forwards, so that memory does not grow with `count`."""
+    """Yield the last `count` events, read forwards so that memory does not grow with `count`."""
     if stream is None:
         return store.envelopes(from_position=max(0, committed - count), limit=min(count, committed))
     return store.envelopes(stream, from_version=max(0, store.get_stream_version(stream) - count + 1), limit=count)
@@ -111,7 +111,10 @@ def _last_events(
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """Yield a list that collects interrupts. Python drops the KeyboardInterrupt of one that arrives in a finalizer."""
+    """Yield a list that collects interrupts.
+
+    Python drops the KeyboardInterrupt of one that arrives in a finalizer.
+    """
     interrupts: list[int] = []
     before, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
     if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():

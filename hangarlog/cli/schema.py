@@ -71,9 +71,9 @@ def _target_and_lock(events: str | None, lock_path: str | None) -> tuple[str, st
 
 
 def _load(target: str) -> EventSerializer:
-    """Import the application's events. If the module is in the current folder, print its file first.
+    """Import the application's events.
 
-    The current folder may belong to another user.
+    If the module is in the current folder, print its file first. The current folder may belong to another user.
     """
     where = found_in(target, os.getcwd())
     if where is not None:

@@ -56,7 +56,7 @@ class Styled(NamedTuple):
 
 
 def styled(text: object, **style: Any) -> Styled:
-    """Return a styled part for `say`. Colours are shown only where the output supports them."""
+    """Return a styled part for `say`, with colours only where the output supports them."""
     return Styled(str(text), style)
 
 
@@ -77,7 +77,7 @@ def is_terminal() -> bool:
 
 
 def write_line(line: bytes) -> None:
-    """Write a line of JSON, with or without its newline, to standard output. Only a terminal gets it escaped."""
+    """Write a line of JSON, with or without its newline, to standard output; only a terminal gets it escaped."""
     line = line.rstrip(b"\n")
     if is_terminal():
         say(line.decode("utf-8", "surrogateescape"))
@@ -107,7 +107,7 @@ def write_object(value: dict[str, Any]) -> None:
 
 
 def write_event(envelope: Envelope, line: bytes, *, raw: bool) -> None:
-    """Write an event. On a terminal it is formatted unless `raw` is true; elsewhere `line` is written as stored."""
+    """Write an event, formatted on a terminal unless `raw` is true, otherwise `line` as stored."""
     if raw or not is_terminal():
         write_line(line)
         return
@@ -129,7 +129,7 @@ def write_event(envelope: Envelope, line: bytes, *, raw: bool) -> None:
 
 @contextlib.contextmanager
 def progress(label: str, length: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on standard error if that is a terminal. Yields the function that advances it."""
+    """Show a progress bar on standard error if that is a terminal, and yield the function that advances it."""
     with click.progressbar(
         length=length, label=label, file=sys.stderr, hidden=not sys.stderr.isatty(), show_pos=True
     ) as bar:

@@ -22,10 +22,10 @@ UNFINISHED = ".unfinished"
 
 @contextlib.contextmanager
 def new_file(path: str, filesystem: FileSystem | None = None) -> Iterator[BinaryIO]:
-    """Open a new file for writing. It appears at `path`, durably, when the block ends; if the block fails, never.
+    """Open a new file for writing.
 
-    The file is readable only by the user. It is written only through its descriptor, because another owner of the
-    folder may put a link in its place.
+    It appears at `path`, durably, when the block ends; if the block fails, never. The file is readable only by the
+    user. It is written only through its descriptor, because another owner of the folder may put a link in its place.
 
     Raises:
         FileExistsError: `path` exists, before the block or at its end.
@@ -46,7 +46,7 @@ def new_file(path: str, filesystem: FileSystem | None = None) -> Iterator[Binary
         filesystem.sync_data(fd)
         _check_same_file(filesystem, unfinished, fd)
         _give_name(filesystem, unfinished, path)
-        _check_same_file(filesystem, path, fd)  # The link or rename was by name.
+        _check_same_file(filesystem, path, fd)  # The name may have come to lead to another file.
     finally:
         filesystem.close(fd)
         filesystem.remove(unfinished)
@@ -60,7 +60,7 @@ def _check_same_file(filesystem: FileSystem, path: str, fd: int) -> None:
 
 
 def _give_name(filesystem: FileSystem, unfinished: str, path: str) -> None:
-    """Give a file its name unless the name is taken. A rename alone would replace a file made there meanwhile."""
+    """Give a file its name unless that is taken; a rename alone would replace a file made meanwhile."""
     try:
         filesystem.link(unfinished, path)
     except FileExistsError:

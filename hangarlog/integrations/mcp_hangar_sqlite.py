@@ -281,11 +281,11 @@ CREATE TABLE snapshots (
 def export_database(
     store: FileEventStore, path: str, progress: Progress = lambda events: None, *, skip_damaged: bool = False
 ) -> int:
-    """Write all events and snapshots to a new MCP Hangar database at `path`. Return the number of events.
+    """Write all events and snapshots to a new MCP Hangar database at `path`.
 
-    The database is built in the system's folder for temporary files, and then copied. With `skip_damaged`, events that
-    are damaged in both copies and damaged snapshots are skipped with a `CorruptionWarning`. If the export fails,
-    nothing is left at `path`.
+    Return the number of events. The database is built in the system's folder for temporary files, and then copied. With
+    `skip_damaged`, events that are damaged in both copies and damaged snapshots are skipped with a `CorruptionWarning`.
+    If the export fails, nothing is left at `path`.
 
     Raises:
         FileExistsError: `path` exists.

@@ -1,7 +1,7 @@
-"""SQLite databases to import from. They are never changed, and may be hostile.
+"""SQLite databases to import from.
 
-A schema is a program: views, virtual tables and generated columns compute their values. So only ordinary tables are
-read, and no more rows than the file can hold.
+They are never changed, and may be hostile. A schema is a program: views, virtual tables and generated columns compute
+their values. So only ordinary tables are read, and no more rows than the file can hold.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FILE_KINDS = {
 
 
 class Source:
-    """A database that is open for reading. It shows the state at its first query."""
+    """A database that is open for reading, as it was at its first query."""
 
     def __init__(self, path: str, connection: sqlite3.Connection) -> None:
         self._path, self._connection = path, connection
@@ -86,7 +86,7 @@ class Source:
         return value
 
     def _on_progress(self) -> bool:
-        """Count steps. Returning true interrupts the query."""
+        """Count steps; returning true interrupts the query."""
         self._steps += _STEPS_PER_CALL
         return self._takes_too_long()
 
@@ -109,9 +109,9 @@ class Source:
 
 @contextlib.contextmanager
 def source(path: str) -> Iterator[Source]:
-    """Open a database for reading. No file is changed or created.
+    """Open a database for reading.
 
-    The database and its `-wal`, `-shm` and `-journal` files must be regular files.
+    No file is changed or created. The database and its `-wal`, `-shm` and `-journal` files must be regular files.
 
     Raises:
         SourceError: the database is missing, one of the files is not a regular file, or it cannot be read.

@@ -1,6 +1,6 @@
 """Backups: a consistent copy of a store up to one committed position, made while other processes write.
 
-The source is never locked, so writers do not wait. Copying without a lock is safe: sealed segments do not change, and
+The copy takes no lock of the source, so writers do not wait. It needs none, because sealed segments do not change and
 active segments only grow.
 """
 
@@ -323,7 +323,7 @@ class _Backup:
     # Placing
 
     def place(self) -> None:
-        """Rename the copied files into place, the journal last. Then delete files that are not in this backup."""
+        """Rename the copied files into place, the journal last, and delete files that are not in this backup."""
         filesystem, copy = self._filesystem, self._copy
         for name in (copy.state_path, copy.ring_path, copy.checkpoint_path, os.path.join(copy.path, "catalog")):
             filesystem.remove(name)
@@ -375,7 +375,7 @@ def _end_at(segment: Segment, position: int) -> tuple[int, StoredEnvelope | None
 
 
 def _verify_copy(copy: Folder, position: int, progress: BackupProgress) -> list[CorruptionError]:
-    """Open the copy and return its damage. Anything but exactly `position` events is damage too."""
+    """Open the copy and return its damage; a count other than `position` events is damage too."""
     done = 0
 
     def advance(records: int) -> None:
@@ -396,7 +396,7 @@ def _verify_copy(copy: Folder, position: int, progress: BackupProgress) -> list[
 
 
 def _sizes(filesystem: FileSystem, path: str, levels: int = 3) -> Iterator[int]:
-    """Yield the size in bytes of each file to copy. Folders deeper than a store's own are left out."""
+    """Yield the size in bytes of each file to copy, ignoring folders deeper than a store's own."""
     for entry in filesystem.entries(path):
         if entry.is_dir():
             if levels > 1:

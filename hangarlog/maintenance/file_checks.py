@@ -192,7 +192,7 @@ def foreign_segments(log: Log) -> list[CorruptionError]:
 
 
 def _holds_records(log: Log, first: int) -> bool:
-    """True if a file named like a sealed segment begins with a record; a file that does not is not the store's."""
+    """True if a file named like a sealed segment begins with a record; other files are not the store's."""
     with contextlib.suppress(CorruptionError, FileNotFoundError), contextlib.closing(log.open_sealed(first)) as segment:
         return segment.first_number() is not None
     return False
@@ -202,7 +202,10 @@ def _holds_records(log: Log, first: int) -> bool:
 
 
 def index_damage(log: Log) -> list[CorruptionError]:
-    """Return damage for indexes that do not match their segments. An index is a cache; a wrong one slows reads down."""
+    """Return damage for indexes that do not match their segments.
+
+    An index is a cache; a wrong one slows reads down.
+    """
     found: list[CorruptionError] = []
     # Damaged lines are reported by the checks of the log.
     with contextlib.suppress(CorruptionError), log.opened() as (sealed, live_first, live):

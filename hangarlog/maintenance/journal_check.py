@@ -1,4 +1,7 @@
-"""The check of the journal up to the committed position. Committed records do not change, so one pass is enough."""
+"""The check of the journal up to the committed position.
+
+Committed records do not change, so one pass is enough.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +83,7 @@ class StreamSummary(msgspec.Struct):
     settled: int = -1
 
     def add(self, record: StoredEnvelope) -> None:
-        """Count a record. Its checksum is valid, so it stands for the whole record."""
+        """Count a record; its valid checksum stands for the whole record."""
         self.count += 1
         self.sum += read_crc(record)
 
@@ -106,9 +109,10 @@ class LostPositions:
 
 
 class JournalCheck:
-    """A check of the journal. It fills `streams` and `lost` while you iterate over `damages()`.
+    """A check of the journal.
 
-    `compacted` is the last compacted version of each stream with a snapshot.
+    It fills `streams` and `lost` while you iterate over `damages()`. `compacted` is the last compacted version of each
+    stream with a snapshot.
     """
 
     def __init__(self, folder: Folder, view: StoreView, compacted: dict[str, int], progress: Progress) -> None:
@@ -164,7 +168,7 @@ class JournalCheck:
                 self._progress(PROGRESS_RECORDS)
 
     def _gap(self, segment: Segment, offset: int, position: int) -> Iterator[CorruptionError]:
-        """Note missing positions before `position`. They are damage unless as many damaged lines account for them."""
+        """Note missing positions before `position`: damage, unless as many damaged lines account for them."""
         if position - 1 - self._position > self._damaged_lines:
             yield segment.damage(offset, f"position {self._position + 1} to {position - 1} are missing before this")
         self.lost.add(self._position + 1, position - 1)
@@ -212,7 +216,7 @@ class JournalCheck:
             known.add(record)
 
     def _may_lack_beginning(self, stream_id: str) -> bool:
-        """True if the stream's snapshot cannot be read. It may say that the stream begins at a later version."""
+        """True if the snapshot that may say where the stream begins cannot be read."""
         return stream_id not in self._compacted and self._folder.filesystem.is_there(
             SnapshotFiles(self._folder.filesystem, self._folder.snapshots_path).path(stream_id)
         )

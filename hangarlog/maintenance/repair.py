@@ -1,4 +1,7 @@
-"""Repair of a damaged store. Replaced files and records that are taken out are kept beside the new ones."""
+"""Repair of a damaged store.
+
+Replaced files and records that are taken out are kept beside the new ones.
+"""
 
 from __future__ import annotations
 
@@ -94,12 +97,12 @@ def repair(
     lock_timeout: float | None = 60.0,
     filesystem: FileSystem | None = None,
 ) -> Iterator[Result]:
-    """Repair the store at `path` so that it opens, verifies and takes appends. Yield what was done and what is lost.
+    """Repair the store at `path` so that it opens, verifies and takes appends.
 
-    The journal becomes the longest history that the files in the folder prove. Streams are brought to agree with the
-    journal, and wrong caches are deleted. A replaced file is kept under its name with `.damaged`. You can interrupt a
-    repair at any point and run it again, and other processes may use the store. A lost event keeps its place in a file
-    as a damaged line; a `CorruptionError` in the results names that place.
+    Yield what was done and what is lost. The journal becomes the longest history that the files in the folder prove.
+    Streams are brought to agree with the journal, and wrong caches are deleted. A replaced file is kept under its name
+    with `.damaged`. You can interrupt a repair at any point and run it again, and other processes may use the store. A
+    lost event keeps its place in a file as a damaged line; a `CorruptionError` in the results names that place.
 
     Raises:
         StoreOpenError: there is no store at `path`.
@@ -164,7 +167,7 @@ def _has_records(folder: Folder) -> bool:
 
 
 def _repair_meta(folder: Folder) -> tuple[Meta, list[Result]]:
-    """Return `hangarlog.json`. If it is missing or damaged, write it from the commit ring, the records and defaults."""
+    """Return the content of `hangarlog.json`, rebuilt from the commit ring, records and defaults if needed."""
     try:
         return folder.open(1, create=False), []
     except StoreOpenError as error:
@@ -189,7 +192,7 @@ def _source_of_meta(error: StoreOpenError) -> str:
 
 
 def _repair_files(folder: Folder) -> list[Result]:
-    """Repair every file. For the holder of both locks."""
+    """Repair every file; the caller holds both locks."""
     results = [*_set_folders_aside(folder)]
     meta, mended = _repair_meta(folder)
     results += mended
@@ -237,7 +240,7 @@ def _set_folders_aside(folder: Folder) -> Iterator[Result]:
 
 
 def _results_of_rebuild(rebuilt: Rebuilt, committed: int) -> Iterator[Result]:
-    """Yield what a rebuild put aside and what it could not find. `committed` is the last position known before."""
+    """Yield what a rebuild put aside or did not find; `committed` is the last position known before."""
     spans = list(rebuilt.lost)
     known = max([rebuilt.last, *(span.last for span in spans), *(aside.last for aside in rebuilt.aside)])
     if committed > known:

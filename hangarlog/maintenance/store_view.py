@@ -19,11 +19,12 @@ _MAX_CHECKS = 20
 
 
 class StoreView:
-    """The state of a store that is being checked. The store may be open as `store`, or not open here at all.
+    """The state of a store that is being checked.
 
-    The journal is checked up to position `committed`, and streams up to position `settled`. The two differ only if the
-    shared state is unknown because no session goes on: a crash may have taken later records from the streams. `doubt`
-    is then the damage that hides where the journal ends, if there is any.
+    The store may be open as `store`, or not open here at all. The journal is checked up to position `committed`, and
+    streams up to position `settled`. The two differ only if the shared state is unknown because no session goes on: a
+    crash may have taken later records from the streams. `doubt` is then the damage that hides where the journal ends,
+    if there is any.
     """
 
     def __init__(self, folder: Folder, store_id: str, store: FileEventStore | None = None) -> None:
@@ -82,7 +83,7 @@ class StoreView:
 
     @property
     def write_in_progress(self) -> bool:
-        """True if another process is writing, or died while it was.
+        """True if another process is writing, or died while writing.
 
         Then bytes after the committed position are not damage: that writer, or the next recovery, deals with them.
         """

@@ -20,9 +20,10 @@ KNOWN_CRC = 1 << 32
 
 
 class StreamCheck:
-    """A check of one stream. `summary` is what the journal holds of it, None if the journal does not know the stream.
+    """A check of one stream.
 
-    Sealed segments of an unknown stream are taken from `names`, because there may be thousands of such files.
+    `summary` is what the journal holds of it, None if the journal does not know the stream. Sealed segments of an
+    unknown stream are taken from `names`, because there may be thousands of such files.
     """
 
     def __init__(
@@ -72,10 +73,11 @@ class StreamCheck:
     def damages(
         self, compacted: int | None, journal_crcs: array[int], lost: LostPositions
     ) -> Iterator[CorruptionError]:
-        """Yield all damage, line by line. Run it with `StoreView.confirm`.
+        """Yield all damage, line by line.
 
-        `compacted` is the last compacted version, None if the snapshot cannot be read. `journal_crcs` are the checksums
-        of the journal's lines, by version, with `KNOWN_CRC`. `lost` are the positions that the journal does not have.
+        Run it with `StoreView.confirm`. `compacted` is the last compacted version, None if the snapshot cannot be read.
+        `journal_crcs` are the checksums of the journal's lines, by version, with `KNOWN_CRC`. `lost` are the positions
+        that the journal does not have.
         """
         self._compacted, self._journal_crcs, self._lost = compacted, journal_crcs, lost
         for segment, first in open_segments(self.log):
@@ -95,7 +97,7 @@ class StreamCheck:
                 yield from self._check_end(segment)
 
     def _may_be_missing(self, damage: CorruptionError) -> bool:
-        """True if an active segment is missing that the stream need not have, as after a crash."""
+        """True if a missing active segment is no damage, because the stream need not have any version."""
         return damage.cause == MISSING and self._required_version() < 0
 
     def _required_version(self) -> int:

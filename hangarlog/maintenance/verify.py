@@ -40,7 +40,7 @@ def verify(store: FileEventStore, progress: Progress = lambda events: None) -> I
 
     `progress` counts records. Each event counts twice, once for each copy.
 
-    Other processes may write meanwhile. What looks like damage is checked again, at last under the write lock. Memory
+    Other processes may write meanwhile. What looks like damage is checked again, finally under the write lock. Memory
     grows with the number of streams, not with the number of events.
 
     Raises:

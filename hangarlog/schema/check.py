@@ -47,7 +47,10 @@ _NO_RESULT: Any = object()
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One result of a check. `details` lists the changes by field; `code` is a draft of the upcaster to write."""
+    """One result of a check.
+
+    `details` lists the changes by field; `code` is a draft of the upcaster to write.
+    """
 
     event_type: str
     kind: Kind
@@ -164,7 +167,7 @@ class _TypeCheck:
             yield from self._compare_with_lock(locked, bool(gaps))
 
     def _highest_version(self, locked: LockedType) -> int:
-        """Return the highest version to be read. Versions only seen in a store count unless `newer` allows them."""
+        """Return the highest version to be read, without those only seen in a store if `newer` allows them."""
         ignored = locked.inferred if self._serializer.newer != "error" else []
         return max([locked.version, *(version for version in locked.versions() if version not in ignored)])
 

@@ -29,7 +29,10 @@ _MAX_PAIRS = 2_500  # Pairs of names or alternatives that are compared with each
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One difference. `path` is the place in the payload; it is empty for the payload itself."""
+    """One difference.
+
+    `path` is the place in the payload; it is empty for the payload itself.
+    """
 
     path: str
     what: str
@@ -40,15 +43,16 @@ class Change(msgspec.Struct, frozen=True):
 
 
 def compare(old: Schema, new: Schema) -> list[Change]:
-    """Return how `new` differs from `old`. A change is breaking if `new` does not read events of `old` as written.
+    """Return how `new` differs from `old`.
 
-    `new` must come from a class, not from a lock, because its patterns are run.
+    A change is breaking if `new` does not read events of `old` as written. `new` must come from a class, not from a
+    lock, because its patterns are run.
     """
     return list(_Comparison(old, new, runs_patterns=True).changes(old, new, ""))
 
 
 def compare_parts(old: Schema, new: Schema, old_root: Schema, new_root: Schema) -> list[Change]:
-    """Compare two parts, such as fields, whose references lead into these root schemas. No pattern is run."""
+    """Compare two parts, such as fields, whose references lead into these root schemas; run no pattern."""
     return list(_Comparison(old_root, new_root, runs_patterns=False).changes(old, new, ""))
 
 
@@ -275,7 +279,7 @@ def _enums(old: Schema, new: Schema, path: str, runs_patterns: bool) -> Iterator
 
 
 def _missing(values: list[Any], others: list[Any]) -> list[Any]:
-    """Return the values that are not among others. As in JSON, `1` equals `1.0`, but not `true`."""
+    """Return the values that are not among others, compared as in JSON: `1` equals `1.0`, but not `true`."""
     known = {(isinstance(value, bool), value) for value in others}
     return [value for value in values if (isinstance(value, bool), value) not in known]
 

@@ -44,7 +44,9 @@ _CLASSES = (inspect.StructType, inspect.DataclassType, inspect.TypedDictType, in
 
 
 def describe(event_type: str, event_class: type, enc_hook: Hook = None) -> Schema:
-    """Return the JSON Schema of a class's payloads, without `_version`. Nested classes are in its `$defs`.
+    """Return the JSON Schema of a class's payloads, without `_version`.
+
+    Nested classes are in its `$defs`.
 
     Raises:
         EventSerializationError: msgspec cannot inspect the class.

@@ -62,7 +62,7 @@ class Gathered(msgspec.Struct):
             self.array_items().merge(other.items)
 
     def field(self, name: str) -> Gathered:
-        """Return the counts for a field of objects. With too many names, further ones share the name `*`."""
+        """Return the counts for a field of objects; beyond the limit, all further names share the name `*`."""
         if name not in self.fields and len(self.fields) >= _MAX_KEYS:
             name = "*"
         found = self.fields.get(name)

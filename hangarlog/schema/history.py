@@ -25,10 +25,10 @@ _EVENTS_PER_SHARE = 25_000  # What one process reads before it reports.
 def check_history(
     path: str, target: str, *, folder: str | None = None, progress: Progress = lambda events: None
 ) -> list[StoredKind]:
-    """Read every stored event through the chain. Return the counts by type and version, with the failures.
+    """Read every stored event through the chain.
 
-    `target` names the application's events, as for `load_events`. Every worker process imports it, from `folder` if it
-    is nowhere else. `progress` counts events.
+    Return the counts by type and version, with the failures. `target` names the application's events, as for
+    `load_events`. Every worker process imports it, from `folder` if it is nowhere else. `progress` counts events.
 
     Raises:
         EventsNotFoundError: there are no events at `target`.

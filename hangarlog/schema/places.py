@@ -11,15 +11,16 @@ from hangarlog.schema.shape import ABSENT, enum_values, has_type, join_path, res
 SchemaPlace = tuple[str, Any, Schema | None]
 
 _MAX_ALTERNATIVES = 20  # Alternatives of a union that are tried.
-_MAX_NESTED = 3  # Unions inside each other; in deeper ones only the first alternative is tried.
+_MAX_NESTED = 3  # Depth of nested unions; in deeper ones only the first matching alternative is tried.
 
 
 def places(
     value: Any, schema: Schema, root: Schema | None = None, path: str = "", nested: int = 0
 ) -> Iterator[SchemaPlace]:
-    """Yield (path, value, schema) for every value in a payload. The schema is None if the wire shape has no such field.
+    """Yield (path, value, schema) for every value in a payload.
 
-    A read ignores such a value. `nested` is the number of unions around `value` whose alternatives were tried.
+    The schema is None if the wire shape has no such field. A read ignores such a value. `nested` is the number of
+    unions around `value` whose alternatives were tried.
     """
     root = schema if root is None else root
     schema = resolve(schema, root)

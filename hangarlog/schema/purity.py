@@ -57,7 +57,10 @@ Step = Callable[[dict[str, Any]], Any]
 
 
 class ImpureUpcasterError(Exception):
-    """An upcaster is not pure. The message says which one and why. `version` is the version that it takes."""
+    """An upcaster is not pure.
+
+    The message says which one and why. `version` is the version that it takes.
+    """
 
     version = 0
 
@@ -152,9 +155,10 @@ def _module_of(frame: FrameType) -> str:
 
 
 def _is_importing(frame: FrameType | None, until: FrameType) -> bool:
-    """True if a call is part of an import that the step makes. Imports run once, and their calls are allowed.
+    """True if a call is part of an import that the step makes.
 
-    Frames from `until` on do not count, because the check itself may run during an import, as in a test module.
+    Imports run once, and their calls are allowed. Frames from `until` on do not count, because the check itself may run
+    during an import, as in a test module.
     """
     while frame is not None and frame is not until:
         if _module_of(frame).startswith("importlib."):

@@ -66,7 +66,7 @@ def enum_values(schema: Schema) -> list[Any]:
 
 
 def has_type(value: Any, kind: object) -> bool:
-    """True if a value has this JSON Schema `type`. Objects and arrays have none here."""
+    """True if a value other than an object or array has this JSON Schema `type`."""
     of = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}.get(type(value))
     return of == kind or (of == "integer" and kind == "number")
 

@@ -167,7 +167,7 @@ def _gather(stored: StoredKind, envelope: Envelope) -> None:
 def _read(
     block: Sequence[Envelope], keys: list[Key], serializer: EventSerializer, found: dict[Key, StoredKind]
 ) -> None:
-    """Read a block of events at once. If that fails, read them one by one and note the failures."""
+    """Read a block of events at once, or one by one to note the failures."""
     _check_purity(block, keys, serializer, found)
     try:
         for _ in serializer.blocks().events(block):

@@ -14,7 +14,10 @@ _FILL_IN = "FILL_IN"  # An undefined name: the check fails until you replace it.
 
 
 def skeleton(event_type: str, version: int, before: Schema | None, after: Schema | None) -> str:
-    """Return Python source for the upcaster from `version` to the next. `FILL_IN` marks what you must decide."""
+    """Return Python source for the upcaster from `version` to the next.
+
+    `FILL_IN` marks what you must decide.
+    """
     name = re.sub(r"\W", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", event_type)).lower()
     head = (
         f"@chain.upcaster({_quoted(event_type)}, from_version={version})\n"
@@ -79,7 +82,7 @@ def _value(name: str, before: Schema) -> str:
 
 
 def _comment(text: str) -> str:
-    """Return a text from a lock as one line. A line break would end the comment, and the rest would be code."""
+    """Return a text from a lock as one line, because text after a line break would be code."""
     return " ".join(text.splitlines())
 
 
@@ -88,5 +91,5 @@ def _literal(value: object) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a Python string literal with double quotes. A JSON string is one."""
+    """Return a Python string literal with double quotes, which a JSON string is."""
     return msgspec.json.encode(text).decode()

@@ -48,9 +48,9 @@ def read_settings(path: str = "pyproject.toml") -> Settings:
 
 
 def own_settings(path: str = "pyproject.toml") -> tuple[Settings, str | None]:
-    """Return (settings, reason to distrust them). The reason is None if only the user can have written the settings.
+    """Return (settings, reason to distrust them).
 
-    It is None too if there are no settings.
+    The reason is None if only the user can have written the settings. It is None too if there are no settings.
 
     Raises:
         EventsNotFoundError: the file cannot be read.
@@ -126,7 +126,10 @@ def _writable_by_others(folder: str) -> str | None:
 
 
 def _is_private_group(group: int) -> bool:
-    """True if only the user is in a group. Where each user has such a group, the umask often lets it write."""
+    """True if only the user is in a group.
+
+    Where each user has such a group, the umask often lets it write.
+    """
     import grp
     import pwd
 
@@ -176,11 +179,11 @@ def _is_elsewhere(name: str) -> bool:
 
 
 def load_events(target: str, folder: str | None = None) -> EventSerializer:
-    """Return the serializer at `module` or `module:attribute`. `folder` is searched last for the module.
+    """Return the serializer at `module` or `module:attribute`.
 
-    The attribute may be a serializer, a chain, a registry, or a function without arguments that returns one. For a
-    module alone, its only serializer is taken, or else its only chain. A module with neither stands for the default
-    registry without upcasters.
+    `folder` is searched last for the module. The attribute may be a serializer, a chain, a registry, or a function
+    without arguments that returns one. For a module alone, its only serializer is taken, or else its only chain. A
+    module with neither stands for the default registry without upcasters.
 
     Raises:
         EventsNotFoundError: the target is something else, or importing it fails.

@@ -1,6 +1,7 @@
-"""Worker processes that read shares of a store. Requests and answers are lines of JSON.
+"""Worker processes that read shares of a store.
 
-`multiprocessing` is not used, because its processes import from the current folder, which may be a hostile store.
+Requests and answers are lines of JSON. `multiprocessing` is not used, because its processes import from the current
+folder, which may be a hostile store.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ Ask = Callable[[Share], Answer]
 
 @contextlib.contextmanager
 def workers(count: int) -> Iterator[Ask]:
-    """Start `count` processes. Yields a function that reads a share in a free one; any thread may call it."""
+    """Start `count` processes, and yield a function that reads a share in a free one, from any thread."""
     started = [_start() for _ in range(count)]
     free: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
     for process in started:
