@@ -53,7 +53,8 @@ def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
 
 def _memory_message(error: BaseException) -> str:
     what = next(iter(getattr(error, "__notes__", ())), "this command")
-    return f"not enough memory for {what}; an event may take many times the size of its text: allow this process more"
+    advice = "allow this process more memory: an event may take many times the size of its text"
+    return f"not enough memory for {what}; {advice}"
 
 
 def _show_traceback(kind: type[BaseException], error: BaseException | None, trace: Any) -> None:
