@@ -205,7 +205,7 @@ def test_a_mark_of_a_backup_that_is_nested_without_end_is_refused(tmp_path: Path
     fill(tmp_path / "s")
     (tmp_path / "backup").mkdir()
     (tmp_path / "backup/backup.json").write_text('{"x":' + "[" * 30_000 + "]" * 30_000 + "}")
-    with pytest.raises(BackupError, match="it is not empty, and no backup"):
+    with pytest.raises(BackupError, match="it is not empty and not a backup"):
         backup(tmp_path / "s", tmp_path / "backup")
 
 

@@ -186,7 +186,7 @@ def test_what_events_names_may_be_in_the_current_folder_and_that_is_said(hostile
             text=True,
             check=False,
         )
-        assert done.stderr == said + "hangarlog: there is no lock event-schema.json: only the store is checked\n"
+        assert done.stderr == said + "hangarlog: there is no lock file event-schema.json: only the store is checked\n"
         assert json.loads(done.stdout)["count"] == EVENTS
 
 
@@ -201,7 +201,7 @@ def test_settings_in_a_store_are_passed_over(hostile: Path) -> None:
         for words in (["check"], ["lock"], ["check", "--events", "application:registry"], ["check", "."]):
             done = run(hostile, [str(hostile / "script/hangarlog")], ["schema", *words])
             assert done.returncode == 2
-            assert f"pyproject.toml is passed over, as {hostile / 'store'} is a store" in done.stderr
+            assert f"pyproject.toml is ignored because {hostile / 'store'} is a store" in done.stderr
     finally:
         (hostile / "store/pyproject.toml").unlink()
 

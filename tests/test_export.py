@@ -199,7 +199,7 @@ def test_no_room_for_a_database_is_said_with_what_to_do(tmp_path: Path, monkeypa
     monkeypatch.setattr(sqlite3, "connect", connect)
     with FileEventStore(tmp_path / "store", durability="relaxed") as store:
         store.append("a:1", [UntypedEvent("T", {})], -1)
-        with pytest.raises(OSError, match=r"database or disk is full\); let TMPDIR name a folder with room for it"):
+        with pytest.raises(OSError, match=r"database or disk is full\); set TMPDIR to a folder with room for it"):
             export_database(store, str(tmp_path / "out.db"))
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 

@@ -131,10 +131,10 @@ def test_what_contradicts_the_store_is_refused(tmp_path: Path) -> None:
     with open_store(tmp_path / "s") as store:
         import_database(store, str(DATABASE))
         make(tmp_path / "other.db", [("provider:math", 0, "T", '{"event_id":"other"}', None)])
-        with pytest.raises(SourceError, match="'provider:math' version 0 is T other there"):
+        with pytest.raises(SourceError, match="'provider:math' version 0 is T other in the database"):
             import_database(store, str(tmp_path / "other.db"))
         make(tmp_path / "gap.db", [("new:1", 0, "T", "{}", None), ("new:1", 2, "T", "{}", None)])
-        with pytest.raises(SourceError, match="does not go on with version 0"):
+        with pytest.raises(SourceError, match="does not continue without a gap from version 0"):
             import_database(store, str(tmp_path / "gap.db"))
 
 
@@ -173,9 +173,9 @@ def test_what_is_no_database_of_mcp_hangar_is_refused(tmp_path: Path) -> None:
     for name, why in (
         ("none", "no such file"),
         ("", "it is a folder"),
-        ("text.db", "no SQLite"),
-        ("empty.db", "no MCP Hangar"),
-        ("other.db", "no MCP Hangar"),
+        ("text.db", "not a SQLite"),
+        ("empty.db", "not an MCP Hangar"),
+        ("other.db", "not an MCP Hangar"),
     ):
         with pytest.raises(SourceError, match=why):
             count_events(str(tmp_path / name))

@@ -72,7 +72,7 @@ def test_what_others_may_write_to_names_no_code(project: Path, who: str) -> None
     said = said.format(project=project, parent=project.parent)
     done = lock(project)
     assert done.returncode == 2
-    assert f"pyproject.toml is passed over, as {said}; give --events MODULE and --lock PATH" in done.stderr
+    assert f"pyproject.toml is ignored because {said}; give --events MODULE and --lock PATH" in done.stderr
     assert not (project / "ran").exists()
     assert lock(project, "--events", "shop.events", "--lock", "lock.json").returncode == 0, "the advice works"
     assert (project / "ran").exists()
@@ -108,7 +108,7 @@ def test_what_is_another_users_names_no_code(project: Path, path: str, said: str
     os.chown(project / path, OTHER, OTHER)
     done = lock(project)
     assert done.returncode == 2
-    assert f"as {said.format(project=project, parent=project.parent)}; give --events" in done.stderr
+    assert f"because {said.format(project=project, parent=project.parent)}; give --events" in done.stderr
     assert not (project / "ran").exists()
 
 

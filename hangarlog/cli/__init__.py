@@ -8,7 +8,7 @@ from hangarlog.system.import_path import forget_current_folder
 
 
 def run() -> None:
-    """Run `hangarlog` with the arguments of this process, and exit with its code."""
+    """Run `hangarlog` with the arguments of this process, and exit with its exit code."""
     forget_current_folder()
     try:
         import click  # noqa: F401

@@ -1,4 +1,4 @@
-"""The `hangarlog` command, which imports its commands when they are asked for, and how they are given their store."""
+"""The `hangarlog` command group, which imports its commands on demand, and the STORE argument of commands."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ Callback = Callable[..., Any]
 
 class _Group(click.Group):
     def list_commands(self, context: click.Context) -> list[str]:
-        """All commands, sorted, whether their modules are imported yet or not."""
+        """Return the names of all commands, sorted, without importing their modules."""
         return list(_MODULES)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """A command, whose module is imported only now: starting is most of what a short command costs."""
+        """Return a command, and import its module only now: imports are most of the cost of a short command."""
         if name in _MODULES:
             import_module(f"hangarlog.cli.{_MODULES[name]}")
         return super().get_command(context, name)
 
     def invoke(self, context: click.Context) -> Any:
-        """Run a command; a reader of the pipe that has seen enough is no error (click would exit with 1)."""
+        """Run a command, and exit with 0, not with 1 as click does, if the reader closes the pipe."""
         try:
             code = super().invoke(context)
             sys.stdout.flush()
         except BrokenPipeError:
-            # What is still buffered must not be written, and complained of, at exit.
+            # Discard the buffered output. Python would try to write it at exit and report an error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         return code
@@ -69,13 +69,13 @@ class _Group(click.Group):
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long to wait for other processes that have the store locked.",
+    help="How long to wait while other processes have the store locked.",
 )
 def hangarlog(lock_timeout: float) -> None:
     """An event store that is a folder of plain text.
 
-    STORE is the folder; it may be left out where HANGARLOG_STORE names it. Results are JSON lines in a pipe, and made
-    for reading on a terminal. Exit codes: 0 fine, 1 the store says no, 2 wrong usage.
+    STORE is the folder. You can leave it out if HANGARLOG_STORE names it. Results are readable text on a terminal and
+    JSON lines in a pipe. Exit codes: 0 for success, 1 if the store refuses or is damaged, 2 for wrong usage.
     """
     context = click.get_current_context()
     context.obj = lock_timeout
@@ -84,25 +84,25 @@ def hangarlog(lock_timeout: float) -> None:
 
 
 def lock_timeout() -> float:
-    """The seconds that this command waits for others."""
+    """Return how many seconds this command waits for other processes."""
     return float(click.get_current_context().obj)
 
 
 def with_store(*names: str, optional: bool = False) -> Callable[[Callback], Callback]:
-    """Give a command the argument STORE, and after it those in `names`; with `optional` the last may be left out.
+    """Add the argument STORE to a command, followed by the arguments in `names`.
 
-    The callback gets the store's path as `store`.
+    With `optional` the last is optional. The callback receives the path of the store as `store`.
     """
 
     def decorate(callback: Callback) -> Callback:
         @wraps(callback)
         def shifted(*, store: str | None, **options: Any) -> Any:
             given = [value for value in (store, *(options.pop(name) for name in names)) if value is not None]
-            values = _place(given, names, optional)
+            values = _assign(given, names, optional)
             try:
                 return callback(store=values[0], **dict(zip(names, values[1:], strict=True)), **options)
             except MemoryError as error:
-                error.add_note(f"the store {values[0]}")  # Behind that of a place in it, if one is known.
+                error.add_note(f"the store {values[0]}")  # After a more precise note, if there is one.
                 raise
 
         wrapped: Callback = shifted
@@ -114,12 +114,12 @@ def with_store(*names: str, optional: bool = False) -> Callable[[Callback], Call
     return decorate
 
 
-def _place(given: list[str], names: tuple[str, ...], optional: bool) -> list[str | None]:
-    """The values for STORE and `names`, with the store from the environment where the arguments leave it out."""
+def _assign(given: list[str], names: tuple[str, ...], optional: bool) -> list[str | None]:
+    """Return the values for STORE and `names`; a missing store comes from the environment."""
     default = os.environ.get(STORE_VARIABLE)
     full = 1 + len(names)
     if default and len(given) < full:
-        # With an optional last argument a lone one may be either: it is the store if it looks like one.
+        # If the last argument is optional, a single one may be either. It is the store if it looks like one.
         ambiguous = optional and len(given) == 1
         if not (ambiguous and os.path.isfile(os.path.join(given[0], "hangarlog.json"))):
             given = [default, *given]
@@ -130,7 +130,7 @@ def _place(given: list[str], names: tuple[str, ...], optional: bool) -> list[str
 
 
 def open_store(path: str, *, create: bool = False, durability: Any = "always") -> FileEventStore:
-    """The store a command works on; event types need not be known to it."""
+    """Open the store so that a command can read events of any type without their classes."""
     serializer = EventSerializer(unknown="untyped")
     seconds = lock_timeout()
     store = FileEventStore(
@@ -141,16 +141,16 @@ def open_store(path: str, *, create: bool = False, durability: Any = "always") -
         lock_timeout=seconds,
         filesystem=None if create else for_reading(path),
     )
-    _say_what_was_recovered(store)
+    _report_recovery(store)
     return store
 
 
-def _say_what_was_recovered(store: FileEventStore) -> None:
+def _report_recovery(store: FileEventStore) -> None:
     if store.recovered is None:
         return
     done = msgspec.structs.asdict(store.recovered)
     since, _ = done.pop("since"), done.pop("last")
-    done["damage"] = len(store.recovered.damage)  # Each of it was warned of.
+    done["damage"] = len(store.recovered.damage)  # A warning was printed for each.
     changes = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in done.items() if value)
     if changes:
         say(f"hangarlog: recovered after a crash, from position {since} on: {changes}", err=True)

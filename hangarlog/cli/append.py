@@ -1,4 +1,4 @@
-"""`hangarlog append`: events from a shell."""
+"""`hangarlog append`."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from hangarlog.cli.terminal import say
 from hangarlog.record.line import MAX_LINE_BYTES
 from hangarlog.record.strict import refuse_repeated_keys
 
-_EXPECTED = {"any": ANY, "none": NO_STREAM, "exists": STREAM_EXISTS}
+_VERSION_NAMES = {"any": ANY, "none": NO_STREAM, "exists": STREAM_EXISTS}
 
 
-def _expected_version(context: click.Context, parameter: click.Parameter, value: str) -> int:
-    if value in _EXPECTED:
-        return _EXPECTED[value]
+def _parse_version(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    if value in _VERSION_NAMES:
+        return _VERSION_NAMES[value]
     if value == "-1" or (value.isascii() and value.isdecimal()):
         return int(value)
     raise click.BadParameter(f"{value!r} is neither a version nor any, none or exists", context, parameter)
 
 
-def _object(raw: bytes, option: str) -> dict[str, Any]:
+def _parse_object(raw: bytes, option: str) -> dict[str, Any]:
     try:
         found = msgspec.json.decode(raw, type=dict[str, Any])
         refuse_repeated_keys(raw)
@@ -40,10 +40,10 @@ def _events(event_type: str, data: str) -> list[UntypedEvent]:
         raise click.BadParameter(
             f"standard input is longer than {MAX_LINE_BYTES} bytes; append it in parts", param_hint="--data"
         )
-    # Standard input may hold one object, over several lines if it likes, or an object a line.
+    # Standard input holds one object, perhaps over several lines, or one object per line.
     lines = [line for line in raw.split(b"\n") if line.strip()]
-    many = data == "-" and len(lines) > 1 and all(line.lstrip()[:1] == b"{" for line in lines)
-    payloads = [_object(part, "--data") for part in (lines if many else [raw])]
+    one_per_line = data == "-" and len(lines) > 1 and all(line.lstrip()[:1] == b"{" for line in lines)
+    payloads = [_parse_object(part, "--data") for part in (lines if one_per_line else [raw])]
     return [
         UntypedEvent(event_type, payload, _schema_version(payload), payload.get("event_id")) for payload in payloads
     ]
@@ -64,25 +64,27 @@ def _schema_version(payload: dict[str, Any]) -> int:
     default="any",
     show_default=True,
     metavar="N|any|none|exists",
-    callback=_expected_version,
-    help="The version the stream must be at; -1 is none.",
+    callback=_parse_version,
+    help="The version that the stream must be at. -1 means that it must not exist.",
 )
 @click.option(
     "--data",
     default="{}",
     show_default=True,
     metavar="JSON|-",
-    help="The payload, a JSON object; - reads it from standard input, or several, an object a line, appended together.",
+    help="The payload, a JSON object. - reads one object from standard input, or several, one per line, which are "
+    "appended together.",
 )
-@click.option("--metadata", metavar="JSON", help="An object to keep beside the payload.")
+@click.option("--metadata", metavar="JSON", help="A JSON object to store beside the payload.")
 def append(store: str, stream: str, event_type: str, expected_version: int, data: str, metadata: str | None) -> None:
     """Append an event to STREAM and print the stream's new version.
 
-    A payload's own event_id makes the append safe to repeat: what is there already is not written again.
+    If the payload has an event_id, you can repeat the append safely: an event that is there already is not written
+    again.
     """
     if not event_type:
         raise click.BadParameter("it is empty", param_hint="--type")
     events = _events(event_type, data)
-    extra = None if metadata is None else _object(metadata.encode("utf-8", "surrogateescape"), "--metadata")
-    with open_store(store, create=True) as log:
-        say(str(log.append(stream, events, expected_version, metadata=extra)))
+    extra = None if metadata is None else _parse_object(metadata.encode("utf-8", "surrogateescape"), "--metadata")
+    with open_store(store, create=True) as event_store:
+        say(str(event_store.append(stream, events, expected_version, metadata=extra)))

@@ -14,9 +14,10 @@ from hangarlog.cli.terminal import progress, write_object
 @hangarlog.command()
 @with_store("target")
 def backup(store: str, target: str) -> None:
-    """Make TARGET a copy of STORE as it is now, while others may write; TARGET is a store, too.
+    """Copy STORE as it is now to TARGET, and verify the copy.
 
-    What an earlier backup in TARGET has is not copied again. The copy is verified in the end.
+    Other processes may write to STORE meanwhile. The copy is a store too. Files that TARGET has from an earlier backup
+    are not copied again.
     """
     from hangarlog.maintenance.backup import backup as copy
 
@@ -27,7 +28,7 @@ def backup(store: str, target: str) -> None:
 
 @contextlib.contextmanager
 def _bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar for each step."""
+    """Yield a progress callback that shows a bar for each step."""
     with contextlib.ExitStack() as stack:
         bars: dict[str, Callable[[int], None]] = {}
         shown = dict.fromkeys(("copying", "verifying"), 0)

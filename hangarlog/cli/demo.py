@@ -1,4 +1,4 @@
-"""`hangarlog demo`: real events in, typed events out, a conflict refused; it leaves a store to look into."""
+"""`hangarlog demo`: import real events, read them as typed objects, show a conflict, and leave a store to explore."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hangarlog.cli.terminal import progress, say, styled
 from hangarlog.integrations.mcp_hangar_sqlite import count_events, import_database
 from hangarlog.maintenance.verify import verify
 
-_NAME = "mcp-hangar-events.db"
+_DATABASE_NAME = "mcp-hangar-events.db"
 
 
 class _HangarEvent(msgspec.Struct, kw_only=True):
@@ -33,7 +33,7 @@ class _HangarEvent(msgspec.Struct, kw_only=True):
 
 
 class ProviderStateChanged(_HangarEvent):
-    """A provider went from one state to another."""
+    """A provider changed its state."""
 
     provider_id: str
     old_state: str
@@ -41,7 +41,7 @@ class ProviderStateChanged(_HangarEvent):
 
 
 class ProviderStarted(_HangarEvent):
-    """Version 2: it has tags, which no stored event has."""
+    """A provider has started; version 2 adds `tags`, which no stored event has."""
 
     provider_id: str
     mode: str
@@ -58,7 +58,7 @@ class ProviderStopped(_HangarEvent):
 
 
 class ToolInvocationRequested(_HangarEvent):
-    """A tool is to be called."""
+    """A call of a tool was requested."""
 
     provider_id: str
     tool_name: str
@@ -67,7 +67,7 @@ class ToolInvocationRequested(_HangarEvent):
 
 
 class ToolCallCompleted(_HangarEvent):
-    """A tool has answered. It was called ToolInvocationCompleted when the events were stored."""
+    """A call of a tool is done; stored events have the former name ToolInvocationCompleted."""
 
     provider_id: str
     tool_name: str
@@ -77,7 +77,7 @@ class ToolCallCompleted(_HangarEvent):
 
 
 class BatchInvocationRequested(_HangarEvent):
-    """A batch of calls is to be made."""
+    """A batch of calls was requested."""
 
     batch_id: str
     call_count: int
@@ -127,71 +127,73 @@ def _serializer() -> EventSerializer:
     return EventSerializer(upcaster_chain=chain)
 
 
-def _sample() -> str:
-    """The real events: shipped in the package, or in the project's test data where it runs from its sources."""
+def _sample_database() -> str:
+    """Return the path of the sample database, in the installed package or in the test data of the source tree."""
     here = Path(__file__).resolve().parent
-    for path in (here / _NAME, here.parent.parent / "tests" / "data" / _NAME):
+    for path in (here / _DATABASE_NAME, here.parent.parent / "tests" / "data" / _DATABASE_NAME):
         if path.is_file():
             return str(path)
-    raise click.UsageError("the sample events are not installed; name a MCP Hangar database with --source")
+    raise click.UsageError("the sample events are not installed; name an MCP Hangar database with --source")
 
 
 @hangarlog.command()
 @click.argument("store", required=False)
-@click.option("--source", metavar="DB", help="A MCP Hangar database; by default real events that come with hangarlog.")
+@click.option(
+    "--source", metavar="DB", help="An MCP Hangar database. The default is a sample that comes with hangarlog."
+)
 def demo(store: str | None, source: str | None) -> None:
-    """Import real events of MCP Hangar into STORE (default: demo-store), and show what can be done with them."""
+    """Import real events of MCP Hangar into STORE (default: demo-store), and show what hangarlog does with them."""
     path = store or os.environ.get(STORE_VARIABLE) or "demo-store"
-    database = source or _sample()
-    with FileEventStore(path, serializer=_serializer()) as log:
-        _say(f"1. Import {database} into {path}")
+    database = source or _sample_database()
+    with FileEventStore(path, serializer=_serializer()) as event_store:
+        _say_heading(f"1. Import {database} into {path}")
         with progress("importing", count_events(database)) as advance:
-            report = import_database(log, database, advance)
+            report = import_database(event_store, database, advance)
         say(
-            f"   {report.taken} events taken, {report.already} were there already, in {report.streams} streams; "
-            f"the store holds {log.get_event_count()}"
+            f"   {report.taken} events imported, {report.already} were there already, in {report.streams} streams; "
+            f"the store holds {event_store.get_event_count()}"
         )
-        _show_types(log)
-        _show_conflict(log)
-        damages = list(verify(log))
-        _say("5. Verify both copies of every event")
+        _show_types(event_store)
+        _show_conflict(event_store)
+        damages = list(verify(event_store))
+        _say_heading("5. Verify both copies of every event")
         say(f"   {len(damages)} damaged")
     folder = shlex.quote(path)
-    _say("Look into the store with the tools you have")
+    _say_heading("Explore the store with standard tools")
     say(f"   tail -n 3 {folder}/journal.jsonl")
     say(f"""   grep '"event_type":"ProviderStarted"' {folder}/streams/provider/math.jsonl""")
     say(f"   jq -r '[.position, .stream_id, .event_type] | @tsv' {folder}/journal.jsonl | tail -n 3")
 
 
-def _show_types(log: FileEventStore) -> None:
+def _show_types(store: FileEventStore) -> None:
     counts: Counter[str] = Counter()
     started = renamed = None
-    for _, _, event in log.read_all(limit=log.get_event_count()):
+    for _, _, event in store.read_all(limit=store.get_event_count()):
         counts[type(event).__name__] += 1
         if isinstance(event, ProviderStarted) and "from-v1" in event.tags:
             started = event
         if isinstance(event, ToolCallCompleted):
             renamed = event
-    _say("2. Read every event back as a typed object")
+    _say_heading("2. Read every event back as a typed object")
     for name, count in counts.most_common():
         say(f"   {count:6,}  {name}")
-    _say("3. Old lines, today's classes")
+    _say_heading("3. Old lines, today's classes")
     if started:
         say(f"   ProviderStarted was stored as version 1; an upcaster gives it tags: {started}")
     if renamed:
         say(f"   ToolInvocationCompleted was renamed since: {renamed}")
 
 
-def _show_conflict(log: FileEventStore) -> None:
-    stream_id = log.list_streams()[0]
-    version = log.get_stream_version(stream_id)
+def _show_conflict(store: FileEventStore) -> None:
+    stream_id = store.list_streams()[0]
+    version = store.get_stream_version(stream_id)
     event = ProviderStopped(event_id="demo", occurred_at=0.0, provider_id="math", reason="demo")
-    _say(f"4. Append to {stream_id} as if it were still at version {version - 1}")
+    _say_heading(f"4. Append to {stream_id} as if it were still at version {version - 1}")
     try:
-        log.append(stream_id, [event], version - 1)
+        store.append(stream_id, [event], version - 1)
     except ConcurrencyError as conflict:
         say(f"   refused: {conflict}")
 
 
-def _say(text: str) -> None:
+def _say_heading(text: str) -> None:
     say(styled(text, bold=True))

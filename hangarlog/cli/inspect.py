@@ -20,13 +20,13 @@ from hangarlog.system.filesystem import FileSystem
 
 @hangarlog.command()
 @with_store()
-@click.option("--prefix", default="", metavar="P", help="Only ids that begin with P.")
-@click.option("-l", "--long", is_flag=True, help="With each stream's version.")
+@click.option("--prefix", default="", metavar="P", help="Only streams whose id begins with P.")
+@click.option("-l", "--long", is_flag=True, help="Print the version of each stream too.")
 def streams(store: str, prefix: str, long: bool) -> None:
     """List the streams, sorted by id."""
-    with open_store(store) as log:
-        for stream_id in log.list_streams(prefix):
-            version = log.get_stream_version(stream_id) if long else None
+    with open_store(store) as event_store:
+        for stream_id in event_store.list_streams(prefix):
+            version = event_store.get_stream_version(stream_id) if long else None
             if is_terminal():
                 say(stream_id if version is None else f"{version:>8}  {stream_id}")
             else:
@@ -37,28 +37,28 @@ def streams(store: str, prefix: str, long: bool) -> None:
 @hangarlog.command()
 @with_store()
 def stats(store: str) -> None:
-    """Print how much the store holds, and where."""
-    with open_store(store) as log:
-        write_object(_stats(log))
+    """Print the number of events, streams, files and bytes."""
+    with open_store(store) as event_store:
+        write_object(_stats(event_store))
 
 
-def _stats(log: FileEventStore) -> dict[str, Any]:
+def _stats(store: FileEventStore) -> dict[str, Any]:
     sizes = {"journal": 0, "streams": 0, "other": 0}
     files = dict.fromkeys(sizes, 0)
-    for path, size in _files(log.folder.filesystem, log.path):
-        top, *below = os.path.relpath(path, log.path).split(os.sep)
+    for path, size in _files(store.folder.filesystem, store.path):
+        top, *below = os.path.relpath(path, store.path).split(os.sep)
         name = top if top in sizes else "journal" if not below and top.endswith(".jsonl") else "other"
         kind = name if path.endswith(".jsonl") else "other"
         sizes[kind] += size
         files[kind] += 1
-    first, last = (next(as_stored(log, log.envelopes(limit=1, reverse=end)), None) for end in (False, True))
+    first, last = (next(as_stored(store, store.envelopes(limit=1, reverse=end)), None) for end in (False, True))
     return {
-        "store_id": log.meta.store_id,
-        "format": log.meta.format,
-        "created_at": log.meta.created_at,
-        "segment_bytes": log.meta.segment_bytes,
-        "events": log.get_event_count(),
-        "streams": log.get_stream_count(),
+        "store_id": store.meta.store_id,
+        "format": store.meta.format,
+        "created_at": store.meta.created_at,
+        "segment_bytes": store.meta.segment_bytes,
+        "events": store.get_event_count(),
+        "streams": store.get_stream_count(),
         "first_recorded_at": first[0][0].recorded_at if first else None,
         "last_recorded_at": last[0][0].recorded_at if last else None,
         **{f"{kind}_bytes": size for kind, size in sizes.items()},
@@ -67,23 +67,24 @@ def _stats(log: FileEventStore) -> dict[str, Any]:
 
 
 def _files(filesystem: FileSystem, folder: str, levels: int = 3) -> Iterator[tuple[str, int]]:
-    """The files of a store, whose own folders are no deeper than that: deeper ones are somebody else's."""
+    """Yield (path, size in bytes) of each file of a store, ignoring folders deeper than its own."""
     for entry in filesystem.entries(folder):
         if entry.is_dir():
             if levels > 1:
                 yield from _files(filesystem, entry.path, levels - 1)
         else:
-            with contextlib.suppress(FileNotFoundError):  # A roll or a compaction was quicker.
+            with contextlib.suppress(FileNotFoundError):  # A roll or a compaction has removed it.
                 yield entry.path, entry.stat().st_size
 
 
 @hangarlog.command()
 @with_store()
-@click.option("--read-only", is_flag=True, help="Change no byte: what a crash has left is not recovered first.")
+@click.option("--read-only", is_flag=True, help="Do not change anything: no recovery after a crash.")
 def verify(store: str, read_only: bool) -> int:
-    """Check every line and both copies of every event; print each damage, exit with 1 if there is one.
+    """Check every line and both copies of every event.
 
-    What the recovery of a crash had to mend when the store was opened counts, too. Others may write meanwhile.
+    Exit with 1 if there is damage. Each damaged place is printed. Damage that a recovery repairs while the store is
+    opened counts too. Other processes may write meanwhile.
     """
     from hangarlog.maintenance import verify as checks
 
@@ -92,16 +93,16 @@ def verify(store: str, read_only: bool) -> int:
         folder.enter()
         events = checks.count_events(store)
         with progress("verifying", 2 * events) as advance:
-            found = _write_all(checks.verify_folder(store, advance))
+            damaged = _write_all(checks.verify_folder(store, advance))
         streams = sum(1 for _ in folder.stream_ids())
     else:
-        with open_store(store) as log:
-            events = log.get_event_count()
+        with open_store(store) as event_store:
+            events = event_store.get_event_count()
             with progress("verifying", 2 * events) as advance:
-                found = _write_all(chain(checks.verify(log, advance), checks.mended(log)))
-            streams = log.get_stream_count()
-    write_object({"events": events, "streams": streams, "damaged": found})
-    return 1 if found else 0
+                damaged = _write_all(chain(checks.verify(event_store, advance), checks.mended(event_store)))
+            streams = event_store.get_stream_count()
+    write_object({"events": events, "streams": streams, "damaged": damaged})
+    return 1 if damaged else 0
 
 
 def _write_all(damages: Iterable[CorruptionError]) -> int:
@@ -126,19 +127,22 @@ def _write_damage(damage: CorruptionError) -> None:
 @hangarlog.command()
 @with_store()
 def repair(store: str) -> int:
-    """Bring a damaged store to one that works; print what was mended, put aside and lost (exit code 1 then).
+    """Repair a damaged store so that it works again.
 
-    Each damaged copy is mended from the other one. Where no whole copy is left, the longest history that can be proved
-    is kept, and whole records that do not belong to it go to `put-aside.jsonl`. A file that is replaced is kept beside
-    its successor, under its name with `.damaged`.
+    Exit with 1 if committed events were lost or put aside. Each repaired file is printed, and events that were put
+    aside or lost.
+
+    A damaged copy is repaired from the other one. If no whole copy is left, the longest provable history is kept, and
+    whole records that do not belong to it go to `put-aside.jsonl`. A replaced file is kept beside the new one, under
+    its name with `.damaged`.
     """
     from hangarlog.maintenance.repair import Lost, PutAside, Repaired
-    from hangarlog.maintenance.repair import repair as mend
+    from hangarlog.maintenance.repair import repair as repair_store
 
     names = {Repaired: "mended", PutAside: "put aside", Lost: "lost"}
     mended = put_aside = lost = 0
-    whole = True
-    for result in mend(store, lock_timeout=lock_timeout()):
+    all_repaired = True
+    for result in repair_store(store, lock_timeout=lock_timeout()):
         if isinstance(result, CorruptionError):
             _write_damage(result)
         elif is_terminal():
@@ -149,6 +153,6 @@ def repair(store: str) -> int:
         mended += isinstance(result, Repaired)
         put_aside += result.events if isinstance(result, PutAside) else 0
         lost += result.events if isinstance(result, Lost) and not result.stream_id else 0
-        whole &= isinstance(result, Repaired) or (isinstance(result, PutAside) and not result.committed)
+        all_repaired &= isinstance(result, Repaired) or (isinstance(result, PutAside) and not result.committed)
     write_object({"mended": mended, "put_aside": put_aside, "lost": lost})
-    return 0 if whole else 1
+    return 0 if all_repaired else 1

@@ -17,7 +17,7 @@ from hangarlog.cli.terminal import write_event
 from hangarlog.filestore.stored_lines import as_stored
 from hangarlog.record.line import StoredEnvelope
 
-_POLL_SECONDS = 0.02  # Seconds between looks at the shared state; a look costs a fraction of a microsecond.
+_POLL_SECONDS = 0.02  # Between reads of the shared state, each of which costs a fraction of a microsecond.
 
 
 @hangarlog.command()
@@ -27,14 +27,20 @@ _POLL_SECONDS = 0.02  # Seconds between looks at the shared state; a look costs 
     "start",
     type=click.IntRange(0),
     metavar="N",
-    help="First version of STREAM; without one, the position to start after.",
+    help="With STREAM, the first version to print. Without, the position to start after.",
 )
-@click.option("--limit", type=click.IntRange(0), metavar="N", help="At most so many events.")
-@click.option("--reverse", is_flag=True, help="Latest first; --from counts from there.")
-@click.option("--type", "event_types", multiple=True, metavar="T", help="Only events of this type; may be repeated.")
-@click.option("--category", metavar="C", help="Only streams whose id begins with C and a colon.")
-@click.option("--skip-damaged", is_flag=True, help="Pass over events that are damaged in both copies, with a warning.")
-@click.option("--raw", is_flag=True, help="The stored lines on a terminal too.")
+@click.option("--limit", type=click.IntRange(0), metavar="N", help="Print at most N events.")
+@click.option(
+    "--reverse",
+    is_flag=True,
+    help="Print the latest events first. With --from, start at that version, or before that position.",
+)
+@click.option(
+    "--type", "event_types", multiple=True, metavar="T", help="Print only events of type T. You can repeat this option."
+)
+@click.option("--category", metavar="C", help="Print only streams of category C, whose ids begin with C and a colon.")
+@click.option("--skip-damaged", is_flag=True, help="Skip events that are damaged in both copies, with a warning.")
+@click.option("--raw", is_flag=True, help="Print the stored lines even on a terminal.")
 def read(
     store: str,
     stream: str | None,
@@ -47,9 +53,9 @@ def read(
     raw: bool,
 ) -> None:
     """Print the events of STREAM, or of the whole store in commit order."""
-    with open_store(store) as log:
-        _must_exist(log, stream)
-        blocks = log.envelopes(
+    with open_store(store) as event_store:
+        _check_exists(event_store, stream)
+        blocks = event_store.envelopes(
             stream,
             from_version=start if stream else None,
             from_position=None if stream else start,
@@ -59,65 +65,72 @@ def read(
             category=category,
             on_damage="skip" if skip_damaged else "raise",
         )
-        for envelope, line in _lines_of(log, blocks, skip_damaged):
+        for envelope, line in _with_lines(event_store, blocks, skip_damaged):
             write_event(envelope, line, raw=raw)
 
 
 @hangarlog.command()
 @with_store("stream", optional=True)
-@click.option("-n", "count", type=click.IntRange(0), default=10, show_default=True, help="So many of the last events.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with new events as they are committed, until interrupted.")
-@click.option("--raw", is_flag=True, help="The stored lines on a terminal too.")
+@click.option(
+    "-n", "count", type=click.IntRange(0), default=10, show_default=True, help="How many of the last events to print."
+)
+@click.option("-f", "--follow", is_flag=True, help="Print new events as they are committed, until interrupted.")
+@click.option("--raw", is_flag=True, help="Print the stored lines even on a terminal.")
 def tail(store: str, stream: str | None, count: int, follow: bool, raw: bool) -> None:
     """Print the last events of STREAM, or of the whole store."""
-    with _interrupts() as interrupts, open_store(store) as log:
+    with _interrupts() as interrupts, open_store(store) as event_store:
         if not follow:
-            _must_exist(log, stream)
-        seen = log.get_event_count()
-        for envelope, line in _lines_of(log, _last(log, stream, count, seen)):
+            _check_exists(event_store, stream)
+        seen = event_store.get_event_count()
+        for envelope, line in _with_lines(event_store, _last_events(event_store, stream, count, seen)):
             write_event(envelope, line, raw=raw)
             seen = max(seen, envelope.position)
         if follow:
             sys.stdout.flush()
-            for block in _follow(log, stream, seen, interrupts):
-                for envelope, line in _lines_of(log, [block]):
+            for block in _follow(event_store, stream, seen, interrupts):
+                for envelope, line in _with_lines(event_store, [block]):
                     write_event(envelope, line, raw=raw)
                 sys.stdout.flush()
 
 
-def _lines_of(
-    log: FileEventStore, blocks: Iterable[Sequence[StoredEnvelope]], skip: bool = False
+def _with_lines(
+    store: FileEventStore, blocks: Iterable[Sequence[StoredEnvelope]], skip: bool = False
 ) -> Iterator[tuple[StoredEnvelope, bytes]]:
-    for block, lines in as_stored(log, blocks, skip_damaged=skip):
+    for block, lines in as_stored(store, blocks, skip_damaged=skip):
         yield from zip(block, lines, strict=True)
 
 
-def _last(log: FileEventStore, stream: str | None, count: int, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
-    """The last `count` events, in order: read from their first on, so that millions need no more memory than a few."""
+def _last_events(
+    store: FileEventStore, stream: str | None, count: int, committed: int
+) -> Iterator[Sequence[StoredEnvelope]]:
+    """Yield the last `count` events, read forwards so that memory does not grow with `count`."""
     if stream is None:
-        return log.envelopes(from_position=max(0, committed - count), limit=min(count, committed))
-    return log.envelopes(stream, from_version=max(0, log.get_stream_version(stream) - count + 1), limit=count)
+        return store.envelopes(from_position=max(0, committed - count), limit=min(count, committed))
+    return store.envelopes(stream, from_version=max(0, store.get_stream_version(stream) - count + 1), limit=count)
 
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """A list that any interrupt is put into: Python drops the exception of one that comes within a finalizer."""
+    """Yield a list that collects interrupts.
+
+    Python drops the KeyboardInterrupt of one that arrives in a finalizer.
+    """
     interrupts: list[int] = []
     before, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
     if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
-        yield interrupts  # Somebody else sees to them, or they are ignored.
+        yield interrupts  # Another handler is set, or interrupts are ignored.
         return
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
         interrupts.append(number)
         signal.default_int_handler(number, frame)
 
-    def dropped(what: sys.UnraisableHookArgs) -> None:
+    def unraisable(what: sys.UnraisableHookArgs) -> None:
         if what.exc_type is not KeyboardInterrupt:
             hook(what)
 
-    sys.unraisablehook = dropped
-    signal.signal(signal.SIGINT, note)
+    sys.unraisablehook = unraisable
+    signal.signal(signal.SIGINT, on_interrupt)
     try:
         yield interrupts
     finally:
@@ -126,23 +139,23 @@ def _interrupts() -> Iterator[list[int]]:
 
 
 def _follow(
-    log: FileEventStore, stream: str | None, position: int, interrupts: list[int]
+    store: FileEventStore, stream: str | None, position: int, interrupts: list[int]
 ) -> Iterator[Sequence[StoredEnvelope]]:
     wait = threading.Event().wait
     while True:
-        committed = log.get_event_count()
+        committed = store.get_event_count()
         if interrupts:
             raise KeyboardInterrupt
         if committed == position:
             wait(_POLL_SECONDS)
             continue
-        for block in log.envelopes(from_position=position):
+        for block in store.envelopes(from_position=position):
             position = block[-1].position
             wanted = block if stream is None else [envelope for envelope in block if envelope.stream_id == stream]
             if wanted:
                 yield wanted
 
 
-def _must_exist(log: FileEventStore, stream: str | None) -> None:
-    if stream is not None and log.get_stream_version(stream) < 0:
+def _check_exists(store: FileEventStore, stream: str | None) -> None:
+    if stream is not None and store.get_stream_version(stream) < 0:
         raise StreamNotFoundError(stream)

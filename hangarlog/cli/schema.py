@@ -28,49 +28,53 @@ _FORMAT = click.option(
     type=click.Choice(["auto", "text", "json"]),
     default="auto",
     show_default=True,
-    help="text for people (a terminal, a build's log), JSON lines for programs; auto asks whether it is a terminal.",
+    help="text is for people, as in a build's log. json is JSON lines, for programs. auto is text on a terminal and "
+    "json elsewhere.",
 )
 
 
 @hangarlog.group()
 def schema() -> None:
-    """What events look like, have looked like, and whether all of it can be read.
+    """Show, check and lock the shapes of stored events.
 
-    The application's events are at --events MODULE:ATTRIBUTE: a serializer, a chain, a registry, or a function that
-    gives one. It and the lock file may stand in pyproject.toml, as `events` and `schema_lock` of [tool.hangarlog].
+    --events MODULE:ATTRIBUTE names the application's events: a serializer, a chain, a registry, or a function that
+    returns one. You can set it and the lock file in pyproject.toml, as `events` and `schema_lock` in [tool.hangarlog].
     """
 
 
-def _with_events(callback: Callback) -> Callback:
+def _events_options(callback: Callback) -> Callback:
     for decorate in (
         _FORMAT,
-        click.option("--lock", "lock_path", metavar="PATH", help="The lock file; by default event-schema.json."),
-        click.option("--events", metavar="MODULE[:ATTRIBUTE]", help="Where the application's events are."),
-        click.option("--no-store", is_flag=True, help="Do not look into a store, even if HANGARLOG_STORE names one."),
-        click.option("--store", "store_option", metavar="STORE", help="The same as the argument."),
+        click.option("--lock", "lock_path", metavar="PATH", help="The lock file. The default is event-schema.json."),
+        click.option("--events", metavar="MODULE[:ATTRIBUTE]", help="The application's events."),
+        click.option("--no-store", is_flag=True, help="Do not read a store, even if HANGARLOG_STORE names one."),
+        click.option("--store", "store_option", metavar="STORE", help="The same as the argument STORE."),
         click.argument("store", required=False, metavar="[STORE]"),
     ):
         callback = decorate(callback)
     return callback
 
 
-def _settings(events: str | None, lock_path: str | None) -> tuple[str, str]:
+def _target_and_lock(events: str | None, lock_path: str | None) -> tuple[str, str]:
     found, why = own_settings() if events is None or lock_path is None else (Settings(), None)
     if why is None and events is None and found.events:
         why = distrusted(found.events, os.getcwd())
     if why is not None:
-        raise click.UsageError(f"pyproject.toml is passed over, as {why}; give --events MODULE and --lock PATH")
+        raise click.UsageError(f"pyproject.toml is ignored because {why}; give --events MODULE and --lock PATH")
     target = events or found.events
     if not target:
         raise click.UsageError(
-            "say where the application's events are, with --events MODULE:ATTRIBUTE or as `events` in the table "
+            "the application's events are not named; give --events MODULE:ATTRIBUTE, or set `events` in the table "
             "[tool.hangarlog] of pyproject.toml"
         )
     return target, lock_path or found.schema_lock
 
 
 def _load(target: str) -> EventSerializer:
-    """The application's events; if they are the current folder's, which may be anybody's, that is said before."""
+    """Import the application's events.
+
+    If the module is in the current folder, print its file first. The current folder may belong to another user.
+    """
     where = found_in(target, os.getcwd())
     if where is not None:
         say(f"hangarlog: importing {where} from the current folder", err=True)
@@ -81,12 +85,12 @@ def _store_path(store: str | None, option: str | None, no_store: bool) -> str | 
     if store and option and store != option:
         raise click.UsageError("two stores are named; name one")
     if "" in (store, option):
-        raise click.UsageError("the store's name is empty; leave it out, or say --no-store, to look into none")
+        raise click.UsageError("the store's name is empty; leave it out, or give --no-store to read no store")
     return None if no_store else store or option or os.environ.get(STORE_VARIABLE)
 
 
 @schema.command("check")
-@_with_events
+@_events_options
 def check_(
     store: str | None,
     store_option: str | None,
@@ -95,12 +99,12 @@ def check_(
     lock_path: str | None,
     form: str,
 ) -> int:
-    """Fail if stored events could not be read any more.
+    """Exit with 1 if the application can no longer read its stored events.
 
-    The classes and upcasters are held against the lock file, which needs no store: what changed is printed field by
-    field, with the upcaster to write. With STORE every stored event is read through the chain, too.
+    The classes and upcasters are compared with the lock file; no store is needed. Each change is printed by field, with
+    a draft of the upcaster to write. With STORE, every stored event is read through the chain too.
     """
-    target, path = _settings(events, lock_path)
+    target, path = _target_and_lock(events, lock_path)
     where = _store_path(store, store_option, no_store)
     serializer = _load(target)
     try:
@@ -108,7 +112,7 @@ def check_(
     except SchemaLockError:
         if where is None or os.path.exists(path):
             raise
-        say(f"hangarlog: there is no lock {path}: only the store is checked", err=True)
+        say(f"hangarlog: there is no lock file {path}: only the store is checked", err=True)
         lock = None
     failures = 0
     if lock is not None:
@@ -119,7 +123,7 @@ def check_(
         with progress("reading", count_events(where)) as advance:
             found = check_history(where, target, folder=os.getcwd(), progress=advance)
         for stored in found:
-            _write_checked(stored, _is_text(form))
+            _write_stored(stored, _is_text(form))
         failures += sum(bool(stored.failed or stored.impure) for stored in found)
     if _is_text(form):
         known = len(serializer.registry.types)
@@ -128,8 +132,8 @@ def check_(
 
 
 @schema.command()
-@_with_events
-@click.option("--accept", multiple=True, metavar="TYPE", help="Forget what is known of TYPE, on purpose.")
+@_events_options
+@click.option("--accept", multiple=True, metavar="TYPE", help="Forget the locked shapes of TYPE.")
 def lock(
     store: str | None,
     store_option: str | None,
@@ -139,12 +143,12 @@ def lock(
     form: str,
     accept: tuple[str, ...],
 ) -> int:
-    """Write down the wire shape of every event type, or add to it what has changed.
+    """Write the wire shape of every event type to the lock file, or add what is new to it.
 
-    It is refused where `check` would fail. With STORE the shapes of versions that the lock does not know are gathered
+    Nothing is written if `check` would fail. With STORE, shapes of versions that the lock does not know are inferred
     from stored events.
     """
-    target, path = _settings(events, lock_path)
+    target, path = _target_and_lock(events, lock_path)
     where = _store_path(store, store_option, no_store)
     before = without(read_lock(path), accept) if os.path.exists(path) else SchemaLock()
     serializer = _load(target)
@@ -170,7 +174,7 @@ def lock(
 
 def _refuse(path: str, findings: Sequence[Finding], form: str) -> int:
     _write_findings(findings, _is_text(form))
-    say(f"hangarlog: {path} was left as it is; --accept TYPE passes over a type on purpose", err=True)
+    say(f"hangarlog: {path} is unchanged; --accept TYPE forgets the locked shapes of a type on purpose", err=True)
     return 1
 
 
@@ -178,13 +182,13 @@ def _refuse(path: str, findings: Sequence[Finding], form: str) -> int:
 @with_store()
 @_FORMAT
 def show(store: str, form: str) -> None:
-    """Print what STORE actually holds: types, schema versions, counts, first and last seen, fields."""
+    """Print what STORE holds by event type and schema version: counts, first and last event, fields."""
     with progress("reading", count_events(store)) as advance:
         found = show_history(store, progress=advance)
     for stored in found:
         fields = stored.payload.shown() if stored.payload else {}
         if not _is_text(form):
-            write_json({**_seen(stored), "fields": fields})
+            write_json({**_counts(stored), "fields": fields})
             continue
         say(styled(f"{stored.event_type} v{stored.version}: {stored.count:,} events", bold=True))
         say(f"  first {stored.first_recorded_at} at position {stored.first_position:,}")
@@ -194,7 +198,7 @@ def show(store: str, form: str) -> None:
             say(f"    {name.ljust(width)}  {types}")
 
 
-def _seen(stored: StoredKind) -> dict[str, Any]:
+def _counts(stored: StoredKind) -> dict[str, Any]:
     return {
         "event_type": stored.event_type,
         "version": stored.version,
@@ -219,20 +223,20 @@ def _write_findings(findings: Sequence[Finding], text: bool) -> None:
             say_lines(textwrap.indent(finding.code.removesuffix("\n"), " " * 8))
 
 
-def _write_checked(stored: StoredKind, text: bool) -> None:
+def _write_stored(stored: StoredKind, text: bool) -> None:
     if not text:
         more = {"failed": stored.failed, "failures": stored.failures, "impure": stored.impure}
-        write_json({**_seen(stored), **more})
+        write_json({**_counts(stored), **more})
         return
     if stored.failed or stored.impure:
         mark, what = styled("FAIL", fg="red", bold=True), f", {stored.failed:,} cannot be read"
     else:
         mark, what = styled("  ok", fg="green"), ""
     say(mark, f" {stored.event_type} v{stored.version}: {stored.count:,} events{what}")
-    said = ""
+    last_cause = ""
     for failure in stored.failures:
-        cause = "the same" if failure.cause == said else failure.cause
-        said = failure.cause
+        cause = "the same" if failure.cause == last_cause else failure.cause
+        last_cause = failure.cause
         say(f"       position {failure.position}, {failure.stream_id}@{failure.stream_version}: {cause}")
     for cause in stored.impure:
         say(f"       {cause}")

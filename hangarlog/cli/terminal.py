@@ -1,6 +1,6 @@
-"""What reaches a person: results, events, errors and progress; never a raw character that acts on a terminal.
+"""All output of the command line: results, events, errors and progress, with control characters escaped.
 
-Whatever is text goes through `say`, and lines of JSON through `write_line`: nothing else in this package writes.
+Text goes through `say`, and lines of JSON through `write_line`. Nothing else in this package writes.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ import msgspec
 
 from hangarlog.record.envelope import Envelope
 
-# What `str.isprintable` lets through and nobody sees: fillers that look like blanks, joiners, variation selectors.
+# Invisible characters that `str.isprintable` accepts: fillers that look like spaces, joiners, variation selectors.
 _HIDDEN = (
     "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U00013441\U00013442\U00016fe4"
     "\U0001d159\U000e0100-\U000e01ef"
 )
-_hidden_in = re.compile(f"[{_HIDDEN}]").search
+_find_hidden = re.compile(f"[{_HIDDEN}]").search
 
 
 def printable(text: str) -> str:
-    r"""The text with invisible characters, and those that act on a terminal, escaped as in JSON: `\u001b`.
+    r"""Return a text with invisible and control characters escaped as in JSON: `\u001b`.
 
-    These are all that are no letter, mark, number, sign or plain blank: controls, formats, surrogates, other blanks
-    and line ends, private and unassigned characters; and the letters and marks that look like nothing.
+    Only letters, marks, numbers, signs and the plain space stay as they are. Escaped are controls, formats, surrogates,
+    other spaces, line ends, private and unassigned characters, and also letters and marks that are invisible.
     """
-    if text.isprintable() and not _hidden_in(text):
+    if text.isprintable() and not _find_hidden(text):
         return text
-    return "".join(map(_shown, text))
+    return "".join(map(_escaped, text))
 
 
-def _shown(character: str) -> str:
-    if character.isprintable() and not _hidden_in(character):
+def _escaped(character: str) -> str:
+    if character.isprintable() and not _find_hidden(character):
         return character
     code = ord(character)
     if code < 0x10000:
@@ -46,7 +46,7 @@ def _shown(character: str) -> str:
 
 
 class Styled(NamedTuple):
-    """Text with what `click.style` takes."""
+    """A text with options for `click.style`."""
 
     text: str
     style: Mapping[str, Any]
@@ -56,28 +56,28 @@ class Styled(NamedTuple):
 
 
 def styled(text: object, **style: Any) -> Styled:
-    """A part for `say`, in colours where there are any."""
+    """Return a styled part for `say`, with colours only where the output supports them."""
     return Styled(str(text), style)
 
 
 def say(*parts: str | Styled, err: bool = False) -> None:
-    """A line of text for a person, made of these parts, to standard output or, with `err`, to standard error."""
+    """Write a line of text, joined from `parts`, to standard output, or with `err` to standard error."""
     click.echo("".join(str(part) if isinstance(part, Styled) else printable(part) for part in parts), err=err)
 
 
 def say_lines(text: str, *, err: bool = False) -> None:
-    """A text of several lines."""
+    """Write a text of several lines."""
     for line in text.split("\n"):
         say(line, err=err)
 
 
 def is_terminal() -> bool:
-    """Whether a person reads standard output."""
+    """True if standard output is a terminal."""
     return sys.stdout.isatty()
 
 
 def write_line(line: bytes) -> None:
-    """A line of JSON, with its newline or without, to standard output: byte for byte, but for a terminal."""
+    """Write a line of JSON, with or without its newline, to standard output; only a terminal gets it escaped."""
     line = line.rstrip(b"\n")
     if is_terminal():
         say(line.decode("utf-8", "surrogateescape"))
@@ -86,17 +86,17 @@ def write_line(line: bytes) -> None:
 
 
 def write_json(value: object) -> None:
-    """A result as a line of JSON; a file's name that is no UTF-8 as Python has it, with `\\udcff` for the byte 0xFF."""
+    """Write a result as a line of JSON. In a file name that is not UTF-8, `\\udcff` stands for the byte 0xFF."""
     try:
         write_line(msgspec.json.encode(value))
     except UnicodeEncodeError:
-        import json  # Here: to load it takes as long as much of a short command.
+        import json  # Imported here, because the import is slow compared to a short command.
 
         write_line(json.dumps(value, separators=(",", ":")).encode())
 
 
 def write_object(value: dict[str, Any]) -> None:
-    """A result: `name: value` lines for a person, one line of JSON in a pipe."""
+    """Write a result, as `name  value` lines on a terminal, as one line of JSON elsewhere."""
     if not is_terminal():
         write_json(value)
         return
@@ -107,7 +107,7 @@ def write_object(value: dict[str, Any]) -> None:
 
 
 def write_event(envelope: Envelope, line: bytes, *, raw: bool) -> None:
-    """An event: for a person unless `raw`, its stored `line` in a pipe."""
+    """Write an event, formatted on a terminal unless `raw` is true, otherwise `line` as stored."""
     if raw or not is_terminal():
         write_line(line)
         return
@@ -129,7 +129,7 @@ def write_event(envelope: Envelope, line: bytes, *, raw: bool) -> None:
 
 @contextlib.contextmanager
 def progress(label: str, length: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error while a person watches it; else nothing."""
+    """Show a progress bar on standard error if that is a terminal, and yield the function that advances it."""
     with click.progressbar(
         length=length, label=label, file=sys.stderr, hidden=not sys.stderr.isatty(), show_pos=True
     ) as bar:

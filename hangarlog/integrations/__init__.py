@@ -1,1 +1,1 @@
-"""Events come from other programs, and go to them."""
+"""Import from and export to other programs."""

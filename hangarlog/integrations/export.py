@@ -1,4 +1,4 @@
-"""Events written out for other tools: the journal's own lines, or CloudEvents; and new files that are whole or not."""
+"""Export for other tools, as the journal's own lines or as CloudEvents, and new files that appear only when whole."""
 
 from __future__ import annotations
 
@@ -17,50 +17,55 @@ from hangarlog.record.envelope import Envelope
 from hangarlog.system.filesystem import FileSystem
 
 UNFINISHED = ".unfinished"
-"""What the name of a file ends in that is still being written."""
+"""The suffix of a file that is still being written."""
 
 
 @contextlib.contextmanager
 def new_file(path: str, filesystem: FileSystem | None = None) -> Iterator[BinaryIO]:
-    """Where to write what is to be at `path`: it comes there when the block ends, durably; if it fails nothing is left.
+    """Open a new file for writing.
 
-    It is private to the user, and written through its descriptor only: whoever owns the folder may put a link in the
-    place of its name. Raises `FileExistsError` if there is something at `path` already, or by then.
+    It appears at `path`, durably, when the block ends; if the block fails, never. The file is readable only by the
+    user. It is written only through its descriptor, because another owner of the folder may put a link in its place.
+
+    Raises:
+        FileExistsError: `path` exists, before the block or at its end.
+        OSError: the file was replaced meanwhile, or the operating system refused a call.
     """
-    filesystem = filesystem or FileSystem()  # Not the store's, which may be one to be read only.
+    filesystem = filesystem or FileSystem()  # Not the store's own, which may be read-only.
     if os.path.lexists(path):
         raise _exists(path)
-    unfinished = f"{path}.{os.urandom(4).hex()}{UNFINISHED}"  # Two exports to one name do not mix.
+    unfinished = f"{path}.{os.urandom(4).hex()}{UNFINISHED}"  # Random, so that two exports do not share a file.
     try:
         fd = filesystem.open_new(unfinished)
     except OSError as error:
-        error.filename = path  # Nobody has asked for the other name.
+        error.filename = path  # The name that the user knows.
         raise
     try:
         with open(fd, "wb", closefd=False) as file:
             yield file
         filesystem.sync_data(fd)
-        _check(filesystem, unfinished, fd)
-        _place(filesystem, unfinished, path)
-        _check(filesystem, path, fd)  # It is still a name that was given, not the file.
+        _check_same_file(filesystem, unfinished, fd)
+        _give_name(filesystem, unfinished, path)
+        _check_same_file(filesystem, path, fd)  # The name may have come to lead to another file.
     finally:
         filesystem.close(fd)
         filesystem.remove(unfinished)
     filesystem.sync_folder(os.path.dirname(path))
 
 
-def _check(filesystem: FileSystem, path: str, fd: int) -> None:
+def _check_same_file(filesystem: FileSystem, path: str, fd: int) -> None:
+    """Raise `OSError` unless `path` is the open file."""
     if not filesystem.is_file(path) or filesystem.identity_at(path) != filesystem.identity(fd):
         raise OSError(errno.ESTALE, "it was replaced while it was written; export to a folder of your own", path)
 
 
-def _place(filesystem: FileSystem, unfinished: str, path: str) -> None:
-    """Give a file its name unless that is taken. A rename alone would replace a file made there meanwhile."""
+def _give_name(filesystem: FileSystem, unfinished: str, path: str) -> None:
+    """Give a file its name unless that is taken; a rename alone would replace a file made meanwhile."""
     try:
         filesystem.link(unfinished, path)
     except FileExistsError:
         raise _exists(path) from None
-    except (OSError, NotImplementedError):  # No hard links here: an empty file holds the name until the rename.
+    except (OSError, NotImplementedError):  # No hard links here: an empty file reserves the name until the rename.
         try:
             filesystem.close(filesystem.open_new(path))
         except FileExistsError:
@@ -73,20 +78,23 @@ def _exists(path: str) -> FileExistsError:
 
 
 def journal_lines(store: FileEventStore, *, skip_damaged: bool = False) -> Iterator[bytes]:
-    """Every committed line as it is stored, in commit order, without newlines; blocks of them joined by newlines.
+    """Yield blocks of committed lines as they are stored, in commit order, joined by newlines.
 
-    A damaged line comes from its other copy. What is damaged in both is raised in its turn, or passed over with a
-    `CorruptionWarning`. Raises `CorruptionError`.
+    A damaged line is read from its other copy. With `skip_damaged`, an event that is damaged in both copies is skipped
+    with a `CorruptionWarning`.
+
+    Raises:
+        CorruptionError: an event is damaged in both copies.
     """
     for lines in salvage.journal_lines(store.folder, store.get_event_count(), skip=skip_damaged):
         yield b"\n".join(lines)
 
 
 def cloud_events(store: FileEventStore, *, skip_damaged: bool = False) -> Iterator[bytes]:
-    """Every event in the JSON format of CloudEvents 1.0, in commit order, without newlines.
+    """Yield each event in the JSON format of CloudEvents 1.0, in commit order, without newlines.
 
-    The source is the store, the subject the stream; `sequence` (the position), `streamversion` and metadata's
-    `correlation_id` and `causation_id` become extension attributes. What is damaged is treated as in `journal_lines`.
+    `source` is the store, `subject` the stream. Extension attributes are `sequence` (the position), `streamversion`,
+    and from the metadata `correlationid` and `causationid`. Damage is handled as by `journal_lines`.
     """
     source = f"urn:uuid:{store.meta.store_id}"
     blocks = store.envelopes(on_damage="skip" if skip_damaged else "raise")

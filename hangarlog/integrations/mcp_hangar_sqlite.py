@@ -1,4 +1,4 @@
-"""MCP Hangar's SQLite event store: taken over into a store, and written back."""
+"""Import from and export to MCP Hangar's SQLite event store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import chain, groupby, islice
 from typing import Any, NamedTuple, TypeVar
@@ -18,6 +18,7 @@ import msgspec
 
 from hangarlog.errors import CorruptionError, CorruptionWarning, EventSerializationError, SourceError, StreamIdError
 from hangarlog.events.payload import checked_json, decode_object
+from hangarlog.eventstore.progress import Progress
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.filestore.stored_lines import as_stored
@@ -29,17 +30,17 @@ from hangarlog.record.strict import refuse_repeated_keys
 
 _BATCH_ROWS = 1000
 _COLUMNS = {"global_position", "stream_id", "stream_version", "event_type", "data", "metadata", "created_at"}
-_COUNT = "SELECT count(1) FROM main.events"  # Not count(*): that is one step, which nothing interrupts.
+_COUNT = "SELECT count(1) FROM main.events"  # Not count(*), which is one step and cannot be interrupted.
 _SNAPSHOTS = "SELECT stream_id, version, state_data, created_at FROM main.snapshots ORDER BY stream_id"
 
-Progress = Callable[[int], None]
 _T = TypeVar("_T")
 
 
 class Imported(msgspec.Struct):
-    """What an import did: events `taken` now, events that were `already` there, streams seen, snapshots taken.
+    """What an import did.
 
-    `not_taken` names streams that cannot be continued, with the reason.
+    `taken` counts events imported now, `already` events that the store had before, `streams` the streams in the source,
+    `snapshots` the snapshots imported. `not_taken` maps the id of each stream that was left out to the reason.
     """
 
     taken: int = 0
@@ -70,47 +71,51 @@ class _SnapshotRow(NamedTuple):
 def _opened(path: str) -> Iterator[Source]:
     with source(path) as database:
         if not (database.columns("events") >= _COLUMNS and database.columns("streams") >= {"stream_id", "version"}):
-            raise SourceError(path, "it is no MCP Hangar event store: the tables 'events' and 'streams' are not there")
+            raise SourceError(path, "it is not an MCP Hangar event store: it lacks the tables 'events' and 'streams'")
         yield database
 
 
 def count_events(path: str) -> int:
-    """How many events a MCP Hangar database holds. Raises `SourceError`."""
+    """Return the number of events in an MCP Hangar database.
+
+    Raises:
+        SourceError: it is not such a database, or cannot be read.
+    """
     with _opened(path) as database:
         return int(database.value(_COUNT))
 
 
-def _typed(path: str, what: str, found: Any, kind: type[_T]) -> _T:
-    """SQLite holds a column to no type: what was found as the `kind` that MCP Hangar writes there."""
+def _convert(path: str, what: str, found: Any, kind: type[_T]) -> _T:
+    """Convert a value or a row to the type that MCP Hangar writes, because SQLite does not enforce column types."""
     try:
         return msgspec.convert(found, kind)
     except (msgspec.ValidationError, UnicodeError) as error:
-        raise SourceError(path, f"{what} is none that MCP Hangar wrote: {error}") from error
+        raise SourceError(path, f"{what} was not written by MCP Hangar: {error}") from error
 
 
 def import_database(store: FileEventStore, path: str, progress: Progress = lambda events: None) -> Imported:
-    """Take over what a MCP Hangar database holds: order, versions, event ids, times, metadata, snapshots.
+    """Import an MCP Hangar database: events with their order, versions, ids, times and metadata, and snapshots.
 
-    Can be run again: what is there is not taken twice, what is new is. `progress` is told of events as they are done.
+    You can run it again: it imports only what is new. `progress` counts events, including those the store had already.
 
     Raises:
-        SourceError: the database is none of MCP Hangar's, or contradicts what the store holds already.
-        StorageError, OutcomeUnknownError: the store could not be written; run it again.
+        SourceError: the database is not MCP Hangar's, cannot be read, or contradicts the store.
+        StorageError, OutcomeUnknownError: the store could not be written. Run the import again.
     """
     report = Imported()
     with _opened(path) as database:
         report.streams = database.value("SELECT count(DISTINCT stream_id) FROM main.events")
         for row in database.rows(_COMPACTED_AWAY):
-            stream_id, _ = _typed(path, "a stream", row, tuple[str, int])
+            stream_id, _ = _convert(path, "a stream", row, tuple[str, int])
             report.not_taken[stream_id] = "all its events were compacted away, so it cannot be continued"
-        done = _Done(store, path)
-        rows = _events(path, database)
+        stored_versions = _StoredVersions(store, path)
+        rows = _read_rows(path, database)
         while batch := list(islice(rows, _BATCH_ROWS)):
-            taken = _take(store, path, batch, done)
+            taken = _append_batch(store, path, batch, stored_versions)
             report.taken += taken
             report.already += len(batch) - taken
             progress(len(batch))
-        report.snapshots = _take_snapshots(store, path, database)
+        report.snapshots = _import_snapshots(store, path, database)
         store.sync()
     return report
 
@@ -120,15 +125,15 @@ SELECT stream_id, version FROM main.streams WHERE version >= 0 AND stream_id NOT
 """
 
 
-def _events(path: str, database: Source) -> Iterator[_Row]:
+def _read_rows(path: str, database: Source) -> Iterator[_Row]:
     last: int | None = None
     for row in database.rows(
         "SELECT global_position, stream_id, stream_version, event_type, data, metadata, created_at "
         "FROM main.events ORDER BY global_position"
     ):
-        event = _typed(path, f"the event at global_position {row[0]}", row, _Row)
+        event = _convert(path, f"the event at global_position {row[0]}", row, _Row)
         if last is not None and event.position <= last:
-            raise SourceError(path, f"global_position {event.position} comes after {last}: it is damaged")
+            raise SourceError(path, f"it is damaged: global_position {event.position} comes after {last}")
         if not 0 <= event.version <= MAX_NUMBER:
             cause = f"the event at global_position {event.position} has stream_version {event.version}"
             raise SourceError(path, f"{cause}; versions go from 0 to {MAX_NUMBER}")
@@ -136,15 +141,15 @@ def _events(path: str, database: Source) -> Iterator[_Row]:
         yield event
 
 
-class _Done:
-    """The versions up to which the store has each stream already."""
+class _StoredVersions:
+    """The last version of each stream in the store, read once."""
 
     def __init__(self, store: FileEventStore, path: str) -> None:
         self._store, self._path = store, path
         self._versions: dict[str, int] = {}
 
     def __getitem__(self, stream_id: str) -> int:
-        """The stream's version in the store, -1 where it has none."""
+        """Return the stream's last version in the store, -1 if there is no such stream."""
         if stream_id not in self._versions:
             try:
                 self._versions[stream_id] = self._store.get_stream_version(stream_id)
@@ -156,32 +161,35 @@ class _Done:
         self._versions[stream_id] = version
 
 
-def _take(store: FileEventStore, path: str, batch: list[_Row], done: _Done) -> int:
-    """Append the rows of a batch that the store has not, and say how many. Runs of one stream go in one commit."""
+def _append_batch(store: FileEventStore, path: str, batch: list[_Row], stored_versions: _StoredVersions) -> int:
+    """Append the rows that the store does not have yet, and return their number.
+
+    Consecutive rows of one stream with the same metadata are committed together.
+    """
     taken = 0
     for stream_id, group in groupby(batch, key=lambda row: row.stream_id):
         rows = list(group)
-        version = done[stream_id]
+        version = stored_versions[stream_id]
         known = [row for row in rows if row.version <= version]
-        _refuse_other(store, path, known)
+        _check_same_events(store, path, known)
         new = rows[len(known) :]
         start = version + 1 if version >= 0 or not new else new[0].version
         if [row.version for row in new] != list(range(start, start + len(new))):
-            raise SourceError(path, f"stream {stream_id!r} does not go on with version {start}, but {new[0].version}")
+            raise SourceError(path, f"stream {stream_id!r} does not continue without a gap from version {start}")
         if new and version < 0 and start:
-            store.begin_stream(stream_id, start)  # It was compacted there: its history begins later here too.
+            store.begin_stream(stream_id, start)  # The stream was compacted in the source, so it begins later here too.
         for _, part in groupby(new, key=lambda row: row.metadata):
             run = list(part)
-            events = [_event(path, row) for row in run]
+            events = [_encoded_event(path, row) for row in run]
             pending = Pending(stream_id, events, version, _metadata(path, run[0]), start)
             version = store.append_encoded([pending])[stream_id]
         if new:
-            done[stream_id] = version
+            stored_versions[stream_id] = version
         taken += len(new)
     return taken
 
 
-def _event(path: str, row: _Row) -> EncodedEvent:
+def _encoded_event(path: str, row: _Row) -> EncodedEvent:
     try:
         raw = row.data.encode()
         event_id = decode_object(raw).get("event_id")
@@ -189,7 +197,7 @@ def _event(path: str, row: _Row) -> EncodedEvent:
         if recorded_at.tzinfo is None:
             recorded_at = recorded_at.replace(tzinfo=UTC)
         text = recorded_at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        # Only the blanks go: numbers stay as they were written.
+        # Reformatting removes white space only. Decoding and encoding would change how numbers are written.
         data = checked_json(msgspec.json.format(raw, indent=-1))
         return row.event_type, event_id if isinstance(event_id, str) and event_id else None, data, text
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
@@ -204,32 +212,32 @@ def _metadata(path: str, row: _Row) -> bytes | None:
         decode_object(raw)
         return checked_json(msgspec.json.format(raw, indent=-1))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise SourceError(path, f"the metadata at global_position {row.position} is no object: {error}") from error
+        raise SourceError(path, f"the metadata at global_position {row.position} is not an object: {error}") from error
 
 
-def _refuse_other(store: FileEventStore, path: str, known: list[_Row]) -> None:
-    """Raise if the store has another event where the source has one of `known`, consecutive rows of one stream."""
+def _check_same_events(store: FileEventStore, path: str, known: list[_Row]) -> None:
+    """Raise `SourceError` if the store's events differ from `known`, consecutive rows of one stream."""
     if not known:
         return
     stream_id, version = known[0].stream_id, known[0].version
     stored = chain.from_iterable(store.envelopes(stream_id, from_version=version, limit=len(known)))
     for row, envelope in zip(known, stored, strict=False):
-        _, event_id, _, _ = _event(path, row)
+        _, event_id, _, _ = _encoded_event(path, row)
         same = envelope.event_type == row.event_type and envelope.stream_version == row.version
         if not same or (event_id or envelope.event_id) != envelope.event_id:
             raise SourceError(
                 path,
-                f"stream {stream_id!r} version {row.version} is {row.event_type} {event_id} there, but "
+                f"stream {stream_id!r} version {row.version} is {row.event_type} {event_id} in the database, but "
                 f"{envelope.event_type} {envelope.event_id} in the store; import into an empty store",
             )
 
 
-def _take_snapshots(store: FileEventStore, path: str, database: Source) -> int:
+def _import_snapshots(store: FileEventStore, path: str, database: Source) -> int:
     if not database.columns("snapshots"):
         return 0
     taken = 0
     for row in database.rows(_SNAPSHOTS):
-        stream_id, version, state, created_at = _typed(path, f"the snapshot of {row[0]!r}", row, _SnapshotRow)
+        stream_id, version, state, created_at = _convert(path, f"the snapshot of {row[0]!r}", row, _SnapshotRow)
         try:
             present = store.load_snapshot(stream_id)
             if present is None or present["version"] < version:
@@ -273,31 +281,31 @@ CREATE TABLE snapshots (
 def export_database(
     store: FileEventStore, path: str, progress: Progress = lambda events: None, *, skip_damaged: bool = False
 ) -> int:
-    """Write all events and snapshots as a MCP Hangar database at `path`, which must not exist; the number of events.
+    """Write all events and snapshots to a new MCP Hangar database at `path`.
 
-    With `skip_damaged` events that are damaged in both copies, and damaged snapshots, are passed over, with a warning.
-
-    It is made in the system's folder for temporary files, and copied.
+    Return the number of events. The database is built in the system's folder for temporary files, and then copied. With
+    `skip_damaged`, events that are damaged in both copies and damaged snapshots are skipped with a `CorruptionWarning`.
+    If the export fails, nothing is left at `path`.
 
     Raises:
-        FileExistsError: there is a file already.
-        CorruptionError: an event is damaged in both copies, or a snapshot is damaged; nothing is left at `path`.
-        OSError: there is no room for it.
+        FileExistsError: `path` exists.
+        CorruptionError: an event is damaged in both copies, or a snapshot is damaged.
+        OSError: there is no room for the database, or the operating system refused a call.
     """
-    # SQLite opens files by name, which in somebody else's folder may come to be another file's.
+    # SQLite opens files by name. In another user's folder, the name may come to lead to another file.
     with new_file(path) as file, tempfile.TemporaryDirectory() as folder:
         made = os.path.join(folder, "export.db")
         try:
-            count = _make_database(store, made, progress, skip_damaged)
+            count = _write_database(store, made, progress, skip_damaged)
         except sqlite3.OperationalError as error:
-            cause = f"the database cannot be made here ({error}); let TMPDIR name a folder with room for it"
+            cause = f"the database cannot be written here ({error}); set TMPDIR to a folder with room for it"
             raise OSError(errno.EIO, cause, folder) from error
         with open(made, "rb") as database:
             shutil.copyfileobj(database, file, 1 << 20)
     return count
 
 
-def _make_database(store: FileEventStore, path: str, progress: Progress, skip_damaged: bool) -> int:
+def _write_database(store: FileEventStore, path: str, progress: Progress, skip_damaged: bool) -> int:
     with contextlib.closing(sqlite3.connect(path)) as target:
         target.executescript(_SCHEMA)
         count = 0
@@ -307,9 +315,8 @@ def _make_database(store: FileEventStore, path: str, progress: Progress, skip_da
                 target.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", map(_row, block))
             except sqlite3.IntegrityError as error:
                 journal = store.folder.journal.live_path
-                cause = (
-                    f"an event between positions {block[0].position} and {block[-1].position} has the place of another"
-                )
+                between = f"between positions {block[0].position} and {block[-1].position}"
+                cause = f"an event {between} has the same stream and version as another"
                 raise CorruptionError(journal, os.path.basename(journal), 0, f"{cause} ({error})") from error
             count += len(block)
             progress(len(block))
@@ -345,6 +352,6 @@ def _export_snapshot(store: FileEventStore, target: sqlite3.Connection, stream_i
         return
     kept = SnapshotFiles(store.folder.filesystem, store.folder.snapshots_path).load(stream_id) if snapshot else None
     if kept:
-        state = msgspec.json.format(bytes(kept.state), indent=0)  # With blanks, as MCP Hangar has it.
+        state = msgspec.json.format(bytes(kept.state), indent=0)  # With spaces, as MCP Hangar writes it.
         row = (stream_id, kept.version, state.decode(), kept.saved_at)
         target.execute("INSERT INTO snapshots VALUES (?, ?, ?, ?)", row)

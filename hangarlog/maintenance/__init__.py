@@ -1,1 +1,1 @@
-"""A whole store is checked, mended or copied."""
+"""Operations on a whole store: verify, repair and back up."""

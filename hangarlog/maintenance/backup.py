@@ -1,6 +1,7 @@
-"""A consistent copy of a store, made while others write: everything up to one position, and nothing beyond it.
+"""Backups: a consistent copy of a store up to one committed position, made while other processes write.
 
-Nobody is held up: it takes no lock of the store's. Sealed segments do not change, and a live one only grows.
+The copy takes no lock of the source, so writers do not wait. It needs none, because sealed segments do not change and
+active segments only grow.
 """
 
 from __future__ import annotations
@@ -37,18 +38,22 @@ from hangarlog.system.file_lock import held
 from hangarlog.system.filesystem import NO_FILE, FileSystem
 from hangarlog.system.read_only import for_reading
 
-Progress = Callable[[str, int, int], None]
-"""Told what is done ("copying", "verifying"), how much of it is done, and of how much: bytes, then records."""
+BackupProgress = Callable[[str, int, int], None]
+"""Called with (step, done, total). Step "copying" counts bytes, step "verifying" counts records."""
 
-_MARK = "backup.json"
-"""In the target while a backup is being made: whose it is."""
+_MARKER_NAME = "backup.json"
+"""File in the target while a backup is being made. It names the source store."""
 
-_END_BYTES = 64 << 10
-_TRIES = 100
+_END_BYTES = 64 << 10  # Bytes at each end that are compared to tell whether two files are the same.
+_MAX_ATTEMPTS = 100  # Per log: a roll or a compaction can make a copy of it start over.
 
 
 class BackedUp(msgspec.Struct):
-    """What a backup did: it holds everything up to `position`; how many files were `copied`, with how many bytes."""
+    """What a backup did.
+
+    The copy holds every event up to `position`. `copied` files with `bytes_copied` bytes were copied, and `kept` files
+    were there already.
+    """
 
     position: int = 0
     copied: int = 0
@@ -59,47 +64,50 @@ class BackedUp(msgspec.Struct):
 def backup(
     path: str | os.PathLike[str],
     target: str | os.PathLike[str],
-    progress: Progress = lambda step, done, total: None,
+    progress: BackupProgress = lambda step, done, total: None,
     *,
     lock_timeout: float | None = 60.0,
     filesystem: FileSystem | None = None,
 ) -> BackedUp:
-    """Make `target` a copy of the store at `path` as it is now; it is a store that opens at once.
+    """Copy the store at `path` as it is now to the folder `target`, and verify the copy.
 
-    What an earlier backup has in the target is not copied again. It may be cut short at any point and run again; until
-    the new files are all there, the earlier backup stays as it was. The copy is verified in the end.
+    The copy is a store that opens as it is. Files that an earlier backup in `target` already has are not copied again.
+    You can interrupt a backup at any point and run it again. The earlier backup stays unchanged until all new files are
+    there.
 
     Raises:
-        BackupError: the target is something else, or of another store, or has events that the store has not; or the
-            copy is not whole.
-        StoreOpenError: there is no store at `path`; CorruptionError: it is damaged.
-        LockTimeoutError: somebody else had one of the two locked for `lock_timeout` seconds (None waits for ever).
-        OSError: the system refused a call.
+        BackupError: the target is not a backup, belongs to another store, or has events that the store does not have;
+            or the copy is not whole.
+        StoreOpenError: there is no store at `path`.
+        CorruptionError: the store is damaged.
+        LockTimeoutError: another process held a lock of the store or the target for `lock_timeout` seconds (None waits
+            without limit).
+        OSError: the operating system refused a call.
     """
-    reading, filesystem = filesystem or for_reading(os.fspath(path)), filesystem or FileSystem()
+    source_filesystem, filesystem = filesystem or for_reading(os.fspath(path)), filesystem or FileSystem()
     serializer = EventSerializer(unknown="untyped")
     with contextlib.closing(Folder(filesystem, os.fspath(target))) as copy:
         with (
             FileEventStore(
-                path, serializer=serializer, create=False, lock_timeout=lock_timeout, filesystem=reading
+                path, serializer=serializer, create=False, lock_timeout=lock_timeout, filesystem=source_filesystem
             ) as store,
-            _read_through(filesystem, store.folder),
+            _entered(filesystem, store.folder),
         ):
-            _refuse(store, copy)
+            _check_target(store, copy)
             filesystem.make_folder(copy.path)
             copy.enter()
             with contextlib.closing(copy.write_lock()) as lock, held(lock, lock_timeout):
-                _refuse(store, copy)  # Once more: now the folder is there, and nobody else makes a store of it.
-                _refuse_further(store, copy)
+                _check_target(store, copy)  # Again: from here on no other process can create a store in it.
+                _check_nothing_appended(store, copy)
                 work = _Backup(store, copy, progress)
                 work.stage()
                 work.place()
-        for mend in (work.mend_streams, work.copy_anew):
-            if not _damages(copy, work.report.position, progress):
+        for fix in (work.rewrite_streams, work.copy_again):
+            if not _verify_copy(copy, work.report.position, progress):
                 return work.report
             with contextlib.closing(copy.write_lock()) as lock, held(lock, lock_timeout):
-                mend()
-        damages = _damages(copy, work.report.position, progress)
+                fix()
+        damages = _verify_copy(copy, work.report.position, progress)
         if damages:
             cause = f"the copy is not whole: {damages[0]}; verify the store, then run it again"
             raise BackupError(copy.path, cause)
@@ -107,8 +115,8 @@ def backup(
 
 
 @contextlib.contextmanager
-def _read_through(filesystem: FileSystem, source: Folder) -> Iterator[None]:
-    """Have `filesystem` follow no link below the source either."""
+def _entered(filesystem: FileSystem, source: Folder) -> Iterator[None]:
+    """Make `filesystem`, which writes the copy, refuse links below the source too."""
     filesystem.enter(source.path, source.fd)
     try:
         yield
@@ -116,11 +124,11 @@ def _read_through(filesystem: FileSystem, source: Folder) -> Iterator[None]:
         filesystem.leave(source.fd)
 
 
-def _refuse(store: FileEventStore, copy: Folder) -> None:
-    """Raise unless the target is no part of the store, and empty or a backup of it."""
+def _check_target(store: FileEventStore, copy: Folder) -> None:
+    """Raise `BackupError` unless the target lies outside of the store and is empty or a backup of it."""
     source, target = os.path.realpath(store.path), os.path.realpath(copy.path)
     if os.path.commonpath([source, target]) in (source, target):
-        raise BackupError(copy.path, "it must lie outside of the store, and the store outside of it")
+        raise BackupError(copy.path, "neither the target nor the store may lie inside the other; name another folder")
     if os.path.lexists(copy.path) and not os.path.isdir(copy.path):
         raise BackupError(copy.path, "it is a file; name a folder")
     try:
@@ -128,22 +136,23 @@ def _refuse(store: FileEventStore, copy: Folder) -> None:
         if entries <= {"locks"} or _owner(copy) == store.meta.store_id:
             return
     except (StoreOpenError, msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise BackupError(copy.path, f"it is not empty, and no backup of this store ({error})") from error
-    raise BackupError(copy.path, "it is a backup of another store, or that store itself; name another folder")
+        raise BackupError(copy.path, f"it is not empty and not a backup of this store ({error})") from error
+    raise BackupError(copy.path, "it is another store, or a backup of another store; name another folder")
 
 
 def _owner(copy: Folder) -> str:
-    """The id of the store that the target is a backup of, or becomes one."""
-    mark = os.path.join(copy.path, _MARK)
-    if copy.filesystem.is_there(mark):
-        return msgspec.json.decode(copy.filesystem.read_file(mark), type=Meta).store_id
+    """Return the id of the store that the target is a backup of, finished or not."""
+    marker = os.path.join(copy.path, _MARKER_NAME)
+    if copy.filesystem.is_there(marker):
+        return msgspec.json.decode(copy.filesystem.read_file(marker), type=Meta).store_id
     return copy.open(1, create=False).store_id
 
 
-def _refuse_further(store: FileEventStore, copy: Folder) -> None:
-    """Raise if somebody has appended to the backup: it would be lost."""
-    if copy.filesystem.is_there(os.path.join(copy.path, _MARK)) or not copy.filesystem.is_there(copy.meta_path):
-        return  # The last one was cut short: what it has is of the store.
+def _check_nothing_appended(store: FileEventStore, copy: Folder) -> None:
+    """Raise `BackupError` if the backup has appends of its own, which a new backup would delete."""
+    marker = os.path.join(copy.path, _MARKER_NAME)
+    if copy.filesystem.is_there(marker) or not copy.filesystem.is_there(copy.meta_path):
+        return  # The last backup was interrupted, so everything in the target comes from the store.
     try:
         last = copy.journal.last_record()
     except CorruptionError:
@@ -152,18 +161,18 @@ def _refuse_further(store: FileEventStore, copy: Folder) -> None:
         for block in store.envelopes(from_position=last.position - 1, limit=1):
             if block[0].crc == last.crc:
                 return
-        cause = f"its event at position {last.position} is not the store's: somebody has appended to it"
+        cause = f"its event at position {last.position} is not in the store: somebody has appended to the backup"
         raise BackupError(copy.path, f"{cause}; name another folder")
 
 
 class _Listing:
-    """The logs in a folder, and their sealed segments: listed once, and again where that turns out to be too old."""
+    """The logs in a folder and their sealed segments, listed once and again when the listing is out of date."""
 
     def __init__(self, filesystem: FileSystem, folder: str) -> None:
         self._filesystem, self._folder = filesystem, folder
-        self.look()
+        self.refresh()
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """List the folder."""
         self.names: set[str] = set()
         self._sealed: defaultdict[str, list[int]] = defaultdict(list)
@@ -174,13 +183,17 @@ class _Listing:
                 self._sealed[file.name].append(file.sealed)
 
     def sealed(self, log: Log, live: Segment) -> list[int]:
-        """The sealed segments before a live one, which is open: whatever is sealed from now on is in hand."""
+        """Return the first numbers of the sealed segments before an active one that is open.
+
+        The open one stays readable even if it is sealed meanwhile.
+        """
         first = live.first_number()
         if first is None or not (first == 0 or self._reaches(log, first)):
-            self.look()
+            self.refresh()
         return sorted(n for n in self._sealed[log.name] if first is None or n < first)
 
     def _reaches(self, log: Log, first: int) -> bool:
+        """True if the last sealed segment in the listing ends just before number `first`."""
         before = [n for n in self._sealed[log.name] if n < first]
         if not before:
             return first == 1 and log.field == "position"
@@ -189,24 +202,24 @@ class _Listing:
 
 
 class _Backup:
-    """One backup: first every file is copied under a name of its own, then they take their places."""
+    """One run of a backup: copy every file under a temporary name, then rename all of them into place."""
 
-    def __init__(self, store: FileEventStore, copy: Folder, progress: Progress) -> None:
+    def __init__(self, store: FileEventStore, copy: Folder, progress: BackupProgress) -> None:
         self._source, self._copy, self._progress = store.folder, copy, progress
         self._filesystem, self._meta = copy.filesystem, store.meta
         self.report = BackedUp(store.get_event_count())
-        self._trusting = True
-        self._right: dict[str, None] = {}  # The files that the target is to have, in order.
-        self._lasts: dict[tuple[str, str], int] = {}
-        self._done = self._total = 0
+        self._keeps_files = True  # Whether a file in the target with the right size and ends is kept.
+        self._wanted: dict[str, None] = {}  # The paths that the target must have, in order.
+        self._last_versions: dict[tuple[str, str], int] = {}  # By category folder and name of the stream.
+        self._done = self._total = 0  # Bytes.
 
     # Copying
 
     def stage(self) -> None:
-        """Copy what the target has not."""
+        """Copy the files that the target does not have yet."""
         filesystem, source, copy = self._filesystem, self._source, self._copy
-        self._right, self._done, self._total = {}, 0, sum(_sizes(filesystem, source.path))
-        filesystem.replace_file(os.path.join(copy.path, _MARK), msgspec.json.encode(self._meta) + b"\n")
+        self._wanted, self._done, self._total = {}, 0, sum(_sizes(filesystem, source.path))
+        filesystem.replace_file(os.path.join(copy.path, _MARKER_NAME), msgspec.json.encode(self._meta) + b"\n")
         filesystem.make_folder(copy.streams_path)
         for category in ["", *_folders(filesystem, source.streams_path)]:
             self._stage_category(category)
@@ -223,19 +236,20 @@ class _Backup:
                 log = Log(self._filesystem, source, name, "stream_version")
                 last = self._stage_log(log, target, listing)
                 if last:
-                    self._lasts[category, name] = last.stream_version
+                    self._last_versions[category, name] = last.stream_version
 
     def _stage_log(self, log: Log, target: str, listing: _Listing) -> StoredEnvelope | None:
-        """Stage what a log has up to the position; returns its last record there."""
-        for _ in range(_TRIES):
+        """Stage a log up to the backup's position, and return its last record there."""
+        for _ in range(_MAX_ATTEMPTS):
             with contextlib.suppress(FileNotFoundError):
                 return self._try_log(log, target, listing)
-            listing.look()  # It was rolled or compacted.
+            listing.refresh()  # The log was rolled or compacted.
             if log.name not in listing.names:
-                return None  # A stream that was new, and whose append failed.
-        raise BackupError(self._copy.path, f"{log.live_path} changes too often; run it again")
+                return None  # The stream was new, and its first append failed.
+        raise BackupError(self._copy.path, f"{log.live_path} changes too often; run the backup again")
 
     def _try_log(self, log: Log, target: str, listing: _Listing) -> StoredEnvelope | None:
+        """Stage a log once. Raises `FileNotFoundError` if a segment goes away meanwhile."""
         position, base = self.report.position, os.path.join(target, log.name)
         with contextlib.ExitStack() as stack:
             live = stack.enter_context(contextlib.closing(Segment(log.filesystem, log.base, log.field)))
@@ -243,7 +257,7 @@ class _Backup:
             if log.field == "position":
                 sealed = [first for first in sealed if first <= position]
             size, last = _end_at(live, position)
-            while sealed and not size:  # The live one has nothing yet that counts here.
+            while sealed and not size:  # The active segment has no record up to the position.
                 stack.close()
                 live = stack.enter_context(contextlib.closing(log.open_sealed(sealed.pop())))
                 size, last = _end_at(live, position)
@@ -260,9 +274,9 @@ class _Backup:
     def _stage_snapshot(self, path: str) -> None:
         snapshot = load_snapshot(self._filesystem, path)
         if snapshot is None:
-            return  # It is damaged; the journal has what it stands for.
-        last = self._lasts.get(stream_path(snapshot.stream_id), -1)
-        if not is_ahead(snapshot, last):  # Else it was made since: the stream is written anew as it was.
+            return  # It is damaged. The journal has all its events.
+        last = self._last_versions.get(stream_path(snapshot.stream_id), -1)
+        if not is_ahead(snapshot, last):  # Leave out a newer snapshot: `rewrite_streams` restores the older stream.
             below = os.path.relpath(path, self._source.snapshots_path)
             self._filesystem.make_folder(self._copy.snapshots_path)
             self._filesystem.make_folder(os.path.dirname(os.path.join(self._copy.snapshots_path, below)))
@@ -274,78 +288,81 @@ class _Backup:
         except OSError as error:
             if error.errno not in NO_FILE and not isinstance(error, FileNotFoundError):
                 raise
-            return  # Something else is in the place of a cache.
+            return  # It is a cache: leave it out if it is missing or not a regular file.
         try:
             self._stage(target, fd, self._filesystem.size(fd))
         finally:
             self._filesystem.close(fd)
 
     def _stage(self, path: str, fd: int, size: int) -> None:
-        """Have the first `size` bytes of an open file in the target, under its name or for it."""
-        if self._trusting and (self._has(path, fd, size) or self._has(path + REBUILT, fd, size)):
+        """Get the first `size` bytes of an open file into the target, at `path` or at its temporary name."""
+        if self._keeps_files and (self._is_copied(path, fd, size) or self._is_copied(path + REBUILT, fd, size)):
             self.report.kept += 1
         else:
             copy_open(self._filesystem, fd, size, path + REBUILT)
             self.report.copied += 1
             self.report.bytes_copied += size
-        if self._has(path, fd, size):
+        if self._is_copied(path, fd, size):
             self._filesystem.remove(path + REBUILT)
-        self._right[path] = None
+        self._wanted[path] = None
         self._done += size
         self._progress("copying", min(self._done, self._total), self._total)
 
-    def _has(self, path: str, fd: int, size: int) -> bool:
-        """Whether a file has this size, and begins and ends so: sealed segments do not change."""
-        with opened(self._filesystem, path) as there:
-            if there is None or there.size != size:
+    def _is_copied(self, path: str, fd: int, size: int) -> bool:
+        """True if the file at `path` has this size, and the same bytes as `fd` at both ends.
+
+        The ends are enough, because sealed segments do not change.
+        """
+        with opened(self._filesystem, path) as copied:
+            if copied is None or copied.size != size:
                 return False
-            places = {0, max(0, size - _END_BYTES)} if size else ()
+            offsets = {0, max(0, size - _END_BYTES)} if size else ()
             read = self._filesystem.read
-            return all(read(there.fd, _END_BYTES, at) == read(fd, min(_END_BYTES, size - at), at) for at in places)
+            return all(read(copied.fd, _END_BYTES, at) == read(fd, min(_END_BYTES, size - at), at) for at in offsets)
 
     # Placing
 
     def place(self) -> None:
-        """Let what was copied take its place, the journal last; then delete what does not belong to this backup."""
+        """Rename the copied files into place, the journal last, and delete files that are not in this backup."""
         filesystem, copy = self._filesystem, self._copy
         for name in (copy.state_path, copy.ring_path, copy.checkpoint_path, os.path.join(copy.path, "catalog")):
             filesystem.remove(name)
-        for path in self._right:
+        for path in self._wanted:
             if filesystem.is_there(path + REBUILT):
                 filesystem.rename(path + REBUILT, path)
         journal = [file.path for file in log_files(filesystem, copy.path) if file.name == copy.journal.name]
         streams = [file.path for file in stream_files(copy)]
         for path in [*journal, *streams, *snapshot_paths(copy)]:
-            if path not in self._right:
+            if path not in self._wanted:
                 filesystem.remove(path)
         for path in [copy.journal.live_path, *streams]:
-            if index_beside(path) not in self._right:
+            if index_beside(path) not in self._wanted:
                 filesystem.remove(index_beside(path))
         forget_indexes(copy)
-        for folder in sorted({os.path.dirname(path) for path in self._right} | {copy.streams_path}):
+        for folder in sorted({os.path.dirname(path) for path in self._wanted} | {copy.streams_path}):
             filesystem.sync_folder(folder)
         meta = filesystem.read_file(self._source.meta_path)
         if not filesystem.is_there(copy.meta_path) or filesystem.read_file(copy.meta_path) != meta:
             filesystem.replace_file(copy.meta_path, meta)
-        filesystem.remove(os.path.join(copy.path, _MARK))
+        filesystem.remove(os.path.join(copy.path, _MARKER_NAME))
         filesystem.sync_folder(copy.path)
 
-    def copy_anew(self) -> None:
-        """Copy everything once more: what an earlier backup had has rotted since."""
-        self._trusting = False
+    def copy_again(self) -> None:
+        """Copy every file, because one that an earlier backup left has been damaged since."""
+        self._keeps_files = False
         self.stage()
         self.place()
-        self.mend_streams()
+        self.rewrite_streams()
 
-    def mend_streams(self) -> None:
-        """Make streams that were compacted while they were copied as they were, from the journal."""
+    def rewrite_streams(self) -> None:
+        """Rewrite from the journal each stream that was compacted while it was copied."""
         for replaced in Mending(self._copy, self._meta.segment_bytes, []).run():
             if replaced.kept:
                 self._filesystem.remove(replaced.kept)
 
 
 def _end_at(segment: Segment, position: int) -> tuple[int, StoredEnvelope | None]:
-    """(the offset after the last record up to a position, that record)."""
+    """Return (end, record): the last record up to a position, and the offset after it; (0, None) if there is none."""
     offset = segment.end_offset()
     while offset:
         lines, start = segment.lines_before(offset)
@@ -357,8 +374,8 @@ def _end_at(segment: Segment, position: int) -> tuple[int, StoredEnvelope | None
     return 0, None
 
 
-def _damages(copy: Folder, position: int, progress: Progress) -> list[CorruptionError]:
-    """Open the copy and verify it."""
+def _verify_copy(copy: Folder, position: int, progress: BackupProgress) -> list[CorruptionError]:
+    """Open the copy and return its damage; a count other than `position` events is damage too."""
     done = 0
 
     def advance(records: int) -> None:
@@ -379,7 +396,7 @@ def _damages(copy: Folder, position: int, progress: Progress) -> list[Corruption
 
 
 def _sizes(filesystem: FileSystem, path: str, levels: int = 3) -> Iterator[int]:
-    """The sizes of the files that a copy takes, but for those in deeper folders than a store has."""
+    """Yield the size in bytes of each file to copy, ignoring folders deeper than a store's own."""
     for entry in filesystem.entries(path):
         if entry.is_dir():
             if levels > 1:

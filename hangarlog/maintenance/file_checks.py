@@ -1,4 +1,4 @@
-"""Checks of what a store keeps beside its events: snapshots, checkpoint, commit ring, index sidecars, file names."""
+"""Checks of the files beside a store's events: checkpoint, commit ring, snapshots, indexes, names of segments."""
 
 from __future__ import annotations
 
@@ -27,83 +27,87 @@ from hangarlog.record.strict import record_or_cause, snapshot_flaw
 from hangarlog.system.filesystem import FRESH
 
 
-def of_file(path: str, offset: int, cause: str, position: int | None = None) -> CorruptionError:
-    """The error for a small file, which `repair` leaves as it is."""
+def file_damage(path: str, offset: int, cause: str, position: int | None = None) -> CorruptionError:
+    """Return the error for a file that has no second copy to be repaired from."""
     return CorruptionError(path, os.path.basename(path), offset, cause, position, mendable=False)
 
 
-def checkpoint_damage(folder: Folder, watch: StoreView) -> list[CorruptionError]:
-    """A checkpoint that cannot be read, or is ahead of the journal: a recovery would believe that more was there."""
+def checkpoint_damage(folder: Folder, view: StoreView) -> list[CorruptionError]:
+    """Return the damage of the checkpoint: it cannot be read, or it is ahead of the journal.
+
+    A recovery would take a checkpoint that is ahead as proof that the journal had more.
+    """
     path = folder.checkpoint_path
     try:
         found = msgspec.json.decode(without_crc(folder.filesystem.read_file(path)), type=Checkpoint)
     except FileNotFoundError:
         return []
     except (OSError, msgspec.MsgspecError, ValueError) as error:
-        return [of_file(path, 0, f"it is no whole checkpoint ({error}); delete it, a recovery reads more then")]
-    if watch.is_committed(found.position) or load_checkpoint(folder) != found:  # One of another store is not believed.
+        cause = f"it is damaged ({error}); delete it, and the next recovery reads the whole journal"
+        return [file_damage(path, 0, cause)]
+    if view.is_committed(found.position) or load_checkpoint(folder) != found:  # A foreign checkpoint is ignored.
         return []
-    cause = f"it is of position {found.position}, which the journal does not have; delete it if that was never there"
-    return [of_file(path, 0, cause)]
+    cause = f"it is of position {found.position}, which the journal does not have; delete it if it never had"
+    return [file_damage(path, 0, cause)]
 
 
-# The ring
+# The commit ring
 
 
-def ring_damage(folder: Folder, watch: StoreView) -> list[CorruptionError]:
-    """A ring with a frame that is not whole among those that count, or with other records than the journal."""
+def ring_damage(folder: Folder, view: StoreView) -> list[CorruptionError]:
+    """Return the damage of the ring: current frames that are missing, and records that differ from the journal's."""
     path = folder.ring_path
     try:
         ring, size = ring_content(folder.filesystem, path)
     except FileNotFoundError:
         return []
     except OSError as error:
-        return [of_file(path, 0, f"it cannot be read ({error}); delete it while nobody has the store open")]
+        return [file_damage(path, 0, f"it cannot be read ({error}); delete it while nobody has the store open")]
     if size != commit_ring.RING_BYTES:
-        return [of_file(path, size, f"it has {size} bytes, not {commit_ring.RING_BYTES}; the next sync makes it anew")]
-    frames = {block: frame for block, frame in frames_in(ring) if frame.store == watch.store_id}
-    generation, following = watch.ring_next
+        return [
+            file_damage(path, size, f"it has {size} bytes, not {commit_ring.RING_BYTES}; the next sync replaces it")
+        ]
+    frames = {block: frame for block, frame in frames_in(ring) if frame.store == view.store_id}
+    generation, following = view.ring_next
     newest = max((frame.generation for frame in frames.values()), default=0)
     if generation < newest or not following:
         generation, following = newest, 0
     current = {block: frame for block, frame in frames.items() if frame.generation == generation}
-    # A power cut may have torn the first frame of the next generation, which was written over those of this one.
+    # A power cut may have torn the first frame of the next generation, which overwrites the first ones of this one.
     begins = 0 if following else min(current, default=0)
     damages = [
-        of_file(
-            path, block * BLOCK_BYTES, "there is no whole frame here, and later ones follow; a full ring begins anew"
-        )
-        for block in _holes(ring, current, begins, max([following - 1, *current]))
+        file_damage(path, block * BLOCK_BYTES, "a frame is missing before later ones; a full ring begins again")
+        for block in _missing_frames(ring, current, begins, max([following - 1, *current]))
     ]
     for block, frame in current.items():
-        damages += _contradictions(folder, watch, block, frame)
+        damages += _frame_damage(folder, view, block, frame)
     return damages
 
 
-def _holes(ring: bytes, frames: dict[int, Frame], block: int, last: int) -> Iterator[int]:
-    """The first block of each stretch from `block` to block `last` that belongs to no frame."""
-    hole = False
+def _missing_frames(ring: bytes, frames: dict[int, Frame], block: int, last: int) -> Iterator[int]:
+    """Yield the first block of each gap between frames, from `block` to `last`."""
+    in_gap = False
     while block <= last:
         frame = frames.get(block)
         if frame is None:
-            if not hole:
+            if not in_gap:
                 yield block
-            hole, block = True, block + 1
+            in_gap, block = True, block + 1
         else:
-            hole, block = False, block_after(ring, block, frame)
+            in_gap, block = False, block_after(ring, block, frame)
 
 
-def _contradictions(folder: Folder, watch: StoreView, block: int, frame: Frame) -> Iterator[CorruptionError]:
-    """Records of a frame that are others than the journal's, or that were never committed."""
+def _frame_damage(folder: Folder, view: StoreView, block: int, frame: Frame) -> Iterator[CorruptionError]:
+    """Yield damage for records of a frame that differ from the journal's, or were never committed."""
     lines = {
         record.position: line
         for line in frame.text.split(b"\n")[:-1]
         if isinstance(record := record_or_cause(line), StoredEnvelope)
     }
     place = (folder.ring_path, block * BLOCK_BYTES)
-    beyond = [position for position in lines if not watch.is_committed(position)]
-    if beyond and watch.now():
-        yield of_file(*place, f"its record of position {beyond[0]} is behind what was committed", beyond[0])
+    beyond = [position for position in lines if not view.is_committed(position)]
+    if beyond and view.published():
+        yield file_damage(*place, f"its record of position {beyond[0]} was never committed", beyond[0])
     for segment in segments_between(folder.journal, frame.first, frame.last):
         offset = 0
         with contextlib.suppress(CorruptionError):  # Its first line may be damaged.
@@ -113,18 +117,18 @@ def _contradictions(folder: Folder, watch: StoreView, block: int, frame: Frame) 
                 if isinstance(record, StoredEnvelope) and record.position > frame.last:
                     break
                 continue
-            if line != lines[record.position] and watch.is_committed(record.position):
-                cause = f"its record of position {record.position} is another one than the journal's"
-                yield of_file(*place, cause, record.position)
+            if line != lines[record.position] and view.is_committed(record.position):
+                cause = f"its record of position {record.position} differs from the journal's"
+                yield file_damage(*place, cause, record.position)
 
 
 # Snapshots
 
 
-def snapshot_damage(folder: Folder, through: dict[str, int]) -> Iterator[CorruptionError]:
-    """Snapshots that are not whole, or not of the stream whose name they have; fills `through`, by stream.
+def snapshot_damage(folder: Folder, compacted: dict[str, int]) -> Iterator[CorruptionError]:
+    """Yield damage for snapshots that are not whole, or whose file name belongs to another stream.
 
-    That is the last version which is compacted away.
+    Fills `compacted`: the last compacted version of each stream with a snapshot, -1 if none is compacted.
     """
     snapshots = SnapshotFiles(folder.filesystem, folder.snapshots_path)
     for path in _files(folder, folder.snapshots_path, ".json"):
@@ -137,15 +141,16 @@ def snapshot_damage(folder: Folder, through: dict[str, int]) -> Iterator[Corrupt
             yield error
             continue
         if flaw:
-            yield of_file(path, 0, f"{flaw}; delete it, a snapshot can be made again")
+            yield file_damage(path, 0, f"{flaw}; delete it, and save a new snapshot")
         if path == snapshots.path(snapshot.stream_id):
-            through[snapshot.stream_id] = snapshot.compacted_through
+            compacted[snapshot.stream_id] = snapshot.compacted_through
         else:
-            cause = f"it is of stream {snapshot.stream_id!r}, which has another name; delete it"
-            yield of_file(path, 0, cause)
+            cause = f"it is of stream {snapshot.stream_id!r}, whose snapshot has another file name; delete it"
+            yield file_damage(path, 0, cause)
 
 
 def _files(folder: Folder, top: str, suffix: str) -> Iterator[str]:
+    """Yield the files with a suffix in `top` and in its folders, one level down."""
     for entry in folder.filesystem.entries(top):
         if entry.is_dir():
             for file in folder.filesystem.entries(entry.path):
@@ -155,18 +160,21 @@ def _files(folder: Folder, top: str, suffix: str) -> Iterator[str]:
             yield entry.path
 
 
-# RolledStream
+# Names of segments
 
 
 def foreign_segments(log: Log) -> list[CorruptionError]:
-    """Sealed segments that are none of a log, because it has a live end that begins before them."""
+    """Return damage for sealed segments that cannot belong to a log, because its active segment begins before them.
+
+    A log with sealed segments and no active one is damaged too.
+    """
     live = log.open_live()
     if live is None:
         if log.filesystem.is_there(log.live_path + FRESH) or not any(
             _holds_records(log, first) for first in log.sealed()
         ):
             return []
-        cause = "it is gone; its sealed segments are there"
+        cause = "it is missing, but the log has sealed segments"
         return [CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)]
     damages = []
     with contextlib.closing(live):
@@ -176,15 +184,15 @@ def foreign_segments(log: Log) -> list[CorruptionError]:
         identity = log.filesystem.identity(live.fd)
         for first in log.sealed() if begins is not None else []:
             path = text_path(log.sealed_base(first))
-            other = log.filesystem.identity_at(path) != identity  # Else a roll was cut short.
+            other = log.filesystem.identity_at(path) != identity  # After an interrupted roll it is the same file.
             if begins is not None and first >= begins and other and _holds_records(log, first):
-                cause = f"it is no segment of this log, whose live end begins with {log.field} {begins}; move it away"
-                damages.append(of_file(path, 0, cause))
+                cause = f"this log's active segment begins with {log.field} {begins}, before this one; move it away"
+                damages.append(file_damage(path, 0, cause))
     return damages
 
 
 def _holds_records(log: Log, first: int) -> bool:
-    """Whether a file with the name of a sealed segment begins with a record: else it is somebody else's."""
+    """True if a file named like a sealed segment begins with a record; other files are not the store's."""
     with contextlib.suppress(CorruptionError, FileNotFoundError), contextlib.closing(log.open_sealed(first)) as segment:
         return segment.first_number() is not None
     return False
@@ -194,9 +202,12 @@ def _holds_records(log: Log, first: int) -> bool:
 
 
 def index_damage(log: Log) -> list[CorruptionError]:
-    """Index sidecars are caches, but a wrong one slows reads down: it should be deleted."""
+    """Return damage for indexes that do not match their segments.
+
+    An index is a cache; a wrong one slows reads down.
+    """
     found: list[CorruptionError] = []
-    # Text that is damaged was reported as such.
+    # Damaged lines are reported by the checks of the log.
     with contextlib.suppress(CorruptionError), log.opened() as (sealed, live_first, live):
         for first in sealed:
             with contextlib.closing(log.open_sealed(first)) as segment:
@@ -211,17 +222,17 @@ def _segment_index_damage(log: Log, segment: Segment, first: int) -> Iterator[Co
     index = Index.open(log.filesystem, path, max(segment.size, STRIDE_BYTES), first)
     if index is None:
         if not is_harmless(log.filesystem, path):
-            yield CorruptionError(path, os.path.basename(path), 0, "it is no index of its segment; delete it")
+            yield CorruptionError(path, os.path.basename(path), 0, "it is not an index of its segment; delete it")
         return
     with contextlib.closing(index):
         covered = index.covered()
-        with contextlib.closing(segment.again()) as grown:  # A writer may have appended since it was opened.
+        with contextlib.closing(segment.again()) as grown:  # Reopened: a writer may have appended since.
             if index.is_too_long or not _agrees(index, grown, covered):
                 yield CorruptionError(path, os.path.basename(path), 0, "it does not match its segment; delete it")
 
 
 def _agrees(index: Index, segment: Segment, stop: int) -> bool:
-    """Whether every entry is the end of a line, and every block's checksum that of its text, up to offset `stop`."""
+    """True if up to offset `stop` every index entry is the end of a line and every block checksum matches."""
     offset = crc = 0
     number = index.first
     while offset < stop:

@@ -1,4 +1,7 @@
-"""Bringing any damaged store to one that works; what is replaced, and what is taken out, is kept beside it."""
+"""Repair of a damaged store.
+
+Replaced files and records that are taken out are kept beside the new ones.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import msgspec
 
 from hangarlog.errors import CorruptionError, LockTimeoutError, StoreFormatError, StoreOpenError
 from hangarlog.events.serializer import EventSerializer
+from hangarlog.eventstore.progress import Progress
 from hangarlog.filestore.checkpoint import load_checkpoint
 from hangarlog.filestore.commit_ring import Frame, read_ring, ring_owner
 from hangarlog.filestore.folder import FORMAT, Folder, Meta, is_store_id
@@ -25,7 +29,7 @@ from hangarlog.filestore.survey import REBUILT, found_in, journal_files, opened,
 from hangarlog.log.segment_name import INDEX
 from hangarlog.maintenance.file_checks import checkpoint_damage, ring_damage
 from hangarlog.maintenance.store_view import StoreView
-from hangarlog.maintenance.verify import Progress, verify
+from hangarlog.maintenance.verify import verify
 from hangarlog.record.line import StoredEnvelope
 from hangarlog.record.timestamp import now
 from hangarlog.system.file_copy import DAMAGED, keep_damaged
@@ -34,25 +38,26 @@ from hangarlog.system.filesystem import FRESH, NO_FILE, FileSystem
 
 __all__ = ["DAMAGED", "Lost", "PutAside", "Repaired", "repair"]
 
-_SEGMENT_BYTES = 64 << 20
+_SEGMENT_BYTES = 64 << 20  # The default that a lost `hangarlog.json` is rebuilt with.
 
 
 class Repaired(NamedTuple):
-    """A file that was made whole: its path, from what, and the name under which the old one is kept ("": none)."""
+    """A repaired file: its path, the source of its new content, and the path of the old file ("" if there is none)."""
 
     path: str
     source: str
     kept: str = ""
 
     def __str__(self) -> str:
-        kept = f"; what was there is kept as {os.path.basename(self.kept)}" if self.kept else ""
+        kept = f"; the old file is kept as {os.path.basename(self.kept)}" if self.kept else ""
         return f"{self.path} from {self.source}{kept}"
 
 
 class PutAside(NamedTuple):
-    """Whole records that are in `put-aside.jsonl` now: `events` of them, of positions `first` to `last`, and why.
+    """Whole records that were moved to `put-aside.jsonl`.
 
-    `committed` says whether they may have counted before.
+    There are `events` of them, between positions `first` and `last`. `cause` is the reason. `committed` is true if they
+    may have been committed before.
     """
 
     first: int
@@ -62,11 +67,11 @@ class PutAside(NamedTuple):
     committed: bool
 
     def __str__(self) -> str:
-        return f"{self.events} events, of positions {self.first} to {self.last}: {self.cause}; see put-aside.jsonl"
+        return f"{self.events} events, positions {self.first} to {self.last}: {self.cause}; see put-aside.jsonl"
 
 
 class Lost(NamedTuple):
-    """Events of which no whole copy is left: positions, or versions of `stream_id`, from `first` to `last`."""
+    """Events without a whole copy: positions `first` to `last`, or versions of `stream_id` if that is not empty."""
 
     first: int
     last: int
@@ -74,7 +79,7 @@ class Lost(NamedTuple):
 
     @property
     def events(self) -> int:
-        """How many that are."""
+        """The number of lost events."""
         return self.last - self.first + 1
 
     def __str__(self) -> str:
@@ -92,30 +97,32 @@ def repair(
     lock_timeout: float | None = 60.0,
     filesystem: FileSystem | None = None,
 ) -> Iterator[Result]:
-    """Make the store at `path` one that opens, verifies and takes appends; say what was mended, put aside, and lost.
+    """Repair the store at `path` so that it opens, verifies and takes appends.
 
-    The journal becomes the longest history that anything in the folder proves, streams become what the journal says;
-    wrong caches are deleted. A file that is replaced is kept under its name with `.damaged`. It may be cut short at any
-    point and run again; others may use the store. A `CorruptionError` names the place that a lost event has in a file.
+    Yield what was done and what is lost. The journal becomes the longest history that the files in the folder prove.
+    Streams are brought to agree with the journal, and wrong caches are deleted. A replaced file is kept under its name
+    with `.damaged`. You can interrupt a repair at any point and run it again, and other processes may use the store. A
+    lost event keeps its place in a file as a damaged line; a `CorruptionError` in the results names that place.
 
     Raises:
-        StoreOpenError: there is no store; StoreFormatError: its format is a newer one.
-        LockTimeoutError: others had the store locked for `lock_timeout` seconds (None waits for ever).
-        OSError: the system refused a call.
+        StoreOpenError: there is no store at `path`.
+        StoreFormatError: the store has a newer format.
+        LockTimeoutError: other processes held a lock for `lock_timeout` seconds (None waits without limit).
+        OSError: the operating system refused a call.
     """
     filesystem = filesystem or FileSystem()
     with contextlib.closing(Folder(filesystem, os.fspath(path))) as folder:
         folder.enter()
-        _refuse_what_is_none(folder)
+        _check_is_store(folder)
         with _locked(folder, lock_timeout):
-            results = _mend(folder)
+            results = _repair_files(folder)
         yield from results
-        yield from _opened(folder, progress)
+        yield from _open_and_verify(folder, progress)
 
 
 @contextlib.contextmanager
 def _locked(folder: Folder, seconds: float | None) -> Iterator[None]:
-    """Both locks: nobody else may change the store, or use its ring."""
+    """Hold the write lock and the sync lock, so that no other process changes the store or its commit ring."""
     deadline = None if seconds is None else time.monotonic() + seconds
     with contextlib.ExitStack() as stack:
         for lock in (folder.write_lock(), FileLock(folder.filesystem, folder.lock_path("sync"))):
@@ -127,11 +134,11 @@ def _locked(folder: Folder, seconds: float | None) -> Iterator[None]:
         yield
 
 
-# What the store is
+# The store's identity
 
 
-def _refuse_what_is_none(folder: Folder) -> None:
-    """Raise unless it is a store, or what is left of one."""
+def _check_is_store(folder: Folder) -> None:
+    """Raise `StoreOpenError` unless the folder is a store or holds the remains of one."""
     try:
         folder.open(1, create=False)
     except StoreOpenError:
@@ -159,8 +166,8 @@ def _has_records(folder: Folder) -> bool:
     return next(_records(folder), None) is not None or ring_owner(folder.filesystem, folder.ring_path) != ""
 
 
-def _mend_meta(folder: Folder) -> tuple[Meta, list[Result]]:
-    """What the store is; where nothing says it, that is written anew."""
+def _repair_meta(folder: Folder) -> tuple[Meta, list[Result]]:
+    """Return the content of `hangarlog.json`, rebuilt from the commit ring, records and defaults if needed."""
     try:
         return folder.open(1, create=False), []
     except StoreOpenError as error:
@@ -181,13 +188,13 @@ def _source_of_meta(error: StoreOpenError) -> str:
     )
 
 
-# Mending
+# The repair
 
 
-def _mend(folder: Folder) -> list[Result]:
-    """Under the locks: everything made whole that can be."""
-    results = [*_folders_put_away(folder)]
-    meta, mended = _mend_meta(folder)
+def _repair_files(folder: Folder) -> list[Result]:
+    """Repair every file; the caller holds both locks."""
+    results = [*_set_folders_aside(folder)]
+    meta, mended = _repair_meta(folder)
     results += mended
     frames: list[Frame] = []
     try:
@@ -196,20 +203,20 @@ def _mend(folder: Folder) -> list[Result]:
     except OSError as error:
         if error.errno not in NO_FILE:
             raise
-        results.append(_put_away(folder, folder.ring_path, "nothing: it is no ring"))
-    claimed = _claimed(folder)
-    _distrust(folder)
+        results.append(_set_aside(folder, folder.ring_path, "nothing: it is not a ring"))
+    committed = _committed_before(folder)
+    _delete_caches(folder)
     rebuilt = rebuild(folder, frames)
-    results += _told(rebuilt, claimed)
+    results += _results_of_rebuild(rebuilt, committed)
     results += [_repaired(replaced, "the streams") for replaced in rebuilt.replaced]
     if not rebuilt.ring_fits:
-        results.append(_put_away(folder, folder.ring_path, "nothing: it has what the journal has not"))
-    with contextlib.closing(StoreView(folder, meta.store_id)) as watch:
-        for damage in [*ring_damage(folder, watch)[:1], *checkpoint_damage(folder, watch)]:
-            results.append(_put_away(folder, damage.path, f"nothing: {damage.cause}"))
+        results.append(_set_aside(folder, folder.ring_path, "nothing: it has records that the journal does not"))
+    with contextlib.closing(StoreView(folder, meta.store_id)) as view:
+        for damage in [*ring_damage(folder, view)[:1], *checkpoint_damage(folder, view)]:
+            results.append(_set_aside(folder, damage.path, f"nothing: {damage.cause}"))
     for replaced in Mending(folder, meta.segment_bytes, rebuilt.lost_versions).run():
         results.append(_repaired(replaced, "the journal"))
-    results += [Repaired(path, "itself: another folder had it, too") for path in break_links(folder)]
+    results += [Repaired(path, "itself: another folder has it too") for path in break_links(folder)]
     forget_indexes(folder)
     return results
 
@@ -218,53 +225,53 @@ def _repaired(replaced: Replaced, source: str) -> Repaired:
     return Repaired(replaced.path, source, replaced.kept)
 
 
-def _put_away(folder: Folder, path: str, source: str) -> Repaired:
+def _set_aside(folder: Folder, path: str, source: str) -> Repaired:
     return Repaired(path, source, keep_damaged(folder.filesystem, path, remove=True))
 
 
-def _folders_put_away(folder: Folder) -> Iterator[Result]:
-    """Move folders away that stand where the store makes files: nothing deletes or replaces a folder."""
+def _set_folders_aside(folder: Folder) -> Iterator[Result]:
+    """Rename folders that are in the place of the store's files, because no other step replaces a folder."""
     fixed = (folder.state_path, folder.catalog_path, folder.aside_path)
     for path in [folder.path, *folder.all_folders()]:
         folders = [entry for entry in folder.filesystem.entries(path) if entry.is_dir()]
         for entry in folders:
             if entry.path in fixed or entry.name.endswith((INDEX, FRESH, REBUILT)):
-                yield _put_away(folder, entry.path, "nothing: it is a folder")
+                yield _set_aside(folder, entry.path, "nothing: it is a folder")
 
 
-def _told(rebuilt: Rebuilt, claimed: int) -> Iterator[Result]:
-    """What a rebuild took out of the store, and what it could not find; `claimed` is what was said to be committed."""
+def _results_of_rebuild(rebuilt: Rebuilt, committed: int) -> Iterator[Result]:
+    """Yield what a rebuild put aside or did not find; `committed` is the last position known before."""
     spans = list(rebuilt.lost)
     known = max([rebuilt.last, *(span.last for span in spans), *(aside.last for aside in rebuilt.aside)])
-    if claimed > known:
-        spans.append(VersionSpan(known + 1, claimed))
+    if committed > known:
+        spans.append(VersionSpan(known + 1, committed))
     yield from (Lost(span.first, span.last) for span in spans)
     yield from (Lost(span.first, span.last, span.stream_id) for span in rebuilt.lost_versions)
     for aside in rebuilt.aside:
         yield PutAside(aside.first, aside.last, aside.count, aside.cause, aside.cause not in (UNFINISHED, SETTLED))
 
 
-# The shared state, the checkpoint
+# Caches
 
 
-def _claimed(folder: Folder) -> int:
-    """The position that is said to have been committed, by the shared state or by the checkpoint."""
-    claimed = 0
+def _committed_before(folder: Folder) -> int:
+    """Return the last committed position according to the shared state and the checkpoint."""
+    committed = 0
     with contextlib.suppress(OSError, ValueError):
         state = SharedState(folder.filesystem, folder.state_path, folder.home, writable=False)
         with contextlib.closing(state):
-            claimed = max(state.promised)
-    return max(claimed, load_checkpoint(folder).position)
+            committed = max(state.promised)
+    return max(committed, load_checkpoint(folder).position)
 
 
-def _distrust(folder: Folder) -> None:
-    """Have whoever takes the write lock next recover as after a restart, and everybody open all files anew."""
+def _delete_caches(folder: Folder) -> None:
+    """Delete the shared state and the catalog: then the next writer recovers, and every process reopens its files."""
     folder.filesystem.remove(folder.state_path)
-    folder.filesystem.remove(folder.catalog_path)  # It may know of events that are lost.
+    folder.filesystem.remove(folder.catalog_path)  # It may name events that are lost.
 
 
-def _opened(folder: Folder, progress: Progress) -> list[Result]:
-    """Open the store, as anybody would, and see whether it is whole; wrong indexes are deleted."""
+def _open_and_verify(folder: Folder, progress: Progress) -> list[Result]:
+    """Open the store, verify it, and delete the indexes that are wrong."""
     serializer = EventSerializer(unknown="untyped")
     try:
         with FileEventStore(folder.path, serializer=serializer, create=False, filesystem=folder.filesystem) as store:

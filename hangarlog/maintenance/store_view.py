@@ -1,4 +1,4 @@
-"""What a check of a store may believe while others write to it: how far it is committed, what only looks damaged."""
+"""The view that a check has of a store while others write: what is committed, and which damage is real."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from hangarlog.filestore.session import session_going_on
 from hangarlog.filestore.shared_state import JOURNAL_SIZE, WRITING, SharedState, ring_next
 from hangarlog.filestore.store import FileEventStore
 
-Look = Callable[[], list[CorruptionError]]
+Check = Callable[[], list[CorruptionError]]
 
-_MAX_LOOKS = 20
+_MAX_CHECKS = 20
 
 
 class StoreView:
-    """A store that is being checked, opened as `store` or not at all.
+    """The state of a store that is being checked.
 
-    Up to position `committed` its journal is checked, and its streams up to `settled`: where the shared state says
-    nothing, because nobody has opened the store since the machine started, a crash may have taken what comes after, and
-    `doubt` is what keeps one from saying how far the journal goes.
+    The store may be open as `store`, or not open here at all. The journal is checked up to position `committed`, and
+    streams up to position `settled`. The two differ only if the shared state is unknown because no session goes on: a
+    crash may have taken later records from the streams. `doubt` is then the damage that hides where the journal ends,
+    if there is any.
     """
 
     def __init__(self, folder: Folder, store_id: str, store: FileEventStore | None = None) -> None:
@@ -32,29 +33,32 @@ class StoreView:
         self._state: SharedState | None = None
         self.doubt: CorruptionError | None = None
         if store:
-            store.get_event_count()  # Which recovers what somebody has done to the shared state.
+            store.get_event_count()  # Recovers the shared state if it was damaged or replaced.
             store.finish_for_the_dead()
         with contextlib.suppress(OSError, ValueError):
             self._state = SharedState(folder.filesystem, folder.state_path, folder.home, writable=False)
             last = self._state.last_session
             going_on = last if store else session_going_on(folder.filesystem, folder.fd, last)
             self._state.session = going_on
-        now = self.now() if self._state and self._state.valid else None
-        if now:
-            self.committed = self.settled = now[0]
+        published = self.published() if self._state and self._state.valid else None
+        if published:
+            self.committed = self.settled = published[0]
         else:
             self.close()
             found = Unrecovered(folder, store_id)
             self.committed, self.settled, self.doubt = found.stored, found.settled, found.doubt
 
     def close(self) -> None:
-        """Let go of the shared state."""
+        """Close the shared state."""
         if self._state:
             self._state.close()
             self._state = None
 
-    def now(self) -> tuple[int, int, int] | None:
-        """(committed position, first one of the live journal segment, its size) as of now; None: nobody knows."""
+    def published(self) -> tuple[int, int, int] | None:
+        """Return (committed position, first position of the active journal segment, its committed bytes) as of now.
+
+        None if the shared state is unknown.
+        """
         for _ in range(1000 if self._state else 0):
             assert self._state
             published = self._state.published()
@@ -63,23 +67,26 @@ class StoreView:
         return None
 
     def is_committed(self, position: int) -> bool:
-        """Whether a record at this position is committed by now."""
-        now = self.now()
-        return position <= (now[0] if now else self.committed)
+        """True if a record at this position is committed by now."""
+        published = self.published()
+        return position <= (published[0] if published else self.committed)
 
     @property
     def layout(self) -> int:
-        """A number that changes after each roll, compaction and recovery; 0 where nobody knows."""
+        """A number that changes after each roll, compaction and recovery; 0 if the shared state is unknown."""
         return self._state.layout if self._state else 0
 
     @property
     def ring_next(self) -> tuple[int, int]:
-        """(generation, block) of the commit ring's next frame; zeros where nobody knows."""
+        """(generation, block) of the commit ring's next frame; zeros if the shared state is unknown."""
         return ring_next(self._state.look()) if self._state else (0, 0)
 
     @property
-    def settling(self) -> bool:
-        """Whether another process is writing, or died at it: what is behind the committed position is its affair."""
+    def write_in_progress(self) -> bool:
+        """True if another process is writing, or died while writing.
+
+        Then bytes after the committed position are not damage: that writer, or the next recovery, deals with them.
+        """
         if self._state is None:
             return False
         words = self._state.look()
@@ -87,41 +94,46 @@ class StoreView:
             return False
         return words[WRITING] != 0 or words[JOURNAL_SIZE] != self._folder.filesystem.size_at(self._journal_path)
 
-    def confirmed(self, look: Look) -> list[CorruptionError]:
-        """What `look` finds while nobody writes, or else finds at every look, in the end with the write lock held."""
-        found = _while_files_go(look)
-        for _ in range(_MAX_LOOKS):
+    def confirm(self, check: Check) -> list[CorruptionError]:
+        """Return the damage that `check` finds and that no concurrent write explains.
+
+        The check is repeated until it has run while nobody wrote. If writers never pause, it runs under the write lock;
+        if that lock is not available, only damage that every run found counts.
+        """
+        found = _check_stable(check)
+        for _ in range(_MAX_CHECKS):
             if not found or self._state is None:
                 return found
-            before = self._moment()
+            before = self._fingerprint()
             with contextlib.suppress(FileNotFoundError):
                 places = {(damage.path, damage.offset, damage.cause) for damage in found}
-                again = look()
-                if not self.settling and self._moment() == before:
+                again = check()
+                if not self.write_in_progress and self._fingerprint() == before:
                     return again
                 found = [damage for damage in again if (damage.path, damage.offset, damage.cause) in places]
-        with self._held() as held:
-            return look() if held else found
+        with self._write_lock() as held:
+            return check() if held else found
 
-    def _moment(self) -> tuple[object, ...]:
+    def _fingerprint(self) -> tuple[object, ...]:
+        """Return what every write changes."""
         state = self._state
         return (state.published(), state.layout, ring_next(state.look()), state.durable) if state else ()
 
     @contextlib.contextmanager
-    def _held(self) -> Iterator[bool]:
-        """The write lock, if it is to be had: says whether it is."""
+    def _write_lock(self) -> Iterator[bool]:
+        """Hold the write lock if possible; yields whether it is held."""
         is_held = False
         with contextlib.ExitStack() as held:
             if self._store:
-                with contextlib.suppress(HangarlogError):  # It may only be read here.
+                with contextlib.suppress(HangarlogError):  # The store may be open for reading only.
                     held.enter_context(self._store.changing_files())
                     is_held = True
             yield is_held
 
 
-def _while_files_go(look: Look) -> list[CorruptionError]:
-    """What `look` finds, made again where a file goes meanwhile: others roll and compact."""
-    for _ in range(_MAX_LOOKS):
+def _check_stable(check: Check) -> list[CorruptionError]:
+    """Run `check`, again if a file goes away meanwhile, as in a roll or a compaction."""
+    for _ in range(_MAX_CHECKS):
         with contextlib.suppress(FileNotFoundError):
-            return look()
-    return look()
+            return check()
+    return check()

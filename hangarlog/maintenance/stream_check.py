@@ -1,157 +1,171 @@
-"""Checking one stream against what the journal has of it."""
+"""The check of one stream against the journal."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from hangarlog.errors import CorruptionError
+from hangarlog.eventstore.progress import Progress
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.owners import JournalNames
 from hangarlog.filestore.salvage import damage_at, read_lines
 from hangarlog.log.segment import Segment
-from hangarlog.maintenance.journal_check import STEP_RECORDS, KnownStream, LostRecords, numbered
+from hangarlog.maintenance.journal_check import MISSING, PROGRESS_RECORDS, LostPositions, StreamSummary, open_segments
 from hangarlog.maintenance.store_view import StoreView
 from hangarlog.record.line import StoredEnvelope, may_be_torn, read_crc
 
-ALL_VERSIONS = 1 << 32
-"""Set with the checksum of a line that there is: 0 is one, too."""
+KNOWN_CRC = 1 << 32
+"""A bit that is set in each known checksum, because a checksum may be 0."""
 
 
 class StreamCheck:
-    """A check of a stream; `expected` is what the journal has of it, None if it knows no such stream.
+    """A check of one stream.
 
-    Of one that it does not know the sealed segments are those in `names`: there may be thousands of such files.
+    `summary` is what the journal holds of it, None if the journal does not know the stream. Sealed segments of an
+    unknown stream are taken from `names`, because there may be thousands of such files.
     """
 
     def __init__(
-        self, folder: Folder, watch: StoreView, stream_id: str, expected: KnownStream | None, names: JournalNames
+        self, folder: Folder, view: StoreView, stream_id: str, summary: StreamSummary | None, names: JournalNames
     ) -> None:
         self.log = folder.stream(stream_id)
-        if expected is None:
+        if summary is None:
             self.log.listed = names.sealed(self.log)
-        self._watch, self._stream_id, self._expected = watch, stream_id, expected
-        self._through: int | None = None
-        self._lines: array[int] = array("Q")
-        self._lost = LostRecords()
-        self._last = -1  # The last version met.
-        self._next: int | None = None  # The version that must come now, None before the first that is shown.
-        self._bad = 0  # Damaged lines since the last whole one.
+        self._view, self._stream_id, self._summary = view, stream_id, summary
+        self._compacted: int | None = None
+        self._journal_crcs: array[int] = array("Q")
+        self._lost = LostPositions()
+        self._last = -1  # The last version read.
+        self._expected_version: int | None = None  # The version that must come next; None before the first record.
+        self._damaged_lines = 0  # Since the last whole line.
 
-    def doubtful(self, through: int, progress: Callable[[int], None]) -> bool:
-        """Whether its files are anything but what the journal says, as far as one quick look can tell."""
-        found, steps = KnownStream(), 0
+    def is_suspect(self, compacted: int, progress: Progress) -> bool:
+        """True if one quick pass over the stream's files finds a difference from the journal.
+
+        `compacted` is the last compacted version, -1 if there is none.
+        """
+        found, steps = StreamSummary(), 0
         try:
-            for segment, _ in numbered(self.log):
+            for segment, _ in open_segments(self.log):
                 if isinstance(segment, CorruptionError):
                     return True
                 for _, _, record in read_lines(segment):
                     if isinstance(record, str) or record.stream_id != self._stream_id:
                         return True
-                    if record.position > self._watch.committed:
-                        if not self._watch.is_committed(record.position):
+                    if record.position > self._view.committed:
+                        if not self._view.is_committed(record.position):
                             return True
                         continue
                     last, found.last = found.last, record.stream_version
-                    if found.last > through:
-                        if found.last != max(last, through) + 1:
+                    if found.last > compacted:
+                        if found.last != max(last, compacted) + 1:
                             return True
                         found.add(record)
                     steps += 1
-                    if steps % STEP_RECORDS == 0:
-                        progress(STEP_RECORDS)
+                    if steps % PROGRESS_RECORDS == 0:
+                        progress(PROGRESS_RECORDS)
         except (CorruptionError, FileNotFoundError):
             return True
-        expected = self._expected or KnownStream()
-        return (found.last, found.count, found.sum) != (expected.last, expected.count, expected.sum)
+        summary = self._summary or StreamSummary()
+        return (found.last, found.count, found.sum) != (summary.last, summary.count, summary.sum)
 
-    def damages(self, through: int | None, lines: array[int], lost: LostRecords) -> Iterator[CorruptionError]:
-        """Everything that is wrong, line by line, while nobody writes.
+    def damages(
+        self, compacted: int | None, journal_crcs: array[int], lost: LostPositions
+    ) -> Iterator[CorruptionError]:
+        """Yield all damage, line by line.
 
-        Up to version `through` it is compacted, None if nobody knows; `lines` are the checksums of the journal's lines
-        by version, `lost` the positions that the journal has not.
+        Run it with `StoreView.confirm`. `compacted` is the last compacted version, None if the snapshot cannot be read.
+        `journal_crcs` are the checksums of the journal's lines, by version, with `KNOWN_CRC`. `lost` are the positions
+        that the journal does not have.
         """
-        self._through, self._lines, self._lost = through, lines, lost
-        for segment, first in numbered(self.log):
+        self._compacted, self._journal_crcs, self._lost = compacted, journal_crcs, lost
+        for segment, first in open_segments(self.log):
             if isinstance(segment, CorruptionError):
-                if not self._left_out(segment):
+                if not self._may_be_missing(segment):
                     yield segment
-                self._bad += 1
+                self._damaged_lines += 1
                 continue
             if first is not None:
                 begins = next((r for _, _, r in read_lines(segment) if isinstance(r, StoredEnvelope)), None)
                 if begins and begins.stream_version != first:
-                    yield segment.damage(0, f"its name says {first}, it begins with version {begins.stream_version}")
+                    yield segment.damage(
+                        0, f"its name says {first}, but it begins with version {begins.stream_version}"
+                    )
             yield from self._read(segment)
             if first is None:
-                yield from self._ends_early(segment)
+                yield from self._check_end(segment)
 
-    def _left_out(self, damage: CorruptionError) -> bool:
-        """Whether a file is gone of a stream that is not there, or that a crash may have left without one."""
-        return damage.cause == "it is gone" and self._least() < 0
+    def _may_be_missing(self, damage: CorruptionError) -> bool:
+        """True if a missing active segment is no damage, because the stream need not have any version."""
+        return damage.cause == MISSING and self._required_version() < 0
 
-    def _least(self) -> int:
-        """The version that it must have: where nobody knows what a crash has taken, that up to the checkpoint."""
-        expected = self._expected or KnownStream()
-        return expected.last if self._watch.now() else expected.settled
+    def _required_version(self) -> int:
+        """Return the last version that the stream must have, -1 if none.
+
+        It is the last version in the journal, or up to the checkpoint if a crash may have taken later records.
+        """
+        summary = self._summary or StreamSummary()
+        return summary.last if self._view.published() else summary.settled
 
     def _read(self, segment: Segment) -> Iterator[CorruptionError]:
         pending: list[CorruptionError] = []
         for offset, line, record in read_lines(segment):
             if isinstance(record, str):
-                self._bad += 1
+                self._damaged_lines += 1
                 pending.append(damage_at(segment, offset, line, record))
                 continue
-            if record.position > self._watch.committed and not self._watch.is_committed(record.position):
-                if self._watch.now() and not self._watch.settling:
-                    cause = f"its record of position {record.position} is behind what was committed last"
+            if record.position > self._view.committed and not self._view.is_committed(record.position):
+                if self._view.published() and not self._view.write_in_progress:
+                    cause = f"its record of position {record.position} was never committed"
                     yield segment.damage(offset, cause)
                 continue
             yield from pending
             pending.clear()
-            yield from self._record(segment, offset, record)
-        if pending and not self._left_by_a_crash(segment, pending[0].offset):
+            yield from self._check_record(segment, offset, record)
+        if pending and not self._may_be_torn(segment, pending[0].offset):
             yield from pending
 
-    def _left_by_a_crash(self, segment: Segment, offset: int) -> bool:
-        """Whether what is damaged from here on was never settled, and a recovery would cut it off."""
-        if (self._watch.now() and not self._watch.settling) or self._last < self._least():
+    def _may_be_torn(self, segment: Segment, offset: int) -> bool:
+        """True if a recovery would cut off the damaged lines from `offset` on as a torn tail."""
+        if (self._view.published() and not self._view.write_in_progress) or self._last < self._required_version():
             return False
-        lines = (line for lines in segment.blocks(offset) for line in lines)
+        lines = (line for block in segment.blocks(offset) for line in block)
         return all(map(may_be_torn, lines)) and segment.rest_may_be_torn(segment.end_offset())
 
-    def _record(self, segment: Segment, offset: int, record: StoredEnvelope) -> Iterator[CorruptionError]:
+    def _check_record(self, segment: Segment, offset: int, record: StoredEnvelope) -> Iterator[CorruptionError]:
         if record.stream_id != self._stream_id:
-            self._bad += 1
+            self._damaged_lines += 1
             yield segment.damage(offset, f"it holds a record of stream {record.stream_id!r}")
             return
         version = record.stream_version
         last, self._last = self._last, max(self._last, version)
-        if self._through is not None and version <= self._through:
+        if self._compacted is not None and version <= self._compacted:
             return
-        if self._next is None:
-            self._next = version if self._through is None else self._through + 1
-        if version < self._next:
-            yield segment.damage(offset, f"version {version} comes again, after {last}")
+        if self._expected_version is None:
+            self._expected_version = version if self._compacted is None else self._compacted + 1
+        if version < self._expected_version:
+            yield segment.damage(offset, f"version {version} comes again, after version {last}")
             return
-        if version - self._next > self._bad:
-            yield segment.damage(offset, f"stream_version {self._next} to {version - 1} are missing before this")
-        self._next, self._bad = version + 1, 0
-        if record.position <= self._watch.committed and record.position not in self._lost:
+        if version - self._expected_version > self._damaged_lines:
+            cause = f"stream_version {self._expected_version} to {version - 1} are missing before this"
+            yield segment.damage(offset, cause)
+        self._expected_version, self._damaged_lines = version + 1, 0
+        if record.position <= self._view.committed and record.position not in self._lost:
             yield from self._compare(segment, offset, record)
 
     def _compare(self, segment: Segment, offset: int, record: StoredEnvelope) -> Iterator[CorruptionError]:
         version = record.stream_version
-        found = self._lines[version] if version < len(self._lines) else 0
+        found = self._journal_crcs[version] if version < len(self._journal_crcs) else 0
         if not found:
-            cause = "the journal has no record of this version, and another one of this position"
+            cause = "the journal has no record of this version, and a different one at this position"
             yield damage_at(segment, offset, b"", cause)
-        elif found != read_crc(record) | ALL_VERSIONS:
-            yield damage_at(segment, offset, b"", "it differs from the journal's copy, although both are whole")
+        elif found != read_crc(record) | KNOWN_CRC:
+            yield damage_at(segment, offset, b"", "it differs from the journal's copy, though both are whole")
 
-    def _ends_early(self, live: Segment) -> Iterator[CorruptionError]:
-        """The journal has more; unless that is lost in damaged lines, or a crash has taken it."""
-        last = self._least()
-        if last - self._last > self._bad:
-            cause = f"it ends at version {self._last}, the journal has it up to {last}"
+    def _check_end(self, live: Segment) -> Iterator[CorruptionError]:
+        """Yield damage if the journal has later versions that damaged lines do not account for."""
+        last = self._required_version()
+        if last - self._last > self._damaged_lines:
+            cause = f"it ends at version {self._last}, but the journal has it up to {last}"
             yield live.damage(live.size, cause)

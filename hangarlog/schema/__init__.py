@@ -1,4 +1,5 @@
-"""Schema evolution: what events looked like at every version, and whether all of it can be read today.
+"""Schema evolution: the wire shape of every event type at every version, and whether today's code can read them all.
 
-Data flows one way: describe → lockfile → compare, sample → check, history. None of it is needed to append or read.
+Imports go one way: describe → lockfile → compare, sample → check, history. Appending and reading do not need this
+package.
 """

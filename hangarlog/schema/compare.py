@@ -1,4 +1,4 @@
-"""Whether what one wire shape wrote is read, whole and unchanged in meaning, by another: field by field."""
+"""Comparison of two wire shapes, field by field: can events of one be read as the other without loss?"""
 
 from __future__ import annotations
 
@@ -10,15 +10,29 @@ from typing import Any
 import msgspec
 
 from hangarlog.schema.describe import Schema
-from hangarlog.schema.shape import ABSENT, is_a, is_any, join, named, resolve, same, shown, tags, text_of
+from hangarlog.schema.shape import (
+    ABSENT,
+    enum_values,
+    has_type,
+    in_words,
+    is_any,
+    join_path,
+    resolve,
+    same_value,
+    tags,
+    value_text,
+)
 
-_MAX_STEPS = 50_000  # Parts of two schemas that are compared: a small lock may say how to hold 2 ** 60.
-_MAX_PATTERN_CHARS = 20  # Characters of a text that a pattern is run on.
-_MAX_PAIRS = 2_500  # Each with each of other names, or alternatives.
+_MAX_PARTS = 50_000  # Pairs of parts to compare. A small lock with nested references can describe 2 ** 60 parts.
+_MAX_PATTERN_CHARS = 20  # Characters of the longest string that a pattern is run on.
+_MAX_PAIRS = 2_500  # Pairs of names or alternatives that are compared with each other.
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One difference. `path` is the place in the payload, `` the payload itself."""
+    """One difference.
+
+    `path` is the place in the payload; it is empty for the payload itself.
+    """
 
     path: str
     what: str
@@ -29,43 +43,44 @@ class Change(msgspec.Struct, frozen=True):
 
 
 def compare(old: Schema, new: Schema) -> list[Change]:
-    """How `new` differs from `old`. A change is breaking where an event of `old` is not read as it was written.
+    """Return how `new` differs from `old`.
 
-    `new` is believed: its patterns are run, so it must be of a class, not of a lock.
+    A change is breaking if `new` does not read events of `old` as written. `new` must come from a class, not from a
+    lock, because its patterns are run.
     """
     return list(_Comparison(old, new, runs_patterns=True).changes(old, new, ""))
 
 
 def compare_parts(old: Schema, new: Schema, old_root: Schema, new_root: Schema) -> list[Change]:
-    """The same of two parts of schemas, such as fields, whose references are to these. No pattern is run."""
+    """Compare two parts, such as fields, whose references lead into these root schemas; run no pattern."""
     return list(_Comparison(old_root, new_root, runs_patterns=False).changes(old, new, ""))
 
 
-def are_few(some: Collection[object], others: Collection[object]) -> bool:
-    """Whether each of some may be compared with each of others."""
+def are_few_enough(some: Collection[object], others: Collection[object]) -> bool:
+    """True if comparing each item with each other one is affordable."""
     return len(some) * len(others) <= _MAX_PAIRS
 
 
 def breaking(changes: list[Change]) -> list[Change]:
-    """Those that break."""
+    """Return the breaking changes."""
     return [change for change in changes if change.breaking]
 
 
 class _Comparison:
     def __init__(self, old: Schema, new: Schema, *, runs_patterns: bool) -> None:
         self._old, self._new, self._runs_patterns = old, new, runs_patterns
-        self._comparing: set[tuple[int, int]] = set()  # What holds itself is compared once.
+        self._comparing: set[tuple[int, int]] = set()  # Pairs in progress, so that recursive schemas end.
         self._in_union = False
-        self._left = _MAX_STEPS
+        self._parts_left = _MAX_PARTS
 
     def changes(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
         old, new = resolve(old, self._old), resolve(new, self._new)
         pair = id(old), id(new)
         if pair in self._comparing:
             return
-        self._left -= 1
-        if self._left < 0:
-            yield Change(path, _TOO_MUCH, True)
+        self._parts_left -= 1
+        if self._parts_left < 0:
+            yield Change(path, _TOO_LARGE, True)
             return
         self._comparing.add(pair)
         try:
@@ -78,32 +93,32 @@ class _Comparison:
             if not is_any(old):
                 yield Change(path, "takes any value now", False)
         elif is_any(old):
-            yield Change(path, f"took any value, takes only {shown(new)} now", True)
+            yield Change(path, f"took any value, takes only {in_words(new)} now", True)
         elif "anyOf" in old or "anyOf" in new:
             yield from self._alternatives(old, new, path)
         elif "x-python" in old or "x-python" in new:
             if old.get("x-python") != new.get("x-python"):
-                yield Change(path, f"was {shown(old)}, is {shown(new)}", True)
-        elif named(old) or named(new):
+                yield Change(path, f"was {in_words(old)}, is {in_words(new)}", True)
+        elif enum_values(old) or enum_values(new):
             yield from _enums(old, new, path, self._runs_patterns)
         elif old["type"] != new["type"]:
             widened = (old["type"], new["type"]) == ("integer", "number")
-            yield Change(path, f"was {shown(old)}, is {shown(new)}", not widened)
+            yield Change(path, f"was {in_words(old)}, is {in_words(new)}", not widened)
             yield from _limits(old, new, path)
         elif old["type"] == "array":
             yield from self._arrays(old, new, path)
         elif old["type"] == "object":
             yield from self._objects(old, new, path)
         else:
-            yield from _texts(old, new, path)
+            yield from _strings(old, new, path)
             yield from _limits(old, new, path)
 
     def _alternatives(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
         before, after = old.get("anyOf", [old]), new.get("anyOf", [new])
         if "anyOf" in new:
-            before = [each for part in before for each in _one_by_one(resolve(part, self._old))]
-        if not are_few(before, after):
-            yield Change(path, _TOO_MUCH, True)
+            before = [each for part in before for each in _split_enum(resolve(part, self._old))]
+        if not are_few_enough(before, after):
+            yield Change(path, _TOO_LARGE, True)
             return
         matched: set[int] = set()
         for part in before:
@@ -114,19 +129,19 @@ class _Comparison:
             tried = [list(self.changes(part, other, path)) for other in after]
             self._in_union = outside
             best = min(range(len(after)), key=lambda at: (len(breaking(tried[at])), len(tried[at])))
-            if breaking(tried[best]) and not self._alike(part, after[best]):
-                yield Change(path, f"{shown(resolve(part, self._old))} is no longer taken", True)
+            if breaking(tried[best]) and not self._is_same_alternative(part, after[best]):
+                yield Change(path, f"{in_words(resolve(part, self._old))} is no longer taken", True)
             else:
                 matched.add(best)
                 yield from tried[best]
         for at, part in enumerate(after):
             if at not in matched:
-                yield Change(path, f"takes {shown(resolve(part, self._new))}, too", False)
+                yield Change(path, f"takes {in_words(resolve(part, self._new))}, too", False)
 
-    def _alike(self, old: Schema, new: Schema) -> bool:
-        """Whether two alternatives are the same one, changed."""
+    def _is_same_alternative(self, old: Schema, new: Schema) -> bool:
+        """True if two alternatives are one that has changed, not two different ones."""
         old, new = resolve(old, self._old), resolve(new, self._new)
-        kinds = ["enum" if named(part) else part.get("type") for part in (old, new)]
+        kinds = ["enum" if enum_values(part) else part.get("type") for part in (old, new)]
         return kinds[0] == kinds[1] and (kinds[0] != "object" or tags(old) == tags(new))
 
     def _arrays(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
@@ -136,58 +151,58 @@ class _Comparison:
             yield Change(path, "was a list, is a set: order and repeated values would be lost", True)
         elif old.get("uniqueItems") and not new.get("uniqueItems"):
             yield Change(path, "was a set, is a list", False)
-        yield from self._positions(old, new, path)
+        yield from self._tuple_items(old, new, path)
         items = old.get("items", False)
         if items is False:
             return
         if new.get("prefixItems"):
-            yield Change(path, f"was {shown(old)}, is {shown(new)}", True)
+            yield Change(path, f"was {in_words(old)}, is {in_words(new)}", True)
         elif not isinstance(new.get("items"), dict):
-            yield Change(path, f"was {shown(old)}, is {shown(new)}: what is stored in it would be lost", True)
+            yield Change(path, f"was {in_words(old)}, is {in_words(new)}: its stored items would be lost", True)
         else:
             yield from self.changes(items, new["items"], f"{path}[]")
 
-    def _positions(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
-        """What has changed of the values that have a place of their own."""
+    def _tuple_items(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
+        """Compare the items of tuples by their place."""
         before, after = old.get("prefixItems", []), new.get("prefixItems", [])
         for at, item in enumerate(before):
             other = after[at] if at < len(after) else new.get("items", True)
             if other is True or other is False:
-                yield Change(f"{path}[{at}]", "was removed: what is stored in it would be lost", True)
+                yield Change(f"{path}[{at}]", "was removed: its stored values would be lost", True)
             else:
                 yield from self.changes(item, other, f"{path}[{at}]")
                 if at < len(after) and at >= max(old.get("minItems", 0), new.get("minItems", 0)):
-                    yield from _default(item, other, f"{path}[{at}]")
+                    yield from _default_change(item, other, f"{path}[{at}]")
         for at in range(len(before), len(after)):
             if at < new.get("minItems", 0):
                 yield Change(
-                    f"{path}[{at}]", "is new and has no default: what was stored without it cannot be read", True
+                    f"{path}[{at}]", "is new and has no default: arrays stored without it cannot be read", True
                 )
             else:
-                yield Change(f"{path}[{at}]", f"is new, {_defaulting(after[at])}", False)
+                yield Change(f"{path}[{at}]", f"is new, {_default_text(after[at])}", False)
         if old.get("minItems", 0) < min(new.get("minItems", 0), len(before)):
-            yield Change(path, "has lost defaults: what was stored without them cannot be read", True)
+            yield Change(path, "has lost defaults: arrays stored without them cannot be read", True)
 
     def _objects(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
         before, after = old.get("properties"), new.get("properties")
         if before is None and after is not None:
-            yield Change(path, f"was {shown(old)}, is {shown(new)}", True)
+            yield Change(path, f"was {in_words(old)}, is {in_words(new)}", True)
         elif before is None:
             yield from _limits(old, new, path)
             yield from self._keys(old.get("x-keys", _TEXT), new.get("x-keys", _TEXT), f"{path} keys")
             yield from self.changes(old["additionalProperties"], new["additionalProperties"], f"{path}{{}}")
         elif after is None:
-            yield Change(path, f"was an object of fields, is {shown(new)}", False)
+            yield Change(path, f"was an object of fields, is {in_words(new)}", False)
             yield from self.changes({"enum": list(before)}, new.get("x-keys", _TEXT), f"{path} keys")
             yield from _limits({"minProperties": len(old["required"]), "maxProperties": len(before)}, new, path)
             for name, part in before.items():
-                yield from self.changes(part, new["additionalProperties"], join(path, name))
+                yield from self.changes(part, new["additionalProperties"], join_path(path, name))
         else:
             yield from self._fields(old, new, path)
 
     def _keys(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
         if new == _TEXT != old:
-            yield Change(path, f"were {shown(old)}, are text", False)  # As which all of them are stored.
+            yield Change(path, f"were {in_words(old)}, are text", False)  # JSON stores all keys as strings.
         else:
             yield from self.changes(old, new, path)
 
@@ -195,50 +210,50 @@ class _Comparison:
         before, after = old["properties"], new["properties"]
         removed = [name for name in before if name not in after]
         added = [name for name in after if name not in before]
-        hints = added if are_few(removed, added) else []
+        hints = added if are_few_enough(removed, added) else []
         for name in removed:
             if "const" in before[name]:
                 lost = self._in_union or new.get("additionalProperties") is False
-                yield Change(join(path, name), "the tag was removed", lost)
+                yield Change(join_path(path, name), "the tag was removed", lost)
                 continue
-            alike = [other for other in hints if not breaking(self._parts(before[name], after[other]))]
+            alike = [other for other in hints if not breaking(self._compare_alone(before[name], after[other]))]
             hint = f"; was it renamed to {alike[0]}?" if len(alike) == 1 else ""
-            yield Change(join(path, name), f"was removed: what is stored in it would be lost{hint}", True)
+            yield Change(join_path(path, name), f"was removed: its stored values would be lost{hint}", True)
         for name in added:
-            place = join(path, name)
+            place = join_path(path, name)
             if name in new["required"]:
                 yield Change(place, "is new and has no default: events stored without it cannot be read", True)
             else:
-                yield Change(place, f"is new, {_defaulting(after[name])}", False)
+                yield Change(place, f"is new, {_default_text(after[name])}", False)
         for name in before:
             if name in after:
-                yield from self.changes(before[name], after[name], join(path, name))
-                yield from self._defaults(old, new, name, join(path, name))
+                yield from self.changes(before[name], after[name], join_path(path, name))
+                yield from self._defaults(old, new, name, join_path(path, name))
 
     def _defaults(self, old: Schema, new: Schema, name: str, path: str) -> Iterator[Change]:
         was_required, is_required = name in old["required"], name in new["required"]
         if was_required and not is_required:
-            yield Change(path, f"need not be given any more, {_defaulting(new['properties'][name])}", False)
+            yield Change(path, f"is optional now, {_default_text(new['properties'][name])}", False)
         elif is_required and not was_required:
             yield Change(path, "has lost its default: events stored without it cannot be read", True)
         elif not is_required:
-            yield from _default(old["properties"][name], new["properties"][name], path)
+            yield from _default_change(old["properties"][name], new["properties"][name], path)
 
-    def _parts(self, old: Schema, new: Schema) -> list[Change]:
-        """The same for a hint, as if they stood alone."""
+    def _compare_alone(self, old: Schema, new: Schema) -> list[Change]:
+        """Compare two fields for a hint, outside of any union."""
         outside, self._in_union = self._in_union, False
         changes = list(self.changes(old, new, ""))
         self._in_union = outside
         return changes
 
 
-_TOO_MUCH = "holds more than is compared: whether it has changed is not known"
+_TOO_LARGE = "is too large to compare: whether it has changed is unknown"
 _TEXT: Schema = {"type": "string"}
 
 
-def _one_by_one(schema: Schema) -> list[Schema]:
-    """An enum of values of several types as one for each; another schema as it is."""
-    values = named(schema)
+def _split_enum(schema: Schema) -> list[Schema]:
+    """Split an enum with values of several types into one enum for each type."""
+    values = enum_values(schema)
     kinds = {type(value) for value in values}
     if len(kinds) < 2:
         return [schema]
@@ -247,35 +262,35 @@ def _one_by_one(schema: Schema) -> list[Schema]:
 
 
 def _enums(old: Schema, new: Schema, path: str, runs_patterns: bool) -> Iterator[Change]:
-    before, after = named(old), named(new)
+    before, after = enum_values(old), enum_values(new)
     if not before:
-        yield Change(path, f"was {shown(old)}, is only {shown(new)} now", True)
+        yield Change(path, f"was {in_words(old)}, is only {in_words(new)} now", True)
         return
     if after:
         gone = _missing(before, after)
         more = _missing(after, before)
         if gone:
-            yield Change(path, f"no longer takes {', '.join(map(text_of, gone))}", True)
+            yield Change(path, f"no longer takes {', '.join(map(value_text, gone))}", True)
         if more:
-            yield Change(path, f"takes {', '.join(map(text_of, more))}, too", False)
+            yield Change(path, f"takes {', '.join(map(value_text, more))}, too", False)
         return
-    fits = all(is_a(value, new.get("type")) and _within(value, new, runs_patterns) for value in before)
-    yield Change(path, f"was {shown(old)}, is {shown(new)}", not fits)
+    fits = all(has_type(value, new.get("type")) and _within(value, new, runs_patterns) for value in before)
+    yield Change(path, f"was {in_words(old)}, is {in_words(new)}", not fits)
 
 
 def _missing(values: list[Any], others: list[Any]) -> list[Any]:
-    """Those of some plain values that others do not have: `1` and `1.0` are one, `1` and `true` are not."""
+    """Return the values that are not among others, compared as in JSON: `1` equals `1.0`, but not `true`."""
     known = {(isinstance(value, bool), value) for value in others}
     return [value for value in values if (isinstance(value, bool), value) not in known]
 
 
 def _within(value: Any, schema: Schema, runs_patterns: bool) -> bool:
-    """Whether a value is within the limits of a schema of its type."""
+    """True if a value is within the limits of a schema of its type."""
     if "format" in schema or "contentEncoding" in schema or "multipleOf" in schema:
         return False
     if isinstance(value, str):
         pattern = schema.get("pattern", "")
-        # A pattern of somebody else's could take for ever, and so could one's own, of a long text.
+        # A foreign pattern may take exponential time, and so may a trusted one on a long string.
         fits = not pattern or (
             runs_patterns and len(value) <= _MAX_PATTERN_CHARS and re.search(pattern, value) is not None
         )
@@ -286,66 +301,68 @@ def _within(value: Any, schema: Schema, runs_patterns: bool) -> bool:
     )
 
 
-def _texts(old: Schema, new: Schema, path: str) -> Iterator[Change]:
+def _strings(old: Schema, new: Schema, path: str) -> Iterator[Change]:
     if old.get("contentEncoding") != new.get("contentEncoding"):
-        yield Change(path, f"was {shown(old)}, is {shown(new)}", True)
+        yield Change(path, f"was {in_words(old)}, is {in_words(new)}", True)
     elif old.get("format") != new.get("format"):
-        yield Change(path, f"was {shown(old)}, is {shown(new)}", not _reads(old.get("format"), new.get("format")))
+        yield Change(
+            path, f"was {in_words(old)}, is {in_words(new)}", not _accepts_format(old.get("format"), new.get("format"))
+        )
     if new.get("pattern") != old.get("pattern"):
-        what = f"must match {new['pattern']} now" if "pattern" in new else "need not match anything any more"
+        what = f"must match {new['pattern']} now" if "pattern" in new else "has no pattern any more"
         yield Change(path, what, "pattern" in new)
 
 
-def _reads(old: str | None, new: str | None) -> bool:
-    """Whether texts of one format are all of another; a time of unknown zone may or may not have one."""
+def _accepts_format(old: str | None, new: str | None) -> bool:
+    """True if format `new` takes every string of format `old`: "date-time" takes "date-time-aware" and "-naive"."""
     return new is None or (old is not None and old.rpartition("-")[0] == new and old.endswith(("-aware", "-naive")))
 
 
-_LEAST = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
-_MOST = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
+_LOWER_LIMITS = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
+_UPPER_LIMITS = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
 
 
 def _limits(old: Schema, new: Schema, path: str) -> Iterator[Change]:
-    for word in (*_LEAST, *_MOST):
+    for word in (*_LOWER_LIMITS, *_UPPER_LIMITS):
         before, after = old.get(word), new.get(word)
         if after != before:
-            narrower = after is not None and not _implied(old, word, after)
-            yield Change(path, f"{word} was {_limit(before)}, is {_limit(after)}", narrower)
+            narrower = after is not None and not _is_implied(old, word, after)
+            yield Change(path, f"{word} was {_limit_text(before)}, is {_limit_text(after)}", narrower)
     before, after = old.get("multipleOf"), new.get("multipleOf")
     if after is not None and (before is None or before % after):
         yield Change(path, f"must be a multiple of {after} now", True)
 
 
-def _limit(value: Any) -> str:
+def _limit_text(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _implied(old: Schema, word: str, limit: Any) -> bool:
-    """Whether every value that `old` takes is within a limit."""
+def _is_implied(old: Schema, word: str, limit: Any) -> bool:
+    """True if every value that `old` takes is within a limit."""
     if word == "maxItems" and old.get("items") is False:
         return len(old["prefixItems"]) <= int(limit)
     strict = word.startswith("exclusive")
     plain = word.removeprefix("exclusive")
     plain = plain[0].lower() + plain[1:]
     own, other = old.get(word), old.get(plain if strict else f"exclusive{plain[0].upper()}{plain[1:]}")
-    least = word in _LEAST
+    is_lower = word in _LOWER_LIMITS
     for value, is_strict in ((own, strict), (other, not strict)):
         if value is None:
             continue
         if is_strict and old.get("type") == "integer" and type(value) is int:
-            value, is_strict = value + (1 if least else -1), False
-        within = value > limit if least else value < limit
+            value, is_strict = value + (1 if is_lower else -1), False
+        within = value > limit if is_lower else value < limit
         if within or (value == limit and (is_strict or not strict)):
             return True
     return word in ("minLength", "minItems", "minProperties") and limit == 0
 
 
-def _default(old: Schema, new: Schema, path: str) -> Iterator[Change]:
+def _default_change(old: Schema, new: Schema, path: str) -> Iterator[Change]:
     before, after = old.get("default", ABSENT), new.get("default", ABSENT)
-    if not same(before, after):
-        what = f"its default was {text_of(before)}, is {text_of(after)}: events stored without it would change"
+    if not same_value(before, after):
+        what = f"its default was {value_text(before)}, is {value_text(after)}: events stored without it would change"
         yield Change(path, what, True)
 
 
-def _defaulting(schema: Schema) -> str:
-    return f"by default {text_of(schema['default'])}" if "default" in schema else "with a default"
+def _default_text(schema: Schema) -> str:
+    return f"by default {value_text(schema['default'])}" if "default" in schema else "with a default"

@@ -1,8 +1,9 @@
-"""The wire shape of an event class, as JSON Schema (2020-12): what its payloads look like, and what it decodes.
+"""The wire shape of an event class, as JSON Schema (2020-12).
 
-msgspec's own generator leaves out what a comparison needs (that a text is a time, what a mapping's keys are), and
-refuses types and defaults it has no schema for, so the shape is taken from `msgspec.inspect`. Two keywords are ours:
-`x-python`, the class that a hook of the user's decodes, and `x-keys`, what a mapping's keys are besides text.
+The shape is taken from `msgspec.inspect`. msgspec's own generator omits what a comparison needs, such as the zone of a
+time or the type of a mapping's keys, and refuses types and defaults without a schema. Two keywords are added:
+`x-python` names the class that a hook of the application decodes, and `x-keys` is the schema of a mapping's keys if
+they are not plain strings.
 """
 
 from __future__ import annotations
@@ -43,16 +44,18 @@ _CLASSES = (inspect.StructType, inspect.DataclassType, inspect.TypedDictType, in
 
 
 def describe(event_type: str, event_class: type, enc_hook: Hook = None) -> Schema:
-    """The JSON Schema of a class's payloads, without `_version`. Nested classes are in its `$defs`.
+    """Return the JSON Schema of a class's payloads, without `_version`.
+
+    Nested classes are in its `$defs`.
 
     Raises:
-        EventSerializationError: msgspec cannot say what the class is made of.
+        EventSerializationError: msgspec cannot inspect the class.
     """
     try:
         info = inspect.type_info(event_class)
     except (TypeError, NameError) as error:
         raise EventSerializationError(event_type, f"{event_class.__qualname__} has no schema: {error}") from error
-    return _Description(info, enc_hook).whole()
+    return _Description(info, enc_hook).root_schema()
 
 
 class _Description:
@@ -61,20 +64,20 @@ class _Description:
         self._names: dict[type, str] = {}
         self._defs: dict[str, Schema] = {}
 
-    def whole(self) -> Schema:
+    def root_schema(self) -> Schema:
         schema = self._object(self._root)
         if self._defs:
             schema["$defs"] = dict(sorted(self._defs.items()))
         return schema
 
-    def _of(self, info: Any) -> Schema:
+    def _schema_of(self, info: Any) -> Schema:
         if isinstance(info, inspect.Metadata):
-            return self._of(info.type)
+            return self._schema_of(info.type)
         kind = type(info)
         if kind in _TEXT_FORMATS:
             return {"type": "string", "format": _TEXT_FORMATS[kind]}
         if isinstance(info, inspect.UnionType):
-            return _any_of([self._of(part) for part in info.types if getattr(part, "cls", None) is not _Unset])
+            return _any_of([self._schema_of(part) for part in info.types if getattr(part, "cls", None) is not _Unset])
         if isinstance(info, _CLASSES):
             return self._reference(info)
         simple = _SIMPLE.get(kind)
@@ -83,7 +86,7 @@ class _Description:
         if isinstance(info, _ARRAYS):
             return self._array(info)
         if isinstance(info, inspect.TupleType):
-            items = [self._of(item) for item in info.item_types]
+            items = [self._schema_of(item) for item in info.item_types]
             return {"type": "array", "prefixItems": items, "items": False, "minItems": len(items)}
         if isinstance(info, _MAPPINGS):
             return self._mapping(info)
@@ -95,9 +98,9 @@ class _Description:
             return {"$ref": "#"}
         name = self._names.get(info.cls)
         if name is None:
-            name = _free_name(info.cls, list(self._names.values()))
+            name = _unused_name(info.cls, list(self._names.values()))
             self._names[info.cls] = name
-            self._defs[name] = {}  # It may hold itself.
+            self._defs[name] = {}  # Reserve the name: the class may contain itself.
             self._defs[name] = self._object(info)
         return {"$ref": f"#/$defs/{name}"}
 
@@ -127,27 +130,27 @@ class _Description:
         return {"type": "array", "prefixItems": items, "minItems": needed}
 
     def _field(self, field: Any) -> Schema:
-        schema = self._of(field.type)
+        schema = self._schema_of(field.type)
         if field.required:
             return schema
         default = field.default
         if field.default_factory is not msgspec.NODEFAULT:
-            default = _made_twice(field.default_factory)
+            default = _constant_default(field.default_factory)
         if default is not msgspec.NODEFAULT and default is not msgspec.UNSET:
-            with contextlib.suppress(Exception):  # What has no JSON form cannot be written down.
+            with contextlib.suppress(Exception):  # Leave out a default that has no JSON form.
                 plain = msgspec.to_builtins(default, enc_hook=self._enc_hook, str_keys=True)
                 schema = {**schema, "default": msgspec.json.decode(msgspec.json.encode(plain))}
         return schema
 
     def _array(self, info: Any) -> Schema:
-        schema = {"type": "array", "items": self._of(info.item_type), **_lengths(info, "Items")}
+        schema = {"type": "array", "items": self._schema_of(info.item_type), **_lengths(info, "Items")}
         if isinstance(info, (inspect.SetType, inspect.FrozenSetType)):
             schema["uniqueItems"] = True
         return schema
 
     def _mapping(self, info: Any) -> Schema:
-        schema = {"type": "object", "additionalProperties": self._of(info.value_type)}
-        keys = self._of(info.key_type)
+        schema = {"type": "object", "additionalProperties": self._schema_of(info.value_type)}
+        keys = self._schema_of(info.key_type)
         if keys not in ({"type": "string"}, {}):
             schema["x-keys"] = keys
         return {**schema, **_lengths(info, "Properties")}
@@ -156,8 +159,8 @@ class _Description:
 _Unset = msgspec.UnsetType
 
 
-def _made_twice(factory: Callable[[], Any]) -> Any:
-    """What a factory gives, if it gives the same twice."""
+def _constant_default(factory: Callable[[], Any]) -> Any:
+    """Return a factory's value if two calls give equal ones, else UNSET."""
     with contextlib.suppress(Exception):
         first, second = factory(), factory()
         if first == second:
@@ -209,7 +212,7 @@ _SIMPLE: dict[Any, Callable[[Any], Schema]] = {
 }
 
 
-def _free_name(cls: type, taken: Collection[str]) -> str:
+def _unused_name(cls: type, taken: Collection[str]) -> str:
     names = (cls.__name__, f"{cls.__module__}.{cls.__qualname__}")
     more = (f"{cls.__name__} {number}" for number in count(2))
     return next(name for name in chain(names, more) if name not in taken)

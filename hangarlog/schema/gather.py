@@ -1,4 +1,4 @@
-"""The wire shape of stored payloads, gathered from what is there."""
+"""The wire shape of stored payloads, inferred from the payloads themselves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from hangarlog.schema.describe import Schema
 
 _MAX_KEYS = 200
-"""An object with more names than this is a mapping."""
+"""An object with this many different names is taken for a mapping."""
 
 _FORMATS = {
     "date-time": re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?\Z"),
@@ -30,7 +30,7 @@ _TYPES: dict[type, str] = {
 
 
 class Gathered(msgspec.Struct):
-    """What was seen at one place of payloads: how often each type of JSON, and the same of what was inside."""
+    """What was seen at one place in payloads: the count of each JSON type and string format, and the same below it."""
 
     types: Counter[str] = msgspec.field(default_factory=Counter)
     formats: Counter[str] = msgspec.field(default_factory=Counter)
@@ -38,7 +38,7 @@ class Gathered(msgspec.Struct):
     items: Gathered | None = None
 
     def add(self, value: Any) -> None:
-        """Take a value into account."""
+        """Count a value."""
         kind = _TYPES[type(value)]
         self.types[kind] += 1
         if kind == "object":
@@ -46,23 +46,23 @@ class Gathered(msgspec.Struct):
                 self.field(name).add(inner)
         elif kind == "array":
             for inner in value:
-                self.inside().add(inner)
+                self.array_items().add(inner)
         elif kind == "string" and len(value) < 40:
             for name, pattern in _FORMATS.items():
                 if pattern.match(value):
                     self.formats[name] += 1
 
     def merge(self, other: Gathered) -> None:
-        """Take into account what was seen elsewhere."""
+        """Add the counts of another part of the store."""
         self.types.update(other.types)
         self.formats.update(other.formats)
         for name, inner in other.fields.items():
             self.field(name).merge(inner)
         if other.items is not None:
-            self.inside().merge(other.items)
+            self.array_items().merge(other.items)
 
     def field(self, name: str) -> Gathered:
-        """What is under a name of objects; of all names together, where there are too many."""
+        """Return the counts for a field of objects; beyond the limit, all further names share the name `*`."""
         if name not in self.fields and len(self.fields) >= _MAX_KEYS:
             name = "*"
         found = self.fields.get(name)
@@ -70,14 +70,14 @@ class Gathered(msgspec.Struct):
             found = self.fields[name] = Gathered()
         return found
 
-    def inside(self) -> Gathered:
-        """What is in arrays."""
+    def array_items(self) -> Gathered:
+        """Return the counts for the items of arrays."""
         if self.items is None:
             self.items = Gathered()
         return self.items
 
     def schema(self) -> Schema:
-        """All of it as JSON Schema."""
+        """Return the JSON Schema that all values fit."""
         parts = [self._part(kind) for kind in sorted(self.types) if not (kind == "integer" and self.types["number"])]
         return {} if not parts else parts[0] if len(parts) == 1 else {"anyOf": parts}
 
@@ -103,7 +103,7 @@ class Gathered(msgspec.Struct):
         }
 
     def shown(self) -> dict[str, str]:
-        """The fields of objects, each with its types: `{"mode": "string", "tags": "array of string (optional)"}`."""
+        """Return the fields of objects with their types: `{"mode": "string", "tags": "array of string (optional)"}`."""
         every = self.types["object"]
         return {
             name: f"{inner.name()}{'' if sum(inner.types.values()) == every else ' (optional)'}"
@@ -111,7 +111,7 @@ class Gathered(msgspec.Struct):
         }
 
     def name(self) -> str:
-        """The types in a few words."""
+        """Return the types in a few words."""
         names = []
         for kind in sorted(self.types):
             formats = [name for name, count in self.formats.items() if count == self.types["string"]]

@@ -1,6 +1,6 @@
-"""What a store holds, by type and schema version, and whether every event of it is read by today's classes.
+"""The events in a store by type and schema version, and a check that today's classes read all of them.
 
-The store is read in shares of positions, by as many processes as there are processors.
+The store is split into shares, ranges of positions. Worker processes, one per processor, read the shares.
 """
 
 from __future__ import annotations
@@ -8,63 +8,69 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from hangarlog.errors import CorruptionWarning
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.base import EventStore
+from hangarlog.eventstore.progress import Progress
 from hangarlog.schema.share import Key, Share, StoredKind, open_to_read, read_share, scan
 from hangarlog.schema.workers import workers
 from hangarlog.system.import_lock import importing
 
-_EVENTS_A_SHARE = 25_000  # Events; what one process reads before it reports.
-Progress = Callable[[int], None]
+_EVENTS_PER_SHARE = 25_000  # What one process reads before it reports.
 
 
 def check_history(
     path: str, target: str, *, folder: str | None = None, progress: Progress = lambda events: None
 ) -> list[StoredKind]:
-    """Read every stored event through the chain, and say what there is, with what cannot be read.
+    """Read every stored event through the chain.
 
-    `target` is where the application's events are, as `load_events` takes it: every process imports it.
+    Return the counts by type and version, with the failures. `target` names the application's events, as for
+    `load_events`. Every worker process imports it, from `folder` if it is nowhere else. `progress` counts events.
 
     Raises:
         EventsNotFoundError: there are no events at `target`.
         CorruptionError: a stored record is damaged in both copies.
-        StoreOpenError: there is no store.
+        StoreOpenError: there is no store at `path`.
     """
     if folder is None and (os.getcwd() in sys.path or "" in sys.path):
-        folder = os.getcwd()  # Where other processes look for nothing else.
-    return _in_processes(path, target, folder, progress)
+        folder = os.getcwd()  # Worker processes do not have it on their path.
+    return _read_store(path, target, folder, progress)
 
 
 def show_history(path: str, *, progress: Progress = lambda events: None) -> list[StoredKind]:
-    """What a store holds, with the payloads' fields, whatever wrote it. Raises what `check_history` raises."""
-    return _in_processes(path, None, None, progress)
+    """Return the counts by type and version with the payloads' fields, without any application code.
+
+    Raises what `check_history` raises.
+    """
+    return _read_store(path, None, None, progress)
 
 
 def count_events(path: str) -> int:
-    """How many events a store holds. Raises `StoreOpenError`."""
+    """Return the number of events in a store. Raises `StoreOpenError`."""
     with open_to_read(path) as store:
         return store.get_event_count()
 
 
 def check_store(store: EventStore, serializer: EventSerializer) -> list[StoredKind]:
-    """As `check_history`, in this process, of any store."""
+    """Check an open store of any kind as `check_history` does, in this process."""
     return list(_merged([scan(store, 0, store.get_event_count(), serializer, False)]).values())
 
 
-def _in_processes(path: str, target: str | None, folder: str | None, progress: Progress) -> list[StoredKind]:
+def _read_store(path: str, target: str | None, folder: str | None, progress: Progress) -> list[StoredKind]:
     end = count_events(path)
-    shares = [Share(path, at, min(at + _EVENTS_A_SHARE, end), target, folder) for at in range(0, end, _EVENTS_A_SHARE)]
+    shares = [
+        Share(path, at, min(at + _EVENTS_PER_SHARE, end), target, folder) for at in range(0, end, _EVENTS_PER_SHARE)
+    ]
     count = min(len(shares), _processors())
     if count <= 1 or not sys.executable:
-        return _sorted(_merged(_reported(zip(shares, map(read_share, shares), strict=True), progress)))
-    return _sorted(_merged(_reported(_shared_out(shares, count), progress)))
+        return _sorted(_merged(_with_progress(zip(shares, map(read_share, shares), strict=True), progress)))
+    return _sorted(_merged(_with_progress(_read_in_processes(shares, count), progress)))
 
 
-def _shared_out(shares: list[Share], count: int) -> Iterator[tuple[Share, list[StoredKind]]]:
+def _read_in_processes(shares: list[Share], count: int) -> Iterator[tuple[Share, list[StoredKind]]]:
     with importing:
         from concurrent.futures import ThreadPoolExecutor, as_completed
 
@@ -74,11 +80,11 @@ def _shared_out(shares: list[Share], count: int) -> Iterator[tuple[Share, list[S
             share, answer = reading[done], done.result()
             for warning in answer.warnings:
                 warnings.warn(CorruptionWarning(warning), stacklevel=2)
-            # What another process cannot do is done here, where it raises what is to be raised.
+            # A share that a worker cannot read is read here, where its error is raised.
             yield share, read_share(share) if answer.stored is None else answer.stored
 
 
-def _reported(read: Iterable[tuple[Share, list[StoredKind]]], progress: Progress) -> Iterator[list[StoredKind]]:
+def _with_progress(read: Iterable[tuple[Share, list[StoredKind]]], progress: Progress) -> Iterator[list[StoredKind]]:
     for share, stored in read:
         progress(share.stop - share.start)
         yield stored

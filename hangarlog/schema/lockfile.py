@@ -1,6 +1,6 @@
-"""The schema lock: the wire shape of every event type at every version, in a file of the user's repository.
+"""The schema lock: a file in the user's repository with the wire shape of every event type at every version.
 
-It is JSON, sorted and indented, so that a change of it can be reviewed.
+It is sorted and indented JSON, so that you can review its changes.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ from hangarlog.system.filesystem import FileSystem
 FORMAT = 1
 DEFAULT_PATH = "event-schema.json"
 
-_MAX_LOCK_BYTES = 16 << 20  # Bytes of a file.
-_MAX_DEPTH = 32  # Levels of a schema, and of a default.
-_MAX_VERSION = 1 << 31  # Of a version.
+_MAX_LOCK_BYTES = 16 << 20
+_MAX_DEPTH = 32  # Levels of nesting in a schema, and in a default.
+_MAX_VERSION = 1 << 31
 
 
 class LockedType(msgspec.Struct, omit_defaults=True):
-    """A stored event type. `version` is the one that events were written at when it was locked.
+    """A stored event type as it was when the lock was made.
 
-    `alias_of` is the name its class was written under then, if that was another. `schemas` has the wire shape of each
-    version that is known, `inferred` those that were gathered from stored events instead of from a class.
+    `version` is the schema version that was written. `alias_of` is the current name of the class, if this is a former
+    one. `dropped` is the reason if the type was dropped, and `split` the version at which it was split. `schemas` maps
+    each known version to its wire shape; for the versions in `inferred` it comes from stored events, not from a class.
     """
 
     version: int
@@ -43,30 +44,30 @@ class LockedType(msgspec.Struct, omit_defaults=True):
     inferred: list[int] = []
 
     def schema(self, version: int) -> Schema | None:
-        """The wire shape at a version, None where the lock has none."""
+        """Return the wire shape at a version, None if it is unknown."""
         return self.schemas.get(str(version))
 
     def versions(self) -> list[int]:
-        """The versions whose wire shape is known, in order."""
+        """Return the versions with a known wire shape, in order."""
         return sorted(map(int, self.schemas))
 
 
 class SchemaLock(msgspec.Struct):
-    """What the file holds."""
+    """The content of the file: its format, and the locked types by name."""
 
     hangarlog_schema: int = FORMAT
     events: dict[str, LockedType] = {}
 
     def encode(self) -> bytes:
-        """The bytes of the file."""
+        """Return the bytes of the file."""
         return msgspec.json.format(msgspec.json.encode(self, order="deterministic"), indent=2) + b"\n"
 
 
 def read_lock(path: str) -> SchemaLock:
-    """The lock in a file.
+    """Read a schema lock.
 
     Raises:
-        SchemaLockError: there is none, or it is damaged, or of another format.
+        SchemaLockError: the file is missing, damaged, or of another format.
     """
     try:
         raw = FileSystem().read_file(os.path.realpath(path), _MAX_LOCK_BYTES)
@@ -77,20 +78,21 @@ def read_lock(path: str) -> SchemaLock:
     try:
         lock = msgspec.json.decode(raw, type=SchemaLock)
         refuse_repeated_keys(raw)
-        _check(lock)
+        _check_lock(lock)
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
         raise SchemaLockError(path, f"it is damaged ({error}); restore it from your repository") from error
     if lock.hangarlog_schema != FORMAT:
         raise SchemaLockError(
-            path, f"it is of format {lock.hangarlog_schema}, this hangarlog knows {FORMAT}; upgrade hangarlog"
+            path, f"it has format {lock.hangarlog_schema}, but this version knows {FORMAT}; upgrade hangarlog"
         )
     return lock
 
 
 def write_lock(path: str, lock: SchemaLock) -> None:
-    """Put a lock in the place of the one at `path`, whole or not at all. It has the permissions that one had.
+    """Replace the lock at `path` atomically, and keep its permissions.
 
-    Raises `SchemaLockError` if a symbolic link is there that is not the user's own, or leads to no file of the user's.
+    Raises:
+        SchemaLockError: `path` is a symbolic link, and the link or the file it leads to is not the user's own.
     """
     if os.path.islink(path):
         if not _is_own_link(path):
@@ -98,45 +100,45 @@ def write_lock(path: str, lock: SchemaLock) -> None:
             raise SchemaLockError(path, cause)
         path = os.path.realpath(path)
     path, filesystem = os.path.abspath(path), FileSystem()
-    with contextlib.suppress(FileNotFoundError):  # A new one is private.
+    with contextlib.suppress(FileNotFoundError):  # A new file is private.
         found = os.lstat(path).st_mode
-        if stat.S_ISREG(found):  # A link that has come there since is replaced, and its permissions say nothing.
+        if stat.S_ISREG(found):  # Otherwise a link has appeared since. It is replaced, so its permissions do not count.
             filesystem.set_rights(os.path.dirname(path), stat.S_IMODE(found) & 0o777)
     filesystem.replace_file(path, lock.encode())
 
 
 def _is_own_link(path: str) -> bool:
-    """Whether the user made a link, and owns the file that it leads to."""
+    """True if the user owns both a link and the file it leads to."""
     try:
         owners = {os.lstat(path).st_uid, os.stat(path).st_uid}
-    except OSError:  # It leads nowhere, or to itself.
+    except OSError:  # The link is broken or leads to itself.
         return False
     return not hasattr(os, "geteuid") or owners == {os.geteuid()}
 
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]
-_Some = msgspec.Meta(min_length=1)
-_Above = msgspec.Meta(gt=0)
+_NonEmpty = msgspec.Meta(min_length=1)
+_Positive = msgspec.Meta(gt=0)
 _Unset = msgspec.UnsetType
 
 
-class _Part(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """The words of a schema, with what may stand after them."""
+class _SchemaPart(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """A schema or a part of one: the keywords that may occur, with the types of their values."""
 
     type: Literal["object", "array", "string", "integer", "number", "boolean", "null"] | _Unset = UNSET
-    properties: dict[str, _Part] | _Unset = UNSET
+    properties: dict[str, _SchemaPart] | _Unset = UNSET
     required: list[str] | _Unset = UNSET
-    additional_properties: _Part | Literal[False] | _Unset = UNSET
-    items: _Part | Literal[False] | _Unset = UNSET
-    prefix_items: list[_Part] | _Unset = UNSET
-    any_of: Annotated[list[_Part], _Some] | _Unset = UNSET
-    enum: Annotated[list[str | int | float | bool | None], _Some] | _Unset = UNSET
+    additional_properties: _SchemaPart | Literal[False] | _Unset = UNSET
+    items: _SchemaPart | Literal[False] | _Unset = UNSET
+    prefix_items: list[_SchemaPart] | _Unset = UNSET
+    any_of: Annotated[list[_SchemaPart], _NonEmpty] | _Unset = UNSET
+    enum: Annotated[list[str | int | float | bool | None], _NonEmpty] | _Unset = UNSET
     const: str | int | _Unset = UNSET
     default: Any = UNSET
-    keys: _Part | _Unset = msgspec.field(default=UNSET, name="x-keys")
+    keys: _SchemaPart | _Unset = msgspec.field(default=UNSET, name="x-keys")
     python: str | _Unset = msgspec.field(default=UNSET, name="x-python")
     reference: str | _Unset = msgspec.field(default=UNSET, name="$ref")
-    definitions: dict[str, _Part] = msgspec.field(default={}, name="$defs")
+    definitions: dict[str, _SchemaPart] = msgspec.field(default={}, name="$defs")
     format: str | _Unset = UNSET
     content_encoding: str | _Unset = UNSET
     pattern: str | _Unset = UNSET
@@ -151,30 +153,30 @@ class _Part(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     maximum: float | int | _Unset = UNSET
     exclusive_minimum: float | int | _Unset = UNSET
     exclusive_maximum: float | int | _Unset = UNSET
-    multiple_of: Annotated[float, _Above] | Annotated[int, _Above] | _Unset = UNSET
+    multiple_of: Annotated[float, _Positive] | Annotated[int, _Positive] | _Unset = UNSET
 
     def limits(self) -> tuple[Any, ...]:
-        """The numbers that bound its values."""
+        """Return the numbers that limit the values."""
         lengths = (self.min_length, self.max_length, self.min_items, self.max_items)
         sizes = (self.min_properties, self.max_properties, self.multiple_of)
         return (*lengths, *sizes, self.minimum, self.maximum, self.exclusive_minimum, self.exclusive_maximum)
 
-    def says_what(self) -> bool:
-        """Whether it says of what type its values are, or which; or else nothing at all."""
+    def is_typed(self) -> bool:
+        """True if it gives the type of its values or lists them, or takes any value."""
         kinds = (self.type, self.any_of, self.enum, self.const, self.python, self.reference)
-        return any(kind is not UNSET for kind in kinds) or self == _Part(
+        return any(kind is not UNSET for kind in kinds) or self == _SchemaPart(
             default=self.default, definitions=self.definitions
         )
 
 
-def _check(lock: SchemaLock) -> None:
-    """Raise `ValueError` or `TypeError` unless every schema is one that could have been written here.
+def _check_lock(lock: SchemaLock) -> None:
+    """Raise `ValueError` or `TypeError` unless `describe` or `Gathered` could have made every schema.
 
-    A pattern is a text like any other: it is run neither here nor by a check, unless it is the application's, too.
+    Patterns are not compiled or run, here or in a check, unless a class of the application has the same one.
     """
     for name, locked in lock.events.items():
         if not all(1 <= number <= _MAX_VERSION for number in (locked.version, locked.split or 1, *locked.inferred)):
-            raise ValueError(f"{name} has a version that is none")
+            raise ValueError(f"{name} has a version that is not between 1 and {_MAX_VERSION}")
         for version, schema in locked.schemas.items():
             if not (
                 version.isascii() and version.isdecimal() and len(version) < 11 and 1 <= int(version) <= _MAX_VERSION
@@ -187,9 +189,9 @@ def _check(lock: SchemaLock) -> None:
 
 
 def _check_schema(schema: Schema) -> None:
-    root = msgspec.convert(schema, _Part)
+    root = msgspec.convert(schema, _SchemaPart)
     if root.type != "object" or root.reference is not UNSET:
-        raise ValueError("its schema is not of an object")
+        raise ValueError("its schema is not that of an object")
     for part in (root, *root.definitions.values()):
         _check_part(part, root, 0)
     if any(part.reference is not UNSET for part in root.definitions.values()):
@@ -200,15 +202,15 @@ def _check_schema(schema: Schema) -> None:
         raise ValueError("a definition is one of its own alternatives") from None
 
 
-def _alternatives(part: _Part) -> Iterator[str]:
-    """The definitions that a part's values are of, as they are."""
+def _alternatives(part: _SchemaPart) -> Iterator[str]:
+    """Yield the names of the definitions that are alternatives of a part."""
     for each in part.any_of or ():
         if each.reference is not UNSET:
             yield each.reference.removeprefix("#/$defs/")
         yield from _alternatives(each)
 
 
-def _check_part(part: _Part, root: _Part, depth: int) -> None:
+def _check_part(part: _SchemaPart, root: _SchemaPart, depth: int) -> None:
     if depth > _MAX_DEPTH:
         raise ValueError(f"it is nested deeper than {_MAX_DEPTH} levels")
     if part.reference is not UNSET:
@@ -218,20 +220,20 @@ def _check_part(part: _Part, root: _Part, depth: int) -> None:
     _check_words(part)
     _check_values((part.default, part.enum, part.const, *part.limits()), 0)
     inner = [*(part.properties or {}).values(), *(part.prefix_items or []), *(part.any_of or [])]
-    inner += [each for each in (part.additional_properties, part.items, part.keys) if isinstance(each, _Part)]
+    inner += [each for each in (part.additional_properties, part.items, part.keys) if isinstance(each, _SchemaPart)]
     for each in inner:
         _check_part(each, root, depth + 1)
 
 
-def _check_words(part: _Part) -> None:
-    if not part.says_what():
-        raise ValueError("a part of a schema does not say what it is of")
+def _check_words(part: _SchemaPart) -> None:
+    if not part.is_typed():
+        raise ValueError("a part of a schema has no type")
     if part.type == "object" and part.properties is not UNSET and part.required is UNSET:
-        raise ValueError("an object does not say what is required")
-    if part.type == "object" and part.properties is UNSET and not isinstance(part.additional_properties, _Part):
-        raise ValueError("an object says neither its properties nor its values")
-    if part.type == "array" and not isinstance(part.items, _Part) and part.prefix_items is UNSET:
-        raise ValueError("an array does not say what is in it")
+        raise ValueError("an object does not list its required fields")
+    if part.type == "object" and part.properties is UNSET and not isinstance(part.additional_properties, _SchemaPart):
+        raise ValueError("an object lists neither its fields nor the type of its values")
+    if part.type == "array" and not isinstance(part.items, _SchemaPart) and part.prefix_items is UNSET:
+        raise ValueError("an array does not give the type of its items")
 
 
 def _check_values(values: Iterable[Any], depth: int) -> None:

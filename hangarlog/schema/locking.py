@@ -1,4 +1,4 @@
-"""Making a schema lock of what an application's classes are today, and of what the one before knows of the past."""
+"""Making a schema lock from an application's classes today and from the previous lock."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from hangarlog.schema.share import StoredKind
 
 
 def refused(serializer: EventSerializer, before: SchemaLock, accept: Collection[str] = ()) -> list[Finding]:
-    """What keeps a lock from being made.
+    """Return the findings that prevent a new lock.
 
-    The locked past of the types in `accept` is forgotten: they are believed never to have been stored.
+    The locked shapes of the types in `accept` are forgotten: use it for types that were never stored.
     """
     return failing(check(serializer, without(before, accept)))
 
 
 def without(lock: SchemaLock, names: Collection[str]) -> SchemaLock:
-    """A lock that does not know some types."""
+    """Return a lock without some types."""
     return SchemaLock(events={name: locked for name, locked in lock.events.items() if name not in names})
 
 
 def make_lock(serializer: EventSerializer, before: SchemaLock) -> SchemaLock:
-    """The lock of today's types, with the shapes of their former versions from `before`."""
+    """Return the lock of today's types, with the shapes of their former versions from `before`."""
     registry, chain = serializer.registry, serializer.chain
     events: dict[str, LockedType] = {}
     for name in {*registry.types, *registry.dropped, *chain.split_types(), *before.events}:
@@ -57,19 +57,19 @@ def make_lock(serializer: EventSerializer, before: SchemaLock) -> SchemaLock:
 
 
 def unread_types(lock: SchemaLock, stored: Collection[StoredKind], accept: Collection[str]) -> list[Finding]:
-    """The types that a store holds and a lock does not know, but for those in `accept`."""
+    """Return a finding for each stored type that is neither in the lock nor in `accept`."""
     counts: Counter[str] = Counter()
     for each in stored:
         counts[each.event_type] += each.count
     return [
-        Finding(name, "vanished", f"the store holds {count:,} events of it, and no class is registered to read them")
+        Finding(name, "vanished", f"the store holds {count:,} events of it, but no class is registered to read them")
         for name, count in sorted(counts.items())
         if name not in lock.events and name not in accept
     ]
 
 
 def with_gathered(lock: SchemaLock, stored: Collection[StoredKind]) -> SchemaLock:
-    """The lock with the shapes of stored events added, where it has none of a version."""
+    """Return the lock with the inferred shapes of stored events added, for versions whose shape it does not know."""
     events = dict(lock.events)
     for each in stored:
         locked = events.get(each.event_type)

@@ -1,4 +1,4 @@
-"""Walks of a payload beside its wire shape."""
+"""Walks through a payload and its wire shape in parallel."""
 
 from __future__ import annotations
 
@@ -6,76 +6,78 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from hangarlog.schema.describe import Schema
-from hangarlog.schema.shape import ABSENT, is_a, join, named, resolve, same, tags
+from hangarlog.schema.shape import ABSENT, enum_values, has_type, join_path, resolve, same_value, tags
 
 SchemaPlace = tuple[str, Any, Schema | None]
-_MAX_ALTERNATIVES, _MAX_NESTED = (
-    20,
-    3,
-)  # So many alternatives are tried, where so many are within each other; else the first.
+
+_MAX_ALTERNATIVES = 20  # Alternatives of a union that are tried.
+_MAX_NESTED = 3  # Depth of nested unions; in deeper ones only the first matching alternative is tried.
 
 
 def places(
-    value: Any, schema: Schema, root: Schema | None = None, path: str = "", tried: int = 0
+    value: Any, schema: Schema, root: Schema | None = None, path: str = "", nested: int = 0
 ) -> Iterator[SchemaPlace]:
-    """(path, value, its schema) of all that is in a payload; without one where a wire shape has no field for it.
+    """Yield (path, value, schema) for every value in a payload.
 
-    What has none is passed over on read. `tried` is in how many alternatives the payload is, that were tried.
+    The schema is None if the wire shape has no such field. A read ignores such a value. `nested` is the number of
+    unions around `value` whose alternatives were tried.
     """
     root = schema if root is None else root
     schema = resolve(schema, root)
     if "anyOf" in schema:
-        parts = [part for part in schema["anyOf"] if may_be(value, part, root)][
-            : _MAX_ALTERNATIVES if tried < _MAX_NESTED else 1
-        ]
-        tried += len(parts) > 1
-        found = [list(places(value, part, root, path, tried)) for part in parts]
-        yield from min(found, key=lambda each: len(unknown(each)), default=[])
+        limit = _MAX_ALTERNATIVES if nested < _MAX_NESTED else 1
+        parts = [part for part in schema["anyOf"] if may_match(value, part, root)][:limit]
+        nested += len(parts) > 1
+        found = [list(places(value, part, root, path, nested)) for part in parts]
+        yield from min(found, key=lambda each: len(unknown_paths(each)), default=[])
     elif isinstance(value, dict) and "properties" in schema:
         for name, inner in value.items():
             if name in schema["properties"]:
-                yield from places(inner, schema["properties"][name], root, join(path, name), tried)
+                yield from places(inner, schema["properties"][name], root, join_path(path, name), nested)
             else:
-                yield join(path, name), inner, None
+                yield join_path(path, name), inner, None
     elif isinstance(value, dict) and isinstance(schema.get("additionalProperties"), dict):
         for name, inner in value.items():
-            yield from places(inner, schema["additionalProperties"], root, f"{path}{{{name}}}", tried)
+            yield from places(inner, schema["additionalProperties"], root, f"{path}{{{name}}}", nested)
     elif isinstance(value, list) and isinstance(schema.get("items"), dict):
         for inner in value:
-            yield from places(inner, schema["items"], root, f"{path}[]", tried)
+            yield from places(inner, schema["items"], root, f"{path}[]", nested)
     elif isinstance(value, list) and "prefixItems" in schema:
         known = schema["prefixItems"]
         for at, inner in enumerate(value[: len(known)]):
-            yield from places(inner, known[at], root, f"{path}[{at}]", tried)
+            yield from places(inner, known[at], root, f"{path}[{at}]", nested)
         yield from ((f"{path}[{at}]", value[at], None) for at in range(len(known), len(value)))
     else:
         yield path, value, schema
 
 
-def unknown(found: Iterable[SchemaPlace]) -> list[str]:
-    """The paths of places that a wire shape does not have."""
+def unknown_paths(found: Iterable[SchemaPlace]) -> list[str]:
+    """Return the paths for which the wire shape has no field."""
     return [path for path, _, schema in found if schema is None]
 
 
-def may_be(value: Any, schema: Schema, root: Schema) -> bool:
-    """Whether a value can be of an alternative, as far as its type and its tag tell."""
+def may_match(value: Any, schema: Schema, root: Schema) -> bool:
+    """True if the type and the tag of a value match an alternative of a union."""
     schema = resolve(schema, root)
-    if named(schema):
-        return any(same(value, each) for each in named(schema))
+    if enum_values(schema):
+        return any(same_value(value, each) for each in enum_values(schema))
     if isinstance(value, dict):
         return schema.get("type", "object") == "object" and all(value.get(name) == tag for name, tag in tags(schema))
     if isinstance(value, list):
         return bool(schema.get("type", "array") == "array")
-    return "type" not in schema or is_a(value, schema["type"])
+    return "type" not in schema or has_type(value, schema["type"])
 
 
-def is_closed(schema: Schema) -> bool:
-    """Whether a schema names every value there may be."""
-    return bool(named(schema)) or schema.get("type") in ("boolean", "null")
+def lists_all_values(schema: Schema) -> bool:
+    """True if a schema lists every value that it takes."""
+    return bool(enum_values(schema)) or schema.get("type") in ("boolean", "null")
 
 
 def changed_defaults(stored: Any, reached: Any, old: Schema, new: Schema) -> Iterator[tuple[str, Any, Any]]:
-    """(path, default then, default now) of fields that neither a stored payload has, nor what upcasters made of it."""
+    """Yield (path, old default, new default) of fields that are missing before and after upcasting.
+
+    `stored` is the payload as stored, `reached` the payload after the upcasters.
+    """
     return _Defaults(old, new).changed(stored, reached, old, new, "")
 
 
@@ -84,33 +86,33 @@ class _Defaults:
         self._old, self._new = old, new
 
     def changed(self, stored: Any, reached: Any, old: Schema, new: Schema, path: str) -> Iterator[tuple[str, Any, Any]]:
-        old, new = _alternative(stored, old, self._old), _alternative(reached, new, self._new)
+        old, new = _matching_alternative(stored, old, self._old), _matching_alternative(reached, new, self._new)
         if type(stored) is not type(reached) or not isinstance(stored, (dict, list)):
             return
-        before, after = _fields(stored, old), _fields(reached, new)
-        had, has = _values(stored), _values(reached)
+        before, after = _child_schemas(stored, old), _child_schemas(reached, new)
+        had, has = _children(stored), _children(reached)
         for name in filter(after.__contains__, before):
-            place = join(path, name) if isinstance(name, str) else f"{path}[{name}]"
+            place = join_path(path, name) if isinstance(name, str) else f"{path}[{name}]"
             then, now = before[name].get("default", ABSENT), after[name].get("default", ABSENT)
             if name in had and name in has:
                 yield from self.changed(had[name], has[name], before[name], after[name], place)
-            elif name not in had and name not in has and not same(then, now):
+            elif name not in had and name not in has and not same_value(then, now):
                 yield place, then, now
 
 
-def _alternative(value: Any, schema: Schema, root: Schema) -> Schema:
+def _matching_alternative(value: Any, schema: Schema, root: Schema) -> Schema:
     schema = resolve(schema, root)
-    parts = [resolve(part, root) for part in schema.get("anyOf", [schema]) if may_be(value, part, root)]
+    parts = [resolve(part, root) for part in schema.get("anyOf", [schema]) if may_match(value, part, root)]
     return parts[0] if parts else {}
 
 
-def _values(value: dict[str, Any] | list[Any]) -> dict[Any, Any]:
-    """What is in an object by name, and in an array by place."""
+def _children(value: dict[str, Any] | list[Any]) -> dict[Any, Any]:
+    """Return the values in an object by name, or in an array by index."""
     return value if isinstance(value, dict) else dict(enumerate(value))
 
 
-def _fields(value: dict[str, Any] | list[Any], schema: Schema) -> dict[Any, Schema]:
-    """The schemas of what may be there."""
+def _child_schemas(value: dict[str, Any] | list[Any], schema: Schema) -> dict[Any, Schema]:
+    """Return the schemas of the values in an object by name, or in an array by index."""
     if isinstance(value, dict):
         return schema.get("properties") or dict.fromkeys(value, schema.get("additionalProperties") or {})
     items = dict.fromkeys(range(len(value)), schema.get("items") or {})

@@ -1,9 +1,9 @@
-"""Whether an upcaster is pure: run twice on copies, watched for calls that a pure function does not make.
+"""Purity checks: run an upcaster twice on copies of a payload and watch its calls.
 
-What is seen: different results for the same payload, a changed argument, and every call of a C function that asks for
-the time, for chance, for the environment, or does input or output. What is not: what a function has read before
-(a module's variable that changes from one start of the program to the next), the order of a set of texts, the local
-time zone, and whatever an extension module does inside one call of it.
+A check detects different results for the same payload, a changed argument, and calls of C functions that read the time,
+random numbers or the environment, or do input or output. It does not detect a module's variable that differs between
+starts of the program, the order of a set of strings, the local time zone, or what an extension module does inside one
+of its calls.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PURE_CALLS = {"posix.fspath", "nt.fspath", "_io.text_encoding", "time.strptime"
 _PURE_CLASSES = {"StringIO", "BytesIO"}
 _IMPURE_CALLS = {
     "_thread.start_joinable_thread",
-    "_thread.start_new_thread",  # What it does there is not seen.
+    "_thread.start_new_thread",  # Calls in another thread are not watched.
     "builtins.breakpoint",
     "builtins.hash",
     "builtins.id",
@@ -57,7 +57,10 @@ Step = Callable[[dict[str, Any]], Any]
 
 
 class ImpureUpcasterError(Exception):
-    """An upcaster is not pure; the message says which, and how. `version` is the one it takes."""
+    """An upcaster is not pure.
+
+    The message says which one and why. `version` is the version that it takes.
+    """
 
     version = 0
 
@@ -65,14 +68,14 @@ class ImpureUpcasterError(Exception):
 def pure_path(
     serializer: EventSerializer, event_type: str, version: int, payload: dict[str, Any], known: Collection[int] = ()
 ) -> Any:
-    """What the upcasters make of a payload: a payload of the current version, or a splitter's list.
+    """Return what the upcasters make of a payload: one of the current version, or a splitter's list.
 
-    The steps from the versions in `known` are not looked at again.
+    Steps from the versions in `known` run without a purity check.
 
     Raises:
-        ImpureUpcasterError: one of them is not pure.
-        UpcastingError: one is missing.
-        Exception: whatever a step itself raises.
+        ImpureUpcasterError: a step is not pure.
+        UpcastingError: a step is missing.
+        Exception: anything that a step raises.
     """
     registry, chain = serializer.registry, serializer.chain
     split = chain.split_of(event_type)
@@ -94,48 +97,49 @@ def pure_path(
 
 
 def pure_result(step: Step, payload: dict[str, Any]) -> Any:
-    """What a step makes of a payload.
+    """Return what a step makes of a payload.
 
     Raises:
-        ImpureUpcasterError: it is not pure.
-        Exception: whatever the step itself raises.
+        ImpureUpcasterError: the step is not pure.
+        Exception: anything that the step raises.
     """
     first, second = copy.deepcopy(payload), copy.deepcopy(payload)
-    result, calls = _watched(step, first)
-    result = copy.deepcopy(result)  # It may be of what the step keeps, and changes again.
+    result, calls = _run_watched(step, first)
+    result = copy.deepcopy(result)  # The step may keep a reference and change it in the second run.
     if first != payload or list(first) != list(payload):
-        raise ImpureUpcasterError("it changes the payload it is given: make a new one, such as {**data, ...}")
-    again, more = _watched(step, second)
+        raise ImpureUpcasterError("it changes its argument: return a new payload, such as {**data, ...}")
+    again, more = _run_watched(step, second)
     if calls or more:
         names = ", ".join({**dict.fromkeys(calls), **dict.fromkeys(more)})
-        raise ImpureUpcasterError(f"it calls {names}: what it gives then depends on more than the payload")
+        raise ImpureUpcasterError(f"it calls {names}, so its result depends on more than the payload")
     if result != again:
-        raise ImpureUpcasterError("it gives something else the second time, for the same payload")
+        raise ImpureUpcasterError("it returns two different results for the same payload")
     return result
 
 
-def _listed(result: Any) -> Any:
-    """A splitter may be a generator, which runs when it is asked."""
+def _as_list(result: Any) -> Any:
+    """Run a splitter that is a generator to its end."""
     return result if isinstance(result, dict) or not hasattr(result, "__iter__") else list(result)
 
 
-def _watched(step: Step, payload: dict[str, Any]) -> tuple[Any, Sequence[str]]:
+def _run_watched(step: Step, payload: dict[str, Any]) -> tuple[Any, Sequence[str]]:
+    """Return (result, names of the impure functions that the step called)."""
     calls: dict[str, None] = {}
     here = sys._getframe()
 
     def watch(frame: FrameType, event: str, function: Any) -> None:
-        if event == "c_call" and _module_of(frame) != "copy":  # It compares identities.
-            name = _name(function)
+        if event == "c_call" and _module_of(frame) != "copy":  # `deepcopy` calls `id`.
+            name = _impure_name(function)
             if name is not None and not _is_importing(frame, here):
                 calls[name] = None
         elif event == "call" and frame.f_code.co_qualname.startswith("_Environ.") and _module_of(frame) == "os":
             calls["os.environ"] = None
 
     before, collecting = sys.getprofile(), gc.isenabled()
-    gc.disable()  # It calls back whoever wants to know how long it takes, and is no doing of the step's.
+    gc.disable()  # A collection runs callbacks that the step does not call.
     sys.setprofile(watch)
     try:
-        result = _listed(step(payload))
+        result = _as_list(step(payload))
     except SystemExit as error:
         raise ImpureUpcasterError("it ends the program") from error
     finally:
@@ -151,9 +155,10 @@ def _module_of(frame: FrameType) -> str:
 
 
 def _is_importing(frame: FrameType | None, until: FrameType) -> bool:
-    """Whether a step makes a call to import something: that is done once, and is no doing of the upcaster's.
+    """True if a call is part of an import that the step makes.
 
-    The check itself may run while something is imported, as a test's module.
+    Imports run once, and their calls are allowed. Frames from `until` on do not count, because the check itself may run
+    during an import, as in a test module.
     """
     while frame is not None and frame is not until:
         if _module_of(frame).startswith("importlib."):
@@ -162,8 +167,8 @@ def _is_importing(frame: FrameType | None, until: FrameType) -> bool:
     return False
 
 
-def _name(function: Any) -> str | None:
-    """What an impure C function is called, None for another."""
+def _impure_name(function: Any) -> str | None:
+    """Return the name of an impure C function, None if the function is pure."""
     owner = getattr(function, "__self__", None)
     module = getattr(function, "__module__", None)
     if module is None and isinstance(owner, ModuleType):

@@ -1,4 +1,4 @@
-"""Payloads that a wire shape allows: what stored events of that version may look like."""
+"""Sample payloads generated from a wire shape."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from hangarlog.schema.describe import Schema
 from hangarlog.schema.shape import is_any, resolve
 
 _Option = TypeVar("_Option")
-_MAX_DEPTH = 4  # Beyond, what holds itself ends as soon as it may.
+_MAX_DEPTH = 4  # Below this depth, recursive schemas end as soon as they can.
 _MIN_SAMPLES, _MAX_SAMPLES = 10, 500
-"""So many samples `samples` makes of a schema, and so many more until every alternative has been in one."""
+"""Samples of each schema, and the most that are added until every alternative has occurred."""
 
-_MAX_LENGTH = 10_000  # What must be longer is not made up.
-_MAX_VALUES, _ALL_VALUES = 20_000, 1_000_000  # Nor are samples of more values, nor more of them than so many in all.
+_MAX_LENGTH = 10_000  # The longest string or array that is generated, if a schema requires it.
+_MAX_VALUES, _ALL_VALUES = 20_000, 1_000_000  # Values in one sample, and in all samples of a schema.
 
 
 class CannotSampleError(Exception):
-    """There is something in a schema that nobody but the user can make up."""
+    """A schema has a part for which no value can be generated."""
 
 
 class Chooser(Protocol):
-    """Who decides what a value is, at a place in the payload."""
+    """Chooses the value at each place in a payload."""
 
     def choose(self, path: str, options: Sequence[_Option]) -> _Option: ...  # noqa: D102
     def integer(self, path: str, schema: Schema) -> int: ...  # noqa: D102
@@ -36,12 +36,15 @@ class Chooser(Protocol):
 
 
 def samples(schema: Schema, patterns: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Payloads in which every alternative, every enum value, and every field's being there and not occurs.
+    """Yield payloads that cover every alternative, every enum value, and the presence and absence of every field.
 
-    The same ones every time. Of the patterns in it only those in `patterns` are run (None: all; it must be of a class
-    then, not of a lock): others could take for ever. Raises `CannotSampleError`.
+    The payloads are the same every time. Only patterns in `patterns` are run, because foreign ones may take exponential
+    time. With None all are run; the schema must then come from a class, not from a lock.
+
+    Raises:
+        CannotSampleError: the schema has a part for which no value can be generated.
     """
-    source = _Covering(patterns)
+    source = _CoveringChooser(patterns)
     values = 0
     try:
         for number in range(_MIN_SAMPLES + _MAX_SAMPLES):
@@ -51,11 +54,11 @@ def samples(schema: Schema, patterns: Collection[str] | None = None) -> Iterator
             yield one.of(schema, "", 0)
             values += one.values
     except RecursionError:
-        raise CannotSampleError("it holds itself without an end") from None
+        raise CannotSampleError("it contains itself without an end") from None
 
 
 def sample(schema: Schema, source: Chooser) -> Any:
-    """One value of a schema. Raises `CannotSampleError`."""
+    """Return one value of a schema. Raises `CannotSampleError`."""
     return _Sample(schema, source).of(schema, "", 0)
 
 
@@ -68,7 +71,7 @@ class _Sample:
         schema = resolve(schema, self._root)
         self.values += 1 + schema.get("minLength", 0) // 100
         if self.values > _MAX_VALUES:
-            raise CannotSampleError(f"it holds more than the {_MAX_VALUES} values that are made up here")
+            raise CannotSampleError(f"it holds more than {_MAX_VALUES} values, the limit for samples")
         if "const" in schema:
             return schema["const"]
         if "enum" in schema:
@@ -80,7 +83,7 @@ class _Sample:
             at = self.source.choose(path, range(len(parts)))
             return self.of(parts[at], f"{path}|{at}", depth)
         if "x-python" in schema:
-            raise CannotSampleError(f"{path or 'the payload'} is a {schema['x-python']}, which a hook decodes")
+            raise CannotSampleError(f"{path or 'the payload'} is a {schema['x-python']}, which only a hook decodes")
         if is_any(schema):
             return self.source.choose(path, _ANYTHING)
         return _MAKERS[schema["type"]](self, schema, path, depth)
@@ -100,7 +103,7 @@ class _Sample:
 
     def _mapping(self, schema: Schema, path: str, depth: int) -> dict[str, Any]:
         made: dict[str, Any] = {}
-        size = self._size(path, schema.get("minProperties", 0), schema.get("maxProperties"), depth)
+        size = self._choose_size(path, schema.get("minProperties", 0), schema.get("maxProperties"), depth)
         for _ in range(size * 10):
             if len(made) == size:
                 break
@@ -109,7 +112,7 @@ class _Sample:
                 schema["additionalProperties"], f"{path}{{}}", depth + 1
             )
         if len(made) < schema.get("minProperties", 0):
-            raise CannotSampleError(f"{path} is a mapping of more keys than are made up here")
+            raise CannotSampleError(f"{path} is a mapping that needs more keys than were found")
         return made
 
     def array(self, schema: Schema, path: str, depth: int) -> list[Any]:
@@ -120,14 +123,14 @@ class _Sample:
             return [self.of(part, f"{path}[{at}]", depth + 1) for at, part in enumerate(fixed[:count])]
         made: list[Any] = []
         for _ in range(
-            self._size(path, least, schema.get("maxItems"), depth) * (10 if schema.get("uniqueItems") else 1)
+            self._choose_size(path, least, schema.get("maxItems"), depth) * (10 if schema.get("uniqueItems") else 1)
         ):
             item = self.of(schema["items"], f"{path}[]", depth + 1)
             if not (schema.get("uniqueItems") and item in made):
                 made.append(item)
         return made[: schema.get("maxItems")]
 
-    def _size(self, path: str, least: int, most: int | None, depth: int) -> int:
+    def _choose_size(self, path: str, least: int, most: int | None, depth: int) -> int:
         if least > _MAX_LENGTH:
             raise CannotSampleError(f"{path} holds {least} values or more")
         if depth > _MAX_DEPTH:
@@ -161,33 +164,33 @@ TEXTS: dict[str, Sequence[str]] = {
     "decimal": ("0", "1.50", "-12345678901234567890.1"),
     "base64": ("", "AP8=", "aGFuZ2FybG9n"),
 }
-"""Texts of each format."""
+"""Sample strings of each format."""
 
 _WORDS = ("text", "a", "", "0", "A-1", "é 🙂", "one two", "3.5", "a@b.example", "https://a.example/b", "x" * 40)
 _HEX = "0a524171703c4acba0e83a5d07c6bdf1"
 
 
-class _Covering:
-    """Takes every option in turn at every place, then by chance."""
+class _CoveringChooser:
+    """Takes every option at a place in turn, then random ones."""
 
     def __init__(self, patterns: Collection[str] | None) -> None:
         self._patterns = patterns
         self._turns: Counter[str] = Counter()
         self._random = random.Random(0)
-        self._waiting: set[str] = set()
+        self._uncovered: set[str] = set()
 
     @property
     def covered(self) -> bool:
-        """Whether every option was taken at every place that was come by."""
-        return not self._waiting
+        """True if every option was taken at every place reached."""
+        return not self._uncovered
 
     def choose(self, path: str, options: Sequence[_Option]) -> _Option:
         turn = self._turns[path]
         self._turns[path] += 1
         if turn + 1 < len(options):
-            self._waiting.add(path)
+            self._uncovered.add(path)
         else:
-            self._waiting.discard(path)
+            self._uncovered.discard(path)
         return options[turn] if turn < len(options) else self._random.choice(options)
 
     def integer(self, path: str, schema: Schema) -> int:
@@ -208,7 +211,7 @@ def _texts(path: str, schema: Schema, patterns: Collection[str] | None) -> Seque
     )
     pattern = schema.get("pattern")
     if least > _MAX_LENGTH:
-        raise CannotSampleError(f"{path} is text of {least} characters or more")
+        raise CannotSampleError(f"{path} is text of at least {least} characters")
     if kind == "base64":
         words = [
             b64encode(bytes(size)).decode()
@@ -219,16 +222,16 @@ def _texts(path: str, schema: Schema, patterns: Collection[str] | None) -> Seque
         words = [word if len(word) >= least else (word or "a") * least for word in _WORDS]
         words = [word[:most] for word in words]
     elif pattern is not None and patterns is not None and pattern not in patterns:
-        raise CannotSampleError(f"{path} is text that matches {pattern!r}, which no class has now: it is not run")
+        raise CannotSampleError(f"{path} is text that matches {pattern!r}; a pattern that no class has is not run")
     elif pattern is not None:
         words = [word for word in words if re.search(pattern, word) and least <= len(word) <= (most or len(word))]
     if not words:
-        raise CannotSampleError(f"{path} is text that matches {pattern}, which is not made up here")
+        raise CannotSampleError(f"{path} is text that matches {pattern}; no sample matches it")
     return words
 
 
 def _numbers(schema: Schema, usual: Sequence[float], step: float) -> list[float]:
-    """Some numbers within a schema's bounds."""
+    """Return some numbers within a schema's bounds."""
     step = schema.get("multipleOf", step)
     least, most = schema.get("minimum"), schema.get("maximum")
     above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
@@ -249,5 +252,5 @@ def _numbers(schema: Schema, usual: Sequence[float], step: float) -> list[float]
 
     found = list(islice(filter(fits, dict.fromkeys([*usual, *ends, *(end * step for end in range(-3, 4))])), 20))
     if not found:
-        raise CannotSampleError(f"no number was found within {schema}")
+        raise CannotSampleError(f"no sample number fits {schema}")
     return found

@@ -1,4 +1,4 @@
-"""The words of a wire shape: what a part of it stands for, which values it names, and how it is called."""
+"""Queries on a wire shape: references, enumerated values, tags, and descriptions for messages."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import msgspec
 from hangarlog.schema.describe import Schema
 
 ABSENT: Any = object()
-"""The default of a field where none can be written down."""
+"""Stands for the default of a field whose schema has none, because it is computed or has no JSON form."""
 
 
 def resolve(part: Schema, root: Schema) -> Schema:
-    """What a reference stands for."""
+    """Return the schema that a part refers to, or the part itself if it is not a reference."""
     while "$ref" in part:
         name = part["$ref"].removeprefix("#/$defs/")
         part = root if name == "#" else root["$defs"][name]
@@ -22,12 +22,12 @@ def resolve(part: Schema, root: Schema) -> Schema:
 
 
 def is_any(schema: Schema) -> bool:
-    """Whether a schema says nothing of the value."""
+    """True if a schema takes any value."""
     return not schema.keys() - {"default", "$defs"}
 
 
 def patterns_of(part: Any) -> Iterator[str]:
-    """The patterns in a schema, wherever they are."""
+    """Yield the patterns in a schema and in its parts."""
     if isinstance(part, dict):
         if isinstance(part.get("pattern"), str):
             yield part["pattern"]
@@ -37,14 +37,14 @@ def patterns_of(part: Any) -> Iterator[str]:
             yield from patterns_of(inner)
 
 
-def shown(schema: Schema) -> str:
-    """A schema in a few words."""
+def in_words(schema: Schema) -> str:
+    """Describe a schema in a few words."""
     if "anyOf" in schema:
-        return " or ".join(map(shown, schema["anyOf"]))
+        return " or ".join(map(in_words, schema["anyOf"]))
     if "$ref" in schema:
         return str(schema["$ref"]).rsplit("/", 1)[-1]
-    if named(schema):
-        return "one of " + ", ".join(map(text_of, named(schema)))
+    if enum_values(schema):
+        return "one of " + ", ".join(map(value_text, enum_values(schema)))
     if "x-python" in schema:
         return str(schema["x-python"])
     if is_any(schema):
@@ -53,26 +53,26 @@ def shown(schema: Schema) -> str:
         return "a set" if schema.get("uniqueItems") else "a tuple" if "prefixItems" in schema else "an array"
     if tags(schema):
         name, value = tags(schema)[0]
-        return f"an object whose {name} is {text_of(value)}"
+        return f"an object whose {name} is {value_text(value)}"
     if schema["type"] == "object":
         return "an object" if "properties" in schema else "a mapping"
     name = str(schema.get("format") or schema.get("contentEncoding") or schema["type"])
     return {"base64": "bytes", "boolean": "true or false", "string": "text"}.get(name, name)
 
 
-def named(schema: Schema) -> list[Any]:
-    """All values that a schema takes, where it names them."""
+def enum_values(schema: Schema) -> list[Any]:
+    """Return the values of a `const` or `enum`, an empty list for other schemas."""
     return [schema["const"]] if "const" in schema else schema.get("enum", [])
 
 
-def is_a(value: Any, kind: object) -> bool:
-    """Whether a value is of a `type` of JSON Schema."""
+def has_type(value: Any, kind: object) -> bool:
+    """True if a value other than an object or array has this JSON Schema `type`."""
     of = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}.get(type(value))
     return of == kind or (of == "integer" and kind == "number")
 
 
-def same(one: Any, other: Any) -> bool:
-    """Whether two values are one in JSON: `1` and `1.0` are, `1` and `true` are not."""
+def same_value(one: Any, other: Any) -> bool:
+    """True if two values are equal in JSON: `1` equals `1.0`, but not `true`."""
     if one is other:
         return True
     kinds = {type(one), type(other)}
@@ -80,15 +80,15 @@ def same(one: Any, other: Any) -> bool:
 
 
 def tags(schema: Schema) -> Any:
-    """(name, value) of the fields that tell an object from others, of which there is one at most."""
+    """Return [(name, value)] of the field that tags an object in a union, or an empty list."""
     return [(name, part["const"]) for name, part in schema.get("properties", {}).items() if "const" in part]
 
 
-def text_of(value: Any) -> str:
-    """A value, such as a default, as people read it."""
-    return "made anew for each" if value is ABSENT else msgspec.json.encode(value).decode()
+def value_text(value: Any) -> str:
+    """Return a value, such as a default, for a message."""
+    return "computed for each event" if value is ABSENT else msgspec.json.encode(value).decode()
 
 
-def join(path: str, name: str) -> str:
-    """The place of a field."""
+def join_path(path: str, name: str) -> str:
+    """Return the path of a field below `path`."""
     return f"{path}.{name}" if path else name

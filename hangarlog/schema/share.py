@@ -1,4 +1,4 @@
-"""Reading a share of a store: what it holds, by type and schema version, and what of it cannot be read."""
+"""Reading a share, a range of positions: its events by type and schema version, and the ones that cannot be read."""
 
 from __future__ import annotations
 
@@ -23,16 +23,20 @@ from hangarlog.schema.target import load_events
 from hangarlog.system.read_only import for_reading
 
 _MAX_FAILURES = 3
-"""So many failures of a type and version are kept with their place."""
+"""Failures of each type and version that are kept with their place."""
 
-_WATCHED_EVENTS = 50
-"""So many events of a type and version, in each share, go through upcasters that are watched for being pure."""
+_MAX_WATCHED = 50
+"""Events of each type and version in a share that are read with the purity check."""
 
 Key = tuple[str, int]
+"""(event type, schema version)."""
 
 
 class Share(msgspec.Struct):
-    """Positions of a store to be read: after `start`, up to `stop`; as the events at `target`, or as they are."""
+    """A range of positions to read: after `start`, up to `stop`.
+
+    The events are read with the application's code at `target`, or as stored if that is None.
+    """
 
     path: str
     start: int
@@ -53,7 +57,11 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class StoredKind(msgspec.Struct):
-    """The events of one type and schema version (0: what is stored as `_version` is none)."""
+    """The events of one type and schema version; version 0 stands for an invalid `_version`.
+
+    `failed` counts the events that cannot be read, and `failures` keeps the first of them. `watched` counts the events
+    read with the purity check, and `impure` has its messages. `payload` is set if fields were gathered.
+    """
 
     event_type: str
     version: int
@@ -69,7 +77,7 @@ class StoredKind(msgspec.Struct):
     payload: Gathered | None = None
 
     def merge(self, other: StoredKind) -> None:
-        """Take in what another share of the store holds of them."""
+        """Add the events of another share."""
         self.count += other.count
         self.failed += other.failed
         if other.first_position < self.first_position:
@@ -83,12 +91,12 @@ class StoredKind(msgspec.Struct):
             self.payload.merge(other.payload)
 
 
-_opened: dict[str, FileEventStore] = {}  # In a process that reads shares: importing and opening is done once.
+_opened: dict[str, FileEventStore] = {}  # Kept between the shares that a worker process reads.
 _serializers: dict[str, EventSerializer] = {}
 
 
 def read_share(share: Share) -> list[StoredKind]:
-    """What is in a share, in this process. Raises what `check_history` raises."""
+    """Read a share in this process. Raises what `check_history` raises."""
     if share.target is None:
         return scan(_store(share.path), share.start, share.stop, None, True)
     serializer = _serializers.get(share.target)
@@ -105,7 +113,7 @@ def _store(path: str) -> FileEventStore:
 
 
 def open_to_read(path: str) -> FileEventStore:
-    """The store in a folder, without the types of the application, which may be what is wrong."""
+    """Open a store for reading without the application's types, which may be what fails."""
     serializer = EventSerializer(registry=EventRegistry(), unknown="untyped")
     return FileEventStore(path, serializer=serializer, create=False, filesystem=for_reading(path))
 
@@ -113,7 +121,10 @@ def open_to_read(path: str) -> FileEventStore:
 def scan(
     store: EventStore, start: int, stop: int, serializer: EventSerializer | None, with_fields: bool
 ) -> list[StoredKind]:
-    """What a store holds after position `start`, up to `stop`; with a serializer, what it cannot read of that."""
+    """Return the events after position `start`, up to `stop`, by type and version.
+
+    With a serializer, every event is read, and failures are noted. `with_fields` gathers the payloads' fields.
+    """
     found: dict[Key, StoredKind] = {}
     latest: dict[Key, tuple[Sequence[Envelope], int]] = {}
     options: ReadOptions = {"from_position": start, "limit": stop - start}
@@ -156,8 +167,8 @@ def _gather(stored: StoredKind, envelope: Envelope) -> None:
 def _read(
     block: Sequence[Envelope], keys: list[Key], serializer: EventSerializer, found: dict[Key, StoredKind]
 ) -> None:
-    """Read a block as its types, at once, or one by one where that fails."""
-    _look_at_upcasters(block, keys, serializer, found)
+    """Read a block of events at once, or one by one to note the failures."""
+    _check_purity(block, keys, serializer, found)
     try:
         for _ in serializer.blocks().events(block):
             pass
@@ -176,15 +187,16 @@ def _read(
                 )
 
 
-def _look_at_upcasters(
+def _check_purity(
     block: Sequence[Envelope], keys: list[Key], serializer: EventSerializer, found: dict[Key, StoredKind]
 ) -> None:
-    old = {key for key in {*keys} if found[key].watched < _WATCHED_EVENTS and _is_old(serializer, *key)}
+    """Run the upcasters of some old events with the purity check."""
+    old = {key for key in {*keys} if found[key].watched < _MAX_WATCHED and _needs_upcasting(serializer, *key)}
     if not old:
         return
     for envelope, key in zip(block, keys, strict=True):
         stored = found[key]
-        if key in old and stored.watched < _WATCHED_EVENTS:
+        if key in old and stored.watched < _MAX_WATCHED:
             stored.watched += 1
             try:
                 payload = decode_object(envelope.data)
@@ -193,11 +205,11 @@ def _look_at_upcasters(
             except ImpureUpcasterError as error:
                 if str(error) not in stored.impure:
                     stored.impure.append(str(error))
-            except Exception:  # Whatever an upcaster raises: reading will say so, with its place.
-                stored.watched = _WATCHED_EVENTS
+            except Exception:  # An upcaster may raise anything. The read reports it with its place.
+                stored.watched = _MAX_WATCHED
 
 
-def _is_old(serializer: EventSerializer, event_type: str, version: int) -> bool:
+def _needs_upcasting(serializer: EventSerializer, event_type: str, version: int) -> bool:
     registry = serializer.registry
     if event_type in registry.dropped or version < 1:
         return False

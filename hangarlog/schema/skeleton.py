@@ -1,4 +1,4 @@
-"""The upcaster that has to be written, as far as two wire shapes can tell."""
+"""Drafts of upcasters, made from the wire shapes before and after."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ import re
 
 import msgspec
 
-from hangarlog.schema.compare import are_few, breaking, compare_parts
+from hangarlog.schema.compare import are_few_enough, breaking, compare_parts
 from hangarlog.schema.describe import Schema
-from hangarlog.schema.shape import shown
+from hangarlog.schema.shape import in_words
 
-_FILL_IN = "FILL_IN"  # No name that there is: as long as it stands there, the check fails.
+_FILL_IN = "FILL_IN"  # An undefined name: the check fails until you replace it.
 
 
 def skeleton(event_type: str, version: int, before: Schema | None, after: Schema | None) -> str:
-    """Python source of the step from `version` to the next. What only a person can know is `FILL_IN`."""
+    """Return Python source for the upcaster from `version` to the next.
+
+    `FILL_IN` marks what you must decide.
+    """
     name = re.sub(r"\W", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", event_type)).lower()
     head = (
         f"@chain.upcaster({_quoted(event_type)}, from_version={version})\n"
         f"def {name}_v{version}_to_v{version + 1}(data: dict[str, Any]) -> dict[str, Any]:\n"
     )
     if before is None or after is None:
-        return f"{head}    return {{**data, **{_FILL_IN}}}  # what v{version} lacks, or has otherwise"
+        return f"{head}    return {{**data, **{_FILL_IN}}}  # the fields that v{version} lacks or stores differently"
     return head + _body(before, after)
 
 
@@ -46,19 +49,19 @@ def _body(before: Schema, after: Schema) -> str:
 
 
 def _added(name: str, removed: list[str], before: Schema, after: Schema) -> list[str]:
-    """The line for a new field: perhaps one that has gone is it."""
+    """Return the line for a new field, which may be a removed one under a new name."""
     old, new = before["properties"], after["properties"]
-    candidates = removed if are_few(removed, new) else []
+    candidates = removed if are_few_enough(removed, new) else []
     renamed = [each for each in candidates if not breaking(compare_parts(old[each], new[name], before, after))]
     if len(renamed) == 1:
         return [f"{_quoted(name)}: {_value(renamed[0], before)},  # if it was renamed"]
     if name in after["required"]:
-        return [f"{_quoted(name)}: {_FILL_IN},  # {_comment(shown(new[name]))}: what it was before it was stored"]
+        return [f"{_quoted(name)}: {_FILL_IN},  # {_comment(in_words(new[name]))}: its value for events stored before"]
     return []
 
 
 def _kept(name: str, before: Schema, after: Schema) -> list[str]:
-    """The line for a field that has changed."""
+    """Return the line for a field that has changed."""
     old, new = before["properties"][name], after["properties"][name]
     changes = breaking(compare_parts(old, new, before, after))
     if changes:
@@ -66,12 +69,12 @@ def _kept(name: str, before: Schema, after: Schema) -> list[str]:
         return [f"{_quoted(name)}: {_FILL_IN},  # {_comment(what)}; it was {_value(name, before)}"]
     optional = name not in before["required"]
     if optional and (name in after["required"] or old.get("default") != new.get("default")):
-        return [f"{_quoted(name)}: {_value(name, before)},  # the default of then"]
+        return [f"{_quoted(name)}: {_value(name, before)},  # the old default"]
     return []
 
 
 def _value(name: str, before: Schema) -> str:
-    """What a field's value is, with the default it had."""
+    """Return the expression for a field's old value, with its old default."""
     if name in before["required"]:
         return f"data[{_quoted(name)}]"
     schema = before["properties"][name]
@@ -79,7 +82,7 @@ def _value(name: str, before: Schema) -> str:
 
 
 def _comment(text: str) -> str:
-    """A text of a lock on the one line of a comment: what follows a line's end would be code."""
+    """Return a text from a lock as one line, because text after a line break would be code."""
     return " ".join(text.splitlines())
 
 
@@ -88,5 +91,5 @@ def _literal(value: object) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A Python string as formatters write it: what JSON makes of it is one."""
+    """Return a Python string literal with double quotes, which a JSON string is."""
     return msgspec.json.encode(text).decode()

@@ -1,4 +1,4 @@
-"""Finding an application's events: the serializer, chain or registry that `module:attribute` names."""
+"""Finding an application's events: the serializer, chain or registry at `module:attribute`."""
 
 from __future__ import annotations
 
@@ -30,46 +30,53 @@ class Settings(msgspec.Struct):
     schema_lock: str = DEFAULT_PATH
 
 
-_MAX_SETTINGS_BYTES = 1 << 20  # Bytes of a pyproject.toml.
+_MAX_SETTINGS_BYTES = 1 << 20
 
 
 def read_settings(path: str = "pyproject.toml") -> Settings:
-    """The settings in a project's file, the defaults where there is none. Raises `EventsNotFoundError`."""
+    """Return the settings in a project's file, or the defaults if there is no file.
+
+    Raises:
+        EventsNotFoundError: the file cannot be read.
+    """
     try:
-        return _read(path, os.path.realpath(path))[0]
+        return _read_file(path, os.path.realpath(path))[0]
     except FileNotFoundError:
         return Settings()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise _settings_error(path, error) from error
 
 
 def own_settings(path: str = "pyproject.toml") -> tuple[Settings, str | None]:
-    """The settings in a project's file, and why they may not be followed: somebody else may have put them there.
+    """Return (settings, reason to distrust them).
 
-    None if there is no reason, or no setting. Raises `EventsNotFoundError`.
+    The reason is None if only the user can have written the settings. It is None too if there are no settings.
+
+    Raises:
+        EventsNotFoundError: the file cannot be read.
     """
     try:
-        settings, owner = _read(path, path)
+        settings, owner = _read_file(path, path)
     except FileNotFoundError:
         return Settings(), None
     except OSError as error:
         if os.path.islink(path):
             return Settings(), "it is a symbolic link"
-        raise _unreadable(path, error) from error
+        raise _settings_error(path, error) from error
     if settings == Settings():
         return settings, None
     folder = os.path.dirname(os.path.abspath(path))
-    if store := next((each for each in _ancestors(folder) if _is_store(each)), None):
+    if store := next((ancestor for ancestor in _ancestors(folder) if _is_store(ancestor)), None):
         return settings, f"{store} is a store"
-    if _is_others(owner):
+    if _is_foreign(owner):
         return settings, "it is another user's"
-    return settings, _who_changes(folder)
+    return settings, _writable_by_others(folder)
 
 
-def _read(path: str, real_path: str) -> tuple[Settings, int]:
-    """The settings in a file, and its owner; both of one descriptor, as the name may come to be another file's."""
+def _read_file(path: str, real_path: str) -> tuple[Settings, int]:
+    """Return (settings, owner's user id) of a file, read through one descriptor, because the name may change hands."""
     filesystem = FileSystem()
-    fd = filesystem.open_read(real_path)  # Refuses links.
+    fd = filesystem.open_read(real_path)  # Does not follow links.
     try:
         if filesystem.size(fd) > _MAX_SETTINGS_BYTES:
             raise OSError(errno.EFBIG, f"it has more than {_MAX_SETTINGS_BYTES} bytes", path)
@@ -80,10 +87,10 @@ def _read(path: str, real_path: str) -> tuple[Settings, int]:
         table = tomllib.loads(text.decode()).get("tool", {}).get("hangarlog", {})
         return msgspec.convert(table, Settings), owner
     except (ValueError, RecursionError, msgspec.ValidationError, AttributeError) as error:
-        raise _unreadable(path, error) from error
+        raise _settings_error(path, error) from error
 
 
-def _unreadable(path: str, error: Exception) -> EventsNotFoundError:
+def _settings_error(path: str, error: Exception) -> EventsNotFoundError:
     return EventsNotFoundError(path, f"its table [tool.hangarlog] cannot be read: {error}")
 
 
@@ -92,34 +99,37 @@ def _is_store(folder: str) -> bool:
 
 
 def _ancestors(folder: str) -> Iterator[str]:
-    """A folder, the one it is in, and so on."""
+    """Yield a folder, its parent, and so on up to the root."""
     yield folder
     while folder != os.path.dirname(folder):
         folder = os.path.dirname(folder)
         yield folder
 
 
-def _is_others(owner: int) -> bool:
+def _is_foreign(owner: int) -> bool:
     return hasattr(os, "geteuid") and owner != os.geteuid()
 
 
-def _who_changes(folder: str) -> str | None:
-    """How somebody else could put files into a folder of one's own, or another folder in its place; None if not so."""
+def _writable_by_others(folder: str) -> str | None:
+    """Return how another user could add files to a folder or replace it, None if that is impossible."""
     if not hasattr(os, "geteuid"):
         return None
-    for each in _ancestors(folder):
-        found = os.lstat(each)  # A link in its place would be somebody's, too.
-        if found.st_uid != os.geteuid() and (each == folder or found.st_uid != 0):
-            return f"the folder {each} is another user's"
-        sticky = each != folder and found.st_mode & stat.S_ISVTX  # Where nobody renames what is another's, as in /tmp.
-        others = stat.S_IWOTH if _is_private(found.st_gid) else stat.S_IWGRP | stat.S_IWOTH
+    for ancestor in _ancestors(folder):
+        found = os.lstat(ancestor)  # Not `stat`: the owner of a link counts too.
+        if found.st_uid != os.geteuid() and (ancestor == folder or found.st_uid != 0):
+            return f"the folder {ancestor} is another user's"
+        sticky = ancestor != folder and found.st_mode & stat.S_ISVTX  # Only owners rename entries, as in /tmp.
+        others = stat.S_IWOTH if _is_private_group(found.st_gid) else stat.S_IWGRP | stat.S_IWOTH
         if found.st_mode & others and not sticky:
-            return f"others may write to the folder {each}"
+            return f"others may write to the folder {ancestor}"
     return None
 
 
-def _is_private(group: int) -> bool:
-    """Whether a group is the user's alone: where each user has one, the umask often lets it write."""
+def _is_private_group(group: int) -> bool:
+    """True if only the user is in a group.
+
+    Where each user has such a group, the umask often lets it write.
+    """
     import grp
     import pwd
 
@@ -127,14 +137,14 @@ def _is_private(group: int) -> bool:
         user, found = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
     except KeyError:
         return False
-    # Root's may be the first group of others, as in many containers.
+    # Root's group may be the primary group of other users, as in many containers.
     return user.pw_uid != 0 and found.gr_name == user.pw_name and set(found.gr_mem) <= {user.pw_name}
 
 
 def distrusted(target: str, folder: str) -> str | None:
-    """Why a module in `folder` that a project's file names may not be imported, or None.
+    """Return why a module in `folder` that a project's file names must not be imported, or None if it may be.
 
-    Each of its packages, and itself, has to be a file of the user's own, where nobody else puts any.
+    The module and each package around it must be the user's own files, in folders that only the user may write to.
     """
     if found_in(target, folder) is None:
         return None
@@ -144,19 +154,19 @@ def distrusted(target: str, folder: str) -> str | None:
         name = f"{name}.{part}" if name else part
         spec = PathFinder.find_spec(name, list(places or ()))
         if spec is None:
-            return None  # The import says so.
+            return None  # The import reports it.
         places = spec.submodule_search_locations
         for path in [spec.origin] if spec.origin else list(places or ()):
             real_path = os.path.realpath(path)
-            if _is_others(os.stat(real_path).st_uid):
+            if _is_foreign(os.stat(real_path).st_uid):
                 return f"{path} is another user's"
-            if why := _who_changes(os.path.dirname(real_path) if spec.origin else real_path):
+            if why := _writable_by_others(os.path.dirname(real_path) if spec.origin else real_path):
                 return why
     return None
 
 
 def found_in(target: str, folder: str) -> str | None:
-    """The file in `folder` that `load_events` would import; None if the module is somewhere else, or nowhere."""
+    """Return the file in `folder` that `load_events` would import, None if the module is elsewhere or missing."""
     name = target.partition(":")[0].partition(".")[0]
     if not name or _is_elsewhere(name):
         return None
@@ -169,22 +179,23 @@ def _is_elsewhere(name: str) -> bool:
 
 
 def load_events(target: str, folder: str | None = None) -> EventSerializer:
-    """The serializer at `module` or `module:attribute`; a module that is nowhere else is looked for in `folder`.
+    """Return the serializer at `module` or `module:attribute`.
 
-    The attribute may be a serializer, a chain, a registry, or a function without arguments that gives one. Of a module
-    the only serializer is taken, else the only chain; without either, the default registry and no upcasters.
+    `folder` is searched last for the module. The attribute may be a serializer, a chain, a registry, or a function
+    without arguments that returns one. For a module alone, its only serializer is taken, or else its only chain. A
+    module with neither stands for the default registry without upcasters.
 
     Raises:
-        EventsNotFoundError: there is nothing of the kind, or importing it fails.
+        EventsNotFoundError: the target is something else, or importing it fails.
     """
     name, _, attribute = target.partition(":")
     if folder is not None and folder not in sys.path and found_in(target, folder):
-        sys.path.append(folder)  # Last: what the folder calls as a module of Python's is not taken for it.
+        sys.path.append(folder)  # Last, so that its files do not hide Python's modules.
     try:
         with checks_deferred():
             module = import_module(name)
             if not attribute:
-                return _only_one(module, target)
+                return _find_in_module(module, target)
             found: Any = module
             for part in attribute.split("."):
                 found = getattr(found, part)
@@ -193,16 +204,18 @@ def load_events(target: str, folder: str | None = None) -> EventSerializer:
             return _serializer(found, target)
     except (EventsNotFoundError, HangarlogError):
         raise
-    except (Exception, SystemExit) as error:  # Whatever the user's module raises: its events are not to be had.
+    except (Exception, SystemExit) as error:  # The application's module may raise anything.
         raise EventsNotFoundError(target, f"{type(error).__name__}: {error}") from error
 
 
-def _only_one(module: Any, target: str) -> EventSerializer:
+def _find_in_module(module: Any, target: str) -> EventSerializer:
     for kind in (EventSerializer, UpcasterChain):
         found = {id(value): value for value in vars(module).values() if isinstance(value, kind)}
         if len(found) > 1:
             names = sorted(name for name, value in vars(module).items() if isinstance(value, kind))
-            raise EventsNotFoundError(target, f"it has several; say which, as {target}:{names[0]}")
+            raise EventsNotFoundError(
+                target, f"it has more than one {kind.__name__}; name one, as in {target}:{names[0]}"
+            )
         for value in found.values():
             return _serializer(value, target)
     return EventSerializer()

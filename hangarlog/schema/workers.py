@@ -1,6 +1,7 @@
-"""Processes that read shares of a store. Questions and answers are lines of JSON.
+"""Worker processes that read shares of a store.
 
-`multiprocessing` is not used: its processes import from the current folder, which may be a hostile store.
+Requests and answers are lines of JSON. `multiprocessing` is not used, because its processes import from the current
+folder, which may be a hostile store.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from hangarlog.schema.worker
 
 
 class Answer(msgspec.Struct):
-    """What a share holds, None if it could not be read, and the warnings of damage."""
+    """The events of a share, None if it could not be read, and the warnings about damage."""
 
     stored: list[StoredKind] | None = None
     warnings: list[str] = []
 
 
-_decode_answer = msgspec.json.Decoder(Answer, dec_hook=lambda kind, counts: kind(counts)).decode  # Of a Counter.
+_decode_answer = msgspec.json.Decoder(Answer, dec_hook=lambda kind, counts: kind(counts)).decode  # Builds a Counter.
 
 Ask = Callable[[Share], Answer]
 
 
 @contextlib.contextmanager
 def workers(count: int) -> Iterator[Ask]:
-    """A function that has one of `count` processes read a share, and waits for it. Any thread may call it."""
+    """Start `count` processes, and yield a function that reads a share in a free one, from any thread."""
     started = [_start() for _ in range(count)]
     free: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
     for process in started:
@@ -65,7 +66,7 @@ def workers(count: int) -> Iterator[Ask]:
 def _start() -> subprocess.Popen[bytes]:
     given = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(elsewhere(given))}
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # As multiprocessing does.
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # As `multiprocessing` does.
     command = [sys.executable, "-P", *flags, "-c", _PROGRAM, *elsewhere(sys.path)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 
@@ -77,19 +78,23 @@ def _ask(process: subprocess.Popen[bytes], share: Share) -> Answer:
         process.stdin.write(msgspec.json.encode(share) + b"\n")
         process.stdin.flush()
         return _decode_answer(process.stdout.readline())
-    except (OSError, ValueError, msgspec.DecodeError):  # It has ended. The caller reads the share itself, and sees why.
+    except (
+        OSError,
+        ValueError,
+        msgspec.DecodeError,
+    ):  # The process has ended. The caller sees why.
         return Answer()
 
 
 def serve() -> None:
-    """Answer questions until standard input ends: the main function of such a process."""
+    """Run a worker process: answer requests until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     del sys.argv[1:]
-    with open(os.dup(0), "rb") as questions, open(os.dup(1), "wb") as answers:
+    with open(os.dup(0), "rb") as requests, open(os.dup(1), "wb") as answers:
         with open(os.devnull, "rb") as nothing:
             os.dup2(nothing.fileno(), 0)
-        os.dup2(2, 1)  # What the application prints is no answer.
-        for line in questions:
+        os.dup2(2, 1)  # The application's prints must not mix with the answers.
+        for line in requests:
             answers.write(msgspec.json.encode(_answer(msgspec.json.decode(line, type=Share))) + b"\n")
             answers.flush()
 

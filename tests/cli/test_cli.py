@@ -306,12 +306,12 @@ def test_cloud_events_are_read_by_the_cloudevents_library(hangarlog: Command) ->
 
 def test_the_demo_runs_twice_on_one_store(hangarlog: Command, tmp_path: Path) -> None:
     """The README's first command; the shell lines it prints work."""
-    for taken in ("758 events taken", "0 events taken, 758 were there already"):
+    for imported in ("758 events imported", "0 events imported, 758 were there already"):
         done = hangarlog("demo", "d")
         assert (done.returncode, done.stderr) == (0, b"")
         text = done.stdout.decode()
         for part in (
-            taken,
+            imported,
             "758",
             "ProviderStarted was stored as version 1",
             "refused: conflict on stream",

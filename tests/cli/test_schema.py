@@ -100,7 +100,7 @@ def test_lock_refuses_what_check_fails_unless_it_is_accepted(hangarlog: Command,
     write(project, APPLICATION.replace("provider_id", "server_id"))
     done = hangarlog("schema", "lock")
     assert done.returncode == 1
-    assert b"was left as it is; --accept TYPE" in done.stderr
+    assert b"is unchanged; --accept TYPE" in done.stderr
     assert (project / "event-schema.json").read_bytes() == before
     assert hangarlog("schema", "lock", "--accept", "Started").returncode == 0
     assert b"server_id" in (project / "event-schema.json").read_bytes()
@@ -156,7 +156,7 @@ def test_every_stored_event_is_read_and_the_first_failures_are_named(hangarlog: 
     write(project, RAISED + STEP)
     done = hangarlog("schema", "check", "--store", "s")
     assert done.returncode == 1
-    assert b"there is no lock event-schema.json" in done.stderr
+    assert b"there is no lock file event-schema.json" in done.stderr
     ended, first, second = map(json.loads, done.stdout.splitlines())
     assert (first["event_type"], first["version"], first["count"], first["failed"]) == ("Started", 1, 30_000, 0)
     assert (first["first_position"], first["last_position"]) == (1, 30_000)

@@ -250,7 +250,7 @@ def test_an_export_of_a_version_that_is_there_twice_is_refused_with_its_place(
     make(tmp_path / "s", line(1), line(2, stream_version="0"))
     done = hangarlog("export", "s", "x.db")
     assert done.returncode == 1
-    assert b"an event between positions 1 and 2 has the place of another" in done.stderr
+    assert b"an event between positions 1 and 2 has the same stream and version as another" in done.stderr
     assert b"Traceback" not in done.stderr
     assert not (tmp_path / "x.db").exists()
 

@@ -437,7 +437,7 @@ def test_hard_linked_copies_are_repaired_and_their_originals_left_alone(tmp_path
     before = {file: file.read_bytes() for file in path.rglob("*.jsonl")}
     results = list(repair(copy))
     assert {result.source for result in results if isinstance(result, Repaired)} == {
-        "itself: another folder had it, too"
+        "itself: another folder has it too"
     }
     works(copy)
     assert {file: file.read_bytes() for file in path.rglob("*.jsonl")} == before

@@ -310,8 +310,8 @@ def test_a_look_is_made_again_where_a_file_goes_meanwhile(tmp_path: Path) -> Non
             raise gone.pop()
         return []
 
-    with FileEventStore(tmp_path / "s") as store, contextlib.closing(StoreView(store.folder, "id", store)) as watch:
-        assert watch.confirmed(look) == []
+    with FileEventStore(tmp_path / "s") as store, contextlib.closing(StoreView(store.folder, "id", store)) as view:
+        assert view.confirm(look) == []
 
 
 WRITER = """
@@ -419,12 +419,12 @@ def test_a_stream_that_begins_and_rolls_while_verify_runs_is_whole(
             yield from walk(check)
             store.append("b:1", [Added(0)], ANY)
 
-        def doubtful(*_: object) -> bool:
+        def is_suspect(*_: object) -> bool:
             for count in range(10):
                 store.append("b:1", [Added(count)], ANY)
             return True  # As it is where a record is met that is not committed yet.
 
         monkeypatch.setattr(JournalCheck, "damages", damages)
-        monkeypatch.setattr(StreamCheck, "doubtful", doubtful)
+        monkeypatch.setattr(StreamCheck, "is_suspect", is_suspect)
         assert list(verify_folder(store.path)) == []
         assert store.folder.stream("b:1").sealed()

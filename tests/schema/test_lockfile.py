@@ -207,7 +207,7 @@ BOUNDED: dict[str, tuple[Any, str]] = {
     "objects": (of_field({"enum": [{}]}), "Started v1: Expected"),
     "defaults": (of_field({"type": "object", "additionalProperties": {}, "default": {"a": [2**70]}}), "beyond 64 bits"),
     "itself": (of_field({"$ref": "#/$defs/A"}), "refers to nothing"),
-    "versions": (locked_with(version=10**30), "Started has a version that is none"),
+    "versions": (locked_with(version=10**30), "Started has a version that is not between 1 and 2147483648"),
     "more versions": (locked_with(schemas={"9" * 5000: {}}), "Started has a version '9{20}'"),
 }
 
