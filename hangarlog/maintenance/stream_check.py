@@ -15,8 +15,27 @@ from hangarlog.maintenance.journal_check import MISSING, PROGRESS_RECORDS, LostP
 from hangarlog.maintenance.store_view import StoreView
 from hangarlog.record.line import StoredEnvelope, may_be_torn, read_crc
 
-KNOWN_CRC = 1 << 32
-"""A bit that is set in each known checksum, because a checksum may be 0."""
+_KNOWN = 1 << 32  # A bit above the checksums, set for each line that there is.
+
+
+class JournalCrcs:
+    """The checksums of the journal's lines of one stream, by version from `first` on."""
+
+    def __init__(self, first: int) -> None:
+        self._first, self._crcs = first, array("Q")
+
+    def add(self, record: StoredEnvelope) -> None:
+        """Take the checksum of one line of the journal."""
+        at = record.stream_version - self._first
+        if 0 <= at < record.position:  # A higher version is forged, and would make the array too long.
+            self._crcs.extend([0] * (at + 1 - len(self._crcs)))
+            self._crcs[at] = read_crc(record) | _KNOWN
+
+    def of(self, version: int) -> int | None:
+        """Return the checksum of the line of a version, None if the journal has no such line."""
+        at = version - self._first
+        found = self._crcs[at] if 0 <= at < len(self._crcs) else 0
+        return found & ~_KNOWN if found else None
 
 
 class StreamCheck:
@@ -34,7 +53,7 @@ class StreamCheck:
             self.log.listed = names.sealed(self.log)
         self._view, self._stream_id, self._summary = view, stream_id, summary
         self._compacted: int | None = None
-        self._journal_crcs: array[int] = array("Q")
+        self._journal_crcs = JournalCrcs(0)
         self._lost = LostPositions()
         self._last = -1  # The last version read.
         self._expected_version: int | None = None  # The version that must come next; None before the first record.
@@ -71,13 +90,12 @@ class StreamCheck:
         return (found.last, found.count, found.sum) != (summary.last, summary.count, summary.sum)
 
     def damages(
-        self, compacted: int | None, journal_crcs: array[int], lost: LostPositions
+        self, compacted: int | None, journal_crcs: JournalCrcs, lost: LostPositions
     ) -> Iterator[CorruptionError]:
         """Yield all damage, line by line.
 
         Run it with `StoreView.confirm`. `compacted` is the last compacted version, None if the snapshot cannot be read.
-        `journal_crcs` are the checksums of the journal's lines, by version, with `KNOWN_CRC`. `lost` are the positions
-        that the journal does not have.
+        `lost` are the positions that the journal does not have.
         """
         self._compacted, self._journal_crcs, self._lost = compacted, journal_crcs, lost
         for segment, first in open_segments(self.log):
@@ -156,11 +174,11 @@ class StreamCheck:
 
     def _compare(self, segment: Segment, offset: int, record: StoredEnvelope) -> Iterator[CorruptionError]:
         version = record.stream_version
-        found = self._journal_crcs[version] if version < len(self._journal_crcs) else 0
-        if not found:
+        found = self._journal_crcs.of(version)
+        if found is None:
             cause = "the journal has no record of this version, and a different one at this position"
             yield damage_at(segment, offset, b"", cause)
-        elif found != read_crc(record) | KNOWN_CRC:
+        elif found != read_crc(record):
             yield damage_at(segment, offset, b"", "it differs from the journal's copy, though both are whole")
 
     def _check_end(self, live: Segment) -> Iterator[CorruptionError]:

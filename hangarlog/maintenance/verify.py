@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from array import array
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
@@ -27,8 +26,7 @@ from hangarlog.maintenance.file_checks import (
 )
 from hangarlog.maintenance.journal_check import JournalCheck, open_segments
 from hangarlog.maintenance.store_view import StoreView
-from hangarlog.maintenance.stream_check import KNOWN_CRC, StreamCheck
-from hangarlog.record.line import read_crc
+from hangarlog.maintenance.stream_check import JournalCrcs, StreamCheck
 from hangarlog.system.filesystem import FileSystem
 
 _MAX_STREAM_DAMAGES = 10_000
@@ -151,19 +149,20 @@ class _Check:
 
     def _streams(self, journal: JournalCheck) -> Iterator[CorruptionError]:
         folder, confirm = self._folder, self._view.confirm
-        suspects: dict[str, array[int]] = {}
+        suspects: dict[str, JournalCrcs] = {}
         for names in list(filter(RolledStream.doubtful, rolled_streams(folder))):
             if names.live or not self._known(journal, names):
                 yield from confirm(partial(foreign_segments, names.log))
         for stream_id in sorted({*folder.stream_ids(), *journal.streams}):
             check = self._check(journal, stream_id)
-            if check.is_suspect(self._compacted.get(stream_id, -1), self._progress):
-                suspects[stream_id] = array("Q")
+            compacted = self._compacted.get(stream_id, -1)
+            if check.is_suspect(compacted, self._progress):
+                suspects[stream_id] = JournalCrcs(compacted + 1)
             else:
                 yield from confirm(partial(index_damage, check.log))
         self._read_journal(suspects)
-        for stream_id, lines in suspects.items():
-            yield from confirm(partial(self._stream_damage, journal, stream_id, lines))
+        for stream_id, crcs in suspects.items():
+            yield from confirm(partial(self._stream_damage, journal, stream_id, crcs))
 
     def _known(self, journal: JournalCheck, names: RolledStream) -> bool:
         """True if the journal has this stream, so that the checks of streams cover it."""
@@ -179,19 +178,16 @@ class _Check:
             self._names = JournalNames(self._folder.journal)
         return StreamCheck(self._folder, self._view, stream_id, journal.streams.get(stream_id), self._names)
 
-    def _read_journal(self, wanted: dict[str, array[int]]) -> None:
-        """Fill `wanted`: for each stream id the checksums of its lines in the journal, by version."""
+    def _read_journal(self, wanted: dict[str, JournalCrcs]) -> None:
+        """Fill `wanted`: for each stream id the checksums of its lines in the journal."""
         for segment, _ in open_segments(self._folder.journal) if wanted else ():
             for _, _, record in () if isinstance(segment, CorruptionError) else read_lines(segment):
-                lines = None if isinstance(record, str) else wanted.get(record.stream_id)
-                if lines is None or isinstance(record, str) or record.position > self._view.committed:
+                if isinstance(record, str) or record.position > self._view.committed:
                     continue
-                version = record.stream_version
-                if version < record.position:  # A higher version is forged, and would make the array too long.
-                    lines.extend([0] * (version + 1 - len(lines)))
-                    lines[version] = read_crc(record) | KNOWN_CRC
+                if crcs := wanted.get(record.stream_id):
+                    crcs.add(record)
 
-    def _stream_damage(self, journal: JournalCheck, stream_id: str, lines: array[int]) -> list[CorruptionError]:
+    def _stream_damage(self, journal: JournalCheck, stream_id: str, crcs: JournalCrcs) -> list[CorruptionError]:
         """Return the damage of one stream, found line by line."""
         compacted: int | None = None
         with contextlib.suppress(CorruptionError):
@@ -199,7 +195,7 @@ class _Check:
             compacted = snapshot.compacted_through if snapshot else -1
         try:
             check = self._check(journal, stream_id)
-            damages = islice(check.damages(compacted, lines, journal.lost), _MAX_STREAM_DAMAGES)
+            damages = islice(check.damages(compacted, crcs, journal.lost), _MAX_STREAM_DAMAGES)
             return [*damages, *index_damage(check.log)]
         except CorruptionError as error:
             return [error]

@@ -24,6 +24,7 @@ from hangarlog.maintenance.journal_check import JournalCheck
 from hangarlog.maintenance.store_view import StoreView
 from hangarlog.maintenance.stream_check import StreamCheck
 from hangarlog.maintenance.verify import verify, verify_folder
+from hangarlog.record.batch import Pending
 from hangarlog.record.checked_json import with_crc
 
 EVENTS = 90
@@ -265,6 +266,21 @@ def test_verify_changes_no_byte_if_it_is_told_so(tmp_path: Path, hangarlog: Comm
     assert folder_of(path) == before
     assert hangarlog("verify", tmp_path / "none", "--read-only").returncode == 1
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("begins", [0, 5, 100])
+def test_one_damaged_line_of_an_imported_stream_is_one_finding(tmp_path: Path, begins: int) -> None:
+    """Its versions may be higher than its positions."""
+    with FileEventStore(tmp_path / "s", durability="relaxed") as store:
+        store.begin_stream("a:1", begins)
+        pending = Pending("a:1", [("Added", None, b'{"number":%d}' % n, None) for n in range(4)], -1, None, begins)
+        store.append_encoded([pending])
+        assert list(verify(store)) == []
+    file = tmp_path / "s/streams/a/1.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([lines[0], lines[1].replace(b'"number":1', b'"number":7'), *lines[2:]]))
+    with FileEventStore(tmp_path / "s") as store:
+        assert len([str(damage) for damage in verify(store)]) == 1
 
 
 @pytest.mark.parametrize("keep", [0, 1, 2, 3])
