@@ -225,7 +225,7 @@ class EventStore(ABC):
         selection = Selection(stream_id=stream_id, **options)
         return selection.wanted(self._blocks(selection.span()))
 
-    # Asking
+    # Queries
 
     @abstractmethod
     def get_stream_version(self, stream_id: str) -> int:

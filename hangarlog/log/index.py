@@ -118,7 +118,7 @@ class Index:
             self._filesystem.close(fd)
 
     def entries(self, number: int, count: int) -> tuple[Sequence[int], Sequence[int]]:
-        """Return the end offsets of `count` records from `number` on, and their block's CRC-32, 0 within a block."""
+        """Return (end offsets, CRC-32s) of `count` records from `number` on. A CRC-32 is 0 unless a block ends there."""
         offset = _HEADER.size + (number - self.first) * _ENTRY_BYTES
         raw = self._filesystem.read(self._fd, count * _ENTRY_BYTES, offset)
         words = array("I", raw[: len(raw) // _ENTRY_BYTES * _ENTRY_BYTES])  # The file may have been cut meanwhile.
@@ -131,7 +131,7 @@ class Index:
         return self.entries(number, 1)[0][0] if number >= self.first else 0
 
     def block_of(self, number: int) -> tuple[int, int]:
-        """Return the (number, offset) where the block of record `number` begins; beyond the index, where that ends."""
+        """Return the (number, offset) at which the block of record `number` begins, or at which the index ends."""
         start = self.first + self._whole_blocks(min(number - self.first, self.count))
         return start, self.end(start - 1)
 

@@ -138,7 +138,7 @@ class Log:
                 active.close()
 
     def forward(self, start: int, limit: int | None = None) -> Iterator[Sequence[StoredEnvelope]]:
-        """Yield the records from number `start` on, in order and in blocks. If they are gone, start with the first.
+        """Yield the records from number `start` on, or from the first existing one on, in order and in blocks.
 
         The caller uses at most `limit` of them.
 

@@ -25,7 +25,7 @@ from hangarlog.system.filesystem import NO_FILE, FileSystem
 
 CHUNK_BYTES = 256 << 10
 FROM_FIRST = -1
-"""An expected number that stands for the number of the first record."""
+"""As `expected` in `Segment.decode`: accept any number for the first record."""
 
 SECTOR_BYTES = 512
 """The smallest unit that a device writes or loses."""
@@ -304,7 +304,7 @@ class Segment:
             offset = end
 
     def rest(self, offset: int) -> Iterator[list[bytes]]:
-        """Yield the text after the last newline, or from `offset` on if that is later, if it may be a line."""
+        """Yield the text after the last newline, from `offset` at the earliest, if it may be a line without newline."""
         start = max(offset, self.end_offset())
         if 0 < self.size - start < MAX_LINE_BYTES:
             yield [self.read(self.size - start, start)]
@@ -316,8 +316,7 @@ class Segment:
     def decode(self, lines: list[bytes], offset: int, expected: int | None = None) -> list[StoredEnvelope]:
         """Check and decode lines that begin at `offset`. With `expected`, their numbers must count up from it.
 
-        `FROM_FIRST` accepts any number for the first line.
-
+        `FROM_FIRST` accepts any number for the first record.
         Raises:
             CorruptionError: a line is not a valid record, or has the wrong number.
         """

@@ -55,7 +55,7 @@ def encode_records(
     metadata: bytes | None = None,
     batch_end: int = 0,
 ) -> tuple[list[bytes], str]:
-    """Encode consecutive events of one stream: (the lines with their newlines, the id of the last event).
+    """Encode consecutive events of one stream. Return (the lines with their newlines, the id of the last event).
 
     `recorded_at` is the time of events that have none of their own. `metadata` is JSON.
     """

@@ -54,7 +54,7 @@ class FileLock:
         self.inherited = False
         """True in the child of a fork that still takes part in the session by its parent's locks."""
         self.woke = False
-        """True if somebody was waiting when the lock was last released."""
+        """True if a process was waiting when the lock was last released."""
         self._held = False  # After an interrupt it may be True although the lock is not held.
         _locks.add(self)
 
@@ -190,7 +190,7 @@ class FairLock(FileLock):
         super().__init__(filesystem, os.path.join(folder, f"{name}.lock"))
         self._gate = FileLock(filesystem, os.path.join(folder, f"{name}-gate.lock"))
         self.since: int | None = None
-        """Since when somebody had been waiting when the holder took the lock; 0: nobody, None: not read."""
+        """Since when a process had been waiting when the lock was taken (monotonic ns; 0: none, None: not read)."""
 
     def _wake(self, *, everybody: bool) -> None:
         # A process that came after the lock was taken need not be woken: if the lock is held for long, it looks again.

@@ -1,4 +1,4 @@
-"""The only module that writes, syncs, renames and deletes files.
+"""The file system layer: the only module that writes, syncs, renames and deletes a store's files.
 
 Tests replace it by a file system that fails or loses data. Its calls raise `OSError` as the system does.
 """
@@ -86,9 +86,9 @@ class FileSystem(Beneath):
         return self._open(path, os.O_RDWR, create=create)
 
     def open_synced(self, path: str) -> tuple[int, bool]:
-        """Open a file to write whole pages in place from page-aligned memory: (descriptor, True if `write_at` syncs).
+        """Open a file to write whole pages in place, from page-aligned memory.
 
-        If False, because the system cannot do it or refuses it, call `sync_data` after `write_at`.
+        Return (descriptor, True if `write_at` syncs). If False, call `sync_data` after `write_at`.
         """
         # A subclass that overrides `sync_data` must see every sync.
         if _SYNCED and type(self).sync_data is FileSystem.sync_data:

@@ -64,7 +64,7 @@ class Futex:
         self._filesystem, self._address, self._mapped = None, 0, None
 
     def _words(self) -> tuple[int, int]:
-        """Return (count, since when somebody waits), zeros if the file cannot be read."""
+        """Return both words, zeros if the file cannot be read."""
         filesystem = self._filesystem
         try:
             data = filesystem.pread(self._fd, 16, self._offset) if filesystem else b""
@@ -84,7 +84,7 @@ class Futex:
         return self.is_due(self._words()[1])
 
     def is_due(self, since: int) -> bool:
-        """True if a wake-up is due for somebody who has waited since `since`, the value of the second word."""
+        """True if a wake-up is due when the second word is `since`."""
         return since != 0 and not (self._gives_time and 0 <= _now() - since < FAIR_AFTER_NS)
 
     def listen(self) -> int:
