@@ -1,6 +1,6 @@
-"""hangarlog: the event store that is a folder of plain text."""
+"""hangarlog: an event store in a folder of plain text."""
 
-from hangarlog.system import import_path as _start  # noqa: F401, I001 - it comes before every import, even __future__: see there.
+from hangarlog.system import import_path as _start  # noqa: F401, I001 - must be the first import, even before __future__: see there.
 from typing import TYPE_CHECKING
 
 from hangarlog.eventstore.expected_version import ANY, NO_STREAM, STREAM_EXISTS
@@ -99,7 +99,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> "type[MemoryEventStore]":
-    """What only tests need is imported when it is asked for."""
+    """Import `MemoryEventStore` on first use: only tests need it."""
     if name != "MemoryEventStore":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from hangarlog.memory import MemoryEventStore

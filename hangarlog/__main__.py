@@ -1,4 +1,4 @@
-"""`python -m hangarlog` is the command line."""
+"""Run the command line: `python -m hangarlog`."""
 
 from hangarlog.cli import run
 

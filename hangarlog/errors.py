@@ -1,16 +1,25 @@
-"""Every error hangarlog raises, under one base, each with its facts as fields."""
+"""Every error that hangarlog raises, under one base class. Each carries its details as fields."""
 
 from __future__ import annotations
 
 from typing import Any
 
+# The expected versions that are not a stream's version. They stand here because this module imports nothing.
+NO_STREAM = -1
+"""The expected version of a stream that must not exist yet."""
+ANY = -2
+"""The expected version that matches any stream, existing or not."""
+STREAM_EXISTS = -4
+"""The expected version that matches any stream with at least one event."""
+_EXPECTED = {NO_STREAM: "a new stream", ANY: "any version", STREAM_EXISTS: "an existing stream"}
+
 
 class HangarlogError(Exception):
-    """Base of all errors of hangarlog. Its fields are its arguments, so every error pickles."""
+    """The base class of all hangarlog errors. An error's fields are its arguments, so every error can be pickled."""
 
 
 class StreamIdError(HangarlogError, ValueError):
-    """A stream id cannot be used. Fields: `stream_id`, `cause`."""
+    """The stream id is invalid. Fields: `stream_id`, `cause`."""
 
     def __init__(self, stream_id: object, cause: str) -> None:
         super().__init__(stream_id, cause)
@@ -22,48 +31,48 @@ class StreamIdError(HangarlogError, ValueError):
 
 
 class ConcurrencyError(HangarlogError):
-    """A stream is not at the expected version. Fields: `stream_id`, `expected`, `actual` (-1: no such stream)."""
+    """The stream is not at the expected version. Fields: `stream_id`, `expected`, `actual` (-1: no such stream)."""
 
     def __init__(self, stream_id: str, expected: int, actual: int) -> None:
         super().__init__(stream_id, expected, actual)
         self.stream_id, self.expected, self.actual = stream_id, expected, actual
 
     def __str__(self) -> str:
-        # Of the numbers that are no version, only STREAM_EXISTS can conflict.
-        expected = f"version {self.expected}" if self.expected >= -1 else "an existing stream"
+        expected = _EXPECTED.get(self.expected, f"version {self.expected}")
+        actual = f"it is at version {self.actual}" if self.actual >= 0 else "it does not exist"
         return (
-            f"conflict on stream {self.stream_id!r}: expected {expected}, it is at {self.actual}; "
-            "read what was added, decide again, and append with the new version"
+            f"conflict on stream {self.stream_id!r}: expected {expected}, but {actual}; "
+            "read the stream, decide again, and append with its version"
         )
 
 
 class RetryUnknownError(ConcurrencyError):
-    """A stream is not at the expected version, and what stands after that is compacted away: this may be a retry of it.
+    """The stream is not at the expected version, but the append may be a retry of events that are compacted away.
 
-    Fields as those of `ConcurrencyError`.
+    The fields are those of `ConcurrencyError`.
     """
 
     def __str__(self) -> str:
         return (
-            f"stream {self.stream_id!r} is at version {self.actual}, not {self.expected}, and what was appended after "
-            "that is compacted away: nobody can tell here whether it is these events; nothing was written. Look for "
-            "their ids in the journal (`hangarlog read STORE`), which keeps all events"
+            f"stream {self.stream_id!r} is at version {self.actual}, not {self.expected}, and the events after that "
+            "version are compacted away, so this append may be a retry of them; nothing was written. Look for its "
+            "event ids in the journal (`hangarlog read STORE`), which keeps all events"
         )
 
 
 class StreamNotFoundError(HangarlogError, LookupError):
-    """There is no such stream. Field: `stream_id`."""
+    """The stream does not exist. Field: `stream_id`."""
 
     def __init__(self, stream_id: str) -> None:
         super().__init__(stream_id)
         self.stream_id = stream_id
 
     def __str__(self) -> str:
-        return f"stream not found: {self.stream_id!r}; list what there is with `hangarlog streams`"
+        return f"stream not found: {self.stream_id!r}; list the streams with `hangarlog streams`"
 
 
 class CompactionError(HangarlogError):
-    """A stream cannot be compacted. Fields: `stream_id`, `cause`."""
+    """The stream cannot be compacted. Fields: `stream_id`, `cause`."""
 
     def __init__(self, stream_id: str, cause: str) -> None:
         super().__init__(stream_id, cause)
@@ -74,7 +83,7 @@ class CompactionError(HangarlogError):
 
 
 class EventSerializationError(HangarlogError):
-    """An event cannot be written as, or read back from, JSON. Fields: `event_type`, `message`."""
+    """An event cannot be written as JSON or read back from it. Fields: `event_type`, `message`."""
 
     def __init__(self, event_type: str, message: str) -> None:
         super().__init__(event_type, message)
@@ -85,9 +94,9 @@ class EventSerializationError(HangarlogError):
 
 
 class TooLargeError(HangarlogError, ValueError):
-    """An event, or a batch of them, is larger than a line or a segment can hold; nothing was written.
+    """An event is too large for a line, or a batch for a segment; nothing was written.
 
-    Fields: `what` ("event" or "batch"), `size` and `limit`, in bytes of text as they would be stored.
+    Fields: `what` ("event" or "batch"), `size` and `limit`, both in bytes of stored text.
     """
 
     def __init__(self, what: str, size: int, limit: int) -> None:
@@ -95,16 +104,16 @@ class TooLargeError(HangarlogError, ValueError):
         self.what, self.size, self.limit = what, size, limit
 
     def __str__(self) -> str:
-        advice = "keep large content elsewhere, and its address in the event"
+        advice = "keep large content elsewhere, and put its address in the event"
         if self.what == "batch":
             advice = "append it in several batches"
         return f"the {self.what} takes {self.size} bytes, the limit is {self.limit}; nothing was written: {advice}"
 
 
 class NumberError(HangarlogError, ValueError):
-    """An event would have a position or version beyond the highest that a store can have; nothing was written.
+    """An event would exceed the highest possible position or version; nothing was written.
 
-    Fields: `field` ("position" or "stream_version"), `number`, `limit`, and `stream_id`, None for a position.
+    Fields: `field` ("position" or "stream_version"), `number`, `limit`, and `stream_id` (None for a position).
     """
 
     def __init__(self, field: str, number: int, limit: int, stream_id: str | None = None) -> None:
@@ -116,7 +125,7 @@ class NumberError(HangarlogError, ValueError):
         if self.stream_id is not None:
             what, advice = f"stream {self.stream_id!r}", "go on in a new stream"
         return (
-            f"{what} is at its end: an event would have {self.field} {self.number}, the highest is {self.limit}; "
+            f"{what} is at its end: the event would have {self.field} {self.number}, the highest is {self.limit}; "
             f"nothing was written: {advice}"
         )
 
@@ -126,7 +135,7 @@ class UnknownEventTypeError(EventSerializationError):
 
 
 class UpcastingError(HangarlogError, RuntimeError):
-    """A payload cannot be brought to its current schema version. Fields: `event_type`, `from_version`, `message`."""
+    """A payload cannot be upcast to its current schema version. Fields: `event_type`, `from_version`, `message`."""
 
     def __init__(self, *, event_type: str, from_version: int, message: str) -> None:
         super().__init__(event_type, from_version, message)
@@ -140,7 +149,7 @@ class UpcastingError(HangarlogError, RuntimeError):
 
 
 class UpcasterError(UpcastingError, ValueError):
-    """An upcaster cannot be registered: it skips a version, or its step is taken."""
+    """An upcaster cannot be registered: it skips a version, or its step already has one."""
 
 
 def _upcasting_error(kind: type[UpcastingError], event_type: str, from_version: int, message: str) -> UpcastingError:
@@ -148,11 +157,11 @@ def _upcasting_error(kind: type[UpcastingError], event_type: str, from_version: 
 
 
 class CorruptionError(HangarlogError):
-    """Stored bytes are not what was written.
+    """Stored bytes are damaged: they are not the bytes that were written.
 
-    Fields: `path` (of the file), `segment` (its name inside the store), `offset` (bytes into it), `cause`; of the event
-    that is damaged, as far as they are known and else None, `position`, `stream_id` and `stream_version`; and
-    `mendable`, whether `hangarlog repair` may mend it.
+    Fields: `path` of the file, `segment` (its name inside the store), `offset` (in bytes), `cause`; `position`,
+    `stream_id` and `stream_version` of the damaged event, each None if unknown; `mendable`: True if `hangarlog repair`
+    may be able to mend it.
     """
 
     def __init__(
@@ -178,7 +187,7 @@ class CorruptionError(HangarlogError):
         if self.stream_version is not None:
             event.append(f"version {self.stream_version}")
         of = f" ({', '.join(event)})" if event else ""
-        advice = "; every event is stored twice: `hangarlog repair` mends it where the other copy is whole"
+        advice = "; every event is stored twice: `hangarlog repair` mends it if the other copy is whole"
         return (
             f"damaged record in {self.path} (segment {self.segment}) at offset {self.offset}{of}: {self.cause}"
             f"{advice if self.mendable else ''}"
@@ -186,24 +195,24 @@ class CorruptionError(HangarlogError):
 
 
 class LinkedFileError(CorruptionError):
-    """A file that is to be written has another name, too, as in a copy by `cp -al`: its lines would show there."""
+    """The file to write to has another name, as after `cp -al`, so its new lines would show there too."""
 
     def __str__(self) -> str:
         return (
             f"cannot write to {self.path}: {self.cause}; run `hangarlog repair`, which gives this store a file of its "
-            "own; until then it can only be read"
+            "own; until then the store can only be read"
         )
 
 
 class CorruptionWarning(UserWarning):
-    """A damaged record was read from its other copy, or passed over because that is damaged too (`on_damage="skip"`).
+    """A damaged record was read from its other copy, or skipped because both are damaged (`on_damage="skip"`).
 
-    The message has its place.
+    The message names the file and the offset.
     """
 
 
 class StoreOpenError(HangarlogError):
-    """A folder cannot be opened as a store. Fields: `path`, `cause`."""
+    """The folder cannot be opened as a store. Fields: `path`, `cause`."""
 
     def __init__(self, path: str, cause: str) -> None:
         super().__init__(path, cause)
@@ -214,11 +223,11 @@ class StoreOpenError(HangarlogError):
 
 
 class StoreFormatError(StoreOpenError):
-    """The folder holds a store of a format this version does not know, or a damaged `hangarlog.json`."""
+    """The store has a format that this version does not know, or its `hangarlog.json` is damaged."""
 
 
 class UnsafeFileSystemError(StoreOpenError):
-    """A file system where locks or shared memory may not hold. Fields: `path` of the folder on it, `kind`: its type."""
+    """The file system may not support shared locks or memory. Fields: `path` of a folder on it, `kind` (its type)."""
 
     def __init__(self, path: str, kind: str) -> None:
         super().__init__(path, kind)
@@ -226,16 +235,16 @@ class UnsafeFileSystemError(StoreOpenError):
 
     def __str__(self) -> str:
         return (
-            f"cannot open the store: {self.path} is on a file system of type {self.kind}, where other machines, "
-            "containers or paths may reach the same files and not see the locks and the memory shared here: events "
-            "could be lost, or written twice. Put the store on a local disk (for a container: a volume, not a folder "
-            "of its host). If it is only ever used through this one mount, open it with "
+            f"cannot open the store: {self.path} is on a file system of type {self.kind}. Another machine, container "
+            "or path may reach the same files there without seeing the locks and the shared memory, so events could be "
+            "lost, or written twice. Put the store on a local disk (for a container: a volume, not a folder of its "
+            "host). If the store is only ever used through this one mount, open it with "
             f"unsafe_file_system={self.kind!r}, or set HANGARLOG_UNSAFE_FILE_SYSTEM={self.kind}"
         )
 
 
 class StoreBusyError(HangarlogError):
-    """Another process holds the store exclusively. Fields: `path`, `pid`."""
+    """Another process holds the store exclusively. Fields: `path`, `pid` (of that process)."""
 
     def __init__(self, path: str, pid: int) -> None:
         super().__init__(path, pid)
@@ -246,7 +255,7 @@ class StoreBusyError(HangarlogError):
 
 
 class LockTimeoutError(StoreBusyError):
-    """The write lock was not to be had in time. Fields: `path`, `pid` (of who is writing; 0 if unknown), `seconds`."""
+    """The lock did not become free in time. Fields: `path`, `pid` of the holder (0 if unknown), `seconds` waited."""
 
     def __init__(self, path: str, pid: int, seconds: float) -> None:
         HangarlogError.__init__(self, path, pid, seconds)
@@ -256,14 +265,14 @@ class LockTimeoutError(StoreBusyError):
         holder = f"process {self.pid} is writing" if self.pid else "others hold it"
         return (
             f"the store {self.path} was locked for {self.seconds:g} s: {holder}; nothing was written. "
-            "See whether that process hangs, or open the store with a longer lock_timeout"
+            "Check whether that process hangs, or open the store with a longer lock_timeout"
         )
 
 
 class StorageError(HangarlogError):
-    """The operating system refused a call; nothing was written. Fields: `path`, `errno`, `cause`, `reading`.
+    """The operating system refused a call on the store. Fields: `path`, `errno`, `cause`, `reading`.
 
-    `reading` says whether it was a read that was refused.
+    `reading` is True if the store was being read. If it is False, nothing was written.
     """
 
     def __init__(self, path: str, errno: int | None, cause: str, reading: bool = False) -> None:
@@ -271,14 +280,20 @@ class StorageError(HangarlogError):
         self.path, self.errno, self.cause, self.reading = path, errno, cause, reading
 
     def __str__(self) -> str:
-        what = "it was being read" if self.reading else "nothing was written"
-        return f"the system refused the store {self.path}: {self.cause}; {what}. Try again without the cause"
+        if self.reading:
+            what, outcome = "reading", ""
+        else:
+            what, outcome = "writing to", "; nothing was written"
+        return (
+            f"the operating system refused a call while {what} the store {self.path}: {self.cause}{outcome}. "
+            "Remove the cause, then try again"
+        )
 
 
 class OutcomeUnknownError(HangarlogError):
-    """An append was cut short where nobody can say yet whether it counts. Fields: `path`, `cause`.
+    """An append was cut short, and whether it counts is not known yet. Fields: `path`, `cause`.
 
-    The next writer settles it. Append again with the same event ids: what was written is not written twice.
+    The next writer settles it. Append again with the same event ids: events that were written are not written twice.
     """
 
     def __init__(self, path: str, cause: str) -> None:
@@ -290,10 +305,10 @@ class OutcomeUnknownError(HangarlogError):
 
 
 class SyncError(OutcomeUnknownError):
-    """A sync to the device failed: whether the append survives a power cut is unknown.
+    """A sync to the device failed, so the append may not survive a power cut.
 
-    After a failed sync the operating system may report the next one as fine although data is lost, so before the next
-    append the journal is written anew, into another file; until the device takes that, appends fail.
+    After a failed sync, the operating system may report success for the next one although data is lost. So the next
+    append first rewrites the journal into a new file. Appends fail until the device accepts that file.
     """
 
     def __str__(self) -> str:
@@ -304,7 +319,7 @@ class SyncError(OutcomeUnknownError):
 
 
 class SourceError(HangarlogError):
-    """A source to import cannot be read, or contradicts what the store holds. Fields: `path`, `cause`."""
+    """An import source cannot be read, or contradicts the store. Fields: `path`, `cause`."""
 
     def __init__(self, path: str, cause: str) -> None:
         super().__init__(path, cause)
@@ -315,7 +330,7 @@ class SourceError(HangarlogError):
 
 
 class BackupError(HangarlogError):
-    """A backup cannot be made. Fields: `path` (of the target), `cause`."""
+    """A backup failed. Fields: `path` (of the target), `cause`."""
 
     def __init__(self, path: str, cause: str) -> None:
         super().__init__(path, cause)
@@ -326,7 +341,7 @@ class BackupError(HangarlogError):
 
 
 class SchemaLockError(HangarlogError):
-    """A schema lock cannot be read. Fields: `path`, `cause`."""
+    """The schema lock cannot be read. Fields: `path`, `cause`."""
 
     def __init__(self, path: str, cause: str) -> None:
         super().__init__(path, cause)
@@ -337,7 +352,7 @@ class SchemaLockError(HangarlogError):
 
 
 class EventsNotFoundError(HangarlogError):
-    """What should name an application's events does not. Fields: `target`, `cause`."""
+    """The given target does not lead to an application's events. Fields: `target`, `cause`."""
 
     def __init__(self, target: str, cause: str) -> None:
         super().__init__(target, cause)

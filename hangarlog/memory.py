@@ -1,4 +1,4 @@
-"""A store in memory, for tests: the same interface and the same rules, nothing on disk."""
+"""An event store in memory, for tests: the same interface and rules as on disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hangarlog.record.timestamp import now
 
 
 class MemoryEventStore(EventStore):
-    """A store in memory. Events are kept encoded, so that what a test reads went the way it goes on disk."""
+    """A store in memory, for tests. It keeps events encoded, so that reads decode them as they would from disk."""
 
     def __init__(self, *, serializer: EventSerializer | None = None) -> None:
         super().__init__(serializer)
@@ -30,7 +30,7 @@ class MemoryEventStore(EventStore):
         self._snapshots: dict[str, Snapshot] = {}
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a MemoryEventStore cannot be copied or pickled; append what it holds to another one")
+        raise TypeError("a MemoryEventStore cannot be copied or pickled; append its events to another one")
 
     def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, int]:
         with self._lock:
@@ -56,11 +56,11 @@ class MemoryEventStore(EventStore):
 
     def _blocks(self, span: Span) -> Iterator[list[Envelope]]:
         with self._lock:
-            records = self._journal[:] if span.stream_id is None else self._shown(span.stream_id)
+            records = self._journal[:] if span.stream_id is None else self._kept(span.stream_id)
         number = attrgetter("position" if span.stream_id is None else "stream_version")
         start = span.start
         if start is not None and span.stream_id is None:
-            start += -1 if span.reverse else 1  # Of the whole store it is exclusive.
+            start += -1 if span.reverse else 1  # A start position is exclusive.
         if span.reverse:
             records = [r for r in reversed(records) if start is None or number(r) <= start]
         else:
@@ -68,27 +68,27 @@ class MemoryEventStore(EventStore):
         if records:
             yield records
 
-    def _shown(self, stream_id: str) -> list[Envelope]:
-        """The records of a stream that are not compacted away."""
+    def _kept(self, stream_id: str) -> list[Envelope]:
+        """Return the records of a stream that are not compacted away."""
         snapshot = self._snapshots.get(stream_id)
         through = snapshot.compacted_through if snapshot else -1
         return [r for r in self._streams.get(stream_id, []) if r.stream_version > through]
 
     def get_stream_version(self, stream_id: str) -> int:
-        """The version of a stream's last event, -1 when there is no such stream."""
+        """Return the version of a stream's last event, -1 if the stream does not exist."""
         return self._end(check_stream_id(stream_id))[0]
 
     def list_streams(self, prefix: str = "") -> list[str]:
-        """The ids of all streams that begin with `prefix`, sorted."""
+        """Return the ids of all streams that begin with `prefix`, sorted."""
         with self._lock:
             return sorted(stream_id for stream_id in self._streams if stream_id.startswith(prefix))
 
     def get_event_count(self) -> int:
-        """How many events the store holds."""
+        """Return the number of events in the store."""
         return len(self._journal)
 
     def get_stream_count(self) -> int:
-        """How many streams the store holds."""
+        """Return the number of streams in the store."""
         return len(self._streams)
 
     def _load_snapshot(self, stream_id: str) -> Snapshot | None:

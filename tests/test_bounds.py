@@ -180,7 +180,7 @@ def test_a_line_that_is_longer_than_any_that_is_written_comes_alone(tmp_path: Pa
         assert segment.end_offset() == segment.size
         assert segment.lines_before(segment.size - 6, size) == ([ZEROED], 4)
         assert segment.lines_before(4, size) == ([b"one"], 0)
-        with pytest.raises(CorruptionError, match="longer than the 268435456 bytes") as damage:
+        with pytest.raises(CorruptionError, match="longer than the limit of 268435456 bytes") as damage:
             segment.decode(segment.lines_at(4)[0], 4)
         assert damage.value.offset == 4
 

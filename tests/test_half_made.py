@@ -221,7 +221,7 @@ def test_a_store_is_not_copied_and_says_what_to_do(tmp_path: Path, copied: Calla
         store.append("a:1", [Added(1)], ANY)
         assert store.read_stream("a:1") == [Added(1)]
     memory = MemoryEventStore()
-    with pytest.raises(TypeError, match="append what it holds to another"):
+    with pytest.raises(TypeError, match="append its events to another"):
         copied(memory)
     assert memory.append("a:1", [Added(1)], -1) == 0
 

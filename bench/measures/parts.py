@@ -103,7 +103,7 @@ def read_parts(store: FileEventStore) -> None:
     text, size = b"".join(line + b"\n" for line in lines), len(lines)
     blocks = TypedBlocks(store.serializer.reader, None, ())
     block = VerifiedBlock(text, size, "", "", 0)
-    plan = blocks._plan(block, ask=False)
+    plan = blocks._plan(block, examine=False)
     fd = os.open(store.path + "/streams/provider/read.jsonl", os.O_RDONLY)
     rows = plan.decode(text)
     block_us = {

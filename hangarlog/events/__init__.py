@@ -1,1 +1,1 @@
-"""Typed events become payloads, and payloads become typed events of today, through the chain of upcasters."""
+"""Encoding typed events as payloads, and decoding payloads of any schema version as the typed events of today."""

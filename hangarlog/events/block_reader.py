@@ -1,7 +1,7 @@
-"""Whole blocks of lines to typed events: envelope and payload of each are decoded in one call of msgspec a block.
+"""Decodes whole blocks of lines as typed events, envelopes and payloads in one call of msgspec per block.
 
-A block's lines may be of many types and schema versions. Each type's payloads are decoded into its class where all of
-the block are of its current version, into dictionaries for the upcasters where all are older, and else one by one.
+A block may have many event types and schema versions. The payloads of a type are decoded as instances of its class if
+all of them have the current version, as dictionaries for the upcasters if all have one older version, else one by one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hangarlog.events.payload import FAILURES
 from hangarlog.record.envelope import Envelope
 from hangarlog.record.verified_block import VerifiedBlock
 
-_MAX_TYPES = 200  # Event types that are decoded for at once; when there are more, the count begins again.
+_MAX_TYPES = 200  # The most event types that one plan decodes. Beyond it, the known types are forgotten.
 _ENVELOPE = {field.name: field for field in msgspec.structs.fields(Envelope)}
 _VERSION = re.compile(rb'\{"_version":([1-9][0-9]{0,8})[,}]')
 _data, _position, _stream_id = map(attrgetter, ("data", "position", "stream_id"))
@@ -29,20 +29,20 @@ Versions = frozenset[int | None]
 
 
 class Parts(tuple[Any, ...]):
-    """The events that one stored event has become, where they may be none, or several."""
+    """The events that a stored event of a split or dropped type has become: any number, also none."""
 
     __slots__ = ()
 
 
 class Reader(Protocol):
-    """How payloads of one event type are read: the bytes of one, or many that are decoded and of one older version."""
+    """Reads the payloads of one event type: one by one from bytes, or many decoded ones of one older version."""
 
     event_class: type | None
     version: int
     plain: bool
-    """Whether decoding into the class is all there is to do at the current version."""
+    """True if a payload of the current version only needs decoding into the class."""
     parts: bool
-    """Whether a stored event gives not one, but `Parts`."""
+    """True if the reader returns `Parts`."""
 
     def __call__(self, data: Any) -> Any: ...  # noqa: D102
     def from_object(self, payload: dict[str, Any]) -> Any: ...  # noqa: D102
@@ -54,63 +54,63 @@ class _Versioned(msgspec.Struct, gc=False):
     _version: Any = 1
 
 
-class _Kind(msgspec.Struct, gc=False):
-    """What is asked of every line first, where its version cannot be told from the text."""
+class _TypeAndVersion(msgspec.Struct, gc=False):
+    """The part of a line that is decoded first if its text does not show the version."""
 
     event_type: str
     data: _Versioned
 
 
-_kinds = msgspec.json.Decoder(_Kind).decode_lines
-_versioned = msgspec.json.Decoder(_Versioned).decode
+_decode_types = msgspec.json.Decoder(_TypeAndVersion).decode_lines
+_decode_version = msgspec.json.Decoder(_Versioned).decode
 
 
 def kinds_of(block: Sequence[Envelope]) -> list[tuple[str, int]]:
-    """(event type, schema version) of every record, 0 where the version is none. Raises one of `FAILURES`."""
+    """Return the (event type, schema version) of every record, 0 for an invalid version. Raises one of `FAILURES`."""
     if type(block) is VerifiedBlock:
-        found = ((kind.event_type, kind.data._version) for kind in _kinds(block.text))
+        found = ((line.event_type, line.data._version) for line in _decode_types(block.text))
     else:
-        found = ((envelope.event_type, _versioned(envelope.data)._version) for envelope in block)
+        found = ((envelope.event_type, _decode_version(envelope.data)._version) for envelope in block)
     return [(name, version if type(version) is int and version > 0 else 0) for name, version in found]
 
 
 class TypedBlocks:
-    """Reads blocks of records as (envelope, event), the envelope with at least `fields`. Threads may share it."""
+    """Reads blocks of records as events, with envelopes that have at least `fields`. Threads may share it."""
 
     def __init__(
         self, reader: Callable[[str], Reader], dec_hook: Callable[[type, Any], Any] | None, fields: tuple[str, ...]
     ) -> None:
         self._reader, self._dec_hook, self._fields = reader, dec_hook, fields
-        self._versions: dict[str, Versions] = {}  # Of the types met so far, each as in the last block that was asked.
+        self._versions: dict[str, Versions] = {}  # The versions of each known type in the last block that was examined.
         self._plans: dict[Any, _Plan] = {}
 
     def events(self, block: Sequence[Envelope]) -> Iterable[Any]:
-        """The event of every record. Raises what the reader of an event's type raises, when it is its turn."""
+        """Return the event of every record. Errors of a type's reader are raised when its event's turn comes."""
         rows, events = self._decoded(block)
         return events if rows is not None else map(_second, self._one_by_one(block))
 
     def pairs(self, block: Sequence[Envelope]) -> Iterable[tuple[Any, Any]]:
-        """(envelope, event) of every record. Raises what `events` raises."""
+        """Return the (envelope, event) of every record. Raises as `events` does."""
         rows, events = self._decoded(block)
         return zip(rows, events, strict=True) if rows is not None else self._one_by_one(block)
 
     def placed(self, block: Sequence[Envelope]) -> Iterable[tuple[int, str, Any]]:
-        """(position, stream id, event) of every record, where these are of the fields. Raises what `events` raises."""
+        """Return the (position, stream id, event) of every record; `fields` must have both. Raises as `events` does."""
         rows, events = self._decoded(block)
         if rows is None:
             return ((envelope.position, envelope.stream_id, event) for envelope, event in self._one_by_one(block))
-        return zip(map(_position, rows), map(_stream_id, rows), events)  # noqa: B905 - they are as many
+        return zip(map(_position, rows), map(_stream_id, rows), events)  # noqa: B905 - their lengths are equal
 
     def _decoded(self, block: Sequence[Envelope]) -> tuple[list[Any] | None, Iterable[Any]]:
-        """A block's events, and the envelope of each; None for these where they are to be read one by one."""
+        """Return the envelopes and events of a block, or (None, ()) if they must be read one by one."""
         if type(block) is VerifiedBlock:
-            for ask in (False, True):  # A type that was not met before is the usual reason to ask.
+            for examine in (False, True):  # The first try usually fails because of a type that was not met before.
                 with contextlib.suppress(*FAILURES):
-                    plan = self._plan(block, ask)
+                    plan = self._plan(block, examine)
                     rows = plan.decode(block.text)
                     if len(rows) == len(block):
                         events = plan.events(rows)
-                        return _spread(rows, events) if plan.parts else (rows, events)
+                        return _flattened(rows, events) if plan.parts else (rows, events)
         return None, ()
 
     def _one_by_one(self, block: Sequence[Envelope]) -> Iterator[tuple[Any, Any]]:
@@ -126,13 +126,13 @@ class TypedBlocks:
             else:
                 yield envelope, event
 
-    def _plan(self, run: VerifiedBlock, ask: bool) -> _Plan:
-        version = None if ask else _only_version(run)
+    def _plan(self, block: VerifiedBlock, examine: bool) -> _Plan:
+        version = None if examine else _only_version(block)
         if version is None:
-            versions = self._ask(run)
+            versions = self._versions_in(block)
             key: Any = frozenset(versions.items())
         else:
-            self._versions.setdefault(run.first.event_type, frozenset([version]))
+            self._versions.setdefault(block.first.event_type, frozenset([version]))
             key = version, frozenset(self._versions)
             versions = dict.fromkeys(key[1], frozenset([version]))
         plan = self._plans.get(key)
@@ -142,21 +142,21 @@ class TypedBlocks:
             plan = self._plans[key] = _Plan(self._reader, self._dec_hook, self._fields, versions)
         return plan
 
-    def _ask(self, run: VerifiedBlock) -> dict[str, Versions]:
-        """Find out of which types and versions the records are; with those of the types met before."""
+    def _versions_in(self, block: VerifiedBlock) -> dict[str, Versions]:
+        """Return the versions of each event type in a block, and of the types met before."""
         found: dict[str, set[Any]] = {}
-        for kind in _kinds(run.text):
-            version = kind.data._version
-            found.setdefault(kind.event_type, set()).add(version if type(version) is int else None)
+        for line in _decode_types(block.text):
+            version = line.data._version
+            found.setdefault(line.event_type, set()).add(version if type(version) is int else None)
         known = self._versions if len(self._versions) <= _MAX_TYPES else {}
-        # Another thread may be here, too: what is returned is this run's.
+        # Another thread may set `self._versions` too, so return this block's own versions.
         versions = {**known, **{name: frozenset(versions) for name, versions in found.items()}}
         self._versions = versions
         return versions
 
 
 class _Plan:
-    """How the records of some types, each of known versions, are decoded."""
+    """A decoder for blocks whose event types and versions are known."""
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ class _Plan:
         self._many: dict[type, Callable[[list[Any]], list[Any]]] = {}
         envelope = [(name, _ENVELOPE[name].type, _ENVELOPE[name].default) for name in fields]
         for event_type, of in versions.items():
-            payload, one, many = self._way(reader, event_type, of)
+            payload, one, many = self._strategy(reader, event_type, of)
             row = msgspec.defstruct(
                 "Row",
                 [*(field[:2] if field[2] is msgspec.NODEFAULT else field for field in envelope), ("data", payload)],
@@ -186,14 +186,14 @@ class _Plan:
         self.parts = any(reader.parts for reader in self._readers)
         self.decode = msgspec.json.Decoder[Any](Union[tuple(self._one)], dec_hook=dec_hook).decode_lines  # noqa: UP007
 
-    def _way(
+    def _strategy(
         self, reader_of: Callable[[str], Reader], event_type: str, versions: Versions
     ) -> tuple[Any, Callable[[Any], Any] | None, Callable[[list[Any]], list[Any]] | None]:
-        """(what payloads are decoded into, what makes an event of one, what makes events of many of them)."""
+        """Return (the type payloads are decoded into, a function from one of them to its event, one from many)."""
         try:
             reader = reader_of(event_type)
         except HangarlogError:
-            # It is raised when it is the event's turn.
+            # Raise it when the event's turn comes.
             return msgspec.Raw, lambda data: reader_of(event_type)(data), None
         self._readers.append(reader)
         (version, *others) = versions
@@ -206,11 +206,11 @@ class _Plan:
         return msgspec.Raw, reader, None
 
     def current(self) -> bool:
-        """Whether the registry still says what it said."""
+        """True if the registry has not changed since."""
         return all(reader.current() for reader in self._readers)
 
     def events(self, rows: list[Any]) -> Iterable[Any]:
-        """The event of each row. Raises one of `FAILURES` where they are to be read one by one."""
+        """Return the event of each row. Raises one of `FAILURES` if the block must be read one by one."""
         if self._many and len(self._one) == 1:
             (upcast,) = self._many.values()
             return upcast(list(map(_data, rows)))
@@ -226,31 +226,31 @@ class _Plan:
             yield next(many[kind]) if kind in many else row.data if one is None else one(row.data)
 
 
-def _spread(rows: list[Any], events: Iterable[Any]) -> tuple[list[Any], list[Any]]:
-    """As many rows as events, where some events are `Parts`."""
-    spread: list[Any] = []
-    parts: list[Any] = []
+def _flattened(rows: list[Any], events: Iterable[Any]) -> tuple[list[Any], list[Any]]:
+    """Replace each `Parts` by its events, and repeat its row for each of them."""
+    all_rows: list[Any] = []
+    all_events: list[Any] = []
     for row, event in zip(rows, events, strict=True):
         of_row = event if type(event) is Parts else (event,)
-        spread += [row] * len(of_row)
-        parts += of_row
-    return spread, parts
+        all_rows += [row] * len(of_row)
+        all_events += of_row
+    return all_rows, all_events
 
 
-def _only_version(run: VerifiedBlock) -> int | None:
-    """The schema version of all payloads of a run, if its text proves that they are of one without being decoded.
+def _only_version(block: VerifiedBlock) -> int | None:
+    """Return the schema version of all payloads of a block, if its text proves without decoding that they share one.
 
-    Every line has its own `{`, and every payload one. If there are no more, and as many payloads as lines begin with
-    this version, these are all of them: none is another object within one.
+    Each line has a `{`, and each payload has one. If there are no others, payloads hold no nested objects. If then as
+    many payloads as lines begin with this version, all of them do.
     """
-    begins = _VERSION.match(run.first.data)
+    begins = _VERSION.match(block.first.data)
     if begins is None:
         return None
-    text, head = run.text, b',"data":%b' % begins[0][:-1]
+    text, head = block.text, b',"data":%b' % begins[0][:-1]
     found = text.count(head + b",")
-    if found != run.size:
+    if found != block.size:
         found += text.count(head + b"}")
-    if found != run.size:
+    if found != block.size:
         return None
-    braces = len(text) - len(text.replace(b"{", b""))  # A quarter of the time that `count` takes.
-    return int(begins[1]) if braces == 2 * run.size else None
+    braces = len(text) - len(text.replace(b"{", b""))  # Takes a quarter of the time of `count`.
+    return int(begins[1]) if braces == 2 * block.size else None

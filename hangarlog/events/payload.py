@@ -1,4 +1,4 @@
-"""What may stand in a payload, or in metadata: a JSON object that every reader takes and that comes back the same."""
+"""Encodes and checks payloads and metadata: JSON objects that all readers accept and read back the same."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from hangarlog.record.nesting import MAX_NESTING, nesting
 from hangarlog.record.strict import refuse_repeated_keys
 
 FAILURES = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError)
-"""What msgspec raises where a value has no JSON form, or a text does not fit."""
+"""The exceptions that msgspec raises if a value has no JSON form, or a text does not fit the type."""
 
 encode_plain = msgspec.json.Encoder().encode
 decode_object: Callable[[bytes], Any] = msgspec.json.Decoder(dict[str, Any]).decode
 skip: Callable[[bytes], Any] = msgspec.json.Decoder(msgspec.Raw).decode
-"""Checks that a text is JSON without building values, which may take ten times the memory of the text."""
+"""Check that a text is JSON without building its values, which may take ten times the memory of the text."""
 
 _TEXT = frozenset([str])
 _LEAVES = frozenset([str, int, bool, type(None)])
 
 
 def encode_object(value: dict[str, Any], what: str) -> bytes:
-    """A dictionary (metadata, a snapshot's state) as compact JSON. Raises `EventSerializationError` about `what`."""
+    """Return a dictionary (metadata, a state) as compact JSON. Raises `EventSerializationError` about `what`."""
     try:
         if not isinstance(value, dict):
             raise TypeError(f"it must be a dictionary, not {type(value).__name__}")
@@ -35,15 +35,16 @@ def encode_object(value: dict[str, Any], what: str) -> bytes:
 
 
 def encoded_object(value: dict[str, Any], stored: dict[str, Any]) -> bytes:
-    """The JSON of `stored`, which holds all of `value`. Raises one of `FAILURES`."""
+    """Return the JSON of `stored`, which contains `value`. Raises one of `FAILURES`."""
     decode = skip if is_plain(value) else decode_object
     return checked_json(encode_plain(stored), decode)
 
 
 def checked_json(data: bytes, decode: Callable[[bytes], Any] = decode_object) -> bytes:
-    """A JSON object as it may stand in a line: one that `decode` reads, whatever a msgspec.Raw brought in.
+    """Return a JSON object in a form that a line may hold: decodable, on one line, not too deep, no repeated keys.
 
-    No object in it may have a key twice. With `skip` as `decode`, for plain values, that is not checked.
+    A msgspec.Raw in the event may have brought in any text. With `skip` as `decode`, for plain values, repeated keys
+    are not checked. Raises one of `FAILURES`.
     """
     decode(data)
     if decode is not skip:
@@ -56,14 +57,14 @@ def checked_json(data: bytes, decode: Callable[[bytes], Any] = decode_object) ->
 
 
 def too_deep(data: bytes) -> bool:
-    """Whether a JSON text is nested deeper than every reader can take."""
+    """True if a JSON text is nested deeper than `MAX_NESTING` levels."""
     return nesting(data) > MAX_NESTING
 
 
 def may_hold_raw(event_class: type) -> bool:
-    """Whether a msgspec.Raw may be somewhere in such an event: it is written unchecked, with what no decoder takes.
+    """True if an event of this class may hold a msgspec.Raw, whose text msgspec writes unchecked.
 
-    Or a dictionary with keys of several kinds: 1 and "1" are written as the same one.
+    Also True if it may hold a dictionary with keys of several types: 1 and "1" are written as the same key.
     """
     try:
         left: list[Any] = [msgspec.inspect.type_info(event_class)]
@@ -85,9 +86,9 @@ def may_hold_raw(event_class: type) -> bool:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value is made of lists, texts, numbers, and dictionaries by text: nothing in it is written unchecked.
+    """True if a value consists of lists, text, numbers, and dictionaries with text keys, which msgspec writes checked.
 
-    Raises `ValueError` if there is a number in it that JSON cannot have.
+    Raises `ValueError` if it holds a number that JSON cannot have.
     """
     if isinstance(value, float):
         if not math.isfinite(value):

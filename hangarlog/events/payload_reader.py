@@ -1,4 +1,4 @@
-"""How the payloads of one stored event type are read: into its class, into events of other types, or not at all."""
+"""Reads the payloads of one stored event type: as its class, as events of other types if split, or not if dropped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hangarlog.events.upcaster import Split, UpcasterChain
 
 
 class PayloadReader:
-    """How payloads of one stored event type are read."""
+    """Reads payloads of one stored event type as its class."""
 
     parts = False
 
@@ -50,7 +50,7 @@ class PayloadReader:
             self._extras = _Extras(field_names(event_class))
 
     def current(self) -> bool:
-        """Whether the registry still says what it said."""
+        """True if the registry has not changed since."""
         name, registry = self._event_type, self._registry
         return (
             registry.types.get(name) is self.event_class
@@ -60,7 +60,7 @@ class PayloadReader:
         )
 
     def __call__(self, data: Any) -> Any:
-        """The event of a payload's bytes. Raises `EventSerializationError`, `UpcastingError`."""
+        """Return the event of a payload's bytes. Raises `EventSerializationError` and `UpcastingError`."""
         raw = bytes(data)
         try:
             if self.event_class is None or not raw.startswith(self._heads):
@@ -68,10 +68,13 @@ class PayloadReader:
             event = self._decode(raw)
             return event if self._extras is None else self._extras.restore(event, raw)
         except FAILURES as error:
-            raise self._unfit(error) from error
+            raise _does_not_fit(self._event_type, error) from error
 
     def from_object(self, payload: dict[str, Any]) -> Any:
-        """The event of a decoded payload, whose `_version` is taken out. Raises one of `FAILURES`, `UpcastingError`."""
+        """Return the event of a decoded payload, whose `_version` is removed.
+
+        Raises `UpcastingError` or one of `FAILURES`.
+        """
         version = take_version(payload)
         if self.event_class is None:
             return UntypedEvent(self._event_type, payload, version)
@@ -87,9 +90,9 @@ class PayloadReader:
         return event if self._extras is None else self._extras.set_from(payload, event)
 
     def upcast_all(self, payloads: list[dict[str, Any]], version: int) -> list[Any]:
-        """The events of decoded payloads that are of one older version.
+        """Return the events of decoded payloads that all have one older version.
 
-        Raises one of `FAILURES` where any of them fails; a call for each says which, and why.
+        Raises one of `FAILURES` if any payload fails. Read the payloads one by one to learn which, and why.
         """
         for payload in payloads:
             payload.pop("_version", None)
@@ -102,12 +105,9 @@ class PayloadReader:
                 self._extras.set_from(payload, event)
         return events
 
-    def _unfit(self, error: Exception) -> EventSerializationError:
-        return EventSerializationError(self._event_type, f"the stored payload does not fit: {error}")
 
-
-class _Many:
-    """How a type is read whose stored events give none, or several."""
+class _PartsReader:
+    """The base of the readers that return `Parts`."""
 
     event_class: type | None = None
     version: int
@@ -115,16 +115,16 @@ class _Many:
     parts = True
 
     def upcast_all(self, payloads: list[dict[str, Any]], version: int) -> list[Any]:
-        """The events of each payload."""
+        """Return the events of each payload."""
         return list(map(self.from_object, payloads))
 
     def from_object(self, payload: dict[str, Any]) -> Parts:
-        """The events of a decoded payload. Raises one of `FAILURES`, `UpcastingError`."""
+        """Return the events of a decoded payload. Raises `UpcastingError` or one of `FAILURES`."""
         raise NotImplementedError
 
 
-class DroppedReader(_Many):
-    """How a type is read that is passed over on purpose."""
+class DroppedReader(_PartsReader):
+    """Reads a dropped type: it returns no events."""
 
     version = 0
 
@@ -132,20 +132,20 @@ class DroppedReader(_Many):
         self._event_type, self._registry = event_type, registry
 
     def current(self) -> bool:
-        """Whether it is still dropped."""
+        """True if the type is still dropped."""
         return self._event_type in self._registry.dropped
 
     def __call__(self, data: Any) -> Parts:
-        """Nothing."""
+        """Return no events."""
         return Parts()
 
     def from_object(self, payload: dict[str, Any]) -> Parts:
-        """Nothing."""
+        """Return no events."""
         return Parts()
 
 
-class SplitReader(_Many):
-    """How payloads of a type are read that was split, up to the version where it was, into events of other types."""
+class SplitReader(_PartsReader):
+    """Reads a split type: payloads up to the version of the split become events of other types."""
 
     def __init__(
         self,
@@ -159,18 +159,18 @@ class SplitReader(_Many):
         self.version, self._split = split
 
     def current(self) -> bool:
-        """Whether the registry still says what it said."""
+        """True if the registry has not changed since."""
         return self._whole.current() and self._chain.split_of(self._event_type) == (self.version, self._split)
 
     def __call__(self, data: Any) -> Parts:
-        """The events of a payload's bytes. Raises `EventSerializationError`, `UpcastingError`."""
+        """Return the events of a payload's bytes. Raises `EventSerializationError` and `UpcastingError`."""
         try:
             return self.from_object(decode_object(bytes(data)))
         except FAILURES as error:
-            raise EventSerializationError(self._event_type, f"the stored payload does not fit: {error}") from error
+            raise _does_not_fit(self._event_type, error) from error
 
     def from_object(self, payload: dict[str, Any]) -> Parts:
-        """The events of a decoded payload. Raises one of `FAILURES`, `UpcastingError`."""
+        """Return the events of a decoded payload. Raises `UpcastingError` or one of `FAILURES`."""
         version = payload.get("_version", 1)
         if type(version) is int and version > self.version:
             if self._whole.event_class is None and self._whole.newer == "error":
@@ -178,17 +178,17 @@ class SplitReader(_Many):
             return Parts([self._whole.from_object(payload)])
         _, payload = self._chain.upcast(self._event_type, take_version(payload), payload, current_version=self.version)
         events: list[Any] = []
-        for event_type, part in self._pieces(payload):
+        for event_type, part in self._split_up(payload):
             if event_type == self._event_type and part.get("_version", 1) <= self.version:
                 raise ValueError(f"it was split at v{self.version}, so a part of the same type needs a later _version")
             event = self._reader(event_type).from_object(dict(part))
             events += event if type(event) is Parts else (event,)
         return Parts(events)
 
-    def _pieces(self, payload: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    def _split_up(self, payload: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         try:
             return [(event_type, {**part}) for event_type, part in self._split(payload)]
-        except Exception as error:  # Whatever the user's function raises gets its place named.
+        except Exception as error:  # The user's function may raise anything.
             raise UpcastingError(
                 event_type=self._event_type,
                 from_version=self.version,
@@ -197,7 +197,7 @@ class SplitReader(_Many):
 
 
 def take_version(payload: dict[str, Any]) -> int:
-    """The schema version of a decoded payload, which is taken out. Raises `ValueError` if it is none."""
+    """Remove the schema version from a decoded payload and return it. Raises `ValueError` if it is invalid."""
     version = payload.pop("_version", 1)
     if type(version) is not int or version < 1:
         raise ValueError(f"_version must be a whole number from 1 up, not {version!r}")
@@ -208,9 +208,9 @@ _IDENTITY = {"event_id": None, "occurred_at": None}
 
 
 class _Extras:
-    """Attributes that an event carries beside its fields, as MCP Hangar's `event_id` and `occurred_at`.
+    """Restores attributes that an event has beside its fields, such as `event_id` and `occurred_at` of MCP Hangar.
 
-    Those are set back whose names a fresh event has, and these two where they were stored.
+    It restores the attributes that a fresh event has, and always these two if they were stored.
     """
 
     def __init__(self, fields: tuple[str, ...]) -> None:
@@ -218,7 +218,7 @@ class _Extras:
         self._decoders: dict[tuple[str, ...], Callable[[bytes], Any]] = {}
 
     def restore(self, event: Any, raw: bytes) -> Any:
-        """Set the stored values back on a fresh event."""
+        """Set the attributes of a fresh event to the values stored in `raw`."""
         names = self._names_on(event)
         decode = self._decoders.get(names)
         if decode is None:
@@ -230,7 +230,7 @@ class _Extras:
         return event
 
     def set_from(self, payload: dict[str, Any], event: Any) -> Any:
-        """The same from a decoded payload."""
+        """Set the attributes of a fresh event to the values of a decoded payload."""
         for name in self._names_on(event):
             self._set(event, name, payload.get(name, msgspec.UNSET))
         return event
@@ -252,10 +252,14 @@ class _Extras:
         object.__setattr__(event, name, value)  # The class may be frozen.
 
 
+def _does_not_fit(event_type: str, error: Exception) -> EventSerializationError:
+    return EventSerializationError(event_type, f"the stored payload does not fit: {error}")
+
+
 def _too_new(event_type: str, version: int, known: int) -> UpcastingError:
     return UpcastingError(
         event_type=event_type,
         from_version=version,
         message=f"{event_type!r} is stored with schema version {version}, newer than {known}, the one known here; "
-        "a newer program wrote it: upgrade this one, or say EventSerializer(newer='raw')",
+        "a newer program wrote it: upgrade this one, or use EventSerializer(newer='raw')",
     )

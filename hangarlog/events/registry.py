@@ -1,4 +1,4 @@
-"""Registries of event types: which class a stored name is read into, and its current schema version."""
+"""Registries of event types: the class and the current schema version of each stored name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Class = TypeVar("_Class", bound=type)
 
 
 class UntypedEvent(msgspec.Struct, frozen=True):
-    """An event as stored, for which no class is needed: to read what nobody registered, or to append plain data."""
+    """An event as stored, without a class: use it to read unregistered types, or to append plain data."""
 
     event_type: str
     data: dict[str, Any]
@@ -23,11 +23,11 @@ class UntypedEvent(msgspec.Struct, frozen=True):
 
 
 class EventRegistry:
-    """The event types of an application, or of a test. Assignments to its maps count as registrations do.
+    """The event types of an application or of a test. You may also assign to its maps.
 
-    `types`: stored event type -> the class it is read into. An old name may map to a class that is written under
-    a new one. `versions`: event type -> its current schema version; 1 where there is no entry; a raised version needs
-    its upcasters. `dropped`: the types that are passed over on purpose, each with the reason.
+    `types` maps a stored event type to its class. A former name maps to the class that is now written under a new name.
+    `versions` maps an event type to its current schema version, by default 1. A higher version needs upcasters.
+    `dropped` maps an event type that reads skip to the reason.
     """
 
     def __init__(self) -> None:
@@ -52,14 +52,14 @@ class EventRegistry:
         name: str | None = None,
         aliases: Iterable[str] = (),
     ) -> _Class | Callable[[_Class], _Class]:
-        """Register a class for reading and writing events: a call, or a decorator with or without arguments.
+        """Register an event class. Call it, or use it as a decorator with or without arguments.
 
-        `name` is what is stored, by default the class's own; `version` its current schema version, by default what
-        `versions` says, or 1; `aliases` are the names it had before, under which events are still stored. A later
+        `name` is the stored event type, by default the class's name. `version` is its current schema version, by
+        default that of `versions`, or 1. `aliases` are its former names, under which events are still stored. A later
         registration of a name replaces the earlier one.
 
         Raises:
-            EventSerializationError: the class is none that msgspec can encode as a JSON object.
+            EventSerializationError: msgspec cannot encode the class as a JSON object.
             ValueError: the version is not a whole number from 1 up, or an alias is the name of another class.
         """
         if event_class is None:
@@ -87,24 +87,24 @@ class EventRegistry:
             raise ValueError(f"{alias!r} cannot be an alias of {name!r}: it is the name of a registered event type")
 
     def drop(self, *event_types: str, reason: str) -> None:
-        """Have stored events of these types passed over on read. They stay in the store, with their places."""
+        """Make reads skip stored events of these types. The events keep their places in the store."""
         for event_type in event_types:
             self.dropped[event_type] = reason
 
     def current_version(self, event_type: str) -> int:
-        """The current schema version of an event type; 1 if there is no entry."""
+        """Return the current schema version of an event type, 1 if `versions` has no entry."""
         return self.versions.get(event_type, 1)
 
     def stored_name(self, event_class: type) -> str:
-        """The name that events of a class are written under.
+        """Return the name under which events of a class are written.
 
         Raises:
-            EventSerializationError: another class has that name, so the event would be read back as something else.
+            EventSerializationError: another class has that name, so the event would be read back as that class.
         """
         name = self._names.get(event_class, event_class.__name__)
         if self.types.get(name, event_class) is not event_class:
             if event_class in self._names:
-                return name  # It was replaced under its own name, as at a reload.
+                return name  # A reload replaced the class under its own name.
             raise EventSerializationError(
                 name,
                 f"{event_class.__module__}.{event_class.__qualname__} would be read back as "
@@ -113,42 +113,42 @@ class EventRegistry:
         return name
 
     def target_version(self, event_type: str) -> int:
-        """The schema version a stored event type is brought to on read.
+        """Return the schema version to which reads bring a stored event type.
 
-        Its own entry, else that of the name its class is written under: a renamed type needs none for its old name.
+        If a former name has no entry of its own, the version of its present name counts.
         """
         if event_type in self.versions:
             return self.versions[event_type]
         return self.current_version(self.canonical_name(event_type))
 
     def canonical_name(self, event_type: str) -> str:
-        """The name that events of a stored type are written under today: its own, unless its class was renamed."""
+        """Return the name under which events of a stored type are written today: the new one of a renamed class."""
         event_class = self.types.get(event_type)
         return event_type if event_class is None else self._names.get(event_class, event_class.__name__)
 
 
 DEFAULT_REGISTRY = EventRegistry()
-"""Where types are registered that name no other registry."""
+"""The registry that is used unless you give another."""
 
 EVENT_TYPE_MAP = DEFAULT_REGISTRY.types
-"""Its types."""
+"""The types of the default registry."""
 
 EVENT_VERSION_MAP = DEFAULT_REGISTRY.versions
-"""Its versions."""
+"""The versions of the default registry."""
 
 event = register_event_type = DEFAULT_REGISTRY.event
-"""`@event(version=3, aliases=["FormerName"])`."""
+"""Register a class in the default registry: `@event(version=3, aliases=["FormerName"])`."""
 
 
 def get_current_version(event_type: str) -> int:
-    """The current schema version of an event type in the default registry; 1 if the map has no entry."""
+    """Return the current schema version of an event type in the default registry, 1 if it has no entry."""
     return DEFAULT_REGISTRY.current_version(event_type)
 
 
 def field_names(event_class: type) -> tuple[str, ...]:
-    """The fields of a dataclass, or of a class that attrs made (known without importing attrs)."""
+    """Return the names of the fields of a dataclass or an attrs class. It does not import attrs."""
     if hasattr(event_class, "__dataclass_fields__"):
-        from dataclasses import fields  # Whoever made the class has imported it.
+        from dataclasses import fields  # The class's own module has imported it already.
 
         return tuple(field.name for field in fields(event_class))
     return tuple(field.name for field in getattr(event_class, "__attrs_attrs__", ()))

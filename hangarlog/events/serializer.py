@@ -1,4 +1,4 @@
-"""Events to payloads and back: the type and version maps, the upcaster chain, msgspec."""
+"""The serializer: converts events to payloads and back, with a registry, an upcaster chain and msgspec."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ from hangarlog.record.nesting import MAX_NESTING
 
 Hook = Callable[[Any], Any]
 _event_id = attrgetter("event_id")
-_LARGE_BYTES = 64 << 10  # Bytes of a payload: checking the values of a larger one is quicker than decoding it.
+_LARGE_BYTES = 64 << 10  # For a larger payload, checking the values is faster than decoding the text.
 _skip_lines = msgspec.json.Decoder(msgspec.Raw).decode_lines
-_null_in = re.compile(b"null").search  # Twice as quick as `in` for a long text.
+_null_in = re.compile(b"null").search  # Twice as fast as `in` for a long text.
 
 
 class EventSerializer:
-    """Serializes events; safe to share between threads.
+    """Converts events to payloads and back. Threads may share it.
 
     Args:
-        upcaster_chain: the steps that bring old payloads to their current version.
-        registry: the event types, by default those of `hangarlog.event`.
-        unknown: what to do with a stored event type nobody registered: raise an "error", or give an `UntypedEvent`.
-        newer: what to do with a payload of a newer version than the one known here: raise an "error"; "pass" it to
-            the class as it is, without what that does not know; or give it "raw", as an `UntypedEvent`. A program that
-            writes anew what it has read loses what it passed over, so the first is the default.
-        enc_hook: msgspec's hook for encoding objects it does not know.
-        dec_hook: msgspec's hook for decoding into types it does not know.
+        upcaster_chain: the upcasters and splitters that bring old payloads to their current version.
+        registry: the event types, by default those registered with `hangarlog.event`.
+        unknown: how to read an unregistered event type: "error" raises, "untyped" returns an `UntypedEvent`.
+        newer: how to read a payload of a newer version than the registry's: "error" raises, "pass" decodes it as the
+            class and ignores unknown fields, "raw" returns an `UntypedEvent`. "error" is the default because a program
+            that writes back what it read would lose the ignored fields.
+        enc_hook: msgspec's hook for encoding objects of unknown types.
+        dec_hook: msgspec's hook for decoding into unknown types.
 
     Raises:
-        UpcastingError: a version in the registry is not reached by a whole chain ("Missing upcaster …").
+        UpcastingError: the chain lacks an upcaster to a version in the registry ("Missing upcaster …").
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class EventSerializer:
         self.check()
 
     def check(self) -> None:
-        """Raise `UpcastingError` unless every registered type's chain is whole; the store asks again when it opens."""
+        """Raise `UpcastingError` if the chain of a registered type is incomplete. A store calls it when it opens."""
         if _deferring:
             return
         registry = self.registry
@@ -91,39 +91,39 @@ class EventSerializer:
                 raise UpcastingError(
                     event_type=event_type,
                     from_version=target,
-                    message=f"{event_type!r} is split at v{split[0]}, so its class must be of a later version than "
-                    f"{target}: what is written would be split when it is read",
+                    message=f"{event_type!r} is split at v{split[0]}, so its class must have a later version than "
+                    f"{target}: events that you write would be split when they are read",
                 )
 
     def serialize(self, event: Any) -> tuple[str, str]:
-        """(event type, payload as JSON text with `_version` first).
+        """Return the event type and the payload, as JSON text with `_version` first.
 
         Raises:
-            EventSerializationError: the event cannot be stored as JSON and read back the same.
+            EventSerializationError: the event cannot be written as JSON and read back the same.
         """
         event_type, _, data, _ = self.encode(event)
         return event_type, data.decode()
 
     def deserialize(self, event_type: str, data: str | bytes) -> Any:
-        """The event that a payload holds, brought to its current schema version.
+        """Return the event of a payload, brought to its current schema version.
 
         Raises:
             UnknownEventTypeError: no class is registered for the type (and `unknown` is not "untyped").
-            EventSerializationError: the payload is no JSON object, or does not fit the class; or it has become none
-                or several events (see `deserialize_all`).
-            UpcastingError: an upcaster is missing or fails, or the payload is newer than the version known here.
+            EventSerializationError: the payload is not a JSON object or does not fit the class, or its type is split
+                or dropped (use `deserialize_all`).
+            UpcastingError: an upcaster is missing or fails, or the payload has a newer version than the registry's.
         """
         event = self._read(event_type, data)
         if type(event) is Parts:
             raise EventSerializationError(
-                event_type, f"this type is dropped or split, one stored event gives {len(event)}: use deserialize_all"
+                event_type, f"this type is dropped or split, this event becomes {len(event)}: use deserialize_all"
             )
         return event
 
     def deserialize_all(self, event_type: str, data: str | bytes) -> list[Any]:
-        """The events that a payload has become: one, several where its type was split, none where it was dropped.
+        """Return the events of a payload: one, any number if its type is split, none if it is dropped.
 
-        Raises what `deserialize` raises of any of them.
+        Raises what `deserialize` raises, for any of them.
         """
         event = self._read(event_type, data)
         return list(event) if type(event) is Parts else [event]
@@ -136,7 +136,7 @@ class EventSerializer:
         return self.reader(event_type)(raw)
 
     def encode(self, event: Any) -> EncodedEvent:
-        """An event ready for the log. Raises `EventSerializationError`."""
+        """Encode an event for an append. Raises `EventSerializationError`."""
         writer = self._writers.get(type(event))
         if writer is None or not writer.current():
             if isinstance(event, UntypedEvent):
@@ -145,11 +145,11 @@ class EventSerializer:
         try:
             value = event if writer.fields is None else _attributes(event, writer.fields)
             body = self._encode(value)
-            if b"null" in body:  # What NaN becomes in msgspec; a look at the values tells it from None.
+            if b"null" in body:  # msgspec writes NaN as null. Only the values tell it from None.
                 is_plain(msgspec.to_builtins(value, enc_hook=self.enc_hook))
             data = writer.head + body[1:] if len(body) > 2 else writer.empty
             del body  # It may be large.
-            if writer.unproved or len(data) > 2 * MAX_NESTING or b"\n" in data:
+            if writer.needs_check or len(data) > 2 * MAX_NESTING or b"\n" in data:
                 data = checked_json(data, decode_object if writer.may_hold_raw(value, len(data)) else skip)
             else:
                 skip(data)
@@ -161,14 +161,14 @@ class EventSerializer:
         return writer.event_type, event_id, data, None
 
     def encode_all(self, events: Sequence[Any]) -> list[EncodedEvent]:
-        """As `encode` of each."""
+        """Encode events for an append. Raises `EventSerializationError`."""
         if len(events) == 1:
             return [self.encode(events[0])]
-        encoded = self._encode_alike(events) if events else None
+        encoded = self._encode_same_class(events) if events else None
         return encoded if encoded is not None else [self.encode(event) for event in events]
 
-    def _encode_alike(self, events: Sequence[Any]) -> list[EncodedEvent] | None:
-        """Structs of one class in a few calls for all of them; None where one is another, or needs a closer look."""
+    def _encode_same_class(self, events: Sequence[Any]) -> list[EncodedEvent] | None:
+        """Encode Structs of one class together. Return None if an event has another class or needs a closer check."""
         event_class = type(events[0])
         if not issubclass(event_class, msgspec.Struct) or set(map(type, events)) != {event_class}:
             return None
@@ -181,11 +181,11 @@ class EventSerializer:
             text = self._encode_lines(events)
             _skip_lines(text)
         except FAILURES:
-            return None  # `encode` says of which.
+            return None  # `encode` of each will name the event.
         bodies, ids = text.split(b"\n")[:-1], _own_ids(events)
         sizes = set(map(len, bodies))
-        unlike = writer.raw_in_fields or _null_in(text) or len(bodies) != len(events) or 2 in sizes
-        if ids is None or unlike or (max(sizes) > 2 * MAX_NESTING and any(map(too_deep, bodies))):
+        irregular = writer.raw_in_fields or _null_in(text) or len(bodies) != len(events) or 2 in sizes
+        if ids is None or irregular or (max(sizes) > 2 * MAX_NESTING and any(map(too_deep, bodies))):
             return None
         head = writer.head
         datas = [head + body[1:] for body in bodies]
@@ -196,14 +196,14 @@ class EventSerializer:
         return writer
 
     def blocks(self, *fields: str) -> TypedBlocks:
-        """What turns blocks of records into events, each with these fields of its envelope."""
+        """Return the reader of blocks of records whose envelopes have these fields."""
         blocks = self._blocks.get(fields)
         if blocks is None:
             blocks = self._blocks[fields] = TypedBlocks(self.reader, self._dec_hook, fields)
         return blocks
 
     def reader(self, event_type: str) -> Reader:
-        """What turns payload bytes of a stored event type into an event. Resolve it once a read."""
+        """Return the reader of a stored event type's payloads. Call it once per read."""
         reader = self._readers.get(event_type)
         if reader is None or not reader.current():
             reader = self._readers[event_type] = self._new_reader(event_type)
@@ -232,7 +232,7 @@ _deferring = 0
 
 @contextlib.contextmanager
 def checks_deferred() -> Iterator[None]:
-    """Serializers that are made inside check nothing: for whoever wants to list all that is wrong, not the first."""
+    """Make serializers created in the block skip their check, so that a caller can report all findings at once."""
     global _deferring
     _deferring += 1
     try:
@@ -242,7 +242,7 @@ def checks_deferred() -> Iterator[None]:
 
 
 class _Writer:
-    """How events of one class are written."""
+    """The encoder's data about one event class."""
 
     def __init__(self, event_class: type, registry: EventRegistry, chain: UpcasterChain) -> None:
         self.event_type = registry.stored_name(event_class)
@@ -255,19 +255,19 @@ class _Writer:
         chain.check(self.event_type, self._version, registry.canonical_name(self.event_type))
         self.head, self.empty = b'{"_version":%d,' % self._version, b'{"_version":%d}' % self._version
         self.raw_in_fields = may_hold_raw(event_class)
-        # A Struct is encoded as it is; other classes may carry attributes beside their fields.
+        # A Struct is encoded as it is. Other classes may have attributes beside their fields.
         self.fields = None if issubclass(event_class, msgspec.Struct) else field_names(event_class)
-        self.unproved = self.raw_in_fields or self.fields is not None
+        self.needs_check = self.raw_in_fields or self.fields is not None
 
     def current(self) -> bool:
-        """Whether the maps still say what they said."""
+        """True if the registry has not changed since."""
         name = self.event_type
         if name in self._dropped:
             return False
         return self._versions.get(name, 1) == self._version and self._types.get(name) is self._mapped
 
     def may_hold_raw(self, value: Any, size: int) -> bool:
-        """Whether a msgspec.Raw may be in an event that is encoded as `value`, in `size` bytes."""
+        """True if an event that is encoded as `value`, in `size` bytes, may hold a msgspec.Raw."""
         if not (self.raw_in_fields or (self.fields is not None and len(value) > len(self.fields))):
             return False
         return size < _LARGE_BYTES or not is_plain(msgspec.structs.asdict(value) if self.fields is None else value)
@@ -296,7 +296,7 @@ def _own_id(event_type: str, event_id: Any) -> str | None:
 
 
 def _own_ids(events: Sequence[Any]) -> list[Any] | None:
-    """The events' own ids; None where one of them is not plain text."""
+    """Return the events' own ids, None if one of them is not ASCII text."""
     try:
         ids = list(map(_event_id, events))
     except AttributeError:

@@ -1,4 +1,4 @@
-"""Upcasters bring old payloads to the current schema version, one version a step, on read only."""
+"""Upcasters bring old payloads to the current schema version, one version per step, when they are read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hangarlog.errors import UpcasterError, UpcastingError
 
 
 class IEventUpcaster(ABC):
-    """One step of schema evolution. It must be pure: no I/O, no time, no randomness."""
+    """One step of schema evolution. It must be pure: no I/O, no clock, no randomness."""
 
     @property
     @abstractmethod
@@ -20,20 +20,20 @@ class IEventUpcaster(ABC):
     @property
     @abstractmethod
     def from_version(self) -> int:
-        """The schema version taken."""
+        """The schema version that the upcaster takes."""
 
     @property
     @abstractmethod
     def to_version(self) -> int:
-        """The schema version given: `from_version + 1`."""
+        """The schema version that the upcaster returns: `from_version + 1`."""
 
     @abstractmethod
     def upcast(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The payload at `to_version`, made from the payload at `from_version` (without its `_version`)."""
+        """Return the payload at `to_version` for a payload at `from_version`, which has no `_version` key."""
 
 
 class Upcaster(Protocol):
-    """What a chain accepts: anything shaped like `IEventUpcaster`, of whatever base."""
+    """The upcasters that a chain accepts: any object with the members of `IEventUpcaster`."""
 
     @property
     def event_type(self) -> str: ...  # noqa: D102
@@ -46,13 +46,13 @@ class Upcaster(Protocol):
 
 _Step = Callable[[dict[str, Any]], dict[str, Any]]
 Split = Callable[[dict[str, Any]], Iterable[tuple[str, dict[str, Any]]]]
-"""A payload to the (event type, payload) of each event it has become; their `_version` is 1 where they have none."""
+"""A splitter: from a payload to the (event type, payload) of each new event. Their `_version` is 1 if missing."""
 _Function = TypeVar("_Function", bound=_Step)
 _Splitter = TypeVar("_Splitter", bound=Split)
 
 
 class UpcasterChain:
-    """The registered steps, by event type and the version they start from."""
+    """The upcasters and splitters of an application, by event type and the version that they take."""
 
     def __init__(self) -> None:
         self._steps: dict[str, dict[int, _Step]] = {}
@@ -63,17 +63,17 @@ class UpcasterChain:
         """Add an upcaster object.
 
         Raises:
-            UpcasterError: it does not advance exactly one version, or the step has an upcaster already.
-            TypeError: it is not an upcaster, or a class instead of an instance.
+            UpcasterError: it does not advance exactly one version, or another upcaster has the same step.
+            TypeError: it is not an upcaster, or it is a class instead of an instance.
         """
         if isinstance(upcaster, type):
             raise TypeError(f"register an instance: {upcaster.__name__}() instead of {upcaster.__name__}")
         if not callable(getattr(upcaster, "upcast", None)):
-            raise TypeError(f"{upcaster!r} is no upcaster: it has no upcast method")
+            raise TypeError(f"{upcaster!r} is not an upcaster: it has no upcast method")
         self._add(upcaster.event_type, upcaster.from_version, upcaster.to_version, upcaster.upcast)
 
     def upcaster(self, event_type: str, from_version: int) -> Callable[[_Function], _Function]:
-        """Register a plain function as the step from `from_version` to the next: `@chain.upcaster("Started", 1)`."""
+        """Register a function as the step from `from_version` to the next version: `@chain.upcaster("Started", 1)`."""
 
         def decorate(function: _Function) -> _Function:
             self._add(event_type, from_version, from_version + 1, function)
@@ -82,13 +82,13 @@ class UpcasterChain:
         return decorate
 
     def splitter(self, event_type: str, from_version: int) -> Callable[[_Splitter], _Splitter]:
-        """Register what an event of this type and version became when it was split: `@chain.splitter("Moved", 1)`.
+        """Register a function that splits events of this type and version: `@chain.splitter("Moved", 1)`.
 
-        The function gives (event type, payload) of each new event, in order; older versions are brought to
-        `from_version` first. A class that still has the type begins at the version after it.
+        The function returns the (event type, payload) of each new event, in order. Older versions are first brought to
+        `from_version`. If a class still has this type, its versions begin after `from_version`.
 
         Raises:
-            UpcasterError: the type has a splitter already, or a step from this version on.
+            UpcasterError: the type already has a splitter, or an upcaster from this version.
         """
 
         def decorate(function: _Splitter) -> _Splitter:
@@ -106,15 +106,15 @@ class UpcasterChain:
         return decorate
 
     def split_of(self, event_type: str) -> tuple[int, Split] | None:
-        """(the version a stored type is split at, how), None where it is not."""
+        """Return (the version at which a stored type is split, its splitter), None if it is not split."""
         return self._splits.get(event_type)
 
     def split_types(self) -> list[str]:
-        """The stored types that are split."""
+        """Return the stored types that are split."""
         return list(self._splits)
 
     def steps(self) -> Iterator[tuple[str, int, _Step]]:
-        """(event type, the version it takes, the function) of each registered step."""
+        """Yield the (event type, version that it takes, function) of each upcaster."""
         for event_type, steps in self._steps.items():
             for version, step in steps.items():
                 yield event_type, version, step
@@ -137,12 +137,12 @@ class UpcasterChain:
     def upcast(
         self, event_type: str, version: int, data: dict[str, Any], *, current_version: int, alias_of: str | None = None
     ) -> tuple[int, dict[str, Any]]:
-        """Bring a payload at `version` to `current_version`: (the version reached, the payload).
+        """Bring a payload from `version` to `current_version`, and return (the version reached, the payload).
 
-        Steps are looked up under `event_type`, then under `alias_of`, the name a renamed type has today.
+        Upcasters are looked up under `event_type`, then under `alias_of`, the present name of a renamed type.
 
         Raises:
-            UpcastingError: a step is missing, fails, or returns something else than a dictionary.
+            UpcastingError: an upcaster is missing, fails, or does not return a dictionary.
         """
         key = event_type, version, current_version, alias_of
         path = self._paths.get(key)
@@ -151,7 +151,7 @@ class UpcasterChain:
         for at, step in path:
             try:
                 data = step(data)
-            except Exception as error:  # Whatever the user's function raises gets its place named.
+            except Exception as error:  # The user's function may raise anything.
                 raise UpcastingError(
                     event_type=event_type,
                     from_version=at,
@@ -175,7 +175,7 @@ class UpcasterChain:
         current_version: int,
         alias_of: str | None = None,
     ) -> list[dict[str, Any]]:
-        """As `upcast` of many at once. Raises `ValueError` where any fails; `upcast` of each says which, and why."""
+        """Upcast many payloads. Raises `ValueError` if any fails: call `upcast` on each to learn which, and why."""
         for at, step in self.path(event_type, version, current_version, alias_of):
             try:
                 payloads = list(map(step, payloads))
@@ -188,7 +188,10 @@ class UpcasterChain:
     def path(
         self, event_type: str, version: int, current_version: int, alias_of: str | None
     ) -> tuple[tuple[int, _Step], ...]:
-        """The steps from one version to another, each with the version it takes, looked up once."""
+        """Return the steps from one version to another, each as (the version that it takes, the function).
+
+        Raises `UpcastingError` if one is missing.
+        """
         path = []
         for at in range(version, current_version):
             step = self._step(event_type, at, alias_of)
@@ -211,12 +214,12 @@ class UpcasterChain:
         )
 
     def check(self, event_type: str, current_version: int, alias_of: str | None = None) -> None:
-        """Raise `UpcastingError` ("Missing upcaster …") unless every version from 1 on reaches `current_version`."""
+        """Raise `UpcastingError` ("Missing upcaster …") if a version from 1 on cannot reach `current_version`."""
         for version in self.gaps(event_type, current_version, alias_of):
             raise self._gap(event_type, version, current_version)
 
     def gaps(self, event_type: str, current_version: int, alias_of: str | None = None) -> Iterator[int]:
-        """The versions that have no step although they need one."""
+        """Yield the versions that lack an upcaster."""
         split = self._splits.get(event_type)
         for version in range(1, max(current_version, split[0] if split else 0)):
             if self._step(event_type, version, alias_of) is None and not (split and split[0] == version):

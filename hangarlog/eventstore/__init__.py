@@ -1,1 +1,1 @@
-"""The interface of every event store: events go in with an expected version, and come out typed, in order."""
+"""The interface of every event store: append events with an expected version, read them typed and in order."""

@@ -1,4 +1,4 @@
-"""The event store: what users call, on top of the few calls that an engine provides."""
+"""The event store's public interface, built on the few calls that an engine provides."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _Self = TypeVar("_Self", bound="EventStore")
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """An event with its envelope. `position` is 1-based in the store, `stream_version` 0-based in the stream."""
+    """An event with its envelope. `position` counts from 1 in the store, `stream_version` from 0 in the stream."""
 
     position: int
     stream_id: str
@@ -47,7 +47,7 @@ def _check_durability(durability: Durability) -> None:
 
 
 class EventStore(ABC):
-    """A store of typed events. A subclass is an engine: it provides the abstract calls."""
+    """A store of typed events. A subclass is an engine: it implements the abstract methods."""
 
     def __init__(self, serializer: EventSerializer | None) -> None:
         self.serializer = serializer if serializer is not None else EventSerializer()
@@ -67,17 +67,18 @@ class EventStore(ABC):
     ) -> int:
         """Append events to one stream, all or none, and return the stream's new version.
 
-        `expected_version` is the version the stream must be at (-1 or `NO_STREAM`: it must not exist), `ANY`, or
-        `STREAM_EXISTS`. Events whose ids already stand at that place are a retry, which succeeds without writing; with
-        `retry=False` ids are not looked at: a version that matches writes, any other conflicts.
-        `durability` ("always" or "relaxed") is this append's own, where it is not to be the store's.
+        `expected_version` is the version that the stream must be at (`NO_STREAM`, which is -1: it must not exist),
+        `ANY`, or `STREAM_EXISTS`. If the event ids already stand at that place, the append is a retry: it succeeds
+        without writing. With `retry=False` ids are not compared: a matching version writes, any other conflicts.
+        `durability` ("always" or "relaxed") overrides the store's setting for this append.
 
         Raises:
             ConcurrencyError: the stream is at another version.
-            RetryUnknownError: it is, and the events at that place are compacted away; it may be a retry of them.
-            StreamIdError, EventSerializationError: nothing was written, of any of the events.
-            StorageError: the operating system refused; nothing was written.
-            OutcomeUnknownError: it refused when it was too late to say (a failed sync: `SyncError`).
+            RetryUnknownError: the stream is at another version, and the events at that place are compacted away, so
+                this append may be a retry of them.
+            StreamIdError, EventSerializationError: the stream id or an event is invalid; nothing was written.
+            StorageError: the operating system refused a call; nothing was written.
+            OutcomeUnknownError: the append was cut short, and may or may not count (`SyncError`: a sync failed).
         """
         if durability is not None:
             _check_durability(durability)
@@ -93,7 +94,7 @@ class EventStore(ABC):
         durability: Durability | None = None,
         retry: bool = True,
     ) -> int:
-        """Append to whatever the stream holds; as `append` with `ANY`."""
+        """Append at the end of the stream, whatever its version: `append` with `ANY`."""
         return self.append(stream_id, events, ANY, metadata=metadata, durability=durability, retry=retry)
 
     def append_many(
@@ -104,7 +105,7 @@ class EventStore(ABC):
         durability: Durability | None = None,
         retry: bool = True,
     ) -> dict[str, int]:
-        """Append to several streams at once, all or none: {stream id: its new version}.
+        """Append to several streams at once, all or none, and return {stream id: new version}.
 
         Raises what `append` raises, and `ValueError` if a stream is named twice.
         """
@@ -133,19 +134,19 @@ class EventStore(ABC):
     # Importing
 
     def append_encoded(self, pendings: list[Pending]) -> dict[str, int]:
-        """Append events that are encoded already, as a relaxed `append_many`: call `sync` to make them durable."""
+        """Append encoded events, as `append_many` does, without a sync: call `sync` to make them durable."""
         return self._commit(pendings, "relaxed")
 
     def begin_stream(self, stream_id: str, version: int) -> None:
-        """Say of a stream that is to be imported that its events before `version` are gone."""
+        """Begin a stream that you import without its events before `version`."""
         self._change_snapshot(stream_id, lambda _: Snapshot(stream_id, compacted_through=version - 1))
 
     def sync(self) -> None:  # noqa: B027 - a store without a device has nothing to do
-        """Return when every event committed so far is on the device, whatever the durability.
+        """Sync every event committed so far to the device, whatever its durability.
 
         Raises:
-            SyncError: the device refused.
-            OutcomeUnknownError: the files could not be read or opened, or the sync lock was not to be had in time.
+            SyncError: the sync failed.
+            OutcomeUnknownError: the files could not be opened or read, or the sync lock did not become free in time.
         """
 
     # Reading
@@ -153,13 +154,13 @@ class EventStore(ABC):
     def read_stream(
         self, stream_id: str, from_version: int = 0, *, on_damage: OnDamage = "raise", durable: bool = False
     ) -> list[Any]:
-        """The typed events of a stream from `from_version` (inclusive) on; empty if there is no such stream.
+        """Return the typed events of a stream from version `from_version` (inclusive) on, none if it does not exist.
 
-        With `on_damage="skip"` an event that is damaged in both copies is passed over, with a `CorruptionWarning`. With
-        `durable` only events are seen that are known to be on the device, up to `durable_position`.
+        `on_damage="skip"` skips events that are damaged in both copies, with a `CorruptionWarning`. `durable` returns
+        only events that are known to be on the device: those up to `durable_position`.
 
         Raises:
-            CorruptionError: a stored record is damaged or missing, in both copies.
+            CorruptionError: a record is damaged or missing in both copies.
             UnknownEventTypeError, EventSerializationError, UpcastingError: an event cannot be read as its class.
         """
         events_of = self.serializer.blocks().events
@@ -172,9 +173,9 @@ class EventStore(ABC):
     def read_all(
         self, from_position: int = 0, limit: int = 1000, *, on_damage: OnDamage = "raise", durable: bool = False
     ) -> Iterator[tuple[int, str, Any]]:
-        """(position, stream id, typed event) of all streams in commit order, after `from_position` (exclusive).
+        """Yield (position, stream id, typed event) of all streams in commit order, after `from_position` (exclusive).
 
-        `on_damage` and `durable` as in `read_stream`, which also says what is raised, here while iterating.
+        Yields at most `limit` events. `on_damage`, `durable` and the errors raised are those of `read_stream`.
         """
         placed = self.serializer.blocks("position", "stream_id").placed
         span = Span(None, max(0, from_position), limit=limit, skip=skips(on_damage), durable=durable)
@@ -182,10 +183,10 @@ class EventStore(ABC):
             yield from placed(block)
 
     def records(self, stream_id: str | None = None, **options: Unpack[ReadOptions]) -> Iterator[Record]:
-        """Events with their envelopes, of one stream or of all, in order or latest first: see `ReadOptions`.
+        """Yield events with their envelopes, of one stream or of all. For the options see `ReadOptions`.
 
-        Raises what `read_stream` raises, while iterating; `ValueError` if `from_version` comes without a stream;
-        `TypeError` if there is no such option.
+        Raises what `read_stream` raises, `ValueError` if `from_version` comes without a stream, and `TypeError` for an
+        unknown option.
         """
         pairs = self.serializer.blocks(*_ENVELOPE).pairs
         for block in self.envelopes(stream_id, **options):
@@ -203,12 +204,12 @@ class EventStore(ABC):
                 )
 
     def _read(self, envelope: Envelope) -> tuple[datetime, dict[str, Any] | None]:
-        """(time, metadata) of a record. Raises `CorruptionError` if one of them is invalid."""
+        """Return the (time, metadata) of a record. Raises `CorruptionError` if one of them is invalid."""
         raw = bytes(envelope.metadata)
         try:
             return datetime.fromisoformat(envelope.recorded_at), decode_object(raw) if raw else None
         except FAILURES as error:
-            cause = f"its checksum is right but its time or metadata is not a record's: {error}"
+            cause = f"the checksum is right but the time or the metadata is invalid: {error}"
             place = (envelope.position, envelope.stream_id, envelope.stream_version)
             raise self._damage("journal.jsonl", cause, *place) from error
 
@@ -217,27 +218,30 @@ class EventStore(ABC):
         return CorruptionError(path, name, 0, cause, position, stream_id, version)
 
     def envelopes(self, stream_id: str | None = None, **options: Unpack[ReadOptions]) -> Iterator[Sequence[Envelope]]:
-        """As `records`, some at a time and with payloads left as stored, so that no event type need be known."""
+        """Yield what `records` yields, in blocks and with the payloads as stored: it needs no registered event types.
+
+        A block may be empty.
+        """
         selection = Selection(stream_id=stream_id, **options)
         return selection.wanted(self._blocks(selection.span()))
 
-    # Asking
+    # Queries
 
     @abstractmethod
     def get_stream_version(self, stream_id: str) -> int:
-        """The version of a stream's last event, -1 when there is no such stream."""
+        """Return the version of a stream's last event, -1 if the stream does not exist."""
 
     @abstractmethod
     def list_streams(self, prefix: str = "") -> list[str]:
-        """The ids of all streams that begin with `prefix`, sorted."""
+        """Return the ids of all streams that begin with `prefix`, sorted."""
 
     def get_all_stream_ids(self) -> list[str]:
-        """The ids of all streams, sorted."""
+        """Return the ids of all streams, sorted."""
         return self.list_streams()
 
     @abstractmethod
     def get_event_count(self) -> int:
-        """How many events the store holds: the position of the last one."""
+        """Return the number of events in the store, which is the position of the last one."""
 
     @property
     def durable_position(self) -> int:
@@ -246,7 +250,7 @@ class EventStore(ABC):
 
     @abstractmethod
     def get_stream_count(self) -> int:
-        """How many streams the store holds."""
+        """Return the number of streams in the store."""
 
     # Snapshots
 
@@ -259,15 +263,15 @@ class EventStore(ABC):
         schema_version: int = 1,
         saved_at: str | None = None,
     ) -> None:
-        """Keep `state` as the aggregate's at stream version `version`, in place of an older snapshot.
+        """Save `state` as the aggregate's state at stream version `version`, in place of any earlier snapshot.
 
-        `schema_version` is the state's own; `load_snapshot` passes over a snapshot of another one. `saved_at` is when
-        it was made (RFC 3339), by default now.
+        `schema_version` is that of the state: `load_snapshot` ignores snapshots of another one. `saved_at` is the time
+        of the snapshot (RFC 3339), by default now.
 
         Raises:
             EventSerializationError: the state has no JSON form, or is too large.
-            ValueError: the version is not a whole number from 0 up, or of an event that was compacted away.
-            TypeError: `saved_at` is not text, or `schema_version` no whole number.
+            ValueError: the version is not a whole number from 0 up, or its event is compacted away.
+            TypeError: `saved_at` is not text, or `schema_version` is not a whole number.
         """
         check_stream_id(stream_id)
         if type(version) is not int or not 0 <= version <= MAX_NUMBER:
@@ -290,13 +294,13 @@ class EventStore(ABC):
             self._change_snapshot(stream_id, replace)
 
     def load_snapshot(self, stream_id: str, *, schema_version: int | None = None) -> dict[str, Any] | None:
-        """{"version": …, "state": …} of the latest snapshot, or None.
+        """Return the latest snapshot as {"version": …, "state": …}, or None.
 
-        None too if the snapshot is of another `schema_version` than the one asked for, or if the event it was made at
-        is gone, as after a power cut in a store that is not durable: such state must be replayed from the events.
+        Return None also if the snapshot has another `schema_version` than the one asked for, or if its event is gone,
+        as after a power cut in a store with relaxed durability. The state must then be replayed from the events.
 
         Raises:
-            CorruptionError: the file is no snapshot.
+            CorruptionError: the file is not a snapshot.
         """
         snapshot = self._load_snapshot(check_stream_id(stream_id))
         if (
@@ -311,22 +315,22 @@ class EventStore(ABC):
         try:
             return {"version": snapshot.version, "state": decode_state(snapshot.state)}
         except FAILURES as error:
-            cause = f"the state in its snapshot is no object ({error}); delete the snapshot, one can be made again"
+            cause = f"the state in the snapshot is not an object ({error}); delete the snapshot, and save a new one"
             raise self._damage("snapshots", cause, None, stream_id, snapshot.version) from error
 
     def snapshot_time(self, stream_id: str) -> str | None:
-        """When the latest snapshot of a stream was saved (RFC 3339), None if there is none."""
+        """Return when the latest snapshot of a stream was saved (RFC 3339), None if there is none."""
         snapshot = self._load_snapshot(check_stream_id(stream_id))
         return snapshot.saved_at if snapshot and snapshot.version >= 0 else None
 
     def compact_stream(self, stream_id: str) -> int:
         """Drop the events of a stream that its snapshot covers, and return how many were dropped.
 
-        The stream is read from the event after the snapshot then, and keeps its version. The journal keeps all events.
+        Reads of the stream then begin after the snapshot. The stream keeps its version, the journal keeps all events.
 
         Raises:
-            StreamNotFoundError: there is no such stream.
-            CompactionError: it has no snapshot, or one ahead of the stream.
+            StreamNotFoundError: the stream does not exist.
+            CompactionError: the stream has no snapshot, or its snapshot does not match its events.
         """
         with self._calling():
             return self._compact(stream_id)
@@ -339,7 +343,7 @@ class EventStore(ABC):
         if snapshot is None or snapshot.version < 0:
             raise CompactionError(stream_id, "it has no snapshot, so its state could not be rebuilt; save one first")
         if self.load_snapshot(stream_id) is None or snapshot.version > version:
-            raise CompactionError(stream_id, f"its snapshot (version {snapshot.version}) is not of the stream as it is")
+            raise CompactionError(stream_id, f"its snapshot (version {snapshot.version}) does not match its events")
         through = snapshot.version
         dropped = through - max(snapshot.compacted_through, self._first_version(stream_id) - 1)
 
@@ -348,7 +352,7 @@ class EventStore(ABC):
                 return None
             return msgspec.structs.replace(now, compacted_through=through)
 
-        self._change_snapshot(stream_id, mark)  # From here on the events are not shown.
+        self._change_snapshot(stream_id, mark)  # From here on reads skip the events.
         self._reclaim(stream_id, through)
         return max(0, dropped)
 
@@ -364,8 +368,8 @@ class EventStore(ABC):
 
     # Closing
 
-    def close(self) -> None:  # noqa: B027 - a store that holds nothing has nothing to give back
-        """Give back what the store holds; closing twice is fine."""
+    def close(self) -> None:  # noqa: B027 - a store without resources has nothing to release
+        """Release all resources; closing twice is fine."""
 
     def __enter__(self: _Self) -> _Self:
         return self
@@ -373,28 +377,28 @@ class EventStore(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # What an engine provides. It must have what is abstract here or above. `append_encoded`, `begin_stream`, `sync`,
-    # `durable_position`, `close` and `_calling` work without being provided.
+    # An engine must implement the abstract methods here and above. It may override `append_encoded`, `begin_stream`,
+    # `sync`, `durable_position`, `close` and `_calling`.
 
     def _calling(self) -> AbstractContextManager[None]:
-        """What is done within it is one call: a store that is closed meanwhile waits for its end."""
+        """Make the block one call: closing the store waits for its end."""
         return nullcontext()
 
     @abstractmethod
     def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, int]:
-        """Place the events of all `pendings`, or of none, and give each stream's new version."""
+        """Commit the events of all `pendings` or of none, and return each stream's new version."""
 
     @abstractmethod
     def _blocks(self, span: Span) -> Iterator[Sequence[Envelope]]:
-        """Committed records, in blocks that are not empty."""
+        """Yield the committed records of a span, in blocks that are not empty."""
 
     @abstractmethod
     def _load_snapshot(self, stream_id: str) -> Snapshot | None: ...
 
     @abstractmethod
     def _change_snapshot(self, stream_id: str, change: Callable[[Snapshot | None], Snapshot | None]) -> None:
-        """Put what `change` makes of the stream's snapshot in its place, unless that is None; nobody comes between."""
+        """Replace the stream's snapshot, atomically, with what `change` returns for it; keep it if that is None."""
 
     @abstractmethod
     def _reclaim(self, stream_id: str, through: int) -> None:
-        """Give back the space of a stream's events up to version `through`, which are no longer shown."""
+        """Free the space of a stream's events up to version `through`, which reads already skip."""

@@ -1,32 +1,27 @@
-"""The rule of expected versions: whether an append may be written, is a retry, or conflicts."""
+"""Expected versions: the rule that decides whether an append is written, is a retry, or conflicts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 
-from hangarlog.errors import ConcurrencyError, RetryUnknownError
+from hangarlog.errors import ANY, NO_STREAM, STREAM_EXISTS, ConcurrencyError, RetryUnknownError
 from hangarlog.record.batch import Pending
 
-NO_STREAM = -1
-"""Expected version of a stream that must not exist yet."""
-ANY = -2
-"""Expected version that matches whatever the stream holds."""
-STREAM_EXISTS = -4
-"""Expected version that matches any stream with at least one event."""
+__all__ = ["ANY", "NO_STREAM", "STREAM_EXISTS", "retried_version", "settle"]
 
 
 def retried_version(
     pending: Pending, actual: int, last_event_id: str, ids_at: Callable[[int, int], list[str]]
 ) -> int | None:
-    """Check the expected version against `actual` (-1: no stream), where `last_event_id` is.
+    """Check an append against a stream at version `actual` (-1: no stream) whose last event is `last_event_id`.
 
-    Returns None where the events are to be written, or the version they gave the stream when they were written
-    before: an append whose event ids are already at that place is a retry. `ids_at(version, count)` gives the
-    event ids stored there, and is asked only where a look at the last one does not settle it.
+    Return None if the events must be written. If their ids already stand at that place, the append is a retry: return
+    the version that the stream got when they were written. `ids_at(version, count)` returns the event ids stored there.
+    It is called only if the last id does not settle the question.
 
     Raises:
-        ConcurrencyError: neither; `RetryUnknownError` where the events at that place are compacted away.
+        ConcurrencyError: the versions conflict. `RetryUnknownError` if the events at that place are compacted away.
     """
     expected, count = pending.expected, len(pending.events)
     matches = expected in (actual, ANY) or (expected == STREAM_EXISTS and actual >= 0)
@@ -40,7 +35,7 @@ def retried_version(
         ids = [event_id for _, event_id, _, _ in pending.events]
         stands = first >= 0 and last <= actual and None not in ids and (last < actual or ids[-1] == last_event_id)
         found = ids_at(first, count) if stands else []
-        if stands and (found == ids or (last == actual and not found)):  # The last id, which is kept, says it too.
+        if stands and (found == ids or (last == actual and not found)):  # Compacted, but the last id is kept.
             return last
         if stands and not found and not matches:
             raise RetryUnknownError(pending.stream_id, expected, actual)
@@ -52,13 +47,15 @@ def retried_version(
 def settle(
     pendings: list[Pending], end_of: Callable[[str], tuple[int, str]], ids_at: Callable[[str, int, int], list[str]]
 ) -> tuple[dict[str, int], list[tuple[Pending, int]]]:
-    """Check all expected versions: (the versions of streams with nothing to write, [(pending, its next version)]).
+    """Check all expected versions of a batch.
 
-    `end_of` gives a stream's (version, last event id), `ids_at` the event ids from a version on.
+    Return (versions of the streams with nothing to write, [(pending, its first version)] of the others).
+    `end_of(stream_id)` returns the stream's (version, last event id), `ids_at(stream_id, version, count)` the event ids
+    from a version on.
 
     Raises:
-        ConcurrencyError: one does not hold; or only some of the streams have their events already, which a batch that
-            is written whole or not at all cannot have done.
+        ConcurrencyError: a version conflicts. Also if only some of the streams already have their events: a batch is
+            written as a whole, so this is no retry.
     """
     versions: dict[str, int] = {}
     to_write: list[tuple[Pending, int]] = []

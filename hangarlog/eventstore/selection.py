@@ -1,4 +1,4 @@
-"""What a read asks for. The parameters that reads share stand here, and only here."""
+"""The parameters of reads, defined once for all calls that take them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ OnDamage = Literal["raise", "skip"]
 
 
 class ReadOptions(TypedDict, total=False):
-    """The keywords of `records` and `envelopes`.
+    """The keyword arguments of `records` and `envelopes`.
 
-    `from_version` (of one stream) is inclusive, `from_position` exclusive, both in the direction of reading; with
-    `reverse` the latest event comes first. `limit` is the number of events at most. `event_types` are the stored names,
-    or one of them; `category` is the part of stream ids before the first `:`. With `on_damage="skip"` an event that is
-    damaged in both copies is passed over, with a `CorruptionWarning`. With `durable` only events are seen that are
+    `from_version` (only with a stream id) is inclusive, `from_position` is exclusive, both in the direction of reading.
+    `limit` is the maximum number of events. `reverse` returns the latest event first. `event_types` are the stored
+    names of types, or one such name. `category` is the part of a stream id before its first `:`. `on_damage="skip"`
+    skips events that are damaged in both copies, with a `CorruptionWarning`. `durable` returns only events that are
     known to be on the device.
     """
 
@@ -34,11 +34,11 @@ class ReadOptions(TypedDict, total=False):
 
 
 class Span(msgspec.Struct, frozen=True):
-    """Which records an engine is to read, in blocks.
+    """The records that an engine must read.
 
-    `stream_id` None is the whole store. `start` is the first version of a stream (inclusive), or the position after
-    which the store is read (exclusive); None is the end that reading begins at. Not more than `limit` records will be
-    looked at. With `skip` what is lost is passed over. With `durable` nothing beyond the durable position is read.
+    `stream_id` None means the whole store. `start` is a version of the stream (inclusive) or a position in the store
+    (exclusive); None means from the first record, with `reverse` from the last. `limit` is the number of records that
+    the caller will use at most. `skip` skips lost events. `durable` stops at the durable position.
     """
 
     stream_id: str | None
@@ -50,7 +50,7 @@ class Span(msgspec.Struct, frozen=True):
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of one read, with their defaults."""
+    """The options of one read, with their defaults: see `ReadOptions`."""
 
     stream_id: str | None
     from_version: int | None = None
@@ -63,7 +63,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     durable: bool = False
 
     def span(self) -> Span:
-        """The records to look at. Raises `ValueError` and `StreamIdError` where the options contradict each other."""
+        """Return the records that the engine must read. Raises `ValueError` or `StreamIdError` for invalid options."""
         position = None if self.from_position is None else max(0, self.from_position)
         limit = None if self._filters else self.limit
         if self.stream_id is not None:
@@ -77,12 +77,12 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def _filters(self) -> bool:
-        """Whether not every record of the span is wanted."""
+        """True if the span may hold records that are not wanted."""
         of_stream = self.stream_id is not None and self.from_position is not None
         return of_stream or self.event_types is not None or self.category is not None
 
     def wanted(self, blocks: Iterator[Sequence[Envelope]]) -> Iterator[Sequence[Envelope]]:
-        """The wanted ones of a span's records; their blocks may be empty."""
+        """Return the wanted records among a span's records. A block may be empty."""
         if self._filters:
             keep = self._filter()
             blocks = (list(filter(keep, block)) for block in blocks)
@@ -92,7 +92,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         names = self.event_types
         types = None if names is None else frozenset([names] if isinstance(names, str) else names)
         category, reverse = self.category, self.reverse
-        position = None  # Of the whole store the span begins there.
+        position = None  # For the whole store, the span begins there already.
         if self.stream_id is not None and self.from_position is not None:
             position = max(0, self.from_position)
 
@@ -108,14 +108,14 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def skips(on_damage: OnDamage) -> bool:
-    """Whether damaged events are passed over. Raises `ValueError`."""
+    """True if damaged events are skipped. Raises `ValueError` if `on_damage` is neither "raise" nor "skip"."""
     if on_damage not in ("raise", "skip"):
         raise ValueError(f"on_damage is 'raise' or 'skip', not {on_damage!r}")
     return on_damage == "skip"
 
 
 def limited(blocks: Iterator[Sequence[Envelope]], limit: int | None) -> Iterator[Sequence[Envelope]]:
-    """The first `limit` records of some blocks; all of them with None."""
+    """Yield the first `limit` records of some blocks, all of them with None."""
     if limit is None:
         yield from blocks
         return

@@ -1,4 +1,4 @@
-"""A snapshot: the saved state of a stream's aggregate, and how far the stream is compacted."""
+"""Snapshots: the saved state of a stream's aggregate, and how far the stream is compacted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _Version = Annotated[int, msgspec.Meta(ge=-1, le=MAX_NUMBER)]
 
 
 class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a snapshot file holds. Versions are stream versions; `event_id` is the event at `version` when saved."""
+    """The content of a snapshot file. Versions are stream versions, -1: none.
+
+    `event_id` is the id of the event at `version` when the snapshot was saved.
+    """
 
     stream_id: str
     version: _Version = -1
@@ -25,5 +28,5 @@ class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def decode_state(raw: msgspec.Raw) -> Any:
-    """The state that a snapshot holds. Raises one of `FAILURES` if it is not an object."""
+    """Return a snapshot's state. Raises one of `FAILURES` if it is not a JSON object."""
     return decode_object(bytes(raw))

@@ -1,4 +1,4 @@
-"""Stream ids: which text may be one, and the category in it."""
+"""Stream ids: the rules for a valid one, and its category."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from hangarlog.errors import StreamIdError
 
 MAX_STREAM_ID_BYTES = 1024
 PLAIN = re.compile(r"[a-z0-9_-]{1,120}(:[a-z0-9_-]{1,120})?").fullmatch
-"""What most ids are: nothing is to be said of them."""
-_CONTROLS = frozenset(map(chr, [*range(0x20), *range(0x7F, 0xA0)]))  # Category Cc, which Unicode never changes.
+"""Match the usual form of an id, which needs no further check."""
+_CONTROLS = frozenset(map(chr, [*range(0x20), *range(0x7F, 0xA0)]))  # The category Cc, which Unicode never changes.
 
 
 def check_stream_id(stream_id: object) -> str:
-    """Return `stream_id` if it can name a stream.
+    """Return `stream_id` if it is valid.
 
     Raises:
-        StreamIdError: it is not text, empty, over 1,024 bytes of UTF-8, absolute, has a `..` part or an empty side of
-            its first `:`, starts with the reserved `$`, or holds control characters or lone surrogates.
+        StreamIdError: it is not text, is empty, is longer than 1,024 bytes of UTF-8, is an absolute path, has a `.` or
+            `..` part, has nothing before or after its first `:`, starts with the reserved `$`, or holds a control
+            character or a lone surrogate.
     """
     if not isinstance(stream_id, str):
         raise StreamIdError(stream_id, f"it must be text, not {type(stream_id).__name__}")
-    cause = why_not_an_id(stream_id)  # Remembered: it is asked at every append.
+    cause = why_not_an_id(stream_id)
     if cause:
         raise StreamIdError(stream_id, cause)
     return stream_id if type(stream_id) is str else str.__str__(stream_id)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=8192)  # Every append asks.
 def why_not_an_id(stream_id: str) -> str | None:
-    """Why this text is no stream id, None where it is one."""
+    """Return why a text is not a valid stream id, None if it is valid."""
     if PLAIN(stream_id):
         return None
     if not stream_id or stream_id.isspace():
@@ -40,7 +41,7 @@ def why_not_an_id(stream_id: str) -> str | None:
     except UnicodeEncodeError:
         return "it holds a lone surrogate, which is not valid text"
     if size > MAX_STREAM_ID_BYTES:
-        return f"it is {size} bytes long, at most {MAX_STREAM_ID_BYTES} are allowed"
+        return f"it is {size} bytes long, the limit is {MAX_STREAM_ID_BYTES}"
     if stream_id.startswith("$"):
         return "ids that start with '$' are reserved"
     drive = stream_id[0].isascii() and stream_id[0].isalpha() and stream_id[1:3] in (":/", ":\\")
@@ -57,6 +58,6 @@ def why_not_an_id(stream_id: str) -> str | None:
 
 
 def category_of(stream_id: str) -> str:
-    """The part before the first `:`, or "" where there is none."""
+    """Return the part of a stream id before its first `:`, "" if it has no `:`."""
     category, colon, _ = stream_id.partition(":")
     return category if colon else ""

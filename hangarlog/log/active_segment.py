@@ -1,6 +1,6 @@
-"""The live end of a log, where lines are appended; it keeps the index of its segment, and is rolled when it is full.
+"""The active segment of a log, where lines are appended. It extends its index, and is rolled when it is full.
 
-For the holder of the write lock only.
+Only the holder of the write lock may use it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _LAST_BYTES = 2 << 10
 
 
 class ActiveSegment(Segment):
-    """The live segment of a log, open for appending. For the holder of the write lock only."""
+    """The active segment of a log, open for appending. Only the holder of the write lock may use it."""
 
     def __init__(self, log: Log, *, new: bool = False) -> None:
-        """Open `NAME.jsonl`, or with `new` make it: `FileNotFoundError` if there is none, `FileExistsError` if one."""
+        """Open `NAME.jsonl`, or create it with `new`. Raises `FileNotFoundError`, with `new` `FileExistsError`."""
         filesystem = log.filesystem
         try:
             fd = filesystem.open_new(log.live_path) if new else filesystem.open_append(log.live_path)
@@ -37,11 +37,11 @@ class ActiveSegment(Segment):
             raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause) from error
         super().__init__(log.filesystem, log.base, log.field, fd)
         self.log = log
-        self._recent: list[bytes] = []  # The last text, as it was written: the index need not read it again.
-        self._lengths: list[int] = []  # Of its lines.
-        self._covered: Covered | None = None  # By the index, where this end has written it.
+        self._recent: list[bytes] = []  # The text appended last, kept so that the index need not read it again.
+        self._lengths: list[int] = []  # The lengths of its lines.
+        self._covered: Covered | None = None  # What the index covers, if this object has written it.
         self.index_due = STRIDE_BYTES
-        """The size at which the index is to be looked at: enough text has gathered beyond it then."""
+        """The segment size at which `extend_index` is worth a call."""
         try:
             if not new:
                 self._refuse_other_names()
@@ -50,20 +50,20 @@ class ActiveSegment(Segment):
             raise
 
     def _refuse_other_names(self) -> None:
-        """Raise `LinkedFileError` if the file is known by another name: that one's owner does not want our lines."""
+        """Raise `LinkedFileError` if the file has another name: new lines would show there too."""
         names = self.filesystem.names(self.fd)
         first = None
         if names > 1:
             with contextlib.suppress(CorruptionError):
                 first = self.first_number()
-        if first is not None:  # Perhaps a roll was cut short, which gave it the name that it is sealed under.
+        if first is not None:  # A roll that was cut short may have given it the name of a sealed segment.
             sealed = self.filesystem.identity_at(text_path(self.log.sealed_base(first)))
             names -= sealed == self.filesystem.identity(self.fd)
         if names > 1:
             raise LinkedFileError(self.path, os.path.basename(self.path), 0, "it has another name (a hard link)")
 
     def append(self, data: bytes, lengths: Sequence[int] = ()) -> None:
-        """Write whole lines at the end, of these `lengths`, where they are known."""
+        """Append whole lines. `lengths` are their lengths in bytes, if known."""
         self.filesystem.write(self.fd, data)
         self.size += len(data)
         if lengths:
@@ -76,16 +76,16 @@ class ActiveSegment(Segment):
         self._recent, self._lengths = [], []
 
     def resize(self, size: int) -> None:
-        """Take note that the segment is `size` bytes long."""
+        """Note that the segment is now `size` bytes long."""
         if size != self.size:
             if size < self.size:
-                self._begins = None  # Another record may come first now.
+                self._first = None  # The first record may be another one now.
             self.size = size
-            self._covered = None  # Others have written.
+            self._covered = None  # Another process has written.
             self._forget_recent()
 
     def cut(self, size: int) -> bool:
-        """Cut the segment to `size` bytes, and forget an index that covers more; says whether there was more."""
+        """Cut the segment to `size` bytes, and delete an index that covers more. Return True if the size changed."""
         longer = self.filesystem.size(self.fd) != size
         if longer:
             self.filesystem.truncate(self.fd, size)
@@ -94,14 +94,14 @@ class ActiveSegment(Segment):
         return longer
 
     def forget_index(self) -> None:
-        """Delete the index sidecar, of which a power cut may have left anything; it is made anew when it is due."""
+        """Delete the index, which a power cut may have damaged. It is rebuilt when it is due."""
         self.filesystem.remove(self.index_path)
         self.index_due, self._covered = STRIDE_BYTES, None
 
     def trim_index(self, number: int) -> None:
-        """Cut the index sidecar to whole blocks of records up to a number; a power cut may spoil what follows.
+        """Cut the index to its whole blocks up to record `number`, because a power cut may have damaged the rest.
 
-        One that has another name (a hard link) is deleted: what the other name is of must not change.
+        An index that has another name (a hard link) is deleted instead, because the other name's file must not change.
         """
         index = Index.open(self.filesystem, self.index_path, sys.maxsize)
         if index:
@@ -119,7 +119,7 @@ class ActiveSegment(Segment):
         self.index_due, self._covered = STRIDE_BYTES, None
 
     def forget_longer_index(self) -> None:
-        """Delete an index sidecar that covers more than the segment has."""
+        """Delete an index that covers more than the segment."""
         index = Index.open(self.filesystem, self.index_path, sys.maxsize)
         if index:
             with contextlib.closing(index):
@@ -128,18 +128,18 @@ class ActiveSegment(Segment):
                 self.forget_index()
 
     def refresh(self) -> None:
-        """Look at the size again."""
+        """Read the size of the segment again."""
         self.resize(self.filesystem.size(self.fd))
 
     def first_number_or_raise(self) -> int:
-        """The number of the first record; the segment must not be empty."""
+        """Return the number of the first record. Raises `CorruptionError` if there is no whole record."""
         first = self.first_number()
         if first is None:
             raise self.damage(0, "there is no whole record")
         return first
 
     def last_record(self) -> StoredEnvelope | None:
-        """The last record, None if the segment is empty.
+        """Return the last record, None if the segment is empty.
 
         Raises:
             CorruptionError: the segment does not end in a whole record.
@@ -151,7 +151,7 @@ class ActiveSegment(Segment):
         if offset + sum(map(len, lines)) + len(lines) != end:
             end = self.end_offset()
             raise self.damage(end, f"{self.size - end} bytes after the last whole line")
-        # The one before it, too, where it is at hand: an exchanged or repeated line must not be taken for the last.
+        # Check the record before it too, if it was read: a swapped or repeated line must not be taken for the last.
         offset += sum(len(line) + 1 for line in lines[:-2])
         records = self.decode(lines[-2:], offset)
         if self.number_of(records[-1]) != self.number_of(records[0]) + len(records) - 1:
@@ -159,12 +159,12 @@ class ActiveSegment(Segment):
         return records[-1]
 
     def records_beyond(self, offset: int, committed: int) -> tuple[StoredEnvelope, StoredEnvelope, int] | None:
-        """What others have appended from `offset` on, up to position `committed`: the first record, the last, its end.
+        """Return what others have appended from `offset` on, up to position `committed`.
 
-        None if that is nothing, or more than a look.
+        The result is (first record, last record, end offset), or None if there is nothing or more than one chunk.
 
         Raises:
-            CorruptionError: one of the two is not whole.
+            CorruptionError: one of the two records is damaged.
         """
         size = self.filesystem.size(self.fd)
         if not 0 < size - offset <= CHUNK_BYTES:
@@ -182,7 +182,7 @@ class ActiveSegment(Segment):
         return None
 
     def records_since(self, number: int) -> list[StoredEnvelope]:
-        """The records from `number` on if they begin near the end of the segment, else nothing."""
+        """Return the records from `number` on if they begin near the end of the segment, else none."""
         size = _LAST_BYTES
         while size <= CHUNK_BYTES:
             lines, offset = self.lines_before(self.size, size)
@@ -196,13 +196,13 @@ class ActiveSegment(Segment):
 
     @property
     def index_path(self) -> str:
-        """Where the index sidecar is."""
+        """The path of the index."""
         return index_path(self.base)
 
     def extend_index(self) -> None:
-        """Let the index sidecar grow if enough has gathered; the segment must hold committed records only.
+        """Extend the index if there is enough new text. The segment must hold only committed records.
 
-        Whatever hinders it: it is a cache, and the next one to write tries again when as much has gathered once more.
+        Errors are ignored, because the index is a cache. The next attempt comes after as much new text again.
         """
         self.index_due = self.size + STRIDE_BYTES
         with contextlib.suppress(OSError, CorruptionError):
@@ -221,11 +221,11 @@ class ActiveSegment(Segment):
         try:
             self._covered = self._extended_index(covered)
         except (CorruptionError, FileNotFoundError):
-            self._covered = self._extended_index((0, 0))  # Perhaps the old index was not of this text.
+            self._covered = self._extended_index((0, 0))  # The old index may belong to another text.
         self._forget_recent()
 
     def _seal_index(self) -> None:
-        """The whole segment's index, on the device."""
+        """Complete the index of the whole segment, and sync it."""
         self._complete_index(self._index_end())
         fd = self.filesystem.open_append(self.index_path)
         try:
@@ -240,9 +240,8 @@ class ActiveSegment(Segment):
             lines, _ = self.lines_at(covered[1], min(CHUNK_BYTES, stop - covered[1]))
             if not lines:
                 break
-            self.decode(
-                lines, covered[1], self.first_number_or_raise() + covered[0]
-            )  # Only what proves itself is indexed.
+            # Index only records that are valid.
+            self.decode(lines, covered[1], self.first_number_or_raise() + covered[0])
             covered = self._extend(
                 b"".join([line + b"\n" for line in lines]), [len(line) + 1 for line in lines], covered
             )
@@ -254,20 +253,20 @@ class ActiveSegment(Segment):
         return extend(self.filesystem, self.index_path, self.first_number_or_raise(), text, lengths, covered)
 
     def rewritten(self) -> ActiveSegment:
-        """Put the text into a new file, synced; this one is closed."""
+        """Copy the segment into a new, synced file in its place, and return that. This one is closed."""
         replace_with(self.filesystem, self.fd, self.size, self.path)
         self.close()
         return ActiveSegment(self.log)
 
     def roll(self) -> ActiveSegment:
-        """Seal the segment, which must be synced, and return the new, empty live end; this one is closed."""
+        """Seal the segment, which must be synced, and return the new, empty active segment. This one is closed."""
         sealed = self.log.sealed_base(self.first_number_or_raise())
         if self.size >= STRIDE_BYTES:
             try:
                 self._seal_index()
                 self.filesystem.rename(self.index_path, index_path(sealed))
             except CorruptionError:
-                self.filesystem.remove(self.index_path)  # Damage shows when it is read; it must not stop the log.
+                self.filesystem.remove(self.index_path)  # Damage must not stop appends. Reads will report it.
         self.filesystem.roll(self.path, text_path(sealed))
         self.close()
         return ActiveSegment(self.log)

@@ -1,7 +1,7 @@
-"""The index sidecar of a segment: where each record ends. A cache of the text; the format is in docs/format.md.
+"""The index of a segment: where each record ends. It is a file beside the segment, and a cache of its text.
 
-After a 16-byte header (magic, then the number of the segment's first record) come 8 bytes a record: the offset of its
-end, and 0; but the last record of a block has there the CRC-32 of the block's text, so that it is checked in one call.
+docs/format.md has the format. After a 16-byte header (magic, number of the first record) come 8 bytes per record: the
+offset of its end, then 0, or for the last record of a block the CRC-32 of the block's text. So one call checks a block.
 """
 
 from __future__ import annotations
@@ -21,58 +21,58 @@ from hangarlog.record.line import MIN_LINE_BYTES
 from hangarlog.system.filesystem import NO_FILE, FileSystem
 
 STRIDE_BYTES = 64 << 10
-"""Bytes of text beyond the index that are simply read; a sidecar is written, and grows, when there are this many."""
+"""The index is written, and extended, when this many bytes of text are not indexed. Up to then they are simply read."""
 
-_BLOCK_BYTES = 4 * STRIDE_BYTES  # About the longest block: a big batch is divided into as many records each.
-_MAGIC, _FORMER = b"HLINDEX2", b"HLINDEX1"
+_BLOCK_BYTES = 4 * STRIDE_BYTES  # The approximate size of the longest block. A bigger batch is divided evenly.
+_MAGIC, _FORMER_MAGIC = b"HLINDEX2", b"HLINDEX1"
 _HEADER = struct.Struct("<8sQ")
 _ENTRY_BYTES = 8
 _NO_INDEX = NO_FILE | {errno.ENOENT, errno.EACCES, errno.EPERM}
-_ENTRIES_AT_ONCE = 512  # Entries: a page of them.
-_MAX_BLOCK_ENTRIES = 128 * _ENTRIES_AT_ONCE  # Entries of a block: far more than any has.
+_ENTRIES_AT_ONCE = 512  # One page.
+_MAX_BLOCK_ENTRIES = 128 * _ENTRIES_AT_ONCE  # Far more entries than any block has.
 
 
 class Index:
-    """An open index file; close it when done. Its entries begin with that of record number `first`."""
+    """An open index file; close it when done. Its first entry is that of record number `first`."""
 
     def __init__(self, filesystem: FileSystem, fd: int) -> None:
         self._filesystem, self._fd = filesystem, fd
         self.first = 0
-        self._most = 0  # Lines that the segment may hold.
+        self._max_entries = 0  # The most lines that the segment can hold.
         self._entries = 0
         self._count: int | None = None
 
     @property
     def count(self) -> int:
-        """How many records it covers, in whole blocks, as it was when this was first asked."""
+        """The number of records that it covers in whole blocks. It is read once and then remembered."""
         count = self._count
         if count is None:
             count = self._count = self._whole_blocks(self._measured())
         return count
 
     def grown(self, size: int) -> Index:
-        """This one, after another look at how much it covers, of a segment of `size` bytes now."""
-        self._most = size // MIN_LINE_BYTES
+        """Read again how much the index covers, of a segment that now has `size` bytes. Return the index."""
+        self._max_entries = size // MIN_LINE_BYTES
         if self._entries != self._measured():
             self._count = None
         return self
 
     def _measured(self) -> int:
         entries = (self._filesystem.size(self._fd) - _HEADER.size) // _ENTRY_BYTES
-        self._entries = max(0, min(entries, self._most))
+        self._entries = max(0, min(entries, self._max_entries))
         return self._entries
 
     @property
     def is_too_long(self) -> bool:
-        """Whether it has more entries than its segment may have lines."""
-        return self._filesystem.size(self._fd) > _HEADER.size + (self._most + 1) * _ENTRY_BYTES
+        """True if the index has more entries than its segment can hold lines."""
+        return self._filesystem.size(self._fd) > _HEADER.size + (self._max_entries + 1) * _ENTRY_BYTES
 
-    def may_have(self, number: int) -> bool:
-        """Whether there is an entry of record `number`, perhaps of a block that was never finished."""
+    def has_entry(self, number: int) -> bool:
+        """True if there is an entry of record `number`. Its block may be unfinished."""
         return number - self.first < self._entries or number - self.first < self._measured()
 
     def _whole_blocks(self, count: int) -> int:
-        """How many of `count` entries come before the end of the last block: a writer may have died within one."""
+        """Return how many of the first `count` entries are in whole blocks: a writer may have died within a block."""
         least = count - _MAX_BLOCK_ENTRIES
         while count > max(0, least):
             start = max(0, count - _ENTRIES_AT_ONCE)
@@ -85,10 +85,10 @@ class Index:
 
     @classmethod
     def open(cls, filesystem: FileSystem, path: str, size: int, first: int | None = None) -> Index | None:
-        """The index at `path`, or None if there is none, or not one of a segment that begins with `first`.
+        """Open the index at `path`. Return None if there is none, or if its segment does not begin with `first`.
 
-        A segment of a `size` below `STRIDE_BYTES` has none, and none has more entries than it may have lines. Raises
-        `OSError` where the system refuses to say.
+        `size` is that of the segment, in bytes: it bounds the number of entries, and below `STRIDE_BYTES` there is no
+        index. Raises `OSError` if the system refuses to open the file.
         """
         if size < STRIDE_BYTES:
             return None
@@ -98,7 +98,7 @@ class Index:
             if error.errno not in _NO_INDEX:
                 raise
             return None
-        index._most = size // MIN_LINE_BYTES
+        index._max_entries = size // MIN_LINE_BYTES
         header = filesystem.read(index._fd, _HEADER.size, 0)
         if len(header) == _HEADER.size:
             magic, index.first = _HEADER.unpack(header)
@@ -118,25 +118,25 @@ class Index:
             self._filesystem.close(fd)
 
     def entries(self, number: int, count: int) -> tuple[Sequence[int], Sequence[int]]:
-        """(end offsets, CRC-32 of a block where one ends and else 0) of `count` records from `number` on."""
+        """Return (end offsets, CRC-32) of `count` records from `number` on. It is 0 unless a block ends there."""
         offset = _HEADER.size + (number - self.first) * _ENTRY_BYTES
         raw = self._filesystem.read(self._fd, count * _ENTRY_BYTES, offset)
-        words = array("I", raw[: len(raw) // _ENTRY_BYTES * _ENTRY_BYTES])  # It may have been cut meanwhile.
+        words = array("I", raw[: len(raw) // _ENTRY_BYTES * _ENTRY_BYTES])  # The file may have been cut meanwhile.
         if sys.byteorder == "big":
             words.byteswap()
         return words[::2], words[1::2]
 
     def end(self, number: int) -> int:
-        """The offset of the end of record `number`; 0 for the one before the first."""
+        """Return the offset of the end of record `number`, 0 for the number before the first."""
         return self.entries(number, 1)[0][0] if number >= self.first else 0
 
     def block_of(self, number: int) -> tuple[int, int]:
-        """(number, offset) of the first record of the block that holds record `number`; of the first one beyond."""
+        """Return the (number, offset) at which the block of record `number` begins, or at which the index ends."""
         start = self.first + self._whole_blocks(min(number - self.first, self.count))
         return start, self.end(start - 1)
 
     def blocks(self, number: int) -> Iterator[tuple[int, int, int]]:
-        """(its records, the offset of its end, its CRC-32) of each block, from the one that begins with `number`."""
+        """Yield the (number of records, end offset, CRC-32) of each block from the one that begins with `number` on."""
         stop = self.first + self.count
         at = number
         while at < stop:
@@ -147,17 +147,17 @@ class Index:
             at += len(crcs) or stop
 
     def size_up_to(self, number: int) -> int:
-        """How long the file is with its whole blocks of records up to a number, and no more."""
+        """Return the size of the index file, in bytes, if cut after its whole blocks up to record `number`."""
         count = self._whole_blocks(max(0, min(number + 1 - self.first, self._measured())))
         return _HEADER.size + count * _ENTRY_BYTES
 
     def covered(self) -> int:
-        """The offset up to which it covers the segment."""
+        """Return the offset up to which the index covers the segment."""
         return self.end(self.first + self.count - 1)
 
 
 def is_harmless(filesystem: FileSystem, path: str) -> bool:
-    """Whether what is in an index's place and is none hides nothing: no file, a beginning of one, one of the past."""
+    """True if the file at `path` is missing, truncated, or of an older format: none of these hides damage."""
     try:
         fd = filesystem.open_read(path)
     except FileNotFoundError:
@@ -170,15 +170,18 @@ def is_harmless(filesystem: FileSystem, path: str) -> bool:
         start = filesystem.read(fd, _HEADER.size, 0)
     finally:
         filesystem.close(fd)
-    return len(start) < _HEADER.size or start.startswith(_FORMER)
+    return len(start) < _HEADER.size or start.startswith(_FORMER_MAGIC)
 
 
 Covered = tuple[int, int]
-"""How much of a segment an index covers: (its records, the offset of their end)."""
+"""How much of a segment an index covers: (number of records, end offset)."""
 
 
 def covered(filesystem: FileSystem, path: str, size: int, first: int) -> Covered:
-    """What the index at `path` covers, of a segment of `size` bytes that begins with record `first`: (0, 0) if none."""
+    """Return what the index at `path` covers of a segment of `size` bytes that begins with record `first`.
+
+    Return (0, 0) if there is no such index.
+    """
     index = Index.open(filesystem, path, size, first)
     if index is None:
         return 0, 0
@@ -189,12 +192,13 @@ def covered(filesystem: FileSystem, path: str, size: int, first: int) -> Covered
 def extend(
     filesystem: FileSystem, path: str, first: int, text: bytes, lengths: Sequence[int], before: Covered
 ) -> Covered:
-    """Append entries for the lines of `text`, of these `lengths`, behind what it covers `before`; what it does then.
+    """Append entries for the lines of `text` to the index at `path`, and return what it covers then.
 
-    If that is nothing, whatever is at `path` is replaced.
+    `lengths` are those of the lines, in bytes. `before` is what the index covers; if it is nothing, the file is
+    replaced.
 
     Raises:
-        CorruptionError: it is shorter than that, or has another name; nothing was written.
+        CorruptionError: the file is shorter than `before` says, or has another name; nothing was written.
     """
     count, end = before
     size = _HEADER.size + count * _ENTRY_BYTES
@@ -209,7 +213,7 @@ def extend(
         if count and found < size:
             raise CorruptionError(path, os.path.basename(path), found, "it is shorter than it was")
         if count and found > size:
-            filesystem.truncate(fd, size)  # What a writer that died has begun.
+            filesystem.truncate(fd, size)  # Drop the entries of a writer that died.
         filesystem.write(fd, entries.tobytes() if count else _HEADER.pack(_MAGIC, first) + entries.tobytes())
     finally:
         filesystem.close(fd)
@@ -217,10 +221,10 @@ def extend(
 
 
 def _entries(text: bytes, lengths: Sequence[int], end: int) -> array[int]:
-    """The entries of lines that begin at offset `end`, divided into blocks."""
+    """Return the entries of lines that begin at offset `end`, divided into blocks."""
     words = array("Q", accumulate(lengths, initial=end))
     step = max(1, len(lengths) * _BLOCK_BYTES // max(len(text), 1))
-    view, start = memoryview(text), 0  # Not copied: large copies cost more than their checksums.
+    view, start = memoryview(text), 0  # No copies: they would cost more than the checksums.
     for at in range(step, len(lengths) + step, step):
         last = min(at, len(lengths))
         stop = words[last] - end

@@ -1,6 +1,6 @@
-"""A segmented log of lines: the journal is one, each stream is one.
+"""Segmented logs of lines: the journal is one, and so is each stream.
 
-`NAME.jsonl` is always the live end; a roll gives it the name `NAME.<first record's number>.jsonl` and starts it anew.
+`NAME.jsonl` is the active segment. A roll renames it to `NAME.<first record's number>.jsonl` and starts a new one.
 """
 
 from __future__ import annotations
@@ -20,59 +20,62 @@ from hangarlog.record.line import StoredEnvelope
 from hangarlog.system.filesystem import FRESH, FileSystem
 
 _RETRIES = 3
-_FEW_RECORDS = 64  # Records that are found one by one; more are read a block at a time.
+_FEW_RECORDS = 64  # Up to this many records are looked up one by one. More are read in blocks.
 _LAST_BYTES = 2 << 10
 
 RecordsAndLines = tuple[list[StoredEnvelope], list[bytes]]
 
 
 class Log:
-    """The segments of one log. `field` is what numbers its records: `position` or `stream_version`."""
+    """The segments of one log. `field` is the field that numbers its records: `position` or `stream_version`."""
 
     def __init__(self, filesystem: FileSystem, folder: str, name: str, field: str) -> None:
         self.filesystem, self.folder, self.name, self.field = filesystem, folder, name, field
         self.base = os.path.join(folder, name)
         self.torn = False
-        """Whether a read has met a live end that ends within a line: a write that is going on, or damage."""
+        """True if a read found an active segment that ends within a line: a write in progress, or damage."""
         self.live_path = text_path(self.base)
         self.listed: list[int] | None = None
-        """What `sealed` gives, if the folder was listed once for many logs."""
+        """The result of `sealed`, if the folder was listed once for many logs."""
         self._cache: SegmentCache | None = None
         self._committed = 0
 
     def cached_in(self, cache: SegmentCache, committed: int) -> Log:
-        """This log, its segments kept open in `cache`; live ones only once they hold a record up to `committed`."""
+        """Keep segments open in `cache`, active ones only if they hold a record up to position `committed`.
+
+        Return the log.
+        """
         self._cache, self._committed = cache, committed
         return self
 
     def sealed(self) -> list[int]:
-        """The first record numbers of the sealed segments, in order. It lists the folder: ask only where it matters."""
+        """Return the first record numbers of the sealed segments, in order. This lists the folder, which is slow."""
         if self.listed is not None:
             return self.listed
         firsts = (first_of(entry.name, self.name) for entry in self.filesystem.entries(self.folder))
         return sorted(first for first in firsts if first is not None)
 
     def sealed_base(self, first: int) -> str:
-        """The path of a sealed segment without its suffix."""
+        """Return the base of the sealed segment that begins with record `first`."""
         return sealed_base(self.base, first)
 
     def open_sealed(self, first: int) -> Segment:
-        """A sealed segment."""
+        """Open the sealed segment that begins with record `first`."""
         return Segment(self.filesystem, self.sealed_base(first), self.field)
 
     def open_live(self) -> Segment | None:
-        """The live segment, None where the log does not exist."""
+        """Open the active segment. Return None if the log does not exist."""
         try:
             return Segment(self.filesystem, self.base, self.field)
         except FileNotFoundError:
             return None
 
-    def sealed_before(self, live_first: int | None) -> list[int]:
-        """As `sealed`, of the segments before a live one that begins with that record."""
-        return [first for first in self.sealed() if live_first is None or first < live_first]
+    def sealed_before(self, active_first: int | None) -> list[int]:
+        """Return what `sealed` returns, for the segments before an active one that begins with that record."""
+        return [first for first in self.sealed() if active_first is None or first < active_first]
 
-    def _live(self) -> Segment | None:
-        return (self._cache.live(self.base) if self._cache else None) or self.open_live()
+    def _active(self) -> Segment | None:
+        return (self._cache.active(self.base) if self._cache else None) or self.open_live()
 
     def _segment(self, first: int) -> Segment:
         cache = self._cache
@@ -80,24 +83,24 @@ class Log:
             return self.open_sealed(first)
         return cache.sealed(self.sealed_base(first)) or cache.keep(self.open_sealed(first))
 
-    def _sealed_before(self, live_first: int | None) -> list[int]:
+    def _sealed_before(self, active_first: int | None) -> list[int]:
         cache = self._cache
         if cache is None:
-            return self.sealed_before(live_first)
-        firsts = cache.listing(self.base, live_first)
+            return self.sealed_before(active_first)
+        firsts = cache.listing(self.base, active_first)
         if firsts is None:
-            firsts = self.sealed_before(live_first)
-            cache.keep_listing(self.base, live_first, firsts)
+            firsts = self.sealed_before(active_first)
+            cache.keep_listing(self.base, active_first, firsts)
         return firsts
 
-    def _few(self, cache: SegmentCache, start: int, count: int) -> list[StoredEnvelope]:
-        """Up to `count` records from number `start` on, where the way to them is known already; else none."""
-        live = cache.live(self.base)
-        first = live.first_number() if live else None
-        if live is None or first is None:
+    def _few_records(self, cache: SegmentCache, start: int, count: int) -> list[StoredEnvelope]:
+        """Return up to `count` records from number `start` on, none if the cache does not lead to them."""
+        active = cache.active(self.base)
+        first = active.first_number() if active else None
+        if active is None or first is None:
             return []
         if first <= start:
-            return live.records_at(start, first, count)
+            return active.records_at(start, first, count)
         sealed = cache.listing(self.base, first)
         if not sealed or start < sealed[0]:
             return []
@@ -106,84 +109,85 @@ class Log:
 
     @contextlib.contextmanager
     def opened(
-        self, oldest: int = 0, live: Segment | None = None
+        self, oldest: int = 0, active: Segment | None = None
     ) -> Iterator[tuple[list[int], int | None, Segment | None]]:
-        """The sealed segments that records from number `oldest` on may need, the live one's first number, the live one.
+        """Open the segments that a read from record `oldest` on may need.
 
-        The live one is opened first, if it is not yet, so that whatever is sealed meanwhile is still in hand.
+        Yield (first numbers of the sealed segments, first number of the active one, the active segment). The active
+        segment is opened first: if it is sealed meanwhile, the read still has it.
         """
         cache = self._cache
-        live = live or self._live()
+        active = active or self._active()
         try:
-            begins = live.first_record() if live else None
-            first = live.number_of(begins) if live and begins else None
-            # A live segment without a committed record may be deleted again, with the append that made it.
-            if cache and live and begins and live.lasting and begins.position <= self._committed:
-                live = cache.keep(live)
-            self.torn |= first is None and live is not None and live.size > 0
+            record = active.first_record() if active else None
+            first = active.number_of(record) if active and record else None
+            # An active segment without a committed record may be deleted again, if the append that made it fails.
+            if cache and active and record and active.worth_caching and record.position <= self._committed:
+                active = cache.keep(active)
+            self.torn |= first is None and active is not None and active.size > 0
             if first is not None and first <= oldest:
                 sealed = []
-            elif live or self.filesystem.is_there(self.live_path + FRESH):
+            elif active or self.filesystem.is_there(self.live_path + FRESH):
                 sealed = self._sealed_before(first)
                 sealed = sealed[max(0, bisect_right(sealed, oldest) - 1) :]
             else:
                 sealed = []
-            yield sealed, first, live
+            yield sealed, first, active
         finally:
-            if live:
-                live.close()
+            if active:
+                active.close()
 
     def forward(self, start: int, limit: int | None = None) -> Iterator[Sequence[StoredEnvelope]]:
-        """The records numbered `start` and up, in order, some at a time; from the first there is, where that is later.
+        """Yield the records from number `start` on, or from the first existing one on, in order and in blocks.
 
-        Not more than `limit` of them will be wanted.
+        The caller uses at most `limit` of them.
 
         Raises:
             CorruptionError: a record is damaged, or one is missing between two others.
         """
         cache = self._cache
-        if cache and limit is not None and limit <= _FEW_RECORDS and (few := self._few(cache, start, limit)):
+        if cache and limit is not None and limit <= _FEW_RECORDS and (few := self._few_records(cache, start, limit)):
             yield few
             start += len(few)
-        live = self._live()
-        if live and live.size < STRIDE_BYTES:
-            records, first = self._whole(live)
+        active = self._active()
+        if active and active.size < STRIDE_BYTES:
+            records, first = self._all_records(active)
             if first <= start:
-                live.close()
+                active.close()
                 if start - first < len(records):
                     yield records[start - first :] if start > first else records
                 return
-        with self.opened(start, live) as (sealed, live_first, live):
+        with self.opened(start, active) as (sealed, active_first, active):
             number = start
             for first in sealed:
                 with contextlib.closing(self._segment(first)) as segment:
                     number = yield from self._read_forward(segment, first, number, first == sealed[0], limit)
                     self._refuse_torn(segment)
-            if live and live_first is not None:
-                yield from self._read_forward(live, live_first, number, not sealed, limit)
+            if active and active_first is not None:
+                yield from self._read_forward(active, active_first, number, not sealed, limit)
 
-    def _whole(self, live: Segment) -> tuple[list[StoredEnvelope], int]:
-        """All records of a short live segment, and the number of the first: `sys.maxsize` where there is none."""
+    def _all_records(self, active: Segment) -> tuple[list[StoredEnvelope], int]:
+        """Return all records of a short active segment, and the number of the first (`sys.maxsize` if none)."""
         try:
-            records, _, following = self._records_at(live, 0, FROM_FIRST)
+            records, _, following = self._records_at(active, 0, FROM_FIRST)
         except BaseException:
-            live.close()
+            active.close()
             raise
-        self.torn |= following != live.size
-        return records, live.number_of(records[0]) if records else sys.maxsize
+        self.torn |= following != active.size
+        return records, active.number_of(records[0]) if records else sys.maxsize
 
     def forward_lines(self, start: int) -> Iterator[RecordsAndLines]:
-        """As `forward`, with the lines the records were read from, each proved by its own checksum."""
-        with self.opened(start) as (sealed, live_first, live):
+        """Yield what `forward` yields, with the lines of the records. Each line is verified by its own checksum."""
+        with self.opened(start) as (sealed, active_first, active):
             number = start
             for first in sealed:
                 with contextlib.closing(self._segment(first)) as segment:
                     self._refuse_gap(segment, first, number, first == sealed[0])
                     number = yield from self._read_lines(segment, *segment.seek(number, first), number)
                     self._refuse_torn(segment)
-            if live and live_first is not None:
-                self._refuse_gap(live, live_first, number, not sealed)
-                yield from self._read_lines(live, *live.seek(number, live_first), number)
+            if active and active_first is not None:
+                self._refuse_gap(active, active_first, number, not sealed)
+                yield from self._read_lines(active, *active.seek(number, active_first), number)
 
     def _read_forward(
         self, segment: Segment, first: int, start: int, oldest: bool, limit: int | None
@@ -194,12 +198,12 @@ class Log:
             yield records
             number += len(records)
         offset = None
-        for run in segment.verified_blocks(number, first):
-            begins = segment.number_of(run.first)
-            if number - begins < len(run):
-                yield run[number - begins :]
-            number = begins + len(run)
-            offset = run.offset + len(run.text)
+        for block in segment.verified_blocks(number, first):
+            block_first = segment.number_of(block.first)
+            if number - block_first < len(block):
+                yield block[number - block_first :]
+            number = block_first + len(block)
+            offset = block.offset + len(block.text)
         place = segment.seek(number, first) if offset is None else (offset, number)
         for records, _ in self._read_lines(segment, *place, number):
             yield records
@@ -219,7 +223,7 @@ class Log:
     def _read_lines(
         self, segment: Segment, offset: int, number: int, start: int
     ) -> Generator[RecordsAndLines, None, int]:
-        """From record `start` on, where record `number` is at `offset`; returns the number of the one that follows."""
+        """Yield the records from `start` on, and return the number after the last. Record `number` is at `offset`."""
         while True:
             records, lines, following = self._records_at(segment, offset, number)
             if not records:
@@ -237,25 +241,25 @@ class Log:
             try:
                 return segment.decode(lines, offset, number), lines, following
             except CorruptionError as error:
-                # A writer that cuts a torn tail off and appends at once can be met half-way: look again.
+                # A writer may be cutting off a torn tail and appending at this moment: read again.
                 damage = error
         raise damage
 
     def backward(self, start: int | None = None) -> Iterator[list[StoredEnvelope]]:
-        """The records numbered `start` (default: the last) and down, latest first, some at a time.
+        """Yield the records from number `start` (default: the last) down, latest first and in blocks.
 
         Raises:
             CorruptionError: a record is damaged, or one is missing between two others.
         """
-        with self.opened(sys.maxsize) as (sealed, live_first, live):
+        with self.opened(sys.maxsize) as (sealed, active_first, active):
             number = start
-            newest = True  # Only the end of the log may come before `start`.
-            if live and live_first is not None:
-                if start is None or start >= live_first:
-                    number = yield from self._read_backward(live, live_first, start, newest)
+            newest = True  # Only the newest segment may end before `start`.
+            if active and active_first is not None:
+                if start is None or start >= active_first:
+                    number = yield from self._read_backward(active, active_first, start, newest)
                 newest = False
-            if sealed or live_first:
-                sealed = self._sealed_before(live_first)  # Only here: it may take long, and the end is in hand.
+            if sealed or active_first:
+                sealed = self._sealed_before(active_first)  # Listed only now, because it may take long.
             for first in reversed(sealed):
                 if number is None or number >= first:
                     with contextlib.closing(self._segment(first)) as segment:
@@ -265,7 +269,7 @@ class Log:
     def _read_backward(
         self, segment: Segment, first: int, number: int | None, newest: bool
     ) -> Generator[list[StoredEnvelope], None, int]:
-        """Yield from record `number` (None: the last) down to the first, and return the number before that."""
+        """Yield the records from `number` (None: the last) down to the first, and return the number before that."""
         offset = segment.end_offset()
         self.torn |= offset != segment.size
         if number is not None:
@@ -292,7 +296,7 @@ class Log:
 
     @staticmethod
     def _offset_after(segment: Segment, first: int, number: int) -> tuple[int, int]:
-        """(the offset after record `number`, it), or (that after the last one, that one) if there are fewer."""
+        """Return the (end offset, number) of record `number`, or of the last record if the segment ends before."""
         offset, at = segment.seek(number + 1, first)
         while at <= number:
             lines, following = segment.lines_at(offset)
@@ -304,42 +308,43 @@ class Log:
         return offset, at - 1
 
     def finish_roll(self) -> bool:
-        """Under the write lock: finish, or forget, a roll that was cut short.
+        """Finish or undo a roll that was cut short. Hold the write lock.
 
-        Says whether an older file had been put back in place of the live or the sealed one.
+        Return True if an older file had been put back in place of the active or the sealed segment.
         """
         fresh = self.live_path + FRESH
-        live = self.open_live()
-        if live is None:
+        active = self.open_live()
+        if active is None:
             if self.filesystem.is_there(fresh):
-                self.filesystem.rename(fresh, self.live_path)  # It was renamed, where it could not be linked.
+                self.filesystem.rename(fresh, self.live_path)  # Without hard links, a roll renames the active segment.
             return False
-        with contextlib.closing(live):
-            sealed = self._sealed_as(live)
+        with contextlib.closing(active):
+            sealed = self._sealed_as(active)
         if not sealed:
             self.filesystem.remove(fresh)
         elif self._agrees_with(sealed):
-            # Also where the device has lost the name of the fresh file: what is appended would be appended to both.
+            # Do this even if the device has lost the name of the fresh file: else appends would go to both names.
             self.filesystem.roll(self.live_path, sealed)
         else:
             return True
         return False
 
-    def may_be_rolling(self, live: Segment) -> bool:
-        """Whether `finish_roll` may have something to do, where `live` is the live segment."""
-        return self.filesystem.is_there(self.live_path + FRESH) or self._sealed_as(live) != ""
+    def may_be_rolling(self, active: Segment) -> bool:
+        """True if `finish_roll` may have something to do. `active` is the active segment."""
+        return self.filesystem.is_there(self.live_path + FRESH) or self._sealed_as(active) != ""
 
-    def _sealed_as(self, live: Segment) -> str:
-        """The path of a sealed segment that begins with the same record as the live one, "" where there is none."""
+    def _sealed_as(self, active: Segment) -> str:
+        """Return the path of the sealed segment that begins with the same record as the active one, "" if none does."""
         first = None
         with contextlib.suppress(CorruptionError):
-            first = live.first_number()
+            first = active.first_number()
         sealed = "" if first is None else text_path(self.sealed_base(first))
         return sealed if sealed and self.filesystem.is_there(sealed) else ""
 
     def _agrees_with(self, sealed: str) -> bool:
-        """Whether the live file has what a sealed one of the same first record has; where an older one was put back in
-        place of either, the longer one is taken.
+        """True if the active segment and a sealed one with the same first record are the same.
+
+        If an older file was put back in place of one of them, keep the longer one.
 
         Raises:
             CorruptionError: they have different records.
@@ -360,7 +365,7 @@ class Log:
         return longer == 0
 
     def last_record(self) -> StoredEnvelope | None:
-        """The last whole record, None if there is none."""
+        """Return the last whole record, None if there is none."""
         for records in self.backward():
             return records[0]
         return None

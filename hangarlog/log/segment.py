@@ -1,4 +1,4 @@
-"""A segment file: its names, and reading its lines from any offset in either direction."""
+"""Reading a segment: its lines, from any offset in either direction."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from hangarlog.system.filesystem import NO_FILE, FileSystem
 
 CHUNK_BYTES = 256 << 10
 FROM_FIRST = -1
-"""As a number that is expected: whatever the first record has."""
+"""As `expected` in `Segment.decode`: accept any number for the first record."""
 
 SECTOR_BYTES = 512
-"""The least that a device writes or loses."""
+"""The smallest unit that a device writes or loses."""
 
 _SMALL_BYTES = 4 << 10
-_LONG_LINE_BYTES = 1 << 20  # Bytes of a line. The end of a longer one is found before it is read: it may have none.
+_LONG_LINE_BYTES = 1 << 20  # The end of a longer line is searched before the line is read, because it may have none.
 _SPARE_BYTES = 64
-"""Bytes that a line may have beyond `MAX_LINE_BYTES`: a repair may give it a version with more digits."""
-_MAX_BLOCK_BYTES = 16 << 20  # Bytes of a block that are read at once; in longer ones a record is looked at for itself.
+"""A line may exceed `MAX_LINE_BYTES` by this much, because a repair may give it a version with more digits."""
+_MAX_BLOCK_BYTES = 16 << 20  # Larger blocks are not read as a whole. Their records are checked one by one.
 
 
 class Segment:
-    """An open segment, read as it was when opened: `size` bytes. `base` is its path without the suffix.
+    """An open segment. Reads see the `size` bytes that it had when opened. `base` is its path without the suffix.
 
-    `fd`, if given, is an open descriptor of it that the segment closes in the end.
+    `fd`, if given, is an open descriptor of the file, which the segment then closes.
     """
 
     def __init__(self, filesystem: FileSystem, base: str, field: str, fd: int | None = None) -> None:
@@ -48,7 +48,7 @@ class Segment:
         self.path = text_path(base)
         self._owner: Segment | None = None
         self._index: Index | None = None
-        self._begins: StoredEnvelope | None = None
+        self._first: StoredEnvelope | None = None
         try:
             self.fd = filesystem.open_read(self.path) if fd is None else fd
         except OSError as error:
@@ -62,33 +62,33 @@ class Segment:
             raise
 
     def again(self, *, grown: bool = True) -> Segment:
-        """The segment as it is now, read through this one's file, which stays open as long as either is used.
+        """Return the segment as it is now. It shares the open file, which closes when neither is used any more.
 
-        Without `grown` it is known to be as long as it was.
+        Pass `grown=False` if its size cannot have changed.
         """
         again = Segment.__new__(Segment)
         again.filesystem, again.base, again.field = self.filesystem, self.base, self.field
-        again.path, again._owner, again._begins, again.fd = self.path, self._owner or self, self._begins, self.fd
+        again.path, again._owner, again._first, again.fd = self.path, self._owner or self, self._first, self.fd
         again.size = self.filesystem.size(self.fd) if grown else self.size
         return again
 
     @property
-    def lasting(self) -> bool:
-        """Whether the file was opened for this one, and is long enough that it pays to keep it open."""
+    def worth_caching(self) -> bool:
+        """True if this segment owns its open file, and is large enough that keeping it open pays."""
         return self._owner is None and self.size >= STRIDE_BYTES
 
     def __del__(self) -> None:
-        # Also: an interrupt may have come before whoever opened it could note that it is to be closed.
+        # An interrupt may come before the caller can arrange to close it.
         if getattr(self, "fd", -1) >= 0:
             self.close()
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the file that is open is the one that has its name."""
+        """True if the open file is still the one at `path`."""
         return self.filesystem.identity_at(self.path) == self.filesystem.identity(self.fd)
 
     def close(self) -> None:
-        """Close the file, if it was opened here; closing twice is fine."""
+        """Close the file, if this segment owns it; closing twice is fine."""
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
             if self._owner is None:
@@ -97,34 +97,34 @@ class Segment:
                     self._index.close()
 
     def read(self, size: int, offset: int) -> bytes:
-        """Up to `size` bytes from `offset`."""
+        """Return `size` bytes from `offset`, fewer only at the end of the file."""
         return self.filesystem.read(self.fd, size, offset)
 
     def crc_before(self, offset: int) -> str:
-        """The checksum of the line that ends at an offset, as it stands in its text; "" where no line ends there."""
+        """Return the checksum stored in the line that ends at `offset`, "" if no line ends there."""
         size = CRC_BYTES + 1
         tail = self.read(size, offset - size) if offset >= size else b""
         whole = tail[:8] == b',"crc":"' and tail[16:] == b'"}\n'
         return tail[8:16].decode("ascii", "replace") if whole else ""
 
     def number_of(self, record: StoredEnvelope) -> int:
-        """The record's number in this log: its position in the journal, its stream version in a stream."""
+        """Return a record's number in this log: its position in the journal, or its version in a stream."""
         return int(getattr(record, self.field))
 
     def first_record(self) -> StoredEnvelope | None:
-        """The first record, None if there is no whole line yet."""
-        if self._begins is None:
+        """Return the first record, None if there is no whole line yet."""
+        if self._first is None:
             lines, _ = self.lines_at(0, _SMALL_BYTES)
-            self._begins = self.decode(lines[:1], 0)[0] if lines else None
-        return self._begins
+            self._first = self.decode(lines[:1], 0)[0] if lines else None
+        return self._first
 
     def first_number(self) -> int | None:
-        """The number of the first record, None if there is no whole line yet."""
-        begins = self.first_record()
-        return None if begins is None else self.number_of(begins)
+        """Return the number of the first record, None if there is no whole line yet."""
+        record = self.first_record()
+        return None if record is None else self.number_of(record)
 
     def index(self, first: int) -> Index | None:
-        """Its index sidecar, None where there is none of a segment that begins with record `first`."""
+        """Return its index, None if there is none for a segment that begins with record `first`."""
         holder = self._owner or self
         index = holder._index
         if index is not None and index.first == first:
@@ -132,18 +132,18 @@ class Segment:
         try:
             index = holder._index = Index.open(self.filesystem, index_path(self.base), self.size, first)
         except OSError:
-            index = holder._index = None  # A cache: without it the text is read.
+            index = holder._index = None  # Without the index, which is a cache, the text is read.
         return index
 
     def seek(self, number: int, first: int) -> tuple[int, int]:
-        """(offset, number) of a record at or before `number`: at it where the index says so and is right."""
+        """Return the (offset, number) of a record at or before `number`: that record, if a correct index covers it."""
         index = self.index(first) if number > first else None
         if index is None:
             return 0, first
         number = min(number, first + index.count)
         try:
             offset = index.end(number - 1)
-            # What an index says is checked against the text, at the place itself or before the end.
+            # Check the index against the text, at the offset itself or at the end of the segment.
             if offset < self.size:
                 found = self.number_of(decode_record(self.lines_at(offset, _SMALL_BYTES)[0][0]))
             else:
@@ -153,12 +153,12 @@ class Segment:
         return (offset, number) if found == number and offset <= self.size else (0, first)
 
     def records_at(self, number: int, first: int, count: int) -> list[StoredEnvelope]:
-        """Up to `count` records from `number` on, if they are whole at the place that the index leads to; else none."""
+        """Return up to `count` records from `number` on if the index leads to them and they are valid, else none."""
         index = self.index(first) if number > first else None
         try:
             if index is None:
                 offset, at = 0, first
-            elif index.may_have(number):
+            elif index.has_entry(number):
                 offset, at = index.end(number - 1), number
             else:
                 offset, at = index.covered(), first + index.count
@@ -168,7 +168,7 @@ class Segment:
             return []
 
     def verified_blocks(self, number: int, first: int) -> Iterator[VerifiedBlock]:
-        """The blocks of the index, from the one that holds record `number` on, up to one that its checksum refuses."""
+        """Yield the verified blocks from that of record `number` on, up to the first block that fails its checksum."""
         index = self.index(first)
         if index is None:
             return
@@ -180,18 +180,18 @@ class Segment:
             if crc32(text) != crc:
                 return
             try:
-                run = VerifiedBlock(text, count, self.path, os.path.basename(self.path), offset)
+                block = VerifiedBlock(text, count, self.path, os.path.basename(self.path), offset)
             except LineError:
                 return
-            if (self.number_of(run.first), self.number_of(run.last)) != (number, number + count - 1):
+            if (self.number_of(block.first), self.number_of(block.last)) != (number, number + count - 1):
                 return
-            yield run
+            yield block
             number, offset = number + count, end
 
     def lines_at(self, offset: int, size: int = CHUNK_BYTES) -> tuple[list[bytes], int]:
-        """The whole lines from `offset` on, about `size` bytes of them, and the offset after them; none at the end.
+        """Return whole lines from `offset` on, about `size` bytes, and the offset after them; no lines at the end.
 
-        A line longer than any that is written comes alone, as `TOO_LONG`.
+        A line over `MAX_LINE_BYTES` is returned alone, as `TOO_LONG`.
         """
         while offset < self.size:
             size = min(size, self.size - offset)
@@ -211,7 +211,7 @@ class Segment:
         return [], offset
 
     def blocks(self, offset: int = 0) -> Iterator[list[bytes]]:
-        """All whole lines from `offset` on, as `lines_at` gives them."""
+        """Yield all whole lines from `offset` on, in blocks, as `lines_at` returns them."""
         while True:
             lines, offset = self.lines_at(offset)
             if not lines:
@@ -219,9 +219,9 @@ class Segment:
             yield lines
 
     def lines_before(self, offset: int, size: int = CHUNK_BYTES) -> tuple[list[bytes], int]:
-        """The whole lines that end at `offset`, about `size` bytes of them, and where the first begins.
+        """Return whole lines that end at `offset`, about `size` bytes, and the offset of the first.
 
-        A line longer than any that is written comes alone, as `TOO_LONG`.
+        A line over `MAX_LINE_BYTES` is returned alone, as `TOO_LONG`.
         """
         while True:
             start = max(0, offset - size)
@@ -239,25 +239,25 @@ class Segment:
         return [self._too_long(start, offset) if long else self.read(offset - 1 - start, start)], start
 
     def _too_long(self, start: int, stop: int) -> bytes:
-        """`TOO_LONG` for the line between two offsets, with zeros behind it if a power cut may have left some there."""
+        """Return `TOO_LONG` for the line between two offsets, followed by zeros if the line has a sector of zeros."""
         zeros = any(bytes(SECTOR_BYTES) in piece for _, piece in self.pieces(start, stop))
-        return TOO_LONG + bytes(2 * SECTOR_BYTES) if zeros else TOO_LONG  # Wherever it begins, one of these is whole.
+        return TOO_LONG + bytes(2 * SECTOR_BYTES) if zeros else TOO_LONG  # Two sectors always contain an aligned one.
 
     def last_whole(self) -> StoredEnvelope:
-        """The last record, whatever is damaged before it. Raises `CorruptionError` if that is none."""
+        """Return the last record, even if there is damage before it. Raises `CorruptionError` if it is damaged."""
         lines, offset = self.lines_before(self.end_offset())
         if not lines:
             raise self.damage(0, "there is no whole record")
         return self.decode(lines[-1:], offset + sum(len(line) + 1 for line in lines[:-1]))[0]
 
     def end_offset(self) -> int:
-        """The offset after the last whole line."""
+        """Return the offset after the last whole line."""
         start = max(0, self.size - _SMALL_BYTES)
         newline = self.filesystem.read(self.fd, self.size - start, start).rfind(b"\n")
         return (start + newline if newline >= 0 else self._newline_before(start)) + 1
 
     def _newline_after(self, offset: int) -> int:
-        """The offset of the next newline, -1 where there is none."""
+        """Return the offset of the next newline, -1 if there is none."""
         for start, stop in self._data(offset, self.size):
             for at in range(start, stop, CHUNK_BYTES):
                 newline = self.filesystem.read(self.fd, min(CHUNK_BYTES, stop - at), at).find(b"\n")
@@ -266,7 +266,7 @@ class Segment:
         return -1
 
     def _newline_before(self, offset: int) -> int:
-        """The offset of the last newline before, -1 where there is none."""
+        """Return the offset of the last newline before `offset`, -1 if there is none."""
         size = CHUNK_BYTES
         while offset > 0:
             before = max(0, offset - size)
@@ -281,16 +281,16 @@ class Segment:
         return -1
 
     def _data(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """The stretches of data between two offsets, without holes, which may be larger than any device."""
+        """Yield the (start, end) of the data between two offsets. Holes, which may be huge, are left out."""
         while start < stop:
             begin, end = self.filesystem.data_from(self.fd, start)
-            if begin >= stop or end <= start:  # It may have been cut meanwhile.
+            if begin >= stop or end <= start:  # The file may have been cut meanwhile.
                 return
             yield begin, min(end, stop)
             start = end
 
     def pieces(self, offset: int, stop: int = sys.maxsize) -> Iterator[tuple[int, bytes]]:
-        """(offset, bytes) of what follows, up to `stop`, divided at sector borders; of a hole only the start."""
+        """Yield the (offset, bytes) of pieces up to `stop`, split at sector borders, but only the start of a hole."""
         stop = min(stop, self.size)
         while offset < stop:
             begin, end = self.filesystem.data_from(self.fd, offset)
@@ -304,22 +304,21 @@ class Segment:
             offset = end
 
     def rest(self, offset: int) -> Iterator[list[bytes]]:
-        """The text after the last newline, from `offset` at least, if it may be a line without its newline."""
+        """Yield the text after the last newline, from `offset` at the earliest, if it may be a line without newline."""
         start = max(offset, self.end_offset())
         if 0 < self.size - start < MAX_LINE_BYTES:
             yield [self.read(self.size - start, start)]
 
     def rest_may_be_torn(self, offset: int) -> bool:
-        """Whether what follows the last newline may be the beginning of a record that a crash has cut short."""
+        """True if the text from `offset`, which is after the last newline, may be a torn tail."""
         return may_be_torn(self.read(HEAD_BYTES, offset)) or any(b"\0" in piece for _, piece in self.pieces(offset))
 
     def decode(self, lines: list[bytes], offset: int, expected: int | None = None) -> list[StoredEnvelope]:
-        """Check and decode lines that begin at `offset`; with `expected`, they must be numbered from there on.
+        """Check and decode lines that begin at `offset`. With `expected`, their numbers must count up from it.
 
-        `FROM_FIRST` expects the number after the first one's, whatever that is.
-
+        `FROM_FIRST` accepts any number for the first record.
         Raises:
-            CorruptionError: a line is not a whole record, or not the one that must come here.
+            CorruptionError: a line is not a valid record, or has the wrong number.
         """
         records = []
         field = self.field
@@ -337,5 +336,5 @@ class Segment:
         return records
 
     def damage(self, offset: int, cause: str) -> CorruptionError:
-        """The error for a bad byte at `offset` of this segment."""
+        """Return the error for damage at `offset` of this segment."""
         return CorruptionError(self.path, os.path.basename(self.path), offset, cause)

@@ -1,4 +1,4 @@
-"""The segments that a reader keeps open between two reads, by path, for as long as no file is replaced."""
+"""The segment cache: the segments that a store keeps open between reads, as long as no file is replaced."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from hangarlog.system import descriptors
 from hangarlog.system.platform import WINDOWS
 
 MAX_SEGMENTS = 0 if WINDOWS else 1024
-"""Segments, each with its index, that a store keeps open. On Windows an open file would prevent a roll."""
+"""The most segments that a store keeps open, each with its index. On Windows, an open file would prevent a roll."""
 
 
 class SegmentCache:
-    """The segments read last while the store's `layout` is this one. Threads may share it, and so may a forked child.
+    """The segments that were last read, valid for one `layout` of the store. Threads and forked children may share it.
 
-    `folders` are those of which it is known that they do not lead out of the store. The base of a segment or a log is
-    its path without a suffix.
-
-    Nobody closes a segment that another may be reading: it is closed when the last one lets go of it.
+    `folders` are those known not to lead out of the store. The base of a segment or a log is its path without a suffix.
+    A segment closes when its last reader releases it.
     """
 
     def __init__(self, layout: int) -> None:
@@ -30,33 +28,33 @@ class SegmentCache:
 
     @property
     def held(self) -> int:
-        """How many descriptors it holds at most: a segment and its index take two."""
+        """The most descriptors that it holds: two per segment, one of them for the index."""
         return 2 * len(self._segments)
 
     def let_go(self) -> None:
-        """Let go of the segment that was unused for longest, from any thread."""
+        """Let go of the least recently used segment. Any thread may call it."""
         with contextlib.suppress(KeyError):
             self._segments.popitem(last=False)
 
-    def live(self, base: str) -> Segment | None:
-        """The live segment with this base as it is now, None where it is not kept."""
+    def active(self, base: str) -> Segment | None:
+        """Return the active segment with this base as it is now, None if it is not cached."""
         segment = self._find(base)
         return segment.again() if segment else None
 
     def sealed(self, base: str) -> Segment | None:
-        """The sealed segment with this base, None where it is not kept."""
+        """Return the sealed segment with this base, None if it is not cached."""
         segment = self._find(base)
         return segment.again(grown=False) if segment else None
 
     def _find(self, base: str) -> Segment | None:
         segment = self._segments.get(base)
         if segment:
-            with contextlib.suppress(KeyError):  # Another thread may have put it out.
+            with contextlib.suppress(KeyError):  # Another thread may have let it go.
                 self._segments.move_to_end(base)
         return segment
 
     def keep(self, segment: Segment) -> Segment:
-        """Keep an open segment, and give what to read it through; the one unused for longest is let go."""
+        """Keep a segment open, and return one to read it through. A full cache lets the least recently used one go."""
         if not MAX_SEGMENTS:
             return segment
         again = segment.again()
@@ -69,14 +67,14 @@ class SegmentCache:
             self.let_go()
         return again
 
-    def listing(self, base: str, live_first: int | None) -> list[int] | None:
-        """The first numbers of a log's sealed segments, where they were listed with the live one as it is now."""
+    def listing(self, base: str, active_first: int | None) -> list[int] | None:
+        """Return the first numbers of a log's sealed segments, None if they were not listed since the last roll."""
         before, firsts = self._listings.get(base, (None, []))
-        # With another live segment than when they were listed, one more is sealed.
-        return firsts if before is not None and before == live_first else None
+        # If the active segment is not the one of the listing, one more is sealed.
+        return firsts if before is not None and before == active_first else None
 
-    def keep_listing(self, base: str, live_first: int | None, firsts: list[int]) -> None:
-        """Keep what a listing of a log's sealed segments gave, before a live one that begins with that record."""
-        self._listings[base] = (live_first, firsts)
+    def keep_listing(self, base: str, active_first: int | None, firsts: list[int]) -> None:
+        """Keep the first numbers of a log's sealed segments. `active_first` is the first number of the active one."""
+        self._listings[base] = (active_first, firsts)
         if len(self._listings) > MAX_SEGMENTS:
             self._listings.popitem(last=False)

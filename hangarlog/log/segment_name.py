@@ -1,6 +1,6 @@
 """The names of a log's files. The base of a log or of a sealed segment is its path without a suffix.
 
-`NAME.jsonl` is the live segment, `NAME.<number of its first record>.jsonl` a sealed one; each has its index beside it.
+`NAME.jsonl` is the active segment, `NAME.<number of its first record>.jsonl` a sealed one. Each has an index beside it.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ _DIGITS = 20
 
 
 def text_path(base: str) -> str:
-    """Where the lines of the segment with this base are."""
+    """Return the path of the segment with this base."""
     return base + TEXT
 
 
 def index_path(base: str) -> str:
-    """Where the index of the segment with this base is."""
+    """Return the path of the index of the segment with this base."""
     return base + INDEX
 
 
 def index_beside(path: str) -> str:
-    """Where the index of the segment is whose lines are at `path`."""
+    """Return the path of the index of the segment at `path`."""
     return path.removesuffix(TEXT) + INDEX
 
 
 def sealed_base(base: str, first: int) -> str:
-    """The base of a log's sealed segment that begins with record `first`."""
+    """Return the base of a log's sealed segment that begins with record `first`."""
     return f"{base}.{first:0{_DIGITS}d}"
 
 
 def first_of(file_name: str, name: str) -> int | None:
-    """The number of the first record in the name of a sealed segment of the log `name`; None for any other file."""
+    """Return the first record number in the name of a sealed segment of the log `name`, None for any other file."""
     digits = file_name[len(name) + 1 : -len(TEXT)]
     whole = len(digits) == _DIGITS and digits.isascii() and digits.isdecimal() and file_name == f"{name}.{digits}{TEXT}"
     return int(digits) if whole and int(digits) <= MAX_NUMBER else None

@@ -1,1 +1,1 @@
-"""One line of the log: an event's envelope becomes bytes with a checksum, and bytes become an envelope again."""
+"""The record format: encode events as lines with a checksum, and decode and check lines."""

@@ -1,4 +1,4 @@
-"""A batch: the shares of one append, written one after the other as lines that count together or not at all."""
+"""Batches: the records of one append, which are committed together or not at all."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ from hangarlog.record.envelope import MAX_NUMBER, EncodedEvent
 from hangarlog.record.line import MAX_LINE_BYTES, encode_records
 
 MAX_BATCH_BYTES = 1 << 30
-"""Bytes of a batch. Appended to a full segment, it ends within the 32-bit offsets of an index."""
+"""The most bytes of a batch. Appended to a full segment, it still ends within an index's 32-bit offsets."""
 
 
 class Pending(msgspec.Struct, frozen=True):
-    """One stream's share of an append, encoded and checked, not yet placed."""
+    """One stream's part of an append: encoded and checked, but without position and version yet."""
 
     stream_id: str
     events: list[EncodedEvent]
     expected: int
     metadata: bytes | None = None
-    first_version: int = 0  # Where a new stream begins: above 0 only for the rest of a compacted one that is imported.
-    retry: bool = True  # Whether it may be taken for one by its event ids.
+    first_version: int = 0  # The first version of a new stream: above 0 only when a compacted stream is imported.
+    retry: bool = True  # False: never take it for a retry, whatever its event ids.
 
 
 StreamShare = tuple[str, bytes, list[int], tuple[int, str]]
-"""What a stream gets of a batch: its id, the lines, their lengths, (version, event id) of the last record."""
+"""One stream's part of a batch: stream id, lines, their lengths in bytes, (version, event id) of the last record."""
 
 
 def encode_batch(
     to_write: list[tuple[Pending, int]], position: int, recorded_at: bytes
 ) -> tuple[bytes, list[int], list[StreamShare], int]:
-    """A batch whose first record gets `position`: (lines, their lengths, the streams' shares, the last position).
+    """Encode a batch whose first record gets `position`. `to_write` has (pending, its first version).
 
-    Raises `TooLargeError` and `NumberError`.
+    Return (lines, their lengths in bytes, each stream's share, the last position). Raises `TooLargeError` and
+    `NumberError`.
     """
     if len(to_write) == 1:
         pending, version = to_write[0]
         count = len(pending.events)
         last = position + count - 1
-        # One record is a batch by itself.
+        # A single record needs no `batch_end`.
         share = _share(pending, version, position, recorded_at, last if count > 1 else 0)
         if len(share[1]) > MAX_LINE_BYTES:
             _refuse_too_large(share[2])

@@ -1,4 +1,4 @@
-"""The JSON of a small file, whose last key is a checksum over all that comes before it."""
+"""Small JSON files whose last key is a checksum over everything before it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hangarlog.record.line import CRC_BYTES
 
 
 def with_crc(value: object) -> bytes:
-    """A small file's object as JSON with a checksum as its last key, and a newline."""
+    """Return an object as JSON with a checksum as its last key, and a newline."""
     body = msgspec.json.encode(value)[:-1]
     return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
 
 
 def without_crc(content: bytes) -> bytes:
-    """The JSON of a small file that was sealed. Raises `LineError` if it is not what was written."""
+    """Check the content of such a file and return it without its newline. Raises `LineError` if it is damaged."""
     line = content.removesuffix(b"\n")
     tail = line[-CRC_BYTES:]
     if b',"crc":"%08x"}' % crc32(line[:-CRC_BYTES]) != tail:

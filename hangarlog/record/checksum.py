@@ -1,6 +1,6 @@
-"""CRC-32, the checksum of everything that is stored: zlib's, or isal's, which gives the same in a tenth of the time.
+"""CRC-32, the checksum of all stored data. isal computes it in a tenth of the time zlib takes.
 
-isal comes with the extra `hangarlog[fast]`.
+Install isal with the extra `hangarlog[fast]`; without it, zlib is used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The envelope of a record: what is known of an event without reading its payload."""
+"""The envelope of a record: an event's position, stream, version, type, id, time and metadata."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Annotated
 import msgspec
 
 MAX_NUMBER = (1 << 53) - 1
-"""The highest position and version: programs that read numbers as floats, as jq does, are exact up to here."""
+"""The highest position and version. Programs that read numbers as floats, such as jq, are exact up to here."""
 
 _Position = Annotated[int, msgspec.Meta(ge=1, le=MAX_NUMBER)]
 _Version = Annotated[int, msgspec.Meta(ge=0, le=MAX_NUMBER)]
 
 
 class Envelope(msgspec.Struct, gc=False, frozen=True):
-    """A committed event with its payload and its metadata still as JSON."""
+    """A committed event whose payload and metadata are still JSON."""
 
     position: _Position
     stream_id: str
@@ -28,17 +28,17 @@ class Envelope(msgspec.Struct, gc=False, frozen=True):
 
     @property
     def metadata_json(self) -> bytes | None:
-        """The metadata's bytes, None where the line has none."""
+        """The metadata as JSON, None if the record has none."""
         return bytes(self.metadata) or None
 
     @property
     def ends_batch(self) -> bool:
-        """Whether the commit this record belongs to is complete with it."""
+        """True if this record is the last of its batch."""
         return self.batch_end in (0, self.position)
 
 
 class Place(msgspec.Struct, gc=False, frozen=True):
-    """What a line says first: where it belongs."""
+    """The first fields of a line: the record's place in the journal and in its stream."""
 
     position: _Position
     stream_id: str
@@ -46,8 +46,8 @@ class Place(msgspec.Struct, gc=False, frozen=True):
 
 
 class LineError(ValueError):
-    """A line is not a whole record; the message says why."""
+    """A line is not a valid record. The message says why."""
 
 
 EncodedEvent = tuple[str, str | None, bytes, str | None]
-"""An event ready for the log: type, its own id or None, payload as compact JSON, when it was recorded (None: now)."""
+"""An event ready to append: (type, its own id or None, payload as compact JSON, time of recording; None: now)."""

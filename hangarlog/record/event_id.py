@@ -1,4 +1,4 @@
-"""The ids of events that come without one."""
+"""Ids for events that have none of their own."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from random import getrandbits
 
 
 def new_event_id() -> str:
-    """A UUID of version 7 (RFC 9562): milliseconds since 1970, then 74 random bits."""
+    """Return a new UUID of version 7 (RFC 9562): milliseconds since 1970, then 74 random bits."""
     millis, random = time.time_ns() // 1_000_000, getrandbits(74)
-    return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031 - the quickest way
+    return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031 - the fastest way
         millis >> 16,
         millis & 0xFFFF,
         random >> 62,

@@ -1,4 +1,4 @@
-"""How deep a JSON text is nested. It is counted without decoding the text, part by part."""
+"""The nesting depth of a JSON text, counted in pieces without decoding the text."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from itertools import accumulate
 
 MAX_NESTING = 128
-"""Levels of objects and arrays in a payload or in metadata: far below where a JSON decoder gives up."""
+"""The most levels of objects and arrays in a payload or in metadata, far below the limits of JSON decoders."""
 
 _PART_BYTES = 64 << 10
-_STEPS = bytes(1 if byte in b"{[" else 255 for byte in range(256))  # One level down, or as a signed byte -1: up.
+_STEPS = bytes(1 if byte in b"{[" else 255 for byte in range(256))  # +1 or, as a signed byte, -1.
 _OTHERS = bytes(byte for byte in range(256) if byte not in b"{[]}")
 
 
 def nesting(data: bytes) -> int:
-    """How deep objects and arrays are nested in a JSON text. Up to `MAX_NESTING` it may be an upper bound."""
+    """Return how deep objects and arrays are nested in a JSON text. Up to `MAX_NESTING` it may be an upper bound."""
     most = len(data) // 2
     if most > MAX_NESTING:
-        # A text of a megabyte is counted so in a tenth of the time that `count` takes.
+        # For a text of a megabyte this takes a tenth of the time of `count`.
         most = 2 * len(data) - len(data.replace(b"{", b"")) - len(data.replace(b"[", b""))
     if most <= MAX_NESTING:
         return most
@@ -30,12 +30,12 @@ def nesting(data: bytes) -> int:
 
 
 def _outside_strings(data: bytes) -> Iterator[bytes]:
-    """What a JSON text has outside its strings, a part at a time: memory does not grow with their number."""
+    """Yield the parts of a JSON text that are outside its strings, in pieces to bound memory."""
     within, start = False, 0
     while start < len(data):
         part = data[start : start + _PART_BYTES]
         if (len(part) - len(part.rstrip(b"\\"))) % 2:
-            part = data[start : start + _PART_BYTES + 1]  # An escape is not divided.
+            part = data[start : start + _PART_BYTES + 1]  # Do not split an escape.
         pieces = part.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')
         yield b"".join(pieces[within::2])
         within ^= len(pieces) % 2 == 0

@@ -1,4 +1,4 @@
-"""The time as records have it."""
+"""Times in the form that records use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _second = (-1, b"")
 
 
 def now() -> bytes:
-    """The time as RFC 3339 in UTC with microseconds."""
+    """Return the current time as RFC 3339 in UTC with microseconds."""
     global _second
     seconds, micros = divmod(time.time_ns() // 1000, 1_000_000)
     known, text = _second

@@ -1,4 +1,4 @@
-"""A run of records that a checksum has proved as a whole: kept as text, and decoded when it is looked at."""
+"""Verified blocks: records that one checksum has verified together, decoded on first access."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from hangarlog.record.line import StoredEnvelope, decode_proved, decode_proved_l
 
 
 class VerifiedBlock(Sequence[StoredEnvelope]):
-    """`size` whole lines, `text`, which begin at `offset` of the segment at `path`; as a sequence their envelopes."""
+    """A sequence of envelopes, kept as `text`: `size` whole lines at `offset` of the segment at `path`."""
 
     __slots__ = ("_records", "first", "last", "offset", "path", "segment", "size", "text")
 
     def __init__(self, text: bytes, size: int, path: str, segment: str, offset: int) -> None:
-        """Raises `LineError` if there is no record at its beginning or its end."""
+        """Raises `LineError` if the first or the last line is not a record."""
         self.text, self.size, self.path, self.segment, self.offset = text, size, path, segment, offset
         self.first = decode_proved(text[: text.find(b"\n")])
         self.last = decode_proved(text[text.rfind(b"\n", 0, -1) + 1 :])
@@ -24,7 +24,7 @@ class VerifiedBlock(Sequence[StoredEnvelope]):
 
     @property
     def records(self) -> list[StoredEnvelope]:
-        """All of them, decoded. Raises `CorruptionError` if they are others than the index says."""
+        """All records, decoded. Raises `CorruptionError` if they are not as many as the index says, or not records."""
         if self._records is None:
             try:
                 records = decode_proved_lines(self.text)
@@ -54,7 +54,7 @@ class VerifiedBlock(Sequence[StoredEnvelope]):
         return iter(self.records)
 
     def _part(self, start: int, stop: int) -> Sequence[StoredEnvelope]:
-        """The records `start` to `stop` as a run of their own, as they are proved, too."""
+        """Return the records `start` to `stop` as a verified block."""
         if (start, stop) == (0, self.size):
             return self
         lines = self.text.split(b"\n", stop)

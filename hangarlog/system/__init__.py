@@ -1,1 +1,1 @@
-"""The operating system: files, locks, wake-ups. Calls go down through here, and nowhere else."""
+"""The operating system: files, locks and wake-ups. All system calls go through this package."""

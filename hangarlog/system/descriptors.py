@@ -1,7 +1,7 @@
-"""How many files all stores of this process together keep open between calls: one limit, the rest is the application's.
+"""The limit on files that all stores of this process keep open between calls.
 
-Each store keeps the streams it appended to last, and the segments it read last. To let one go is to drop a reference,
-which any thread may do at any moment: a file in use is closed when its user is done with it.
+Each store keeps the streams it last appended to and the segments it last read. To let a file go is to drop a reference,
+which any thread may do at any time: a file in use is closed when its user is done.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Protocol
 
 _SHARE = 4
-"""The part of what the process may open that is kept: a quarter."""
+"""Stores keep at most one in this many of the files that the process may open. The application has the rest."""
 
 _MIN_DESCRIPTORS = 8
 
@@ -26,40 +26,40 @@ else:
     from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 
     def _limit() -> int:
-        """How many files the process may open now."""
+        """Return how many files the process may open now."""
         soft, _ = getrlimit(RLIMIT_NOFILE)
         return 1 << 20 if soft == RLIM_INFINITY else soft
 
 
 class Keeper(Protocol):
-    """Keeps files open for the next call."""
+    """An object that keeps files open for the next call."""
 
     @property
     def held(self) -> int:
-        """How many descriptors it holds."""
+        """The number of descriptors that it holds."""
 
     def let_go(self) -> None:
-        """Let go of the file that was unused for longest, if there is one."""
+        """Let go of the least recently used file, if there is one."""
 
 
-_keepers: dict[int, weakref.ref[Keeper]] = {}  # Changed and copied in one step each: no lock that a fork could break.
+_keepers: dict[int, weakref.ref[Keeper]] = {}  # Changes and copies are atomic, so it needs no lock to break in a fork.
 
 
 def watch(keeper: Keeper) -> None:
-    """Count what `keeper` keeps, from its first file on, for as long as it lives."""
+    """Count the files of `keeper` for as long as it lives. Call it before `keeper` keeps its first file."""
     keepers, key = _keepers, id(keeper)
     keepers[key] = weakref.ref(keeper, lambda _: keepers.pop(key, None))
 
 
 def allowed() -> int:
-    """How many descriptors all keepers together may hold, by the limit that the process has now."""
+    """Return how many descriptors all keepers together may hold, under the process's present limit."""
     return max(_MIN_DESCRIPTORS, _limit() // _SHARE)
 
 
 def excess(keeper: Keeper) -> int:
-    """How many descriptors `keeper` has to let go of: all that are too many, where nobody holds more than it does.
+    """Return how many descriptors `keeper` must let go of to come under the limit.
 
-    Whoever does lets go first.
+    Keepers that hold more than `keeper` let go first.
     """
     while True:
         keepers = _alive()
@@ -73,7 +73,7 @@ def excess(keeper: Keeper) -> int:
 
 
 def give_back() -> bool:
-    """Let go of every file that is kept; says whether there was any."""
+    """Let go of every file that is kept. Return True if there was one."""
     keepers = [keeper for keeper in _alive() if keeper.held]
     for keeper in keepers:
         for _ in range(keeper.held):
@@ -82,5 +82,5 @@ def give_back() -> bool:
 
 
 def _alive() -> list[Keeper]:
-    # A copy: a collection may run at any moment, and take out who is deleted by it.
+    # Iterate over a copy: garbage collection may remove keepers at any moment.
     return [keeper for keeper in [reference() for reference in _keepers.copy().values()] if keeper is not None]

@@ -1,4 +1,4 @@
-"""Copies of files: whole or not at all, a part at a time, with their holes."""
+"""Copying files: atomically, in pieces, and with their holes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from itertools import count
 from hangarlog.system.filesystem import FRESH, FileSystem
 
 DAMAGED = ".damaged"
-"""What the name of a file that was replaced ends in; a number follows from the second one on."""
+"""The suffix of a damaged file that is kept. A number follows from the second file on."""
 
 _PART_BYTES = 1 << 20
 _MAX_NAME_BYTES = 255 - len(FRESH)  # Bytes of a name.
 
 
 def copy_file(filesystem: FileSystem, source: str, target: str) -> None:
-    """Make `target` a copy of a file, whole or not at all; its name is durable, too."""
+    """Copy a file to `target`, atomically and durably."""
     fd = filesystem.open_read(source)
     try:
         replace_with(filesystem, fd, filesystem.size(fd), target)
@@ -25,13 +25,13 @@ def copy_file(filesystem: FileSystem, source: str, target: str) -> None:
 
 
 def replace_with(filesystem: FileSystem, fd: int, size: int, target: str) -> None:
-    """As `copy_open`; the name of the copy is durable, too."""
+    """Copy the first `size` bytes of an open file to `target`, atomically and durably."""
     copy_open(filesystem, fd, size, target)
     filesystem.sync_folder(os.path.dirname(target))
 
 
 def copy_open(filesystem: FileSystem, fd: int, size: int, target: str) -> None:
-    """Make `target` a copy of the first `size` bytes of an open file, whole or not at all."""
+    """Copy the first `size` bytes of an open file to `target`, atomically. Does not sync the folder of `target`."""
     temporary = target + FRESH
     filesystem.remove(temporary)
     copy = filesystem.open_new(temporary)
@@ -52,12 +52,15 @@ def _copy_bytes(filesystem: FileSystem, fd: int, size: int, copy: int) -> None:
         for at in range(begin, end, _PART_BYTES):
             filesystem.write(copy, filesystem.read(fd, min(_PART_BYTES, end - at), at))
         if end <= offset:
-            return  # It was cut meanwhile.
+            return  # The file was cut meanwhile.
         offset = end
 
 
 def keep_damaged(filesystem: FileSystem, path: str, *, remove: bool = False) -> str:
-    """Keep what is at `path` under a name of its own, and return that; "" where there is nothing. It may be removed."""
+    """Keep what is at `path` under a new name, and return that name; "" if there is nothing.
+
+    With `remove` it is renamed, else it is copied. Anything but a regular file is always renamed.
+    """
     if not filesystem.is_there(path):
         return ""
     kept = next(name for name in names_from(path, DAMAGED) if not filesystem.is_there(name))
@@ -65,12 +68,12 @@ def keep_damaged(filesystem: FileSystem, path: str, *, remove: bool = False) -> 
         filesystem.rename(path, kept)
         filesystem.sync_folder(os.path.dirname(path))
     else:
-        copy_file(filesystem, path, kept)  # Not linked: nobody appends to a file with another name.
+        copy_file(filesystem, path, kept)  # Not a hard link: a store refuses to append to a file with two names.
     return kept
 
 
 def names_from(path: str, suffix: str) -> Iterator[str]:
-    """`path` with the suffix, then with a number behind that from 2 on. A name that is too long is cut before it."""
+    """Yield `path` with the suffix, then with the suffix and a number from 2 on. A long name is cut to fit."""
     folder, name = os.path.split(path)
     for number in count(1):
         ending = suffix if number == 1 else f"{suffix}.{number}"

@@ -1,7 +1,7 @@
-"""The write lock: one holder among all threads and processes, served in turn.
+"""File locks between processes, and the fair lock that serves them in turn.
 
-Two locks make a turnstile. Whoever waits for the store stands in the first one, alone, so that a process that comes
-back at once must queue behind it. The descriptors stay open: opening a lock file costs more than the append.
+A fair lock is two locks. A waiting process holds the gate lock, so a process that just released the store queues behind
+it. The lock files stay open, because opening one costs more than an append.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.futex import PATIENCE_SECONDS, Futex, give_way
 
 _TRIES = 20
-"""So often whoever finds it busy lets others run and tries again; with 5 the writers of one stream did a fifth less."""
+"""How often to yield and retry while the lock is busy. With 5 tries, the writers of one stream did a fifth less."""
 
 
 class Threads(Protocol):
-    """What `threading.RLock` makes."""
+    """The type of `threading.RLock()`."""
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Take it."""
+        """Take the lock."""
 
     def release(self) -> None:
-        """Give it back."""
+        """Release the lock."""
 
     def _is_owned(self) -> bool: ...
 
@@ -38,11 +38,10 @@ _locks: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
 class FileLock:
-    """An exclusive lock on a file between processes. The file is created, and never deleted: two could lock two files.
+    """An exclusive lock between processes, on a file that is created if missing and never deleted.
 
-    Between the threads of a process `threads` decides: whoever calls anything here has taken it by `enter`. Waiters
-    sleep at `futex`, and are woken when the lock is given back. The lock itself is the kernel's: that of a process that
-    dies is free.
+    `threads` excludes the other threads of this process: callers of any method must hold it, see `enter`. Waiting
+    processes sleep on `futex` and are woken when the lock is released. If a process dies, the kernel releases its lock.
     """
 
     def __init__(self, filesystem: FileSystem, path: str, futex: Futex | None = None) -> None:
@@ -51,18 +50,18 @@ class FileLock:
         self.threads: Threads = cast(Threads, threading.RLock())
         self.fd = -1
         self.opened = False
-        """Whether the file was opened since the session that it belongs to was last joined."""
+        """True if the file was opened after its session was last joined."""
         self.inherited = False
-        """Whether this is the child of a fork, which takes part in the session by its parent's locks until it joins."""
+        """True in the child of a fork that still takes part in the session by its parent's locks."""
         self.woke = False
-        """Whether somebody was waiting when it was last given back."""
-        self._held = False  # Perhaps it is not, if this is set: an interrupt can come in between.
+        """True if a process was waiting when the lock was last released."""
+        self._held = False  # After an interrupt it may be True although the lock is not held.
         _locks.add(self)
 
     def acquire(self, seconds: float | None = None) -> bool:
-        """Take the lock, and say whether it was to be had in so many seconds (None: wait for ever, 0: do not wait).
+        """Take the lock within `seconds` (None: wait for ever, 0: do not wait), and return True if it was taken.
 
-        Whatever happens, `release` it: an interrupt may come just after it was taken.
+        Always call `release` afterwards, even after an exception: an interrupt may come just after the lock was taken.
         """
         if self.take():
             return True
@@ -74,7 +73,7 @@ class FileLock:
         return False
 
     def take(self) -> bool:
-        """Take the lock if it is free, and say whether it was; `release` it whatever happens."""
+        """Take the lock if it is free, and return True if it was taken. Always call `release` afterwards."""
         if self.fd < 0:
             self.open()
         self._held = True
@@ -84,7 +83,7 @@ class FileLock:
         return False
 
     def open(self) -> None:
-        """Open the file, where it is not; made if there is none."""
+        """Open the file unless it is open. Create it if it is missing."""
         if self.fd < 0:
             self.fd = self._open()
             self.opened = True
@@ -92,33 +91,36 @@ class FileLock:
     def _wait(self, seconds: float | None) -> bool:
         deadline = None if seconds is None else monotonic() + seconds
         while True:
-            heard = self.futex.listen()
+            count = self.futex.listen()
             if self._filesystem.lock(self.fd):
                 return True
             left = PATIENCE_SECONDS if deadline is None else deadline - monotonic()
             if left <= 0:
                 return False
-            self.futex.wait(heard, left)
+            self.futex.wait(count, left)
 
     def _open(self) -> int:
         try:
             return self._filesystem.open_update(self.path, create=True)
-        except FileNotFoundError:  # Lock files hold nothing: a copy of a store may come without their folder.
+        except FileNotFoundError:  # A copy of a store may lack the folder: lock files hold no data.
             self._filesystem.make_folder(os.path.dirname(self.path))
             return self._filesystem.open_update(self.path, create=True)
 
     @property
     def store_path(self) -> str:
-        """The folder of the store that it is for."""
+        """The folder of the lock's store."""
         return os.path.dirname(os.path.dirname(self.path))
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the file that is open is the one that has its name."""
+        """True if the open file is still the one at `path`."""
         return self.fd >= 0 and self._filesystem.identity_at(self.path) == self._filesystem.identity(self.fd)
 
     def replace(self, seconds: float | None) -> bool:
-        """While it is held: take the lock of the file that has the name now, made if there is none, in its stead."""
+        """Swap a held lock for one on the file that is at `path` now, created if missing, within `seconds`.
+
+        Return True if the new lock was taken. If not, the old one stays held.
+        """
         fd, other = self._open(), FileLock(self._filesystem, self.path, self.futex)
         other.fd = fd
         if not other.acquire(seconds):
@@ -130,9 +132,9 @@ class FileLock:
         return True
 
     def release(self, *, everybody: bool = False) -> None:
-        """Give the lock back, if it was taken, and wake whoever has waited longest, or everybody.
+        """Release the lock if it was taken, and wake the process that has waited longest, or all.
 
-        Explicitly: a forked child that still has the descriptor would keep it held.
+        It unlocks explicitly: after a close alone, a forked child that shares the descriptor would keep the lock.
         """
         if not self._held:
             return
@@ -140,7 +142,7 @@ class FileLock:
             try:
                 self._filesystem.unlock(self.fd)
             except BaseException as error:
-                self.close()  # That gives it back, too.
+                self.close()  # That releases it, too.
                 if not isinstance(error, OSError):
                     raise
         self._held = False
@@ -152,12 +154,12 @@ class FileLock:
             self.futex.wake(everybody=everybody)
 
     def close_unless_in_place(self) -> None:
-        """Close the file where another one has its name, or none, to open that one next time."""
+        """Close the file if it is no longer the one at `path`. The next use opens that one."""
         if self.fd >= 0 and not self.is_in_place:
             self.close()
 
     def holder(self) -> int:
-        """The process that holds the lock, 0 where that is not to be found out."""
+        """Return the id of the process that holds the lock, 0 if unknown."""
         return self._filesystem.lock_holder(self.fd) if self.fd >= 0 else 0
 
     def close(self) -> None:
@@ -169,7 +171,7 @@ class FileLock:
     __del__ = close
 
     def _forked(self) -> None:
-        # In the child: the descriptor shares the parent's lock, and the thread that held the other may not exist here.
+        # In the child, the descriptor shares the parent's lock, and the thread that held `threads` may not exist.
         self.threads = cast(Threads, threading.RLock())
         self._held, self.inherited = False, True
         if self.fd >= 0:
@@ -179,35 +181,35 @@ class FileLock:
 
 
 class FairLock(FileLock):
-    """A lock that serves its waiters in turn: whoever has to wait for it holds `gate` meanwhile.
+    """A lock that serves waiting processes in turn: the first of them holds the gate lock, the others queue for it.
 
-    Whoever runs may take it again until the one at the gate has waited for `SOON_NS`.
+    A running process may take the lock again until the process at the gate has waited for `FAIR_AFTER_NS`.
     """
 
     def __init__(self, filesystem: FileSystem, folder: str, name: str) -> None:
         super().__init__(filesystem, os.path.join(folder, f"{name}.lock"))
         self._gate = FileLock(filesystem, os.path.join(folder, f"{name}-gate.lock"))
         self.since: int | None = None
-        """Since when somebody was waiting when the lock was taken, as the holder read it; None: it has not looked."""
+        """Since when a process had been waiting when the lock was taken (monotonic ns; 0: none, None: not read)."""
 
     def _wake(self, *, everybody: bool) -> None:
-        # Nobody is due who came after the lock was taken, unless it was held for long: then they look by themselves.
+        # A process that came after the lock was taken need not be woken: if the lock is held for long, it looks again.
         if self.futex.due if self.since is None else self.futex.is_due(self.since):
             self.futex.wake(everybody=everybody)
         self.since = None
 
     def renew_gate(self) -> None:
-        """Use the gate's file that has the name now."""
+        """Close the gate's file if it is no longer the one at its path. The next use opens that one."""
         if self._gate.fd >= 0 and not self._gate.is_in_place:
             self._gate.close()
 
     def acquire(self, seconds: float | None = None, look: Callable[[], None] | None = None) -> bool:
-        """As with any `FileLock`; `look` is called while it is busy, and may raise to give up."""
+        """Take the lock as `FileLock.acquire` does. While it is busy, call `look`, which may raise to give up."""
         tries = _TRIES
         while tries and not self.futex.due:
             if self.take():
                 return True
-            give_way()  # It is held for microseconds: to sleep and be woken takes longer.
+            give_way()  # The lock is held for microseconds: sleeping and waking up takes longer.
             if look:
                 look()
             tries -= 1
@@ -224,11 +226,11 @@ class FairLock(FileLock):
             try:
                 self._gate.release()
             except BaseException:
-                self._gate.release()  # An interrupt came first.
+                self._gate.release()  # An interrupt came before the lock was released.
                 raise
 
     def wake_with(self, gate_futex: Futex, lock_futex: Futex) -> None:
-        """Use the futexes that all processes share, once they are known."""
+        """Wait on these futexes, which all processes share, from now on."""
         self._gate.futex, self.futex = gate_futex, lock_futex
 
     def close(self) -> None:
@@ -238,17 +240,17 @@ class FairLock(FileLock):
 
 
 def enter(threads: Threads, seconds: float | None) -> bool:
-    """Take the lock between threads within so many seconds (None: however long that takes), and say whether it was.
+    """Take a lock between threads within `seconds` (None: wait for ever), and return True if it was taken.
 
-    Whatever happens, release it if that is so or `_is_owned` says so, and call nothing before: an interrupt comes after
-    a call, this one too.
+    In a `finally` block, release it if this returned True or `_is_owned()` does. Call nothing in between: an interrupt
+    can come after any call, also after this one.
     """
     return threads.acquire(False) or threads.acquire(True, -1 if seconds is None else max(0.0, seconds))
 
 
 @contextlib.contextmanager
 def alone(lock: FileLock, seconds: float | None = None) -> Iterator[None]:
-    """No other thread, within so many seconds. Raises `LockTimeoutError`."""
+    """Exclude the other threads of this process from the block. Raises `LockTimeoutError` after `seconds`."""
     threads, entered = lock.threads, False
     try:
         entered = enter(threads, seconds)
@@ -262,7 +264,7 @@ def alone(lock: FileLock, seconds: float | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def held(lock: FileLock, seconds: float | None = None) -> Iterator[None]:
-    """The lock, taken, within so many seconds (None: however long that takes). Raises `LockTimeoutError`."""
+    """Hold the lock for the block. Raises `LockTimeoutError` after `seconds` (None: wait for ever)."""
     began = monotonic()
     with alone(lock, seconds):
         try:
@@ -273,7 +275,7 @@ def held(lock: FileLock, seconds: float | None = None) -> Iterator[None]:
             try:
                 lock.release()
             except BaseException:
-                lock.release()  # An interrupt came first.
+                lock.release()  # An interrupt came before the lock was released.
                 raise
 
 

@@ -1,7 +1,7 @@
-"""Waking other processes: a word in shared memory that is waited at, with a futex where the system has one.
+"""Waking other processes, with a futex on a word in shared memory if the system has futexes.
 
-A futex is no lock: whoever is woken looks again whether what it waits for is so. A waker that dies before it wakes
-costs its waiters one `PATIENCE_SECONDS`.
+A futex is not a lock: a woken process must check its condition again. If a process dies before it wakes others, these
+wait for one `PATIENCE_SECONDS`.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ if TYPE_CHECKING:
     from hangarlog.system.filesystem import FileSystem
 
 PATIENCE_SECONDS = 0.05
-"""Seconds after which a waiter looks again although nobody woke it."""
+"""Seconds after which a waiter that nobody woke checks again."""
 
-SOON_NS = 100_000
-"""Nanoseconds that somebody may wait before the others let them go first: to be woken takes as long as ten appends."""
+FAIR_AFTER_NS = 100_000
+"""Nanoseconds that a process may wait before the others let it go first. Waking it takes as long as ten appends."""
 
-_POLL_SECONDS = 0.001  # Where no futex is to be had.
+_POLL_SECONDS = 0.001  # Used if the system has no futex.
 _WAIT, _WAKE = 0, 1
-_EVERYBODY = (1 << 31) - 1
-_FAULT = -2  # What `_futex` answers where the word is in no page: its file was cut, or the disk is gone.
+_ALL = (1 << 31) - 1
+_FAULT = -2  # `_futex` returns it if the word is in no page: its file was cut, or the disk is gone.
 _PAIR, _WORD = Struct("=QQ"), Struct("=Q")
 
-_now = time.monotonic_ns  # Of the machine: all processes share it.
+_now = time.monotonic_ns  # All processes of the machine share this clock.
 
 give_way: Callable[[], None] = getattr(os, "sched_yield", partial(time.sleep, 0))
-"""Let whoever else could run do so first, for a moment; nothing where nobody can."""
+"""Let another process or thread run first, if one is ready."""
 
 
 class Futex:
-    """Two words of a shared file: a count of wake-ups, and since when somebody waits (0: nobody does).
+    """Two words of a shared file: a count of wake-ups, and since when somebody waits (monotonic ns; 0: nobody).
 
-    It is due as soon as anybody waits, or `SOON_NS` later if it `gives_time`: then one at a time waits, and says
-    `leave`.
-    The words are read and written by calls. Only the futex call is given a mapping, which the kernel alone looks at.
+    A wake-up is due as soon as somebody waits, or with `gives_time` after `FAIR_AFTER_NS`. With `gives_time` only one
+    process waits at a time, and calls `leave` when it is done.
+    The words are read and written by system calls. Only the futex call uses a mapping, which only the kernel accesses.
     """
 
     def __init__(self, *, gives_time: bool = False) -> None:
@@ -60,81 +60,81 @@ class Futex:
         self._filesystem, self._fd, self._offset, self._address = filesystem, fd, offset, 0
 
     def detach(self) -> None:
-        """Let go of the file."""
+        """Stop using the file."""
         self._filesystem, self._address, self._mapped = None, 0, None
 
     def _words(self) -> tuple[int, int]:
-        """(count, since when somebody waits)."""
+        """Return both words, zeros if the file cannot be read."""
         filesystem = self._filesystem
-        try:  # As in `_put`.
+        try:
             data = filesystem.pread(self._fd, 16, self._offset) if filesystem else b""
         except OSError:
             return 0, 0
         return _PAIR.unpack(data) if len(data) == 16 else (0, 0)
 
     def _put(self, data: bytes, at: int) -> None:
-        # A disk that takes no more must not keep anybody from the lock: waiters look again by themselves.
+        # A full or dead disk must not keep anybody from the lock. Waiters check again by themselves.
         with contextlib.suppress(OSError):
             if self._filesystem:
                 self._filesystem.write_at(self._fd, data, self._offset + at)
 
     @property
     def due(self) -> bool:
-        """Whether it is time for somebody who may be waiting."""
+        """True if a wake-up is due."""
         return self.is_due(self._words()[1])
 
     def is_due(self, since: int) -> bool:
-        """The same, where `since` is what the second word said."""
-        return since != 0 and not (self._gives_time and 0 <= _now() - since < SOON_NS)
+        """True if a wake-up is due when the second word is `since`."""
+        return since != 0 and not (self._gives_time and 0 <= _now() - since < FAIR_AFTER_NS)
 
     def listen(self) -> int:
-        """Say that somebody waits, before looking at what is waited for; the result is for `wait`."""
-        count, since = self._words()  # The count first: who rings from here on changes it.
+        """Announce a waiter, and return the count for `wait`. Call it before you check the condition."""
+        count, since = self._words()  # The count must come first: every wake-up from here on changes it.
         if not (self._gives_time and since):
             self._put(_WORD.pack(_now() if self._gives_time else 1), 8)
         return count
 
     def leave(self) -> None:
-        """Say that nobody waits any longer."""
+        """Announce that nobody waits any longer."""
         self._put(_WORD.pack(0), 8)
 
-    def wait(self, heard: int, seconds: float = PATIENCE_SECONDS) -> None:
-        """Return when it was woken since `listen` gave `heard`, at the latest after `seconds`; perhaps sooner."""
+    def wait(self, count: int, seconds: float = PATIENCE_SECONDS) -> None:
+        """Sleep until a wake-up after `listen` returned `count`, for at most `seconds`. It may return early."""
         seconds = max(0.0, seconds)
         address = self._address or self._futex_word()
-        limit = min(seconds, SOON_NS / 1e9 if self._gives_time else PATIENCE_SECONDS)
-        if not address or _futex(address, _WAIT, heard, limit) == _FAULT:
+        limit = min(seconds, FAIR_AFTER_NS / 1e9 if self._gives_time else PATIENCE_SECONDS)
+        if not address or _futex(address, _WAIT, count, limit) == _FAULT:
             threading.Event().wait(min(seconds, _POLL_SECONDS))
 
     def wake(self, *, everybody: bool = False) -> None:
-        """Wake the one who has waited longest, or everybody. What was waited for must be so already."""
+        """Wake the process that has waited longest, or all. Make the condition true before you call it."""
         count, since = self._words()
         if not since:
             return
-        # Whoever says so from here on is not overlooked, and whoever has said so but does not sleep yet finds the count
-        # changed.
+        # A process that calls `listen` from here on is seen. One that has called it but does not sleep yet finds the
+        # count changed.
         self._put(_PAIR.pack((count + 1) & 0xFFFF_FFFF, 0), 0)
         address = self._address or self._futex_word()
-        if address and _futex(address, _WAKE, _EVERYBODY if everybody else 1) > 0 and not everybody:
-            self._put(_WORD.pack(1), 8)  # Perhaps others sleep on.
+        if address and _futex(address, _WAKE, _ALL if everybody else 1) > 0 and not everybody:
+            self._put(_WORD.pack(1), 8)  # Others may still sleep.
 
     def _futex_word(self) -> int:
-        """Where the count is in memory; 0 where there is no futex to wait at it with."""
+        """Return the memory address of the count, 0 if it cannot be used as a futex."""
         if not self._address and self._filesystem is not None and _has_futex():
-            with contextlib.suppress(OSError, ValueError):  # It may have been cut.
+            with contextlib.suppress(OSError, ValueError):  # The file may have been cut.
                 self._mapped = mmap.mmap(self._fd, 0)
                 self._address = _c().addressof(_c().c_uint32.from_buffer(self._mapped, self._offset))
         return self._address
 
 
 _NUMBER = {"x86_64": 202, "aarch64": 98}.get(os.uname().machine) if sys.platform == "linux" else None
-"""The number of the system call, where it is known."""
+"""The number of the futex system call, None if unknown."""
 
 
 @cache
 def _c() -> Any:
     with importing:
-        import ctypes  # Only whoever has to wait, or has somebody wait, needs it.
+        import ctypes  # Needed only when somebody waits.
     return ctypes
 
 
@@ -142,7 +142,7 @@ def _has_futex() -> bool:
     try:
         return _NUMBER is not None and _call() is not None
     except (OSError, ImportError):
-        return False  # There is no descriptor left to load it with.
+        return False  # No descriptor is left to load the library with.
 
 
 @cache

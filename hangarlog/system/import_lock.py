@@ -1,7 +1,7 @@
-"""Imports that wait until something needs them, in a process that may fork at any moment.
+"""A lock for late imports, in a process that may fork at any moment.
 
-A child that is forked while another thread imports a module would find that module locked for ever, by a thread that
-it does not have. So an import inside a function is made under `importing`, and a fork waits for it.
+If a process forks while another thread imports a module, the child finds that module locked for ever by a thread that
+it does not have. So late imports run under `importing`, and a fork waits for them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import threading
 
 importing = threading.RLock()
-"""`with importing: from module import name`: where a module that most programs never need is imported."""
+"""Use it around an import inside a function: `with importing: import module`."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=importing.acquire, after_in_parent=importing.release, after_in_child=importing.release)

@@ -1,8 +1,8 @@
-"""Which file systems a store is on, and those where it is not safe: their locks or shared memory may not hold.
+"""The check for unsafe file systems, on which locks or shared memory may not work.
 
-They have, or may have, a second way to the same files: another machine, a virtual machine's host, a folder that is
-mirrored. Whoever comes that way may neither see the locks nor the memory that is shared here. docs/file-systems.md says
-what was tried.
+Their files may be reachable in a second way: from another machine, from a virtual machine's host, through a mirrored
+folder. A process that comes that way may see neither the locks nor the shared memory of this one. docs/file-systems.md
+says what was tested.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from hangarlog.errors import UnsafeFileSystemError
 from hangarlog.system.filesystem import FileSystem
 
 VARIABLE = "HANGARLOG_UNSAFE_FILE_SYSTEM"
-"""The environment variable with the types that are used nevertheless, separated by commas."""
+"""The environment variable that lists accepted unsafe types, separated by commas."""
 
-# And every kind of FUSE; but not fuseblk (NTFS and exFAT by a program): its disk is one machine's, and mounted once.
+# Every FUSE type is unsafe too, except fuseblk (NTFS and exFAT): its disk belongs to one machine and is mounted once.
 _UNSAFE = frozenset(
     b"9p acfs afs beegfs ceph cifs coda davfs drvfs fakeowner fuse gfs gfs2 gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs "
     b"osxfs panfs prl_fs pvfs2 smb3 smbfs vboxsf virtiofs vmhgfs wekafs".split()
@@ -27,12 +27,12 @@ _UNSAFE = frozenset(
 def refuse_unsafe(filesystem: FileSystem, folder: str, accepted: str | None) -> None:
     """Raise `UnsafeFileSystemError` if a folder, or one mounted below it, is on an unsafe file system.
 
-    `accepted` are the types that are used nevertheless, separated by commas; None: those that the environment names.
+    `accepted` lists unsafe types to accept, separated by commas; None takes the list from the environment.
     """
     unsafe = list(_unsafe(filesystem.mount_table()))
     if not unsafe:
         return
-    above = folder  # Where it will be, if it is still to be made.
+    above = folder  # If the folder does not exist yet, ask its nearest parent.
     while not os.path.isdir(above) and above != os.path.dirname(above):
         above = os.path.dirname(above)
     mount, real = filesystem.mount(above)
@@ -45,7 +45,7 @@ def refuse_unsafe(filesystem: FileSystem, folder: str, accepted: str | None) -> 
 
 
 def _unsafe(table: bytes) -> Iterator[tuple[int, str, str]]:
-    """(number, path, type) of each unsafe mount."""
+    """Yield the (number, path, type) of each unsafe mount."""
     for line in table.splitlines():
         mount, _, source = line.partition(b" - ")
         kind = source.partition(b" ")[0]

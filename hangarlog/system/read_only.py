@@ -1,4 +1,4 @@
-"""A file system that is only read: for commands that look at what belongs to another user."""
+"""A read-only file system, for commands that read another user's store."""
 
 from __future__ import annotations
 
@@ -8,50 +8,50 @@ from hangarlog.system.filesystem import FileSystem
 
 
 class ReadOnly(FileSystem):
-    """A file system on which nothing is made or changed: what would, fails with `PermissionError`."""
+    """A file system whose changing calls raise `PermissionError`."""
 
     def open_append(self, path: str, *, create: bool = False) -> int:
-        """Refused."""
-        raise _only_read(path)
+        """Raise `PermissionError`."""
+        raise _refusal(path)
 
     def open_new(self, path: str) -> int:
-        """Refused."""
-        raise _only_read(path)
+        """Raise `PermissionError`."""
+        raise _refusal(path)
 
     def open_update(self, path: str, *, create: bool = False) -> int:
-        """Refused."""
-        raise _only_read(path)
+        """Raise `PermissionError`."""
+        raise _refusal(path)
 
     def open_synced(self, path: str) -> tuple[int, bool]:
-        """Refused."""
-        raise _only_read(path)
+        """Raise `PermissionError`."""
+        raise _refusal(path)
 
     def touch_folder(self, path: str) -> None:
-        """Refused."""
-        raise _only_read(path)
+        """Raise `PermissionError`."""
+        raise _refusal(path)
 
     def link(self, old: str, new: str) -> None:
-        """Refused."""
-        raise _only_read(new)
+        """Raise `PermissionError`."""
+        raise _refusal(new)
 
     def rename(self, old: str, new: str) -> None:
-        """Refused."""
-        raise _only_read(new)
+        """Raise `PermissionError`."""
+        raise _refusal(new)
 
     def remove(self, path: str) -> None:
-        """Refused."""
-        raise _only_read(path)
+        """Raise `PermissionError`."""
+        raise _refusal(path)
 
     def create_folder(self, path: str) -> None:
-        """Refused."""
-        raise _only_read(path)
+        """Raise `PermissionError`."""
+        raise _refusal(path)
 
 
-def _only_read(path: str) -> PermissionError:
-    return PermissionError(errno.EACCES, "it is only read here", path)
+def _refusal(path: str) -> PermissionError:
+    return PermissionError(errno.EACCES, "the store is open for reading only", path)
 
 
 def for_reading(path: str) -> FileSystem:
-    """What a command that only reads uses for the store at `path`: in another user's, it changes and locks nothing."""
+    """Return the file system for a command that only reads. In another user's store it changes and locks nothing."""
     filesystem = FileSystem()
     return filesystem if filesystem.is_ours(path) else ReadOnly()

@@ -1,11 +1,11 @@
-"""For tests, yours too: a conformance suite for event stores, and every state a power cut can leave of written files.
+"""Tools for tests, also for yours: a conformance suite for event stores, and the states a power cut can leave on disk.
 
     class TestMyStore(EventStoreConformance):
         def open_store(self, serializer):
             return MyStore(serializer=serializer)
 
-Any runner that calls methods named `test_…` on a fresh instance will do. For `Recording` and `crash_states` see
-`hangarlog.testing.crashes`.
+Any test runner works that calls the methods named `test_…`, each on a fresh instance. For `Recording` and
+`crash_states`, see `hangarlog.testing.crashes`.
 """
 
 from hangarlog.testing.conformance import EventStoreConformance

@@ -1,4 +1,4 @@
-"""One conformance suite that every event store must pass. It needs nothing but what `hangarlog.EventStore` promises."""
+"""The conformance suite that every event store must pass. It uses only the interface of `hangarlog.EventStore`."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from hangarlog.testing.events import Counted, Noted, raises, registered
 
 
 class EventStoreConformance:
-    """What every event store does. Subclass it and give `open_store`; each test gets a store of its own."""
+    """The tests that every event store must pass. Subclass it and define `open_store`. Each test opens a new store."""
 
     def open_store(self, serializer: EventSerializer) -> EventStore:
-        """A new, empty store that uses `serializer`."""
+        """Return a new, empty store that uses `serializer`."""
         raise TypeError("a conformance test class must define open_store(serializer)")
 
     @contextlib.contextmanager
@@ -40,7 +40,7 @@ class EventStoreConformance:
     # Appending
 
     def test_versions_count_from_zero_and_positions_from_one(self) -> None:
-        """Both are dense."""
+        """Both have no gaps."""
         with self._store() as store:
             assert store.append("a:1", [Counted(1), Counted(2)], NO_STREAM) == 1
             assert store.append("a:2", [Counted(3)], -1) == 0
@@ -55,7 +55,7 @@ class EventStoreConformance:
             ]
 
     def test_a_wrong_exact_version_is_a_conflict_that_writes_nothing(self) -> None:
-        """The error carries stream, expected and actual version."""
+        """The error has the stream, the expected and the actual version."""
         with self._store() as store:
             store.append("a:1", [Counted(1)], NO_STREAM)
             for expected in (NO_STREAM, 1, 7):
@@ -67,7 +67,7 @@ class EventStoreConformance:
             assert store.get_event_count() == 1
 
     def test_any_matches_whatever_the_stream_holds(self) -> None:
-        """A new stream, and one with events."""
+        """The stream may be new or have events."""
         with self._store() as store:
             assert store.append("a:1", [Counted(1)], ANY) == 0
             assert store.append("a:1", [Counted(2)], ANY) == 1
@@ -75,7 +75,7 @@ class EventStoreConformance:
             assert store.append_at_end("a:2", [Counted(4)]) == 0
 
     def test_stream_exists_refuses_a_new_stream(self) -> None:
-        """And takes one with events."""
+        """It accepts a stream with events."""
         with self._store() as store:
             with raises(ConcurrencyError):
                 store.append("a:1", [Counted(1)], STREAM_EXISTS)
@@ -83,7 +83,7 @@ class EventStoreConformance:
             assert store.append("a:1", [Counted(2)], STREAM_EXISTS) == 1
 
     def test_an_append_of_nothing_checks_and_writes_nothing(self) -> None:
-        """It gives the version the stream is at."""
+        """It returns the stream's version."""
         with self._store() as store:
             store.append("a:1", [Counted(1)], NO_STREAM)
             assert store.append("a:1", [], 0) == 0
@@ -93,7 +93,7 @@ class EventStoreConformance:
             assert store.get_event_count() == 1
 
     def test_a_retry_by_event_id_succeeds_without_writing_twice(self) -> None:
-        """With an exact version, at the end, and when others have appended since."""
+        """It does so with an exact version, at the end, and after other appends."""
         with self._store() as store:
             first = [Counted(1, event_id="x1"), Counted(2, event_id="x2")]
             assert store.append("a:1", first, NO_STREAM) == 1
@@ -104,7 +104,7 @@ class EventStoreConformance:
             assert store.get_event_count() == 3
 
     def test_other_ids_at_that_place_are_a_conflict(self) -> None:
-        """So is a batch of which only a part is there."""
+        """So is a batch if only some of its events are there."""
         with self._store() as store:
             store.append("a:1", [Counted(1, event_id="x1")], NO_STREAM)
             with raises(ConcurrencyError):
@@ -114,7 +114,7 @@ class EventStoreConformance:
             assert store.get_event_count() == 1
 
     def test_without_retry_event_ids_are_not_looked_at(self) -> None:
-        """A version that matches writes, another one conflicts; in `append_many` too."""
+        """A matching version writes, any other conflicts, also in `append_many`."""
         with self._store() as store:
             same = [Counted(1, event_id="x1")]
             assert store.append("a:1", same, NO_STREAM, retry=False) == 0
@@ -128,7 +128,7 @@ class EventStoreConformance:
             assert store.get_event_count() == 4
 
     def test_what_is_a_retry_and_what_is_none(self) -> None:
-        """At the end with `ANY` and `STREAM_EXISTS`; not there any more once others have appended, nor without ids."""
+        """With `ANY` and `STREAM_EXISTS`, only the stream's last events are a retry. Without ids, nothing is."""
         with self._store() as store:
             mine, other = [Counted(1, event_id="x1")], [Counted(2, event_id="x2")]
             store.append_at_end("a:1", mine)
@@ -141,7 +141,7 @@ class EventStoreConformance:
             assert store.get_event_count() == 3
 
     def test_a_retry_of_compacted_events_is_no_plain_conflict(self) -> None:
-        """Nobody can tell any more; but the last event's id is kept, and tells."""
+        """Their ids are gone, so the error says that it may be a retry. Only the last event's id is kept."""
         with self._store() as store:
             batch = [Counted(n, event_id=f"x{n}") for n in range(3)]
             store.append("a:1", batch, NO_STREAM)
@@ -161,7 +161,7 @@ class EventStoreConformance:
             assert store.get_event_count() == 4
 
     def test_append_many_is_all_or_nothing_over_streams(self) -> None:
-        """A conflict on one stream keeps the others as they were."""
+        """A conflict on one stream leaves the others unchanged."""
         with self._store() as store:
             store.append("a:1", [Counted(1)], NO_STREAM)
             with raises(ConcurrencyError) as caught:
@@ -173,7 +173,7 @@ class EventStoreConformance:
             assert [r.position for r in store.records()] == [1, 2, 3, 4]
 
     def test_append_many_is_retried_as_a_whole(self) -> None:
-        """And refuses a stream that is named twice, or of which only some were written."""
+        """It refuses a stream that is named twice, and a batch if only some of its streams were written."""
         with self._store() as store:
             batch = [("a:1", [Counted(1, event_id="x1")], NO_STREAM), ("a:2", [Counted(2, event_id="x2")], NO_STREAM)]
             assert store.append_many(batch) == {"a:1": 0, "a:2": 0}
@@ -185,7 +185,7 @@ class EventStoreConformance:
                 store.append_many([batch[0], batch[0]])
 
     def test_an_event_that_cannot_be_encoded_fails_before_anything_is_written(self) -> None:
-        """NaN, infinity and lone surrogates included, at the end of a batch too."""
+        """This includes NaN, infinity and lone surrogates, also at the end of a batch."""
         with self._store() as store:
             for bad in (
                 Noted("x", level=float("nan")),  # type: ignore[arg-type]
@@ -201,7 +201,7 @@ class EventStoreConformance:
             assert store.list_streams() == []
 
     def test_bad_stream_ids_are_refused(self) -> None:
-        """On append and on read."""
+        """Both appends and reads refuse them."""
         with self._store() as store:
             for bad in (
                 "",
@@ -230,7 +230,7 @@ class EventStoreConformance:
             assert store.get_event_count() == 0
 
     def test_ids_that_look_alike_are_different_streams(self) -> None:
-        """By case, by normal form, by separator, by length."""
+        """They may differ only in case, normal form, separator or length."""
         ids = [
             "a/b",
             "a_b",
@@ -253,7 +253,7 @@ class EventStoreConformance:
                 assert store.read_stream(stream_id) == [Counted(number)]
 
     def test_threads_that_expect_versions_lose_and_double_nothing(self) -> None:
-        """Eight of them, on one stream."""
+        """Eight threads append to one stream."""
         with self._store() as store:
 
             def add(own: int) -> None:
@@ -282,7 +282,7 @@ class EventStoreConformance:
             store.append_at_end(stream_id, [event])
 
     def test_read_stream_begins_at_a_version(self) -> None:
-        """Inclusive; beyond the end, and of a stream that is not there, it is empty."""
+        """The version is inclusive. Beyond the end, or without such a stream, the result is empty."""
         with self._store() as store:
             store.append("a:1", [Counted(n) for n in range(5)], NO_STREAM)
             for start in range(7):
@@ -290,7 +290,7 @@ class EventStoreConformance:
             assert store.read_stream("a:none") == []
 
     def test_read_all_begins_after_a_position(self) -> None:
-        """Exclusive, with a limit of 1,000 unless told otherwise."""
+        """The position is exclusive, and the default limit is 1,000."""
         with self._store() as store:
             for start in range(0, 1200, 100):
                 store.append_at_end("a:1", [Counted(n) for n in range(start, start + 100)])
@@ -300,7 +300,7 @@ class EventStoreConformance:
             assert list(store.read_all(limit=0)) == list(store.read_all(from_position=1200)) == []
 
     def test_records_give_the_envelope_and_the_typed_event(self) -> None:
-        """Metadata and the event's own id too."""
+        """The envelope has the metadata and the event's own id."""
         with self._store() as store:
             store.append("a:1", [Counted(1, event_id="own")], NO_STREAM, metadata={"correlation_id": "c", "n": 1})
             store.append("a:1", [Counted(2), Counted(3)], 0)
@@ -314,7 +314,7 @@ class EventStoreConformance:
             assert second.event_id != third.event_id
 
     def test_records_forwards_and_backwards_from_any_version_and_position(self) -> None:
-        """Versions inclusive, positions exclusive, in the direction of reading."""
+        """Versions are inclusive, positions exclusive, in the direction of reading."""
         with self._store() as store:
             self._filled(store)
             versions = list(range(10))
@@ -333,7 +333,7 @@ class EventStoreConformance:
             assert [r.position for r in store.records(limit=3, reverse=True)] == [30, 29, 28]
 
     def test_only_what_is_durable_can_be_asked_for(self) -> None:
-        """Up to `durable_position`, by every way of reading; `on_damage` is taken by each."""
+        """Every read accepts `durable`, which ends at `durable_position`, and `on_damage`."""
         with self._store() as store:
             self._filled(store)
             seen = store.durable_position
@@ -347,7 +347,7 @@ class EventStoreConformance:
                 store.read_stream("a:1", on_damage="pass")  # type: ignore[arg-type]
 
     def test_records_by_category_and_by_type(self) -> None:
-        """Together with limits; a limit counts what is given."""
+        """A limit counts the records returned, not those skipped."""
         with self._store() as store:
             self._filled(store)
             assert {r.stream_id for r in store.records(category="a")} == {"a:1"}
@@ -361,7 +361,7 @@ class EventStoreConformance:
             ]
 
     def test_streams_are_listed_and_counted(self) -> None:
-        """Sorted, by prefix."""
+        """The list is sorted, and can be limited to a prefix."""
         with self._store() as store:
             assert store.list_streams() == []
             assert (store.get_event_count(), store.get_stream_count(), store.get_stream_version("a:1")) == (0, 0, -1)
@@ -374,7 +374,7 @@ class EventStoreConformance:
     # Types and schema versions
 
     def test_attributes_outside_the_fields_survive(self) -> None:
-        """`event_id` is the envelope's as well."""
+        """`event_id` is also the envelope's id."""
         with self._store() as store:
             event = Noted("x", level="warn")
             event.event_id, event.occurred_at = "mine", 1.5
@@ -384,7 +384,7 @@ class EventStoreConformance:
             assert record.event == event
 
     def test_an_unregistered_type_is_a_clear_error_unless_untyped_is_asked_for(self) -> None:
-        """Untyped events are read back as they were."""
+        """Untyped events are read back unchanged."""
         event = UntypedEvent("Unheard", {"x": 1, "y": None}, schema_version=3)
         with self._store() as store:
             store.append("a:1", [event], NO_STREAM)
@@ -396,7 +396,7 @@ class EventStoreConformance:
             assert store.read_stream("a:1") == [event, Counted(1)]
 
     def test_old_payloads_are_upcast_on_read(self) -> None:
-        """Step by step; unknown keys are passed over; a newer payload is an error."""
+        """Upcasters run step by step, unknown keys are ignored, and a newer payload is an error."""
         chain = UpcasterChain()
         chain.upcaster("Counted", 1)(lambda data: {"n": data["old"]})
         chain.upcaster("Counted", 2)(lambda data: {"number": data["n"], "gone": True})
@@ -411,7 +411,7 @@ class EventStoreConformance:
                     store.read_stream("a:2")
 
     def test_a_gap_in_a_chain_is_said_when_the_store_is_built(self) -> None:
-        """It names the type and the version."""
+        """The error names the type and the version."""
         with registered(Counted=Counted):
             serializer = EventSerializer()
             EVENT_VERSION_MAP["Counted"] = 2
@@ -421,7 +421,7 @@ class EventStoreConformance:
             assert (caught.error.event_type, caught.error.from_version) == ("Counted", 1)
 
     def test_a_renamed_type_stays_readable_through_its_old_name(self) -> None:
-        """And is written under its new one."""
+        """New events are written under its new name."""
         with self._store() as store:
             store.append("a:1", [UntypedEvent("Tallied", {"number": 1})], NO_STREAM)
             EVENT_TYPE_MAP["Tallied"] = Counted
@@ -430,7 +430,7 @@ class EventStoreConformance:
             assert [r.event_type for r in store.records("a:1")] == ["Tallied", "Counted"]
 
     def test_a_split_type_gives_its_parts_and_a_dropped_one_nothing(self) -> None:
-        """At the place of the stored event, which keeps counting."""
+        """The new events have the place of the stored one, which still counts."""
         chain = UpcasterChain()
         chain.splitter("Twice", 1)(
             lambda data: [("Counted", {"number": data["a"]}), ("Counted", {"number": data["b"]})]
@@ -453,7 +453,7 @@ class EventStoreConformance:
     # Snapshots
 
     def test_the_latest_snapshot_is_loaded(self) -> None:
-        """None before there is one, or when it is of another schema version."""
+        """The result is None if there is no snapshot, or only one of another schema version."""
         with self._store() as store:
             assert store.load_snapshot("a:1") is None
             store.append("a:1", [Counted(n) for n in range(5)], NO_STREAM)
@@ -466,7 +466,7 @@ class EventStoreConformance:
                 store.save_snapshot("a:1", 4, {"x": float("nan")})
 
     def test_compaction_drops_what_the_snapshot_covers_and_keeps_the_version(self) -> None:
-        """Run twice it drops nothing more; appends go on."""
+        """A second compaction drops nothing, and appends continue."""
         with self._store() as store:
             with raises(StreamNotFoundError):
                 store.compact_stream("a:1")

@@ -1,17 +1,17 @@
-"""Every state that a power cut can leave of a folder, from a recording of what was done to its files.
+"""The states in which a power cut can leave a folder, from a recording of the operations on its files.
 
     recording = Recording(folder)
     store = FileEventStore(folder, filesystem=recording)
     store.append(…); recording.note("acknowledged")
     for state in crash_states(recording.operations, random.Random(7)):
-        state.write_to(another_folder)      # then open it, and see whether what `state.notes` says still holds
+        state.write_to(another_folder)      # then open it, and check that what `state.notes` says still holds
 
-The model is the least that POSIX promises, less than any journaling file system gives: what was written to a file is on
-the device once the file was synced, and a name once its folder was. Of everything later any part may be there and any
-other missing, in any order, by sectors: each is as it was at some moment since the sync, and one that was lost before
-one that was kept reads as zeros. What a sync has failed to bring to the device never comes there, whatever later syncs
-say: only what is written anew does. The shared state is a file like the others where it is written through the seam;
-what is written into mapped memory is not recorded.
+The model assumes only what POSIX promises, which is less than any journaling file system provides. Written data is on
+the device once its file was synced, and a name once its folder was synced. Of later operations, any part may have
+reached the device, in any order. Data is kept or lost by sectors: each sector is as it was at some moment since the
+sync, and a lost sector before a kept one reads as zeros. Data of a failed sync never reaches the device, whatever later
+syncs report, unless it is written again. The shared state is recorded like any other file, but writes into mapped
+memory are not recorded.
 """
 
 from __future__ import annotations
@@ -26,16 +26,19 @@ from typing import Any, NamedTuple
 from hangarlog.system.filesystem import FileSystem
 
 SECTOR_BYTES = 512
-"""What a device writes whole, or not."""
+"""A device writes this many bytes completely or not at all."""
 
 CACHES = frozenset(["state", "catalog"])
-"""Files that nothing waits for to reach the device: any part of what is written to them may be there, or none."""
+"""Files that no call waits to sync, so any part of their writes may be on the device."""
 
-_MAX_EXHAUSTIVE = 8  # Up to so many unsynced operations every subset is a state; of more, some.
+_MAX_EXHAUSTIVE = 8  # Up to this many unsynced operations, every subset becomes a state; beyond it, some do.
 
 
 class Operation(NamedTuple):
-    """What was done: `kind`, the file's number in the recording (-1: none), a path inside the folder, and the rest."""
+    """An operation on a file: its `kind`, the file's number in the recording (-1: none), and its arguments.
+
+    Paths are relative to the folder. `offset` is in bytes.
+    """
 
     kind: str
     file: int = -1
@@ -47,25 +50,26 @@ class Operation(NamedTuple):
 
 
 class Unsynced(FileSystem):
-    """The real file system without its syncs, and with background work done at once: for many quick tries."""
+    """The real file system without syncs, and with background work done at once: it makes tests fast."""
 
     def sync_data(self, fd: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def sync_folder(self, path: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def sync_everything(self, folder: str, paths: Iterable[str]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def in_background(self, work: Callable[[], None], name: str) -> None:
-        """Do `work` now."""
+        """Do `work` at once."""
         work()
 
 
 class Recording(Unsynced):
-    """A file system that notes what is done below `folder` in `operations`, in order. What is there already is noted
-    first, as if it had been synced. The syncs whose numbers (from 0 on) are in `failing` fail.
+    """A file system that records the operations below `folder` in `operations`.
+
+    Existing files come first in the recording, as synced. Syncs whose numbers (from 0) are in `failing` fail.
     """
 
     def __init__(self, folder: str | os.PathLike[str], failing: Collection[int] = ()) -> None:
@@ -86,7 +90,7 @@ class Recording(Unsynced):
         self._add("sync all")
 
     def note(self, note: Any) -> None:
-        """Put a note among the operations: every state after it has it in its `notes`."""
+        """Record a note. Every later state has it in its `notes`."""
         self._add("note", note=note)
 
     def _add(self, kind: str, file: int = -1, path: str = "", to: str = "", **rest: Any) -> None:
@@ -107,66 +111,66 @@ class Recording(Unsynced):
         return fd
 
     def open_append(self, path: str, *, create: bool = False) -> int:
-        """As the real one."""
+        """Open a file, and record its creation."""
         existed = os.path.lexists(path)
         return self._created(super().open_append(path, create=create), path, existed)
 
     def open_update(self, path: str, *, create: bool = False) -> int:
-        """As the real one."""
+        """Open a file, and record its creation."""
         existed = os.path.lexists(path)
         return self._created(super().open_update(path, create=create), path, existed)
 
     def open_new(self, path: str) -> int:
-        """As the real one."""
+        """Create a file, and record it."""
         return self._created(super().open_new(path), path, False)
 
     def write(self, fd: int, data: bytes) -> None:
-        """As the real one; files are written at their end."""
+        """Write at the end of a file, and record it."""
         offset = self.size(fd)
         super().write(fd, data)
         self._add("write", self._number(fd), offset=offset, data=bytes(data))
 
     def write_at(self, fd: int, data: bytes | memoryview, offset: int) -> None:
-        """As the real one."""
+        """Write at an offset, and record it."""
         super().write_at(fd, data, offset)
         self._add("write", self._number(fd), offset=offset, data=bytes(data))
 
     def truncate(self, fd: int, size: int) -> None:
-        """As the real one."""
+        """Cut a file, and record it."""
         super().truncate(fd, size)
         self._add("truncate", self._number(fd), offset=size)
 
     def link(self, old: str, new: str) -> None:
-        """As the real one."""
+        """Give a file a second name, and record it."""
         super().link(old, new)
         self._add("link", self._numbers[os.stat(old).st_ino], new)
 
     def rename(self, old: str, new: str) -> None:
-        """As the real one."""
+        """Rename a file, and record it."""
         super().rename(old, new)
         self._add("rename", self._numbers[os.stat(new).st_ino], old, new)
 
     def remove(self, path: str) -> None:
-        """As the real one."""
+        """Delete a file, and record it."""
         if os.path.lexists(path):
             super().remove(path)
             self._add("remove", path=path)
 
     def create_folder(self, path: str) -> None:
-        """As the real one."""
+        """Create a folder, and record it."""
         super().create_folder(path)
         self._add("folder", path=path)
 
     def sync_data(self, fd: int) -> None:
-        """Note it."""
+        """Record the sync."""
         self._sync("sync", self._number(fd))
 
     def sync_folder(self, path: str) -> None:
-        """Note it."""
+        """Record the sync."""
         self._sync("sync folder", path=path)
 
     def sync_everything(self, folder: str, paths: Iterable[str]) -> None:
-        """Note it."""
+        """Record the sync."""
         self._sync("sync all")
 
     def _sync(self, kind: str, file: int = -1, path: str = "") -> None:
@@ -179,10 +183,10 @@ class Recording(Unsynced):
 
 @dataclass
 class CrashState:
-    """A folder as a power cut may leave it: `files` by path inside it, `folders`, and `links`: other names of files.
+    """A folder as a power cut may leave it.
 
-    `at` is how many operations were begun, `lost` says what of them did not reach the device, `notes` what was noted
-    before.
+    `files` maps paths inside it to contents, `links` maps further names of files to their first. `at` is the number of
+    operations begun, `lost` describes those that did not reach the device, and `notes` has the notes so far.
     """
 
     at: int
@@ -193,13 +197,13 @@ class CrashState:
     links: dict[str, str] = field(default_factory=dict)
 
     def write_to(self, folder: str | os.PathLike[str]) -> None:
-        """Make it real in an empty folder."""
+        """Write the state into an empty folder."""
         root = os.fspath(folder)
         for path in sorted(self.folders):
             os.makedirs(os.path.join(root, path), mode=0o700, exist_ok=True)
         for path, content in self.files.items():
             full = os.path.join(root, path)
-            if os.path.isdir(os.path.dirname(full)):  # A name in a folder whose own name was lost is lost with it.
+            if os.path.isdir(os.path.dirname(full)):  # If a folder's name was lost, so are its files.
                 fd = os.open(full, os.O_WRONLY | os.O_CREAT, 0o600)
                 try:
                     os.write(fd, content)
@@ -211,21 +215,21 @@ class CrashState:
 
 
 Choice = list[tuple[Operation, bool]]
-"""Pending operations in order, each with whether it reached the device."""
+"""The pending operations in order, each with True if it reached the device."""
 
 
 @dataclass
 class _Device:
-    """What is surely on the device, and what is not yet, each operation with its place in the recording."""
+    """What is certainly on the device, and the pending operations, each with its number in the recording."""
 
     contents: dict[int, bytes] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)  # -1: a folder.
     pending: list[tuple[int, Operation]] = field(default_factory=list)
-    stale: set[tuple[int, int]] = field(default_factory=set)  # Sectors (file, number) that a failed sync has lost.
+    stale: set[tuple[int, int]] = field(default_factory=set)  # The sectors (file, number) that a failed sync lost.
     notes: list[Any] = field(default_factory=list)
 
     def take(self, at: int, operation: Operation) -> None:
-        """Go one operation further."""
+        """Advance by one operation."""
         kind = operation.kind.removeprefix("failed ")
         failed = kind != operation.kind
         if kind == "note":
@@ -246,7 +250,7 @@ class _Device:
         self.pending = [(at, operation) for at, operation in self.pending if not concerned(operation)]
 
     def after(self, at: int, choice: Choice, lost: str) -> CrashState:
-        """The state in which of the pending operations those of the choice have reached the device."""
+        """Return the state in which the chosen ones of the pending operations have reached the device."""
         contents, names = dict(self.contents), dict(self.names)
         stale = set(self.stale)
         for operation, reached in choice:
@@ -297,7 +301,7 @@ def _apply(operation: Operation, contents: dict[int, bytes], names: dict[str, in
 def _apply_by_sector(
     operation: Operation, reached: bool, contents: dict[int, bytes], stale: set[tuple[int, int]]
 ) -> None:
-    """A sector that reaches the device has all that was written to it before: after a lost write, nothing later."""
+    """Apply a write or a cut sector by sector. A sector with a lost write gets no later write either."""
     number, offset, data = operation.file, operation.offset, operation.data
     if operation.kind == "truncate":
         if not reached:
@@ -310,7 +314,7 @@ def _apply_by_sector(
         return
     for sector in range(offset // SECTOR_BYTES, -(-(offset + len(data)) // SECTOR_BYTES)):
         if reached and offset <= sector * SECTOR_BYTES and offset + len(data) >= (sector + 1) * SECTOR_BYTES:
-            stale.discard((number, sector))  # Written anew, whole.
+            stale.discard((number, sector))  # The whole sector is written again.
         if not reached:
             stale.add((number, sector))
         elif (number, sector) not in stale:
@@ -322,11 +326,12 @@ def _apply_by_sector(
 def crash_states(
     operations: list[Operation], rng: Random, per_point: int = 1 << 30, points: Container[int] | None = None
 ) -> Iterator[CrashState]:
-    """The states after each operation, or those in `points` (from 1 on), at most `per_point` of each, by `rng`.
+    """Yield the possible states after each operation, or after those numbered in `points` (from 1 on).
 
-    After each operation: every subset of those not yet synced (of more than 8, some hundred subsets), and each write
-    among them torn at every sector, within and around its last line at every byte, or with a sector lost. Of what is
-    written to `CACHES` some is there, by `rng`: there is so much of it that nothing else would be seen to be lost.
+    They are all subsets of the operations not yet synced (some hundred subsets if there are more than 8), and each
+    unsynced write torn at every sector, torn at every byte of its last line, or with one sector lost. `rng` picks at
+    most `per_point` states per operation. It also picks which writes to `CACHES` survive: trying all of these would
+    leave too few states for the others.
     """
     device = _Device()
     caches = _files_of(operations, CACHES)
@@ -334,7 +339,7 @@ def crash_states(
     begun = False
     for at, operation in enumerate(operations, 1):
         device.take(at, operation)
-        begun = begun or operation.kind == "sync all"  # What the recording found is no work of the recorded.
+        begun = begun or operation.kind == "sync all"  # Before that, the recording only lists existing files.
         if not begun or (points is not None and at not in points) or operation.kind == "note":
             continue
         if operation.file in caches and operation.kind == "write":
@@ -354,13 +359,16 @@ def crash_states(
 
 
 def _files_of(operations: list[Operation], names: Container[str]) -> set[int]:
-    """The files that have one of these names at some time, or are written to get it."""
+    """Return the files that have one of these names at some time, or are written to replace one that has."""
     last = ((each.file, os.path.basename(each.to or each.path)) for each in operations if each.to or each.path)
     return {file for file, name in last if name.removesuffix(".new") in names}
 
 
 class _Loss(NamedTuple):
-    """One way to lose what is pending: what is not in `mask`, and some bytes of write number `write`."""
+    """One way to lose pending operations: those not in `mask`, and bytes `start` to `stop` of write number `write`.
+
+    With `but_size`, that write still extends the file.
+    """
 
     mask: int
     write: int = -1
@@ -370,7 +378,7 @@ class _Loss(NamedTuple):
 
 
 def _with_caches(loss: _Loss, places: list[int], pending: int, rng: Random) -> _Loss:
-    """The loss of the operations at `places`, put among all that are pending: those of caches were lost by chance."""
+    """Extend a loss of operations at `places` to all pending ones: `rng` picks which cache writes are lost."""
     mask = rng.choice([0, (1 << pending) - 1, (1 << rng.randrange(pending + 1)) - 1, rng.getrandbits(pending or 1)])
     for bit, place in enumerate(places):
         mask = mask & ~(1 << place) | (loss.mask >> bit & 1) << place
@@ -383,19 +391,19 @@ def _losses(pending: list[tuple[int, Operation]], rng: Random) -> list[_Loss]:
     if count <= _MAX_EXHAUSTIVE:
         masks: Iterable[int] = range(1 << count)
     else:
-        # All, none, all up to one, all but one, from one on, and any.
+        # All, none, all before one, all but one, all from one on, and random ones.
         masks = {0, everything, *((1 << n) - 1 for n in range(count)), *(everything ^ 1 << n for n in range(count))}
         masks |= {everything ^ ((1 << n) - 1) for n in range(count)} | {rng.getrandbits(count) for _ in range(256)}
     losses = [_Loss(mask) for mask in sorted(masks)]
     for n, (_, operation) in enumerate(pending):
         if operation.kind == "write":
-            for mask in ((2 << n) - 1, everything):  # With everything after it, and alone.
+            for mask in ((2 << n) - 1, everything):  # All later operations are lost too, or none.
                 losses += _losses_in(operation, n, mask)
     return losses
 
 
 def _losses_in(write: Operation, n: int, mask: int) -> Iterator[_Loss]:
-    """The ways in which only a part of a write reaches the device."""
+    """Yield the ways in which only a part of a write reaches the device."""
     size, offset = len(write.data), write.offset
     sectors = range(SECTOR_BYTES - offset % SECTOR_BYTES, size, SECTOR_BYTES)
     last_line = write.data.rfind(b"\n", 0, -1) + 1
@@ -408,7 +416,7 @@ def _losses_in(write: Operation, n: int, mask: int) -> Iterator[_Loss]:
 
 
 def _choice(pending: list[tuple[int, Operation]], loss: _Loss) -> tuple[Choice, str]:
-    """(what reaches the device and what does not, the latter in words)."""
+    """Return (the choice of operations that reach the device, a description of the lost ones)."""
     choice: Choice = []
     lost: list[str] = []
     for n, (at, operation) in enumerate(pending):
@@ -429,5 +437,5 @@ def _choice(pending: list[tuple[int, Operation]], loss: _Loss) -> tuple[Choice, 
 
 
 def kind_of(operation: Operation) -> str:
-    """What an operation is called where it is missing."""
+    """Return a description of an operation for `CrashState.lost`."""
     return f"{operation.kind} of {operation.path}" if operation.path else operation.kind

@@ -1,4 +1,4 @@
-"""The events of the conformance suite, and what its tests are written with."""
+"""The events and helpers of the conformance suite."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from hangarlog.events.registry import DEFAULT_REGISTRY, EVENT_TYPE_MAP, EVENT_VE
 
 
 class Counted(msgspec.Struct, frozen=True):
-    """An event of the suite, a Struct."""
+    """An event of the suite that is a Struct."""
 
     number: int
     event_id: str | None = None
 
 
 class _Base:
-    """Sets attributes beside the fields, as MCP Hangar's events have them."""
+    """A base class that sets attributes beside the fields, as the events of MCP Hangar do."""
 
     def __init__(self) -> None:
         self.event_id = f"made-{next(_ids)}"
@@ -32,7 +32,7 @@ _ids = iter(range(1 << 62))
 
 @dataclasses.dataclass
 class Noted(_Base):
-    """An event of the suite, a dataclass that carries `event_id` and `occurred_at` outside its fields."""
+    """An event of the suite that is a dataclass, with `event_id` and `occurred_at` beside its fields."""
 
     text: str
     level: str = "info"
@@ -43,7 +43,7 @@ class Noted(_Base):
 
 @contextlib.contextmanager
 def registered(**event_classes: type) -> Iterator[None]:
-    """Register event classes by name, and put the default registry back afterwards."""
+    """Register event classes by name for the block, then restore the default registry."""
     types, versions, dropped = dict(EVENT_TYPE_MAP), dict(EVENT_VERSION_MAP), dict(DEFAULT_REGISTRY.dropped)
     try:
         for name, event_class in event_classes.items():
@@ -59,7 +59,7 @@ def registered(**event_classes: type) -> Iterator[None]:
 
 
 class raises:  # noqa: N801 - reads as a statement
-    """`with raises(SomeError) as caught:` passes if the block raises it; `caught.error` is it then."""
+    """`with raises(SomeError) as caught:` passes if the block raises `SomeError`, which is then `caught.error`."""
 
     error: Any
 

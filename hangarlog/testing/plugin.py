@@ -1,4 +1,4 @@
-"""The pytest plugin under the name it had first, for `-p hangarlog.testing.plugin`."""
+"""The pytest plugin under its former name, for `-p hangarlog.testing.plugin`."""
 
 from pytest_hangarlog import hangarlog_schema
 

@@ -1,4 +1,4 @@
-"""For applications' tests of schema evolution: the check as an assertion, and events of every version, made up."""
+"""Tests of an application's schema evolution: the schema check as an assertion, and made-up events of every version."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Option = TypeVar("_Option")
 
 
 class SchemaGuard:
-    """What the fixture `hangarlog_schema` is: an application's events and its schema lock, in a project's folder."""
+    """The value of the fixture `hangarlog_schema`: checks the events and the schema lock of a project's folder."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -30,13 +30,14 @@ class SchemaGuard:
     def findings(
         self, events: str | EventSerializer | None = None, lock: str | SchemaLock | None = None
     ) -> list[Finding]:
-        """Everything that `check` has to say, notes too.
+        """Return all findings of the schema check, including notes.
 
-        `events` is a serializer, or where one is (`module:attribute`); `lock` a lock, or the path of one. By default
-        both are as the folder's pyproject.toml says.
+        `events` is a serializer or its location (`module:attribute`), `lock` is a lock or its path. The defaults come
+        from the folder's pyproject.toml.
 
         Raises:
-            EventsNotFoundError, SchemaLockError: one of them is not to be had.
+            EventsNotFoundError: the events cannot be loaded.
+            SchemaLockError: the lock cannot be read.
         """
         settings = read_settings(os.path.join(self._folder, "pyproject.toml"))
         found = events if events is not None else settings.events
@@ -46,7 +47,7 @@ class SchemaGuard:
         return check(serializer, lock)
 
     def check(self, events: str | EventSerializer | None = None, lock: str | SchemaLock | None = None) -> None:
-        """Fail the test if stored events could not be read any more. Arguments and errors are those of `findings`."""
+        """Fail the test if stored events could no longer be read. Arguments and errors are those of `findings`."""
         __tracebackhide__ = True
         failures = failing(self.findings(events, lock))
         if failures:
@@ -61,11 +62,15 @@ def _text(finding: Finding) -> str:
 def stored_payloads(
     lock: str | SchemaLock, event_types: Sequence[str] | None = None
 ) -> SearchStrategy[tuple[str, bytes]]:
-    """A hypothesis strategy: (event type, payload as stored) of every type and version that a lock knows.
+    """Return a hypothesis strategy for (event type, stored payload) of all types and versions in a schema lock.
 
-    All of them must be read: `@given(stored_payloads("event-schema.json"))`, and in the test
-    `serializer.deserialize_all(*stored)`. Versions that were gathered from a store are left out: their shape is
-    what happened to be there. Raises `SchemaLockError`, and `ValueError` if there is nothing to make events of.
+    `event_types` limits the types. Decorate a test with `@given(stored_payloads("event-schema.json"))`, and call
+    `serializer.deserialize_all(*stored)` in it. Versions that were inferred from a store are left out, because their
+    shape covers only the payloads that were there.
+
+    Raises:
+        SchemaLockError: the lock cannot be read.
+        ValueError: the lock has no version of these types.
     """
     from hypothesis import strategies
 
@@ -79,7 +84,7 @@ def stored_payloads(
         and (event_types is None or name in event_types)
     ]
     if not shapes:
-        raise ValueError("the lock knows no version of these event types")
+        raise ValueError("the lock has no version of these event types")
 
     @strategies.composite
     def stored(draw: DrawFn) -> tuple[str, bytes]:
@@ -90,7 +95,7 @@ def stored_payloads(
 
 
 class _Drawn:
-    """Values as hypothesis draws them."""
+    """A source of values that hypothesis draws."""
 
     def __init__(self, draw: DrawFn) -> None:
         self._draw = draw

@@ -48,8 +48,8 @@ OF_CRASHES = [
     Bug(
         "a roll does not sync the folder between its two names",
         "filesystem.py",
-        "self.sync_folder(os.path.dirname(live))\n        self.rename(fresh, live)",
-        "self.rename(fresh, live)",
+        "self.sync_folder(os.path.dirname(active))\n        self.rename(fresh, active)",
+        "self.rename(fresh, active)",
         f"{SHARP}::test_a_power_cut_between_the_names_of_a_roll_costs_nothing",
     ),
     Bug(

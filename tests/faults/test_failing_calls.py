@@ -379,7 +379,7 @@ def test_a_read_that_is_refused_does_not_speak_of_writing(tmp_path: Path) -> Non
     with FileEventStore(tmp_path / "s", durability="relaxed", filesystem=filesystem) as store:
         store.append("a:1", [Added(1)], ANY)
         filesystem.refuse = True
-        with pytest.raises(StorageError, match="it was being read") as caught:
+        with pytest.raises(StorageError, match="while reading the store") as caught:
             store.read_stream("a:1")
         assert caught.value.reading
         assert "written" not in str(caught.value)

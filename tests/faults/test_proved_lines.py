@@ -76,12 +76,12 @@ BAD = {
     "a time elsewhere": (line(2, recorded_at='"2026-01-01T00:00:00.0000+01"'), "recorded_at is"),
     "a time in other digits": (line(2, recorded_at='"\u0662\u0660\u0662\u0666-01-01T00:00:00.000000Z"'), "recorded_at"),
     "a time that is a number": (line(2, recorded_at="5"), "recorded_at"),
-    "data that is a list": (line(2, data="[]"), "no object"),
-    "data that is a text": (line(2, data='"{}"'), "no object"),
-    "data that is null": (line(2, data="null"), "no object"),
+    "data that is a list": (line(2, data="[]"), "not an object"),
+    "data that is a text": (line(2, data='"{}"'), "not an object"),
+    "data that is null": (line(2, data="null"), "not an object"),
     "data that is no object, and not last": (ends_otherwise("metadata", "{}").replace(b"{}", b"{}"), ""),
-    "metadata that is a list": (line(2, metadata="[1]"), "no object"),
-    "metadata that is null": (line(2, metadata="null"), "no object"),
+    "metadata that is a list": (line(2, metadata="[1]"), "not an object"),
+    "metadata that is null": (line(2, metadata="null"), "not an object"),
     "invalid UTF-8 in a key": (line(2, data=b'{"\xff":1}'), "not a record"),
     "invalid UTF-8 in a value": (line(2, data=b'{"x":"\xed\xa0\x80"}'), "not a record"),
     "invalid UTF-8 in an id": (line(2, event_id=b'"\xff"'), "not a record"),
@@ -115,7 +115,7 @@ BAD = {
 }
 del BAD["data that is no object, and not last"]
 _NOT_LAST = line(2).replace(b'"data":{"_version":1}', b'"data":[],"metadata":{}').rpartition(b',"crc"')[0]
-BAD["data that is no object, and not last"] = (b'%b,"crc":"%08x"}\n' % (_NOT_LAST, crc32(_NOT_LAST)), "no object")
+BAD["data that is no object, and not last"] = (b'%b,"crc":"%08x"}\n' % (_NOT_LAST, crc32(_NOT_LAST)), "not an object")
 FINE = {
     "escapes": line(2, event_type='"\\u0054"', data='{"x":"\\u0041\\/"}'),
     "numbers as somebody wrote them": line(2, data='{"a":1e5,"b":1.50,"c":-0,"d":12345678901234567890123}'),

@@ -276,10 +276,8 @@ def test_one_damaged_line_of_an_imported_stream_is_one_finding(tmp_path: Path, b
         pending = Pending("a:1", [("Added", None, b'{"number":%d}' % n, None) for n in range(4)], -1, None, begins)
         store.append_encoded([pending])
         assert list(verify(store)) == []
-    file = tmp_path / "s/streams/a/1.jsonl"
-    lines = file.read_bytes().splitlines(keepends=True)
-    file.write_bytes(b"".join([lines[0], lines[1].replace(b'"number":1', b'"number":7'), *lines[2:]]))
-    with FileEventStore(tmp_path / "s") as store:
+        file = tmp_path / "s/streams/a/1.jsonl"
+        file.write_bytes(file.read_bytes().replace(b'"number":1', b'"number":7'))
         assert len([str(damage) for damage in verify(store)]) == 1
 
 

@@ -1,10 +1,10 @@
-"""The pytest plugin: the fixture `hangarlog_schema` holds an application's events against its schema lock.
+"""The pytest plugin: its fixture `hangarlog_schema` checks an application's events against its schema lock.
 
 def test_all_history_can_be_read(hangarlog_schema):
     hangarlog_schema.check()
 
-pytest imports this module in every run of every project that has hangarlog installed. So it is installed as a module by
-itself, outside of the package, and imports nothing of that until the fixture is asked for.
+pytest imports this module in every run of every project that has hangarlog installed. So it is a module outside the
+package, and imports the package only when a test uses the fixture.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def hangarlog_schema(pytestconfig: pytest.Config) -> SchemaGuard:
-    """The project's events and lock, as `[tool.hangarlog]` of its pyproject.toml names them."""
+    """Return a guard over the events and the schema lock that `[tool.hangarlog]` in pyproject.toml names."""
     from hangarlog.testing.schema import SchemaGuard
 
     return SchemaGuard(str(pytestconfig.rootpath))
