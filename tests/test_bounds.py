@@ -194,7 +194,7 @@ def test_pages_that_a_power_cut_took_are_no_damage_however_many(
     with FileEventStore(tmp_path / "whole", durability="relaxed") as store:
         store.append("a:1", [Added(0)], ANY)
         store.sync()
-        end = os.path.getsize(store.folder.journal.live_path)
+        end = os.path.getsize(store.folder.journal.active_path)
         for number in range(30):
             store.append("b:1", [Added(number, "x" * 100_000)], ANY)
         shutil.copytree(store.path, cut)

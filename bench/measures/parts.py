@@ -90,7 +90,7 @@ def append_parts(store: FileEventStore) -> None:
     end = writer.streams.get(_STREAM, never, committed)
     watched_us = {
         "check for changes of the store's folder": microseconds(writer._watch.changed, count),
-        "check that the stream's file is at its path": microseconds(lambda: end.live.is_in_place, count),
+        "check that the stream's file is at its path": microseconds(lambda: end.active.is_in_place, count),
     }
     print_table("once a millisecond at most", watched_us, sum(watched_us.values()))
 

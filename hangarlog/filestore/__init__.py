@@ -40,7 +40,7 @@ A read of a short stream:
           filestore.folder           Folder.stream
           filestore.catalog          Catalog.get
           log.log                    Log.forward
-            log.segment_cache          SegmentCache.live
+            log.segment_cache          SegmentCache.active
             log.segment                Segment.lines_at
               system.filesystem          FileSystem.read
             log.segment                Segment.decode

@@ -86,10 +86,10 @@ def fits(checkpoint: Checkpoint, folder: Folder) -> bool:
     """True if the journal still has the checkpoint's line at its place."""
     journal = folder.journal
     with contextlib.suppress(OSError, CorruptionError):
-        live = journal.open_live()
-        if live and live.first_number() == checkpoint.first:
-            with contextlib.closing(live):
-                return _has_line(checkpoint, live)
+        active = journal.open_active()
+        if active and active.first_number() == checkpoint.first:
+            with contextlib.closing(active):
+                return _has_line(checkpoint, active)
         with contextlib.closing(journal.open_sealed(checkpoint.first)) as segment:
             return _has_line(checkpoint, segment)
     return False
@@ -142,11 +142,11 @@ def _journal_end(folder: Folder, state: SharedState) -> Checkpoint | None:
     """Return where the journal ends now, or None if writers keep rolling it."""
     for _ in range(_TRIES):
         published = state.published()
-        live = folder.journal.open_live()
-        if published and live:
+        active = folder.journal.open_active()
+        if published and active:
             position, first, end = published
-            with contextlib.closing(live):
-                crc = live.crc_before(end) if live.first_number() == first else ""
+            with contextlib.closing(active):
+                crc = active.crc_before(end) if active.first_number() == first else ""
             if crc:
                 return Checkpoint(position, first, end, crc, getrandbits(62) | 1)
     return None

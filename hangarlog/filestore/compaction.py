@@ -29,11 +29,11 @@ def compact(log: Log, through: int) -> None:
                 filesystem.replace_file(text_path(log.sealed_base(keep_from)), kept)
             filesystem.remove(text_path(log.sealed_base(first)))
             filesystem.remove(index_path(log.sealed_base(first)))
-    with contextlib.closing(ActiveSegment(log)) as live:
-        if live.size and live.first_number_or_raise() < keep_from:
-            kept = _kept(live, live.first_number_or_raise(), keep_from)
-            filesystem.remove(live.index_path)
-            filesystem.replace_file(live.path, kept)
+    with contextlib.closing(ActiveSegment(log)) as active:
+        if active.size and active.first_number_or_raise() < keep_from:
+            kept = _kept(active, active.first_number_or_raise(), keep_from)
+            filesystem.remove(active.index_path)
+            filesystem.replace_file(active.path, kept)
     filesystem.sync_folder(log.folder)
 
 

@@ -305,8 +305,8 @@ class Folder:
             if theirs is None:
                 filesystem.make_folder(self.streams_path)
                 # An earlier attempt may have left it after a failed sync, so it cannot be trusted.
-                filesystem.remove(self.journal.live_path)
-                filesystem.close(filesystem.open_new(self.journal.live_path))
+                filesystem.remove(self.journal.active_path)
+                filesystem.close(filesystem.open_new(self.journal.active_path))
                 filesystem.sync_folder(self.path)  # A store without a journal counts as damaged.
                 try:
                     filesystem.replace_file(self.meta_path, msgspec.json.format(msgspec.json.encode(meta)) + b"\n")
@@ -340,12 +340,12 @@ class Folder:
                 )
 
 
-def journal_end(journal: Log) -> ActiveSegment:
+def active_journal(journal: Log) -> ActiveSegment:
     """Return the active segment of the journal, which every store has. Raises `CorruptionError` if it is missing."""
     try:
         return ActiveSegment(journal)
     except FileNotFoundError as error:
-        raise CorruptionError(journal.live_path, os.path.basename(journal.live_path), 0, "it is gone") from error
+        raise CorruptionError(journal.active_path, os.path.basename(journal.active_path), 0, "it is gone") from error
 
 
 def _id_in(base: str, log: Log) -> str | None:

@@ -55,7 +55,7 @@ class JournalSync:
         lock_seconds: float | None,
     ) -> None:
         self._filesystem, self._state, self._folder = folder.filesystem, state, folder
-        self._path = folder.journal.live_path
+        self._path = folder.journal.active_path
         self._lock, self._lock_seconds = lock, lock_seconds
         self._watch, self._rejoin = FolderWatch(folder.filesystem, folder.fd, folder.path), rejoin
         self._ring = Ring(folder.filesystem, folder.ring_path, store_id)
@@ -103,7 +103,7 @@ class JournalSync:
                 if looks > _MAX_LOOKS and left is not None and left <= 0:
                     raise OutcomeUnknownError(self._path, "it is written, but its files change all the time")
                 self._look_again(position, left)
-                changed = self._watch.moved_on
+                changed = self._watch.changed_since
             elif self._covers(position):
                 return
             else:
@@ -166,7 +166,7 @@ class JournalSync:
     def _covers(self, position: int) -> bool:
         """True if a sync of this session has covered a position, in the folder as it is now."""
         words = self._state.look()
-        return covers(words, position) and self._state.believes(words) and not self._watch.moved_on()
+        return covers(words, position) and self._state.believes(words) and not self._watch.changed_since()
 
     def _refuse_waiting(self) -> None:
         pid = self._lock.holder()

@@ -41,10 +41,10 @@ class StreamEnd:
 
     __slots__ = (
         "_folder",
+        "active",
         "exists",
         "gone",
         "is_kept",
-        "live",
         "log",
         "place",
         "position",
@@ -59,24 +59,24 @@ class StreamEnd:
         self._folder, self.stream_id = folder, stream_id
         self.position = 0
         self.seen_at, self.turn = 0.0, -1
-        self.live: ActiveSegment | None = None
+        self.active: ActiveSegment | None = None
         self.place = (-1, "")
         self.seen = (-1, 0)
         self.is_kept = False
         try:
-            self.live = ActiveSegment(log)
+            self.active = ActiveSegment(log)
         except FileNotFoundError:
-            if log.filesystem.is_there(log.live_path + FRESH):
+            if log.filesystem.is_there(log.active_path + FRESH):
                 log.finish_roll()
-                self.live = ActiveSegment(log)
-        self.exists = self.live is not None
+                self.active = ActiveSegment(log)
+        self.exists = self.active is not None
         self.gone = not self.exists and log.filesystem.is_there(text_path(log.sealed_base(0)))
-        if self.live:
-            self._look(self.live)
+        if self.active:
+            self._look(self.active)
 
-    def _look(self, live: ActiveSegment) -> None:
+    def _look(self, active: ActiveSegment) -> None:
         try:
-            last = live.last_record() or self.log.last_record()
+            last = active.last_record() or self.log.last_record()
         except BaseException:
             self.close()
             raise
@@ -88,27 +88,27 @@ class StreamEnd:
         """The version of the stream, -1 if there is none."""
         return self.place[0]
 
-    def refresh(self, live: ActiveSegment) -> None:
+    def refresh(self, active: ActiveSegment) -> None:
         """Read the version again after another process has appended to the active segment, or cut it."""
-        live.refresh()
-        self._look(live)
+        active.refresh()
+        self._look(active)
 
     def open(self) -> ActiveSegment:
         """Return the active segment, created if the stream is new."""
-        if self.live is None:
+        if self.active is None:
             try:
-                self.live = ActiveSegment(self.log, new=not self.exists)
+                self.active = ActiveSegment(self.log, new=not self.exists)
             except FileNotFoundError:
                 self._folder.make_category(self.log)
-                self.live = ActiveSegment(self.log, new=not self.exists)
+                self.active = ActiveSegment(self.log, new=not self.exists)
             self.exists = True
-        return self.live
+        return self.active
 
     def undo(self, size: int) -> None:
         """Cut the segment back to `size` bytes; remove the file if it was created for this append."""
         if self.version < 0 and not size:
             self.close()
-            self.log.filesystem.remove(self.log.live_path)
+            self.log.filesystem.remove(self.log.active_path)
             self.exists = False
         else:
             self.open().cut(size)
@@ -116,9 +116,9 @@ class StreamEnd:
     def close(self) -> None:
         """Close the file."""
         self.is_kept = False
-        if self.live:
-            live, self.live = self.live, None
-            live.close()
+        if self.active:
+            active, self.active = self.active, None
+            active.close()
 
 
 class OpenStreams:
@@ -157,18 +157,18 @@ class OpenStreams:
         if end is None:
             return self._opened(stream_id, now, committed)
         # A segment grows in place until its next roll, which empties this cache: its size tells its version.
-        live = end.live
+        active = end.active
         try:  # noqa: SIM105 - of each append
             self._ends.move_to_end(stream_id)
         except KeyError:
             pass  # Another store has released it.
         try:
-            if live and self._size(live.fd) != live.size:
-                end.refresh(live)
+            if active and self._size(active.fd) != active.size:
+                end.refresh(active)
                 end.turn = -1
             right = end.turn == self.turn or self._is_right(end)
             if right and now - end.seen_at > _UNSEEN_SECONDS:
-                right, end.seen_at = live is not None and live.is_in_place, now
+                right, end.seen_at = active is not None and active.is_in_place, now
             if not right:
                 self._ends.pop(stream_id, None)
                 end.close()
@@ -214,7 +214,7 @@ class OpenStreams:
         found = []
         for name, end in list(self._ends.items()):
             with contextlib.suppress(OSError):  # The next process to open the store checks all of them.
-                if end.live and not end.live.is_in_place:
+                if end.active and not end.active.is_in_place:
                     found.append(name)
         return found
 
@@ -224,13 +224,13 @@ class OpenStreams:
         Only one read is spent on it. A retry passes: the records are its own.
         """
         end, expected = self._ends.get(pending.stream_id), pending.expected
-        if end is None or end.live is None or expected < 0 or not pending.events:
+        if end is None or end.active is None or expected < 0 or not pending.events:
             return
-        seen = end.seen if end.seen[0] == expected else (end.version, end.live.size)
+        seen = end.seen if end.seen[0] == expected else (end.version, end.active.size)
         if seen[0] != expected:
             return
         with contextlib.suppress(OSError, CorruptionError):
-            found = end.live.records_beyond(seen[1], committed)
+            found = end.active.records_beyond(seen[1], committed)
             if found:
                 first, last, offset = found
                 retried = first.event_id == pending.events[0][1]
@@ -244,7 +244,7 @@ class OpenStreams:
 
     def keep(self, stream_id: str, end: StreamEnd) -> None:
         """Keep an open end; close the one unused for longest if there are too many."""
-        if end.live is None:
+        if end.active is None:
             self._ends.pop(stream_id, None)  # A closed end cannot see appends of others.
             return
         if not self._ends:

@@ -41,7 +41,7 @@ class JournalNames:
 
     def _refuse_later_beginning(self, position: int) -> None:
         if position != 1:
-            path, cause = self._journal.live_path, f"position 1 to {position - 1} are missing"
+            path, cause = self._journal.active_path, f"position 1 to {position - 1} are missing"
             raise CorruptionError(path, os.path.basename(path), 0, cause)
 
     def sealed(self, log: Log) -> list[int]:

@@ -15,7 +15,7 @@ from hangarlog.filestore.catalog import Catalog, Known
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.shared_state import JOURNAL_SIZE, WRITING, SharedState
 from hangarlog.filestore.snapshot_files import SnapshotFiles
-from hangarlog.filestore.stream_ends import contradicts, ends_early, lines_of_stream, refutes
+from hangarlog.filestore.stream_ends import conflicts_with_journal, disproved_by_journal, ends_early, lines_of_stream
 from hangarlog.filestore.two_copies import missing_position
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
@@ -286,17 +286,17 @@ class Reader:
             return  # A power cut left it.
         for _ in range(2 if log.torn else 0):
             committed = self._state.committed
-            with contextlib.closing(Segment(self._folder.filesystem, log.base, log.field)) as live:
-                end = live.end_offset()
-            if end == live.size or self._commit_in_progress() or self._state.committed != committed:
+            with contextlib.closing(Segment(self._folder.filesystem, log.base, log.field)) as active:
+                end = active.end_offset()
+            if end == active.size or self._commit_in_progress() or self._state.committed != committed:
                 return
         if log.torn:
-            raise live.damage(end, f"{live.size - end} bytes after the last whole line")
+            raise active.damage(end, f"{active.size - end} bytes after the last whole line")
 
     def _commit_in_progress(self) -> bool:
         """True if a commit is in progress: the journal is longer than was published."""
         words = self._state.look()
-        size = self._folder.filesystem.size_at(self._folder.journal.live_path)
+        size = self._folder.filesystem.size_at(self._folder.journal.active_path)
         return words[WRITING] != 0 or words[JOURNAL_SIZE] != size
 
     def _known(self, stream_id: str) -> Known | None:
@@ -314,7 +314,7 @@ class Reader:
             elif counted := [
                 record
                 for record in block
-                if record.stream_version <= last or not refutes(self._folder, record, committed)
+                if record.stream_version <= last or not disproved_by_journal(self._folder, record, committed)
             ]:
                 yield counted
 
@@ -338,7 +338,7 @@ class Reader:
         last, position = known.version, known.position_before(now)
         if committed < position <= now:
             return  # It was committed since.
-        if position <= 0 or contradicts(self._folder, stream_id, last, position):
+        if position <= 0 or conflicts_with_journal(self._folder, stream_id, last, position):
             # A power cut, or a restored older file, has taken what the catalog knows of. The journal tells.
             records = [record for record, _ in lines_of_stream(self._folder, stream_id, 0, committed)]
             last, position = (records[-1].stream_version, records[-1].position) if records else (-1, 0)
@@ -422,7 +422,7 @@ def _served(source: str, damage: CorruptionError) -> CorruptionWarning:
 
 def _missing_versions(log: Log, first: int, last: int) -> CorruptionError:
     cause = f"stream_version {first} to {last} are missing"
-    return CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)
+    return CorruptionError(log.active_path, os.path.basename(log.active_path), 0, cause)
 
 
 def _up_to(blocks: Iterator[Sequence[StoredEnvelope]], committed: int) -> Iterator[Sequence[StoredEnvelope]]:

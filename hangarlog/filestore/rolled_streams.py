@@ -16,20 +16,20 @@ from hangarlog.system.filesystem import FRESH
 
 
 class RolledStream(NamedTuple):
-    """A stream's segments by their names: first versions of the `sealed` ones, and whether there is a `live` one."""
+    """A stream's segments by their names: first versions of the `sealed` ones, and whether there is an `active` one."""
 
     category: str
     log: Log
     sealed: list[int]
-    live: bool
+    active: bool
 
     def doubtful(self) -> bool:
         """True if the sealed segments may not belong to this stream."""
-        if not self.live:
+        if not self.active:
             return True
         with contextlib.suppress(CorruptionError, FileNotFoundError):
-            with contextlib.closing(Segment(self.log.filesystem, self.log.base, self.log.field)) as live:
-                begins = live.first_number()
+            with contextlib.closing(Segment(self.log.filesystem, self.log.base, self.log.field)) as active:
+                begins = active.first_number()
             return begins is not None and self.sealed[-1] >= begins
         return False
 
@@ -39,7 +39,7 @@ def rolled_streams(folder: Folder) -> Iterator[RolledStream]:
     categories = [entry.name for entry in folder.filesystem.entries(folder.streams_path) if entry.is_dir()]
     for category in ["", *categories]:
         path = folder.category_path(category)
-        live: set[str] = set()
+        active: set[str] = set()
         sealed: defaultdict[str, list[int]] = defaultdict(list)
         for entry in folder.filesystem.entries(path):
             name = entry.name.partition(".")[0]
@@ -47,8 +47,8 @@ def rolled_streams(folder: Folder) -> Iterator[RolledStream]:
             if first is not None:
                 sealed[name].append(first)
             elif entry.name in (text_path(name), text_path(name) + FRESH):
-                live.add(name)
+                active.add(name)
         for name, firsts in sealed.items():
             yield RolledStream(
-                category, Log(folder.filesystem, path, name, "stream_version"), sorted(firsts), name in live
+                category, Log(folder.filesystem, path, name, "stream_version"), sorted(firsts), name in active
             )

@@ -22,7 +22,7 @@ class RunningCalls:
 
     def ended(self) -> None:
         """If the last call has ended, do what was left for that moment."""
-        if self._live():
+        if self._active():
             return
         try:
             afterwards = self.afterwards.pop()
@@ -37,7 +37,7 @@ class RunningCalls:
         """
         deadline = None if seconds is None else monotonic() + seconds
         here = threading.get_ident()
-        while others := any(thread_id != here for thread_id in self._live()):
+        while others := any(thread_id != here for thread_id in self._active()):
             if deadline is not None and monotonic() >= deadline:
                 break
             threading.Event().wait(_PAUSE_SECONDS)
@@ -47,7 +47,7 @@ class RunningCalls:
         self.ended()  # The last call may have ended just before.
         return False
 
-    def _live(self) -> list[int]:
+    def _active(self) -> list[int]:
         """Return the threads within a call; in the child of a fork, without those of its parent."""
         alive = {thread.ident for thread in threading.enumerate()}
         return [thread_id for thread_id in self.running if thread_id in alive]

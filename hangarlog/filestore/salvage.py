@@ -53,9 +53,9 @@ def read_lines(segment: Segment, offset: int = 0) -> Iterator[tuple[int, bytes, 
 
 def segments_between(log: Log, first: int, last: int) -> Iterator[Segment]:
     """Yield, in order, the segments that may hold records `first` to `last`, except those that cannot be opened."""
-    live = None
+    active = None
     with contextlib.suppress(CorruptionError):
-        live = log.open_live()  # First, so that a segment sealed meanwhile is not missed.
+        active = log.open_active()  # First, so that a segment sealed meanwhile is not missed.
     try:
         sealed = log.sealed()
         for start, following in pairwise([*sealed, ENDLESS]):
@@ -65,11 +65,11 @@ def segments_between(log: Log, first: int, last: int) -> Iterator[Segment]:
                     contextlib.closing(log.open_sealed(start)) as segment,
                 ):
                     yield segment
-        if live and (not sealed or sealed[-1] <= last):
-            yield live
+        if active and (not sealed or sealed[-1] <= last):
+            yield active
     finally:
-        if live:
-            live.close()
+        if active:
+            active.close()
 
 
 def bounds(log: Log, number: int) -> tuple[int, int]:
@@ -337,7 +337,7 @@ def _refuse_invalid(journal: Log, lines: list[bytes]) -> None:
     """Raise `CorruptionError` if one of these lines is not valid in the full format."""
     cause = next((found for found in map(record_or_cause, lines) if isinstance(found, str)), None)
     if cause is not None:
-        raise CorruptionError(journal.live_path, os.path.basename(journal.live_path), 0, cause)
+        raise CorruptionError(journal.active_path, os.path.basename(journal.active_path), 0, cause)
 
 
 def journal_lines(folder: Folder, committed: int, *, skip: bool) -> Iterator[list[bytes]]:

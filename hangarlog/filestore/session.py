@@ -38,7 +38,7 @@ class FolderWatch:
         """True if something may have changed since the last look, as just after a change."""
         return self._racy or self.now() != self._looked_at
 
-    def moved_on(self) -> bool:
+    def changed_since(self) -> bool:
         """True if something has changed since the last look."""
         return self.now() != self._looked_at
 
@@ -93,7 +93,7 @@ class Session:
     def join(self, number: int) -> None:
         """Take part in a session, and leave the previous one. Needs the write lock. Raises `OSError`."""
         filesystem = self._filesystem
-        self.know_locks()
+        self.open_locks()
         if BYTE_LOCKS:
             for fd in (self._fd, *[lock.fd for lock in self._locks]):
                 filesystem.hold_byte(fd, number)
@@ -135,7 +135,7 @@ class Session:
             threading.Event().wait(0.001)
         return -1
 
-    def know_locks(self) -> None:
+    def open_locks(self) -> None:
         """Open the lock files unless they are open."""
         for lock in self._locks:
             lock.open()

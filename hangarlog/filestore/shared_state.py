@@ -163,7 +163,7 @@ class SharedState:
         """True if the open file is the one at its path."""
         return self._filesystem.identity_at(self._path) == self.inode
 
-    def look_for(self) -> None:
+    def reopen_if_replaced(self) -> None:
         """For a reader: open the file at the path if it was replaced."""
         if not self.is_in_place:
             self._open()
@@ -174,7 +174,7 @@ class SharedState:
             create_state(self._filesystem, self._path)
             self._open()
 
-    def ask_again(self) -> bool:
+    def retry_writable(self) -> bool:
         """Try again to open a file for writing that could only be read; True if that works now."""
         self.writable = True
         try:
@@ -217,7 +217,7 @@ class SharedState:
         return words[_SESSION] if words[_FORMAT] == _MAGIC and words[_FILE] == self._file else 0
 
     @property
-    def of_a_copy(self) -> bool:
+    def is_of_copy(self) -> bool:
         """True if the words were written for another file: this folder is a copy of a store, or was moved here."""
         words = self.look()
         return words[_FORMAT] == _MAGIC and words[_FILE] not in (0, self._file)
@@ -321,7 +321,7 @@ class SharedState:
         words = self.look()
         if words[_FORMAT] != _MAGIC or self._filesystem.size(self._fd) < _SIZE_BYTES:
             self._filesystem.write_at(self._fd, bytes(_SIZE_BYTES), 0)
-        elif self.of_a_copy or not self.of_this_boot:
+        elif self.is_of_copy or not self.of_this_boot:
             # They were of another file, or of an earlier boot. Since then everything is read from the device.
             self._put(FAILURES, 0)
             self._put(SYNC_FAILED, 0)

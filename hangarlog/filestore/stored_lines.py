@@ -99,6 +99,6 @@ def _lines_from_files(
 
 def _damage(folder: Folder, record: StoredEnvelope, cause: str) -> CorruptionError:
     """Return the error for a record whose place in a file is unknown."""
-    path = folder.journal.live_path
+    path = folder.journal.active_path
     place = (record.position, record.stream_id, record.stream_version)
     return CorruptionError(path, os.path.basename(path), 0, cause, *place)

@@ -28,12 +28,12 @@ def journal_line(folder: Folder, position: int) -> bytes | None:
     """Return the journal's line at a position, or None if it has no intact one."""
     journal = folder.journal
     with contextlib.suppress(OSError, CorruptionError):
-        live = journal.open_live()
-        if live:
-            with contextlib.closing(live):
-                first = live.first_number()
+        active = journal.open_active()
+        if active:
+            with contextlib.closing(active):
+                first = active.first_number()
                 if first is not None and first <= position:
-                    return _line_at(live, position, first)
+                    return _line_at(active, position, first)
         sealed = journal.sealed()
         if sealed and sealed[0] <= position:
             first = sealed[bisect_right(sealed, position) - 1]
@@ -54,7 +54,7 @@ def _line_at(segment: Segment, position: int, first: int) -> bytes | None:
         number += len(lines)
 
 
-def contradicts(folder: Folder, stream_id: str, version: int, position: int) -> bool:
+def conflicts_with_journal(folder: Folder, stream_id: str, version: int, position: int) -> bool:
     """True if the journal has another intact record at this position."""
     line = journal_line(folder, position)
     record = decode_record(line) if line else None
@@ -64,15 +64,17 @@ def contradicts(folder: Folder, stream_id: str, version: int, position: int) -> 
 def ends_early(log: Log, stream_id: str, version: int, known: int, position: int) -> CorruptionError:
     """Return the error for a stream that ends at `version` although version `known` was committed at `position`."""
     cause = f"it ends at version {version}; version {known} was committed at position {position}"
-    return CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause, position, stream_id, known)
+    return CorruptionError(log.active_path, os.path.basename(log.active_path), 0, cause, position, stream_id, known)
 
 
-def refutes(folder: Folder, record: StoredEnvelope, committed: int) -> bool:
+def disproved_by_journal(folder: Folder, record: StoredEnvelope, committed: int) -> bool:
     """True if the journal shows that a stream's record was not committed: it lacks it, or has another in its place.
 
     A damaged or missing part of the journal shows nothing.
     """
-    return record.position > committed or contradicts(folder, record.stream_id, record.stream_version, record.position)
+    return record.position > committed or conflicts_with_journal(
+        folder, record.stream_id, record.stream_version, record.position
+    )
 
 
 def lines_of_stream(folder: Folder, stream_id: str, after: int, through: int) -> Iterator[tuple[StoredEnvelope, bytes]]:
@@ -81,12 +83,12 @@ def lines_of_stream(folder: Folder, stream_id: str, after: int, through: int) ->
     It searches the text for the stream's id: a gigabyte takes less than a second.
     """
     key = stream_key(stream_id)
-    with folder.journal.opened(after + 1) as (sealed, live_first, live):
+    with folder.journal.opened(after + 1) as (sealed, active_first, active):
         for first in sealed:
             with contextlib.closing(folder.journal.open_sealed(first)) as segment:
                 yield from _lines_in(segment, first, key, after, through)
-        if live and live_first is not None:
-            yield from _lines_in(live, live_first, key, after, through)
+        if active and active_first is not None:
+            yield from _lines_in(active, active_first, key, after, through)
 
 
 def _lines_in(
@@ -104,10 +106,10 @@ def _lines_in(
                     yield record, line
 
 
-def put_records_aside(folder: Folder, live: ActiveSegment, offset: int, but_for: Collection[bytes]) -> int:
+def put_records_aside(folder: Folder, active: ActiveSegment, offset: int, but_for: Collection[bytes]) -> int:
     """Put aside the intact records after `offset` of a stream, except the lines in `but_for`; return their number."""
     count = 0
-    for lines in chain(live.blocks(offset), live.rest(offset)):
+    for lines in chain(active.blocks(offset), active.rest(offset)):
         aside = [line for line in lines if line not in but_for and is_record(line)]
         if aside:
             folder.put_aside(aside)
@@ -123,28 +125,28 @@ def settle_stream(folder: Folder, catalog: Catalog, stream_id: str, committed: i
     """
     log = folder.stream(stream_id)
     with contextlib.ExitStack() as closing:
-        live = _open_active(log)
-        if live:
-            closing.enter_context(contextlib.closing(live))
-        last, keep = _last_confirmed(folder, log, live, committed)
+        active = _open_active(log)
+        if active:
+            closing.enter_context(contextlib.closing(active))
+        last, keep = _last_confirmed(folder, log, active, committed)
         due = list(lines_of_stream(folder, stream_id, last.position if last else 0, committed))
         _refuse_gap(log, last.stream_version if last else None, [record for record, _ in due])
         text = b"".join([line + b"\n" for _, line in due])
-        if live is None and (text or last):
+        if active is None and (text or last):
             folder.make_category(log)
-            live = closing.enter_context(contextlib.closing(ActiveSegment(log, new=True)))
-        if live:
-            _replace_end(folder, live, keep, text)
+            active = closing.enter_context(contextlib.closing(ActiveSegment(log, new=True)))
+        if active:
+            _replace_end(folder, active, keep, text)
     end = due[-1][0] if due else last
     version, known = end.stream_version if end else -1, catalog.get(stream_id)
     if known and known.version > version:
         position = known.position_before(committed)
-        if position > 0 and not contradicts(folder, stream_id, known.version, position):
+        if position > 0 and not conflicts_with_journal(folder, stream_id, known.version, position):
             raise ends_early(log, stream_id, version, known.version, position)  # The version must not be given again.
     catalog.put(stream_id, version, end.position if end else 0)
     if due:
         old = last.stream_version if last else -1
-        cause = f"{log.live_path} ended at version {old}, but the journal has versions up to {version}"
+        cause = f"{log.active_path} ended at version {old}, but the journal has versions up to {version}"
         warnings.warn(CorruptionWarning(f"{cause}; the missing events were written again"), stacklevel=2)
 
 
@@ -156,15 +158,15 @@ def _open_active(log: Log) -> ActiveSegment | None:
 
 
 def _last_confirmed(
-    folder: Folder, log: Log, live: ActiveSegment | None, committed: int
+    folder: Folder, log: Log, active: ActiveSegment | None, committed: int
 ) -> tuple[StoredEnvelope | None, int]:
     """Return (the stream's last committed record, the offset after it in the active segment)."""
-    offset = live.end_offset() if live else 0
-    while live and offset:
-        lines, start = live.lines_before(offset)
+    offset = active.end_offset() if active else 0
+    while active and offset:
+        lines, start = active.lines_before(offset)
         for line in reversed(lines):
             record = decode_record(line) if is_record(line) else None
-            if record and not refutes(folder, record, committed):
+            if record and not disproved_by_journal(folder, record, committed):
                 return record, offset
             offset -= len(line) + 1
         offset = start
@@ -173,7 +175,7 @@ def _last_confirmed(
         return None, 0
     with contextlib.closing(log.open_sealed(sealed[-1])) as segment:
         last = segment.last_whole()
-        if refutes(folder, last, committed):
+        if disproved_by_journal(folder, last, committed):
             raise segment.damage(
                 0, f"its version {last.stream_version}, at position {last.position}, is not in the journal"
             )
@@ -185,15 +187,15 @@ def _refuse_gap(log: Log, last: int | None, due: list[StoredEnvelope]) -> None:
     for record in due:
         if expected is not None and record.stream_version != expected:
             cause = f"stream_version {expected} is missing here and in the journal"
-            raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)
+            raise CorruptionError(log.active_path, os.path.basename(log.active_path), 0, cause)
         expected = record.stream_version + 1
 
 
-def _replace_end(folder: Folder, live: ActiveSegment, keep: int, text: bytes) -> None:
+def _replace_end(folder: Folder, active: ActiveSegment, keep: int, text: bytes) -> None:
     """Replace the text after offset `keep`."""
-    if live.size - keep == len(text) and live.read(len(text), keep) == text:
+    if active.size - keep == len(text) and active.read(len(text), keep) == text:
         return
-    put_records_aside(folder, live, keep, frozenset(text.split(b"\n")))
-    live.cut(keep)
+    put_records_aside(folder, active, keep, frozenset(text.split(b"\n")))
+    active.cut(keep)
     if text:
-        live.append(text)
+        active.append(text)

@@ -29,16 +29,16 @@ def whole_lines(segment: Segment) -> Iterator[Line]:
 
 def segments(log: Log) -> Iterator[Segment]:
     """Yield all segments of a log, in order. Each is closed when the next is asked for."""
-    live = log.open_live()
+    active = log.open_active()
     try:
         for first in log.sealed():
             with contextlib.closing(log.open_sealed(first)) as segment:
                 yield segment
-        if live:
-            yield live
+        if active:
+            yield active
     finally:
-        if live:
-            live.close()
+        if active:
+            active.close()
 
 
 class Missing(NamedTuple):
@@ -84,7 +84,7 @@ def stream_lines_in_journal(folder: Folder, stream_id: str, after: int = 0) -> I
 
 
 def journal_blocks(
-    folder: Folder, position: int, live_first: int, last: int, *, pass_over: bool = False
+    folder: Folder, position: int, active_first: int, last: int, *, pass_over: bool = False
 ) -> Iterator[RecordsAndLines]:
     """Yield the journal from `position` to `last` in blocks; damaged lines come from the streams.
 
@@ -104,7 +104,7 @@ def journal_blocks(
                 return
             raise missing_position(folder.journal, position, last)
         except CorruptionError:
-            _, stop = journal_bounds(folder, position, live_first, last)
+            _, stop = journal_bounds(folder, position, active_first, last)
             stop = min(stop, last)
             found = journal_lines(folder, position, stop)
             mended = [found[at] for at in range(position, stop + 1) if at in found]
@@ -118,12 +118,12 @@ def journal_blocks(
 def missing_position(journal: Log, position: int, last: int) -> CorruptionError:
     """Return the error for a committed event that the journal does not have."""
     cause = f"position {position} is missing; {last} events were committed"
-    return CorruptionError(journal.live_path, os.path.basename(journal.live_path), 0, cause)
+    return CorruptionError(journal.active_path, os.path.basename(journal.active_path), 0, cause)
 
 
-def journal_bounds(folder: Folder, position: int, live_first: int, last: int) -> tuple[int, int]:
+def journal_bounds(folder: Folder, position: int, active_first: int, last: int) -> tuple[int, int]:
     """Return the (first, last) position of the journal segment that holds `position`, by the names of all segments."""
-    firsts = sorted({1, *folder.journal.sealed(), live_first})
+    firsts = sorted({1, *folder.journal.sealed(), active_first})
     at = bisect_right(firsts, position) - 1
     return firsts[at], firsts[at + 1] - 1 if at + 1 < len(firsts) else last
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from hangarlog.errors import HangarlogError, LockTimeoutError, StorageError, StoreBusyError, StoreOpenError, SyncError
 from hangarlog.filestore.catalog import Catalog
 from hangarlog.filestore.checkpointing import Checkpointing
-from hangarlog.filestore.folder import Folder, Meta, journal_end
+from hangarlog.filestore.folder import Folder, Meta, active_journal
 from hangarlog.filestore.open_streams import OpenStreams
 from hangarlog.filestore.session import FolderWatch, Session
 from hangarlog.filestore.shared_state import (
@@ -139,7 +139,7 @@ class WriteSession:
         if self._closed:
             raise StoreOpenError(self.path, "it was closed")
         state = self.state
-        if not (state.writable or state.ask_again()):
+        if not (state.writable or state.retry_writable()):
             raise StoreOpenError(self.path, "it can only be read here: there is no permission to write")
         seconds = self.lock_seconds
         self._deadline = None if seconds is None else now + seconds
@@ -199,11 +199,11 @@ class WriteSession:
     def see_session(self) -> None:
         """Trust the shared state while its session has members. Takes no lock."""
         if not self.state.writable:
-            self.state.look_for()
+            self.state.reopen_if_replaced()
         last = self.state.last_session
         self.state.session = last if self._session.others_in(last) else 0
         if self.state.session and self.state.writable:
-            self._session.know_locks()  # The lock files may be deleted before the first append.
+            self._session.open_locks()  # The lock files may be deleted before the first append.
         with contextlib.suppress(OSError):  # Without the catalog, reads know less about where a stream ends.
             if self.state.session:
                 self.catalog.open(self.state.session, reading=not self.state.writable)
@@ -229,7 +229,7 @@ class WriteSession:
     def _left_something(self) -> bool:
         words = self.state.look()
         with contextlib.suppress(OSError):
-            size = self.filesystem.size_at(self.folder.journal.live_path)
+            size = self.filesystem.size_at(self.folder.journal.active_path)
             return bool(words[WRITING]) or size != words[JOURNAL_SIZE]
         return True
 
@@ -300,7 +300,7 @@ class WriteSession:
             return ActiveSegment(self.folder.journal)
         except FileNotFoundError:
             self._recover()  # It was deleted: rebuild it from the other copies.
-            return journal_end(self.folder.journal)
+            return active_journal(self.folder.journal)
 
     # Sessions
 
@@ -389,7 +389,7 @@ class WriteSession:
                 self.filesystem.remove(self.folder.ring_path)
                 self.state.ring_file = 0
         except OSError as error:
-            raise SyncError(self.folder.journal.live_path, f"the device still refuses: {error}") from error
+            raise SyncError(self.folder.journal.active_path, f"the device still refuses: {error}") from error
         self._seen = (self.state.layout, _forks)
 
     def forget(self) -> None:
@@ -472,13 +472,13 @@ class WriteSession:
         if session.number and not session.others_in(session.number):
             self.checkpointing.make_last()
 
-    def sync_now(self, live: ActiveSegment) -> None:
+    def sync_now(self, active: ActiveSegment) -> None:
         """Bring a segment to the device. Raises `SyncError`."""
         try:
-            self.filesystem.sync_data(live.fd)
+            self.filesystem.sync_data(active.fd)
         except OSError as error:
             self.state.mark_sync_failed()
-            raise SyncError(live.path, str(error)) from error
+            raise SyncError(active.path, str(error)) from error
 
     def changed_layout(self) -> None:
         """Tell readers and other writers that files were rolled or replaced."""

@@ -86,7 +86,7 @@ class Writer:
     def _ids_at(self, stream_id: str, version: int, count: int) -> list[str]:
         session = self._session
         end = session.streams.seen(stream_id)
-        near = end.live.records_since(version) if end and end.live else []
+        near = end.active.records_since(version) if end and end.active else []
         if near:
             return [record.event_id for record in near[:count]]
         ids: list[str] = []
@@ -149,11 +149,11 @@ class Writer:
         session = self._session
         for stream_id, data, lengths, _ in shares:
             end = ends[stream_id]
-            live = end.live
-            if live is None or live.size >= session.segment_bytes:
-                live = self._live_to_write(end, undo)
-            undo.append((end, live.size))
-            live.append(data, lengths)
+            active = end.active
+            if active is None or active.size >= session.segment_bytes:
+                active = self._active_to_write(end, undo)
+            undo.append((end, active.size))
+            active.append(data, lengths)
             if len(undo) > MAX_OPEN_STREAMS:
                 end.close()
         for stream_id, _, lengths, place in shares:
@@ -170,19 +170,19 @@ class Writer:
             position += len(lengths)
             end.place, end.position = place, position
             versions[stream_id] = place[0]
-            live = end.live
+            active = end.active
             if not end.is_kept:
                 session.streams.keep(stream_id, end)
-            if live and live.size >= live.index_due:
-                live.extend_index()
+            if active and active.size >= active.index_due:
+                active.extend_index()
         journal = session.journal
         if journal and journal.size >= journal.index_due:
             journal.extend_index()
 
-    def _live_to_write(self, end: StreamEnd, undo: list[tuple[StreamEnd, int]]) -> ActiveSegment:
+    def _active_to_write(self, end: StreamEnd, undo: list[tuple[StreamEnd, int]]) -> ActiveSegment:
         """Return the active segment of a stream, created or rolled if need be; add to `undo` a file created here."""
         session = self._session
-        cold = end.live is None
+        cold = end.active is None
         if not end.exists:
             undo.append((end, 0))  # Before there is a file.
             try:
@@ -190,10 +190,10 @@ class Writer:
             except FileExistsError:
                 undo.pop()  # It is not ours.
                 raise
-        live = end.open()
+        active = end.open()
         if cold:
             session.folder.refuse_moved()  # Only now: before it was open, the folder could have been exchanged.
-        return self._rolled(end, live) if live.size >= session.segment_bytes else live
+        return self._rolled(end, active) if active.size >= session.segment_bytes else active
 
     def _undo(self, undo: list[tuple[StreamEnd, int]], size: int, error: BaseException) -> None:
         session = self._session
@@ -224,15 +224,15 @@ class Writer:
         session.changed_layout()
         return journal
 
-    def _rolled(self, end: StreamEnd, live: ActiveSegment) -> ActiveSegment:
+    def _rolled(self, end: StreamEnd, active: ActiveSegment) -> ActiveSegment:
         session = self._session
         assert session.journal
         session.sync_now(session.journal)  # First: a sealed segment must not hold what the journal could still lose.
         if session.state.failures:
-            live = live.rewritten()  # After a failed sync, earlier writes cannot be trusted.
+            active = active.rewritten()  # After a failed sync, earlier writes cannot be trusted.
         else:
-            session.sync_now(live)
+            session.sync_now(active)
         session.folder.refuse_moved()
-        live = end.live = live.roll()
+        active = end.active = active.roll()
         session.changed_layout()
-        return live
+        return active

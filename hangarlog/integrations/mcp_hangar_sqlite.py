@@ -314,7 +314,7 @@ def _write_database(store: FileEventStore, path: str, progress: Progress, skip_d
             try:
                 target.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", map(_row, block))
             except sqlite3.IntegrityError as error:
-                journal = store.folder.journal.live_path
+                journal = store.folder.journal.active_path
                 between = f"between positions {block[0].position} and {block[-1].position}"
                 cause = f"an event {between} has the same stream and version as another"
                 raise CorruptionError(journal, os.path.basename(journal), 0, f"{cause} ({error})") from error

@@ -29,12 +29,12 @@ class ActiveSegment(Segment):
         """Open `NAME.jsonl`, or create it with `new`. Raises `FileNotFoundError`, with `new` `FileExistsError`."""
         filesystem = log.filesystem
         try:
-            fd = filesystem.open_new(log.live_path) if new else filesystem.open_append(log.live_path)
+            fd = filesystem.open_new(log.active_path) if new else filesystem.open_append(log.active_path)
         except OSError as error:
             if new or error.errno not in NO_FILE:
                 raise
             cause = f"it cannot be opened as a file ({error.strerror})"
-            raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause) from error
+            raise CorruptionError(log.active_path, os.path.basename(log.active_path), 0, cause) from error
         super().__init__(log.filesystem, log.base, log.field, fd)
         self.log = log
         self._recent: list[bytes] = []  # The text appended last, kept so that the index need not read it again.

@@ -34,7 +34,7 @@ class Log:
         self.base = os.path.join(folder, name)
         self.torn = False
         """True if a read found an active segment that ends within a line: a write in progress, or damage."""
-        self.live_path = text_path(self.base)
+        self.active_path = text_path(self.base)
         self.listed: list[int] | None = None
         """The result of `sealed`, if the folder was listed once for many logs."""
         self._cache: SegmentCache | None = None
@@ -63,7 +63,7 @@ class Log:
         """Open the sealed segment that begins with record `first`."""
         return Segment(self.filesystem, self.sealed_base(first), self.field)
 
-    def open_live(self) -> Segment | None:
+    def open_active(self) -> Segment | None:
         """Open the active segment. Return None if the log does not exist."""
         try:
             return Segment(self.filesystem, self.base, self.field)
@@ -75,7 +75,7 @@ class Log:
         return [first for first in self.sealed() if active_first is None or first < active_first]
 
     def _active(self) -> Segment | None:
-        return (self._cache.active(self.base) if self._cache else None) or self.open_live()
+        return (self._cache.active(self.base) if self._cache else None) or self.open_active()
 
     def _segment(self, first: int) -> Segment:
         cache = self._cache
@@ -127,7 +127,7 @@ class Log:
             self.torn |= first is None and active is not None and active.size > 0
             if first is not None and first <= oldest:
                 sealed = []
-            elif active or self.filesystem.is_there(self.live_path + FRESH):
+            elif active or self.filesystem.is_there(self.active_path + FRESH):
                 sealed = self._sealed_before(first)
                 sealed = sealed[max(0, bisect_right(sealed, oldest) - 1) :]
             else:
@@ -312,11 +312,11 @@ class Log:
 
         Return True if an older file had been put back in place of the active or the sealed segment.
         """
-        fresh = self.live_path + FRESH
-        active = self.open_live()
+        fresh = self.active_path + FRESH
+        active = self.open_active()
         if active is None:
             if self.filesystem.is_there(fresh):
-                self.filesystem.rename(fresh, self.live_path)  # Without hard links, a roll renames the active segment.
+                self.filesystem.rename(fresh, self.active_path)  # A roll without hard links renames it.
             return False
         with contextlib.closing(active):
             sealed = self._sealed_as(active)
@@ -324,14 +324,14 @@ class Log:
             self.filesystem.remove(fresh)
         elif self._agrees_with(sealed):
             # Do this even if the device has lost the name of the fresh file: else appends would go to both names.
-            self.filesystem.roll(self.live_path, sealed)
+            self.filesystem.roll(self.active_path, sealed)
         else:
             return True
         return False
 
     def may_be_rolling(self, active: Segment) -> bool:
         """True if `finish_roll` may have something to do. `active` is the active segment."""
-        return self.filesystem.is_there(self.live_path + FRESH) or self._sealed_as(active) != ""
+        return self.filesystem.is_there(self.active_path + FRESH) or self._sealed_as(active) != ""
 
     def _sealed_as(self, active: Segment) -> str:
         """Return the path of the sealed segment that begins with the same record as the active one, "" if none does."""
@@ -350,18 +350,18 @@ class Log:
             CorruptionError: they have different records.
         """
         filesystem = self.filesystem
-        if filesystem.identity_at(self.live_path) == filesystem.identity_at(sealed):
+        if filesystem.identity_at(self.active_path) == filesystem.identity_at(sealed):
             return True
-        longer = filesystem.size_at(self.live_path) - filesystem.size_at(sealed)
-        if not filesystem.begin_alike(self.live_path, sealed):
+        longer = filesystem.size_at(self.active_path) - filesystem.size_at(sealed)
+        if not filesystem.begin_alike(self.active_path, sealed):
             cause = f"it and {os.path.basename(sealed)} have different records from the same one on"
-            raise CorruptionError(self.live_path, os.path.basename(self.live_path), 0, cause)
+            raise CorruptionError(self.active_path, os.path.basename(self.active_path), 0, cause)
         if longer > 0:
-            filesystem.rename(self.live_path, sealed)
-            filesystem.close(filesystem.open_new(self.live_path))
+            filesystem.rename(self.active_path, sealed)
+            filesystem.close(filesystem.open_new(self.active_path))
             filesystem.sync_folder(self.folder)
         elif longer < 0:
-            filesystem.replace_file(self.live_path, b"")
+            filesystem.replace_file(self.active_path, b"")
         return longer == 0
 
     def last_record(self) -> StoredEnvelope | None:

@@ -21,8 +21,8 @@ from hangarlog.filestore.recovery.mending import (
     Mending,
     forget_indexes,
     is_ahead,
+    is_stream_name,
     load_snapshot,
-    may_be_stream,
     snapshot_paths,
 )
 from hangarlog.filestore.recovery.rewriting import last_number
@@ -182,12 +182,12 @@ class _Listing:
             elif not file.spare:
                 self._sealed[file.name].append(file.sealed)
 
-    def sealed(self, log: Log, live: Segment) -> list[int]:
+    def sealed(self, log: Log, active: Segment) -> list[int]:
         """Return the first numbers of the sealed segments before an active one that is open.
 
         The open one stays readable even if it is sealed meanwhile.
         """
-        first = live.first_number()
+        first = active.first_number()
         if first is None or not (first == 0 or self._reaches(log, first)):
             self.refresh()
         return sorted(n for n in self._sealed[log.name] if first is None or n < first)
@@ -232,7 +232,7 @@ class _Backup:
         listing = _Listing(self._filesystem, source)
         self._filesystem.make_folder(target)
         for name in sorted(listing.names):
-            if may_be_stream(category, name):
+            if is_stream_name(category, name):
                 log = Log(self._filesystem, source, name, "stream_version")
                 last = self._stage_log(log, target, listing)
                 if last:
@@ -246,21 +246,21 @@ class _Backup:
             listing.refresh()  # The log was rolled or compacted.
             if log.name not in listing.names:
                 return None  # The stream was new, and its first append failed.
-        raise BackupError(self._copy.path, f"{log.live_path} changes too often; run the backup again")
+        raise BackupError(self._copy.path, f"{log.active_path} changes too often; run the backup again")
 
     def _try_log(self, log: Log, target: str, listing: _Listing) -> StoredEnvelope | None:
         """Stage a log once. Raises `FileNotFoundError` if a segment goes away meanwhile."""
         position, base = self.report.position, os.path.join(target, log.name)
         with contextlib.ExitStack() as stack:
-            live = stack.enter_context(contextlib.closing(Segment(log.filesystem, log.base, log.field)))
-            sealed = listing.sealed(log, live)
+            active = stack.enter_context(contextlib.closing(Segment(log.filesystem, log.base, log.field)))
+            sealed = listing.sealed(log, active)
             if log.field == "position":
                 sealed = [first for first in sealed if first <= position]
-            size, last = _end_at(live, position)
+            size, last = _end_at(active, position)
             while sealed and not size:  # The active segment has no record up to the position.
                 stack.close()
-                live = stack.enter_context(contextlib.closing(log.open_sealed(sealed.pop())))
-                size, last = _end_at(live, position)
+                active = stack.enter_context(contextlib.closing(log.open_sealed(sealed.pop())))
+                size, last = _end_at(active, position)
             if last is None and log.field == "stream_version":
                 return None
             for first in sealed:
@@ -268,7 +268,7 @@ class _Backup:
                     path = os.path.join(target, os.path.basename(segment.path))
                     self._stage(path, segment.fd, segment.size)
                 self._stage_file(index_path(segment.base), index_beside(path))
-            self._stage(text_path(base), live.fd, size)
+            self._stage(text_path(base), active.fd, size)
             return last
 
     def _stage_snapshot(self, path: str) -> None:
@@ -335,7 +335,7 @@ class _Backup:
         for path in [*journal, *streams, *snapshot_paths(copy)]:
             if path not in self._wanted:
                 filesystem.remove(path)
-        for path in [copy.journal.live_path, *streams]:
+        for path in [copy.journal.active_path, *streams]:
             if index_beside(path) not in self._wanted:
                 filesystem.remove(index_beside(path))
         forget_indexes(copy)
@@ -386,7 +386,7 @@ def _verify_copy(copy: Folder, position: int, progress: BackupProgress) -> list[
     serializer = EventSerializer(unknown="untyped")
     try:
         with FileEventStore(copy.path, serializer=serializer, create=False, filesystem=copy.filesystem) as store:
-            count, path = store.get_event_count(), copy.journal.live_path
+            count, path = store.get_event_count(), copy.journal.active_path
             if count != position:
                 cause = f"it ends at position {count}; {position} events were committed"
                 return [CorruptionError(path, os.path.basename(path), 0, cause)]

@@ -168,20 +168,20 @@ def foreign_segments(log: Log) -> list[CorruptionError]:
 
     A log with sealed segments and no active one is damaged too.
     """
-    live = log.open_live()
-    if live is None:
-        if log.filesystem.is_there(log.live_path + FRESH) or not any(
+    active = log.open_active()
+    if active is None:
+        if log.filesystem.is_there(log.active_path + FRESH) or not any(
             _holds_records(log, first) for first in log.sealed()
         ):
             return []
         cause = "it is missing, but the log has sealed segments"
-        return [CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)]
+        return [CorruptionError(log.active_path, os.path.basename(log.active_path), 0, cause)]
     damages = []
-    with contextlib.closing(live):
+    with contextlib.closing(active):
         begins = None
         with contextlib.suppress(CorruptionError):
-            begins = live.first_number()
-        identity = log.filesystem.identity(live.fd)
+            begins = active.first_number()
+        identity = log.filesystem.identity(active.fd)
         for first in log.sealed() if begins is not None else []:
             path = text_path(log.sealed_base(first))
             other = log.filesystem.identity_at(path) != identity  # After an interrupted roll it is the same file.
@@ -208,12 +208,12 @@ def index_damage(log: Log) -> list[CorruptionError]:
     """
     found: list[CorruptionError] = []
     # Damaged lines are reported by the checks of the log.
-    with contextlib.suppress(CorruptionError), log.opened() as (sealed, live_first, live):
+    with contextlib.suppress(CorruptionError), log.opened() as (sealed, active_first, active):
         for first in sealed:
             with contextlib.closing(log.open_sealed(first)) as segment:
                 found += _segment_index_damage(log, segment, first)
-        if live and live_first is not None:
-            found += _segment_index_damage(log, live, live_first)
+        if active and active_first is not None:
+            found += _segment_index_damage(log, active, active_first)
     return found
 
 

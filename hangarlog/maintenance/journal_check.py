@@ -35,11 +35,11 @@ def open_segments(log: Log) -> Iterator[tuple[Segment | CorruptionError, int | N
     Each segment is closed when the next one is requested. One that cannot be opened is yielded as its error. Sealed
     segments that do not belong to this log are skipped.
     """
-    live, begins = None, None
+    active, begins = None, None
     try:
         with contextlib.suppress(CorruptionError):
-            live = log.open_live()
-            begins = live.first_number() if live else None
+            active = log.open_active()
+            begins = active.first_number() if active else None
         oldest = 1 if log.field == "position" else 0
         sealed = [] if begins == oldest else log.sealed_before(begins)  # Listing a large folder is slow.
         for first in sealed:
@@ -50,24 +50,24 @@ def open_segments(log: Log) -> Iterator[tuple[Segment | CorruptionError, int | N
                 continue
             with contextlib.closing(segment):
                 yield segment, first
-        if live:
-            yield live, None
+        if active:
+            yield active, None
         else:
             yield _missing_segment(log), None
     finally:
-        if live:
-            live.close()
+        if active:
+            active.close()
 
 
 def _missing_segment(log: Log) -> CorruptionError:
     """Return the error for an active segment that cannot be opened."""
     try:
-        live = log.open_live()
-        if live:
-            live.close()
+        active = log.open_active()
+        if active:
+            active.close()
     except CorruptionError as error:
         return error
-    return CorruptionError(log.live_path, os.path.basename(log.live_path), 0, MISSING)
+    return CorruptionError(log.active_path, os.path.basename(log.active_path), 0, MISSING)
 
 
 class StreamSummary(msgspec.Struct):
@@ -182,10 +182,10 @@ class JournalCheck:
 
     def _damage_at_end(self, cause: str) -> CorruptionError:
         with contextlib.suppress(CorruptionError):
-            live = self._folder.journal.open_live()
-            if live:
-                with contextlib.closing(live):
-                    return live.damage(live.size, cause)
+            active = self._folder.journal.open_active()
+            if active:
+                with contextlib.closing(active):
+                    return active.damage(active.size, cause)
         return _missing_segment(self._folder.journal)
 
     def _check_batch(self, segment: Segment, offset: int, record: StoredEnvelope) -> Iterator[CorruptionError]:
@@ -223,14 +223,14 @@ class JournalCheck:
 
     def trailing_bytes(self) -> list[CorruptionError]:
         """Return damage if bytes follow the last committed batch and no writer is at work."""
-        live = self._folder.journal.open_live()
-        if live is None:
+        active = self._folder.journal.open_active()
+        if active is None:
             return []
-        with contextlib.closing(live):
+        with contextlib.closing(active):
             published = self._view.published()
             if published is None:
                 return [self._view.doubt] if self._view.doubt else []
             _, _, size = published
-            if live.size > size and not self._view.write_in_progress:
-                return [live.damage(size, f"{live.size - size} bytes follow the last committed batch")]
+            if active.size > size and not self._view.write_in_progress:
+                return [active.damage(size, f"{active.size - size} bytes follow the last committed batch")]
         return []

@@ -29,7 +29,7 @@ class StoreView:
 
     def __init__(self, folder: Folder, store_id: str, store: FileEventStore | None = None) -> None:
         self.store_id, self._store = store_id, store
-        self._folder, self._journal_path = folder, folder.journal.live_path
+        self._folder, self._journal_path = folder, folder.journal.active_path
         self._state: SharedState | None = None
         self.doubt: CorruptionError | None = None
         if store:

@@ -181,9 +181,9 @@ class StreamCheck:
         elif found != read_crc(record):
             yield damage_at(segment, offset, b"", "it differs from the journal's copy, though both are whole")
 
-    def _check_end(self, live: Segment) -> Iterator[CorruptionError]:
+    def _check_end(self, active: Segment) -> Iterator[CorruptionError]:
         """Yield damage if the journal has later versions that damaged lines do not account for."""
         last = self._required_version()
         if last - self._last > self._damaged_lines:
             cause = f"it ends at version {self._last}, but the journal has it up to {last}"
-            yield live.damage(live.size, cause)
+            yield active.damage(active.size, cause)

@@ -63,7 +63,7 @@ def mended(store: FileEventStore) -> Iterator[CorruptionError]:
     yield from done.damage
     if done.mended and not done.damage:
         cause = f"{done.mended} events after position {done.since} were damaged; they were restored from their streams"
-        yield _mended(store.folder.journal.live_path, cause)
+        yield _mended(store.folder.journal.active_path, cause)
     if done.put_aside:
         cause = f"{done.put_aside} records that no history leads to were put aside here"
         yield _mended(store.folder.aside_path, cause)
@@ -151,7 +151,7 @@ class _Check:
         folder, confirm = self._folder, self._view.confirm
         suspects: dict[str, JournalCrcs] = {}
         for names in list(filter(RolledStream.doubtful, rolled_streams(folder))):
-            if names.live or not self._known(journal, names):
+            if names.active or not self._known(journal, names):
                 yield from confirm(partial(foreign_segments, names.log))
         for stream_id in sorted({*folder.stream_ids(), *journal.streams}):
             check = self._check(journal, stream_id)
@@ -168,7 +168,7 @@ class _Check:
         """True if the journal has this stream, so that the checks of streams cover it."""
         with contextlib.suppress(FileNotFoundError):
             category, log = names.category, names.log
-            stream_id = self._folder.stream_id_at(category, log.name, log.live_path, self._names)
+            stream_id = self._folder.stream_id_at(category, log.name, log.active_path, self._names)
             return stream_id is not None and journal.last_version(stream_id) >= 0
         return False
 

@@ -107,7 +107,7 @@ def make_store(path: Path, lines: list[bytes]) -> Path:
         log = store.folder.stream(f"a:{IN_IDS}")
     text = b"".join(lines)
     os.makedirs(log.folder)
-    for file in (path / "journal.jsonl", Path(log.live_path)):
+    for file in (path / "journal.jsonl", Path(log.active_path)):
         file.write_bytes(text)
     meta = json.loads((path / "hangarlog.json").read_text())
     (path / "hangarlog.json").write_text(json.dumps({**meta, "created_at": WRITABLE, WRITABLE: WRITABLE}))

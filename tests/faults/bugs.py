@@ -56,7 +56,7 @@ OF_CRASHES = [
         "a roll is finished only where its fresh file has kept its name",
         "log.py",
         'return sealed if sealed and self.filesystem.is_there(sealed) else ""',
-        'return sealed if sealed and self.filesystem.is_there(self.live_path + ".new") else ""',
+        'return sealed if sealed and self.filesystem.is_there(self.active_path + ".new") else ""',
         f"{BY_HAND}::test_a_folder_in_the_middle_of_a_roll_opens",
     ),
     Bug(
@@ -69,7 +69,7 @@ OF_CRASHES = [
     Bug(
         "a version is taken from a cache",
         "open_streams.py",
-        "live = end.live\n        try:  # noqa: SIM105",
+        "active = end.active\n        try:  # noqa: SIM105",
         "return end\n        try:  # noqa: SIM105",
         f"{PROCESSES}::test_two_stores_on_one_folder_in_one_process_simply_work",
     ),
@@ -97,8 +97,8 @@ OF_CRASHES = [
     Bug(
         "an index is trusted that covers what was lost",
         "replay.py",
-        "def forget_index(live: ActiveSegment, *, restarted: bool) -> None:",
-        "def forget_index(live: ActiveSegment, *, restarted: bool) -> None:\n    return",
+        "def forget_index(active: ActiveSegment, *, restarted: bool) -> None:",
+        "def forget_index(active: ActiveSegment, *, restarted: bool) -> None:\n    return",
         f"{BY_HAND}::test_a_power_cut_at_the_end_of_a_line_leaves_no_index_that_covers_more",
     ),
     Bug(
@@ -175,7 +175,7 @@ OF_CRASHES = [
     Bug(
         "a stream's segment is sealed without a sync",
         "writer.py",
-        "session.sync_now(live)",
+        "session.sync_now(active)",
         "pass",
         f"{SHARP}::test_a_power_cut_in_a_roll_costs_nothing",
     ),
@@ -196,7 +196,7 @@ OF_CRASHES = [
     Bug(
         "what a recovery wrote into the journal is not synced",
         "recover.py",
-        "            _sync(folder, live, state)",
+        "            _sync(folder, active, state)",
         "            pass",
         f"{SHARP}::test_what_a_recovery_took_from_the_ring_stays_when_the_ring_is_written_over",
     ),
@@ -231,14 +231,14 @@ OF_CRASHES = [
     Bug(
         "a torn end of the journal is not cut off",
         "journal_end.py",
-        "live.cut(self._whole + kept)",
+        "active.cut(self._whole + kept)",
         "pass",
         f"{DYING}::test_a_writer_may_die_at_any_call[0.5]",
     ),
     Bug(
         "streams are not completed after the death of a writer",
         "replay.py",
-        'live.append(b"".join([line + b"\\n" for line in missing]))',
+        'active.append(b"".join([line + b"\\n" for line in missing]))',
         "pass",
         f"{DYING}::test_a_writer_may_die_at_any_call[1.0]",
     ),

@@ -104,7 +104,7 @@ OF_HANDLING = [
     Bug(
         "a stream whose file was replaced is written to further",
         "open_streams.py",
-        "right, end.seen_at = live is not None and live.is_in_place, now",
+        "right, end.seen_at = active is not None and active.is_in_place, now",
         "right, end.seen_at = True, now",
         f"{IN_USE}::test_a_file_replaced_by_its_own_copy_is_written_to",
     ),
@@ -282,7 +282,7 @@ OF_HANDLING = [
     Bug(
         "the end of any call closes the files of those that still run",
         "running_calls.py",
-        "        if self._live():\n            return\n",
+        "        if self._active():\n            return\n",
         "",
         f"{CLOSING}::test_a_call_that_a_close_did_not_wait_for_keeps_its_files_while_other_calls_are_refused",
     ),
@@ -320,7 +320,7 @@ OF_HANDLING = [
         "reader.py",
         "except (CorruptionError, FileNotFoundError) as error:",
         "except (CorruptionError, OSError) as error:\n                if not isinstance(error, FileNotFoundError):\n"
-        '                    raise CorruptionError(log.live_path, "", 0, str(error)) from error',
+        '                    raise CorruptionError(log.active_path, "", 0, str(error)) from error',
         f"{FAILING}::test_a_read_that_is_refused_does_not_speak_of_writing",
     ),
     Bug(

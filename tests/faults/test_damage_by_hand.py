@@ -214,7 +214,9 @@ def test_a_new_stream_with_a_long_name_that_was_torn_can_be_begun_again(tmp_path
     """Nothing of it was committed; a file of somebody else's is left alone."""
     fill(tmp_path / "s")
     stream = (
-        tmp_path / "s/streams/long" / Path(open_store(tmp_path / "s").folder.stream("long:" + "m" * 400).live_path).name
+        tmp_path
+        / "s/streams/long"
+        / Path(open_store(tmp_path / "s").folder.stream("long:" + "m" * 400).active_path).name
     )
     stream.write_bytes(content)
     notes = stream.parent / "notes.jsonl"

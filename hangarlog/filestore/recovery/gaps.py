@@ -37,28 +37,28 @@ def refuse_gaps(folder: Folder) -> None:
             log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
             _refuse_gaps(log, names.sealed if names else [], 0, snapshot.compacted_through + 1 if snapshot else 0)
     for names in rolled.values():
-        raise CorruptionError(names.log.live_path, text_path(names.log.name), 0, "its active segment is missing")
+        raise CorruptionError(names.log.active_path, text_path(names.log.name), 0, "its active segment is missing")
 
 
 def _refuse_gaps(log: Log, sealed: list[int], least: int, most: int) -> None:
     """Check one log, whose first number must be from `least` to `most`."""
-    live = log.open_live()
-    live_first = None
-    if live:
-        with contextlib.closing(live):
-            live_first = live.first_number()
-    begins = sealed[0] if sealed else live_first
+    active = log.open_active()
+    active_first = None
+    if active:
+        with contextlib.closing(active):
+            active_first = active.first_number()
+    begins = sealed[0] if sealed else active_first
     expected = most if begins is None or not least <= begins <= most else begins
     for first in sealed:
         with contextlib.closing(log.open_sealed(first)) as segment:
             if first != expected:
                 raise segment.damage(0, f"{log.field} {expected} must come here, not {first}")
             expected = segment.number_of(segment.last_whole()) + 1
-    if live and live_first not in (None, expected):
-        raise live.damage(0, f"{log.field} {expected} must come here, not {live_first}")
+    if active and active_first not in (None, expected):
+        raise active.damage(0, f"{log.field} {expected} must come here, not {active_first}")
 
 
-def only_the_ring_fills(folder: Folder, frames: list[Frame], before: StoredEnvelope, following: int) -> bool:
+def ring_fills_gap(folder: Folder, frames: list[Frame], before: StoredEnvelope, following: int) -> bool:
     """True if the streams lack a part of a gap in the journal, and these frames of the commit ring have that part.
 
     The gap lies between the record `before` and the position `following`. If the streams have all of it, nothing needs

@@ -55,9 +55,9 @@ def last_sealed(log: Log, first: int) -> StoredEnvelope:
         return segment.last_whole()
 
 
-def make_end_whole(
+def recover_journal_end(
     folder: Folder,
-    live: ActiveSegment,
+    active: ActiveSegment,
     start: tuple[int, int],
     promised: tuple[int, int],
     frames: list[Frame],
@@ -69,7 +69,7 @@ def make_end_whole(
 
     Args:
         folder: The store's folder.
-        live: The journal's active segment.
+        active: The journal's active segment.
         start: The end of a batch as (offset, last position); (0, position) if only the position is known.
         promised: The position up to which only damage can explain a missing record, and the one up to which the
             streams are searched for missing records.
@@ -81,37 +81,37 @@ def make_end_whole(
         CorruptionError: the journal is damaged, and no other copy helps.
     """
     settled, wanted = promised
-    whole, last, bad = _whole_batches(folder.journal, live, start, on_records)
-    known = lines_of_frames(frames, last, live.crc_before(whole))
+    whole, last, bad = _whole_batches(folder.journal, active, start, on_records)
+    known = lines_of_frames(frames, last, active.crc_before(whole))
     settled = max([settled, *known])
     if bad is None and max(settled, wanted) <= last:
         return End(last)
-    recovery = _EndRecovery(folder, live, whole, last, settled, bad or "it ends too early", restarted)
+    recovery = _EndRecovery(folder, active, whole, last, settled, bad or "it ends too early", restarted)
     recovery.wanted = max(settled, wanted)
     return recovery.run(known)
 
 
 def _whole_batches(
-    journal: Log, live: ActiveSegment, start: tuple[int, int], on_records: OnRecords
+    journal: Log, active: ActiveSegment, start: tuple[int, int], on_records: OnRecords
 ) -> tuple[int, int, str | None]:
     """Return (offset after the last complete batch, its last position, what is wrong after it), from `start` on."""
     if start[0]:
-        return _batches_from(live, *start, on_records)
-    lines, _ = live.lines_at(0, SECTOR_BYTES)
+        return _batches_from(active, *start, on_records)
+    lines, _ = active.lines_at(0, SECTOR_BYTES)
     begins = decode_record(lines[0]).position if lines and is_record(lines[0]) else None
     offset, last = 0, _last_before(journal, begins)
     if begins == last + 1:
-        offset, number = live.seek(start[1] + 1, last + 1)
+        offset, number = active.seek(start[1] + 1, last + 1)
         last = number - 1
-    return _batches_from(live, offset, last, on_records)
+    return _batches_from(active, offset, last, on_records)
 
 
-def _batches_from(live: ActiveSegment, offset: int, last: int, on_records: OnRecords) -> tuple[int, int, str | None]:
+def _batches_from(active: ActiveSegment, offset: int, last: int, on_records: OnRecords) -> tuple[int, int, str | None]:
     whole, whole_last = offset, last
     while True:
-        lines, following = live.lines_at(offset, READ_BYTES)
+        lines, following = active.lines_at(offset, READ_BYTES)
         if not lines:
-            return whole, whole_last, None if whole == live.size else "it ends within a batch"
+            return whole, whole_last, None if whole == active.size else "it ends within a batch"
         records, bad = _records_after(last, lines)
         if records:
             on_records(records, lines[: len(records)])
@@ -172,9 +172,9 @@ class _EndRecovery:
     """The slow path, for text that does not simply end with a complete batch."""
 
     def __init__(
-        self, folder: Folder, live: ActiveSegment, whole: int, last: int, settled: int, cause: str, restarted: bool
+        self, folder: Folder, active: ActiveSegment, whole: int, last: int, settled: int, cause: str, restarted: bool
     ) -> None:
-        self._folder, self._live, self._whole, self._last = folder, live, whole, last
+        self._folder, self._active, self._whole, self._last = folder, active, whole, last
         self._settled, self._cause, self._restarted = settled, cause, restarted
         self.wanted = settled
         self._damaged = False  # True if a line is not a record and has no zeros.
@@ -214,7 +214,7 @@ class _EndRecovery:
         for position in lost:
             end.damage.append(self._damage(f"position {position} is damaged here and in its stream"))
         if self._unexplained or self._duplicated or (self._damaged and (mended or end.joined)):
-            self._folder.keep_damaged(self._live.path)
+            self._folder.keep_damaged(self._active.path)
             end.damage.append(self._damage(f"{self._cause}; it was mended from the other copy"))
         if unconnected:
             self._folder.put_aside(unconnected)
@@ -228,7 +228,7 @@ class _EndRecovery:
         found: dict[int, bytes] = {}
         offset, before, bad = self._whole, self._last, list[bytes]()
         while True:
-            lines, following = self._live.lines_at(offset)
+            lines, following = self._active.lines_at(offset)
             for line in lines:
                 if not is_record(line):
                     self._note_bad(offset, line)
@@ -249,11 +249,11 @@ class _EndRecovery:
                 offset += len(line) + 1
             if not lines:
                 self._note_bad(offset, b"")
-                for at, piece in self._live.pieces(offset):
+                for at, piece in self._active.pieces(offset):
                     self._note_bad(at, piece)
                     if self._zeroed:
                         break
-                self._unexplained |= not self._live.rest_may_be_torn(offset)
+                self._unexplained |= not self._active.rest_may_be_torn(offset)
                 return found
             offset = following
 
@@ -294,15 +294,15 @@ class _EndRecovery:
         return len(ends) == 1 and 0 not in ends
 
     def _damage(self, cause: str) -> CorruptionError:
-        return self._live.damage(max(self._first_bad, self._whole), cause)
+        return self._active.damage(max(self._first_bad, self._whole), cause)
 
     def _rewrite(self, lines: Iterable[bytes], end: End) -> None:
-        live = self._live
+        active = self._active
         text = b"".join(line + b"\n" for line in lines)
-        old = live.size - self._whole
-        kept = len(text) if live.read(len(text), self._whole) == text else 0
+        old = active.size - self._whole
+        kept = len(text) if active.read(len(text), self._whole) == text else 0
         if kept < old:
             end.cut = old - kept
-            live.cut(self._whole + kept)
+            active.cut(self._whole + kept)
         if kept < len(text):
-            live.append(text[kept:])
+            active.append(text[kept:])

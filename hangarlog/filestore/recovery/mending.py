@@ -123,7 +123,7 @@ class Mending:
 
     def _journal(self) -> Iterator[tuple[StoredEnvelope, bytes]]:
         journal = self._folder.journal
-        for path in [*(text_path(journal.sealed_base(first)) for first in journal.sealed()), journal.live_path]:
+        for path in [*(text_path(journal.sealed_base(first)) for first in journal.sealed()), journal.active_path]:
             with opened(self._filesystem, path) as segment:
                 for _, found in found_in(segment) if segment else ():
                     for line, record in found:
@@ -252,7 +252,7 @@ class Mending:
 
     def _remove_unknown(self, key: Key, stream: _Stream) -> Iterator[Replaced]:
         """Remove the files of a stream that the journal does not know, if a store may have written them."""
-        if not may_be_stream(*key):
+        if not is_stream_name(*key):
             return
         for file in stream.files:
             if file.sealed is not None or file.spare or not self._filesystem.is_empty(file.path):
@@ -264,8 +264,8 @@ class Mending:
 
 def break_links(folder: Folder) -> Iterator[str]:
     """Copy each active segment that is a hard link, and yield its path. The other name keeps the old file."""
-    live = [file.path for file in stream_files(folder) if file.sealed is None]
-    for path in [folder.journal.live_path, *live]:
+    active = [file.path for file in stream_files(folder) if file.sealed is None]
+    for path in [folder.journal.active_path, *active]:
         if folder.filesystem.has_other_names(path):
             folder.filesystem.remove(index_beside(path))
             copy_file(folder.filesystem, path, path)
@@ -284,7 +284,7 @@ def forget_indexes(folder: Folder) -> None:
                 filesystem.remove(os.path.join(path, name))
 
 
-def may_be_stream(category: str, name: str) -> bool:
+def is_stream_name(category: str, name: str) -> bool:
     """True if the store may have given this name to a file."""
     return stream_id_of(category, name) is not None or _SHORTENED(f"{category}/{name}") is not None
 

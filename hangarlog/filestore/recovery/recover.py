@@ -20,9 +20,9 @@ from hangarlog.filestore.catalog import Catalog
 from hangarlog.filestore.checkpoint import Checkpoint, drop_damaged_checkpoint, fits, load_checkpoint
 from hangarlog.filestore.commit_ring import Found, read_ring, usable_ring
 from hangarlog.filestore.file_names import stream_path
-from hangarlog.filestore.folder import Folder, Meta, journal_end
+from hangarlog.filestore.folder import Folder, Meta, active_journal
 from hangarlog.filestore.owners import JournalNames
-from hangarlog.filestore.recovery.journal_end import make_end_whole
+from hangarlog.filestore.recovery.journal_end import recover_journal_end
 from hangarlog.filestore.recovery.replay import Replay, cut, forget_index, rebuild
 from hangarlog.filestore.recovery.report import Recovered
 from hangarlog.filestore.shared_state import SharedState
@@ -80,7 +80,7 @@ def recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog, *,
 
 def _recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) -> Recovered:
     ring = Found() if state.valid else read_ring(folder.filesystem, folder.ring_path, meta.store_id)
-    if not state.of_a_copy:
+    if not state.is_of_copy:
         gap = None if state.valid else _gap_filled_by_ring(folder, ring)
         if gap:
             report = _rebuild(folder, meta, state, catalog, ring, bridge=True)
@@ -120,10 +120,10 @@ def _gap_filled_by_ring(folder: Folder, ring: Found) -> CorruptionError | None:
     if not sealed:
         return None
     first = last = None
-    live = journal.open_live()
-    if live:
-        with contextlib.closing(live), contextlib.suppress(CorruptionError):
-            first = live.first_number()
+    active = journal.open_active()
+    if active:
+        with contextlib.closing(active), contextlib.suppress(CorruptionError):
+            first = active.first_number()
     with (
         contextlib.suppress(CorruptionError, OSError),
         contextlib.closing(journal.open_sealed(sealed[-1])) as segment,
@@ -132,13 +132,13 @@ def _gap_filled_by_ring(folder: Folder, ring: Found) -> CorruptionError | None:
     if first is None or last is None or first <= last.position + 1:
         return None
     with importing:
-        from hangarlog.filestore.recovery.gaps import only_the_ring_fills
-    if not only_the_ring_fills(folder, ring.older + ring.frames, last, first):
+        from hangarlog.filestore.recovery.gaps import ring_fills_gap
+    if not ring_fills_gap(folder, ring.older + ring.frames, last, first):
         return None
     cause = (
         f"position {last.position + 1} to {first - 1} were missing before it; restored from the ring and the streams"
     )
-    return CorruptionError(journal.live_path, os.path.basename(journal.live_path), 0, cause, mendable=False)
+    return CorruptionError(journal.active_path, os.path.basename(journal.active_path), 0, cause, mendable=False)
 
 
 def _rebuild(
@@ -181,7 +181,7 @@ class _Recovery:
         self._report = Recovered(since=state.committed)
         # Read before anything changes: the durable position, and the position committed in this boot.
         self._settled, self._wanted = (0, 0) if whole else state.promised
-        if state.of_a_copy:  # Its files may be of different moments, so they prove no position.
+        if state.is_of_copy:  # Its files may be of different moments, so they prove no position.
             self._settled, self._wanted = 0, max(self._settled, self._wanted)
         self._same_boot = state.of_this_boot
         self.older_file_found = False
@@ -199,14 +199,14 @@ class _Recovery:
             report.ring_lost = bool(state.ring_file) and not self._ring.whole
         else:
             self._settled = self._wanted = report.since
-        if not folder.filesystem.is_there(folder.journal.live_path):
-            folder.filesystem.close(folder.filesystem.open_new(folder.journal.live_path))
+        if not folder.filesystem.is_there(folder.journal.active_path):
+            folder.filesystem.close(folder.filesystem.open_new(folder.journal.active_path))
             self.older_file_found = True
             cause = "it was missing; it was restored from the commit ring and the streams"
-            name = os.path.basename(folder.journal.live_path)
-            report.damage.append(CorruptionError(folder.journal.live_path, name, 0, cause, mendable=False))
-        with contextlib.closing(journal_end(folder.journal)) as live:
-            self._recover_files(live, checkpoint)
+            name = os.path.basename(folder.journal.active_path)
+            report.damage.append(CorruptionError(folder.journal.active_path, name, 0, cause, mendable=False))
+        with contextlib.closing(active_journal(folder.journal)) as active:
+            self._recover_files(active, checkpoint)
         return report
 
     def _checkpoint(self) -> Checkpoint:
@@ -218,43 +218,43 @@ class _Recovery:
             return checkpoint
         self._wanted = max(self._wanted, checkpoint.position)
         self.older_file_found |= checkpoint.mark != 0 and not fit
-        if not self._state.of_a_copy:
+        if not self._state.is_of_copy:
             self._settled = max(self._settled, checkpoint.position)
         drop_damaged_checkpoint(self._folder)
         catalog.create()
         return Checkpoint()
 
-    def _recover_files(self, live: ActiveSegment, checkpoint: Checkpoint) -> None:
+    def _recover_files(self, active: ActiveSegment, checkpoint: Checkpoint) -> None:
         folder, state, report, restarted = self._folder, self._state, self._report, self._restarted
         start = (0, report.since)
-        if restarted and checkpoint.end and live.first_number() == checkpoint.first:
+        if restarted and checkpoint.end and active.first_number() == checkpoint.first:
             start = (checkpoint.end, checkpoint.position)
-            live.trim_index(checkpoint.position)
+            active.trim_index(checkpoint.position)
         else:
-            forget_index(live, restarted=restarted)
+            forget_index(active, restarted=restarted)
         settled = max(self._settled, report.since)
         wanted = max(self._wanted, settled)
         replay = Replay(folder, report.since, report, self._catalog, restarted=restarted)
         promised = (settled, sys.maxsize if self.older_file_found else wanted)
-        end = make_end_whole(folder, live, start, promised, self._ring.frames, replay.see, restarted=restarted)
+        end = recover_journal_end(folder, active, start, promised, self._ring.frames, replay.see, restarted=restarted)
         report.journal_cut, report.joined, report.mended = end.cut, end.joined, end.mended
         report.put_aside, report.last = end.put_aside, end.last
         report.damage += end.damage
         report.lost = max(0, wanted - end.last)
-        first = live.first_number()
-        clean = (end.last, first, live.size) == (checkpoint.position, checkpoint.first, checkpoint.end)
+        first = active.first_number()
+        clean = (end.last, first, active.size) == (checkpoint.position, checkpoint.first, checkpoint.end)
         # After a failed sync the page cache may differ from the device.
         clean = clean and restarted and not state.failures
         if (restarted and not clean) or end.cut or end.joined or end.mended:
             # A power cut must not bring back what was cut, and what was written again may have been durable.
             # Only then may the ring be overwritten: the journal has all of it.
-            _sync(folder, live, state)
+            _sync(folder, active, state)
         known = replay.run(first or end.last + 1, end.last)
         lost_pages = end.cut or end.joined or end.mended or wanted > end.last or not self._same_boot
         few = self._catalog.used() <= _FEW_STREAMS
         if restarted and (few or (lost_pages and not clean)):
             _cut_uncommitted(folder, report.since, known, report)
-        journal = (end.last, end.last + 1 if first is None else first, live.size)
+        journal = (end.last, end.last + 1 if first is None else first, active.size)
         if restarted:
             state.ring_file = usable_ring(folder.filesystem, folder.ring_path)
             state.made_durable(journal, (self._ring.generation + 1, 0))
@@ -262,18 +262,18 @@ class _Recovery:
         state.recovered(*journal, replay.size if restarted else state.tail)
 
 
-def _sync(folder: Folder, live: ActiveSegment, state: SharedState) -> None:
+def _sync(folder: Folder, active: ActiveSegment, state: SharedState) -> None:
     try:
         if state.failures:
             # A later sync of the old file would prove nothing.
-            replace_with(folder.filesystem, live.fd, live.size, live.path)
+            replace_with(folder.filesystem, active.fd, active.size, active.path)
             state.change_layout()
         else:
-            folder.filesystem.sync_data(live.fd)
+            folder.filesystem.sync_data(active.fd)
     except OSError as error:
         again = "the device still refuses: " if state.failures else ""
         state.mark_sync_failed()
-        raise SyncError(live.path, f"{again}{error}") from error
+        raise SyncError(active.path, f"{again}{error}") from error
 
 
 def _cut_uncommitted(folder: Folder, settled: int, known: Iterable[str], report: Recovered) -> None:
@@ -293,45 +293,45 @@ def _cut_uncommitted(folder: Folder, settled: int, known: Iterable[str], report:
         log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
         log.finish_roll()
         # If it cannot be repaired here, reads use the journal instead, and `repair` restores the stream.
-        with contextlib.suppress(CorruptionError), contextlib.closing(ActiveSegment(log)) as live:
-            keep = _settled_end(live, settled)
-            if keep != live.size:
+        with contextlib.suppress(CorruptionError), contextlib.closing(ActiveSegment(log)) as active:
+            keep = _settled_end(active, settled)
+            if keep != active.size:
                 # If nothing is cut, the index was synced with the checkpoint, or fails its own check.
-                live.forget_index()
+                active.forget_index()
             if keep is None or not named:
                 stream_id = names.get(category, name)
                 if stream_id is not None:
-                    rebuild(folder, log, live, stream_id, report)
-                if stream_id is not None or not _may_be_first_write(live, named=named):
+                    rebuild(folder, log, active, stream_id, report)
+                if stream_id is not None or not _may_be_first_write(active, named=named):
                     continue
                 keep = 0  # The journal has no record of the stream, so nothing of it was committed.
-            if keep < live.size:
-                cut(folder, live, keep, report)
+            if keep < active.size:
+                cut(folder, active, keep, report)
             if not keep:
                 empty.append(log)
     names = JournalNames(folder.journal)
     for log in empty:
         if not names.sealed(log):
-            folder.filesystem.remove(log.live_path)
+            folder.filesystem.remove(log.active_path)
 
 
-def _may_be_first_write(live: ActiveSegment, *, named: bool) -> bool:
+def _may_be_first_write(active: ActiveSegment, *, named: bool) -> bool:
     """True if our first write to a stream may have left this file, which has no intact record."""
-    start = live.read(12, 0)
+    start = active.read(12, 0)
     if not start.strip(b"\0"):
         return bool(start)
-    return b'{"position":'.startswith(start) and (named or not live.end_offset())
+    return b'{"position":'.startswith(start) and (named or not active.end_offset())
 
 
-def _settled_end(live: ActiveSegment, settled: int) -> int | None:
+def _settled_end(active: ActiveSegment, settled: int) -> int | None:
     """Return the offset after the last record at or before position `settled`, or None if a line is damaged."""
-    offset = live.end_offset()
-    torn = _POSITION.match(live.read(64, offset))
-    if offset != live.size and (torn is None or int(torn[1]) <= settled):
+    offset = active.end_offset()
+    torn = _POSITION.match(active.read(64, offset))
+    if offset != active.size and (torn is None or int(torn[1]) <= settled):
         return None  # The rest may be a settled record that was damaged later.
     size = 2 << 10  # In nearly every stream the last record is settled.
     while offset:
-        lines, _ = live.lines_before(offset, size)
+        lines, _ = active.lines_before(offset, size)
         size = CHUNK_BYTES
         for line in reversed(lines):
             if not is_record(line):

@@ -97,7 +97,7 @@ class Replay:
             if self._seen.size > WINDOW_BYTES:
                 self._seen = None  # Too large to keep in memory.
 
-    def run(self, live_first: int, last: int) -> Iterable[str]:
+    def run(self, active_first: int, last: int) -> Iterable[str]:
         """Make all streams match the journal's records up to `last`, and return the ids of those streams.
 
         Raises:
@@ -116,18 +116,18 @@ class Replay:
         except (CorruptionError, LineError):
             # Again, with each line verified, and damaged ones read from the streams. If they have none, this raises.
             self._checked = True
-            self._replay(journal_blocks(self._folder, self._position, live_first, last, pass_over=True))
+            self._replay(journal_blocks(self._folder, self._position, active_first, last, pass_over=True))
         for stream_id, end in self._ends.items():
             if end.size > end.offset:
-                with contextlib.closing(ActiveSegment(self._folder.stream(stream_id))) as live:
-                    self._cut_rest(live, end.offset)
+                with contextlib.closing(ActiveSegment(self._folder.stream(stream_id))) as active:
+                    self._cut_rest(active, end.offset)
         return {*self._ends, *self._damaged}
 
-    def _cut_rest(self, live: ActiveSegment, offset: int) -> None:
-        if self._lost and not all(is_record(line) for lines in live.blocks(offset) for line in lines):
+    def _cut_rest(self, active: ActiveSegment, offset: int) -> None:
+        if self._lost and not all(is_record(line) for lines in active.blocks(offset) for line in lines):
             return  # The rest may be a lost event, whose version must not be given again.
-        _keep_damage(self._folder, live, offset, self._report)
-        cut(self._folder, live, offset, self._report)
+        _keep_damage(self._folder, active, offset, self._report)
+        cut(self._folder, active, offset, self._report)
 
     def _replay(self, blocks: Iterable[_RecordsAndLines]) -> None:
         shares = _Shares()
@@ -159,26 +159,26 @@ class Replay:
         The share continues where the stream's previous one ended, at `end`.
         """
         log = self._folder.stream(stream_id)
-        with contextlib.closing(self._open(log, share, begins=end is None)) as live:
+        with contextlib.closing(self._open(log, share, begins=end is None)) as active:
             if end is None:
                 if self._restarted and self._after:
-                    live.trim_index(share.versions[0] - 1)
+                    active.trim_index(share.versions[0] - 1)
                 else:
-                    forget_index(live, restarted=self._restarted)
-                place = _place_of(log, live, share)
+                    forget_index(active, restarted=self._restarted)
+                place = _place_of(log, active, share)
                 if place is None:
-                    return rebuild(self._folder, log, live, stream_id, self._report)
-                end = _End(*place, live.size)
+                    return rebuild(self._folder, log, active, stream_id, self._report)
+                end = _End(*place, active.size)
             due = self._due(share, end.version)
-            return self._write_missing(live, due, end) if due.lines else end
+            return self._write_missing(active, due, end) if due.lines else end
 
     def _open(self, log: Log, share: _Share, *, begins: bool) -> ActiveSegment:
         if begins:
             with contextlib.suppress(FileNotFoundError):
-                live = ActiveSegment(log)
-                if not log.may_be_rolling(live):
-                    return live  # The usual case: one open is enough.
-                live.close()
+                active = ActiveSegment(log)
+                if not log.may_be_rolling(active):
+                    return active  # The usual case: one open is enough.
+                active.close()
             log.finish_roll()
         try:
             return ActiveSegment(log)
@@ -210,45 +210,45 @@ class Replay:
             _check_lines(lines[: len(lines) - len(due.lines)])
         return due
 
-    def _write_missing(self, live: ActiveSegment, share: _Share, end: _End) -> _End:
-        same, offset = _count_same(live, share.lines, end.offset)
+    def _write_missing(self, active: ActiveSegment, share: _Share, end: _End) -> _End:
+        same, offset = _count_same(active, share.lines, end.offset)
         missing = share.lines[same:]
         if missing:
             _check_lines(missing)  # Before anything is cut off for them.
-            _keep_damage(self._folder, live, offset, self._report, missing)
+            _keep_damage(self._folder, active, offset, self._report, missing)
             self._report.rolled_forward += len(missing)
-            cut(self._folder, live, offset, self._report, frozenset(missing))
-            live.append(b"".join([line + b"\n" for line in missing]))
-            offset = live.size
-        return _End(offset, share.versions[-1] + 1, live.size)
+            cut(self._folder, active, offset, self._report, frozenset(missing))
+            active.append(b"".join([line + b"\n" for line in missing]))
+            offset = active.size
+        return _End(offset, share.versions[-1] + 1, active.size)
 
 
 def _keep_damage(
-    folder: Folder, live: ActiveSegment, offset: int, report: Recovered, due: Collection[bytes] = ()
+    folder: Folder, active: ActiveSegment, offset: int, report: Recovered, due: Collection[bytes] = ()
 ) -> None:
     """Keep a copy of a stream's file, and report damage, if no crash explains the text after `offset`.
 
     Called before that text is replaced. No crash leaves a complete line without zeros that is not a record, nor (unless
     the text has zeros) a line of `due` at another place.
     """
-    due = () if due and any(b"\0" in piece for _, piece in live.pieces(offset)) else frozenset(due)
-    for lines in live.blocks(offset):
+    due = () if due and any(b"\0" in piece for _, piece in active.pieces(offset)) else frozenset(due)
+    for lines in active.blocks(offset):
         for line in lines:
             if line in due or (line and b"\0" not in line and not is_record(line)):
-                folder.keep_damaged(live.path)
+                folder.keep_damaged(active.path)
                 cause = "it differed from the journal; it was mended from the journal"
-                report.damage.append(live.damage(offset, cause))
+                report.damage.append(active.damage(offset, cause))
                 report.damage[-1].mendable = False  # It is repaired.
                 return
             offset += len(line) + 1
 
 
-def _count_same(live: ActiveSegment, lines: list[bytes], offset: int) -> tuple[int, int]:
+def _count_same(active: ActiveSegment, lines: list[bytes], offset: int) -> tuple[int, int]:
     """Return (how many of the lines stand at `offset` in sequence, the offset after them)."""
     for at in range(0, len(lines), _LINES_AT_ONCE):
         some = lines[at : at + _LINES_AT_ONCE]
         expected = b"\n".join(some) + b"\n"
-        found = live.read(len(expected), offset)
+        found = active.read(len(expected), offset)
         if found != expected:
             same = start = 0
             while found.startswith(some[same] + b"\n", start):
@@ -268,12 +268,12 @@ def _unchecked(journal: Log, position: int, last: int) -> Iterator[_RecordsAndLi
     """Yield the journal's lines from `position` to `last` with their places; checksums are not verified."""
     if position > last:
         return
-    with journal.opened(position) as (sealed, live_first, live):
+    with journal.opened(position) as (sealed, active_first, active):
         for first in sealed:
             with contextlib.closing(journal.open_sealed(first)) as segment:
                 position = yield from _unchecked_in(segment, first, position, last)
-        if live and live_first is not None:
-            yield from _unchecked_in(live, live_first, position, last)
+        if active and active_first is not None:
+            yield from _unchecked_in(active, active_first, position, last)
 
 
 def _unchecked_in(segment: Segment, first: int, position: int, last: int) -> Generator[_RecordsAndLines, None, int]:
@@ -294,24 +294,24 @@ def _unchecked_in(segment: Segment, first: int, position: int, last: int) -> Gen
     return max(number, position)
 
 
-def forget_index(live: ActiveSegment, *, restarted: bool) -> None:
+def forget_index(active: ActiveSegment, *, restarted: bool) -> None:
     """Delete an index that may cover missing text: after a restart, any index."""
     if restarted:
-        live.forget_index()
+        active.forget_index()
     else:
-        live.forget_longer_index()
+        active.forget_longer_index()
 
 
-def _place_of(log: Log, live: ActiveSegment, share: _Share) -> tuple[int, int] | None:
+def _place_of(log: Log, active: ActiveSegment, share: _Share) -> tuple[int, int] | None:
     """Return (offset, version) of a share's place in the active segment, or of the segment's first record if later.
 
     Returns None if the segment is damaged, or lacks records before the share.
     """
     version, size = share.versions[0], sum(map(len, share.lines)) + len(share.lines)
-    offset = _share_offset(live, share, size)
+    offset = _share_offset(active, share, size)
     if offset is not None:
         return offset, version
-    lines, _ = live.lines_at(0, _NEAR_BYTES)
+    lines, _ = active.lines_at(0, _NEAR_BYTES)
     if not lines:
         sealed = log.sealed()
         after = last_sealed(log, sealed[-1]).stream_version + 1 if sealed else 0
@@ -321,27 +321,27 @@ def _place_of(log: Log, live: ActiveSegment, share: _Share) -> tuple[int, int] |
     first = decode_record(lines[0]).stream_version
     if first >= version:
         return 0, first
-    offset = _after_from_end(live, version - 1, size + _NEAR_BYTES)
+    offset = _after_from_end(active, version - 1, size + _NEAR_BYTES)
     if offset is None:
-        offset = _after_from_start(live, version - 1, first)
+        offset = _after_from_start(active, version - 1, first)
     return None if offset is None else (offset, version)
 
 
-def _share_offset(live: ActiveSegment, share: _Share, size: int) -> int | None:
+def _share_offset(active: ActiveSegment, share: _Share, size: int) -> int | None:
     """Return a share's offset if it begins the segment, or begins `size` bytes before its end; else None."""
     line = share.lines[0] + b"\n"
-    if live.read(len(line), 0) == line:
+    if active.read(len(line), 0) == line:
         return 0
-    offset = live.size - size
-    return offset if offset > 0 and live.read(len(line) + 1, offset - 1) == b"\n" + line else None
+    offset = active.size - size
+    return offset if offset > 0 and active.read(len(line) + 1, offset - 1) == b"\n" + line else None
 
 
-def _after_from_end(live: ActiveSegment, version: int, size: int) -> int | None:
+def _after_from_end(active: ActiveSegment, version: int, size: int) -> int | None:
     """Return the offset after the record of `version`, searching from the end; None if that record is not intact."""
-    offset = live.end_offset()
+    offset = active.end_offset()
     while offset:
         stop = offset
-        lines, offset = live.lines_before(offset, size)
+        lines, offset = active.lines_before(offset, size)
         if not lines or not is_record(lines[0]):
             return None
         before = version - decode_record(lines[0]).stream_version
@@ -354,11 +354,11 @@ def _after_from_end(live: ActiveSegment, version: int, size: int) -> int | None:
     return None
 
 
-def _after_from_start(live: ActiveSegment, version: int, first: int) -> int | None:
+def _after_from_start(active: ActiveSegment, version: int, first: int) -> int | None:
     """Return the same, searching forwards from the nearest place in the index, or from the beginning."""
-    offset, number = live.seek(version + 1, first)
+    offset, number = active.seek(version + 1, first)
     while number <= version:
-        lines, _ = live.lines_at(offset)
+        lines, _ = active.lines_at(offset)
         for line in lines[: version + 1 - number]:
             if not is_record(line) or decode_record(line).stream_version != number:
                 return None
@@ -368,23 +368,23 @@ def _after_from_start(live: ActiveSegment, version: int, first: int) -> int | No
     return offset
 
 
-def rebuild(folder: Folder, log: Log, live: ActiveSegment, stream_id: str, report: Recovered) -> _End:
+def rebuild(folder: Folder, log: Log, active: ActiveSegment, stream_id: str, report: Recovered) -> _End:
     """Replace a stream's active segment, in one step, with what the whole journal has of the stream."""
     sealed = log.sealed()
     version = last_sealed(log, sealed[-1]).stream_version + 1 if sealed else _first_kept(folder, stream_id)
     lines = [(record.stream_version, line + b"\n") for record, line in stream_lines_in_journal(folder, stream_id)]
     text = b"".join(line for number, line in lines if number >= version)
-    _put_others_aside(folder, log, live, dict(lines), report)
+    _put_others_aside(folder, log, active, dict(lines), report)
     report.rolled_forward += sum(number >= version for number, _ in lines)
-    report.streams_cut += live.size
-    _keep_damage(folder, live, 0, report)
-    log.filesystem.remove(live.index_path)
-    log.filesystem.replace_file(log.live_path, text)
+    report.streams_cut += active.size
+    _keep_damage(folder, active, 0, report)
+    log.filesystem.remove(active.index_path)
+    log.filesystem.replace_file(log.active_path, text)
     return _End(len(text), lines[-1][0] + 1 if lines else version, len(text))
 
 
 def _put_others_aside(
-    folder: Folder, log: Log, live: ActiveSegment, lines: dict[int, bytes], report: Recovered
+    folder: Folder, log: Log, active: ActiveSegment, lines: dict[int, bytes], report: Recovered
 ) -> None:
     """Put aside the records that only the stream has, before its active segment is replaced.
 
@@ -392,11 +392,11 @@ def _put_others_aside(
         CorruptionError: the journal has later records of the stream, so it has lost these.
     """
     others = {
-        record.stream_version: line for record, line in whole_lines(live) if lines.get(record.stream_version) is None
+        record.stream_version: line for record, line in whole_lines(active) if lines.get(record.stream_version) is None
     }
     if others and min(others) < max(lines, default=-1):
         cause = f"it has stream_version {min(others)}, which the journal has lost"
-        raise CorruptionError(log.live_path, os.path.basename(log.live_path), 0, cause)
+        raise CorruptionError(log.active_path, os.path.basename(log.active_path), 0, cause)
     if others:
         folder.put_aside(others.values())
         report.put_aside += len(others)
@@ -409,9 +409,9 @@ def _first_kept(folder: Folder, stream_id: str) -> int:
 
 
 def cut(
-    folder: Folder, live: ActiveSegment, offset: int, report: Recovered, but_for: Collection[bytes] = frozenset()
+    folder: Folder, active: ActiveSegment, offset: int, report: Recovered, but_for: Collection[bytes] = frozenset()
 ) -> None:
     """Cut a stream at `offset`, and put aside the intact records cut off, except the lines in `but_for`."""
-    report.put_aside += put_records_aside(folder, live, offset, but_for)
-    report.streams_cut += live.size - offset
-    live.cut(offset)
+    report.put_aside += put_records_aside(folder, active, offset, but_for)
+    report.streams_cut += active.size - offset
+    active.cut(offset)

@@ -29,7 +29,7 @@ class _Bounds:
     def __init__(self, log: Log) -> None:
         self.names: set[int] = set()  # Of sealed segments whose contents match their names.
         self.begins: set[int] = set()
-        self.live: int | None = None
+        self.active: int | None = None
         for file in log_files(log.filesystem, log.folder):
             if file.name == log.name and not file.spare:
                 with opened(log.filesystem, file.path) as segment:
@@ -39,7 +39,7 @@ class _Bounds:
     def _note(self, log: Log, file: File, segment: Segment) -> None:
         first = _first(log, segment)
         if file.sealed is None:
-            self.live = first
+            self.active = first
         elif first is None or first >= file.sealed:
             self.names.add(file.sealed)
             self.begins.add(file.sealed)
@@ -113,7 +113,7 @@ class Rewriting:
         bounds = self._bounds
         if number in bounds.begins or self._size >= self._segment_bytes:
             return True
-        return number == bounds.live and self._first in bounds.names
+        return number == bounds.active and self._first in bounds.names
 
     def _seal(self) -> None:
         assert self._first is not None
@@ -147,7 +147,7 @@ class Rewriting:
             self._first, self._text = following, text[hole:]
         if self._first in self._bounds.names:
             self._seal()
-        self._write(self._log.live_path)
+        self._write(self._log.active_path)
 
     @property
     def changes(self) -> bool:

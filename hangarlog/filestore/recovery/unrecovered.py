@@ -56,7 +56,7 @@ class Unrecovered:
         beyond = max(known, default=0)
         if beyond >= position:  # Otherwise they begin a batch that was never committed.
             cause = f"position {position} is missing; there are records up to position {beyond}"
-            path = folder.journal.live_path
+            path = folder.journal.active_path
             self.doubt = self.doubt or CorruptionError(path, os.path.basename(path), 0, cause, position)
         self.tail = [known[position] for position in range(self.stored + 1, self.committed + 1)]
         self._note(self.tail)
