@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from itertools import repeat
 from operator import attrgetter
 from typing import Any, Literal
@@ -80,7 +81,7 @@ class EventSerializer:
 
     def check(self) -> None:
         """Raise `UpcastingError` if the chain of a registered type is incomplete. A store calls it when it opens."""
-        if _deferring:
+        if _deferred.get():
             return
         registry = self.registry
         for event_type in {**registry.types, **registry.versions, **dict.fromkeys(self.chain.split_types())}:
@@ -227,18 +228,17 @@ class EventSerializer:
         return whole if split is None else SplitReader(event_type, split, whole, self.chain, self.reader)
 
 
-_deferring = 0
+_deferred = ContextVar("checks_deferred", default=False)  # Other threads go on checking.
 
 
 @contextlib.contextmanager
 def checks_deferred() -> Iterator[None]:
     """Make serializers created in the block skip their check, so that a caller can report all findings at once."""
-    global _deferring
-    _deferring += 1
+    before = _deferred.set(True)
     try:
         yield
     finally:
-        _deferring -= 1
+        _deferred.reset(before)
 
 
 class _Writer:
