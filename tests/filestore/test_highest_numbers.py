@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Added
-from test_bounds import run_limited
+from limits import run_limited
 
 from hangarlog import ANY, EventSerializer, FileEventStore, NumberError, SourceError
 from hangarlog.integrations.mcp_hangar_sqlite import import_database

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Added, Command
+from dying import Died, DyingFileSystem
 
 from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore, StorageError
 from hangarlog.maintenance.repair import Lost, Repaired, repair
@@ -139,8 +140,6 @@ def test_what_is_damaged_in_both_copies_is_said_and_left_as_it_is(tmp_path: Path
 
 def test_a_repair_may_be_cut_short_and_run_again(tmp_path: Path) -> None:
     """At any of its calls that change something."""
-    from test_dying_writer import Died, DyingFileSystem
-
     fill(tmp_path / "s")
     for name in ("journal.00000000000000000001.jsonl", "streams/s/0.jsonl"):
         file = tmp_path / "s" / name

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Command
+from dying import Died, DyingFileSystem
 
 from hangarlog import (
     ANY,
@@ -515,8 +516,6 @@ def test_a_segment_and_a_stream_that_are_gone_cost_what_only_they_had(tmp_path: 
 
 def test_a_repair_may_die_anywhere_and_nothing_is_lost(tmp_path: Path) -> None:
     """Also where lines have to go from one file into another."""
-    from test_dying_writer import Died, DyingFileSystem
-
     path = tmp_path / "s"
     with opened(path, 1500) as store:
         for number in range(30):

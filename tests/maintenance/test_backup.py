@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, Added, Command
+from dying import Died, DyingFileSystem
 
 from hangarlog import ANY, BackupError, FileEventStore, LockTimeoutError, StoreOpenError
 from hangarlog.maintenance.backup import backup
-from hangarlog.maintenance.repair import repair
+from hangarlog.maintenance.repair import Lost, repair
 from hangarlog.maintenance.verify import verify
 from hangarlog.system.filesystem import FileSystem
 
@@ -156,11 +157,6 @@ def test_a_backup_of_a_store_at_work_has_all_that_was_committed_before(tmp_path:
 
 def test_a_backup_that_died_anywhere_is_gone_on_with_and_the_earlier_one_never_lost(tmp_path: Path) -> None:
     """The new one is finished by the next run; without the store, what is there becomes a whole store by a repair."""
-    sys.path.insert(0, str(ROOT / "tests/faults"))
-    from test_dying_writer import Died, DyingFileSystem
-
-    from hangarlog.maintenance.repair import Lost, repair
-
     path, earlier = tmp_path / "s", tmp_path / "earlier"
     fill(path, 8)
     backup(path, earlier)

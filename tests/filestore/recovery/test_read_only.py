@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Added
+from store_files import folder_of, put
 
 import hangarlog.filestore.write_session
 from hangarlog import ANY, FileEventStore, StorageError, StoreOpenError
@@ -18,13 +19,6 @@ from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.read_only import ReadOnly
 
 EVENTS = 20
-
-
-def put(path: Path, content: bytes) -> None:
-    """Give a file other contents, in the same inode, as a device has them that has lost what was not synced."""
-    with path.open("r+b") as file:
-        file.write(content)
-        file.truncate()
 
 
 def after_a_power_cut(path: Path, journal: int, stream: int, tail: bytes = b"") -> None:
@@ -38,10 +32,6 @@ def after_a_power_cut(path: Path, journal: int, stream: int, tail: bytes = b"") 
     state = bytearray((path / "state").read_bytes())
     state[8:16] = b"otherbot"
     put(path / "state", bytes(state))
-
-
-def folder_of(path: Path) -> dict[str, bytes]:
-    return {str(file): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
 
 
 TORN = [b"", bytes(512) + b'"}\n', b'{"position":6,"stream', bytes(300), b'{"position":6,"str' + bytes(200) + b"\n"]

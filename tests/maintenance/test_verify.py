@@ -15,8 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from conftest import ROOT, Added, Command
-from test_lost_events import change, flip
-from test_read_only import folder_of, put
+from store_files import change, flip, folder_of, put
 
 from hangarlog import ANY, CorruptionError, FileEventStore
 from hangarlog.filestore.checkpoint import Checkpoint
