@@ -13,7 +13,7 @@ from typing import Any
 from zlib import crc32
 
 import pytest
-from cells import Device, power_cut
+from campaigns.cells import Device, power_cut
 from conftest import Added
 
 from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore, HangarlogError

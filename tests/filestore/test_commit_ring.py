@@ -8,8 +8,8 @@ import zlib
 from pathlib import Path
 
 import pytest
+from campaigns.hostile_sizes import overlapping
 from conftest import Added
-from hostile_sizes import overlapping
 
 from hangarlog import ANY, CorruptionError, FileEventStore, StoreFormatError, SyncError
 from hangarlog.filestore.commit_ring import BLOCK_BYTES, RING_BYTES, decode_frame, encode_frame, read_ring

@@ -10,8 +10,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from campaigns.hostile_sources import AN_EVENT, COMPUTED, ENDLESS, EVENTS, KINDS, STREAMS, TIME, grow, made
 from conftest import Command
-from hostile_sources import AN_EVENT, COMPUTED, ENDLESS, EVENTS, KINDS, STREAMS, TIME, grow, made
 
 from hangarlog import EventSerializer, FileEventStore, SourceError
 from hangarlog.integrations import sqlite_source

@@ -22,16 +22,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from campaign import HERE, Campaign, Figures
-from cells import in_two_processes
-from full_disks import die_with_parent
-from proofs import Row, check_commits, check_streams, evidence, kept_aside, stored, whole_lines
-
 from hangarlog import ANY, CorruptionWarning, EventSerializer, FileEventStore, UntypedEvent
 from hangarlog.maintenance.repair import repair
 from hangarlog.maintenance.verify import verify
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.testing import Unsynced
+
+from .cells import in_two_processes
+from .full_disks import die_with_parent
+from .harness import Campaign, Figures
+from .proofs import Row, check_commits, check_streams, evidence, kept_aside, stored, whole_lines
 
 STREAMS = ["a:1", "a:2", "b:1", "b:2", "plain"]
 COPIES_OF_A_STORE = 5  # Then another one is made.
@@ -293,8 +293,8 @@ class Written:
 
 def copied_by(tool: str, scratch: Path, seed: str, checked: Checked) -> None:
     """One copy by a tool, while another process writes."""
-    arguments = [sys.executable, __file__, str(scratch / "source"), seed, str(scratch / "commits")]
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent.parent)}
+    arguments = [sys.executable, "-m", __name__, str(scratch / "source"), seed, str(scratch / "commits")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment) as writer:
         try:
             assert writer.stdout

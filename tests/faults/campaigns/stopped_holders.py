@@ -18,9 +18,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from campaign import Campaign, Figures
-from cells import GUARD, Cell, Hooked, event, missing, opened, reached, run_cells, run_one
-
 from hangarlog import (
     ANY,
     FileEventStore,
@@ -32,6 +29,9 @@ from hangarlog import (
     SyncError,
 )
 from hangarlog.maintenance.verify import verify
+
+from .cells import GUARD, Cell, Hooked, event, missing, opened, reached, run_cells, run_one
+from .harness import ROOT, Campaign, Figures
 
 PATIENT = GUARD / 3
 TOGETHER = 1.5
@@ -312,7 +312,7 @@ class Scene:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)},
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         said = process.communicate()
         if process.returncode not in (0, 1) or "Traceback" in said[1]:
@@ -510,5 +510,5 @@ CAMPAIGN = Campaign(
     missing=missing,
 )
 
-if __name__ == "__main__":  # One cell: `python stopped_holders.py "process-durable write.lock 1 0.2 killed"`.
+if __name__ == "__main__":  # One cell: `python -m … "process-durable write.lock 1 0.2 killed"`.
     sys.exit(run_one(play))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from bugs import Bug
+from .bugs import Bug
 
 FAILING = "tests/faults/test_failing_calls.py"
-RESTART = "tests/faults/test_restart.py"
-DURABILITY = "tests/test_durability.py"
+RESTART = "tests/filestore/recovery/test_restart.py"
+DURABILITY = "tests/filestore/test_durability.py"
 SHARP = "tests/faults/test_sharp_handling.py"
 IN_USE = "tests/faults/test_files_in_use.py"
 HANDLING = "tests/faults/test_handling.py"
-REBUILD = "tests/faults/test_rebuild.py"
+REBUILD = "tests/maintenance/test_rebuild.py"
 DEADLINES = "tests/concurrency/test_deadlines.py"
 CLOSING = "tests/concurrency/test_closing.py"
 

@@ -23,11 +23,11 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from campaign import Campaign, Figures
-from kills import Child
-
 from hangarlog import ANY, ConcurrencyError, FileEventStore, UntypedEvent
 from hangarlog.maintenance.verify import verify
+
+from .harness import Campaign, Figures
+from .kills import Child
 
 PROCESSES = 8
 THREADS = 2

@@ -17,8 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from campaign import Campaign, Figures
-
 import hangarlog.filestore.commit_ring
 import hangarlog.filestore.shared_state
 import hangarlog.filestore.writer
@@ -44,6 +42,8 @@ from hangarlog.maintenance.repair import Lost, repair
 from hangarlog.maintenance.verify import verify
 from hangarlog.record.line import decode_record, is_record
 from hangarlog.testing import Unsynced
+
+from .harness import Campaign, Figures
 
 WORKERS = 2
 SEGMENT_BYTES, STRIDE = 1100, 500

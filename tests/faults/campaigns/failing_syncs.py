@@ -9,12 +9,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from campaign import Campaign, Figures
-from crash_states import open_store, place, small_ring
-
 from hangarlog import ANY, FileEventStore, HangarlogError, OutcomeUnknownError, StorageError, UntypedEvent
 from hangarlog.maintenance.verify import verify
 from hangarlog.testing import Recording, Unsynced, crash_states
+
+from .crash_states import open_store, place, small_ring
+from .harness import Campaign, Figures
 
 SIZES = [5, 40, 300, 5, 700, 2_500, 5, 900, 5, 5, 300, 200, 100, 5, 1_200, 5, 5, 5, 600, 5, 5, 5, 5, 400, 5, 5]
 

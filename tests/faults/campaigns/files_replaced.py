@@ -16,8 +16,19 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from campaign import Campaign, Figures
-from cells import (
+from hangarlog import (
+    ANY,
+    ConcurrencyError,
+    FileEventStore,
+    HangarlogError,
+    LockTimeoutError,
+    OutcomeUnknownError,
+    StoreOpenError,
+)
+from hangarlog.maintenance.repair import repair
+from hangarlog.maintenance.verify import verify
+
+from .cells import (
     GUARD,
     Cell,
     Device,
@@ -33,19 +44,8 @@ from cells import (
     run_one,
     site,
 )
-from mutations import WHOLE, is_gentle, mutations_of, shuts_out
-
-from hangarlog import (
-    ANY,
-    ConcurrencyError,
-    FileEventStore,
-    HangarlogError,
-    LockTimeoutError,
-    OutcomeUnknownError,
-    StoreOpenError,
-)
-from hangarlog.maintenance.repair import repair
-from hangarlog.maintenance.verify import verify
+from .harness import Campaign, Figures
+from .mutations import WHOLE, is_gentle, mutations_of, shuts_out
 
 SEALED_JOURNAL = "journal.00000000000000000001"
 SEALED_STREAM = "streams/big/1.00000000000000000000"
@@ -505,5 +505,5 @@ CAMPAIGN = Campaign(
     missing=missing,
 )
 
-if __name__ == "__main__":  # One cell: `python files_replaced.py "durable 7 state deleted beside ABC0"`.
+if __name__ == "__main__":  # One cell: `python -m … "durable 7 state deleted beside ABC0"`.
     sys.exit(run_one(play, make_bases))

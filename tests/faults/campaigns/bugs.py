@@ -21,13 +21,13 @@ REFUSALS = "--row 2 --size 40"
 HISTORIES = "--row 8 --size 20000"
 DYING = "tests/faults/test_dying_writer.py"
 FAILING = "tests/faults/test_failing_calls.py"
-RESTART = "tests/faults/test_restart.py"
+RESTART = "tests/filestore/recovery/test_restart.py"
 BY_HAND = "tests/faults/test_damage_by_hand.py"
-DURABILITY = "tests/test_durability.py"
+DURABILITY = "tests/filestore/test_durability.py"
 PROCESSES = "tests/concurrency/test_processes.py"
-DESCRIPTORS = "tests/test_descriptors.py"
+DESCRIPTORS = "tests/system/test_descriptors.py"
 SHARP = "tests/faults/test_sharp.py"
-RING = "tests/faults/test_ring.py"
+RING = "tests/filestore/test_commit_ring.py"
 CONFLICTS = "tests/concurrency/test_conflicts.py"
 
 OF_CRASHES = [
@@ -92,7 +92,7 @@ OF_CRASHES = [
         "filesystem.py",
         "os.fchmod(fd, mode)",
         "pass",
-        "tests/test_owners.py::test_a_mode_reaches_every_file_that_is_made_later",
+        "tests/filestore/test_owners.py::test_a_mode_reaches_every_file_that_is_made_later",
     ),
     Bug(
         "an index is trusted that covers what was lost",

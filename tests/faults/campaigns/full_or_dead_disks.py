@@ -20,12 +20,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from campaign import Campaign, Figures
-from full_disks import Disk, call, die_with_parent, main, no_loop_mounts, no_mounts, run_in_a_process
-from power import shut_down
-
 from hangarlog import ANY, EventSerializer, FileEventStore, HangarlogError, UntypedEvent
 from hangarlog.maintenance.verify import verify
+
+from .full_disks import Disk, call, die_with_parent, main, no_loop_mounts, no_mounts, run_in_a_process
+from .harness import Campaign, Figures
+from .power import shut_down
 
 BYTES = {"ext4": 64 << 20, "xfs": 320 << 20, "btrfs": 128 << 20, "tmpfs": 8 << 20}  # None of them can be much smaller.
 AT_MOST = 300  # Appends until one is refused.
@@ -390,7 +390,7 @@ def _found(kind: str, folder: Path, size: int, seed: int) -> tuple[Figures, str]
     if reason := _missing_of(kind):
         return {kind: f"left out: {reason}"}, ""
     try:
-        found = run_in_a_process(f"full_or_dead_disks.py:{kind}", folder, size, seed, mounts=True)
+        found = run_in_a_process(f"{__name__}:{kind}", folder, size, seed, mounts=True)
     except AssertionError as error:
         return {}, str(error)
     refusals = sum(number for what, number in found.items() if what != "cells")

@@ -27,7 +27,7 @@ from hangarlog.maintenance.verify import verify
 from hangarlog.testing import Unsynced
 
 if TYPE_CHECKING:
-    from hostile_input import Part
+    from .hostile_input import Part
 
 OTHER = 65534
 """The user who owns the folder, where the victim is root."""

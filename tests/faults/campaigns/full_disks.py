@@ -28,8 +28,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from campaign import HERE, Campaign, Figures
-
 import hangarlog.filestore.catalog
 from hangarlog import (
     ANY,
@@ -41,6 +39,8 @@ from hangarlog import (
 )
 from hangarlog.maintenance.verify import verify
 from hangarlog.system.filesystem import FileSystem
+
+from .harness import Campaign, Figures
 
 NOBODY = 65534
 TMPFS_BYTES = 3 << 20
@@ -662,20 +662,21 @@ def vanished(folder: Path, seed: int) -> Counter[str]:
 
 
 def run_in_a_process(job: str, folder: Path, size: int, seed: int, *, mounts: bool = False) -> dict[str, Any]:
-    """What `JOBS[job]` of a script counts, run in a process of its own, with mounts that nobody else sees."""
-    script, _, name = job.partition(":")
+    """What `JOBS[job]` of a module counts, run in a process of its own, with mounts that nobody else sees."""
+    module, _, name = job.partition(":")
     done = subprocess.run(
         [
             *(["unshare", "-m", "--"] if mounts else []),
             sys.executable,
-            str(HERE / script),
+            "-m",
+            module,
             name,
             folder,
             *map(str, (size, seed)),
         ],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(HERE.parent.parent)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         check=False,
     )
     assert done.returncode == 0, f"{job} ended with {done.returncode}: {done.stderr[-6000:]}"
@@ -756,14 +757,14 @@ JOBS = {"limits": _limits, "limits-and-memory": _limits_and_memory, "tmpfs": _tm
 
 def run(folder: Path, size: int, seed: int) -> Figures:
     mounts = no_mounts() is None
-    job = "full_disks.py:limits-and-memory" if mounts else "full_disks.py:limits"
+    job = f"{__name__}:limits-and-memory" if mounts else f"{__name__}:limits"
     figures: Figures = dict(run_in_a_process(job, folder, size, seed, mounts=mounts))
     rounds = max(2, size // 25)
     for kind, missing in (("tmpfs", no_mounts()), ("ext4", no_loop_mounts("ext4"))):
         if missing:
             figures[kind] = f"left out: {missing}"
             continue
-        found = run_in_a_process(f"full_disks.py:{kind}", folder, rounds, seed, mounts=True)
+        found = run_in_a_process(f"{__name__}:{kind}", folder, rounds, seed, mounts=True)
         figures |= {f"{kind}: {what}": number for what, number in found.items()}
     return figures
 

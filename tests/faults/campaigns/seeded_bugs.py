@@ -12,11 +12,10 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bugs import OF_CRASHES, Bug
-from bugs_of_handling import OF_HANDLING
-from campaign import HERE, SEED, Campaign, Figures
+from .bugs import OF_CRASHES, Bug
+from .bugs_of_handling import OF_HANDLING
+from .harness import ROOT, SEED, Campaign, Figures
 
-ROOT = HERE.parent.parent
 HANG = 240.0  # Seconds after which a check counts as hung: far more than any of them takes.
 
 
@@ -182,7 +181,7 @@ CAMPAIGN = Campaign(
     run=run,
 )
 
-if __name__ == "__main__":  # Some: `python seeded_bugs.py "part of a name" …`.
+if __name__ == "__main__":  # Some: `python -m tests.faults.campaigns.seeded_bugs "part of a name" …`.
     import tempfile
 
     chosen = [bug for bug in BUGS if any(part in bug.name for part in sys.argv[1:])]

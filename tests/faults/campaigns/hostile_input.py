@@ -1,6 +1,6 @@
 """Hostile input: ids, payloads, lines, files and databases of somebody who wishes the store ill.
 
-Each part runs in a process of its own (`python hostile_input.py PART FOLDER SIZE SEED`), which tells every case before
+Each part runs in a process of its own (`python -m … PART FOLDER SIZE SEED`), which tells every case before
 it begins, watches its own memory, and ends with the stacks if a case hangs. A fence of files around the store is
 compared before and after every case.
 """
@@ -38,12 +38,9 @@ from hangarlog.integrations.mcp_hangar_sqlite import count_events, export_databa
 from hangarlog.maintenance.verify import verify, verify_folder
 from hangarlog.testing import Unsynced
 
-if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).parent)]
-
-from campaign import Campaign, Figures
-from co_users import co_users
-from hostile_sizes import counts, sizes
+from .co_users import co_users
+from .harness import Campaign, Figures
+from .hostile_sizes import counts, sizes
 
 GUARD = 60.0
 """Seconds after which a case hangs."""
@@ -918,7 +915,7 @@ def names(part: Part) -> None:
 
 def databases(part: Part) -> None:
     """Databases that compute what they give, or whose pages are named by many, or beside which lies what is no file."""
-    import hostile_sources
+    from . import hostile_sources
 
     path = part.folder / "source.db"
     (part.folder / "somebody's").write_text("somebody's notes\n")
@@ -941,7 +938,7 @@ def databases(part: Part) -> None:
 
 def locks(part: Part) -> None:
     """A check of each ends, with findings or a refusal."""
-    import hostile_locks
+    from . import hostile_locks
 
     for name, lock in hostile_locks.tries(part.rng, part.size):
         with part.case(f"lock: {name}"):
@@ -1077,7 +1074,7 @@ PARTS = (
 def run_part(name: str, folder: Path, size: int, seed: int) -> tuple[Counter[str], list[str]]:
     """Run a part in a process of its own: what it counted, and what it found broken."""
     process = subprocess.Popen(
-        [sys.executable, __file__, name, str(folder), str(size), str(seed)],
+        [sys.executable, "-m", __name__, name, str(folder), str(size), str(seed)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -23,8 +23,6 @@ from pathlib import Path
 from types import CodeType, FrameType, SimpleNamespace
 from typing import Any
 
-from campaign import Campaign, Figures
-
 import hangarlog
 import hangarlog.system.file_lock
 import hangarlog.system.futex
@@ -33,6 +31,8 @@ from hangarlog.maintenance.verify import verify
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.open_folder import Beneath
 from hangarlog.testing import Unsynced
+
+from .harness import Campaign, Figures
 
 GUARD = 20.0
 """Seconds after which a call hangs. Only broken promises wait for it."""

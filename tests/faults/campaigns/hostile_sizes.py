@@ -20,7 +20,7 @@ from zlib import crc32
 from hangarlog.filestore.commit_ring import BLOCK_BYTES
 
 if TYPE_CHECKING:
-    from hostile_input import Part
+    from .hostile_input import Part
 
 MEMORY = 1 << 30
 SECONDS = 60
@@ -114,7 +114,7 @@ LEFT_OVER += ["journal.jsonl.rebuilt", "streams/b/1.jsonl.rebuilt", "backup.json
 
 def sizes(part: Part) -> None:
     """Every file of a store, and those that may be left beside them, with a hole of a terabyte."""
-    from hostile_input import make_base
+    from .hostile_input import make_base
 
     base = part.folder / "base"
     make_base(base)
@@ -133,7 +133,7 @@ def sizes(part: Part) -> None:
 
 
 def _sealed_line(position: int, version: int = 0, stream: str = "a:1") -> bytes:
-    from hostile_input import sealed
+    from .hostile_input import sealed
 
     place = f'{{"position":{position},"stream_id":"{stream}","stream_version":{version}'
     return (
@@ -169,7 +169,7 @@ def _in_both(store: Path, places: Iterable[tuple[int, int]], between: bytes = b"
 
 
 def _checkpoint(path: Path, **fields: object) -> None:
-    from hostile_input import sealed
+    from .hostile_input import sealed
 
     found = {**json.loads(path.read_bytes()), **fields}
     del found["crc"]
@@ -242,7 +242,7 @@ def overlapping(blocks: int, store: str) -> bytes:
 
 def counts(part: Part) -> None:
     """Small files, and many of them, that claim more than there is."""
-    from hostile_input import make_base
+    from .hostile_input import make_base
 
     base = part.folder / "base"
     make_base(base)

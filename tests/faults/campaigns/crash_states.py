@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from campaign import Campaign, Figures
-from cells import in_two_processes
-
 import hangarlog.filestore.commit_ring
 import hangarlog.filestore.group_sync
 from hangarlog import ANY, EventSerializer, FileEventStore, UntypedEvent
 from hangarlog.maintenance.repair import repair
 from hangarlog.maintenance.verify import verify
 from hangarlog.testing import CrashState, Recording, Unsynced, crash_states
+
+from .cells import in_two_processes
+from .harness import Campaign, Figures
 
 Commit = list[tuple[str, int]]  # (stream, size of the event's text)
 

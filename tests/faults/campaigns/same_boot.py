@@ -19,12 +19,17 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from campaign import Campaign, Figures
-from cells import in_two_processes
-from crash_states import COMPACTED, IDS, REPAIRED, Failing, open_store, small_ring
-from crash_states import event as made_event
-from crash_states import record as record_workload
-from proofs import (
+from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore, HangarlogError, StoreOpenError
+from hangarlog.maintenance.repair import Lost, repair
+from hangarlog.maintenance.verify import verify
+from hangarlog.testing import Unsynced, crash_states
+
+from .cells import in_two_processes
+from .crash_states import COMPACTED, IDS, REPAIRED, Failing, open_store, small_ring
+from .crash_states import event as made_event
+from .crash_states import record as record_workload
+from .harness import Campaign, Figures
+from .proofs import (
     Evidence,
     Files,
     Proved,
@@ -37,11 +42,6 @@ from proofs import (
     whole_lines,
     write_in_place,
 )
-
-from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore, HangarlogError, StoreOpenError
-from hangarlog.maintenance.repair import Lost, repair
-from hangarlog.maintenance.verify import verify
-from hangarlog.testing import Unsynced, crash_states
 
 STATE = "state"
 KEPT = ("hangarlog.json", "locks")  # Without the first it is no store; the others hold nothing.

@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from campaign import Campaign, Figures
-from cells import GUARD, Cell, Hooked, event, missing, one_a_site, opened, path_of, reached, run_cells, run_one
-from strangers import CALLS, LATER, MOMENT, Pausing, Strangers, make_store
-
 from hangarlog import ANY, FileEventStore, LockTimeoutError, OutcomeUnknownError, StoreOpenError
 from hangarlog.maintenance.verify import verify
+
+from .cells import GUARD, Cell, Hooked, event, missing, one_a_site, opened, path_of, reached, run_cells, run_one
+from .harness import Campaign, Figures
+from .strangers import CALLS, LATER, MOMENT, Pausing, Strangers, make_store
 
 PATIENT = GUARD / 3
 WITHOUT_WAITING = ("read", "back", "open", "close")
@@ -190,7 +190,8 @@ class Scene:
         process = subprocess.Popen(
             [
                 sys.executable,
-                str(Path(__file__).with_name("leaving.py")),
+                "-m",
+                f"{__package__}.leaving",
                 way,
                 self.call,
                 str(self.nth),
@@ -330,5 +331,5 @@ CAMPAIGN = Campaign(
     missing=missing,
 )
 
-if __name__ == "__main__":  # One cell: `python close_at_every_step.py "close durable 5:write"`.
+if __name__ == "__main__":  # One cell: `python -m … "close durable 5:write"`.
     sys.exit(run_one(play))

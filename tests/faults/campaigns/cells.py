@@ -23,12 +23,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from campaign import Figures
-
 import hangarlog
 from hangarlog import EventSerializer, FileEventStore, UntypedEvent
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.open_folder import Beneath
+
+from .harness import Figures
 
 GUARD = float(os.environ.get("HANGARLOG_GUARD", "30"))
 """Seconds after which a call hangs. Only broken promises wait for it."""

@@ -24,15 +24,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from campaign import Campaign, Figures
-from full_disks import die_with_parent, main, no_loop_mounts, no_mounts, run_in_a_process
-from power import BYTES, Powered, powered
-
 from hangarlog import ANY, FileEventStore, HangarlogError, UntypedEvent
 from hangarlog.maintenance.verify import verify
 from hangarlog.record.envelope import Envelope, LineError
 from hangarlog.record.line import decode_record
 from hangarlog.system.filesystem import FileSystem
+
+from .full_disks import die_with_parent, main, no_loop_mounts, no_mounts, run_in_a_process
+from .harness import Campaign, Figures
+from .power import BYTES, Powered, powered
 
 STORE_BYTES = 12 << 20  # A store of this size begins anew: reading it would be most of a round.
 LONGEST_ROUND = 0.15
@@ -449,7 +449,7 @@ def run(folder: Path, size: int, seed: int) -> Figures:
     for place, kind in enumerate(kinds):
         share = size // len(kinds) + (place < size % len(kinds))
         try:
-            found = run_in_a_process(f"power_cuts.py:{kind}", folder, share, seed, mounts=True)
+            found = run_in_a_process(f"{__name__}:{kind}", folder, share, seed, mounts=True)
         except AssertionError as error:
             broken.append(str(error))
             continue

@@ -1,6 +1,6 @@
 """Fork, spawn and threads: a store that is used on both sides of every way a process can come from another.
 
-Each cell is a small program, run by itself (`python forks.py CELL MODE FOLDER`), so that what hangs can be ended with
+Each cell is a small program, run by itself (`python -m … CELL MODE FOLDER`), so that what hangs can be ended with
 all its children. Every event is announced before it is appended and reported after: what is found must agree.
 """
 
@@ -21,14 +21,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # Also where multiprocessing imports it again.
-    sys.path[:0] = [str(Path(__file__).parent)]
-
-from campaign import Campaign, Figures
-
 from hangarlog import ANY, EventSerializer, FileEventStore, StoreBusyError, UntypedEvent
 from hangarlog.maintenance.verify import verify
 from hangarlog.system.filesystem import FileSystem
+
+from .harness import Campaign, Figures
 
 GUARD = 60.0
 """Seconds after which a cell hangs."""
@@ -136,7 +133,9 @@ def child(work: Callable[[], object], leave: str = "_exit", *, expected: int = 0
 
 def third(path: str, *, busy: bool) -> None:
     """A process of its own appends, or is refused."""
-    subprocess.run([sys.executable, __file__, "_third", "busy" if busy else "free", path], check=True, timeout=GUARD)
+    subprocess.run(
+        [sys.executable, "-m", __spec__.name, "_third", "busy" if busy else "free", path], check=True, timeout=GUARD
+    )
 
 
 def _third(mode: str, path: str) -> None:
@@ -434,7 +433,7 @@ CELLS = [name for name, value in vars(Cell).items() if not name.startswith("_") 
 def run_cell(cell: str, mode: str, path: Path) -> Counter[str]:
     """Run a cell, and compare what it reported with what is in its store."""
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore::DeprecationWarning", str(Path(__file__)), cell, mode, str(path)],
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-m", __name__, cell, mode, str(path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

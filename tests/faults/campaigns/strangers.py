@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cells import Hooked, event, opened, path_of, site
-
 from hangarlog import ANY, FileEventStore
 from hangarlog.maintenance.verify import verify
+
+from .cells import Hooked, event, opened, path_of, site
 
 MOMENT = 0.02
 """Seconds that a close is given to do what it must not do while a call is running."""

@@ -20,11 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-from campaign import Campaign, Figures
 
 from hangarlog import ANY, FileEventStore, Record
 from hangarlog.maintenance.verify import verify
 from hangarlog.testing import registered
+
+from .harness import Campaign, Figures
 
 AT_ONCE = 3
 STORE_BYTES = 32 << 20  # A store of this size is checked and dropped: so a kill costs the same in any run.

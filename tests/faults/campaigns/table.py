@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-import seeded_bugs
-from campaign import Campaign, Figures, campaigns
+from . import seeded_bugs
+from .harness import ROOT, Campaign, Figures, campaigns
 
-DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
+DOCS = ROOT / "docs"
 FIGURES, PAGE = DOCS / "reliability.json", DOCS / "reliability.md"
 BEGIN, END = "<!-- the harness writes from here -->\n", "<!-- to here -->\n"
 

@@ -12,12 +12,12 @@ import time
 from array import array
 from pathlib import Path
 
-from campaign import Campaign, Figures
-from kills import Child
-
 from hangarlog import ANY, FileEventStore, UntypedEvent
 from hangarlog.filestore.store import Durability
 from hangarlog.maintenance.verify import verify
+
+from .harness import Campaign, Figures
+from .kills import Child
 
 PROCESSES = 8
 STARVED = 0.2  # Of what the fastest process gets on. A starved one is near 0; the scheduler alone costs some.

@@ -1,6 +1,6 @@
 """A campaign is one row of docs/reliability.md: a fault, what is promised under it, and the run that shows it.
 
-Each module of this folder that has a `CAMPAIGN` is one. CI runs them at their CI size (test_campaigns.py), and
+Each module of this package that has a `CAMPAIGN` is one. CI runs them at their CI size (test_campaigns.py), and
 `python -m tests.faults` at any size.
 """
 
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
 SEED = int(os.environ.get("HANGARLOG_SEED", "20261123"))
 
 Figures = dict[str, int | float | str]
@@ -42,12 +42,9 @@ class Campaign:
 
 def campaigns() -> list[Campaign]:
     """All of them, by row."""
-    for folder in (HERE, HERE.parent):
-        if str(folder) not in sys.path:
-            sys.path.insert(0, str(folder))
     found = [
-        importlib.import_module(path.stem).CAMPAIGN
-        for path in HERE.glob("*.py")
-        if not path.name.startswith(("test_", "_")) and "\nCAMPAIGN = " in path.read_text()
+        importlib.import_module(".".join([str(__package__), *path.relative_to(HERE).with_suffix("").parts])).CAMPAIGN
+        for path in HERE.rglob("*.py")
+        if "\nCAMPAIGN = " in path.read_text()
     ]
     return sorted(found, key=lambda campaign: campaign.row)

@@ -1,4 +1,4 @@
-"""A program that ends in the middle of a call: `python leaving.py WAY CALL NTH FOLDER`. It belongs to row 17."""
+"""A program that ends in the middle of a call: `python -m … WAY CALL NTH FOLDER`. It belongs to row 17."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _at_the_very_end: list[Callable[[], None]] = []
 # Before the store's module registers what it does at exit: so this is done after it.
 atexit.register(lambda: [work() for work in _at_the_very_end])
 
-from cells import event, opened  # noqa: E402
-from strangers import CALLS, MOMENT, Pausing, Strangers  # noqa: E402
-
 from hangarlog import ANY, HangarlogError  # noqa: E402
+
+from .cells import event, opened  # noqa: E402
+from .strangers import CALLS, MOMENT, Pausing, Strangers  # noqa: E402
 
 
 class Leaving:
