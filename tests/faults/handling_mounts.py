@@ -8,8 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from campaigns.full_disks import Disk, call, main
+from campaigns.disks import Disk, call
 from campaigns.full_or_dead_disks import Broken, cell
+from campaigns.jobs import main
 from campaigns.power import BYTES, powered, shut_down
 
 from hangarlog import ANY, EventSerializer, FileEventStore, UntypedEvent

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from campaigns.full_disks import no_loop_mounts, no_mounts, run_in_a_process
+from campaigns.disks import no_loop_mounts, no_mounts
+from campaigns.jobs import run_in_a_process
 from campaigns.proofs import check_streams, evidence, stored, write_in_place
 from conftest import ROOT, Command, tool
 

@@ -29,8 +29,8 @@ from hangarlog.system.filesystem import FileSystem
 from hangarlog.testing import Unsynced
 
 from .cells import in_two_processes
-from .full_disks import die_with_parent
 from .harness import Campaign, Figures
+from .jobs import die_with_parent
 from .proofs import Row, check_commits, check_streams, evidence, kept_aside, stored, whole_lines
 
 STREAMS = ["a:1", "a:2", "b:1", "b:2", "plain"]

@@ -23,8 +23,9 @@ from typing import Any
 from hangarlog import ANY, EventSerializer, FileEventStore, HangarlogError, UntypedEvent
 from hangarlog.maintenance.verify import verify
 
-from .full_disks import Disk, call, die_with_parent, main, no_loop_mounts, no_mounts, run_in_a_process
+from .disks import Disk, call, no_loop_mounts, no_mounts
 from .harness import Campaign, Figures
+from .jobs import die_with_parent, main, run_in_a_process
 from .power import shut_down
 
 BYTES = {"ext4": 64 << 20, "xfs": 320 << 20, "btrfs": 128 << 20, "tmpfs": 8 << 20}  # None of them can be much smaller.

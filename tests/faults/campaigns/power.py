@@ -7,7 +7,7 @@ import os
 import struct
 from pathlib import Path
 
-from .full_disks import Disk, call
+from .disks import Disk, call
 
 SHUT_DOWN = 0x8004587D  # FS_IOC_GOINGDOWN, of ext4 and xfs alike.
 NO_LOG_FLUSH = struct.pack("I", 2)

@@ -30,8 +30,9 @@ from hangarlog.record.envelope import Envelope, LineError
 from hangarlog.record.line import decode_record
 from hangarlog.system.filesystem import FileSystem
 
-from .full_disks import die_with_parent, main, no_loop_mounts, no_mounts, run_in_a_process
+from .disks import no_loop_mounts, no_mounts
 from .harness import Campaign, Figures
+from .jobs import die_with_parent, main, run_in_a_process
 from .power import BYTES, Powered, powered
 
 STORE_BYTES = 12 << 20  # A store of this size begins anew: reading it would be most of a round.
