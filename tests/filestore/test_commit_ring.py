@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from campaigns.hostile_sizes import overlapping
+from campaigns.hostile_input.sizes import overlapping
 from conftest import Added
 
 from hangarlog import ANY, CorruptionError, FileEventStore, StoreFormatError, SyncError

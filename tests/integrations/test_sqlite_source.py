@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from campaigns.hostile_sources import AN_EVENT, COMPUTED, ENDLESS, EVENTS, KINDS, STREAMS, TIME, grow, made
+from campaigns.hostile_input.database_cases import AN_EVENT, COMPUTED, ENDLESS, EVENTS, KINDS, STREAMS, TIME, grow, made
 from conftest import Command
 
 from hangarlog import EventSerializer, FileEventStore, SourceError

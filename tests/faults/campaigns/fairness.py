@@ -16,8 +16,8 @@ from hangarlog import ANY, FileEventStore, UntypedEvent
 from hangarlog.filestore.store import Durability
 from hangarlog.maintenance.verify import verify
 
+from .child import Child
 from .harness import Campaign, Figures
-from .kills import Child
 
 PROCESSES = 8
 STARVED = 0.2  # Of what the fastest process gets on. A starved one is near 0; the scheduler alone costs some.

@@ -26,8 +26,8 @@ from typing import NamedTuple
 from hangarlog import ANY, ConcurrencyError, FileEventStore, UntypedEvent
 from hangarlog.maintenance.verify import verify
 
+from .child import Child
 from .harness import Campaign, Figures
-from .kills import Child
 
 PROCESSES = 8
 THREADS = 2

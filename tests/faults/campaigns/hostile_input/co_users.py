@@ -18,7 +18,6 @@ import struct
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hangarlog import ANY, EventSerializer, FileEventStore, HangarlogError, UntypedEvent
 from hangarlog.maintenance.backup import backup
@@ -26,16 +25,18 @@ from hangarlog.maintenance.repair import repair
 from hangarlog.maintenance.verify import verify
 from hangarlog.testing import Unsynced
 
-if TYPE_CHECKING:
-    from .hostile_input import Part
+from .part import Part
 
 OTHER = 65534
 """The user who owns the folder, where the victim is root."""
+
 TARGETS = (
     *("streams", "streams/a", "snapshots", "snapshots/a", "locks", "journal.jsonl", "streams/a/1.jsonl"),
     *("streams/plain.jsonl", "state", "ring", "catalog", "checkpoint.json", "snapshots/a/1.json", "hangarlog.json"),
 )
+
 _EXCHANGE = 2
+
 _COUNT = struct.Struct("=QQ")  # Whether to stop; exchanges so far.
 
 

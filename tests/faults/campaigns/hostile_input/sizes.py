@@ -14,16 +14,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 from zlib import crc32
 
 from hangarlog.filestore.commit_ring import BLOCK_BYTES
 
-if TYPE_CHECKING:
-    from .hostile_input import Part
+from .part import Part, make_base, sealed
 
 MEMORY = 1 << 30
+
 SECONDS = 60
+
 HUGE = 1 << 40
 
 PROGRAM = """
@@ -108,14 +108,14 @@ def divided(path: Path) -> None:
 
 
 HOLES = (grown, ended_by_a_line, begun_by_a_hole, divided)
+
 LEFT_OVER = ["journal.jsonl.new", "streams/a/1.jsonl.new", "hangarlog.json.new", "ring.new", "put-aside.jsonl"]
+
 LEFT_OVER += ["journal.jsonl.rebuilt", "streams/b/1.jsonl.rebuilt", "backup.json", "locks/write.lock"]
 
 
 def sizes(part: Part) -> None:
     """Every file of a store, and those that may be left beside them, with a hole of a terabyte."""
-    from .hostile_input import make_base
-
     base = part.folder / "base"
     make_base(base)
     (base / "ring").write_bytes(bytes(1 << 20))
@@ -129,12 +129,7 @@ def sizes(part: Part) -> None:
                 run_all(part, shown, works=name != "hangarlog.json")
 
 
-# Counts that lie
-
-
 def _sealed_line(position: int, version: int = 0, stream: str = "a:1") -> bytes:
-    from .hostile_input import sealed
-
     place = f'{{"position":{position},"stream_id":"{stream}","stream_version":{version}'
     return (
         sealed(f'{place},"event_type":"T","event_id":"x","recorded_at":"2026-01-01T00:00:00.000000Z","data":{{}}')
@@ -169,8 +164,6 @@ def _in_both(store: Path, places: Iterable[tuple[int, int]], between: bytes = b"
 
 
 def _checkpoint(path: Path, **fields: object) -> None:
-    from .hostile_input import sealed
-
     found = {**json.loads(path.read_bytes()), **fields}
     del found["crc"]
     path.write_bytes(sealed(json.dumps(found, separators=(",", ":"))[:-1]) + b"\n")
@@ -242,8 +235,6 @@ def overlapping(blocks: int, store: str) -> bytes:
 
 def counts(part: Part) -> None:
     """Small files, and many of them, that claim more than there is."""
-    from .hostile_input import make_base
-
     base = part.folder / "base"
     make_base(base)
     for name in [name for name, _ in _liars(base)]:
