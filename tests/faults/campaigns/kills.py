@@ -27,9 +27,7 @@ from .child import Child
 from .harness import Campaign, Figures
 
 AT_ONCE = 3
-
 STORE_BYTES = 32 << 20  # A store of this size is checked and dropped: so a kill costs the same in any run.
-
 STORE_ROUNDS = 60
 
 TEXT = "".join(random.Random(4).choices("abcdefgh", k=4_000)) * 99 + '"\\é\n\u2028' * 200

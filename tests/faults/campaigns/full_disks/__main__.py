@@ -13,7 +13,6 @@ from .limits import Limits
 from .refusing import forbidden, read_only, vanished
 
 TMPFS_BYTES = 3 << 20
-
 IMAGE_BYTES = 8 << 20
 
 

@@ -9,10 +9,7 @@ import random
 import shutil
 from collections import Counter
 
-from hangarlog import (
-    FileEventStore,
-    StoreOpenError,
-)
+from hangarlog import FileEventStore, StoreOpenError
 
 from ..disks import Disk
 from .watched import OtherProcess, Watched, error_of, told

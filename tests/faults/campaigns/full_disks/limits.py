@@ -14,11 +14,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import hangarlog.filestore.catalog
-from hangarlog import (
-    FileEventStore,
-    StorageError,
-    StoreOpenError,
-)
+from hangarlog import FileEventStore, StorageError, StoreOpenError
 from hangarlog.system.filesystem import FileSystem
 
 from .watched import OtherProcess, Watched, append, error_of, told

@@ -12,12 +12,7 @@ from collections import Counter
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from hangarlog import (
-    FileEventStore,
-    OutcomeUnknownError,
-    StorageError,
-    StoreOpenError,
-)
+from hangarlog import FileEventStore, OutcomeUnknownError, StorageError, StoreOpenError
 
 from ..disks import Disk, call
 from ..jobs import die_with_parent

@@ -13,18 +13,12 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
-from hangarlog import (
-    ANY,
-    FileEventStore,
-    StorageError,
-    UntypedEvent,
-)
+from hangarlog import ANY, FileEventStore, StorageError, UntypedEvent
 from hangarlog.maintenance.verify import verify
 
 from ..jobs import die_with_parent
 
 Batch = list[tuple[str, list[tuple[str, str]]]]  # Of each stream, the id and the text of each event.
-
 Content = list[tuple[str, str, str]]  # Stream, id and text of each event.
 
 

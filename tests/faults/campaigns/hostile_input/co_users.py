@@ -34,9 +34,7 @@ TARGETS = (
     *("streams", "streams/a", "snapshots", "snapshots/a", "locks", "journal.jsonl", "streams/a/1.jsonl"),
     *("streams/plain.jsonl", "state", "ring", "catalog", "checkpoint.json", "snapshots/a/1.json", "hangarlog.json"),
 )
-
 _EXCHANGE = 2
-
 _COUNT = struct.Struct("=QQ")  # Whether to stop; exchanges so far.
 
 

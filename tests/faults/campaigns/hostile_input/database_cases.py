@@ -13,24 +13,16 @@ from functools import partial
 from pathlib import Path
 
 TIME = "2026-01-01T00:00:00+00:00"
-
 EVENTS = (
     "CREATE TABLE events (global_position INTEGER PRIMARY KEY, stream_id TEXT, stream_version INTEGER, "
     "event_type TEXT, data TEXT, metadata TEXT, created_at TEXT);"
 )
-
 STREAMS = "CREATE TABLE streams (stream_id TEXT PRIMARY KEY, version INTEGER);"
-
 SNAPSHOTS = "CREATE TABLE snapshots (stream_id TEXT, version INTEGER, state_data TEXT, created_at TEXT);"
-
 AN_EVENT = f"INSERT INTO events VALUES (1, 'a:1', 0, 'T', '{{}}', NULL, '{TIME}');"
-
 ALL = f"{EVENTS}{STREAMS}{SNAPSHOTS}{AN_EVENT}INSERT INTO streams VALUES ('a:1', 0);"
-
 ALL += f"INSERT INTO snapshots VALUES ('a:1', 0, '{{}}', '{TIME}');"
-
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
-
 COLUMNS = "global_position, stream_id, stream_version, event_type, data, metadata, created_at"
 
 COMPUTED = {
@@ -53,6 +45,9 @@ def made(path: Path, *statements: str) -> Path:
         for statement in statements:
             database.executescript(statement)
     return path
+
+
+# Files
 
 
 PAGE = 4096
@@ -103,7 +98,6 @@ KINDS: dict[str, Make] = {
     "a socket": bind,
     "a symbolic link": lambda path: path.symlink_to(path.parent / "somebody's"),
 }
-
 SIDES = ("-wal", "-shm", "-journal")
 
 
@@ -115,6 +109,9 @@ def clear(path: Path) -> None:
             there.rmdir()
         else:
             there.unlink(missing_ok=True)
+
+
+# Cases
 
 
 def _grown(levels: int, count: int, table: str, path: Path) -> None:

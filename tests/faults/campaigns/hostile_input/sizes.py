@@ -21,9 +21,7 @@ from hangarlog.filestore.commit_ring import BLOCK_BYTES
 from .part import Part, make_base, sealed
 
 MEMORY = 1 << 30
-
 SECONDS = 60
-
 HUGE = 1 << 40
 
 PROGRAM = """
@@ -108,9 +106,7 @@ def divided(path: Path) -> None:
 
 
 HOLES = (grown, ended_by_a_line, begun_by_a_hole, divided)
-
 LEFT_OVER = ["journal.jsonl.new", "streams/a/1.jsonl.new", "hangarlog.json.new", "ring.new", "put-aside.jsonl"]
-
 LEFT_OVER += ["journal.jsonl.rebuilt", "streams/b/1.jsonl.rebuilt", "backup.json", "locks/write.lock"]
 
 
@@ -127,6 +123,9 @@ def sizes(part: Part) -> None:
                 make(part.path / name)
                 shown = f"{name}: {make.__name__}{', state lost' if lost else ''}"
                 run_all(part, shown, works=name != "hangarlog.json")
+
+
+# Counts that lie
 
 
 def _sealed_line(position: int, version: int = 0, stream: str = "a:1") -> bytes:

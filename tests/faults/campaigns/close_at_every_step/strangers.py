@@ -13,7 +13,7 @@ from typing import Any
 from hangarlog import ANY, FileEventStore
 from hangarlog.maintenance.verify import verify
 
-from .cells import Hooked, event, opened, path_of, site
+from ..cells import Hooked, event, opened, path_of, site
 
 MOMENT = 0.02
 """Seconds that a close is given to do what it must not do while a call is running."""
@@ -79,6 +79,7 @@ class Pausing(Hooked):
 
 
 # The calls
+
 
 STREAMS = ("a:1", "b:1", "new:1")
 

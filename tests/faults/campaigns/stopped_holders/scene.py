@@ -1,20 +1,15 @@
-"""Row 16: a process that holds a lock is stopped, or killed, wherever it is; every call of the others ends in its time.
-
-In each cell a holder does something, and is stopped at a call of its in which it holds certain locks. Everything that
-a user can do is done meanwhile, all at once, by stores with a `lock_timeout`. Then the holder goes on, or is killed.
-"""
+"""A cell: a store, its users, who holds a lock, and what they were told."""
 
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,148 +25,15 @@ from hangarlog import (
 )
 from hangarlog.maintenance.verify import verify
 
-from .cells import GUARD, Cell, Hooked, event, missing, opened, reached, run_cells, run_one
-from .harness import ROOT, Campaign, Figures
+from ..cells import GUARD, Cell, Hooked, event, opened
+from ..harness import ROOT
+from .holders import ACTS, Holder, Stopping, ThreadHolder, append
 
 PATIENT = GUARD / 3
 TOGETHER = 1.5
 """The deadline of the threads that wait together; one after the other they would take six times as long."""
+
 THREADS = 6
-
-# The holder
-
-
-class Stopping(Hooked):
-    """Stops at the call numbered `nth` of those that begin while just the locks `held` are held; counts them all."""
-
-    def __init__(self, held: str = "", nth: int = 0, stop: Callable[[], None] = lambda: None) -> None:
-        super().__init__()
-        self.held, self.nth, self.stop = held, nth, stop
-        self.armed, self.dies = False, False
-        self.counts: Counter[str] = Counter()
-
-    def step(self, name: str, arguments: tuple[Any, ...]) -> None:
-        if not self.armed:
-            return
-        held = "+".join(sorted(set(self.locked.values()))) or "none"
-        self.counts[held] += 1
-        if held == self.held and self.counts[held] == self.nth:
-            self.stop()
-
-    def write(self, fd: int, data: bytes) -> None:
-        super().write(fd, data[: len(data) // 2] if self.dies else data)
-        if self.dies:
-            os._exit(0)
-
-    def sync_data(self, fd: int) -> None:
-        """Whoever has one of its own sees every sync."""
-
-
-def append(store: FileEventStore) -> None:
-    store.append("a:1", [event("holder-0")], ANY)
-
-
-def compact(store: FileEventStore) -> None:
-    store.compact_stream("a:1")
-
-
-def save(store: FileEventStore) -> None:
-    store.save_snapshot("a:1", 1, {"n": 2})
-
-
-ACTS: dict[str, tuple[Callable[[FileEventStore], object], dict[str, Any]]] = {
-    "relaxed": (append, {"durability": "relaxed"}),
-    "durable": (append, {"durability": "always"}),
-    "roll": (append, {"durability": "always"}),
-    "recover": (append, {"durability": "always"}),
-    "compact": (compact, {"durability": "relaxed"}),
-    "snapshot": (save, {"durability": "relaxed"}),
-    "sync": (lambda store: store.sync(), {"durability": "relaxed"}),
-    "close": (lambda store: store.close(), {"durability": 30.0}),
-    "exclusive": (append, {"durability": "always", "exclusive": True}),
-}
-GATE = "write-gate.lock"
-
-
-class Holder:
-    """A forked process that opens a store, does an act when it is told to, and stops itself at its point."""
-
-    def __init__(self, path: Path, act: str, held: str, nth: int) -> None:
-        orders, self._order = os.pipe()
-        self._report, report = os.pipe()
-        self.pid = os.fork()
-        if self.pid:
-            os.read(self._report, 1)  # It has opened the store.
-            return
-        status = 1
-        try:
-            filesystem = Stopping(held, nth, lambda: os.kill(os.getpid(), signal.SIGSTOP))
-            do, options = ACTS[act]
-            store = opened(path, filesystem=filesystem, **options)
-            os.write(report, b"o")
-            os.read(orders, 1)
-            filesystem.armed = True
-            do(store)
-            filesystem.armed = False
-            store.close()
-            status = 0
-        finally:
-            os._exit(status)
-
-    def begin(self) -> bool:
-        """Have it do its act; whether it has stopped at its point, or came to its end without."""
-        os.write(self._order, b"g")
-        _, status = os.waitpid(self.pid, os.WUNTRACED)
-        return os.WIFSTOPPED(status)
-
-    def end(self, how: str) -> int:
-        """Have it go on to its end, or kill it: its exit code."""
-        os.kill(self.pid, signal.SIGCONT if how == "continued" else signal.SIGKILL)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-
-class ThreadHolder:
-    """The same as a thread of this process, which uses the store that the others use, too."""
-
-    def __init__(self, store: FileEventStore, filesystem: Stopping, act: str) -> None:
-        self._go_on, self._stopped = threading.Event(), threading.Event()
-        self.stands, self.succeeded = False, False
-        self.error: BaseException | None = None  # What is none of hangarlog's.
-        filesystem.stop = self._stop
-        self._filesystem = filesystem
-
-        def work() -> None:
-            try:
-                ACTS[act][0](store)
-                self.succeeded = True
-            except HangarlogError:
-                pass  # Another one may have closed the store meanwhile.
-            except BaseException as error:
-                self.error = error
-            finally:
-                self._stopped.set()
-
-        self._thread = threading.Thread(target=work, daemon=True)
-
-    def _stop(self) -> None:
-        if threading.current_thread() is self._thread:
-            self.stands = True
-            self._stopped.set()
-            self._go_on.wait()
-
-    def begin(self) -> bool:
-        self._filesystem.armed = True
-        self._thread.start()
-        self._stopped.wait()
-        return self.stands
-
-    def end(self, how: str) -> int:
-        self._go_on.set()
-        self._thread.join()
-        return 0
-
-
-# The others
 
 
 class Scene:
@@ -439,76 +301,3 @@ class Scene:
         thread.join(PATIENT)
         if failures or thread.is_alive():
             self.cell.breaks(f"{name}: {failures[0] if failures else 'waits for ever'}")
-
-
-# The campaign
-
-DEADLINES = ("0", "0.2", "together", "0.2-stateless")
-
-
-def play(cell: Cell, path: Path) -> None:
-    Scene(cell, path).play()
-
-
-def points_of(act: str, folder: Path) -> Counter[str]:
-    """The sets of locks that are held in an act, and at how many calls each."""
-    scene = Scene(Cell(f"thread-{act} nothing 0 0 continued"), folder / f"points-{act}")
-    scene.open_users("always")
-    if act == "recover":
-        scene.somebody_dies()
-    filesystem = Stopping("nothing")
-    do, options = ACTS[act]
-    store = opened(scene.path, filesystem=filesystem, **options)
-    filesystem.armed = True
-    do(store)
-    filesystem.armed = False
-    for each in (store, *scene.users.values()):
-        each.close()
-    return filesystem.counts
-
-
-def points(folder: Path, size: int, rng: random.Random) -> Iterator[str]:
-    """Where somebody is stopped: in a process, in a thread of the same store, at the gate."""
-    for act in ACTS:
-        for held, count in sorted(points_of(act, folder).items()):
-            for nth in sorted(rng.sample(range(1, count + 1), min(size, count))):
-                yield f"process-{act} {held} {nth}"
-                if act in ("durable", "roll", "compact"):
-                    yield f"thread-{act} {held} {nth}"
-    for nth in range(1, min(size, 3) + 1):
-        yield f"gate-durable {GATE} {nth}"
-
-
-def cells(folder: Path, size: int, seed: int) -> Iterator[str]:
-    rng = random.Random(seed)
-    for point in points(folder, size, rng):
-        for at, deadline in enumerate(DEADLINES):
-            if deadline.endswith("stateless") and point.startswith("thread"):
-                continue
-            ends = ["continued", "killed"]
-            for end in ends if size > 1 else [ends[(at + len(point)) % 2]]:
-                yield f"{point} {deadline} {end}"
-
-
-def run(folder: Path, size: int, seed: int) -> Figures:
-    names = list(cells(folder, size, seed))
-    figures = run_cells(names, play, folder, seed)
-    reached(figures, "holders stopped", len(names))
-    return figures
-
-
-CAMPAIGN = Campaign(
-    row=16,
-    fault="the holder of a lock is stopped (SIGSTOP) or killed, wherever it is",
-    promise="every call of the others ends in its lock_timeout, threads together; it says what it did; then all go on",
-    how="a process, a thread of the same store, or who stands at the gate, at calls with each set of locks it holds x "
-    "every kind of call, all at once x deadlines of 0 and 0.2 s, six threads, no state",
-    ci=1,
-    release=1_000,
-    unit="calls with each set of locks, of all there are",
-    run=run,
-    missing=missing,
-)
-
-if __name__ == "__main__":  # One cell: `python -m … "process-durable write.lock 1 0.2 killed"`.
-    sys.exit(run_one(play))

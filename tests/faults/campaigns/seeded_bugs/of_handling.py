@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .bugs import Bug
+from .bug import Bug
 
 FAILING = "tests/faults/test_failing_calls.py"
 RESTART = "tests/filestore/recovery/test_restart.py"

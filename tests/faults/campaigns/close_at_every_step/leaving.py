@@ -1,4 +1,4 @@
-"""A program that ends in the middle of a call: `python -m … WAY CALL NTH FOLDER`. It belongs to row 17."""
+"""A program that ends in the middle of a call: `python -m … WAY CALL NTH FOLDER`. It is a part of row 17."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ atexit.register(lambda: [work() for work in _at_the_very_end])
 
 from hangarlog import ANY, HangarlogError  # noqa: E402
 
-from .cells import event, opened  # noqa: E402
+from ..cells import event, opened  # noqa: E402
 from .strangers import CALLS, MOMENT, Pausing, Strangers  # noqa: E402
 
 

@@ -2,19 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Bug:
-    """`text`, which is in `file` exactly once, replaced by `bad`; `check` is a campaign's options or a test."""
-
-    name: str
-    file: str
-    text: str
-    bad: str
-    check: str
-
+from .bug import Bug
 
 CUTS = "--row 1 --size 1000"
 REFUSALS = "--row 2 --size 40"

@@ -1,16 +1,10 @@
-"""Row 14: a file of a store in use is replaced, emptied, cut, deleted, relinked or moved, at any step of a call.
-
-In each cell three users share a store: A, in one of whose calls it happens; B, who has had it open; and C, who opens it
-afterwards. What they are told, and what is found when all have closed, must agree.
-"""
+"""A cell: a store in use, what is done to it, and everybody's going on."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -28,86 +22,9 @@ from hangarlog import (
 from hangarlog.maintenance.repair import repair
 from hangarlog.maintenance.verify import verify
 
-from .cells import (
-    GUARD,
-    Cell,
-    Device,
-    event,
-    missing,
-    on_the_device,
-    one_a_site,
-    opened,
-    power_cut,
-    reached,
-    reopened,
-    run_cells,
-    run_one,
-    site,
-)
-from .harness import Campaign, Figures
-from .mutations import WHOLE, is_gentle, mutations_of, shuts_out
-
-SEALED_JOURNAL = "journal.00000000000000000001"
-SEALED_STREAM = "streams/big/1.00000000000000000000"
-TARGETS = (
-    "journal.jsonl",
-    f"{SEALED_JOURNAL}.jsonl",
-    f"{SEALED_JOURNAL}.index",
-    "streams/a/1.jsonl",
-    "streams/big/1.jsonl",
-    f"{SEALED_STREAM}.jsonl",
-    f"{SEALED_STREAM}.index",
-    "state",
-    "ring",
-    "checkpoint.json",
-    "catalog",
-    "locks/write.lock",
-    "locks/sync.lock",
-    "locks",
-    "streams",
-    "streams/a",
-    "snapshots",
-    "snapshots/a/1.json",
-    "hangarlog.json",
-    WHOLE,
-)
-
-
-def make_bases(folder: Path) -> None:
-    """Two stores: one with sealed segments, and one of which the next append also rolls the journal and a stream."""
-    with opened(folder / "plain", segment_bytes=80_000, durability="always", filesystem=Device()) as store:
-        store.append("big:1", [event("big-0", 290_000), event("big-1", 20_000)], ANY)
-        for number in range(2):  # The first rolls the journal.
-            store.append("a:1", [event(f"a-{number}")], ANY)
-        store.append("big:1", [event("big-2")], ANY)  # And this the stream.
-        store.append_many([("b:1", [event("b-0")], ANY), ("plain", [event("plain-0")], ANY)])
-        store.save_snapshot("a:1", 1, {"n": 1})
-    shutil.copytree(folder / "plain", folder / "full")
-    with opened(folder / "full", durability="always", filesystem=Device()) as store:
-        store.append("big:1", [event("big-3", 85_000)], ANY)
-
-
-class Ledger:
-    """What was tried, acknowledged, refused; and which promises of it were broken."""
-
-    def __init__(self, cell: Cell) -> None:
-        self.cell = cell
-        self.told: dict[str, tuple[str, int]] = {}  # Event: the place that was acknowledged.
-        self.tried: set[str] = set()
-        self.refused: dict[str, str] = {}  # Event: the error that said that it is not there.
-        self.doubted: set[str] = set()
-        self.durable: set[str] = set()  # What was acknowledged before the last durable append was.
-
-    def version(self, stream_id: str) -> int:
-        return max((version for at, version in self.told.values() if at == stream_id), default=-1)
-
-    def acknowledge(self, event_id: str, stream_id: str, version: int, *, durable: bool) -> None:
-        twice = [other for other, place in self.told.items() if place == (stream_id, version)]
-        if twice:
-            self.cell.breaks(f"a version is given twice ({event_id[0]} after {twice[0][0]})")
-        self.told[event_id] = (stream_id, version)
-        if durable:
-            self.durable = set(self.told)
+from ..cells import GUARD, Cell, Device, event, on_the_device, opened, power_cut, reopened, site
+from ..mutations import WHOLE, is_gentle, mutations_of, shuts_out
+from .store import Ledger
 
 
 class Scene:
@@ -450,60 +367,3 @@ class Scene:
 def texts(path: Path) -> Iterator[str]:
     for file in path.rglob("*.jsonl"):
         yield file.read_text(errors="replace")
-
-
-ACTS = tuple(name[4:] for name in vars(Scene) if name.startswith("act_"))
-ORDERS = [f"{order}{at}" for order in ("ABC", "ACB", "BAC", "BCA", "CAB", "CBA") for at in range(5)]
-
-
-def play(cell: Cell, path: Path) -> None:
-    scene = Scene(cell, path)
-    scene.play()
-    cell.figures["done to a store"] += scene.done
-
-
-def steps_of(act: str, folder: Path) -> list[tuple[str, str]]:
-    """The calls of an act, at each of which something can be done."""
-    scene = Scene(Cell(f"{act} 0 {WHOLE} moved alone ABC0"), folder / f"steps-{act}")
-    scene.play()
-    scene.a.close()
-    scene.b.close()
-    return scene.calls
-
-
-def cells(folder: Path, size: int, seed: int) -> Iterator[str]:
-    """Every step of every act (in CI, one of each site), each with so many of the things that can be done to files."""
-    rng = random.Random(seed)
-    base = folder / "bases/full"
-    ways = [f"{target} {way}" for target in TARGETS if (base / target).exists() for way in mutations_of(base, target)]
-    for act in ACTS:
-        steps = steps_of(act, folder)
-        for at in one_a_site(steps, rng) if size <= CAMPAIGN.ci else range(len(steps)):
-            for way in rng.sample(ways, min(size, len(ways))):
-                yield f"{act} {at + 1}:{steps[at][0]} {way} {rng.choice(['alone', 'beside'])} {rng.choice(ORDERS)}"
-
-
-def run(folder: Path, size: int, seed: int) -> Figures:
-    make_bases(folder / "bases")
-    names = list(cells(folder, size, seed))
-    figures = run_cells(names, play, folder, seed)
-    reached(figures, "done to a store", len(names))
-    return figures
-
-
-CAMPAIGN = Campaign(
-    row=14,
-    fault="a file of a store in use is replaced, emptied, cut, deleted, relinked, its folder moved",
-    promise="every call succeeds rightly or names the place; nothing acknowledged is lost, no version given twice, "
-    "no two are inside the lock, what is a cache comes back",
-    how="every file and folder x every call of an append, a batch, a roll, a read, an opening and a close; two others "
-    "who have the store open, or open it then, go on beside it, and the power is cut",
-    ci=3,
-    release=1_000,
-    unit="changes to files at each step, of all there are",
-    run=run,
-    missing=missing,
-)
-
-if __name__ == "__main__":  # One cell: `python -m … "durable 7 state deleted beside ABC0"`.
-    sys.exit(run_one(play, make_bases))

@@ -12,12 +12,12 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .bugs import OF_CRASHES, Bug
-from .bugs_of_handling import OF_HANDLING
-from .harness import ROOT, SEED, Campaign, Figures
+from ..harness import ROOT, Campaign, Figures
+from .bug import Bug
+from .of_crashes import OF_CRASHES
+from .of_handling import OF_HANDLING
 
 HANG = 240.0  # Seconds after which a check counts as hung: far more than any of them takes.
-
 
 FIRST = (
     "the threads of a store are waited for without limit",
@@ -180,9 +180,3 @@ CAMPAIGN = Campaign(
     unit="bugs",
     run=run,
 )
-
-if __name__ == "__main__":  # Some: `python -m tests.faults.campaigns.seeded_bugs "part of a name" …`.
-    import tempfile
-
-    chosen = [bug for bug in BUGS if any(part in bug.name for part in sys.argv[1:])]
-    print(run_bugs(Path(tempfile.mkdtemp(prefix="hangarlog-bugs-")), chosen, SEED))

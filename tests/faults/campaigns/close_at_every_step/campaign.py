@@ -21,8 +21,8 @@ from typing import Any, NoReturn
 from hangarlog import ANY, FileEventStore, LockTimeoutError, OutcomeUnknownError, StoreOpenError
 from hangarlog.maintenance.verify import verify
 
-from .cells import GUARD, Cell, Hooked, event, missing, one_a_site, opened, path_of, reached, run_cells, run_one
-from .harness import Campaign, Figures
+from ..cells import GUARD, Cell, Hooked, event, missing, one_a_site, opened, path_of, reached, run_cells
+from ..harness import Campaign, Figures
 from .strangers import CALLS, LATER, MOMENT, Pausing, Strangers, make_store
 
 PATIENT = GUARD / 3
@@ -330,6 +330,3 @@ CAMPAIGN = Campaign(
     run=run,
     missing=missing,
 )
-
-if __name__ == "__main__":  # One cell: `python -m … "close durable 5:write"`.
-    sys.exit(run_one(play))
