@@ -4,98 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import enum
-import pickle
 import uuid
 from typing import Any
 
-import attrs
 import msgspec
 import pytest
+from event_classes import (
+    ADataclass,
+    AFrozenDataclass,
+    AnAttrs,
+    AnAttrsWithMore,
+    ASlottedDataclass,
+    AStruct,
+    Colour,
+    Inner,
+)
 
 from hangarlog import (
     EVENT_TYPE_MAP,
-    EVENT_VERSION_MAP,
     EventSerializationError,
     EventSerializer,
-    IEventUpcaster,
     UntypedEvent,
-    UpcasterChain,
-    UpcasterError,
-    UpcastingError,
-    errors,
     get_current_version,
     register_event_type,
 )
-from hangarlog.errors import HangarlogError
 from hangarlog.events.payload import encode_object
-
-
-class Colour(enum.Enum):
-    RED = "red"
-
-
-class Inner(msgspec.Struct):
-    a: int
-
-
-class AStruct(msgspec.Struct):
-    at: datetime.datetime
-    day: datetime.date
-    key: uuid.UUID
-    colour: Colour
-    inner: list[Inner]
-    pairs: dict[int, tuple[int, str]]
-    raw: bytes
-    maybe: float | None = None
-
-
-class DomainEvent:
-    """As MCP Hangar's: not a dataclass, sets identity and time beside the fields."""
-
-    def __init__(self) -> None:
-        self.event_id = str(uuid.uuid4())
-        self.occurred_at = 1.25
-        self._secret = object()
-
-
-@dataclasses.dataclass
-class ADataclass(DomainEvent):
-    provider_id: str
-    count: int = 3
-    tags: list[str] = dataclasses.field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ASlottedDataclass:
-    a: int
-    b: str = "b"
-
-
-@dataclasses.dataclass(frozen=True)
-class AFrozenDataclass(DomainEvent):
-    a: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "event_id", "fresh")
-        object.__setattr__(self, "occurred_at", 0.0)
-
-
-@attrs.define
-class AnAttrs:
-    a: int
-    b: list[str] = attrs.field(factory=list)
-
-
-@attrs.define(slots=False)
-class AnAttrsWithMore:
-    a: int
-
-    def __attrs_post_init__(self) -> None:
-        self.event_id = "fresh"
 
 
 def round_trip(event: Any, **options: Any) -> Any:
@@ -261,136 +194,6 @@ def test_hooks_are_passed_on() -> None:
     assert event == Holder(1 + 2j)
 
 
-# Upcasting
-
-
-class InnerV1ToV2(IEventUpcaster):
-    """MCP Hangar's own shape: three properties."""
-
-    @property
-    def event_type(self) -> str:
-        return "Inner"
-
-    @property
-    def from_version(self) -> int:
-        return 1
-
-    @property
-    def to_version(self) -> int:
-        return 2
-
-    def upcast(self, data: dict[str, Any]) -> dict[str, Any]:
-        assert "_version" not in data
-        data["a"] = data.pop("old")
-        return data
-
-
-class Stranger:
-    """Of the same shape, but of no base class of ours."""
-
-    event_type, from_version, to_version = "Inner", 2, 3
-
-    def upcast(self, data: dict[str, Any]) -> dict[str, Any]:
-        return {**data, "a": data["a"] * 10}
-
-
-def test_upcasters_of_every_shape_register_and_run_in_order() -> None:
-    register_event_type(Inner, version=4)
-    chain = UpcasterChain()
-    chain.register(InnerV1ToV2())
-    chain.register(Stranger())
-
-    @chain.upcaster("Inner", from_version=3)
-    def last(data: dict[str, Any]) -> dict[str, Any]:
-        return {"a": data["a"] + 1}
-
-    serializer = EventSerializer(chain)
-    assert serializer.deserialize("Inner", '{"old":7}') == Inner(71)
-    assert serializer.deserialize("Inner", '{"_version":2,"a":7}') == Inner(71)
-    assert serializer.deserialize("Inner", '{"a":7,"_version":3}') == Inner(8)
-    assert serializer.deserialize("Inner", '{"_version":4,"a":7}') == Inner(7)
-    assert chain.upcast("Inner", 1, {"old": 7}, current_version=3) == (3, {"a": 70})
-    assert last({"a": 1}) == {"a": 2}
-
-
-def test_a_gap_names_type_and_version_when_the_serializer_is_built() -> None:
-    register_event_type(Inner, version=4)
-    chain = UpcasterChain()
-    chain.upcaster("Inner", 1)(dict)
-    chain.upcaster("Inner", 3)(dict)
-    with pytest.raises(UpcastingError, match=r"^Missing upcaster for 'Inner' v2 -> v3") as caught:
-        EventSerializer(upcaster_chain=chain)
-    assert (caught.value.event_type, caught.value.from_version) == ("Inner", 2)
-
-
-def test_a_version_raised_after_the_serializer_was_built_is_noticed() -> None:
-    register_event_type(Inner)
-    serializer = EventSerializer()
-    assert serializer.deserialize("Inner", '{"a":1}') == Inner(1)
-    EVENT_VERSION_MAP["Inner"] = 2
-    for use in (lambda: serializer.deserialize("Inner", '{"a":1}'), lambda: serializer.serialize(Inner(1))):
-        with pytest.raises(UpcastingError, match="Missing upcaster"):
-            use()
-
-
-def test_bad_upcasters_are_refused_when_they_are_registered() -> None:
-    class Leap(InnerV1ToV2):
-        @property
-        def to_version(self) -> int:
-            return 3
-
-    chain = UpcasterChain()
-    chain.register(InnerV1ToV2())
-    for bad, why in (
-        (Leap(), "'Inner' v1 -> v3 must advance exactly one"),
-        (InnerV1ToV2(), "'Inner' v1 -> v2 meets another"),
-    ):
-        with pytest.raises(UpcasterError, match=why) as caught:
-            chain.register(bad)
-        assert isinstance(caught.value, UpcastingError)
-        assert isinstance(caught.value, ValueError)
-    with pytest.raises(TypeError, match=r"InnerV1ToV2\(\)"):
-        chain.register(InnerV1ToV2)  # type: ignore[arg-type]
-    with pytest.raises(TypeError):
-        chain.register(object())  # type: ignore[arg-type]
-    with pytest.raises(UpcasterError):
-        chain.upcaster("Inner", 0)(dict)
-
-
-def test_an_upcaster_that_fails_or_returns_nothing_is_named() -> None:
-    register_event_type(Inner, version=2)
-    for step, why in ((lambda data: data["no such key"], "KeyError"), (lambda data: None, "NoneType")):
-        chain = UpcasterChain()
-        chain.upcaster("Inner", 1)(step)
-        with pytest.raises(UpcastingError, match=f"'Inner' v1 -> v2 .*{why}"):
-            EventSerializer(chain).deserialize("Inner", '{"a":1}')
-
-
-def test_a_newer_payload_than_is_known_here_is_an_error() -> None:
-    register_event_type(Inner)
-    with pytest.raises(UpcastingError, match="newer"):
-        EventSerializer().deserialize("Inner", '{"_version":2,"a":1}')
-
-
-def test_an_alias_goes_the_way_of_its_new_name_unless_it_has_steps_of_its_own() -> None:
-    register_event_type(Inner, version=2)
-    EVENT_TYPE_MAP["Outer"] = Inner
-    chain = UpcasterChain()
-    chain.upcaster("Inner", 1)(lambda data: {"a": data["b"]})
-    assert EventSerializer(chain).deserialize("Outer", '{"b":5}') == Inner(5)
-    chain.upcaster("Outer", 1)(lambda data: {"a": data["c"]})
-    assert EventSerializer(chain).deserialize("Outer", '{"c":6}') == Inner(6)
-    assert EventSerializer(chain).deserialize("Inner", '{"b":7}') == Inner(7)
-
-
-def test_an_old_payload_keeps_its_other_attributes_on_the_way() -> None:
-    register_event_type(ADataclass, version=2)
-    chain = UpcasterChain()
-    chain.upcaster("ADataclass", 1)(lambda data: {**data, "provider_id": data["id"]})
-    event = EventSerializer(chain).deserialize("ADataclass", '{"id":"m","event_id":"e","occurred_at":5.5}')
-    assert (event.provider_id, event.event_id, event.occurred_at) == ("m", "e", 5.5)
-
-
 def test_event_ids_are_text_or_uuids() -> None:
     serializer = EventSerializer()
 
@@ -406,34 +209,6 @@ def test_event_ids_are_text_or_uuids() -> None:
             serializer.encode(Holder(bad))
     with pytest.raises(EventSerializationError, match="event_id"):
         serializer.encode(UntypedEvent("T", {}, event_id=7))  # type: ignore[arg-type]
-
-
-def test_every_error_pickles_with_its_fields() -> None:
-    """And has one base."""
-    examples: dict[str, tuple[Any, ...]] = {
-        "ConcurrencyError": ("s", 1, 2),
-        "RetryUnknownError": ("s", 1, 2),
-        "NumberError": ("position", 3, 2),
-        "TooLargeError": ("event", 3, 2),
-        "CorruptionError": ("p", "s", 3, "c", 7, "s:1", 2, False),
-        "LinkedFileError": ("p", "s", 3, "c", 7, "s:1", 2, False),
-        "StorageError": ("p", 28, "c", True),
-        "StoreBusyError": ("p", 7),
-        "LockTimeoutError": ("p", 7, 1.5),
-        "StreamNotFoundError": ("s",),
-        "HangarlogError": ("x",),
-    }
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, HangarlogError)]
-    assert len(kinds) > 15
-    for kind in kinds:
-        if issubclass(kind, UpcastingError):
-            error: HangarlogError = kind(event_type="T", from_version=1, message="m")
-        else:
-            error = kind(*examples.get(kind.__name__, ("a", "b")))
-        again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
-        assert type(again) is kind
-        assert vars(again) == vars(error)
-        assert str(again) == str(error)
 
 
 def test_untyped_events_and_metadata_are_checked_as_typed_ones_are() -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_lines import line, opened
 
-from hangarlog import StreamIdError
+from hangarlog import ANY, StreamIdError, UntypedEvent
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.filestore.file_names import stream_id_of, stream_path
+from hangarlog.maintenance.verify import verify
 
 _ALPHABET = st.one_of(st.sampled_from("aAbB:./\\%~_- \u00e9\u00c9e\u0301\u00df\u0131\u0130\u202e"), st.characters())
 ids = st.text(_ALPHABET, min_size=1, max_size=400)
@@ -65,3 +68,33 @@ def test_windows_devices_are_not_file_names(device: str) -> None:
 def test_what_is_not_text_is_refused(value: object) -> None:
     with pytest.raises(StreamIdError, match="must be text"):
         check_stream_id(value)
+
+
+# Names of others
+
+DIGITS = ["\u0661", "\uff11", "\u0967", "\u00b9", "\u2460", "\U0001d7cf", "\u0be7"]
+
+
+@pytest.mark.parametrize("one", DIGITS, ids=ascii)
+def test_a_name_in_other_digits_is_a_file_of_somebody_elses(tmp_path: Path, one: str) -> None:
+    """Beside the journal, a stream, a snapshot; with an event in it, or none."""
+    for content in (b"", line(1)):
+        path = tmp_path / f"s{len(content)}"
+        with opened(path) as store:
+            store.append("a:1", [UntypedEvent("T", {})], ANY)
+        names = [
+            f"journal.{one * 20}",
+            f"journal.{'0' * 19}{one}",
+            f"streams/a/1.{one * 20}",
+            f"streams/a/1.{'0' * 19}{one}",
+            f"streams/a/{one}",
+        ]
+        names.append("streams/a/1." + "9" * 20)  # Beyond every number that there is.
+        for name in names:
+            (path / f"{name}.jsonl").write_bytes(content)
+        with opened(path) as store:
+            assert [record.stream_id for record in store.records()] == ["a:1"]
+            assert store.list_streams() == ["a:1"]
+            assert list(verify(store)) == []
+            store.append("a:1", [UntypedEvent("T", {"text": "x"})], ANY)
+        assert all((path / f"{name}.jsonl").read_bytes() == content for name in names)

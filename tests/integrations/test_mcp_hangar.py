@@ -105,6 +105,21 @@ def test_times_of_other_zones_and_metadata_are_kept(tmp_path: Path) -> None:
         assert record.metadata == {"correlation_id": "c"}
 
 
+def test_a_time_of_the_first_centuries_is_imported_as_a_time(store: FileEventStore, tmp_path: Path) -> None:
+    """`strftime` writes the year 1 with one digit."""
+    with closing(sqlite3.connect(tmp_path / "x.db")) as database:
+        database.executescript(
+            "CREATE TABLE events (global_position INTEGER PRIMARY KEY, stream_id, stream_version, event_type, data,"
+            "metadata, created_at); CREATE TABLE streams (stream_id, version, created_at, updated_at);"
+        )
+        database.execute("INSERT INTO events VALUES (1, 'a:1', 0, 'T', '{}', NULL, '0001-02-03T04:05:06')")
+        database.commit()
+    import_database(store, str(tmp_path / "x.db"))
+    ((envelope,),) = store.envelopes()
+    assert envelope.recorded_at == "0001-02-03T04:05:06.000000Z"
+    assert list(verify(store)) == []
+
+
 def test_a_compacted_stream_goes_on_where_it_begins(tmp_path: Path) -> None:
     """Its first version is not 0; its snapshot comes along, and goes out again."""
     source = tmp_path / "x.db"
