@@ -22,7 +22,6 @@ from hangarlog.record.line import decode_record, encode_records
 from hangarlog.system.file_lock import held
 from hangarlog.system.filesystem import FileSystem
 
-
 # Copies made file by file
 
 
