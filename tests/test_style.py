@@ -18,6 +18,10 @@ import hangarlog
 
 SOURCES = sorted((ROOT / "hangarlog").rglob("*.py"))
 ALL = sorted(path for top in ("hangarlog", "tests", "bench", "tools") for path in (ROOT / top).rglob("*.py"))
+FOLDERS = sorted(
+    {path.parent for path in ALL if ROOT / "tests" in path.parents and not (path.parent / "__init__.py").exists()}
+)
+"""Those that pytest puts on the path: the modules in them import each other by their bare names."""
 LINT_IMPORTS = "from importlinter.cli import lint_imports_command; lint_imports_command()"
 COMMANDS = {
     "ruff check": ["-m", "ruff", "check"],
@@ -102,17 +106,20 @@ def imported(path: Path, paths: set[Path]) -> Iterator[Path]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield from module_of(alias.name.split("."), [ROOT], paths)
+                yield from module_of(alias.name.split("."), places_of(path, alias.name), paths)
         elif isinstance(node, ast.ImportFrom):
-            parts = node.module.split(".") if node.module else []
-            places = [path.parents[node.level - 1]] if node.level else [ROOT]
-            if not node.level and parts[0] not in sys.stdlib_module_names and ROOT / "tests" in path.parents:
-                places += [place for place in FOLDERS if not (place / "__init__.py").exists()]
+            name = node.module or ""
+            parts = name.split(".") if name else []
+            places = [path.parents[node.level - 1]] if node.level else places_of(path, name)
             for alias in node.names:
                 yield from list(module_of([*parts, alias.name], places, paths)) or module_of(parts, places, paths)
 
 
-FOLDERS = sorted({path.parent for path in ALL if ROOT / "tests" in path.parents})
+def places_of(path: Path, name: str) -> list[Path]:
+    """Where the module at `path` finds the one of this whole name."""
+    if name.partition(".")[0] in sys.stdlib_module_names:
+        return []
+    return [ROOT, *(FOLDERS if ROOT / "tests" in path.parents else ())]
 
 
 def module_of(parts: list[str], places: list[Path], paths: set[Path]) -> Iterator[Path]:
@@ -133,6 +140,12 @@ def test_no_imports_go_in_circles() -> None:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
         pytest.fail(" -> ".join(str(path.relative_to(ROOT)) for path in error.args[1]))
+
+
+def test_modules_that_are_imported_by_bare_names_have_different_ones() -> None:
+    names = [path.stem for folder in FOLDERS for path in folder.glob("*.py") if path.stem != "__main__"]
+    names += [path.parent.name for path in ALL if path.name == "__init__.py" and path.parent.parent in FOLDERS]
+    assert sorted(names) == sorted(set(names))
 
 
 def test_the_public_names_are_all_there_and_documented() -> None:
