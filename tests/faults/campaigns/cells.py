@@ -27,6 +27,7 @@ import hangarlog
 from hangarlog import EventSerializer, FileEventStore, UntypedEvent
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.open_folder import Beneath
+from hangarlog.testing import Unsynced
 
 from .harness import Figures
 
@@ -233,7 +234,7 @@ def in_two_processes(work: Callable[[Path, int], Any], folder: Path, seed: int) 
 # What the cells share
 
 
-class Hooked(FileSystem):
+class Hooked(Unsynced):
     """A file system that calls `step(name, arguments)` before each call, `after(name, arguments, result)` behind it.
 
     Syncs are no matter here, and a checkpoint is made at once instead of in the background.
@@ -243,7 +244,13 @@ class Hooked(FileSystem):
         self.locked: dict[int, str] = {}  # The locks that are held through it: {descriptor: name of the file}.
 
     def __init_subclass__(cls) -> None:
-        for name, method in {**vars(Beneath), **vars(FileSystem), **vars(Hooked), **vars(cls)}.items():
+        for name, method in {
+            **vars(Beneath),
+            **vars(FileSystem),
+            **vars(Unsynced),
+            **vars(Hooked),
+            **vars(cls),
+        }.items():
             if callable(method) and not name.startswith("_") and name not in ("step", "after", "in_background"):
                 setattr(cls, name, _hooked(name, method))
 
@@ -253,18 +260,9 @@ class Hooked(FileSystem):
     def after(self, name: str, arguments: tuple[Any, ...], result: Any) -> None:
         """After a call."""
 
-    def sync_data(self, fd: int) -> None:
-        pass
-
-    def sync_folder(self, path: str) -> None:
-        pass
-
-    def sync_everything(self, folder: str, paths: Any) -> None:
-        pass
-
     def in_background(self, work: Callable[[], None], name: str) -> threading.Thread | None:
         if "checkpoint" not in name:
-            return super().in_background(work, name)
+            return FileSystem.in_background(self, work, name)
         work()
         return None
 
