@@ -244,13 +244,8 @@ class Hooked(Unsynced):
         self.locked: dict[int, str] = {}  # The locks that are held through it: {descriptor: name of the file}.
 
     def __init_subclass__(cls) -> None:
-        for name, method in {
-            **vars(Beneath),
-            **vars(FileSystem),
-            **vars(Unsynced),
-            **vars(Hooked),
-            **vars(cls),
-        }.items():
+        methods = vars(Beneath) | vars(FileSystem) | vars(Unsynced) | vars(Hooked) | vars(cls)
+        for name, method in methods.items():
             if callable(method) and not name.startswith("_") and name not in ("step", "after", "in_background"):
                 setattr(cls, name, _hooked(name, method))
 
