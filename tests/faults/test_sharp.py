@@ -1,4 +1,4 @@
-"""Small checks of single promises that only a bug of one sort breaks (seeded_bugs.py says which)."""
+"""Small checks of single promises that only a bug of one sort breaks (campaigns/seeded_bugs says which)."""
 
 from __future__ import annotations
 

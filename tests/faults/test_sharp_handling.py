@@ -1,4 +1,4 @@
-"""Small checks of what ordinary handling must not break, one promise each (seeded_bugs.py says which bug breaks it)."""
+"""Small checks of what ordinary handling must not break, one promise each (campaigns/seeded_bugs says how)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An error at every call, and an interrupt at every point: nothing leaks, and memory agrees with the disk afterwards.
+"""Row 9: an error at every call, and an interrupt at every point: nothing leaks, and memory agrees with the disk.
 
 Every phase of a store's life (opening, appending, rolling, compacting, reading, closing) is run again and again, each
 time with a fault one site later, until it runs through. What is asked of the store then is the same everywhere.

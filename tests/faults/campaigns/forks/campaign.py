@@ -1,7 +1,7 @@
-"""Fork, spawn and threads: a store that is used on both sides of every way a process can come from another.
+"""Row 11: fork, spawn and threads: a store that is used on both sides of every way a process can come from another.
 
-Each cell is a small program, run by itself (__main__.py), so that what hangs can be ended with
-all its children. Every event is announced before it is appended and reported after: what is found must agree.
+Each cell is a small program, run by itself (__main__.py), so that what hangs can be ended with all its children.
+Every event is announced before it is appended and reported after: what is found must agree.
 """
 
 from __future__ import annotations
