@@ -185,7 +185,7 @@ def test_folders_within_folders_are_somebody_elses(tmp_path: Path) -> None:
 
 LISTS = """
 import subprocess
-from hangarlog.record import encode_records
+from hangarlog.record.line import encode_records
 path = sys.argv[1]
 value = b'{"_version":1,"x":[' + b",".join([b"[]"] * (int(sys.argv[2]) // 3)) + b"]}"
 with opened(path) as store:
