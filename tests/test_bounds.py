@@ -2,56 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import random
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import msgspec
 import pytest
 from conftest import ROOT, Added
+from limits import run_limited
 
-from hangarlog import ANY, CorruptionError, EventStore, FileEventStore, MemoryEventStore, TooLargeError
+from hangarlog import ANY, EventStore, FileEventStore, MemoryEventStore, TooLargeError
 from hangarlog.log.log import Log
-from hangarlog.log.segment import Segment
 from hangarlog.maintenance.verify import verify
-from hangarlog.record import batch, nesting
+from hangarlog.record import batch
 from hangarlog.record.envelope import Envelope
-from hangarlog.record.line import TOO_LONG
-from hangarlog.system.file_copy import copy_file
-from hangarlog.system.filesystem import FileSystem
 
 pytest.importorskip("resource")
 
 TEXT = 8 << 20
 """Bytes of a payload."""
-
-
-def run_limited(program: str, more: int, *arguments: object, seconds: int = 120) -> str:
-    """Run a program in a process that may take so many bytes `more` than it has once hangarlog is imported."""
-    begin = (
-        "import os, resource, sys; from hangarlog import *; import hangarlog.maintenance.verify\n"
-        "def limit(more):\n"
-        "    pages = int(open('/proc/self/statm').read().split()[0])\n"
-        "    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more, resource.RLIM_INFINITY))\n"
-        f"resource.setrlimit(resource.RLIMIT_CPU, ({seconds}, {seconds}))\n"
-        "def opened(path, **options):\n"
-        "    options = {'durability': 'relaxed', **options}\n"
-        "    return FileEventStore(path, serializer=EventSerializer(unknown='untyped'), **options)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", f"{begin}more = {more}\n{program}", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_MMAP_THRESHOLD_": "65536"},  # Freed is given back.,
-    )
-    assert done.returncode == 0, f"it ended with {done.returncode}: {done.stderr[-2000:]}"
-    return done.stdout
 
 
 TEXTS = {
@@ -119,20 +90,6 @@ def test_metadata_snapshots_and_batches_are_bounded_as_payloads_are(tmp_path: Pa
     )
 
 
-@pytest.mark.parametrize("part", [1, 2, 7, 64 << 10])
-def test_nesting_is_counted_part_by_part_as_it_is_in_one(monkeypatch: pytest.MonkeyPatch, part: int) -> None:
-    """Strings, and escapes in them, may lie across the parts."""
-    monkeypatch.setattr(nesting, "_PART_BYTES", part)
-    rng = random.Random(part)
-    for _ in range(100):
-        text = "".join(rng.choices('[]{}"\\x', k=rng.choice((0, 1, 50, 300))))
-        levels = rng.randrange(125, 140)
-        value: object = {text: [text, {}]}
-        for _ in range(levels - 3):
-            value = {text: value} if rng.random() < 0.5 else [text, value, text]
-        assert nesting.nesting(msgspec.json.encode(value)) == levels
-
-
 @pytest.mark.parametrize("kind", [FileEventStore, MemoryEventStore])
 def test_an_event_that_no_line_can_hold_is_refused_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[EventStore]
@@ -149,40 +106,6 @@ def test_an_event_that_no_line_can_hold_is_refused_and_nothing_is_written(
             store.append("a:1", [Added(number, "x" * 500) for number in range(5)], ANY)
         assert store.get_event_count() == 0
         assert store.append("a:1", [Added(1, "x" * 700)], ANY) == 0
-
-
-def hole(path: Path, before: bytes, after: bytes = b"") -> Path:
-    """A file with a hole of a terabyte between two texts."""
-    with open(path, "wb") as file:
-        file.write(before)
-        file.truncate(len(before) + (1 << 40))
-    with open(path, "ab") as file:
-        file.write(after)
-    return path
-
-
-ZEROED = TOO_LONG + bytes(1024)
-"""Stands for a long line with zeros in it."""
-
-
-def segment_of(path: Path) -> Segment:
-    return Segment(FileSystem(), str(path).removesuffix(".jsonl"), "position")
-
-
-@pytest.mark.parametrize("size", [16, 4 << 10, 256 << 10])
-def test_a_line_that_is_longer_than_any_that_is_written_comes_alone(tmp_path: Path, size: int) -> None:
-    """In both directions, at its place, with the lines around it as they are."""
-    with contextlib.closing(segment_of(hole(tmp_path / "x.jsonl", b"one\n", b"two\nthree\n"))) as segment:
-        first = segment.lines_at(0, size)
-        assert first == ([b"one"], 4)
-        assert segment.lines_at(4, size) == ([ZEROED], 4 + (1 << 40) + 4)
-        assert segment.lines_at(4 + (1 << 40) + 4, size) == ([b"three"], segment.size)
-        assert segment.end_offset() == segment.size
-        assert segment.lines_before(segment.size - 6, size) == ([ZEROED], 4)
-        assert segment.lines_before(4, size) == ([b"one"], 0)
-        with pytest.raises(CorruptionError, match="longer than the limit of 268435456 bytes") as damage:
-            segment.decode(segment.lines_at(4)[0], 4)
-        assert damage.value.offset == 4
 
 
 def test_pages_that_a_power_cut_took_are_no_damage_however_many(
@@ -206,44 +129,6 @@ def test_pages_that_a_power_cut_took_are_no_damage_however_many(
     with FileEventStore(cut) as store:
         assert store.get_event_count() == 1
         assert (cut / "put-aside.jsonl").exists()
-
-
-def test_a_hole_behind_the_last_line_is_a_torn_end(tmp_path: Path) -> None:
-    """As zeros are, which a power cut leaves."""
-    with contextlib.closing(segment_of(hole(tmp_path / "x.jsonl", b"one\n"))) as segment:
-        assert segment.end_offset() == 4
-        assert segment.lines_at(4) == ([], 4)
-        assert segment.rest_may_be_torn(4)
-        assert sum(len(piece) for _, piece in segment.pieces(4)) < 1 << 20
-    with contextlib.closing(segment_of(hole(tmp_path / "y.jsonl", b""))) as segment:
-        assert (segment.end_offset(), segment.lines_at(0)) == (0, ([], 0))
-
-
-@pytest.mark.parametrize("length", [10, 5000, 300_000, 1 << 20, 3 << 20])
-def test_lines_of_any_length_are_read_in_both_directions(tmp_path: Path, length: int) -> None:
-    lines = [b"a" * length, b"b", b"", b"c" * (2 * length), b"d" * length]
-    (tmp_path / "x.jsonl").write_bytes(b"\n".join(lines) + b"\n" + b"t" * length)
-    with contextlib.closing(segment_of(tmp_path / "x.jsonl")) as segment:
-        assert [line for block in segment.blocks() for line in block] == lines
-        found: list[bytes] = []
-        offset = segment.end_offset()
-        assert segment.size - offset == length
-        while offset:
-            block, offset = segment.lines_before(offset, 1000)
-            found = block + found
-        assert found == lines
-
-
-def test_a_copy_keeps_the_holes_of_a_file(tmp_path: Path) -> None:
-    path = hole(tmp_path / "x", b"before", b"after")
-    copy_file(FileSystem(), str(path), str(tmp_path / "y"))
-    assert (tmp_path / "y").stat().st_size == path.stat().st_size
-    assert (tmp_path / "y").stat().st_blocks < 100
-    assert FileSystem().begin_alike(str(path), str(tmp_path / "y"))
-    with open(tmp_path / "y", "r+b") as file:
-        file.seek(-3, os.SEEK_END)
-        file.write(b"x")
-    assert not FileSystem().begin_alike(str(path), str(tmp_path / "y"))
 
 
 @pytest.mark.parametrize("lost", [False, True])

@@ -12,10 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
-
-from campaign import SEED, campaigns  # noqa: E402
-from table import record  # noqa: E402
+from .campaigns.harness import SEED, campaigns
+from .campaigns.table import record
 
 
 def main() -> int:

@@ -8,9 +8,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from full_disks import Disk, call, main
-from full_or_dead_disks import Broken, cell
-from power import BYTES, powered, shut_down
+from campaigns.disks import Disk, call
+from campaigns.full_or_dead_disks import Broken, cell
+from campaigns.jobs import main
+from campaigns.power import BYTES, powered, shut_down
 
 from hangarlog import ANY, EventSerializer, FileEventStore, UntypedEvent
 from hangarlog.maintenance.verify import verify

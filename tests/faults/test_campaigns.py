@@ -7,9 +7,9 @@ import subprocess
 import sys
 
 import pytest
-from campaign import Campaign, campaigns
+from campaigns.harness import Campaign, campaigns
+from campaigns.table import PAGE, table
 from conftest import ROOT
-from table import PAGE, table
 
 
 @pytest.mark.parametrize("campaign", campaigns(), ids=lambda campaign: f"row-{campaign.row}")

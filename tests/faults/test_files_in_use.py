@@ -14,9 +14,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from cells import Device, Hooked, event, on_the_device, opened, path_of, power_cut
+from campaigns.cells import Device, Hooked, event, on_the_device, opened, path_of, power_cut
+from campaigns.mutations import OF_FILES
 from conftest import ROOT
-from mutations import OF_FILES
 
 from hangarlog import (
     ANY,

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from campaigns.disks import no_loop_mounts, no_mounts
+from campaigns.jobs import run_in_a_process
+from campaigns.proofs import check_streams, evidence, stored, write_in_place
 from conftest import ROOT, Command, tool
-from full_disks import no_loop_mounts, no_mounts, run_in_a_process
-from proofs import check_streams, evidence, stored, write_in_place
 
 from hangarlog import ANY, CorruptionError, EventSerializer, FileEventStore, UntypedEvent
 from hangarlog.maintenance.repair import repair
@@ -303,7 +304,7 @@ def on_file_systems(job: str, folder: Path, *kinds: str) -> dict[str, Any]:
         if os.environ.get("HANGARLOG_REQUIRE_TOOLS"):
             pytest.fail(reason)
         pytest.skip(reason)
-    return run_in_a_process(f"handling_mounts.py:{job}", folder, 0, 0, mounts=True)
+    return run_in_a_process(f"handling_mounts:{job}", folder, 0, 0, mounts=True)
 
 
 @pytest.mark.parametrize("kind", ["ext4", "tmpfs", "btrfs"])

@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import pytest
 from conftest import Added, Command
+from store_files import change, flip
 
 from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore, Record
 from hangarlog.filestore.salvage import MAX_PART_BYTES
@@ -30,24 +31,6 @@ def fill(path: Path, segment_bytes: int = 4_000) -> None:
         for number in range(EVENTS):
             store.append(f"a:{number % 3}", [Added(number, "x" * 60)], ANY)
         store.sync()
-
-
-def change(path: Path, number: int, how: Callable[[bytes], bytes]) -> tuple[str, int]:
-    """Change the line of event `number` in whichever file below `path` it is: (its path, its offset)."""
-    for file in sorted(path.parent.glob(f"{path.stem}*.jsonl")):
-        offset = 0
-        lines = file.read_bytes().splitlines(keepends=True)
-        for at, line in enumerate(lines):
-            if b'"number":%d,' % number in line:
-                lines[at] = how(line)
-                file.write_bytes(b"".join(lines))
-                return str(file), offset
-            offset += len(line)
-    raise AssertionError(f"no event {number} in {path}")
-
-
-def flip(line: bytes) -> bytes:
-    return line.replace(b"xxx", b"xyx", 1)
 
 
 HOW: dict[str, Callable[[bytes], bytes]] = {

@@ -3,69 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import random
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 from zlib import crc32
 
 import msgspec
 import pytest
 from conftest import Command
+from made_lines import ends_otherwise, line, opened
 
 from hangarlog import (
     ANY,
     CorruptionError,
     CorruptionWarning,
     EventSerializationError,
-    EventSerializer,
     FileEventStore,
-    SchemaLockError,
-    SourceError,
-    StoreFormatError,
     UntypedEvent,
 )
 from hangarlog.filestore.stored_lines import as_stored
 from hangarlog.integrations.export import cloud_events, journal_lines
-from hangarlog.integrations.mcp_hangar_sqlite import export_database, import_database
+from hangarlog.integrations.mcp_hangar_sqlite import export_database
 from hangarlog.maintenance.repair import Lost, repair
 from hangarlog.maintenance.verify import verify, verify_folder
-from hangarlog.record import strict
-from hangarlog.record.strict import is_time, repeated_key
-from hangarlog.schema.lockfile import SchemaLock, read_lock, write_lock
-from hangarlog.testing import registered
 
 pytestmark = pytest.mark.filterwarnings("ignore::hangarlog.CorruptionWarning")
-
-TIME = '"2026-01-01T00:00:00.000000Z"'
-
-
-def line(position: object, **fields: str | bytes) -> bytes:
-    """A line with a right checksum of values that are JSON texts already; a key may be named twice as `key__`."""
-    values: dict[str, Any] = {
-        "position": str(position),
-        "stream_id": '"a:1"',
-        "stream_version": str(int(str(position)) - 1) if str(position).isdigit() and len(str(position)) < 9 else "1",
-        "event_type": '"T"',
-        "event_id": f'"e{position}"',
-        "recorded_at": TIME,
-        **{key: value for key, value in fields.items() if key not in ("data", "data__")},
-        **{key: fields.get(key, '{"_version":1}') for key in ("data", "data__") if key == "data" or key in fields},
-    }
-    parts = [
-        b'"%b":%b' % (key.rstrip("_").encode(), value if isinstance(value, bytes) else value.encode())
-        for key, value in values.items()
-    ]
-    body = b"{" + b",".join(parts)
-    return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
-
-
-def ends_otherwise(key: str, value: str) -> bytes:
-    body = line(2).rpartition(b',"crc"')[0] + f',"{key}":{value}'.encode()
-    return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
-
 
 BAD = {
     "a time that is none": (line(2, recorded_at='"x"'), "recorded_at is 'x'"),
@@ -113,7 +75,9 @@ BAD = {
     "batch_end -1": (line(2, batch_end="-1"), ">= 0"),
     "batch_end 2^64": (line(2, batch_end=str(2**64)), "<= 9007199254740991"),
 }
+
 del BAD["data that is no object, and not last"]
+
 _NOT_LAST = line(2).replace(b'"data":{"_version":1}', b'"data":[],"metadata":{}').rpartition(b',"crc"')[0]
 BAD["data that is no object, and not last"] = (b'%b,"crc":"%08x"}\n' % (_NOT_LAST, crc32(_NOT_LAST)), "not an object")
 FINE = {
@@ -137,10 +101,6 @@ def make(path: Path, *lines: bytes, stream: tuple[bytes, ...] | None = None) -> 
     (path / "journal.jsonl").write_bytes(b"".join(lines))
     (path / "streams/a/1.jsonl").write_bytes(b"".join(stream or lines))
     return path
-
-
-def opened(path: Path) -> FileEventStore:
-    return FileEventStore(path, serializer=EventSerializer(unknown="untyped"), durability="relaxed")
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -300,239 +260,6 @@ def test_a_snapshot_with_a_right_checksum_and_a_wrong_state_is_damage(tmp_path: 
                     export_database(store, str(tmp_path / "x.db"))
         assert [result.path for result in repair(tmp_path / "s")] == [str(path)]
         assert list(verify_folder(tmp_path / "s")) == []
-
-
-# What comes from outside
-
-
-class Loose(msgspec.Struct):
-    value: Any = None
-
-
-class Keyed(msgspec.Struct):
-    by_key: dict[int | str, int] = {}
-
-
-class Tagged(msgspec.Struct, tag_field="_version", tag=5):
-    x: int = 0
-
-
-TWICE = msgspec.Raw(b'{"a":1,"a":2}')
-
-
-@pytest.mark.parametrize(
-    "event",
-    [
-        UntypedEvent("T", {"x": TWICE}),
-        UntypedEvent("T", {"x": [{"y": TWICE}]}),
-        UntypedEvent("T", {1: 1, "1": 2}),  # type: ignore[dict-item]
-        UntypedEvent("T", {"x": {None: 1, "null": 2}}),
-        Loose(TWICE),
-        Loose({"x": [TWICE]}),
-        Loose({1: 1, "1": 2}),
-        Keyed({1: 1, "1": 2}),
-    ],
-    ids=str,
-)
-def test_no_event_with_a_key_twice_is_appended(store: FileEventStore, event: Any) -> None:
-    """Not as raw JSON, nor by keys that become the same text."""
-    with registered(Loose=Loose, Keyed=Keyed):
-        for events in ([event], [UntypedEvent("T", {}), event], [event, event]):
-            with pytest.raises(EventSerializationError):
-                store.append("a:1", events, ANY)
-    assert store.get_event_count() == 0
-    with pytest.raises(EventSerializationError, match="comes twice"):
-        store.append("a:1", [UntypedEvent("T", {})], ANY, metadata={"x": TWICE})
-    with pytest.raises(EventSerializationError, match="comes twice"):
-        store.save_snapshot("a:1", 0, {"x": TWICE})
-
-
-def test_a_tag_by_the_name_of_the_schema_version_is_refused() -> None:
-    with pytest.raises(EventSerializationError, match="has a field _version"), registered(Tagged=Tagged):
-        pass
-
-
-def test_keys_of_other_kinds_are_stored_where_each_stands_once(store: FileEventStore) -> None:
-    with registered(Loose=Loose, Keyed=Keyed):
-        store.append("a:1", [Loose({1: 1, "2": 2}), Keyed({1: 1, "2": 2}), Loose(msgspec.Raw(b'{"a":[{"a":1}]}'))], ANY)
-        assert [type(event) for event in store.read_stream("a:1")] == [Loose, Keyed, Loose]
-    assert list(verify(store)) == []
-
-
-@pytest.mark.parametrize("option", ["--data", "--metadata"])
-def test_the_command_line_takes_no_object_with_a_key_twice(hangarlog: Command, option: str) -> None:
-    for text in ('{"a":1,"a":2}', '{"x":[{"b":1, "\\u0062":2}]}', '{"_version":1,"_version":2}'):
-        done = hangarlog("append", "s", "a:1", "--type", "T", option, text)
-        assert (done.returncode, done.stdout) == (2, b"")
-        assert b"comes twice in one object" in done.stderr
-    done = hangarlog("append", "s", "a:1", "--type", "T", "--data", "-", stdin=b'{"a":1}\n{"a":1,"a":2}\n')
-    assert (done.returncode, done.stdout) == (2, b"")
-
-
-@pytest.mark.parametrize("column", ["data", "metadata", "state_data"])
-def test_no_source_brings_an_object_with_a_key_twice(store: FileEventStore, tmp_path: Path, column: str) -> None:
-    good = {"data": "{}", "metadata": "{}", "state_data": "{}"} | {column: '{"x": {"a": 1, "a": 2}}'}
-    with closing(sqlite3.connect(tmp_path / "x.db")) as database:
-        database.executescript(
-            "CREATE TABLE events (global_position INTEGER PRIMARY KEY, stream_id, stream_version, event_type, data,"
-            "metadata, created_at); CREATE TABLE streams (stream_id, version, created_at, updated_at);"
-            "CREATE TABLE snapshots (stream_id, version, state_data, created_at)"
-        )
-        row = ("a:1", 0, "T", good["data"], good["metadata"], "2026-01-01T00:00:00")
-        database.execute("INSERT INTO events VALUES (1, ?, ?, ?, ?, ?, ?)", row)
-        database.execute("INSERT INTO streams VALUES ('a:1', 0, '', '')")
-        database.execute("INSERT INTO snapshots VALUES ('a:1', 0, ?, '')", (good["state_data"],))
-        database.commit()
-    with pytest.raises(SourceError, match="'a' comes twice"):
-        import_database(store, str(tmp_path / "x.db"))
-    assert list(verify(store)) == []
-
-
-def test_no_schema_lock_has_a_key_twice(tmp_path: Path) -> None:
-    path = tmp_path / "lock.json"
-    write_lock(str(path), SchemaLock())
-    path.write_text(path.read_text().replace("{", '{"events": {},', 1))
-    with pytest.raises(SchemaLockError, match="'events' comes twice"):
-        read_lock(str(path))
-
-
-def test_a_time_of_the_first_centuries_is_imported_as_a_time(store: FileEventStore, tmp_path: Path) -> None:
-    """`strftime` writes the year 1 with one digit."""
-    with closing(sqlite3.connect(tmp_path / "x.db")) as database:
-        database.executescript(
-            "CREATE TABLE events (global_position INTEGER PRIMARY KEY, stream_id, stream_version, event_type, data,"
-            "metadata, created_at); CREATE TABLE streams (stream_id, version, created_at, updated_at);"
-        )
-        database.execute("INSERT INTO events VALUES (1, 'a:1', 0, 'T', '{}', NULL, '0001-02-03T04:05:06')")
-        database.commit()
-    import_database(store, str(tmp_path / "x.db"))
-    ((envelope,),) = store.envelopes()
-    assert envelope.recorded_at == "0001-02-03T04:05:06.000000Z"
-    assert list(verify(store)) == []
-
-
-# The functions
-
-
-def test_a_key_that_comes_twice_is_found_however_it_is_written() -> None:
-    twice = [b'{"a":1,"a":1}', b'[{"":1,"":2}]', b'{"x":{"a":1,"b":2,"\\u0061":3}}', b'{"a" : 1,\t"a" : 2}']
-    twice += [b'{"n":123456789012345678901234567890,"a":1,"a":2}', b'{"\xc3\xa9":1,"\\u00e9":2}']
-    once = [b"{}", b"[]", b'{"a":{"a":{"a":1}}}', b'[{"a":1},{"a":1}]', b'{"a":"\\"a\\":"}', b'{"A":1,"a":2}']
-    once += [b'{"a":1e400000}'[:9] + b"}", b'{ "a" : 1.0 , "b" : [ ] }', b'{"\xc3\xa9":1,"e\xcc\x81":2}']
-    for text in twice:
-        assert repeated_key(text) is not None, text
-    for text in once:
-        assert repeated_key(text) is None, text
-
-
-def test_a_large_text_is_judged_in_parts_as_it_is_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether it is JSON that a decoder reads, too: numbers beyond all floats are none."""
-    rng = random.Random(7)
-    letters = "abcdef"
-    leaves = ["1", "-1.5e3", "true", "null", "[]", "{}", '"x"', "9" * 310, "1e400", "[[0.5],[]]"]
-
-    def value(depth: int) -> str:
-        kind = rng.random() if depth else 0.0
-        if kind < 0.3:
-            return rng.choice(leaves)
-        parts = [value(depth - 1) for _ in range(rng.randrange(4))]
-        if kind < 0.6:
-            return f"[{','.join(parts)}]"
-        return "{" + ",".join(f'"{rng.choice(letters)}":{part}' for part in parts) + "}"
-
-    def judged(text: bytes, large: int) -> str | None:
-        monkeypatch.setattr(strict, "_LARGE_BYTES", large)
-        try:
-            return "a key" if repeated_key(text) is not None else None
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return "no JSON"
-
-    seen = set()
-    for _ in range(5000):
-        text = value(6)
-        at = rng.randrange(len(text))
-        text = text[:at] + rng.choice(["", "", "", ",", "]", "}", "1e", " ", "[]", ":"]) + text[at:]
-        in_one = judged(text.encode(), 1 << 20)
-        assert judged(text.encode(), 3) == in_one, text
-        seen.add(in_one)
-    assert seen == {None, "a key", "no JSON"}
-
-
-def test_only_the_one_form_of_a_time_is_one() -> None:
-    for good in ("2026-11-23T03:01:02.123456Z", "0001-01-01T00:00:00.000000Z", "2024-02-29T23:59:59.999999Z"):
-        assert is_time(good)
-    good = "2026-11-23T03:01:02.123456Z"
-    for at in range(len(good)):
-        for other in "xZ:+-. \x1b\u0660":
-            changed = good[:at] + other + good[at + 1 :]
-            assert changed == good or not is_time(changed), changed
-    for bad in ("", good + "Z", good[:-1], "2023-02-29T00:00:00.000000Z", "2026-11-23T25:01:02.123456Z"):
-        assert not is_time(bad)
-
-
-# hangarlog.json and names
-
-
-@pytest.mark.parametrize(
-    "store_id", ["", "x" * 65, "x" * 500, "a b", 'a"b', "a\nb", "a\\", "\x1b[2J", "../x", "\u0661", "caf\u00e9", "a_b"]
-)
-def test_an_id_that_the_ring_could_not_hold_is_refused_and_repair_gives_another(tmp_path: Path, store_id: str) -> None:
-    """Frames of the ring have it between quotes in a header of limited length: acknowledged events would be lost."""
-    with opened(tmp_path / "s") as store:
-        store.append("a:1", [UntypedEvent("T", {})], ANY)
-    path = tmp_path / "s/hangarlog.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "store_id": store_id}))
-    with pytest.raises(StoreFormatError, match=r"hangarlog\.json is damaged: store_id is .* run `hangarlog repair`"):
-        opened(tmp_path / "s")
-    assert any(getattr(result, "path", "") == str(path) for result in repair(tmp_path / "s"))
-    with opened(tmp_path / "s") as store:
-        assert len(store.read_stream("a:1")) == 1
-        assert list(verify(store)) == []
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("segment_bytes", v) for v in ("0", "-1", str(2**31 + 1), "1.5", '"1"', "true", "null", "9" * 400)]
-    + [("mode", v) for v in ('"0777"', '"0600 "', '"600"', "416", '"\u0660640"', '"0o640"')]
-    + [("store_id", v) for v in ("1", "null", "[]")]
-    + [("format", v) for v in ("1.0", "true", '"1"', "null", "0")]
-    + [("store_id__", '"other"'), ("segment_bytes__", "5"), ("format__", "1")],
-)
-def test_a_meta_file_with_a_wrong_value_or_a_key_twice_is_refused(tmp_path: Path, key: str, value: str) -> None:
-    opened(tmp_path / "s").close()
-    path = tmp_path / "s/hangarlog.json"
-    fields = {name: json.dumps(old) for name, old in json.loads(path.read_text()).items()} | {key: value}
-    path.write_text("{" + ",".join(f'"{name.rstrip("_")}":{text}' for name, text in fields.items()) + "}")
-    with pytest.raises(StoreFormatError, match=r"hangarlog\.json"):
-        opened(tmp_path / "s")
-
-
-DIGITS = ["\u0661", "\uff11", "\u0967", "\u00b9", "\u2460", "\U0001d7cf", "\u0be7"]
-
-
-@pytest.mark.parametrize("one", DIGITS, ids=ascii)
-def test_a_name_in_other_digits_is_a_file_of_somebody_elses(tmp_path: Path, one: str) -> None:
-    """Beside the journal, a stream, a snapshot; with an event in it, or none."""
-    for content in (b"", line(1)):
-        path = tmp_path / f"s{len(content)}"
-        with opened(path) as store:
-            store.append("a:1", [UntypedEvent("T", {})], ANY)
-        names = [
-            f"journal.{one * 20}",
-            f"journal.{'0' * 19}{one}",
-            f"streams/a/1.{one * 20}",
-            f"streams/a/1.{'0' * 19}{one}",
-            f"streams/a/{one}",
-        ]
-        names.append("streams/a/1." + "9" * 20)  # Beyond every number that there is.
-        for name in names:
-            (path / f"{name}.jsonl").write_bytes(content)
-        with opened(path) as store:
-            assert [record.stream_id for record in store.records()] == ["a:1"]
-            assert store.list_streams() == ["a:1"]
-            assert list(verify(store)) == []
-            store.append("a:1", [UntypedEvent("T", {"text": "x"})], ANY)
-        assert all((path / f"{name}.jsonl").read_bytes() == content for name in names)
 
 
 def test_commands_say_it_and_give_no_traceback(tmp_path: Path, hangarlog: Command) -> None:

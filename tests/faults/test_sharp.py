@@ -1,4 +1,4 @@
-"""Small checks of single promises that only a bug of one sort breaks (seeded_bugs.py says which)."""
+"""Small checks of single promises that only a bug of one sort breaks (campaigns/seeded_bugs says which)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from campaigns.crash_states import place, small_ring
 from conftest import Added
-from crash_states import place, small_ring
 
 from hangarlog import ANY, FileEventStore, StorageError, StoreOpenError
 from hangarlog.filestore import shared_state

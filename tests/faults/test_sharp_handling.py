@@ -1,4 +1,4 @@
-"""Small checks of what ordinary handling must not break, one promise each (seeded_bugs.py says which bug breaks it)."""
+"""Small checks of what ordinary handling must not break, one promise each (campaigns/seeded_bugs says how)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from zlib import crc32
 
 import pytest
-from cells import Device, power_cut
+from campaigns.cells import Device, power_cut
 from conftest import Added
 
 from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore, HangarlogError

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from changes import BREAKING, HARMLESS, PAGE, Change, findings, table
+from changes.breaking import BREAKING
+from changes.change import Change
+from changes.harmless import HARMLESS
+from changes.page import PAGE, findings, table
 
 from hangarlog.schema.check import failing
 

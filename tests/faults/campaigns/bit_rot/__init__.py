@@ -1,0 +1,1 @@
+"""Row 5: bytes of files rot."""

@@ -1,0 +1,179 @@
+"""Row 2: the device refuses one sync, or two in a row, of any kind; then it is well again, and forgot what it had."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from hangarlog import ANY, FileEventStore, HangarlogError, OutcomeUnknownError, StorageError, UntypedEvent
+from hangarlog.maintenance.verify import verify
+from hangarlog.testing import Recording, Unsynced, crash_states
+
+from .crash_states import open_store, place, small_ring
+from .harness import Campaign, Figures
+
+SIZES = [5, 40, 300, 5, 700, 2_500, 5, 900, 5, 5, 300, 200, 100, 5, 1_200, 5, 5, 5, 600, 5, 5, 5, 5, 400, 5, 5]
+
+
+CUTS = 5
+
+
+class Work:
+    """A workload with a failing sync, in turn by two stores on one folder; it notes what it was told."""
+
+    def __init__(self, path: Path, failing: set[int]) -> None:
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(mode=0o700)
+        self.path, self.recording = path, Recording(path, failing)
+        self.failed_at = 0
+        self.unknown: set[str] = set()
+        self.refused: set[str] = set()
+
+    def run(self, two: bool) -> None:
+        """Append `SIZES`, one after the other, whatever fails."""
+        with contextlib.ExitStack() as stack:
+            stores: list[FileEventStore] = []
+            for number, size in enumerate(SIZES):
+                while len(stores) < 1 + two:
+                    with self.noting_failure():
+                        stores.append(stack.enter_context(open_store(self.path, self.recording)))
+                self.append(stores[number % len(stores)], number, size)
+                if number == 12:
+                    self.save_snapshot(stores[0])
+
+    def append(self, store: FileEventStore, number: int, size: int) -> None:
+        event_id = f"{number}"
+        event = UntypedEvent("Tried", {"text": "x" * size}, event_id=event_id)
+        appends = [("a:1", [event], ANY)]
+        if number % 3 == 0:
+            appends.append((f"b:{number % 5}", [UntypedEvent("Tried", {}, event_id=event_id + "+")], ANY))
+        self.recording.note(("began", event_id))
+        try:
+            with self.noting_failure(reraise=True):
+                store.append_many(appends)
+        except OutcomeUnknownError:
+            self.unknown.add(event_id)
+        except StorageError:
+            self.refused.add(event_id)
+            self.recording.note(("refused", event_id))
+        else:
+            self.recording.note(("durable", event_id))
+
+    def save_snapshot(self, store: FileEventStore) -> None:
+        with self.noting_failure():
+            store.save_snapshot("a:1", 2, {})
+
+    @contextlib.contextmanager
+    def noting_failure(self, reraise: bool = False) -> Iterator[None]:
+        try:
+            yield
+        except HangarlogError:
+            self.failed_at = self.failed_at or len(self.recording.operations)
+            if reraise:
+                raise
+
+    def check(self, path: Path, notes: list[tuple[str, str]]) -> None:
+        """What was acknowledged is there once, what was refused is not, of what is unknown nothing is there twice."""
+        durable = [event_id for what, event_id in notes if what == "durable"]
+        with open_store(path, Unsynced()) as store:
+            held = [record.event_id for record in store.records()]
+            missing = [event_id for event_id in durable if held.count(event_id) != 1]
+            assert not missing, f"{missing} of the acknowledged are not there once: {held}"
+            refused = {event_id for what, event_id in notes if what == "refused"}
+            assert not refused.intersection(held), f"refused, and yet there: {refused.intersection(held)}"
+            assert len(set(held)) == len(held), f"something is there twice: {held}"
+            own = [event_id for event_id in held if not event_id.endswith("+")]
+            assert own == sorted(own, key=int), f"out of order: {own}"
+            assert all(f"{e}+" in held for e in own if int(e) % 3 == 0), f"a batch is not whole: {held}"
+            store.append("next:1", [UntypedEvent("Tried", {})], ANY)
+            damages = list(verify(store))
+            assert not damages, f"verify finds {damages[0]}"
+
+
+def run(folder: Path, size: int, seed: int) -> Figures:
+    """Each sync of the workload fails (at most `size`), alone or with the next one, for one store and for two."""
+    figures = {"syncs": 0, "failures": 0, "power cuts after them": 0, "outcomes unknown": 0, "appends refused": 0}
+    rng = random.Random(seed)
+    scratch = folder / "crashed"
+    with small_ring():
+        plain = Work(folder / "work", set())
+        plain.run(two=False)
+        figures["syncs"] = plain.recording.syncs
+        for site in range(min(size, plain.recording.syncs)):
+            for failing, two in (({site}, False), ({site}, True), ({site, site + 1}, True)):
+                work = Work(folder / "work", failing)
+                where = failure = f"HANGARLOG_SEED={seed}: syncs {sorted(failing)} fail, {1 + two} stores"
+                try:
+                    work.run(two)
+                    work.check(work.path, [o.note for o in work.recording.operations if o.kind == "note"])
+                    first = next((n for n, o in enumerate(work.recording.operations) if o.kind.startswith("failed")), 0)
+                    figures["failures"] += len(failing)
+                    figures["outcomes unknown"] += len(work.unknown)
+                    figures["appends refused"] += len(work.refused)
+                    count = len(work.recording.operations)
+                    points = {count - 1, *(rng.randrange(first, count) for _ in range(CUTS))}
+                    for state in crash_states(work.recording.operations, rng, 2, points):
+                        where = f"{failure}, power cut after operation {state.at} without {state.lost}"
+                        place(state, scratch)
+                        work.check(scratch, state.notes)
+                        figures["power cuts after them"] += 1
+                except (AssertionError, HangarlogError) as error:
+                    raise AssertionError(f"{where}: {error}") from error
+        figures["threads told"] = threads_learn_of_it(folder / "threads")
+    return dict(figures)
+
+
+def threads_learn_of_it(path: Path) -> int:
+    """Eight threads wait for one sync, which fails: each is told that nobody knows, and none waits on."""
+    told: list[BaseException | int] = []
+    everybody = threading.Barrier(8)
+
+    class Refusing(Unsynced):
+        refuses = False
+
+        def sync_data(self, fd: int) -> None:
+            if self.refuses:
+                while store.get_event_count() < 9:
+                    everybody_waits.wait(0.001)
+                Refusing.refuses = False
+                raise OSError(5, "Input/output error")
+
+    everybody_waits = threading.Event()
+    with open_store(path, Refusing(), segment_bytes=1 << 20) as store:
+        store.append("a:0", [UntypedEvent("Tried", {})], ANY)
+        Refusing.refuses = True
+
+        def append(number: int) -> None:
+            everybody.wait()
+            try:
+                told.append(store.append(f"a:{number}", [UntypedEvent("Tried", {})], -1))
+            except HangarlogError as error:
+                told.append(error)
+
+        threads = [threading.Thread(target=append, args=(number,)) for number in range(1, 9)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        unknown = sum(isinstance(result, OutcomeUnknownError) for result in told)
+        assert unknown == len(told) == 8, f"of eight threads {unknown} were told: {told}"
+        assert store.append("a:0", [UntypedEvent("Tried", {})], 0) == 1
+        assert list(verify(store)) == []
+    return unknown
+
+
+CAMPAIGN = Campaign(
+    row=2,
+    fault="the device refuses a sync (of data, of a folder, of everything), then is well again",
+    promise="nobody is told that what it refused is durable; appends go on, and hold through a power cut",
+    how="each sync of a workload fails once or twice, what it should have written never reaching the device; one store "
+    "or two go on; then the power is cut in every way",
+    ci=10_000,
+    release=10_000,
+    unit="syncs at most",
+    run=run,
+)

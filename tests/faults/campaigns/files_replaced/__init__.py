@@ -1,0 +1,1 @@
+"""Row 14: files of a store in use are replaced."""

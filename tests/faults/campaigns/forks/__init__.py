@@ -1,0 +1,1 @@
+"""Row 11: forks, spawned processes, and threads."""

@@ -1,0 +1,1 @@
+"""Row 3: full disks, and others that refuse."""

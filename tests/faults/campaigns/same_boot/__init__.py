@@ -1,0 +1,1 @@
+"""Row 13: the same boot over another past."""

@@ -1,0 +1,231 @@
+"""What is promised of each case."""
+
+from __future__ import annotations
+
+import os
+import random
+import traceback
+import warnings
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+from hangarlog import CorruptionError, CorruptionWarning, FileEventStore, StoreOpenError
+from hangarlog.maintenance.repair import Lost, repair
+from hangarlog.maintenance.verify import verify
+from hangarlog.testing import Unsynced
+
+from ..crash_states import COMPACTED, open_store
+from ..crash_states import event as made_event
+from ..proofs import (
+    Evidence,
+    Files,
+    Proved,
+    Row,
+    check_commits,
+    check_streams,
+    evidence,
+    kept_aside,
+    stored,
+    whole_lines,
+    write_in_place,
+)
+from .cases import Case
+from .past import STATE, Past
+
+DROPPED = {COMPACTED[0]: {COMPACTED[2] + 1}}
+WORDS = {"crash": "a crash", "in a recovery": "a crash in a recovery", "image": "an image", "put back": "put back"}
+WORDS["damaged"] = "put back and damaged"
+
+
+class _EventsLost(Exception):
+    """A repair has said that events are lost: the store is no prefix of what was committed."""
+
+
+class Tried:
+    """One store folder, which each case is put into, and what was counted."""
+
+    def __init__(self, path: Path, past: Past, rng: random.Random) -> None:
+        self._path, self._past, self._rng = path, past, rng
+        self._state, self._away = path / STATE, path.with_name(f"state-{past.inode}")
+        self.counted: Counter[str] = Counter()
+        self.failures: list[str] = []
+
+    def run(self, case: Case) -> None:
+        self.put(case.files)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore" if case.mixed else "error", CorruptionWarning)
+                with suppress(_EventsLost):
+                    held = self._opened(case)
+                    self._restarted(held)
+        except Exception as error:
+            text = str(error) if isinstance(error, AssertionError) else _told(error)
+            self.failures.append(f"{case.kind}: {case.what}: {text[:1500]}")
+        self.counted[f"states of {WORDS[case.kind]}"] += 1
+
+    def run_damaged(self, case: Case) -> None:
+        """Every whole line is read up to where the store ends, and no batch of which all lines were there is gone."""
+        self.put(case.files)
+        before = _lines_of(self._path)
+        held = None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", CorruptionWarning)
+                with suppress(CorruptionError, StoreOpenError), open_store(self._path, Unsynced()) as store:
+                    held = {record.position for record in store.records(on_damage="skip")}
+                    end = store.get_event_count()
+            if held is None:
+                self.counted["damaged, and refused"] += 1
+            else:
+                unread = sorted(position for position in before if position <= end and position not in held)
+                assert not unread, f"of {end} events {unread} are not read, of which there is a whole line"
+            gone = before.keys() - _lines_of(self._path).keys()
+            whole = [position for position in gone if _batch_of(before, position) <= before.keys()]
+            assert not whole, f"no file has {sorted(whole)} any more, whose batches were whole"
+        except Exception as error:
+            text = str(error) if isinstance(error, AssertionError) else _told(error)
+            self.failures.append(f"{case.kind}: {case.what}: {text[:1500]}")
+        self.counted[f"states of {WORDS[case.kind]}"] += 1
+
+    def put(self, files: Files) -> None:
+        """Make the folder hold these files. The shared state keeps its inode, else nothing would believe it."""
+        self._take_state_away()  # Where there is none, or one that has to be made anew, the inode would be lost.
+        if len(files.contents.get(STATE, b"")) == len(self._past.states[-1]):
+            self._give_state_back()
+            own = self._state.exists() and self._state.stat().st_ino == self._past.inode
+            self.counted["with the shared state in its own inode"] += own
+        files.put(self._path)
+
+    def _take_state_away(self) -> None:
+        if self._state.exists() and self._state.stat().st_ino == self._past.inode:
+            os.rename(self._state, self._away)
+
+    def _give_state_back(self) -> None:
+        with suppress(FileNotFoundError):
+            os.rename(self._away, self._state)
+
+    def _opened(self, case: Case) -> list[Row]:
+        """Open, look, append to every stream, look again; returns what is stored then."""
+        proofs = evidence(self._path)
+        assert case.mixed or proofs.through() >= case.durable, "the harness is wrong: the files do not prove it"
+        store, refused = self._open(case, proofs)
+        with store:
+            held = self._look_or_repair(store, case, proofs)
+            self.counted["joined from the ring"] += bool(store.recovered and store.recovered.joined)
+            for stream_id in [*store.list_streams(), f"next:{len(held)}"]:
+                count = sum(1 for each in held if each[1] == stream_id)
+                event = made_event(900, len(held), 1)
+                version = store.append(stream_id, [event], count - 1, durability="always")
+                assert version == count, f"{stream_id} is given version {version} after {count - 1}"
+                held.append((len(held) + 1, stream_id, count, event.event_id))
+            assert stored(store.records()) == held, "what was appended is not behind what was there"
+            damages = list(verify(store))
+        assert not damages or case.mixed, f"verify finds {damages[0]}"
+        if damages:
+            self.counted["of these repaired"] += not refused
+            self._repaired(held)
+        return held
+
+    def _open(self, case: Case, proofs: Evidence) -> tuple[FileEventStore, bool]:
+        try:
+            return open_store(self._path, Unsynced()), False
+        except (CorruptionError, StoreOpenError) as error:
+            refusal = error
+        assert case.mixed, f"it does not open: {refusal!r}"
+        assert proofs.gap, f"it does not open, although nothing is missing: {refusal!r}"
+        assert str(self._path) in str(refusal), f"the refusal names no place: {refusal}"
+        self.counted["gaps refused, then repaired"] += 1
+        results = list(repair(self._path, filesystem=Unsynced()))
+        store = open_store(self._path, Unsynced())
+        if any(isinstance(result, Lost) for result in results):
+            self._without_lost(store, proofs)
+        return store, True
+
+    def _without_lost(self, store: FileEventStore, proofs: Evidence) -> None:
+        """Events of which no copy is left keep their places: what is proved before and behind them can be read."""
+        with store:
+            held = {row[0] for row in stored(store.records(on_damage="skip"))}
+            missing = set(range(1, proofs.through() + 1)) - held
+            assert not missing, f"the repair has lost {sorted(missing)}, which the files prove"
+            assert store.append("next:lost", [made_event(900, 0, 1)], -1) == 0
+        self.counted["of these with events lost"] += 1
+        raise _EventsLost
+
+    def _look_or_repair(self, store: FileEventStore, case: Case, proofs: Evidence) -> list[Row]:
+        """What is gone for good is named by the read that comes to it; a repair says what that was."""
+        try:
+            return self._look(store, case, proofs)
+        except CorruptionError as error:
+            refusal = error
+        assert case.mixed, f"it cannot be read: {refusal!r}"
+        assert proofs.gap, f"it cannot be read, although nothing is missing: {refusal!r}"
+        assert str(self._path) in str(refusal), f"the refusal names no place: {refusal}"
+        store.close()
+        self.counted["gaps refused, then repaired"] += 1
+        results = list(repair(self._path, filesystem=Unsynced()))
+        with open_store(self._path, Unsynced()) as again:
+            if not any(isinstance(result, Lost) for result in results):
+                self._look(again, case, proofs)
+            self._without_lost(again, proofs)
+        raise AssertionError("not reached")
+
+    def _look(self, store: FileEventStore, case: Case, proofs: Evidence) -> list[Row]:
+        """What it holds is the history up to some commit, and nothing that is proved is missing."""
+        held = stored(store.records())
+        check_commits(held, self._past.commits)
+        through = proofs.through()
+        least = min(through, case.durable)
+        assert len(held) >= least, f"{len(held)} events; {case.durable} were acknowledged, the files prove {through}"
+        check_streams(store, held, DROPPED)
+        self._named(store, case, proofs, len(held))
+        return held
+
+    def _named(self, store: FileEventStore, case: Case, proofs: Evidence, count: int) -> None:
+        """What was acknowledged durable and cannot be joined is kept where a person finds it."""
+        lost = [line for position, line in proofs.lines.items() if count < position <= case.durable]
+        if lost:
+            aside = kept_aside(self._path)
+            missing = [line for line in lost if line.line not in aside]
+            assert not missing, f"{len(missing)} of {len(lost)} durable events are gone without a word: {missing[0]}"
+            self.counted["durable events put aside behind a gap"] += len(lost)
+            self.counted["of these only streams had"] += sum(line.position in proofs.streams_only for line in lost)
+
+    def _repaired(self, held: list[Row]) -> None:
+        list(repair(self._path, filesystem=Unsynced()))
+        with open_store(self._path, Unsynced()) as store:
+            assert stored(store.records()) == held, "the repair has changed what was there"
+            damages = list(verify(store))
+            assert not damages, f"verify finds after a repair {damages[0]}"
+
+    def _restarted(self, held: list[Row]) -> None:
+        """A restart changes nothing; neither does the next time that some older shared state comes back."""
+        if self._rng.random() < 0.6:
+            self._take_state_away()
+            with suppress(FileNotFoundError):
+                os.unlink(self._state)
+        else:
+            self._give_state_back()
+            write_in_place(self._state, self._rng.choice(self._past.states))
+        with open_store(self._path, Unsynced()) as store:
+            again = stored(store.records())
+            assert again == held, f"opened again it holds {len(again)} events, not {len(held)}"
+            check_streams(store, held, DROPPED)
+            damages = list(verify(store))
+            assert not damages, f"opened again, verify finds {damages[0]}"
+
+
+def _lines_of(folder: Path) -> dict[int, Proved]:
+    """Every whole line of every file of lines, those that were put aside too, by position."""
+    files = [file for file in folder.rglob("*") if file.is_file() and ".jsonl" in file.name]
+    return {line.position: line for file in files for line in whole_lines(file.read_bytes())}
+
+
+def _batch_of(lines: dict[int, Proved], position: int) -> set[int]:
+    """The positions from this one to the end of its batch."""
+    return set(range(position, max(position, lines[position].batch_end) + 1))
+
+
+def _told(error: Exception) -> str:
+    """The error, and where it came from, the last calls only."""
+    return "".join(traceback.format_exception(error, chain=False)[-4:])

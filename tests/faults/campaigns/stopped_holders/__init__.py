@@ -1,0 +1,1 @@
+"""Row 16: the holder of a lock is stopped, or killed."""

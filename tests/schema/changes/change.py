@@ -1,0 +1,63 @@
+"""A change of an application's events, and the parts that such applications are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Change:
+    """An application's module before and after; what is expected of the check, None where it must not fail."""
+
+    title: str
+    before: str
+    after: str
+    expected: str | None = None
+
+
+STARTED = "@event\nclass Started(Struct):\n    provider_id: str\n    mode: str = 'subprocess'\n"
+
+V2 = "@event(version=2)\nclass Started(Struct):\n    provider_id: str\n    tags: list[str]\n    mode: str = 'subprocess'\n"
+
+STEP = "@chain.upcaster('Started', 1)\ndef with_tags(data): return {{{}}}\n"
+
+
+def started(fields: str) -> str:
+    return f"@event\nclass Started(Struct):\n    provider_id: str\n    {fields}\n"
+
+
+def of_field(title: str, before: str, after: str, expected: str | None = None) -> Change:
+    return Change(title, started(f"x: {before}"), started(f"x: {after}"), expected)
+
+
+def of_upcaster(title: str, body: str, expected: str | None = "impure") -> Change:
+    return Change(title, STARTED, V2 + STEP.format(body), expected)
+
+
+INNER = "class Inner(Struct):\n    a: int\n"
+
+HOLDER = "@event\nclass Started(Struct):\n    inner: {}\n"
+
+UNION = (
+    "class Docker(Struct, tag='docker'):\n    image: str\n"
+    "class Local(Struct, tag={tag!r}):\n    path: str\n"
+    "@event\nclass Started(Struct):\n    how: {union}\n"
+)
+
+COLOUR = "class Colour(enum.Enum):\n    {}\n@event\nclass Started(Struct):\n    colour: Colour\n"
+
+PAIR = "class Pair(Struct, array_like=True):\n    {}\n@event\nclass Started(Struct):\n    pair: Pair\n"
+
+ORDERED = "@event\nclass Ordered(Struct):\n    item: str\n    price: int\n"
+
+SPLIT = (
+    "@event\nclass Requested(Struct):\n    item: str\n@event\nclass Priced(Struct):\n    price: int\n"
+    "@chain.splitter('Ordered', 1)\n"
+    "def split(data): return [('Requested', {{'item': data['item']}}), ({second!r}, {{'price': data['price']}})]\n"
+)
+
+RENAMED = STARTED.replace("Started", "Begun")
+
+RENAMED_WITH_ALIAS = RENAMED.replace("@event", "@event(aliases=['Started'])")
+
+ALIASED = STARTED.replace("@event", "@event(aliases=['Begun'])")
