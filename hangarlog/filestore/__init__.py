@@ -47,5 +47,5 @@ A read of a short stream:
               record.line                decode_record
       events.block_reader        TypedBlocks.events
 
-tests/test_traces.py keeps both true.
+tests/filestore/test_traces.py keeps both true.
 """

@@ -13,7 +13,7 @@ import msgspec
 
 from hangarlog.errors import CorruptionError, StoreFormatError, StoreOpenError
 from hangarlog.filestore.file_names import stream_id_of, stream_path
-from hangarlog.filestore.owners import JournalNames
+from hangarlog.filestore.file_owners import JournalNames
 from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment

@@ -17,7 +17,9 @@ from hangarlog.errors import BackupError, CorruptionError, StoreOpenError
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.filestore.file_names import stream_path
 from hangarlog.filestore.folder import Folder, Meta
-from hangarlog.filestore.recovery.mending import (
+from hangarlog.filestore.line_scan import REBUILT, log_files, opened, stream_files
+from hangarlog.filestore.recovery.rewriting import last_number
+from hangarlog.filestore.recovery.stream_repair import (
     Mending,
     forget_indexes,
     is_ahead,
@@ -25,9 +27,7 @@ from hangarlog.filestore.recovery.mending import (
     load_snapshot,
     snapshot_paths,
 )
-from hangarlog.filestore.recovery.rewriting import last_number
 from hangarlog.filestore.store import FileEventStore
-from hangarlog.filestore.survey import REBUILT, log_files, opened, stream_files
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.log.segment_name import INDEX, TEXT, index_beside, index_path, text_path

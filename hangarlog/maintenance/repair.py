@@ -20,12 +20,12 @@ from hangarlog.eventstore.progress import Progress
 from hangarlog.filestore.checkpoint import load_checkpoint
 from hangarlog.filestore.commit_ring import Frame, read_ring, ring_owner
 from hangarlog.filestore.folder import FORMAT, Folder, Meta, is_store_id
-from hangarlog.filestore.recovery.mending import Mending, break_links, forget_indexes
+from hangarlog.filestore.line_scan import REBUILT, found_in, journal_files, opened, stream_files
 from hangarlog.filestore.recovery.rebuild import SETTLED, UNFINISHED, Rebuilt, VersionSpan, rebuild
 from hangarlog.filestore.recovery.rewriting import Replaced
+from hangarlog.filestore.recovery.stream_repair import Mending, break_links, forget_indexes
 from hangarlog.filestore.shared_state import SharedState
 from hangarlog.filestore.store import FileEventStore
-from hangarlog.filestore.survey import REBUILT, found_in, journal_files, opened, stream_files
 from hangarlog.log.segment_name import INDEX
 from hangarlog.maintenance.file_checks import checkpoint_damage, ring_damage
 from hangarlog.maintenance.store_view import StoreView

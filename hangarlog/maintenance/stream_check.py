@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from hangarlog.errors import CorruptionError
 from hangarlog.eventstore.progress import Progress
+from hangarlog.filestore.file_owners import JournalNames
 from hangarlog.filestore.folder import Folder
-from hangarlog.filestore.owners import JournalNames
 from hangarlog.filestore.salvage import damage_at, read_lines
 from hangarlog.log.segment import Segment
 from hangarlog.maintenance.journal_check import MISSING, PROGRESS_RECORDS, LostPositions, StreamSummary, open_segments

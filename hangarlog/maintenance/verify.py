@@ -10,8 +10,8 @@ from itertools import islice
 
 from hangarlog.errors import CorruptionError, StorageError
 from hangarlog.eventstore.progress import Progress
+from hangarlog.filestore.file_owners import JournalNames
 from hangarlog.filestore.folder import Folder
-from hangarlog.filestore.owners import JournalNames
 from hangarlog.filestore.rolled_streams import RolledStream, rolled_streams
 from hangarlog.filestore.salvage import read_lines
 from hangarlog.filestore.snapshot_files import SnapshotFiles

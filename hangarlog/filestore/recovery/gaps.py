@@ -10,12 +10,12 @@ import contextlib
 
 from hangarlog.errors import CorruptionError
 from hangarlog.filestore.commit_ring import Frame, lines_of_frames
+from hangarlog.filestore.file_owners import JournalNames
 from hangarlog.filestore.folder import Folder
-from hangarlog.filestore.owners import JournalNames
+from hangarlog.filestore.line_scan import found_in, journal_files, opened
 from hangarlog.filestore.rolled_streams import rolled_streams
 from hangarlog.filestore.salvage import stream_lines
 from hangarlog.filestore.snapshot_files import SnapshotFiles
-from hangarlog.filestore.survey import found_in, journal_files, opened
 from hangarlog.log.log import Log
 from hangarlog.log.segment_name import text_path
 from hangarlog.record.line import StoredEnvelope

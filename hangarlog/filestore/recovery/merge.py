@@ -12,8 +12,8 @@ from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.filestore.commit_ring import Frame
 from hangarlog.filestore.file_names import stream_path
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.line_scan import Stretch, found_in, journal_files, opened, runs_in, stream_files
 from hangarlog.filestore.snapshot_files import SnapshotFiles
-from hangarlog.filestore.survey import Stretch, found_in, journal_files, opened, runs_in, stream_files
 from hangarlog.log.segment import CHUNK_BYTES, Segment
 from hangarlog.record.line import StoredEnvelope, decode_record
 from hangarlog.record.strict import kept_record

@@ -13,9 +13,9 @@ import msgspec
 
 from hangarlog.filestore.commit_ring import Frame
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.line_scan import Stretch
 from hangarlog.filestore.recovery.merge import Candidate, Merge
 from hangarlog.filestore.recovery.rewriting import Replaced, Rewriting
-from hangarlog.filestore.survey import Stretch
 from hangarlog.record.envelope import MAX_NUMBER
 from hangarlog.record.line import StoredEnvelope, encode_envelope
 from hangarlog.record.strict import record_or_cause

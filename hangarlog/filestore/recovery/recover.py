@@ -20,8 +20,8 @@ from hangarlog.filestore.catalog import Catalog
 from hangarlog.filestore.checkpoint import Checkpoint, drop_damaged_checkpoint, fits, load_checkpoint
 from hangarlog.filestore.commit_ring import Found, read_ring, usable_ring
 from hangarlog.filestore.file_names import stream_path
+from hangarlog.filestore.file_owners import JournalNames
 from hangarlog.filestore.folder import Folder, Meta, active_journal
-from hangarlog.filestore.owners import JournalNames
 from hangarlog.filestore.recovery.journal_end import recover_journal_end
 from hangarlog.filestore.recovery.replay import Replay, cut, forget_index, rebuild
 from hangarlog.filestore.recovery.report import Recovered
@@ -164,7 +164,7 @@ def _mend_streams(folder: Folder, meta: Meta, lost: Iterable[VersionSpan], last:
     """
     with importing:
         from hangarlog.filestore.recovery.gaps import is_whole, streams_go_beyond
-        from hangarlog.filestore.recovery.mending import Mending
+        from hangarlog.filestore.recovery.stream_repair import Mending
     if last < 0 or (streams_go_beyond(folder, last) and is_whole(folder)):
         for _ in Mending(folder, meta.segment_bytes, lost).run():
             pass

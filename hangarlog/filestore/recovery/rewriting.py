@@ -6,7 +6,7 @@ import contextlib
 from typing import NamedTuple
 
 from hangarlog.errors import CorruptionError
-from hangarlog.filestore.survey import REBUILT, File, found_in, log_files, opened
+from hangarlog.filestore.line_scan import REBUILT, File, found_in, log_files, opened
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.log.segment_name import index_beside, text_path

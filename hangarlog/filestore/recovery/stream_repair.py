@@ -12,10 +12,10 @@ import msgspec
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.filestore.file_names import stream_id_of, stream_path
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.line_scan import File, found_in, opened, stream_files
 from hangarlog.filestore.recovery.rebuild import VersionSpan
 from hangarlog.filestore.recovery.rewriting import Replaced, Rewriting
 from hangarlog.filestore.snapshot_files import MAX_SNAPSHOT_BYTES, SnapshotFiles
-from hangarlog.filestore.survey import File, found_in, opened, stream_files
 from hangarlog.log.segment_name import INDEX, TEXT, index_beside, text_path
 from hangarlog.record.checked_json import without_crc
 from hangarlog.record.checksum import crc32
