@@ -22,6 +22,7 @@ from hangarlog.record.checksum import crc32
 from hangarlog.record.timestamp import now
 from hangarlog.record.verified_block import VerifiedBlock
 from hangarlog.system.file_lock import enter
+from hangarlog.testing.probe import shared_state, write_session
 
 _STREAM = "provider:math"
 _ROUNDS = 9
@@ -44,8 +45,8 @@ def append_parts(store: FileEventStore) -> None:
     """Print the parts of one relaxed append of one event to an open stream."""
     one = [event(0)]
     version = store.append(_STREAM, one, ANY)
-    writer: Any = store._write_session
-    state, filesystem = store._state, writer.filesystem
+    writer: Any = write_session(store)
+    state, filesystem = shared_state(store), writer.filesystem
     pending = store._pending(_STREAM, one, version, None)
     moment = now()
     fd = os.open(store.path + "/scratch", os.O_CREAT | os.O_APPEND | os.O_WRONLY)

@@ -10,6 +10,7 @@ from conftest import Added
 
 from hangarlog import ConcurrencyError, FileEventStore, LockTimeoutError, UntypedEvent
 from hangarlog.system.file_lock import held
+from hangarlog.testing.probe import shared_state, write_session
 
 
 @pytest.fixture
@@ -33,14 +34,14 @@ def test_a_conflict_is_told_while_another_holds_the_lock(
     """And so is the next one, at the version that the first one told."""
     for number in range(between):
         other.append("a:1", [Added(number)], number)
-    with held(other._write_session.write_lock):
+    with held(write_session(other).write_lock):
         with pytest.raises(ConcurrencyError) as first:
             one.append("a:1", [Added(9)], 0)
         assert (first.value.expected, first.value.actual) == (0, between)
         with pytest.raises(LockTimeoutError):  # Nobody has come since: the lock is needed to say more.
             one.append("a:1", [Added(9)], between)
     other.append("a:1", [Added(1), Added(2)], between)
-    with held(other._write_session.write_lock):
+    with held(write_session(other).write_lock):
         with pytest.raises(ConcurrencyError) as second:
             one.append("a:1", [Added(9)], between)
         assert second.value.actual == between + 2
@@ -52,7 +53,7 @@ def test_a_retry_is_not_taken_for_a_conflict(one: FileEventStore, other: FileEve
     event = UntypedEvent("Noted", {}, event_id="mine")
     other.append("a:1", [event], 0)
     other.append("a:1", [Added(1)], 1)
-    with held(other._write_session.write_lock), pytest.raises(LockTimeoutError):
+    with held(write_session(other).write_lock), pytest.raises(LockTimeoutError):
         one.append("a:1", [event], 0)
     assert one.append("a:1", [event], 0) == 1
     assert one.get_event_count() == 3
@@ -65,8 +66,8 @@ def test_what_is_not_committed_is_no_conflict_yet(one: FileEventStore, other: Fi
     other.append("a:1", [Added(1)], 0)
     committed = stream.read_bytes()
     other.append("a:1", [Added(2)], 1)
-    state = other._state
-    with held(other._write_session.write_lock):
+    state = shared_state(other)
+    with held(write_session(other).write_lock):
         published = state.published()
         assert published
         state.publish(state.raw(), published[0] - 1, published[1], published[2], 0)  # As it was before the last one.
@@ -74,7 +75,7 @@ def test_what_is_not_committed_is_no_conflict_yet(one: FileEventStore, other: Fi
             one.append("a:1", [Added(9)], 0)
         assert told.value.actual == 1
         state.publish(state.raw(), published[0] - 2, published[1], published[2], 0)
-        one._write_session.streams.seen("a:1").seen = (-1, 0)
+        write_session(one).streams.seen("a:1").seen = (-1, 0)
         with pytest.raises(LockTimeoutError):
             one.append("a:1", [Added(9)], 0)
         state.publish(state.raw(), *published, 0)
@@ -87,5 +88,5 @@ def test_a_damaged_line_between_is_left_to_whoever_has_the_lock(one: FileEventSt
     other.append("a:1", [Added(1)], 0)
     stream = Path(one.path, "streams/a/1.jsonl")
     stream.write_bytes(stream.read_bytes()[:-12] + b'00000000"}\n'[-11:].rjust(12, b"0"))
-    with held(other._write_session.write_lock), pytest.raises(LockTimeoutError):
+    with held(write_session(other).write_lock), pytest.raises(LockTimeoutError):
         one.append("a:1", [Added(9)], 0)

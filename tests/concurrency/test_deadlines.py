@@ -18,6 +18,7 @@ from conftest import ROOT, Added
 from hangarlog import ANY, FileEventStore, HangarlogError, LockTimeoutError, OutcomeUnknownError, StoreBusyError
 from hangarlog.maintenance.verify import verify
 from hangarlog.system.filesystem import FileSystem
+from hangarlog.testing.probe import write_session
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system cannot stop a process")
 
@@ -197,8 +198,8 @@ def test_who_stands_behind_another_at_the_gate_waits_no_longer_than_the_deadline
         with stopped(path, "write"):
             waiting = threading.Thread(target=patient.append, args=("a:1", [Added(1)], ANY), daemon=True)
             waiting.start()
-            while not late._write_session.write_lock._gate.holder():
-                late._write_session.write_lock._gate.open()
+            while not write_session(late).write_lock._gate.holder():
+                write_session(late).write_lock._gate.open()
             assert [type(each) for each in outcomes(lambda: late.append("a:1", [Added(2)], ANY))] == [LockTimeoutError]
         waiting.join(GUARD)
         assert [event.number for event in late.read_stream("a:1")] == [0, 1]

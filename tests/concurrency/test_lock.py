@@ -16,6 +16,7 @@ import hangarlog.system.futex
 from hangarlog import ANY, ConcurrencyError, FileEventStore, LockTimeoutError, StoreBusyError, UntypedEvent
 from hangarlog.maintenance.verify import verify
 from hangarlog.system.filesystem import FileSystem
+from hangarlog.testing.probe import write_session
 
 STUCK = """
 import os, signal, sys
@@ -100,7 +101,7 @@ def test_a_waiter_that_dies_keeps_nobody_waiting(tmp_path: Path) -> None:
     """It stood at the gate, alone; the next one takes its place."""
     with FileEventStore(tmp_path / "s", durability="relaxed", lock_timeout=None) as store:
         store.append("a:1", [Added(1)], ANY)
-        with store._write_session.lock():
+        with write_session(store).lock():
             waiter = started(
                 "import sys; from hangarlog import *; print('waits', flush=True); "
                 "FileEventStore(sys.argv[1]).append('a:1', [UntypedEvent('Added', {'number': 2})], ANY)",
@@ -179,7 +180,7 @@ def test_a_conflict_that_can_be_seen_waits_for_nobody(tmp_path: Path) -> None:
         assert store.append("a:1", [mine], ANY) == 0
         for number in range(3):
             other.append("a:1", [Added(number)], number)
-        with other._write_session.lock():
+        with write_session(other).lock():
             with pytest.raises(ConcurrencyError) as conflict:
                 store.append("a:1", [Added(9)], 0)
             assert (conflict.value.expected, conflict.value.actual) == (0, 3)

@@ -29,6 +29,7 @@ from hangarlog import (
 )
 from hangarlog.filestore import open_streams, session
 from hangarlog.maintenance.verify import verify
+from hangarlog.testing.probe import catalog
 
 
 def ids(store: FileEventStore, stream_id: str | None = None) -> list[str]:
@@ -368,7 +369,7 @@ def test_a_stream_whose_file_is_gone_is_listed(tmp_path: Path, prefix: str) -> N
     path = tmp_path / "s"
     with five_events(path) as store, opened(path) as other:
         os.rename(path / "streams/a/1.jsonl", path / "gone")
-        store._catalog.put("new:1", 0, store.get_event_count() + 1)
+        catalog(store).put("new:1", 0, store.get_event_count() + 1)
         shutil.copytree(path / "streams/a", path / "streams/new", dirs_exist_ok=True)
         (path / "streams/new/1.jsonl").write_bytes(b"")
         assert "a:1" in other.list_streams(prefix)

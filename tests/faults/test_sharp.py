@@ -18,7 +18,7 @@ from hangarlog.maintenance.verify import verify
 from hangarlog.record.batch import Pending
 from hangarlog.system import platform
 from hangarlog.system.filesystem import FileSystem
-from hangarlog.testing import CrashState, Recording, Unsynced, crash_states
+from hangarlog.testing import CrashState, Recording, Unsynced, crash_states, probe
 
 
 def test_what_is_written_during_a_sync_is_not_covered_by_it(tmp_path: Path) -> None:
@@ -172,9 +172,9 @@ def test_a_sync_that_fails_while_somebody_commits_is_healed_by_the_next_append(t
             before = (path / "journal.jsonl").stat().st_ino
             failing.append(other)
             store.append("a:1", [Added(1)], 0)
-            assert store._state.sync_failed
+            assert probe.shared_state(store).sync_failed
             store.append("a:1", [Added(2)], 1)
-            assert not store._state.sync_failed
+            assert not probe.shared_state(store).sync_failed
             assert (path / "journal.jsonl").stat().st_ino != before
         assert other.read_stream("a:1") == [Added(number) for number in range(3)]
 

@@ -16,6 +16,7 @@ from hangarlog import ANY, FileEventStore
 from hangarlog.filestore.checkpoint import load_checkpoint, make_checkpoint
 from hangarlog.filestore.open_streams import COLD_BYTES
 from hangarlog.system.filesystem import FileSystem
+from hangarlog.testing.probe import shared_state
 
 STREAMS = 60
 PAYLOAD = "x" * 6000
@@ -83,7 +84,7 @@ def test_a_checkpoint_counts_although_the_catalog_grew_meanwhile(tmp_path: Path)
     with FileEventStore(tmp_path / "s", durability="relaxed", filesystem=filesystem) as store:
         store.append("a:1", [Added(1)], ANY)
         filesystem.store = store
-        make_checkpoint(filesystem, store.folder, store._state)
+        make_checkpoint(filesystem, store.folder, shared_state(store))
         filesystem.store = None
         assert load_checkpoint(store.folder).position == 1
         count = store.get_event_count()
@@ -113,4 +114,4 @@ def test_the_streams_that_a_recovery_had_to_open_count_for_the_next_checkpoint(t
     with FileEventStore(tmp_path / "s", durability="relaxed") as store:
         assert store.recovered
         assert store.recovered.since == 0
-        assert store._state.tail > STREAMS * COLD_BYTES
+        assert shared_state(store).tail > STREAMS * COLD_BYTES

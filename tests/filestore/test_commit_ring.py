@@ -15,6 +15,7 @@ from hangarlog import ANY, CorruptionError, FileEventStore, StoreFormatError, Sy
 from hangarlog.filestore.commit_ring import BLOCK_BYTES, RING_BYTES, decode_frame, encode_frame, read_ring
 from hangarlog.maintenance.verify import verify
 from hangarlog.system.filesystem import FileSystem
+from hangarlog.testing.probe import commit_ring
 
 EVENTS = 12
 LAST_SYNC = 1  # The first append syncs the journal, to make the ring; the others go through it.
@@ -232,7 +233,7 @@ def test_a_forked_child_writes_frames_from_memory_of_its_own(tmp_path: Path) -> 
     with FileEventStore(tmp_path / "s") as store:
         store.append("a:1", [Added(0)], ANY)
         store.append("a:1", [Added(1)], ANY)
-        page = store._sync._ring._page
+        page = commit_ring(store)._page
         if page is None:
             pytest.skip("this file system takes no writes past its cache")
         before = bytes(page)

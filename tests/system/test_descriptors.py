@@ -30,6 +30,7 @@ import os, sys, resource, warnings
 warnings.simplefilter("error")
 resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))
 from hangarlog import ANY, EventSerializer, FileEventStore, HangarlogError, StorageError, UntypedEvent
+from hangarlog.testing.probe import write_session
 event = UntypedEvent("Added", {{"number": 1}})
 def opened(path, **options):
     return FileEventStore(path, serializer=EventSerializer(unknown="untyped"), durability="relaxed", **options)
@@ -75,7 +76,7 @@ for store in (idle, busy):
     for _ in range(2):
         for number in range(200):
             store.append(f"a:{number}", [event], ANY)
-    print(idle._write_session.streams.held, busy._write_session.streams.held)
+    print(write_session(idle).streams.held, write_session(busy).streams.held)
 for number in range(200):
     idle.append(f"a:{number}", [event], 1)
 """
@@ -88,10 +89,10 @@ def test_the_limit_is_asked_for_when_it_is_needed(tmp_path: Path) -> None:
 store = opened(sys.argv[1] + "/s")
 for number in range(200):
     store.append(f"a:{number}", [event], ANY)
-before = store._write_session.streams.held
+before = write_session(store).streams.held
 resource.setrlimit(resource.RLIMIT_NOFILE, (400, 400))
 store.append("b:1", [event], ANY)
-print(before, store._write_session.streams.held)
+print(before, write_session(store).streams.held)
 """
     assert run(program, tmp_path, limit=1024) == "200 100\n"
 
@@ -143,7 +144,7 @@ child = os.fork()
 if not child:
     for number in range(100):
         store.append(f"a:{number}", [event], ANY)
-    os._exit(store._write_session.streams.held)
+    os._exit(write_session(store).streams.held)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     assert run(program, tmp_path, limit=128) == "32\n"

@@ -15,6 +15,7 @@ from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore
 from hangarlog.maintenance.repair import repair
 from hangarlog.maintenance.verify import verify
 from hangarlog.record.line import encode_records
+from hangarlog.testing.probe import shared_state
 
 
 def filled(path: Path, segment_bytes: int = 64 << 20) -> list[bytes]:
@@ -277,7 +278,7 @@ def test_after_a_compaction_the_journal_can_still_not_lose_what_was_dropped(tmp_
         store.append("a:1", [Added(n) for n in range(20)], ANY)
         store.save_snapshot("a:1", 14, {"n": 14})
         assert store.compact_stream("a:1") == 15
-        assert store._state.covers(1) is store._state.covers(20)  # All of it, or nothing is said of it.
+        assert shared_state(store).covers(1) is shared_state(store).covers(20)  # All of it, or nothing is said of it.
     with reopened(path) as store:
         assert [e.number for e in store.read_stream("a:1")] == list(range(15, 20))
         assert store.append("a:1", [Added(20)], 19) == 20

@@ -17,6 +17,7 @@ from typing import Any
 from hangarlog import ANY, EventSerializer, FileEventStore, StoreBusyError, UntypedEvent
 from hangarlog.maintenance.verify import verify
 from hangarlog.system.filesystem import FileSystem
+from hangarlog.testing.probe import write_session
 
 GUARD = 60.0
 """Seconds after which a cell hangs."""
@@ -199,7 +200,7 @@ class Cell:
         held, go_on = threading.Event(), threading.Event()
 
         def hold() -> None:
-            with self.store._write_session.lock():
+            with write_session(self.store).lock():
                 held.set()
                 go_on.wait()
 
