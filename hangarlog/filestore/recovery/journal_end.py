@@ -1,8 +1,7 @@
 """Recovers the end of the journal from its own text, the commit ring and the streams.
 
 For the holder of the write lock only. An intact batch counts, whether the journal or the ring has it. A torn tail is
-cut off. A damaged line before the end is restored from another copy, or refused if there is none. docs/recovery.md
-gives the reasons.
+cut off. A damaged line before the end is restored from another copy. docs/recovery.md gives the reasons.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ READ_BYTES = 64 << 10
 OnRecords = Callable[[list[StoredEnvelope], list[bytes]], None]
 
 
-class End(msgspec.Struct):
-    """What was done to the end of the journal.
+class JournalEnd(msgspec.Struct):
+    """The end of the journal after its recovery, and what the recovery did.
 
     Attributes:
         last: The journal's last position.
         cut: Bytes cut off.
         joined: Records written from the commit ring.
         mended: Records written from the streams.
-        put_aside: Intact records that a power cut left behind a gap.
-        damage: Replaced damage that no crash explains.
+        put_aside: Intact records after a gap that a power cut made.
+        damage: Damage that no crash explains: restored from another copy, or found in both copies.
     """
 
     last: int = 0
@@ -49,7 +48,7 @@ class End(msgspec.Struct):
     damage: list[CorruptionError] = []
 
 
-def last_sealed(log: Log, first: int) -> StoredEnvelope:
+def last_record_of_sealed(log: Log, first: int) -> StoredEnvelope:
     """Return the last record of a sealed segment."""
     with contextlib.closing(log.open_sealed(first)) as segment:
         return segment.last_whole()
@@ -64,68 +63,69 @@ def recover_journal_end(
     on_records: OnRecords,
     *,
     restarted: bool,
-) -> End:
+) -> JournalEnd:
     """Make the active segment end with a complete batch, and restore every batch known to be committed.
 
     Args:
         folder: The store's folder.
         active: The journal's active segment.
         start: The end of a batch as (offset, last position); (0, position) if only the position is known.
-        promised: The position up to which only damage can explain a missing record, and the one up to which the
-            streams are searched for missing records.
+        promised: (settled, wanted). A record missing up to position `settled` is damage. Records missing up to
+            position `wanted` are searched for in the streams.
         frames: The frames of the commit ring.
-        on_records: Called with the records, and their lines, that are read to find the end.
+        on_records: Called with the records that are read to find the end, and with their lines.
         restarted: True if a power cut may have lost any page written after `start`.
 
     Raises:
         CorruptionError: the journal is damaged, and no other copy helps.
     """
     settled, wanted = promised
-    whole, last, bad = _whole_batches(folder.journal, active, start, on_records)
-    known = lines_of_frames(frames, last, active.crc_before(whole))
-    settled = max([settled, *known])
+    batches_end, last, bad = _complete_batches(folder.journal, active, start, on_records)
+    ring_lines = lines_of_frames(frames, last, active.crc_before(batches_end))
+    settled = max([settled, *ring_lines])
     if bad is None and max(settled, wanted) <= last:
-        return End(last)
-    recovery = _EndRecovery(folder, active, whole, last, settled, bad or "it ends too early", restarted)
+        return JournalEnd(last)
+    recovery = _EndRecovery(folder, active, batches_end, last, settled, bad or "it ends too early", restarted)
     recovery.wanted = max(settled, wanted)
-    return recovery.run(known)
+    return recovery.run(ring_lines)
 
 
-def _whole_batches(
+def _complete_batches(
     journal: Log, active: ActiveSegment, start: tuple[int, int], on_records: OnRecords
 ) -> tuple[int, int, str | None]:
-    """Return (offset after the last complete batch, its last position, what is wrong after it), from `start` on."""
+    """Return (offset after the last complete batch, its last position, what is wrong after it or None)."""
     if start[0]:
         return _batches_from(active, *start, on_records)
     lines, _ = active.lines_at(0, SECTOR_BYTES)
-    begins = decode_record(lines[0]).position if lines and is_record(lines[0]) else None
-    offset, last = 0, _last_before(journal, begins)
-    if begins == last + 1:
+    active_first = decode_record(lines[0]).position if lines and is_record(lines[0]) else None
+    offset, last = 0, _last_before(journal, active_first)
+    if active_first == last + 1:
         offset, number = active.seek(start[1] + 1, last + 1)
         last = number - 1
     return _batches_from(active, offset, last, on_records)
 
 
 def _batches_from(active: ActiveSegment, offset: int, last: int, on_records: OnRecords) -> tuple[int, int, str | None]:
-    whole, whole_last = offset, last
+    """Do the same for the batches from `offset` on. `last` is the position before them."""
+    batches_end, batches_last = offset, last
     while True:
         lines, following = active.lines_at(offset, READ_BYTES)
         if not lines:
-            return whole, whole_last, None if whole == active.size else "it ends within a batch"
+            return batches_end, batches_last, None if batches_end == active.size else "it ends within a batch"
         records, bad = _records_after(last, lines)
         if records:
             on_records(records, lines[: len(records)])
         ended = _count_in_ended_batches(records)
         if ended:
-            whole = following - sum(len(line) + 1 for line in lines[ended:])
-            whole_last = last + ended
+            batches_end = following - sum(len(line) + 1 for line in lines[ended:])
+            batches_last = last + ended
         if bad is not None:
-            return whole, whole_last, bad
+            return batches_end, batches_last, bad
         offset, last = following, last + len(lines)
 
 
 def _count_in_ended_batches(records: list[StoredEnvelope]) -> int:
-    """Return how many of the records, from the first on, belong to batches that end among them."""
+    """Return how many records, from the first on, belong to batches whose last record is among them."""
     for count in range(len(records), 0, -1):
         record = records[count - 1]
         if record.ends_batch:
@@ -134,7 +134,7 @@ def _count_in_ended_batches(records: list[StoredEnvelope]) -> int:
 
 
 def _records_after(last: int, lines: list[bytes]) -> tuple[list[StoredEnvelope], str | None]:
-    """Return the leading records that continue position `last` without a gap, and why the next line does not."""
+    """Return (the first records, which follow position `last` without a gap; why the next line does not, or None)."""
     with contextlib.suppress(LineError):
         records = decode_records(lines)
         if [record.position for record in records] == list(range(last + 1, last + 1 + len(lines))):
@@ -151,32 +151,39 @@ def _records_after(last: int, lines: list[bytes]) -> tuple[list[StoredEnvelope],
     return records, None
 
 
-def _last_before(journal: Log, begins: int | None) -> int:
-    """Return the last position before the active segment; `begins` is its first one, or None if not readable."""
+def _last_before(journal: Log, active_first: int | None) -> int:
+    """Return the last position before the active segment. `active_first` is the first one in it, None if unreadable."""
     sealed = journal.sealed()
     if not sealed:
         return 0
     with contextlib.closing(journal.open_sealed(sealed[-1])) as segment:
         torn = segment.end_offset() != segment.size
     try:
-        if not (torn and begins):
-            return last_sealed(journal, sealed[-1]).position
+        if not (torn and active_first):
+            return last_record_of_sealed(journal, sealed[-1]).position
     except CorruptionError:
-        if begins is None:
+        if active_first is None:
             raise
-    assert begins
-    return begins - 1  # The sealed segment is damaged. Reads use the streams instead, and `repair` restores it.
+    assert active_first
+    return active_first - 1  # The sealed segment is damaged. Reads use the streams instead, and `repair` restores it.
 
 
 class _EndRecovery:
-    """The slow path, for text that does not simply end with a complete batch."""
+    """The slow path, for a journal that does not simply end with a complete batch, or ends too early."""
 
     def __init__(
-        self, folder: Folder, active: ActiveSegment, whole: int, last: int, settled: int, cause: str, restarted: bool
+        self,
+        folder: Folder,
+        active: ActiveSegment,
+        batches_end: int,
+        last: int,
+        settled: int,
+        cause: str,
+        restarted: bool,
     ) -> None:
-        self._folder, self._active, self._whole, self._last = folder, active, whole, last
+        self._folder, self._active, self._batches_end, self._last = folder, active, batches_end, last
         self._settled, self._cause, self._restarted = settled, cause, restarted
-        self.wanted = settled
+        self.wanted = settled  # The streams are searched up to this position.
         self._damaged = False  # True if a line is not a record and has no zeros.
         self._duplicated = False  # True if a position comes twice, and no power cut explains it.
         self._damaged_lines: dict[int, bytes] = {}  # {position: damaged line}; the lines around it tell its position.
@@ -184,49 +191,52 @@ class _EndRecovery:
         self._zeroed = False  # True if a sector, or the rest of one, is all zeros, as a power cut leaves it.
         self._unexplained = False  # True if no crash explains the lines at the end.
 
-    def run(self, ring: dict[int, bytes]) -> End:
-        text = self._lines_of_text()
-        for position, line in ring.items():
-            if text.get(position, line) != line:
+    def run(self, ring_lines: dict[int, bytes]) -> JournalEnd:
+        """Join the lines of the journal, the ring and the streams by position, and write what the journal lacks."""
+        journal_lines = self._intact_lines()
+        for position, line in ring_lines.items():
+            if journal_lines.get(position, line) != line:
                 raise self._damage(f"the commit ring has another record of position {position}")
-        lines = text | ring
-        last = self._connected(lines)
-        mended: dict[int, bytes] = {}
+        lines = journal_lines | ring_lines
+        last = self._last_connected(lines)
+        stream_lines: dict[int, bytes] = {}
         if last < self.wanted or self._unexplained or self._damaged_lines or self._unconnected(lines, last):
-            mended = self._from_streams(lines)
-            last = self._connected(lines | mended)
+            stream_lines = self._from_streams(lines)
+            last = self._last_connected(lines | stream_lines)
         if last < self._settled:
             raise self._damage(f"position {last + 1} is missing; {self._settled} events were committed")
         unconnected = self._unconnected(lines, last)
+        # Intact records after a gap are damage, unless a power cut lost the pages between: it leaves zeros there, or
+        # only a part of one batch.
         if unconnected and not (self._restarted and (self._zeroed or self._of_one_batch(unconnected))):
             raise self._damage(f"{self._cause}, but intact records follow")
-        lost = [position for position in self._damaged_lines if position <= last and position not in lines | mended]
-        if self._unexplained and not mended and last <= max([self._last, *text]):
+        lines |= stream_lines
+        lost = [position for position in self._damaged_lines if position <= last and position not in lines]
+        if self._unexplained and not stream_lines and last <= max([self._last, *journal_lines]):
             raise self._damage(f"{self._cause}, and no crash leaves such a line")
-        lines |= mended
         added = range(self._last + 1, last + 1)
-        end = End(
+        end = JournalEnd(
             last,
-            joined=sum(position in ring and position not in text for position in added),
-            mended=sum(position in mended for position in added),
+            joined=sum(position in ring_lines and position not in journal_lines for position in added),
+            mended=sum(position in stream_lines for position in added),
             put_aside=len(unconnected),
         )
         for position in lost:
             end.damage.append(self._damage(f"position {position} is damaged here and in its stream"))
-        if self._unexplained or self._duplicated or (self._damaged and (mended or end.joined)):
+        if self._unexplained or self._duplicated or (self._damaged and (stream_lines or end.joined)):
             self._folder.keep_damaged(self._active.path)
             end.damage.append(self._damage(f"{self._cause}; it was mended from the other copy"))
         if unconnected:
             self._folder.put_aside(unconnected)
         for damage in end.damage:
-            damage.mendable = False  # It is restored, or cannot be.
+            damage.mendable = False  # It is restored already, or has no other copy.
         self._rewrite([lines.get(position) or self._damaged_lines[position] for position in added], end)
         return end
 
-    def _lines_of_text(self) -> dict[int, bytes]:
-        """Return {position: line} of every intact record after the last complete batch."""
+    def _intact_lines(self) -> dict[int, bytes]:
+        """Return {position: line} of every intact record after the last complete batch, and note what is between."""
         found: dict[int, bytes] = {}
-        offset, before, bad = self._whole, self._last, list[bytes]()
+        offset, before, bad = self._batches_end, self._last, list[bytes]()
         while True:
             lines, following = self._active.lines_at(offset)
             for line in lines:
@@ -258,9 +268,10 @@ class _EndRecovery:
             offset = following
 
     def _note_bad(self, offset: int, line: bytes) -> None:
+        """Note where damage begins, and whether it has a sector of zeros."""
         if self._first_bad < 0:
             self._first_bad = offset
-        # The device has this sector as it was when the file ended here, and later sectors with newer text.
+        # After a power cut, one sector may be as old as when the file ended here, and the sectors after it newer.
         rest = SECTOR_BYTES - offset % SECTOR_BYTES
         self._zeroed |= len(line) >= rest and not line[:rest].strip(b"\0")
         sector = -(-offset // SECTOR_BYTES) * SECTOR_BYTES
@@ -269,8 +280,8 @@ class _EndRecovery:
             self._zeroed = not line[start : start + SECTOR_BYTES].strip(b"\0")
             sector += SECTOR_BYTES
 
-    def _connected(self, lines: dict[int, bytes]) -> int:
-        """Return the last position of the complete batches that continue the last one without a gap."""
+    def _last_connected(self, lines: dict[int, bytes]) -> int:
+        """Return the last position of the complete batches that follow without a gap. Damaged lines are no gap."""
         position = last = self._last
         while (position := position + 1) in lines or position in self._damaged_lines:
             if position in lines and decode_record(lines[position]).ends_batch:
@@ -284,25 +295,27 @@ class _EndRecovery:
         return [lines[position] for position in sorted(lines) if position > last]
 
     def _from_streams(self, lines: dict[int, bytes]) -> dict[int, bytes]:
+        """Return {position: line} of records in the streams that are not in `lines`."""
         last = sys.maxsize if self._unexplained else max([self.wanted, *lines])
         return journal_lines_in_streams(self._folder, Missing(self._last + 1, last, lines))
 
     @staticmethod
     def _of_one_batch(lines: list[bytes]) -> bool:
-        """True if all lines are of one batch: the device wrote a later page of it before an earlier one."""
+        """True if all lines are of one batch. The device may have written a later page of it before an earlier one."""
         ends = {decode_record(line).batch_end for line in lines}
         return len(ends) == 1 and 0 not in ends
 
     def _damage(self, cause: str) -> CorruptionError:
-        return self._active.damage(max(self._first_bad, self._whole), cause)
+        return self._active.damage(max(self._first_bad, self._batches_end), cause)
 
-    def _rewrite(self, lines: Iterable[bytes], end: End) -> None:
+    def _rewrite(self, lines: Iterable[bytes], end: JournalEnd) -> None:
+        """Replace the text after the last complete batch by these lines, unless it begins with them already."""
         active = self._active
         text = b"".join(line + b"\n" for line in lines)
-        old = active.size - self._whole
-        kept = len(text) if active.read(len(text), self._whole) == text else 0
+        old = active.size - self._batches_end
+        kept = len(text) if active.read(len(text), self._batches_end) == text else 0
         if kept < old:
             end.cut = old - kept
-            active.cut(self._whole + kept)
+            active.cut(self._batches_end + kept)
         if kept < len(text):
             active.append(text[kept:])

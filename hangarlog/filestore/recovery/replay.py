@@ -16,7 +16,7 @@ from hangarlog.errors import CorruptionError
 from hangarlog.filestore.catalog import Catalog
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.open_streams import COLD_BYTES
-from hangarlog.filestore.recovery.journal_end import READ_BYTES, last_sealed
+from hangarlog.filestore.recovery.journal_end import READ_BYTES, last_record_of_sealed
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.filestore.stream_ends import put_records_aside
 from hangarlog.filestore.two_copies import journal_blocks, missing_position, stream_lines_in_journal, whole_lines
@@ -314,7 +314,7 @@ def _place_of(log: Log, active: ActiveSegment, share: _Share) -> tuple[int, int]
     lines, _ = active.lines_at(0, _NEAR_BYTES)
     if not lines:
         sealed = log.sealed()
-        after = last_sealed(log, sealed[-1]).stream_version + 1 if sealed else 0
+        after = last_record_of_sealed(log, sealed[-1]).stream_version + 1 if sealed else 0
         return (0, after) if after >= version else None
     if not is_record(lines[0]):
         return None
@@ -371,7 +371,7 @@ def _after_from_start(active: ActiveSegment, version: int, first: int) -> int | 
 def rebuild(folder: Folder, log: Log, active: ActiveSegment, stream_id: str, report: Recovered) -> _End:
     """Replace a stream's active segment, in one step, with what the whole journal has of the stream."""
     sealed = log.sealed()
-    version = last_sealed(log, sealed[-1]).stream_version + 1 if sealed else _first_kept(folder, stream_id)
+    version = last_record_of_sealed(log, sealed[-1]).stream_version + 1 if sealed else _first_kept(folder, stream_id)
     lines = [(record.stream_version, line + b"\n") for record, line in stream_lines_in_journal(folder, stream_id)]
     text = b"".join(line for number, line in lines if number >= version)
     _put_others_aside(folder, log, active, dict(lines), report)

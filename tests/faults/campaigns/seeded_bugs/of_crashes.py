@@ -219,7 +219,7 @@ OF_CRASHES = [
     Bug(
         "a torn end of the journal is not cut off",
         "journal_end.py",
-        "active.cut(self._whole + kept)",
+        "active.cut(self._batches_end + kept)",
         "pass",
         f"{DYING}::test_a_writer_may_die_at_any_call[0.5]",
     ),
