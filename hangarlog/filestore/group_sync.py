@@ -33,16 +33,18 @@ from hangarlog.system.futex import PATIENCE_SECONDS, give_way
 from hangarlog.system.platform import BYTE_LOCKS
 
 _MAX_LOOKS = 1000
+"""Attempts to read files or words that others keep changing."""
 _MAX_GATHERINGS = 4
-"""How often at most a sync lets others write first. It tries again after each time that brought records."""
+"""The most times that a sync lets other processes write before it starts. It stops once no new records come."""
 _PAUSE_SYNCS = 1000
-"""The number of syncs before another attempt to create a ring, after one failed."""
+"""After a failed attempt to create a ring, the next one comes after this many syncs."""
 
 
 class JournalSync:
-    """Makes the journal durable up to a position, once for all waiters: through the ring, or by a sync of the journal.
+    """Makes the journal durable up to a position, through the ring or by a sync of the journal itself.
 
-    `rejoin` is called, with no lock held, where the store's files or its session may be others than they were.
+    One sync serves all waiters. `rejoin` is called, without a lock held, when the store's files or its session may have
+    been replaced.
     """
 
     def __init__(
@@ -59,9 +61,10 @@ class JournalSync:
         self._lock, self._lock_seconds = lock, lock_seconds
         self._watch, self._rejoin = FolderWatch(folder.filesystem, folder.fd, folder.path), rejoin
         self._ring = Ring(folder.filesystem, folder.ring_path, store_id)
-        self._fd, self._fd_of, self._turn = -1, (-1, -1, -1), 0  # Incremented when files may have been exchanged.
-        self._in_company = False  # True if others shared the last sync.
-        self._without_ring = 0
+        self._fd, self._fd_of = -1, (-1, -1, -1)  # A descriptor of the journal, and the segment that it belongs to.
+        self._replacements = 0  # Incremented when files may have been replaced.
+        self._last_was_shared = False  # True if other processes waited for the last sync.
+        self._syncs_without_ring = 0  # Syncs left before the next attempt to create a ring.
         self._closed, self._look_at_ring = False, True
 
     def ensure_committed(self) -> None:
@@ -75,11 +78,11 @@ class JournalSync:
     def ensure(self, position: int, failures: int) -> None:
         """Bring every record up to `position` to the device.
 
-        `failures` is how many syncs had failed before the records were written: one that fails after that may have
-        lost them, whatever has been healed meanwhile.
+        `failures` is how many syncs had failed when the records were written. A later failure may have lost them, even
+        if the journal has been healed since.
 
         Raises:
-            SyncError: the device refused; nobody can say what it holds.
+            SyncError: the device refused a sync. What it holds is unknown.
             OutcomeUnknownError: a file could not be opened to sync it, another process held the sync lock for longer
                 than `lock_timeout`, or the folder was moved or deleted meanwhile.
         """
@@ -96,21 +99,23 @@ class JournalSync:
     def _ensure(self, position: int, failures: int) -> None:
         seconds = left = self._lock_seconds
         deadline, looks, changed = None if seconds is None else monotonic() + seconds, 0, self._watch.changed
-        while not (done := self._in_turn(position, failures, changed, left)):
+        while not (done := self._try_or_wait(position, failures, changed, left)):
             left = None if deadline is None else deadline - monotonic()
             if done is None:
                 looks += 1
                 if looks > _MAX_LOOKS and left is not None and left <= 0:
                     raise OutcomeUnknownError(self._path, "it is written, but its files change all the time")
                 self._look_again(position, left)
-                changed = self._watch.changed_since
-            elif self._covers(position):
+                changed = self._watch.surely_changed  # The files were just checked: doubt is no reason to do it again.
+            elif self._covers(position):  # Another process has synced it.
                 return
             else:
                 changed = self._watch.changed
 
-    def _in_turn(self, position: int, failures: int, changed: Callable[[], bool], seconds: float | None) -> bool | None:
-        """`_try`, with no other thread inside; if another process is syncing, wait for it and return False."""
+    def _try_or_wait(
+        self, position: int, failures: int, changed: Callable[[], bool], seconds: float | None
+    ) -> bool | None:
+        """Call `_try`, one thread at a time. If another process is syncing, wait for it and return False."""
         threads, entered = self._lock.threads, False
         try:  # As in `alone`: a generator would cost every append a microsecond.
             entered = enter(threads, seconds)
@@ -122,10 +127,10 @@ class JournalSync:
                 heard = self._state.sync_futex.listen()
                 done = self._try(position, failures, changed)
                 if done is False:
-                    self._in_company = True
+                    self._last_was_shared = True
                     left = PATIENCE_SECONDS if deadline is None else deadline - monotonic()
                     if left <= 0:
-                        self._refuse_waiting()
+                        self._raise_timeout()
                     self._state.sync_futex.wait(heard, left)
             return done
         finally:
@@ -137,20 +142,21 @@ class JournalSync:
         moment = self._watch.now()
         if not self._all_in_place(seconds):
             self._rejoin()
-        self._look_at_ring, self._turn = True, self._turn + 1
+        self._look_at_ring, self._replacements = True, self._replacements + 1
         self._watch.settle(moment)
         if self._state.committed < position:
             raise OutcomeUnknownError(self._path, "it was written, but older files were put in its place since")
 
     def _all_in_place(self, seconds: float | None) -> bool:
-        """True if folder, state, journal and lock are still in place, as far as can be seen without the write lock."""
+        """True if folder, state, journal and lock are still in place, as far as one sees without the write lock."""
         state, lock, filesystem = self._state, self._lock, self._filesystem
         self._folder.refuse_moved()
         if not (state.is_in_place and state.believes(state.look())):
             return False
         with alone(lock, seconds):
-            if lock.inherited and BYTE_LOCKS:  # The file was opened again: it must be the session's.
+            if lock.inherited and BYTE_LOCKS:  # After a fork, the file was opened again.
                 lock.open()
+                # If members of the session hold its byte in the file, it is the right one.
                 lock.opened = filesystem.held_byte(lock.fd, state.session) is None
             if not lock.is_in_place or lock.opened:
                 return False
@@ -164,11 +170,11 @@ class JournalSync:
             return False
 
     def _covers(self, position: int) -> bool:
-        """True if a sync of this session has covered a position, in the folder as it is now."""
+        """True if a sync of this session has covered a position, and the folder has not changed since."""
         words = self._state.look()
-        return covers(words, position) and self._state.believes(words) and not self._watch.changed_since()
+        return covers(words, position) and self._state.believes(words) and not self._watch.surely_changed()
 
-    def _refuse_waiting(self) -> None:
+    def _raise_timeout(self) -> None:
         pid = self._lock.holder()
         who = f"process {pid}" if pid else "another process"
         cause = (
@@ -177,9 +183,9 @@ class JournalSync:
         raise OutcomeUnknownError(self._path, cause)
 
     def _try(self, position: int, failures: int, changed: Callable[[], bool]) -> bool | None:
-        """Sync, unless another process does; return True if the record is on the device now.
+        """Sync unless another process is syncing, and return True if everything up to `position` is on the device.
 
-        None where other files than those that are open may be the store's: the lock may not be the one others take.
+        Return None if the store's files may have been replaced: then other processes may use another lock.
         """
         state = self._state
         if self._closed:
@@ -189,13 +195,13 @@ class JournalSync:
             words = state.look()
             if self._lock.opened or changed() or not state.believes(words):
                 return None
-            if covers(words, position):  # The last sync may have begun after our record was written.
+            if covers(words, position):  # Another sync may have begun after the record was written.
                 return True
             if words[FAILURES] != failures or words[SYNC_FAILED]:
                 raise SyncError(self._path, "an earlier sync has failed")
             if not taken:
                 return False
-            if self._in_company:
+            if self._last_was_shared:
                 self._gather()
                 words = state.look()
             done = self._sync(words)
@@ -203,9 +209,9 @@ class JournalSync:
             try:
                 self._lock.release(everybody=True)
             except BaseException:
-                self._lock.release(everybody=True)  # An interrupt came first.
+                self._lock.release(everybody=True)  # An interrupt came before the release.
                 raise
-        self._in_company = self._lock.woke
+        self._last_was_shared = self._lock.woke
         return position <= done
 
     def _gather(self) -> None:
@@ -218,29 +224,29 @@ class JournalSync:
             give_way()
 
     def _sync(self, words: Words) -> int:
-        """Under the sync lock: bring what is committed to the device, publish it, and return the durable position."""
+        """Under the sync lock: make every commit durable, publish that, and return the durable position."""
         state = self._state
         for _ in range(_MAX_LOOKS):
             if consistent(words):
                 break
             words = state.look()
-        whole = consistent(words)
-        # Else a writer died while it published. The next writer judges what it wrote; sync all of it.
-        published = (words[COMMITTED], words[JOURNAL_FIRST], words[JOURNAL_SIZE]) if whole else (words[COMMITTED], 0, 0)
-        # A later roll has synced what it sealed. A file that cannot be opened is no failed sync.
+        known = consistent(words)  # If not, a writer died while publishing: sync the whole file, whatever counts in it.
+        published = (words[COMMITTED], words[JOURNAL_FIRST], words[JOURNAL_SIZE]) if known else (words[COMMITTED], 0, 0)
+        # Not in the `try`: failing to open a file is not a failed sync. After a roll this opens the new segment, which
+        # is enough, because the roll has synced the old one.
         fd = self._journal_fd(words)
         try:
-            if not whole:
+            if not known:
                 self._filesystem.sync_data(fd)
-            following = self._bring(fd, words, published)
+            following = self._sync_published(fd, words, published)
             state.made_durable(published, following)
         except OSError as error:
             state.mark_sync_failed()
             raise SyncError(self._path, str(error)) from error
         return published[0]
 
-    def _bring(self, fd: int, words: Words, published: tuple[int, int, int]) -> tuple[int, int]:
-        """Sync the journal up to what was published; return the ring's next place."""
+    def _sync_published(self, fd: int, words: Words, published: tuple[int, int, int]) -> tuple[int, int]:
+        """Sync the journal up to its published size, and return the (generation, block) of the ring's next frame."""
         _, first, size = published
         start, place = durable_in(words, first), ring_next(words)
         if start < size:
@@ -253,7 +259,10 @@ class JournalSync:
     def _through_ring(
         self, fd: int, words: Words, start: int, published: tuple[int, int, int]
     ) -> tuple[int, int] | None:
-        """Sync the journal from `start` on through the ring; return its next place, None if that does not do."""
+        """Sync the journal from `start` on through the ring, and return the place of the ring's next frame.
+
+        Return None if the journal itself must be synced.
+        """
         committed, _, size = published
         ring, generation_and_block = self._ring, ring_next(words)
         if self._look_at_ring:  # It may have been deleted or replaced.
@@ -263,24 +272,27 @@ class JournalSync:
             self._look_at_ring = False
         if not (words[RING_FILE] and ring.open(words[RING_FILE])):
             return self._make_ring(fd, generation_and_block)
-        before = min(start, CRC_BYTES + 1)  # The frame names the checksum of the line before it.
+        before = min(start, CRC_BYTES + 1)  # The frame has the checksum of the line before it.
         text = self._filesystem.read(fd, size - start + before, start - before)
-        after, text = text[:before][-11:-3], text[before:]
-        head = text[12:32].partition(b",")[0]
-        if len(text) != size - start or not (head.isdigit() and int(head) <= committed) or text[-1:] != b"\n":
+        previous_crc, text = text[:before][-11:-3], text[before:]
+        first = text[12:32].partition(b",")[0]  # The position in `{"position":…,`.
+        if len(text) != size - start or not (first.isdigit() and int(first) <= committed) or text[-1:] != b"\n":
             return None  # A roll has put another file in place, and synced this one.
         generation, block = generation_and_block
-        following = ring.write(generation, block, int(head), committed, text, after)
+        following = ring.write(generation, block, int(first), committed, text, previous_crc)
         if following < 0:
-            # All that the ring holds must be on the device before any of it is overwritten.
+            # The ring is full. Before it is overwritten, the journal itself must be on the device.
             self._filesystem.sync_data(fd)
             return generation + 1, 0
         return generation, following
 
     def _make_ring(self, fd: int, place: tuple[int, int]) -> tuple[int, int] | None:
-        """Create the ring, and sync the journal this once: it may need what an earlier ring held."""
-        if self._without_ring:
-            self._without_ring -= 1
+        """Create the ring, and return the place of its next frame; None if it is too early for another attempt.
+
+        Sync the journal first, because some of it may be durable only in an earlier ring.
+        """
+        if self._syncs_without_ring:
+            self._syncs_without_ring -= 1
             return None
         state = self._state
         self._filesystem.sync_data(fd)
@@ -288,15 +300,15 @@ class JournalSync:
             state.ring_file = self._ring.create()
             state.keep()
         except OSError:
-            self._without_ring = _PAUSE_SYNCS  # No room: everything works, only slower.
+            self._syncs_without_ring = _PAUSE_SYNCS  # No room: syncs still work, but are slower.
             state.ring_file = 0
             return place
         return place[0] + 1, 0
 
     def _journal_fd(self, words: Words) -> int:
-        # A descriptor of its own: an appending thread may close the writer's at a roll. A roll syncs what it seals, so
-        # a newer segment needs nothing of the older one.
-        which = (words[JOURNAL_FIRST], words[LAYOUT], self._turn)
+        # Not the writer's descriptor, which another thread may close in a roll. If this opens a newer segment, the roll
+        # has synced the older one.
+        which = (words[JOURNAL_FIRST], words[LAYOUT], self._replacements)
         if self._fd < 0 or self._fd_of != which:
             self._close_fd()
             self._fd, self._fd_of = self._filesystem.open_append(self._path), which
@@ -321,7 +333,7 @@ class JournalSync:
 
 
 class IntervalSync(threading.Thread):
-    """A thread that syncs the journal every so many seconds, if there is something to sync."""
+    """A thread that syncs the journal every `seconds` if there is something to sync."""
 
     def __init__(self, sync: JournalSync, state: SharedState, seconds: float) -> None:
         super().__init__(name="hangarlog-sync", daemon=True)
@@ -341,10 +353,10 @@ class IntervalSync(threading.Thread):
             except SyncError:
                 return
             except (HangarlogError, OSError):
-                continue  # The next append or the next turn meets it again.
+                continue  # If it persists, the next append reports it, and this thread tries again.
 
     def stop(self, seconds: float | None = None) -> None:
         """End the thread and wait for it."""
         self._ended.set()
-        if threading.current_thread() is not self:  # A finalizer may run in any thread, also in this one.
+        if threading.current_thread() is not self:  # A finalizer may run in this thread too.
             self.join(seconds)

@@ -28,18 +28,18 @@ _RACY_NS = 20_000_000
 
 
 class FolderWatch:
-    """Notices if an entry of the store's folder was made, replaced or deleted, or that the folder was moved."""
+    """Notices when an entry of the store's folder was made, replaced or deleted, or the folder itself was moved."""
 
     def __init__(self, filesystem: FileSystem, fd: int, path: str) -> None:
         self._filesystem, self._fd, self._path = filesystem, fd, path
         self._looked_at, self._racy = -1, True
 
     def changed(self) -> bool:
-        """True if something may have changed since the last look, as just after a change."""
+        """True if something has changed since the last look, or may have: a look just after a change leaves doubt."""
         return self._racy or self.now() != self._looked_at
 
-    def changed_since(self) -> bool:
-        """True if something has changed since the last look."""
+    def surely_changed(self) -> bool:
+        """True if something has certainly changed since the last look."""
         return self.now() != self._looked_at
 
     def now(self) -> int:

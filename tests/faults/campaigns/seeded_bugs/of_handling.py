@@ -118,7 +118,7 @@ OF_HANDLING = [
     Bug(
         "a sync goes on with a journal that was replaced",
         "group_sync.py",
-        "(words[JOURNAL_FIRST], words[LAYOUT], self._turn)",
+        "(words[JOURNAL_FIRST], words[LAYOUT], self._replacements)",
         "(words[JOURNAL_FIRST], 0, 0)",
         f"{SHARP}::test_a_journal_replaced_by_its_copy_is_on_the_device_with_the_next_durable_append",
     ),
@@ -340,8 +340,8 @@ OF_HANDLING = [
     Bug(
         "a ring for which there is no room fails the append",
         "group_sync.py",
-        "except OSError:\n            self._without_ring = _PAUSE",
-        "except ZeroDivisionError:\n            self._without_ring = _PAUSE",
+        "except OSError:\n            self._syncs_without_ring = _PAUSE",
+        "except ZeroDivisionError:\n            self._syncs_without_ring = _PAUSE",
         f"{SHARP}::test_a_ring_for_which_there_is_no_room_costs_nothing_but_time",
     ),
     Bug(
