@@ -19,7 +19,7 @@ from hangarlog.schema.history import check_history, count_events, show_history
 from hangarlog.schema.lockfile import SchemaLock, read_lock, write_lock
 from hangarlog.schema.locking import make_lock, refused, unread_types, with_gathered, without
 from hangarlog.schema.share import StoredKind
-from hangarlog.schema.target import Settings, distrusted, found_in, load_events, own_settings
+from hangarlog.schema.target import Settings, load_events, module_file, vetted_settings, why_distrusted
 
 Callback = Callable[..., Any]
 _FORMAT = click.option(
@@ -56,9 +56,9 @@ def _events_options(callback: Callback) -> Callback:
 
 
 def _target_and_lock(events: str | None, lock_path: str | None) -> tuple[str, str]:
-    found, why = own_settings() if events is None or lock_path is None else (Settings(), None)
+    found, why = vetted_settings() if events is None or lock_path is None else (Settings(), None)
     if why is None and events is None and found.events:
-        why = distrusted(found.events, os.getcwd())
+        why = why_distrusted(found.events, os.getcwd())
     if why is not None:
         raise click.UsageError(f"pyproject.toml is ignored because {why}; give --events MODULE and --lock PATH")
     target = events or found.events
@@ -75,7 +75,7 @@ def _load(target: str) -> EventSerializer:
 
     If the module is in the current folder, print its file first. The current folder may belong to another user.
     """
-    where = found_in(target, os.getcwd())
+    where = module_file(target, os.getcwd())
     if where is not None:
         say(f"hangarlog: importing {where} from the current folder", err=True)
     return load_events(target, os.getcwd())

@@ -1,4 +1,4 @@
-"""The store in a folder. An append goes into the journal and into its stream; a read takes either.
+"""The store in a folder. An append writes to the journal and to its stream; a read uses one of them.
 
 A durable append to an open stream, from the call down:
 
@@ -47,5 +47,5 @@ A read of a short stream:
               record.line                decode_record
       events.block_reader        TypedBlocks.events
 
-tests/filestore/test_traces.py keeps both true.
+tests/filestore/test_traces.py checks both.
 """

@@ -132,7 +132,7 @@ class FileEventStore(EventStore):
                 if state.writable:
                     raise  # Else it is read-only here, and is read as it is.
         elif state.writable:
-            self._write_session.finish_for_the_dead()
+            self._write_session.recover_after_dead_writer()
         if exclusive:
             self._write_session.hold()
         if isinstance(self._durability, float) and state.writable and state.durable < state.committed:
@@ -344,10 +344,10 @@ class FileEventStore(EventStore):
                 self._write_session.sync_journal()  # A compaction must not delete what the journal could still lose.
             self._snapshots.save(after)
 
-    def finish_for_the_dead(self) -> None:
+    def recover_after_dead_writer(self) -> None:
         """Recover after a writer that died, unless another process is writing. Leave damage as it is."""
         with self._calling():
-            self._write_session.finish_for_the_dead()
+            self._write_session.recover_after_dead_writer()
 
     @contextlib.contextmanager
     def changing_files(self) -> Iterator[None]:

@@ -215,7 +215,7 @@ class WriteSession:
         with self.lock():
             pass
 
-    def finish_for_the_dead(self) -> None:
+    def recover_after_dead_writer(self) -> None:
         """Recover after a writer that died. If another process is writing, it has recovered already."""
         if not (self.state.writable and self._left_something()):
             return

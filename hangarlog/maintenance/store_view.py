@@ -16,15 +16,16 @@ from hangarlog.filestore.store import FileEventStore
 Check = Callable[[], list[CorruptionError]]
 
 _MAX_CHECKS = 20
+_MAX_LOOKS = 1000
 
 
 class StoreView:
     """The state of a store that is being checked.
 
-    The store may be open as `store`, or not open here at all. The journal is checked up to position `committed`, and
-    streams up to position `settled`. The two differ only if the shared state is unknown because no session goes on: a
+    `store` is given if this process has the store open. The journal is checked up to position `committed`, and streams
+    up to position `settled`. The two differ only if no session is in progress, so that the shared state is unknown: a
     crash may have taken later records from the streams. `doubt` is then the damage that hides where the journal ends,
-    if there is any.
+    or None.
     """
 
     def __init__(self, folder: Folder, store_id: str, store: FileEventStore | None = None) -> None:
@@ -34,12 +35,11 @@ class StoreView:
         self.doubt: CorruptionError | None = None
         if store:
             store.get_event_count()  # Recovers the shared state if it was damaged or replaced.
-            store.finish_for_the_dead()
+            store.recover_after_dead_writer()
         with contextlib.suppress(OSError, ValueError):
             self._state = SharedState(folder.filesystem, folder.state_path, folder.home, writable=False)
             last = self._state.last_session
-            going_on = last if store else session_going_on(folder.filesystem, folder.fd, last)
-            self._state.session = going_on
+            self._state.session = last if store else session_going_on(folder.filesystem, folder.fd, last)
         published = self.published() if self._state and self._state.valid else None
         if published:
             self.committed = self.settled = published[0]
@@ -55,19 +55,19 @@ class StoreView:
             self._state = None
 
     def published(self) -> tuple[int, int, int] | None:
-        """Return (committed position, first position of the active journal segment, its committed bytes) as of now.
+        """Return (committed position, first position of the active journal segment, its committed bytes).
 
-        None if the shared state is unknown.
+        Return None if the shared state is unknown.
         """
-        for _ in range(1000 if self._state else 0):
-            assert self._state
-            published = self._state.published()
-            if published:
-                return published
+        if self._state:
+            for _ in range(_MAX_LOOKS):  # A commit may be publishing them.
+                published = self._state.published()
+                if published:
+                    return published
         return None
 
     def is_committed(self, position: int) -> bool:
-        """True if a record at this position is committed by now."""
+        """True if the record at this position is committed now."""
         published = self.published()
         return position <= (published[0] if published else self.committed)
 
@@ -97,10 +97,10 @@ class StoreView:
     def confirm(self, check: Check) -> list[CorruptionError]:
         """Return the damage that `check` finds and that no concurrent write explains.
 
-        The check is repeated until it has run while nobody wrote. If writers never pause, it runs under the write lock;
-        if that lock is not available, only damage that every run found counts.
+        The check is repeated until a run sees no write. If writers never pause, it runs under the write lock. If that
+        lock is not available, only damage that every run found counts.
         """
-        found = _check_stable(check)
+        found = _run(check)
         for _ in range(_MAX_CHECKS):
             if not found or self._state is None:
                 return found
@@ -115,13 +115,13 @@ class StoreView:
             return check() if held else found
 
     def _fingerprint(self) -> tuple[object, ...]:
-        """Return what every write changes."""
+        """Return words of the shared state that differ after any write."""
         state = self._state
         return (state.published(), state.layout, ring_next(state.look()), state.durable) if state else ()
 
     @contextlib.contextmanager
     def _write_lock(self) -> Iterator[bool]:
-        """Hold the write lock if possible; yields whether it is held."""
+        """Hold the write lock if possible, and yield True if it is held."""
         is_held = False
         with contextlib.ExitStack() as held:
             if self._store:
@@ -131,8 +131,8 @@ class StoreView:
             yield is_held
 
 
-def _check_stable(check: Check) -> list[CorruptionError]:
-    """Run `check`, again if a file goes away meanwhile, as in a roll or a compaction."""
+def _run(check: Check) -> list[CorruptionError]:
+    """Run `check`. Repeat it if a file disappears during the run, as in a roll or a compaction."""
     for _ in range(_MAX_CHECKS):
         with contextlib.suppress(FileNotFoundError):
             return check()

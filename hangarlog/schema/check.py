@@ -21,16 +21,16 @@ from hangarlog.schema.shape import patterns_of, value_text
 from hangarlog.schema.skeleton import skeleton
 
 Kind = Literal[
-    # These fail a check.
+    # These fail a check:
     "vanished",  # a type in the lock or the store that the application no longer has
     "alias lost",  # a former name that is no longer registered
     "changed",  # a different wire shape at the same version
     "lowered",  # a version below the locked one
     "gap",  # a version without an upcaster to the next
     "unreadable",  # a version whose events cannot be read as the class
-    "lost",  # a value that is left under a name the class lacks, or replaced by a default that has changed
+    "lost",  # a value that reads drop because no field has its name, or replace by a default that has changed
     "impure",  # an upcaster that depends on more than its payload, or changes it
-    # These do not.
+    # These do not:
     "new",  # a type that is not in the lock yet
     "compatible",  # a change that does not affect old events
     "raised",  # a version above the locked one, with a complete chain
@@ -41,7 +41,7 @@ _STRUCTURAL_ERRORS = (KeyError, IndexError, AttributeError, TypeError, NameError
 """Errors of an upcaster that does not fit the shape of its payloads. Other errors may come from a generated value."""
 
 _MAX_HINTS = 100
-"""A successor is searched for this many vanished types."""
+"""The most vanished types for which a successor is searched."""
 
 _NO_RESULT: Any = object()
 
@@ -61,7 +61,7 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def fails(self) -> bool:
-        """True if stored events would become unreadable."""
+        """True if the finding fails a check: stored events could not be read, or would change."""
         return self.kind not in _NOT_FAILING
 
 
@@ -81,17 +81,17 @@ def check(serializer: EventSerializer, lock: SchemaLock) -> list[Finding]:
     findings: list[Finding] = []
     reported: set[tuple[str, int]] = set()
     current = _CurrentShapes(serializer)
-    known: dict[str, dict[str, Schema]] = {}
+    shapes_by_name: dict[str, dict[str, Schema]] = {}
     for name, locked in lock.events.items():
-        known.setdefault(registry.canonical_name(name), {}).update(locked.schemas)
+        shapes_by_name.setdefault(registry.canonical_name(name), {}).update(locked.schemas)
     for name in sorted(names):
-        shapes = known.get(registry.canonical_name(name), {})
+        shapes = shapes_by_name.get(registry.canonical_name(name), {})
         findings += _TypeCheck(current, name, lock.events.get(name), shapes, reported).findings()
     return findings
 
 
 class _CurrentShapes:
-    """The wire shapes of an application's classes and their patterns, which are trusted and may be run."""
+    """The wire shapes of an application's classes, and their patterns, which may be run because they are trusted."""
 
     def __init__(self, serializer: EventSerializer) -> None:
         self.serializer = serializer
@@ -107,8 +107,8 @@ class _CurrentShapes:
 class _TypeCheck:
     """The check of one stored event type.
 
-    `shapes` are the locked shapes under all names of its class, by version. `reported` are the impure steps that an
-    earlier type has reported.
+    `shapes` has, by version, the shapes that are locked under any name of the class. `reported` has the impure steps
+    that were reported already, under another name of the class.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class _TypeCheck:
         self._split = self._chain.split_of(name)
         self._target = registry.target_version(name)
         self._failure = "cannot be split" if self._split else f"do not reach v{self._target}"
-        # Shapes that the class wrote under its other names are tested there, unless this name is read differently.
+        # A shape locked under another name is tested under that name, unless events of this name are read differently.
         own_steps = any(event_type == name for event_type, _, _ in self._chain.steps())
         self._tries_shared_shapes = self._canonical != name and (own_steps or self._canonical in registry.dropped)
         self._schema: Schema | None = None
@@ -161,13 +161,13 @@ class _TypeCheck:
             message = f"it was a former name of {locked.alias_of}, but is read as {self._canonical} now"
             yield self._finding("alias lost", message)
         elif (reaches := self._target if self._class is not None else self._split[0] if self._split else 0) < highest:
-            message = f"was at version {highest}, is at {reaches}: events written since cannot be read"
+            message = f"was at version {highest}, is at {reaches}: events of later versions cannot be read"
             yield self._finding("lowered", message)
         else:
             yield from self._compare_with_lock(locked, bool(gaps))
 
     def _highest_version(self, locked: LockedType) -> int:
-        """Return the highest version to be read, without those only seen in a store if `newer` allows them."""
+        """Return the highest version that must be readable. Skip versions only seen in a store if `newer` allows it."""
         ignored = locked.inferred if self._serializer.newer != "error" else []
         return max([locked.version, *(version for version in locked.versions() if version not in ignored)])
 
@@ -181,13 +181,13 @@ class _TypeCheck:
                 f"it is a former name of {locked.alias_of} that is no longer registered: events stored under it "
                 f"cannot be read; add it to the aliases of {locked.alias_of}",
             )
-        was = "was dropped on purpose, but no longer is" if locked.dropped else "is in the lock, but not registered"
+        what = "was dropped on purpose, but no longer is" if locked.dropped else "is in the lock, but not registered"
         successor = self._successor(locked)
         if successor:
-            was += f" (is it {successor} now?)"
+            what += f" (is it {successor} now?)"
         return self._finding(
             "vanished",
-            f"it {was}: its stored events cannot be read; keep the class, name it in the aliases of the class that "
+            f"it {what}: its stored events cannot be read; keep the class, name it in the aliases of the class that "
             f"replaces it, or drop it on purpose: "
             f'serializer.registry.drop("{self._name}", reason=…)',
             version=locked.version,
@@ -203,9 +203,10 @@ class _TypeCheck:
         return found[0] if len(found) == 1 else None
 
     def _gaps(self) -> Iterator[Finding]:
-        canonical = set(self._chain.gaps(self._canonical, self._target)) if self._canonical != self._name else set()
+        is_former = self._canonical != self._name
+        reported = set(self._chain.gaps(self._canonical, self._target)) if is_former else set()
         for version in self._chain.gaps(self._name, self._target, self._canonical):
-            if version not in canonical:  # Those are reported for the current name.
+            if version not in reported:  # A gap of the current name is reported there.
                 yield self._finding(
                     "gap",
                     f"Missing upcaster v{version} -> v{version + 1}, on the way to v{self._target}",
@@ -215,6 +216,7 @@ class _TypeCheck:
                 )
 
     def _changes(self, version: int) -> list[Change]:
+        """Return the changes from a version to the next."""
         before, after = self._shape(version), self._shape(version + 1)
         return compare_parts(before, after, before, after) if before is not None and after is not None else []
 
@@ -222,10 +224,11 @@ class _TypeCheck:
         return skeleton(self._canonical, version, self._shape(version), self._shape(version + 1))
 
     def _shape(self, version: int) -> Schema | None:
-        locked = self._locked.schema(version) if self._locked else None
-        if locked is None:
-            locked = self._shapes.get(str(version)) if version < self._target else self._schema
-        return locked
+        """Return the wire shape of a version: locked under this name or another, or of the class; None if unknown."""
+        shape = self._locked.schema(version) if self._locked else None
+        if shape is None:
+            shape = self._shapes.get(str(version)) if version < self._target else self._schema
+        return shape
 
     def _compare_with_lock(self, locked: LockedType, has_gaps: bool) -> Iterator[Finding]:
         locked_shape = self._shape_to_try(locked, self._target) if self._class is not None else None
@@ -299,8 +302,8 @@ class _TypeCheck:
     def _try_version(self, version: int, schema: Schema, has_gaps: bool) -> Iterator[Finding]:
         """Read sample events of a former version through the chain into the class."""
         tried = 0
-        doubts: list[str] = []
-        gathered = self._locked is not None and version in self._locked.inferred
+        doubts: list[str] = []  # Errors that a real event may not have.
+        inferred = self._locked is not None and version in self._locked.inferred
         try:
             for payload in samples(schema, self._current.patterns):
                 tried += 1
@@ -310,13 +313,13 @@ class _TypeCheck:
                 try:
                     events = self._read(version, payload)
                 except HangarlogError as error:
-                    if _is_structural(error, payload, schema) and not gathered:
+                    if _is_structural(error, payload, schema) and not inferred:
                         yield self._unreadable(version, payload, error)
                         return
                     doubts.append(f"{error}, as {_short_json(payload)}")
                     continue
                 lost = None if reached is None else self._lost_value(reached, events)
-                if lost is None and reached is not None and not gathered:
+                if lost is None and reached is not None and not inferred:
                     lost = self._changed_default(version, payload, reached, schema)
                 if lost is not None:
                     yield lost
@@ -338,7 +341,7 @@ class _TypeCheck:
     def _upcast(self, version: int, payload: dict[str, Any]) -> Generator[Finding, None, Any]:
         """Return what the upcasters make of a payload.
 
-        `_NO_RESULT` if a step is missing or impure, None if one raises an error that a read will raise too.
+        Return `_NO_RESULT` if a step is missing or impure, and None if a step raises an error: a read raises it too.
         """
         try:
             return pure_path(self._serializer, self._name, version, payload, self._impure)
@@ -351,15 +354,15 @@ class _TypeCheck:
         except (UpcastingError, SystemExit):
             return _NO_RESULT  # A gap, or a step that ends the program. Both are reported elsewhere.
         except Exception:
-            return None  # An upcaster may raise anything. The read reports it.
+            return None  # An upcaster may raise anything, and the read reports it.
 
     def _lost_value(self, reached: Any, events: list[Any]) -> Finding | None:
-        """Report a value that the upcasters or a splitter leave under a name that no field has."""
+        """Return a finding if the upcasters or a splitter leave a value under a name that no field has."""
         registry, extra = self._serializer.registry, _extra_names(events)
         for event_type, payload in reached if isinstance(reached, list) else [(self._name, reached)]:
             schema, target = self._schema_of(event_type), registry.target_version(event_type)
-            goes_on = isinstance(reached, list) and payload.get("_version", 1) != target
-            if schema is None or goes_on or event_type in registry.dropped:
+            is_old = isinstance(reached, list) and payload.get("_version", 1) != target
+            if schema is None or is_old or event_type in registry.dropped:
                 continue
             for path in unknown_paths(places(payload, schema)):
                 if path not in extra:
@@ -373,7 +376,7 @@ class _TypeCheck:
         return None
 
     def _changed_default(self, version: int, payload: dict[str, Any], reached: Any, schema: Schema) -> Finding | None:
-        """Report a field that the upcasters leave to its default although the default has changed."""
+        """Return a finding if the upcasters leave out a field whose default has changed."""
         if self._schema is None or isinstance(reached, list):
             return None
         for path, then, now in changed_defaults(payload, reached, schema, self._schema):
@@ -393,7 +396,7 @@ class _TypeCheck:
 
 
 def _extra_names(events: list[Any]) -> set[str]:
-    """Return the names that payloads may have besides fields: attributes that events keep, as those of MCP Hangar."""
+    """Return the names other than fields that payloads may have, such as attributes that events of MCP Hangar keep."""
     extras = [vars(event) for event in events if hasattr(event, "__dict__")]
     return {"_version", *chain.from_iterable(extras), *(("event_id", "occurred_at") if extras else ())}
 
@@ -411,7 +414,7 @@ def _is_structural(error: HangarlogError, payload: dict[str, Any], schema: Schem
 
 
 def _is_generated(missing: tuple[Any, ...], payload: dict[str, Any], schema: Schema) -> bool:
-    """True if the missing key is a generated value of the payload, one that its shape does not list."""
+    """True if the missing key is a generated value of the payload, not one that the shape lists."""
     return any(
         part is not None and not lists_all_values(part) and type(value) is type(key) and value == key
         for key in missing[:1]

@@ -1,4 +1,4 @@
-"""Finding an application's events: the serializer, chain or registry at `module:attribute`."""
+"""Finds an application's events: the serializer, chain or registry at `module:attribute`."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def read_settings(path: str = "pyproject.toml") -> Settings:
         raise _settings_error(path, error) from error
 
 
-def own_settings(path: str = "pyproject.toml") -> tuple[Settings, str | None]:
+def vetted_settings(path: str = "pyproject.toml") -> tuple[Settings, str | None]:
     """Return (settings, reason to distrust them).
 
-    The reason is None if only the user can have written the settings. It is None too if there are no settings.
+    The reason is None if only the user can have written the settings, or if there are none.
 
     Raises:
         EventsNotFoundError: the file cannot be read.
@@ -68,13 +68,13 @@ def own_settings(path: str = "pyproject.toml") -> tuple[Settings, str | None]:
     folder = os.path.dirname(os.path.abspath(path))
     if store := next((ancestor for ancestor in _ancestors(folder) if _is_store(ancestor)), None):
         return settings, f"{store} is a store"
-    if _is_foreign(owner):
+    if _is_of_another_user(owner):
         return settings, "it is another user's"
-    return settings, _writable_by_others(folder)
+    return settings, _why_writable(folder)
 
 
 def _read_file(path: str, real_path: str) -> tuple[Settings, int]:
-    """Return (settings, owner's user id) of a file, read through one descriptor, because the name may change hands."""
+    """Return (settings, owner's user id) of a file. Both are read through one descriptor: the file may be replaced."""
     filesystem = FileSystem()
     fd = filesystem.open_read(real_path)  # Does not follow links.
     try:
@@ -106,12 +106,12 @@ def _ancestors(folder: str) -> Iterator[str]:
         yield folder
 
 
-def _is_foreign(owner: int) -> bool:
+def _is_of_another_user(owner: int) -> bool:
     return hasattr(os, "geteuid") and owner != os.geteuid()
 
 
-def _writable_by_others(folder: str) -> str | None:
-    """Return how another user could add files to a folder or replace it, None if that is impossible."""
+def _why_writable(folder: str) -> str | None:
+    """Return how another user could replace a folder or add files to it; None if no one can."""
     if not hasattr(os, "geteuid"):
         return None
     for ancestor in _ancestors(folder):
@@ -128,7 +128,7 @@ def _writable_by_others(folder: str) -> str | None:
 def _is_private_group(group: int) -> bool:
     """True if only the user is in a group.
 
-    Where each user has such a group, the umask often lets it write.
+    Many systems give each user such a group, and a umask that lets it write.
     """
     import grp
     import pwd
@@ -141,31 +141,32 @@ def _is_private_group(group: int) -> bool:
     return user.pw_uid != 0 and found.gr_name == user.pw_name and set(found.gr_mem) <= {user.pw_name}
 
 
-def distrusted(target: str, folder: str) -> str | None:
-    """Return why a module in `folder` that a project's file names must not be imported, or None if it may be.
+def why_distrusted(target: str, folder: str) -> str | None:
+    """Return why the module of `target`, which a project's settings name, must not be imported from `folder`.
 
-    The module and each package around it must be the user's own files, in folders that only the user may write to.
+    Return None if it may be. The module and each package around it must be the user's own files, in folders that only
+    the user may write to.
     """
-    if found_in(target, folder) is None:
+    if module_file(target, folder) is None:
         return None
-    places: Iterable[str] | None = [folder]
+    folders: Iterable[str] | None = [folder]
     name = ""
     for part in target.partition(":")[0].split("."):
         name = f"{name}.{part}" if name else part
-        spec = PathFinder.find_spec(name, list(places or ()))
+        spec = PathFinder.find_spec(name, list(folders or ()))
         if spec is None:
             return None  # The import reports it.
-        places = spec.submodule_search_locations
-        for path in [spec.origin] if spec.origin else list(places or ()):
+        folders = spec.submodule_search_locations
+        for path in [spec.origin] if spec.origin else list(folders or ()):
             real_path = os.path.realpath(path)
-            if _is_foreign(os.stat(real_path).st_uid):
+            if _is_of_another_user(os.stat(real_path).st_uid):
                 return f"{path} is another user's"
-            if why := _writable_by_others(os.path.dirname(real_path) if spec.origin else real_path):
+            if why := _why_writable(os.path.dirname(real_path) if spec.origin else real_path):
                 return why
     return None
 
 
-def found_in(target: str, folder: str) -> str | None:
+def module_file(target: str, folder: str) -> str | None:
     """Return the file in `folder` that `load_events` would import, None if the module is elsewhere or missing."""
     name = target.partition(":")[0].partition(".")[0]
     if not name or _is_elsewhere(name):
@@ -175,6 +176,7 @@ def found_in(target: str, folder: str) -> str | None:
 
 
 def _is_elsewhere(name: str) -> bool:
+    """True if an import would find the module without the folder."""
     return name in sys.modules or find_spec(name) is not None
 
 
@@ -189,7 +191,7 @@ def load_events(target: str, folder: str | None = None) -> EventSerializer:
         EventsNotFoundError: the target is something else, or importing it fails.
     """
     name, _, attribute = target.partition(":")
-    if folder is not None and folder not in sys.path and found_in(target, folder):
+    if folder is not None and folder not in sys.path and module_file(target, folder):
         sys.path.append(folder)  # Last, so that its files do not hide Python's modules.
     try:
         with checks_deferred():

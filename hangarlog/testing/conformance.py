@@ -66,7 +66,7 @@ class EventStoreConformance:
             assert store.read_stream("a:1") == [Counted(1)]
             assert store.get_event_count() == 1
 
-    def test_any_matches_whatever_the_stream_holds(self) -> None:
+    def test_any_matches_every_version(self) -> None:
         """The stream may be new or have events."""
         with self._store() as store:
             assert store.append("a:1", [Counted(1)], ANY) == 0
@@ -82,7 +82,7 @@ class EventStoreConformance:
             store.append("a:1", [Counted(1)], NO_STREAM)
             assert store.append("a:1", [Counted(2)], STREAM_EXISTS) == 1
 
-    def test_an_append_of_nothing_checks_and_writes_nothing(self) -> None:
+    def test_an_empty_append_checks_the_version_but_writes_nothing(self) -> None:
         """It returns the stream's version."""
         with self._store() as store:
             store.append("a:1", [Counted(1)], NO_STREAM)
@@ -93,7 +93,7 @@ class EventStoreConformance:
             assert store.get_event_count() == 1
 
     def test_a_retry_by_event_id_succeeds_without_writing_twice(self) -> None:
-        """It does so with an exact version, at the end, and after other appends."""
+        """The retry may name an exact version or the end, and may come after other appends."""
         with self._store() as store:
             first = [Counted(1, event_id="x1"), Counted(2, event_id="x2")]
             assert store.append("a:1", first, NO_STREAM) == 1
@@ -103,8 +103,8 @@ class EventStoreConformance:
             assert store.append("a:1", first, NO_STREAM) == 1
             assert store.get_event_count() == 3
 
-    def test_other_ids_at_that_place_are_a_conflict(self) -> None:
-        """So is a batch if only some of its events are there."""
+    def test_other_event_ids_at_the_expected_place_are_a_conflict(self) -> None:
+        """A batch is one too if only some of its events are there."""
         with self._store() as store:
             store.append("a:1", [Counted(1, event_id="x1")], NO_STREAM)
             with raises(ConcurrencyError):
@@ -113,8 +113,8 @@ class EventStoreConformance:
                 store.append("a:1", [Counted(1, event_id="x1"), Counted(2, event_id="x2")], NO_STREAM)
             assert store.get_event_count() == 1
 
-    def test_without_retry_event_ids_are_not_looked_at(self) -> None:
-        """A matching version writes, any other conflicts, also in `append_many`."""
+    def test_without_retry_event_ids_do_not_matter(self) -> None:
+        """An append writes at a matching version and conflicts at any other, also in `append_many`."""
         with self._store() as store:
             same = [Counted(1, event_id="x1")]
             assert store.append("a:1", same, NO_STREAM, retry=False) == 0
@@ -127,7 +127,7 @@ class EventStoreConformance:
                 store.append_many([("a:1", same, 2)], retry=False)
             assert store.get_event_count() == 4
 
-    def test_what_is_a_retry_and_what_is_none(self) -> None:
+    def test_which_appends_are_retries(self) -> None:
         """With `ANY` and `STREAM_EXISTS`, only the stream's last events are a retry. Without ids, nothing is."""
         with self._store() as store:
             mine, other = [Counted(1, event_id="x1")], [Counted(2, event_id="x2")]
@@ -140,8 +140,8 @@ class EventStoreConformance:
             assert type(caught.error) is ConcurrencyError
             assert store.get_event_count() == 3
 
-    def test_a_retry_of_compacted_events_is_no_plain_conflict(self) -> None:
-        """Their ids are gone, so the error says that it may be a retry. Only the last event's id is kept."""
+    def test_a_retry_of_compacted_events_raises_its_own_conflict(self) -> None:
+        """Compaction keeps only the last event's id, so the error says that the append may be a retry."""
         with self._store() as store:
             batch = [Counted(n, event_id=f"x{n}") for n in range(3)]
             store.append("a:1", batch, NO_STREAM)
@@ -252,7 +252,7 @@ class EventStoreConformance:
             for number, stream_id in enumerate(ids):
                 assert store.read_stream(stream_id) == [Counted(number)]
 
-    def test_threads_that_expect_versions_lose_and_double_nothing(self) -> None:
+    def test_concurrent_appends_with_expected_versions_lose_and_repeat_nothing(self) -> None:
         """Eight threads append to one stream."""
         with self._store() as store:
 
@@ -275,7 +275,7 @@ class EventStoreConformance:
 
     # Reading
 
-    def _filled(self, store: EventStore) -> None:
+    def _fill(self, store: EventStore) -> None:
         for number in range(30):
             stream_id = ("a:1", "b:1", "plain")[number % 3]
             event = Noted(f"n{number}") if number % 2 else Counted(number)
@@ -316,7 +316,7 @@ class EventStoreConformance:
     def test_records_forwards_and_backwards_from_any_version_and_position(self) -> None:
         """Versions are inclusive, positions exclusive, in the direction of reading."""
         with self._store() as store:
-            self._filled(store)
+            self._fill(store)
             versions = list(range(10))
             for at in range(11):
                 forward = [r.stream_version for r in store.records("b:1", from_version=at)]
@@ -332,10 +332,10 @@ class EventStoreConformance:
                 assert of_stream == [p for p in range(29, 0, -3) if p < at]
             assert [r.position for r in store.records(limit=3, reverse=True)] == [30, 29, 28]
 
-    def test_only_what_is_durable_can_be_asked_for(self) -> None:
+    def test_reads_can_stop_at_the_durable_position(self) -> None:
         """Every read accepts `durable`, which ends at `durable_position`, and `on_damage`."""
         with self._store() as store:
-            self._filled(store)
+            self._fill(store)
             seen = store.durable_position
             assert 0 <= seen <= 30
             assert [p for p, _, _ in store.read_all(durable=True, on_damage="skip")] == list(range(1, seen + 1))
@@ -349,7 +349,7 @@ class EventStoreConformance:
     def test_records_by_category_and_by_type(self) -> None:
         """A limit counts the records returned, not those skipped."""
         with self._store() as store:
-            self._filled(store)
+            self._fill(store)
             assert {r.stream_id for r in store.records(category="a")} == {"a:1"}
             assert {r.stream_id for r in store.records(category="")} == {"plain"}
             assert len(list(store.records(category="a"))) == 10
@@ -365,7 +365,7 @@ class EventStoreConformance:
         with self._store() as store:
             assert store.list_streams() == []
             assert (store.get_event_count(), store.get_stream_count(), store.get_stream_version("a:1")) == (0, 0, -1)
-            self._filled(store)
+            self._fill(store)
             assert store.list_streams() == store.get_all_stream_ids() == ["a:1", "b:1", "plain"]
             assert store.list_streams(prefix="a") == store.list_streams(prefix="a:") == ["a:1"]
             assert store.list_streams(prefix="z") == store.list_streams(prefix="a:2") == []
@@ -410,7 +410,7 @@ class EventStoreConformance:
                 with raises(UpcastingError):
                     store.read_stream("a:2")
 
-    def test_a_gap_in_a_chain_is_said_when_the_store_is_built(self) -> None:
+    def test_a_gap_in_a_chain_is_an_error_when_the_store_opens(self) -> None:
         """The error names the type and the version."""
         with registered(Counted=Counted):
             serializer = EventSerializer()
@@ -429,8 +429,8 @@ class EventStoreConformance:
             assert store.read_stream("a:1") == [Counted(1), Counted(2)]
             assert [r.event_type for r in store.records("a:1")] == ["Tallied", "Counted"]
 
-    def test_a_split_type_gives_its_parts_and_a_dropped_one_nothing(self) -> None:
-        """The new events have the place of the stored one, which still counts."""
+    def test_a_split_type_reads_as_its_parts_and_a_dropped_type_as_nothing(self) -> None:
+        """The parts have the position and version of the stored event. A dropped event keeps its own."""
         chain = UpcasterChain()
         chain.splitter("Twice", 1)(
             lambda data: [("Counted", {"number": data["a"]}), ("Counted", {"number": data["b"]})]
@@ -453,7 +453,7 @@ class EventStoreConformance:
     # Snapshots
 
     def test_the_latest_snapshot_is_loaded(self) -> None:
-        """The result is None if there is no snapshot, or only one of another schema version."""
+        """It is None if there is no snapshot, or only one of another schema version."""
         with self._store() as store:
             assert store.load_snapshot("a:1") is None
             store.append("a:1", [Counted(n) for n in range(5)], NO_STREAM)

@@ -135,7 +135,7 @@ def test_a_group_that_is_the_users_alone_is_nobody_else(
     monkeypatch.setattr(pwd, "getpwuid", lambda uid: pwd.struct_passwd(("me", "x", uid, 1, "", "/", "/")))
     monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group((name, "x", gid, members)))
     why = None if trusted else f"others may write to the folder {project}"
-    assert target.own_settings() == (target.Settings("shop.events"), why)
+    assert target.vetted_settings() == (target.Settings("shop.events"), why)
 
 
 def test_settings_and_their_owner_are_of_one_file(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,4 +153,4 @@ def test_settings_and_their_owner_are_of_one_file(project: Path, monkeypatch: py
         return data
 
     monkeypatch.setattr(FileSystem, "read", swapped)
-    assert target.own_settings() == (target.Settings("shop.events"), None)
+    assert target.vetted_settings() == (target.Settings("shop.events"), None)
