@@ -381,7 +381,7 @@ class EventStore(ABC):
     # `sync`, `durable_position`, `close` and `_calling`.
 
     def _calling(self) -> AbstractContextManager[None]:
-        """Make the block one call: closing the store waits for its end."""
+        """Make the block one call, so that closing the store waits for its end."""
         return nullcontext()
 
     @abstractmethod

@@ -180,7 +180,7 @@ class Catalog:
             offset = end
 
     def compare(self, stream_ids: Iterable[str]) -> tuple[dict[str, Known], int]:
-        """Return ({id: last record} of the known ones of these streams, the number of other known streams).
+        """Return ({stream id: last record} of those of these streams that it has, the number of other streams it has).
 
         Reads the whole file.
         """

@@ -105,7 +105,7 @@ def _has_line(checkpoint: Checkpoint, segment: Segment) -> bool:
 
 
 def make_checkpoint(filesystem: FileSystem, folder: Folder, state: SharedState) -> None:
-    """Sync everything, then record a checkpoint. Does nothing if another process is at it, or the device refuses.
+    """Sync everything, then record a checkpoint. Do nothing if another process does so, or the device refuses.
 
     No error is raised: without a checkpoint, recovery only has more to read.
     """

@@ -9,10 +9,10 @@ from hangarlog.filestore.shared_state import FAILURES, TAIL, WRITING, SharedStat
 from hangarlog.system.import_lock import importing
 
 _REPLAYED_IN_TIME_BYTES = 6 << 20
-"""A checkpoint is due after so many bytes of journal, or streams that take as long. A recovery reads them in 0.1 s."""
+"""A checkpoint is due after this many bytes of journal, which a recovery reads in 0.1 s. Streams count as bytes too."""
 
 _REPLAYED_AT_ONCE_BYTES = 256 << 10
-"""A recovery reads so many bytes in 2 ms. The last process to close a store leaves no more to the next one."""
+"""The most bytes that the last process to close a store leaves to replay. A recovery reads them in 2 ms."""
 
 
 class Checkpointing:
@@ -22,7 +22,7 @@ class Checkpointing:
         self._folder, self._state = folder, state
         self._running: threading.Thread | None = None
         self.due = False
-        """Whether a checkpoint is to be made after the commit that is going on."""
+        """True if a checkpoint is due after the current commit."""
 
     def tail_after(self, tail: int, added: int) -> int:
         """Return the bytes to replay after a commit of `added` bytes; 0 if a checkpoint is due now."""
@@ -53,6 +53,6 @@ class Checkpointing:
     def wait(self, seconds: float | None) -> None:
         """Wait for the checkpoint that is being made."""
         running = self._running
-        # A finalizer may run in any thread, that one too.
+        # A finalizer may run in that thread too.
         if running and running is not threading.current_thread():
             running.join(seconds)

@@ -131,7 +131,7 @@ def read_ring(filesystem: FileSystem, path: str, store: str) -> Found:
 
 
 def lines_of_frames(frames: list[Frame], after: int, crc: str) -> dict[int, bytes]:
-    """Return {position: line} of the records after position `after`, whose line has the checksum `crc`.
+    """Return {position: line} of the records after position `after`. The line at `after` has the checksum `crc`.
 
     A frame whose `after` names another line than the preceding one belongs to another history, and is skipped.
     """

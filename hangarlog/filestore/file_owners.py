@@ -1,4 +1,4 @@
-"""Finds the streams of files whose shortened names do not tell them. Reads the journal and each folder once."""
+"""Finds the stream of a file whose shortened name does not tell it. Reads the journal and each folder once."""
 
 from __future__ import annotations
 

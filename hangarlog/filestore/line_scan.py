@@ -132,11 +132,11 @@ class _Scan:
         self._file, self._journal = file, journal
         self._sealed = file.sealed if journal else None
         self.runs: list[Stretch] = []
-        self._after = 0  # The position of the last intact line; below, the offset after it.
-        self._after_end = 0
-        self._damaged = 0  # The damaged lines since then; below, their bytes: one damaged line may have been several.
-        self._skipped = 0
-        self._foreign = False  # True if one of them is something else than a damaged record.
+        self._after = 0  # The position of the last intact line.
+        self._after_end = 0  # The offset after that line.
+        self._damaged = 0  # The damaged lines since then.
+        self._skipped = 0  # The bytes of the damaged lines: one damaged line may have been several records.
+        self._foreign = False  # True if one of them is not a damaged record.
 
     def add(self, offset: int, line: bytes, record: StoredEnvelope | None) -> None:
         """Take the line at `offset`, and its record if it is intact."""

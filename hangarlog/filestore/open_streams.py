@@ -17,7 +17,7 @@ from hangarlog.system.filesystem import FRESH
 from hangarlog.system.import_lock import importing
 
 MAX_OPEN_STREAMS = 256
-"""The streams that a store keeps open at most. Never more than a quarter of what the process may open."""
+"""The most streams that a store keeps open. A quarter of the files that the process may open, if that is less."""
 
 COLD_BYTES = 2 << 10
 """The cost of opening a stream and comparing its end in a recovery, in bytes of journal that take as long."""
@@ -182,7 +182,7 @@ class OpenStreams:
     def _opened(self, stream_id: str, now: float, committed: int) -> StreamEnd:
         end = StreamEnd(self._folder, stream_id)
         try:
-            self._folder.refuse_moved()  # Only now: before it was open, the folder could have been exchanged.
+            self._folder.refuse_moved()  # Checked last: the folder may have been replaced before the open.
         except BaseException:
             end.close()
             raise

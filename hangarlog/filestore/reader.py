@@ -42,12 +42,12 @@ class Reader:
     def __init__(self, folder: Folder, snapshots: SnapshotFiles, state: SharedState, catalog: Catalog) -> None:
         self._folder, self._snapshots, self._state, self._catalog = folder, snapshots, state, catalog
         self.layout = -1
-        """The layout when the committed position was last read, which comes before any other read."""
+        """The layout when the committed position was last read. Every read begins with that."""
         self._cache: SegmentCache | None = None
         self._unrecovered: Unrecovered | None = None
 
     def unrecovered(self, store_id: str) -> Unrecovered:
-        """Return what is committed, by the files alone, in a store that needs recovery and may not be written to.
+        """Return what the files alone say is committed, for a store that needs recovery and may not be written to.
 
         Raises:
             StoreOpenError: only a recovery can tell.
@@ -281,7 +281,7 @@ class Reader:
         return -1
 
     def _refuse_torn(self, log: Log) -> None:
-        """Raise if a torn tail that was read is damage: it stays, and nobody is writing."""
+        """Raise if a torn tail that was read is damage: it stays although nobody is writing."""
         if self._unrecovered and not self._state.valid:
             return  # A power cut left it.
         for _ in range(2 if log.torn else 0):

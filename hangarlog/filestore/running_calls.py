@@ -21,7 +21,7 @@ class RunningCalls:
         self.afterwards: list[Callable[[], None]] = []
 
     def ended(self) -> None:
-        """If the last call has ended, do what was left for that moment."""
+        """Call the function in `afterwards` if no call is running any more."""
         if self._active():
             return
         try:
@@ -31,7 +31,7 @@ class RunningCalls:
         afterwards()
 
     def wait(self, seconds: float | None, afterwards: Callable[[], None]) -> bool:
-        """Wait until no call is running, at most `seconds`; return True if so.
+        """Wait until no call is running, for at most `seconds`. Return True if none is.
 
         If the time is up, or this thread is within a call itself, `afterwards` is called when the last call ends.
         """

@@ -240,14 +240,14 @@ class Salvage:
         return self.last == ENDLESS
 
     def numbers(self) -> range:
-        """Return the numbers to read: up to the last one known or found, and the next unless both copies are intact."""
+        """Return the numbers to read: up to the last one known or found, and one more if damage may hide it."""
         if not self.ends:
             return range(self.first, self.last + 1)
         top = max(self.first - 1, self.known, max(self.own, default=-1), max(self.other, default=-1))
         return range(self.first, top + 1 + (top + 1 in self.places and not self.other_is_whole))
 
     def lines(self, numbers: range, skip: bool, served: CorruptionWarning) -> Iterator[list[bytes]]:
-        """Yield the lines of these numbers in blocks. A number that neither copy has raises its error in its turn.
+        """Yield the lines of these numbers in blocks. When a number is reached that neither copy has, raise its error.
 
         With `skip`, it is skipped with a warning instead. `served` is issued as a warning unless every damaged event is
         lost.
@@ -276,9 +276,9 @@ class Salvage:
             warnings.warn(served, stacklevel=2)
 
     def _ranges(self, numbers: range) -> Iterator[range]:
-        """Yield each number as a range of one; but a long range that no copy has as a whole.
+        """Yield each number as a range of one, but a long run of numbers that no copy has as one range.
 
-        A forged record may claim any number.
+        A forged record may claim any number, so such a run may be huge.
         """
         there = {number for lines in (self.own, self.other) for number in lines if number in numbers}
         at = 0
@@ -297,7 +297,7 @@ class Salvage:
         return map(decode_records, self.lines(numbers, skip, served))
 
     def damage(self, number: int, other_end: int | None = None) -> CorruptionError:
-        """Return the error for the record `number`, or all records up to `other_end`, that no copy has."""
+        """Return the error for a record that no copy has: `number`, or all from it to `other_end` in either order."""
         field = self._log.field
         number, last = sorted((number, number if other_end is None else other_end))
         place = self._place(number)

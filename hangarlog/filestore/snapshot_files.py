@@ -45,7 +45,7 @@ class SnapshotFiles:
         return snapshot
 
     def read(self, path: str) -> Snapshot:
-        """Return the snapshot in a file, of whatever stream.
+        """Return the snapshot in a file, whichever stream it belongs to.
 
         Raises:
             CorruptionError: it is not an intact snapshot.

@@ -130,7 +130,7 @@ class FileEventStore(EventStore):
                     pass  # Taking it recovers.
             except (LinkedFileError, StorageError):
                 if state.writable:
-                    raise  # Else it is read-only here, and is read as it is.
+                    raise  # A store that is read-only here is read without a recovery.
         elif state.writable:
             self._write_session.recover_after_dead_writer()
         if exclusive:
@@ -181,7 +181,7 @@ class FileEventStore(EventStore):
             try:  # noqa: SIM105 - nothing may be called before
                 calls.running.remove(mark)
             except ValueError:
-                pass  # An interrupt came before it was there.
+                pass  # An interrupt came before it was added.
             if calls.afterwards:
                 calls.ended()
 
@@ -212,7 +212,7 @@ class FileEventStore(EventStore):
             try:  # noqa: SIM105 - nothing may be called before
                 calls.running.remove(mark)
             except ValueError:
-                pass  # An interrupt came before it was there.
+                pass  # An interrupt came before it was added.
             if calls.afterwards:
                 calls.ended()
 
@@ -239,7 +239,7 @@ class FileEventStore(EventStore):
             return self._reader.unrecovered(self.meta.store_id).committed
 
     def _committed_after_all(self) -> int:
-        """Return the committed position when the state is unclear: a writer is publishing, died at it, or it rotted."""
+        """Return the committed position if the shared state has none: a writer is publishing it, or it is damaged."""
         for _ in range(1000):
             published = self._state.published()
             if published:
@@ -301,10 +301,10 @@ class FileEventStore(EventStore):
         committed, catalog = self._committed(), self._catalog
         known: dict[str, Known] = {}
         if catalog.is_open:
-            found = set(self.folder.stream_ids())  # All of them: the number shows what is missing.
+            found = set(self.folder.stream_ids())  # Of every prefix, to learn whether the catalog has more.
             known, missing = catalog.compare(found)
             if missing:
-                found |= self._reader.stream_ids(committed)  # Files of streams were deleted or moved.
+                found |= self._reader.stream_ids(committed)  # Streams whose files were deleted or moved.
         else:
             found = set(self.folder.stream_ids(prefix))
         found = {stream_id for stream_id in found if stream_id.startswith(prefix)}
@@ -417,7 +417,7 @@ def _sync_at_exit() -> None:
 
 
 def _forked() -> None:
-    """The parent syncs what it has promised."""
+    """In the child of a fork: forget the parent's stores, which the parent syncs."""
     global _syncing
     _syncing = weakref.WeakSet()
 

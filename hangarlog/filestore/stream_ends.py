@@ -68,7 +68,7 @@ def ends_early(log: Log, stream_id: str, version: int, known: int, position: int
 
 
 def disproved_by_journal(folder: Folder, record: StoredEnvelope, committed: int) -> bool:
-    """True if the journal shows that a stream's record was not committed: it lacks it, or has another in its place.
+    """True if the journal shows that a stream's record was not committed: another one, or none, is at its position.
 
     A damaged or missing part of the journal shows nothing.
     """

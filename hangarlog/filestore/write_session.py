@@ -1,4 +1,4 @@
-"""The write lock of a store. Under it, everything that it protects is known and whole."""
+"""The write lock of a store. Its holder finds everything that it protects up to date and recovered."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from hangarlog.filestore.recovery.report import Recovered
 
 _DYING_SECONDS = 0.2
-"""Seconds that an exclusive holder may take to die."""
+"""Seconds to wait for an exclusive holder that may be dying."""
 
 _UNWATCHED_SECONDS = 0.001
 """Seconds for which a relaxed append may overlook a change of the store's folder. Nothing durable is lost in them."""
@@ -99,7 +99,7 @@ class WriteSession:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the write lock, with everything it protects known and whole.
+        """Hold the write lock, with everything that it protects up to date and recovered.
 
         Raises:
             StoreOpenError: the store is closed or read-only here, or its folder was moved or deleted.
@@ -122,7 +122,7 @@ class WriteSession:
                 try:
                     self.leave()
                 except BaseException:
-                    self.leave()  # An interrupt came first.
+                    self.leave()  # An interrupt came before the release.
                     raise
 
     def refuse_inside(self) -> None:
@@ -401,7 +401,7 @@ class WriteSession:
         self._seen = (-1, _forks)
 
     def _refuse_overtaken(self, pending: Pending) -> None:
-        """Raise `ConcurrencyError` without waiting for the lock if the stream has moved on for certain.
+        """Raise `ConcurrencyError` without waiting for the lock if the stream is certainly past the expected version.
 
         Committed records stay, and the committed position is read before the stream. If in doubt, wait for the lock.
         """
@@ -417,7 +417,7 @@ class WriteSession:
 
     @contextlib.contextmanager
     def changing_files(self) -> Iterator[None]:
-        """Under the lock: the body replaces files that other writers may have open."""
+        """Under the lock: mark the block as replacing files, then make other processes reopen theirs."""
         self.forget()
         self.state.begin(os.getpid())
         yield

@@ -80,7 +80,7 @@ class Writer:
             try:
                 session.leave()
             except BaseException:
-                session.leave()  # An interrupt came first.
+                session.leave()  # An interrupt came before the release.
                 raise
 
     def _ids_at(self, stream_id: str, version: int, count: int) -> list[str]:
@@ -163,7 +163,7 @@ class Writer:
     def _note(
         self, shares: list[StreamShare], ends: dict[str, StreamEnd], versions: dict[str, int], position: int
     ) -> None:
-        """After the publication: note where the streams are, and extend the indexes that are due."""
+        """After the commit is published: note where the streams end, and extend the indexes that are due."""
         session = self._session
         for stream_id, _, lengths, place in shares:
             end = ends[stream_id]
@@ -184,7 +184,7 @@ class Writer:
         session = self._session
         cold = end.active is None
         if not end.exists:
-            undo.append((end, 0))  # Before there is a file.
+            undo.append((end, 0))  # Noted before the file is created.
             try:
                 end.open()
             except FileExistsError:
@@ -192,7 +192,7 @@ class Writer:
                 raise
         active = end.open()
         if cold:
-            session.folder.refuse_moved()  # Only now: before it was open, the folder could have been exchanged.
+            session.folder.refuse_moved()  # Checked last: the folder may have been replaced before the open.
         return self._rolled(end, active) if active.size >= session.segment_bytes else active
 
     def _undo(self, undo: list[tuple[StreamEnd, int]], size: int, error: BaseException) -> None:

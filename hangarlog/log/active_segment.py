@@ -26,7 +26,7 @@ class ActiveSegment(Segment):
     """The active segment of a log, open for appending. Only the holder of the write lock may use it."""
 
     def __init__(self, log: Log, *, new: bool = False) -> None:
-        """Open `NAME.jsonl`, or create it with `new`. Raises `FileNotFoundError`, with `new` `FileExistsError`."""
+        """Open `NAME.jsonl`, or with `new` create it. Raises `FileNotFoundError`, or with `new` `FileExistsError`."""
         filesystem = log.filesystem
         try:
             fd = filesystem.open_new(log.active_path) if new else filesystem.open_append(log.active_path)

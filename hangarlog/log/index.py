@@ -118,7 +118,7 @@ class Index:
             self._filesystem.close(fd)
 
     def entries(self, number: int, count: int) -> tuple[Sequence[int], Sequence[int]]:
-        """Return (end offsets, CRC-32) of `count` records from `number` on. It is 0 unless a block ends there."""
+        """Return (end offsets, CRC-32s) of `count` records from `number` on. Within a block, the CRC-32 is 0."""
         offset = _HEADER.size + (number - self.first) * _ENTRY_BYTES
         raw = self._filesystem.read(self._fd, count * _ENTRY_BYTES, offset)
         words = array("I", raw[: len(raw) // _ENTRY_BYTES * _ENTRY_BYTES])  # The file may have been cut meanwhile.

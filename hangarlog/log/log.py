@@ -71,7 +71,7 @@ class Log:
             return None
 
     def sealed_before(self, active_first: int | None) -> list[int]:
-        """Return what `sealed` returns, for the segments before an active one that begins with that record."""
+        """Return what `sealed` returns, but only for segments that begin before record `active_first` (None: all)."""
         return [first for first in self.sealed() if active_first is None or first < active_first]
 
     def _active(self) -> Segment | None:

@@ -45,7 +45,10 @@ def repeated_key(text: bytes) -> str | None:
 
 
 def _repeated_in_parts(text: bytes, levels: int) -> str | None:
-    """Do the same value by value. Skip values without keys: decoded lists can take twenty times their text."""
+    """Return what `repeated_key` returns, but decode value by value, and skip values without keys to save memory.
+
+    A decoded list can take twenty times the memory of its text.
+    """
     members: dict[str, msgspec.Raw] = {}
     with contextlib.suppress(msgspec.ValidationError):  # It is not an object.
         members = _decode_members(text)

@@ -52,12 +52,12 @@ def compare(old: Schema, new: Schema) -> list[Change]:
 
 
 def compare_parts(old: Schema, new: Schema, old_root: Schema, new_root: Schema) -> list[Change]:
-    """Compare two parts, such as fields, whose references lead into these root schemas; run no pattern."""
+    """Compare two parts, such as fields, without running a pattern. Their references lead into these root schemas."""
     return list(_Comparison(old_root, new_root, runs_patterns=False).changes(old, new, ""))
 
 
 def are_few_enough(some: Collection[object], others: Collection[object]) -> bool:
-    """True if comparing each item with each other one is affordable."""
+    """True if the pairs of an item of each collection are few enough to compare them all."""
     return len(some) * len(others) <= _MAX_PAIRS
 
 

@@ -16,7 +16,7 @@ from hangarlog.schema.shape import is_any, resolve
 _Option = TypeVar("_Option")
 _MAX_DEPTH = 4  # Below this depth, recursive schemas end as soon as they can.
 _MIN_SAMPLES, _MAX_SAMPLES = 10, 500
-"""Samples of each schema, and the most that are added until every alternative has occurred."""
+"""The samples of each schema, and the most further ones while some alternative has not occurred."""
 
 _MAX_LENGTH = 10_000  # The longest string or array that is generated, if a schema requires it.
 _MAX_VALUES, _ALL_VALUES = 20_000, 1_000_000  # Values in one sample, and in all samples of a schema.

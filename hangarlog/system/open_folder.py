@@ -128,7 +128,7 @@ def resolve(roots: Roots, path: str) -> tuple[int | None, str, OpenFolder | None
 
 @contextlib.contextmanager
 def resolved(roots: Roots, path: str) -> Iterator[tuple[int | None, str]]:
-    """Yield the first two results of `resolve`. An `OSError`, also one of the block, names `path`."""
+    """Yield the first two results of `resolve`. An `OSError`, even one raised in the block, names `path`."""
     kept_open = None
     try:
         parent, name, kept_open = resolve(roots, path)

@@ -29,7 +29,7 @@ SECTOR_BYTES = 512
 """A device writes this many bytes completely or not at all."""
 
 CACHES = frozenset(["state", "catalog"])
-"""Files that no call waits to sync, so any part of their writes may be on the device."""
+"""Files that are written without waiting for a sync, so the device may have any part of the writes."""
 
 _MAX_EXHAUSTIVE = 8  # Up to this many unsynced operations, every subset becomes a state; beyond it, some do.
 
@@ -359,7 +359,7 @@ def crash_states(
 
 
 def _files_of(operations: list[Operation], names: Container[str]) -> set[int]:
-    """Return the files that have one of these names at some time, or are written to replace one that has."""
+    """Return the files that get one of these names at some time, or are written to replace one of them."""
     last = ((each.file, os.path.basename(each.to or each.path)) for each in operations if each.to or each.path)
     return {file for file, name in last if name.removesuffix(".new") in names}
 

@@ -146,7 +146,7 @@ class Merge:
         return None
 
     def through(self, stream_id: str) -> int:
-        """Return the last version that is no longer shown in a stream, or -1."""
+        """Return the last version that a compaction has hidden from reads of a stream, or -1."""
         snapshot = self._snapshot(stream_id)
         return snapshot.compacted_through if snapshot else -1
 

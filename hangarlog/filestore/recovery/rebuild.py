@@ -135,8 +135,8 @@ class _History:
         self._report = Rebuilt()
         self._next = 1
         self._versions: dict[str, int] = {}  # {stream id: next version}
-        self._crcs: dict[str, str] = {}  # The checksum of each stream's last record; below, of the last record of all.
-        self._crc = ""
+        self._crcs: dict[str, str] = {}  # {stream id: checksum of its last record}
+        self._crc = ""  # The checksum of the last record of all; "" if that is lost.
         self._batch: list[_Kept | _Holes] = []  # It counts once its last line is there.
         self._bad: dict[int, bytes] = {}  # {position: damaged line} since the last intact line.
         self._lost = 0  # Lost positions whose stream is not known yet.
@@ -215,7 +215,7 @@ class _History:
         return follows, strict, record.stream_version == expected, confirmed, reach, bool(runs)
 
     def _contradicted(self, candidate: Candidate) -> bool:
-        """True if a candidate stands after other lines than the history's in every place it was found."""
+        """True if a candidate follows a line that is not in the history, in every place where it was found."""
         record = candidate.record
         proofs = [run in self._runs for run in candidate.runs if run.first < record.position]
         if self._crc:
@@ -225,7 +225,7 @@ class _History:
         return bool(proofs) and not any(proofs)
 
     def _follows(self, candidate: Candidate) -> bool:
-        """True if a candidate follows the last line in a file of the journal, damaged lines aside."""
+        """True if a candidate follows the last line in a file of the journal, not counting damaged lines."""
         position = candidate.record.position
         return any(run in self._runs or (run.first == position and 0 < run.after < position) for run in candidate.runs)
 

@@ -246,8 +246,8 @@ class _Recovery:
         # After a failed sync the page cache may differ from the device.
         clean = clean and restarted and not state.failures
         if (restarted and not clean) or end.cut or end.joined or end.mended:
-            # A power cut must not bring back what was cut, and what was written again may have been durable.
-            # Only then may the ring be overwritten: the journal has all of it.
+            # A power cut must not bring back what was cut, or lose again what was restored. After this sync the
+            # ring may be overwritten, because the journal has all of it.
             _sync(folder, active, state)
         known = replay.run(first or end.last + 1, end.last)
         lost_pages = end.cut or end.joined or end.mended or wanted > end.last or not self._same_boot
@@ -289,7 +289,7 @@ def _cut_uncommitted(folder: Folder, settled: int, known: Iterable[str], report:
             continue
         named = folder.stream_id_at(category, name, file.path, names) is not None
         if not named and "~" not in category + name:
-            continue  # Somebody else's file. With a shortened name, the journal may know its stream.
+            continue  # Not a stream's file. The stream of a shortened name (`~`) is looked up in the journal below.
         log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
         log.finish_roll()
         # If it cannot be repaired here, reads use the journal instead, and `repair` restores the stream.

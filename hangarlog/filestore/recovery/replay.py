@@ -355,7 +355,7 @@ def _after_from_end(active: ActiveSegment, version: int, size: int) -> int | Non
 
 
 def _after_from_start(active: ActiveSegment, version: int, first: int) -> int | None:
-    """Return the same, searching forwards from the nearest place in the index, or from the beginning."""
+    """Return that offset, searching forwards from the nearest place in the index, or from the beginning."""
     offset, number = active.seek(version + 1, first)
     while number <= version:
         lines, _ = active.lines_at(offset)
