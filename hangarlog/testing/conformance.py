@@ -66,7 +66,7 @@ class EventStoreConformance:
             assert store.read_stream("a:1") == [Counted(1)]
             assert store.get_event_count() == 1
 
-    def test_any_matches_every_version(self) -> None:
+    def test_any_matches_whatever_the_stream_holds(self) -> None:
         """The stream may be new or have events."""
         with self._store() as store:
             assert store.append("a:1", [Counted(1)], ANY) == 0
@@ -82,7 +82,7 @@ class EventStoreConformance:
             store.append("a:1", [Counted(1)], NO_STREAM)
             assert store.append("a:1", [Counted(2)], STREAM_EXISTS) == 1
 
-    def test_an_empty_append_checks_the_version_but_writes_nothing(self) -> None:
+    def test_an_append_of_nothing_checks_and_writes_nothing(self) -> None:
         """It returns the stream's version."""
         with self._store() as store:
             store.append("a:1", [Counted(1)], NO_STREAM)
@@ -103,7 +103,7 @@ class EventStoreConformance:
             assert store.append("a:1", first, NO_STREAM) == 1
             assert store.get_event_count() == 3
 
-    def test_other_event_ids_at_the_expected_place_are_a_conflict(self) -> None:
+    def test_other_ids_at_that_place_are_a_conflict(self) -> None:
         """A batch is one too if only some of its events are there."""
         with self._store() as store:
             store.append("a:1", [Counted(1, event_id="x1")], NO_STREAM)
@@ -113,7 +113,7 @@ class EventStoreConformance:
                 store.append("a:1", [Counted(1, event_id="x1"), Counted(2, event_id="x2")], NO_STREAM)
             assert store.get_event_count() == 1
 
-    def test_without_retry_event_ids_do_not_matter(self) -> None:
+    def test_without_retry_event_ids_are_not_looked_at(self) -> None:
         """An append writes at a matching version and conflicts at any other, also in `append_many`."""
         with self._store() as store:
             same = [Counted(1, event_id="x1")]
@@ -127,7 +127,7 @@ class EventStoreConformance:
                 store.append_many([("a:1", same, 2)], retry=False)
             assert store.get_event_count() == 4
 
-    def test_which_appends_are_retries(self) -> None:
+    def test_what_is_a_retry_and_what_is_none(self) -> None:
         """With `ANY` and `STREAM_EXISTS`, only the stream's last events are a retry. Without ids, nothing is."""
         with self._store() as store:
             mine, other = [Counted(1, event_id="x1")], [Counted(2, event_id="x2")]
@@ -140,7 +140,7 @@ class EventStoreConformance:
             assert type(caught.error) is ConcurrencyError
             assert store.get_event_count() == 3
 
-    def test_a_retry_of_compacted_events_raises_its_own_conflict(self) -> None:
+    def test_a_retry_of_compacted_events_is_no_plain_conflict(self) -> None:
         """Compaction keeps only the last event's id, so the error says that the append may be a retry."""
         with self._store() as store:
             batch = [Counted(n, event_id=f"x{n}") for n in range(3)]
@@ -252,7 +252,7 @@ class EventStoreConformance:
             for number, stream_id in enumerate(ids):
                 assert store.read_stream(stream_id) == [Counted(number)]
 
-    def test_concurrent_appends_with_expected_versions_lose_and_repeat_nothing(self) -> None:
+    def test_threads_that_expect_versions_lose_and_double_nothing(self) -> None:
         """Eight threads append to one stream."""
         with self._store() as store:
 
@@ -332,7 +332,7 @@ class EventStoreConformance:
                 assert of_stream == [p for p in range(29, 0, -3) if p < at]
             assert [r.position for r in store.records(limit=3, reverse=True)] == [30, 29, 28]
 
-    def test_reads_can_stop_at_the_durable_position(self) -> None:
+    def test_only_what_is_durable_can_be_asked_for(self) -> None:
         """Every read accepts `durable`, which ends at `durable_position`, and `on_damage`."""
         with self._store() as store:
             self._fill(store)
@@ -410,7 +410,7 @@ class EventStoreConformance:
                 with raises(UpcastingError):
                     store.read_stream("a:2")
 
-    def test_a_gap_in_a_chain_is_an_error_when_the_store_opens(self) -> None:
+    def test_a_gap_in_a_chain_is_said_when_the_store_is_built(self) -> None:
         """The error names the type and the version."""
         with registered(Counted=Counted):
             serializer = EventSerializer()
@@ -429,7 +429,7 @@ class EventStoreConformance:
             assert store.read_stream("a:1") == [Counted(1), Counted(2)]
             assert [r.event_type for r in store.records("a:1")] == ["Tallied", "Counted"]
 
-    def test_a_split_type_reads_as_its_parts_and_a_dropped_type_as_nothing(self) -> None:
+    def test_a_split_type_gives_its_parts_and_a_dropped_one_nothing(self) -> None:
         """The parts have the position and version of the stored event. A dropped event keeps its own."""
         chain = UpcasterChain()
         chain.splitter("Twice", 1)(

@@ -12,7 +12,7 @@ import pytest
 from conftest import Added
 from store_files import folder_of, put
 
-import hangarlog.filestore.write_session
+import hangarlog.filestore.checkpointing
 from hangarlog import ANY, FileEventStore, StorageError, StoreOpenError
 from hangarlog.record.line import decode_record
 from hangarlog.system.filesystem import FileSystem
@@ -107,7 +107,7 @@ def test_a_copy_that_nobody_may_write_is_read_as_it_is(
 
     All of it came before the last checkpoint, or after it.
     """
-    monkeypatch.setattr(hangarlog.filestore.write_session, "_REPLAYED_AT_ONCE_BYTES", replayed)
+    monkeypatch.setattr(hangarlog.filestore.checkpointing, "_REPLAYED_AT_ONCE_BYTES", replayed)
     with FileEventStore(tmp_path / "s", durability="relaxed", segment_bytes=4000) as store:
         for n in range(100):
             store.append(f"a:{n % 2}", [Added(n, "x" * 60)], ANY)
