@@ -15,10 +15,12 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "installed-from"
 EXTRAS = ["cli", "test", "test,bench"]  # Each includes the ones before it.
 
+LINT_IMPORTS = ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()", "--no-cache"]
+"""The layers of the package, as pyproject.toml states them."""
 COMMANDS: dict[str, list[list[str]]] = {
     "demo": [["-m", "hangarlog", "demo"]],
     "test": [["-m", "pytest"]],
-    "check": [["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"], ["-m", "mypy"]],
+    "check": [["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"], ["-m", "mypy"], LINT_IMPORTS],
     "python": [[]],
     "bench": [["-m", "bench"]],
 }
