@@ -58,20 +58,26 @@ def _refuse_gaps(log: Log, sealed: list[int], least: int, most: int) -> None:
         raise active.damage(0, f"{log.field} {expected} must come here, not {active_first}")
 
 
-def ring_fills_gap(folder: Folder, frames: list[Frame], before: StoredEnvelope, following: int) -> bool:
+def ring_fills_gap(folder: Folder, frames: list[Frame], before: StoredEnvelope | None, following: int) -> bool:
     """True if the streams lack a part of a gap in the journal, and these frames of the commit ring have that part.
 
-    The gap lies between the record `before` and the position `following`. If the streams have all of it, nothing needs
-    to be restored: reads take it from there.
+    The gap lies between the record `before`, None for the beginning, and the position `following`. If the streams have
+    all of it, nothing needs to be restored: reads take it from there.
     """
-    if following - before.position > _MAX_GAP:
+    after, crc = (before.position, before.crc) if before else (0, "")
+    in_ring = {position for position in lines_of_frames(frames, after, crc) if position < following}
+    if not in_ring or following - after > _MAX_GAP:
         return False
-    missing = set(range(before.position + 1, following)) - {record.position for _, record in stream_lines(folder)}
-    return bool(missing) and missing <= lines_of_frames(frames, before.position, before.crc).keys()
+    missing = set(range(after + 1, following)) - {record.position for _, record in stream_lines(folder)}
+    return bool(missing) and missing <= in_ring
 
 
 def is_whole(folder: Folder) -> bool:
-    """True if every line of the journal is an intact record."""
+    """True if every line of the journal is an intact record, and none is missing from position 1 on."""
+    try:
+        _refuse_gaps(folder.journal, folder.journal.sealed(), 1, 1)
+    except CorruptionError:
+        return False
     for file in journal_files(folder):
         with opened(folder.filesystem, file.path) as segment:
             if segment is None or not all(record for _, found in found_in(segment) for _, record in found):

@@ -198,11 +198,11 @@ class _EndRecovery:
             if journal_lines.get(position, line) != line:
                 raise self._damage(f"the commit ring has another record of position {position}")
         lines = journal_lines | ring_lines
-        last = self._last_connected(lines)
+        last = self._connected(lines, self._last)[0]
         stream_lines: dict[int, bytes] = {}
         if last < self.wanted or self._unexplained or self._damaged_lines or self._unconnected(lines, last):
             stream_lines = self._from_streams(lines)
-            last = self._last_connected(lines | stream_lines)
+            last = self._connected(lines | stream_lines, self._last)[0]
         if last < self._settled:
             raise self._damage(f"position {last + 1} is missing; {self._settled} events were committed")
         unconnected = self._unconnected(lines, last)
@@ -280,19 +280,31 @@ class _EndRecovery:
             self._zeroed = not line[start : start + SECTOR_BYTES].strip(b"\0")
             sector += SECTOR_BYTES
 
-    def _last_connected(self, lines: dict[int, bytes]) -> int:
-        """Return the last position of the complete batches that follow without a gap. Damaged lines are no gap."""
-        position = last = self._last
-        while (position := position + 1) in lines or position in self._damaged_lines:
-            if position in lines and decode_record(lines[position]).ends_batch:
-                last = position
-        return last
+    def _connected(self, lines: dict[int, bytes], last: int) -> tuple[int, int]:
+        """Return the last positions of the complete batches, and of the lines, that follow `last` without a gap.
+
+        Damaged lines are no gap. A line that continues another batch than the line before it is one: it belongs to
+        another history.
+        """
+        position = last
+        batch_end: int | None = 0  # Of the batch that the line before belongs to; None if that line is damaged.
+        while (following := position + 1) in lines or following in self._damaged_lines:
+            if following in lines:
+                record = decode_record(lines[following])
+                begins = record.batch_end == 0 or record.batch_end > following
+                if batch_end is not None and (record.batch_end != batch_end if batch_end else not begins):
+                    break
+                batch_end = record.batch_end if record.batch_end > following else 0
+                last = following if record.ends_batch else last
+            else:
+                batch_end = None
+            position = following
+        return last, position
 
     def _unconnected(self, lines: dict[int, bytes], last: int) -> list[bytes]:
         """Return the lines after the first gap that follows position `last`."""
-        while last + 1 in lines or last + 1 in self._damaged_lines:
-            last += 1
-        return [lines[position] for position in sorted(lines) if position > last]
+        connected = self._connected(lines, last)[1]
+        return [lines[position] for position in sorted(lines) if position > connected]
 
     def _from_streams(self, lines: dict[int, bytes]) -> dict[int, bytes]:
         """Return {position: line} of records in the streams that are not in `lines`."""

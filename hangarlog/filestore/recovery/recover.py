@@ -29,7 +29,7 @@ from hangarlog.filestore.shared_state import SharedState
 from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
 from hangarlog.log.segment import CHUNK_BYTES
-from hangarlog.record.line import decode_record, is_record
+from hangarlog.record.line import StoredEnvelope, decode_record, is_record
 from hangarlog.system.file_copy import replace_with
 from hangarlog.system.import_lock import importing
 
@@ -111,34 +111,39 @@ def _recover_copy(folder: Folder, meta: Meta, state: SharedState, catalog: Catal
 
 
 def _gap_filled_by_ring(folder: Folder, ring: Found) -> CorruptionError | None:
-    """Return the damage if the journal has a gap before its active segment that the ring fills, else None.
+    """Return the damage if the journal has a gap that the ring fills, at its beginning or before its active segment.
 
-    This happens when older sealed segments and streams were restored.
+    This happens when older streams were restored, and sealed segments are older or gone.
     """
-    journal = folder.journal
+    journal, last = folder.journal, None
     sealed = journal.sealed()
-    if not sealed:
-        return None
-    first = last = None
+    first = None
     active = journal.open_active()
     if active:
         with contextlib.closing(active), contextlib.suppress(CorruptionError):
             first = active.first_number()
-    with (
-        contextlib.suppress(CorruptionError, OSError),
-        contextlib.closing(journal.open_sealed(sealed[-1])) as segment,
-    ):
-        last = segment.last_whole()
-    if first is None or last is None or first <= last.position + 1:
+    gaps: list[tuple[StoredEnvelope | None, int]] = []
+    begins = sealed[0] if sealed else first
+    if begins is not None and begins > 1:
+        gaps.append((None, begins))
+    if sealed and first is not None:
+        with (
+            contextlib.suppress(CorruptionError, OSError),
+            contextlib.closing(journal.open_sealed(sealed[-1])) as segment,
+        ):
+            last = segment.last_whole()
+        if last and first > last.position + 1:
+            gaps.append((last, first))
+    if not gaps:
         return None
     with importing:
         from hangarlog.filestore.recovery.gaps import ring_fills_gap
-    if not ring_fills_gap(folder, ring.older + ring.frames, last, first):
-        return None
-    cause = (
-        f"position {last.position + 1} to {first - 1} were missing before it; restored from the ring and the streams"
-    )
-    return CorruptionError(journal.active_path, os.path.basename(journal.active_path), 0, cause, mendable=False)
+    for before, following in gaps:
+        if ring_fills_gap(folder, ring.older + ring.frames, before, following):
+            missing = f"position {before.position + 1 if before else 1} to {following - 1}"
+            cause = f"{missing} were missing in the journal; restored from the ring and the streams"
+            return CorruptionError(journal.active_path, os.path.basename(journal.active_path), 0, cause, mendable=False)
+    return None
 
 
 def _rebuild(

@@ -1,0 +1,107 @@
+"""Recovery of a store whose files are of different moments, such as an older backup that was put back in part."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from campaigns.proofs import write_in_place
+from conftest import Added
+
+from hangarlog import ANY, CorruptionWarning, FileEventStore
+from hangarlog.maintenance.verify import verify
+from hangarlog.record.line import encode_records
+from hangarlog.testing import Unsynced
+
+
+@pytest.fixture(autouse=True)
+def damage_is_expected() -> object:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CorruptionWarning)
+        yield
+
+
+def numbers(store: FileEventStore) -> list[int]:
+    return [event.number for _, _, event in store.read_all()]
+
+
+@pytest.mark.parametrize("kept", ["none", "the last"])
+def test_a_journal_without_its_beginning_takes_from_the_ring_what_older_streams_lack(tmp_path: Path, kept: str) -> None:
+    """Streams were put back from a backup, and sealed segments of the journal are gone."""
+    path, backup = tmp_path / "s", tmp_path / "backup"
+    with FileEventStore(path, segment_bytes=500) as store:
+        for number in range(3):
+            store.append("a:1", [Added(number)], ANY)
+    shutil.copytree(path, backup)
+    with FileEventStore(path) as store:
+        for number in range(3, 12):
+            store.append("a:1", [Added(number)], ANY)
+    sealed = sorted(path.glob("journal.0*.jsonl"))
+    for file in sealed if kept == "none" else sealed[:-1]:
+        file.unlink()
+    shutil.rmtree(path / "streams")
+    shutil.copytree(backup / "streams", path / "streams")
+    (path / "state").unlink()
+    with FileEventStore(path) as store:
+        assert store.recovered
+        assert "position 1 to" in str(store.recovered.damage)
+        assert numbers(store) == list(range(12))
+        assert store.append("a:1", [Added(12)], 11) == 12
+        assert list(verify(store)) == []
+
+
+class AtOnce(Unsynced):
+    """A checkpoint is there when the append that made it due returns."""
+
+    def in_background(self, work: Any, name: str) -> None:
+        work()
+
+
+def test_streams_are_not_made_what_a_journal_without_its_beginning_says(tmp_path: Path) -> None:
+    """They are all there is of the events before it, also where their sealed segments go beyond it."""
+    path = tmp_path / "s"
+    with FileEventStore(path, segment_bytes=500, filesystem=AtOnce()) as store:
+        for number in range(20):
+            store.append(f"{'ab'[number % 2]}:1", [Added(number)], ANY)
+            if number == 6:  # The journal was rolled, and the checkpoint covers the record after that.
+                older = {name: (path / name).read_bytes() for name in ("journal.jsonl", "checkpoint.json", "catalog")}
+    assert older["journal.jsonl"].count(b"\n") == 1
+    for file in path.glob("journal.0*"):
+        file.unlink()
+    for name, content in older.items():
+        write_in_place(path / name, content)
+    for name in ("state", "ring"):
+        (path / name).unlink()
+    with FileEventStore(path) as store:
+        assert store.recovered
+        assert store.recovered.put_aside
+        assert store.get_event_count() == 7
+        assert [record.position for record in store.records(on_damage="skip")] == list(range(1, 8))
+
+
+def test_the_end_of_a_batch_that_only_a_stream_has_is_no_batch(tmp_path: Path) -> None:
+    """Its beginning was taken back, its positions were given to others. An older shared state calls it committed."""
+    path = tmp_path / "s"
+    with FileEventStore(path, durability="relaxed") as store:
+        store.append("a:1", [Added(0)], ANY)
+        first = (path / "journal.jsonl").read_bytes()
+        store.append_many([("c", [Added(1)], ANY), ("b:1", [Added(2)], ANY)])
+        phantom = (path / "streams/b/1.jsonl").read_bytes()
+        state = (path / "state").read_bytes()
+    event = ("Added", None, b'{"_version":1,"number":5}', None)
+    (other,), _ = encode_records(2, "a:1", 1, [event], b"2026-11-26T00:00:00.000000Z")
+    write_in_place(path / "journal.jsonl", first + other)
+    write_in_place(path / "streams/a/1.jsonl", first + other)
+    write_in_place(path / "streams/b/1.jsonl", phantom)
+    (path / "streams/c.jsonl").unlink()
+    for name in ("ring", "checkpoint.json", "catalog"):
+        (path / name).unlink(missing_ok=True)
+    write_in_place(path / "state", state)
+    with FileEventStore(path) as store:
+        assert numbers(store) == [0, 5]
+        assert store.append("b:1", [Added(6)], -1) == 0
+        assert numbers(store) == [0, 5, 6]
+        assert list(verify(store)) == []
