@@ -147,6 +147,8 @@ class _History:
 
     def add(self, position: int, candidates: list[Candidate], bad: bytes | None) -> None:
         """Take the candidates of a position, and the damaged line in its place. Positions come in order."""
+        if position == self._next and not self._ended:
+            candidates = self._of_this_batch(position, candidates)
         if not candidates:
             if bad is not None and not self._ended:
                 self._bad[position] = bad
@@ -157,6 +159,25 @@ class _History:
             self._put_aside(candidates, self._ended)
         else:
             self._choose(position, candidates)
+
+    def _of_this_batch(self, position: int, candidates: list[Candidate]) -> list[Candidate]:
+        """Drop the candidates that only streams have if they belong to another batch than the line before.
+
+        A batch that was taken back may have left them: its positions were given to others.
+        """
+        last = self._batch[-1] if self._batch else None
+        if isinstance(last, _Holes):
+            return candidates
+        batch_end = last.candidate.record.batch_end if last else 0
+        kept = []
+        for candidate in candidates:
+            end = candidate.record.batch_end
+            fits = end == batch_end if batch_end else end == 0 or end > position
+            if fits or candidate.runs or candidate.in_ring:
+                kept.append(candidate)
+            else:
+                self._put_aside([candidate], "the other records of its batch are not there")
+        return kept
 
     def _bridge(self, position: int, candidates: list[Candidate]) -> None:
         """Keep a place for each line lost before `position`, or end the history there."""

@@ -12,6 +12,7 @@ from campaigns.proofs import write_in_place
 from conftest import Added
 
 from hangarlog import ANY, CorruptionWarning, FileEventStore
+from hangarlog.maintenance.repair import repair
 from hangarlog.maintenance.verify import verify
 from hangarlog.record.line import encode_records
 from hangarlog.testing import Unsynced
@@ -82,9 +83,8 @@ def test_streams_are_not_made_what_a_journal_without_its_beginning_says(tmp_path
         assert [record.position for record in store.records(on_damage="skip")] == list(range(1, 8))
 
 
-def test_the_end_of_a_batch_that_only_a_stream_has_is_no_batch(tmp_path: Path) -> None:
-    """Its beginning was taken back, its positions were given to others. An older shared state calls it committed."""
-    path = tmp_path / "s"
+def left_behind(path: Path) -> bytes:
+    """Make a store of two events, and a stream with the last record of a batch that was taken back; its former state."""
     with FileEventStore(path, durability="relaxed") as store:
         store.append("a:1", [Added(0)], ANY)
         first = (path / "journal.jsonl").read_bytes()
@@ -99,9 +99,26 @@ def test_the_end_of_a_batch_that_only_a_stream_has_is_no_batch(tmp_path: Path) -
     (path / "streams/c.jsonl").unlink()
     for name in ("ring", "checkpoint.json", "catalog"):
         (path / name).unlink(missing_ok=True)
-    write_in_place(path / "state", state)
+    return state
+
+
+def test_the_end_of_a_batch_that_only_a_stream_has_is_no_batch(tmp_path: Path) -> None:
+    """Its positions were given to others. An older shared state calls it committed."""
+    path = tmp_path / "s"
+    write_in_place(path / "state", left_behind(path))
     with FileEventStore(path) as store:
         assert numbers(store) == [0, 5]
         assert store.append("b:1", [Added(6)], -1) == 0
         assert numbers(store) == [0, 5, 6]
         assert list(verify(store)) == []
+
+
+def test_a_repair_takes_no_end_of_a_batch_from_a_stream(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    left_behind(path)
+    (path / "state").unlink()
+    assert [str(result) for result in repair(path)]
+    with FileEventStore(path) as store:
+        assert numbers(store) == [0, 5]
+        assert list(verify(store)) == []
+    assert b'"number":2' in (path / "put-aside.jsonl").read_bytes()
