@@ -84,7 +84,7 @@ def test_streams_are_not_made_what_a_journal_without_its_beginning_says(tmp_path
 
 
 def left_behind(path: Path) -> bytes:
-    """Make a store of two events, and a stream with the last record of a batch that was taken back; its former state."""
+    """Make a store of two events, and the last record of a batch that was taken back. Return its former state."""
     with FileEventStore(path, durability="relaxed") as store:
         store.append("a:1", [Added(0)], ANY)
         first = (path / "journal.jsonl").read_bytes()
