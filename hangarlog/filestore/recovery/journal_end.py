@@ -87,7 +87,26 @@ def recover_journal_end(
         return JournalEnd(last)
     recovery = _EndRecovery(folder, active, batches_end, last, settled, bad or "it ends too early", restarted)
     recovery.wanted = max(settled, wanted)
+    recovery.open_batch = _open_batch(folder.journal, active, batches_end, last)
     return recovery.run(ring_lines)
+
+
+def _open_batch(journal: Log, active: ActiveSegment, batches_end: int, last: int) -> int | None:
+    """Return the end of the batch that the record at `last` is within; 0 if it ends its batch, None if unknown.
+
+    A damaged sealed segment may end within a batch.
+    """
+    record = None
+    with contextlib.suppress(CorruptionError, LineError):
+        if batches_end:
+            record = decode_record(active.lines_before(batches_end)[0][-1])
+        elif not last:
+            return 0
+        elif sealed := journal.sealed():
+            record = last_record_of_sealed(journal, sealed[-1])
+    if record is None or record.position != last:
+        return None
+    return 0 if record.ends_batch else record.batch_end
 
 
 def _complete_batches(
@@ -184,6 +203,7 @@ class _EndRecovery:
         self._folder, self._active, self._batches_end, self._last = folder, active, batches_end, last
         self._settled, self._cause, self._restarted = settled, cause, restarted
         self.wanted = settled  # The streams are searched up to this position.
+        self.open_batch: int | None = 0  # As `_open_batch` gives it.
         self._damaged = False  # True if a line is not a record and has no zeros.
         self._duplicated = False  # True if a position comes twice, and no power cut explains it.
         self._damaged_lines: dict[int, bytes] = {}  # {position: damaged line}; the lines around it tell its position.
@@ -287,7 +307,8 @@ class _EndRecovery:
         another history.
         """
         position = last
-        batch_end: int | None = 0  # Of the batch that the line before belongs to; None if that line is damaged.
+        # Of the batch that goes on; 0 if none does, None if that is unknown because the line before is damaged.
+        batch_end = self.open_batch if last == self._last else 0
         while (following := position + 1) in lines or following in self._damaged_lines:
             if following in lines:
                 record = decode_record(lines[following])

@@ -122,3 +122,19 @@ def test_a_repair_takes_no_end_of_a_batch_from_a_stream(tmp_path: Path) -> None:
         assert numbers(store) == [0, 5]
         assert list(verify(store)) == []
     assert b'"number":2' in (path / "put-aside.jsonl").read_bytes()
+
+
+def test_a_sealed_segment_that_was_cut_within_a_batch_is_read_from_the_streams(tmp_path: Path) -> None:
+    """The rest of the batch is in the streams."""
+    path = tmp_path / "s"
+    with FileEventStore(path, segment_bytes=700) as store:
+        store.append("a:1", [Added(0)], ANY)
+        store.append_many([("a:1", [Added(1)], ANY), ("b:1", [Added(2), Added(3)], ANY)])
+        store.append("a:1", [Added(4)], ANY)
+    (sealed,) = path.glob("journal.0*.jsonl")
+    lines = sealed.read_bytes().splitlines(keepends=True)
+    sealed.write_bytes(b"".join(lines[:2]) + lines[2][:50])
+    for name in ("state", "ring", "checkpoint.json", "catalog"):
+        (path / name).unlink(missing_ok=True)
+    with FileEventStore(path) as store:
+        assert numbers(store) == [0, 1, 2, 3, 4]
