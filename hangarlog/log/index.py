@@ -157,7 +157,10 @@ class Index:
 
 
 def is_harmless(filesystem: FileSystem, path: str) -> bool:
-    """True if the file at `path` is missing, truncated, or of an older format: none of these hides damage."""
+    """True if the file at `path` is missing, truncated, of an older format, or begins with zeros after a power cut.
+
+    None of these hides damage, and the next text that is indexed replaces the file.
+    """
     try:
         fd = filesystem.open_read(path)
     except FileNotFoundError:
@@ -170,7 +173,7 @@ def is_harmless(filesystem: FileSystem, path: str) -> bool:
         start = filesystem.read(fd, _HEADER.size, 0)
     finally:
         filesystem.close(fd)
-    return len(start) < _HEADER.size or start.startswith(_FORMER_MAGIC)
+    return len(start) < _HEADER.size or start.startswith(_FORMER_MAGIC) or not start.strip(b"\0")
 
 
 Covered = tuple[int, int]
