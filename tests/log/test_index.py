@@ -127,15 +127,15 @@ def test_an_index_that_somebody_changed_under_a_writer_is_whole_again(tmp_path: 
 
 def test_an_index_of_zeros_is_no_damage_and_is_replaced(tmp_path: Path) -> None:
     """A power cut may leave one: its file has its length, and nothing of its text."""
+    index = tmp_path / "s/streams/a/1.index"
     with FileEventStore(tmp_path / "s", durability="relaxed") as store:
         for number in range(20):
             store.append("a:1", [Added(number, "x" * 8000)], ANY)
-    index = tmp_path / "s/streams/a/1.index"
-    size = index.stat().st_size
-    assert size > 16
-    index.write_bytes(bytes(size))
-    with FileEventStore(tmp_path / "s", durability="relaxed") as store:
+        size = index.stat().st_size
+        assert size > 16
+        index.write_bytes(bytes(size))
         assert list(verify(store)) == []
+    with FileEventStore(tmp_path / "s", durability="relaxed") as store:
         for number in range(20):
             store.append("a:1", [Added(number, "x" * 8000)], ANY)
         assert index.read_bytes().startswith(b"HLINDEX2")
