@@ -193,7 +193,7 @@ class JournalCheck:
         if (end and record.batch_end != end) or 0 < record.batch_end < record.position:
             cause = f"the batch up to position {end or record.batch_end} is not whole before this record"
             yield segment.damage(offset, cause)
-        self._batch_end = record.batch_end if record.batch_end > record.position else 0
+        self._batch_end = record.open_batch
 
     def _check_stream(self, segment: Segment, offset: int, record: StoredEnvelope) -> Iterator[CorruptionError]:
         version, compacted = record.stream_version, self._compacted.get(record.stream_id, -1)

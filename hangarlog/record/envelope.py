@@ -36,6 +36,15 @@ class Envelope(msgspec.Struct, gc=False, frozen=True):
         """True if this record is the last of its batch."""
         return self.batch_end in (0, self.position)
 
+    @property
+    def open_batch(self) -> int:
+        """The end of the batch that continues after this record, 0 if none does."""
+        return self.batch_end if self.batch_end > self.position else 0
+
+    def may_follow(self, open_batch: int) -> bool:
+        """True if this record continues the batch that ends at `open_batch`; if that is 0, if it begins a batch."""
+        return self.batch_end == open_batch if open_batch else self.batch_end in (0, self.open_batch)
+
 
 class Place(msgspec.Struct, gc=False, frozen=True):
     """The first fields of a line: the record's place in the journal and in its stream."""

@@ -106,7 +106,7 @@ def _open_batch(journal: Log, active: ActiveSegment, batches_end: int, last: int
             record = last_record_of_sealed(journal, sealed[-1])
     if record is None or record.position != last:
         return None
-    return 0 if record.ends_batch else record.batch_end
+    return record.open_batch
 
 
 def _complete_batches(
@@ -307,18 +307,16 @@ class _EndRecovery:
         another history.
         """
         position = last
-        # Of the batch that goes on; 0 if none does, None if that is unknown because the line before is damaged.
-        batch_end = self.open_batch if last == self._last else 0
+        open_batch = self.open_batch if last == self._last else 0  # None if the line before is damaged.
         while (following := position + 1) in lines or following in self._damaged_lines:
             if following in lines:
                 record = decode_record(lines[following])
-                begins = record.batch_end == 0 or record.batch_end > following
-                if batch_end is not None and (record.batch_end != batch_end if batch_end else not begins):
+                if open_batch is not None and not record.may_follow(open_batch):
                     break
-                batch_end = record.batch_end if record.batch_end > following else 0
+                open_batch = record.open_batch
                 last = following if record.ends_batch else last
             else:
-                batch_end = None
+                open_batch = None
             position = following
         return last, position
 

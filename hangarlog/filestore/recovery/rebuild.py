@@ -148,7 +148,7 @@ class _History:
     def add(self, position: int, candidates: list[Candidate], bad: bytes | None) -> None:
         """Take the candidates of a position, and the damaged line in its place. Positions come in order."""
         if position == self._next and not self._ended:
-            candidates = self._of_this_batch(position, candidates)
+            candidates = self._of_this_batch(candidates)
         if not candidates:
             if bad is not None and not self._ended:
                 self._bad[position] = bad
@@ -160,7 +160,7 @@ class _History:
         else:
             self._choose(position, candidates)
 
-    def _of_this_batch(self, position: int, candidates: list[Candidate]) -> list[Candidate]:
+    def _of_this_batch(self, candidates: list[Candidate]) -> list[Candidate]:
         """Drop the candidates that only streams have if they belong to another batch than the line before.
 
         A batch that was taken back may have left them: its positions were given to others.
@@ -168,12 +168,10 @@ class _History:
         last = self._batch[-1] if self._batch else None
         if isinstance(last, _Holes):
             return candidates
-        batch_end = last.candidate.record.batch_end if last else 0
+        open_batch = last.candidate.record.open_batch if last else 0
         kept = []
         for candidate in candidates:
-            end = candidate.record.batch_end
-            fits = end == batch_end if batch_end else end == 0 or end > position
-            if fits or candidate.runs or candidate.in_ring:
+            if candidate.record.may_follow(open_batch) or candidate.runs or candidate.in_ring:
                 kept.append(candidate)
             else:
                 self._put_aside([candidate], "the other records of its batch are not there")
