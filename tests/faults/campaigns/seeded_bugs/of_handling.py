@@ -137,14 +137,14 @@ OF_HANDLING = [
         f"{IN_USE}::test_a_moved_folder_and_a_new_one_in_its_place_stay_apart",
     ),
     Bug(
-        "whoever joins a session does not ask whether it has the same lock files",
+        "a process that joins a session does not check that its lock files are the same",
         "session.py",
         "if self._filesystem.held_byte(lock.fd, number) is None:",
         "if False:",
         f"{IN_USE}::test_locks_deleted_in_a_commit_let_nobody_in",
     ),
     Bug(
-        "who is in a session does not ask whether its lock files have their names",
+        "a member of a session does not check that its lock files are still in place",
         "write_session.py",
         "if not (in_place and state.is_in_place and state.valid):",
         "if not (state.is_in_place and state.valid):",
@@ -345,7 +345,7 @@ OF_HANDLING = [
         f"{SHARP}::test_a_ring_for_which_there_is_no_room_costs_nothing_but_time",
     ),
     Bug(
-        "what is not durable is shown to who asks for what is",
+        "a read of what is durable shows what is not",
         "store.py",
         "return min(self._state.durable, committed) if self._state.valid else committed",
         "return committed",
