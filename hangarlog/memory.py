@@ -8,7 +8,8 @@ from operator import attrgetter
 from typing import NoReturn
 
 from hangarlog.events.serializer import EventSerializer
-from hangarlog.eventstore.base import Durability, EventStore
+from hangarlog.eventstore.base import EventStore
+from hangarlog.eventstore.engine import Durability
 from hangarlog.eventstore.expected_version import settle
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, Literal, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 import msgspec
 
 from hangarlog.errors import CompactionError, CorruptionError, StreamNotFoundError
 from hangarlog.events.payload import FAILURES, decode_object, encode_object
 from hangarlog.events.serializer import EventSerializer
+from hangarlog.eventstore.engine import Durability, Engine
 from hangarlog.eventstore.expected_version import ANY, NO_STREAM, STREAM_EXISTS
 from hangarlog.eventstore.selection import OnDamage, ReadOptions, Selection, Span, limited, skips
 from hangarlog.eventstore.snapshot import Snapshot, decode_state
@@ -23,7 +23,6 @@ from hangarlog.record.envelope import MAX_NUMBER, Envelope
 from hangarlog.record.timestamp import now
 
 Append = tuple[str, Sequence[Any], int]
-Durability = Literal["always", "relaxed"]
 _ENVELOPE = ("position", "stream_id", "stream_version", "event_id", "recorded_at", "metadata")
 _Self = TypeVar("_Self", bound="EventStore")
 
@@ -46,7 +45,7 @@ def _check_durability(durability: Durability) -> None:
         raise ValueError(f"an append's durability is 'always' or 'relaxed', not {durability!r}")
 
 
-class EventStore(ABC):
+class EventStore(Engine):
     """A store of typed events. A subclass is an engine: it implements the abstract methods."""
 
     def __init__(self, serializer: EventSerializer | None) -> None:
@@ -141,7 +140,7 @@ class EventStore(ABC):
         """Begin a stream that you import without its events before `version`."""
         self._change_snapshot(stream_id, lambda _: Snapshot(stream_id, compacted_through=version - 1))
 
-    def sync(self) -> None:  # noqa: B027 - a store without a device has nothing to do
+    def sync(self) -> None:
         """Sync every event committed so far to the device, whatever its durability.
 
         Raises:
@@ -368,7 +367,7 @@ class EventStore(ABC):
 
     # Closing
 
-    def close(self) -> None:  # noqa: B027 - a store without resources has nothing to release
+    def close(self) -> None:
         """Release all resources; closing twice is fine."""
 
     def __enter__(self: _Self) -> _Self:
@@ -376,29 +375,3 @@ class EventStore(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    # An engine must implement the abstract methods here and above. It may override `append_encoded`, `begin_stream`,
-    # `sync`, `durable_position`, `close` and `_calling`.
-
-    def _calling(self) -> AbstractContextManager[None]:
-        """Make the block one call, so that closing the store waits for its end."""
-        return nullcontext()
-
-    @abstractmethod
-    def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, int]:
-        """Commit the events of all `pendings` or of none, and return each stream's new version."""
-
-    @abstractmethod
-    def _blocks(self, span: Span) -> Iterator[Sequence[Envelope]]:
-        """Yield the committed records of a span, in blocks that are not empty."""
-
-    @abstractmethod
-    def _load_snapshot(self, stream_id: str) -> Snapshot | None: ...
-
-    @abstractmethod
-    def _change_snapshot(self, stream_id: str, change: Callable[[Snapshot | None], Snapshot | None]) -> None:
-        """Replace the stream's snapshot, atomically, with what `change` returns for it; keep it if that is None."""
-
-    @abstractmethod
-    def _reclaim(self, stream_id: str, through: int) -> None:
-        """Free the space of a stream's events up to version `through`, which reads already skip."""

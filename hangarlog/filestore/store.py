@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn, Unpack
 
 from hangarlog.errors import HangarlogError, LinkedFileError, StorageError, StoreOpenError
 from hangarlog.events.serializer import EventSerializer
-from hangarlog.eventstore import base
+from hangarlog.eventstore import engine
 from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from hangarlog.eventstore.selection import ReadOptions
     from hangarlog.filestore.recovery.report import Recovered
 
-Durability = base.Durability | float
+Durability = engine.Durability | float
 
 _UNWATCHED_SECONDS = 0.001
 """Seconds for which a read may overlook a change of the store's folder."""
@@ -165,7 +165,7 @@ class FileEventStore(EventStore):
 
     # Appending
 
-    def _commit(self, pendings: list[Pending], durability: base.Durability | None = None) -> dict[str, int]:
+    def _commit(self, pendings: list[Pending], durability: engine.Durability | None = None) -> dict[str, int]:
         calls, wanted, mark = self._calls, durability or self._durability, threading.get_ident()
         try:  # As in `_calling`: a generator would cost every append a microsecond.
             calls.running.append(mark)

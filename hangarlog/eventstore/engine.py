@@ -1,0 +1,46 @@
+"""What an event store's engine must provide: the few calls on which the public interface is built."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+from hangarlog.eventstore.selection import Span
+from hangarlog.eventstore.snapshot import Snapshot
+from hangarlog.record.batch import Pending
+from hangarlog.record.envelope import Envelope
+
+Durability = Literal["always", "relaxed"]
+
+
+class Engine(ABC):
+    """The storage of an event store.
+
+    A subclass implements the abstract methods here and the queries of `EventStore`. It may also override
+    `append_encoded`, `begin_stream`, `sync`, `durable_position`, `close` and `_calling`.
+    """
+
+    def _calling(self) -> AbstractContextManager[None]:
+        """Make the block one call, so that closing the store waits for its end."""
+        return nullcontext()
+
+    @abstractmethod
+    def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, int]:
+        """Commit the events of all `pendings` or of none, and return each stream's new version."""
+
+    @abstractmethod
+    def _blocks(self, span: Span) -> Iterator[Sequence[Envelope]]:
+        """Yield the committed records of a span, in blocks that are not empty."""
+
+    @abstractmethod
+    def _load_snapshot(self, stream_id: str) -> Snapshot | None: ...
+
+    @abstractmethod
+    def _change_snapshot(self, stream_id: str, change: Callable[[Snapshot | None], Snapshot | None]) -> None:
+        """Replace the stream's snapshot, atomically, with what `change` returns for it; keep it if that is None."""
+
+    @abstractmethod
+    def _reclaim(self, stream_id: str, through: int) -> None:
+        """Free the space of a stream's events up to version `through`, which reads already skip."""
