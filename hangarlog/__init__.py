@@ -10,6 +10,8 @@ from hangarlog.errors import (
     ConcurrencyError,
     CorruptionError,
     CorruptionWarning,
+    CursorConflictError,
+    CursorNameError,
     EventSerializationError,
     EventsNotFoundError,
     HangarlogError,
@@ -33,6 +35,7 @@ from hangarlog.errors import (
     UpcastingError,
 )
 from hangarlog.eventstore.base import EventStore, Record
+from hangarlog.eventstore.cursor import Cursor
 from hangarlog.events.registry import (
     EVENT_TYPE_MAP,
     EVENT_VERSION_MAP,
@@ -62,6 +65,9 @@ __all__ = [
     "ConcurrencyError",
     "CorruptionError",
     "CorruptionWarning",
+    "Cursor",
+    "CursorConflictError",
+    "CursorNameError",
     "EventRegistry",
     "EventSerializationError",
     "EventSerializer",

@@ -9,12 +9,14 @@ from typing import NoReturn
 
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.base import EventStore
+from hangarlog.eventstore.cursor import check_move
 from hangarlog.eventstore.engine import Durability
 from hangarlog.eventstore.expected_version import settle
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.record.batch import Pending, encode_batch
+from hangarlog.record.cursor_move import CursorMove, CursorPlace
 from hangarlog.record.envelope import Envelope
 from hangarlog.record.line import decode_record
 from hangarlog.record.timestamp import now
@@ -29,6 +31,7 @@ class MemoryEventStore(EventStore):
         self._journal: list[Envelope] = []
         self._streams: dict[str, list[Envelope]] = {}
         self._snapshots: dict[str, Snapshot] = {}
+        self._cursors: dict[str, CursorPlace] = {}
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a MemoryEventStore cannot be copied or pickled; append its events to another one")
@@ -38,12 +41,17 @@ class MemoryEventStore(EventStore):
             versions, to_write = settle(pendings, self._end, self._ids)
             if not to_write:
                 return versions
+            move = next((pending.cursor for pending in pendings if pending.cursor), None)
+            if move:
+                self._check_move(move)
             for stream_id, data, _, place in encode_batch(to_write, len(self._journal) + 1, now())[2]:
                 for line in data.split(b"\n")[:-1]:
                     envelope = decode_record(line)
                     self._journal.append(envelope)
                     self._streams.setdefault(envelope.stream_id, []).append(envelope)
                 versions[stream_id] = place[0]
+            if move:
+                self._cursors[move.name] = CursorPlace(move.name, move.position, now().decode())
             return versions
 
     def _end(self, stream_id: str) -> tuple[int, str]:
@@ -105,3 +113,24 @@ class MemoryEventStore(EventStore):
         with self._lock:
             records = self._streams[stream_id]
             self._streams[stream_id] = [r for r in records[:-1] if r.stream_version > through] + records[-1:]
+
+    def _cursor_position(self, name: str) -> int:
+        place = self._cursors.get(name)
+        return place.position if place else 0
+
+    def _cursor_places(self) -> tuple[int, list[CursorPlace]]:
+        with self._lock:
+            return len(self._journal), list(self._cursors.values())
+
+    def _check_move(self, move: CursorMove) -> None:
+        check_move(move, self._cursor_position(move.name), len(self._journal))
+
+    def _move_cursor(self, move: CursorMove, durability: Durability | None = None) -> None:
+        with self._lock:
+            self._check_move(move)
+            if move.position != self._cursor_position(move.name) or move.back:
+                self._cursors[move.name] = CursorPlace(move.name, move.position, now().decode())
+
+    def _delete_cursor(self, name: str) -> None:
+        with self._lock:
+            self._cursors.pop(name, None)

@@ -13,12 +13,14 @@ import msgspec
 from hangarlog.errors import CompactionError, CorruptionError, StreamNotFoundError
 from hangarlog.events.payload import FAILURES, decode_object, encode_object
 from hangarlog.events.serializer import EventSerializer
-from hangarlog.eventstore.engine import Durability, Engine
+from hangarlog.eventstore.cursor import HasCursors, check_move_argument
+from hangarlog.eventstore.engine import Durability, check_durability
 from hangarlog.eventstore.expected_version import ANY, NO_STREAM, STREAM_EXISTS
 from hangarlog.eventstore.selection import OnDamage, ReadOptions, Selection, Span, limited, skips
 from hangarlog.eventstore.snapshot import Snapshot, decode_state
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.record.batch import Pending
+from hangarlog.record.cursor_move import CursorMove
 from hangarlog.record.envelope import MAX_NUMBER, Envelope
 from hangarlog.record.timestamp import now
 
@@ -40,12 +42,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     event: Any
 
 
-def _check_durability(durability: Durability) -> None:
-    if durability not in ("always", "relaxed"):
-        raise ValueError(f"an append's durability is 'always' or 'relaxed', not {durability!r}")
-
-
-class EventStore(Engine):
+class EventStore(HasCursors):
     """A store of typed events. A subclass is an engine: it implements the abstract methods."""
 
     def __init__(self, serializer: EventSerializer | None) -> None:
@@ -63,16 +60,19 @@ class EventStore(Engine):
         metadata: dict[str, Any] | None = None,
         durability: Durability | None = None,
         retry: bool = True,
+        cursor: CursorMove | None = None,
     ) -> int:
         """Append events to one stream, all or none, and return the stream's new version.
 
         `expected_version` is the version that the stream must be at (`NO_STREAM`, which is -1: it must not exist),
         `ANY`, or `STREAM_EXISTS`. If the event ids already stand at that place, the append is a retry: it succeeds
         without writing. With `retry=False` ids are not compared: a matching version writes, any other conflicts.
-        `durability` ("always" or "relaxed") overrides the store's setting for this append.
+        `durability` ("always" or "relaxed") overrides the store's setting for this append. `cursor` is a move that is
+        made with the append, both or neither: `store.cursor(name).at(position, expected=…)`. A retry makes none.
 
         Raises:
             ConcurrencyError: the stream is at another version.
+            CursorConflictError: the cursor is not at its expected position; nothing was written.
             RetryUnknownError: the stream is at another version, and the events at that place are compacted away, so
                 this append may be a retry of them.
             StreamIdError, EventSerializationError: the stream id or an event is invalid; nothing was written.
@@ -80,8 +80,10 @@ class EventStore(Engine):
             OutcomeUnknownError: the append was cut short, and may or may not count (`SyncError`: a sync failed).
         """
         if durability is not None:
-            _check_durability(durability)
+            check_durability(durability)
         pending = self._pending(stream_id, events, expected_version, metadata, retry)
+        if cursor is not None:
+            return self._commit_moving([pending], durability, cursor)[pending.stream_id]
         return self._commit([pending], durability)[pending.stream_id]
 
     def append_at_end(
@@ -92,9 +94,10 @@ class EventStore(Engine):
         metadata: dict[str, Any] | None = None,
         durability: Durability | None = None,
         retry: bool = True,
+        cursor: CursorMove | None = None,
     ) -> int:
         """Append at the end of the stream, whatever its version: `append` with `ANY`."""
-        return self.append(stream_id, events, ANY, metadata=metadata, durability=durability, retry=retry)
+        return self.append(stream_id, events, ANY, metadata=metadata, durability=durability, retry=retry, cursor=cursor)
 
     def append_many(
         self,
@@ -103,19 +106,35 @@ class EventStore(Engine):
         metadata: dict[str, Any] | None = None,
         durability: Durability | None = None,
         retry: bool = True,
+        cursor: CursorMove | None = None,
     ) -> dict[str, int]:
         """Append to several streams at once, all or none, and return {stream id: new version}.
 
         Raises what `append` raises, and `ValueError` if a stream is named twice.
         """
         if durability is not None:
-            _check_durability(durability)
+            check_durability(durability)
         pendings = [
             self._pending(stream_id, events, expected, metadata, retry) for stream_id, events, expected in appends
         ]
         if len({pending.stream_id for pending in pendings}) != len(pendings):
             raise ValueError("a stream is named twice in one append_many; join its events")
+        if cursor is not None:
+            return self._commit_moving(pendings, durability, cursor)
         return self._commit(pendings, durability) if pendings else {}
+
+    def _commit_moving(
+        self, pendings: list[Pending], durability: Durability | None, move: CursorMove
+    ) -> dict[str, int]:
+        """Commit an append that moves a cursor. Its last record carries the move; without events, nothing does."""
+        check_move_argument(move)
+        carrier = next((n for n, pending in enumerate(pendings) if pending.events), None)
+        if carrier is not None:
+            pendings[carrier] = msgspec.structs.replace(pendings[carrier], cursor=move)
+            return self._commit(pendings, durability)
+        versions = self._commit(pendings, durability) if pendings else {}
+        self._move_cursor(move, durability)
+        return versions
 
     def _pending(
         self, stream_id: str, events: Sequence[Any], expected: int, metadata: dict[str, Any] | None, retry: bool = True

@@ -70,6 +70,7 @@ class Folder:
         self.checkpoint_path = os.path.join(path, "checkpoint.json")
         self.streams_path = os.path.join(path, "streams")
         self.snapshots_path = os.path.join(path, "snapshots")
+        self.cursors_path = os.path.join(path, "cursors.jsonl")
         self.locks_path = os.path.join(path, "locks")
         self.journal = self.journal_log()
         self.home = 0

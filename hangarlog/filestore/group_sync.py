@@ -144,6 +144,9 @@ class JournalSync:
             self._rejoin()
         self._look_at_ring, self._replacements = True, self._replacements + 1
         self._watch.settle(moment)
+        self._refuse_older(position)
+
+    def _refuse_older(self, position: int) -> None:
         if self._state.committed < position:
             raise OutcomeUnknownError(self._path, "it was written, but older files were put in its place since")
 
@@ -172,7 +175,10 @@ class JournalSync:
     def _covers(self, position: int) -> bool:
         """True if a sync of this session has covered a position, and the folder has not changed since."""
         words = self._state.look()
-        return covers(words, position) and self._state.believes(words) and not self._watch.surely_changed()
+        return self._is_covered(words, position) and self._state.believes(words) and not self._watch.surely_changed()
+
+    def _is_covered(self, words: Words, position: int) -> bool:
+        return covers(words, position)
 
     def _raise_timeout(self) -> None:
         pid = self._lock.holder()
@@ -195,7 +201,7 @@ class JournalSync:
             words = state.look()
             if self._lock.opened or changed() or not state.believes(words):
                 return None
-            if covers(words, position):  # Another sync may have begun after the record was written.
+            if self._is_covered(words, position):  # Another sync may have begun after the record was written.
                 return True
             if words[FAILURES] != failures or words[SYNC_FAILED]:
                 raise SyncError(self._path, "an earlier sync has failed")
@@ -333,11 +339,11 @@ class JournalSync:
 
 
 class IntervalSync(threading.Thread):
-    """A thread that syncs the journal every `seconds` if there is something to sync."""
+    """A thread that syncs the journal every `seconds` if there is something to sync, then calls `also`."""
 
-    def __init__(self, sync: JournalSync, state: SharedState, seconds: float) -> None:
+    def __init__(self, sync: JournalSync, state: SharedState, seconds: float, also: Callable[[], None]) -> None:
         super().__init__(name="hangarlog-sync", daemon=True)
-        self._sync, self._state, self._seconds = weakref.ref(sync), state, seconds
+        self._sync, self._state, self._seconds, self._also = weakref.ref(sync), state, seconds, also
         self._ended = threading.Event()
 
     def run(self) -> None:
@@ -350,6 +356,7 @@ class IntervalSync(threading.Thread):
                 if self._state.sync_failed:
                     return
                 sync.ensure(self._state.committed, self._state.failures)
+                self._also()
             except SyncError:
                 return
             except (HangarlogError, OSError):

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, NoReturn, Unpack
 from hangarlog.errors import HangarlogError, LinkedFileError, StorageError, StoreOpenError
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore import engine
-from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.filestore.catalog import Catalog, Known
+from hangarlog.filestore.cursor_calls import CursorCalls
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.group_sync import IntervalSync, JournalSync
 from hangarlog.filestore.reader import Reader
@@ -46,7 +46,7 @@ _UNWATCHED_SECONDS = 0.001
 """Seconds for which a read may overlook a change of the store's folder."""
 
 
-class FileEventStore(EventStore):
+class FileEventStore(CursorCalls):
     """An event store that is a folder of plain text, shared by any number of threads and processes.
 
     Args:
@@ -105,13 +105,14 @@ class FileEventStore(EventStore):
         sync_lock = FileLock(self._filesystem, self.folder.lock_path("sync"), state.sync_futex)
         catalog = self._catalog = Catalog(self._filesystem, self.folder.catalog_path)
         session = WriteSession(self.folder, self.meta, state, catalog, (lock, sync_lock), lock_timeout)
-        self._write_session, self._writer = session, Writer(session)
         self._sync = JournalSync(self.folder, self.meta.store_id, state, sync_lock, session.rejoin, lock_timeout)
         self._interval: IntervalSync | None = None
         self._calls = RunningCalls()
         self._starting = threading.Lock()
         self._snapshots = SnapshotFiles(self._filesystem, self.folder.snapshots_path)
         self._reader = Reader(self.folder, self._snapshots, state, catalog)
+        self._begin_cursors(session, self._reader, self.meta.store_id, sync_lock)
+        self._write_session, self._writer = session, Writer(session, self._cursors)
         self._read_watch, self._watched_at = FolderWatch(self._filesystem, self.folder.fd, self.folder.path), 0.0
         self._closed = False
         try:
@@ -188,13 +189,17 @@ class FileEventStore(EventStore):
     def sync(self) -> None:
         """As `EventStore.sync`."""
         with self._calling():
-            self._sync.ensure_committed()
+            self._sync_all()
+
+    def _sync_all(self) -> None:
+        self._sync.ensure_committed()
+        self._cursor_sync.ensure_pending()
 
     def _sync_later(self, seconds: float) -> None:
         if self._interval is None or not self._interval.is_alive():
             with self._starting:
                 if not self._closed and (self._interval is None or not self._interval.is_alive()):
-                    self._interval = IntervalSync(self._sync, self._state, seconds)
+                    self._interval = IntervalSync(self._sync, self._state, seconds, self._cursor_sync.ensure_pending)
                     self._interval.start()
                     _syncing.add(self)
 
@@ -383,11 +388,12 @@ class FileEventStore(EventStore):
             closing.callback(self._catalog.close)
             closing.callback(self._reader.close)
             closing.callback(self._sync.close, seconds)
+            closing.callback(self._close_cursors, seconds)
             closing.callback(self._write_session.close, seconds)  # First: a session needs both lock files.
             if self._interval:
                 self._interval.stop(seconds)
                 with contextlib.suppress(HangarlogError):
-                    self._sync.ensure_committed()
+                    self._sync_all()
 
     @contextlib.contextmanager
     def _closing_refusals(self) -> Iterator[None]:

@@ -13,6 +13,7 @@ from hangarlog.errors import (
     SyncError,
 )
 from hangarlog.eventstore.expected_version import settle
+from hangarlog.filestore.cursors import Cursors, Planned
 from hangarlog.filestore.open_streams import COLD_BYTES, MAX_OPEN_STREAMS, StreamEnd
 from hangarlog.filestore.shared_state import FAILED, FAILURES, words_of
 from hangarlog.filestore.write_session import WriteSession
@@ -25,8 +26,8 @@ from hangarlog.system.file_lock import enter
 class Writer:
     """Commits events to one store, in this process. Threads may share it, and so may a forked child."""
 
-    def __init__(self, session: WriteSession) -> None:
-        self._session = session
+    def __init__(self, session: WriteSession, cursors: Cursors) -> None:
+        self._session, self._cursors = session, cursors
 
     # The commit
 
@@ -72,7 +73,8 @@ class Writer:
             if len(to_write) < len(pendings):
                 versions, to_write = settle(pendings, lambda stream_id: ends[stream_id].place, self._ids_at)
             if to_write:
-                self._write(to_write, ends, versions)
+                move = only.cursor if only else next((p.cursor for p in pendings if p.cursor), None)
+                self._write(to_write, ends, versions, self._cursors.plan(move) if move else None)
             return versions
         except OSError as error:
             raise session.refused(error) from error
@@ -98,7 +100,13 @@ class Writer:
                 break
         return ids
 
-    def _write(self, to_write: list[tuple[Pending, int]], ends: dict[str, StreamEnd], versions: dict[str, int]) -> None:
+    def _write(
+        self,
+        to_write: list[tuple[Pending, int]],
+        ends: dict[str, StreamEnd],
+        versions: dict[str, int],
+        planned: Planned | None,
+    ) -> None:
         """Write a batch to the journal and to its streams, and publish it; undo all of it if a step fails."""
         session = self._session
         state = session.state
@@ -118,6 +126,8 @@ class Writer:
                 first = position
             journal.append(data, lengths)
             self._write_streams(shares, ends, position - 1, undo)
+            if planned:
+                self._cursors.move_with(planned, last, data)
             cold, session.streams.cold = session.streams.cold, 0
             tail = session.checkpointing.tail_after(session.tail, len(data) + cold * COLD_BYTES)
             published = True  # Set first: what readers may have seen is never undone.
@@ -133,7 +143,7 @@ class Writer:
         except BaseException as error:
             try:
                 if not published:
-                    self._undo(undo, size, error)
+                    self._undo(undo, size, error, planned)
             finally:
                 for end in ends.values():
                     end.close()
@@ -195,12 +205,16 @@ class Writer:
             session.folder.refuse_moved()  # Checked last: the folder may have been replaced before the open.
         return self._rolled(end, active) if active.size >= session.segment_bytes else active
 
-    def _undo(self, undo: list[tuple[StreamEnd, int]], size: int, error: BaseException) -> None:
+    def _undo(
+        self, undo: list[tuple[StreamEnd, int]], size: int, error: BaseException, planned: Planned | None
+    ) -> None:
         session = self._session
         if size < 0:
             return  # A roll failed. The mark stays, and the next writer finds out how far it came.
         assert session.journal
         try:
+            if planned:
+                self._cursors.take_back(planned)
             for end, end_size in reversed(undo):
                 end.undo(end_size)
             if session.journal.cut(size):  # Last: the batch counts while it is whole here.

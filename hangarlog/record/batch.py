@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from hangarlog.errors import NumberError, TooLargeError
+from hangarlog.record.cursor_move import CursorMove, encode_move
 from hangarlog.record.envelope import MAX_NUMBER, EncodedEvent
 from hangarlog.record.line import MAX_LINE_BYTES, encode_records
 
@@ -21,6 +22,7 @@ class Pending(msgspec.Struct, frozen=True):
     metadata: bytes | None = None
     first_version: int = 0  # The first version of a new stream: above 0 only when a compacted stream is imported.
     retry: bool = True  # False: never take it for a retry, whatever its event ids.
+    cursor: CursorMove | None = None  # A move that the last record carries.
 
 
 StreamShare = tuple[str, bytes, list[int], tuple[int, str]]
@@ -72,10 +74,19 @@ def _refuse_beyond(last: int, shares: list[StreamShare]) -> None:
 
 
 def _share(pending: Pending, version: int, position: int, recorded_at: bytes, batch_end: int) -> StreamShare:
-    stream_id = pending.stream_id
-    lines, last_id = encode_records(
-        position, stream_id, version, pending.events, recorded_at, pending.metadata, batch_end
-    )
+    stream_id, events, lines = pending.stream_id, pending.events, list[bytes]()
+    if pending.cursor:
+        if len(events) > 1:
+            lines, _ = encode_records(
+                position, stream_id, version, events[:-1], recorded_at, pending.metadata, batch_end
+            )
+        before, move = len(events) - 1, encode_move(pending.cursor)
+        last, last_id = encode_records(
+            position + before, stream_id, version + before, events[-1:], recorded_at, pending.metadata, batch_end, move
+        )
+        lines += last
+    else:
+        lines, last_id = encode_records(position, stream_id, version, events, recorded_at, pending.metadata, batch_end)
     if len(lines) == 1:
         return stream_id, lines[0], [len(lines[0])], (version, last_id)
     return stream_id, b"".join(lines), list(map(len, lines)), (version + len(lines) - 1, last_id)

@@ -54,14 +54,18 @@ def encode_records(
     recorded_at: bytes,
     metadata: bytes | None = None,
     batch_end: int = 0,
+    cursor: bytes = b"",
 ) -> tuple[list[bytes], str]:
     """Encode consecutive events of one stream. Return (the lines with their newlines, the id of the last event).
 
-    `recorded_at` is the time of events that have none of their own. `metadata` is JSON.
+    `recorded_at` is the time of events that have none of their own. `metadata` is JSON, and so is `cursor`: the
+    move that each record carries.
     """
     options = b"" if metadata is None else b',"metadata":%b' % metadata
     if batch_end:
         options += b',"batch_end":%d' % batch_end
+    if cursor:
+        options += b',"cursor":%b' % cursor
     template = _template(stream_id)
     if len(events) == 1:
         event_type, event_id, data, own_time = events[0]
@@ -126,6 +130,7 @@ def encode_envelope(envelope: Envelope) -> bytes:
         b"",
         envelope.metadata_json,
         envelope.batch_end,
+        bytes(envelope.cursor),
     )
     return line
 
