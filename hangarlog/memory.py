@@ -128,7 +128,8 @@ class MemoryEventStore(EventStore):
     def _move_cursor(self, move: CursorMove, durability: Durability | None = None) -> None:
         with self._lock:
             self._check_move(move)
-            if move.position != self._cursor_position(move.name) or move.back:
+            known = self._cursors.get(move.name)
+            if known is None or known.position != move.position:
                 self._cursors[move.name] = CursorPlace(move.name, move.position, now().decode())
 
     def _delete_cursor(self, name: str) -> None:

@@ -12,7 +12,7 @@ from hangarlog.eventstore.engine import Durability, Engine, check_durability
 from hangarlog.eventstore.stream_id import why_not_an_id
 from hangarlog.record.cursor_move import CursorMove
 
-MAX_NAME_BYTES = 120
+MAX_NAME_BYTES = 100
 
 
 class CursorStatus(msgspec.Struct, frozen=True):
@@ -98,7 +98,7 @@ class HasCursors(Engine):
     def cursor(self, name: str) -> Cursor:
         """Return the cursor with this name, which need not exist yet.
 
-        Raises `CursorNameError` if the name is invalid. It must be valid as a stream id, and have at most 120 bytes of
+        Raises `CursorNameError` if the name is invalid. It must be valid as a stream id, and have at most 100 bytes of
         UTF-8.
         """
         return Cursor(self, name)

@@ -14,7 +14,7 @@ from hangarlog.filestore.cursor_sync import CursorSync
 from hangarlog.filestore.cursors import Cursors
 from hangarlog.filestore.group_sync import JournalSync
 from hangarlog.filestore.reader import Reader
-from hangarlog.filestore.shared_state import FAILURES, SharedState, words_of
+from hangarlog.filestore.shared_state import FAILURES, SharedState, covers
 from hangarlog.filestore.write_session import WriteSession
 from hangarlog.record.cursor_move import CursorMove, CursorPlace
 from hangarlog.system.file_lock import FileLock
@@ -57,11 +57,12 @@ class CursorCalls(EventStore):
         wanted, session = durability or self._durability, self._write_session
         with self._calling():
             with session.lock():
-                needed = self._cursors.move(move)
-                failures = words_of(session.raw)[FAILURES]
-            if wanted == "always":
-                self._sync.ensure(needed, failures)
-                self._cursor_sync.ensure_moved(failures)
+                needed = self._cursors.move(move, surely=wanted == "always")
+                words = session.state.look() if wanted == "always" else ()
+            if words:
+                if not covers(words, needed):
+                    self._sync.ensure(needed, words[FAILURES])
+                self._cursor_sync.ensure_moved(words)
                 return
             self._cursor_sync.pending = True
             if wanted != "relaxed":

@@ -47,8 +47,9 @@ class Place(msgspec.Struct, frozen=True, omit_defaults=True):
         move: The number of the move: the line with the higher one counts.
         tip: The store's last position at the time of the move, 0 if it had no event.
         tip_crc: The checksum of the record at `tip`.
-        appended: The last position of the last append that moved the cursor, or else that of the store when the cursor
-            was created. Until that is committed, the line does not count.
+        created: The store's last position when the cursor was created.
+        appended: The last position of the last append that moved the cursor, 0 if none has. Until that is committed,
+            the line does not count.
         fallback: The (position, appended, move) of an earlier move whose `appended` was durable; None if that of this
             move was. It counts if a power cut takes the append.
     """
@@ -59,6 +60,7 @@ class Place(msgspec.Struct, frozen=True, omit_defaults=True):
     move: _Number
     tip: _Number = 0
     tip_crc: str = ""
+    created: _Number = 0
     appended: _Number = 0
     fallback: Fallback | None = None
 

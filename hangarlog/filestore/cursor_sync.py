@@ -6,7 +6,7 @@ import sys
 
 from hangarlog.errors import SyncError
 from hangarlog.filestore.group_sync import JournalSync
-from hangarlog.filestore.shared_state import CURSOR_SYNCS, LAYOUT, Words
+from hangarlog.filestore.shared_state import CURSOR_SYNCS, FAILURES, LAYOUT, Words
 
 
 class CursorSync(JournalSync):
@@ -18,12 +18,12 @@ class CursorSync(JournalSync):
     pending = False
     """True if this process has moved a cursor, and not synced since."""
 
-    def ensure_moved(self, failures: int) -> None:
-        """Make every move durable that was written before the call. Raises what `ensure` raises."""
+    def ensure_moved(self, words: Words) -> None:
+        """Make every move durable that was written before these words were read. Raises what `ensure` raises."""
         self.pending = False
         try:
-            count = self._state.look()[CURSOR_SYNCS]
-            self.ensure(count + 2 + count % 2, failures)
+            count = words[CURSOR_SYNCS]
+            self.ensure(count + 2 + count % 2, words[FAILURES])
         except BaseException:
             self.pending = True
             raise
@@ -31,7 +31,7 @@ class CursorSync(JournalSync):
     def ensure_pending(self) -> None:
         """Make the moves of this process durable. Raises what `ensure` raises."""
         if self.pending:
-            self.ensure_moved(self._state.failures)
+            self.ensure_moved(self._state.look())
 
     def _is_covered(self, words: Words, position: int) -> bool:
         return position <= words[CURSOR_SYNCS]

@@ -127,9 +127,12 @@ class Cursors:
 
     # Moving, with the write lock
 
-    def move(self, move: CursorMove) -> int:
-        """Make a move. Return the position up to which events must be durable for the move to be."""
-        planned = self.plan(move)
+    def move(self, move: CursorMove, *, surely: bool) -> int:
+        """Make a move. Return the position up to which events must be durable for the move to be.
+
+        If the file was replaced within the last millisecond, the move may get lost, unless it is made `surely`.
+        """
+        planned = self.plan(move, surely=surely)
         current = planned.current
         appended = min(current.appended, self._session.committed)
         if move.position != current.position or move.back:
@@ -147,10 +150,12 @@ class Cursors:
             crc = self._crc_at(committed, committed) or ""
         return (committed, crc) if crc else (0, "")
 
-    def plan(self, move: CursorMove) -> Planned:
+    def plan(self, move: CursorMove, *, surely: bool = True) -> Planned:
         """Check a move, which raises what `Cursor.advance` raises, and create the cursor if it does not exist."""
         session = self._session
         pair, actual = None, 0
+        if surely:
+            self._turn = -1
         try:
             pair = self._find(move.name)
             if pair:
@@ -190,7 +195,8 @@ class Cursors:
             fallback = None
         else:
             fallback = current.state if current.appended <= planned.durable else current.fallback
-        place = Place(move.name, move.position, now().decode(), number, tip, crc, appended, fallback)
+        made_at = now().decode()
+        place = Place(move.name, move.position, made_at, number, tip, crc, current.created, appended, fallback)
         self._filesystem.write_at(self._fd, encode_place(place), planned.offset)
         self._proved.add((self._identity, move.name))
 
@@ -253,7 +259,7 @@ class Cursors:
         """Create a cursor at position 0, durably: an append that moves it can then be durable by its own sync."""
         session = self._session
         session.sync_journal()
-        place = Place(name, 0, now().decode(), 1, appended=session.committed, fallback=(0, session.committed, 1))
+        place = Place(name, 0, now().decode(), 1, created=session.committed)
         text, offset = encode_place(place) * 2, 0
         if self._open():
             content = self._filesystem.read(self._fd, MAX_CURSORS * PAIR_BYTES, 0)

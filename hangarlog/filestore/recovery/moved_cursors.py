@@ -27,7 +27,7 @@ from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.recovery.journal_end import last_record_of_sealed
 from hangarlog.filestore.recovery.report import Recovered
 from hangarlog.log.active_segment import ActiveSegment
-from hangarlog.record.cursor_move import CursorPlace
+from hangarlog.record.cursor_move import CursorPlace, carried_move
 from hangarlog.system.filesystem import NO_FILE
 
 Moves = dict[str, tuple[int, CursorPlace]]
@@ -51,9 +51,9 @@ def settle_cursors(
         return
     pairs: dict[int, bytes] = {}
     changes: dict[int, bytes] = {}
-    end = _End(folder, active, report.last)
+    end = _End(folder, active, report, moves)
     for pair in pairs_in(content):
-        place = _settled(pair, moves.get(pair.name or ""), end, restarted=restarted)
+        place = _settled(pair, end, restarted=restarted)
         if place or pair.is_free:
             changes[pair.offset] = encode_place(place) * 2 if place else BLANK * 2
         if place and any(pair.damaged):
@@ -74,10 +74,25 @@ def settle_cursors(
 
 
 class _End:
-    """The end of the journal: the position of its last record, and the checksum of that."""
+    """The end of the journal, and the moves that its records carry."""
 
-    def __init__(self, folder: Folder, active: ActiveSegment, last: int) -> None:
-        self._folder, self._active, self.last = folder, active, last
+    def __init__(self, folder: Folder, active: ActiveSegment, report: Recovered, moves: Moves) -> None:
+        self._folder, self._active, self._moves = folder, active, moves
+        self.since, self.last = report.since, report.last
+
+    def move_after(self, position: int, name: str) -> tuple[int, CursorPlace] | None:
+        """Return the last move of a cursor that a record after `position` carries, None if there is none.
+
+        Raises `CorruptionError` if the journal is damaged there.
+        """
+        found = self._moves.get(name)
+        if found is None and position < self.since:
+            for records, lines in self._folder.journal.forward_lines(position + 1):
+                for move in filter(None, map(carried_move, lines)):
+                    found = move if move[1].name == name else found
+                if records[-1].position >= self.since:
+                    break
+        return found if found and found[0] > position else None
 
     def crc(self) -> str:
         """Return the checksum of the last record, "" if there is none."""
@@ -89,22 +104,30 @@ class _End:
         return crc
 
 
-def _settled(pair: Pair, carried: tuple[int, CursorPlace] | None, end: _End, *, restarted: bool) -> Place | None:
+def _settled(pair: Pair, end: _End, *, restarted: bool) -> Place | None:
     """Return where the cursor of a pair is, None if the pair says so already, or has no cursor."""
     whole, last = pair.whole, end.last
     if not whole:
         return None
     latest, place = whole[0], pair.surviving(last)
-    if carried and carried[0] > (place.appended if place else 0):
-        appended, moved = carried
+    appended = max(place.appended if place else 0, latest.created)
+    if latest.appended <= last:  # Up to the last checkpoint, the pair has all moves.
+        appended = max(appended, end.since)
+    carried = None
+    try:
+        carried = end.move_after(appended, latest.cursor)
+    except CorruptionError:
+        place = None  # The damaged record may carry one.
+    if carried:
         fallback = place and (place.fallback or place.state)
-        place = replace(latest, position=moved.position, moved_at=moved.moved_at, appended=appended, fallback=fallback)
-        place = replace(place, tip=last, tip_crc=end.crc())
+        moved = carried[1]
+        place = replace(latest, position=moved.position, moved_at=moved.moved_at, appended=carried[0])
+        place = replace(place, tip=last, tip_crc=end.crc(), fallback=fallback)
     elif place is None:
         place = replace(latest, tip=last, tip_crc=UNKNOWN, appended=last, fallback=None)
     elif place is latest and len(whole) == 2 and place.position <= last and (place.tip <= last or not restarted):
         return None
     elif place.tip > last:
         place = replace(place, tip=last, tip_crc=end.crc())
-    fallback = None if restarted else place.fallback
-    return replace(place, position=min(place.position, last), move=latest.move + 1, fallback=fallback)
+    place = replace(place, position=min(place.position, last), created=min(place.created, last), move=latest.move + 1)
+    return replace(place, fallback=None) if restarted else place
