@@ -57,7 +57,7 @@ class CursorCalls(EventStore):
         wanted, session = durability or self._durability, self._write_session
         with self._calling():
             with session.lock():
-                needed = self._cursors.move(move, surely=wanted == "always")
+                needed = self._cursors.move(move)
                 words = session.state.look() if wanted == "always" else ()
             if words:
                 if not covers(words, needed):

@@ -26,7 +26,6 @@ GROWTH_BYTES = 4 * PAIR_BYTES
 """The file grows by a block of 4 KiB."""
 
 MAX_CURSORS = 1 << 14
-_MAX_BYTES = MAX_CURSORS * PAIR_BYTES
 
 UNKNOWN = "unknown"
 """In place of the checksum of the last record: the cursor's position was lost with the records it relied on."""
@@ -177,14 +176,14 @@ def cursor_damage(path: str, offset: int, cause: str) -> CorruptionError:
     return CorruptionError(path, os.path.basename(path), offset, cause, mendable=False)
 
 
-def read_content(filesystem: FileSystem, path: str) -> tuple[bytes, int]:
-    """Return (the content of the file, its identity); nothing if it is missing. Raises `OSError`."""
+def read_content(filesystem: FileSystem, path: str) -> bytes:
+    """Return the content of the file, b"" if it is missing. Raises `OSError`."""
     try:
         fd = filesystem.open_read(path)
     except FileNotFoundError:
-        return b"", 0
+        return b""
     try:
-        return filesystem.read(fd, min(filesystem.size(fd), _MAX_BYTES), 0), filesystem.identity(fd)
+        return filesystem.read(fd, min(filesystem.size(fd), MAX_CURSORS * PAIR_BYTES), 0)
     finally:
         filesystem.close(fd)
 

@@ -27,6 +27,7 @@ from hangarlog.filestore.cursor_file import (
     read_content,
     read_pair,
 )
+from hangarlog.filestore.session import FolderWatch
 from hangarlog.filestore.shared_state import DURABLE
 from hangarlog.filestore.write_session import WriteSession
 from hangarlog.record.cursor_move import CursorMove, CursorPlace
@@ -59,10 +60,13 @@ class Cursors:
     def __init__(self, session: WriteSession, crc_at: CrcAt) -> None:
         self._session, self._filesystem, self._crc_at = session, session.filesystem, crc_at
         self._path = session.folder.cursors_path
-        self._fd, self._identity, self._turn = -1, 0, -1
+        self._fd, self._identity = -1, 0
+        # Not a look at the file itself: that would slow its next sync (docs/performance.md).
+        watching = (self._filesystem, session.folder.fd, session.folder.path)
+        self._watch, self._read_watch = FolderWatch(*watching), FolderWatch(*watching)
         self._offsets: dict[str, int] = {}
         self._last: tuple[bytes, Pair] = b"", read_pair(b"")
-        self._proved: set[tuple[int, str]] = set()  # (identity of the file, name of the cursor)
+        self._proved: set[str] = set()  # Names of cursors that are of the history that the store has now.
 
     # Reading, without a lock
 
@@ -71,13 +75,15 @@ class Cursors:
         pair, last = None, 0
         for _ in range(_MAX_LOOKS):
             last = committed()  # Before the cursor: a move that comes with an append counts with it.
-            content, identity = read_content(self._filesystem, self._path)
-            pair = find_pair(content, name, self._path)
+            if self._read_watch.changed():
+                self._proved.clear()
+                self._read_watch.settle(self._read_watch.now())
+            pair = find_pair(read_content(self._filesystem, self._path), name, self._path)
             if pair is None:
                 return 0
             place = pair.counting(last)
-            if place and not any(pair.damaged):
-                self._prove(place, identity, last, pair.offset)
+            if place and place.tip <= last and not any(pair.damaged):
+                self._prove(place, last, pair.offset)
                 return min(place.position, last)
             give_way()  # Another process is writing it just now.
         assert pair
@@ -85,13 +91,15 @@ class Cursors:
         if place is None:
             raise self._lost(name, pair)
         self._warn(pair, place)
+        if self._session.state.session:  # Else a recovery is due, which sets the cursor back to the last event.
+            self._prove(place, last, pair.offset)
         return min(place.position, last)
 
     def places(self, committed: Callable[[], int]) -> tuple[int, list[CursorPlace]]:
         """Return (the committed position, where all cursors are). Damaged ones are left out, with a warning."""
         found: dict[str, CursorPlace] = {}
         last = committed()
-        for pair in pairs_in(read_content(self._filesystem, self._path)[0]):
+        for pair in pairs_in(read_content(self._filesystem, self._path)):
             place = pair.surviving(last)
             if place:
                 found.setdefault(place.cursor, as_place(place, last))
@@ -110,29 +118,25 @@ class Cursors:
             )
             warnings.warn(CorruptionWarning(str(cursor_damage(self._path, offset, cause))), stacklevel=3)
 
-    def _prove(self, place: Place, identity: int, committed: int, offset: int) -> None:
+    def _prove(self, place: Place, committed: int, offset: int) -> None:
         """Raise `CorruptionError` unless the place was noted in the history that the store has now.
 
         It was if the last record of that time is still there. While the store is open, events stay, so one look is
         enough.
         """
-        key = identity, place.cursor
-        if key in self._proved:
+        if place.cursor in self._proved:
             return
         crc = None if place.tip > committed else self._crc_at(place.tip, committed) if place.tip else ""
         if place.tip_crc == UNKNOWN or place.tip > committed or crc not in (None, place.tip_crc):
             cause = f"cursor {place.cursor!r} was at position {place.position} of another history; {_ADVICE}"
             raise cursor_damage(self._path, offset, cause)
-        self._proved.add(key)
+        self._proved.add(place.cursor)
 
     # Moving, with the write lock
 
-    def move(self, move: CursorMove, *, surely: bool) -> int:
-        """Make a move. Return the position up to which events must be durable for the move to be.
-
-        If the file was replaced within the last millisecond, the move may get lost, unless it is made `surely`.
-        """
-        planned = self.plan(move, surely=surely)
+    def move(self, move: CursorMove) -> int:
+        """Make a move. Return the position up to which events must be durable for the move to be."""
+        planned = self.plan(move)
         current = planned.current
         appended = min(current.appended, self._session.committed)
         if move.position != current.position or move.back:
@@ -150,22 +154,18 @@ class Cursors:
             crc = self._crc_at(committed, committed) or ""
         return (committed, crc) if crc else (0, "")
 
-    def plan(self, move: CursorMove, *, surely: bool = True) -> Planned:
+    def plan(self, move: CursorMove) -> Planned:
         """Check a move, which raises what `Cursor.advance` raises, and create the cursor if it does not exist."""
         session = self._session
         pair, actual = None, 0
-        if surely:
-            self._turn = -1
         try:
             pair = self._find(move.name)
             if pair:
                 current = pair.counting(session.committed)
                 if current is None:
-                    raise cursor_damage(
-                        self._path, pair.offset, f"cursor {move.name!r} relies on lost events; {_ADVICE}"
-                    )
+                    raise self._lost(move.name, pair)
                 actual = current.position
-                self._prove(current, self._identity, session.committed, pair.offset)
+                self._prove(current, session.committed, pair.offset)
         except CorruptionError:
             if not move.back:
                 raise
@@ -197,8 +197,14 @@ class Cursors:
             fallback = current.state if current.appended <= planned.durable else current.fallback
         made_at = now().decode()
         place = Place(move.name, move.position, made_at, number, tip, crc, current.created, appended, fallback)
-        self._filesystem.write_at(self._fd, encode_place(place), planned.offset)
-        self._proved.add((self._identity, move.name))
+        line, pair, second = encode_place(place), planned.pair, planned.offset > planned.pair.offset
+        self._filesystem.write_at(self._fd, line, planned.offset)
+        self._proved.add(move.name)
+        data = self._last[0]  # The pair as `_planned` got it: the next move need not decode what this one wrote.
+        if second:
+            self._last = data[:LINE_BYTES] + line, Pair(pair.offset, (pair.places[0], place), (pair.damaged[0], False))
+        else:
+            self._last = line + data[LINE_BYTES:], Pair(pair.offset, (place, pair.places[1]), (False, pair.damaged[1]))
 
     def delete(self, name: str) -> None:
         """Delete a cursor, durably, if it exists."""
@@ -232,9 +238,9 @@ class Cursors:
 
     def _open(self) -> bool:
         """Open the file that is at the path now. Return False if there is none."""
-        turn = self._session.streams.turn
-        if self._fd >= 0 and turn == self._turn:
+        if self._fd >= 0 and not self._watch.changed():
             return True
+        moment = self._watch.now()
         if self._fd < 0 or self._filesystem.identity_at(self._path) != self._identity:
             self.close()
             try:
@@ -244,14 +250,13 @@ class Cursors:
             self._identity = self._filesystem.identity(self._fd)
             if self._filesystem.names(self._fd) > 1:  # The other name, a hard link, keeps the file as it is.
                 self._replace(self._filesystem.read(self._fd, MAX_CURSORS * PAIR_BYTES, 0))
-        self._turn = turn
+        self._watch.settle(moment)
         return True
 
     def _replace(self, content: bytes) -> None:
-        """Replace the file, and make other processes open it anew."""
+        """Replace the file. Other processes see in the folder that it was."""
         self.close()
         self._filesystem.replace_file(self._path, content)
-        self._session.changed_layout()
         self._fd = self._filesystem.open_update(self._path)
         self._identity = self._filesystem.identity(self._fd)
 
@@ -273,7 +278,6 @@ class Cursors:
             self._sync()
         else:
             self._replace(content_of({0: text}))
-            self._turn = session.streams.turn
         self._offsets[name] = offset
         return self._read_pair(offset)
 

@@ -29,7 +29,7 @@ def cursors_damage(folder: Folder, view: StoreView) -> list[CorruptionError]:
     """Return the damage of the file of cursors: lines that are not whole, and cursors of another history."""
     path = folder.cursors_path
     try:
-        content, _ = read_content(folder.filesystem, path)
+        content = read_content(folder.filesystem, path)
     except OSError as error:
         if error.errno not in NO_FILE:
             raise
@@ -71,7 +71,7 @@ def drop_damaged_cursors(folder: Folder) -> str | None:
     """Delete the lines that are damaged, and return where the file is kept as it was; None if all are whole."""
     filesystem, path = folder.filesystem, folder.cursors_path
     try:
-        content, _ = read_content(filesystem, path)
+        content = read_content(filesystem, path)
     except OSError as error:
         if error.errno not in NO_FILE:
             raise
@@ -87,7 +87,7 @@ def drop_damaged_cursors(folder: Folder) -> str | None:
 def cursors_for_copy(folder: Folder, committed: int) -> bytes:
     """Return the content of the file in a copy of the store that has the events up to `committed`, or more."""
     pairs: dict[int, bytes] = {}
-    for pair in pairs_in(read_content(folder.filesystem, folder.cursors_path)[0]):
+    for pair in pairs_in(read_content(folder.filesystem, folder.cursors_path)):
         place = pair.surviving(committed)
         if place:
             place = replace(place, position=min(place.position, committed))

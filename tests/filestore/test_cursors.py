@@ -26,6 +26,7 @@ from hangarlog import (
     EventSerializer,
     FileEventStore,
     StorageError,
+    StoreOpenError,
     SyncError,
     UntypedEvent,
 )
@@ -34,6 +35,7 @@ from hangarlog.maintenance.backup import backup
 from hangarlog.maintenance.repair import repair
 from hangarlog.maintenance.verify import verify, verify_folder
 from hangarlog.system.filesystem import FileSystem
+from hangarlog.system.read_only import ReadOnly
 from hangarlog.testing import Recording, Unsynced, crash_states
 
 
@@ -503,6 +505,23 @@ def test_a_hard_link_of_the_file_keeps_its_content(tmp_path: Path) -> None:
         store.cursor("a").advance(4)
         assert (tmp_path / "other").read_bytes() == before
         assert store.cursor("a").position == 4
+
+
+def test_who_may_only_read_sees_what_a_recovery_would_show(tmp_path: Path) -> None:
+    """Nobody has the store open, and its cursor is beyond its events."""
+    path = tmp_path / "s"
+    with filled(path, 5) as store:
+        kept = (path / "journal.jsonl").read_bytes(), (path / "streams/in/1.jsonl").read_bytes()
+        store.append("in:1", [Added(n) for n in range(5)], ANY)
+        store.cursor("a").advance(8)
+    (path / "journal.jsonl").write_bytes(kept[0])
+    (path / "streams/in/1.jsonl").write_bytes(kept[1])
+    for name in ("state", "catalog", "checkpoint.json", "ring"):
+        (path / name).unlink(missing_ok=True)
+    with FileEventStore(path, filesystem=ReadOnly()) as store:
+        assert (store.cursor("a").position, store.cursors()[0].lag) == (5, 0)
+        with pytest.raises(StoreOpenError):
+            store.cursor("a").reset(3)
 
 
 # Damage

@@ -43,7 +43,7 @@ def settle_cursors(
     """
     filesystem, path = folder.filesystem, folder.cursors_path
     try:
-        content, _ = read_content(filesystem, path)
+        content = read_content(filesystem, path)
     except OSError as error:
         if error.errno not in NO_FILE:
             raise
