@@ -77,9 +77,11 @@ def test_the_format_pages_programs_run(tmp_path: Path) -> None:
     with FileEventStore(tmp_path / "ringed") as store:
         for number in range(3):
             store.append("a:1", [UntypedEvent("Added", {"number": number})], number - 1)
+        store.cursor("mailer").advance(3)
     names |= {f"{name}_path": tmp_path / "ringed" / name for name in ("ring", "state", "catalog")}
+    names["cursors_path"] = tmp_path / "ringed/cursors.jsonl"
     programs = blocks(FORMAT, "python")
-    assert len(programs) == 5
+    assert len(programs) == 6
     for program in programs:
         exec(program, names)  # noqa: S102 - that is the test
 
@@ -99,10 +101,28 @@ def test_the_format_pages_files_are_those_of_a_store(tmp_path: Path) -> None:
     folder = Folder(FileSystem(), "mystore")
     listing = FORMAT.read_text()
     caches = (folder.state_path, folder.catalog_path, folder.checkpoint_path)
-    for path in (folder.meta_path, folder.ring_path, *caches, folder.locks_path, folder.snapshots_path):
+    for path in (
+        folder.meta_path,
+        folder.ring_path,
+        folder.cursors_path,
+        *caches,
+        folder.locks_path,
+        folder.snapshots_path,
+    ):
         assert Path(path).name in listing
     assert Path(folder.journal.sealed_base(1)).name in listing
     assert Path(folder.stream("provider:math").sealed_base(0)).name in listing
+
+
+def test_the_cursor_pages_programs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for program in blocks(ROOT / "docs/cursors.md", "python"):
+        exec(program, names)  # noqa: S102 - that is the test
+    store = names["store"]
+    assert isinstance(store, FileEventStore)
+    assert [(cursor.name, cursor.position, cursor.lag) for cursor in store.cursors()] == [("mailer", 1, 1)]
+    store.close()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
