@@ -76,8 +76,9 @@ class Cursors:
         for _ in range(_MAX_LOOKS):
             last = committed()  # Before the cursor: a move that comes with an append counts with it.
             if self._read_watch.changed():
+                moment = self._read_watch.now()
                 self._proved.clear()
-                self._read_watch.settle(self._read_watch.now())
+                self._read_watch.settle(moment)
             pair = find_pair(read_content(self._filesystem, self._path), name, self._path)
             if pair is None:
                 return 0

@@ -313,6 +313,21 @@ def test_damage_of_one_line_leaves_the_other(tmp_path: Path) -> None:
         assert (path / "cursors.jsonl.damaged").exists()
 
 
+def test_the_journal_mends_a_move_that_came_with_an_append(tmp_path: Path) -> None:
+    """Its record still carries it, also from before the last checkpoint."""
+    path = tmp_path / "s"
+    with filled(path, durability="always") as store:
+        for to in (3, 4):
+            store.append("out:1", [Added(to)], ANY, cursor=store.cursor("a").at(to))
+        store._write_session.checkpointing.make()
+    assert (path / "checkpoint.json").exists()
+    spoil(path, max((0, 1), key=lambda n: lines(path)[n]["position"]))
+    with pytest.warns(CorruptionWarning, match="was damaged"):
+        store = FileEventStore(path)
+    with store:
+        assert store.cursor("a").position == 4
+
+
 def test_damage_does_not_bring_back_the_position_before_a_reset(tmp_path: Path) -> None:
     """A consumer that wants events again must get them."""
     path = tmp_path / "s"

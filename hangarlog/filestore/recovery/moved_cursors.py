@@ -62,7 +62,7 @@ def settle_cursors(
         pairs[pair.offset] = content[pair.offset : pair.offset + PAIR_BYTES].ljust(PAIR_BYTES, b"\0")
     if any(damage.path == path for damage in report.damage):
         folder.keep_damaged(path)
-    if (anew and content) or (changes and restarted):
+    if (anew and content) or (changes and (restarted or filesystem.has_other_names(path))):
         filesystem.replace_file(path, content_of(pairs | changes))
     elif changes:
         fd = filesystem.open_update(path)
@@ -111,7 +111,7 @@ def _settled(pair: Pair, end: _End, *, restarted: bool) -> Place | None:
         return None
     latest, place = whole[0], pair.surviving(last)
     appended = max(place.appended if place else 0, latest.created)
-    if latest.appended <= last:  # Up to the last checkpoint, the pair has all moves.
+    if latest.appended <= last and not any(pair.damaged):  # Up to the last checkpoint, the pair has all moves.
         appended = max(appended, end.since)
     carried = None
     try:
