@@ -87,7 +87,13 @@ def drop_damaged_cursors(folder: Folder) -> str | None:
 def cursors_for_copy(folder: Folder, committed: int) -> bytes:
     """Return the content of the file in a copy of the store that has the events up to `committed`, or more."""
     pairs: dict[int, bytes] = {}
-    for pair in pairs_in(read_content(folder.filesystem, folder.cursors_path)):
+    try:
+        content = read_content(folder.filesystem, folder.cursors_path)
+    except OSError as error:
+        if error.errno not in NO_FILE:
+            raise
+        return b""  # A link or a folder is in its place, as `verify` says.
+    for pair in pairs_in(content):
         place = pair.surviving(committed)
         if place:
             place = replace(place, position=min(place.position, committed))
