@@ -45,6 +45,11 @@ class CursorCalls(EventStore):
         self._cursor_sync.close(seconds)
         self._cursors.close()
 
+    def committed(self) -> int:
+        """Return the committed position, for a copy of the cursors as of it or before."""
+        with self._calling(), self._refusals():
+            return self._committed()
+
     def _cursor_position(self, name: str) -> int:
         with self._calling(), self._refusals():
             return self._cursors.position(name, self._committed)

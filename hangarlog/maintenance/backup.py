@@ -209,7 +209,7 @@ class _Backup:
         self._source, self._copy, self._progress = store.folder, copy, progress
         self._filesystem, self._meta = copy.filesystem, store.meta
         # Read first, so that no cursor is beyond the events of the copy.
-        self._cursors = cursors_for_copy(store.folder, store.get_event_count())
+        self._cursors = cursors_for_copy(store.folder, store.committed())
         self.report = BackedUp(store.get_event_count())
         self._keeps_files = True  # Whether a file in the target with the right size and ends is kept.
         self._wanted: dict[str, None] = {}  # The paths that the target must have, in order.
