@@ -32,7 +32,10 @@ from hangarlog.errors import (
     UpcasterError,
     UpcastingError,
 )
+from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.base import EventStore, Record
+from hangarlog.record.envelope import Envelope
+from hangarlog.events.encoded_event import EncodedEvent
 from hangarlog.events.registry import (
     EVENT_TYPE_MAP,
     EVENT_VERSION_MAP,
@@ -57,11 +60,14 @@ __all__ = [
     "EVENT_VERSION_MAP",
     "NO_STREAM",
     "STREAM_EXISTS",
+    "AppendResult",
     "BackupError",
     "CompactionError",
     "ConcurrencyError",
     "CorruptionError",
     "CorruptionWarning",
+    "EncodedEvent",
+    "Envelope",
     "EventRegistry",
     "EventSerializationError",
     "EventSerializer",

@@ -8,9 +8,10 @@ from operator import attrgetter
 from typing import NoReturn
 
 from hangarlog.events.serializer import EventSerializer
+from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.engine import Durability
-from hangarlog.eventstore.expected_version import settle
+from hangarlog.eventstore.expected_version import End, StoredId, settle
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stream_id import check_stream_id
@@ -33,27 +34,30 @@ class MemoryEventStore(EventStore):
     def __reduce__(self) -> NoReturn:
         raise TypeError("a MemoryEventStore cannot be copied or pickled; append its events to another one")
 
-    def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, int]:
+    def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, AppendResult]:
         with self._lock:
-            versions, to_write = settle(pendings, self._end, self._ids)
+            results, to_write = settle(pendings, self._end, self._stored)
             if not to_write:
-                return versions
-            for stream_id, data, _, place in encode_batch(to_write, len(self._journal) + 1, now())[2]:
-                for line in data.split(b"\n")[:-1]:
-                    envelope = decode_record(line)
-                    self._journal.append(envelope)
-                    self._streams.setdefault(envelope.stream_id, []).append(envelope)
-                versions[stream_id] = place[0]
-            return versions
+                return results
+            text, _, shares, _ = encode_batch(to_write, len(self._journal) + 1, now())
+            for line in text.split(b"\n")[:-1]:
+                envelope = decode_record(line)
+                self._journal.append(envelope)
+                self._streams.setdefault(envelope.stream_id, []).append(envelope)
+            for share in shares:
+                results[share.stream_id] = AppendResult(
+                    share.version, share.first_position, share.last_position, share.ids, True
+                )
+            return results
 
-    def _end(self, stream_id: str) -> tuple[int, str]:
+    def _end(self, stream_id: str) -> End:
         records = self._streams.get(stream_id)
-        return (records[-1].stream_version, records[-1].event_id) if records else (-1, "")
+        return (records[-1].stream_version, records[-1].event_id, records[-1].position) if records else (-1, "", 0)
 
-    def _ids(self, stream_id: str, version: int, count: int) -> list[str]:
+    def _stored(self, stream_id: str, version: int, count: int) -> list[StoredId]:
         records = self._streams[stream_id]
         start = version - records[0].stream_version
-        return [record.event_id for record in records[start : start + count]] if start >= 0 else []
+        return [(record.event_id, record.position) for record in records[start : start + count]] if start >= 0 else []
 
     def _blocks(self, span: Span) -> Iterator[list[Envelope]]:
         with self._lock:

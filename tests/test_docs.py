@@ -16,12 +16,11 @@ import msgspec
 import pytest
 from conftest import ROOT, Command, tool
 
-from hangarlog import ANY, FileEventStore, StreamIdError, UntypedEvent, register_event_type
+from hangarlog import ANY, EncodedEvent, Envelope, FileEventStore, StreamIdError, UntypedEvent, register_event_type
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.filestore.file_names import stream_id_of, stream_path
 from hangarlog.filestore.folder import Folder
 from hangarlog.log.index import extend
-from hangarlog.record.batch import Pending
 from hangarlog.record.line import decode_record, encode_envelope
 from hangarlog.schema.target import Settings, read_settings
 from hangarlog.system.filesystem import FileSystem
@@ -46,22 +45,16 @@ def test_the_format_pages_lines_are_what_the_library_reads_and_writes() -> None:
         assert encode_envelope(decode_record(line)) == line + b"\n"
 
 
+def as_event(r: Envelope) -> EncodedEvent:
+    return EncodedEvent(r.event_type, bytes(r.data), r.event_id, r.metadata_json, r.recorded_at)
+
+
 def test_the_format_pages_lines_come_out_of_a_store(tmp_path: Path) -> None:
     """Appended again in the same commits, they are the same journal and the same streams."""
     records = [decode_record(line) for line in example_lines()]
     with FileEventStore(tmp_path / "s", durability="relaxed") as store:
         for commit in (records[:1], records[1:3], records[3:]):
-            store.append_encoded(
-                [
-                    Pending(
-                        r.stream_id,
-                        [(r.event_type, r.event_id, bytes(r.data), r.recorded_at)],
-                        ANY,
-                        r.metadata_json,
-                    )
-                    for r in commit
-                ]
-            )
+            store.append_many([(r.stream_id, [as_event(r)], ANY) for r in commit])
     lines = [line + b"\n" for line in example_lines()]
     assert (tmp_path / "s/journal.jsonl").read_bytes() == b"".join(lines)
     assert (tmp_path / "s/streams/provider/math.jsonl").read_bytes() == lines[0] + lines[1] + lines[3]

@@ -15,7 +15,15 @@ from hangarlog.record.strict import refuse_repeated_keys
 FAILURES = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError)
 """The exceptions that msgspec raises if a value has no JSON form, or a text does not fit the type."""
 
-encode_plain = msgspec.json.Encoder().encode
+
+def plain_int(value: Any) -> int:
+    """An encoder's hook for kinds of `int`, such as the result of an append. Raises `TypeError` for anything else."""
+    if isinstance(value, int):
+        return int(value)
+    raise TypeError(f"objects of type {type(value).__name__} have no JSON form")
+
+
+encode_plain = msgspec.json.Encoder(enc_hook=plain_int).encode
 decode_object: Callable[[bytes], Any] = msgspec.json.Decoder(dict[str, Any]).decode
 skip: Callable[[bytes], Any] = msgspec.json.Decoder(msgspec.Raw).decode
 """Check that a text is JSON without building its values, which may take ten times the memory of the text."""
@@ -54,6 +62,13 @@ def checked_json(data: bytes, decode: Callable[[bytes], Any] = decode_object) ->
     if too_deep(data):
         raise ValueError(f"it is nested deeper than {MAX_NESTING} levels")
     return data
+
+
+def check_version(version: object) -> int:
+    """Return a payload's schema version. Raises `ValueError` if it is not a whole number from 1 up."""
+    if type(version) is not int or version < 1:
+        raise ValueError(f"_version must be a whole number from 1 up, not {version!r}")
+    return version
 
 
 def too_deep(data: bytes) -> bool:

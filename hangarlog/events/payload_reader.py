@@ -9,7 +9,7 @@ import msgspec
 
 from hangarlog.errors import EventSerializationError, UpcastingError
 from hangarlog.events.block_reader import Parts, Reader
-from hangarlog.events.payload import FAILURES, decode_object
+from hangarlog.events.payload import FAILURES, check_version, decode_object
 from hangarlog.events.registry import EventRegistry, UntypedEvent, field_names
 from hangarlog.events.upcaster import Split, UpcasterChain
 
@@ -198,10 +198,7 @@ class SplitReader(_PartsReader):
 
 def take_version(payload: dict[str, Any]) -> int:
     """Remove the schema version from a decoded payload and return it. Raises `ValueError` if it is invalid."""
-    version = payload.pop("_version", 1)
-    if type(version) is not int or version < 1:
-        raise ValueError(f"_version must be a whole number from 1 up, not {version!r}")
-    return version
+    return check_version(payload.pop("_version", 1))
 
 
 _IDENTITY = {"event_id": None, "occurred_at": None}

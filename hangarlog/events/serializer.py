@@ -9,12 +9,12 @@ from contextvars import ContextVar
 from itertools import repeat
 from operator import attrgetter
 from typing import Any, Literal
-from uuid import UUID
 
 import msgspec
 
 from hangarlog.errors import EventSerializationError, UnknownEventTypeError, UpcastingError
 from hangarlog.events.block_reader import Parts, Reader, TypedBlocks
+from hangarlog.events.encoded_event import EncodedEvent, checked_type, encode_given, own_id
 from hangarlog.events.payload import (
     FAILURES,
     checked_json,
@@ -22,13 +22,14 @@ from hangarlog.events.payload import (
     encoded_object,
     is_plain,
     may_hold_raw,
+    plain_int,
     skip,
     too_deep,
 )
 from hangarlog.events.payload_reader import DroppedReader, PayloadReader, SplitReader
 from hangarlog.events.registry import DEFAULT_REGISTRY, EventRegistry, UntypedEvent, check_event_class, field_names
 from hangarlog.events.upcaster import UpcasterChain
-from hangarlog.record.envelope import EncodedEvent
+from hangarlog.record.envelope import Encoded
 from hangarlog.record.nesting import MAX_NESTING
 
 Hook = Callable[[Any], Any]
@@ -71,8 +72,8 @@ class EventSerializer:
             raise ValueError(f"newer must be 'error', 'pass' or 'raw', not {newer!r}")
         self.chain = upcaster_chain if upcaster_chain is not None else UpcasterChain()
         self.registry, self.unknown, self.newer = registry, unknown, newer
-        self.enc_hook, self._dec_hook = enc_hook, dec_hook
-        encoder = msgspec.json.Encoder(enc_hook=enc_hook)
+        self.enc_hook, self._dec_hook = enc_hook or plain_int, dec_hook
+        encoder = msgspec.json.Encoder(enc_hook=self.enc_hook)
         self._encode, self._encode_lines = encoder.encode, encoder.encode_lines
         self._writers: dict[type, _Writer] = {}
         self._readers: dict[str, Reader] = {}
@@ -102,7 +103,7 @@ class EventSerializer:
         Raises:
             EventSerializationError: the event cannot be written as JSON and read back the same.
         """
-        event_type, _, data, _ = self.encode(event)
+        event_type, _, data, *_ = self.encode(event)
         return event_type, data.decode()
 
     def deserialize(self, event_type: str, data: str | bytes) -> Any:
@@ -136,12 +137,12 @@ class EventSerializer:
             raise EventSerializationError(event_type, str(error)) from error
         return self.reader(event_type)(raw)
 
-    def encode(self, event: Any) -> EncodedEvent:
+    def encode(self, event: Any) -> Encoded:
         """Encode an event for an append. Raises `EventSerializationError`."""
         writer = self._writers.get(type(event))
         if writer is None or not writer.current():
-            if isinstance(event, UntypedEvent):
-                return _encode_untyped(event)
+            if isinstance(event, (UntypedEvent, EncodedEvent)):
+                return _encode_untyped(event) if isinstance(event, UntypedEvent) else encode_given(event)
             writer = self._new_writer(type(event))
         try:
             value = event if writer.fields is None else _attributes(event, writer.fields)
@@ -158,24 +159,24 @@ class EventSerializer:
             raise EventSerializationError(writer.event_type, f"cannot be encoded as JSON: {error}") from error
         event_id = getattr(event, "event_id", None)
         if event_id is not None and (type(event_id) is not str or not event_id or not event_id.isascii()):
-            event_id = _own_id(writer.event_type, event_id)
-        return writer.event_type, event_id, data, None
+            event_id = own_id(writer.event_type, event_id)
+        return writer.event_type, event_id, data, None, None
 
-    def encode_all(self, events: Sequence[Any]) -> list[EncodedEvent]:
+    def encode_all(self, events: Sequence[Any]) -> list[Encoded]:
         """Encode events for an append. Raises `EventSerializationError`."""
         if len(events) == 1:
             return [self.encode(events[0])]
         encoded = self._encode_same_class(events) if events else None
         return encoded if encoded is not None else [self.encode(event) for event in events]
 
-    def _encode_same_class(self, events: Sequence[Any]) -> list[EncodedEvent] | None:
+    def _encode_same_class(self, events: Sequence[Any]) -> list[Encoded] | None:
         """Encode Structs of one class together. Return None if an event has another class or needs a closer check."""
         event_class = type(events[0])
         if not issubclass(event_class, msgspec.Struct) or set(map(type, events)) != {event_class}:
             return None
         writer = self._writers.get(event_class)
         if writer is None or not writer.current():
-            if event_class is UntypedEvent:
+            if event_class in (UntypedEvent, EncodedEvent):
                 return None
             writer = self._new_writer(event_class)
         try:
@@ -190,7 +191,7 @@ class EventSerializer:
             return None
         head = writer.head
         datas = [head + body[1:] for body in bodies]
-        return list(zip(repeat(writer.event_type), ids, datas, repeat(None)))
+        return list(zip(repeat(writer.event_type), ids, datas, repeat(None), repeat(None)))
 
     def _new_writer(self, event_class: type) -> _Writer:
         writer = self._writers[event_class] = _Writer(event_class, self.registry, self.chain)
@@ -281,20 +282,6 @@ def _attributes(event: Any, fields: tuple[str, ...]) -> dict[str, Any]:
     return attributes
 
 
-def _own_id(event_type: str, event_id: Any) -> str | None:
-    if event_id is None:
-        return None
-    if isinstance(event_id, UUID):
-        return str(event_id)
-    if not isinstance(event_id, str) or not event_id:
-        raise EventSerializationError(event_type, f"event_id must be text or a UUID, not {event_id!r}")
-    try:
-        event_id.encode()
-    except UnicodeEncodeError as error:
-        raise EventSerializationError(event_type, f"event_id: {error}") from error
-    return event_id
-
-
 def _own_ids(events: Sequence[Any]) -> list[Any] | None:
     """Return the events' own ids, None if one of them is not ASCII text."""
     try:
@@ -306,16 +293,14 @@ def _own_ids(events: Sequence[Any]) -> list[Any] | None:
     return ids if plain else None
 
 
-def _encode_untyped(event: UntypedEvent) -> EncodedEvent:
+def _encode_untyped(event: UntypedEvent) -> Encoded:
+    name = checked_type(event.event_type)
     try:
-        if not isinstance(event.event_type, str) or not event.event_type:
-            raise TypeError(f"an event type must be text, not {event.event_type!r}")
-        event.event_type.encode()
         if type(event.schema_version) is not int or event.schema_version < 1:
             raise ValueError(f"schema_version must be a whole number from 1 up, not {event.schema_version!r}")
         if "_version" in event.data:
             raise ValueError("the payload has a key _version, which is the schema version; give it as schema_version")
         data = encoded_object(event.data, {"_version": event.schema_version, **event.data})
     except FAILURES as error:
-        raise EventSerializationError(str(event.event_type), f"cannot be encoded as JSON: {error}") from error
-    return event.event_type, _own_id(event.event_type, event.event_id), data, None
+        raise EventSerializationError(name, f"cannot be encoded as JSON: {error}") from error
+    return name, own_id(name, event.event_id), data, None, None

@@ -13,8 +13,10 @@ import msgspec
 from hangarlog.errors import CompactionError, CorruptionError, StreamNotFoundError
 from hangarlog.events.payload import FAILURES, decode_object, encode_object
 from hangarlog.events.serializer import EventSerializer
+from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.engine import Durability, Engine
-from hangarlog.eventstore.expected_version import ANY, NO_STREAM, STREAM_EXISTS
+from hangarlog.eventstore.expected_version import ANY
+from hangarlog.eventstore.pending import Metadata, pending
 from hangarlog.eventstore.selection import OnDamage, ReadOptions, Selection, Span, limited, skips
 from hangarlog.eventstore.snapshot import Snapshot, decode_state
 from hangarlog.eventstore.stream_id import check_stream_id
@@ -60,11 +62,14 @@ class EventStore(Engine):
         events: Sequence[Any],
         expected_version: int,
         *,
-        metadata: dict[str, Any] | None = None,
+        metadata: Metadata | None = None,
         durability: Durability | None = None,
         retry: bool = True,
-    ) -> int:
-        """Append events to one stream, all or none, and return the stream's new version.
+    ) -> AppendResult:
+        """Append events to one stream, all or none, and return the stream's new version, and where the events are.
+
+        An event is an instance of a registered class, an `UntypedEvent`, or an `EncodedEvent`. `metadata` is a
+        dictionary for all events, or a list with one dictionary (or None) for each.
 
         `expected_version` is the version that the stream must be at (`NO_STREAM`, which is -1: it must not exist),
         `ANY`, or `STREAM_EXISTS`. If the event ids already stand at that place, the append is a retry: it succeeds
@@ -81,18 +86,18 @@ class EventStore(Engine):
         """
         if durability is not None:
             _check_durability(durability)
-        pending = self._pending(stream_id, events, expected_version, metadata, retry)
-        return self._commit([pending], durability)[pending.stream_id]
+        one = self._pending(stream_id, events, expected_version, metadata, retry)
+        return self._commit([one], durability)[one.stream_id]
 
     def append_at_end(
         self,
         stream_id: str,
         events: Sequence[Any],
         *,
-        metadata: dict[str, Any] | None = None,
+        metadata: Metadata | None = None,
         durability: Durability | None = None,
         retry: bool = True,
-    ) -> int:
+    ) -> AppendResult:
         """Append at the end of the stream, whatever its version: `append` with `ANY`."""
         return self.append(stream_id, events, ANY, metadata=metadata, durability=durability, retry=retry)
 
@@ -103,36 +108,29 @@ class EventStore(Engine):
         metadata: dict[str, Any] | None = None,
         durability: Durability | None = None,
         retry: bool = True,
-    ) -> dict[str, int]:
-        """Append to several streams at once, all or none, and return {stream id: new version}.
+    ) -> dict[str, AppendResult]:
+        """Append to several streams at once, all or none, and return {stream id: result}.
 
-        Raises what `append` raises, and `ValueError` if a stream is named twice.
+        `appends` has (stream id, events, expected version). A stream may be named more than once: each append follows
+        the one before. Positions are in the order given. `metadata` is for all events.
+
+        Raises what `append` raises.
         """
         if durability is not None:
             _check_durability(durability)
         pendings = [
             self._pending(stream_id, events, expected, metadata, retry) for stream_id, events, expected in appends
         ]
-        if len({pending.stream_id for pending in pendings}) != len(pendings):
-            raise ValueError("a stream is named twice in one append_many; join its events")
         return self._commit(pendings, durability) if pendings else {}
 
     def _pending(
-        self, stream_id: str, events: Sequence[Any], expected: int, metadata: dict[str, Any] | None, retry: bool = True
+        self, stream_id: str, events: Sequence[Any], expected: int, metadata: Metadata | None, retry: bool = True
     ) -> Pending:
-        stream_id = check_stream_id(stream_id)
-        if type(expected) is not int or (expected < NO_STREAM and expected not in (ANY, STREAM_EXISTS)):
-            raise ValueError(f"expected_version must be a version, NO_STREAM, ANY or STREAM_EXISTS, not {expected!r}")
-        if type(events) is not list:
-            if isinstance(events, (str, bytes, dict, msgspec.Struct)):
-                raise TypeError(f"events must be a list of events, not one {type(events).__name__}")
-            events = list(events)
-        encoded_metadata = None if metadata is None else encode_object(metadata, "metadata")
-        return Pending(stream_id, self.serializer.encode_all(events), expected, encoded_metadata, retry=retry)
+        return pending(self.serializer, stream_id, events, expected, metadata, retry)
 
     # Importing
 
-    def append_encoded(self, pendings: list[Pending]) -> dict[str, int]:
+    def append_encoded(self, pendings: list[Pending]) -> dict[str, AppendResult]:
         """Append encoded events, as `append_many` does, without a sync: call `sync` to make them durable."""
         return self._commit(pendings, "relaxed")
 
@@ -273,7 +271,7 @@ class EventStore(Engine):
             TypeError: `saved_at` is not text, or `schema_version` is not a whole number.
         """
         check_stream_id(stream_id)
-        if type(version) is not int or not 0 <= version <= MAX_NUMBER:
+        if not isinstance(version, int) or isinstance(version, bool) or not 0 <= version <= MAX_NUMBER:
             raise ValueError(f"a snapshot's version must be a whole number from 0 up, not {version!r}")
         if type(schema_version) is not int or not isinstance(saved_at, (str, type(None))):
             raise TypeError(f"schema_version must be a whole number, saved_at text: {schema_version!r}, {saved_at!r}")
@@ -286,7 +284,7 @@ class EventStore(Engine):
                 raise ValueError(
                     f"a snapshot at {version} is too old: events up to version {through} are compacted away"
                 )
-            return Snapshot(stream_id, version, encoded, made_at, schema_version, event_id, through)
+            return Snapshot(stream_id, int(version), encoded, made_at, schema_version, event_id, through)
 
         with self._calling():
             event_id = self._event_id_at(stream_id, version)

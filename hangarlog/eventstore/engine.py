@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
+from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.record.batch import Pending
@@ -27,8 +28,8 @@ class Engine(ABC):
         return nullcontext()
 
     @abstractmethod
-    def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, int]:
-        """Commit the events of all `pendings` or of none, and return each stream's new version."""
+    def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, AppendResult]:
+        """Commit the events of all `pendings` or of none, and return each stream's result."""
 
     @abstractmethod
     def _blocks(self, span: Span) -> Iterator[Sequence[Envelope]]:

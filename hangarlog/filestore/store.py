@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn, Unpack
 from hangarlog.errors import HangarlogError, LinkedFileError, StorageError, StoreOpenError
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore import engine
+from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
@@ -165,18 +166,18 @@ class FileEventStore(EventStore):
 
     # Appending
 
-    def _commit(self, pendings: list[Pending], durability: engine.Durability | None = None) -> dict[str, int]:
+    def _commit(self, pendings: list[Pending], durability: engine.Durability | None = None) -> dict[str, AppendResult]:
         calls, wanted, mark = self._calls, durability or self._durability, threading.get_ident()
         try:  # As in `_calling`: a generator would cost every append a microsecond.
             calls.running.append(mark)
             if self._closed:
                 self._refuse_closed()
-            versions, position, failures = self._writer.commit(pendings)
+            results, position, failures = self._writer.commit(pendings)
             if wanted == "always":
                 self._sync.ensure(position, failures)
             elif wanted != "relaxed":
                 self._sync_later(float(wanted))
-            return versions
+            return results
         finally:
             try:  # noqa: SIM105 - nothing may be called before
                 calls.running.remove(mark)

@@ -12,7 +12,8 @@ from hangarlog.errors import (
     OutcomeUnknownError,
     SyncError,
 )
-from hangarlog.eventstore.expected_version import settle
+from hangarlog.eventstore.append_result import AppendResult
+from hangarlog.eventstore.expected_version import StoredId, settle
 from hangarlog.filestore.open_streams import COLD_BYTES, MAX_OPEN_STREAMS, StreamEnd
 from hangarlog.filestore.shared_state import FAILED, FAILURES, words_of
 from hangarlog.filestore.write_session import WriteSession
@@ -30,10 +31,10 @@ class Writer:
 
     # The commit
 
-    def commit(self, pendings: list[Pending]) -> tuple[dict[str, int], int, int]:
+    def commit(self, pendings: list[Pending]) -> tuple[dict[str, AppendResult], int, int]:
         """Write events to the journal and to their streams, all or none, without a sync.
 
-        Returns ({stream id: new version}, the committed position, the number of syncs that had failed before).
+        Returns ({stream id: result}, the committed position, the number of syncs that had failed before).
 
         Raises what `EventStore.append` raises.
         """
@@ -44,7 +45,7 @@ class Writer:
             if not entered:
                 raise LockTimeoutError(session.path, os.getpid(), session.lock_seconds or 0)
             session.refuse_inside()
-            versions = self._commit(pendings, now)
+            results = self._commit(pendings, now)
             position, failures = session.committed, int.from_bytes(session.raw[FAILED], sys.byteorder)
             due, session.checkpointing.due = session.checkpointing.due, False
         finally:
@@ -53,27 +54,27 @@ class Writer:
         # After a failed sync a later one proves nothing: recovery begins at the last good checkpoint until a restart.
         if due and not words_of(session.raw)[FAILURES]:
             session.checkpointing.begin()
-        return versions, position, failures
+        return results, position, failures
 
-    def _commit(self, pendings: list[Pending], now: float) -> dict[str, int]:
-        """Commit under the lock between threads; return {stream id: new version}."""
+    def _commit(self, pendings: list[Pending], now: float) -> dict[str, AppendResult]:
+        """Commit under the lock between threads; return {stream id: result}."""
         session = self._session
         only = pendings[0] if len(pendings) == 1 else None
         try:
             session.enter(now, only)
             streams, committed = session.streams, session.committed
-            ends = {}
+            ends: dict[str, StreamEnd] = {}
             to_write = []
             for pending in pendings:
                 end = ends[pending.stream_id] = streams.get(pending.stream_id, now, committed)
-                if pending.expected == end.place[0] >= 0 and pending.events:
+                if pending.expected == end.last[0] >= 0 and pending.events:
                     to_write.append((pending, pending.expected + 1))
-            versions: dict[str, int] = {}
-            if len(to_write) < len(pendings):
-                versions, to_write = settle(pendings, lambda stream_id: ends[stream_id].place, self._ids_at)
+            results: dict[str, AppendResult] = {}
+            if len(to_write) < len(pendings) or len(ends) < len(pendings):
+                results, to_write = settle(pendings, lambda stream_id: ends[stream_id].last, self._stored_at)
             if to_write:
-                self._write(to_write, ends, versions)
-            return versions
+                self._write(to_write, ends, results)
+            return results
         except OSError as error:
             raise session.refused(error) from error
         finally:
@@ -83,22 +84,24 @@ class Writer:
                 session.leave()  # An interrupt came before the release.
                 raise
 
-    def _ids_at(self, stream_id: str, version: int, count: int) -> list[str]:
+    def _stored_at(self, stream_id: str, version: int, count: int) -> list[StoredId]:
         session = self._session
         end = session.streams.seen(stream_id)
         near = end.active.records_since(version) if end and end.active else []
         if near:
-            return [record.event_id for record in near[:count]]
-        ids: list[str] = []
+            return [(record.event_id, record.position) for record in near[:count]]
+        found: list[StoredId] = []
         for block in session.folder.stream(stream_id).forward(version):
-            if block[0].stream_version > version and not ids:
+            if block[0].stream_version > version and not found:
                 break  # Compacted away.
-            ids += [record.event_id for record in block[: count - len(ids)]]
-            if len(ids) == count:
+            found += [(record.event_id, record.position) for record in block[: count - len(found)]]
+            if len(found) == count:
                 break
-        return ids
+        return found
 
-    def _write(self, to_write: list[tuple[Pending, int]], ends: dict[str, StreamEnd], versions: dict[str, int]) -> None:
+    def _write(
+        self, to_write: list[tuple[Pending, int]], ends: dict[str, StreamEnd], results: dict[str, AppendResult]
+    ) -> None:
         """Write a batch to the journal and to its streams, and publish it; undo all of it if a step fails."""
         session = self._session
         state = session.state
@@ -117,7 +120,7 @@ class Writer:
             if not size:
                 first = position
             journal.append(data, lengths)
-            self._write_streams(shares, ends, position - 1, undo)
+            self._write_streams(shares, ends, undo)
             cold, session.streams.cold = session.streams.cold, 0
             tail = session.checkpointing.tail_after(session.tail, len(data) + cold * COLD_BYTES)
             published = True  # Set first: what readers may have seen is never undone.
@@ -129,7 +132,7 @@ class Writer:
             session.committed, session.journal_first, session.tail = last, first, tail
             if rolled:
                 session.state.abandon()
-            self._note(shares, ends, versions, position - 1)
+            self._note(shares, ends, results)
         except BaseException as error:
             try:
                 if not published:
@@ -143,36 +146,34 @@ class Writer:
             raise
 
     def _write_streams(
-        self, shares: list[StreamShare], ends: dict[str, StreamEnd], position: int, undo: list[tuple[StreamEnd, int]]
+        self, shares: list[StreamShare], ends: dict[str, StreamEnd], undo: list[tuple[StreamEnd, int]]
     ) -> None:
-        """Append each stream's share of a batch, which follows `position`; note in `undo` how to take it back."""
+        """Append each stream's share of a batch; note in `undo` how to take it back."""
         session = self._session
-        for stream_id, data, lengths, _ in shares:
-            end = ends[stream_id]
+        for share in shares:
+            end = ends[share.stream_id]
             active = end.active
             if active is None or active.size >= session.segment_bytes:
                 active = self._active_to_write(end, undo)
             undo.append((end, active.size))
-            active.append(data, lengths)
+            active.append(share.data, share.lengths)
             if len(undo) > MAX_OPEN_STREAMS:
                 end.close()
-        for stream_id, _, lengths, place in shares:
-            position += len(lengths)
-            session.catalog.put(stream_id, place[0], position)
+        for share in shares:
+            session.catalog.put(share.stream_id, share.version, share.last_position)
 
-    def _note(
-        self, shares: list[StreamShare], ends: dict[str, StreamEnd], versions: dict[str, int], position: int
-    ) -> None:
+    def _note(self, shares: list[StreamShare], ends: dict[str, StreamEnd], results: dict[str, AppendResult]) -> None:
         """After the commit is published: note where the streams end, and extend the indexes that are due."""
         session = self._session
-        for stream_id, _, lengths, place in shares:
-            end = ends[stream_id]
-            position += len(lengths)
-            end.place, end.position = place, position
-            versions[stream_id] = place[0]
+        for share in shares:
+            end = ends[share.stream_id]
+            end.last = share.version, share.ids[-1], share.last_position
+            results[share.stream_id] = AppendResult(
+                share.version, share.first_position, share.last_position, share.ids, True
+            )
             active = end.active
             if not end.is_kept:
-                session.streams.keep(stream_id, end)
+                session.streams.keep(share.stream_id, end)
             if active and active.size >= active.index_due:
                 active.extend_index()
         journal = session.journal
@@ -211,7 +212,7 @@ class Writer:
             raise OutcomeUnknownError(session.path, f"{error}; taking it back failed too: {failure}") from error
         for end, _ in undo:
             with contextlib.suppress(OSError):
-                session.catalog.put(end.stream_id, end.version, end.position)
+                session.catalog.put(end.stream_id, end.version, end.last[2])
         session.state.abandon()
 
     def _roll_journal(self, journal: ActiveSegment) -> ActiveSegment:

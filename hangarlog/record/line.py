@@ -15,7 +15,7 @@ from struct import pack
 import msgspec
 
 from hangarlog.record.checksum import crc32
-from hangarlog.record.envelope import EncodedEvent, Envelope, LineError, Place
+from hangarlog.record.envelope import Encoded, Envelope, LineError, Place
 from hangarlog.record.event_id import new_event_id
 from hangarlog.record.nesting import MAX_NESTING, nesting
 
@@ -50,38 +50,45 @@ def encode_records(
     position: int,
     stream_id: str,
     stream_version: int,
-    events: Sequence[EncodedEvent],
+    events: Sequence[Encoded],
     recorded_at: bytes,
     metadata: bytes | None = None,
     batch_end: int = 0,
-) -> tuple[list[bytes], str]:
-    """Encode consecutive events of one stream. Return (the lines with their newlines, the id of the last event).
+) -> tuple[list[bytes], Sequence[str]]:
+    """Encode consecutive events of one stream. Return (the lines with their newlines, the ids of the events).
 
-    `recorded_at` is the time of events that have none of their own. `metadata` is JSON.
+    `recorded_at` is the time of events that have none of their own, `metadata` (JSON) the metadata of those.
     """
-    options = b"" if metadata is None else b',"metadata":%b' % metadata
-    if batch_end:
-        options += b',"batch_end":%d' % batch_end
+    end = b',"batch_end":%d' % batch_end if batch_end else b""
+    options = _options(metadata, end)
     template = _template(stream_id)
     if len(events) == 1:
-        event_type, event_id, data, own_time = events[0]
+        event_type, event_id, data, own_time, own_metadata = events[0]
         if event_id is None:
             event_id = new_event_id()
         time = recorded_at if own_time is None else own_time.encode()
+        if own_metadata is not None:
+            options = _options(own_metadata, end)
         body = template % (position, stream_version, _name(event_type), _encode(event_id), time, options, data)
-        return [b'%b,"crc":"%08x"}\n' % (body, crc32(body))], event_id
+        return [b'%b,"crc":"%08x"}\n' % (body, crc32(body))], [event_id]
     # The same for many events at once: a loop in Python would take half as long again.
-    types, own_ids, datas, own_times = zip(*events, strict=True)
+    types, own_ids, datas, own_times, metadatas = zip(*events, strict=True)
     ids = [new_event_id() if event_id is None else event_id for event_id in own_ids] if None in own_ids else own_ids
     names: Iterable[bytes] = repeat(_name(types[0])) if len(set(types)) == 1 else map(_name, types)
     columns: list[Iterable[object]] = [count(position), count(stream_version), names, _encode_lines(ids).split(b"\n")]
-    if set(own_times) == {None}:  # Constant parts go into the template.
+    if set(own_times) == set(metadatas) == {None}:  # Constant parts go into the template.
         template = template[: -len(_END)] + b'%b"%b,"data":%%b' % (recorded_at, options.replace(b"%", b"%%"))
     else:
-        columns += [recorded_at if time is None else time.encode() for time in own_times], repeat(options)
+        columns.append([recorded_at if time is None else time.encode() for time in own_times])
+        columns.append([options if own is None else _options(own, end) for own in metadatas])
     bodies = list(map(template.__mod__, zip(*columns, datas, strict=False)))  # `datas` limits the others.
     crcs = pack(f">{len(bodies)}I", *map(crc32, bodies)).hex("\n", 4).encode().split(b"\n")
-    return list(map(_LINE.__mod__, zip(bodies, crcs, strict=True))), ids[-1]
+    return list(map(_LINE.__mod__, zip(bodies, crcs, strict=True))), ids
+
+
+def _options(metadata: bytes | None, end: bytes) -> bytes:
+    """Return the optional keys of a line."""
+    return end if metadata is None else b',"metadata":%b%b' % (metadata, end)
 
 
 _LINE = b'%b,"crc":"%b"}\n'
@@ -117,7 +124,7 @@ def read_crc(envelope: StoredEnvelope) -> int:
 
 def encode_envelope(envelope: Envelope) -> bytes:
     """Return the line that an envelope was decoded from, with its newline."""
-    event = (envelope.event_type, envelope.event_id, bytes(envelope.data), envelope.recorded_at)
+    event = (envelope.event_type, envelope.event_id, bytes(envelope.data), envelope.recorded_at, None)
     (line,), _ = encode_records(
         envelope.position,
         envelope.stream_id,

@@ -8,6 +8,11 @@ from datetime import UTC, datetime
 _second = (-1, b"")
 
 
+def time_text(moment: datetime) -> str:
+    """Return an aware datetime in the form that records use. Raises `OverflowError` if UTC has no such year."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 def now() -> bytes:
     """Return the current time as RFC 3339 in UTC with microseconds."""
     global _second

@@ -51,7 +51,7 @@ def serializer() -> EventSerializer:
 
 
 def run_of(events: list[tuple[str, bytes]], metadata: bytes | None = None) -> VerifiedBlock:
-    encoded = [(name, f"e{n}", data, None) for n, (name, data) in enumerate(events)]
+    encoded = [(name, f"e{n}", data, None, None) for n, (name, data) in enumerate(events)]
     lines, _ = encode_records(7, "a:1", 0, encoded, b"2026-01-01T00:00:00.000000Z", metadata)
     return VerifiedBlock(b"".join(lines), len(lines), "path", "segment", 0)
 
