@@ -22,6 +22,7 @@ from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.filestore.catalog import Catalog, Known
+from hangarlog.filestore.event_ids import EventIds
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.group_sync import IntervalSync, JournalSync
 from hangarlog.filestore.reader import Reader
@@ -106,13 +107,16 @@ class FileEventStore(EventStore):
         sync_lock = FileLock(self._filesystem, self.folder.lock_path("sync"), state.sync_futex)
         catalog = self._catalog = Catalog(self._filesystem, self.folder.catalog_path)
         session = WriteSession(self.folder, self.meta, state, catalog, (lock, sync_lock), lock_timeout)
-        self._write_session, self._writer = session, Writer(session)
+        self._write_session, self._writer = session, Writer(session, self._find_committed)
         self._sync = JournalSync(self.folder, self.meta.store_id, state, sync_lock, session.rejoin, lock_timeout)
         self._interval: IntervalSync | None = None
         self._calls = RunningCalls()
         self._starting = threading.Lock()
         self._snapshots = SnapshotFiles(self._filesystem, self.folder.snapshots_path)
         self._reader = Reader(self.folder, self._snapshots, state, catalog)
+        self._ids = EventIds(
+            self.folder, self.meta.store_id, self._reader.blocks, self._sync.ensure_committed, lock_timeout
+        )
         self._read_watch, self._watched_at = FolderWatch(self._filesystem, self.folder.fd, self.folder.path), 0.0
         self._closed = False
         try:
@@ -172,7 +176,10 @@ class FileEventStore(EventStore):
             calls.running.append(mark)
             if self._closed:
                 self._refuse_closed()
-            results, position, failures = self._writer.commit(pendings)
+            if pendings[0].idempotent:
+                results, position, failures = self._commit_idempotently(pendings)
+            else:
+                results, position, failures = self._writer.commit(pendings)
             if wanted == "always":
                 self._sync.ensure(position, failures)
             elif wanted != "relaxed":
@@ -185,6 +192,21 @@ class FileEventStore(EventStore):
                 pass  # An interrupt came before it was added.
             if calls.afterwards:
                 calls.ended()
+
+    def _commit_idempotently(self, pendings: list[Pending]) -> tuple[dict[str, AppendResult], int, int]:
+        committed = self._committed()
+        if self._state.writable:
+            self._ids.prepare(committed, self._reader.layout)
+        done = self._writer.commit(pendings)
+        for stream_id, result in done[0].items():
+            if result.written:
+                self._ids.note(result.event_ids, stream_id, result.first_position, result.last_position)
+        return done
+
+    def _find_committed(self, event_id: str, stream_id: str) -> StoredEnvelope | None:
+        """Under the write lock: return the first event with an id in a stream."""
+        layout = self._reader.layout = self._state.layout
+        return self._ids.find(event_id, stream_id, self._write_session.committed, layout)
 
     def sync(self) -> None:
         """As `EventStore.sync`."""
@@ -275,6 +297,13 @@ class FileEventStore(EventStore):
     def _blocks(self, span: Span) -> Iterator[Sequence[StoredEnvelope]]:
         with self._refusals():
             yield from self._reader.blocks(span, self.durable_position if span.durable else self._committed())
+
+    def _find(self, event_id: str) -> StoredEnvelope | None:
+        with self._calling(), self._refusals():
+            committed = self._committed()
+            if self._state.writable:
+                self._ids.prepare(committed, self._reader.layout)
+            return self._ids.find(event_id, None, committed, self._reader.layout)
 
     if TYPE_CHECKING:
 
@@ -382,6 +411,7 @@ class FileEventStore(EventStore):
             closing.callback(self.folder.close)
             closing.callback(self._state.close)
             closing.callback(self._catalog.close)
+            closing.callback(self._ids.close)
             closing.callback(self._reader.close)
             closing.callback(self._sync.close, seconds)
             closing.callback(self._write_session.close, seconds)  # First: a session needs both lock files.

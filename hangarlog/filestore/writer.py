@@ -14,6 +14,7 @@ from hangarlog.errors import (
 )
 from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.expected_version import StoredId, settle
+from hangarlog.eventstore.idempotent import Find, retried
 from hangarlog.filestore.open_streams import COLD_BYTES, MAX_OPEN_STREAMS, StreamEnd
 from hangarlog.filestore.shared_state import FAILED, FAILURES, words_of
 from hangarlog.filestore.write_session import WriteSession
@@ -26,8 +27,9 @@ from hangarlog.system.file_lock import enter
 class Writer:
     """Commits events to one store, in this process. Threads may share it, and so may a forked child."""
 
-    def __init__(self, session: WriteSession) -> None:
-        self._session = session
+    def __init__(self, session: WriteSession, find: Find) -> None:
+        """`find` returns the first committed event with an id in a stream. It is called under the lock."""
+        self._session, self._find = session, find
 
     # The commit
 
@@ -59,7 +61,8 @@ class Writer:
     def _commit(self, pendings: list[Pending], now: float) -> dict[str, AppendResult]:
         """Commit under the lock between threads; return {stream id: result}."""
         session = self._session
-        only = pendings[0] if len(pendings) == 1 else None
+        idempotent = pendings[0].idempotent
+        only = pendings[0] if len(pendings) == 1 and not idempotent else None
         try:
             session.enter(now, only)
             streams, committed = session.streams, session.committed
@@ -70,6 +73,8 @@ class Writer:
                 if pending.expected == end.last[0] >= 0 and pending.events:
                     to_write.append((pending, pending.expected + 1))
             results: dict[str, AppendResult] = {}
+            if idempotent and (stored := retried(pendings, lambda stream_id: ends[stream_id].version, self._find)):
+                return stored
             if len(to_write) < len(pendings) or len(ends) < len(pendings):
                 results, to_write = settle(pendings, lambda stream_id: ends[stream_id].last, self._stored_at)
             if to_write:
