@@ -8,18 +8,22 @@ table covers every event up to a position, which the header says, and the record
 from __future__ import annotations
 
 import contextlib
+import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
-from hangarlog.errors import CorruptionError, HangarlogError
+from hangarlog.errors import CorruptionError, HangarlogError, LockTimeoutError
 from hangarlog.eventstore.selection import Span
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.id_table import Covered, IdTable, TableError
+from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.record.line import StoredEnvelope, read_crc
-from hangarlog.system.file_lock import FileLock, alone
+from hangarlog.system.file_lock import FileLock, alone, enter
 
 _WORTH = 4096
 """The table is extended when this many ids have gathered in memory."""
 _MAX_GATHERED = 1 << 18  # The most ids in memory, some 60 MiB. Beyond them, the journal is read for each call.
+_FEW = 64  # So many events are read from the end of the journal.
 
 Read = Callable[[Span, int], Iterator[Sequence[StoredEnvelope]]]
 """Yields the records of a span up to a committed position."""
@@ -36,6 +40,7 @@ class EventIds:
         self, folder: Folder, store_id: str, read: Read, sync: Callable[[], None], lock_seconds: float | None
     ) -> None:
         self._filesystem, self._path, self._store_id = folder.filesystem, folder.ids_path, store_id
+        self._store_path = folder.path
         self._read, self._sync, self._lock_seconds = read, sync, lock_seconds
         self._lock = FileLock(folder.filesystem, folder.ids_path)  # The table is its own lock file.
         self._table: IdTable | None = None
@@ -45,6 +50,7 @@ class EventIds:
         self._gathered: dict[str | tuple[str, str], int] = {}
         self._seen = self._committed = 0  # Every event up to `_seen` is in the table or gathered.
         self._due = _WORTH
+        self._noted: deque[tuple[Sequence[str], str, int, int]] = deque(maxlen=256)
 
     def close(self) -> None:
         """Close the file."""
@@ -59,19 +65,33 @@ class EventIds:
 
     # Finding
 
-    def find(self, event_id: str, stream_id: str | None, committed: int, layout: int) -> StoredEnvelope | None:
+    def find(
+        self,
+        event_id: str,
+        stream_id: str | None,
+        committed: int,
+        layout: int,
+        journal: ActiveSegment | None = None,
+    ) -> StoredEnvelope | None:
         """Return the first event with an id up to position `committed`, of one stream or of all; None without one.
 
-        `layout` is that of the store when `committed` was read.
+        `layout` is that of the store when `committed` was read. The holder of the write lock passes the open `journal`.
         """
-        with alone(self._lock, self._lock_seconds):
+        threads, entered = self._lock.threads, False
+        try:  # As in `alone`: a generator would cost every append a microsecond.
+            entered = enter(threads, self._lock_seconds)
+            if not entered:
+                raise LockTimeoutError(self._store_path, os.getpid(), self._lock_seconds or 0)
             try:
-                self._catch_up(committed, layout)
+                self._catch_up(committed, layout, journal=journal)
                 return self._find(event_id, stream_id)
             except TableError:
                 self._give_up_table()
                 self._catch_up(committed, layout)
                 return self._find(event_id, stream_id)
+        finally:
+            if entered or threads._is_owned():
+                threads.release()
 
     def _find(self, event_id: str, stream_id: str | None) -> StoredEnvelope | None:
         table, unseen = self._table, self._seen
@@ -107,14 +127,18 @@ class EventIds:
 
     # Catching up
 
+    def is_due(self, committed: int) -> bool:
+        """True if `prepare` has something to do. `committed` is about the committed position."""
+        table = self._table
+        return committed - (table.covered.position if table else 0) >= self._due
+
     def prepare(self, committed: int, layout: int) -> None:
         """Bring the table up to date if that is worth it, so that `find` has little to read. Hold no lock of the store.
 
         A failure is not reported: `find` then reads more of the journal.
         """
-        with contextlib.suppress(HangarlogError, OSError, TableError):
-            covered = self._table.covered.position if self._table else 0
-            if committed - covered >= self._due:
+        if self.is_due(committed):
+            with contextlib.suppress(HangarlogError, OSError, TableError):
                 self._due += _WORTH  # If it fails, try again later.
                 self._sync()  # A power cut must not take back what the table covers.
                 with alone(self._lock, self._lock_seconds):
@@ -125,32 +149,50 @@ class EventIds:
 
     def note(self, event_ids: Sequence[str], stream_id: str, first: int, last: int) -> None:
         """Note the events of one stream that this process has just committed, at positions `first` to `last`."""
-        with alone(self._lock, self._lock_seconds):
-            dense = last - first + 1 == len(event_ids)
-            if dense and self._seen == first - 1 and len(self._gathered) < _MAX_GATHERED:
+        self._noted.append((event_ids, stream_id, first, last))
+
+    def _take_noted(self) -> None:
+        """Gather what was noted, if it follows what is known; if not, it is read."""
+        while self._noted:
+            event_ids, stream_id, first, last = self._noted.popleft()
+            if self._seen == first - 1 and last - first + 1 == len(event_ids) and len(self._gathered) < _MAX_GATHERED:
                 for position, event_id in enumerate(event_ids, first):
                     self._gather(event_id, stream_id, position)
-                self._seen = self._committed = last
+                self._seen = last
 
     def _gather(self, event_id: str, stream_id: str, position: int) -> None:
         if self._gathered.setdefault(event_id, position) != position:
             self._gathered.setdefault((event_id, stream_id), position)
 
-    def _catch_up(self, committed: int, layout: int, most: int = _MAX_GATHERED) -> None:
+    def _catch_up(
+        self, committed: int, layout: int, most: int = _MAX_GATHERED, journal: ActiveSegment | None = None
+    ) -> None:
         """Know every event up to `committed`, but do not gather more than `most` ids in memory."""
         table = self._table
         if layout != self._layout or committed < self._seen or (table and not table.is_as_loaded):
             self._committed, self._layout = committed, layout
             self._load()
         self._committed = committed
+        self._take_noted()
+        if journal and committed - _FEW <= self._seen < committed:
+            self._take_last(journal, committed)
         if self._seen < committed and len(self._gathered) < most:
-            for block in self._read(Span(None, self._seen, skip=True), committed):
+            for block in self._read(Span(None, self._seen, limit=committed - self._seen, skip=True), committed):
                 for record in block:
                     self._gather(record.event_id, record.stream_id, record.position)
                 self._seen = block[-1].position
                 if len(self._gathered) >= most:
                     return
             self._seen = committed  # The last ones may be damaged.
+
+    def _take_last(self, journal: ActiveSegment, committed: int) -> None:
+        """Gather the last events from the end of the journal, which is quicker than to look for where they begin."""
+        with contextlib.suppress(CorruptionError):
+            records = journal.records_since(self._seen + 1)
+            if [record.position for record in records] == [*range(self._seen + 1, committed + 1)]:
+                for record in records:
+                    self._gather(record.event_id, record.stream_id, record.position)
+                self._seen = committed
 
     def _load(self) -> None:
         """Use the file at the path, if it is a table of this history."""

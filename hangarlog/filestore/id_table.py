@@ -157,25 +157,25 @@ class IdTable:
         page is full.
         """
         others: list[tuple[bytes, int, int]] = []
-        by_page: dict[int, list[tuple[bytes, int]]] = {}
+        by_page: dict[int, dict[bytes, int]] = {}
+        pages, unpack = self.pages, _ONE.unpack
         for key, position in entries:
-            by_page.setdefault(_ONE.unpack(key)[0] % self.pages, []).append((key, position))
-        for number in sorted(by_page):
+            on_page = by_page.setdefault(unpack(key)[0] % pages, {})
+            if on_page.setdefault(key, position) != position:
+                others.append((key, position, on_page[key]))
+        for number, on_page in sorted(by_page.items()):
             page = self._page(number)
             keys, positions = _content(page)
-            new = []
-            for key, position in by_page[number]:
-                at = _find(page, key)
-                if at < 0:
-                    new.append((key, position))
-                elif replace:
-                    positions[at // 8] = position
-                elif positions[at // 8] != position:
-                    others.append((key, position, positions[at // 8]))
-            if new or replace:
-                positions.extend(position for _, position in new)
-                self._put_page(number, keys + b"".join([key for key, _ in new]), positions)
-                self.used += len(new)
+            for key in [key for key in on_page if _find(page, key) >= 0] if keys else ():
+                position, at = on_page.pop(key), _find(page, key) // 8
+                if replace:
+                    positions[at] = position
+                elif positions[at] != position:
+                    others.append((key, position, positions[at]))
+            if on_page or replace:
+                positions.extend(on_page.values())
+                self._put_page(number, keys + b"".join(on_page), positions)
+                self.used += len(on_page)
         return others
 
     def _put_page(self, number: int, keys: bytes, positions: array[int]) -> None:

@@ -28,7 +28,7 @@ from hangarlog.filestore.group_sync import IntervalSync, JournalSync
 from hangarlog.filestore.reader import Reader
 from hangarlog.filestore.running_calls import RunningCalls
 from hangarlog.filestore.session import FolderWatch
-from hangarlog.filestore.shared_state import COMMITTED, LAYOUT, SharedState, consistent, create_state
+from hangarlog.filestore.shared_state import COMMITTED, LAYOUT, SharedState, consistent, create_state, words_of
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.filestore.write_session import WriteSession
 from hangarlog.filestore.writer import Writer
@@ -194,9 +194,8 @@ class FileEventStore(EventStore):
                 calls.ended()
 
     def _commit_idempotently(self, pendings: list[Pending]) -> tuple[dict[str, AppendResult], int, int]:
-        committed = self._committed()
-        if self._state.writable:
-            self._ids.prepare(committed, self._reader.layout)
+        if self._ids.is_due(self._state.committed) and self._state.writable:
+            self._ids.prepare(self._committed(), self._reader.layout)
         done = self._writer.commit(pendings)
         for stream_id, result in done[0].items():
             if result.written:
@@ -205,8 +204,9 @@ class FileEventStore(EventStore):
 
     def _find_committed(self, event_id: str, stream_id: str) -> StoredEnvelope | None:
         """Under the write lock: return the first event with an id in a stream."""
-        layout = self._reader.layout = self._state.layout
-        return self._ids.find(event_id, stream_id, self._write_session.committed, layout)
+        session = self._write_session
+        layout = self._reader.layout = words_of(session.raw)[LAYOUT]
+        return self._ids.find(event_id, stream_id, session.committed, layout, session.journal)
 
     def sync(self) -> None:
         """As `EventStore.sync`."""
