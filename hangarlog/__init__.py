@@ -34,6 +34,7 @@ from hangarlog.errors import (
     UpcastingError,
 )
 from hangarlog.eventstore.append_result import AppendResult
+from hangarlog.eventstore.stats import StoreStats
 from hangarlog.eventstore.base import EventStore, Record
 from hangarlog.record.envelope import Envelope
 from hangarlog.events.encoded_event import EncodedEvent
@@ -90,6 +91,7 @@ __all__ = [
     "StoreBusyError",
     "StoreFormatError",
     "StoreOpenError",
+    "StoreStats",
     "StreamIdError",
     "StreamNotFoundError",
     "SyncError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from operator import attrgetter
@@ -18,7 +19,7 @@ from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.record.batch import Pending, encode_batch
 from hangarlog.record.envelope import Envelope
-from hangarlog.record.line import decode_record
+from hangarlog.record.line import decode_record, encode_envelope
 from hangarlog.record.timestamp import now
 
 
@@ -27,7 +28,7 @@ class MemoryEventStore(EventStore):
 
     def __init__(self, *, serializer: EventSerializer | None = None) -> None:
         super().__init__(serializer)
-        self._lock = threading.Lock()
+        self._lock, self._turns = threading.Lock(), threading.RLock()
         self._journal: list[Envelope] = []
         self._streams: dict[str, list[Envelope]] = {}
         self._first: dict[str | tuple[str, str], Envelope] = {}  # By event id, and by (event id, stream id).
@@ -106,6 +107,18 @@ class MemoryEventStore(EventStore):
     def get_stream_count(self) -> int:
         """Return the number of streams in the store."""
         return len(self._streams)
+
+    def _size(self) -> tuple[int, int]:
+        return sum(len(encode_envelope(envelope)) for envelope in self._journal), 1 + len(self._streams)
+
+    @contextlib.contextmanager
+    def _turn(self, stream_id: str) -> Iterator[None]:
+        with self._turns:
+            yield
+
+    def _await_turn(self, stream_id: str) -> None:
+        with self._turns:
+            pass
 
     def _load_snapshot(self, stream_id: str) -> Snapshot | None:
         return self._snapshots.get(stream_id)

@@ -10,16 +10,18 @@ from typing import Any, TypeVar, Unpack
 
 import msgspec
 
-from hangarlog.errors import CompactionError, CorruptionError, StreamNotFoundError
+from hangarlog.errors import CompactionError, ConcurrencyError, CorruptionError, StreamNotFoundError
 from hangarlog.events.payload import FAILURES, decode_object, encode_object
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.engine import Durability, Engine
+from hangarlog.eventstore.execute import Decide, until_written
 from hangarlog.eventstore.expected_version import ANY
 from hangarlog.eventstore.idempotent import check_ids
 from hangarlog.eventstore.pending import Metadata, pending
 from hangarlog.eventstore.selection import OnDamage, ReadOptions, Selection, Span, limited, skips
 from hangarlog.eventstore.snapshot import Snapshot, decode_state
+from hangarlog.eventstore.stats import StoreStats
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.record.batch import Pending
 from hangarlog.record.envelope import MAX_NUMBER, Envelope
@@ -142,6 +144,53 @@ class EventStore(Engine):
         if idempotent:
             check_ids(pendings)
         return self._commit(pendings, durability) if pendings else {}
+
+    def execute(
+        self,
+        stream_id: str,
+        decide: Decide,
+        *,
+        metadata: Metadata | None = None,
+        durability: Durability | None = None,
+        attempts: int = 100,
+    ) -> AppendResult:
+        """Load a stream, let `decide(events, version)` return the events to append, and append them.
+
+        If another writer came between, all of it is done again with the events of then, so `decide` may be called more
+        than once. After a conflict, other callers of `execute` wait for this one: among themselves, each needs a few
+        attempts at most. The version is -1 if there is no stream. If the stream is compacted, the events are those
+        that are left: `decide` must load the snapshot.
+
+        Raises:
+            ConcurrencyError: plain appends of others conflicted with all `attempts`.
+            LockTimeoutError: another caller of `execute` took too long to decide.
+
+        Raises also what `read_stream` and `append` raise, and what `decide` raises; nothing is written then.
+        """
+        stream_id = check_stream_id(stream_id)
+
+        def attempt() -> AppendResult | ConcurrencyError:
+            events, version = self._load(stream_id)
+            decided = decide(events, version)
+            try:
+                return self.append(
+                    stream_id, [] if decided is None else decided, version, metadata=metadata, durability=durability
+                )
+            except ConcurrencyError as conflict:
+                return conflict
+
+        self._await_turn(stream_id)
+        return until_written(attempt, lambda: self._turn(stream_id), attempts)
+
+    def _load(self, stream_id: str) -> tuple[list[Any], int]:
+        """Return the events of a stream and its version."""
+        version = self.get_stream_version(stream_id)  # Read first: what comes later makes an append conflict.
+        events_of = self.serializer.blocks().events
+        events: list[Any] = []
+        for block in self._blocks(Span(stream_id, 0)):
+            version = block[-1].stream_version
+            events += events_of(block)
+        return events, version
 
     def _pending(
         self,
@@ -295,6 +344,23 @@ class EventStore(Engine):
     @abstractmethod
     def get_stream_count(self) -> int:
         """Return the number of streams in the store."""
+
+    def stats(self) -> StoreStats:
+        """Return how much the store holds."""
+        with self._calling():
+            size, segments = self._size()
+            first, last = (
+                next((block[0] for block in self._blocks(Span(None, reverse=end, limit=1))), None)
+                for end in (False, True)
+            )
+            return StoreStats(
+                self.get_event_count(),
+                self.get_stream_count(),
+                size,
+                segments,
+                self._read(first)[0] if first else None,
+                self._read(last)[0] if last else None,
+            )
 
     # Snapshots
 

@@ -20,12 +20,23 @@ class Engine(ABC):
     """The storage of an event store.
 
     A subclass implements the abstract methods here and the queries of `EventStore`. It may also override `_find`,
-    `append_encoded`, `begin_stream`, `sync`, `durable_position`, `close` and `_calling`.
+    `append_encoded`, `begin_stream`, `sync`, `durable_position`, `close`, `_calling`, `_await_turn` and `_turn`.
     """
 
     def _calling(self) -> AbstractContextManager[None]:
         """Make the block one call, so that closing the store waits for its end."""
         return nullcontext()
+
+    def _await_turn(self, stream_id: str) -> None:  # noqa: B027 - only courtesy
+        """Wait while another caller of `execute` has the turn at a stream, after a conflict."""
+
+    def _turn(self, stream_id: str) -> AbstractContextManager[None]:
+        """Have the turn at a stream for the block: other callers of `execute` wait."""
+        return nullcontext()
+
+    @abstractmethod
+    def _size(self) -> tuple[int, int]:
+        """Return (the bytes that the store takes, the number of its segments)."""
 
     @abstractmethod
     def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, AppendResult]:

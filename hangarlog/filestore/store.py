@@ -10,10 +10,12 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from time import monotonic
-from typing import TYPE_CHECKING, NoReturn, Unpack
+from typing import TYPE_CHECKING, NoReturn, TypedDict, Unpack
 
 from hangarlog.errors import HangarlogError, LinkedFileError, StorageError, StoreOpenError
+from hangarlog.events.registry import EventRegistry
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore import engine
 from hangarlog.eventstore.append_result import AppendResult
@@ -29,7 +31,9 @@ from hangarlog.filestore.reader import Reader
 from hangarlog.filestore.running_calls import RunningCalls
 from hangarlog.filestore.session import FolderWatch
 from hangarlog.filestore.shared_state import COMMITTED, LAYOUT, SharedState, consistent, create_state, words_of
+from hangarlog.filestore.sizes import is_text, sizes_of_files
 from hangarlog.filestore.snapshot_files import SnapshotFiles
+from hangarlog.filestore.turns import Turns
 from hangarlog.filestore.write_session import WriteSession
 from hangarlog.filestore.writer import Writer
 from hangarlog.record.batch import Pending
@@ -43,6 +47,20 @@ if TYPE_CHECKING:
     from hangarlog.filestore.recovery.report import Recovered
 
 Durability = engine.Durability | float
+
+
+class StoreOptions(TypedDict, total=False):
+    """The options of `FileEventStore.untyped`: those of `FileEventStore`, except the serializer."""
+
+    durability: Durability
+    segment_bytes: int
+    exclusive: bool
+    lock_timeout: float | None
+    create: bool
+    mode: int | None
+    unsafe_file_system: str | None
+    filesystem: FileSystem | None
+
 
 _UNWATCHED_SECONDS = 0.001
 """Seconds for which a read may overlook a change of the store's folder."""
@@ -117,6 +135,7 @@ class FileEventStore(EventStore):
         self._ids = EventIds(
             self.folder, self.meta.store_id, self._reader.blocks, self._sync.ensure_committed, lock_timeout
         )
+        self._turns = Turns(self._filesystem, self.folder.lock_path("turns"), lock_timeout)
         self._read_watch, self._watched_at = FolderWatch(self._filesystem, self.folder.fd, self.folder.path), 0.0
         self._closed = False
         try:
@@ -125,6 +144,14 @@ class FileEventStore(EventStore):
         except BaseException:
             self.close()
             raise
+
+    @classmethod
+    def untyped(cls, path: str | os.PathLike[str], **options: Unpack[StoreOptions]) -> FileEventStore:
+        """Open a store that reads every event as an `UntypedEvent`. No type needs to be registered.
+
+        Append `UntypedEvent`s or `EncodedEvent`s to it. The options and the errors are those of `FileEventStore`.
+        """
+        return cls(path, serializer=EventSerializer(registry=EventRegistry(), unknown="untyped"), **options)
 
     def _begin(self, exclusive: bool) -> None:
         state = self._state
@@ -357,6 +384,18 @@ class FileEventStore(EventStore):
         with self._calling(), self._refusals():
             self._committed()
             return self._catalog.count() if self._catalog.is_open else len(self._streams())
+
+    def _size(self) -> tuple[int, int]:
+        with self._refusals():
+            sizes = [(path, size) for path, size in sizes_of_files(self._filesystem, self.path)]
+        return sum(size for _, size in sizes), sum(is_text(self.path, path) for path, _ in sizes)
+
+    def _await_turn(self, stream_id: str) -> None:
+        with self._refusals():
+            self._turns.wait(stream_id)
+
+    def _turn(self, stream_id: str) -> AbstractContextManager[None]:
+        return self._turns.taken(stream_id)
 
     # Snapshots
 
