@@ -11,8 +11,10 @@ import contextlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from hangarlog.errors import CorruptionError, HangarlogError, LockTimeoutError
+from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.selection import Span
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.id_table import Covered, IdTable, TableError
@@ -25,8 +27,20 @@ _WORTH = 4096
 _MAX_GATHERED = 1 << 18  # The most ids in memory, some 60 MiB. Beyond them, the journal is read for each call.
 _FEW = 64  # So many events are read from the end of the journal.
 
-Read = Callable[[Span, int], Iterator[Sequence[StoredEnvelope]]]
-"""Yields the records of a span up to a committed position."""
+
+class Moment(NamedTuple):
+    """What a call sees of the store: the committed position, the layout, and the history.
+
+    The history is (session, failed syncs): while it is the same, no committed event is taken back.
+    """
+
+    committed: int
+    layout: int
+    history: tuple[int, int]
+
+
+Read = Callable[[Span, Moment], Iterator[Sequence[StoredEnvelope]]]
+"""Yields the committed records of a span."""
 
 
 class EventIds:
@@ -45,12 +59,12 @@ class EventIds:
         self._lock = FileLock(folder.filesystem, folder.ids_path)  # The table is its own lock file.
         self._table: IdTable | None = None
         self._bad = 0  # The file that is not to be used.
-        self._layout = -1
+        self._now = Moment(0, -1, (-1, 0))
         # What the table does not have: {id, or (id, stream) of a further event with that id: position}.
         self._gathered: dict[str | tuple[str, str], int] = {}
-        self._seen = self._committed = 0  # Every event up to `_seen` is in the table or gathered.
+        self._seen = 0  # Every event up to `_seen` is in the table or gathered.
         self._due = _WORTH
-        self._noted: deque[tuple[Sequence[str], str, int, int]] = deque(maxlen=256)
+        self._noted: deque[dict[str, AppendResult]] = deque(maxlen=256)
 
     def close(self) -> None:
         """Close the file."""
@@ -66,16 +80,11 @@ class EventIds:
     # Finding
 
     def find(
-        self,
-        event_id: str,
-        stream_id: str | None,
-        committed: int,
-        layout: int,
-        journal: ActiveSegment | None = None,
+        self, event_id: str, stream_id: str | None, now: Moment, journal: ActiveSegment | None = None
     ) -> StoredEnvelope | None:
-        """Return the first event with an id up to position `committed`, of one stream or of all; None without one.
+        """Return the first event with an id, of one stream or of all (None); None if there is none.
 
-        `layout` is that of the store when `committed` was read. The holder of the write lock passes the open `journal`.
+        The holder of the write lock passes the open `journal`.
         """
         threads, entered = self._lock.threads, False
         try:  # As in `alone`: a generator would cost every append a microsecond.
@@ -83,11 +92,11 @@ class EventIds:
             if not entered:
                 raise LockTimeoutError(self._store_path, os.getpid(), self._lock_seconds or 0)
             try:
-                self._catch_up(committed, layout, journal=journal)
+                self._catch_up(now, journal=journal)
                 return self._find(event_id, stream_id)
             except TableError:
                 self._give_up_table()
-                self._catch_up(committed, layout)
+                self._catch_up(now)
                 return self._find(event_id, stream_id)
         finally:
             if entered or threads._is_owned():
@@ -113,15 +122,18 @@ class EventIds:
 
     def _search(self, event_id: str, stream_id: str | None, after: int) -> StoredEnvelope | None:
         """Read the journal for an event, after a position."""
-        if after < self._committed:
-            for block in self._read(Span(None, after, skip=True), self._committed):
+        if after < self._now.committed:
+            for block in self._records(Span(None, after, skip=True)):
                 for record in block:
                     if record.event_id == event_id and stream_id in (None, record.stream_id):
                         return record
         return None
 
+    def _records(self, span: Span) -> Iterator[Sequence[StoredEnvelope]]:
+        return self._read(span, self._now)
+
     def _record(self, position: int) -> StoredEnvelope | None:
-        for block in self._read(Span(None, position - 1, limit=1), self._committed):
+        for block in self._records(Span(None, position - 1, limit=1)):
             return block[0] if block[0].position == position else None
         return None
 
@@ -132,64 +144,71 @@ class EventIds:
         table = self._table
         return committed - (table.covered.position if table else 0) >= self._due
 
-    def prepare(self, committed: int, layout: int) -> None:
+    def prepare(self, now: Moment) -> None:
         """Bring the table up to date if that is worth it, so that `find` has little to read. Hold no lock of the store.
 
         A failure is not reported: `find` then reads more of the journal.
         """
-        if self.is_due(committed):
+        if self.is_due(now.committed):
             with contextlib.suppress(HangarlogError, OSError, TableError):
                 self._due += _WORTH  # If it fails, try again later.
                 self._sync()  # A power cut must not take back what the table covers.
                 with alone(self._lock, self._lock_seconds):
-                    self._catch_up(committed, layout, most=0)
-                    if committed - self._seen + len(self._gathered) >= _WORTH:
-                        self._extend(committed, layout)
+                    self._catch_up(now, most=0)
+                    if now.committed - self._seen + len(self._gathered) >= _WORTH:
+                        self._extend(now)
                     self._due = _WORTH
 
-    def note(self, event_ids: Sequence[str], stream_id: str, first: int, last: int) -> None:
-        """Note the events of one stream that this process has just committed, at positions `first` to `last`."""
-        self._noted.append((event_ids, stream_id, first, last))
+    def note(self, results: dict[str, AppendResult]) -> None:
+        """Note the events that this process has just committed."""
+        self._noted.append(results)
 
     def _take_noted(self) -> None:
         """Gather what was noted, if it follows what is known; if not, it is read."""
         while self._noted:
-            event_ids, stream_id, first, last = self._noted.popleft()
-            if self._seen == first - 1 and last - first + 1 == len(event_ids) and len(self._gathered) < _MAX_GATHERED:
-                for position, event_id in enumerate(event_ids, first):
-                    self._gather(event_id, stream_id, position)
-                self._seen = last
+            for stream_id, result in self._noted.popleft().items():
+                first, last, ids = result.first_position, result.last_position, result.event_ids
+                if (
+                    result.written
+                    and self._seen == first - 1
+                    and last - first + 1 == len(ids)
+                    and len(self._gathered) < _MAX_GATHERED
+                ):
+                    for position, event_id in enumerate(ids, first):
+                        self._gather(event_id, stream_id, position)
+                    self._seen = last
 
     def _gather(self, event_id: str, stream_id: str, position: int) -> None:
         if self._gathered.setdefault(event_id, position) != position:
             self._gathered.setdefault((event_id, stream_id), position)
 
-    def _catch_up(
-        self, committed: int, layout: int, most: int = _MAX_GATHERED, journal: ActiveSegment | None = None
-    ) -> None:
-        """Know every event up to `committed`, but do not gather more than `most` ids in memory."""
-        table = self._table
-        if layout != self._layout or committed < self._seen or (table and not table.is_as_loaded):
-            self._committed, self._layout = committed, layout
-            self._load()
-        self._committed = committed
+    def _catch_up(self, now: Moment, most: int = _MAX_GATHERED, journal: ActiveSegment | None = None) -> None:
+        """Know every committed event, but do not gather more than `most` ids in memory."""
+        table, other = self._table, now.history != self._now.history
         self._take_noted()
-        if journal and committed - _FEW <= self._seen < committed:
-            self._take_last(journal, committed)
-        if self._seen < committed and len(self._gathered) < most:
-            for block in self._read(Span(None, self._seen, limit=committed - self._seen, skip=True), committed):
+        if other or (journal and now.committed < self._seen) or (table and not table.is_as_loaded):
+            self._now = now
+            self._load()
+        if now.committed < self._seen:
+            now = now._replace(committed=self._seen)  # Another thread has seen more.
+        self._now = now
+        if journal and now.committed - _FEW <= self._seen < now.committed:
+            self._take_last(journal)
+        if self._seen < now.committed and len(self._gathered) < most:
+            for block in self._records(Span(None, self._seen, limit=now.committed - self._seen, skip=True)):
                 for record in block:
                     self._gather(record.event_id, record.stream_id, record.position)
                 self._seen = block[-1].position
                 if len(self._gathered) >= most:
                     return
-            self._seen = committed  # The last ones may be damaged.
+            self._seen = now.committed  # The last ones may be damaged.
 
-    def _take_last(self, journal: ActiveSegment, committed: int) -> None:
+    def _take_last(self, journal: ActiveSegment) -> None:
         """Gather the last events from the end of the journal, which is quicker than to look for where they begin."""
+        first, committed = self._seen + 1, self._now.committed
         with contextlib.suppress(CorruptionError):
-            records = journal.records_since(self._seen + 1)
-            if [record.position for record in records] == [*range(self._seen + 1, committed + 1)]:
+            records = journal.records_since(first)
+            if [record.position for record in records] == [*range(first, committed + 1)]:
                 for record in records:
                     self._gather(record.event_id, record.stream_id, record.position)
                 self._seen = committed
@@ -221,9 +240,9 @@ class EventIds:
 
     # Extending the table
 
-    def _extend(self, committed: int, layout: int) -> None:
-        """Put every event up to `committed`, which is on the device, into the table at the path."""
-        lock, known = self._lock, self._table
+    def _extend(self, now: Moment) -> None:
+        """Put every event that is committed, and on the device, into the table at the path."""
+        lock, known, committed = self._lock, self._table, now.committed
         try:
             if not self._locked():
                 return
@@ -234,7 +253,7 @@ class EventIds:
             else:
                 self._use(table)  # Another process has extended it, or made it anew.
             while True:
-                self._catch_up(committed, layout)
+                self._catch_up(now)
                 self._put(table, min(committed, self._seen))
                 if self._seen >= committed:
                     return
@@ -259,6 +278,7 @@ class EventIds:
         try:
             return self._opened(writable=True)
         except TableError:
+            self._bad = 0  # Another file may get its number.
             return IdTable.create(self._filesystem, self._path, self._store_id, committed)
 
     def _put(self, table: IdTable, last: int) -> None:
@@ -273,7 +293,7 @@ class EventIds:
                 break
             except OverflowError:
                 table.grow()
-        for block in self._read(Span(None, last + 1, reverse=True, skip=True, limit=1), self._committed):
+        for block in self._records(Span(None, last + 1, reverse=True, skip=True, limit=1)):
             table.cover(Covered(block[0].position, read_crc(block[0])))
             break
         for name, _ in entries:

@@ -24,13 +24,13 @@ from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.filestore.catalog import Catalog, Known
-from hangarlog.filestore.event_ids import EventIds
+from hangarlog.filestore.event_ids import EventIds, Moment
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.group_sync import IntervalSync, JournalSync
 from hangarlog.filestore.reader import Reader
 from hangarlog.filestore.running_calls import RunningCalls
 from hangarlog.filestore.session import FolderWatch
-from hangarlog.filestore.shared_state import COMMITTED, LAYOUT, SharedState, consistent, create_state, words_of
+from hangarlog.filestore.shared_state import COMMITTED, LAYOUT, SharedState, consistent, create_state
 from hangarlog.filestore.sizes import is_text, sizes_of_files
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.filestore.turns import Turns
@@ -125,7 +125,7 @@ class FileEventStore(EventStore):
         sync_lock = FileLock(self._filesystem, self.folder.lock_path("sync"), state.sync_futex)
         catalog = self._catalog = Catalog(self._filesystem, self.folder.catalog_path)
         session = WriteSession(self.folder, self.meta, state, catalog, (lock, sync_lock), lock_timeout)
-        self._write_session, self._writer = session, Writer(session, self._find_committed)
+        self._write_session = session
         self._sync = JournalSync(self.folder, self.meta.store_id, state, sync_lock, session.rejoin, lock_timeout)
         self._interval: IntervalSync | None = None
         self._calls = RunningCalls()
@@ -133,8 +133,9 @@ class FileEventStore(EventStore):
         self._snapshots = SnapshotFiles(self._filesystem, self.folder.snapshots_path)
         self._reader = Reader(self.folder, self._snapshots, state, catalog)
         self._ids = EventIds(
-            self.folder, self.meta.store_id, self._reader.blocks, self._sync.ensure_committed, lock_timeout
+            self.folder, self.meta.store_id, self._records_at, self._sync.ensure_committed, lock_timeout
         )
+        self._writer = Writer(session, self._ids)
         self._turns = Turns(self._filesystem, self.folder.lock_path("turns"), lock_timeout)
         self._read_watch, self._watched_at = FolderWatch(self._filesystem, self.folder.fd, self.folder.path), 0.0
         self._closed = False
@@ -203,10 +204,7 @@ class FileEventStore(EventStore):
             calls.running.append(mark)
             if self._closed:
                 self._refuse_closed()
-            if pendings[0].idempotent:
-                results, position, failures = self._commit_idempotently(pendings)
-            else:
-                results, position, failures = self._writer.commit(pendings)
+            results, position, failures = self._writer.commit(pendings)
             if wanted == "always":
                 self._sync.ensure(position, failures)
             elif wanted != "relaxed":
@@ -219,21 +217,6 @@ class FileEventStore(EventStore):
                 pass  # An interrupt came before it was added.
             if calls.afterwards:
                 calls.ended()
-
-    def _commit_idempotently(self, pendings: list[Pending]) -> tuple[dict[str, AppendResult], int, int]:
-        if self._ids.is_due(self._state.committed) and self._state.writable:
-            self._ids.prepare(self._committed(), self._reader.layout)
-        done = self._writer.commit(pendings)
-        for stream_id, result in done[0].items():
-            if result.written:
-                self._ids.note(result.event_ids, stream_id, result.first_position, result.last_position)
-        return done
-
-    def _find_committed(self, event_id: str, stream_id: str) -> StoredEnvelope | None:
-        """Under the write lock: return the first event with an id in a stream."""
-        session = self._write_session
-        layout = self._reader.layout = words_of(session.raw)[LAYOUT]
-        return self._ids.find(event_id, stream_id, session.committed, layout, session.journal)
 
     def sync(self) -> None:
         """As `EventStore.sync`."""
@@ -327,10 +310,14 @@ class FileEventStore(EventStore):
 
     def _find(self, event_id: str) -> StoredEnvelope | None:
         with self._calling(), self._refusals():
-            committed = self._committed()
+            now = Moment(self._committed(), self._reader.layout, self._state.history)
             if self._state.writable:
-                self._ids.prepare(committed, self._reader.layout)
-            return self._ids.find(event_id, None, committed, self._reader.layout)
+                self._ids.prepare(now)
+            return self._ids.find(event_id, None, now)
+
+    def _records_at(self, span: Span, moment: Moment) -> Iterator[Sequence[StoredEnvelope]]:
+        self._reader.layout = moment.layout
+        return self._reader.blocks(span, moment.committed)
 
     if TYPE_CHECKING:
 
