@@ -138,6 +138,19 @@ class IdTable:
         at = _find(page, key)
         return int(_ONE.unpack_from(page, _POSITIONS + at)[0]) if at >= 0 else 0
 
+    def missing(self, keys: Iterable[bytes]) -> list[bytes]:
+        """Return those of many keys that are not in the table. Each page is read once."""
+        by_page: dict[int, list[bytes]] = {}
+        for key in keys:
+            by_page.setdefault(_ONE.unpack(key)[0] % self.pages, []).append(key)
+        return [
+            key
+            for number in by_page
+            for page in [self._page(number)]
+            for key in by_page[number]
+            if _find(page, key) < 0
+        ]
+
     def _page(self, number: int) -> bytes:
         for _ in range(3):  # Somebody may be writing it.
             page = self._filesystem.read(self._fd, PAGE_BYTES, (1 + number) * PAGE_BYTES)
