@@ -6,18 +6,21 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, TypeVar, Unpack
+from typing import Any, Generic, TypeVar, Unpack
 
 import msgspec
 
 from hangarlog.errors import CompactionError, ConcurrencyError, CorruptionError, StreamNotFoundError
+from hangarlog.events.encoded_event import EncodedEvent
 from hangarlog.events.payload import FAILURES, decode_object, encode_object
+from hangarlog.events.registry import UntypedEvent
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.engine import Durability, Engine
 from hangarlog.eventstore.execute import Decide, until_written
 from hangarlog.eventstore.expected_version import ANY
 from hangarlog.eventstore.pending import Metadata, pending
+from hangarlog.eventstore.record import Event, Record
 from hangarlog.eventstore.selection import OnDamage, ReadOptions, Selection, Span, limited, skips
 from hangarlog.eventstore.snapshot import Snapshot, decode_state
 from hangarlog.eventstore.stats import StoreStats
@@ -26,22 +29,8 @@ from hangarlog.record.batch import Pending
 from hangarlog.record.envelope import MAX_NUMBER, Envelope
 from hangarlog.record.timestamp import now
 
-Append = tuple[str, Sequence[Any], int]
 _ENVELOPE = ("position", "stream_id", "stream_version", "event_id", "recorded_at", "metadata")
-_Self = TypeVar("_Self", bound="EventStore")
-
-
-class Record(msgspec.Struct, frozen=True, gc=False):
-    """An event with its envelope. `position` counts from 1 in the store, `stream_version` from 0 in the stream."""
-
-    position: int
-    stream_id: str
-    stream_version: int
-    event_type: str
-    event_id: str
-    recorded_at: datetime
-    metadata: dict[str, Any] | None
-    event: Any
+_Self = TypeVar("_Self", bound="EventStore[Any]")
 
 
 def _check_durability(durability: Durability) -> None:
@@ -49,8 +38,11 @@ def _check_durability(durability: Durability) -> None:
         raise ValueError(f"an append's durability is 'always' or 'relaxed', not {durability!r}")
 
 
-class EventStore(Engine):
-    """A store of typed events. A subclass is an engine: it implements the abstract methods."""
+class EventStore(Engine, Generic[Event]):
+    """A store of typed events. A subclass is an engine: it implements the abstract methods.
+
+    `EventStore[Opened | Closed]` tells a type checker which events a store has. At run time it changes nothing.
+    """
 
     def __init__(self, serializer: EventSerializer | None) -> None:
         self.serializer = serializer if serializer is not None else EventSerializer()
@@ -61,7 +53,7 @@ class EventStore(Engine):
     def append(
         self,
         stream_id: str,
-        events: Sequence[Any],
+        events: Sequence[Event | UntypedEvent | EncodedEvent],
         expected_version: int,
         *,
         metadata: Metadata | None = None,
@@ -94,7 +86,7 @@ class EventStore(Engine):
     def append_at_end(
         self,
         stream_id: str,
-        events: Sequence[Any],
+        events: Sequence[Event | UntypedEvent | EncodedEvent],
         *,
         metadata: Metadata | None = None,
         durability: Durability | None = None,
@@ -105,7 +97,7 @@ class EventStore(Engine):
 
     def append_many(
         self,
-        appends: Iterable[Append],
+        appends: Iterable[tuple[str, Sequence[Event | UntypedEvent | EncodedEvent], int]],
         *,
         metadata: dict[str, Any] | None = None,
         durability: Durability | None = None,
@@ -128,7 +120,7 @@ class EventStore(Engine):
     def execute(
         self,
         stream_id: str,
-        decide: Decide,
+        decide: Decide[Event],
         *,
         metadata: Metadata | None = None,
         durability: Durability | None = None,
@@ -199,7 +191,7 @@ class EventStore(Engine):
 
     def read_stream(
         self, stream_id: str, from_version: int = 0, *, on_damage: OnDamage = "raise", durable: bool = False
-    ) -> list[Any]:
+    ) -> list[Event]:
         """Return the typed events of a stream from version `from_version` (inclusive) on, none if it does not exist.
 
         `on_damage="skip"` skips events that are damaged in both copies, with a `CorruptionWarning`. `durable` returns
@@ -218,7 +210,7 @@ class EventStore(Engine):
 
     def read_all(
         self, from_position: int = 0, limit: int = 1000, *, on_damage: OnDamage = "raise", durable: bool = False
-    ) -> Iterator[tuple[int, str, Any]]:
+    ) -> Iterator[tuple[int, str, Event]]:
         """Yield (position, stream id, typed event) of all streams in commit order, after `from_position` (exclusive).
 
         Yields at most `limit` events. `on_damage`, `durable` and the errors raised are those of `read_stream`.
@@ -228,7 +220,7 @@ class EventStore(Engine):
         for block in limited(self._blocks(span), limit):
             yield from placed(block)
 
-    def records(self, stream_id: str | None = None, **options: Unpack[ReadOptions]) -> Iterator[Record]:
+    def records(self, stream_id: str | None = None, **options: Unpack[ReadOptions]) -> Iterator[Record[Event]]:
         """Yield events with their envelopes, of one stream or of all. For the options see `ReadOptions`.
 
         Raises what `read_stream` raises, `ValueError` if `from_version` comes without a stream, and `TypeError` for an
