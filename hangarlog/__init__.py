@@ -35,7 +35,8 @@ from hangarlog.errors import (
 )
 from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.stats import StoreStats
-from hangarlog.eventstore.base import EventStore, Record
+from hangarlog.eventstore.base import EventStore
+from hangarlog.eventstore.record import Record
 from hangarlog.record.envelope import Envelope
 from hangarlog.events.encoded_event import EncodedEvent
 from hangarlog.events.registry import (

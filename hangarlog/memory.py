@@ -14,6 +14,7 @@ from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.engine import Durability
 from hangarlog.eventstore.expected_version import End, StoredId, settle
 from hangarlog.eventstore.idempotent import retried
+from hangarlog.eventstore.record import Event
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stream_id import check_stream_id
@@ -23,7 +24,7 @@ from hangarlog.record.line import decode_record, encode_envelope
 from hangarlog.record.timestamp import now
 
 
-class MemoryEventStore(EventStore):
+class MemoryEventStore(EventStore[Event]):
     """A store in memory, for tests. It keeps events encoded, so that reads decode them as they would from disk."""
 
     def __init__(self, *, serializer: EventSerializer | None = None) -> None:
@@ -33,6 +34,9 @@ class MemoryEventStore(EventStore):
         self._streams: dict[str, list[Envelope]] = {}
         self._first: dict[str | tuple[str, str], Envelope] = {}  # By event id, and by (event id, stream id).
         self._snapshots: dict[str, Snapshot] = {}
+
+    def __repr__(self) -> str:
+        return f"<MemoryEventStore ({len(self._journal)} events in {len(self._streams)} streams)>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a MemoryEventStore cannot be copied or pickled; append its events to another one")

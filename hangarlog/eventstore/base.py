@@ -6,12 +6,14 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, TypeVar, Unpack
+from typing import Any, Generic, TypeVar, Unpack
 
 import msgspec
 
 from hangarlog.errors import CompactionError, ConcurrencyError, CorruptionError, StreamNotFoundError
+from hangarlog.events.encoded_event import EncodedEvent
 from hangarlog.events.payload import FAILURES, decode_object, encode_object
+from hangarlog.events.registry import UntypedEvent
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.engine import Durability, Engine
@@ -19,6 +21,7 @@ from hangarlog.eventstore.execute import Decide, until_written
 from hangarlog.eventstore.expected_version import ANY
 from hangarlog.eventstore.idempotent import check_ids
 from hangarlog.eventstore.pending import Metadata, pending
+from hangarlog.eventstore.record import Event, Record
 from hangarlog.eventstore.selection import OnDamage, ReadOptions, Selection, Span, limited, skips
 from hangarlog.eventstore.snapshot import Snapshot, decode_state
 from hangarlog.eventstore.stats import StoreStats
@@ -27,22 +30,8 @@ from hangarlog.record.batch import Pending
 from hangarlog.record.envelope import MAX_NUMBER, Envelope
 from hangarlog.record.timestamp import now
 
-Append = tuple[str, Sequence[Any], int]
 _ENVELOPE = ("position", "stream_id", "stream_version", "event_id", "recorded_at", "metadata")
-_Self = TypeVar("_Self", bound="EventStore")
-
-
-class Record(msgspec.Struct, frozen=True, gc=False):
-    """An event with its envelope. `position` counts from 1 in the store, `stream_version` from 0 in the stream."""
-
-    position: int
-    stream_id: str
-    stream_version: int
-    event_type: str
-    event_id: str
-    recorded_at: datetime
-    metadata: dict[str, Any] | None
-    event: Any
+_Self = TypeVar("_Self", bound="EventStore[Any]")
 
 
 def _check_durability(durability: Durability) -> None:
@@ -56,8 +45,11 @@ def _checked_id(event_id: str) -> str:
     return event_id
 
 
-class EventStore(Engine):
-    """A store of typed events. A subclass is an engine: it implements the abstract methods."""
+class EventStore(Engine, Generic[Event]):
+    """A store of typed events. A subclass is an engine: it implements the abstract methods.
+
+    `EventStore[Opened | Closed]` tells a type checker which events a store has. At run time it changes nothing.
+    """
 
     def __init__(self, serializer: EventSerializer | None) -> None:
         self.serializer = serializer if serializer is not None else EventSerializer()
@@ -68,7 +60,7 @@ class EventStore(Engine):
     def append(
         self,
         stream_id: str,
-        events: Sequence[Any],
+        events: Sequence[Event | UntypedEvent | EncodedEvent],
         expected_version: int,
         *,
         metadata: Metadata | None = None,
@@ -107,7 +99,7 @@ class EventStore(Engine):
     def append_at_end(
         self,
         stream_id: str,
-        events: Sequence[Any],
+        events: Sequence[Event | UntypedEvent | EncodedEvent],
         *,
         metadata: Metadata | None = None,
         durability: Durability | None = None,
@@ -121,7 +113,7 @@ class EventStore(Engine):
 
     def append_many(
         self,
-        appends: Iterable[Append],
+        appends: Iterable[tuple[str, Sequence[Event | UntypedEvent | EncodedEvent], int]],
         *,
         metadata: dict[str, Any] | None = None,
         durability: Durability | None = None,
@@ -148,7 +140,7 @@ class EventStore(Engine):
     def execute(
         self,
         stream_id: str,
-        decide: Decide,
+        decide: Decide[Event],
         *,
         metadata: Metadata | None = None,
         durability: Durability | None = None,
@@ -225,7 +217,7 @@ class EventStore(Engine):
 
     def read_stream(
         self, stream_id: str, from_version: int = 0, *, on_damage: OnDamage = "raise", durable: bool = False
-    ) -> list[Any]:
+    ) -> list[Event]:
         """Return the typed events of a stream from version `from_version` (inclusive) on, none if it does not exist.
 
         `on_damage="skip"` skips events that are damaged in both copies, with a `CorruptionWarning`. `durable` returns
@@ -244,7 +236,7 @@ class EventStore(Engine):
 
     def read_all(
         self, from_position: int = 0, limit: int = 1000, *, on_damage: OnDamage = "raise", durable: bool = False
-    ) -> Iterator[tuple[int, str, Any]]:
+    ) -> Iterator[tuple[int, str, Event]]:
         """Yield (position, stream id, typed event) of all streams in commit order, after `from_position` (exclusive).
 
         Yields at most `limit` events. `on_damage`, `durable` and the errors raised are those of `read_stream`.
@@ -254,7 +246,7 @@ class EventStore(Engine):
         for block in limited(self._blocks(span), limit):
             yield from placed(block)
 
-    def records(self, stream_id: str | None = None, **options: Unpack[ReadOptions]) -> Iterator[Record]:
+    def records(self, stream_id: str | None = None, **options: Unpack[ReadOptions]) -> Iterator[Record[Event]]:
         """Yield events with their envelopes, of one stream or of all. For the options see `ReadOptions`.
 
         Raises what `read_stream` raises, `ValueError` if `from_version` comes without a stream, and `TypeError` for an
@@ -265,7 +257,7 @@ class EventStore(Engine):
             for envelope, event in pairs(block):
                 yield self._record(envelope, event)
 
-    def _record(self, envelope: Envelope, event: Any) -> Record:
+    def _record(self, envelope: Envelope, event: Any) -> Record[Event]:
         recorded_at, metadata = self._read(envelope)
         return Record(
             envelope.position,
@@ -278,7 +270,7 @@ class EventStore(Engine):
             event,
         )
 
-    def event(self, event_id: str) -> Record | None:
+    def event(self, event_id: str) -> Record[Event] | None:
         """Return the event with this id, compacted or not; None if there is none, or if its type is dropped.
 
         If the id comes more than once, return the first event. Of an event that is split on reading, return the first

@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from random import random
-from typing import Any
 
 from hangarlog.errors import ConcurrencyError
+from hangarlog.events.encoded_event import EncodedEvent
+from hangarlog.events.registry import UntypedEvent
 from hangarlog.eventstore.append_result import AppendResult
+from hangarlog.eventstore.record import Event
 
-Decide = Callable[[list[Any], int], Sequence[Any] | None]
+Decide = Callable[[list[Event], int], Sequence[Event | UntypedEvent | EncodedEvent] | None]
 """A decision: from a stream's events and its version (-1: no stream) to the events to append, if any."""
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.0005, 0.05

@@ -12,14 +12,15 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from time import monotonic
-from typing import TYPE_CHECKING, NoReturn, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, Unpack
 
 from hangarlog.errors import HangarlogError, LinkedFileError, StorageError, StoreOpenError
-from hangarlog.events.registry import EventRegistry
+from hangarlog.events.registry import EventRegistry, UntypedEvent
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore import engine
 from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.base import EventStore
+from hangarlog.eventstore.record import Event
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stream_id import check_stream_id
@@ -66,7 +67,7 @@ _UNWATCHED_SECONDS = 0.001
 """Seconds for which a read may overlook a change of the store's folder."""
 
 
-class FileEventStore(EventStore):
+class FileEventStore(EventStore[Event]):
     """An event store that is a folder of plain text, shared by any number of threads and processes.
 
     Args:
@@ -147,7 +148,9 @@ class FileEventStore(EventStore):
             raise
 
     @classmethod
-    def untyped(cls, path: str | os.PathLike[str], **options: Unpack[StoreOptions]) -> FileEventStore:
+    def untyped(
+        cls: type[FileEventStore[Any]], path: str | os.PathLike[str], **options: Unpack[StoreOptions]
+    ) -> FileEventStore[UntypedEvent]:
         """Open a store that reads every event as an `UntypedEvent`. No type needs to be registered.
 
         Append `UntypedEvent`s or `EncodedEvent`s to it. The options and the errors are those of `FileEventStore`.
@@ -452,6 +455,11 @@ class FileEventStore(EventStore):
             yield
         except OSError as error:
             raise StorageError(self.path, error.errno, str(error)) from error
+
+    def __repr__(self) -> str:
+        folder = getattr(self, "folder", None)  # Opening it may have failed.
+        shown = "closed" if self._closed else f"durability={self._durability!r}"
+        return f"<FileEventStore {folder.path if folder else '?'} ({shown})>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"a FileEventStore cannot be copied or pickled; open it there: FileEventStore({self.path!r})")
