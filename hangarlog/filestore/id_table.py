@@ -223,7 +223,7 @@ class IdTable:
 
     def grow(self) -> None:
         """Replace the file with one of twice the pages."""
-        if self.used * 64 < self.pages:
+        if (self.used + _PAGE_KEYS) * 64 < self.pages:
             raise TableError("its pages are full, but the table is not")
         before, pages = IdTable(self._filesystem, self.path, "", self._fd), self.pages
         before._salt = self._salt
