@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from hangarlog.errors import CorruptionError, CorruptionWarning, StoreOpenError
 from hangarlog.eventstore.selection import Span
 from hangarlog.filestore.catalog import Catalog, Known
+from hangarlog.filestore.event_ids import Moment
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.shared_state import JOURNAL_SIZE, WRITING, SharedState
 from hangarlog.filestore.snapshot_files import SnapshotFiles
@@ -92,6 +93,11 @@ class Reader:
         if span.reverse:
             return self._stream_backward(span.stream_id, span.start, committed, span.skip)
         return self._stream_forward(span.stream_id, span.start or 0, committed, span.limit, span.skip)
+
+    def blocks_at(self, span: Span, moment: Moment) -> Iterator[Sequence[StoredEnvelope]]:
+        """Yield what `blocks` yields, of the store as it was at a moment."""
+        self.layout = moment.layout
+        return self.blocks(span, moment.committed)
 
     def _unrecovered_stream(self, found: Unrecovered, stream_id: str, span: Span) -> Iterator[Sequence[StoredEnvelope]]:
         """Yield records up to the settled position from the stream, and later ones from the journal."""
