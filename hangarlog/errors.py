@@ -60,6 +60,26 @@ class RetryUnknownError(ConcurrencyError):
         )
 
 
+class PartialRetryError(ConcurrencyError):
+    """Only some events of an idempotent append are stored already, so it is no retry; nothing was written.
+
+    Fields: those of `ConcurrencyError`, and `missing`: (the id that is not in the stream, the id that is stored, its
+    stream, its version there).
+    """
+
+    def __init__(self, stream_id: str, expected: int, actual: int, missing: tuple[str, str, str, int]) -> None:
+        HangarlogError.__init__(self, stream_id, expected, actual, missing)
+        self.stream_id, self.expected, self.actual, self.missing = stream_id, expected, actual, missing
+
+    def __str__(self) -> str:
+        absent, stored, stream_id, version = self.missing
+        return (
+            f"only some events of this append are stored: id {stored!r} is version {version} of stream {stream_id!r}, "
+            f"id {absent!r} is not in stream {self.stream_id!r}; nothing was written. Append the events that are "
+            "missing by themselves, or give new events ids of their own"
+        )
+
+
 class StreamNotFoundError(HangarlogError, LookupError):
     """The stream does not exist. Field: `stream_id`."""
 

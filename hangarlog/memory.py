@@ -13,6 +13,7 @@ from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.engine import Durability
 from hangarlog.eventstore.expected_version import End, StoredId, settle
+from hangarlog.eventstore.idempotent import retried
 from hangarlog.eventstore.record import Event
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
@@ -31,6 +32,7 @@ class MemoryEventStore(EventStore[Event]):
         self._lock, self._turns = threading.Lock(), threading.RLock()
         self._journal: list[Envelope] = []
         self._streams: dict[str, list[Envelope]] = {}
+        self._first: dict[str | tuple[str, str], Envelope] = {}  # By event id, and by (event id, stream id).
         self._snapshots: dict[str, Snapshot] = {}
 
     def __repr__(self) -> str:
@@ -41,6 +43,10 @@ class MemoryEventStore(EventStore[Event]):
 
     def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, AppendResult]:
         with self._lock:
+            if pendings[0].idempotent:
+                find = lambda event_id, stream_id: self._first.get((event_id, stream_id))  # noqa: E731
+                if stored := retried(pendings, lambda stream_id: self._end(stream_id)[0], find):
+                    return stored
             results, to_write = settle(pendings, self._end, self._stored)
             if not to_write:
                 return results
@@ -49,11 +55,16 @@ class MemoryEventStore(EventStore[Event]):
                 envelope = decode_record(line)
                 self._journal.append(envelope)
                 self._streams.setdefault(envelope.stream_id, []).append(envelope)
+                self._first.setdefault(envelope.event_id, envelope)
+                self._first.setdefault((envelope.event_id, envelope.stream_id), envelope)
             for share in shares:
                 results[share.stream_id] = AppendResult(
                     share.version, share.first_position, share.last_position, share.ids, True
                 )
             return results
+
+    def _find(self, event_id: str) -> Envelope | None:
+        return self._first.get(event_id)
 
     def _end(self, stream_id: str) -> End:
         records = self._streams.get(stream_id)

@@ -91,7 +91,7 @@ def test_the_format_pages_files_are_those_of_a_store(tmp_path: Path) -> None:
     """Each name in the listing is one that the library uses."""
     folder = Folder(FileSystem(), "mystore")
     listing = FORMAT.read_text()
-    caches = (folder.state_path, folder.catalog_path, folder.checkpoint_path)
+    caches = (folder.state_path, folder.catalog_path, folder.ids_path, folder.checkpoint_path)
     for path in (folder.meta_path, folder.ring_path, *caches, folder.locks_path, folder.snapshots_path):
         assert Path(path).name in listing
     assert Path(folder.journal.sealed_base(1)).name in listing

@@ -19,6 +19,7 @@ from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.engine import Durability, Engine
 from hangarlog.eventstore.execute import Decide, until_written
 from hangarlog.eventstore.expected_version import ANY
+from hangarlog.eventstore.idempotent import check_ids
 from hangarlog.eventstore.pending import Metadata, pending
 from hangarlog.eventstore.record import Event, Record
 from hangarlog.eventstore.selection import OnDamage, ReadOptions, Selection, Span, limited, skips
@@ -36,6 +37,12 @@ _Self = TypeVar("_Self", bound="EventStore[Any]")
 def _check_durability(durability: Durability) -> None:
     if durability not in ("always", "relaxed"):
         raise ValueError(f"an append's durability is 'always' or 'relaxed', not {durability!r}")
+
+
+def _checked_id(event_id: str) -> str:
+    if not isinstance(event_id, str):
+        raise TypeError(f"an event id is text, not {type(event_id).__name__}")
+    return event_id
 
 
 class EventStore(Engine, Generic[Event]):
@@ -59,6 +66,7 @@ class EventStore(Engine, Generic[Event]):
         metadata: Metadata | None = None,
         durability: Durability | None = None,
         retry: bool = True,
+        idempotent: bool = False,
     ) -> AppendResult:
         """Append events to one stream, all or none, and return the stream's new version, and where the events are.
 
@@ -68,19 +76,24 @@ class EventStore(Engine, Generic[Event]):
         `expected_version` is the version that the stream must be at (`NO_STREAM`, which is -1: it must not exist),
         `ANY`, or `STREAM_EXISTS`. If the event ids already stand at that place, the append is a retry: it succeeds
         without writing. With `retry=False` ids are not compared: a matching version writes, any other conflicts.
+        With `idempotent=True` the ids, which every event must have, are looked for in the whole stream, compacted
+        events included: if all are there, nothing is written, and the result says where they are.
         `durability` ("always" or "relaxed") overrides the store's setting for this append.
 
         Raises:
             ConcurrencyError: the stream is at another version.
             RetryUnknownError: the stream is at another version, and the events at that place are compacted away, so
                 this append may be a retry of them.
+            PartialRetryError: with `idempotent`, only some of the ids are in the stream.
             StreamIdError, EventSerializationError: the stream id or an event is invalid; nothing was written.
             StorageError: the operating system refused a call; nothing was written.
             OutcomeUnknownError: the append was cut short, and may or may not count (`SyncError`: a sync failed).
         """
         if durability is not None:
             _check_durability(durability)
-        one = self._pending(stream_id, events, expected_version, metadata, retry)
+        one = self._pending(stream_id, events, expected_version, metadata, retry, idempotent)
+        if idempotent:
+            check_ids([one])
         return self._commit([one], durability)[one.stream_id]
 
     def append_at_end(
@@ -91,9 +104,12 @@ class EventStore(Engine, Generic[Event]):
         metadata: Metadata | None = None,
         durability: Durability | None = None,
         retry: bool = True,
+        idempotent: bool = False,
     ) -> AppendResult:
         """Append at the end of the stream, whatever its version: `append` with `ANY`."""
-        return self.append(stream_id, events, ANY, metadata=metadata, durability=durability, retry=retry)
+        return self.append(
+            stream_id, events, ANY, metadata=metadata, durability=durability, retry=retry, idempotent=idempotent
+        )
 
     def append_many(
         self,
@@ -102,6 +118,7 @@ class EventStore(Engine, Generic[Event]):
         metadata: dict[str, Any] | None = None,
         durability: Durability | None = None,
         retry: bool = True,
+        idempotent: bool = False,
     ) -> dict[str, AppendResult]:
         """Append to several streams at once, all or none, and return {stream id: result}.
 
@@ -113,8 +130,11 @@ class EventStore(Engine, Generic[Event]):
         if durability is not None:
             _check_durability(durability)
         pendings = [
-            self._pending(stream_id, events, expected, metadata, retry) for stream_id, events, expected in appends
+            self._pending(stream_id, events, expected, metadata, retry, idempotent)
+            for stream_id, events, expected in appends
         ]
+        if idempotent:
+            check_ids(pendings)
         return self._commit(pendings, durability) if pendings else {}
 
     def execute(
@@ -165,9 +185,15 @@ class EventStore(Engine, Generic[Event]):
         return events, version
 
     def _pending(
-        self, stream_id: str, events: Sequence[Any], expected: int, metadata: Metadata | None, retry: bool = True
+        self,
+        stream_id: str,
+        events: Sequence[Any],
+        expected: int,
+        metadata: Metadata | None,
+        retry: bool = True,
+        idempotent: bool = False,
     ) -> Pending:
-        return pending(self.serializer, stream_id, events, expected, metadata, retry)
+        return pending(self.serializer, stream_id, events, expected, metadata, retry, idempotent)
 
     # Importing
 
@@ -229,17 +255,38 @@ class EventStore(Engine, Generic[Event]):
         pairs = self.serializer.blocks(*_ENVELOPE).pairs
         for block in self.envelopes(stream_id, **options):
             for envelope, event in pairs(block):
-                recorded_at, metadata = self._read(envelope)
-                yield Record(
-                    envelope.position,
-                    envelope.stream_id,
-                    envelope.stream_version,
-                    envelope.event_type,
-                    envelope.event_id,
-                    recorded_at,
-                    metadata,
-                    event,
-                )
+                yield self._record(envelope, event)
+
+    def _record(self, envelope: Envelope, event: Any) -> Record[Event]:
+        recorded_at, metadata = self._read(envelope)
+        return Record(
+            envelope.position,
+            envelope.stream_id,
+            envelope.stream_version,
+            envelope.event_type,
+            envelope.event_id,
+            recorded_at,
+            metadata,
+            event,
+        )
+
+    def event(self, event_id: str) -> Record[Event] | None:
+        """Return the event with this id, compacted or not; None if there is none, or if its type is dropped.
+
+        If the id comes more than once, return the first event. Of an event that is split on reading, return the first
+        part. The first call reads the whole journal, to index it.
+
+        Raises:
+            CorruptionError: the event is damaged in both copies.
+            UnknownEventTypeError, EventSerializationError, UpcastingError: it cannot be read as its class.
+        """
+        envelope = self._find(_checked_id(event_id))
+        pairs = self.serializer.blocks(*_ENVELOPE).pairs
+        return next((self._record(*pair) for pair in pairs([envelope])), None) if envelope else None
+
+    def contains(self, event_id: str) -> bool:
+        """True if the store has an event with this id, compacted or not. Raises `CorruptionError` as `event` does."""
+        return self._find(_checked_id(event_id)) is not None
 
     def _read(self, envelope: Envelope) -> tuple[datetime, dict[str, Any] | None]:
         """Return the (time, metadata) of a record. Raises `CorruptionError` if one of them is invalid."""

@@ -19,7 +19,7 @@ Durability = Literal["always", "relaxed"]
 class Engine(ABC):
     """The storage of an event store.
 
-    A subclass implements the abstract methods here and the queries of `EventStore`. It may also override
+    A subclass implements the abstract methods here and the queries of `EventStore`. It may also override `_find`,
     `append_encoded`, `begin_stream`, `sync`, `durable_position`, `close`, `_calling`, `_await_turn` and `_turn`.
     """
 
@@ -45,6 +45,14 @@ class Engine(ABC):
     @abstractmethod
     def _blocks(self, span: Span) -> Iterator[Sequence[Envelope]]:
         """Yield the committed records of a span, in blocks that are not empty."""
+
+    def _find(self, event_id: str) -> Envelope | None:
+        """Return the first committed record with an event id. This reads the whole store."""
+        for block in self._blocks(Span(None)):
+            for record in block:
+                if record.event_id == event_id:
+                    return record
+        return None
 
     @abstractmethod
     def _load_snapshot(self, stream_id: str) -> Snapshot | None: ...

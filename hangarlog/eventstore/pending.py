@@ -25,6 +25,7 @@ def pending(
     expected: int,
     metadata: Metadata | None,
     retry: bool = True,
+    idempotent: bool = False,
 ) -> Pending:
     """Return the encoded events of an append. Raises what `EventStore.append` raises for invalid arguments."""
     stream_id = check_stream_id(stream_id)
@@ -46,7 +47,9 @@ def pending(
             encoded = [event if event[4] is None else _with(event, metadata) for event in encoded]
         else:
             encoded = _with_each(encoded, metadata)
-    return Pending(stream_id, encoded, expected, common, retry=retry)
+    if idempotent and not retry:
+        raise ValueError("idempotent=True and retry=False contradict each other; leave one of them out")
+    return Pending(stream_id, encoded, expected, common, retry=retry and not idempotent, idempotent=idempotent)
 
 
 def _no_version(expected: object) -> ValueError:

@@ -25,6 +25,7 @@ from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.filestore.catalog import Catalog, Known
+from hangarlog.filestore.event_ids import EventIds, Moment
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.group_sync import IntervalSync, JournalSync
 from hangarlog.filestore.reader import Reader
@@ -125,13 +126,17 @@ class FileEventStore(EventStore[Event]):
         sync_lock = FileLock(self._filesystem, self.folder.lock_path("sync"), state.sync_futex)
         catalog = self._catalog = Catalog(self._filesystem, self.folder.catalog_path)
         session = WriteSession(self.folder, self.meta, state, catalog, (lock, sync_lock), lock_timeout)
-        self._write_session, self._writer = session, Writer(session)
+        self._write_session = session
         self._sync = JournalSync(self.folder, self.meta.store_id, state, sync_lock, session.rejoin, lock_timeout)
         self._interval: IntervalSync | None = None
         self._calls = RunningCalls()
         self._starting = threading.Lock()
         self._snapshots = SnapshotFiles(self._filesystem, self.folder.snapshots_path)
         self._reader = Reader(self.folder, self._snapshots, state, catalog)
+        self._ids = EventIds(
+            self.folder, self.meta.store_id, self._records_at, self._sync.ensure_committed, lock_timeout
+        )
+        self._writer = Writer(session, self._ids)
         self._turns = Turns(self._filesystem, self.folder.lock_path("turns"), lock_timeout)
         self._read_watch, self._watched_at = FolderWatch(self._filesystem, self.folder.fd, self.folder.path), 0.0
         self._closed = False
@@ -306,6 +311,17 @@ class FileEventStore(EventStore[Event]):
         with self._refusals():
             yield from self._reader.blocks(span, self.durable_position if span.durable else self._committed())
 
+    def _find(self, event_id: str) -> StoredEnvelope | None:
+        with self._calling(), self._refusals():
+            now = Moment(self._committed(), self._reader.layout, self._state.history)
+            if self._state.writable:
+                self._ids.prepare(now)
+            return self._ids.find(event_id, None, now)
+
+    def _records_at(self, span: Span, moment: Moment) -> Iterator[Sequence[StoredEnvelope]]:
+        self._reader.layout = moment.layout
+        return self._reader.blocks(span, moment.committed)
+
     if TYPE_CHECKING:
 
         def envelopes(
@@ -424,6 +440,7 @@ class FileEventStore(EventStore[Event]):
             closing.callback(self.folder.close)
             closing.callback(self._state.close)
             closing.callback(self._catalog.close)
+            closing.callback(self._ids.close)
             closing.callback(self._reader.close)
             closing.callback(self._sync.close, seconds)
             closing.callback(self._write_session.close, seconds)  # First: a session needs both lock files.

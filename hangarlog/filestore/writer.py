@@ -14,11 +14,14 @@ from hangarlog.errors import (
 )
 from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.expected_version import StoredId, settle
+from hangarlog.eventstore.idempotent import retried
+from hangarlog.filestore.event_ids import EventIds, Moment
 from hangarlog.filestore.open_streams import COLD_BYTES, MAX_OPEN_STREAMS, StreamEnd
-from hangarlog.filestore.shared_state import FAILED, FAILURES, words_of
+from hangarlog.filestore.shared_state import FAILED, FAILURES, LAYOUT, words_of
 from hangarlog.filestore.write_session import WriteSession
 from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.record.batch import Pending, StreamShare, encode_batch
+from hangarlog.record.line import StoredEnvelope
 from hangarlog.record.timestamp import now
 from hangarlog.system.file_lock import enter
 
@@ -26,8 +29,8 @@ from hangarlog.system.file_lock import enter
 class Writer:
     """Commits events to one store, in this process. Threads may share it, and so may a forked child."""
 
-    def __init__(self, session: WriteSession) -> None:
-        self._session = session
+    def __init__(self, session: WriteSession, ids: EventIds) -> None:
+        self._session, self._ids = session, ids
 
     # The commit
 
@@ -38,7 +41,10 @@ class Writer:
 
         Raises what `EventStore.append` raises.
         """
-        session = self._session
+        session, idempotent = self._session, pendings[0].idempotent
+        if idempotent and self._ids.is_due(session.state.committed) and session.state.valid:
+            state = session.state
+            self._ids.prepare(Moment(state.committed, state.layout, state.history))
         now, threads, entered = monotonic(), session.write_lock.threads, False
         try:  # As in `WriteSession.lock`: a generator would cost every append a microsecond.
             entered = enter(threads, session.lock_seconds)
@@ -51,6 +57,8 @@ class Writer:
         finally:
             if entered or threads._is_owned():
                 threads.release()
+        if idempotent:
+            self._ids.note(results)
         # After a failed sync a later one proves nothing: recovery begins at the last good checkpoint until a restart.
         if due and not words_of(session.raw)[FAILURES]:
             session.checkpointing.begin()
@@ -59,7 +67,8 @@ class Writer:
     def _commit(self, pendings: list[Pending], now: float) -> dict[str, AppendResult]:
         """Commit under the lock between threads; return {stream id: result}."""
         session = self._session
-        only = pendings[0] if len(pendings) == 1 else None
+        idempotent = pendings[0].idempotent
+        only = pendings[0] if len(pendings) == 1 and not idempotent else None
         try:
             session.enter(now, only)
             streams, committed = session.streams, session.committed
@@ -70,6 +79,8 @@ class Writer:
                 if pending.expected == end.last[0] >= 0 and pending.events:
                     to_write.append((pending, pending.expected + 1))
             results: dict[str, AppendResult] = {}
+            if idempotent and (stored := retried(pendings, lambda stream_id: ends[stream_id].version, self._find)):
+                return stored
             if len(to_write) < len(pendings) or len(ends) < len(pendings):
                 results, to_write = settle(pendings, lambda stream_id: ends[stream_id].last, self._stored_at)
             if to_write:
@@ -98,6 +109,12 @@ class Writer:
             if len(found) == count:
                 break
         return found
+
+    def _find(self, event_id: str, stream_id: str) -> StoredEnvelope | None:
+        session = self._session
+        words = words_of(session.raw)
+        now = Moment(session.committed, words[LAYOUT], (session.state.session, words[FAILURES]))
+        return self._ids.find(event_id, stream_id, now, session.journal)
 
     def _write(
         self, to_write: list[tuple[Pending, int]], ends: dict[str, StreamEnd], results: dict[str, AppendResult]

@@ -13,6 +13,7 @@ from hangarlog.filestore import commit_ring
 from hangarlog.filestore.checkpoint import Checkpoint, load_checkpoint
 from hangarlog.filestore.commit_ring import BLOCK_BYTES, Frame, block_after, frames_in, ring_content
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.id_table import IdTable, TableError
 from hangarlog.filestore.salvage import read_lines, segments_between
 from hangarlog.filestore.snapshot_files import MAX_SNAPSHOT_BYTES, SnapshotFiles
 from hangarlog.log.index import STRIDE_BYTES, Index, is_harmless
@@ -22,9 +23,11 @@ from hangarlog.log.segment_name import index_path, text_path
 from hangarlog.maintenance.store_view import StoreView
 from hangarlog.record.checked_json import without_crc
 from hangarlog.record.checksum import crc32
-from hangarlog.record.line import StoredEnvelope
+from hangarlog.record.line import StoredEnvelope, read_crc
 from hangarlog.record.strict import record_or_cause, snapshot_flaw
 from hangarlog.system.filesystem import FRESH
+
+_RECORDS_AT_ONCE = 1 << 16
 
 
 def file_damage(path: str, offset: int, cause: str, position: int | None = None) -> CorruptionError:
@@ -120,6 +123,49 @@ def _frame_damage(folder: Folder, view: StoreView, block: int, frame: Frame) -> 
             if line != lines[record.position] and view.is_committed(record.position):
                 cause = f"its record of position {record.position} differs from the journal's"
                 yield file_damage(*place, cause, record.position)
+
+
+# The table of event ids
+
+
+def ids_damage(folder: Folder, view: StoreView) -> list[CorruptionError]:
+    """Return the damage of the table of event ids: an event that it covers and does not have.
+
+    A table that is torn, or of another history, is not used, so it is no damage.
+    """
+    path = folder.ids_path
+    try:
+        table = IdTable.open(folder.filesystem, path, view.store_id, writable=False)
+    except (FileNotFoundError, TableError):
+        return []
+    except OSError as error:
+        return [file_damage(path, 0, f"it cannot be read ({error}); delete it")]
+    with contextlib.closing(table), contextlib.suppress(TableError):
+        lacks, covered = 0, False
+        for records in _records_up_to(folder, table.covered.position):
+            covered = read_crc(records[-1]) == table.covered.crc and records[-1].position == table.covered.position
+            keys = {table.key(record.event_id): record.position for record in records}
+            lacks = lacks or min((keys[key] for key in table.missing(keys)), default=0)
+        if lacks and covered:
+            return [file_damage(path, 0, f"it does not have the event at position {lacks}; delete it", lacks)]
+    return []
+
+
+def _records_up_to(folder: Folder, last: int) -> Iterator[list[StoredEnvelope]]:
+    """Yield the whole records of the journal up to a position, many at a time."""
+    records: list[StoredEnvelope] = []
+    for segment in segments_between(folder.journal, 1, last):
+        for _, _, record in read_lines(segment):
+            if not isinstance(record, StoredEnvelope):
+                continue
+            if record.position > last:
+                break
+            records.append(record)
+            if len(records) == _RECORDS_AT_ONCE:
+                yield records
+                records = []
+    if records:
+        yield records
 
 
 # Snapshots

@@ -231,7 +231,7 @@ def _set_aside(folder: Folder, path: str, source: str) -> Repaired:
 
 def _set_folders_aside(folder: Folder) -> Iterator[Result]:
     """Rename folders that are in the place of the store's files, because no other step replaces a folder."""
-    fixed = (folder.state_path, folder.catalog_path, folder.aside_path)
+    fixed = (folder.state_path, folder.catalog_path, folder.ids_path, folder.aside_path)
     for path in [folder.path, *folder.all_folders()]:
         folders = [entry for entry in folder.filesystem.entries(path) if entry.is_dir()]
         for entry in folders:
@@ -265,9 +265,10 @@ def _committed_before(folder: Folder) -> int:
 
 
 def _delete_caches(folder: Folder) -> None:
-    """Delete the shared state and the catalog: then the next writer recovers, and every process reopens its files."""
+    """Delete the shared state and the caches of history: the next writer recovers, every process reopens its files."""
     folder.filesystem.remove(folder.state_path)
     folder.filesystem.remove(folder.catalog_path)  # It may name events that are lost.
+    folder.filesystem.remove(folder.ids_path)  # It may lack events that are found again.
 
 
 def _open_and_verify(folder: Folder, progress: Progress) -> list[Result]:

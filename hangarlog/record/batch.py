@@ -23,6 +23,7 @@ class Pending(msgspec.Struct, frozen=True):
     metadata: bytes | None = None
     first_version: int = 0  # The first version of a new stream: above 0 only when a compacted stream is imported.
     retry: bool = True  # False: never take it for a retry, whatever its event ids.
+    idempotent: bool = False  # Its ids are looked for in the whole stream. Then `retry` is False.
 
 
 class StreamShare(msgspec.Struct, gc=False):

@@ -2,12 +2,13 @@
 
 from hangarlog.testing.conformance.appending import AppendConformance
 from hangarlog.testing.conformance.executing import ExecuteConformance
+from hangarlog.testing.conformance.ids import IdConformance
 from hangarlog.testing.conformance.reading import ReadConformance
 from hangarlog.testing.conformance.snapshots import SnapshotConformance
 from hangarlog.testing.conformance.types import TypeConformance
 
 
 class EventStoreConformance(
-    AppendConformance, ExecuteConformance, ReadConformance, TypeConformance, SnapshotConformance
+    AppendConformance, ExecuteConformance, IdConformance, ReadConformance, TypeConformance, SnapshotConformance
 ):
     """The tests that every event store must pass. Subclass it and define `open_store`. Each test opens a new store."""
