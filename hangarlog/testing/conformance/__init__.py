@@ -2,9 +2,12 @@
 
 from hangarlog.testing.conformance.appending import AppendConformance
 from hangarlog.testing.conformance.reading import ReadConformance
+from hangarlog.testing.conformance.selecting import SelectConformance
 from hangarlog.testing.conformance.snapshots import SnapshotConformance
 from hangarlog.testing.conformance.types import TypeConformance
 
 
-class EventStoreConformance(AppendConformance, ReadConformance, TypeConformance, SnapshotConformance):
+class EventStoreConformance(
+    AppendConformance, ReadConformance, SelectConformance, TypeConformance, SnapshotConformance
+):
     """The tests that every event store must pass. Subclass it and define `open_store`. Each test opens a new store."""
