@@ -11,6 +11,7 @@ from hangarlog.record.envelope import MAX_NUMBER
 TEXT = ".jsonl"
 INDEX = ".index"
 TIMES = ".times"
+CACHES = (INDEX, TIMES)
 
 _DIGITS = 20
 

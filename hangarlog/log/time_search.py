@@ -37,16 +37,20 @@ def stretches_in_time(
     begin = _BEFORE_ALL if start is None else sign * start
     end = sys.maxsize if stop is None else sign * stop
     low, high = (sign * end, sign * begin) if reverse else (begin, end)
-    for times in _times_of(log, kept, max(0, low), high, reverse):
-        outside = [*times.outside(since or "", until or "~")]
-        for first, last in [(-b, -a) for a, b in reversed(outside)] if reverse else outside:
-            if first > end:
-                return
-            if begin < first:
-                yield (None if begin == _BEFORE_ALL else sign * begin), sign * (first - 1)
-            begin = max(begin, last + 1)
+    for first, last in _outside(_times_of(log, kept, max(0, low), high, reverse), since or "", until or "~", reverse):
+        if first > end:
+            break
+        if begin < first:
+            yield (None if begin == _BEFORE_ALL else sign * begin), sign * (first - 1)
+        begin = max(begin, last + 1)
     if begin <= end:
         yield (None if begin == _BEFORE_ALL else sign * begin), stop
+
+
+def _outside(found: Iterator[Times], since: str, until: str, reverse: bool) -> Iterator[tuple[int, int]]:
+    for times in found:
+        outside = times.outside(since, until)
+        yield from ((-last, -first) for first, last in reversed([*outside])) if reverse else outside
 
 
 def _times_of(log: Log, kept: dict[str, Times], low: int, high: int, reverse: bool) -> Iterator[Times]:
