@@ -23,7 +23,7 @@ def whole_number(name: str, value: object) -> int:
 
 def number_or_none(name: str, value: object) -> int | None:
     """Return a number or None. Raises `TypeError`."""
-    return None if value is None else whole_number(name, value)
+    return value if value is None or type(value) is int else whole_number(name, value)
 
 
 def flag(name: str, value: object) -> bool:

@@ -246,14 +246,18 @@ class EventStore(Engine):
 
         The caller does so if stored events became fewer than it wants, because types are dropped.
         """
-        left, last = span.limit, None
-        for block in limited(self._blocks(span), left):
-            yield block
-            last, left = block[-1], None if left is None else left - len(block)
-        if last is not None and left == 0:
-            step = -1 if span.reverse else 1
-            start = last.position if span.stream_id is None else last.stream_version + step
-            yield from self._blocks(msgspec.structs.replace(span, start=start, limit=None))
+        return self._blocks(span) if span.limit is None else self._first_and_others(span, span.limit)
+
+    def _first_and_others(self, span: Span, limit: int) -> Iterator[Sequence[Envelope]]:
+        for block in self._blocks(span):
+            part = block[:limit]
+            yield part
+            limit -= len(part)
+            if limit <= 0:
+                last = part[-1].position if span.stream_id is None else part[-1].stream_version
+                start = last if span.stream_id is None else last + (-1 if span.reverse else 1)
+                yield from self._blocks(msgspec.structs.replace(span, start=start, limit=None))
+                return
 
     def _read(self, envelope: Envelope) -> tuple[datetime, dict[str, Any] | None]:
         """Return the (time, metadata) of a record. Raises `CorruptionError` if one of them is invalid."""

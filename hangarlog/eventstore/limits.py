@@ -75,21 +75,18 @@ def _counted(
 ) -> Iterator[_Item]:
     if limit <= 0:
         return
+    last = 0
     for block in blocks:
-        items, last = iter(read(block)), 0
-        while True:
-            try:
-                item = next(items)
-            except StopIteration:
-                break
-            except HangarlogError:
-                if limit <= 0:
-                    return  # The event that cannot be read is not wanted any more.
-                raise
-            position = position_of(item)
-            if limit <= 0 and position != last:
-                return
-            last, limit = position, limit - 1
-            yield item
+        try:
+            for item in read(block):
+                if limit > 0:
+                    limit -= 1
+                    last = 0 if limit else position_of(item)
+                elif position_of(item) != last:
+                    return
+                yield item
+        except HangarlogError:
+            if limit > 0:
+                raise  # Otherwise the event that cannot be read is not wanted any more.
         if limit <= 0:
             return

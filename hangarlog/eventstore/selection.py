@@ -119,9 +119,16 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def _filters(self) -> bool:
         """True if the span may hold records that are not wanted."""
-        of_stream = self.stream_id is not None and (self.from_position, self.to_position) != (None, None)
-        in_time = self.since is not None or self.until is not None
-        return of_stream or in_time or self._keep is not None
+        if self.since is not None or self.until is not None:
+            return True
+        return self._tests_each or (self.to_position is not None and self.stream_id is not None)
+
+    @property
+    def _tests_each(self) -> bool:
+        """True if each record must be looked at. For the whole store, the span begins at the position already."""
+        if self.event_types is not None or self.category is not None or self.not_category is not None:
+            return True
+        return self.from_position is not None and self.stream_id is not None
 
     def wanted(self, blocks: Iterator[Sequence[Envelope]]) -> Iterator[Sequence[Envelope]]:
         """Return the wanted records among a span's records. A block may be empty."""
@@ -129,23 +136,21 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
             blocks = ended(blocks, "position", self.to_position, self.reverse)
         if self.since is not None or self.until is not None:
             blocks = in_time(blocks, self.since or "", self.until or "~")
-        keep = self._keep
-        return blocks if keep is None else (_kept(block, map(keep, block)) for block in blocks)
+        if self._tests_each:
+            keep = self._test()
+            return (_kept(block, map(keep, block)) for block in blocks)
+        return blocks
 
     def parts_of(self, pairs: _Pairs) -> _Pairs:
         """Return what reads the (envelope, event) of a block, without parts of split events that are not wanted."""
         types = self.event_types
         return (lambda block: filter(types.keeps_part, pairs(block))) if types and types.split else pairs
 
-    @property
-    def _keep(self) -> Callable[[Envelope], bool] | None:
-        """The test of a single record, None if every record passes."""
+    def _test(self) -> Callable[[Envelope], bool]:
         types, category, other, reverse = self.event_types, self.category, self.not_category, self.reverse
-        position = None  # For the whole store, the span begins there already.
+        position = None
         if self.stream_id is not None and self.from_position is not None:
             position = max(0, self.from_position)
-        if types is None and category is None and other is None and position is None:
-            return None
 
         def keep(envelope: Envelope) -> bool:
             return (
@@ -179,17 +184,18 @@ def selection(stream_id: object, options: Mapping[str, Any], serializer: EventSe
     """
     checked = {}
     for name, value in options.items():
-        if name not in _CHECKS:
+        check = _CHECKS.get(name)
+        if check is None:
             raise TypeError(f"there is no option {name!r}; the options of a read are {', '.join(_CHECKS)}")
-        checked[name] = _CHECKS[name](name, value)
+        checked[name] = check(name, value)
     if checked.get("event_types") is not None:
         checked["event_types"] = WantedTypes(checked["event_types"], serializer)
     if stream_id is not None:
-        stream_id = check_stream_id(stream_id)
-    for name in ("from_version", "to_version") if stream_id is None else ():
+        return Selection(stream_id=check_stream_id(stream_id), **checked)
+    for name in ("from_version", "to_version"):
         if checked.get(name) is not None:
             raise ValueError(f"{name} needs a stream_id; use {name.replace('version', 'position')} for all streams")
-    return Selection(stream_id=stream_id, **checked)
+    return Selection(stream_id=None, **checked)
 
 
 def skips(on_damage: OnDamage) -> bool:

@@ -23,7 +23,7 @@ from hangarlog.filestore.two_copies import missing_position
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.log.segment_cache import SegmentCache
-from hangarlog.log.time_search import stretches_in_time
+from hangarlog.log.time_search import ranges_in_time
 from hangarlog.record.line import StoredEnvelope
 from hangarlog.system.import_lock import importing
 
@@ -129,7 +129,7 @@ class Reader:
             log, before = self._stream_log(span.stream_id, committed), 0
         start = None if span.start is None else span.start - before
         times = self._cached().times
-        for first, last in stretches_in_time(log, times, start, span.stop, span.since, span.until, span.reverse):
+        for first, last in ranges_in_time(log, times, start, span.stop, span.since, span.until, span.reverse):
             yield replace(span, start=None if first is None else first + before, stop=last, since=None, until=None)
 
     def _unrecovered_stream(self, found: Unrecovered, stream_id: str, span: Span) -> Iterator[Sequence[StoredEnvelope]]:

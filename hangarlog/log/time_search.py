@@ -1,4 +1,4 @@
-"""Finds the stretches of a log that may hold records of a time."""
+"""Finds the ranges of a log that may hold records of a time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.log.times import Times, grown, load_times, save_times
 
-Stretch = tuple[int | None, int | None]
+Range = tuple[int | None, int | None]
 """The first and the last number, inclusive, in the direction of reading. None: where the log begins or ends."""
 
 _MAX_KEPT = 4096
 _BEFORE_ALL = -sys.maxsize
 
 
-def stretches_in_time(
+def ranges_in_time(
     log: Log,
     kept: dict[str, Times],
     start: int | None,
@@ -26,8 +26,8 @@ def stretches_in_time(
     since: str | None,
     until: str | None,
     reverse: bool,
-) -> Iterator[Stretch]:
-    """Yield, in order, the stretches from `start` to `stop` that may hold records from `since` to before `until`.
+) -> Iterator[Range]:
+    """Yield, in order, the ranges from `start` to `stop` that may hold records from `since` to before `until`.
 
     Everything that no cache excludes is in them, damage too. `kept` are the times found before, by base.
     """
@@ -78,7 +78,7 @@ def _times_of(log: Log, kept: dict[str, Times], low: int, high: int, reverse: bo
 
 def _times(log: Log, kept: dict[str, Times], segment: Segment, first: int) -> Times | None:
     known = kept.get(segment.base)
-    if known is None or known.first != first or known.end > segment.size:
+    if known is None or not known.is_of(segment, first):
         known = load_times(segment, first, log.base)
     times = grown(segment, first, known)
     if times:

@@ -40,7 +40,7 @@ class Times(msgspec.Struct, frozen=True):
     blocks: list[Block]
 
     def outside(self, since: str, until: str) -> Iterator[tuple[int, int]]:
-        """Yield the (first, last) record of the stretches without a time from `since` to before `until`."""
+        """Yield the (first, last) record of the ranges without a time from `since` to before `until`."""
         if self.latest < since or self.earliest >= until:
             yield self.first, self.blocks[-1][0] - 1
             return
