@@ -24,7 +24,8 @@ from hangarlog.log.times import Times, load_times
 from hangarlog.maintenance.store_view import StoreView
 from hangarlog.record.checked_json import without_crc
 from hangarlog.record.checksum import crc32
-from hangarlog.record.line import StoredEnvelope
+from hangarlog.record.envelope import LineError
+from hangarlog.record.line import StoredEnvelope, decode_records
 from hangarlog.record.strict import kept_record, record_or_cause, snapshot_flaw
 from hangarlog.system.filesystem import FRESH
 
@@ -265,7 +266,11 @@ def _holds_all_times(times: Times, segment: Segment) -> bool:
     """True if every record of the blocks was recorded between the earliest and the latest time of its block."""
     ends = [following for following, _, _ in times.blocks]
     for lines in segment.blocks():
-        for record in filter(None, map(kept_record, lines)):
+        try:
+            records = decode_records(lines)
+        except LineError:  # The checks of the log report it.
+            records = [*filter(None, map(kept_record, lines))]
+        for record in records:
             at = bisect_right(ends, segment.number_of(record))
             if at == len(ends):
                 return True

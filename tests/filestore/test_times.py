@@ -318,6 +318,9 @@ def test_damage_outside_of_the_time_is_not_met(copied: tuple[Path, list[int]]) -
         with pytest.warns(CorruptionWarning):
             found = numbers(store, since=since, until=until, on_damage="skip")
         assert found == [number for number in wanted if number != 2492]
+        with pytest.warns(CorruptionWarning):
+            found = numbers(store, from_position=2600, to_position=2400, reverse=True, on_damage="skip")
+        assert found == [number for number in range(2598, 2398, -1) if number != 2492]
 
 
 def test_a_stream_cut_short_is_read_from_the_journal(copied: tuple[Path, list[int]]) -> None:
