@@ -4,11 +4,18 @@ from hangarlog.testing.conformance.appending import AppendConformance
 from hangarlog.testing.conformance.executing import ExecuteConformance
 from hangarlog.testing.conformance.ids import IdConformance
 from hangarlog.testing.conformance.reading import ReadConformance
+from hangarlog.testing.conformance.selecting import SelectConformance
 from hangarlog.testing.conformance.snapshots import SnapshotConformance
 from hangarlog.testing.conformance.types import TypeConformance
 
 
 class EventStoreConformance(
-    AppendConformance, ExecuteConformance, IdConformance, ReadConformance, TypeConformance, SnapshotConformance
+    AppendConformance,
+    ExecuteConformance,
+    IdConformance,
+    ReadConformance,
+    SelectConformance,
+    SnapshotConformance,
+    TypeConformance,
 ):
     """The tests that every event store must pass. Subclass it and define `open_store`. Each test opens a new store."""
