@@ -4,7 +4,10 @@ from hangarlog.testing.conformance.appending import AppendConformance
 from hangarlog.testing.conformance.reading import ReadConformance
 from hangarlog.testing.conformance.snapshots import SnapshotConformance
 from hangarlog.testing.conformance.types import TypeConformance
+from hangarlog.testing.conformance.unreadable import UnreadableConformance
 
 
-class EventStoreConformance(AppendConformance, ReadConformance, TypeConformance, SnapshotConformance):
+class EventStoreConformance(
+    AppendConformance, ReadConformance, TypeConformance, UnreadableConformance, SnapshotConformance
+):
     """The tests that every event store must pass. Subclass it and define `open_store`. Each test opens a new store."""
