@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from itertools import repeat
 from operator import attrgetter
@@ -26,7 +26,7 @@ from hangarlog.events.payload import (
     skip,
     too_deep,
 )
-from hangarlog.events.payload_reader import DroppedReader, PayloadReader, SplitReader
+from hangarlog.events.payload_reader import DroppedReader, PayloadReader, SplitReader, untyped
 from hangarlog.events.registry import DEFAULT_REGISTRY, EventRegistry, UntypedEvent, check_event_class, field_names
 from hangarlog.events.upcaster import UpcasterChain
 from hangarlog.record.envelope import Encoded
@@ -34,6 +34,7 @@ from hangarlog.record.nesting import MAX_NESTING
 
 Hook = Callable[[Any], Any]
 _event_id = attrgetter("event_id")
+_MAX_READERS = 10_000  # A store may have any number of types that are not registered.
 _LARGE_BYTES = 64 << 10  # For a larger payload, checking the values is faster than decoding the text.
 _skip_lines = msgspec.json.Decoder(msgspec.Raw).decode_lines
 _null_in = re.compile(b"null").search  # Twice as fast as `in` for a long text.
@@ -49,6 +50,9 @@ class EventSerializer:
         newer: how to read a payload of a newer version than the registry's: "error" raises, "pass" decodes it as the
             class and ignores unknown fields, "raw" returns an `UntypedEvent`. "error" is the default because a program
             that writes back what it read would lose the ignored fields.
+        unreadable: what reads of a store do at an event that cannot be read: "error" raises in its turn and names the
+            place, "untyped" returns an `UntypedEvent` in its place, "skip" passes over it with an `UnreadableWarning`.
+            "untyped" also stands in for "error" in `unknown` and `newer`. `deserialize` raises in any case.
         enc_hook: msgspec's hook for encoding objects of unknown types.
         dec_hook: msgspec's hook for decoding into unknown types.
 
@@ -63,6 +67,7 @@ class EventSerializer:
         registry: EventRegistry = DEFAULT_REGISTRY,
         unknown: Literal["error", "untyped"] = "error",
         newer: Literal["error", "pass", "raw"] = "error",
+        unreadable: Literal["error", "untyped", "skip"] = "error",
         enc_hook: Hook | None = None,
         dec_hook: Callable[[type, Any], Any] | None = None,
     ) -> None:
@@ -70,8 +75,13 @@ class EventSerializer:
             raise ValueError(f"unknown must be 'error' or 'untyped', not {unknown!r}")
         if newer not in ("error", "pass", "raw"):
             raise ValueError(f"newer must be 'error', 'pass' or 'raw', not {newer!r}")
+        if unreadable not in ("error", "untyped", "skip"):
+            raise ValueError(f"unreadable must be 'error', 'untyped' or 'skip', not {unreadable!r}")
+        if unreadable == "untyped":
+            unknown = "untyped"
+            newer = "raw" if newer == "error" else newer
         self.chain = upcaster_chain if upcaster_chain is not None else UpcasterChain()
-        self.registry, self.unknown, self.newer = registry, unknown, newer
+        self.registry, self.unknown, self.newer, self.unreadable = registry, unknown, newer, unreadable
         self.enc_hook, self._dec_hook = enc_hook or plain_int, dec_hook
         encoder = msgspec.json.Encoder(enc_hook=self.enc_hook)
         self._encode, self._encode_lines = encoder.encode, encoder.encode_lines
@@ -201,13 +211,23 @@ class EventSerializer:
         """Return the reader of blocks of records whose envelopes have these fields."""
         blocks = self._blocks.get(fields)
         if blocks is None:
-            blocks = self._blocks[fields] = TypedBlocks(self.reader, self._dec_hook, fields)
+            blocks = self._blocks[fields] = TypedBlocks(self, self._dec_hook, fields)
         return blocks
+
+    untyped = staticmethod(untyped)
+
+    @property
+    def definitions(self) -> tuple[Mapping[str, Any], ...]:
+        """All that readers depend on: the registry's maps and the splitters. It shows every later change."""
+        registry = self.registry
+        return registry.types, registry.versions, registry.dropped, self.chain.splits
 
     def reader(self, event_type: str) -> Reader:
         """Return the reader of a stored event type's payloads. Call it once per read."""
         reader = self._readers.get(event_type)
         if reader is None or not reader.current():
+            if len(self._readers) >= _MAX_READERS:
+                self._readers.clear()
             reader = self._readers[event_type] = self._new_reader(event_type)
         return reader
 

@@ -7,6 +7,7 @@ from hangarlog.testing.conformance.reading import ReadConformance
 from hangarlog.testing.conformance.selecting import SelectConformance
 from hangarlog.testing.conformance.snapshots import SnapshotConformance
 from hangarlog.testing.conformance.types import TypeConformance
+from hangarlog.testing.conformance.unreadable import UnreadableConformance
 
 
 class EventStoreConformance(
@@ -17,5 +18,6 @@ class EventStoreConformance(
     SelectConformance,
     SnapshotConformance,
     TypeConformance,
+    UnreadableConformance,
 ):
     """The tests that every event store must pass. Subclass it and define `open_store`. Each test opens a new store."""
