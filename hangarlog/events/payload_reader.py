@@ -9,8 +9,9 @@ import msgspec
 
 from hangarlog.errors import EventSerializationError, UpcastingError
 from hangarlog.events.block_reader import Parts, Reader
+from hangarlog.events.event_class import field_names
 from hangarlog.events.payload import FAILURES, decode_object
-from hangarlog.events.registry import EventRegistry, UntypedEvent, field_names
+from hangarlog.events.registry import EventRegistry, UntypedEvent
 from hangarlog.events.upcaster import Split, UpcasterChain
 
 
