@@ -163,7 +163,7 @@ def difference(value: Any, again: Any, encode: _Encode, path: str = "$") -> str 
 def _of_dicts(value: dict[Any, Any], again: dict[Any, Any], encode: _Encode, path: str) -> str | None:
     for key, item in value.items():
         if key not in again:
-            return f"its key {key!r} would be another - at `{path}`"
+            return f"the key {key!r} would become another key - at `{path}`"
         found = difference(item, again[key], encode, f"{path}[...]")
         if found is not None:
             return found
@@ -175,7 +175,9 @@ def _differs(value: Any, again: Any, path: str) -> str:
 
 
 def _short(value: Any) -> str:
-    text = "unset" if value is msgspec.UNSET else repr(value)
+    if value is msgspec.UNSET:
+        return "unset"
+    text = value.isoformat() if isinstance(value, _TEMPORAL) else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -189,11 +191,15 @@ def _decoded(value: Any) -> Any:
 
 
 def _equal(value: Any, again: Any, encode: _Encode) -> bool:
-    """True if values are equal, or, if their class does not say so, are written as the same text."""
+    """True if values are equal, or, if their class cannot tell, are written as the same text."""
+    kind: Any = type(value)
     try:
-        return bool(value == again) or (type(value) is type(again) and encode(value) == encode(again))
+        if kind.__eq__ is not object.__eq__ or kind is not type(again):
+            return bool(value == again)
     except Exception:  # An `__eq__` of the application, such as that of an array.
-        return type(value) is type(again) and encode(value) == encode(again)
+        if kind is not type(again):
+            return False
+    return encode(value) == encode(again)
 
 
 def _said(error: Exception) -> str:

@@ -93,14 +93,18 @@ class EventSerializer:
         for event_type in {**registry.types, **registry.versions, **dict.fromkeys(self.chain.split_types())}:
             target = registry.target_version(event_type)
             self.chain.check(event_type, target, registry.canonical_name(event_type))
-            split = self.chain.split_of(event_type)
-            if split and event_type in registry.types and target <= split[0]:
-                raise UpcastingError(
-                    event_type=event_type,
-                    from_version=target,
-                    message=f"{event_type!r} is split at v{split[0]}, so its class must have a later version than "
-                    f"{target}: events that you write would be split when they are read",
-                )
+            if event_type in registry.types:
+                self._check_split(event_type, target)
+
+    def _check_split(self, event_type: str, version: int) -> None:
+        split = self.chain.split_of(event_type)
+        if split and version <= split[0]:
+            raise UpcastingError(
+                event_type=event_type,
+                from_version=version,
+                message=f"{event_type!r} is split at v{split[0]}, so its class must have a later version than "
+                f"{version}: events that you write would be split when they are read",
+            )
 
     def serialize(self, event: Any) -> tuple[str, str]:
         """Return the event type and the payload, as JSON text with `_version` first.
@@ -229,7 +233,9 @@ class EventSerializer:
         except UpcastingError:
             raise
         except Exception as error:  # `__post_init__` or a hook of the application may raise anything.
-            why = error.message if isinstance(error, EventSerializationError) else error
+            why: object = error
+            if isinstance(error, EventSerializationError) and error.event_type == event_type:
+                why = error.message
             raise EventSerializationError(event_type, f"it could not be read: {why}; nothing was written") from error
 
     def _new_writer(self, event_class: type) -> _Writer:
@@ -237,6 +243,7 @@ class EventSerializer:
         if self.validate:
             name, hook = writer.event_type, self._dec_hook
             read_class = self.registry.read_class(name, event_class)
+            self._check_split(name, self.registry.target_version(name))
             writer.proof = Proof(name, event_class, read_class, self._encode, self.reader(name), hook)
         self._writers[event_class] = writer
         return writer

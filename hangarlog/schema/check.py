@@ -145,8 +145,8 @@ class _TypeCheck:
             return
         try:
             if self._class is not None:
-                self._schema = describe(self._name, self._class, self._serializer.enc_hook)
                 check_event_class(self._name, self._class, forward_references=False)
+                self._schema = describe(self._name, self._class, self._serializer.enc_hook)
         except EventSerializationError as error:
             yield self._finding("unreadable", error.message)
             return
