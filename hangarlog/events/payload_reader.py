@@ -9,8 +9,9 @@ import msgspec
 
 from hangarlog.errors import EventSerializationError, HangarlogError, UpcastingError
 from hangarlog.events.block_reader import Parts, Reader
-from hangarlog.events.payload import check_version, decode_object
-from hangarlog.events.registry import EventRegistry, UntypedEvent, field_names
+from hangarlog.events.event_class import field_names
+from hangarlog.events.payload import check_version, decode_object, encode_plain, holds_raw
+from hangarlog.events.registry import EventRegistry, UntypedEvent
 from hangarlog.events.upcaster import Split, UpcasterChain
 
 _decode_objects: Callable[[bytes], list[dict[str, Any]]] = msgspec.json.Decoder(list[dict[str, Any]]).decode
@@ -48,6 +49,7 @@ class PayloadReader:
                 event_type, f"{event_class.__qualname__} cannot be decoded: {error}"
             ) from error
         self._decode = decoder.decode
+        self._holds_raw = holds_raw(event_class)
         if not self.plain:
             self._extras = _Extras(field_names(event_class))
 
@@ -108,7 +110,11 @@ class PayloadReader:
         _, payload = self._chain.upcast(
             self._event_type, version, payload, current_version=self.version, alias_of=self._alias_of
         )
-        event: Any = msgspec.convert(payload, self.event_class, dec_hook=self._dec_hook, str_keys=True)
+        event: Any
+        if self._holds_raw:  # Only a decoder makes a msgspec.Raw.
+            event = self._decode(encode_plain(payload))
+        else:
+            event = msgspec.convert(payload, self.event_class, dec_hook=self._dec_hook, str_keys=True)
         return event if self._extras is None else self._extras.set_from(payload, event)
 
     def upcast_all(self, payloads: list[dict[str, Any]]) -> list[Any]:
@@ -131,7 +137,11 @@ class PayloadReader:
             )
             for at, payload in zip(at_version, upcast, strict=True):
                 payloads[at] = payload
-        events: list[Any] = msgspec.convert(payloads, self._list, dec_hook=self._dec_hook, str_keys=True)
+        events: list[Any]
+        if self._holds_raw:
+            events = list(map(self._decode, map(encode_plain, payloads)))
+        else:
+            events = msgspec.convert(payloads, self._list, dec_hook=self._dec_hook, str_keys=True)
         if self._extras is not None:
             for payload, event in zip(payloads, events, strict=True):
                 self._extras.set_from(payload, event)
