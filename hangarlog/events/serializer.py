@@ -186,7 +186,8 @@ class EventSerializer:
             raise EventSerializationError(writer.event_type, f"cannot be encoded as JSON: {error}") from error
         if proof is not None:
             if extras is None:
-                proof.struct(event, data)
+                if len(data) < _LARGE_BYTES or not proof.large(event, data):
+                    proof.struct(event, data)
             else:
                 proof.other(event, value, extras, data)
         event_id = getattr(event, "event_id", None)

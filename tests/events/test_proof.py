@@ -229,3 +229,39 @@ def test_a_class_whose_type_is_split_later_is_refused() -> None:
     chain.splitter("Other", 1)(lambda data: [])
     with pytest.raises(UpcastingError, match="later version"):
         serializer.encode(Other())
+
+
+class Large(msgspec.Struct, rename="camel"):
+    some_text: str
+    any_value: Any = None
+    some_number: int = 0
+
+
+TEXT = "x" * 100_000
+
+
+@pytest.mark.parametrize("value", [None, [1.5, "a", {"b": [True]}], (1, 2), msgspec.Raw(b'{"a":1}')])
+def test_a_large_event_is_taken_as_a_small_one_is(value: Any) -> None:
+    """Fields of type Any are not decoded, if they hold JSON."""
+    serializer = EventSerializer(registry=registry_of(Large))
+    event = Large(TEXT, value, 3)
+    again = serializer.deserialize(*serializer.serialize(event))
+    assert (again.some_text, again.some_number) == (TEXT, 3)
+
+
+@pytest.mark.parametrize(
+    ("event", "field"),
+    [
+        (Large(TEXT, 1, 1.5), "$.someNumber"),  # type: ignore[arg-type]
+        (Large(TEXT, {1: 1}), "$.any_value"),
+        (Large(TEXT, [{1, 2}]), "$.any_value[0]"),
+        (Large(TEXT, [dataclasses]), "cannot be encoded"),
+        (Large(TEXT, float("nan")), "no JSON form"),
+    ],
+)
+def test_a_large_event_is_refused_as_a_small_one_is(event: Large, field: str) -> None:
+    serializer = EventSerializer(registry=registry_of(Large))
+    for one in (event, Large("x", event.any_value, event.some_number)):
+        with pytest.raises(EventSerializationError) as caught:
+            serializer.encode(one)
+        assert field in str(caught.value)

@@ -3,6 +3,7 @@
 from hangarlog.testing.conformance.appending import AppendConformance
 from hangarlog.testing.conformance.executing import ExecuteConformance
 from hangarlog.testing.conformance.ids import IdConformance
+from hangarlog.testing.conformance.proving import ProofConformance
 from hangarlog.testing.conformance.reading import ReadConformance
 from hangarlog.testing.conformance.selecting import SelectConformance
 from hangarlog.testing.conformance.snapshots import SnapshotConformance
@@ -14,6 +15,7 @@ class EventStoreConformance(
     AppendConformance,
     ExecuteConformance,
     IdConformance,
+    ProofConformance,
     ReadConformance,
     SelectConformance,
     SnapshotConformance,

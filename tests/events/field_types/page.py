@@ -29,8 +29,8 @@ the event's class, and compares every field. So what the store acknowledges stay
 - A dataclass or an attrs class also keeps attributes that are no fields, if a new event has them, and `event_id` and
   `occurred_at` always.
 
-`EventSerializer(validate=False)` switches the proof of each event off, not the checks of classes. It saves 0.05 to
-0.4 µs an event.
+`EventSerializer(validate=False)` switches the proof of each event off, not the checks of classes. It saves 0.04 to
+0.2 µs an event of a batch and 0.15 to 0.4 µs of one event, or 1 µs if the event has attributes that are no fields.
 
 What no check sees, because Python calls it equal: the name of a time zone (its offset stays), `fold`, and the zone of a
 `time` that has no offset without a date. A number with more than 17 digits, which no Python float has, becomes a float
