@@ -13,6 +13,7 @@ from hangarlog.events.payload import decode_object
 from hangarlog.events.registry import EventRegistry, UntypedEvent, field_names
 from hangarlog.events.upcaster import Split, UpcasterChain
 
+_FEW = 8  # Fewer payloads are faster read one by one.
 _decode_objects: Callable[[bytes], list[dict[str, Any]]] = msgspec.json.Decoder(list[dict[str, Any]]).decode
 
 
@@ -79,7 +80,7 @@ class PayloadReader:
 
     def read_all(self, payloads: list[Any]) -> list[Any]:
         """Return the events of payloads of any versions. Raises anything if one cannot be read."""
-        if self.event_class is None or len(payloads) == 1:
+        if self.event_class is None or len(payloads) < _FEW:
             return list(map(self, payloads))
         raws = list(map(bytes, payloads))
         others = [at for at, raw in enumerate(raws) if not raw.startswith(self._heads)]
@@ -108,8 +109,11 @@ class PayloadReader:
         _, payload = self._chain.upcast(
             self._event_type, version, payload, current_version=self.version, alias_of=self._alias_of
         )
-        event: Any = msgspec.convert(payload, self.event_class, dec_hook=self._dec_hook, str_keys=True)
+        event = self._convert(payload)
         return event if self._extras is None else self._extras.set_from(payload, event)
+
+    def _convert(self, payload: dict[str, Any]) -> Any:
+        return msgspec.convert(payload, self.event_class, dec_hook=self._dec_hook, str_keys=True)
 
     def upcast_all(self, payloads: list[dict[str, Any]]) -> list[Any]:
         """Return the events of decoded payloads. Raises anything if one cannot be read.
@@ -131,7 +135,10 @@ class PayloadReader:
             )
             for at, payload in zip(at_version, upcast, strict=True):
                 payloads[at] = payload
-        events: list[Any] = msgspec.convert(payloads, self._list, dec_hook=self._dec_hook, str_keys=True)
+        if len(payloads) < _FEW:
+            events = [self._convert(payload) for payload in payloads]
+        else:
+            events = msgspec.convert(payloads, self._list, dec_hook=self._dec_hook, str_keys=True)
         if self._extras is not None:
             for payload, event in zip(payloads, events, strict=True):
                 self._extras.set_from(payload, event)
