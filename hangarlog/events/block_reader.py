@@ -24,7 +24,7 @@ from hangarlog.record.envelope import Envelope
 from hangarlog.record.line import LONG_LINE_BYTES, payload_at
 from hangarlog.record.verified_block import VerifiedBlock
 
-_MAX_TYPES = 1000  # The most event types of a plan, which takes 3 KiB for each.
+_MAX_TYPES = 4096  # The most event types of a plan, which takes 3 KiB for each.
 _MAX_REMEMBERED = 10_000  # The most readers, and the most versions of types, that are remembered.
 _EVENTS_PER_TYPE = 40  # Adding a type to a plan costs as much as reading this many events without one.
 _BYTES_PER_EVENT = 4 << 10  # And reading one event without a plan costs as much more as reading these bytes does.

@@ -14,6 +14,7 @@ from hangarlog.events.payload import check_version, decode_object, encode_plain,
 from hangarlog.events.registry import EventRegistry, UntypedEvent
 from hangarlog.events.upcaster import Split, UpcasterChain
 
+_FEW = 8  # Fewer payloads are faster read one by one.
 _decode_objects: Callable[[bytes], list[dict[str, Any]]] = msgspec.json.Decoder(list[dict[str, Any]]).decode
 
 
@@ -81,7 +82,7 @@ class PayloadReader:
 
     def read_all(self, payloads: list[Any]) -> list[Any]:
         """Return the events of payloads of any versions. Raises anything if one cannot be read."""
-        if self.event_class is None or len(payloads) == 1:
+        if self.event_class is None or len(payloads) < _FEW:
             return list(map(self, payloads))
         raws = list(map(bytes, payloads))
         others = [at for at, raw in enumerate(raws) if not raw.startswith(self._heads)]
@@ -110,12 +111,13 @@ class PayloadReader:
         _, payload = self._chain.upcast(
             self._event_type, version, payload, current_version=self.version, alias_of=self._alias_of
         )
-        event: Any
-        if self._holds_raw:  # Only a decoder makes a msgspec.Raw.
-            event = self._decode(encode_plain(payload))
-        else:
-            event = msgspec.convert(payload, self.event_class, dec_hook=self._dec_hook, str_keys=True)
+        event = self._convert(payload)
         return event if self._extras is None else self._extras.set_from(payload, event)
+
+    def _convert(self, payload: dict[str, Any]) -> Any:
+        if self._holds_raw:  # Only a decoder makes a msgspec.Raw.
+            return self._decode(encode_plain(payload))
+        return msgspec.convert(payload, self.event_class, dec_hook=self._dec_hook, str_keys=True)
 
     def upcast_all(self, payloads: list[dict[str, Any]]) -> list[Any]:
         """Return the events of decoded payloads. Raises anything if one cannot be read.
@@ -137,9 +139,8 @@ class PayloadReader:
             )
             for at, payload in zip(at_version, upcast, strict=True):
                 payloads[at] = payload
-        events: list[Any]
-        if self._holds_raw:
-            events = list(map(self._decode, map(encode_plain, payloads)))
+        if self._holds_raw or len(payloads) < _FEW:
+            events = [self._convert(payload) for payload in payloads]
         else:
             events = msgspec.convert(payloads, self._list, dec_hook=self._dec_hook, str_keys=True)
         if self._extras is not None:

@@ -55,7 +55,7 @@ class EventSerializer:
             that writes back what it read would lose the ignored fields.
         unreadable: what reads of a store do at an event that cannot be read: "error" raises in its turn and names the
             place, "untyped" returns an `UntypedEvent` in its place, "skip" passes over it with an `UnreadableWarning`.
-            "untyped" also stands in for "error" in `unknown` and `newer`. `deserialize` raises in any case.
+            It includes what `unknown` and `newer` leave at "error". `deserialize` raises where a payload does not fit.
         enc_hook: msgspec's hook for encoding objects of unknown types.
         dec_hook: msgspec's hook for decoding into unknown types.
         validate: prove, before an event is written, that it can be read back equal as its class. This decodes it, so

@@ -29,6 +29,7 @@ from hangarlog import (
     register_event_type,
 )
 from hangarlog.events.payload import encode_object
+from hangarlog.testing import registered
 
 
 def round_trip(event: Any, **options: Any) -> Any:
@@ -335,3 +336,31 @@ def test_many_events_are_encoded_as_each_of_them_is(validate: bool) -> None:
     ):
         with pytest.raises(EventSerializationError):
             serializer.encode_all(bad)
+
+
+def test_whatever_a_hook_raises_is_an_event_that_does_not_fit() -> None:
+    """The error names the event type, and has no place if no store has read the event."""
+
+    class Money:
+        pass
+
+    class Paid(msgspec.Struct):
+        amount: Money
+
+    def hook(kind: type, value: Any) -> Any:
+        raise KeyError(value)
+
+    with registered(Paid=Paid):
+        with pytest.raises(EventSerializationError, match="does not fit") as caught:
+            EventSerializer(dec_hook=hook).deserialize("Paid", b'{"_version":1,"amount":3}')
+        assert (caught.value.stream_id, caught.value.stream_version, caught.value.position) == (None, None, None)
+
+
+def test_options_for_unreadable_events_are_checked() -> None:
+    """Untyped includes `unknown` and `newer`, except where "pass" is asked for."""
+    with pytest.raises(ValueError, match="unreadable"):
+        EventSerializer(unreadable="drop")  # type: ignore[arg-type]
+    assert EventSerializer(unreadable="untyped").unknown == "untyped"
+    assert EventSerializer(unreadable="untyped").newer == "raw"
+    assert EventSerializer(unreadable="untyped", newer="pass").newer == "pass"
+    assert EventSerializer(unreadable="skip").unknown == "error"
