@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import NoReturn
 
@@ -14,6 +14,7 @@ from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.engine import Durability
 from hangarlog.eventstore.expected_version import End, StoredId, settle
 from hangarlog.eventstore.idempotent import retried
+from hangarlog.eventstore.limits import ended
 from hangarlog.eventstore.record import Event
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
@@ -75,11 +76,11 @@ class MemoryEventStore(EventStore[Event]):
         start = version - records[0].stream_version
         return [(record.event_id, record.position) for record in records[start : start + count]] if start >= 0 else []
 
-    def _blocks(self, span: Span) -> Iterator[list[Envelope]]:
+    def _blocks(self, span: Span) -> Iterator[Sequence[Envelope]]:
         with self._lock:
             records = self._journal[:] if span.stream_id is None else self._kept(span.stream_id)
-        number = attrgetter("position" if span.stream_id is None else "stream_version")
-        start = span.start
+        field = "position" if span.stream_id is None else "stream_version"
+        number, start = attrgetter(field), span.start
         if start is not None and span.stream_id is None:
             start += -1 if span.reverse else 1  # A start position is exclusive.
         if span.reverse:
@@ -87,7 +88,7 @@ class MemoryEventStore(EventStore[Event]):
         else:
             records = [r for r in records if start is None or number(r) >= start]
         if records:
-            yield records
+            yield from [records] if span.stop is None else ended([records], field, span.stop, span.reverse)
 
     def _kept(self, stream_id: str) -> list[Envelope]:
         """Return the records of a stream that are not compacted away."""

@@ -78,6 +78,8 @@ def use(store: EventStore) -> None:
         assert event
     records: list[Record] = list(store.records("account:1", reverse=True, event_types=["closed"]))
     assert records[0].metadata == {"correlation_id": "c"}
+    closed = store.records(since="2026-01-01T00:00:00Z", event_types=Closed, not_category=["a", "old"], to_position=9)
+    assert {record.stream_id for record in closed} == {"account:1"}
     store.save_snapshot("account:1", version, {"open": False})
     snapshot = store.load_snapshot("account:1")
     assert snapshot

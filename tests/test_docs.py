@@ -62,7 +62,7 @@ def test_the_format_pages_lines_come_out_of_a_store(tmp_path: Path) -> None:
 
 
 def test_the_format_pages_programs_run(tmp_path: Path) -> None:
-    """On the page's own lines, on an index of them, and on a ring, a state and a catalog."""
+    """On the page's own lines, on an index of them, and on a ring, a state, a catalog and times."""
     lines = example_lines()
     index = tmp_path / "journal.index"
     extend(FileSystem(), str(index), 1, b"\n".join(lines) + b"\n", [len(line) + 1 for line in lines], (0, 0))
@@ -71,8 +71,14 @@ def test_the_format_pages_programs_run(tmp_path: Path) -> None:
         for number in range(3):
             store.append("a:1", [UntypedEvent("Added", {"number": number})], number - 1)
     names |= {f"{name}_path": tmp_path / "ringed" / name for name in ("ring", "state", "catalog")}
+    with FileEventStore(tmp_path / "rolled", durability="relaxed", segment_bytes=100_000) as store:
+        for _ in range(2):
+            store.append("a:1", [UntypedEvent("Added", {"number": number}) for number in range(1000)], ANY)
+        assert not any(store.envelopes(until="2026-01-01T00:00:00Z"))
+    sealed = tmp_path / "rolled/journal.00000000000000000001.jsonl"
+    names |= {"sealed_path": sealed, "times_path": sealed.with_suffix(".times")}
     programs = blocks(FORMAT, "python")
-    assert len(programs) == 5
+    assert len(programs) == 6
     for program in programs:
         exec(program, names)  # noqa: S102 - that is the test
 
@@ -195,6 +201,15 @@ def test_no_page_names_a_module_that_is_gone() -> None:
         for dotted in re.findall(r"\b(hangarlog(?:\.[A-Za-z_]\w*)+)", text):
             if not dotted.startswith("hangarlog.json"):
                 assert pkgutil.resolve_name(dotted) is not None, (page.name, dotted)
+
+
+def test_the_reading_pages_programs_run() -> None:
+    """One after the other."""
+    names: dict[str, object] = {}
+    programs = blocks(ROOT / "docs" / "reading.md", "python")
+    assert len(programs) == 2
+    for program in programs:
+        exec(program, names)  # noqa: S102 - that is the test
 
 
 EVOLUTION = ROOT / "docs" / "schema-evolution.md"

@@ -6,6 +6,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, Generic, TypeVar, Unpack
 
 import msgspec
@@ -16,13 +17,15 @@ from hangarlog.events.payload import FAILURES, decode_object, encode_object
 from hangarlog.events.registry import UntypedEvent
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.append_result import AppendResult
+from hangarlog.eventstore.arguments import flag, number_or_none, whole_number
 from hangarlog.eventstore.engine import Durability, Engine
 from hangarlog.eventstore.execute import Decide, until_written
 from hangarlog.eventstore.expected_version import ANY
 from hangarlog.eventstore.idempotent import check_ids
+from hangarlog.eventstore.limits import counted, limited
 from hangarlog.eventstore.pending import Metadata, pending
 from hangarlog.eventstore.record import Event, Record
-from hangarlog.eventstore.selection import OnDamage, ReadOptions, Selection, Span, limited, skips
+from hangarlog.eventstore.selection import OnDamage, ReadOptions, Selection, Span, selection, skips
 from hangarlog.eventstore.snapshot import Snapshot, decode_state
 from hangarlog.eventstore.stats import StoreStats
 from hangarlog.eventstore.stream_id import check_stream_id
@@ -32,6 +35,12 @@ from hangarlog.record.timestamp import now
 
 _ENVELOPE = ("position", "stream_id", "stream_version", "event_id", "recorded_at", "metadata")
 _Self = TypeVar("_Self", bound="EventStore[Any]")
+_position = itemgetter(0)
+
+
+def _position_of_pair(pair: tuple[Any, Any]) -> int:
+    position: int = pair[0].position
+    return position
 
 
 def _check_durability(durability: Durability) -> None:
@@ -216,46 +225,93 @@ class EventStore(Engine, Generic[Event]):
     # Reading
 
     def read_stream(
-        self, stream_id: str, from_version: int = 0, *, on_damage: OnDamage = "raise", durable: bool = False
+        self,
+        stream_id: str,
+        from_version: int = 0,
+        *,
+        to_version: int | None = None,
+        on_damage: OnDamage = "raise",
+        durable: bool = False,
     ) -> list[Event]:
-        """Return the typed events of a stream from version `from_version` (inclusive) on, none if it does not exist.
+        """Return the typed events of a stream from version `from_version` to `to_version`, both inclusive.
 
-        `on_damage="skip"` skips events that are damaged in both copies, with a `CorruptionWarning`. `durable` returns
-        only events that are known to be on the device: those up to `durable_position`.
+        Without `to_version` it returns all that follow, and none if the stream does not exist. `on_damage="skip"` skips
+        events that are damaged in both copies, with a `CorruptionWarning`. `durable` returns only events that are known
+        to be on the device: those up to `durable_position`.
 
         Raises:
             CorruptionError: a record is damaged or missing in both copies.
             UnknownEventTypeError, EventSerializationError, UpcastingError: an event cannot be read as its class.
+            TypeError: an argument is of a wrong kind.
         """
         events_of = self.serializer.blocks().events
         events: list[Any] = []
-        span = Span(check_stream_id(stream_id), max(0, from_version), skip=skips(on_damage), durable=durable)
+        first, last = max(0, whole_number("from_version", from_version)), number_or_none("to_version", to_version)
+        limit = None if last is None else max(0, last - first + 1)
+        span = Span(
+            check_stream_id(stream_id),
+            first,
+            limit=limit,
+            skip=skips(on_damage),
+            durable=flag("durable", durable),
+            stop=last,
+        )
         for block in self._blocks(span):
             events += events_of(block)
         return events
 
     def read_all(
-        self, from_position: int = 0, limit: int = 1000, *, on_damage: OnDamage = "raise", durable: bool = False
+        self,
+        from_position: int = 0,
+        limit: int | None = None,
+        *,
+        on_damage: OnDamage = "raise",
+        durable: bool = False,
     ) -> Iterator[tuple[int, str, Event]]:
         """Yield (position, stream id, typed event) of all streams in commit order, after `from_position` (exclusive).
 
-        Yields at most `limit` events. `on_damage`, `durable` and the errors raised are those of `read_stream`.
+        `limit` is the most events to yield (None: all). Events of dropped types do not count. The parts of a split
+        event all count but stay together, so the last event may exceed the limit by its other parts. So a program that
+        goes on from the last position that it got misses nothing. `on_damage`, `durable` and the errors raised are
+        those of `read_stream`.
         """
+        limit = number_or_none("limit", limit)
+        first = max(0, whole_number("from_position", from_position))
+        span = Span(None, first, limit=limit, skip=skips(on_damage), durable=flag("durable", durable))
         placed = self.serializer.blocks("position", "stream_id").placed
-        span = Span(None, max(0, from_position), limit=limit, skip=skips(on_damage), durable=durable)
-        for block in limited(self._blocks(span), limit):
-            yield from placed(block)
+        return counted(self._as_needed(span), placed, _position, limit)
 
     def records(self, stream_id: str | None = None, **options: Unpack[ReadOptions]) -> Iterator[Record[Event]]:
         """Yield events with their envelopes, of one stream or of all. For the options see `ReadOptions`.
 
-        Raises what `read_stream` raises, `ValueError` if `from_version` comes without a stream, and `TypeError` for an
-        unknown option.
+        Raises what `read_stream` raises; `ValueError` if versions come without a stream, or a time without an offset;
+        `TypeError` for an unknown option, or a class that is not registered.
         """
+        return self._records(selection(stream_id, options, self.serializer))
+
+    def _records(self, selected: Selection) -> Iterator[Record[Event]]:
         pairs = self.serializer.blocks(*_ENVELOPE).pairs
-        for block in self.envelopes(stream_id, **options):
-            for envelope, event in pairs(block):
-                yield self._record(envelope, event)
+        blocks = selected.wanted(self._as_needed(selected.span()))
+        for envelope, event in counted(blocks, selected.parts_of(pairs), _position_of_pair, selected.limit):
+            yield self._record(envelope, event)
+
+    def _as_needed(self, span: Span) -> Iterator[Sequence[Envelope]]:
+        """Yield a span's blocks: at first as many records as its limit, then all others if the caller goes on.
+
+        The caller does so if stored events became fewer than it wants, because types are dropped.
+        """
+        return self._blocks(span) if span.limit is None else self._first_and_others(span, span.limit)
+
+    def _first_and_others(self, span: Span, limit: int) -> Iterator[Sequence[Envelope]]:
+        for block in self._blocks(span):
+            part = block[:limit]
+            yield part
+            limit -= len(part)
+            if limit <= 0:
+                last = part[-1].position if span.stream_id is None else part[-1].stream_version
+                start = last if span.stream_id is None else last + (-1 if span.reverse else 1)
+                yield from self._blocks(msgspec.structs.replace(span, start=start, limit=None))
+                return
 
     def _record(self, envelope: Envelope, event: Any) -> Record[Event]:
         recorded_at, metadata = self._read(envelope)
@@ -305,10 +361,10 @@ class EventStore(Engine, Generic[Event]):
     def envelopes(self, stream_id: str | None = None, **options: Unpack[ReadOptions]) -> Iterator[Sequence[Envelope]]:
         """Yield what `records` yields, in blocks and with the payloads as stored: it needs no registered event types.
 
-        A block may be empty.
+        A block may be empty. `limit` counts stored events. It raises what `records` raises.
         """
-        selection = Selection(stream_id=stream_id, **options)
-        return selection.wanted(self._blocks(selection.span()))
+        selected = selection(stream_id, options, self.serializer)
+        return limited(selected.wanted(self._blocks(selected.span())), selected.limit)
 
     # Queries
 

@@ -27,7 +27,7 @@ from hangarlog.integrations.sqlite_source import Source, source
 from hangarlog.record.batch import Pending
 from hangarlog.record.envelope import MAX_NUMBER, Encoded, Envelope
 from hangarlog.record.strict import refuse_repeated_keys
-from hangarlog.record.timestamp import time_text
+from hangarlog.record.timestamp import as_recorded
 
 _BATCH_ROWS = 1000
 _COLUMNS = {"global_position", "stream_id", "stream_version", "event_type", "data", "metadata", "created_at"}
@@ -203,7 +203,7 @@ def _encoded_event(path: str, row: _Row) -> Encoded:
             row.event_type,
             event_id if isinstance(event_id, str) and event_id else None,
             data,
-            time_text(recorded_at),
+            as_recorded(recorded_at),
             None,
         )
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:

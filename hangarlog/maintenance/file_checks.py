@@ -1,9 +1,10 @@
-"""Checks of the files beside a store's events: checkpoint, commit ring, snapshots, indexes, names of segments."""
+"""Checks of the files beside a store's events: checkpoint, commit ring, snapshots, indexes, times, names."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from bisect import bisect_right
 from collections.abc import Iterator
 
 import msgspec
@@ -19,12 +20,14 @@ from hangarlog.filestore.snapshot_files import MAX_SNAPSHOT_BYTES, SnapshotFiles
 from hangarlog.log.index import STRIDE_BYTES, Index, is_harmless
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
-from hangarlog.log.segment_name import index_path, text_path
+from hangarlog.log.segment_name import index_path, text_path, times_path
+from hangarlog.log.times import Times, load_times
 from hangarlog.maintenance.store_view import StoreView
 from hangarlog.record.checked_json import without_crc
 from hangarlog.record.checksum import crc32
-from hangarlog.record.line import StoredEnvelope, read_crc
-from hangarlog.record.strict import record_or_cause, snapshot_flaw
+from hangarlog.record.envelope import LineError
+from hangarlog.record.line import StoredEnvelope, decode_records, read_crc
+from hangarlog.record.strict import kept_record, record_or_cause, snapshot_flaw
 from hangarlog.system.filesystem import FRESH
 
 _RECORDS_AT_ONCE = 1 << 16
@@ -244,13 +247,13 @@ def _holds_records(log: Log, first: int) -> bool:
     return False
 
 
-# Indexes
+# Indexes and times
 
 
 def index_damage(log: Log) -> list[CorruptionError]:
-    """Return damage for indexes that do not match their segments.
+    """Return damage for indexes and recorded times that do not match their segments.
 
-    An index is a cache; a wrong one slows reads down.
+    Both are caches. A wrong index slows reads down; wrong times may hide events from reads that ask for a time.
     """
     found: list[CorruptionError] = []
     # Damaged lines are reported by the checks of the log.
@@ -258,8 +261,10 @@ def index_damage(log: Log) -> list[CorruptionError]:
         for first in sealed:
             with contextlib.closing(log.open_sealed(first)) as segment:
                 found += _segment_index_damage(log, segment, first)
+                found += _segment_times_damage(segment, first)
         if active and active_first is not None:
             found += _segment_index_damage(log, active, active_first)
+            found += _segment_times_damage(active, active_first)
     return found
 
 
@@ -293,4 +298,29 @@ def _agrees(index: Index, segment: Segment, stop: int) -> bool:
                 return False
             crc = 0 if block_crc else crc
         number, offset = number + len(ends), min(following, stop)
+    return True
+
+
+def _segment_times_damage(segment: Segment, first: int) -> Iterator[CorruptionError]:
+    times = load_times(segment, first, segment.base)
+    if times and not _holds_all_times(times, segment):
+        path = times_path(segment.base)
+        yield CorruptionError(path, os.path.basename(path), 0, "it does not match its segment; delete it")
+
+
+def _holds_all_times(times: Times, segment: Segment) -> bool:
+    """True if every record of the blocks was recorded between the earliest and the latest time of its block."""
+    ends = [following for following, _, _ in times.blocks]
+    for lines in segment.blocks():
+        try:
+            records = decode_records(lines)
+        except LineError:  # The checks of the log report it.
+            records = [*filter(None, map(kept_record, lines))]
+        for record in records:
+            at = bisect_right(ends, segment.number_of(record))
+            if at == len(ends):
+                return True
+            _, earliest, latest = times.blocks[at]
+            if not max(times.earliest, earliest) <= record.recorded_at <= min(times.latest, latest):
+                return False
     return True

@@ -26,7 +26,7 @@ from hangarlog.filestore.recovery.rewriting import Replaced
 from hangarlog.filestore.recovery.stream_repair import Mending, break_links, forget_indexes
 from hangarlog.filestore.shared_state import SharedState
 from hangarlog.filestore.store import FileEventStore
-from hangarlog.log.segment_name import INDEX
+from hangarlog.log.segment_name import CACHES
 from hangarlog.maintenance.file_checks import checkpoint_damage, ring_damage
 from hangarlog.maintenance.store_view import StoreView
 from hangarlog.maintenance.verify import verify
@@ -235,7 +235,7 @@ def _set_folders_aside(folder: Folder) -> Iterator[Result]:
     for path in [folder.path, *folder.all_folders()]:
         folders = [entry for entry in folder.filesystem.entries(path) if entry.is_dir()]
         for entry in folders:
-            if entry.path in fixed or entry.name.endswith((INDEX, FRESH, REBUILT)):
+            if entry.path in fixed or entry.name.endswith((*CACHES, FRESH, REBUILT)):
                 yield _set_aside(folder, entry.path, "nothing: it is a folder")
 
 
@@ -272,12 +272,12 @@ def _delete_caches(folder: Folder) -> None:
 
 
 def _open_and_verify(folder: Folder, progress: Progress) -> list[Result]:
-    """Open the store, verify it, and delete the indexes that are wrong."""
+    """Open the store, verify it, and delete the indexes and times that are wrong."""
     serializer = EventSerializer(unknown="untyped")
     try:
         with FileEventStore(folder.path, serializer=serializer, create=False, filesystem=folder.filesystem) as store:
             damages = list(verify(store, progress))
-            wrong = sorted({damage.path for damage in damages if damage.path.endswith(INDEX)})
+            wrong = sorted({damage.path for damage in damages if damage.path.endswith(CACHES)})
             if wrong:
                 with store.changing_files():
                     for path in wrong:

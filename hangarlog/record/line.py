@@ -162,6 +162,51 @@ def decode_proved(line: bytes) -> StoredEnvelope:
         raise LineError(f"it is nested deeper than {MAX_NESTING} levels") from error
 
 
+LONG_LINE_BYTES = 4 << 10
+"""From this size on, looking for a line's payload is faster than decoding the line."""
+
+_DATA = b',"data":'
+_MAX_HEAD_BYTES = 64 << 10
+_MAX_DATA_KEYS = 4
+_decode_any = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+def payload_at(text: bytes, start: int) -> int:
+    """Return where the payload of the line that begins at `start` begins, -1 if its text does not show it at once.
+
+    `,"data":` cannot occur within a JSON string, so only metadata may have it before the payload does.
+    """
+    at = start
+    for _ in range(_MAX_DATA_KEYS):
+        at = text.find(_DATA, at + 1, start + _MAX_HEAD_BYTES)
+        if at < 0 or text.count(b"{", start, at) == 1 or _is_json(text[start:at] + b"}"):
+            return at + len(_DATA) if at >= 0 else -1
+    return -1
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        _decode_any(text)
+    except (msgspec.MsgspecError, RecursionError):
+        return False
+    return True
+
+
+def decode_long(text: bytes, start: int, stop: int) -> StoredEnvelope:
+    """Decode the line from `start` to `stop`, its newline, without a look at its payload, which may be no JSON.
+
+    A checksum has verified the bytes. Raises `LineError`.
+    """
+    data, end = payload_at(text, start), stop - CRC_BYTES
+    if not start < data < end:
+        return decode_proved(text[start:stop])
+    try:
+        envelope = _decode(text[start:data] + b"{}" + text[end:stop])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return decode_proved(text[start:stop])
+    return msgspec.structs.replace(envelope, data=msgspec.Raw(memoryview(text)[data:end]))
+
+
 def decode_proved_lines(text: bytes) -> list[StoredEnvelope]:
     """Decode whole lines, with their newlines, that one checksum has verified together. Raises `LineError`."""
     try:
