@@ -344,13 +344,10 @@ def test_whatever_a_hook_raises_is_an_event_that_does_not_fit() -> None:
     class Money:
         pass
 
-    class Paid(msgspec.Struct):
-        amount: Money
-
     def hook(kind: type, value: Any) -> Any:
         raise KeyError(value)
 
-    with registered(Paid=Paid):
+    with registered(Paid=msgspec.defstruct("Paid", [("amount", Money)])):
         with pytest.raises(EventSerializationError, match="does not fit") as caught:
             EventSerializer(dec_hook=hook).deserialize("Paid", b'{"_version":1,"amount":3}')
         assert (caught.value.stream_id, caught.value.stream_version, caught.value.position) == (None, None, None)
