@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 from operator import itemgetter
-from typing import Any, Generic, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 import msgspec
 
-from hangarlog.errors import CompactionError, ConcurrencyError, CorruptionError, StreamNotFoundError
+from hangarlog.errors import CompactionError, ConcurrencyError, StreamNotFoundError
 from hangarlog.events.encoded_event import EncodedEvent
-from hangarlog.events.payload import FAILURES, decode_object, encode_object
+from hangarlog.events.payload import FAILURES, encode_object
 from hangarlog.events.registry import UntypedEvent
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.arguments import flag, number_or_none, whole_number
-from hangarlog.eventstore.engine import Durability, Engine
+from hangarlog.eventstore.engine import Durability
 from hangarlog.eventstore.execute import Decide, until_written
 from hangarlog.eventstore.expected_version import ANY
+from hangarlog.eventstore.finding import ENVELOPE, Finding
 from hangarlog.eventstore.idempotent import check_ids
 from hangarlog.eventstore.limits import counted, limited
 from hangarlog.eventstore.pending import Metadata, pending
@@ -33,7 +32,6 @@ from hangarlog.record.batch import Pending
 from hangarlog.record.envelope import MAX_NUMBER, Envelope
 from hangarlog.record.timestamp import now
 
-_ENVELOPE = ("position", "stream_id", "stream_version", "event_id", "recorded_at", "metadata")
 _Self = TypeVar("_Self", bound="EventStore[Any]")
 _position = itemgetter(0)
 
@@ -48,13 +46,7 @@ def _check_durability(durability: Durability) -> None:
         raise ValueError(f"an append's durability is 'always' or 'relaxed', not {durability!r}")
 
 
-def _checked_id(event_id: str) -> str:
-    if not isinstance(event_id, str):
-        raise TypeError(f"an event id is text, not {type(event_id).__name__}")
-    return event_id
-
-
-class EventStore(Engine, Generic[Event]):
+class EventStore(Finding[Event]):
     """A store of typed events. A subclass is an engine: it implements the abstract methods.
 
     `EventStore[Opened | Closed]` tells a type checker which events a store has. At run time it changes nothing.
@@ -290,7 +282,7 @@ class EventStore(Engine, Generic[Event]):
         return self._records(selection(stream_id, options, self.serializer))
 
     def _records(self, selected: Selection) -> Iterator[Record[Event]]:
-        pairs = self.serializer.blocks(*_ENVELOPE).pairs
+        pairs = self.serializer.blocks(*ENVELOPE).pairs
         blocks = selected.wanted(self._as_needed(selected.span()))
         for envelope, event in counted(blocks, selected.parts_of(pairs), _position_of_pair, selected.limit):
             yield self._record(envelope, event)
@@ -312,51 +304,6 @@ class EventStore(Engine, Generic[Event]):
                 start = last if span.stream_id is None else last + (-1 if span.reverse else 1)
                 yield from self._blocks(msgspec.structs.replace(span, start=start, limit=None))
                 return
-
-    def _record(self, envelope: Envelope, event: Any) -> Record[Event]:
-        recorded_at, metadata = self._read(envelope)
-        return Record(
-            envelope.position,
-            envelope.stream_id,
-            envelope.stream_version,
-            envelope.event_type,
-            envelope.event_id,
-            recorded_at,
-            metadata,
-            event,
-        )
-
-    def event(self, event_id: str) -> Record[Event] | None:
-        """Return the event with this id, compacted or not; None if there is none, or if its type is dropped.
-
-        If the id comes more than once, return the first event. Of an event that is split on reading, return the first
-        part. The first call reads the whole journal, to index it.
-
-        Raises:
-            CorruptionError: the event is damaged in both copies.
-            UnknownEventTypeError, EventSerializationError, UpcastingError: it cannot be read as its class.
-        """
-        envelope = self._find(_checked_id(event_id))
-        pairs = self.serializer.blocks(*_ENVELOPE).pairs
-        return next((self._record(*pair) for pair in pairs([envelope])), None) if envelope else None
-
-    def contains(self, event_id: str) -> bool:
-        """True if the store has an event with this id, compacted or not. Raises `CorruptionError` as `event` does."""
-        return self._find(_checked_id(event_id)) is not None
-
-    def _read(self, envelope: Envelope) -> tuple[datetime, dict[str, Any] | None]:
-        """Return the (time, metadata) of a record. Raises `CorruptionError` if one of them is invalid."""
-        raw = bytes(envelope.metadata)
-        try:
-            return datetime.fromisoformat(envelope.recorded_at), decode_object(raw) if raw else None
-        except FAILURES as error:
-            cause = f"the checksum is right but the time or the metadata is invalid: {error}"
-            place = (envelope.position, envelope.stream_id, envelope.stream_version)
-            raise self._damage("journal.jsonl", cause, *place) from error
-
-    def _damage(self, name: str, cause: str, position: int | None, stream_id: str, version: int) -> CorruptionError:
-        path = os.path.join(getattr(self, "path", ""), name)
-        return CorruptionError(path, name, 0, cause, position, stream_id, version)
 
     def envelopes(self, stream_id: str | None = None, **options: Unpack[ReadOptions]) -> Iterator[Sequence[Envelope]]:
         """Yield what `records` yields, in blocks and with the payloads as stored: it needs no registered event types.

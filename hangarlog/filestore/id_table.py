@@ -236,7 +236,7 @@ class IdTable:
         before.close()
 
     def _replace(self, contents: Iterator[_Content]) -> None:
-        """Write all pages into a new file, bring it to the device, header last, and put it in place."""
+        """Write all pages into a new file, bring it to the device, and put it in place."""
         filesystem, fresh = self._filesystem, self.path + FRESH
         filesystem.remove(fresh)
         filesystem.close(filesystem.open_new(fresh))
@@ -244,9 +244,8 @@ class IdTable:
             self._fd = filesystem.open_update(fresh)  # What is opened as new can only be appended to.
             for number, content in enumerate(contents):
                 self._put_page(number, *content)
-            filesystem.sync_data(self._fd)
             self._put_header(self.covered)
-            filesystem.sync_data(self._fd)
+            filesystem.sync_data(self._fd)  # In a new file, a page that is lost fails its checksum.
             filesystem.rename(fresh, self.path)
             self.load()
         except BaseException:

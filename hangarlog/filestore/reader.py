@@ -15,6 +15,7 @@ from hangarlog.errors import CorruptionError, CorruptionWarning, StoreOpenError
 from hangarlog.eventstore.limits import ended
 from hangarlog.eventstore.selection import Span
 from hangarlog.filestore.catalog import Catalog, Known
+from hangarlog.filestore.event_ids import Moment
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.shared_state import JOURNAL_SIZE, WRITING, SharedState
 from hangarlog.filestore.snapshot_files import SnapshotFiles
@@ -117,6 +118,11 @@ class Reader:
         if span.reverse:
             return self._stream_backward(span.stream_id, span.start, committed, span.skip)
         return self._stream_forward(span.stream_id, span.start or 0, committed, span.limit, span.skip)
+
+    def blocks_at(self, span: Span, moment: Moment) -> Iterator[Sequence[StoredEnvelope]]:
+        """Yield what `blocks` yields, of the store as it was at a moment."""
+        self.layout = moment.layout
+        return self.blocks(span, moment.committed)
 
     def _parts_in_time(self, span: Span, committed: int) -> Iterator[Span]:
         """Yield the parts of a span that may hold records of its time, in order."""

@@ -134,7 +134,7 @@ class FileEventStore(EventStore[Event]):
         self._snapshots = SnapshotFiles(self._filesystem, self.folder.snapshots_path)
         self._reader = Reader(self.folder, self._snapshots, state, catalog)
         self._ids = EventIds(
-            self.folder, self.meta.store_id, self._records_at, self._sync.ensure_committed, lock_timeout
+            self.folder, self.meta.store_id, self._reader.blocks_at, self._sync.ensure_committed, lock_timeout
         )
         self._writer = Writer(session, self._ids)
         self._turns = Turns(self._filesystem, self.folder.lock_path("turns"), lock_timeout)
@@ -317,10 +317,6 @@ class FileEventStore(EventStore[Event]):
             if self._state.writable:
                 self._ids.prepare(now)
             return self._ids.find(event_id, None, now)
-
-    def _records_at(self, span: Span, moment: Moment) -> Iterator[Sequence[StoredEnvelope]]:
-        self._reader.layout = moment.layout
-        return self._reader.blocks(span, moment.committed)
 
     if TYPE_CHECKING:
 

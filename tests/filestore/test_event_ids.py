@@ -404,6 +404,38 @@ def test_after_a_power_cut_every_id_that_is_left_is_found(tmp_path: Path, durabi
     assert states > 100
 
 
+def test_after_a_power_cut_a_table_has_all_that_its_header_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At any call of extending and growing it, or it says itself that it is damaged."""
+    monkeypatch.setattr(id_table, "_FILLED", 12)
+    (tmp_path / "s").mkdir()
+    recording = Recording(tmp_path / "s")
+    table = IdTable.create(recording, str(tmp_path / "s/event-ids"), "s", 20)
+    for last in range(5, 60, 5):
+        while not table.has_room(5):
+            table.grow()
+        table.put((table.key(f"id-{number}"), number) for number in range(last - 4, last + 1))
+        table.cover(Covered(last, 1))
+        recording.note(last)
+    table.close()
+    whole = damaged = 0
+    for state in crash_states(recording.operations, random.Random(7), 40):
+        path = tmp_path / "state"
+        path.mkdir()
+        state.write_to(path)
+        try:
+            found = IdTable.open(FileSystem(), str(path / "event-ids"), "s", writable=False)
+            for number in range(1, found.covered.position + 1):
+                assert found.get(found.key(f"id-{number}")) == number, state.lost
+            found.close()
+            whole += 1
+        except (FileNotFoundError, TableError):
+            damaged += 1
+        shutil.rmtree(path)
+    assert whole > damaged > 10
+
+
 WRITER = textwrap.dedent("""
     import sys, msgspec, hangarlog.filestore.event_ids as ids, hangarlog.filestore.id_table as table
     from hangarlog import ANY, FileEventStore, register_event_type
