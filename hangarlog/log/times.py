@@ -62,7 +62,7 @@ def load_times(segment: Segment, first: int, active_base: str) -> Times | None:
 
     When the segment was active, the file had the name of `active_base`.
     """
-    for base in (segment.base, active_base):
+    for base in dict.fromkeys((segment.base, active_base)):
         with contextlib.suppress(OSError, ValueError, msgspec.MsgspecError, RecursionError):
             content = segment.filesystem.read_file(times_path(base), _MAX_FILE_BYTES)
             times = msgspec.json.decode(without_crc(content), type=Times)
