@@ -18,6 +18,7 @@ from hangarlog.errors import (
     LockTimeoutError,
     NumberError,
     OutcomeUnknownError,
+    PartialRetryError,
     RetryUnknownError,
     SchemaLockError,
     SourceError,
@@ -30,12 +31,18 @@ from hangarlog.errors import (
     SyncError,
     TooLargeError,
     UnknownEventTypeError,
+    UnreadableWarning,
     UnsafeFileSystemError,
     UpcasterError,
     UpcastingError,
 )
-from hangarlog.eventstore.base import EventStore, Record
+from hangarlog.eventstore.append_result import AppendResult
+from hangarlog.eventstore.stats import StoreStats
+from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.cursor import Cursor
+from hangarlog.eventstore.record import Record
+from hangarlog.record.envelope import Envelope
+from hangarlog.events.encoded_event import EncodedEvent
 from hangarlog.events.registry import (
     EVENT_TYPE_MAP,
     EVENT_VERSION_MAP,
@@ -60,6 +67,7 @@ __all__ = [
     "EVENT_VERSION_MAP",
     "NO_STREAM",
     "STREAM_EXISTS",
+    "AppendResult",
     "BackupError",
     "CompactionError",
     "ConcurrencyError",
@@ -68,6 +76,8 @@ __all__ = [
     "Cursor",
     "CursorConflictError",
     "CursorNameError",
+    "EncodedEvent",
+    "Envelope",
     "EventRegistry",
     "EventSerializationError",
     "EventSerializer",
@@ -80,6 +90,7 @@ __all__ = [
     "MemoryEventStore",
     "NumberError",
     "OutcomeUnknownError",
+    "PartialRetryError",
     "Record",
     "RetryUnknownError",
     "SchemaLockError",
@@ -88,11 +99,13 @@ __all__ = [
     "StoreBusyError",
     "StoreFormatError",
     "StoreOpenError",
+    "StoreStats",
     "StreamIdError",
     "StreamNotFoundError",
     "SyncError",
     "TooLargeError",
     "UnknownEventTypeError",
+    "UnreadableWarning",
     "UnsafeFileSystemError",
     "UntypedEvent",
     "UpcasterChain",

@@ -2,72 +2,93 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import NoReturn
 
 from hangarlog.events.serializer import EventSerializer
+from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.cursor import check_move
 from hangarlog.eventstore.engine import Durability
-from hangarlog.eventstore.expected_version import settle
+from hangarlog.eventstore.expected_version import End, StoredId, settle
+from hangarlog.eventstore.idempotent import retried
+from hangarlog.eventstore.limits import ended
+from hangarlog.eventstore.record import Event
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.record.batch import Pending, encode_batch
 from hangarlog.record.cursor_move import CursorMove, CursorPlace
 from hangarlog.record.envelope import Envelope
-from hangarlog.record.line import decode_record
+from hangarlog.record.line import decode_record, encode_envelope
 from hangarlog.record.timestamp import now
 
 
-class MemoryEventStore(EventStore):
+class MemoryEventStore(EventStore[Event]):
     """A store in memory, for tests. It keeps events encoded, so that reads decode them as they would from disk."""
 
     def __init__(self, *, serializer: EventSerializer | None = None) -> None:
         super().__init__(serializer)
-        self._lock = threading.Lock()
+        self._lock, self._turns = threading.Lock(), threading.RLock()
         self._journal: list[Envelope] = []
         self._streams: dict[str, list[Envelope]] = {}
+        self._first: dict[str | tuple[str, str], Envelope] = {}  # By event id, and by (event id, stream id).
         self._snapshots: dict[str, Snapshot] = {}
         self._cursors: dict[str, CursorPlace] = {}
+
+    def __repr__(self) -> str:
+        return f"<MemoryEventStore ({len(self._journal)} events in {len(self._streams)} streams)>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a MemoryEventStore cannot be copied or pickled; append its events to another one")
 
-    def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, int]:
+    def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, AppendResult]:
         with self._lock:
-            versions, to_write = settle(pendings, self._end, self._ids)
+            if pendings[0].idempotent:
+                find = lambda event_id, stream_id: self._first.get((event_id, stream_id))  # noqa: E731
+                if stored := retried(pendings, lambda stream_id: self._end(stream_id)[0], find):
+                    return stored
+            results, to_write = settle(pendings, self._end, self._stored)
             if not to_write:
-                return versions
+                return results
             move = next((pending.cursor for pending in pendings if pending.cursor), None)
             if move:
                 self._check_move(move)
-            for stream_id, data, _, place in encode_batch(to_write, len(self._journal) + 1, now())[2]:
-                for line in data.split(b"\n")[:-1]:
-                    envelope = decode_record(line)
-                    self._journal.append(envelope)
-                    self._streams.setdefault(envelope.stream_id, []).append(envelope)
-                versions[stream_id] = place[0]
+            text, _, shares, _ = encode_batch(to_write, len(self._journal) + 1, now())
+            for line in text.split(b"\n")[:-1]:
+                envelope = decode_record(line)
+                self._journal.append(envelope)
+                self._streams.setdefault(envelope.stream_id, []).append(envelope)
+                self._first.setdefault(envelope.event_id, envelope)
+                self._first.setdefault((envelope.event_id, envelope.stream_id), envelope)
+            for share in shares:
+                results[share.stream_id] = AppendResult(
+                    share.version, share.first_position, share.last_position, share.ids, True
+                )
             if move:
                 self._cursors[move.name] = CursorPlace(move.name, move.position, now().decode())
-            return versions
+            return results
 
-    def _end(self, stream_id: str) -> tuple[int, str]:
+    def _find(self, event_id: str) -> Envelope | None:
+        return self._first.get(event_id)
+
+    def _end(self, stream_id: str) -> End:
         records = self._streams.get(stream_id)
-        return (records[-1].stream_version, records[-1].event_id) if records else (-1, "")
+        return (records[-1].stream_version, records[-1].event_id, records[-1].position) if records else (-1, "", 0)
 
-    def _ids(self, stream_id: str, version: int, count: int) -> list[str]:
+    def _stored(self, stream_id: str, version: int, count: int) -> list[StoredId]:
         records = self._streams[stream_id]
         start = version - records[0].stream_version
-        return [record.event_id for record in records[start : start + count]] if start >= 0 else []
+        return [(record.event_id, record.position) for record in records[start : start + count]] if start >= 0 else []
 
-    def _blocks(self, span: Span) -> Iterator[list[Envelope]]:
+    def _blocks(self, span: Span) -> Iterator[Sequence[Envelope]]:
         with self._lock:
             records = self._journal[:] if span.stream_id is None else self._kept(span.stream_id)
-        number = attrgetter("position" if span.stream_id is None else "stream_version")
-        start = span.start
+        field = "position" if span.stream_id is None else "stream_version"
+        number, start = attrgetter(field), span.start
         if start is not None and span.stream_id is None:
             start += -1 if span.reverse else 1  # A start position is exclusive.
         if span.reverse:
@@ -75,7 +96,7 @@ class MemoryEventStore(EventStore):
         else:
             records = [r for r in records if start is None or number(r) >= start]
         if records:
-            yield records
+            yield from [records] if span.stop is None else ended([records], field, span.stop, span.reverse)
 
     def _kept(self, stream_id: str) -> list[Envelope]:
         """Return the records of a stream that are not compacted away."""
@@ -99,6 +120,18 @@ class MemoryEventStore(EventStore):
     def get_stream_count(self) -> int:
         """Return the number of streams in the store."""
         return len(self._streams)
+
+    def _size(self) -> tuple[int, int]:
+        return sum(len(encode_envelope(envelope)) for envelope in self._journal), 1 + len(self._streams)
+
+    @contextlib.contextmanager
+    def _turn(self, stream_id: str) -> Iterator[None]:
+        with self._turns:
+            yield
+
+    def _await_turn(self, stream_id: str) -> None:
+        with self._turns:
+            pass
 
     def _load_snapshot(self, stream_id: str) -> Snapshot | None:
         return self._snapshots.get(stream_id)

@@ -14,6 +14,7 @@ from hangarlog import (
     EVENT_VERSION_MAP,
     NO_STREAM,
     STREAM_EXISTS,
+    AppendResult,
     ConcurrencyError,
     EventSerializer,
     EventStore,
@@ -65,8 +66,10 @@ def use(store: EventStore) -> None:
     except ConcurrencyError as conflict:
         where: tuple[str, int, int] = (conflict.stream_id, conflict.expected, conflict.actual)
     assert where == ("account:1", -1, 1)
-    versions: dict[str, int] = store.append_many([("a:1", [Closed("x")], ANY), ("account:1", [], STREAM_EXISTS)])
-    assert versions == {"a:1": 0, "account:1": 1}
+    results: dict[str, AppendResult] = store.append_many(
+        [("a:1", [Closed("x")], ANY), ("account:1", [], STREAM_EXISTS)]
+    )
+    assert results == {"a:1": 0, "account:1": 1}
     store.append("old:1", [UntypedEvent("Opened", {"owner": "bob"})], ANY)
     assert store.read_stream("old:1") == [Opened("bob", 0)]
     for position, stream_id, event in store.read_all(from_position=0, limit=10):
@@ -75,6 +78,8 @@ def use(store: EventStore) -> None:
         assert event
     records: list[Record] = list(store.records("account:1", reverse=True, event_types=["closed"]))
     assert records[0].metadata == {"correlation_id": "c"}
+    closed = store.records(since="2026-01-01T00:00:00Z", event_types=Closed, not_category=["a", "old"], to_position=9)
+    assert {record.stream_id for record in closed} == {"account:1"}
     store.save_snapshot("account:1", version, {"open": False})
     snapshot = store.load_snapshot("account:1")
     assert snapshot

@@ -193,7 +193,7 @@ with opened(path) as store:
 for name in ("ring", "checkpoint.json"):
     if os.path.exists(f"{path}/{name}"):
         os.remove(f"{path}/{name}")
-(line,), _ = encode_records(2, "a:1", 1, [("T", "e", value, None)], b"2026-01-01T00:00:00.000000Z")
+(line,), _ = encode_records(2, "a:1", 1, [("T", "e", value, None, None)], b"2026-01-01T00:00:00.000000Z")
 for name in ("journal.jsonl", "streams/a/1.jsonl"):
     with open(f"{path}/{name}", "ab") as file:
         file.write(line)

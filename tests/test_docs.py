@@ -16,12 +16,11 @@ import msgspec
 import pytest
 from conftest import ROOT, Command, tool
 
-from hangarlog import ANY, FileEventStore, StreamIdError, UntypedEvent, register_event_type
+from hangarlog import ANY, EncodedEvent, Envelope, FileEventStore, StreamIdError, UntypedEvent, register_event_type
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.filestore.file_names import stream_id_of, stream_path
 from hangarlog.filestore.folder import Folder
 from hangarlog.log.index import extend
-from hangarlog.record.batch import Pending
 from hangarlog.record.line import decode_record, encode_envelope
 from hangarlog.schema.target import Settings, read_settings
 from hangarlog.system.filesystem import FileSystem
@@ -46,22 +45,16 @@ def test_the_format_pages_lines_are_what_the_library_reads_and_writes() -> None:
         assert encode_envelope(decode_record(line)) == line + b"\n"
 
 
+def as_event(r: Envelope) -> EncodedEvent:
+    return EncodedEvent(r.event_type, bytes(r.data), r.event_id, r.metadata_json, r.recorded_at)
+
+
 def test_the_format_pages_lines_come_out_of_a_store(tmp_path: Path) -> None:
     """Appended again in the same commits, they are the same journal and the same streams."""
     records = [decode_record(line) for line in example_lines()]
     with FileEventStore(tmp_path / "s", durability="relaxed") as store:
         for commit in (records[:1], records[1:3], records[3:]):
-            store.append_encoded(
-                [
-                    Pending(
-                        r.stream_id,
-                        [(r.event_type, r.event_id, bytes(r.data), r.recorded_at)],
-                        ANY,
-                        r.metadata_json,
-                    )
-                    for r in commit
-                ]
-            )
+            store.append_many([(r.stream_id, [as_event(r)], ANY) for r in commit])
     lines = [line + b"\n" for line in example_lines()]
     assert (tmp_path / "s/journal.jsonl").read_bytes() == b"".join(lines)
     assert (tmp_path / "s/streams/provider/math.jsonl").read_bytes() == lines[0] + lines[1] + lines[3]
@@ -69,7 +62,7 @@ def test_the_format_pages_lines_come_out_of_a_store(tmp_path: Path) -> None:
 
 
 def test_the_format_pages_programs_run(tmp_path: Path) -> None:
-    """On the page's own lines, on an index of them, and on a ring, a state and a catalog."""
+    """On the page's own lines, on an index of them, and on a ring, a state, a catalog, cursors and times."""
     lines = example_lines()
     index = tmp_path / "journal.index"
     extend(FileSystem(), str(index), 1, b"\n".join(lines) + b"\n", [len(line) + 1 for line in lines], (0, 0))
@@ -80,8 +73,14 @@ def test_the_format_pages_programs_run(tmp_path: Path) -> None:
         store.cursor("mailer").advance(3)
     names |= {f"{name}_path": tmp_path / "ringed" / name for name in ("ring", "state", "catalog")}
     names["cursors_path"] = tmp_path / "ringed/cursors.jsonl"
+    with FileEventStore(tmp_path / "rolled", durability="relaxed", segment_bytes=100_000) as store:
+        for _ in range(2):
+            store.append("a:1", [UntypedEvent("Added", {"number": number}) for number in range(1000)], ANY)
+        assert not any(store.envelopes(until="2026-01-01T00:00:00Z"))
+    sealed = tmp_path / "rolled/journal.00000000000000000001.jsonl"
+    names |= {"sealed_path": sealed, "times_path": sealed.with_suffix(".times")}
     programs = blocks(FORMAT, "python")
-    assert len(programs) == 6
+    assert len(programs) == 7
     for program in programs:
         exec(program, names)  # noqa: S102 - that is the test
 
@@ -100,7 +99,7 @@ def test_the_format_pages_files_are_those_of_a_store(tmp_path: Path) -> None:
     """Each name in the listing is one that the library uses."""
     folder = Folder(FileSystem(), "mystore")
     listing = FORMAT.read_text()
-    caches = (folder.state_path, folder.catalog_path, folder.checkpoint_path)
+    caches = (folder.state_path, folder.catalog_path, folder.ids_path, folder.checkpoint_path)
     for path in (
         folder.meta_path,
         folder.ring_path,
@@ -222,6 +221,15 @@ def test_no_page_names_a_module_that_is_gone() -> None:
         for dotted in re.findall(r"\b(hangarlog(?:\.[A-Za-z_]\w*)+)", text):
             if not dotted.startswith("hangarlog.json"):
                 assert pkgutil.resolve_name(dotted) is not None, (page.name, dotted)
+
+
+def test_the_reading_pages_programs_run() -> None:
+    """One after the other."""
+    names: dict[str, object] = {}
+    programs = blocks(ROOT / "docs" / "reading.md", "python")
+    assert len(programs) == 2
+    for program in programs:
+        exec(program, names)  # noqa: S102 - that is the test
 
 
 EVOLUTION = ROOT / "docs" / "schema-evolution.md"

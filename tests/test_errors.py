@@ -15,6 +15,7 @@ def test_every_error_pickles_with_its_fields() -> None:
         "ConcurrencyError": ("s", 1, 2),
         "RetryUnknownError": ("s", 1, 2),
         "CursorConflictError": ("c", 1, 2, 3),
+        "PartialRetryError": ("s", 1, 2, ("x", "y", "s", 0)),
         "NumberError": ("position", 3, 2),
         "TooLargeError": ("event", 3, 2),
         "CorruptionError": ("p", "s", 3, "c", 7, "s:1", 2, False),

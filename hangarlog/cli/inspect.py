@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
@@ -14,6 +12,7 @@ from hangarlog import CorruptionError, FileEventStore
 from hangarlog.cli.app import hangarlog, lock_timeout, open_store, with_store
 from hangarlog.cli.terminal import is_terminal, progress, say, styled, write_json, write_object
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.sizes import part_of, sizes_of_files
 from hangarlog.filestore.stored_lines import as_stored
 from hangarlog.system.filesystem import FileSystem
 
@@ -45,10 +44,8 @@ def stats(store: str) -> None:
 def _stats(store: FileEventStore) -> dict[str, Any]:
     sizes = {"journal": 0, "streams": 0, "other": 0}
     files = dict.fromkeys(sizes, 0)
-    for path, size in _files(store.folder.filesystem, store.path):
-        top, *below = os.path.relpath(path, store.path).split(os.sep)
-        name = top if top in sizes else "journal" if not below and top.endswith(".jsonl") else "other"
-        kind = name if path.endswith(".jsonl") else "other"
+    for path, size in sizes_of_files(store.folder.filesystem, store.path):
+        kind = part_of(store.path, path)
         sizes[kind] += size
         files[kind] += 1
     first, last = (next(as_stored(store, store.envelopes(limit=1, reverse=end)), None) for end in (False, True))
@@ -64,17 +61,6 @@ def _stats(store: FileEventStore) -> dict[str, Any]:
         **{f"{kind}_bytes": size for kind, size in sizes.items()},
         **{f"{kind}_files": count for kind, count in files.items()},
     }
-
-
-def _files(filesystem: FileSystem, folder: str, levels: int = 3) -> Iterator[tuple[str, int]]:
-    """Yield (path, size in bytes) of each file of a store, ignoring folders deeper than its own."""
-    for entry in filesystem.entries(folder):
-        if entry.is_dir():
-            if levels > 1:
-                yield from _files(filesystem, entry.path, levels - 1)
-        else:
-            with contextlib.suppress(FileNotFoundError):  # A roll or a compaction has removed it.
-                yield entry.path, entry.stat().st_size
 
 
 @hangarlog.command()

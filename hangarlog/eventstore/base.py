@@ -2,48 +2,52 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from operator import itemgetter
 from typing import Any, TypeVar, Unpack
 
 import msgspec
 
-from hangarlog.errors import CompactionError, CorruptionError, StreamNotFoundError
-from hangarlog.events.payload import FAILURES, decode_object, encode_object
+from hangarlog.errors import CompactionError, ConcurrencyError, StreamNotFoundError
+from hangarlog.events.encoded_event import EncodedEvent
+from hangarlog.events.payload import FAILURES, encode_object
+from hangarlog.events.registry import UntypedEvent
 from hangarlog.events.serializer import EventSerializer
+from hangarlog.eventstore.append_result import AppendResult
+from hangarlog.eventstore.arguments import flag, number_or_none, whole_number
 from hangarlog.eventstore.cursor import HasCursors, check_move_argument
 from hangarlog.eventstore.engine import Durability, check_durability
-from hangarlog.eventstore.expected_version import ANY, NO_STREAM, STREAM_EXISTS
-from hangarlog.eventstore.selection import OnDamage, ReadOptions, Selection, Span, limited, skips
+from hangarlog.eventstore.execute import Decide, until_written
+from hangarlog.eventstore.expected_version import ANY
+from hangarlog.eventstore.finding import ENVELOPE, Finding
+from hangarlog.eventstore.idempotent import check_ids
+from hangarlog.eventstore.limits import counted, limited
+from hangarlog.eventstore.pending import Metadata, pending
+from hangarlog.eventstore.record import Event, Record
+from hangarlog.eventstore.selection import OnDamage, ReadOptions, Selection, Span, selection, skips
 from hangarlog.eventstore.snapshot import Snapshot, decode_state
+from hangarlog.eventstore.stats import StoreStats
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.record.batch import Pending
 from hangarlog.record.cursor_move import CursorMove
 from hangarlog.record.envelope import MAX_NUMBER, Envelope
 from hangarlog.record.timestamp import now
 
-Append = tuple[str, Sequence[Any], int]
-_ENVELOPE = ("position", "stream_id", "stream_version", "event_id", "recorded_at", "metadata")
-_Self = TypeVar("_Self", bound="EventStore")
+_Self = TypeVar("_Self", bound="EventStore[Any]")
+_position = itemgetter(0)
 
 
-class Record(msgspec.Struct, frozen=True, gc=False):
-    """An event with its envelope. `position` counts from 1 in the store, `stream_version` from 0 in the stream."""
-
-    position: int
-    stream_id: str
-    stream_version: int
-    event_type: str
-    event_id: str
-    recorded_at: datetime
-    metadata: dict[str, Any] | None
-    event: Any
+def _position_of_pair(pair: tuple[Any, Any]) -> int:
+    position: int = pair[0].position
+    return position
 
 
-class EventStore(HasCursors):
-    """A store of typed events. A subclass is an engine: it implements the abstract methods."""
+class EventStore(HasCursors, Finding[Event]):
+    """A store of typed events. A subclass is an engine: it implements the abstract methods.
+
+    `EventStore[Opened | Closed]` tells a type checker which events a store has. At run time it changes nothing.
+    """
 
     def __init__(self, serializer: EventSerializer | None) -> None:
         self.serializer = serializer if serializer is not None else EventSerializer()
@@ -54,19 +58,25 @@ class EventStore(HasCursors):
     def append(
         self,
         stream_id: str,
-        events: Sequence[Any],
+        events: Sequence[Event | UntypedEvent | EncodedEvent],
         expected_version: int,
         *,
-        metadata: dict[str, Any] | None = None,
+        metadata: Metadata | None = None,
         durability: Durability | None = None,
         retry: bool = True,
+        idempotent: bool = False,
         cursor: CursorMove | None = None,
-    ) -> int:
-        """Append events to one stream, all or none, and return the stream's new version.
+    ) -> AppendResult:
+        """Append events to one stream, all or none, and return the stream's new version, and where the events are.
+
+        An event is an instance of a registered class, an `UntypedEvent`, or an `EncodedEvent`. `metadata` is a
+        dictionary for all events, or a list with one dictionary (or None) for each.
 
         `expected_version` is the version that the stream must be at (`NO_STREAM`, which is -1: it must not exist),
         `ANY`, or `STREAM_EXISTS`. If the event ids already stand at that place, the append is a retry: it succeeds
         without writing. With `retry=False` ids are not compared: a matching version writes, any other conflicts.
+        With `idempotent=True` the ids, which every event must have, are looked for in the whole stream, compacted
+        events included: if all are there, nothing is written, and the result says where they are.
         `durability` ("always" or "relaxed") overrides the store's setting for this append. `cursor` is a move that is
         made with the append, both or neither: `store.cursor(name).at(position, expected=…)`. A retry makes none.
 
@@ -75,83 +85,146 @@ class EventStore(HasCursors):
             CursorConflictError: the cursor is not at its expected position; nothing was written.
             RetryUnknownError: the stream is at another version, and the events at that place are compacted away, so
                 this append may be a retry of them.
+            PartialRetryError: with `idempotent`, only some of the ids are in the stream.
             StreamIdError, EventSerializationError: the stream id or an event is invalid; nothing was written.
             StorageError: the operating system refused a call; nothing was written.
             OutcomeUnknownError: the append was cut short, and may or may not count (`SyncError`: a sync failed).
         """
         if durability is not None:
             check_durability(durability)
-        pending = self._pending(stream_id, events, expected_version, metadata, retry)
+        one = self._pending(stream_id, events, expected_version, metadata, retry, idempotent)
+        if idempotent:
+            check_ids([one])
         if cursor is not None:
-            return self._commit_moving([pending], durability, cursor)[pending.stream_id]
-        return self._commit([pending], durability)[pending.stream_id]
+            return self._commit_moving([one], durability, cursor)[one.stream_id]
+        return self._commit([one], durability)[one.stream_id]
 
     def append_at_end(
         self,
         stream_id: str,
-        events: Sequence[Any],
+        events: Sequence[Event | UntypedEvent | EncodedEvent],
         *,
-        metadata: dict[str, Any] | None = None,
+        metadata: Metadata | None = None,
         durability: Durability | None = None,
         retry: bool = True,
+        idempotent: bool = False,
         cursor: CursorMove | None = None,
-    ) -> int:
+    ) -> AppendResult:
         """Append at the end of the stream, whatever its version: `append` with `ANY`."""
-        return self.append(stream_id, events, ANY, metadata=metadata, durability=durability, retry=retry, cursor=cursor)
+        return self.append(
+            stream_id,
+            events,
+            ANY,
+            metadata=metadata,
+            durability=durability,
+            retry=retry,
+            idempotent=idempotent,
+            cursor=cursor,
+        )
 
     def append_many(
         self,
-        appends: Iterable[Append],
+        appends: Iterable[tuple[str, Sequence[Event | UntypedEvent | EncodedEvent], int]],
         *,
         metadata: dict[str, Any] | None = None,
         durability: Durability | None = None,
         retry: bool = True,
+        idempotent: bool = False,
         cursor: CursorMove | None = None,
-    ) -> dict[str, int]:
-        """Append to several streams at once, all or none, and return {stream id: new version}.
+    ) -> dict[str, AppendResult]:
+        """Append to several streams at once, all or none, and return {stream id: result}.
 
-        Raises what `append` raises, and `ValueError` if a stream is named twice.
+        `appends` has (stream id, events, expected version). A stream may be named more than once: each append follows
+        the one before. Positions are in the order given. `metadata` is for all events.
+
+        Raises what `append` raises.
         """
         if durability is not None:
             check_durability(durability)
         pendings = [
-            self._pending(stream_id, events, expected, metadata, retry) for stream_id, events, expected in appends
+            self._pending(stream_id, events, expected, metadata, retry, idempotent)
+            for stream_id, events, expected in appends
         ]
-        if len({pending.stream_id for pending in pendings}) != len(pendings):
-            raise ValueError("a stream is named twice in one append_many; join its events")
+        if idempotent:
+            check_ids(pendings)
         if cursor is not None:
             return self._commit_moving(pendings, durability, cursor)
         return self._commit(pendings, durability) if pendings else {}
 
     def _commit_moving(
         self, pendings: list[Pending], durability: Durability | None, move: CursorMove
-    ) -> dict[str, int]:
+    ) -> dict[str, AppendResult]:
         """Commit an append that moves a cursor. Its last record carries the move; without events, nothing does."""
         check_move_argument(move)
         carrier = next((n for n, pending in enumerate(pendings) if pending.events), None)
         if carrier is not None:
             pendings[carrier] = msgspec.structs.replace(pendings[carrier], cursor=move)
             return self._commit(pendings, durability)
-        versions = self._commit(pendings, durability) if pendings else {}
+        results = self._commit(pendings, durability) if pendings else {}
         self._move_cursor(move, durability)
-        return versions
+        return results
+
+    def execute(
+        self,
+        stream_id: str,
+        decide: Decide[Event],
+        *,
+        metadata: Metadata | None = None,
+        durability: Durability | None = None,
+        attempts: int = 100,
+    ) -> AppendResult:
+        """Load a stream, let `decide(events, version)` return the events to append, and append them.
+
+        If another writer came between, all of it is done again with the events of then, so `decide` may be called more
+        than once. After a conflict, other callers of `execute` wait for this one: among themselves, each needs a few
+        attempts at most. The version is -1 if there is no stream. If the stream is compacted, the events are those
+        that are left: `decide` must load the snapshot.
+
+        Raises:
+            ConcurrencyError: plain appends of others conflicted with all `attempts`.
+            LockTimeoutError: another caller of `execute` took too long to decide.
+
+        Raises also what `read_stream` and `append` raise, and what `decide` raises; nothing is written then.
+        """
+        stream_id = check_stream_id(stream_id)
+
+        def attempt() -> AppendResult | ConcurrencyError:
+            events, version = self._load(stream_id)
+            decided = decide(events, version)
+            try:
+                return self.append(
+                    stream_id, [] if decided is None else decided, version, metadata=metadata, durability=durability
+                )
+            except ConcurrencyError as conflict:
+                return conflict
+
+        self._await_turn(stream_id)
+        return until_written(attempt, lambda: self._turn(stream_id), attempts)
+
+    def _load(self, stream_id: str) -> tuple[list[Any], int]:
+        """Return the events of a stream and its version."""
+        version = self.get_stream_version(stream_id)  # Read first: what comes later makes an append conflict.
+        events_of = self.serializer.blocks().events
+        events: list[Any] = []
+        for block in self._blocks(Span(stream_id, 0)):
+            version = block[-1].stream_version
+            events += events_of(block)
+        return events, version
 
     def _pending(
-        self, stream_id: str, events: Sequence[Any], expected: int, metadata: dict[str, Any] | None, retry: bool = True
+        self,
+        stream_id: str,
+        events: Sequence[Any],
+        expected: int,
+        metadata: Metadata | None,
+        retry: bool = True,
+        idempotent: bool = False,
     ) -> Pending:
-        stream_id = check_stream_id(stream_id)
-        if type(expected) is not int or (expected < NO_STREAM and expected not in (ANY, STREAM_EXISTS)):
-            raise ValueError(f"expected_version must be a version, NO_STREAM, ANY or STREAM_EXISTS, not {expected!r}")
-        if type(events) is not list:
-            if isinstance(events, (str, bytes, dict, msgspec.Struct)):
-                raise TypeError(f"events must be a list of events, not one {type(events).__name__}")
-            events = list(events)
-        encoded_metadata = None if metadata is None else encode_object(metadata, "metadata")
-        return Pending(stream_id, self.serializer.encode_all(events), expected, encoded_metadata, retry=retry)
+        return pending(self.serializer, stream_id, events, expected, metadata, retry, idempotent)
 
     # Importing
 
-    def append_encoded(self, pendings: list[Pending]) -> dict[str, int]:
+    def append_encoded(self, pendings: list[Pending]) -> dict[str, AppendResult]:
         """Append encoded events, as `append_many` does, without a sync: call `sync` to make them durable."""
         return self._commit(pendings, "relaxed")
 
@@ -170,78 +243,101 @@ class EventStore(HasCursors):
     # Reading
 
     def read_stream(
-        self, stream_id: str, from_version: int = 0, *, on_damage: OnDamage = "raise", durable: bool = False
-    ) -> list[Any]:
-        """Return the typed events of a stream from version `from_version` (inclusive) on, none if it does not exist.
+        self,
+        stream_id: str,
+        from_version: int = 0,
+        *,
+        to_version: int | None = None,
+        on_damage: OnDamage = "raise",
+        durable: bool = False,
+    ) -> list[Event]:
+        """Return the typed events of a stream from version `from_version` to `to_version`, both inclusive.
 
-        `on_damage="skip"` skips events that are damaged in both copies, with a `CorruptionWarning`. `durable` returns
-        only events that are known to be on the device: those up to `durable_position`.
+        Without `to_version` it returns all that follow, and none if the stream does not exist. `on_damage="skip"` skips
+        events that are damaged in both copies, with a `CorruptionWarning`. `durable` returns only events that are known
+        to be on the device: those up to `durable_position`.
 
         Raises:
             CorruptionError: a record is damaged or missing in both copies.
             UnknownEventTypeError, EventSerializationError, UpcastingError: an event cannot be read as its class.
+            TypeError: an argument is of a wrong kind.
         """
         events_of = self.serializer.blocks().events
         events: list[Any] = []
-        span = Span(check_stream_id(stream_id), max(0, from_version), skip=skips(on_damage), durable=durable)
+        first, last = max(0, whole_number("from_version", from_version)), number_or_none("to_version", to_version)
+        limit = None if last is None else max(0, last - first + 1)
+        span = Span(
+            check_stream_id(stream_id),
+            first,
+            limit=limit,
+            skip=skips(on_damage),
+            durable=flag("durable", durable),
+            stop=last,
+        )
         for block in self._blocks(span):
             events += events_of(block)
         return events
 
     def read_all(
-        self, from_position: int = 0, limit: int = 1000, *, on_damage: OnDamage = "raise", durable: bool = False
-    ) -> Iterator[tuple[int, str, Any]]:
+        self,
+        from_position: int = 0,
+        limit: int | None = None,
+        *,
+        on_damage: OnDamage = "raise",
+        durable: bool = False,
+    ) -> Iterator[tuple[int, str, Event]]:
         """Yield (position, stream id, typed event) of all streams in commit order, after `from_position` (exclusive).
 
-        Yields at most `limit` events. `on_damage`, `durable` and the errors raised are those of `read_stream`.
+        `limit` is the most events to yield (None: all). Events of dropped types do not count. The parts of a split
+        event all count but stay together, so the last event may exceed the limit by its other parts. So a program that
+        goes on from the last position that it got misses nothing. `on_damage`, `durable` and the errors raised are
+        those of `read_stream`.
         """
+        limit = number_or_none("limit", limit)
+        first = max(0, whole_number("from_position", from_position))
+        span = Span(None, first, limit=limit, skip=skips(on_damage), durable=flag("durable", durable))
         placed = self.serializer.blocks("position", "stream_id").placed
-        span = Span(None, max(0, from_position), limit=limit, skip=skips(on_damage), durable=durable)
-        for block in limited(self._blocks(span), limit):
-            yield from placed(block)
+        return counted(self._as_needed(span), placed, _position, limit)
 
-    def records(self, stream_id: str | None = None, **options: Unpack[ReadOptions]) -> Iterator[Record]:
+    def records(self, stream_id: str | None = None, **options: Unpack[ReadOptions]) -> Iterator[Record[Event]]:
         """Yield events with their envelopes, of one stream or of all. For the options see `ReadOptions`.
 
-        Raises what `read_stream` raises, `ValueError` if `from_version` comes without a stream, and `TypeError` for an
-        unknown option.
+        Raises what `read_stream` raises; `ValueError` if versions come without a stream, or a time without an offset;
+        `TypeError` for an unknown option, or a class that is not registered.
         """
-        pairs = self.serializer.blocks(*_ENVELOPE).pairs
-        for block in self.envelopes(stream_id, **options):
-            for envelope, event in pairs(block):
-                recorded_at, metadata = self._read(envelope)
-                yield Record(
-                    envelope.position,
-                    envelope.stream_id,
-                    envelope.stream_version,
-                    envelope.event_type,
-                    envelope.event_id,
-                    recorded_at,
-                    metadata,
-                    event,
-                )
+        return self._records(selection(stream_id, options, self.serializer))
 
-    def _read(self, envelope: Envelope) -> tuple[datetime, dict[str, Any] | None]:
-        """Return the (time, metadata) of a record. Raises `CorruptionError` if one of them is invalid."""
-        raw = bytes(envelope.metadata)
-        try:
-            return datetime.fromisoformat(envelope.recorded_at), decode_object(raw) if raw else None
-        except FAILURES as error:
-            cause = f"the checksum is right but the time or the metadata is invalid: {error}"
-            place = (envelope.position, envelope.stream_id, envelope.stream_version)
-            raise self._damage("journal.jsonl", cause, *place) from error
+    def _records(self, selected: Selection) -> Iterator[Record[Event]]:
+        pairs = self.serializer.blocks(*ENVELOPE).pairs
+        blocks = selected.wanted(self._as_needed(selected.span()))
+        for envelope, event in counted(blocks, selected.parts_of(pairs), _position_of_pair, selected.limit):
+            yield self._record(envelope, event)
 
-    def _damage(self, name: str, cause: str, position: int | None, stream_id: str, version: int) -> CorruptionError:
-        path = os.path.join(getattr(self, "path", ""), name)
-        return CorruptionError(path, name, 0, cause, position, stream_id, version)
+    def _as_needed(self, span: Span) -> Iterator[Sequence[Envelope]]:
+        """Yield a span's blocks: at first as many records as its limit, then all others if the caller goes on.
+
+        The caller does so if stored events became fewer than it wants, because types are dropped.
+        """
+        return self._blocks(span) if span.limit is None else self._first_and_others(span, span.limit)
+
+    def _first_and_others(self, span: Span, limit: int) -> Iterator[Sequence[Envelope]]:
+        for block in self._blocks(span):
+            part = block[:limit]
+            yield part
+            limit -= len(part)
+            if limit <= 0:
+                last = part[-1].position if span.stream_id is None else part[-1].stream_version
+                start = last if span.stream_id is None else last + (-1 if span.reverse else 1)
+                yield from self._blocks(msgspec.structs.replace(span, start=start, limit=None))
+                return
 
     def envelopes(self, stream_id: str | None = None, **options: Unpack[ReadOptions]) -> Iterator[Sequence[Envelope]]:
         """Yield what `records` yields, in blocks and with the payloads as stored: it needs no registered event types.
 
-        A block may be empty.
+        A block may be empty. `limit` counts stored events. It raises what `records` raises.
         """
-        selection = Selection(stream_id=stream_id, **options)
-        return selection.wanted(self._blocks(selection.span()))
+        selected = selection(stream_id, options, self.serializer)
+        return limited(selected.wanted(self._blocks(selected.span())), selected.limit)
 
     # Queries
 
@@ -270,6 +366,23 @@ class EventStore(HasCursors):
     def get_stream_count(self) -> int:
         """Return the number of streams in the store."""
 
+    def stats(self) -> StoreStats:
+        """Return how much the store holds."""
+        with self._calling():
+            size, segments = self._size()
+            first, last = (
+                next((block[0] for block in self._blocks(Span(None, reverse=end, limit=1))), None)
+                for end in (False, True)
+            )
+            return StoreStats(
+                self.get_event_count(),
+                self.get_stream_count(),
+                size,
+                segments,
+                self._read(first)[0] if first else None,
+                self._read(last)[0] if last else None,
+            )
+
     # Snapshots
 
     def save_snapshot(
@@ -292,7 +405,7 @@ class EventStore(HasCursors):
             TypeError: `saved_at` is not text, or `schema_version` is not a whole number.
         """
         check_stream_id(stream_id)
-        if type(version) is not int or not 0 <= version <= MAX_NUMBER:
+        if not isinstance(version, int) or isinstance(version, bool) or not 0 <= version <= MAX_NUMBER:
             raise ValueError(f"a snapshot's version must be a whole number from 0 up, not {version!r}")
         if type(schema_version) is not int or not isinstance(saved_at, (str, type(None))):
             raise TypeError(f"schema_version must be a whole number, saved_at text: {schema_version!r}, {saved_at!r}")
@@ -305,7 +418,7 @@ class EventStore(HasCursors):
                 raise ValueError(
                     f"a snapshot at {version} is too old: events up to version {through} are compacted away"
                 )
-            return Snapshot(stream_id, version, encoded, made_at, schema_version, event_id, through)
+            return Snapshot(stream_id, int(version), encoded, made_at, schema_version, event_id, through)
 
         with self._calling():
             event_id = self._event_id_at(stream_id, version)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
+from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.record.batch import Pending
@@ -25,17 +26,28 @@ def check_durability(durability: Durability) -> None:
 class Engine(ABC):
     """The storage of an event store.
 
-    A subclass implements the abstract methods here and the queries of `EventStore`. It may also override
-    `append_encoded`, `begin_stream`, `sync`, `durable_position`, `close` and `_calling`.
+    A subclass implements the abstract methods here and the queries of `EventStore`. It may also override `_find`,
+    `append_encoded`, `begin_stream`, `sync`, `durable_position`, `close`, `_calling`, `_await_turn` and `_turn`.
     """
 
     def _calling(self) -> AbstractContextManager[None]:
         """Make the block one call, so that closing the store waits for its end."""
         return nullcontext()
 
+    def _await_turn(self, stream_id: str) -> None:  # noqa: B027 - only courtesy
+        """Wait while another caller of `execute` has the turn at a stream, after a conflict."""
+
+    def _turn(self, stream_id: str) -> AbstractContextManager[None]:
+        """Have the turn at a stream for the block: other callers of `execute` wait."""
+        return nullcontext()
+
     @abstractmethod
-    def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, int]:
-        """Commit the events of all `pendings` or of none, and return each stream's new version.
+    def _size(self) -> tuple[int, int]:
+        """Return (the bytes that the store takes, the number of its segments)."""
+
+    @abstractmethod
+    def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, AppendResult]:
+        """Commit the events of all `pendings` or of none, and return each stream's result.
 
         At most one of them has a `cursor`: that move is made too, or nothing is. A retry does not move it again.
         """
@@ -43,6 +55,14 @@ class Engine(ABC):
     @abstractmethod
     def _blocks(self, span: Span) -> Iterator[Sequence[Envelope]]:
         """Yield the committed records of a span, in blocks that are not empty."""
+
+    def _find(self, event_id: str) -> Envelope | None:
+        """Return the first committed record with an event id. This reads the whole store."""
+        for block in self._blocks(Span(None)):
+            for record in block:
+                if record.event_id == event_id:
+                    return record
+        return None
 
     @abstractmethod
     def _load_snapshot(self, stream_id: str) -> Snapshot | None: ...

@@ -7,7 +7,7 @@ import contextlib
 from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
-from hangarlog.log.segment_name import index_path, text_path
+from hangarlog.log.segment_name import index_path, text_path, times_path
 
 
 def compact(log: Log, through: int) -> None:
@@ -29,6 +29,7 @@ def compact(log: Log, through: int) -> None:
                 filesystem.replace_file(text_path(log.sealed_base(keep_from)), kept)
             filesystem.remove(text_path(log.sealed_base(first)))
             filesystem.remove(index_path(log.sealed_base(first)))
+            filesystem.remove(times_path(log.sealed_base(first)))
     with contextlib.closing(ActiveSegment(log)) as active:
         if active.size and active.first_number_or_raise() < keep_from:
             kept = _kept(active, active.first_number_or_raise(), keep_from)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hangarlog.eventstore import engine
 from hangarlog.eventstore.base import EventStore
+from hangarlog.eventstore.record import Event
 from hangarlog.eventstore.selection import Span
 from hangarlog.filestore.cursor_sync import CursorSync
 from hangarlog.filestore.cursors import Cursors
@@ -20,7 +21,7 @@ from hangarlog.record.cursor_move import CursorMove, CursorPlace
 from hangarlog.system.file_lock import FileLock
 
 
-class CursorCalls(EventStore):
+class CursorCalls(EventStore[Event]):
     """The part of a file store that deals with cursors."""
 
     if TYPE_CHECKING:

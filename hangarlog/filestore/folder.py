@@ -67,6 +67,7 @@ class Folder:
         self.aside_path = os.path.join(path, "put-aside.jsonl")
         self.ring_path = os.path.join(path, "ring")
         self.catalog_path = os.path.join(path, "catalog")
+        self.ids_path = os.path.join(path, "event-ids")
         self.checkpoint_path = os.path.join(path, "checkpoint.json")
         self.streams_path = os.path.join(path, "streams")
         self.snapshots_path = os.path.join(path, "snapshots")

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from hangarlog.errors import ConcurrencyError, CorruptionError
+from hangarlog.eventstore.expected_version import End
 from hangarlog.filestore.catalog import Catalog
 from hangarlog.filestore.folder import Folder
 from hangarlog.log.active_segment import ActiveSegment
@@ -34,9 +35,9 @@ with contextlib.suppress(ImportError):
 class StreamEnd:
     """The end of one stream, and its active segment while that is open.
 
-    `place` is (its version, -1 for no stream; the id of the event there), `position` the position of that event.
-    `is_kept` says that it is one of those kept open. `seen` is (version, end offset) of a record that another process
-    has committed since. It was compared with the catalog in `turn`; its path was looked at at `seen_at`.
+    `last` is its last record. `is_kept` says that it is one of those kept open. `seen` is (version, end offset) of a
+    record that another process has committed since. It was compared with the catalog in `turn`; its path was looked at
+    at `seen_at`.
     """
 
     __slots__ = (
@@ -45,9 +46,8 @@ class StreamEnd:
         "exists",
         "gone",
         "is_kept",
+        "last",
         "log",
-        "place",
-        "position",
         "seen",
         "seen_at",
         "stream_id",
@@ -57,10 +57,9 @@ class StreamEnd:
     def __init__(self, folder: Folder, stream_id: str) -> None:
         log = self.log = folder.stream(stream_id)
         self._folder, self.stream_id = folder, stream_id
-        self.position = 0
         self.seen_at, self.turn = 0.0, -1
         self.active: ActiveSegment | None = None
-        self.place = (-1, "")
+        self.last: End = (-1, "", 0)
         self.seen = (-1, 0)
         self.is_kept = False
         try:
@@ -80,13 +79,12 @@ class StreamEnd:
         except BaseException:
             self.close()
             raise
-        self.place = (last.stream_version, last.event_id) if last else (-1, "")
-        self.position = last.position if last else 0
+        self.last = (last.stream_version, last.event_id, last.position) if last else (-1, "", 0)
 
     @property
     def version(self) -> int:
         """The version of the stream, -1 if there is none."""
-        return self.place[0]
+        return self.last[0]
 
     def refresh(self, active: ActiveSegment) -> None:
         """Read the version again after another process has appended to the active segment, or cut it."""
@@ -206,8 +204,8 @@ class OpenStreams:
     def _is_right(self, end: StreamEnd) -> bool:
         """True if a stream ends where the catalog says."""
         known = self._catalog.get(end.stream_id)
-        version = end.place[0]
-        return version < 0 if known is None else known.version == version and known.is_at(end.position)
+        version, _, position = end.last
+        return version < 0 if known is None else known.version == version and known.is_at(position)
 
     def replaced(self) -> list[str]:
         """Return the streams whose file was replaced while it was open: later appends are missing in the new file."""

@@ -9,9 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from hangarlog.errors import CorruptionError, CorruptionWarning, StoreOpenError
+from hangarlog.eventstore.limits import ended
 from hangarlog.eventstore.selection import Span
 from hangarlog.filestore.catalog import Catalog, Known
+from hangarlog.filestore.event_ids import Moment
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.shared_state import JOURNAL_SIZE, WRITING, SharedState
 from hangarlog.filestore.snapshot_files import SnapshotFiles
@@ -20,6 +24,7 @@ from hangarlog.filestore.two_copies import missing_position
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.log.segment_cache import SegmentCache
+from hangarlog.log.time_search import ranges_in_time
 from hangarlog.record.line import StoredEnvelope
 from hangarlog.system.import_lock import importing
 
@@ -79,12 +84,33 @@ class Reader:
             cache = self._cache = SegmentCache(layout)
         return cache
 
+    def _journal(self, committed: int) -> Log:
+        return self._folder.journal_log().cached_in(self._cached(), committed)
+
     def _stream_log(self, stream_id: str, committed: int) -> Log:
         cache = self._cached()
         return self._folder.stream(stream_id, cache.folders).cached_in(cache, committed)
 
     def blocks(self, span: Span, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
         """Yield the records of a span up to position `committed`. An event damaged in both copies raises its error."""
+        if span.since is None and span.until is None:
+            return self._up_to_stop(span, committed)
+        return chain.from_iterable(self._up_to_stop(part, committed) for part in self._parts_in_time(span, committed))
+
+    def _up_to_stop(self, span: Span, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
+        stop = span.stop
+        if stop is None:
+            return self._from_start(span, committed)
+        if not span.reverse:
+            count = stop - (span.start or 0) + (span.stream_id is not None)  # A start position is exclusive.
+            if count <= 0:
+                return iter(())
+            span = replace(span, limit=count if span.limit is None else min(count, span.limit))
+        field = "position" if span.stream_id is None else "stream_version"
+        return ended(self._from_start(span, committed), field, stop, span.reverse)
+
+    def _from_start(self, span: Span, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
+        """Yield the records of a span, and perhaps some beyond its `stop`."""
         if span.stream_id is None:
             return self._journal_blocks(span, committed)
         if self._unrecovered and not self._state.valid:
@@ -92,6 +118,25 @@ class Reader:
         if span.reverse:
             return self._stream_backward(span.stream_id, span.start, committed, span.skip)
         return self._stream_forward(span.stream_id, span.start or 0, committed, span.limit, span.skip)
+
+    def blocks_at(self, span: Span, moment: Moment) -> Iterator[Sequence[StoredEnvelope]]:
+        """Yield what `blocks` yields, of the store as it was at a moment."""
+        self.layout = moment.layout
+        return self.blocks(span, moment.committed)
+
+    def _parts_in_time(self, span: Span, committed: int) -> Iterator[Span]:
+        """Yield the parts of a span that may hold records of its time, in order."""
+        if self._unrecovered and not self._state.valid:
+            yield span  # Its files may have text that never was committed.
+            return
+        if span.stream_id is None:
+            log, before = self._journal(committed), 1 if span.reverse else -1  # A start position is exclusive.
+        else:
+            log, before = self._stream_log(span.stream_id, committed), 0
+        start = None if span.start is None else span.start - before
+        times = self._cached().times
+        for first, last in ranges_in_time(log, times, start, span.stop, span.since, span.until, span.reverse):
+            yield replace(span, start=None if first is None else first + before, stop=last, since=None, until=None)
 
     def _unrecovered_stream(self, found: Unrecovered, stream_id: str, span: Span) -> Iterator[Sequence[StoredEnvelope]]:
         """Yield records up to the settled position from the stream, and later ones from the journal."""
@@ -136,8 +181,7 @@ class Reader:
                     yield block
                     version, position = block[-1].stream_version + 1, block[-1].position
                 self._refuse_torn(log)
-                if limit is None:
-                    self._refuse_short(log, stream_id, known, version - 1, committed)
+                self._refuse_short(log, stream_id, known, version - 1, committed)
                 return
             except (CorruptionError, FileNotFoundError) as error:
                 through = self._compacted_through(stream_id)
@@ -214,7 +258,7 @@ class Reader:
 
     def _journal_blocks(self, span: Span, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
         """Yield the journal's records up to position `committed`, after the span's start or, in reverse, before it."""
-        journal = self._folder.journal_log().cached_in(self._cached(), committed)
+        journal = self._journal(committed)
         tail: Sequence[StoredEnvelope] = ()
         if self._unrecovered and not self._state.valid:
             tail, committed = self._unrecovered.tail, self._unrecovered.stored

@@ -297,6 +297,11 @@ class SharedState:
         """The number of syncs that have failed since the machine started."""
         return self.look()[FAILURES]
 
+    @property
+    def history(self) -> tuple[int, int]:
+        """(the session, the number of failed syncs): while both stay, no committed event is taken back."""
+        return self.session, self.failures
+
     def covers(self, position: int) -> bool:
         """True if the record at `position` is known to be on the device."""
         return position <= self.durable

@@ -10,24 +10,31 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from time import monotonic
-from typing import TYPE_CHECKING, NoReturn, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, Unpack
 
 from hangarlog.errors import HangarlogError, LinkedFileError, StorageError, StoreOpenError
+from hangarlog.events.registry import EventRegistry, UntypedEvent
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore import engine
+from hangarlog.eventstore.append_result import AppendResult
+from hangarlog.eventstore.record import Event
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.filestore.catalog import Catalog, Known
 from hangarlog.filestore.cursor_calls import CursorCalls
+from hangarlog.filestore.event_ids import EventIds, Moment
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.group_sync import IntervalSync, JournalSync
 from hangarlog.filestore.reader import Reader
 from hangarlog.filestore.running_calls import RunningCalls
 from hangarlog.filestore.session import FolderWatch
 from hangarlog.filestore.shared_state import COMMITTED, LAYOUT, SharedState, consistent, create_state
+from hangarlog.filestore.sizes import is_text, sizes_of_files
 from hangarlog.filestore.snapshot_files import SnapshotFiles
+from hangarlog.filestore.turns import Turns
 from hangarlog.filestore.write_session import WriteSession
 from hangarlog.filestore.writer import Writer
 from hangarlog.record.batch import Pending
@@ -42,11 +49,25 @@ if TYPE_CHECKING:
 
 Durability = engine.Durability | float
 
+
+class StoreOptions(TypedDict, total=False):
+    """The options of `FileEventStore.untyped`: those of `FileEventStore`, except the serializer."""
+
+    durability: Durability
+    segment_bytes: int
+    exclusive: bool
+    lock_timeout: float | None
+    create: bool
+    mode: int | None
+    unsafe_file_system: str | None
+    filesystem: FileSystem | None
+
+
 _UNWATCHED_SECONDS = 0.001
 """Seconds for which a read may overlook a change of the store's folder."""
 
 
-class FileEventStore(CursorCalls):
+class FileEventStore(CursorCalls[Event]):
     """An event store that is a folder of plain text, shared by any number of threads and processes.
 
     Args:
@@ -105,6 +126,7 @@ class FileEventStore(CursorCalls):
         sync_lock = FileLock(self._filesystem, self.folder.lock_path("sync"), state.sync_futex)
         catalog = self._catalog = Catalog(self._filesystem, self.folder.catalog_path)
         session = WriteSession(self.folder, self.meta, state, catalog, (lock, sync_lock), lock_timeout)
+        self._write_session = session
         self._sync = JournalSync(self.folder, self.meta.store_id, state, sync_lock, session.rejoin, lock_timeout)
         self._interval: IntervalSync | None = None
         self._calls = RunningCalls()
@@ -112,7 +134,11 @@ class FileEventStore(CursorCalls):
         self._snapshots = SnapshotFiles(self._filesystem, self.folder.snapshots_path)
         self._reader = Reader(self.folder, self._snapshots, state, catalog)
         self._begin_cursors(session, self._reader, self.meta.store_id, sync_lock)
-        self._write_session, self._writer = session, Writer(session, self._cursors)
+        self._ids = EventIds(
+            self.folder, self.meta.store_id, self._reader.blocks_at, self._sync.ensure_committed, lock_timeout
+        )
+        self._writer = Writer(session, self._ids, self._cursors)
+        self._turns = Turns(self._filesystem, self.folder.lock_path("turns"), lock_timeout)
         self._read_watch, self._watched_at = FolderWatch(self._filesystem, self.folder.fd, self.folder.path), 0.0
         self._closed = False
         try:
@@ -121,6 +147,16 @@ class FileEventStore(CursorCalls):
         except BaseException:
             self.close()
             raise
+
+    @classmethod
+    def untyped(
+        cls: type[FileEventStore[Any]], path: str | os.PathLike[str], **options: Unpack[StoreOptions]
+    ) -> FileEventStore[UntypedEvent]:
+        """Open a store that reads every event as an `UntypedEvent`. No type needs to be registered.
+
+        Append `UntypedEvent`s or `EncodedEvent`s to it. The options and the errors are those of `FileEventStore`.
+        """
+        return cls(path, serializer=EventSerializer(registry=EventRegistry(), unknown="untyped"), **options)
 
     def _begin(self, exclusive: bool) -> None:
         state = self._state
@@ -166,18 +202,18 @@ class FileEventStore(CursorCalls):
 
     # Appending
 
-    def _commit(self, pendings: list[Pending], durability: engine.Durability | None = None) -> dict[str, int]:
+    def _commit(self, pendings: list[Pending], durability: engine.Durability | None = None) -> dict[str, AppendResult]:
         calls, wanted, mark = self._calls, durability or self._durability, threading.get_ident()
         try:  # As in `_calling`: a generator would cost every append a microsecond.
             calls.running.append(mark)
             if self._closed:
                 self._refuse_closed()
-            versions, position, failures = self._writer.commit(pendings)
+            results, position, failures = self._writer.commit(pendings)
             if wanted == "always":
                 self._sync.ensure(position, failures)
             elif wanted != "relaxed":
                 self._sync_later(float(wanted))
-            return versions
+            return results
         finally:
             try:  # noqa: SIM105 - nothing may be called before
                 calls.running.remove(mark)
@@ -280,6 +316,13 @@ class FileEventStore(CursorCalls):
         with self._refusals():
             yield from self._reader.blocks(span, self.durable_position if span.durable else self._committed())
 
+    def _find(self, event_id: str) -> StoredEnvelope | None:
+        with self._calling(), self._refusals():
+            now = Moment(self._committed(), self._reader.layout, self._state.history)
+            if self._state.writable:
+                self._ids.prepare(now)
+            return self._ids.find(event_id, None, now)
+
     if TYPE_CHECKING:
 
         def envelopes(
@@ -332,6 +375,18 @@ class FileEventStore(CursorCalls):
         with self._calling(), self._refusals():
             self._committed()
             return self._catalog.count() if self._catalog.is_open else len(self._streams())
+
+    def _size(self) -> tuple[int, int]:
+        with self._refusals():
+            sizes = [(path, size) for path, size in sizes_of_files(self._filesystem, self.path)]
+        return sum(size for _, size in sizes), sum(is_text(self.path, path) for path, _ in sizes)
+
+    def _await_turn(self, stream_id: str) -> None:
+        with self._refusals():
+            self._turns.wait(stream_id)
+
+    def _turn(self, stream_id: str) -> AbstractContextManager[None]:
+        return self._turns.taken(stream_id)
 
     # Snapshots
 
@@ -386,6 +441,7 @@ class FileEventStore(CursorCalls):
             closing.callback(self.folder.close)
             closing.callback(self._state.close)
             closing.callback(self._catalog.close)
+            closing.callback(self._ids.close)
             closing.callback(self._reader.close)
             closing.callback(self._sync.close, seconds)
             closing.callback(self._close_cursors, seconds)
@@ -401,6 +457,11 @@ class FileEventStore(CursorCalls):
             yield
         except OSError as error:
             raise StorageError(self.path, error.errno, str(error)) from error
+
+    def __repr__(self) -> str:
+        folder = getattr(self, "folder", None)  # Opening it may have failed.
+        shown = "closed" if self._closed else f"durability={self._durability!r}"
+        return f"<FileEventStore {folder.path if folder else '?'} ({shown})>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"a FileEventStore cannot be copied or pickled; open it there: FileEventStore({self.path!r})")

@@ -12,13 +12,17 @@ from hangarlog.errors import (
     OutcomeUnknownError,
     SyncError,
 )
-from hangarlog.eventstore.expected_version import settle
+from hangarlog.eventstore.append_result import AppendResult
+from hangarlog.eventstore.expected_version import StoredId, settle
+from hangarlog.eventstore.idempotent import retried
 from hangarlog.filestore.cursors import Cursors, Planned
+from hangarlog.filestore.event_ids import EventIds, Moment
 from hangarlog.filestore.open_streams import COLD_BYTES, MAX_OPEN_STREAMS, StreamEnd
-from hangarlog.filestore.shared_state import FAILED, FAILURES, words_of
+from hangarlog.filestore.shared_state import FAILED, FAILURES, LAYOUT, words_of
 from hangarlog.filestore.write_session import WriteSession
 from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.record.batch import Pending, StreamShare, encode_batch
+from hangarlog.record.line import StoredEnvelope
 from hangarlog.record.timestamp import now
 from hangarlog.system.file_lock import enter
 
@@ -26,56 +30,64 @@ from hangarlog.system.file_lock import enter
 class Writer:
     """Commits events to one store, in this process. Threads may share it, and so may a forked child."""
 
-    def __init__(self, session: WriteSession, cursors: Cursors) -> None:
-        self._session, self._cursors = session, cursors
+    def __init__(self, session: WriteSession, ids: EventIds, cursors: Cursors) -> None:
+        self._session, self._ids, self._cursors = session, ids, cursors
 
     # The commit
 
-    def commit(self, pendings: list[Pending]) -> tuple[dict[str, int], int, int]:
+    def commit(self, pendings: list[Pending]) -> tuple[dict[str, AppendResult], int, int]:
         """Write events to the journal and to their streams, all or none, without a sync.
 
-        Returns ({stream id: new version}, the committed position, the number of syncs that had failed before).
+        Returns ({stream id: result}, the committed position, the number of syncs that had failed before).
 
         Raises what `EventStore.append` raises.
         """
-        session = self._session
+        session, idempotent = self._session, pendings[0].idempotent
+        if idempotent and self._ids.is_due(session.state.committed) and session.state.valid:
+            state = session.state
+            self._ids.prepare(Moment(state.committed, state.layout, state.history))
         now, threads, entered = monotonic(), session.write_lock.threads, False
         try:  # As in `WriteSession.lock`: a generator would cost every append a microsecond.
             entered = enter(threads, session.lock_seconds)
             if not entered:
                 raise LockTimeoutError(session.path, os.getpid(), session.lock_seconds or 0)
             session.refuse_inside()
-            versions = self._commit(pendings, now)
+            results = self._commit(pendings, now)
             position, failures = session.committed, int.from_bytes(session.raw[FAILED], sys.byteorder)
             due, session.checkpointing.due = session.checkpointing.due, False
         finally:
             if entered or threads._is_owned():
                 threads.release()
+        if idempotent:
+            self._ids.note(results)
         # After a failed sync a later one proves nothing: recovery begins at the last good checkpoint until a restart.
         if due and not words_of(session.raw)[FAILURES]:
             session.checkpointing.begin()
-        return versions, position, failures
+        return results, position, failures
 
-    def _commit(self, pendings: list[Pending], now: float) -> dict[str, int]:
-        """Commit under the lock between threads; return {stream id: new version}."""
+    def _commit(self, pendings: list[Pending], now: float) -> dict[str, AppendResult]:
+        """Commit under the lock between threads; return {stream id: result}."""
         session = self._session
-        only = pendings[0] if len(pendings) == 1 else None
+        idempotent = pendings[0].idempotent
+        only = pendings[0] if len(pendings) == 1 and not idempotent else None
         try:
             session.enter(now, only)
             streams, committed = session.streams, session.committed
-            ends = {}
+            ends: dict[str, StreamEnd] = {}
             to_write = []
             for pending in pendings:
                 end = ends[pending.stream_id] = streams.get(pending.stream_id, now, committed)
-                if pending.expected == end.place[0] >= 0 and pending.events:
+                if pending.expected == end.last[0] >= 0 and pending.events:
                     to_write.append((pending, pending.expected + 1))
-            versions: dict[str, int] = {}
-            if len(to_write) < len(pendings):
-                versions, to_write = settle(pendings, lambda stream_id: ends[stream_id].place, self._ids_at)
+            results: dict[str, AppendResult] = {}
+            if idempotent and (stored := retried(pendings, lambda stream_id: ends[stream_id].version, self._find)):
+                return stored
+            if len(to_write) < len(pendings) or len(ends) < len(pendings):
+                results, to_write = settle(pendings, lambda stream_id: ends[stream_id].last, self._stored_at)
             if to_write:
                 move = only.cursor if only else next((p.cursor for p in pendings if p.cursor), None)
-                self._write(to_write, ends, versions, self._cursors.plan(move) if move else None)
-            return versions
+                self._write(to_write, ends, results, self._cursors.plan(move) if move else None)
+            return results
         except OSError as error:
             raise session.refused(error) from error
         finally:
@@ -85,26 +97,32 @@ class Writer:
                 session.leave()  # An interrupt came before the release.
                 raise
 
-    def _ids_at(self, stream_id: str, version: int, count: int) -> list[str]:
+    def _stored_at(self, stream_id: str, version: int, count: int) -> list[StoredId]:
         session = self._session
         end = session.streams.seen(stream_id)
         near = end.active.records_since(version) if end and end.active else []
         if near:
-            return [record.event_id for record in near[:count]]
-        ids: list[str] = []
+            return [(record.event_id, record.position) for record in near[:count]]
+        found: list[StoredId] = []
         for block in session.folder.stream(stream_id).forward(version):
-            if block[0].stream_version > version and not ids:
+            if block[0].stream_version > version and not found:
                 break  # Compacted away.
-            ids += [record.event_id for record in block[: count - len(ids)]]
-            if len(ids) == count:
+            found += [(record.event_id, record.position) for record in block[: count - len(found)]]
+            if len(found) == count:
                 break
-        return ids
+        return found
+
+    def _find(self, event_id: str, stream_id: str) -> StoredEnvelope | None:
+        session = self._session
+        words = words_of(session.raw)
+        now = Moment(session.committed, words[LAYOUT], (session.state.session, words[FAILURES]))
+        return self._ids.find(event_id, stream_id, now, session.journal)
 
     def _write(
         self,
         to_write: list[tuple[Pending, int]],
         ends: dict[str, StreamEnd],
-        versions: dict[str, int],
+        results: dict[str, AppendResult],
         planned: Planned | None,
     ) -> None:
         """Write a batch to the journal and to its streams, and publish it; undo all of it if a step fails."""
@@ -125,7 +143,7 @@ class Writer:
             if not size:
                 first = position
             journal.append(data, lengths)
-            self._write_streams(shares, ends, position - 1, undo)
+            self._write_streams(shares, ends, undo)
             if planned:
                 self._cursors.move_with(planned, last, data)
             cold, session.streams.cold = session.streams.cold, 0
@@ -139,7 +157,7 @@ class Writer:
             session.committed, session.journal_first, session.tail = last, first, tail
             if rolled:
                 session.state.abandon()
-            self._note(shares, ends, versions, position - 1)
+            self._note(shares, ends, results)
         except BaseException as error:
             try:
                 if not published:
@@ -153,36 +171,34 @@ class Writer:
             raise
 
     def _write_streams(
-        self, shares: list[StreamShare], ends: dict[str, StreamEnd], position: int, undo: list[tuple[StreamEnd, int]]
+        self, shares: list[StreamShare], ends: dict[str, StreamEnd], undo: list[tuple[StreamEnd, int]]
     ) -> None:
-        """Append each stream's share of a batch, which follows `position`; note in `undo` how to take it back."""
+        """Append each stream's share of a batch; note in `undo` how to take it back."""
         session = self._session
-        for stream_id, data, lengths, _ in shares:
-            end = ends[stream_id]
+        for share in shares:
+            end = ends[share.stream_id]
             active = end.active
             if active is None or active.size >= session.segment_bytes:
                 active = self._active_to_write(end, undo)
             undo.append((end, active.size))
-            active.append(data, lengths)
+            active.append(share.data, share.lengths)
             if len(undo) > MAX_OPEN_STREAMS:
                 end.close()
-        for stream_id, _, lengths, place in shares:
-            position += len(lengths)
-            session.catalog.put(stream_id, place[0], position)
+        for share in shares:
+            session.catalog.put(share.stream_id, share.version, share.last_position)
 
-    def _note(
-        self, shares: list[StreamShare], ends: dict[str, StreamEnd], versions: dict[str, int], position: int
-    ) -> None:
+    def _note(self, shares: list[StreamShare], ends: dict[str, StreamEnd], results: dict[str, AppendResult]) -> None:
         """After the commit is published: note where the streams end, and extend the indexes that are due."""
         session = self._session
-        for stream_id, _, lengths, place in shares:
-            end = ends[stream_id]
-            position += len(lengths)
-            end.place, end.position = place, position
-            versions[stream_id] = place[0]
+        for share in shares:
+            end = ends[share.stream_id]
+            end.last = share.version, share.ids[-1], share.last_position
+            results[share.stream_id] = AppendResult(
+                share.version, share.first_position, share.last_position, share.ids, True
+            )
             active = end.active
             if not end.is_kept:
-                session.streams.keep(stream_id, end)
+                session.streams.keep(share.stream_id, end)
             if active and active.size >= active.index_due:
                 active.extend_index()
         journal = session.journal
@@ -225,7 +241,7 @@ class Writer:
             raise OutcomeUnknownError(session.path, f"{error}; taking it back failed too: {failure}") from error
         for end, _ in undo:
             with contextlib.suppress(OSError):
-                session.catalog.put(end.stream_id, end.version, end.position)
+                session.catalog.put(end.stream_id, end.version, end.last[2])
         session.state.abandon()
 
     def _roll_journal(self, journal: ActiveSegment) -> ActiveSegment:

@@ -25,8 +25,9 @@ from hangarlog.filestore.stored_lines import as_stored
 from hangarlog.integrations.export import new_file
 from hangarlog.integrations.sqlite_source import Source, source
 from hangarlog.record.batch import Pending
-from hangarlog.record.envelope import MAX_NUMBER, EncodedEvent, Envelope
+from hangarlog.record.envelope import MAX_NUMBER, Encoded, Envelope
 from hangarlog.record.strict import refuse_repeated_keys
+from hangarlog.record.timestamp import as_recorded
 
 _BATCH_ROWS = 1000
 _COLUMNS = {"global_position", "stream_id", "stream_version", "event_type", "data", "metadata", "created_at"}
@@ -189,17 +190,22 @@ def _append_batch(store: FileEventStore, path: str, batch: list[_Row], stored_ve
     return taken
 
 
-def _encoded_event(path: str, row: _Row) -> EncodedEvent:
+def _encoded_event(path: str, row: _Row) -> Encoded:
     try:
         raw = row.data.encode()
         event_id = decode_object(raw).get("event_id")
         recorded_at = datetime.fromisoformat(row.created_at)
         if recorded_at.tzinfo is None:
             recorded_at = recorded_at.replace(tzinfo=UTC)
-        text = recorded_at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         # Reformatting removes white space only. Decoding and encoding would change how numbers are written.
         data = checked_json(msgspec.json.format(raw, indent=-1))
-        return row.event_type, event_id if isinstance(event_id, str) and event_id else None, data, text
+        return (
+            row.event_type,
+            event_id if isinstance(event_id, str) and event_id else None,
+            data,
+            as_recorded(recorded_at),
+            None,
+        )
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise SourceError(path, f"the event at global_position {row.position} cannot be stored: {error}") from error
 
@@ -222,7 +228,7 @@ def _check_same_events(store: FileEventStore, path: str, known: list[_Row]) -> N
     stream_id, version = known[0].stream_id, known[0].version
     stored = chain.from_iterable(store.envelopes(stream_id, from_version=version, limit=len(known)))
     for row, envelope in zip(known, stored, strict=False):
-        _, event_id, _, _ = _encoded_event(path, row)
+        _, event_id, *_ = _encoded_event(path, row)
         same = envelope.event_type == row.event_type and envelope.stream_version == row.version
         if not same or (event_id or envelope.event_id) != envelope.event_id:
             raise SourceError(

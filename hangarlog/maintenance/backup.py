@@ -328,7 +328,7 @@ class _Backup:
     def place(self) -> None:
         """Rename the copied files into place, the journal last, and delete files that are not in this backup."""
         filesystem, copy = self._filesystem, self._copy
-        for name in (copy.state_path, copy.ring_path, copy.checkpoint_path, os.path.join(copy.path, "catalog")):
+        for name in (copy.state_path, copy.ring_path, copy.checkpoint_path, copy.catalog_path, copy.ids_path):
             filesystem.remove(name)
         for path in self._wanted:
             if filesystem.is_there(path + REBUILT):

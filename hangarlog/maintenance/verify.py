@@ -21,6 +21,7 @@ from hangarlog.maintenance.file_checks import (
     checkpoint_damage,
     file_damage,
     foreign_segments,
+    ids_damage,
     index_damage,
     ring_damage,
     snapshot_damage,
@@ -129,6 +130,7 @@ class _Check:
         yield from confirm(lambda: checkpoint_damage(folder, self._view))
         yield from confirm(lambda: ring_damage(folder, self._view))
         yield from confirm(lambda: cursors_damage(folder, self._view))
+        yield from confirm(lambda: ids_damage(folder, self._view))
         yield from self._snapshots_beyond(journal)
         yield from self._streams(journal)
 

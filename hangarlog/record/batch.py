@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from hangarlog.errors import NumberError, TooLargeError
 from hangarlog.record.cursor_move import CursorMove, encode_move
-from hangarlog.record.envelope import MAX_NUMBER, EncodedEvent
+from hangarlog.record.envelope import MAX_NUMBER, Encoded
 from hangarlog.record.line import MAX_LINE_BYTES, encode_records
 
 MAX_BATCH_BYTES = 1 << 30
@@ -17,16 +19,25 @@ class Pending(msgspec.Struct, frozen=True):
     """One stream's part of an append: encoded and checked, but without position and version yet."""
 
     stream_id: str
-    events: list[EncodedEvent]
+    events: list[Encoded]
     expected: int
     metadata: bytes | None = None
     first_version: int = 0  # The first version of a new stream: above 0 only when a compacted stream is imported.
     retry: bool = True  # False: never take it for a retry, whatever its event ids.
+    idempotent: bool = False  # Its ids are looked for in the whole stream. Then `retry` is False.
     cursor: CursorMove | None = None  # A move that the last record carries.
 
 
-StreamShare = tuple[str, bytes, list[int], tuple[int, str]]
-"""One stream's part of a batch: stream id, lines, their lengths in bytes, (version, event id) of the last record."""
+class StreamShare(msgspec.Struct, gc=False):
+    """One stream's part of a batch. `lengths` are those of its lines, in bytes, `version` that of its last record."""
+
+    stream_id: str
+    data: bytes
+    lengths: list[int]
+    version: int
+    first_position: int
+    last_position: int
+    ids: Sequence[str]
 
 
 def encode_batch(
@@ -43,20 +54,33 @@ def encode_batch(
         last = position + count - 1
         # A single record needs no `batch_end`.
         share = _share(pending, version, position, recorded_at, last if count > 1 else 0)
-        if len(share[1]) > MAX_LINE_BYTES:
-            _refuse_too_large(share[2])
-        if last > MAX_NUMBER or share[3][0] > MAX_NUMBER:
+        if len(share.data) > MAX_LINE_BYTES:
+            _refuse_too_large(share.lengths)
+        if last > MAX_NUMBER or share.version > MAX_NUMBER:
             _refuse_beyond(last, [share])
-        return share[1], share[2], [share], last
+        return share.data, share.lengths, [share], last
     last = position - 1 + sum(len(pending.events) for pending, _ in to_write)
     shares: list[StreamShare] = []
     for pending, version in to_write:
         shares.append(_share(pending, version, position, recorded_at, last))
         position += len(pending.events)
-    lengths = [length for share in shares for length in share[2]]
+    lengths = [length for share in shares for length in share.lengths]
     _refuse_too_large(lengths)
     _refuse_beyond(last, shares)
-    return b"".join([share[1] for share in shares]), lengths, shares, last
+    return b"".join([share.data for share in shares]), lengths, _joined(shares), last
+
+
+def _joined(shares: list[StreamShare]) -> list[StreamShare]:
+    """Join the shares of a stream that is named more than once."""
+    of_stream: dict[str, StreamShare] = {}
+    for share in shares:
+        first = of_stream.setdefault(share.stream_id, share)
+        if first is not share:
+            first.data += share.data
+            first.lengths = first.lengths + share.lengths
+            first.ids = [*first.ids, *share.ids]
+            first.version, first.last_position = share.version, share.last_position
+    return [*of_stream.values()]
 
 
 def _refuse_too_large(lengths: list[int]) -> None:
@@ -66,27 +90,38 @@ def _refuse_too_large(lengths: list[int]) -> None:
 
 
 def _refuse_beyond(last: int, shares: list[StreamShare]) -> None:
-    for stream_id, _, _, (version, _) in shares:
-        if version > MAX_NUMBER:
-            raise NumberError("stream_version", version, MAX_NUMBER, stream_id)
+    for share in shares:
+        if share.version > MAX_NUMBER:
+            raise NumberError("stream_version", share.version, MAX_NUMBER, share.stream_id)
     if last > MAX_NUMBER:
         raise NumberError("position", last, MAX_NUMBER)
 
 
 def _share(pending: Pending, version: int, position: int, recorded_at: bytes, batch_end: int) -> StreamShare:
-    stream_id, events, lines = pending.stream_id, pending.events, list[bytes]()
-    if pending.cursor:
-        if len(events) > 1:
-            lines, _ = encode_records(
-                position, stream_id, version, events[:-1], recorded_at, pending.metadata, batch_end
-            )
-        before, move = len(events) - 1, encode_move(pending.cursor)
-        last, last_id = encode_records(
-            position + before, stream_id, version + before, events[-1:], recorded_at, pending.metadata, batch_end, move
-        )
-        lines += last
-    else:
-        lines, last_id = encode_records(position, stream_id, version, events, recorded_at, pending.metadata, batch_end)
+    stream_id = pending.stream_id
+    lines, ids = (
+        encode_records(position, stream_id, version, pending.events, recorded_at, pending.metadata, batch_end)
+        if pending.cursor is None
+        else _carrying(pending, encode_move(pending.cursor), version, position, recorded_at, batch_end)
+    )
     if len(lines) == 1:
-        return stream_id, lines[0], [len(lines[0])], (version, last_id)
-    return stream_id, b"".join(lines), list(map(len, lines)), (version + len(lines) - 1, last_id)
+        return StreamShare(stream_id, lines[0], [len(lines[0])], version, position, position, ids)
+    last = len(lines) - 1
+    return StreamShare(
+        stream_id, b"".join(lines), list(map(len, lines)), version + last, position, position + last, ids
+    )
+
+
+def _carrying(
+    pending: Pending, move: bytes, version: int, position: int, recorded_at: bytes, batch_end: int
+) -> tuple[list[bytes], Sequence[str]]:
+    """Encode the records of a stream, the last of which carries the move of a cursor."""
+    stream_id, metadata, before = pending.stream_id, pending.metadata, len(pending.events) - 1
+    lines, ids = list[bytes](), list[str]()
+    for events, cursor in ((pending.events[:before], b""), (pending.events[before:], move)):
+        if events:
+            place = (position + len(lines), stream_id, version + len(lines))
+            more, more_ids = encode_records(*place, events, recorded_at, metadata, batch_end, cursor)
+            lines += more
+            ids += more_ids
+    return lines, ids

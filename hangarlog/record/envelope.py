@@ -59,5 +59,7 @@ class LineError(ValueError):
     """A line is not a valid record. The message says why."""
 
 
-EncodedEvent = tuple[str, str | None, bytes, str | None]
-"""An event ready to append: (type, its own id or None, payload as compact JSON, time of recording; None: now)."""
+Encoded = tuple[str, str | None, bytes, str | None, bytes | None]
+"""An event ready to append: (type, its own id or None, payload, time of recording or None for now, own metadata).
+
+Payload and metadata are compact JSON."""

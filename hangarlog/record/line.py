@@ -15,7 +15,7 @@ from struct import pack
 import msgspec
 
 from hangarlog.record.checksum import crc32
-from hangarlog.record.envelope import EncodedEvent, Envelope, LineError, Place
+from hangarlog.record.envelope import Encoded, Envelope, LineError, Place
 from hangarlog.record.event_id import new_event_id
 from hangarlog.record.nesting import MAX_NESTING, nesting
 
@@ -50,42 +50,49 @@ def encode_records(
     position: int,
     stream_id: str,
     stream_version: int,
-    events: Sequence[EncodedEvent],
+    events: Sequence[Encoded],
     recorded_at: bytes,
     metadata: bytes | None = None,
     batch_end: int = 0,
     cursor: bytes = b"",
-) -> tuple[list[bytes], str]:
-    """Encode consecutive events of one stream. Return (the lines with their newlines, the id of the last event).
+) -> tuple[list[bytes], Sequence[str]]:
+    """Encode consecutive events of one stream. Return (the lines with their newlines, the ids of the events).
 
-    `recorded_at` is the time of events that have none of their own. `metadata` is JSON, and so is `cursor`: the
-    move that each record carries.
+    `recorded_at` is the time of events that have none of their own, `metadata` (JSON) the metadata of those. `cursor`
+    is JSON too: the move that each record carries.
     """
-    options = b"" if metadata is None else b',"metadata":%b' % metadata
-    if batch_end:
-        options += b',"batch_end":%d' % batch_end
+    end = b',"batch_end":%d' % batch_end if batch_end else b""
     if cursor:
-        options += b',"cursor":%b' % cursor
+        end += b',"cursor":%b' % cursor
+    options = _options(metadata, end)
     template = _template(stream_id)
     if len(events) == 1:
-        event_type, event_id, data, own_time = events[0]
+        event_type, event_id, data, own_time, own_metadata = events[0]
         if event_id is None:
             event_id = new_event_id()
         time = recorded_at if own_time is None else own_time.encode()
+        if own_metadata is not None:
+            options = _options(own_metadata, end)
         body = template % (position, stream_version, _name(event_type), _encode(event_id), time, options, data)
-        return [b'%b,"crc":"%08x"}\n' % (body, crc32(body))], event_id
+        return [b'%b,"crc":"%08x"}\n' % (body, crc32(body))], [event_id]
     # The same for many events at once: a loop in Python would take half as long again.
-    types, own_ids, datas, own_times = zip(*events, strict=True)
+    types, own_ids, datas, own_times, metadatas = zip(*events, strict=True)
     ids = [new_event_id() if event_id is None else event_id for event_id in own_ids] if None in own_ids else own_ids
     names: Iterable[bytes] = repeat(_name(types[0])) if len(set(types)) == 1 else map(_name, types)
     columns: list[Iterable[object]] = [count(position), count(stream_version), names, _encode_lines(ids).split(b"\n")]
-    if set(own_times) == {None}:  # Constant parts go into the template.
+    if set(own_times) == set(metadatas) == {None}:  # Constant parts go into the template.
         template = template[: -len(_END)] + b'%b"%b,"data":%%b' % (recorded_at, options.replace(b"%", b"%%"))
     else:
-        columns += [recorded_at if time is None else time.encode() for time in own_times], repeat(options)
+        columns.append([recorded_at if time is None else time.encode() for time in own_times])
+        columns.append([options if own is None else _options(own, end) for own in metadatas])
     bodies = list(map(template.__mod__, zip(*columns, datas, strict=False)))  # `datas` limits the others.
     crcs = pack(f">{len(bodies)}I", *map(crc32, bodies)).hex("\n", 4).encode().split(b"\n")
-    return list(map(_LINE.__mod__, zip(bodies, crcs, strict=True))), ids[-1]
+    return list(map(_LINE.__mod__, zip(bodies, crcs, strict=True))), ids
+
+
+def _options(metadata: bytes | None, end: bytes) -> bytes:
+    """Return the optional keys of a line."""
+    return end if metadata is None else b',"metadata":%b%b' % (metadata, end)
 
 
 _LINE = b'%b,"crc":"%b"}\n'
@@ -121,7 +128,7 @@ def read_crc(envelope: StoredEnvelope) -> int:
 
 def encode_envelope(envelope: Envelope) -> bytes:
     """Return the line that an envelope was decoded from, with its newline."""
-    event = (envelope.event_type, envelope.event_id, bytes(envelope.data), envelope.recorded_at)
+    event = (envelope.event_type, envelope.event_id, bytes(envelope.data), envelope.recorded_at, None)
     (line,), _ = encode_records(
         envelope.position,
         envelope.stream_id,
@@ -158,6 +165,51 @@ def decode_proved(line: bytes) -> StoredEnvelope:
         if nesting(line) <= MAX_NESTING + 1:
             raise
         raise LineError(f"it is nested deeper than {MAX_NESTING} levels") from error
+
+
+LONG_LINE_BYTES = 4 << 10
+"""From this size on, looking for a line's payload is faster than decoding the line."""
+
+_DATA = b',"data":'
+_MAX_HEAD_BYTES = 64 << 10
+_MAX_DATA_KEYS = 4
+_decode_any = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+def payload_at(text: bytes, start: int) -> int:
+    """Return where the payload of the line that begins at `start` begins, -1 if its text does not show it at once.
+
+    `,"data":` cannot occur within a JSON string, so only metadata may have it before the payload does.
+    """
+    at = start
+    for _ in range(_MAX_DATA_KEYS):
+        at = text.find(_DATA, at + 1, start + _MAX_HEAD_BYTES)
+        if at < 0 or text.count(b"{", start, at) == 1 or _is_json(text[start:at] + b"}"):
+            return at + len(_DATA) if at >= 0 else -1
+    return -1
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        _decode_any(text)
+    except (msgspec.MsgspecError, RecursionError):
+        return False
+    return True
+
+
+def decode_long(text: bytes, start: int, stop: int) -> StoredEnvelope:
+    """Decode the line from `start` to `stop`, its newline, without a look at its payload, which may be no JSON.
+
+    A checksum has verified the bytes. Raises `LineError`.
+    """
+    data, end = payload_at(text, start), stop - CRC_BYTES
+    if not start < data < end:
+        return decode_proved(text[start:stop])
+    try:
+        envelope = _decode(text[start:data] + b"{}" + text[end:stop])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return decode_proved(text[start:stop])
+    return msgspec.structs.replace(envelope, data=msgspec.Raw(memoryview(text)[data:end]))
 
 
 def decode_proved_lines(text: bytes) -> list[StoredEnvelope]:

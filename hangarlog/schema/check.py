@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from hangarlog.errors import EventSerializationError, HangarlogError, UpcastingError
+from hangarlog.events.event_class import check_event_class
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.schema.compare import Change, breaking, compare, compare_parts
 from hangarlog.schema.describe import Schema, describe
@@ -144,6 +145,7 @@ class _TypeCheck:
             return
         try:
             if self._class is not None:
+                check_event_class(self._name, self._class, forward_references=False)
                 self._schema = describe(self._name, self._class, self._serializer.enc_hook)
         except EventSerializationError as error:
             yield self._finding("unreadable", error.message)

@@ -249,9 +249,13 @@ class FileSystem(Beneath):
         except (FileNotFoundError, NotADirectoryError):
             return False
 
-    def hold_byte(self, fd: int, at: int) -> None:
-        """Take a shared lock on byte `at` of an open file or folder, held until the descriptor is closed."""
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, FLOCK_RECORD.pack(fcntl.F_RDLCK, os.SEEK_SET, at, 1, 0))
+    def hold_byte(self, fd: int, at: int, *, alone: bool = False) -> None:
+        """Lock byte `at` of an open file or folder until it is left or closed: shared, or `alone`.
+
+        Raises `BlockingIOError` if others have locked it.
+        """
+        kind = fcntl.F_WRLCK if alone else fcntl.F_RDLCK
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, FLOCK_RECORD.pack(kind, os.SEEK_SET, at, 1, 0))
 
     def leave_byte(self, fd: int, at: int) -> None:
         """Release the lock on byte `at`."""

@@ -7,6 +7,8 @@ import sys
 import msgspec
 
 from hangarlog import ANY, ConcurrencyError, FileEventStore, register_event_type
+from hangarlog.filestore.turns import Turns
+from hangarlog.system.filesystem import FileSystem
 
 
 class Added(msgspec.Struct, frozen=True):
@@ -48,6 +50,32 @@ def endless(path: str, stream_id: str, own: int, size: int) -> None:
         number += 1
 
 
+def deciding(path: str, stream_id: str, own: int, count: int) -> None:
+    """Once started, count in a stream with `execute`; print the most attempts that one call needed."""
+    with FileEventStore(path, durability="relaxed") as store:
+        most = 0
+        sys.stdin.readline()
+        for _ in range(count):
+            calls: list[int] = []
+
+            def decide(events: list[Added], version: int, calls: list[int] = calls) -> list[Added]:
+                calls.append(version)
+                return [Added(len(events))]
+
+            store.execute(stream_id, decide)
+            most = max(most, len(calls))
+        print(most)
+
+
+def holding(path: str, stream_id: str, own: int, amount: int) -> None:
+    """Take the turn at a stream, say so, and keep it until killed."""
+    with Turns(FileSystem(), path, None).taken(stream_id):
+        print("taken", flush=True)
+        sys.stdin.readline()
+
+
 if __name__ == "__main__":
     command, path, stream_id, own, amount = sys.argv[1:]
-    {"expecting": expecting, "endless": endless}[command](path, stream_id, int(own), int(amount))
+    {"expecting": expecting, "endless": endless, "deciding": deciding, "holding": holding}[command](
+        path, stream_id, int(own), int(amount)
+    )

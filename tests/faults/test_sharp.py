@@ -202,7 +202,7 @@ def test_a_closed_store_takes_nothing_encoded_either(tmp_path: Path) -> None:
     store.append("a:1", [Added(0)], -1)
     store.close()
     with pytest.raises(StoreOpenError, match="closed"):
-        store.append_encoded([Pending("a:1", [("Added", None, b'{"_version":1,"number":1}', None)], 0)])
+        store.append_encoded([Pending("a:1", [("Added", None, b'{"_version":1,"number":1}', None, None)], 0)])
 
 
 def test_a_power_cut_between_the_names_of_a_roll_costs_nothing(tmp_path: Path) -> None:

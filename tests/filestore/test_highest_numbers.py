@@ -40,7 +40,9 @@ def make(path: Path, places: Iterable[tuple[int, int]], between: bytes = b"") ->
     with FileEventStore(path, durability="relaxed"):
         pass
     lines = [
-        encode_records(position, "a:1", version, [("T", f"e{position}", b"{}", None)], b"2026-01-01T00:00:00.000000Z")
+        encode_records(
+            position, "a:1", version, [("T", f"e{position}", b"{}", None, None)], b"2026-01-01T00:00:00.000000Z"
+        )
         for position, version in places
     ]
     text = b"".join(line + between for (line,), _ in lines)

@@ -67,7 +67,7 @@ def rewritten(line: bytes, **changes: int) -> bytes:
         changes.get("position", record.position),
         record.stream_id,
         changes.get("stream_version", record.stream_version),
-        [(record.event_type, record.event_id + "x" * bool(changes.get("other")), bytes(record.data), None)],
+        [(record.event_type, record.event_id + "x" * bool(changes.get("other")), bytes(record.data), None, None)],
         record.recorded_at.encode(),
     )
     return line[:-1]
@@ -224,7 +224,7 @@ def test_an_imported_stream_whose_snapshot_is_gone_keeps_its_beginning(tmp_path:
     with opened(path) as store:
         store.begin_stream("a:1", 40)
         (path / "streams").mkdir(exist_ok=True)
-    lines = encode_records(1, "a:1", 40, [("Noted", None, b"{}", None)], b"2026-01-01T00:00:00.000000Z")[0]
+    lines = encode_records(1, "a:1", 40, [("Noted", None, b"{}", None, None)], b"2026-01-01T00:00:00.000000Z")[0]
     (path / "streams/a").mkdir()
     for name in ("journal.jsonl", "streams/a/1.jsonl"):
         (path / name).write_bytes(lines[0])

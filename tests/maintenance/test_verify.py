@@ -272,7 +272,9 @@ def test_one_damaged_line_of_an_imported_stream_is_one_finding(tmp_path: Path, b
     """Its versions may be higher than its positions."""
     with FileEventStore(tmp_path / "s", durability="relaxed") as store:
         store.begin_stream("a:1", begins)
-        pending = Pending("a:1", [("Added", None, b'{"number":%d}' % n, None) for n in range(4)], -1, None, begins)
+        pending = Pending(
+            "a:1", [("Added", None, b'{"number":%d}' % n, None, None) for n in range(4)], -1, None, begins
+        )
         store.append_encoded([pending])
         assert list(verify(store)) == []
         file = tmp_path / "s/streams/a/1.jsonl"

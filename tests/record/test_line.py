@@ -27,16 +27,16 @@ def test_a_record_is_one_line_that_comes_back_whole(
     metadata: dict[str, object] | None,
 ) -> None:
     encode = msgspec.json.encode
-    (line,), last_id = encode_records(
+    (line,), ids = encode_records(
         position,
         stream_id,
         version,
-        [(event_type, event_id, encode(data), None)],
+        [(event_type, event_id, encode(data), None, None)],
         b"2026-01-01T00:00:00.000000Z",
         None if metadata is None else encode(metadata),
         position + 1,
     )
-    assert last_id == event_id
+    assert ids == [event_id]
     assert line.count(b"\n") == 1
     envelope = decode_record(line[:-1])
     assert (envelope.position, envelope.stream_id, envelope.stream_version) == (position, stream_id, version)
@@ -50,7 +50,7 @@ def test_a_record_is_one_line_that_comes_back_whole(
 
 def test_every_flipped_bit_removed_byte_and_cut_is_noticed() -> None:
     """In a line of the usual size, at every place."""
-    event = ("ProviderStarted", "0199", b'{"_version":1,"a":"\\u00e9"}', None)
+    event = ("ProviderStarted", "0199", b'{"_version":1,"a":"\\u00e9"}', None, None)
     lines, _ = encode_records(17, "provider:math", 3, [event], b"2026-01-01T00:00:00.000000Z")
     line = lines[0][:-1]
     decode_record(line)

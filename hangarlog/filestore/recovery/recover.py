@@ -155,6 +155,7 @@ def _rebuild(
         from hangarlog.filestore.recovery.rebuild import rebuild as rebuild_journal
     rebuilt = rebuild_journal(folder, ring.older + ring.frames, bridge=bridge)
     _mend_streams(folder, meta, rebuilt.lost_versions, -1)
+    folder.filesystem.remove(folder.ids_path)  # It may lack events that are found again.
     if not rebuilt.ring_fits:
         folder.filesystem.remove(folder.ring_path)
     ring.frames = []  # The rebuilt journal has its frames.

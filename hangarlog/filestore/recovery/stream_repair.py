@@ -16,7 +16,7 @@ from hangarlog.filestore.line_scan import File, found_in, opened, stream_files
 from hangarlog.filestore.recovery.rebuild import VersionSpan
 from hangarlog.filestore.recovery.rewriting import Replaced, Rewriting
 from hangarlog.filestore.snapshot_files import MAX_SNAPSHOT_BYTES, SnapshotFiles
-from hangarlog.log.segment_name import INDEX, TEXT, index_beside, text_path
+from hangarlog.log.segment_name import CACHES, TEXT, index_beside, text_path
 from hangarlog.record.checked_json import without_crc
 from hangarlog.record.checksum import crc32
 from hangarlog.record.line import StoredEnvelope
@@ -273,14 +273,14 @@ def break_links(folder: Folder) -> Iterator[str]:
 
 
 def forget_indexes(folder: Folder) -> None:
-    """Delete each index whose segment is missing: a new segment may get its name."""
+    """Delete each index, and each file of times, whose segment is missing: a new segment may get its name."""
     filesystem = folder.filesystem
     categories = [e.path for e in filesystem.entries(folder.streams_path) if e.is_dir()]
     for path in [folder.path, folder.streams_path, *categories]:
-        names = {entry.name for entry in filesystem.entries(path) if entry.name.endswith((TEXT, INDEX))}
+        names = {entry.name for entry in filesystem.entries(path) if entry.name.endswith((TEXT, *CACHES))}
         for name in names:
-            base = name.removesuffix(INDEX)
-            if base != name and text_path(base) not in names:
+            base, _ = os.path.splitext(name)
+            if name.endswith(CACHES) and text_path(base) not in names:
                 filesystem.remove(os.path.join(path, name))
 
 

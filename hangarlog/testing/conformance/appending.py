@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from datetime import UTC, datetime
 
 from hangarlog.errors import (
     ConcurrencyError,
@@ -11,6 +12,7 @@ from hangarlog.errors import (
     RetryUnknownError,
     StreamIdError,
 )
+from hangarlog.events.encoded_event import EncodedEvent
 from hangarlog.events.registry import UntypedEvent
 from hangarlog.eventstore.expected_version import ANY, NO_STREAM, STREAM_EXISTS
 from hangarlog.testing.conformance.opening import Opening
@@ -154,7 +156,7 @@ class AppendConformance(Opening):
             assert [r.position for r in store.records()] == [1, 2, 3, 4]
 
     def test_append_many_is_retried_as_a_whole(self) -> None:
-        """It refuses a stream that is named twice, and a batch if only some of its streams were written."""
+        """It refuses a batch if only some of its streams were written."""
         with self.store() as store:
             batch = [("a:1", [Counted(1, event_id="x1")], NO_STREAM), ("a:2", [Counted(2, event_id="x2")], NO_STREAM)]
             assert store.append_many(batch) == {"a:1": 0, "a:2": 0}
@@ -162,8 +164,134 @@ class AppendConformance(Opening):
             assert store.get_event_count() == 2
             with raises(ConcurrencyError):
                 store.append_many([batch[0], ("a:3", [Counted(3, event_id="x3")], NO_STREAM)])
+
+    def test_an_append_says_where_the_events_are(self) -> None:
+        """The result is the version. It knows the positions and ids, and whether anything was written."""
+        with self.store() as store:
+            store.append("a:1", [Counted(0)], NO_STREAM)
+            result = store.append("b:1", [Counted(1, event_id="x1"), Counted(2)], NO_STREAM)
+            assert isinstance(result, int)
+            assert (result, result.first_version, result.first_position, result.last_position) == (1, 0, 2, 3)
+            stored = [record.event_id for record in store.records("b:1")]
+            assert list(result.event_ids) == stored
+            assert stored[0] == "x1"
+            assert result.written
+            assert store.append("b:1", [Counted(3)], result).first_version == 2
+
+    def test_a_retry_says_where_the_events_were_written(self) -> None:
+        """Nothing is written. The positions are those of the first time."""
+        with self.store() as store:
+            batch = [Counted(n, event_id=f"x{n}") for n in range(3)]
+            first = store.append("a:1", batch, NO_STREAM)
+            store.append("b:1", [Counted(9)], NO_STREAM)
+            for expected in (NO_STREAM, ANY, STREAM_EXISTS):
+                again = store.append("a:1", batch, expected)
+                assert (again, again.first_version, again.written) == (2, 0, False)
+                assert (again.first_position, again.last_position) == (first.first_position, first.last_position)
+                assert again.event_ids == first.event_ids == ("x0", "x1", "x2")
+            empty = store.append("a:1", [], 2)
+            assert (empty, empty.event_ids, empty.first_version, empty.last_position) == (2, (), 3, 0)
+            assert not empty.written
+
+    def test_append_many_says_where_and_may_name_a_stream_twice(self) -> None:
+        """The appends follow each other, positions are in the order given, and a result spans the stream's events."""
+        with self.store() as store:
+            batch = [
+                ("a:1", [Counted(1, event_id="x1")], NO_STREAM),
+                ("b:1", [Counted(2, event_id="x2"), Counted(3, event_id="x3")], ANY),
+                ("a:1", [Counted(4, event_id="x4")], 0),
+                ("a:1", [Counted(5, event_id="x5")], ANY),
+                ("a:1", [], STREAM_EXISTS),
+            ]
+            for written in (True, False):
+                results = store.append_many(batch)
+                assert results == {"a:1": 2, "b:1": 1}
+                a, b = results["a:1"], results["b:1"]
+                assert (a.first_version, a.first_position, a.last_position, a.event_ids) == (
+                    0,
+                    1,
+                    5,
+                    ("x1", "x4", "x5"),
+                )
+                assert (b.first_version, b.first_position, b.last_position, b.event_ids) == (0, 2, 3, ("x2", "x3"))
+                assert a.written == b.written == written
+            assert [r.event.number for r in store.records()] == [1, 2, 3, 4, 5]
+            assert store.read_stream("a:1") == [batch[0][1][0], batch[2][1][0], batch[3][1][0]]
+            for second in (NO_STREAM, 2, 4):
+                with raises(ConcurrencyError):
+                    store.append_many([("a:1", [Counted(6)], 2), ("a:1", [Counted(7)], second)])
+            assert store.get_event_count() == 5
+
+    def test_encoded_events_are_appended_as_they_are(self) -> None:
+        """The payload is stored as given, with the id, the time and the metadata of the event."""
+        moment = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+        data = b'{"_version":1,"number":1.50,"text":"\\u00e9"}'
+        with self.store(unknown="untyped") as store:
+            given = [
+                EncodedEvent("Other", data, "x1", {"n": 1}, moment),
+                EncodedEvent(
+                    "Counted", b'{ "number" : 2 }', metadata=b'{"n":2}', recorded_at="2026-01-02T04:00:00+01:00"
+                ),
+                Counted(3),
+            ]
+            assert store.append("a:1", given, NO_STREAM, metadata={"all": True}).event_ids[0] == "x1"
+            envelopes = [envelope for block in store.envelopes("a:1") for envelope in block]
+            assert [bytes(e.data) for e in envelopes] == [
+                data,
+                b'{"number":2}',
+                b'{"_version":1,"number":3,"event_id":null}',
+            ]
+            first, second, third = store.records("a:1")
+            assert first.recorded_at == moment
+            assert second.recorded_at == datetime(2026, 1, 2, 3, tzinfo=UTC)
+            assert [r.metadata for r in (first, second, third)] == [
+                {"all": True, "n": 1},
+                {"all": True, "n": 2},
+                {"all": True},
+            ]
+            assert second.event == Counted(2)
+            assert first.event.data == {"number": 1.5, "text": "\u00e9"}
+
+    def test_encoded_events_that_no_reader_accepts_are_refused(self) -> None:
+        """Nothing is written, also if other events of the batch are right."""
+        with self.store() as store:
+            for bad in (
+                EncodedEvent("T", b"[]"),
+                EncodedEvent("T", b'{"a":1'),
+                EncodedEvent("T", b'{"a":1,"a":2}'),
+                EncodedEvent("T", b'{"_version":0}'),
+                EncodedEvent("T", b'{"_version":true}'),
+                EncodedEvent("T", b'{"a":"\xff"}'),
+                EncodedEvent("T", b'{"a":' + b"[" * 2000 + b"]" * 2000 + b"}"),
+                EncodedEvent("T", '{"a":1}'),  # type: ignore[arg-type]
+                EncodedEvent("", b"{}"),
+                EncodedEvent("T\ud800", b"{}"),
+                EncodedEvent("T", b"{}", event_id=""),
+                EncodedEvent("T", b"{}", event_id=7),  # type: ignore[arg-type]
+                EncodedEvent("T", b"{}", metadata=b"[]"),
+                EncodedEvent("T", b"{}", metadata=7),  # type: ignore[arg-type]
+                EncodedEvent("T", b"{}", recorded_at="2026-01-02T03:04:05"),
+                EncodedEvent("T", b"{}", recorded_at="yesterday"),
+                EncodedEvent("T", b"{}", recorded_at=datetime(2026, 1, 1)),
+                EncodedEvent("T", b"{}", recorded_at=5),  # type: ignore[arg-type]
+            ):
+                with raises(EventSerializationError):
+                    store.append("a:1", [Counted(1), bad], NO_STREAM)
+            assert store.get_event_count() == 0
+
+    def test_each_event_may_have_metadata_of_its_own(self) -> None:
+        """A list gives one dictionary, or None, for each event."""
+        with self.store() as store:
+            store.append("a:1", [Counted(n) for n in range(3)], NO_STREAM, metadata=[{"n": 0}, None, {"n": 2}])
+            assert [record.metadata for record in store.records()] == [{"n": 0}, None, {"n": 2}]
             with raises(ValueError):
-                store.append_many([batch[0], batch[0]])
+                store.append("a:1", [Counted(3)], 2, metadata=[])
+            for wrong in ("text", 7, {1, 2}):
+                with raises(TypeError):
+                    store.append("a:1", [Counted(3)], 2, metadata=wrong)  # type: ignore[arg-type]
+            with raises(EventSerializationError):
+                store.append("a:1", [Counted(3)], 2, metadata=["text"])  # type: ignore[list-item]
+            assert store.get_event_count() == 3
 
     def test_an_event_that_cannot_be_encoded_fails_before_anything_is_written(self) -> None:
         """This includes NaN, infinity and lone surrogates, also at the end of a batch."""
@@ -253,3 +381,17 @@ class AppendConformance(Opening):
             numbers = [event.number for event in store.read_stream("a:1")]
             assert sorted(numbers) == [own * 1000 + number for own in range(8) for number in range(20)]
             assert [r.stream_version for r in store.records("a:1")] == list(range(160))
+
+    def test_the_result_of_an_append_serves_wherever_a_version_does(self) -> None:
+        """It may be expected, read from, and stored in an event, in metadata and in a snapshot."""
+        with self.store() as store:
+            version = store.append("a:1", [Counted(1), Counted(2)], NO_STREAM)
+            store.append("b:1", [Counted(version)], ANY, metadata={"after": version})
+            (record,) = store.records("b:1")
+            assert record.event == Counted(1)
+            assert record.metadata == {"after": 1}
+            assert store.read_stream("a:1", from_version=version) == [Counted(2)]
+            store.save_snapshot("a:1", version, {"version": version})
+            assert store.load_snapshot("a:1") == {"version": 1, "state": {"version": 1}}
+            assert f"{version} {version!s}" == "1 1"
+            assert "first_position=1" in repr(version)

@@ -184,6 +184,42 @@ class CursorConformance(Opening):
             assert store.append("out:1", events, NO_STREAM, cursor=cursor.at(3, expected=0)) == 0
             assert (cursor.position, store.get_event_count()) == (8, 10)
 
+    def test_an_idempotent_retry_moves_no_cursor_twice(self) -> None:
+        """Its ids are looked for before the cursor is."""
+        with self.store() as store:
+            store.append("in:1", [Counted(n) for n in range(9)], NO_STREAM)
+            cursor, events = store.cursor("worker"), [Counted(1, event_id="x1")]
+            first = store.append_at_end("out:1", events, idempotent=True, cursor=cursor.at(3, expected=0))
+            assert (first.written, cursor.position) == (True, 3)
+            store.append_at_end("out:1", [Counted(2)])
+            again = store.append_at_end("out:1", events, idempotent=True, cursor=cursor.at(3, expected=0))
+            assert (again.written, again.first_position) == (False, first.first_position)
+            assert (cursor.position, store.get_event_count()) == (3, 11)
+
+    def test_an_append_that_moves_a_cursor_returns_where_its_events_are(self) -> None:
+        """Also if it names a stream twice, or its events have metadata of their own."""
+        with self.store() as store:
+            store.append("in:1", [Counted(n) for n in range(9)], NO_STREAM)
+            cursor, own = store.cursor("worker"), [{"n": 0}, None, {"n": 2}]
+            events = [Counted(n, event_id=f"x{n}") for n in range(3)]
+            one = store.append("out:1", events, NO_STREAM, metadata=own, cursor=cursor.at(3))
+            assert (one, one.first_position, one.last_position) == (2, 10, 12)
+            assert (one.event_ids, one.written) == (("x0", "x1", "x2"), True)
+            assert [record.metadata for record in store.records("out:1")] == own
+            appends = [("out:1", [Counted(3)], 2), ("out:2", [Counted(4)], ANY), ("out:1", [Counted(5)], 3)]
+            many = store.append_many(appends, cursor=cursor.at(4, expected=3))
+            assert (many["out:1"], many["out:1"].first_position, many["out:1"].last_position) == (4, 13, 15)
+            assert [event.number for event in store.read_stream("out:1")] == [0, 1, 2, 3, 5]
+            assert (cursor.position, store.get_event_count()) == (4, 15)
+
+    def test_cursors_are_no_segments(self) -> None:
+        """The statistics count the files of events only."""
+        with self.store() as store:
+            store.append("a:1", [Counted(1)], NO_STREAM)
+            segments = store.stats().segments
+            store.cursor("mailer").advance(1)
+            assert store.stats().segments == segments
+
     def test_an_append_of_nothing_moves_the_cursor_too(self) -> None:
         """An event may lead to no other."""
         with self.store() as store:

@@ -73,12 +73,16 @@ class Source:
             streams[0] = f"new:{number}"
         shares = [(stream_id, rng.choice([1, 1, 2, 4])) for stream_id in streams]
         commit = [stream_id for stream_id, share in shares for _ in range(share)]
+        if rng.random() < 0.2:
+            rng.shuffle(commit)  # Streams named more than once, with others between.
         self.commits[number] = [(stream_id, f"{number}-{n}") for n, stream_id in enumerate(commit)]
-        events: dict[str, list[UntypedEvent]] = {}
+        appends: list[tuple[str, list[UntypedEvent], int]] = []
         for stream_id, event_id in self.commits[number]:
-            text = "x" * rng.choice([5, 80, 80, 700])
-            events.setdefault(stream_id, []).append(UntypedEvent("Copied", {"text": text}, event_id=event_id))
-        appends = [(stream_id, each, ANY) for stream_id, each in events.items()]
+            event = UntypedEvent("Copied", {"text": "x" * rng.choice([5, 80, 80, 700])}, event_id=event_id)
+            if appends and appends[-1][0] == stream_id:
+                appends[-1][1].append(event)
+            else:
+                appends.append((stream_id, [event], ANY))
         self._store.append_many(appends, durability=rng.choice(["always", "relaxed"]))
 
     def _compact(self) -> None:

@@ -66,6 +66,8 @@ def make_batch(writer: str, batch: int, numbers: random.Random) -> list[tuple[st
     streams = numbers.sample(["a:1", "a:2", "b:1", "plain"], numbers.randint(1, 3))
     if numbers.random() < 0.2:
         streams[-1] = f"new:{writer}-{batch}"
+    if numbers.random() < 0.2:
+        streams.append(streams[0])  # A stream that is named twice, with others between.
     shares = [numbers.choice([1, 1, 1, 2, 5]) for _ in streams]
     ids = [
         event_id(writer, batch, number, sum(shares), 100_000 if numbers.random() < 0.01 else numbers.randint(10, 900))

@@ -91,7 +91,7 @@ def left_behind(path: Path) -> bytes:
         store.append_many([("c", [Added(1)], ANY), ("b:1", [Added(2)], ANY)])
         phantom = (path / "streams/b/1.jsonl").read_bytes()
         state = (path / "state").read_bytes()
-    event = ("Added", None, b'{"_version":1,"number":5}', None)
+    event = ("Added", None, b'{"_version":1,"number":5}', None, None)
     (other,), _ = encode_records(2, "a:1", 1, [event], b"2026-11-26T00:00:00.000000Z")
     write_in_place(path / "journal.jsonl", first + other)
     write_in_place(path / "streams/a/1.jsonl", first + other)

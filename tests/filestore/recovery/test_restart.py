@@ -82,7 +82,7 @@ def test_a_stream_whose_name_never_reached_the_device_comes_back(tmp_path: Path)
 def test_what_reached_a_stream_but_not_the_journal_never_happened(tmp_path: Path) -> None:
     """In a stream the journal knows, and in one it does not."""
     filled(tmp_path / "s")
-    event = ("Added", "id", b'{"number":1}', None)
+    event = ("Added", "id", b'{"number":1}', None, None)
     (phantom,), _ = encode_records(31, "a:1", 20, [event], b"2026-11-23T00:00:00.000000Z")
     with (tmp_path / "s/streams/a/1.jsonl").open("ab") as file:
         file.write(phantom)

@@ -107,8 +107,8 @@ OF_CRASHES = [
     Bug(
         "the expected version is not checked",
         "expected_version.py",
-        "matches = expected in (actual, ANY) or",
-        "matches = True or",
+        "return expected in (actual, ANY) or",
+        "return True or",
         HISTORIES,
     ),
     Bug(

@@ -83,7 +83,7 @@ OF_HANDLING = [
     Bug(
         "an append does not compare a stream's end with the catalog",
         "open_streams.py",
-        "return version < 0 if known is None else known.version == version and known.is_at(end.position)",
+        "return version < 0 if known is None else known.version == version and known.is_at(position)",
         "return True",
         f"{IN_USE}::test_a_stream_that_was_changed_by_hand_gives_no_version_twice",
     ),
