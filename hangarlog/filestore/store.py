@@ -342,7 +342,7 @@ class FileEventStore(EventStore):
                 return
             if after.compacted_through > (before.compacted_through if before else -1):
                 self._write_session.sync_journal()  # A compaction must not delete what the journal could still lose.
-            self._snapshots.save(after)
+            self._snapshots.save(after, before, in_place=not self._state.failures)  # After one, no sync proves anything.
 
     def recover_after_dead_writer(self) -> None:
         """Recover after a writer that died, unless another process is writing. Leave damage as it is."""

@@ -14,7 +14,7 @@ from hangarlog.filestore.checkpoint import Checkpoint, load_checkpoint
 from hangarlog.filestore.commit_ring import BLOCK_BYTES, Frame, block_after, frames_in, ring_content
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.salvage import read_lines, segments_between
-from hangarlog.filestore.snapshot_files import MAX_SNAPSHOT_BYTES, SnapshotFiles
+from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.log.index import STRIDE_BYTES, Index, is_harmless
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
@@ -133,8 +133,8 @@ def snapshot_damage(folder: Folder, compacted: dict[str, int]) -> Iterator[Corru
     snapshots = SnapshotFiles(folder.filesystem, folder.snapshots_path)
     for path in _files(folder, folder.snapshots_path, ".json"):
         try:
-            snapshot = snapshots.read(path)
-            flaw = snapshot_flaw(folder.filesystem.read_file(path, MAX_SNAPSHOT_BYTES), snapshot.version)
+            snapshot, text, _ = snapshots.read_whole(path)
+            flaw = snapshot_flaw(text, snapshot.version)
         except FileNotFoundError:
             continue
         except CorruptionError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections import defaultdict
@@ -9,20 +10,20 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from hangarlog.errors import CorruptionError
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.filestore.file_names import stream_id_of, stream_path
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.line_scan import File, found_in, opened, stream_files
 from hangarlog.filestore.recovery.rebuild import VersionSpan
 from hangarlog.filestore.recovery.rewriting import Replaced, Rewriting
-from hangarlog.filestore.snapshot_files import MAX_SNAPSHOT_BYTES, SnapshotFiles
+from hangarlog.filestore.snapshot_files import SnapshotFiles, snapshot_paths
 from hangarlog.log.segment_name import INDEX, TEXT, index_beside, text_path
-from hangarlog.record.checked_json import without_crc
 from hangarlog.record.checksum import crc32
 from hangarlog.record.line import StoredEnvelope
 from hangarlog.record.strict import snapshot_flaw
 from hangarlog.system.file_copy import copy_file, keep_damaged
-from hangarlog.system.filesystem import NO_FILE, FileSystem
+from hangarlog.system.filesystem import FileSystem
 
 GROUP_BYTES = 64 << 20
 """Bytes of streams rewritten at a time."""
@@ -90,9 +91,9 @@ class Mending:
     # Snapshots
 
     def _damaged_snapshots(self) -> Iterator[Replaced]:
-        for path in snapshot_paths(self._folder):
+        for path in snapshot_paths(self._filesystem, self._folder.snapshots_path):
             category, name = os.path.split(os.path.relpath(path, self._folder.snapshots_path))
-            snapshot = load_snapshot(self._filesystem, path)
+            snapshot, _ = load_snapshot(self._filesystem, path) or (None, b"")
             if snapshot and stream_path(snapshot.stream_id) == (category, name.removesuffix(".json")):
                 self._snapshots[snapshot.stream_id] = snapshot
             else:
@@ -112,7 +113,7 @@ class Mending:
             if begins > self._compacted_through(stream) + 1 and begins - 1 not in self._lost[stream.stream_id]:
                 snapshot = Snapshot(stream.stream_id, compacted_through=begins - 1)
                 self._snapshots[stream.stream_id] = snapshot
-                self._snapshot_files.save(snapshot)
+                self._snapshot_files.save(snapshot, None)
                 yield Replaced(self._snapshot_files.path(stream.stream_id), "")
 
     def _compacted_through(self, stream: _Stream) -> int:
@@ -289,32 +290,16 @@ def is_stream_name(category: str, name: str) -> bool:
     return stream_id_of(category, name) is not None or _SHORTENED(f"{category}/{name}") is not None
 
 
-def snapshot_paths(folder: Folder) -> list[str]:
-    """Return the paths of all snapshots, sorted."""
-    top = folder.filesystem.entries(folder.snapshots_path)
-    found = []
-    for entry in top:
-        below = folder.filesystem.entries(entry.path) if entry.is_dir() else iter([entry])
-        found += [each.path for each in below if each.name.endswith(".json")]
-    return sorted(found)
-
-
-def load_snapshot(filesystem: FileSystem, path: str) -> Snapshot | None:
-    """Return the snapshot in a file, or None if it is not intact."""
-    try:
-        content = filesystem.read_file(path, MAX_SNAPSHOT_BYTES)
-        snapshot = msgspec.json.decode(without_crc(content), type=Snapshot)
-        return None if snapshot_flaw(content, snapshot.version) else snapshot
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return None
-    except OSError as error:
-        if error.errno not in NO_FILE and not isinstance(error, FileNotFoundError):
-            raise
-        return None
+def load_snapshot(filesystem: FileSystem, path: str) -> tuple[Snapshot, bytes] | None:
+    """Return (the snapshot in a file, all bytes of the file), or None if it is not intact."""
+    with contextlib.suppress(CorruptionError, FileNotFoundError):
+        snapshot, text, content = SnapshotFiles(filesystem, os.path.dirname(path)).read_whole(path)
+        return None if snapshot_flaw(text, snapshot.version) else (snapshot, content)
+    return None
 
 
 def is_ahead(snapshot: Snapshot, last: int) -> bool:
     """True if a snapshot is newer than a stream whose last version is `last`."""
-    if last < 0 and snapshot.version < 0:
+    if last < 0 and snapshot.is_beginning:
         return False  # The stream is being imported.
     return snapshot.compacted_through > last or (snapshot.event_id is not None and snapshot.version > last)
