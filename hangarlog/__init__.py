@@ -18,11 +18,13 @@ from hangarlog.errors import (
     OutcomeUnknownError,
     RetryUnknownError,
     SchemaLockError,
+    SnapshotError,
     SourceError,
     StorageError,
     StoreBusyError,
     StoreFormatError,
     StoreOpenError,
+    StreamDeletedError,
     StreamIdError,
     StreamNotFoundError,
     SyncError,
@@ -44,6 +46,7 @@ from hangarlog.events.registry import (
 )
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.filestore.store import FileEventStore
+from hangarlog.eventstore.snapshot import SnapshotInfo
 from hangarlog.events.upcaster import IEventUpcaster, UpcasterChain
 
 if TYPE_CHECKING:
@@ -77,11 +80,14 @@ __all__ = [
     "Record",
     "RetryUnknownError",
     "SchemaLockError",
+    "SnapshotError",
+    "SnapshotInfo",
     "SourceError",
     "StorageError",
     "StoreBusyError",
     "StoreFormatError",
     "StoreOpenError",
+    "StreamDeletedError",
     "StreamIdError",
     "StreamNotFoundError",
     "SyncError",

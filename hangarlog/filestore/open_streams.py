@@ -6,9 +6,10 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from hangarlog.errors import ConcurrencyError, CorruptionError
+from hangarlog.errors import ConcurrencyError, CorruptionError, StreamDeletedError
 from hangarlog.filestore.catalog import Catalog
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.hidden_events import DeletedStreams
 from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.segment_name import text_path
 from hangarlog.record.batch import Pending
@@ -35,6 +36,7 @@ class StreamEnd:
     """The end of one stream, and its active segment while that is open.
 
     `place` is (its version, -1 for no stream; the id of the event there), `position` the position of that event.
+    `deleted` is the version up to which it was deleted, -1 if it never was.
     `is_kept` says that it is one of those kept open. `seen` is (version, end offset) of a record that another process
     has committed since. It was compared with the catalog in `turn`; its path was looked at at `seen_at`.
     """
@@ -42,6 +44,7 @@ class StreamEnd:
     __slots__ = (
         "_folder",
         "active",
+        "deleted",
         "exists",
         "gone",
         "is_kept",
@@ -63,6 +66,7 @@ class StreamEnd:
         self.place = (-1, "")
         self.seen = (-1, 0)
         self.is_kept = False
+        self.deleted = -1
         try:
             self.active = ActiveSegment(log)
         except FileNotFoundError:
@@ -134,6 +138,8 @@ class OpenStreams:
         self._ends: OrderedDict[str, StreamEnd] = OrderedDict()
         self.turn = 0
         """Incremented when others may have committed. Each end is then compared with the catalog before it is used."""
+        self._deleted = DeletedStreams(folder)
+        self._any_deleted: bool | None = None
         self.cold = 0
         """The number of streams opened since the last commit set it back to 0."""
 
@@ -152,6 +158,7 @@ class OpenStreams:
 
         Raises:
             CorruptionError: its last record is damaged.
+            StreamDeletedError: it was deleted for good.
         """
         end = self._ends.get(stream_id)
         if end is None:
@@ -192,9 +199,27 @@ class OpenStreams:
             self.settle([stream_id], committed)
             end = StreamEnd(self._folder, stream_id)
         end.turn, end.seen_at = self.turn, now
+        try:
+            self._note_deletion(end)
+        except BaseException:
+            end.close()
+            raise
         if end.exists:
             self.keep(stream_id, end)
         return end
+
+    def _note_deletion(self, end: StreamEnd) -> None:
+        """Read whether a stream was deleted: every deletion, by any process, empties this cache.
+
+        Raises:
+            StreamDeletedError: it was deleted for good.
+        """
+        if self._any_deleted is None:
+            self._any_deleted = self._deleted.any
+        mark = self._deleted.mark_of(end.stream_id) if self._any_deleted else None
+        if mark and mark.tombstone:
+            raise StreamDeletedError(end.stream_id, end.version)
+        end.deleted = mark.deleted_through if mark else -1
 
     def settle(self, stream_ids: Iterable[str], committed: int) -> None:
         """Bring the ends of streams in line with the journal. Raises `CorruptionError`."""
@@ -258,6 +283,7 @@ class OpenStreams:
 
     def clear(self) -> None:
         """Close all of them."""
+        self._any_deleted = None
         while self._ends:
             self._close_coldest()
 

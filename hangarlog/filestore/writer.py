@@ -70,7 +70,12 @@ class Writer:
                     to_write.append((pending, pending.expected + 1))
             versions: dict[str, int] = {}
             if len(to_write) < len(pendings):
-                versions, to_write = settle(pendings, lambda stream_id: ends[stream_id].place, self._ids_at)
+                versions, to_write = settle(
+                    pendings,
+                    lambda stream_id: ends[stream_id].place,
+                    self._ids_at,
+                    lambda stream_id: ends[stream_id].deleted,
+                )
             if to_write:
                 self._write(to_write, ends, versions)
             return versions

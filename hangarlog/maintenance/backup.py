@@ -286,7 +286,11 @@ class _Backup:
     def _stage_content(self, path: str, content: bytes) -> None:
         """Get a small file into the target, at `path` or at its temporary name."""
         filesystem = self._filesystem
-        if self._keeps_files and filesystem.is_there(path) and filesystem.read_file(path, MAX_SNAPSHOT_BYTES) == content:
+        if (
+            self._keeps_files
+            and filesystem.is_there(path)
+            and filesystem.read_file(path, MAX_SNAPSHOT_BYTES) == content
+        ):
             filesystem.remove(path + REBUILT)
             self.report.kept += 1
         else:

@@ -20,7 +20,7 @@ from hangarlog.filestore.recovery.rewriting import Replaced, Rewriting
 from hangarlog.filestore.snapshot_files import SnapshotFiles, snapshot_paths
 from hangarlog.log.segment_name import INDEX, TEXT, index_beside, text_path
 from hangarlog.record.checksum import crc32
-from hangarlog.record.line import StoredEnvelope
+from hangarlog.record.line import StoredEnvelope, erased_line, erased_record
 from hangarlog.record.strict import snapshot_flaw
 from hangarlog.system.file_copy import copy_file, keep_damaged
 from hangarlog.system.filesystem import FileSystem
@@ -50,6 +50,7 @@ class _Stream(msgspec.Struct):
     start: int = 0
     next: int = 0
     holes: list[int] = []
+    erased: bool = False  # The first line is an erased one.
     crc: int = 0
     # In the journal:
     first: int = -1
@@ -140,7 +141,8 @@ class Mending:
         stream.last = version
         stream.size += len(line) + 1
         if version >= stream.start:
-            stream.journal_crc = crc32(line, stream.journal_crc)
+            erased = stream.erased and version == stream.start
+            stream.journal_crc = crc32(erased_line(record)[:-1] if erased else line, stream.journal_crc)
         snapshot = self._snapshots.get(stream_id)
         if snapshot and snapshot.version == version:
             self._event_ids[stream_id] = record.event_id if snapshot.event_id else ""
@@ -163,6 +165,9 @@ class Mending:
             for _, found in found_in(segment):
                 for line, record in found:
                     end += len(line) + 1
+                    if record is None and stream.start < 0 and not holes:
+                        record = erased_record(line)
+                        stream.erased = record is not None
                     if record is None:
                         holes += 1
                         continue
@@ -185,7 +190,8 @@ class Mending:
         lost = sorted(version for version in self._lost[stream.stream_id] if version >= stream.start)
         begins = max(self._begins(stream), 0)
         same = (stream.crc, stream.next, stream.holes) == (stream.journal_crc, stream.last + 1, lost)
-        return stream.whole and same and stream.start <= begins
+        hidden = not stream.erased or stream.start <= self._compacted_through(stream)
+        return stream.whole and same and hidden and stream.start <= begins
 
     def _begins(self, stream: _Stream) -> int:
         """Return the highest version that the stream's files may begin with."""
@@ -226,7 +232,9 @@ class Mending:
                 if version >= begins:
                     for lost in self._lost_between(stream_id, nexts.get(stream_id, begins), version):
                         rewriting.add(lost, _LOST % lost, hole=True)
-                    rewriting.add(version, line)
+                    stream = self._streams[stream_path(stream_id)]
+                    hidden = version == stream.last <= self._compacted_through(stream)
+                    rewriting.add(version, erased_line(record)[:-1] if hidden else line)
                 nexts[stream_id] = version + 1
         for rewriting, _ in writing.values():
             rewriting.finish()

@@ -107,8 +107,8 @@ OF_CRASHES = [
     Bug(
         "the expected version is not checked",
         "expected_version.py",
-        "matches = expected in (actual, ANY) or",
-        "matches = True or",
+        "matches = is_at(expected, actual, deleted)",
+        "matches = True",
         HISTORIES,
     ),
     Bug(
