@@ -44,6 +44,10 @@ class DeletedStreams:
         """True if a stream was ever deleted."""
         return self._filesystem.is_there(self._folder.deleted_path)
 
+    def knows(self, stream_id: str) -> bool:
+        """True if a stream has its empty file."""
+        return self._filesystem.is_there(self.path(stream_id))
+
     def note(self, stream_id: str) -> None:
         """Make a stream's empty file, durably, before its mark."""
         path = self.path(stream_id)
@@ -55,7 +59,7 @@ class DeletedStreams:
 
     def mark_of(self, stream_id: str) -> Snapshot | None:
         """Return the mark of a stream that was deleted, None if it never was. Raises `CorruptionError`."""
-        mark = self._snapshots.load(stream_id) if self._filesystem.is_there(self.path(stream_id)) else None
+        mark = self._snapshots.load(stream_id) if self.knows(stream_id) else None
         return mark if mark and mark.deleted_through >= 0 else None
 
     def marks(self) -> Iterator[Snapshot]:

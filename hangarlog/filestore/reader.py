@@ -20,7 +20,7 @@ from hangarlog.filestore.two_copies import missing_position
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.log.segment_cache import SegmentCache
-from hangarlog.record.line import StoredEnvelope
+from hangarlog.record.line import StoredEnvelope, is_erased
 from hangarlog.system.import_lock import importing
 
 if TYPE_CHECKING:
@@ -131,8 +131,11 @@ class Reader:
             known = self._known(stream_id)
             try:
                 for block in self._committed_only(log.forward(version, limit), known, committed):
-                    if block[0].stream_version != version:
-                        raise _missing_versions(log, version, block[0].stream_version - 1)
+                    first = block[0]
+                    if first.stream_version != version:
+                        raise _missing_versions(log, version, first.stream_version - 1)
+                    if not first.event_type and is_erased(first):
+                        raise _missing_versions(log, version, version)  # The mark that hides it is gone.
                     yield block
                     version, position = block[-1].stream_version + 1, block[-1].position
                 self._refuse_torn(log)
@@ -178,13 +181,15 @@ class Reader:
             known = self._known(stream_id)
             try:
                 for block in self._committed_only(log.backward(version), known, committed):
-                    kept = [record for record in block if record.stream_version > through]
+                    kept = _shown(block, through, compacted)
                     self._refuse_torn(log)  # Otherwise an earlier record may be taken for the last one.
                     if not exists:
                         self._refuse_short(log, stream_id, known, block[0].stream_version, committed, version)
                     if kept:
                         yield kept
                         version, exists = kept[-1].stream_version - 1, True
+                    elif block[0].stream_version <= through:
+                        return  # The stream shows none of its events, or none up to `version`.
                     if len(kept) < len(block):
                         break
                 self._refuse_torn(log)
@@ -414,6 +419,15 @@ def _journal_part(
     with importing:
         from hangarlog.filestore.salvage import journal_part
     return journal_part(folder, journal, damage, positions, reverse=reverse)
+
+
+def _shown(block: Sequence[StoredEnvelope], through: int, compacted: bool) -> list[StoredEnvelope]:
+    """Return the records after version `through`, without an erased one whose mark is gone, unless `compacted`."""
+    return [
+        record
+        for record in block
+        if record.stream_version > through and (record.event_type or compacted or not is_erased(record))
+    ]
 
 
 def _served(source: str, damage: CorruptionError) -> CorruptionWarning:

@@ -383,8 +383,8 @@ class FileEventStore(EventStore):
                 return
             if after != before:
                 session.sync_journal()  # What is hidden must not be what the journal could still lose.
-                if after.deleted_through >= version:
-                    DeletedStreams(self.folder).note(stream_id)
+            if after.deleted_through >= version:
+                DeletedStreams(self.folder).note(stream_id)
             with session.changing_files():
                 if after != before:
                     snapshots.save(after, before)

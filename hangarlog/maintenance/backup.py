@@ -17,6 +17,7 @@ from hangarlog.errors import BackupError, CorruptionError, StoreOpenError
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.filestore.file_names import stream_path
 from hangarlog.filestore.folder import Folder, Meta
+from hangarlog.filestore.hidden_events import DeletedStreams
 from hangarlog.filestore.line_scan import REBUILT, log_files, opened, stream_files
 from hangarlog.filestore.recovery.rewriting import last_number
 from hangarlog.filestore.recovery.stream_repair import (
@@ -282,6 +283,8 @@ class _Backup:
             self._filesystem.make_folder(self._copy.snapshots_path)
             self._filesystem.make_folder(os.path.dirname(os.path.join(self._copy.snapshots_path, below)))
             self._stage_content(os.path.join(self._copy.snapshots_path, below), content)
+            if snapshot.deleted_through >= 0:
+                DeletedStreams(self._copy).note(snapshot.stream_id)
 
     def _stage_content(self, path: str, content: bytes) -> None:
         """Get a small file into the target, at `path` or at its temporary name."""

@@ -14,6 +14,7 @@ from hangarlog.errors import CorruptionError
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.filestore.file_names import stream_id_of, stream_path
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.hidden_events import DeletedStreams
 from hangarlog.filestore.line_scan import File, found_in, opened, stream_files
 from hangarlog.filestore.recovery.rebuild import VersionSpan
 from hangarlog.filestore.recovery.rewriting import Replaced, Rewriting
@@ -109,6 +110,11 @@ class Mending:
                 path = self._snapshot_files.path(stream_id)
                 del self._snapshots[stream_id]
                 yield Replaced(path, keep_damaged(self._filesystem, path, remove=True))
+        deleted = DeletedStreams(self._folder)
+        for stream_id, snapshot in self._snapshots.items():
+            if snapshot.deleted_through >= 0 and not deleted.knows(stream_id):
+                deleted.note(stream_id)
+                yield Replaced(deleted.path(stream_id), "")
         for stream in self._streams.values():
             begins = max(0, stream.first)
             if begins > self._compacted_through(stream) + 1 and begins - 1 not in self._lost[stream.stream_id]:

@@ -1,10 +1,13 @@
 """The conformance suite that every event store must pass. It uses only the interface of `hangarlog.EventStore`."""
 
 from hangarlog.testing.conformance.appending import AppendConformance
+from hangarlog.testing.conformance.deletion import DeletionConformance
 from hangarlog.testing.conformance.reading import ReadConformance
 from hangarlog.testing.conformance.snapshots import SnapshotConformance
 from hangarlog.testing.conformance.types import TypeConformance
 
 
-class EventStoreConformance(AppendConformance, ReadConformance, TypeConformance, SnapshotConformance):
+class EventStoreConformance(
+    AppendConformance, ReadConformance, TypeConformance, SnapshotConformance, DeletionConformance
+):
     """The tests that every event store must pass. Subclass it and define `open_store`. Each test opens a new store."""
