@@ -188,9 +188,9 @@ class Reader:
                     if kept:
                         yield kept
                         version, exists = kept[-1].stream_version - 1, True
-                    elif block[0].stream_version <= through:
-                        return  # The stream shows none of its events, or none up to `version`.
                     if len(kept) < len(block):
+                        none_shown = block[0].stream_version <= through
+                        version, exists = (through, True) if none_shown else (version, exists)
                         break
                 self._refuse_torn(log)
                 if not exists:
