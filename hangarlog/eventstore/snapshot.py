@@ -58,6 +58,18 @@ class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
             tombstone=self.tombstone,
         )
 
+    def still_hides(self, last: int) -> Snapshot:
+        """Return what stays hidden of a stream that ends at version `last`, if this snapshot does not match it.
+
+        What was compacted is shown again, as its state is gone; what was deleted or truncated is not.
+        """
+        through = self.deleted_through if self.version >= 0 else self.compacted_through
+        return msgspec.structs.replace(
+            self.without_state(),
+            compacted_through=min(through, last),
+            deleted_through=min(self.deleted_through, last),
+        )
+
 
 class SnapshotInfo(msgspec.Struct, frozen=True):
     """What is known of a stream's snapshot besides its state.

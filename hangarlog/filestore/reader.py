@@ -195,11 +195,8 @@ class Reader:
                 self._refuse_torn(log)
                 if not exists:
                     self._refuse_short(log, stream_id, known, -1, committed, version)
-                last = None if exists or version is None else log.last_record()
-                if compacted or not (exists or (last and last.position <= committed)):
-                    return
-                if version != through:
-                    raise _missing_versions(log, through + 1, version or 0)
+                if not compacted:
+                    _refuse_late_beginning(log, version, through, committed, exists)
             except FileNotFoundError as error:
                 log = self._relisted(stream_id, committed, listings := listings + 1, error)
                 through = -1 if compacted else self._compacted_through(stream_id)
@@ -209,6 +206,8 @@ class Reader:
                 damage = error.with_traceback(None)
             else:
                 return
+            if version is not None and version <= through:
+                return  # The stream was compacted while it was read.
             part = _stream_part(
                 self._folder, log, damage, stream_id, version, 0, through, committed, reverse=True, exists=exists
             )
@@ -419,6 +418,13 @@ def _journal_part(
     with importing:
         from hangarlog.filestore.salvage import journal_part
     return journal_part(folder, journal, damage, positions, reverse=reverse)
+
+
+def _refuse_late_beginning(log: Log, version: int | None, through: int, committed: int, exists: bool) -> None:
+    """Raise if a stream that was read backwards begins after `version`, and should begin after `through`."""
+    last = None if exists or version is None else log.last_record()
+    if (exists or (last and last.position <= committed)) and version != through:
+        raise _missing_versions(log, through + 1, version or 0)
 
 
 def _shown(block: Sequence[StoredEnvelope], through: int, compacted: bool) -> list[StoredEnvelope]:

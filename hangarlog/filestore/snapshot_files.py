@@ -122,8 +122,8 @@ class SnapshotFiles:
                     if snapshot.stream_id.startswith(prefix) and path == self.path(snapshot.stream_id):
                         yield snapshot
 
-    def save(self, snapshot: Snapshot, before: Snapshot | None, *, in_place: bool = True) -> None:
-        """Replace the snapshot of a stream, atomically and durably. `before` is the one that its file has.
+    def save(self, snapshot: Snapshot, before: Snapshot | None = None, *, in_place: bool = True) -> None:
+        """Replace the snapshot of a stream, atomically and durably. `before` is the one that its file has, if known.
 
         A snapshot that says nothing removes the file. With `in_place` False, the file is not written over.
 

@@ -110,6 +110,10 @@ class Mending:
                 path = self._snapshot_files.path(stream_id)
                 del self._snapshots[stream_id]
                 yield Replaced(path, keep_damaged(self._filesystem, path, remove=True))
+                left = snapshot.still_hides(last)
+                if left.compacted_through >= 0:
+                    self._snapshots[stream_id] = left
+                    self._snapshot_files.save(left)
         deleted = DeletedStreams(self._folder)
         for stream_id, snapshot in self._snapshots.items():
             if snapshot.deleted_through >= 0 and not deleted.knows(stream_id):
@@ -120,7 +124,7 @@ class Mending:
             if begins > self._compacted_through(stream) + 1 and begins - 1 not in self._lost[stream.stream_id]:
                 snapshot = Snapshot(stream.stream_id, compacted_through=begins - 1)
                 self._snapshots[stream.stream_id] = snapshot
-                self._snapshot_files.save(snapshot, None)
+                self._snapshot_files.save(snapshot)
                 yield Replaced(self._snapshot_files.path(stream.stream_id), "")
 
     def _compacted_through(self, stream: _Stream) -> int:
