@@ -98,7 +98,14 @@ def test_the_format_pages_files_are_those_of_a_store(tmp_path: Path) -> None:
     folder = Folder(FileSystem(), "mystore")
     listing = FORMAT.read_text()
     caches = (folder.state_path, folder.catalog_path, folder.ids_path, folder.checkpoint_path)
-    for path in (folder.meta_path, folder.ring_path, *caches, folder.locks_path, folder.snapshots_path):
+    for path in (
+        folder.meta_path,
+        folder.ring_path,
+        *caches,
+        folder.locks_path,
+        folder.snapshots_path,
+        folder.deleted_path,
+    ):
         assert Path(path).name in listing
     assert Path(folder.journal.sealed_base(1)).name in listing
     assert Path(folder.stream("provider:math").sealed_base(0)).name in listing

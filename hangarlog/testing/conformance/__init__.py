@@ -1,6 +1,7 @@
 """The conformance suite that every event store must pass. It uses only the interface of `hangarlog.EventStore`."""
 
 from hangarlog.testing.conformance.appending import AppendConformance
+from hangarlog.testing.conformance.deletion import DeletionConformance
 from hangarlog.testing.conformance.executing import ExecuteConformance
 from hangarlog.testing.conformance.ids import IdConformance
 from hangarlog.testing.conformance.proving import ProofConformance
@@ -13,6 +14,7 @@ from hangarlog.testing.conformance.unreadable import UnreadableConformance
 
 class EventStoreConformance(
     AppendConformance,
+    DeletionConformance,
     ExecuteConformance,
     IdConformance,
     ProofConformance,
