@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from typing import Any
+from typing import Any, assert_type
 
 import msgspec
 
@@ -87,6 +87,33 @@ def use(store: EventStore) -> None:
     assert store.compact_stream("account:1") == 2
 
 
+def use_typed(path: str, serializer: EventSerializer) -> None:
+    """A store of known events: reads are typed, and so is a stream read as some of them."""
+    store: FileEventStore[Opened | Closed] = FileEventStore(path, serializer=serializer)
+    with store:
+        store.append("account:2", [Opened("ann", 3), Closed("done")], NO_STREAM)
+        assert_type(store.read_stream("account:2"), list[Opened | Closed])
+        assert_type(store.read_stream("account:2", type=Closed), list[Closed])
+        assert_type(store.read_stream("account:2", type=Opened | Closed), list[Opened | Closed])
+        for _, _, event in store.read_all():
+            assert_type(event, Opened | Closed)
+        for record in store.records("account:2"):
+            assert_type(record, Record[Opened | Closed])
+            assert_type(record.event, Opened | Closed)
+            position, stream_id, *_, unpacked = record
+            assert (position, stream_id, unpacked) == (record.position, "account:2", record.event)
+            match record:
+                case Record(event=Closed(reason), stream_version=version):
+                    assert (reason, version) == ("done", 1)
+
+        def decide(events: list[Opened | Closed], version: int) -> list[Opened | Closed]:
+            return [Opened("bob", len(events))] if version == 1 else []
+
+        assert_type(store.execute("account:2", decide), AppendResult)
+    with FileEventStore.untyped(path) as untyped:
+        assert_type(untyped.read_stream("account:2"), list[UntypedEvent])
+
+
 def main() -> None:
     EVENT_VERSION_MAP["Opened"] = 2
     assert get_current_version("Opened") == 2
@@ -101,6 +128,8 @@ def main() -> None:
         FileEventStore(folder, serializer=serializer, durability=0.5, segment_bytes=64 << 20, exclusive=False) as files,
     ):
         use(files)
+    with tempfile.TemporaryDirectory() as folder:
+        use_typed(folder, serializer)
 
 
 if __name__ == "__main__":

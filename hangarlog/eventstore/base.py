@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
-from typing import Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 import msgspec
 
@@ -28,9 +28,14 @@ from hangarlog.eventstore.selection import OnDamage, ReadOptions, Selection, Spa
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stats import StoreStats
 from hangarlog.eventstore.stream_id import check_stream_id
+from hangarlog.eventstore.wanted_types import WantedTypes, classes_of
 from hangarlog.record.batch import Pending
 from hangarlog.record.envelope import Envelope
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
+Wanted = TypeVar("Wanted")
 _Self = TypeVar("_Self", bound="EventStore[Any]")
 _position = itemgetter(0)
 
@@ -217,28 +222,50 @@ class EventStore(Finding[Event], KeptStreams):
 
     # Reading
 
+    @overload
     def read_stream(
         self,
         stream_id: str,
         from_version: int = 0,
         *,
         to_version: int | None = None,
+        type: None = None,
         on_damage: OnDamage = "raise",
         durable: bool = False,
-    ) -> list[Event]:
+    ) -> list[Event]: ...
+    @overload
+    def read_stream(
+        self,
+        stream_id: str,
+        from_version: int = 0,
+        *,
+        to_version: int | None = None,
+        type: TypeForm[Wanted],
+        on_damage: OnDamage = "raise",
+        durable: bool = False,
+    ) -> list[Wanted]: ...
+    def read_stream(
+        self,
+        stream_id: str,
+        from_version: int = 0,
+        *,
+        to_version: int | None = None,
+        type: Any = None,  # noqa: A002 - as `msgspec.json.decode` calls it
+        on_damage: OnDamage = "raise",
+        durable: bool = False,
+    ) -> list[Any]:
         """Return the typed events of a stream from version `from_version` to `to_version`, both inclusive.
 
-        Without `to_version` it returns all that follow, and none if the stream does not exist. `on_damage="skip"` skips
-        events that are damaged in both copies, with a `CorruptionWarning`. `durable` returns only events that are known
-        to be on the device: those up to `durable_position`.
+        Without `to_version` it returns all that follow, and none if the stream does not exist. `type` is a registered
+        class, or a union of them such as `Opened | Closed`: only events that are read back as one of them are returned.
+        `on_damage="skip"` skips events that are damaged in both copies, with a `CorruptionWarning`. `durable` returns
+        only events that are known to be on the device: those up to `durable_position`.
 
         Raises:
             CorruptionError: a record is damaged or missing in both copies.
             UnknownEventTypeError, EventSerializationError, UpcastingError: an event cannot be read as its class.
             TypeError: an argument is of a wrong kind.
         """
-        events_of = self.serializer.blocks().events
-        events: list[Any] = []
         first, last = max(0, whole_number("from_version", from_version)), number_or_none("to_version", to_version)
         limit = None if last is None else max(0, last - first + 1)
         span = Span(
@@ -249,6 +276,14 @@ class EventStore(Finding[Event], KeptStreams):
             durable=flag("durable", durable),
             stop=last,
         )
+        events: list[Any] = []
+        if type is not None:
+            selected = Selection(stream_id=span.stream_id, event_types=WantedTypes(classes_of(type), self.serializer))
+            pairs = selected.parts_of(self.serializer.blocks(*ENVELOPE).pairs)
+            for block in selected.wanted(self._blocks(span)):
+                events += [event for _, event in pairs(block)]
+            return events
+        events_of = self.serializer.blocks().events
         for block in self._blocks(span):
             events += events_of(block)
         return events
