@@ -61,10 +61,11 @@ class OpenedV1ToV2(IEventUpcaster):
 def use(store: EventStore) -> None:
     version: int = store.append("account:1", [Opened("ann", 3)], NO_STREAM)
     version = store.append("account:1", [Closed("done")], version, metadata={"correlation_id": "c"})
+    where: tuple[str, int, int] = ("", 0, 0)
     try:
         store.append("account:1", [Closed("again")], NO_STREAM)
     except ConcurrencyError as conflict:
-        where: tuple[str, int, int] = (conflict.stream_id, conflict.expected, conflict.actual)
+        where = (conflict.stream_id, conflict.expected, conflict.actual)
     assert where == ("account:1", -1, 1)
     results: dict[str, AppendResult] = store.append_many(
         [("a:1", [Closed("x")], ANY), ("account:1", [], STREAM_EXISTS)]
@@ -105,6 +106,8 @@ def use_typed(path: str, serializer: EventSerializer) -> None:
             match record:
                 case Record(event=Closed(reason), stream_version=version):
                     assert (reason, version) == ("done", 1)
+                case _:
+                    assert record.stream_version == 0
 
         def decide(events: list[Opened | Closed], version: int) -> list[Opened | Closed]:
             return [Opened("bob", len(events))] if version == 1 else []
