@@ -21,11 +21,13 @@ from hangarlog.errors import (
     PartialRetryError,
     RetryUnknownError,
     SchemaLockError,
+    SnapshotError,
     SourceError,
     StorageError,
     StoreBusyError,
     StoreFormatError,
     StoreOpenError,
+    StreamDeletedError,
     StreamIdError,
     StreamNotFoundError,
     SyncError,
@@ -54,6 +56,7 @@ from hangarlog.events.registry import (
 )
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.filestore.store import FileEventStore
+from hangarlog.eventstore.snapshot import SnapshotInfo
 from hangarlog.events.upcaster import IEventUpcaster, UpcasterChain
 
 if TYPE_CHECKING:
@@ -94,12 +97,15 @@ __all__ = [
     "Record",
     "RetryUnknownError",
     "SchemaLockError",
+    "SnapshotError",
+    "SnapshotInfo",
     "SourceError",
     "StorageError",
     "StoreBusyError",
     "StoreFormatError",
     "StoreOpenError",
     "StoreStats",
+    "StreamDeletedError",
     "StreamIdError",
     "StreamNotFoundError",
     "SyncError",

@@ -121,6 +121,31 @@ class CursorConflictError(HangarlogError):
         return f"{where} and does not go back to {self.to}; to set it back on purpose, call reset({self.to})"
 
 
+class StreamDeletedError(HangarlogError):
+    """The stream was deleted for good, so it takes no more events. Fields: `stream_id`, `version` of its last event."""
+
+    def __init__(self, stream_id: str, version: int) -> None:
+        super().__init__(stream_id, version)
+        self.stream_id, self.version = stream_id, version
+
+    def __str__(self) -> str:
+        return (
+            f"stream {self.stream_id!r} was deleted for good, at version {self.version}; nothing was written: append "
+            "to a stream with another id"
+        )
+
+
+class SnapshotError(HangarlogError, ValueError):
+    """The snapshot cannot be saved. Fields: `stream_id`, `cause`."""
+
+    def __init__(self, stream_id: str, cause: str) -> None:
+        super().__init__(stream_id, cause)
+        self.stream_id, self.cause = stream_id, cause
+
+    def __str__(self) -> str:
+        return f"cannot save this snapshot of stream {self.stream_id!r}: {self.cause}"
+
+
 class CompactionError(HangarlogError):
     """The stream cannot be compacted. Fields: `stream_id`, `cause`."""
 

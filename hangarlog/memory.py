@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import NoReturn
 
+from hangarlog.errors import StreamDeletedError
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.base import EventStore
@@ -47,11 +48,15 @@ class MemoryEventStore(EventStore[Event]):
 
     def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, AppendResult]:
         with self._lock:
+            for pending in pendings:
+                mark = self._snapshots.get(pending.stream_id)
+                if mark and mark.tombstone:
+                    raise StreamDeletedError(pending.stream_id, self._end(pending.stream_id)[0])
             if pendings[0].idempotent:
                 find = lambda event_id, stream_id: self._first.get((event_id, stream_id))  # noqa: E731
                 if stored := retried(pendings, lambda stream_id: self._end(stream_id)[0], find):
                     return stored
-            results, to_write = settle(pendings, self._end, self._stored)
+            results, to_write = settle(pendings, self._end, self._stored, self._deleted_through)
             if not to_write:
                 return results
             move = next((pending.cursor for pending in pendings if pending.cursor), None)
@@ -84,6 +89,10 @@ class MemoryEventStore(EventStore[Event]):
         start = version - records[0].stream_version
         return [(record.event_id, record.position) for record in records[start : start + count]] if start >= 0 else []
 
+    def _deleted_through(self, stream_id: str) -> int:
+        mark = self._snapshots.get(stream_id)
+        return mark.deleted_through if mark else -1
+
     def _blocks(self, span: Span) -> Iterator[Sequence[Envelope]]:
         with self._lock:
             records = self._journal[:] if span.stream_id is None else self._kept(span.stream_id)
@@ -105,13 +114,16 @@ class MemoryEventStore(EventStore[Event]):
         return [r for r in self._streams.get(stream_id, []) if r.stream_version > through]
 
     def get_stream_version(self, stream_id: str) -> int:
-        """Return the version of a stream's last event, -1 if the stream does not exist."""
+        """Return the version of a stream's last event, -1 if it never had one."""
         return self._end(check_stream_id(stream_id))[0]
 
     def list_streams(self, prefix: str = "") -> list[str]:
         """Return the ids of all streams that begin with `prefix`, sorted."""
         with self._lock:
-            return sorted(stream_id for stream_id in self._streams if stream_id.startswith(prefix))
+            return sorted(filter(self._exists, (each for each in self._streams if each.startswith(prefix))))
+
+    def _exists(self, stream_id: str) -> bool:
+        return self._end(stream_id)[0] > self._deleted_through(stream_id)
 
     def get_event_count(self) -> int:
         """Return the number of events in the store."""
@@ -119,7 +131,8 @@ class MemoryEventStore(EventStore[Event]):
 
     def get_stream_count(self) -> int:
         """Return the number of streams in the store."""
-        return len(self._streams)
+        with self._lock:
+            return sum(map(self._exists, self._streams))
 
     def _size(self) -> tuple[int, int]:
         return sum(len(encode_envelope(envelope)) for envelope in self._journal), 1 + len(self._streams)
@@ -139,13 +152,26 @@ class MemoryEventStore(EventStore[Event]):
     def _change_snapshot(self, stream_id: str, change: Callable[[Snapshot | None], Snapshot | None]) -> None:
         with self._lock:
             after = change(self._snapshots.get(stream_id))
-            if after:
-                self._snapshots[stream_id] = after
+            self._keep(stream_id, after)
 
-    def _reclaim(self, stream_id: str, through: int) -> None:
+    def _keep(self, stream_id: str, after: Snapshot | None) -> None:
+        if after and after.says_nothing:
+            self._snapshots.pop(stream_id, None)
+        elif after:
+            self._snapshots[stream_id] = after
+
+    def _stored_snapshots(self, prefix: str) -> list[Snapshot]:
         with self._lock:
-            records = self._streams[stream_id]
-            self._streams[stream_id] = [r for r in records[:-1] if r.stream_version > through] + records[-1:]
+            return [each for stream_id, each in self._snapshots.items() if stream_id.startswith(prefix)]
+
+    def _hide_events(self, stream_id: str, change: Callable[[int, Snapshot | None], Snapshot | None]) -> None:
+        with self._lock:
+            after = change(self._end(stream_id)[0], self._snapshots.get(stream_id))
+            self._keep(stream_id, after)
+            if after:
+                records = self._streams[stream_id]
+                shown = [record for record in records[:-1] if record.stream_version > after.compacted_through]
+                self._streams[stream_id] = shown + records[-1:]
 
     def _cursor_position(self, name: str) -> int:
         place = self._cursors.get(name)

@@ -107,6 +107,7 @@ def test_the_format_pages_files_are_those_of_a_store(tmp_path: Path) -> None:
         *caches,
         folder.locks_path,
         folder.snapshots_path,
+        folder.deleted_path,
     ):
         assert Path(path).name in listing
     assert Path(folder.journal.sealed_base(1)).name in listing

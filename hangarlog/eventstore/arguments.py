@@ -14,6 +14,11 @@ _rfc_3339 = re.compile(
 ).fullmatch
 
 
+def is_whole(value: object) -> bool:
+    """True for an `int`, also for one that an append has returned, but for no `bool`."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def whole_number(name: str, value: object) -> int:
     """Return a number. Raises `TypeError` unless it is an `int` and no `bool`."""
     if not isinstance(value, int) or isinstance(value, bool):

@@ -5,13 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
-from typing import Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 import msgspec
 
-from hangarlog.errors import CompactionError, ConcurrencyError, StreamNotFoundError
+from hangarlog.errors import ConcurrencyError
 from hangarlog.events.encoded_event import EncodedEvent
-from hangarlog.events.payload import FAILURES, encode_object
 from hangarlog.events.registry import UntypedEvent
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.append_result import AppendResult
@@ -22,18 +21,23 @@ from hangarlog.eventstore.execute import Decide, until_written
 from hangarlog.eventstore.expected_version import ANY
 from hangarlog.eventstore.finding import ENVELOPE, Finding
 from hangarlog.eventstore.idempotent import check_ids
+from hangarlog.eventstore.kept_streams import KeptStreams
 from hangarlog.eventstore.limits import counted, limited
 from hangarlog.eventstore.pending import Metadata, pending
 from hangarlog.eventstore.record import Event, Record
 from hangarlog.eventstore.selection import OnDamage, ReadOptions, Selection, Span, selection, skips
-from hangarlog.eventstore.snapshot import Snapshot, decode_state
+from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stats import StoreStats
 from hangarlog.eventstore.stream_id import check_stream_id
+from hangarlog.eventstore.wanted_types import WantedTypes, classes_of
 from hangarlog.record.batch import Pending
 from hangarlog.record.cursor_move import CursorMove
-from hangarlog.record.envelope import MAX_NUMBER, Envelope
-from hangarlog.record.timestamp import now
+from hangarlog.record.envelope import Envelope
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
+Wanted = TypeVar("Wanted")
 _Self = TypeVar("_Self", bound="EventStore[Any]")
 _position = itemgetter(0)
 
@@ -43,7 +47,7 @@ def _position_of_pair(pair: tuple[Any, Any]) -> int:
     return position
 
 
-class EventStore(HasCursors, Finding[Event]):
+class EventStore(HasCursors, Finding[Event], KeptStreams):
     """A store of typed events. A subclass is an engine: it implements the abstract methods.
 
     `EventStore[Opened | Closed]` tells a type checker which events a store has. At run time it changes nothing.
@@ -87,6 +91,7 @@ class EventStore(HasCursors, Finding[Event]):
                 this append may be a retry of them.
             PartialRetryError: with `idempotent`, only some of the ids are in the stream.
             StreamIdError, EventSerializationError: the stream id or an event is invalid; nothing was written.
+            StreamDeletedError: the stream was deleted for good.
             StorageError: the operating system refused a call; nothing was written.
             OutcomeUnknownError: the append was cut short, and may or may not count (`SyncError`: a sync failed).
         """
@@ -230,7 +235,8 @@ class EventStore(HasCursors, Finding[Event]):
 
     def begin_stream(self, stream_id: str, version: int) -> None:
         """Begin a stream that you import without its events before `version`."""
-        self._change_snapshot(stream_id, lambda _: Snapshot(stream_id, compacted_through=version - 1))
+        beginning = Snapshot(stream_id, compacted_through=version - 1)
+        self._change_snapshot(stream_id, lambda before: beginning if before is None or before.is_beginning else None)
 
     def sync(self) -> None:
         """Sync every event committed so far to the device, whatever its durability.
@@ -242,28 +248,50 @@ class EventStore(HasCursors, Finding[Event]):
 
     # Reading
 
+    @overload
     def read_stream(
         self,
         stream_id: str,
         from_version: int = 0,
         *,
         to_version: int | None = None,
+        type: None = None,
         on_damage: OnDamage = "raise",
         durable: bool = False,
-    ) -> list[Event]:
+    ) -> list[Event]: ...
+    @overload
+    def read_stream(
+        self,
+        stream_id: str,
+        from_version: int = 0,
+        *,
+        to_version: int | None = None,
+        type: TypeForm[Wanted],
+        on_damage: OnDamage = "raise",
+        durable: bool = False,
+    ) -> list[Wanted]: ...
+    def read_stream(
+        self,
+        stream_id: str,
+        from_version: int = 0,
+        *,
+        to_version: int | None = None,
+        type: Any = None,  # noqa: A002 - as `msgspec.json.decode` calls it
+        on_damage: OnDamage = "raise",
+        durable: bool = False,
+    ) -> list[Any]:
         """Return the typed events of a stream from version `from_version` to `to_version`, both inclusive.
 
-        Without `to_version` it returns all that follow, and none if the stream does not exist. `on_damage="skip"` skips
-        events that are damaged in both copies, with a `CorruptionWarning`. `durable` returns only events that are known
-        to be on the device: those up to `durable_position`.
+        Without `to_version` it returns all that follow, and none if the stream does not exist. `type` is a registered
+        class, or a union of them such as `Opened | Closed`: only events that are read back as one of them are returned.
+        `on_damage="skip"` skips events that are damaged in both copies, with a `CorruptionWarning`. `durable` returns
+        only events that are known to be on the device: those up to `durable_position`.
 
         Raises:
             CorruptionError: a record is damaged or missing in both copies.
             UnknownEventTypeError, EventSerializationError, UpcastingError: an event cannot be read as its class.
             TypeError: an argument is of a wrong kind.
         """
-        events_of = self.serializer.blocks().events
-        events: list[Any] = []
         first, last = max(0, whole_number("from_version", from_version)), number_or_none("to_version", to_version)
         limit = None if last is None else max(0, last - first + 1)
         span = Span(
@@ -274,6 +302,14 @@ class EventStore(HasCursors, Finding[Event]):
             durable=flag("durable", durable),
             stop=last,
         )
+        events: list[Any] = []
+        if type is not None:
+            selected = Selection(stream_id=span.stream_id, event_types=WantedTypes(classes_of(type), self.serializer))
+            pairs = selected.parts_of(self.serializer.blocks(*ENVELOPE).pairs)
+            for block in selected.wanted(self._blocks(span)):
+                events += [event for _, event in pairs(block)]
+            return events
+        events_of = self.serializer.blocks().events
         for block in self._blocks(span):
             events += events_of(block)
         return events
@@ -342,10 +378,6 @@ class EventStore(HasCursors, Finding[Event]):
     # Queries
 
     @abstractmethod
-    def get_stream_version(self, stream_id: str) -> int:
-        """Return the version of a stream's last event, -1 if the stream does not exist."""
-
-    @abstractmethod
     def list_streams(self, prefix: str = "") -> list[str]:
         """Return the ids of all streams that begin with `prefix`, sorted."""
 
@@ -382,120 +414,6 @@ class EventStore(HasCursors, Finding[Event]):
                 self._read(first)[0] if first else None,
                 self._read(last)[0] if last else None,
             )
-
-    # Snapshots
-
-    def save_snapshot(
-        self,
-        stream_id: str,
-        version: int,
-        state: dict[str, Any],
-        *,
-        schema_version: int = 1,
-        saved_at: str | None = None,
-    ) -> None:
-        """Save `state` as the aggregate's state at stream version `version`, in place of any earlier snapshot.
-
-        `schema_version` is that of the state: `load_snapshot` ignores snapshots of another one. `saved_at` is the time
-        of the snapshot (RFC 3339), by default now.
-
-        Raises:
-            EventSerializationError: the state has no JSON form, or is too large.
-            ValueError: the version is not a whole number from 0 up, or its event is compacted away.
-            TypeError: `saved_at` is not text, or `schema_version` is not a whole number.
-        """
-        check_stream_id(stream_id)
-        if not isinstance(version, int) or isinstance(version, bool) or not 0 <= version <= MAX_NUMBER:
-            raise ValueError(f"a snapshot's version must be a whole number from 0 up, not {version!r}")
-        if type(schema_version) is not int or not isinstance(saved_at, (str, type(None))):
-            raise TypeError(f"schema_version must be a whole number, saved_at text: {schema_version!r}, {saved_at!r}")
-        encoded = msgspec.Raw(encode_object(state, "snapshot"))
-        made_at = saved_at or now().decode()
-
-        def replace(before: Snapshot | None) -> Snapshot:
-            through = before.compacted_through if before else -1
-            if version < through:
-                raise ValueError(
-                    f"a snapshot at {version} is too old: events up to version {through} are compacted away"
-                )
-            return Snapshot(stream_id, int(version), encoded, made_at, schema_version, event_id, through)
-
-        with self._calling():
-            event_id = self._event_id_at(stream_id, version)
-            self._change_snapshot(stream_id, replace)
-
-    def load_snapshot(self, stream_id: str, *, schema_version: int | None = None) -> dict[str, Any] | None:
-        """Return the latest snapshot as {"version": …, "state": …}, or None.
-
-        Return None also if the snapshot has another `schema_version` than the one asked for, or if its event is gone,
-        as after a power cut in a store with relaxed durability. The state must then be replayed from the events.
-
-        Raises:
-            CorruptionError: the file is not a snapshot.
-        """
-        snapshot = self._load_snapshot(check_stream_id(stream_id))
-        if (
-            snapshot is None
-            or snapshot.version < 0
-            or (schema_version is not None and snapshot.schema_version != schema_version)
-        ):
-            return None
-        compacted = snapshot.version <= snapshot.compacted_through
-        if snapshot.event_id and not compacted and self._event_id_at(stream_id, snapshot.version) != snapshot.event_id:
-            return None
-        try:
-            return {"version": snapshot.version, "state": decode_state(snapshot.state)}
-        except FAILURES as error:
-            cause = f"the state in the snapshot is not an object ({error}); delete the snapshot, and save a new one"
-            raise self._damage("snapshots", cause, None, stream_id, snapshot.version) from error
-
-    def snapshot_time(self, stream_id: str) -> str | None:
-        """Return when the latest snapshot of a stream was saved (RFC 3339), None if there is none."""
-        snapshot = self._load_snapshot(check_stream_id(stream_id))
-        return snapshot.saved_at if snapshot and snapshot.version >= 0 else None
-
-    def compact_stream(self, stream_id: str) -> int:
-        """Drop the events of a stream that its snapshot covers, and return how many were dropped.
-
-        Reads of the stream then begin after the snapshot. The stream keeps its version, the journal keeps all events.
-
-        Raises:
-            StreamNotFoundError: the stream does not exist.
-            CompactionError: the stream has no snapshot, or its snapshot does not match its events.
-        """
-        with self._calling():
-            return self._compact(stream_id)
-
-    def _compact(self, stream_id: str) -> int:
-        version = self.get_stream_version(stream_id)
-        if version < 0:
-            raise StreamNotFoundError(stream_id)
-        snapshot = self._load_snapshot(stream_id)
-        if snapshot is None or snapshot.version < 0:
-            raise CompactionError(stream_id, "it has no snapshot, so its state could not be rebuilt; save one first")
-        if self.load_snapshot(stream_id) is None or snapshot.version > version:
-            raise CompactionError(stream_id, f"its snapshot (version {snapshot.version}) does not match its events")
-        through = snapshot.version
-        dropped = through - max(snapshot.compacted_through, self._first_version(stream_id) - 1)
-
-        def mark(now: Snapshot | None) -> Snapshot | None:
-            if now is None or now.compacted_through >= through:
-                return None
-            return msgspec.structs.replace(now, compacted_through=through)
-
-        self._change_snapshot(stream_id, mark)  # From here on reads skip the events.
-        self._reclaim(stream_id, through)
-        return max(0, dropped)
-
-    def _event_id_at(self, stream_id: str, version: int) -> str | None:
-        for block in self._blocks(Span(stream_id, version, limit=1)):
-            return block[0].event_id if block and block[0].stream_version == version else None
-        return None
-
-    def _first_version(self, stream_id: str) -> int:
-        for block in self._blocks(Span(stream_id, 0, limit=1)):
-            return block[0].stream_version
-        return 0
 
     # Closing
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -72,8 +72,15 @@ class Engine(ABC):
         """Replace the stream's snapshot, atomically, with what `change` returns for it; keep it if that is None."""
 
     @abstractmethod
-    def _reclaim(self, stream_id: str, through: int) -> None:
-        """Free the space of a stream's events up to version `through`, which reads already skip."""
+    def _stored_snapshots(self, prefix: str) -> Iterable[Snapshot]:
+        """Return the snapshots of the streams whose ids begin with `prefix`, also those without a state."""
+
+    @abstractmethod
+    def _hide_events(self, stream_id: str, change: Callable[[int, Snapshot | None], Snapshot | None]) -> None:
+        """Pass the stream's version (-1: none) and its snapshot to `change`, and replace the snapshot, atomically.
+
+        Then free the space of the events that the new one hides. If `change` returns None, change nothing.
+        """
 
     @abstractmethod
     def _cursor_position(self, name: str) -> int:
@@ -90,3 +97,10 @@ class Engine(ABC):
     @abstractmethod
     def _delete_cursor(self, name: str) -> None:
         """Delete a cursor, if it exists."""
+
+    @abstractmethod
+    def get_stream_version(self, stream_id: str) -> int:
+        """Return the version of a stream's last event, -1 if the stream never had one.
+
+        A stream that was deleted keeps its version.
+        """

@@ -9,6 +9,7 @@ import msgspec
 
 from hangarlog.events.payload import decode_object, encode_object
 from hangarlog.events.serializer import EventSerializer
+from hangarlog.eventstore.arguments import is_whole
 from hangarlog.eventstore.expected_version import ANY, NO_STREAM, STREAM_EXISTS
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.record.batch import Pending
@@ -30,7 +31,7 @@ def pending(
     """Return the encoded events of an append. Raises what `EventStore.append` raises for invalid arguments."""
     stream_id = check_stream_id(stream_id)
     if type(expected) is not int:
-        if not isinstance(expected, int) or isinstance(expected, bool):
+        if not is_whole(expected):
             raise _no_version(expected)
         expected = int(expected)
     if expected < NO_STREAM and expected not in (ANY, STREAM_EXISTS):

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from hangarlog.errors import HangarlogError
 from hangarlog.events.registry import UntypedEvent
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.arguments import one_or_more
 from hangarlog.record.envelope import Envelope
+
+
+def classes_of(wanted: object) -> list[type]:
+    """Return the classes of a class or of a union of classes. Raises `TypeError` for anything else."""
+    found = get_args(wanted) if isinstance(wanted, UnionType) or get_origin(wanted) is Union else (wanted,)
+    if not all(isinstance(one, type) for one in found):
+        raise TypeError(f"type must be a registered class, or a union of them such as A | B, not {wanted!r}")
+    return list(found)
 
 
 class WantedTypes:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import threading
 import weakref
 from collections.abc import Callable
 from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 from hangarlog.errors import HangarlogError, LockTimeoutError, OutcomeUnknownError, StoreOpenError, SyncError
 from hangarlog.filestore.commit_ring import MAX_FRAME_BYTES, Ring
@@ -31,6 +34,9 @@ from hangarlog.record.line import CRC_BYTES
 from hangarlog.system.file_lock import FileLock, alone, enter
 from hangarlog.system.futex import PATIENCE_SECONDS, give_way
 from hangarlog.system.platform import BYTE_LOCKS
+
+if TYPE_CHECKING:
+    from hangarlog.eventstore.base import EventStore
 
 _MAX_LOOKS = 1000
 """Attempts to read files or words that others keep changing."""
@@ -367,3 +373,29 @@ class IntervalSync(threading.Thread):
         self._ended.set()
         if threading.current_thread() is not self:  # A finalizer may run in this thread too.
             self.join(seconds)
+
+
+_syncing: weakref.WeakSet[EventStore[Any]] = weakref.WeakSet()
+
+
+def sync_at_exit(store: EventStore[Any]) -> None:
+    """When the interpreter exits, sync this store, which syncs at intervals, once more."""
+    _syncing.add(store)
+
+
+@atexit.register
+def _sync_at_exit() -> None:
+    """Sync once more the stores that sync at intervals, while threads still run. Close nothing: they may append."""
+    for store in list(_syncing):
+        with contextlib.suppress(HangarlogError, OSError):
+            store.sync()
+
+
+def _forked() -> None:
+    """In the child of a fork: forget the parent's stores, which the parent syncs."""
+    global _syncing
+    _syncing = weakref.WeakSet()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -25,7 +25,7 @@ from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.log.segment_cache import SegmentCache
 from hangarlog.log.time_search import ranges_in_time
-from hangarlog.record.line import StoredEnvelope
+from hangarlog.record.line import StoredEnvelope, is_erased
 from hangarlog.system.import_lock import importing
 
 if TYPE_CHECKING:
@@ -176,8 +176,11 @@ class Reader:
             known = self._known(stream_id)
             try:
                 for block in self._committed_only(log.forward(version, limit), known, committed):
-                    if block[0].stream_version != version:
-                        raise _missing_versions(log, version, block[0].stream_version - 1)
+                    first = block[0]
+                    if first.stream_version != version:
+                        raise _missing_versions(log, version, first.stream_version - 1)
+                    if not first.event_type and is_erased(first):
+                        raise _missing_versions(log, version, version)  # The mark that hides it is gone.
                     yield block
                     version, position = block[-1].stream_version + 1, block[-1].position
                 self._refuse_torn(log)
@@ -222,7 +225,7 @@ class Reader:
             known = self._known(stream_id)
             try:
                 for block in self._committed_only(log.backward(version), known, committed):
-                    kept = [record for record in block if record.stream_version > through]
+                    kept = _shown(block, through, compacted)
                     self._refuse_torn(log)  # Otherwise an earlier record may be taken for the last one.
                     if not exists:
                         self._refuse_short(log, stream_id, known, block[0].stream_version, committed, version)
@@ -230,15 +233,14 @@ class Reader:
                         yield kept
                         version, exists = kept[-1].stream_version - 1, True
                     if len(kept) < len(block):
+                        none_shown = block[0].stream_version <= through
+                        version, exists = (through, True) if none_shown else (version, exists)
                         break
                 self._refuse_torn(log)
                 if not exists:
                     self._refuse_short(log, stream_id, known, -1, committed, version)
-                last = None if exists or version is None else log.last_record()
-                if compacted or not (exists or (last and last.position <= committed)):
-                    return
-                if version != through:
-                    raise _missing_versions(log, through + 1, version or 0)
+                if not compacted:
+                    _refuse_late_beginning(log, version, through, committed, exists)
             except FileNotFoundError as error:
                 log = self._relisted(stream_id, committed, listings := listings + 1, error)
                 through = -1 if compacted else self._compacted_through(stream_id)
@@ -248,6 +250,8 @@ class Reader:
                 damage = error.with_traceback(None)
             else:
                 return
+            if version is not None and version <= through:
+                return  # The stream was compacted while it was read.
             part = _stream_part(
                 self._folder, log, damage, stream_id, version, 0, through, committed, reverse=True, exists=exists
             )
@@ -458,6 +462,22 @@ def _journal_part(
     with importing:
         from hangarlog.filestore.salvage import journal_part
     return journal_part(folder, journal, damage, positions, reverse=reverse)
+
+
+def _refuse_late_beginning(log: Log, version: int | None, through: int, committed: int, exists: bool) -> None:
+    """Raise if a stream that was read backwards begins after `version`, and should begin after `through`."""
+    last = None if exists or version is None else log.last_record()
+    if (exists or (last and last.position <= committed)) and version != through:
+        raise _missing_versions(log, through + 1, version or 0)
+
+
+def _shown(block: Sequence[StoredEnvelope], through: int, compacted: bool) -> list[StoredEnvelope]:
+    """Return the records after version `through`, without an erased one whose mark is gone, unless `compacted`."""
+    return [
+        record
+        for record in block
+        if record.stream_version > through and (record.event_type or compacted or not is_erased(record))
+    ]
 
 
 def _served(source: str, damage: CorruptionError) -> CorruptionWarning:

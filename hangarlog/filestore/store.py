@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import errno
 import os
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, Unpack
 
-from hangarlog.errors import HangarlogError, LinkedFileError, StorageError, StoreOpenError
+from hangarlog.errors import HangarlogError, LinkedFileError, StorageError, StoreOpenError, StreamDeletedError
 from hangarlog.events.registry import EventRegistry, UntypedEvent
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore import engine
@@ -27,7 +25,8 @@ from hangarlog.filestore.catalog import Catalog, Known
 from hangarlog.filestore.cursor_calls import CursorCalls
 from hangarlog.filestore.event_ids import EventIds, Moment
 from hangarlog.filestore.folder import Folder
-from hangarlog.filestore.group_sync import IntervalSync, JournalSync
+from hangarlog.filestore.group_sync import IntervalSync, JournalSync, sync_at_exit
+from hangarlog.filestore.hidden_events import DeletedStreams
 from hangarlog.filestore.reader import Reader
 from hangarlog.filestore.running_calls import RunningCalls
 from hangarlog.filestore.session import FolderWatch
@@ -237,7 +236,7 @@ class FileEventStore(CursorCalls[Event]):
                 if not self._closed and (self._interval is None or not self._interval.is_alive()):
                     self._interval = IntervalSync(self._sync, self._state, seconds, self._cursor_sync.ensure_pending)
                     self._interval.start()
-                    _syncing.add(self)
+                    sync_at_exit(self)
 
     # Reading
 
@@ -331,7 +330,7 @@ class FileEventStore(CursorCalls[Event]):
             """As `EventStore.envelopes`. The envelopes have the checksums of their lines."""
 
     def get_stream_version(self, stream_id: str) -> int:
-        """The version of a stream's last event, -1 when there is no such stream.
+        """The version of a stream's last event, -1 if it never had one. A stream that was deleted keeps its version.
 
         Raises:
             CorruptionError: the end of the stream is damaged, and the journal's copy of it, too.
@@ -340,9 +339,17 @@ class FileEventStore(CursorCalls[Event]):
             return self._reader.version(check_stream_id(stream_id), self._committed())
 
     def list_streams(self, prefix: str = "") -> list[str]:
-        """The ids of all streams that begin with `prefix`, sorted."""
+        """The ids of all streams that begin with `prefix`, sorted. Deleted streams are not listed."""
         with self._calling(), self._refusals():
-            return sorted(self._streams(prefix))
+            return sorted(set(self._streams(prefix)).difference(self._deleted_streams()))
+
+    def _deleted_streams(self) -> Iterator[str]:
+        deleted, catalog = DeletedStreams(self.folder), self._catalog
+        for mark in deleted.marks() if deleted.any else ():
+            known = catalog.get(mark.stream_id) if catalog.is_open else None
+            version = known.version if known else self._reader.version(mark.stream_id, self._committed())
+            if 0 <= version <= mark.deleted_through:
+                yield mark.stream_id
 
     def _streams(self, prefix: str = "") -> list[str]:
         """Return the streams with a committed event. A power cut may leave files of others, and files may be gone."""
@@ -371,10 +378,11 @@ class FileEventStore(CursorCalls[Event]):
         return min(self._state.durable, committed) if self._state.valid else committed
 
     def get_stream_count(self) -> int:
-        """How many streams the store holds."""
+        """How many streams the store holds. Deleted streams do not count."""
         with self._calling(), self._refusals():
             self._committed()
-            return self._catalog.count() if self._catalog.is_open else len(self._streams())
+            count = self._catalog.count() if self._catalog.is_open else len(self._streams())
+            return count - len(set(self._deleted_streams()))
 
     def _size(self) -> tuple[int, int]:
         with self._refusals():
@@ -400,9 +408,8 @@ class FileEventStore(CursorCalls[Event]):
             after = change(before)
             if after is None:
                 return
-            if after.compacted_through > (before.compacted_through if before else -1):
-                self._write_session.sync_journal()  # A compaction must not delete what the journal could still lose.
-            self._snapshots.save(after)
+            # After a failed sync, a later one of the same file proves nothing.
+            self._snapshots.save(after, before, in_place=not self._state.failures)
 
     def recover_after_dead_writer(self) -> None:
         """Recover after a writer that died, unless another process is writing. Leave damage as it is."""
@@ -415,11 +422,31 @@ class FileEventStore(CursorCalls[Event]):
         with self._calling(), self._write_session.lock(), self._write_session.changing_files():
             yield
 
-    def _reclaim(self, stream_id: str, through: int) -> None:
+    def _stored_snapshots(self, prefix: str) -> Iterator[Snapshot]:
+        with self._refusals():
+            yield from self._snapshots.all(prefix)
+
+    def _hide_events(self, stream_id: str, change: Callable[[int, Snapshot | None], Snapshot | None]) -> None:
         with importing:
             from hangarlog.filestore.compaction import compact
-        with self.changing_files():
-            compact(self.folder.stream(stream_id), through)
+        session, snapshots = self._write_session, self._snapshots
+        with self._calling(), session.lock():
+            try:
+                version = session.streams.get(stream_id, monotonic(), session.committed).version
+            except StreamDeletedError as deleted:
+                version = deleted.version
+            before = snapshots.load(stream_id)
+            after = change(version, before)
+            if after is None:
+                return
+            if after != before:
+                session.sync_journal()  # What is hidden must not be what the journal could still lose.
+            if after.deleted_through >= version:
+                DeletedStreams(self.folder).note(stream_id)
+            with session.changing_files():
+                if after != before:
+                    snapshots.save(after, before)
+                compact(self.folder.stream(stream_id), after.compacted_through)
 
     # Closing
 
@@ -470,24 +497,3 @@ class FileEventStore(CursorCalls[Event]):
         # At interpreter exit threads stop, perhaps with a lock held. The system closes files and frees locks.
         if not sys.is_finalizing():
             self.close()
-
-
-_syncing: weakref.WeakSet[FileEventStore] = weakref.WeakSet()
-
-
-@atexit.register
-def _sync_at_exit() -> None:
-    """Sync once more the stores that sync at intervals, while threads still run. Close nothing: they may append."""
-    for store in list(_syncing):
-        with contextlib.suppress(HangarlogError, OSError):
-            store.sync()
-
-
-def _forked() -> None:
-    """In the child of a fork: forget the parent's stores, which the parent syncs."""
-    global _syncing
-    _syncing = weakref.WeakSet()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)

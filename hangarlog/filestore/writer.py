@@ -83,7 +83,12 @@ class Writer:
             if idempotent and (stored := retried(pendings, lambda stream_id: ends[stream_id].version, self._find)):
                 return stored
             if len(to_write) < len(pendings) or len(ends) < len(pendings):
-                results, to_write = settle(pendings, lambda stream_id: ends[stream_id].last, self._stored_at)
+                results, to_write = settle(
+                    pendings,
+                    lambda stream_id: ends[stream_id].last,
+                    self._stored_at,
+                    lambda stream_id: ends[stream_id].deleted,
+                )
             if to_write:
                 move = only.cursor if only else next((p.cursor for p in pendings if p.cursor), None)
                 self._write(to_write, ends, results, self._cursors.plan(move) if move else None)

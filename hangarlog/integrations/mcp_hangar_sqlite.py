@@ -16,7 +16,15 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from hangarlog.errors import CorruptionError, CorruptionWarning, EventSerializationError, SourceError, StreamIdError
+from hangarlog.errors import (
+    CorruptionError,
+    CorruptionWarning,
+    EventSerializationError,
+    SnapshotError,
+    SourceError,
+    StreamIdError,
+    StreamNotFoundError,
+)
 from hangarlog.events.payload import checked_json, decode_object
 from hangarlog.eventstore.progress import Progress
 from hangarlog.filestore.snapshot_files import SnapshotFiles
@@ -251,6 +259,8 @@ def _import_snapshots(store: FileEventStore, path: str, database: Source) -> int
                 refuse_repeated_keys(raw)
                 store.save_snapshot(stream_id, version, decode_object(raw), saved_at=created_at)
                 taken += 1
+        except (SnapshotError, StreamNotFoundError):
+            continue  # The store has no events for it: they were compacted away there, or deleted here.
         except (msgspec.MsgspecError, StreamIdError, EventSerializationError, ValueError, RecursionError) as error:
             raise SourceError(path, f"the snapshot of stream {stream_id!r} cannot be stored: {error}") from error
     return taken

@@ -14,9 +14,10 @@ from hangarlog.filestore import commit_ring
 from hangarlog.filestore.checkpoint import Checkpoint, load_checkpoint
 from hangarlog.filestore.commit_ring import BLOCK_BYTES, Frame, block_after, frames_in, ring_content
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.hidden_events import DeletedStreams
 from hangarlog.filestore.id_table import IdTable, TableError
 from hangarlog.filestore.salvage import read_lines, segments_between
-from hangarlog.filestore.snapshot_files import MAX_SNAPSHOT_BYTES, SnapshotFiles
+from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.log.index import STRIDE_BYTES, Index, is_harmless
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
@@ -179,11 +180,11 @@ def snapshot_damage(folder: Folder, compacted: dict[str, int]) -> Iterator[Corru
 
     Fills `compacted`: the last compacted version of each stream with a snapshot, -1 if none is compacted.
     """
-    snapshots = SnapshotFiles(folder.filesystem, folder.snapshots_path)
+    snapshots, deleted = SnapshotFiles(folder.filesystem, folder.snapshots_path), DeletedStreams(folder)
     for path in _files(folder, folder.snapshots_path, ".json"):
         try:
-            snapshot = snapshots.read(path)
-            flaw = snapshot_flaw(folder.filesystem.read_file(path, MAX_SNAPSHOT_BYTES), snapshot.version)
+            snapshot, text, _ = snapshots.read_whole(path)
+            flaw = snapshot_flaw(text, snapshot.version)
         except FileNotFoundError:
             continue
         except CorruptionError as error:
@@ -191,6 +192,8 @@ def snapshot_damage(folder: Folder, compacted: dict[str, int]) -> Iterator[Corru
             continue
         if flaw:
             yield file_damage(path, 0, f"{flaw}; delete it, and save a new snapshot")
+        if snapshot.deleted_through >= 0 and not deleted.knows(snapshot.stream_id):
+            yield file_damage(path, 0, "its stream is deleted, but not in `deleted`, so it is listed")
         if path == snapshots.path(snapshot.stream_id):
             compacted[snapshot.stream_id] = snapshot.compacted_through
         else:

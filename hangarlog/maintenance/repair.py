@@ -31,7 +31,7 @@ from hangarlog.maintenance.cursor_check import drop_damaged_cursors
 from hangarlog.maintenance.file_checks import checkpoint_damage, ring_damage
 from hangarlog.maintenance.store_view import StoreView
 from hangarlog.maintenance.verify import verify
-from hangarlog.record.line import StoredEnvelope
+from hangarlog.record.line import StoredEnvelope, erased_record
 from hangarlog.record.timestamp import now
 from hangarlog.system.file_copy import DAMAGED, keep_damaged
 from hangarlog.system.file_lock import FileLock, alone
@@ -160,7 +160,7 @@ def _records(folder: Folder) -> Iterator[StoredEnvelope]:
         for file in files:
             with opened(folder.filesystem, file.path) as segment:
                 for _, found in found_in(segment) if segment else ():
-                    yield from (record for _, record in found if record)
+                    yield from filter(None, (record or erased_record(line) for line, record in found))
 
 
 def _has_records(folder: Folder) -> bool:

@@ -144,7 +144,7 @@ class _Check:
         with contextlib.suppress(CorruptionError):
             snapshot, last = self._snapshots.load(stream_id), self._folder.stream(stream_id).last_record()
             version = last.stream_version if last else -1
-            begun = last or (snapshot and snapshot.version >= 0)  # False after an interrupted import.
+            begun = last or (snapshot and not snapshot.is_beginning)  # False after an interrupted import.
             if snapshot and begun and snapshot.compacted_through > version:
                 compacted = snapshot.compacted_through
                 cause = f"it covers compacted events up to version {compacted}, but the stream ends at {version}"

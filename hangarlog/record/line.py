@@ -31,6 +31,7 @@ TOO_LONG = b"(a line of more than %d bytes)" % MAX_LINE_BYTES
 HEAD = b'{"position":'
 """The bytes that every line begins with."""
 HEAD_BYTES = len(HEAD)
+_NULL = b"null"
 
 
 class StoredEnvelope(Envelope, gc=False, frozen=True, kw_only=True):
@@ -140,6 +141,29 @@ def encode_envelope(envelope: Envelope) -> bytes:
         bytes(envelope.cursor),
     )
     return line
+
+
+def erased_line(record: Envelope) -> bytes:
+    """Return the line that keeps a hidden record's place in its stream without its content, with a newline.
+
+    Its type is empty, and its metadata is null, which no other line has. So only a stream's end takes it for a record.
+    """
+    event = ("", record.event_id, b"{}", record.recorded_at, None)
+    (line,), _ = encode_records(
+        record.position, record.stream_id, record.stream_version, [event], b"", _NULL, record.batch_end
+    )
+    return line
+
+
+def is_erased(record: Envelope) -> bool:
+    """True if a record was decoded from an erased line."""
+    return bytes(record.metadata) == _NULL
+
+
+def erased_record(line: bytes) -> StoredEnvelope | None:
+    """Return the record of an erased line, given without its newline; None if it is another line."""
+    record = decode_record(line) if b'"metadata":null' in line and is_record(line) else None
+    return record if record and is_erased(record) else None
 
 
 def decode_record(line: bytes) -> StoredEnvelope:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from hangarlog.errors import CorruptionError
 from hangarlog.filestore.catalog import Catalog
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.hidden_events import kept_lines
 from hangarlog.filestore.open_streams import COLD_BYTES
 from hangarlog.filestore.recovery.journal_end import READ_BYTES, last_record_of_sealed
 from hangarlog.filestore.snapshot_files import SnapshotFiles
@@ -25,7 +26,7 @@ from hangarlog.log.log import Log
 from hangarlog.log.segment import CHUNK_BYTES, Segment
 from hangarlog.record.cursor_move import CursorPlace, carried_move
 from hangarlog.record.envelope import LineError, Place
-from hangarlog.record.line import StoredEnvelope, decode_places, decode_record, decode_records, is_record
+from hangarlog.record.line import StoredEnvelope, decode_places, decode_record, decode_records, erased_line, is_record
 
 if TYPE_CHECKING:
     from hangarlog.filestore.recovery.report import Recovered
@@ -176,6 +177,8 @@ class Replay:
                     return rebuild(self._folder, log, active, stream_id, self._report)
                 end = _End(*place, active.size)
             due = self._due(share, end.version)
+            if due.lines and not end.offset:
+                self._hide(stream_id, active, due)
             return self._write_missing(active, due, end) if due.lines else end
 
     def _open(self, log: Log, share: _Share, *, begins: bool) -> ActiveSegment:
@@ -215,6 +218,18 @@ class Replay:
                 raise LineError("versions are missing")
             _check_lines(lines[: len(lines) - len(due.lines)])
         return due
+
+    def _hide(self, stream_id: str, active: ActiveSegment, due: _Share) -> None:
+        """Take out of the lines that begin a segment what its stream no longer shows and does not have."""
+        first = due.lines[0] + b"\n"
+        if active.read(len(first), 0) == first or not is_record(due.lines[0]):
+            return
+        first = erased_line(decode_record(due.lines[0]))
+        if active.read(len(first), 0) == first:
+            due.lines[0] = first.removesuffix(b"\n")
+        elif self._folder.filesystem.is_there(self._folder.snapshots_path):
+            kept = kept_lines(self._folder, stream_id, [(decode_record(line), line) for line in due.lines])
+            due.versions, due.lines = due.versions[-len(kept) :], kept
 
     def _write_missing(self, active: ActiveSegment, share: _Share, end: _End) -> _End:
         same, offset = _count_same(active, share.lines, end.offset)
@@ -380,6 +395,8 @@ def rebuild(folder: Folder, log: Log, active: ActiveSegment, stream_id: str, rep
     version = last_record_of_sealed(log, sealed[-1]).stream_version + 1 if sealed else _first_kept(folder, stream_id)
     lines = [(record.stream_version, line + b"\n") for record, line in stream_lines_in_journal(folder, stream_id)]
     text = b"".join(line for number, line in lines if number >= version)
+    if lines and not text and not sealed:
+        text = erased_line(decode_record(lines[-1][1].removesuffix(b"\n")))
     _put_others_aside(folder, log, active, dict(lines), report)
     report.rolled_forward += sum(number >= version for number, _ in lines)
     report.streams_cut += active.size

@@ -2,6 +2,7 @@
 
 from hangarlog.testing.conformance.appending import AppendConformance
 from hangarlog.testing.conformance.cursors import CursorConformance
+from hangarlog.testing.conformance.deletion import DeletionConformance
 from hangarlog.testing.conformance.executing import ExecuteConformance
 from hangarlog.testing.conformance.ids import IdConformance
 from hangarlog.testing.conformance.proving import ProofConformance
@@ -15,6 +16,7 @@ from hangarlog.testing.conformance.unreadable import UnreadableConformance
 class EventStoreConformance(
     AppendConformance,
     CursorConformance,
+    DeletionConformance,
     ExecuteConformance,
     IdConformance,
     ProofConformance,

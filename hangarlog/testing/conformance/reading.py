@@ -73,7 +73,7 @@ class ReadConformance(Opening):
             assert store.read_stream("a:1", durable=True) == of_stream
             assert sum(len(block) for block in store.envelopes("a:1", durable=True)) == len(of_stream)
             with raises(ValueError):
-                store.read_stream("a:1", on_damage="pass")  # type: ignore[arg-type]
+                store.read_stream("a:1", on_damage="pass")  # type: ignore[call-overload]
 
     def test_records_by_category_and_by_type(self) -> None:
         """A limit counts the records returned, not those skipped."""

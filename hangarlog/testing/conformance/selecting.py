@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, Union
 
 import msgspec
 
@@ -15,7 +15,7 @@ from hangarlog.events.upcaster import UpcasterChain
 from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.expected_version import ANY, NO_STREAM
 from hangarlog.testing.conformance.opening import Opening
-from hangarlog.testing.events import Counted, raises
+from hangarlog.testing.events import Counted, Noted, raises
 
 BEGIN = datetime(2026, 11, 27, 12, 0, 0, 1, tzinfo=UTC)
 
@@ -50,6 +50,23 @@ class SelectConformance(Opening):
             assert [r.stream_version for r in store.records("a:1", to_version=7, reverse=True)] == [9, 8, 7]
             assert [r.stream_version for r in store.records("a:1", to_version=7, limit=2)] == [0, 1]
             assert store.read_stream("a:none", to_version=3) == []
+
+    def test_a_stream_is_read_as_some_types(self) -> None:
+        """A union names several. Other events are left out, also those that could not be read."""
+        registry = _registry()
+        registry.event(Counted)
+        with self.store(_splitting(), registry=registry) as store:
+            moved = UntypedEvent("Moved", {"number": 1, "into": ["Gauged", "Paused"]})
+            _append_untyped(store, [moved, UntypedEvent("Measured", {"number": 3}), UntypedEvent("Unheard", {})])
+            store.append("a:1", [Counted(4), Gauged(5)], ANY)
+            assert store.read_stream("a:1", type=Gauged) == [Gauged(1), Gauged(3), Gauged(5)]
+            assert store.read_stream("a:1", type=Gauged | Counted) == [Gauged(1), Gauged(3), Counted(4), Gauged(5)]
+            assert store.read_stream("a:1", type=Paused) == [Paused(1)]
+            assert store.read_stream("a:1", type=Union[Paused, Counted], from_version=4) == []  # noqa: UP007
+            assert store.read_stream("a:1", 3, type=Counted, to_version=3) == [Counted(4)]
+            for wrong in ("Gauged", 7, dict[str, int], Gauged | None, [Gauged], Noted):
+                with raises(TypeError):
+                    store.read_stream("a:1", type=wrong)  # type: ignore[arg-type]
 
     def test_a_read_ends_at_a_position(self) -> None:
         """The position is inclusive, in the direction of reading, for all streams and for one."""
