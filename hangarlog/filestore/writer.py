@@ -52,7 +52,7 @@ class Writer:
             if not entered:
                 raise LockTimeoutError(session.path, os.getpid(), session.lock_seconds or 0)
             session.refuse_inside()
-            results = self._commit(pendings, now)
+            results = self._commit(pendings, now, idempotent)
             position, failures = session.committed, int.from_bytes(session.raw[FAILED], sys.byteorder)
             due, session.checkpointing.due = session.checkpointing.due, False
         finally:
@@ -65,10 +65,9 @@ class Writer:
             session.checkpointing.begin()
         return results, position, failures
 
-    def _commit(self, pendings: list[Pending], now: float) -> dict[str, AppendResult]:
+    def _commit(self, pendings: list[Pending], now: float, idempotent: bool) -> dict[str, AppendResult]:
         """Commit under the lock between threads; return {stream id: result}."""
         session = self._session
-        idempotent = pendings[0].idempotent
         only = pendings[0] if len(pendings) == 1 and not idempotent else None
         try:
             session.enter(now, only)

@@ -65,7 +65,7 @@ def encode_records(
     end = b',"batch_end":%d' % batch_end if batch_end else b""
     if cursor:
         end += b',"cursor":%b' % cursor
-    options = _options(metadata, end)
+    options = end if metadata is None else _options(metadata, end)
     template = _template(stream_id)
     if len(events) == 1:
         event_type, event_id, data, own_time, own_metadata = events[0]
@@ -91,9 +91,9 @@ def encode_records(
     return list(map(_LINE.__mod__, zip(bodies, crcs, strict=True))), ids
 
 
-def _options(metadata: bytes | None, end: bytes) -> bytes:
-    """Return the optional keys of a line."""
-    return end if metadata is None else b',"metadata":%b%b' % (metadata, end)
+def _options(metadata: bytes, end: bytes) -> bytes:
+    """Return the optional keys of a line with metadata."""
+    return b',"metadata":%b%b' % (metadata, end)
 
 
 _LINE = b'%b,"crc":"%b"}\n'
