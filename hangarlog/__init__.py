@@ -10,6 +10,8 @@ from hangarlog.errors import (
     ConcurrencyError,
     CorruptionError,
     CorruptionWarning,
+    CursorConflictError,
+    CursorNameError,
     EventSerializationError,
     EventsNotFoundError,
     HangarlogError,
@@ -39,6 +41,7 @@ from hangarlog.errors import (
 from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.stats import StoreStats
 from hangarlog.eventstore.base import EventStore
+from hangarlog.eventstore.cursor import Cursor
 from hangarlog.eventstore.record import Record
 from hangarlog.record.envelope import Envelope
 from hangarlog.events.encoded_event import EncodedEvent
@@ -73,6 +76,9 @@ __all__ = [
     "ConcurrencyError",
     "CorruptionError",
     "CorruptionWarning",
+    "Cursor",
+    "CursorConflictError",
+    "CursorNameError",
     "EncodedEvent",
     "Envelope",
     "EventRegistry",

@@ -91,6 +91,36 @@ class StreamNotFoundError(HangarlogError, LookupError):
         return f"stream not found: {self.stream_id!r}; list the streams with `hangarlog streams`"
 
 
+class CursorNameError(HangarlogError, ValueError):
+    """The name of a cursor is invalid. Fields: `name`, `cause`."""
+
+    def __init__(self, name: object, cause: str) -> None:
+        super().__init__(name, cause)
+        self.name, self.cause = name, cause
+
+    def __str__(self) -> str:
+        shown = repr(self.name)
+        return f"bad cursor name {shown if len(shown) < 80 else shown[:77] + '...'}: {self.cause}"
+
+
+class CursorConflictError(HangarlogError):
+    """The cursor is not where the move expects it; nothing was changed.
+
+    Fields: `name`; `to`, where it should have moved; `expected`, the position it should have been at (None: any up to
+    `to`); `actual`, the position it is at.
+    """
+
+    def __init__(self, name: str, to: int, expected: int | None, actual: int) -> None:
+        super().__init__(name, to, expected, actual)
+        self.name, self.to, self.expected, self.actual = name, to, expected, actual
+
+    def __str__(self) -> str:
+        where = f"cursor {self.name!r} is at position {self.actual}"
+        if self.expected is not None and self.expected != self.actual:
+            return f"{where}, not {self.expected}: another worker moved it; continue from its position"
+        return f"{where} and does not go back to {self.to}; to set it back on purpose, call reset({self.to})"
+
+
 class StreamDeletedError(HangarlogError):
     """The stream was deleted for good, so it takes no more events. Fields: `stream_id`, `version` of its last event."""
 

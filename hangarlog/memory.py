@@ -12,6 +12,7 @@ from hangarlog.errors import StreamDeletedError
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.base import EventStore
+from hangarlog.eventstore.cursor import check_move
 from hangarlog.eventstore.engine import Durability
 from hangarlog.eventstore.expected_version import End, StoredId, settle
 from hangarlog.eventstore.idempotent import retried
@@ -21,6 +22,7 @@ from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.record.batch import Pending, encode_batch
+from hangarlog.record.cursor_move import CursorMove, CursorPlace
 from hangarlog.record.envelope import Envelope
 from hangarlog.record.line import decode_record, encode_envelope
 from hangarlog.record.timestamp import now
@@ -36,6 +38,7 @@ class MemoryEventStore(EventStore[Event]):
         self._streams: dict[str, list[Envelope]] = {}
         self._first: dict[str | tuple[str, str], Envelope] = {}  # By event id, and by (event id, stream id).
         self._snapshots: dict[str, Snapshot] = {}
+        self._cursors: dict[str, CursorPlace] = {}
 
     def __repr__(self) -> str:
         return f"<MemoryEventStore ({len(self._journal)} events in {len(self._streams)} streams)>"
@@ -56,6 +59,9 @@ class MemoryEventStore(EventStore[Event]):
             results, to_write = settle(pendings, self._end, self._stored, self._deleted_through)
             if not to_write:
                 return results
+            move = next((pending.cursor for pending in pendings if pending.cursor), None)
+            if move:
+                self._check_move(move)
             text, _, shares, _ = encode_batch(to_write, len(self._journal) + 1, now())
             for line in text.split(b"\n")[:-1]:
                 envelope = decode_record(line)
@@ -67,6 +73,8 @@ class MemoryEventStore(EventStore[Event]):
                 results[share.stream_id] = AppendResult(
                     share.version, share.first_position, share.last_position, share.ids, True
                 )
+            if move:
+                self._cursors[move.name] = CursorPlace(move.name, move.position, now().decode())
             return results
 
     def _find(self, event_id: str) -> Envelope | None:
@@ -164,3 +172,25 @@ class MemoryEventStore(EventStore[Event]):
                 records = self._streams[stream_id]
                 shown = [record for record in records[:-1] if record.stream_version > after.compacted_through]
                 self._streams[stream_id] = shown + records[-1:]
+
+    def _cursor_position(self, name: str) -> int:
+        place = self._cursors.get(name)
+        return place.position if place else 0
+
+    def _cursor_places(self) -> tuple[int, list[CursorPlace]]:
+        with self._lock:
+            return len(self._journal), list(self._cursors.values())
+
+    def _check_move(self, move: CursorMove) -> None:
+        check_move(move, self._cursor_position(move.name), len(self._journal))
+
+    def _move_cursor(self, move: CursorMove, durability: Durability | None = None) -> None:
+        with self._lock:
+            self._check_move(move)
+            known = self._cursors.get(move.name)
+            if known is None or known.position != move.position:
+                self._cursors[move.name] = CursorPlace(move.name, move.position, now().decode())
+
+    def _delete_cursor(self, name: str) -> None:
+        with self._lock:
+            self._cursors.pop(name, None)

@@ -11,6 +11,7 @@ from hangarlog.errors import HangarlogError
 EXAMPLES: dict[str, tuple[Any, ...]] = {
     "ConcurrencyError": ("s", 1, 2),
     "RetryUnknownError": ("s", 1, 2),
+    "CursorConflictError": ("c", 1, 2, 3),
     "PartialRetryError": ("s", 1, 2, ("x", "y", "s", 0)),
     "NumberError": ("position", 3, 2),
     "TooLargeError": ("event", 3, 2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -110,6 +111,34 @@ def test_append(benchmark: Any, side: str, make: Make) -> None:
 @pytest.mark.benchmark(group="append, exclusive")
 def test_append_exclusively(benchmark: Any, side: str, make: Make) -> None:
     benchmark.pedantic(_appending(make(side), 1), setup=_fresh(1), rounds=5000)
+
+
+@SIDES
+@pytest.mark.parametrize("durability", ["relaxed", "always"])
+def test_advance_a_cursor(benchmark: Any, side: str, durability: str, make: Make, tmp_path: Path) -> None:
+    """The floor overwrites a sector in place, and syncs it."""
+    benchmark.group = f"advance a cursor, {durability}"
+    rounds, numbers = (5000, count(1)) if durability == "relaxed" else (200, count(1))
+    if side == "hangarlog":
+        session: Any = make("hangarlog")
+        session.append(_STREAM, events(rounds + 1), -1)
+        session.store.sync()
+        cursor = session.store.cursor("reader")
+        cursor.advance(next(numbers))
+
+        def advance() -> None:
+            cursor.advance(next(numbers), durability=durability)
+    else:
+        fd = os.open(tmp_path / "cursor", os.O_RDWR | os.O_CREAT)
+        os.write(fd, bytes(4096))
+        os.fsync(fd)
+
+        def advance() -> None:
+            os.pwrite(fd, b"%d" % next(numbers), 0)
+            if durability == "always":
+                os.fdatasync(fd)
+
+    benchmark.pedantic(advance, rounds=rounds)
 
 
 @pytest.mark.parametrize("side", ["hangarlog", "floor:whole lines"])

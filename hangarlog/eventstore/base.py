@@ -15,7 +15,8 @@ from hangarlog.events.registry import UntypedEvent
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.arguments import flag, number_or_none, whole_number
-from hangarlog.eventstore.engine import Durability
+from hangarlog.eventstore.cursor import HasCursors, check_move_argument
+from hangarlog.eventstore.engine import Durability, check_durability
 from hangarlog.eventstore.execute import Decide, until_written
 from hangarlog.eventstore.expected_version import ANY
 from hangarlog.eventstore.finding import ENVELOPE, Finding
@@ -30,6 +31,7 @@ from hangarlog.eventstore.stats import StoreStats
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.eventstore.wanted_types import WantedTypes, classes_of
 from hangarlog.record.batch import Pending
+from hangarlog.record.cursor_move import CursorMove
 from hangarlog.record.envelope import Envelope
 
 if TYPE_CHECKING:
@@ -45,12 +47,7 @@ def _position_of_pair(pair: tuple[Any, Any]) -> int:
     return position
 
 
-def _check_durability(durability: Durability) -> None:
-    if durability not in ("always", "relaxed"):
-        raise ValueError(f"an append's durability is 'always' or 'relaxed', not {durability!r}")
-
-
-class EventStore(Finding[Event], KeptStreams):
+class EventStore(HasCursors, Finding[Event], KeptStreams):
     """A store of typed events. A subclass is an engine: it implements the abstract methods.
 
     `EventStore[Opened | Closed]` tells a type checker which events a store has. At run time it changes nothing.
@@ -72,6 +69,7 @@ class EventStore(Finding[Event], KeptStreams):
         durability: Durability | None = None,
         retry: bool = True,
         idempotent: bool = False,
+        cursor: CursorMove | None = None,
     ) -> AppendResult:
         """Append events to one stream, all or none, and return the stream's new version, and where the events are.
 
@@ -83,10 +81,12 @@ class EventStore(Finding[Event], KeptStreams):
         without writing. With `retry=False` ids are not compared: a matching version writes, any other conflicts.
         With `idempotent=True` the ids, which every event must have, are looked for in the whole stream, compacted
         events included: if all are there, nothing is written, and the result says where they are.
-        `durability` ("always" or "relaxed") overrides the store's setting for this append.
+        `durability` ("always" or "relaxed") overrides the store's setting for this append. `cursor` is a move that is
+        made with the append, both or neither: `store.cursor(name).at(position, expected=…)`. A retry makes none.
 
         Raises:
             ConcurrencyError: the stream is at another version.
+            CursorConflictError: the cursor is not at its expected position; nothing was written.
             RetryUnknownError: the stream is at another version, and the events at that place are compacted away, so
                 this append may be a retry of them.
             PartialRetryError: with `idempotent`, only some of the ids are in the stream.
@@ -96,10 +96,12 @@ class EventStore(Finding[Event], KeptStreams):
             OutcomeUnknownError: the append was cut short, and may or may not count (`SyncError`: a sync failed).
         """
         if durability is not None:
-            _check_durability(durability)
+            check_durability(durability)
         one = self._pending(stream_id, events, expected_version, metadata, retry, idempotent)
         if idempotent:
             check_ids([one])
+        if cursor is not None:
+            return self._commit_moving([one], durability, cursor)[one.stream_id]
         return self._commit([one], durability)[one.stream_id]
 
     def append_at_end(
@@ -111,10 +113,18 @@ class EventStore(Finding[Event], KeptStreams):
         durability: Durability | None = None,
         retry: bool = True,
         idempotent: bool = False,
+        cursor: CursorMove | None = None,
     ) -> AppendResult:
         """Append at the end of the stream, whatever its version: `append` with `ANY`."""
         return self.append(
-            stream_id, events, ANY, metadata=metadata, durability=durability, retry=retry, idempotent=idempotent
+            stream_id,
+            events,
+            ANY,
+            metadata=metadata,
+            durability=durability,
+            retry=retry,
+            idempotent=idempotent,
+            cursor=cursor,
         )
 
     def append_many(
@@ -125,6 +135,7 @@ class EventStore(Finding[Event], KeptStreams):
         durability: Durability | None = None,
         retry: bool = True,
         idempotent: bool = False,
+        cursor: CursorMove | None = None,
     ) -> dict[str, AppendResult]:
         """Append to several streams at once, all or none, and return {stream id: result}.
 
@@ -134,14 +145,29 @@ class EventStore(Finding[Event], KeptStreams):
         Raises what `append` raises.
         """
         if durability is not None:
-            _check_durability(durability)
+            check_durability(durability)
         pendings = [
             self._pending(stream_id, events, expected, metadata, retry, idempotent)
             for stream_id, events, expected in appends
         ]
         if idempotent:
             check_ids(pendings)
+        if cursor is not None:
+            return self._commit_moving(pendings, durability, cursor)
         return self._commit(pendings, durability) if pendings else {}
+
+    def _commit_moving(
+        self, pendings: list[Pending], durability: Durability | None, move: CursorMove
+    ) -> dict[str, AppendResult]:
+        """Commit an append that moves a cursor. Its last record carries the move; without events, nothing does."""
+        check_move_argument(move)
+        carrier = next((n for n, pending in enumerate(pendings) if pending.events), None)
+        if carrier is not None:
+            pendings[carrier] = msgspec.structs.replace(pendings[carrier], cursor=move)
+            return self._commit(pendings, durability)
+        results = self._commit(pendings, durability) if pendings else {}
+        self._move_cursor(move, durability)
+        return results
 
     def execute(
         self,

@@ -11,9 +11,16 @@ from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.record.batch import Pending
+from hangarlog.record.cursor_move import CursorMove, CursorPlace
 from hangarlog.record.envelope import Envelope
 
 Durability = Literal["always", "relaxed"]
+
+
+def check_durability(durability: Durability) -> None:
+    """Raise `ValueError` unless `durability` is one."""
+    if durability not in ("always", "relaxed"):
+        raise ValueError(f"an append's durability is 'always' or 'relaxed', not {durability!r}")
 
 
 class Engine(ABC):
@@ -40,7 +47,10 @@ class Engine(ABC):
 
     @abstractmethod
     def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, AppendResult]:
-        """Commit the events of all `pendings` or of none, and return each stream's result."""
+        """Commit the events of all `pendings` or of none, and return each stream's result.
+
+        At most one of them has a `cursor`: that move is made too, or nothing is. A retry does not move it again.
+        """
 
     @abstractmethod
     def _blocks(self, span: Span) -> Iterator[Sequence[Envelope]]:
@@ -71,6 +81,22 @@ class Engine(ABC):
 
         Then free the space of the events that the new one hides. If `change` returns None, change nothing.
         """
+
+    @abstractmethod
+    def _cursor_position(self, name: str) -> int:
+        """Return the position of a cursor, 0 if it does not exist."""
+
+    @abstractmethod
+    def _cursor_places(self) -> tuple[int, list[CursorPlace]]:
+        """Return (a committed position, all cursors), none of which is beyond that position."""
+
+    @abstractmethod
+    def _move_cursor(self, move: CursorMove, durability: Durability | None = None) -> None:
+        """Check a move and make it. Create the cursor if it does not exist."""
+
+    @abstractmethod
+    def _delete_cursor(self, name: str) -> None:
+        """Delete a cursor, if it exists."""
 
     @abstractmethod
     def get_stream_version(self, stream_id: str) -> int:

@@ -71,6 +71,7 @@ class Folder:
         self.checkpoint_path = os.path.join(path, "checkpoint.json")
         self.streams_path = os.path.join(path, "streams")
         self.snapshots_path = os.path.join(path, "snapshots")
+        self.cursors_path = os.path.join(path, "cursors.jsonl")
         self.deleted_path = os.path.join(path, "deleted")
         self.locks_path = os.path.join(path, "locks")
         self.journal = self.journal_log()

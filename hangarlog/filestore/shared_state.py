@@ -38,7 +38,7 @@ _MASK = (1 << 64) - 1
     RING_FILE,
     FAILURES,
     _BOOT,
-    _UNUSED,
+    CURSOR_SYNCS,
     _GATE_FUTEX,
     _GATE_WAITERS,
     _LOCK_FUTEX,
@@ -387,6 +387,10 @@ class SharedState:
     def change_layout(self) -> None:
         """Make every process check its open files."""
         self._put(LAYOUT, (self.layout + 1) & _MASK)
+
+    def count_cursor_sync(self, count: int) -> None:
+        """Note that a sync of the cursors begins (odd) or has ended (even). Needs the sync lock."""
+        self._put(CURSOR_SYNCS, count)
 
     def mark_sync_failed(self) -> None:
         """Tell every process that the device has refused bytes."""

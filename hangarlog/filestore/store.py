@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import errno
 import os
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from time import monotonic
@@ -19,15 +17,15 @@ from hangarlog.events.registry import EventRegistry, UntypedEvent
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore import engine
 from hangarlog.eventstore.append_result import AppendResult
-from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.record import Event
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.filestore.catalog import Catalog, Known
+from hangarlog.filestore.cursor_calls import CursorCalls
 from hangarlog.filestore.event_ids import EventIds, Moment
 from hangarlog.filestore.folder import Folder
-from hangarlog.filestore.group_sync import IntervalSync, JournalSync
+from hangarlog.filestore.group_sync import IntervalSync, JournalSync, sync_at_exit
 from hangarlog.filestore.hidden_events import DeletedStreams
 from hangarlog.filestore.reader import Reader
 from hangarlog.filestore.running_calls import RunningCalls
@@ -68,7 +66,7 @@ _UNWATCHED_SECONDS = 0.001
 """Seconds for which a read may overlook a change of the store's folder."""
 
 
-class FileEventStore(EventStore[Event]):
+class FileEventStore(CursorCalls[Event]):
     """An event store that is a folder of plain text, shared by any number of threads and processes.
 
     Args:
@@ -134,10 +132,11 @@ class FileEventStore(EventStore[Event]):
         self._starting = threading.Lock()
         self._snapshots = SnapshotFiles(self._filesystem, self.folder.snapshots_path)
         self._reader = Reader(self.folder, self._snapshots, state, catalog)
+        self._begin_cursors(session, self._reader, self.meta.store_id, sync_lock)
         self._ids = EventIds(
             self.folder, self.meta.store_id, self._reader.blocks_at, self._sync.ensure_committed, lock_timeout
         )
-        self._writer = Writer(session, self._ids)
+        self._writer = Writer(session, self._ids, self._cursors)
         self._turns = Turns(self._filesystem, self.folder.lock_path("turns"), lock_timeout)
         self._read_watch, self._watched_at = FolderWatch(self._filesystem, self.folder.fd, self.folder.path), 0.0
         self._closed = False
@@ -225,15 +224,19 @@ class FileEventStore(EventStore[Event]):
     def sync(self) -> None:
         """As `EventStore.sync`."""
         with self._calling():
-            self._sync.ensure_committed()
+            self._sync_all()
+
+    def _sync_all(self) -> None:
+        self._sync.ensure_committed()
+        self._cursor_sync.ensure_pending()
 
     def _sync_later(self, seconds: float) -> None:
         if self._interval is None or not self._interval.is_alive():
             with self._starting:
                 if not self._closed and (self._interval is None or not self._interval.is_alive()):
-                    self._interval = IntervalSync(self._sync, self._state, seconds)
+                    self._interval = IntervalSync(self._sync, self._state, seconds, self._cursor_sync.ensure_pending)
                     self._interval.start()
-                    _syncing.add(self)
+                    sync_at_exit(self)
 
     # Reading
 
@@ -468,11 +471,12 @@ class FileEventStore(EventStore[Event]):
             closing.callback(self._ids.close)
             closing.callback(self._reader.close)
             closing.callback(self._sync.close, seconds)
+            closing.callback(self._close_cursors, seconds)
             closing.callback(self._write_session.close, seconds)  # First: a session needs both lock files.
             if self._interval:
                 self._interval.stop(seconds)
                 with contextlib.suppress(HangarlogError):
-                    self._sync.ensure_committed()
+                    self._sync_all()
 
     @contextlib.contextmanager
     def _closing_refusals(self) -> Iterator[None]:
@@ -493,24 +497,3 @@ class FileEventStore(EventStore[Event]):
         # At interpreter exit threads stop, perhaps with a lock held. The system closes files and frees locks.
         if not sys.is_finalizing():
             self.close()
-
-
-_syncing: weakref.WeakSet[FileEventStore] = weakref.WeakSet()
-
-
-@atexit.register
-def _sync_at_exit() -> None:
-    """Sync once more the stores that sync at intervals, while threads still run. Close nothing: they may append."""
-    for store in list(_syncing):
-        with contextlib.suppress(HangarlogError, OSError):
-            store.sync()
-
-
-def _forked() -> None:
-    """In the child of a fork: forget the parent's stores, which the parent syncs."""
-    global _syncing
-    _syncing = weakref.WeakSet()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)

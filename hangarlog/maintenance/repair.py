@@ -27,6 +27,7 @@ from hangarlog.filestore.recovery.stream_repair import Mending, break_links, for
 from hangarlog.filestore.shared_state import SharedState
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.log.segment_name import CACHES
+from hangarlog.maintenance.cursor_check import drop_damaged_cursors
 from hangarlog.maintenance.file_checks import checkpoint_damage, ring_damage
 from hangarlog.maintenance.store_view import StoreView
 from hangarlog.maintenance.verify import verify
@@ -217,6 +218,9 @@ def _repair_files(folder: Folder) -> list[Result]:
     for replaced in Mending(folder, meta.segment_bytes, rebuilt.lost_versions).run():
         results.append(_repaired(replaced, "the journal"))
     results += [Repaired(path, "itself: another folder has it too") for path in break_links(folder)]
+    kept = drop_damaged_cursors(folder)
+    if kept is not None:
+        results.append(Repaired(folder.cursors_path, "its lines that are whole", kept))
     forget_indexes(folder)
     return results
 

@@ -16,6 +16,7 @@ from hangarlog.filestore.rolled_streams import RolledStream, rolled_streams
 from hangarlog.filestore.salvage import read_lines
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.filestore.store import FileEventStore
+from hangarlog.maintenance.cursor_check import cursors_damage
 from hangarlog.maintenance.file_checks import (
     checkpoint_damage,
     file_damage,
@@ -128,6 +129,7 @@ class _Check:
         yield from confirm(lambda: index_damage(folder.journal))
         yield from confirm(lambda: checkpoint_damage(folder, self._view))
         yield from confirm(lambda: ring_damage(folder, self._view))
+        yield from confirm(lambda: cursors_damage(folder, self._view))
         yield from confirm(lambda: ids_damage(folder, self._view))
         yield from self._snapshots_beyond(journal)
         yield from self._streams(journal)

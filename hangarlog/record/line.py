@@ -55,13 +55,17 @@ def encode_records(
     recorded_at: bytes,
     metadata: bytes | None = None,
     batch_end: int = 0,
+    cursor: bytes = b"",
 ) -> tuple[list[bytes], Sequence[str]]:
     """Encode consecutive events of one stream. Return (the lines with their newlines, the ids of the events).
 
-    `recorded_at` is the time of events that have none of their own, `metadata` (JSON) the metadata of those.
+    `recorded_at` is the time of events that have none of their own, `metadata` (JSON) the metadata of those. `cursor`
+    is JSON too: the move that each record carries.
     """
     end = b',"batch_end":%d' % batch_end if batch_end else b""
-    options = _options(metadata, end)
+    if cursor:
+        end += b',"cursor":%b' % cursor
+    options = end if metadata is None else _options(metadata, end)
     template = _template(stream_id)
     if len(events) == 1:
         event_type, event_id, data, own_time, own_metadata = events[0]
@@ -87,9 +91,9 @@ def encode_records(
     return list(map(_LINE.__mod__, zip(bodies, crcs, strict=True))), ids
 
 
-def _options(metadata: bytes | None, end: bytes) -> bytes:
-    """Return the optional keys of a line."""
-    return end if metadata is None else b',"metadata":%b%b' % (metadata, end)
+def _options(metadata: bytes, end: bytes) -> bytes:
+    """Return the optional keys of a line with metadata."""
+    return b',"metadata":%b%b' % (metadata, end)
 
 
 _LINE = b'%b,"crc":"%b"}\n'
@@ -134,6 +138,7 @@ def encode_envelope(envelope: Envelope) -> bytes:
         b"",
         envelope.metadata_json,
         envelope.batch_end,
+        bytes(envelope.cursor),
     )
     return line
 

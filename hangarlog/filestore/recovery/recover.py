@@ -23,6 +23,7 @@ from hangarlog.filestore.file_names import stream_path
 from hangarlog.filestore.file_owners import JournalNames
 from hangarlog.filestore.folder import Folder, Meta, active_journal
 from hangarlog.filestore.recovery.journal_end import recover_journal_end
+from hangarlog.filestore.recovery.moved_cursors import settle_cursors
 from hangarlog.filestore.recovery.replay import Replay, cut, forget_index, rebuild
 from hangarlog.filestore.recovery.report import Recovered
 from hangarlog.filestore.shared_state import SharedState
@@ -260,6 +261,7 @@ class _Recovery:
         few = self._catalog.used() <= _FEW_STREAMS
         if restarted and (few or (lost_pages and not clean)):
             _cut_uncommitted(folder, report.since, known, report)
+        settle_cursors(folder, replay.moves, active, report, restarted=restarted, anew=state.failures > 0)
         journal = (end.last, end.last + 1 if first is None else first, active.size)
         if restarted:
             state.ring_file = usable_ring(folder.filesystem, folder.ring_path)

@@ -24,6 +24,7 @@ from hangarlog.filestore.two_copies import journal_blocks, missing_position, str
 from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
 from hangarlog.log.segment import CHUNK_BYTES, Segment
+from hangarlog.record.cursor_move import CursorPlace, carried_move
 from hangarlog.record.envelope import LineError, Place
 from hangarlog.record.line import StoredEnvelope, decode_places, decode_record, decode_records, erased_line, is_record
 
@@ -84,6 +85,8 @@ class Replay:
         self._folder, self._report, self._restarted, self._catalog = folder, report, restarted, catalog
         self.size = 0
         """Bytes of journal that were replayed, plus an equivalent for each stream opened."""
+        self.moves: dict[str, tuple[int, CursorPlace]] = {}
+        """{name of a cursor: (position of the last record that carries a move of it, where that leads)}."""
         self._after, self._position, self._checked = after, after + 1, False
         self._seen: _Shares | None = _Shares()
         self._ends: dict[str, _End] = {}
@@ -144,6 +147,9 @@ class Replay:
         self.size += shares.size
         for stream_id, share in shares.by_stream.items():
             self._catalog.put(stream_id, share.versions[-1], share.last)
+            for move in filter(None, map(carried_move, share.lines)):
+                if move[0] >= self.moves.get(move[1].name, move)[0]:
+                    self.moves[move[1].name] = move
             if stream_id not in self._damaged:
                 self.size += 0 if stream_id in self._ends else COLD_BYTES
                 try:

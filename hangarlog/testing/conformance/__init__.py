@@ -1,6 +1,7 @@
 """The conformance suite that every event store must pass. It uses only the interface of `hangarlog.EventStore`."""
 
 from hangarlog.testing.conformance.appending import AppendConformance
+from hangarlog.testing.conformance.cursors import CursorConformance
 from hangarlog.testing.conformance.deletion import DeletionConformance
 from hangarlog.testing.conformance.executing import ExecuteConformance
 from hangarlog.testing.conformance.ids import IdConformance
@@ -14,6 +15,7 @@ from hangarlog.testing.conformance.unreadable import UnreadableConformance
 
 class EventStoreConformance(
     AppendConformance,
+    CursorConformance,
     DeletionConformance,
     ExecuteConformance,
     IdConformance,
