@@ -36,7 +36,7 @@ def fill(path: Path, seconds: list[int]) -> None:
     with FileEventStore(path, durability="relaxed", segment_bytes=SEGMENT_BYTES) as store:
         for start in range(0, len(seconds), 250):
             events = [
-                ("Added", None, b'{"_version":1,"number":%d}' % number, text_of(seconds[number]))
+                ("Added", None, b'{"_version":1,"number":%d}' % number, text_of(seconds[number]), None)
                 for number in range(start, min(start + 250, len(seconds)))
             ]
             store.append_encoded([Pending("b:1" if start % 1000 == 750 else "a:1", events, ANY)])
@@ -222,7 +222,7 @@ def test_times_of_another_history_are_not_believed(tmp_path: Path) -> None:
     fill(path, rising()[:5000])
     shutil.copytree(path, tmp_path / "older")
     with FileEventStore(path, durability="relaxed") as store:
-        events = [("Added", None, b'{"_version":1,"number":%d}' % n, text_of(n)) for n in range(5000, 12_000)]
+        events = [("Added", None, b'{"_version":1,"number":%d}' % n, text_of(n), None) for n in range(5000, 12_000)]
         store.append_encoded([Pending("a:1", events, ANY)])
         assert numbers(store, since=text_of(11_990)) == list(range(11_990, 12_000))
     shutil.copytree(tmp_path / "older", path, dirs_exist_ok=True)
@@ -232,7 +232,9 @@ def test_times_of_another_history_are_not_believed(tmp_path: Path) -> None:
     (path / "state").unlink()
     repair(path)
     with FileEventStore(path, durability="relaxed") as store:
-        events = [("Added", None, b'{"_version":1,"number":%d}' % n, text_of(n + 50_000)) for n in range(5000, 12_000)]
+        events = [
+            ("Added", None, b'{"_version":1,"number":%d}' % n, text_of(n + 50_000), None) for n in range(5000, 12_000)
+        ]
         store.append_encoded([Pending("a:1", events, ANY)])
         for stream_id in (None, "a:1"):
             assert numbers(store, stream_id, since=text_of(61_990)) == list(range(11_990, 12_000))
@@ -291,7 +293,9 @@ def test_events_appended_meanwhile_are_found(tmp_path: Path) -> None:
             since = text_of(start - 100)
             assert numbers(reader, since=since) == list(range(start - 100, start))
             assert numbers(reader, "a:1", since=since) == [n for n in range(start - 100, start) if n >= 3000]
-            events = [("Added", None, b'{"_version":1,"number":%d}' % n, text_of(n)) for n in range(start, start + 500)]
+            events = [
+                ("Added", None, b'{"_version":1,"number":%d}' % n, text_of(n), None) for n in range(start, start + 500)
+            ]
             writer.append_encoded([Pending("a:1", events, ANY)])
 
 

@@ -29,7 +29,7 @@ def filled(path: Path, times: list[str]) -> Path:
     """A store with an event recorded at each of these times, and 1,000 events a block of the index."""
     with FileEventStore(path, durability="relaxed") as store:
         for start in range(0, len(times), COUNT):
-            events = [("Added", None, b'{"number":1}', time) for time in times[start : start + COUNT]]
+            events = [("Added", None, b'{"number":1}', time, None) for time in times[start : start + COUNT]]
             store.append_encoded([Pending("a:1", events, ANY)])
     return path
 
