@@ -140,10 +140,13 @@ class EventStore(HasCursors, Finding[Event], KeptStreams):
         """Append to several streams at once, all or none, and return {stream id: result}.
 
         `appends` has (stream id, events, expected version). A stream may be named more than once: each append follows
-        the one before. Positions are in the order given. `metadata` is for all events.
+        the one before. Positions are in the order given, without gaps. `metadata` is for all events; for one of its
+        own, give an `EncodedEvent`.
 
         Raises what `append` raises.
         """
+        if metadata is not None and not isinstance(metadata, dict):
+            raise TypeError(f"metadata must be one dictionary for all events, not {type(metadata).__name__}")
         if durability is not None:
             check_durability(durability)
         pendings = [
