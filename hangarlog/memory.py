@@ -6,9 +6,10 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hangarlog.errors import StreamDeletedError
+from hangarlog.events.registry import EventRegistry, UntypedEvent
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.base import EventStore
@@ -39,6 +40,11 @@ class MemoryEventStore(EventStore[Event]):
         self._first: dict[str | tuple[str, str], Envelope] = {}  # By event id, and by (event id, stream id).
         self._snapshots: dict[str, Snapshot] = {}
         self._cursors: dict[str, CursorPlace] = {}
+
+    @classmethod
+    def untyped(cls: type[MemoryEventStore[Any]]) -> MemoryEventStore[UntypedEvent]:
+        """Make a store that reads every event as an `UntypedEvent`. No type needs to be registered."""
+        return cls(serializer=EventSerializer(registry=EventRegistry(), unknown="untyped"))
 
     def __repr__(self) -> str:
         return f"<MemoryEventStore ({len(self._journal)} events in {len(self._streams)} streams)>"

@@ -16,6 +16,7 @@ from hangarlog import (
     STREAM_EXISTS,
     AppendResult,
     ConcurrencyError,
+    EncodedEvent,
     EventSerializer,
     EventStore,
     FileEventStore,
@@ -115,6 +116,12 @@ def use_typed(path: str, serializer: EventSerializer) -> None:
         assert_type(store.execute("account:2", decide), AppendResult)
     with FileEventStore.untyped(path) as untyped:
         assert_type(untyped.read_stream("account:2"), list[UntypedEvent])
+        found = [envelope for block in untyped.envelopes("account:2") for envelope in block]
+        copies = [EncodedEvent(e.event_type, e.data, e.event_id, e.metadata, e.recorded_at) for e in found]
+        with MemoryEventStore.untyped() as memory:
+            assert memory.append("account:2", copies, NO_STREAM) == untyped.get_stream_version("account:2")
+            assert_type(memory.read_stream("account:2"), list[UntypedEvent])
+            assert memory.read_stream("account:2") == untyped.read_stream("account:2")
 
 
 def main() -> None:

@@ -228,7 +228,7 @@ def test_the_reading_pages_programs_run() -> None:
     """One after the other."""
     names: dict[str, object] = {}
     programs = blocks(ROOT / "docs" / "reading.md", "python")
-    assert len(programs) == 2
+    assert len(programs) == 3
     for program in programs:
         exec(program, names)  # noqa: S102 - that is the test
 

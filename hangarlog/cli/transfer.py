@@ -29,10 +29,12 @@ def import_(store: str, source: str) -> int:
     count = count_events(source)
     with open_store(store, create=True, durability="relaxed") as event_store, progress("importing", count) as advance:
         report = import_database(event_store, source, advance)
-    write_object({name: value for name, value in msgspec.structs.asdict(report).items() if name != "not_taken"})
+    write_object({name: value for name, value in msgspec.structs.asdict(report).items() if "not_taken" not in name})
     for stream_id, cause in report.not_taken.items():
         say(f"hangarlog: stream {stream_id!r} was not imported: {cause}", err=True)
-    return 1 if report.not_taken else 0
+    for stream_id, cause in report.snapshots_not_taken.items():
+        say(f"hangarlog: the snapshot of stream {stream_id!r} was not imported: {cause}", err=True)
+    return 1 if report.not_taken or report.snapshots_not_taken else 0
 
 
 @hangarlog.command()

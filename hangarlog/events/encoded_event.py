@@ -25,15 +25,17 @@ from hangarlog.record.timestamp import as_recorded
 class EncodedEvent(msgspec.Struct, frozen=True):
     """An event whose payload is JSON already. Append it like any other event.
 
-    `data` is a JSON object, with its schema version as `_version`; none means 1. `event_id` is made if it is None.
-    `metadata` (a dictionary, or a JSON object as bytes) belongs to this event; with an append's own metadata, both are
-    stored, and this one wins. `recorded_at` is an aware datetime, or RFC 3339 text; None means now.
+    `data` is a JSON object, with its schema version as `_version`; none means 1. It is stored as given, but for blanks
+    between its tokens. `event_id` is made if it is None; one inside `data` does not count.
+    `metadata` (a dictionary, or a JSON object as bytes; empty bytes mean none) belongs to this event; with an append's
+    own metadata, both are stored, and this one wins. `recorded_at` is an aware datetime, or RFC 3339 text; None means
+    now. Both `data` and `metadata` may be the `msgspec.Raw` of an `Envelope`.
     """
 
     event_type: str
-    data: bytes
+    data: bytes | msgspec.Raw
     event_id: str | UUID | None = None
-    metadata: dict[str, Any] | bytes | None = None
+    metadata: dict[str, Any] | bytes | msgspec.Raw | None = None
     recorded_at: datetime | str | None = None
 
 
@@ -41,7 +43,7 @@ def encode_given(event: EncodedEvent) -> Encoded:
     """Check an event and return what an append stores of it. Raises `EventSerializationError`."""
     name = checked_type(event.event_type)
     try:
-        if not isinstance(event.data, (bytes, bytearray, memoryview)):
+        if not isinstance(event.data, (bytes, bytearray, memoryview, msgspec.Raw)):
             raise TypeError(f"data must be the bytes of a JSON object, not {type(event.data).__name__}")
         data = _checked(bytes(event.data))
         time = None if event.recorded_at is None else _time(event.recorded_at)
@@ -55,12 +57,14 @@ def _checked(data: bytes) -> bytes:
     payload = decode_object(data)
     check_version(payload.get("_version", 1))
     try:
-        exact = encode_plain(payload) == data  # With spaces or a repeated key, the text would be longer.
+        plain = encode_plain(payload)
     except OverflowError:  # An integer of more than 64 bits.
-        exact = False
-    if exact and not too_deep(data):
+        plain = None
+    if plain != data:  # As json.dumps writes it, with blanks.
+        data = msgspec.json.format(data, indent=-1)
+    if plain == data and not too_deep(data):  # With a repeated key, the text would be longer.
         return data
-    return checked_json(msgspec.json.format(data, indent=-1))
+    return checked_json(data)
 
 
 def _time(given: datetime | str) -> str:
@@ -72,10 +76,13 @@ def _time(given: datetime | str) -> str:
     return as_recorded(moment)
 
 
-def _metadata(given: dict[str, Any] | bytes | None) -> bytes | None:
+def _metadata(given: dict[str, Any] | bytes | msgspec.Raw | None) -> bytes | None:
     if given is None:
         return None
-    if isinstance(given, bytes):
+    if isinstance(given, (bytes, msgspec.Raw)):
+        given = bytes(given)
+        if not given:  # The metadata of an envelope without any.
+            return None
         try:
             return checked_json(msgspec.json.format(given, indent=-1))
         except FAILURES as error:

@@ -15,7 +15,11 @@ _Class = TypeVar("_Class", bound=type)
 
 
 class UntypedEvent(msgspec.Struct, frozen=True):
-    """An event as stored, without a class: use it to read unregistered types, or to append plain data."""
+    """An event as stored, without a class: use it to read unregistered types, or to append plain data.
+
+    `data` has no key `_version`: that is `schema_version`. `event_id` is for an append, which makes one if it is None.
+    Reads leave it None: the id is in the `Record`.
+    """
 
     event_type: str
     data: dict[str, Any]

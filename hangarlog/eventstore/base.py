@@ -140,10 +140,13 @@ class EventStore(HasCursors, Finding[Event], KeptStreams):
         """Append to several streams at once, all or none, and return {stream id: result}.
 
         `appends` has (stream id, events, expected version). A stream may be named more than once: each append follows
-        the one before. Positions are in the order given. `metadata` is for all events.
+        the one before. Positions are in the order given, without gaps. `metadata` is for all events; for one of its
+        own, give an `EncodedEvent`.
 
         Raises what `append` raises.
         """
+        if metadata is not None and not isinstance(metadata, dict):
+            raise TypeError(f"metadata must be one dictionary for all events, not {type(metadata).__name__}")
         if durability is not None:
             check_durability(durability)
         pendings = [
@@ -174,16 +177,19 @@ class EventStore(HasCursors, Finding[Event], KeptStreams):
         stream_id: str,
         decide: Decide[Event],
         *,
+        from_version: int = 0,
         metadata: Metadata | None = None,
         durability: Durability | None = None,
+        cursor: CursorMove | None = None,
         attempts: int = 100,
     ) -> AppendResult:
         """Load a stream, let `decide(events, version)` return the events to append, and append them.
 
         If another writer came between, all of it is done again with the events of then, so `decide` may be called more
         than once. After a conflict, other callers of `execute` wait for this one: among themselves, each needs a few
-        attempts at most. The version is -1 if there is no stream. If the stream is compacted, the events are those
-        that are left: `decide` must load the snapshot.
+        attempts at most. The version is that of the stream, -1 if there is none. The events are those from
+        `from_version` on, for a caller with a snapshot. If the stream is compacted, they are those that are left.
+        `cursor` is moved with the append, as `append` does it, also if there is nothing to append.
 
         Raises:
             ConcurrencyError: plain appends of others conflicted with all `attempts`.
@@ -192,26 +198,25 @@ class EventStore(HasCursors, Finding[Event], KeptStreams):
         Raises also what `read_stream` and `append` raise, and what `decide` raises; nothing is written then.
         """
         stream_id = check_stream_id(stream_id)
+        first = max(0, whole_number("from_version", from_version))
 
         def attempt() -> AppendResult | ConcurrencyError:
-            events, version = self._load(stream_id)
-            decided = decide(events, version)
+            events, version = self._load(stream_id, first)
+            decided = [] if (given := decide(events, version)) is None else given
             try:
-                return self.append(
-                    stream_id, [] if decided is None else decided, version, metadata=metadata, durability=durability
-                )
+                return self.append(stream_id, decided, version, metadata=metadata, durability=durability, cursor=cursor)
             except ConcurrencyError as conflict:
                 return conflict
 
         self._await_turn(stream_id)
         return until_written(attempt, lambda: self._turn(stream_id), attempts)
 
-    def _load(self, stream_id: str) -> tuple[list[Any], int]:
-        """Return the events of a stream and its version."""
+    def _load(self, stream_id: str, first: int) -> tuple[list[Any], int]:
+        """Return the events of a stream from version `first` on, and the stream's version."""
         version = self.get_stream_version(stream_id)  # Read first: what comes later makes an append conflict.
         events_of = self.serializer.blocks().events
         events: list[Any] = []
-        for block in self._blocks(Span(stream_id, 0)):
+        for block in self._blocks(Span(stream_id, first)):
             version = block[-1].stream_version
             events += events_of(block)
         return events, version

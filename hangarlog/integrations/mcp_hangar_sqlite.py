@@ -49,7 +49,8 @@ class Imported(msgspec.Struct):
     """What an import did.
 
     `taken` counts events imported now, `already` events that the store had before, `streams` the streams in the source,
-    `snapshots` the snapshots imported. `not_taken` maps the id of each stream that was left out to the reason.
+    `snapshots` the snapshots imported. `not_taken` maps the id of each stream that was left out to the reason,
+    `snapshots_not_taken` that of each snapshot that is ahead of its stream.
     """
 
     taken: int = 0
@@ -57,6 +58,7 @@ class Imported(msgspec.Struct):
     streams: int = 0
     snapshots: int = 0
     not_taken: dict[str, str] = {}
+    snapshots_not_taken: dict[str, str] = {}
 
 
 class _Row(NamedTuple):
@@ -124,7 +126,7 @@ def import_database(store: FileEventStore, path: str, progress: Progress = lambd
             report.taken += taken
             report.already += len(batch) - taken
             progress(len(batch))
-        report.snapshots = _import_snapshots(store, path, database)
+        _import_snapshots(store, path, database, report)
         store.sync()
     return report
 
@@ -246,10 +248,9 @@ def _check_same_events(store: FileEventStore, path: str, known: list[_Row]) -> N
             )
 
 
-def _import_snapshots(store: FileEventStore, path: str, database: Source) -> int:
+def _import_snapshots(store: FileEventStore, path: str, database: Source, report: Imported) -> None:
     if not database.columns("snapshots"):
-        return 0
-    taken = 0
+        return
     for row in database.rows(_SNAPSHOTS):
         stream_id, version, state, created_at = _convert(path, f"the snapshot of {row[0]!r}", row, _SnapshotRow)
         try:
@@ -258,12 +259,16 @@ def _import_snapshots(store: FileEventStore, path: str, database: Source) -> int
                 raw = state.encode()
                 refuse_repeated_keys(raw)
                 store.save_snapshot(stream_id, version, decode_object(raw), saved_at=created_at)
-                taken += 1
+                report.snapshots += 1
         except (SnapshotError, StreamNotFoundError):
-            continue  # The store has no events for it: they were compacted away there, or deleted here.
+            last = store.get_stream_version(stream_id)
+            if version > last and stream_id not in report.not_taken:  # Otherwise its events were deleted here.
+                cause = f"it is of version {version}, but the stream " + (
+                    f"is at {last}" if last >= 0 else "has no events"
+                )
+                report.snapshots_not_taken[stream_id] = cause
         except (msgspec.MsgspecError, StreamIdError, EventSerializationError, ValueError, RecursionError) as error:
             raise SourceError(path, f"the snapshot of stream {stream_id!r} cannot be stored: {error}") from error
-    return taken
 
 
 _SCHEMA = """

@@ -141,6 +141,29 @@ def test_a_compacted_stream_goes_on_where_it_begins(tmp_path: Path) -> None:
         assert rows(tmp_path / "out.db", "snapshots") == rows(source, "snapshots")
 
 
+def test_a_snapshot_ahead_of_its_stream_is_reported(tmp_path: Path) -> None:
+    """MCP Hangar takes it, also for a stream without events. That of a stream deleted here is not reported."""
+    source = tmp_path / "x.db"
+    make(source, [("s:1", 0, "T", "{}", None), ("s:2", 0, "T", "{}", None)], snapshots=True)
+    with closing(sqlite3.connect(source)) as database:
+        for stream_id, version in (("s:1", 7), ("s:2", 0), ("s:none", 3)):
+            database.execute(
+                "INSERT INTO snapshots VALUES (?, ?, '{}', '2026-01-01T00:00:00+00:00')", (stream_id, version)
+            )
+        database.commit()
+    ahead = {
+        "s:1": "it is of version 7, but the stream is at 0",
+        "s:none": "it is of version 3, but the stream has no events",
+    }
+    with open_store(tmp_path / "s") as store:
+        report = import_database(store, str(source))
+        assert (report.taken, report.snapshots, report.not_taken) == (2, 1, {})
+        assert report.snapshots_not_taken == ahead
+        store.delete_stream("s:2")
+        report = import_database(store, str(source))
+        assert (report.already, report.snapshots, report.snapshots_not_taken) == (2, 0, ahead)
+
+
 def test_what_contradicts_the_store_is_refused(tmp_path: Path) -> None:
     """Another event at the same place, or a gap."""
     with open_store(tmp_path / "s") as store:

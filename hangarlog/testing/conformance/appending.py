@@ -252,6 +252,29 @@ class AppendConformance(Opening):
             assert second.event == Counted(2)
             assert first.event.data == {"number": 1.5, "text": "\u00e9"}
 
+    def test_an_envelope_is_appended_again_as_an_encoded_event(self) -> None:
+        """A copy takes over the payload, the id, the metadata (also none) and the time, all as they are stored."""
+        with self.store(unknown="untyped") as store:
+            given = [EncodedEvent("T", b'{"n": 1.50}', metadata=metadata) for metadata in ({"a": 1}, None, b"")]
+            store.append("a:1", given, NO_STREAM)
+            stored = [envelope for block in store.envelopes("a:1") for envelope in block]
+            store.append(
+                "a:2",
+                [EncodedEvent(e.event_type, e.data, e.event_id, e.metadata, e.recorded_at) for e in stored],
+                NO_STREAM,
+            )
+            copies = [envelope for block in store.envelopes("a:2") for envelope in block]
+            for old, new in zip(stored, copies, strict=True):
+                assert bytes(new.data) == b'{"n":1.50}' == bytes(old.data)
+                assert (new.event_id, new.recorded_at) == (old.event_id, old.recorded_at)
+                assert new.metadata_json == old.metadata_json
+
+    def test_an_event_id_inside_a_payload_does_not_count(self) -> None:
+        """The id of plain data is the one that is given beside it."""
+        with self.store(unknown="untyped") as store:
+            events = [EncodedEvent("T", b'{"event_id":"x1"}'), UntypedEvent("T", {"event_id": "x1"})]
+            assert "x1" not in store.append("a:1", events, NO_STREAM).event_ids
+
     def test_encoded_events_that_no_reader_accepts_are_refused(self) -> None:
         """Nothing is written, also if other events of the batch are right."""
         with self.store() as store:
@@ -259,6 +282,7 @@ class AppendConformance(Opening):
                 EncodedEvent("T", b"[]"),
                 EncodedEvent("T", b'{"a":1'),
                 EncodedEvent("T", b'{"a":1,"a":2}'),
+                EncodedEvent("T", b'{"a": 1, "a": 2}'),
                 EncodedEvent("T", b'{"_version":0}'),
                 EncodedEvent("T", b'{"_version":true}'),
                 EncodedEvent("T", b'{"a":"\xff"}'),
@@ -289,6 +313,8 @@ class AppendConformance(Opening):
             for wrong in ("text", 7, {1, 2}):
                 with raises(TypeError):
                     store.append("a:1", [Counted(3)], 2, metadata=wrong)  # type: ignore[arg-type]
+            with raises(TypeError):  # It would be the metadata of each append's first event.
+                store.append_many([("a:1", [Counted(3)], 2)], metadata=[{"n": 3}])  # type: ignore[arg-type]
             with raises(EventSerializationError):
                 store.append("a:1", [Counted(3)], 2, metadata=["text"])  # type: ignore[list-item]
             assert store.get_event_count() == 3

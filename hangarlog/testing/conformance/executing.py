@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from hangarlog.errors import ConcurrencyError
+from hangarlog.errors import ConcurrencyError, CursorConflictError
 from hangarlog.eventstore.expected_version import ANY, NO_STREAM
 from hangarlog.testing.conformance.opening import Opening
 from hangarlog.testing.events import Counted, raises
@@ -84,6 +84,42 @@ class ExecuteConformance(Opening):
             assert store.execute("a:1", lambda events, version: [Counted(len(events) * 100 + version)]) == 4
             assert store.execute("a:1", lambda events, version: [Counted(len(events) * 100 + version)]) == 5
             assert store.read_stream("a:1") == [Counted(3), Counted(104)]
+
+    def test_a_decision_may_see_only_the_events_after_a_snapshot(self) -> None:
+        """The version is that of the stream, also if no event is left to see."""
+        with self.store() as store:
+            store.append("a:1", [Counted(n) for n in range(3)], NO_STREAM)
+            seen: list[Any] = []
+
+            def decide(events: list[Any], version: int) -> list[Any]:
+                seen.append((events, version))
+                return [Counted(10)]
+
+            for first in (2, 4, 9, -1):
+                store.execute("a:1", decide, from_version=first)
+            assert seen[:3] == [([Counted(2)], 2), ([], 3), ([], 4)]
+            assert len(seen[3][0]) == 6
+            with raises(TypeError):
+                store.execute("a:1", decide, from_version="1")  # type: ignore[arg-type]
+
+    def test_a_decision_moves_a_cursor(self) -> None:
+        """With its events, with none, and not if the cursor is elsewhere: that is no conflict to repeat."""
+        with self.store() as store:
+            self.fill(store)
+            cursor, calls = store.cursor("worker"), 0
+
+            def decide(events: list[Any], version: int) -> list[Any]:
+                nonlocal calls
+                calls += 1
+                return [Counted(1)] if calls == 1 else []
+
+            assert store.execute("out:1", decide, cursor=cursor.at(5, expected=0)) == 0
+            assert cursor.position == 5
+            store.execute("out:1", decide, cursor=cursor.at(6, expected=5))
+            assert (cursor.position, store.get_event_count()) == (6, 31)
+            with raises(CursorConflictError):
+                store.execute("out:1", decide, cursor=cursor.at(7, expected=5))
+            assert (cursor.position, calls) == (6, 3)
 
     def test_threads_in_contention_need_few_attempts(self) -> None:
         """Four threads count in one stream. Nothing is lost, and each decision is made a few times at most."""
