@@ -23,7 +23,7 @@ from hangarlog.eventstore.finding import ENVELOPE, Finding
 from hangarlog.eventstore.idempotent import check_ids
 from hangarlog.eventstore.kept_streams import KeptStreams
 from hangarlog.eventstore.limits import counted, limited
-from hangarlog.eventstore.pending import Metadata, pending
+from hangarlog.eventstore.pending import Metadata, pending, triples
 from hangarlog.eventstore.record import Event, Record
 from hangarlog.eventstore.selection import OnDamage, ReadOptions, Selection, Span, selection, skips
 from hangarlog.eventstore.snapshot import Snapshot
@@ -148,7 +148,7 @@ class EventStore(HasCursors, Finding[Event], KeptStreams):
             check_durability(durability)
         pendings = [
             self._pending(stream_id, events, expected, metadata, retry, idempotent)
-            for stream_id, events, expected in appends
+            for stream_id, events, expected in triples(appends)
         ]
         if idempotent:
             check_ids(pendings)
@@ -203,8 +203,7 @@ class EventStore(HasCursors, Finding[Event], KeptStreams):
             except ConcurrencyError as conflict:
                 return conflict
 
-        self._await_turn(stream_id)
-        return until_written(attempt, lambda: self._turn(stream_id), attempts)
+        return until_written(attempt, lambda: self._await_turn(stream_id), lambda: self._turn(stream_id), attempts)
 
     def _load(self, stream_id: str) -> tuple[list[Any], int]:
         """Return the events of a stream and its version."""
@@ -304,7 +303,9 @@ class EventStore(HasCursors, Finding[Event], KeptStreams):
         )
         events: list[Any] = []
         if type is not None:
-            selected = Selection(stream_id=span.stream_id, event_types=WantedTypes(classes_of(type), self.serializer))
+            selected = Selection(
+                stream_id=span.stream_id, event_types=WantedTypes(classes_of(type), self.serializer, "type")
+            )
             pairs = selected.parts_of(self.serializer.blocks(*ENVELOPE).pairs)
             for block in selected.wanted(self._blocks(span)):
                 events += [event for _, event in pairs(block)]
