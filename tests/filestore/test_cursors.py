@@ -497,3 +497,58 @@ def test_an_append_that_fails_takes_its_move_back(tmp_path: Path) -> None:
                 assert other.cursor("a").position == 3
         store.append("out:1", [Added(1)], ANY, cursor=store.cursor("a").at(4))
         assert store.cursor("a").position == 4
+
+
+def test_a_move_that_is_cut_short_changes_nothing(tmp_path: Path) -> None:
+    """Where the disk takes only a part of a line, the old position counts, and no line stays damaged."""
+
+    class Cut(FileSystem):
+        room = -1
+
+        def write_at(self, fd: int, data: bytes | memoryview, offset: int) -> None:
+            if self.room < 0 or not os.readlink(f"/proc/self/fd/{fd}").endswith("cursors.jsonl"):
+                return super().write_at(fd, data, offset)
+            room, self.room = self.room, -1
+            super().write_at(fd, data[:room], offset)
+            raise OSError(28, "No space left on device")
+
+    filesystem = Cut()
+    with filled(tmp_path / "s", filesystem=filesystem) as store, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cursor = store.cursor("a")
+        for start in (2, 3):  # The move then goes into either line.
+            cursor.reset(start - 1)
+            cursor.advance(start)
+            for room in (0, 10, LINE_BYTES - 12, LINE_BYTES):
+                for move in (cursor.advance, cursor.reset):
+                    filesystem.room = room
+                    with pytest.raises(StorageError):
+                        move(5)
+                    assert cursor.position == start
+    assert list(verify_folder(tmp_path / "s")) == []
+
+
+def test_an_append_whose_journal_cannot_be_written_leaves_the_cursor_alone(tmp_path: Path) -> None:
+    """Nothing needs to be taken back, so a disk that refuses every write leaves the outcome known."""
+
+    class Full(FileSystem):
+        is_full = False
+
+        def write(self, fd: int, data: bytes) -> None:
+            if self.is_full:
+                raise OSError(28, "No space left on device")
+            super().write(fd, data)
+
+        def write_at(self, fd: int, data: bytes | memoryview, offset: int) -> None:
+            if self.is_full:
+                raise OSError(28, "No space left on device")
+            super().write_at(fd, data, offset)
+
+    filesystem = Full()
+    with filled(tmp_path / "s", filesystem=filesystem) as store:
+        store.append("out:1", [Added(0)], ANY, cursor=store.cursor("a").at(3))
+        filesystem.is_full = True
+        with pytest.raises(StorageError):
+            store.append("out:1", [Added(1)], ANY, cursor=store.cursor("a").at(4))
+        filesystem.is_full = False
+        assert store.cursor("a").position == 3
