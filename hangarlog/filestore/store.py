@@ -17,6 +17,7 @@ from hangarlog.events.registry import EventRegistry, UntypedEvent
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore import engine
 from hangarlog.eventstore.append_result import AppendResult
+from hangarlog.eventstore.arguments import text
 from hangarlog.eventstore.record import Event
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
@@ -341,7 +342,7 @@ class FileEventStore(CursorCalls[Event]):
     def list_streams(self, prefix: str = "") -> list[str]:
         """The ids of all streams that begin with `prefix`, sorted. Deleted streams are not listed."""
         with self._calling(), self._refusals():
-            return sorted(set(self._streams(prefix)).difference(self._deleted_streams()))
+            return sorted(set(self._streams(text("prefix", prefix))).difference(self._deleted_streams()))
 
     def _deleted_streams(self) -> Iterator[str]:
         deleted, catalog = DeletedStreams(self.folder), self._catalog
