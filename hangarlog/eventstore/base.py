@@ -182,8 +182,8 @@ class EventStore(HasCursors, Finding[Event], KeptStreams):
 
         If another writer came between, all of it is done again with the events of then, so `decide` may be called more
         than once. After a conflict, other callers of `execute` wait for this one: among themselves, each needs a few
-        attempts at most. The version is -1 if there is no stream. If the stream is compacted, the events are those
-        that are left: `decide` must load the snapshot.
+        attempts at most. The version is -1 if there never was a stream; a deleted one has no events, and its last
+        version. If the stream is compacted, the events are those that are left: `decide` must load the snapshot.
 
         Raises:
             ConcurrencyError: plain appends of others conflicted with all `attempts`.
