@@ -54,6 +54,8 @@ class EventStore(HasCursors, Finding[Event], KeptStreams):
     """
 
     def __init__(self, serializer: EventSerializer | None) -> None:
+        if not isinstance(serializer, (EventSerializer, type(None))):
+            raise TypeError(f"serializer must be an EventSerializer, as EventSerializer(chain) is, not {serializer!r}")
         self.serializer = serializer if serializer is not None else EventSerializer()
         self.serializer.check()
 

@@ -114,7 +114,7 @@ class FileEventStore(CursorCalls[Event]):
         seconds = 1.0 if durability in ("always", "relaxed") else durability
         if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not seconds > 0:
             raise ValueError(f"durability must be 'always', 'relaxed' or seconds between syncs, not {durability!r}")
-        if lock_timeout is not None and not lock_timeout >= 0:
+        if lock_timeout is not None and not (isinstance(lock_timeout, (int, float)) and lock_timeout >= 0):
             raise ValueError(f"lock_timeout must be seconds from 0 on, or None, not {lock_timeout!r}")
         self._durability = durability if isinstance(durability, str) else float(durability)
         self._filesystem, self._lock_timeout = filesystem or FileSystem(), lock_timeout
