@@ -12,6 +12,7 @@ from hangarlog.errors import StreamDeletedError
 from hangarlog.events.registry import EventRegistry, UntypedEvent
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.append_result import AppendResult
+from hangarlog.eventstore.arguments import text
 from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.cursor import check_move
 from hangarlog.eventstore.engine import Durability
@@ -125,8 +126,9 @@ class MemoryEventStore(EventStore[Event]):
 
     def list_streams(self, prefix: str = "") -> list[str]:
         """Return the ids of all streams that begin with `prefix`, sorted."""
+        beginning = text("prefix", prefix)
         with self._lock:
-            return sorted(filter(self._exists, (each for each in self._streams if each.startswith(prefix))))
+            return sorted(filter(self._exists, (each for each in self._streams if each.startswith(beginning))))
 
     def _exists(self, stream_id: str) -> bool:
         return self._end(stream_id)[0] > self._deleted_through(stream_id)

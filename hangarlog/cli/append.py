@@ -52,6 +52,9 @@ def _events(event_type: str, data: str, event_id: str | None = None) -> list[Unt
         raise click.BadParameter(
             "some lines have an event_id, others do not; give it to all or none", param_hint="--data"
         )
+    texts = [own_id for own_id in own if isinstance(own_id, str)]
+    if len(set(texts)) < len(texts):
+        raise click.BadParameter("two lines have the same event_id; give each event its own", param_hint="--data")
     return [
         UntypedEvent(event_type, payload, _schema_version(payload), own_id)
         for payload, own_id in zip(payloads, own, strict=True)

@@ -71,7 +71,7 @@ def _time(given: datetime | str) -> str:
     if not isinstance(given, (datetime, str)):
         raise TypeError(f"recorded_at must be a datetime or text, not {type(given).__name__}")
     moment = datetime.fromisoformat(given) if isinstance(given, str) else given
-    if moment.tzinfo is None:
+    if moment.utcoffset() is None:
         raise ValueError(f"recorded_at {given!s} has no time zone; give it one, such as datetime.UTC")
     return as_recorded(moment)
 

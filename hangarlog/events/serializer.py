@@ -77,6 +77,10 @@ class EventSerializer:
         dec_hook: Callable[[type, Any], Any] | None = None,
         validate: bool = True,
     ) -> None:
+        if not isinstance(upcaster_chain, (UpcasterChain, type(None))):
+            raise TypeError(f"upcaster_chain must be an UpcasterChain, not {upcaster_chain!r}")
+        if not isinstance(registry, EventRegistry):
+            raise TypeError(f"registry must be an EventRegistry, not {registry!r}")
         if unknown not in ("error", "untyped"):
             raise ValueError(f"unknown must be 'error' or 'untyped', not {unknown!r}")
         if newer not in ("error", "pass", "raw"):

@@ -26,6 +26,13 @@ def whole_number(name: str, value: object) -> int:
     return int(value)
 
 
+def text(name: str, value: object) -> str:
+    """Return a text. Raises `TypeError` for anything else."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text, not {value!r}")
+    return value
+
+
 def number_or_none(name: str, value: object) -> int | None:
     """Return a number or None. Raises `TypeError`."""
     return value if value is None or type(value) is int else whole_number(name, value)

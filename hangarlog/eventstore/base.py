@@ -23,7 +23,7 @@ from hangarlog.eventstore.finding import ENVELOPE, Finding
 from hangarlog.eventstore.idempotent import check_ids
 from hangarlog.eventstore.kept_streams import KeptStreams
 from hangarlog.eventstore.limits import counted, limited
-from hangarlog.eventstore.pending import Metadata, pending
+from hangarlog.eventstore.pending import Metadata, pending, triples
 from hangarlog.eventstore.record import Event, Record
 from hangarlog.eventstore.selection import OnDamage, ReadOptions, Selection, Span, selection, skips
 from hangarlog.eventstore.snapshot import Snapshot
@@ -54,6 +54,8 @@ class EventStore(HasCursors, Finding[Event], KeptStreams):
     """
 
     def __init__(self, serializer: EventSerializer | None) -> None:
+        if not isinstance(serializer, (EventSerializer, type(None))):
+            raise TypeError(f"serializer must be an EventSerializer, as EventSerializer(chain) is, not {serializer!r}")
         self.serializer = serializer if serializer is not None else EventSerializer()
         self.serializer.check()
 
@@ -151,7 +153,7 @@ class EventStore(HasCursors, Finding[Event], KeptStreams):
             check_durability(durability)
         pendings = [
             self._pending(stream_id, events, expected, metadata, retry, idempotent)
-            for stream_id, events, expected in appends
+            for stream_id, events, expected in triples(appends)
         ]
         if idempotent:
             check_ids(pendings)
@@ -187,9 +189,10 @@ class EventStore(HasCursors, Finding[Event], KeptStreams):
 
         If another writer came between, all of it is done again with the events of then, so `decide` may be called more
         than once. After a conflict, other callers of `execute` wait for this one: among themselves, each needs a few
-        attempts at most. The version is that of the stream, -1 if there is none. The events are those from
-        `from_version` on, for a caller with a snapshot. If the stream is compacted, they are those that are left.
-        `cursor` is moved with the append, as `append` does it, also if there is nothing to append.
+        attempts at most. The version is that of the stream, -1 if there never was one; a deleted one has its last
+        version, and no events. The events are those from `from_version` on, for a caller with a snapshot. If the
+        stream is compacted, they are those that are left. `cursor` is moved with the append, as `append` does it, also
+        if there is nothing to append.
 
         Raises:
             ConcurrencyError: plain appends of others conflicted with all `attempts`.
@@ -208,8 +211,7 @@ class EventStore(HasCursors, Finding[Event], KeptStreams):
             except ConcurrencyError as conflict:
                 return conflict
 
-        self._await_turn(stream_id)
-        return until_written(attempt, lambda: self._turn(stream_id), attempts)
+        return until_written(attempt, lambda: self._await_turn(stream_id), lambda: self._turn(stream_id), attempts)
 
     def _load(self, stream_id: str, first: int) -> tuple[list[Any], int]:
         """Return the events of a stream from version `first` on, and the stream's version."""
@@ -309,7 +311,9 @@ class EventStore(HasCursors, Finding[Event], KeptStreams):
         )
         events: list[Any] = []
         if type is not None:
-            selected = Selection(stream_id=span.stream_id, event_types=WantedTypes(classes_of(type), self.serializer))
+            selected = Selection(
+                stream_id=span.stream_id, event_types=WantedTypes(classes_of(type), self.serializer, "type")
+            )
             pairs = selected.parts_of(self.serializer.blocks(*ENVELOPE).pairs)
             for block in selected.wanted(self._blocks(span)):
                 events += [event for _, event in pairs(block)]

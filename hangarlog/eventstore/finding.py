@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import datetime
 from typing import Any, Generic
+from uuid import UUID
 
 from hangarlog.errors import CorruptionError
 from hangarlog.events.payload import FAILURES, decode_object
@@ -17,10 +18,10 @@ ENVELOPE = ("position", "stream_id", "stream_version", "event_id", "recorded_at"
 """The fields of an envelope that a record needs besides its event."""
 
 
-def _checked_id(event_id: str) -> str:
-    if not isinstance(event_id, str):
-        raise TypeError(f"an event id is text, not {type(event_id).__name__}")
-    return event_id
+def _checked_id(event_id: str | UUID) -> str:
+    if not isinstance(event_id, (str, UUID)):
+        raise TypeError(f"an event id is text or a UUID, not {type(event_id).__name__}")
+    return str(event_id)
 
 
 class Finding(Engine, Generic[Event]):
@@ -41,7 +42,7 @@ class Finding(Engine, Generic[Event]):
             event,
         )
 
-    def event(self, event_id: str) -> Record[Event] | None:
+    def event(self, event_id: str | UUID) -> Record[Event] | None:
         """Return the event with this id, compacted or not; None if there is none, or if its type is dropped.
 
         If the id comes more than once, return the first event. Of an event that is split on reading, return the first
@@ -55,7 +56,7 @@ class Finding(Engine, Generic[Event]):
         pairs = self.serializer.blocks(*ENVELOPE).pairs
         return next((self._record(*pair) for pair in pairs([envelope])), None) if envelope else None
 
-    def contains(self, event_id: str) -> bool:
+    def contains(self, event_id: str | UUID) -> bool:
         """True if the store has an event with this id, compacted or not. Raises `CorruptionError` as `event` does."""
         return self._find(_checked_id(event_id)) is not None
 

@@ -11,7 +11,7 @@ import msgspec
 
 from hangarlog.errors import CompactionError, CorruptionError, SnapshotError, StreamNotFoundError
 from hangarlog.events.payload import FAILURES, encode_object
-from hangarlog.eventstore.arguments import is_whole, moment_or_none
+from hangarlog.eventstore.arguments import is_whole, moment_or_none, number_or_none, text, whole_number
 from hangarlog.eventstore.engine import Engine
 from hangarlog.eventstore.expected_version import ANY, STREAM_EXISTS, conflict, is_at
 from hangarlog.eventstore.selection import Span
@@ -31,12 +31,13 @@ class KeptStreams(Engine):
         state: dict[str, Any],
         *,
         schema_version: int = 1,
-        saved_at: str | None = None,
+        saved_at: datetime | str | None = None,
     ) -> None:
         """Save `state` as the aggregate's state at stream version `version`, in place of any earlier snapshot.
 
         The snapshot is on the device when the call returns. `schema_version` is that of the state: `load_snapshot`
-        ignores snapshots of another one. `saved_at` is the time of the snapshot (RFC 3339), by default now.
+        ignores snapshots of another one. `saved_at` is the time of the snapshot (a datetime with a time zone, or RFC
+        3339 text), by default now.
 
         A snapshot older than the stored one is refused, unless the stored one is of a lower `schema_version`, or does
         not match the stream's events any more.
@@ -45,14 +46,13 @@ class KeptStreams(Engine):
             EventSerializationError: the state has no JSON form, or is too large.
             StreamNotFoundError: the stream does not exist.
             SnapshotError: the stream is not at that version yet, or no longer shows it, or a newer snapshot is stored.
-            ValueError: the version is not a whole number from 0 up.
-            TypeError: `saved_at` is not text, or `schema_version` is not a whole number.
+            ValueError: the version is not a whole number from 0 up, or `saved_at` is not a time with a time zone.
+            TypeError: `saved_at` is neither a datetime nor text, or `schema_version` is not a whole number.
         """
         check_stream_id(stream_id)
         if not is_whole(version) or not 0 <= version <= MAX_NUMBER:
             raise ValueError(f"a snapshot's version must be a whole number from 0 up, not {version!r}")
-        if type(schema_version) is not int or not isinstance(saved_at, (str, type(None))):
-            raise TypeError(f"schema_version must be a whole number, saved_at text: {schema_version!r}, {saved_at!r}")
+        form, time = whole_number("schema_version", schema_version), moment_or_none("saved_at", saved_at)
         encoded = msgspec.Raw(encode_object(state, "snapshot"))
         with self._calling():
             event_id = self._event_id_at(stream_id, version)
@@ -62,7 +62,7 @@ class KeptStreams(Engine):
             overtaken = None  # A stored snapshot that does not match its events.
             if stored and stored.version > version and not self._matches(stored):
                 overtaken = stored.event_id
-            saved = Snapshot(stream_id, int(version), encoded, saved_at or now().decode(), schema_version, event_id)
+            saved = Snapshot(stream_id, int(version), encoded, time or now().decode(), form, event_id)
             self._change_snapshot(stream_id, lambda before: _saved(saved, before, overtaken))
 
     def _refuse_ahead(self, stream_id: str, version: int) -> None:
@@ -81,12 +81,14 @@ class KeptStreams(Engine):
 
         Raises:
             CorruptionError: the file is not a snapshot.
+            TypeError: `schema_version` is not a whole number.
         """
+        form = number_or_none("schema_version", schema_version)
         snapshot = self._load_snapshot(check_stream_id(stream_id))
         if (
             snapshot is None
             or snapshot.version < 0
-            or (schema_version is not None and snapshot.schema_version != schema_version)
+            or (form is not None and snapshot.schema_version != form)
             or not self._matches(snapshot)
         ):
             return None
@@ -115,12 +117,12 @@ class KeptStreams(Engine):
 
         Raises:
             ValueError: `since` has no time zone, or is not a time.
-            TypeError: `since` is neither a datetime nor text.
+            TypeError: `prefix` is not text, or `since` is neither a datetime nor text.
             CorruptionError: a file is not a snapshot.
         """
-        earliest = moment_or_none("since", since)
+        earliest, beginning = moment_or_none("since", since), text("prefix", prefix)
         with self._calling():
-            found = [each for each in self._stored_snapshots(prefix) if each.version >= 0]
+            found = [each for each in self._stored_snapshots(beginning) if each.version >= 0]
         return sorted(
             (
                 SnapshotInfo(each.stream_id, each.version, each.saved_at, each.schema_version)
@@ -293,6 +295,6 @@ def _is_since(saved_at: str, earliest: str) -> bool:
     """True if a snapshot was saved at or after a time, also if its own time is no time: then nobody may miss it."""
     try:
         time = datetime.fromisoformat(saved_at)
-    except ValueError:
+        return as_recorded(time if time.tzinfo else time.replace(tzinfo=UTC)) >= earliest
+    except (ValueError, OverflowError):
         return True
-    return as_recorded(time if time.tzinfo else time.replace(tzinfo=UTC)) >= earliest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -37,7 +37,7 @@ def pending(
     if expected < NO_STREAM and expected not in (ANY, STREAM_EXISTS):
         raise _no_version(expected)
     if type(events) is not list:
-        if isinstance(events, (str, bytes, dict, msgspec.Struct)):
+        if isinstance(events, (str, bytes, dict, msgspec.Struct)) or not isinstance(events, Iterable):
             raise TypeError(f"events must be a list of events, not one {type(events).__name__}")
         events = list(events)
     encoded = serializer.encode_all(events)
@@ -51,6 +51,16 @@ def pending(
     if idempotent and not retry:
         raise ValueError("idempotent=True and retry=False contradict each other; leave one of them out")
     return Pending(stream_id, encoded, expected, common, retry=retry and not idempotent, idempotent=idempotent)
+
+
+def triples(appends: Iterable[Any]) -> Iterator[tuple[str, Sequence[Any], int]]:
+    """Yield (stream id, events, expected version) of the appends of `append_many`. Raises `TypeError`."""
+    if not isinstance(appends, Iterable):
+        raise TypeError(f"appends must be a list of (stream id, events, expected version), not {appends!r}")
+    for each in appends:
+        if not isinstance(each, (tuple, list)) or len(each) != 3:
+            raise TypeError(f"each append must be (stream id, events, expected version), not {each!r}")
+        yield each[0], each[1], each[2]
 
 
 def _no_version(expected: object) -> ValueError:

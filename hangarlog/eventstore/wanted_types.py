@@ -30,7 +30,7 @@ class WantedTypes:
         TypeError: a value is neither text nor a class, or a class is not registered.
     """
 
-    def __init__(self, wanted: object, serializer: EventSerializer) -> None:
+    def __init__(self, wanted: object, serializer: EventSerializer, argument: str = "event_types") -> None:
         self._serializer = serializer
         given = one_or_more("event_types", wanted, (str, type), "a stored name or a registered class")
         types = serializer.registry.types
@@ -39,8 +39,8 @@ class WantedTypes:
         if unregistered:
             shown = ", ".join(sorted(found.__qualname__ for found in unregistered))
             raise TypeError(
-                f"event_types has a class that is not registered: {shown}; register it with @event, or give the stored "
-                "names"
+                f"{argument} has a class that is not registered: {shown}; register it with @event, or give "
+                "`event_types` the stored names"
             )
         self._of_classes = frozenset(name for name, found in types.items() if found in self._classes)
         split = frozenset(serializer.chain.split_types() if self._classes else ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
 from collections.abc import Callable
@@ -142,9 +143,14 @@ class Cursors:
         appended = min(current.appended, self._session.committed)
         if move.position != current.position or move.back:
             tip = self._tip()
-            self._write(planned, appended, *tip)
-            if move.back:  # Both lines, so that damage of one cannot bring the old position back.
-                self._write(self._planned(move, self._read_pair(planned.pair.offset)), appended, *tip)
+            try:
+                self._write(planned, appended, *tip)
+                if move.back:  # Both lines, so that damage of one cannot bring the old position back.
+                    self._write(self._planned(move, self._read_pair(planned.pair.offset)), appended, *tip)
+            except OSError:
+                with contextlib.suppress(OSError):  # A part may be written, and count.
+                    self._filesystem.write_at(self._fd, encode_place(current) * 2, planned.pair.offset)
+                raise
         return max(move.position, appended)
 
     def _tip(self) -> tuple[int, str]:

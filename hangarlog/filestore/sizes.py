@@ -14,7 +14,8 @@ def sizes_of_files(filesystem: FileSystem, folder: str, levels: int = 3) -> Iter
     for entry in filesystem.entries(folder):
         if entry.is_dir():
             if levels > 1:
-                yield from sizes_of_files(filesystem, entry.path, levels - 1)
+                with contextlib.suppress(PermissionError):  # `locks` is private also where others may read.
+                    yield from sizes_of_files(filesystem, entry.path, levels - 1)
         else:
             with contextlib.suppress(FileNotFoundError):  # A roll or a compaction has removed it.
                 yield entry.path, entry.stat().st_size

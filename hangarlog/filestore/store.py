@@ -17,6 +17,7 @@ from hangarlog.events.registry import EventRegistry, UntypedEvent
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore import engine
 from hangarlog.eventstore.append_result import AppendResult
+from hangarlog.eventstore.arguments import text
 from hangarlog.eventstore.record import Event
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
@@ -113,7 +114,7 @@ class FileEventStore(CursorCalls[Event]):
         seconds = 1.0 if durability in ("always", "relaxed") else durability
         if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not seconds > 0:
             raise ValueError(f"durability must be 'always', 'relaxed' or seconds between syncs, not {durability!r}")
-        if lock_timeout is not None and not lock_timeout >= 0:
+        if lock_timeout is not None and not (isinstance(lock_timeout, (int, float)) and lock_timeout >= 0):
             raise ValueError(f"lock_timeout must be seconds from 0 on, or None, not {lock_timeout!r}")
         self._durability = durability if isinstance(durability, str) else float(durability)
         self._filesystem, self._lock_timeout = filesystem or FileSystem(), lock_timeout
@@ -341,7 +342,7 @@ class FileEventStore(CursorCalls[Event]):
     def list_streams(self, prefix: str = "") -> list[str]:
         """The ids of all streams that begin with `prefix`, sorted. Deleted streams are not listed."""
         with self._calling(), self._refusals():
-            return sorted(set(self._streams(prefix)).difference(self._deleted_streams()))
+            return sorted(set(self._streams(text("prefix", prefix))).difference(self._deleted_streams()))
 
     def _deleted_streams(self) -> Iterator[str]:
         deleted, catalog = DeletedStreams(self.folder), self._catalog

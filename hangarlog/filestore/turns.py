@@ -29,9 +29,12 @@ class Turns:
 
     def wait(self, stream_id: str) -> None:
         """Wait while somebody has the turn at a stream. Raises `LockTimeoutError`."""
-        if not (BYTE_LOCKS and self._filesystem.is_there(self._path)):
+        if not BYTE_LOCKS:
             return
-        fd, at = self._filesystem.open_read(self._path), _byte_of(stream_id)
+        try:
+            fd, at = self._filesystem.open_read(self._path), _byte_of(stream_id)
+        except OSError:
+            return  # Without the file there are no turns; the append will say what is wrong.
         try:
             self._until(lambda: self._filesystem.held_byte(fd, at) is None)
         finally:
@@ -41,7 +44,7 @@ class Turns:
     def taken(self, stream_id: str) -> Iterator[None]:
         """Have the turn at a stream for the block. Raises `LockTimeoutError`."""
         fd, at = -1, _byte_of(stream_id)
-        with contextlib.suppress(OSError):  # Without the file there are no turns; the append will say what is wrong.
+        with contextlib.suppress(OSError):  # As above.
             fd = self._filesystem.open_update(self._path, create=True) if BYTE_LOCKS else -1
         if fd < 0:
             yield

@@ -136,6 +136,7 @@ class Writer:
         data, lengths, shares, last = encode_batch(to_write, position, now())
         published = False
         undo: list[tuple[StreamEnd, int]] = []
+        moved: Planned | None = None
         size = -1
         try:
             journal = session.journal
@@ -149,6 +150,7 @@ class Writer:
             journal.append(data, lengths)
             self._write_streams(shares, ends, undo)
             if planned:
+                moved = planned  # Set first: a part of the move may be written.
                 self._cursors.move_with(planned, last, data)
             cold, session.streams.cold = session.streams.cold, 0
             tail = session.checkpointing.tail_after(session.tail, len(data) + cold * COLD_BYTES)
@@ -165,7 +167,7 @@ class Writer:
         except BaseException as error:
             try:
                 if not published:
-                    self._undo(undo, size, error, planned)
+                    self._undo(undo, size, error, moved)
             finally:
                 for end in ends.values():
                     end.close()
@@ -225,16 +227,14 @@ class Writer:
             session.folder.refuse_moved()  # Checked last: the folder may have been replaced before the open.
         return self._rolled(end, active) if active.size >= session.segment_bytes else active
 
-    def _undo(
-        self, undo: list[tuple[StreamEnd, int]], size: int, error: BaseException, planned: Planned | None
-    ) -> None:
+    def _undo(self, undo: list[tuple[StreamEnd, int]], size: int, error: BaseException, moved: Planned | None) -> None:
         session = self._session
         if size < 0:
             return  # A roll failed. The mark stays, and the next writer finds out how far it came.
         assert session.journal
         try:
-            if planned:
-                self._cursors.take_back(planned)
+            if moved:
+                self._cursors.take_back(moved)
             for end, end_size in reversed(undo):
                 end.undo(end_size)
             if session.journal.cut(size):  # Last: the batch counts while it is whole here.

@@ -204,20 +204,23 @@ def _encoded_event(path: str, row: _Row) -> Encoded:
     try:
         raw = row.data.encode()
         event_id = decode_object(raw).get("event_id")
-        recorded_at = datetime.fromisoformat(row.created_at)
-        if recorded_at.tzinfo is None:
-            recorded_at = recorded_at.replace(tzinfo=UTC)
         # Reformatting removes white space only. Decoding and encoding would change how numbers are written.
         data = checked_json(msgspec.json.format(raw, indent=-1))
         return (
             row.event_type,
             event_id if isinstance(event_id, str) and event_id else None,
             data,
-            as_recorded(recorded_at),
+            as_recorded(_time(row.created_at)),
             None,
         )
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise SourceError(path, f"the event at global_position {row.position} cannot be stored: {error}") from error
+
+
+def _time(text: str) -> datetime:
+    """Return a time of the database; one without an offset is in UTC. Raises `ValueError`."""
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _metadata(path: str, row: _Row) -> bytes | None:
@@ -258,7 +261,7 @@ def _import_snapshots(store: FileEventStore, path: str, database: Source, report
             if present is None or present["version"] < version:
                 raw = state.encode()
                 refuse_repeated_keys(raw)
-                store.save_snapshot(stream_id, version, decode_object(raw), saved_at=created_at)
+                store.save_snapshot(stream_id, version, decode_object(raw), saved_at=_time(created_at))
                 report.snapshots += 1
         except (SnapshotError, StreamNotFoundError):
             last = store.get_stream_version(stream_id)
@@ -374,5 +377,8 @@ def _export_snapshot(store: FileEventStore, target: sqlite3.Connection, stream_i
     kept = SnapshotFiles(store.folder.filesystem, store.folder.snapshots_path).load(stream_id) if snapshot else None
     if kept:
         state = msgspec.json.format(bytes(kept.state), indent=0)  # With spaces, as MCP Hangar writes it.
-        row = (stream_id, kept.version, state.decode(), kept.saved_at)
+        saved_at = kept.saved_at
+        with contextlib.suppress(ValueError):  # An older version took any text.
+            saved_at = _time(saved_at).isoformat()  # As the database has the times of events.
+        row = (stream_id, kept.version, state.decode(), saved_at)
         target.execute("INSERT INTO snapshots VALUES (?, ?, ?, ?)", row)

@@ -38,6 +38,7 @@ def test_an_append_with_an_id_is_safe_to_repeat_at_any_time(hangarlog: Command) 
         (["--event-id", "x", "--data", '{"event_id":"y"}'], b"", b"--data has another event_id"),
         (["--event-id", "x", "--data", "-"], b"{}\n{}\n", b"--data has several events"),
         (["--data", "-"], b'{"event_id":"x"}\n{}\n', b"some lines have an event_id"),
+        (["--data", "-"], b'{"event_id":"x"}\n{"event_id":"x"}\n', b"two lines have the same event_id"),
     ],
 )
 def test_ids_that_do_not_fit_are_wrong_usage(

@@ -1,4 +1,4 @@
-"""Cursors that many processes move, that are killed, or whose machine loses power."""
+"""Cursors that many processes move, that are killed, whose machine loses power, or whose disk is full."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from conftest import ROOT, Added
 from cursor_stores import filled
 from dying import Died, DyingFileSystem
 
-from hangarlog import ANY, EventSerializer, FileEventStore, UntypedEvent
-from hangarlog.filestore.cursor_file import pairs_in
-from hangarlog.maintenance.verify import verify
+from hangarlog import ANY, EventSerializer, FileEventStore, StorageError, UntypedEvent
+from hangarlog.filestore.cursor_file import LINE_BYTES, pairs_in
+from hangarlog.maintenance.verify import verify, verify_folder
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.testing import Recording, Unsynced, crash_states
 
@@ -241,3 +242,58 @@ def test_a_relaxed_cursor_skips_no_events_that_get_lost_positions_again(tmp_path
         store.append("in:1", [Added(n) for n in range(50)], ANY)
         assert [(c.name, c.position) for c in store.cursors()] == [("a", 10), ("b", 4)]
         store.cursor("a").advance(11)
+
+
+def test_a_move_that_is_cut_short_changes_nothing(tmp_path: Path) -> None:
+    """Where the disk takes only a part of a line, the old position counts, and no line stays damaged."""
+
+    class Cut(FileSystem):
+        room = -1
+
+        def write_at(self, fd: int, data: bytes | memoryview, offset: int) -> None:
+            if self.room < 0 or not os.readlink(f"/proc/self/fd/{fd}").endswith("cursors.jsonl"):
+                return super().write_at(fd, data, offset)
+            room, self.room = self.room, -1
+            super().write_at(fd, data[:room], offset)
+            raise OSError(28, "No space left on device")
+
+    filesystem = Cut()
+    with filled(tmp_path / "s", filesystem=filesystem) as store, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cursor = store.cursor("a")
+        for start in (2, 3):  # The move then goes into either line.
+            cursor.reset(start - 1)
+            cursor.advance(start)
+            for room in (0, 10, LINE_BYTES - 12, LINE_BYTES):
+                for move in (cursor.advance, cursor.reset):
+                    filesystem.room = room
+                    with pytest.raises(StorageError):
+                        move(5)
+                    assert cursor.position == start
+    assert list(verify_folder(tmp_path / "s")) == []
+
+
+def test_an_append_whose_journal_cannot_be_written_leaves_the_cursor_alone(tmp_path: Path) -> None:
+    """Nothing needs to be taken back, so a disk that refuses every write leaves the outcome known."""
+
+    class Full(FileSystem):
+        is_full = False
+
+        def write(self, fd: int, data: bytes) -> None:
+            if self.is_full:
+                raise OSError(28, "No space left on device")
+            super().write(fd, data)
+
+        def write_at(self, fd: int, data: bytes | memoryview, offset: int) -> None:
+            if self.is_full:
+                raise OSError(28, "No space left on device")
+            super().write_at(fd, data, offset)
+
+    filesystem = Full()
+    with filled(tmp_path / "s", filesystem=filesystem) as store:
+        store.append("out:1", [Added(0)], ANY, cursor=store.cursor("a").at(3))
+        filesystem.is_full = True
+        with pytest.raises(StorageError):
+            store.append("out:1", [Added(1)], ANY, cursor=store.cursor("a").at(4))
+        filesystem.is_full = False
+        assert store.cursor("a").position == 3

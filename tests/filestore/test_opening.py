@@ -154,6 +154,8 @@ def test_settings_are_fixed_when_the_store_is_created(tmp_path: Path) -> None:
         {"durability": "sometimes"},
         {"durability": 0},
         {"durability": True},
+        {"lock_timeout": -1},
+        {"lock_timeout": "1"},
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_made(tmp_path: Path, options: dict[str, object]) -> None:

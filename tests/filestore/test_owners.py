@@ -356,6 +356,9 @@ def test_who_may_only_read_reads_on_over_rolls_and_in_new_categories(folder: Pat
     refused = as_user(OTHER, APPEND, "a:1", fails=True)
     assert refused.startswith("hangarlog.errors.StoreOpenError")
     assert "no permission to write" in refused
+    assert as_user(OTHER, 'print(opened("s").stats().events)') == "10\n"
+    refused = as_user(OTHER, 'opened("s").execute("a:1", lambda events, version: [])', fails=True)
+    assert refused.startswith("hangarlog.errors.StoreOpenError")
     assert as_user(OTHER, 'opened("s")', group=OTHER, fails=True).startswith("hangarlog.errors.StoreOpenError")
     assert as_user(OWNER, APPEND, "a:1") == "9\n"
 

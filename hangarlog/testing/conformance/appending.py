@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from datetime import UTC, datetime
+from typing import Any
 
 from hangarlog.errors import (
     ConcurrencyError,
@@ -318,6 +319,21 @@ class AppendConformance(Opening):
             with raises(EventSerializationError):
                 store.append("a:1", [Counted(3)], 2, metadata=["text"])  # type: ignore[list-item]
             assert store.get_event_count() == 3
+
+    def test_a_wrong_kind_of_argument_is_named(self) -> None:
+        """A `TypeError` says which argument, and how it should be; nothing is written."""
+        appends: list[Any] = [None, 5, "a:1", [()], [("a:1", [Counted(1)])], {"a:1": [Counted(1)]}, [5], ["abc"]]
+        events: list[Any] = [None, 5, Counted(1), Noted("n"), "text", b"text", {"number": 1}]
+        with self.store() as store:
+            for wrong in appends:
+                with raises(TypeError) as caught:
+                    store.append_many(wrong)
+                assert "(stream id, events, expected version)" in str(caught.error)
+            for wrong in events:
+                with raises(TypeError) as caught:
+                    store.append("a:1", wrong, ANY)
+                assert str(caught.error).startswith("events must be a list of events, not one ")
+            assert store.get_event_count() == 0
 
     def test_an_event_that_cannot_be_encoded_fails_before_anything_is_written(self) -> None:
         """This includes NaN, infinity and lone surrogates, also at the end of a batch."""

@@ -74,6 +74,28 @@ class ExecuteConformance(Opening):
             with raises(ConcurrencyError):
                 store.execute("a:1", conflicting)
             assert len(calls) == 4
+            for attempts, error in ((0, ValueError), (-1, ValueError), ("3", TypeError), (None, TypeError)):
+                with raises(error):
+                    store.execute("a:1", conflicting, attempts=attempts)  # type: ignore[arg-type]
+            assert len(calls) == 4
+
+    def test_a_decision_may_execute_another_one(self) -> None:
+        """Also in the same stream after a conflict, where its own caller has the turn that others wait for."""
+        with self.store() as store:
+            store.append("a:1", [Counted(0)], NO_STREAM)
+            calls: list[int] = []
+
+            def outer(events: list[Any], version: int) -> list[Any]:
+                calls.append(version)
+                if len(calls) == 1:
+                    store.append("a:1", [Counted(1)], ANY)
+                elif len(calls) == 2:
+                    store.execute("a:1", lambda events, version: [Counted(2)])
+                    store.execute("b:1", lambda events, version: [Counted(3)])
+                return [Counted(4)]
+
+            assert store.execute("a:1", outer) == 3
+            assert (calls, store.get_stream_version("b:1")) == ([0, 1, 2], 0)
 
     def test_a_compacted_stream_gives_the_version_and_what_is_left(self) -> None:
         """Also if nothing is left."""

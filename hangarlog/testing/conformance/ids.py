@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from hangarlog.errors import ConcurrencyError, PartialRetryError
+from hangarlog.events.encoded_event import EncodedEvent
 from hangarlog.eventstore.expected_version import ANY, NO_STREAM, STREAM_EXISTS
 from hangarlog.testing.conformance.opening import Opening
 from hangarlog.testing.events import Counted, raises
@@ -29,8 +32,14 @@ class IdConformance(Opening):
             assert not store.contains("y")
 
     def test_an_id_is_text(self) -> None:
-        """Anything else is refused."""
+        """Or a UUID, which stands for its text. Anything else is refused."""
         with self.store() as store:
+            number = UUID(int=7)
+            store.append("a:1", [EncodedEvent("Counted", b'{"number":1}', event_id=number)], NO_STREAM)
+            found = store.event(number)
+            assert found is not None
+            assert found == store.event(str(number))
+            assert store.contains(number)
             for wrong in (7, None, b"x"):
                 with raises(TypeError):
                     store.event(wrong)  # type: ignore[arg-type]

@@ -203,6 +203,14 @@ class SelectConformance(Opening):
             for name in ("from_version", "to_version"):
                 with raises(ValueError):
                     untyped.records(**{name: 1})
+            for call in (untyped.list_streams, untyped.list_snapshots):
+                for prefix in (None, 5, b"a", ("a", "b")):
+                    with raises(TypeError) as caught:
+                        call(prefix)
+                    assert str(caught.error).startswith("prefix must be text, not ")
+            with raises(TypeError) as caught:
+                untyped.read_stream("a:1", type=Gauged)
+            assert str(caught.error).startswith("type has a class that is not registered: Gauged")
 
     def test_a_limit_counts_what_is_yielded(self) -> None:
         """So who reads on from the last position passes dropped events, however many there are."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import IntEnum
 
 from hangarlog.errors import (
     CompactionError,
@@ -139,3 +140,36 @@ class SnapshotConformance(Opening):
             assert store.read_stream("a:1") == [Counted(3)]
             with raises(SnapshotError):
                 store.save_snapshot("a:1", 1, {"n": 1})
+
+    def test_a_snapshot_has_a_time_with_a_zone(self) -> None:
+        """It is given as a datetime or as text, and listed in UTC. What is no time is refused."""
+        with self.store() as store:
+            store.append("a:1", [Counted(1)], NO_STREAM)
+            store.save_snapshot("a:1", 0, {}, saved_at="2026-01-01T02:00:00+02:00")
+            assert store.snapshot_time("a:1") == "2026-01-01T00:00:00.000000Z"
+            store.save_snapshot("a:1", 0, {}, saved_at=datetime(2026, 1, 2, tzinfo=UTC))
+            assert store.snapshot_time("a:1") == "2026-01-02T00:00:00.000000Z"
+            assert len(store.list_snapshots(since="2026-01-02T00:00:00Z")) == 1
+            assert store.list_snapshots(since="2026-01-02T00:00:00.000001Z") == []
+            for wrong in ("", "2026-01-01", "2026-01-01T00:00:00", "0001-01-01T00:00:00+05:00", datetime(2026, 1, 3)):
+                with raises(ValueError):
+                    store.save_snapshot("a:1", 0, {}, saved_at=wrong)
+            with raises(TypeError):
+                store.save_snapshot("a:1", 0, {}, saved_at=5)  # type: ignore[arg-type]
+            assert store.snapshot_time("a:1") == "2026-01-02T00:00:00.000000Z"
+
+    def test_the_version_of_a_state_is_a_whole_number(self) -> None:
+        """A member of an `IntEnum` is one. Anything else is refused, also when it is asked for."""
+
+        class Form(IntEnum):
+            SECOND = 2
+
+        with self.store() as store:
+            store.append("a:1", [Counted(1)], NO_STREAM)
+            store.save_snapshot("a:1", 0, {"n": 1}, schema_version=Form.SECOND)
+            assert store.load_snapshot("a:1", schema_version=Form.SECOND) == {"version": 0, "state": {"n": 1}}
+            for wrong in ("2", 2.0, True):
+                with raises(TypeError):
+                    store.save_snapshot("a:1", 0, {}, schema_version=wrong)  # type: ignore[arg-type]
+                with raises(TypeError):
+                    store.load_snapshot("a:1", schema_version=wrong)  # type: ignore[arg-type]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hangarlog.errors import (
     UnknownEventTypeError,
     UpcastingError,
@@ -16,6 +18,17 @@ from hangarlog.testing.events import Counted, Noted, raises, registered
 
 class TypeConformance(Opening):
     """How every event store reads types and schema versions."""
+
+    def test_what_is_no_serializer_is_refused(self) -> None:
+        """A chain, a registry and the class itself belong into one."""
+        wrong: list[Any] = [UpcasterChain(), DEFAULT_REGISTRY, EventSerializer, "json"]
+        for each in wrong:
+            with raises(TypeError) as caught:
+                self.open_store(each)
+            assert str(caught.error).startswith("serializer must be an EventSerializer")
+        for options in ({"upcaster_chain": DEFAULT_REGISTRY}, {"registry": UpcasterChain()}, {"registry": None}):
+            with raises(TypeError):
+                EventSerializer(**options)
 
     def test_attributes_outside_the_fields_survive(self) -> None:
         """`event_id` is also the envelope's id."""
