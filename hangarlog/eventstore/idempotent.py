@@ -37,29 +37,26 @@ def retried(pendings: list[Pending], version_of: Callable[[str], int], find: Fin
     """
     there: list[Envelope] = []
     missing: tuple[Pending, str] | None = None
-    results: dict[str, AppendResult] = {}
+    by_stream: dict[str, list[Envelope]] = {}
     for pending in pendings:
-        stream_id, found = pending.stream_id, []
+        stream_id = pending.stream_id
         for _, event_id, *_ in pending.events:
             assert event_id is not None
             record = find(event_id, stream_id)
             if record:
-                found.append(record)
+                there.append(record)
+                by_stream.setdefault(stream_id, []).append(record)
             else:
                 missing = missing or (pending, event_id)
-            if missing and (found or there):
-                first = (there or found)[0]
-                behind, absent = missing
+            if missing and there:
+                first, (behind, absent) = there[0], missing
                 raise PartialRetryError(
                     behind.stream_id,
                     behind.expected,
                     version_of(behind.stream_id),
                     (absent, first.event_id, first.stream_id, first.stream_version),
                 )
-        if found:
-            there += found
-            result = _result(found)
-            results[stream_id] = results[stream_id].followed_by(result) if stream_id in results else result
+    results = {stream_id: _result(found) for stream_id, found in by_stream.items()}
     if results:
         for pending in pendings:
             results.setdefault(pending.stream_id, AppendResult(version_of(pending.stream_id)))

@@ -43,9 +43,12 @@ def compact(log: Log, through: int) -> None:
 
 
 def _replace(active: ActiveSegment, text: bytes) -> None:
+    filesystem = active.log.filesystem
     if active.size != len(text) or active.read(len(text), 0) != text:
-        active.log.filesystem.remove(active.index_path)
-        active.log.filesystem.replace_file(active.path, text)
+        if filesystem.is_there(active.index_path):
+            filesystem.remove(active.index_path)
+            filesystem.sync_folder(active.log.folder)  # First: a power cut must not leave it beside the new text.
+        filesystem.replace_file(active.path, text)
 
 
 def _kept(segment: Segment, first: int, keep_from: int) -> bytes:

@@ -42,18 +42,26 @@ class Turns:
 
     @contextlib.contextmanager
     def taken(self, stream_id: str) -> Iterator[None]:
-        """Have the turn at a stream for the block. Raises `LockTimeoutError`."""
+        """Have the turn at a stream for the block. Raises `LockTimeoutError`.
+
+        Where the system refuses it, there is no turn: the append will say what is wrong.
+        """
         fd, at = -1, _byte_of(stream_id)
-        with contextlib.suppress(OSError):  # As above.
-            fd = self._filesystem.open_update(self._path, create=True) if BYTE_LOCKS else -1
-        if fd < 0:
-            yield
-            return
         try:
-            self._until(lambda: self._take(fd, at))
+            with contextlib.suppress(OSError):
+                if BYTE_LOCKS:
+                    fd = self._filesystem.open_update(self._path, create=True)
+                    self._until(lambda: self._take(fd, at))
             yield
         finally:
+            with contextlib.suppress(OSError):
+                if fd >= 0:
+                    self._give_back(fd, at)
+
+    def _give_back(self, fd: int, at: int) -> None:
+        try:
             self._filesystem.leave_byte(fd, at)  # A close alone would leave it to a forked child.
+        finally:
             self._filesystem.close(fd)
 
     def _take(self, fd: int, at: int) -> bool:

@@ -43,9 +43,8 @@ class Writer:
         Raises what `EventStore.append` raises.
         """
         session, idempotent = self._session, pendings[0].idempotent
-        if idempotent and self._ids.is_due(session.state.committed) and session.state.valid:
-            state = session.state
-            self._ids.prepare(Moment(state.committed, state.layout, state.history))
+        if idempotent:
+            self._prepare_ids()
         now, threads, entered = monotonic(), session.write_lock.threads, False
         try:  # As in `WriteSession.lock`: a generator would cost every append a microsecond.
             entered = enter(threads, session.lock_seconds)
@@ -64,6 +63,12 @@ class Writer:
         if due and not words_of(session.raw)[FAILURES]:
             session.checkpointing.begin()
         return results, position, failures
+
+    def _prepare_ids(self) -> None:
+        state = self._session.state
+        with contextlib.suppress(OSError):  # The commit will say what is wrong.
+            if self._ids.is_due(state.committed) and state.valid:
+                self._ids.prepare(Moment(state.committed, state.layout, state.history))
 
     def _commit(self, pendings: list[Pending], now: float, idempotent: bool) -> dict[str, AppendResult]:
         """Commit under the lock between threads; return {stream id: result}."""

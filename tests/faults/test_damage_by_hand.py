@@ -279,6 +279,30 @@ def test_a_power_cut_at_the_end_of_a_line_leaves_no_index_that_covers_more(tmp_p
         assert list(verify(store)) == []
 
 
+def test_a_power_cut_leaves_no_index_of_what_it_took_from_a_stream_behind_the_checkpoint(tmp_path: Path) -> None:
+    """The device has the index, which was not synced, but neither copy of the event: the stream itself is whole."""
+    path = tmp_path / "s"
+    files = [path / "journal.jsonl", path / "streams/a/1.jsonl"]
+    with open_store(path, segment_bytes=80_000) as store:
+        store.append("a:1", [Added(0, "x" * 50_000)], ANY)
+        store.append("b:1", [Added(1, "x" * 40_000)], ANY)
+        store.append("b:1", [Added(2)], ANY)  # Rolls the journal, which makes a checkpoint.
+    kept = [file.read_bytes() for file in files]
+    with open_store(path) as store:
+        store.append("a:1", [Added(3, "x" * 20_000)], ANY)
+    index = path / "streams/a/1.index"
+    longer = index.read_bytes()
+    for file, text in zip(files, kept, strict=True):
+        file.write_bytes(text)
+    index.write_bytes(longer)
+    (path / "state").unlink()
+    with open_store(path) as store:
+        assert store.get_event_count() == 3
+        assert list(verify(store)) == []
+        store.append("a:1", [Added(4, "y" * 25_000)], ANY)
+        assert list(verify(store)) == []
+
+
 @pytest.mark.parametrize("fresh", [True, False])
 @pytest.mark.parametrize("copied", [True, False])
 def test_a_folder_in_the_middle_of_a_roll_opens(tmp_path: Path, fresh: bool, copied: bool) -> None:

@@ -11,10 +11,21 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Added
 
-from hangarlog import ANY, CorruptionError, FileEventStore, HangarlogError, OutcomeUnknownError, StorageError, SyncError
+from hangarlog import (
+    ANY,
+    CorruptionError,
+    EncodedEvent,
+    FileEventStore,
+    HangarlogError,
+    OutcomeUnknownError,
+    StorageError,
+    SyncError,
+)
+from hangarlog.filestore import event_ids
 from hangarlog.filestore.open_streams import OpenStreams
 from hangarlog.maintenance.verify import verify
 from hangarlog.system.filesystem import FileSystem
+from hangarlog.system.platform import BYTE_LOCKS
 
 
 class FailingFileSystem(FileSystem):
@@ -384,3 +395,55 @@ def test_a_read_that_is_refused_does_not_speak_of_writing(tmp_path: Path) -> Non
         assert caught.value.reading
         assert "written" not in str(caught.value)
         filesystem.refuse = False
+
+
+def test_an_idempotent_append_that_cannot_read_the_state_is_refused_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it fails before the lock is taken, while the table of ids is looked after."""
+    monkeypatch.setattr(event_ids, "_WORTH", 1)
+
+    class Unreadable(FileSystem):
+        refuses = False
+
+        def pread(self, fd: int, size: int, offset: int) -> bytes:
+            if self.refuses:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().pread(fd, size, offset)
+
+    filesystem = Unreadable()
+    event = EncodedEvent("Noted", b"{}", event_id="one")
+    with FileEventStore.untyped(tmp_path / "s", durability="relaxed", filesystem=filesystem) as store:
+        store.append("a:1", [EncodedEvent("Noted", b"{}")], ANY)
+        filesystem.refuses = True
+        with pytest.raises(StorageError):
+            store.append("a:1", [event], ANY, idempotent=True)
+        filesystem.refuses = False
+        assert store.append("a:1", [event], ANY, idempotent=True).written
+
+
+@pytest.mark.skipif(not BYTE_LOCKS, reason="turns need locks on bytes, which only Linux has")
+@pytest.mark.parametrize("name", ["hold_byte", "leave_byte"])
+def test_a_turn_that_the_system_refuses_fails_no_decision(tmp_path: Path, name: str) -> None:
+    """A turn is a courtesy: without it, or if it cannot be given back, the append is what it is."""
+
+    class Refusing(FileSystem):
+        pass
+
+    def refuse(this: FileSystem, fd: int, at: int, *, alone: bool = False) -> None:
+        if alone or name == "leave_byte":
+            raise OSError(errno.EIO, "Input/output error")
+        FileSystem.hold_byte(this, fd, at)
+
+    setattr(Refusing, name, refuse)
+    with FileEventStore(tmp_path / "s", durability="relaxed", filesystem=Refusing()) as store:
+
+        def decide(events: list[Added], version: int) -> list[Added]:
+            if not events:
+                store.append("a:1", [Added(0)], ANY)
+            return [Added(1)]
+
+        assert store.execute("a:1", decide) == 1
+        assert store.execute("a:1", decide) == 2
+    with FileEventStore(tmp_path / "s", lock_timeout=0.0) as store:
+        assert store.execute("a:1", decide) == 3

@@ -319,6 +319,30 @@ def test_a_power_cut_leaves_all_of_the_stream_or_nothing(tmp_path: Path, call: s
     assert seen == {tuple(shown), (0, 1, 2, 3, 4, 5)}
 
 
+def test_a_power_cut_leaves_no_index_of_text_that_was_truncated(tmp_path: Path) -> None:
+    """The index is gone before the shorter text comes, whatever of both reaches the device."""
+    with opened(tmp_path / "s", segment_bytes=100_000) as store:
+        for n in range(3):
+            store.append(CUT, [UntypedEvent("T", {"n": n, "text": "x" * 30_000})], n - 1)
+        store.append(KEPT, [UntypedEvent("T", {"text": "x" * 30_000})], ANY)
+        store.append(KEPT, [event(KEPT, 1)], ANY)  # Rolls the journal, which makes a checkpoint.
+    assert files_of(tmp_path / "s", "streams/person/3.index")
+    recording = Recording(tmp_path / "s")
+    with opened(tmp_path / "s", filesystem=recording) as store:
+        begun = len(recording.operations)
+        store.truncate_stream(CUT, 2)
+        points = range(begun, len(recording.operations))
+        assert any(recording.operations[at].kind == "rename" for at in points)
+    for number, state in enumerate(crash_states(recording.operations, random.Random(3), 40, points)):
+        path = tmp_path / f"crashed-{number}"
+        path.mkdir()
+        state.write_to(path)
+        with opened(path) as store:
+            assert numbers(store, CUT) in ([0, 1, 2], [2])
+            assert list(verify(store)) == [], (state.at, state.lost)
+        shutil.rmtree(path)
+
+
 def test_a_killed_process_leaves_all_of_the_stream_or_nothing(tmp_path: Path) -> None:
     """Killed before every call of the file system that changes a file."""
     calls = 0

@@ -304,8 +304,9 @@ def _cut_uncommitted(folder: Folder, settled: int, known: Iterable[str], report:
         with contextlib.suppress(CorruptionError), contextlib.closing(ActiveSegment(log)) as active:
             keep = _settled_end(active, settled)
             if keep != active.size:
-                # If nothing is cut, the index was synced with the checkpoint, or fails its own check.
                 active.forget_index()
+            else:  # The index was synced with the checkpoint, or fails its own check, or has what the device lost.
+                active.forget_longer_index()
             if keep is None or not named:
                 stream_id = names.get(category, name)
                 if stream_id is not None:

@@ -81,6 +81,15 @@ class IdConformance(Opening):
             assert store.append_at_end("a:1", [_event("x")], idempotent=True) == 1
             assert store.get_event_count() == 4
 
+    def test_an_idempotent_append_that_names_a_stream_twice_spans_all_its_events(self) -> None:
+        """In any order, and with others between them."""
+        with self.store() as store:
+            store.append("a:1", [_event("w"), Counted(1), _event("x")], NO_STREAM)
+            for ids in ("wx", "xw"):
+                again = store.append_many([("a:1", [_event(one)], ANY) for one in ids], idempotent=True)["a:1"]
+                assert (again, again.first_version, again.written) == (2, 0, False)
+                assert (again.first_position, again.last_position, again.event_ids) == (1, 3, tuple(ids))
+
     def test_an_idempotent_append_knows_compacted_events(self) -> None:
         """For ever."""
         with self.store() as store:

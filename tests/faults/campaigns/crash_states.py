@@ -6,7 +6,7 @@ import contextlib
 import random
 import shutil
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from hangarlog.maintenance.repair import repair
 from hangarlog.maintenance.verify import verify
 from hangarlog.testing import CrashState, Recording, Unsynced, crash_states
 
+from . import moves_and_marks
 from .cells import in_two_processes
 from .harness import Campaign, Figures
 
@@ -155,31 +156,47 @@ def check(path: Path, notes: list[tuple[str, int]]) -> None:
         assert not damages, f"verify finds {damages[0]}"
 
 
+COUNTED = ("states", "of these in a recovery", "joined from the ring", "mended from streams", "torn ends cut")
+
+Check = Callable[[Path, list[CrashState]], None]
+"""Checks what is at a path: a crash state, or the first of two of which the second is one of its recovery."""
+
+
 def run(folder: Path, size: int, seed: int) -> Figures:
-    """`size` states in two processes, a tenth of them cuts in the recovery of others."""
+    """`size` states in two processes, a tenth of them cuts in the recovery of others; and a tenth as many again of the
+    second workload.
+    """
     with small_ring():
         recording = record(folder / "recorded")
-        whole = [sum(1 for o in recording.operations if o.kind == kind) for kind in ("write", "sync", "sync folder")]
-        results = in_two_processes(lambda scratch, share: explore(scratch, recording, size, seed, share), folder, seed)
+        figures = explored(recording, lambda path, states: check(path, states[0].notes), folder, size, seed)
+        with moves_and_marks.small_caches():
+            work = moves_and_marks.record(folder / "moves-and-marks")
+            more = explored(work.recording, work.check, folder, size // 10, seed)
+    return {**figures, "states of cursors, marks and ids": more["states"]}
+
+
+def explored(recording: Recording, check: Check, folder: Path, size: int, seed: int) -> Figures:
+    """What was counted in `size` states of one workload."""
+    whole = [sum(1 for o in recording.operations if o.kind == kind) for kind in ("write", "sync", "sync folder")]
+    results = in_two_processes(lambda path, share: explore(path, recording, check, size, seed, share), folder, seed)
     for result in results:
         assert not result["failure"], f"HANGARLOG_SEED={seed}: {result['failure']}"
     figures: Figures = {"operations recorded": len(recording.operations), "writes": whole[0], "syncs": sum(whole[1:])}
-    for name in ("states", "of these in a recovery", "joined from the ring", "mended from streams", "torn ends cut"):
-        figures[name] = sum(result[name] for result in results)
-    return figures
+    return {**figures, **{name: sum(result[name] for result in results) for name in COUNTED}}
 
 
-def explore(scratch: Path, recording: Recording, size: int, seed: int, share: int) -> dict[str, Any]:
+def explore(scratch: Path, recording: Recording, check: Check, size: int, seed: int, share: int) -> dict[str, Any]:
     """Check every second state; what was counted, and the first failure."""
     rng = random.Random(seed)
-    counted = dict.fromkeys(
-        ("states", "of these in a recovery", "joined from the ring", "mended from streams", "torn ends cut"), 0
-    )
+    counted = dict.fromkeys(COUNTED, 0)
     failure = ""
     path = scratch / "store"
     try:
-        per_point = max(4, size * 9 // 10 // len(recording.operations) * 3 // 2)
-        for number, state in enumerate(crash_states(recording.operations, rng, per_point)):
+        count = len(recording.operations)
+        per_point = max(4, size * 9 // 10 // count * 3 // 2)
+        # So few that they would end somewhere in the middle: of fewer points.
+        points = rng.sample(range(1, count + 1), size // 2) if size < count else None
+        for number, state in enumerate(crash_states(recording.operations, rng, per_point, points)):
             if number % 2 != share:
                 continue
             what = f"after operation {state.at} of {len(recording.operations)}, without {state.lost}"
@@ -195,13 +212,13 @@ def explore(scratch: Path, recording: Recording, size: int, seed: int, share: in
                     counted["joined from the ring"] += done.joined > 0
                     counted["mended from streams"] += done.mended > 0
                     counted["torn ends cut"] += done.journal_cut > 0
-                check(path, state.notes)
+                check(path, [state])
                 counted["states"] += 1
                 if number % 20 == share:
                     for again in crash_states(inner.operations, rng, 1):
                         what += f"; and in its recovery after {again.at}, without {again.lost}"
                         place(again, path)
-                        check(path, state.notes)
+                        check(path, [state, again])
                         counted["states"] += 1
                         counted["of these in a recovery"] += 1
             except Exception as error:

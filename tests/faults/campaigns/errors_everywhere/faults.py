@@ -117,6 +117,10 @@ KINDS: dict[str, Callable[[], BaseException]] = {
 }
 
 
+OTHERS = ("threading.py", "weakref.py", "_weakrefset.py", "typing.py")
+"""Not interrupted: msgspec's C code hashes types, and forgets what is raised there."""
+
+
 class Interrupter:
     """A trace function that interrupts at the point numbered `at` of those where a signal's handler may really run:
     after a call, at the start of a function, and at the end of a loop's turn.
@@ -129,7 +133,7 @@ class Interrupter:
 
     def __call__(self, frame: FrameType, event: str, _: object) -> Any:
         path = frame.f_code.co_filename
-        if os.path.dirname(path) == HERE or path.endswith(("threading.py", "weakref.py", "_weakrefset.py")):
+        if os.path.dirname(path) == HERE or path.endswith(OTHERS):
             return None
         frame.f_trace_lines, frame.f_trace_opcodes = False, True
         self._before[frame] = "RESUME"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,10 @@ class Phase:
     reads: bool = False
     interrupts: bool = True
     at_first: Callable[[Run], Any] = lambda run: None
+    hides: dict[str, int] = field(default_factory=dict)  # Stream: how many of its first events.
+    moves: tuple[str, int, int] = ("worker", 2, 2)  # A cursor, from where, and to where.
+    snapshots: tuple[Any, Any] = (None, None)  # Of a:1, before and after.
+    in_parts: bool = False  # What it appends are several appends.
 
 
 BATCH = (("a:1", "act-1"), ("b:1", "act-2"), ("new:1", "act-3"), ("plain", "act-4"))
@@ -69,8 +73,44 @@ def append_large(run: Run) -> None:
     run.store.append("a:1", [event("act-1", 70_000)], ANY)
 
 
-def save(run: Run) -> None:
-    run.store.save_snapshot("a:1", 1, {"n": 1})
+def save(run: Run, version: int = 1) -> None:
+    run.store.save_snapshot("a:1", version, {"n": version})
+
+
+def saved(version: int) -> dict[str, Any]:
+    return {"version": version, "state": {"n": version}}
+
+
+def append_moving(run: Run) -> None:
+    run.store.append_many([(s, [event(e)], ANY) for s, e in BATCH], cursor=run.store.cursor("worker").at(4, expected=2))
+
+
+def append_idempotent(run: Run) -> None:
+    run.store.append("a:1", [event("act-1")], ANY, idempotent=True)
+
+
+def execute(run: Run) -> None:
+    """Somebody comes between, so there is a turn."""
+
+    def decide(events: list[Any], version: int) -> list[UntypedEvent]:
+        if len(events) == 3:
+            run.store.append("a:1", [event("act-1")], ANY)
+        return [event("act-2")]
+
+    run.store.execute("a:1", decide)
+
+
+def read_by_time(run: Run) -> list[str]:
+    since = next(run.store.records(limit=1)).recorded_at
+    return [record.event_id for record in run.store.records(since=since)]
+
+
+def ask_for_ids(run: Run) -> Any:
+    return run.store.contains("base-3"), run.store.contains("nobody"), run.store.event("base-4").position
+
+
+def ask_for_cursors(run: Run) -> Any:
+    return run.store.cursor("worker").position, run.store.cursors()
 
 
 def ask(run: Run) -> Any:
@@ -89,8 +129,36 @@ PHASES = [
     Phase("append that rolls", "rolled", append, BATCH[:1], durability="always"),
     Phase("batch that rolls", "rolled", append_batch, BATCH, interrupts=False),
     Phase("append with an index", "indexed", append_large, BATCH[:1], interrupts=False),
-    Phase("snapshot", "rolled", save),
-    Phase("compact", "rolled", lambda run: run.store.compact_stream("a:1"), at_first=save),
+    Phase("snapshot", "rolled", save, snapshots=(None, saved(1))),
+    Phase("snapshot again", "rolled", lambda run: save(run, 2), at_first=save, snapshots=(saved(1), saved(2))),
+    Phase(
+        "compact",
+        "rolled",
+        lambda run: run.store.compact_stream("a:1"),
+        at_first=save,
+        hides={"a:1": 2},
+        snapshots=(saved(1), saved(1)),
+    ),
+    Phase("truncate", "rolled", lambda run: run.store.truncate_stream("a:1", 2), hides={"a:1": 2}),
+    Phase("delete", "wide", lambda run: run.store.delete_stream("b:1"), hides={"b:1": 1}),
+    Phase("bury", "rolled", lambda run: run.store.delete_stream("b:1", permanent=True), hides={"b:1": 1}),
+    Phase("first move", "wide", lambda run: run.store.cursor("new").advance(3), moves=("new", 0, 3)),
+    Phase("move", "wide", lambda run: run.store.cursor("worker").advance(3), moves=("worker", 2, 3)),
+    Phase(
+        "durable move",
+        "wide",
+        lambda run: run.store.cursor("worker").advance(3),
+        durability="always",
+        moves=("worker", 2, 3),
+    ),
+    Phase("delete a cursor", "wide", lambda run: run.store.cursor("worker").delete(), moves=("worker", 2, 0)),
+    Phase("move with a batch", "wide", append_moving, BATCH, durability="always", moves=("worker", 2, 4)),
+    Phase("idempotent append", "ids", append_idempotent, BATCH[:1]),
+    Phase("first idempotent append", "wide", append_idempotent, BATCH[:1], interrupts=False),
+    Phase("execute", "wide", execute, (("a:1", "act-1"), ("a:1", "act-2")), in_parts=True),
+    Phase("ask for ids", "ids", ask_for_ids, reads=True, interrupts=False),
+    Phase("ask for cursors", "wide", ask_for_cursors, reads=True, interrupts=False),
+    Phase("read by time", "indexed", read_by_time, reads=True, interrupts=False),
     Phase("read a stream", "rolled", lambda run: seen(run.store, "a:1"), reads=True),
     Phase("read all backwards", "rolled", lambda run: seen(run.store, reverse=True), reads=True),
     Phase("list", "rolled", ask, reads=True, interrupts=False),
@@ -100,12 +168,16 @@ PHASES = [
 
 def make_bases(folder: Path) -> dict[str, Path]:
     """The stores that the phases begin with."""
-    bases = {name: folder / name for name in ("wide", "rolled", "indexed", "torn", "none")}
-    for name, segment_bytes, size in (("wide", 1 << 20, 10), ("rolled", 500, 10), ("indexed", 66_000, 66_000)):
+    bases = {name: folder / name for name in ("wide", "rolled", "indexed", "ids", "torn", "none")}
+    sizes = (("wide", 1 << 20, 10), ("rolled", 500, 10), ("indexed", 66_000, 66_000), ("ids", 1 << 20, 10))
+    for name, segment_bytes, size in sizes:
         with opened(bases[name], segment_bytes=segment_bytes) as store:
             for number in range(3):
                 store.append("a:1", [event(f"base-{number}", size)], ANY)
+            if name == "ids":
+                assert store.contains("base-1")  # It makes the table, which has not everything then.
             store.append_many([("b:1", [event("base-3")], ANY), ("plain", [event("base-4")], ANY)])
+            store.cursor("worker").advance(2)
     shutil.copytree(bases["wide"], bases["torn"])
     with open(bases["torn"] / "journal.jsonl", "ab") as journal:
         journal.write(b'{"position":6,"stream_id":"a:1"')
