@@ -125,6 +125,11 @@ def test_the_cursor_pages_programs_run(tmp_path: Path, monkeypatch: pytest.Monke
     store.close()
 
 
+def test_the_program_that_decides_runs() -> None:
+    (program,) = blocks(ROOT / "docs/appending.md", "python")
+    exec(program, {})  # noqa: S102 - that is the test
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     """Files that a page links to, and headings where it names them."""

@@ -290,7 +290,8 @@ class EventStore(HasCursors, Finding[Event], KeptStreams):
         """Return the typed events of a stream from version `from_version` to `to_version`, both inclusive.
 
         Without `to_version` it returns all that follow, and none if the stream does not exist. `type` is a registered
-        class, or a union of them such as `Opened | Closed`: only events that are read back as one of them are returned.
+        class, or a union of them such as `Opened | Closed`: only events that are read back as one of them are returned,
+        and events of these types that the serializer returns as `UntypedEvent` because they cannot be read.
         `on_damage="skip"` skips events that are damaged in both copies, with a `CorruptionWarning`. `durable` returns
         only events that are known to be on the device: those up to `durable_position`.
 

@@ -217,7 +217,13 @@ class Cursors:
         """Delete a cursor, durably, if it exists."""
         pair = self._find(name)
         if pair:
-            self._filesystem.write_at(self._fd, BLANK * 2, pair.offset)
+            lines = self._filesystem.pread(self._fd, PAIR_BYTES, pair.offset)
+            try:
+                self._filesystem.write_at(self._fd, BLANK * 2, pair.offset)
+            except OSError:
+                with contextlib.suppress(OSError):  # Without the newer line, the older one would count.
+                    self._filesystem.write_at(self._fd, lines, pair.offset)
+                raise
             self._offsets.pop(name, None)
             self._sync()
 

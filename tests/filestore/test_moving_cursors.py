@@ -270,6 +270,10 @@ def test_a_move_that_is_cut_short_changes_nothing(tmp_path: Path) -> None:
                     with pytest.raises(StorageError):
                         move(5)
                     assert cursor.position == start
+                filesystem.room = room * 2
+                with pytest.raises(StorageError):
+                    cursor.delete()
+                assert cursor.position == start
     assert list(verify_folder(tmp_path / "s")) == []
 
 

@@ -120,6 +120,21 @@ def test_a_time_of_the_first_centuries_is_imported_as_a_time(store: FileEventSto
     assert list(verify(store)) == []
 
 
+def test_the_time_of_a_snapshot_is_one_as_those_of_events_are(tmp_path: Path) -> None:
+    """Without an offset it is in UTC. What is no time is refused with its stream."""
+    source = tmp_path / "x.db"
+    make(source, [("s:1", 0, "T", '{"n":5}', None)], snapshots=True)
+    with closing(sqlite3.connect(source)) as database, open_store(tmp_path / "s") as store:
+        database.execute("INSERT INTO snapshots VALUES ('s:1', 0, '{}', 'yesterday')")
+        database.commit()
+        with pytest.raises(SourceError, match=r"snapshot of stream 's:1'.*yesterday"):
+            import_database(store, str(source))
+        database.execute("UPDATE snapshots SET created_at = '2026-01-01 00:00:00'")
+        database.commit()
+        assert import_database(store, str(source)).snapshots == 1
+        assert store.snapshot_time("s:1") == "2026-01-01T00:00:00.000000Z"
+
+
 def test_a_compacted_stream_goes_on_where_it_begins(tmp_path: Path) -> None:
     """Its first version is not 0; its snapshot comes along, and goes out again."""
     source = tmp_path / "x.db"
