@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, NoReturn
 
-from hangarlog.errors import StreamDeletedError
+from hangarlog.errors import StoreOpenError, StreamDeletedError
 from hangarlog.events.registry import EventRegistry, UntypedEvent
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.append_result import AppendResult
@@ -35,7 +35,7 @@ class MemoryEventStore(EventStore[Event]):
 
     def __init__(self, *, serializer: EventSerializer | None = None) -> None:
         super().__init__(serializer)
-        self._lock, self._turns = threading.Lock(), threading.RLock()
+        self._lock, self._turns, self._closed = threading.RLock(), threading.RLock(), False
         self._journal: list[Envelope] = []
         self._streams: dict[str, list[Envelope]] = {}
         self._first: dict[str | tuple[str, str], Envelope] = {}  # By event id, and by (event id, stream id).
@@ -53,8 +53,21 @@ class MemoryEventStore(EventStore[Event]):
     def __reduce__(self) -> NoReturn:
         raise TypeError("a MemoryEventStore cannot be copied or pickled; append its events to another one")
 
-    def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, AppendResult]:
+    def close(self) -> None:
+        """Refuse later calls with `StoreOpenError`, as a closed store on disk does."""
+        self._closed = True
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
         with self._lock:
+            if self._closed:
+                raise StoreOpenError("in memory", "it was closed")
+            yield
+
+    _calling = _held
+
+    def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, AppendResult]:
+        with self._held():
             for pending in pendings:
                 mark = self._snapshots.get(pending.stream_id)
                 if mark and mark.tombstone:
@@ -85,7 +98,8 @@ class MemoryEventStore(EventStore[Event]):
             return results
 
     def _find(self, event_id: str) -> Envelope | None:
-        return self._first.get(event_id)
+        with self._held():
+            return self._first.get(event_id)
 
     def _end(self, stream_id: str) -> End:
         records = self._streams.get(stream_id)
@@ -101,7 +115,7 @@ class MemoryEventStore(EventStore[Event]):
         return mark.deleted_through if mark else -1
 
     def _blocks(self, span: Span) -> Iterator[Sequence[Envelope]]:
-        with self._lock:
+        with self._held():
             records = self._journal[:] if span.stream_id is None else self._kept(span.stream_id)
         field = "position" if span.stream_id is None else "stream_version"
         number, start = attrgetter(field), span.start
@@ -122,12 +136,13 @@ class MemoryEventStore(EventStore[Event]):
 
     def get_stream_version(self, stream_id: str) -> int:
         """Return the version of a stream's last event, -1 if it never had one."""
-        return self._end(check_stream_id(stream_id))[0]
+        with self._held():
+            return self._end(check_stream_id(stream_id))[0]
 
     def list_streams(self, prefix: str = "") -> list[str]:
         """Return the ids of all streams that begin with `prefix`, sorted."""
         beginning = text("prefix", prefix)
-        with self._lock:
+        with self._held():
             return sorted(filter(self._exists, (each for each in self._streams if each.startswith(beginning))))
 
     def _exists(self, stream_id: str) -> bool:
@@ -135,11 +150,12 @@ class MemoryEventStore(EventStore[Event]):
 
     def get_event_count(self) -> int:
         """Return the number of events in the store."""
-        return len(self._journal)
+        with self._held():
+            return len(self._journal)
 
     def get_stream_count(self) -> int:
         """Return the number of streams in the store."""
-        with self._lock:
+        with self._held():
             return sum(map(self._exists, self._streams))
 
     def _size(self) -> tuple[int, int]:
@@ -155,10 +171,11 @@ class MemoryEventStore(EventStore[Event]):
             pass
 
     def _load_snapshot(self, stream_id: str) -> Snapshot | None:
-        return self._snapshots.get(stream_id)
+        with self._held():
+            return self._snapshots.get(stream_id)
 
     def _change_snapshot(self, stream_id: str, change: Callable[[Snapshot | None], Snapshot | None]) -> None:
-        with self._lock:
+        with self._held():
             after = change(self._snapshots.get(stream_id))
             self._keep(stream_id, after)
 
@@ -169,11 +186,11 @@ class MemoryEventStore(EventStore[Event]):
             self._snapshots[stream_id] = after
 
     def _stored_snapshots(self, prefix: str) -> list[Snapshot]:
-        with self._lock:
+        with self._held():
             return [each for stream_id, each in self._snapshots.items() if stream_id.startswith(prefix)]
 
     def _hide_events(self, stream_id: str, change: Callable[[int, Snapshot | None], Snapshot | None]) -> None:
-        with self._lock:
+        with self._held():
             after = change(self._end(stream_id)[0], self._snapshots.get(stream_id))
             self._keep(stream_id, after)
             if after:
@@ -182,23 +199,24 @@ class MemoryEventStore(EventStore[Event]):
                 self._streams[stream_id] = shown + records[-1:]
 
     def _cursor_position(self, name: str) -> int:
-        place = self._cursors.get(name)
+        with self._held():
+            place = self._cursors.get(name)
         return place.position if place else 0
 
     def _cursor_places(self) -> tuple[int, list[CursorPlace]]:
-        with self._lock:
+        with self._held():
             return len(self._journal), list(self._cursors.values())
 
     def _check_move(self, move: CursorMove) -> None:
         check_move(move, self._cursor_position(move.name), len(self._journal))
 
     def _move_cursor(self, move: CursorMove, durability: Durability | None = None) -> None:
-        with self._lock:
+        with self._held():
             self._check_move(move)
             known = self._cursors.get(move.name)
             if known is None or known.position != move.position:
                 self._cursors[move.name] = CursorPlace(move.name, move.position, now().decode())
 
     def _delete_cursor(self, name: str) -> None:
-        with self._lock:
+        with self._held():
             self._cursors.pop(name, None)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
 from hangarlog.errors import HangarlogError, LinkedFileError, StorageError, StoreOpenError, StreamDeletedError
 from hangarlog.events.registry import EventRegistry, UntypedEvent
@@ -28,6 +28,7 @@ from hangarlog.filestore.event_ids import EventIds, Moment
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.group_sync import IntervalSync, JournalSync, sync_at_exit
 from hangarlog.filestore.hidden_events import DeletedStreams
+from hangarlog.filestore.options import Durability, StoreOptions
 from hangarlog.filestore.reader import Reader
 from hangarlog.filestore.running_calls import RunningCalls
 from hangarlog.filestore.session import FolderWatch
@@ -46,21 +47,6 @@ from hangarlog.system.import_lock import importing
 if TYPE_CHECKING:
     from hangarlog.eventstore.selection import ReadOptions
     from hangarlog.filestore.recovery.report import Recovered
-
-Durability = engine.Durability | float
-
-
-class StoreOptions(TypedDict, total=False):
-    """The options of `FileEventStore.untyped`: those of `FileEventStore`, except the serializer."""
-
-    durability: Durability
-    segment_bytes: int
-    exclusive: bool
-    lock_timeout: float | None
-    create: bool
-    mode: int | None
-    unsafe_file_system: str | None
-    filesystem: FileSystem | None
 
 
 _UNWATCHED_SECONDS = 0.001

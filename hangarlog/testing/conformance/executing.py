@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from hangarlog.errors import ConcurrencyError, CursorConflictError
+from hangarlog.errors import ConcurrencyError, CursorConflictError, StoreOpenError
 from hangarlog.eventstore.expected_version import ANY, NO_STREAM
 from hangarlog.testing.conformance.opening import Opening
 from hangarlog.testing.events import Counted, raises
@@ -182,3 +182,33 @@ class ExecuteConformance(Opening):
                 records[0].recorded_at,
                 records[-1].recorded_at,
             )
+
+    def test_a_closed_store_refuses_calls(self) -> None:
+        """Reads as well as appends. Closing twice is fine."""
+        with self.store() as store:
+            store.append("a:1", [Counted(1)], NO_STREAM)
+            cursor = store.cursor("c")
+            store.close()
+            store.close()
+            calls: list[Any] = [
+                lambda: store.append("a:1", [Counted(2)], ANY),
+                lambda: store.read_stream("a:1"),
+                lambda: list(store.read_all()),
+                lambda: list(store.records()),
+                lambda: store.event("x"),
+                store.get_event_count,
+                store.get_stream_count,
+                lambda: store.get_stream_version("a:1"),
+                store.list_streams,
+                lambda: store.save_snapshot("a:1", 0, {}),
+                lambda: store.load_snapshot("a:1"),
+                lambda: store.delete_stream("a:1"),
+                lambda: store.execute("a:1", lambda events, version: []),
+                lambda: cursor.position,
+                lambda: cursor.advance(1),
+                store.cursors,
+                store.stats,
+            ]
+            for call in calls:
+                with raises(StoreOpenError):
+                    call()
