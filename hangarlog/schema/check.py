@@ -15,7 +15,7 @@ from hangarlog.schema.compare import Change, breaking, compare, compare_parts
 from hangarlog.schema.describe import Schema, describe
 from hangarlog.schema.lockfile import LockedType, SchemaLock
 from hangarlog.schema.places import changed_defaults, lists_all_values, places, unknown_paths
-from hangarlog.schema.purity import ImpureUpcasterError, pure_path
+from hangarlog.schema.purity import ImpureUpcasterError, partial_path, pure_path
 from hangarlog.schema.sample import CannotSampleError, samples
 from hangarlog.schema.shape import patterns_of, value_text
 from hangarlog.schema.skeleton import skeleton
@@ -379,14 +379,29 @@ class _TypeCheck:
         """Return a finding if the upcasters leave out a field whose default has changed."""
         if self._schema is None or isinstance(reached, list):
             return None
-        for path, then, now in changed_defaults(payload, reached, schema, self._schema):
+        found = [(version, *each) for each in changed_defaults(payload, reached, schema, self._schema)]
+        last = max(self._known_versions(version + 1), default=version)
+        if not found and last > version:  # Until now, the event was read with the defaults of the last locked version.
+            shape = self._shapes[str(last)]
+            at_last = partial_path(self._serializer, self._name, version, last, payload)
+            found = [(last, *each) for each in changed_defaults(at_last, reached, shape, self._schema)]
+        for number, path, then, now in found:
             return self._finding(
                 "lost",
-                f"the upcasters leave out {path!r}, whose default was {value_text(then)} in v{version} and is "
+                f"the upcasters leave out {path!r}, whose default was {value_text(then)} in v{number} and is "
                 f"{value_text(now)} now: events stored without it would change; write the old default into the payload",
                 version=version,
             )
         return None
+
+    def _known_versions(self, first: int) -> list[int]:
+        """Return the versions from `first` up to today's whose shape is locked, not gathered."""
+        gathered = self._locked.inferred if self._locked else []
+        return sorted(
+            int(number)
+            for number in self._shapes
+            if first <= int(number) <= self._target and int(number) not in gathered
+        )
 
     def _schema_of(self, event_type: str) -> Schema | None:
         if event_type == self._name:

@@ -9,22 +9,24 @@ from typing import Any
 
 import msgspec
 
+from hangarlog.schema.default_change import default_change
 from hangarlog.schema.describe import Schema
 from hangarlog.schema.shape import (
     ABSENT,
+    default_of,
     enum_values,
     has_type,
     in_words,
     is_any,
     join_path,
     resolve,
-    same_value,
     tags,
     value_text,
 )
 
 _MAX_PARTS = 50_000  # Pairs of parts to compare. A small lock with nested references can describe 2 ** 60 parts.
 _MAX_PATTERN_CHARS = 20  # Characters of the longest string that a pattern is run on.
+_MAX_EXACT = 1 << 53  # The largest whole number up to which floats hold all.
 _MAX_PAIRS = 2_500  # Pairs of names or alternatives that are compared with each other.
 
 
@@ -70,7 +72,7 @@ class _Comparison:
     def __init__(self, old: Schema, new: Schema, *, runs_patterns: bool) -> None:
         self._old, self._new, self._runs_patterns = old, new, runs_patterns
         self._comparing: set[tuple[int, int]] = set()  # Pairs in progress, so that recursive schemas end.
-        self._in_union = False
+        self._in_union = self._needs_tag = False  # Whether the old object, or the new one, stands in a union of them.
         self._parts_left = _MAX_PARTS
 
     def changes(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
@@ -97,13 +99,13 @@ class _Comparison:
         elif "anyOf" in old or "anyOf" in new:
             yield from self._alternatives(old, new, path)
         elif "x-python" in old or "x-python" in new:
-            if old.get("x-python") != new.get("x-python"):
-                yield Change(path, f"was {in_words(old)}, is {in_words(new)}", True)
+            yield from _hooks(old, new, path)
         elif enum_values(old) or enum_values(new):
             yield from _enums(old, new, path, self._runs_patterns)
         elif old["type"] != new["type"]:
             widened = (old["type"], new["type"]) == ("integer", "number")
-            yield Change(path, f"was {in_words(old)}, is {in_words(new)}", not widened)
+            beyond = ": whole numbers beyond 2^53 would change" if widened and _may_be_large(old) else ""
+            yield Change(path, f"was {in_words(old)}, is {in_words(new)}{beyond}", not widened)
             yield from _limits(old, new, path)
         elif old["type"] == "array":
             yield from self._arrays(old, new, path)
@@ -122,12 +124,11 @@ class _Comparison:
             return
         matched: set[int] = set()
         for part in before:
-            outside, self._in_union = (
-                self._in_union,
-                sum("properties" in resolve(each, self._old) for each in before) > 1,
-            )
+            outside = self._in_union, self._needs_tag
+            self._in_union = sum("properties" in resolve(each, self._old) for each in before) > 1
+            self._needs_tag = sum("properties" in resolve(each, self._new) for each in after) > 1
             tried = [list(self.changes(part, other, path)) for other in after]
-            self._in_union = outside
+            self._in_union, self._needs_tag = outside
             best = min(range(len(after)), key=lambda at: (len(breaking(tried[at])), len(tried[at])))
             if breaking(tried[best]) and not self._is_same_alternative(part, after[best]):
                 yield Change(path, f"{in_words(resolve(part, self._old))} is no longer taken", True)
@@ -172,7 +173,7 @@ class _Comparison:
             else:
                 yield from self.changes(item, other, f"{path}[{at}]")
                 if at < len(after) and at >= max(old.get("minItems", 0), new.get("minItems", 0)):
-                    yield from _default_change(item, other, f"{path}[{at}]")
+                    yield from self._default_change(item, other, f"{path}[{at}]")
         for at in range(len(before), len(after)):
             if at < new.get("minItems", 0):
                 yield Change(
@@ -180,7 +181,8 @@ class _Comparison:
                 )
             else:
                 yield Change(f"{path}[{at}]", f"is new, {_default_text(after[at])}", False)
-        if old.get("minItems", 0) < min(new.get("minItems", 0), len(before)):
+        needed = before[old.get("minItems", 0) : new.get("minItems", 0)]
+        if not all("x-written" in item for item in needed):
             yield Change(path, "has lost defaults: arrays stored without them cannot be read", True)
 
     def _objects(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
@@ -208,12 +210,14 @@ class _Comparison:
 
     def _fields(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
         before, after = old["properties"], new["properties"]
+        in_union, needs_tag = self._in_union, self._needs_tag
+        self._in_union = self._needs_tag = False  # The fields' own values stand in none.
         removed = [name for name in before if name not in after]
         added = [name for name in after if name not in before]
         hints = added if are_few_enough(removed, added) else []
         for name in removed:
             if "const" in before[name]:
-                lost = self._in_union or new.get("additionalProperties") is False
+                lost = in_union or new.get("additionalProperties") is False
                 yield Change(join_path(path, name), "the tag was removed", lost)
                 continue
             alike = [other for other in hints if not breaking(self._compare_alone(before[name], after[other]))]
@@ -221,7 +225,9 @@ class _Comparison:
             yield Change(join_path(path, name), f"was removed: its stored values would be lost{hint}", True)
         for name in added:
             place = join_path(path, name)
-            if name in new["required"]:
+            if "const" in after[name] and not needs_tag:
+                yield Change(place, "a tag was added: events stored without it can be read", False)
+            elif name in new["required"]:
                 yield Change(place, "is new and has no default: events stored without it cannot be read", True)
             else:
                 yield Change(place, f"is new, {_default_text(after[name])}", False)
@@ -235,9 +241,19 @@ class _Comparison:
         if was_required and not is_required:
             yield Change(path, f"is optional now, {_default_text(new['properties'][name])}", False)
         elif is_required and not was_required:
-            yield Change(path, "has lost its default: events stored without it cannot be read", True)
+            why = _why_unneeded(old["properties"][name])
+            yield Change(path, f"has lost its default: {why or 'events stored without it cannot be read'}", not why)
         elif not is_required:
-            yield from _default_change(old["properties"][name], new["properties"][name], path)
+            yield from self._default_change(old["properties"][name], new["properties"][name], path)
+
+    def _default_change(self, old: Schema, new: Schema, path: str) -> Iterator[Change]:
+        change = default_change((old, self._old), (new, self._new))
+        if change is not None:
+            why = _why_unneeded(old) or change.why_harmless
+            what = f"its default was {value_text(change.then)}, is {value_text(change.now)}"
+            yield Change(path, f"{what}: {why or 'events stored without it would change'}", not why)
+        if old.get("x-written") is True and "x-written" not in new:
+            yield Change(path, "is left out of events from now on where it is the default", False)
 
     def _compare_alone(self, old: Schema, new: Schema) -> list[Change]:
         """Compare two fields for a hint, outside of any union."""
@@ -357,12 +373,28 @@ def _is_implied(old: Schema, word: str, limit: Any) -> bool:
     return word in ("minLength", "minItems", "minProperties") and limit == 0
 
 
-def _default_change(old: Schema, new: Schema, path: str) -> Iterator[Change]:
-    before, after = old.get("default", ABSENT), new.get("default", ABSENT)
-    if not same_value(before, after):
-        what = f"its default was {value_text(before)}, is {value_text(after)}: events stored without it would change"
-        yield Change(path, what, True)
+def _why_unneeded(old: Schema) -> str:
+    """Return why no stored event needs a field's default, an empty text if one may."""
+    written = old.get("x-written")
+    return written if isinstance(written, str) else "every stored event has it" if written else ""
+
+
+def _hooks(old: Schema, new: Schema, path: str) -> Iterator[Change]:
+    before, after = old.get("x-python", ""), new.get("x-python", "")
+    if before == after:
+        return
+    moved = before.rpartition(".")[2] == after.rpartition(".")[2]
+    where = ": its module has changed; what a hook makes of stored values is tried by `check --store`" if moved else ""
+    yield Change(path, f"was {in_words(old)}, is {in_words(new)}{where}", not moved)
+
+
+def _may_be_large(schema: Schema) -> bool:
+    """True if a schema takes whole numbers that a float cannot hold."""
+    least: float = schema.get("minimum", schema.get("exclusiveMinimum", -_MAX_EXACT - 1))
+    most: float = schema.get("maximum", schema.get("exclusiveMaximum", _MAX_EXACT + 1))
+    return bool(least < -_MAX_EXACT or most > _MAX_EXACT)
 
 
 def _default_text(schema: Schema) -> str:
-    return f"by default {value_text(schema['default'])}" if "default" in schema else "with a default"
+    default = default_of(schema)
+    return "with a default" if default is ABSENT else f"by default {value_text(default)}"

@@ -1,14 +1,14 @@
 """The wire shape of an event class, as JSON Schema (2020-12).
 
 The shape is taken from `msgspec.inspect`. msgspec's own generator omits what a comparison needs, such as the zone of a
-time or the type of a mapping's keys, and refuses types and defaults without a schema. Two keywords are added:
+time or the type of a mapping's keys, and refuses types and defaults without a schema. Four keywords are added:
 `x-python` names the class that a hook of the application decodes, and `x-keys` is the schema of a mapping's keys if
-they are not plain strings.
+they are not plain strings. `x-default` says where a default without a value comes from, and `x-written` that every
+event has a field although it has a default.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Collection, Iterable
 from itertools import chain, count
 from typing import Any
@@ -17,6 +17,7 @@ import msgspec
 from msgspec import inspect
 
 from hangarlog.errors import EventSerializationError
+from hangarlog.schema.defaults import default_keywords, is_always_written
 
 Schema = dict[str, Any]
 Hook = Callable[[Any], Any] | None
@@ -91,6 +92,8 @@ class _Description:
         if isinstance(info, _MAPPINGS):
             return self._mapping(info)
         cls = getattr(info, "cls", kind)
+        if cls is object:  # It takes any value, without a hook.
+            return {}
         return {"x-python": f"{cls.__module__}.{cls.__qualname__}"}
 
     def _reference(self, info: Any) -> Schema:
@@ -113,7 +116,7 @@ class _Description:
             properties[info.tag_field] = {"const": info.tag}
             required.append(info.tag_field)
         for field in info.fields:
-            properties[field.encode_name] = self._field(field)
+            properties[field.encode_name] = self._field(info, field)
             if field.required:
                 required.append(field.encode_name)
         schema: Schema = {"type": "object", "properties": properties, "required": sorted(required)}
@@ -124,23 +127,17 @@ class _Description:
     def _array_like(self, info: Any) -> Schema:
         tag = getattr(info, "tag", None)
         items = [] if tag is None else [{"const": tag}]
-        items += [self._field(field) for field in info.fields]
+        items += [self._field(info, field) for field in info.fields]
         first = len(items) - len(info.fields)
         needed = max((at for at, field in enumerate(info.fields, first + 1) if field.required), default=first)
         return {"type": "array", "prefixItems": items, "minItems": needed}
 
-    def _field(self, field: Any) -> Schema:
+    def _field(self, info: Any, field: Any) -> Schema:
         schema = self._schema_of(field.type)
         if field.required:
             return schema
-        default = field.default
-        if field.default_factory is not msgspec.NODEFAULT:
-            default = _constant_default(field.default_factory)
-        if default is not msgspec.NODEFAULT and default is not msgspec.UNSET:
-            with contextlib.suppress(Exception):  # Leave out a default that has no JSON form.
-                plain = msgspec.to_builtins(default, enc_hook=self._enc_hook, str_keys=True)
-                schema = {**schema, "default": msgspec.json.decode(msgspec.json.encode(plain))}
-        return schema
+        always = {"x-written": True} if is_always_written(info, field) else {}
+        return {**schema, **default_keywords(info.cls, field, self._enc_hook), **always}
 
     def _array(self, info: Any) -> Schema:
         schema = {"type": "array", "items": self._schema_of(info.item_type), **_lengths(info, "Items")}
@@ -157,15 +154,6 @@ class _Description:
 
 
 _Unset = msgspec.UnsetType
-
-
-def _constant_default(factory: Callable[[], Any]) -> Any:
-    """Return a factory's value if two calls give equal ones, else UNSET."""
-    with contextlib.suppress(Exception):
-        first, second = factory(), factory()
-        if first == second:
-            return first
-    return msgspec.UNSET
 
 
 def _any_of(parts: Iterable[Schema]) -> Schema:

@@ -135,6 +135,8 @@ class _SchemaPart(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     enum: Annotated[list[str | int | float | bool | None], _NonEmpty] | _Unset = UNSET
     const: str | int | _Unset = UNSET
     default: Any = UNSET
+    default_from: Literal["computed", "unset"] | _Unset = msgspec.field(default=UNSET, name="x-default")
+    is_written: bool = msgspec.field(default=False, name="x-written")
     keys: _SchemaPart | _Unset = msgspec.field(default=UNSET, name="x-keys")
     python: str | _Unset = msgspec.field(default=UNSET, name="x-python")
     reference: str | _Unset = msgspec.field(default=UNSET, name="$ref")
@@ -165,7 +167,10 @@ class _SchemaPart(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
         """True if it gives the type of its values or lists them, or takes any value."""
         kinds = (self.type, self.any_of, self.enum, self.const, self.python, self.reference)
         return any(kind is not UNSET for kind in kinds) or self == _SchemaPart(
-            default=self.default, definitions=self.definitions
+            default=self.default,
+            default_from=self.default_from,
+            is_written=self.is_written,
+            definitions=self.definitions,
         )
 
 

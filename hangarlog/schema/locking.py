@@ -9,9 +9,10 @@ import msgspec
 
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.schema.check import Finding, check, failing
-from hangarlog.schema.describe import describe
+from hangarlog.schema.describe import Schema, describe
 from hangarlog.schema.lockfile import LockedType, SchemaLock
 from hangarlog.schema.share import StoredKind
+from hangarlog.schema.written import forget_omitted
 
 
 def refused(serializer: EventSerializer, before: SchemaLock, accept: Collection[str] = ()) -> list[Finding]:
@@ -41,7 +42,8 @@ def make_lock(serializer: EventSerializer, before: SchemaLock) -> SchemaLock:
         elif event_class is not None:
             version, alias_of = registry.target_version(name), registry.canonical_name(name)
             if alias_of == name:
-                schemas[str(version)] = describe(name, event_class, serializer.enc_hook)
+                schemas[str(version)] = shape = describe(name, event_class, serializer.enc_hook)
+                forget_omitted(shape, _earlier_shapes(serializer, before, name, version))
                 alias_of = None
         elif split is not None:
             version = split[0]
@@ -54,6 +56,13 @@ def make_lock(serializer: EventSerializer, before: SchemaLock) -> SchemaLock:
             [number for number in locked.inferred if number != version or event_class is None],
         )
     return SchemaLock(events=dict(sorted(events.items())))
+
+
+def _earlier_shapes(serializer: EventSerializer, before: SchemaLock, name: str, version: int) -> list[Schema]:
+    """Return the locked shapes of a version, under a type's name and its former ones."""
+    canonical_name = serializer.registry.canonical_name
+    found = [locked.schema(version) for other, locked in before.events.items() if canonical_name(other) == name]
+    return [shape for shape in found if shape is not None]
 
 
 def unread_types(lock: SchemaLock, stored: Collection[StoredKind], accept: Collection[str]) -> list[Finding]:

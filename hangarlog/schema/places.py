@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from hangarlog.schema.default_change import default_change
 from hangarlog.schema.describe import Schema
-from hangarlog.schema.shape import ABSENT, enum_values, has_type, join_path, resolve, same_value, tags
+from hangarlog.schema.shape import enum_values, has_type, join_path, resolve, same_value, tags
 
 SchemaPlace = tuple[str, Any, Schema | None]
 
@@ -93,11 +94,12 @@ class _Defaults:
         had, has = _children(stored), _children(reached)
         for name in filter(after.__contains__, before):
             place = join_path(path, name) if isinstance(name, str) else f"{path}[{name}]"
-            then, now = before[name].get("default", ABSENT), after[name].get("default", ABSENT)
             if name in had and name in has:
                 yield from self.changed(had[name], has[name], before[name], after[name], place)
-            elif name not in had and name not in has and not same_value(then, now):
-                yield place, then, now
+            elif name not in had and name not in has:
+                change = default_change((before[name], self._old), (after[name], self._new))
+                if change is not None and not change.why_harmless:
+                    yield place, change.then, change.now
 
 
 def _matching_alternative(value: Any, schema: Schema, root: Schema) -> Schema:

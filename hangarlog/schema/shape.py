@@ -10,7 +10,15 @@ import msgspec
 from hangarlog.schema.describe import Schema
 
 ABSENT: Any = object()
-"""Stands for the default of a field whose schema has none, because it is computed or has no JSON form."""
+"""Stands for the default of a field whose schema has none, because it has no JSON form."""
+
+COMPUTED: Any = object()
+"""Stands for a default that is computed for each event, or is another in each process."""
+
+UNSET: Any = object()
+"""Stands for a default that is not stored: msgspec's UNSET."""
+
+_NO_VALUES = {COMPUTED: "computed for each event", UNSET: "UNSET", ABSENT: "one that has no JSON form"}
 
 
 def resolve(part: Schema, root: Schema) -> Schema:
@@ -23,7 +31,7 @@ def resolve(part: Schema, root: Schema) -> Schema:
 
 def is_any(schema: Schema) -> bool:
     """True if a schema takes any value."""
-    return not schema.keys() - {"default", "$defs"}
+    return not schema.keys() - {"default", "x-default", "x-written", "$defs"}
 
 
 def patterns_of(part: Any) -> Iterator[str]:
@@ -86,7 +94,21 @@ def tags(schema: Schema) -> Any:
 
 def value_text(value: Any) -> str:
     """Return a value, such as a default, for a message."""
-    return "computed for each event" if value is ABSENT else msgspec.json.encode(value).decode()
+    for mark, text in _NO_VALUES.items():
+        if value is mark:
+            return text
+    return msgspec.json.encode(value).decode()
+
+
+def default_of(schema: Schema) -> Any:
+    """Return the default of a field, or `COMPUTED`, `UNSET` or `ABSENT`."""
+    marks = {"computed": COMPUTED, "unset": UNSET}
+    return schema["default"] if "default" in schema else marks.get(schema.get("x-default", ""), ABSENT)
+
+
+def has_always(owner: Schema, name: str) -> bool:
+    """True if every stored object of a shape has a field."""
+    return name in owner["required"] or bool(owner["properties"][name].get("x-written"))
 
 
 def join_path(path: str, name: str) -> str:

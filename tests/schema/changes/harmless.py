@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from .change import (
+    ALONE,
     COLOUR,
+    HELD,
     HOLDER,
     INNER,
     ORDERED,
+    PAIR,
     RENAMED_WITH_ALIAS,
     SPLIT,
     STARTED,
@@ -15,7 +18,9 @@ from .change import (
     V2,
     Change,
     of_field,
+    of_omitted,
     of_upcaster,
+    omitting,
     started,
 )
 
@@ -145,5 +150,133 @@ HARMLESS = [
         started("first: str\n    last: str"),
         "@event(version=2)\nclass Started(Struct):\n    provider_id: str\n    name: str\n"
         + STEP.format("'provider_id': data['provider_id'], 'name': data['first'] + ' ' + data['last']"),
+    ),
+    of_field("a default changes that no event needs", "int = 0", "int = 1"),
+    of_field("a default is removed that no event needs", "int = 0", "int"),
+    Change(
+        "a dataclass's default changes that no event needs",
+        "@event\n@dataclasses.dataclass\nclass Started:\n    a: int = 0\n",
+        "@event\n@dataclasses.dataclass\nclass Started:\n    a: int = 1\n",
+    ),
+    Change(
+        "an attrs class's default changes that no event needs",
+        "@event\n@attrs.define\nclass Started:\n    a: list[int] = attrs.Factory(list)\n",
+        "@event\n@attrs.define\nclass Started:\n    a: list[int] = attrs.Factory(lambda: [1])\n",
+    ),
+    Change(
+        "a nested default changes that no event needs",
+        INNER + "    b: int = 0\n" + HOLDER.format("list[Inner]"),
+        INNER + "    b: int = 1\n" + HOLDER.format("list[Inner]"),
+    ),
+    Change(
+        "a default of an array's field changes that no event needs",
+        PAIR.format("a: int; b: str = 'x'"),
+        PAIR.format("a: int; b: str = 'y'"),
+    ),
+    of_omitted(
+        "a default that is written in any case changes",
+        "list[int] = field(default_factory=lambda: [1])",
+        "list[int] = field(default_factory=lambda: [2])",
+    ),
+    Change("defaults are left out from now on", STARTED, omitting(STARTED)),
+    of_omitted(
+        "the time by default", "float = field(default_factory=time.time)", "float = field(default_factory=time.time)"
+    ),
+    of_omitted(
+        "today by default",
+        "datetime.datetime = field(default_factory=lambda: datetime.datetime.now().replace(hour=0, minute=0, second=0, microsecond=0))",
+        "datetime.datetime = field(default_factory=lambda: datetime.datetime.now().replace(hour=0, minute=0, second=0, microsecond=0))",
+    ),
+    of_omitted(
+        "the time in a time zone by default",
+        "datetime.datetime = field(default_factory=functools.partial(datetime.datetime.now, datetime.timezone.utc))",
+        "datetime.datetime = field(default_factory=functools.partial(datetime.datetime.now, datetime.timezone.utc))",
+    ),
+    of_omitted(
+        "an id by default",
+        "uuid.UUID = field(default_factory=uuid.uuid4)",
+        "uuid.UUID = field(default_factory=uuid.uuid4)",
+    ),
+    of_omitted(
+        "the process by default", "int = field(default_factory=os.getpid)", "int = field(default_factory=os.getpid)"
+    ),
+    of_omitted(
+        "the host by default",
+        "str = field(default_factory=socket.gethostname)",
+        "str = field(default_factory=lambda: socket.gethostname().lower())",
+    ),
+    of_omitted(
+        "the environment by default",
+        "str = field(default_factory=lambda: os.environ.get('HOME', ''))",
+        "str = field(default_factory=lambda: os.getenv('HOME', ''))",
+    ),
+    of_omitted(
+        "a random number by default",
+        "float = field(default_factory=random.random)",
+        "float = field(default_factory=lambda: random.random())",
+    ),
+    of_omitted(
+        "a nested class with the process by default",
+        "Nested = field(default_factory=lambda: Nested())",
+        "Nested = field(default_factory=lambda: Nested())",
+    ),
+    of_omitted(
+        "a default is no longer another at every read", "float = field(default_factory=time.time)", "float = 0.0"
+    ),
+    of_omitted(
+        "a set by default", "frozenset[str] = frozenset({'a', 'b', 'c'})", "frozenset[str] = frozenset(['c', 'b', 'a'])"
+    ),
+    of_field("a field that was left out is null", "int | UnsetType = UNSET", "int | None = None"),
+    Change(
+        "a nested class in a default gains a field",
+        f"class Inner(Struct):\n    a: int = 0\n{HELD}",
+        f"class Inner(Struct):\n    a: int = 0\n    b: int = 7\n{HELD}",
+        None,
+        ALONE,
+    ),
+    Change(
+        "a nested class in a default leaves its defaults out",
+        f"class Inner(Struct):\n    a: int = 0\n{HELD}",
+        omitting(f"class Inner(Struct):\n    a: int = 0\n{HELD}"),
+        None,
+        ALONE,
+    ),
+    Change(
+        "a nested class in a default gains a tag",
+        f"class Inner(Struct):\n    a: int = 0\n{HELD}",
+        f"class Inner(Struct, tag=True):\n    a: int = 0\n{HELD}",
+        None,
+        ALONE,
+    ),
+    of_field("any value becomes an object of Python", "Any", "object"),
+    of_field("an object of Python becomes any value", "object", "Any"),
+    Change("a class gains a tag", STARTED, STARTED.replace("(Struct)", "(Struct, tag=True)")),
+    Change("a class loses its tag", STARTED.replace("(Struct)", "(Struct, tag=True)"), STARTED),
+    Change(
+        "a nested class gains a tag",
+        INNER + HOLDER.format("list[Inner | None]"),
+        INNER.replace("(Struct)", "(Struct, tag=True)") + HOLDER.format("list[Inner | None]"),
+    ),
+    Change(
+        "a class that a hook decodes moves to another module",
+        "class Money: pass\nMoney.__module__ = 'app.old'\n" + started("x: Money"),
+        "class Money: pass\nMoney.__module__ = 'app.new'\n" + started("x: Money"),
+    ),
+    Change(
+        "an upcaster relies on a field that every event has",
+        STARTED,
+        V2 + STEP.format("**data, 'tags': [data['mode']]"),
+    ),
+    Change(
+        "a default changes with the version, and no event needs it",
+        STARTED,
+        V2.replace("= 'subprocess'", "= 'docker'") + STEP.format("**data, 'tags': []"),
+    ),
+    Change(
+        "a default changes, and the upcasters of earlier versions write down the old one",
+        V2 + STEP.format("'mode': 'subprocess', **data, 'tags': []"),
+        V2.replace("= 'subprocess'", "= 'docker'") + STEP.format("'mode': 'subprocess', **data, 'tags': []"),
+        None,
+        "@event\nclass Started(Struct):\n    provider_id: str\n",
     ),
 ]
