@@ -14,7 +14,7 @@ from hangarlog.events.serializer import EventSerializer
 from hangarlog.schema.compare import Change, breaking, compare, compare_parts
 from hangarlog.schema.describe import Schema, describe
 from hangarlog.schema.lockfile import LockedType, SchemaLock
-from hangarlog.schema.places import changed_defaults, lists_all_values, places, unknown_paths
+from hangarlog.schema.places import changed_defaults, extra_names, lists_all_values, places, unknown_paths
 from hangarlog.schema.purity import ImpureUpcasterError, partial_path, pure_path
 from hangarlog.schema.sample import CannotSampleError, samples
 from hangarlog.schema.shape import patterns_of, value_text
@@ -30,13 +30,16 @@ Kind = Literal[
     "unreadable",  # a version whose events cannot be read as the class
     "lost",  # a value that reads drop because no field has its name, or replace by a default that has changed
     "impure",  # an upcaster that depends on more than its payload, or changes it
+    "same name",  # two classes that are stored under one name
+    "not locked",  # a type or a shape that is not in the lock, if the lock must be up to date
     # These do not:
     "new",  # a type that is not in the lock yet
     "compatible",  # a change that does not affect old events
     "raised",  # a version above the locked one, with a complete chain
     "untried",  # something that could not be tested
+    "stored",  # what a store shows without a loss: defaults that stored events need, values that the chain changes
 ]
-_NOT_FAILING = ("new", "compatible", "raised", "untried")
+_NOT_FAILING = ("new", "compatible", "raised", "untried", "stored")
 _STRUCTURAL_ERRORS = (KeyError, IndexError, AttributeError, TypeError, NameError)
 """Errors of an upcaster that does not fit the shape of its payloads. Other errors may come from a generated value."""
 
@@ -358,7 +361,7 @@ class _TypeCheck:
 
     def _lost_value(self, reached: Any, events: list[Any]) -> Finding | None:
         """Return a finding if the upcasters or a splitter leave a value under a name that no field has."""
-        registry, extra = self._serializer.registry, _extra_names(events)
+        registry, extra = self._serializer.registry, extra_names(events)
         for event_type, payload in reached if isinstance(reached, list) else [(self._name, reached)]:
             schema, target = self._schema_of(event_type), registry.target_version(event_type)
             is_old = isinstance(reached, list) and payload.get("_version", 1) != target
@@ -408,12 +411,6 @@ class _TypeCheck:
             return self._schema
         event_class = self._serializer.registry.types.get(event_type)
         return None if event_class is None else describe(event_type, event_class, self._serializer.enc_hook)
-
-
-def _extra_names(events: list[Any]) -> set[str]:
-    """Return the names other than fields that payloads may have, such as attributes that events of MCP Hangar keep."""
-    extras = [vars(event) for event in events if hasattr(event, "__dict__")]
-    return {"_version", *chain.from_iterable(extras), *(("event_id", "occurred_at") if extras else ())}
 
 
 def _is_structural(error: HangarlogError, payload: dict[str, Any], schema: Schema) -> bool:

@@ -390,9 +390,9 @@ def _hooks(old: Schema, new: Schema, path: str) -> Iterator[Change]:
 
 def _may_be_large(schema: Schema) -> bool:
     """True if a schema takes whole numbers that a float cannot hold."""
-    least: float = schema.get("minimum", schema.get("exclusiveMinimum", -_MAX_EXACT - 1))
-    most: float = schema.get("maximum", schema.get("exclusiveMaximum", _MAX_EXACT + 1))
-    return bool(least < -_MAX_EXACT or most > _MAX_EXACT)
+    least = [schema[word] for word in ("minimum", "exclusiveMinimum") if word in schema]
+    most = [schema[word] for word in ("maximum", "exclusiveMaximum") if word in schema]
+    return not least or not most or min(least) < -_MAX_EXACT or max(most) > _MAX_EXACT
 
 
 def _default_text(schema: Schema) -> str:

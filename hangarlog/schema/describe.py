@@ -9,7 +9,7 @@ event has a field although it has a default.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain, count
 from typing import Any
 
@@ -17,7 +17,7 @@ import msgspec
 from msgspec import inspect
 
 from hangarlog.errors import EventSerializationError
-from hangarlog.schema.defaults import default_keywords, is_always_written
+from hangarlog.schema.defaults import Keywords, default_keywords, is_always_written
 
 Schema = dict[str, Any]
 Hook = Callable[[Any], Any] | None
@@ -52,11 +52,25 @@ def describe(event_type: str, event_class: type, enc_hook: Hook = None) -> Schem
     Raises:
         EventSerializationError: msgspec cannot inspect the class.
     """
+    return _Description(_type_info(event_type, event_class), enc_hook).root_schema()
+
+
+def described_defaults(
+    event_type: str, event_class: type, enc_hook: Hook = None
+) -> Iterator[tuple[type, dict[str, Keywords]]]:
+    """Yield a class and those nested in it, each with the keywords of its fields' defaults. Raises as `describe`."""
+    description = _Description(_type_info(event_type, event_class), enc_hook)
+    description.root_schema()
+    for info in description.classes:
+        fields = [field for field in info.fields if not field.required]
+        yield info.cls, {field.name: default_keywords(info.cls, field, enc_hook) for field in fields}
+
+
+def _type_info(event_type: str, event_class: type) -> Any:
     try:
-        info = inspect.type_info(event_class)
+        return inspect.type_info(event_class)
     except (TypeError, NameError) as error:
         raise EventSerializationError(event_type, f"{event_class.__qualname__} has no schema: {error}") from error
-    return _Description(info, enc_hook).root_schema()
 
 
 class _Description:
@@ -64,6 +78,7 @@ class _Description:
         self._root, self._enc_hook = root, enc_hook
         self._names: dict[type, str] = {}
         self._defs: dict[str, Schema] = {}
+        self.classes: list[Any] = []
 
     def root_schema(self) -> Schema:
         schema = self._object(self._root)
@@ -108,6 +123,7 @@ class _Description:
         return {"$ref": f"#/$defs/{name}"}
 
     def _object(self, info: Any) -> Schema:
+        self.classes.append(info)
         if getattr(info, "array_like", False) or isinstance(info, inspect.NamedTupleType):
             return self._array_like(info)
         properties: dict[str, Schema] = {}

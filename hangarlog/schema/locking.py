@@ -58,6 +58,24 @@ def make_lock(serializer: EventSerializer, before: SchemaLock) -> SchemaLock:
     return SchemaLock(events=dict(sorted(events.items())))
 
 
+def not_locked(serializer: EventSerializer, lock: SchemaLock) -> list[Finding]:
+    """Return a finding for each type that is not in a lock exactly as it is today."""
+    made = make_lock(serializer, lock).events
+    return [
+        Finding(name, "not locked", f"{_difference(lock.events.get(name), locked)}; run `hangarlog schema lock`")
+        for name, locked in made.items()
+        if lock.events.get(name) != locked
+    ]
+
+
+def _difference(before: LockedType | None, after: LockedType) -> str:
+    if before is None:
+        return "it is not in the lock"
+    if before.version != after.version:
+        return f"the lock has version {before.version}, the class version {after.version}"
+    return f"the lock has another shape of version {after.version}"
+
+
 def _earlier_shapes(serializer: EventSerializer, before: SchemaLock, name: str, version: int) -> list[Schema]:
     """Return the locked shapes of a version, under a type's name and its former ones."""
     canonical_name = serializer.registry.canonical_name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from hangarlog.schema.default_change import default_change
@@ -55,6 +56,12 @@ def places(
 def unknown_paths(found: Iterable[SchemaPlace]) -> list[str]:
     """Return the paths for which the wire shape has no field."""
     return [path for path, _, schema in found if schema is None]
+
+
+def extra_names(events: list[Any]) -> set[str]:
+    """Return the names other than fields that payloads may have, such as attributes that events of MCP Hangar keep."""
+    extras = [vars(event) for event in events if hasattr(event, "__dict__")]
+    return {"_version", *chain.from_iterable(extras), *(("event_id", "occurred_at") if extras else ())}
 
 
 def may_match(value: Any, schema: Schema, root: Schema) -> bool:

@@ -78,15 +78,8 @@ def pure_path(
         UpcastingError: a step is missing.
         Exception: anything that a step raises.
     """
-    registry, chain = serializer.registry, serializer.chain
-    split = chain.split_of(event_type)
-    if split is not None and version <= split[0]:
-        steps = (*chain.path(event_type, version, split[0], None), split)
-    else:
-        target = registry.target_version(event_type)
-        steps = chain.path(event_type, version, target, registry.canonical_name(event_type))
     made: Any = payload
-    for at, step in steps:
+    for at, step in _steps(serializer, event_type, version):
         try:
             made = step(made) if at in known else pure_result(step, made)
         except ImpureUpcasterError as error:
@@ -94,6 +87,24 @@ def pure_path(
             impure = ImpureUpcasterError(f"the upcaster from v{at} ({name}) is not pure: {error}")
             impure.version = at
             raise impure from None
+    return made
+
+
+def _steps(serializer: EventSerializer, event_type: str, version: int) -> tuple[tuple[int, Callable[..., Any]], ...]:
+    """Return the upcasters from a version on, and the splitter. Raises `UpcastingError` if one is missing."""
+    registry, chain = serializer.registry, serializer.chain
+    split = chain.split_of(event_type)
+    if split is not None and version <= split[0]:
+        return (*chain.path(event_type, version, split[0], None), split)
+    return chain.path(event_type, version, registry.target_version(event_type), registry.canonical_name(event_type))
+
+
+def upcast(serializer: EventSerializer, event_type: str, version: int, payload: dict[str, Any]) -> Any:
+    """Return what `pure_path` returns, without a purity check. The steps may change `payload`."""
+    made: Any = payload
+    made.pop("_version", None)
+    for _, step in _steps(serializer, event_type, version):
+        made = _as_list(step(made))
     return made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -17,8 +18,11 @@ from hangarlog.eventstore.selection import ReadOptions
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.filestore.stored_lines import as_stored
 from hangarlog.record.envelope import Envelope
+from hangarlog.schema.describe import describe
 from hangarlog.schema.gather import Gathered
-from hangarlog.schema.purity import ImpureUpcasterError, pure_path
+from hangarlog.schema.losses import Loss, LossFinder, LossKind, Note, Seen, add_loss
+from hangarlog.schema.places import extra_names
+from hangarlog.schema.purity import ImpureUpcasterError, pure_path, upcast
 from hangarlog.schema.target import load_events
 from hangarlog.system.read_only import for_reading
 
@@ -35,7 +39,8 @@ Key = tuple[str, int]
 class Share(msgspec.Struct):
     """A range of positions to read: after `start`, up to `stop`.
 
-    The events are read with the application's code at `target`, or as stored if that is None.
+    The events are read with the application's code at `target`, or as stored if that is None. `with_fields` gathers the
+    payloads' fields.
     """
 
     path: str
@@ -43,6 +48,7 @@ class Share(msgspec.Struct):
     stop: int
     target: str | None
     folder: str | None
+    with_fields: bool
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -60,7 +66,8 @@ class StoredKind(msgspec.Struct):
     """The events of one type and schema version; version 0 stands for an invalid `_version`.
 
     `failed` counts the events that cannot be read, and `failures` keeps the first of them. `watched` counts the events
-    read with the purity check, and `impure` has its messages. `payload` is set if fields were gathered.
+    read with the purity check, and `impure` has its messages. `payload` is set if fields were gathered. `losses` counts
+    what reads lose without an error, and `seen` has the values of fields before and after the upcasters.
     """
 
     event_type: str
@@ -75,6 +82,14 @@ class StoredKind(msgspec.Struct):
     watched: int = 0
     impure: list[str] = []
     payload: Gathered | None = None
+    losses: list[Loss] = []
+    seen: dict[str, Seen] = {}
+
+    @property
+    def fails(self) -> bool:
+        """True if some event cannot be read, is read by an impure step, or loses a value."""
+        lost = any(loss.fails(self.seen.get(loss.path)) for loss in self.losses)
+        return bool(self.failed or self.impure or lost)
 
     def merge(self, other: StoredKind) -> None:
         """Add the events of another share."""
@@ -89,6 +104,13 @@ class StoredKind(msgspec.Struct):
         self.impure = sorted({*self.impure, *other.impure})
         if self.payload is not None and other.payload is not None:
             self.payload.merge(other.payload)
+        for loss in other.losses:
+            add_loss(self.losses, loss)
+        for name, seen in other.seen.items():
+            if name in self.seen:
+                self.seen[name].merge(seen)
+            else:
+                self.seen[name] = seen
 
 
 _opened: dict[str, FileEventStore] = {}  # Kept between the shares that a worker process reads.
@@ -98,11 +120,11 @@ _serializers: dict[str, EventSerializer] = {}
 def read_share(share: Share) -> list[StoredKind]:
     """Read a share in this process. Raises what `check_history` raises."""
     if share.target is None:
-        return scan(_store(share.path), share.start, share.stop, None, True)
+        return scan(_store(share.path), share.start, share.stop, None, share.with_fields)
     serializer = _serializers.get(share.target)
     if serializer is None:
         serializer = _serializers[share.target] = load_events(share.target, share.folder)
-    return scan(_store(share.path), share.start, share.stop, serializer, False)
+    return scan(_store(share.path), share.start, share.stop, serializer, share.with_fields)
 
 
 def _store(path: str) -> FileEventStore:
@@ -127,6 +149,7 @@ def scan(
     """
     found: dict[Key, StoredKind] = {}
     latest: dict[Key, tuple[Sequence[Envelope], int]] = {}
+    finding = None if serializer is None else _StoredLosses(serializer)
     options: ReadOptions = {"from_position": start, "limit": stop - start}
     blocks: Iterable[Sequence[Envelope]]
     if isinstance(store, FileEventStore):
@@ -144,8 +167,10 @@ def scan(
                 found[key] = StoredKind(*key, 0, first.position, first.recorded_at, 0, "")
             found[key].count += count
             latest[key] = block, lasts[key]
-        if serializer is not None:
+        if serializer is not None and finding is not None:
             _read(block, keys, serializer, found)
+            for envelope, key in zip(block, keys, strict=True):
+                finding.add(found[key], envelope)
         if with_fields:
             for stored in found.values():
                 stored.payload = stored.payload or Gathered()
@@ -155,6 +180,72 @@ def scan(
         last = block[at]
         found[key].last_position, found[key].last_recorded_at = last.position, last.recorded_at
     return list(found.values())
+
+
+class _StoredLosses:
+    """Finds what reads of stored events lose, by event type."""
+
+    def __init__(self, serializer: EventSerializer) -> None:
+        self._serializer = serializer
+        self._finders: dict[str, LossFinder | None] = {}
+        self._extras: dict[tuple[str, str], bool] = {}
+
+    def add(self, stored: StoredKind, envelope: Envelope) -> None:
+        """Count the losses of an event."""
+        registry, event_type, version = self._serializer.registry, stored.event_type, stored.version
+        if version < 1 or event_type in registry.dropped:
+            return
+        parts: Any = [(event_type, version)]
+        try:
+            payload = decode_object(envelope.data)
+            payload.pop("_version", None)
+            reached = payload
+            if _needs_upcasting(self._serializer, event_type, version):
+                reached = upcast(self._serializer, event_type, version, decode_object(envelope.data))
+            parts = reached if isinstance(reached, list) else [(event_type, reached)]
+        except Exception:  # An upcaster may raise anything. The read reports it with its place.
+            return
+        for name, part in parts:
+            self._find(stored, envelope, name, part)
+        finder = self._finders.get(event_type)
+        if reached is not payload and finder is not None and isinstance(reached, dict):
+            finder.compare(payload, reached, self._note(stored, envelope), stored.seen)
+
+    def _find(self, stored: StoredKind, envelope: Envelope, event_type: str, payload: dict[str, Any]) -> None:
+        if event_type not in self._finders:
+            self._finders[event_type] = self._new_finder(event_type)
+        finder = self._finders[event_type]
+        is_other = payload.get("_version", 1) != self._serializer.registry.target_version(event_type)
+        if finder is not None and (event_type == stored.event_type or not is_other):
+            finder.find(payload, self._note(stored, envelope))
+
+    def _new_finder(self, event_type: str) -> LossFinder | None:
+        event_class = self._serializer.registry.types.get(event_type)
+        if event_class is None or event_type in self._serializer.registry.dropped:
+            return None
+        try:
+            return LossFinder(describe(event_type, event_class, self._serializer.enc_hook))
+        except HangarlogError:
+            return None
+
+    def _note(self, stored: StoredKind, envelope: Envelope) -> Note:
+        def note(kind: LossKind, path: str, before: Any, after: Any) -> None:
+            if kind == "unread" and self._is_extra(envelope, path):
+                return
+            add_loss(stored.losses, Loss(kind, path, 1, envelope.position, before, after))
+
+        return note
+
+    def _is_extra(self, envelope: Envelope, name: str) -> bool:
+        """True if events of a class keep a name as an attribute that is no field."""
+        key = envelope.event_type, name
+        if key not in self._extras:
+            try:
+                events = self._serializer.deserialize_all(envelope.event_type, bytes(envelope.data))
+            except (HangarlogError, *FAILURES):
+                return True  # The read reports it.
+            self._extras[key] = name in extra_names(events)
+        return self._extras[key]
 
 
 def _gather(stored: StoredKind, envelope: Envelope) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from hangarlog.schema.compare import are_few_enough, breaking, compare_parts
 from hangarlog.schema.describe import Schema
-from hangarlog.schema.shape import in_words
+from hangarlog.schema.shape import has_always, in_words
 
 _FILL_IN = "FILL_IN"  # An undefined name: the check fails until you replace it.
 
@@ -67,15 +67,20 @@ def _kept(name: str, before: Schema, after: Schema) -> list[str]:
     if changes:
         what = "; ".join(change.what for change in changes)
         return [f"{_quoted(name)}: {_FILL_IN},  # {_comment(what)}; it was {_value(name, before)}"]
-    optional = name not in before["required"]
+    optional = not _is_given(name, before)
     if optional and (name in after["required"] or old.get("default") != new.get("default")):
         return [f"{_quoted(name)}: {_value(name, before)},  # the old default"]
     return []
 
 
+def _is_given(name: str, before: Schema) -> bool:
+    """True if a payload has a field. One that events of an earlier version may lack has a default to write down."""
+    return name in before["required"] or (has_always(before, name) and "default" not in before["properties"][name])
+
+
 def _value(name: str, before: Schema) -> str:
     """Return the expression for a field's old value, with its old default."""
-    if name in before["required"]:
+    if _is_given(name, before):
         return f"data[{_quoted(name)}]"
     schema = before["properties"][name]
     return f"data.get({_quoted(name)}, {_literal(schema['default']) if 'default' in schema else _FILL_IN})"

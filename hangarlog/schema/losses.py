@@ -1,0 +1,199 @@
+"""What reads of stored events lose without an error: names without a field, values that a step drops or changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import msgspec
+
+from hangarlog.schema.describe import Schema
+from hangarlog.schema.places import may_match
+from hangarlog.schema.shape import default_of, join_path, resolve, same_value, value_text
+
+_MAX_PATHS = 50  # Places of each type and version at which losses are counted.
+_MAX_EXACT = 1 << 53
+_MAX_SHOWN = 60  # Characters of a value in a message.
+
+LossKind = Literal["unread", "default", "dropped", "changed", "rounded"]
+Note = Callable[[LossKind, str, Any, Any], None]
+"""Called with (kind, path, the stored value, the value that is read)."""
+
+
+class Seen(msgspec.Struct):
+    """The values of a field before and after the upcasters: the first ones, and whether there are others."""
+
+    before: Any
+    after: Any
+    before_varies: bool = False
+    after_varies: bool = False
+
+    def add(self, before: Any, after: Any) -> None:
+        """Count an event's values."""
+        self.before_varies = self.before_varies or before != self.before
+        self.after_varies = self.after_varies or after != self.after
+
+    def merge(self, other: Seen) -> None:
+        """Add the values of another share."""
+        self.add(other.before, other.after)
+        self.before_varies |= other.before_varies
+        self.after_varies |= other.after_varies
+
+
+class Loss(msgspec.Struct):
+    """One kind of loss at one place of the payloads of a type and version.
+
+    `position` is that of the first event, and `before` and `after` are its values.
+    """
+
+    kind: LossKind
+    path: str
+    count: int
+    position: int
+    before: Any = None
+    after: Any = None
+
+    def merge(self, other: Loss) -> None:
+        """Add the events of another share."""
+        self.count += other.count
+        if other.position < self.position:
+            self.position, self.before, self.after = other.position, other.before, other.after
+
+    def fails(self, seen: Seen | None) -> bool:
+        """True if a stored value is gone: a default is no loss, nor is a value that a step changes into another."""
+        if self.kind == "changed":
+            return seen is not None and seen.before_varies and not seen.after_varies
+        return self.kind != "default"
+
+    def text(self, total: int, seen: Seen | None) -> str:
+        """Return the loss in a sentence. `total` is the number of events of the type and version."""
+        of, first = f"{self.count:,} of {total:,} events", f"first at position {self.position}"
+        if self.kind == "unread":
+            return f"{of} have {self.path!r}, which no field reads; {first}: {_shown(self.before)}"
+        if self.kind == "default":
+            return f"{of} lack {self.path!r} and are read with its default, {self.after}; {first}"
+        if self.kind == "dropped":
+            return (
+                f"the upcasters drop {self.path!r}, which is still a field, from {of}; {first}: {_shown(self.before)}"
+            )
+        change = f"{first}: {_shown(self.before)} becomes {_shown(self.after)}"
+        if self.kind == "rounded":
+            return f"{of} have a whole number in {self.path!r} that a float cannot hold; {change}"
+        all_of_them = ", as every value does" if self.fails(seen) else ""
+        return f"the upcasters change {self.path!r} in {of}; {change}{all_of_them}"
+
+
+def _shown(value: Any) -> str:
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
+
+
+def add_loss(losses: list[Loss], loss: Loss) -> None:
+    """Count a loss. Beyond the limit of places, all further ones share the place `*`."""
+    for path in (loss.path, "*"):
+        for each in losses:
+            if (each.kind, each.path) == (loss.kind, path):
+                each.merge(loss)
+                return
+        if len(losses) < _MAX_PATHS or path == "*":
+            loss.path = path
+            losses.append(loss)
+            return
+
+
+def field_paths(root: Schema) -> dict[int, str]:
+    """Return the path of each object or tuple of a shape, by the id of its schema: the first that leads to it."""
+    paths: dict[int, str] = {}
+    left: list[tuple[Schema, str]] = [(root, "")]
+    for part, path in left:
+        part = resolve(part, root)
+        if "anyOf" in part:
+            left += [(each, path) for each in part["anyOf"]]
+        elif id(part) not in paths and part.get("type") in ("object", "array"):
+            paths[id(part)] = path
+            left += [(inner, join_path(path, name)) for name, inner in part.get("properties", {}).items()]
+            left += [(inner, f"{path}[{at}]") for at, inner in enumerate(part.get("prefixItems", []))]
+            for word, mark in (("items", "[]"), ("additionalProperties", "{}")):
+                if isinstance(part.get(word), dict):
+                    left.append((part[word], path + mark))
+    return paths
+
+
+class LossFinder:
+    """Compares payloads with the wire shape of the class that reads them."""
+
+    def __init__(self, shape: Schema) -> None:
+        self._root, self._paths = shape, field_paths(shape)
+        self._optional: dict[int, list[str]] = {}
+
+    def find(self, payload: dict[str, Any], note: Note) -> None:
+        """Note the names that no field reads, the defaults that are needed, and the numbers that are rounded."""
+        self._find(payload, self._root, "", note)
+
+    def compare(self, stored: dict[str, Any], reached: dict[str, Any], note: Note, seen: dict[str, Seen]) -> None:
+        """Note the fields that the upcasters drop or change, although they are still fields."""
+        fields = self._root["properties"]
+        for name, value in stored.items():
+            if name not in fields:
+                continue
+            if name not in reached:
+                if not same_value(value, default_of(fields[name])):
+                    note("dropped", name, value, None)
+                continue
+            after = reached[name]
+            if name in seen:
+                seen[name].add(value, after)
+            elif len(seen) < _MAX_PATHS:
+                seen[name] = Seen(value, after)
+            if value != after and type(value) is type(after) and not (isinstance(value, (dict, list)) and after):
+                note("changed", name, value, after)
+
+    def _find(self, value: Any, schema: Schema, path: str, note: Note) -> None:
+        schema = resolve(schema, self._root)
+        if "anyOf" in schema:
+            parts = (part for part in schema["anyOf"] if may_match(value, part, self._root))
+            schema = resolve(next(parts, {}), self._root)
+        if type(value) is dict:
+            if "properties" in schema:
+                self._find_in_object(value, schema, note)
+            elif isinstance(schema.get("additionalProperties"), dict):
+                for inner in value.values():
+                    self._find(inner, schema["additionalProperties"], f"{path}{{}}", note)
+        elif type(value) is list:
+            items, fixed = schema.get("items"), schema.get("prefixItems", [])
+            for inner, part in zip(value, fixed, strict=False):
+                self._find(inner, part, path, note)
+            if isinstance(items, dict) and not _is_leaf(items):
+                for inner in value[len(fixed) :]:
+                    self._find(inner, items, f"{path}[]", note)
+            for at in range(len(value), len(fixed)):
+                note("default", f"{self._paths[id(schema)]}[{at}]", None, value_text(default_of(fixed[at])))
+        elif (
+            type(value) is int and schema.get("type") == "number" and abs(value) > _MAX_EXACT and float(value) != value
+        ):
+            note("rounded", path, value, float(value))
+
+    def _find_in_object(self, value: dict[str, Any], schema: Schema, note: Note) -> None:
+        fields, path = schema["properties"], self._paths[id(schema)]
+        for name, inner in value.items():
+            if name not in fields:
+                note("unread", join_path(path, name), inner, None)
+            elif not _is_leaf(fields[name]):
+                self._find(inner, fields[name], join_path(path, name), note)
+        optional = self._optional.get(id(schema))
+        if optional is None:
+            needed = {*schema["required"]}
+            optional = self._optional[id(schema)] = [name for name in fields if name not in needed]
+        for name in optional:
+            if name not in value and fields[name].get("x-default") != "unset":
+                note("default", join_path(path, name), None, value_text(default_of(fields[name])))
+
+
+def _is_leaf(schema: Schema) -> bool:
+    """True if values of a schema lose nothing."""
+    return schema.get("type") in ("string", "integer", "boolean", "null") or "enum" in schema
+
+
+def losses_in_order(losses: list[Loss]) -> Iterator[Loss]:
+    """Yield the losses by kind and path."""
+    yield from sorted(losses, key=lambda loss: (loss.kind == "default", loss.kind, loss.path))
