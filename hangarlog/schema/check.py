@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Generator, Iterator
+from functools import partial
 from itertools import chain
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from hangarlog.schema.describe import Schema, describe
 from hangarlog.schema.lockfile import LockedType, SchemaLock
 from hangarlog.schema.places import changed_defaults, extra_names, lists_all_values, places, unknown_paths
 from hangarlog.schema.purity import ImpureUpcasterError, partial_path, pure_path
+from hangarlog.schema.retention import unkept
 from hangarlog.schema.sample import CannotSampleError, samples
 from hangarlog.schema.shape import patterns_of, value_text
 from hangarlog.schema.skeleton import skeleton
@@ -88,9 +90,24 @@ def check(serializer: EventSerializer, lock: SchemaLock) -> list[Finding]:
     for name, locked in lock.events.items():
         shapes_by_name.setdefault(registry.canonical_name(name), {}).update(locked.schemas)
     for name in sorted(names):
+        findings += _same_name(serializer, name)
         shapes = shapes_by_name.get(registry.canonical_name(name), {})
         findings += _TypeCheck(current, name, lock.events.get(name), shapes, reported).findings()
     return findings
+
+
+def _same_name(serializer: EventSerializer, name: str) -> list[Finding]:
+    """Return a finding if several classes have a name: the events of the others are read as the last one."""
+    registry = serializer.registry
+    rivals = registry.rivals(name) if name in registry.types else []
+    if not rivals:
+        return []
+    places = [f"{each.__module__}.{each.__qualname__}" for each in (*rivals, registry.types[name])]
+    message = (
+        f"{' and '.join(places)} are both stored under this name, and its events are read as the last; "
+        "give one of them another name with name=, or register it in a registry of its own"
+    )
+    return [Finding(name, "same name", message)]
 
 
 class _CurrentShapes:
@@ -304,12 +321,12 @@ class _TypeCheck:
 
     def _try_version(self, version: int, schema: Schema, has_gaps: bool) -> Iterator[Finding]:
         """Read sample events of a former version through the chain into the class."""
-        tried = 0
+        tried: list[dict[str, Any]] = []
         doubts: list[str] = []  # Errors that a real event may not have.
         inferred = self._locked is not None and version in self._locked.inferred
         try:
             for payload in samples(schema, self._current.patterns):
-                tried += 1
+                tried.append(payload)
                 reached = yield from self._upcast(version, payload)
                 if has_gaps or reached is _NO_RESULT:
                     continue
@@ -330,9 +347,30 @@ class _TypeCheck:
         except CannotSampleError as error:
             yield self._finding("untried", f"v{version}: {error}", version=version)
         if doubts:
-            message = f"{len(doubts)} of {tried} events generated from v{version} cannot be read: {doubts[0]}"
-            kind: Kind = "unreadable" if len(doubts) == tried else "untried"
+            message = f"{len(doubts)} of {len(tried)} events generated from v{version} cannot be read: {doubts[0]}"
+            kind: Kind = "unreadable" if len(doubts) == len(tried) else "untried"
             yield self._finding(kind, message, version=version)
+        if not has_gaps and not inferred:
+            yield from self._unkept_fields(version, schema, tried)
+
+    def _unkept_fields(self, version: int, schema: Schema, payloads: list[dict[str, Any]]) -> Iterator[Finding]:
+        """Yield a finding for each field that the upcasters to the next known version lose, although it has it too."""
+        if self._schema is None or (self._split and version <= self._split[0]) or version in self._impure:
+            return
+        after = min(self._known_versions(version + 1), default=self._target)
+        shape = self._schema if after == self._target else self._shapes[str(after)]
+        upcast = partial(partial_path, self._serializer, self._name, version, after)
+        for path, asked in unkept(payloads, schema, shape, upcast):
+            what = f"the upcasters from v{version} to v{after} make the same of every {path!r} that was tried"
+            if asked:
+                yield self._finding("untried", f"{what}; `check --store` tries the stored ones", version=version)
+                continue
+            yield self._finding(
+                "lost",
+                f"{what}, although it is still a field: its stored values would be lost; keep them, as {{**data, ...}} "
+                "does without this name, or give the field another name",
+                version=version,
+            )
 
     def _unreadable(self, version: int, payload: dict[str, Any], error: HangarlogError) -> Finding:
         return self._finding(

@@ -33,8 +33,8 @@ def check_history(
     """Read every stored event through the chain.
 
     Return the counts by type and version, with the failures and what reads lose. `target` names the application's
-    events, as for `load_events`. Every worker process imports it, from `folder` if it is nowhere else. `progress` counts
-    events. `with_fields` gathers the payloads' fields, too.
+    events, as for `load_events`. Every worker process imports it, from `folder` if it is nowhere else. `progress`
+    counts events. `with_fields` gathers the payloads' fields, too.
 
     Raises:
         EventsNotFoundError: there are no events at `target`.

@@ -339,4 +339,61 @@ BREAKING = [
         SPLIT.format(second="Priced").replace("data['price']", "data['cost']"),
         "unreadable",
     ),
+    Change(
+        "an upcaster writes the recipe's value onto a field that was there",
+        started("tags: list[str]"),
+        started("tags: list[str]; n: int = 0").replace("@event", "@event(version=2)")
+        + STEP.format("**data, 'tags': []"),
+        "lost",
+    ),
+    Change(
+        "an upcaster replaces a field by a constant",
+        started("mode: Literal['a', 'b']; on: bool"),
+        started("mode: Literal['a', 'b']; on: bool").replace("@event", "@event(version=2)")
+        + STEP.format("**data, 'on': True"),
+        "lost",
+    ),
+    Change(
+        "an upcaster replaces a field by another one",
+        started("mode: str"),
+        started("mode: str; n: int").replace("@event", "@event(version=2)")
+        + STEP.format("**data, 'n': 1, 'mode': data['provider_id']"),
+        "lost",
+    ),
+    Change(
+        "an upcaster forgets a field that has a default",
+        STARTED,
+        V2 + STEP.format("'provider_id': data['provider_id'], 'tags': []"),
+        "lost",
+    ),
+    Change(
+        "an upcaster passes on the names it knows, and forgets one",
+        STARTED,
+        V2 + STEP.format("**{k: data[k] for k in ('provider_id',)}, 'tags': []"),
+        "lost",
+    ),
+    Change(
+        "an upcaster forgets a nested field that has a default",
+        "class Inner(Struct):\n    a: int\n    b: str = ''\n" + HOLDER.format("Inner"),
+        "class Inner(Struct):\n    a: int\n    b: str = ''\n"
+        + HOLDER.format("Inner").replace("@event", "@event(version=2)")
+        + STEP.format("**data, 'inner': {'a': data['inner']['a']}"),
+        "lost",
+    ),
+    Change(
+        "an upcaster forgets a field of a list's items",
+        "class Inner(Struct):\n    a: int\n    b: str = ''\n" + HOLDER.format("list[Inner]"),
+        "class Inner(Struct):\n    a: int\n    b: str = ''\n"
+        + HOLDER.format("list[Inner]").replace("@event", "@event(version=2)")
+        + STEP.format("**data, 'inner': [{'a': each['a']} for each in data['inner']]"),
+        "lost",
+    ),
+    Change(
+        "the second of two upcasters overwrites what the first has written",
+        "@event\nclass Started(Struct):\n    mode: str\n",
+        "@event(version=3)\nclass Started(Struct):\n    mode: str\n    n: int\n"
+        + STEP.format("**data, 'n': 1")
+        + "@chain.upcaster('Started', 2)\ndef more(data): return {**data, 'mode': ''}\n",
+        "lost",
+    ),
 ]

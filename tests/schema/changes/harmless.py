@@ -24,6 +24,8 @@ from .change import (
     started,
 )
 
+DROPPED = STEP.format("**{k: v for k, v in data.items() if k != 'mode'}")
+
 HARMLESS = [
     Change("nothing changes", STARTED, STARTED),
     Change("a field with a default is added", STARTED, STARTED + "    tags: list[str] = []\n"),
@@ -278,5 +280,55 @@ HARMLESS = [
         V2.replace("= 'subprocess'", "= 'docker'") + STEP.format("'mode': 'subprocess', **data, 'tags': []"),
         None,
         "@event\nclass Started(Struct):\n    provider_id: str\n",
+    ),
+    Change(
+        "an upcaster changes a field's values",
+        started("mode: str"),
+        started("mode: str").replace("@event", "@event(version=2)")
+        + STEP.format("**data, 'mode': data['mode'].lower()"),
+    ),
+    Change(
+        "an upcaster looks a field's values up, and has one for all others",
+        started("mode: str"),
+        started("mode: str").replace("@event", "@event(version=2)")
+        + STEP.format("**data, 'mode': {'sub': 'subprocess'}.get(data['mode'], 'docker')"),
+    ),
+    Change(
+        "an upcaster merges two values of a Literal",
+        started("mode: Literal['a', 'b', 'c']"),
+        started("mode: Literal['a', 'b', 'c']").replace("@event", "@event(version=2)")
+        + STEP.format("**data, 'mode': 'b' if data['mode'] == 'a' else data['mode']"),
+    ),
+    Change(
+        "an upcaster moves a field's values to another one",
+        started("mode: str"),
+        started("mode: str; kind: str").replace("@event", "@event(version=2)")
+        + STEP.format("**data, 'mode': 'any', 'kind': data['mode']"),
+    ),
+    Change(
+        "two fields change places",
+        started("a: str; b: str"),
+        started("a: str; b: str").replace("@event", "@event(version=2)")
+        + STEP.format("**data, 'a': data['b'], 'b': data['a']"),
+    ),
+    Change(
+        "an upcaster writes null as nothing",
+        started("mode: str | None = None"),
+        started("mode: str = ''").replace("@event", "@event(version=2)")
+        + STEP.format("**{k: v for k, v in data.items() if v is not None}"),
+    ),
+    Change(
+        "a field is dropped on purpose",
+        STARTED,
+        "@event(version=2)\nclass Started(Struct):\n    provider_id: str\n" + DROPPED,
+    ),
+    Change(
+        "a field is dropped on purpose, and another gets its name later",
+        "@event(version=2)\nclass Started(Struct):\n    provider_id: str\n" + DROPPED,
+        started("mode: str").replace("@event", "@event(version=3)")
+        + DROPPED
+        + "@chain.upcaster('Started', 2)\ndef again(data): return {**data, 'mode': ''}\n",
+        None,
+        started("mode: str"),
     ),
 ]
