@@ -102,4 +102,3 @@ def test_a_module_that_runs_as_a_program_and_is_imported_too_is_one() -> None:
         assert kinds(registry) == []
     finally:
         del sys.modules["__mp_main__"]
-
