@@ -20,7 +20,7 @@ from hangarlog.schema.history import check_history, count_events, show_history
 from hangarlog.schema.lockfile import SchemaLock, read_lock, write_lock
 from hangarlog.schema.locking import make_lock, not_locked, refused, unread_types, with_gathered, without
 from hangarlog.schema.losses import losses_in_order
-from hangarlog.schema.proof import forget_lacking, loss_findings, with_proof
+from hangarlog.schema.proof import forget_lacking, forgive_tags, loss_findings, with_proof
 from hangarlog.schema.share import StoredKind
 from hangarlog.schema.target import Settings, load_events, module_file, vetted_settings, why_distrusted
 
@@ -121,6 +121,7 @@ def check_(
         say(f"hangarlog: there is no lock file {path}: only the store is checked", err=True)
         lock = None
     stored = _read_history(where, target)
+    forgive_tags(lock or SchemaLock(), serializer, stored)
     findings = _check_lock(serializer, lock, target, stored, locked) if lock is not None else []
     _write_findings(findings, _is_text(form))
     for each in stored:
@@ -184,6 +185,7 @@ def lock(
     made = make_lock(serializer, before)
     if where is not None:
         stored = _read_history(where, target, with_fields=True)
+        forgive_tags(before, serializer, stored)
         findings = unread_types(made, stored, accept)
         known = [each for each in stored if each.event_type in made.events and each.event_type not in accept]
         findings += refused(serializer, with_proof(before, serializer, stored))

@@ -8,7 +8,7 @@ class that writes a field always needs its default only for events that were sto
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, get_args, get_type_hints, is_typeddict
+from typing import Any, get_args, get_type_hints
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -43,15 +43,14 @@ def default_keywords(owner: type, field: Any, enc_hook: Callable[[Any], Any] | N
         return {"x-default": "computed"}
     try:
         if field.default_factory is not NODEFAULT:
-            default = pure_value(field.default_factory)
+            known = field.default_factory in _EMPTY
+            default = field.default_factory() if known else pure_value(field.default_factory)
             if not _is_pure_class(field.default_factory):
                 return {"x-default": "computed"}
     except Exception:  # A factory may raise anything. One that does is no constant.
         return {"x-default": "computed"}
-    if default is UNSET or (default is NODEFAULT and not is_typeddict(owner)):  # `inspect` leaves out UNSET.
+    if default is UNSET or default is NODEFAULT:  # `inspect` leaves out UNSET; a key of a TypedDict has no default.
         return {"x-default": "unset"}
-    if default is NODEFAULT:
-        return {}
     try:
         plain = msgspec.to_builtins(default, enc_hook=enc_hook, str_keys=True, order="deterministic")
         return {"default": msgspec.json.decode(msgspec.json.encode(plain))}

@@ -68,7 +68,9 @@ def answer() -> None:
     """Run the second process: read the question from standard input, and answer on standard output."""
     del sys.argv[1:]
     with open(os.dup(1), "wb") as answers:
-        os.dup2(2, 1)  # The application's prints must not mix with the answer.
+        with open(os.devnull, "wb") as nothing:  # The first process has printed what the application prints.
+            os.dup2(nothing.fileno(), 1)
+            os.dup2(nothing.fileno(), 2)
         target, folder = msgspec.json.decode(sys.stdin.buffer.read(), type=_Question)
         _move_elsewhere()
         with contextlib.suppress(HangarlogError, OSError):

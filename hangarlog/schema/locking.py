@@ -14,6 +14,8 @@ from hangarlog.schema.lockfile import LockedType, SchemaLock
 from hangarlog.schema.share import StoredKind
 from hangarlog.schema.written import forget_omitted
 
+_NO_FIELDS: Schema = {"type": "object", "properties": {}, "required": []}
+
 
 def refused(serializer: EventSerializer, before: SchemaLock, accept: Collection[str] = ()) -> list[Finding]:
     """Return the findings that prevent a new lock.
@@ -44,6 +46,8 @@ def make_lock(serializer: EventSerializer, before: SchemaLock) -> SchemaLock:
             if alias_of == name:
                 schemas[str(version)] = shape = describe(name, event_class, serializer.enc_hook)
                 forget_omitted(shape, _earlier_shapes(serializer, before, name, version))
+                if version > 1 and not any(int(number) < version for number in schemas):
+                    forget_omitted(shape, [_NO_FIELDS])  # Events of versions that no lock knows may lack any.
                 alias_of = None
         elif split is not None:
             version = split[0]

@@ -166,6 +166,8 @@ class LossFinder:
             if isinstance(items, dict) and not _is_leaf(items):
                 for inner in value[len(fixed) :]:
                     self._find(inner, items, f"{path}[]", note)
+            for at in range(len(fixed), len(value) if "prefixItems" in schema and not items else 0):
+                note("unread", f"{path}[{at}]", value[at], None)
             for at in range(len(value), len(fixed)):
                 note("default", f"{self._paths[id(schema)]}[{at}]", None, value_text(default_of(fixed[at])))
         elif (

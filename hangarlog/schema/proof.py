@@ -5,23 +5,39 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterator
 
+from hangarlog.errors import EventSerializationError
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.schema.check import Finding, Kind
 from hangarlog.schema.describe import describe
 from hangarlog.schema.lockfile import SchemaLock
 from hangarlog.schema.losses import field_paths, losses_in_order
-from hangarlog.schema.shape import join_path
+from hangarlog.schema.shape import join_path, tags
 from hangarlog.schema.share import StoredKind
 from hangarlog.schema.written import FieldPair, fields_in_both
 
 
 def with_proof(lock: SchemaLock, serializer: EventSerializer, stored: Collection[StoredKind]) -> SchemaLock:
     """Return a copy of a lock in which a field counts as always written if no stored event lacks it."""
+    if not stored:
+        return lock
     proved = copy.deepcopy(lock)
     for count, lacking, field, path in _fields(proved, serializer, stored):
         if path not in lacking and field.before is not None and not field.always:
             field.before["x-written"] = f"0 of {count:,} stored events lack it"
     return proved
+
+
+def forgive_tags(lock: SchemaLock, serializer: EventSerializer, stored: Collection[StoredKind]) -> None:
+    """Remove the losses of tags that a class had in the lock: a tag holds nothing that reads could lose."""
+    for each in stored:
+        names = {each.event_type, serializer.registry.canonical_name(each.event_type)}
+        shapes = [lock.events[name].schema(each.version) for name in names if name in lock.events]
+        found: set[str] = set()
+        for shape in filter(None, shapes):
+            parts = [shape, *shape.get("$defs", {}).values()]
+            paths = field_paths(shape)
+            found.update(join_path(paths.get(id(part), ""), name) for part in parts for name, _ in tags(part))
+        each.losses = [loss for loss in each.losses if loss.kind != "unread" or loss.path not in found]
 
 
 def forget_lacking(lock: SchemaLock, serializer: EventSerializer, stored: Collection[StoredKind]) -> None:
@@ -47,7 +63,10 @@ def _fields(
         shape = locked.schema(registry.target_version(event_type))
         if shape is None or name not in counts or event_type not in registry.types or "*" in lacking[name]:
             continue
-        today = describe(event_type, registry.types[event_type], serializer.enc_hook)
+        try:
+            today = describe(event_type, registry.types[event_type], serializer.enc_hook)
+        except EventSerializationError:
+            continue  # The check reports it.
         paths = field_paths(today)
         for field in list(fields_in_both(shape, today)):
             owner = paths.get(id(field.owner), "")

@@ -34,13 +34,15 @@ def unkept(payloads: Sequence[dict[str, Any]], old: Schema, new: Schema, upcast:
     payloads = payloads[:_MAX_PAYLOADS]
     reached = [_result(upcast, payload) for payload in payloads]
     lost: list[_Keys] = []
-    for keys in _common_fields(old, new):
+    for keys, before, after in _common_fields(old, new):
         if any(keys[: len(each)] == each for each in lost):
             continue
         values = [_values_at(payload, keys) for payload in payloads]
         others = _distinct(values)
         tried = [at for at, result in enumerate(reached) if values[at] and isinstance(result, dict)][:_MAX_OTHERS]
         if len(others) > 1 and tried and not _has_influence(payloads, reached, tried, keys, others, upcast):
+            if breaking(compare_parts(before, after, old, new)):
+                continue  # The new type does not take the old values.
             lost.append(keys)
             yield _path(keys), _asks_for(upcast, payloads[tried[0]], keys)
 
@@ -71,8 +73,8 @@ def _result(upcast: Upcast, payload: dict[str, Any]) -> Any:
         return None
 
 
-def _common_fields(old: Schema, new: Schema) -> Iterator[_Keys]:
-    """Yield the fields that have the same place in both shapes and whose new type takes the old one's values."""
+def _common_fields(old: Schema, new: Schema) -> Iterator[tuple[_Keys, Schema, Schema]]:
+    """Yield the fields that have the same place in both shapes, with their schemas."""
     left: list[tuple[Schema, Schema, _Keys]] = [(old, new, ())]
     count = 0
     for before, after, keys in left:
@@ -85,8 +87,7 @@ def _common_fields(old: Schema, new: Schema) -> Iterator[_Keys]:
                 count += 1
                 if count > _MAX_FIELDS:
                     return
-                if not breaking(compare_parts(part, other, old, new)):
-                    yield (*keys, name)
+                yield (*keys, name), part, other
                 if len(keys) < 6:
                     left.append((part, other, (*keys, name)))
         for word, mark in (("items", "[]"), ("additionalProperties", "{}")):

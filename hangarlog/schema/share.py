@@ -193,7 +193,8 @@ class _StoredLosses:
     def add(self, stored: StoredKind, envelope: Envelope) -> None:
         """Count the losses of an event."""
         registry, event_type, version = self._serializer.registry, stored.event_type, stored.version
-        if version < 1 or event_type in registry.dropped:
+        is_newer = version > registry.target_version(event_type) and self._serializer.chain.split_of(event_type) is None
+        if version < 1 or is_newer or event_type in registry.dropped:
             return
         parts: Any = [(event_type, version)]
         try:

@@ -172,6 +172,15 @@ def test_values_that_the_chain_drops_or_makes_the_same_fail_the_check(hangarlog:
         assert done.returncode == int(fails)
 
 
+def test_a_tag_that_a_class_has_lost_is_no_loss(hangarlog: Command, project: Path) -> None:
+    """The lock knows that it was one."""
+    write(project, STARTED.replace("(msgspec.Struct)", "(msgspec.Struct, tag=True)"))
+    hangarlog("schema", "lock")
+    fill(project, {"type": "Started", "provider_id": "a", "mode": "x"})
+    write(project, STARTED)
+    assert hangarlog("schema", "check", "s").returncode == 0
+
+
 def test_whole_numbers_that_a_float_cannot_hold_fail_the_check(hangarlog: Command, project: Path) -> None:
     fill(project, {"n": 2**53}, {"n": 2**53 + 1}, {"n": 1})
     write(project, "@event\nclass Started(msgspec.Struct):\n    n: float\n")
