@@ -160,20 +160,25 @@ class LossFinder:
                 for inner in value.values():
                     self._find(inner, schema["additionalProperties"], f"{path}{{}}", note)
         elif type(value) is list:
-            items, fixed = schema.get("items"), schema.get("prefixItems", [])
-            for inner, part in zip(value, fixed, strict=False):
-                self._find(inner, part, path, note)
-            if isinstance(items, dict) and not _is_leaf(items):
-                for inner in value[len(fixed) :]:
-                    self._find(inner, items, f"{path}[]", note)
-            for at in range(len(fixed), len(value) if "prefixItems" in schema and not items else 0):
-                note("unread", f"{path}[{at}]", value[at], None)
-            for at in range(len(value), len(fixed)):
-                note("default", f"{self._paths[id(schema)]}[{at}]", None, value_text(default_of(fixed[at])))
+            self._find_in_array(value, schema, path, note)
         elif (
             type(value) is int and schema.get("type") == "number" and abs(value) > _MAX_EXACT and float(value) != value
         ):
             note("rounded", path, value, float(value))
+
+    def _find_in_array(self, value: list[Any], schema: Schema, path: str, note: Note) -> None:
+        items, fixed = schema.get("items"), schema.get("prefixItems", [])
+        for inner, part in zip(value, fixed, strict=False):
+            self._find(inner, part, path, note)
+        if isinstance(items, dict):
+            for inner in [] if _is_leaf(items) else value[len(fixed) :]:
+                self._find(inner, items, f"{path}[]", note)
+            return
+        place = self._paths.get(id(schema), path)
+        for at in range(len(fixed), len(value) if fixed else 0):
+            note("unread", f"{place}[{at}]", value[at], None)
+        for at in range(len(value), len(fixed)):
+            note("default", f"{place}[{at}]", None, value_text(default_of(fixed[at])))
 
     def _find_in_object(self, value: dict[str, Any], schema: Schema, note: Note) -> None:
         fields, path = schema["properties"], self._paths[id(schema)]
