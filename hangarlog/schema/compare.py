@@ -251,7 +251,7 @@ class _Comparison:
         if change is not None:
             why = _why_unneeded(old) or change.why_harmless
             what = f"its default was {value_text(change.then)}, is {value_text(change.now)}"
-            yield Change(path, f"{what}: {why or 'events stored without it would change'}", not why)
+            yield Change(path, f"{what}: {why or change.effect}", not why)
         if old.get("x-written") is True and "x-written" not in new:
             yield Change(path, "is left out of events from now on where it is the default", False)
 

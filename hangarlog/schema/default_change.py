@@ -14,12 +14,14 @@ Rooted = tuple[Schema, Schema]
 class DefaultChange(NamedTuple):
     """A field's default that was another.
 
-    `why_harmless` says why an event without the field has not changed; it is empty if it has.
+    `why_harmless` says why an event without the field has not changed; it is empty if it has. `effect` says what would
+    change.
     """
 
     then: Any
     now: Any
-    why_harmless: str
+    why_harmless: str = ""
+    effect: str = "events stored without it would change"
 
 
 def default_change(old: Rooted, new: Rooted) -> DefaultChange | None:
@@ -31,9 +33,11 @@ def default_change(old: Rooted, new: Rooted) -> DefaultChange | None:
         return None
     if then is COMPUTED:
         return DefaultChange(then, now, "events stored without it were read with another one each time")
-    if then is UNSET and now is None and not _takes_null(*old):
-        return DefaultChange(then, now, "events stored without it have no value still")
-    return DefaultChange(then, now, "")
+    if then is UNSET and now is None:
+        if _takes_null(*old):
+            return DefaultChange(then, now, effect="events stored without it would be read like those with null")
+        return DefaultChange(then, now, "events stored without it still have no value")
+    return DefaultChange(then, now)
 
 
 def _takes_null(schema: Schema, root: Schema) -> bool:
