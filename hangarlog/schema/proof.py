@@ -20,7 +20,7 @@ def with_proof(lock: SchemaLock, serializer: EventSerializer, stored: Collection
     """Return a copy of a lock in which a field counts as always written if no stored event lacks it."""
     if not stored:
         return lock
-    proved = copy.deepcopy(lock)
+    proved = SchemaLock(events={name: copy.deepcopy(locked) for name, locked in lock.events.items()})
     for count, lacking, field, path in _fields(proved, serializer, stored):
         if path not in lacking and field.before is not None and not field.always:
             field.before["x-written"] = f"0 of {count:,} stored events lack it"
