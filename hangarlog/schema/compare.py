@@ -150,22 +150,29 @@ class Pair:
     def breaks(self) -> bool:
         """True if a change of the pair, or of one that it refers to, is breaking."""
         if self._breaks is None:
-            reached, users = [self], dict[int, list[Pair]]()
-            known = {id(self)}
-            for pair in reached:
+            reached = {id(self): self}
+            users: dict[int, list[Pair]] = {}
+            waiting = [self]
+            while waiting:
+                pair = waiting.pop()
                 for link in pair.links():
                     users.setdefault(id(link.pair), []).append(pair)
-                    if id(link.pair) not in known:
-                        known.add(id(link.pair))
-                        reached.append(link.pair)
-            broken = [pair for pair in reached if any(isinstance(each, Change) and each.breaking for each in pair.found())]
-            for pair in reached:
-                pair._breaks = False
+                    if id(link.pair) not in reached:
+                        reached[id(link.pair)] = link.pair
+                        if link.pair._breaks is None:
+                            waiting.append(link.pair)
+            broken = [pair for pair in reached.values() if pair._breaks or pair.breaks_itself()]
+            for pair in reached.values():
+                pair._breaks = pair._breaks or False
             for pair in broken:
                 pair._breaks = True
                 broken += [user for user in users.get(id(pair), ()) if not user._breaks]
         assert self._breaks is not None
         return self._breaks
+
+    def breaks_itself(self) -> bool:
+        """True if one of its own changes is breaking."""
+        return any(isinstance(each, Change) and each.breaking for each in self.found())
 
     def links(self) -> list[Link]:
         """Return the links to other pairs."""
@@ -373,7 +380,7 @@ def _closest(part: Schema, found: list[Schema]) -> Schema | None:
 
     def in_common(other: Schema) -> int:
         fields = part.get("properties", {}).keys() & other.get("properties", {}).keys()
-        return len(fields) + sum(other.get(word) == value for word, value in part.items())
+        return len(fields) + len([word for word, value in part.items() if other.get(word) == value])
 
     return max(found, key=in_common, default=None)
 

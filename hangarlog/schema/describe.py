@@ -9,7 +9,7 @@ they are not plain strings.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import chain, count
 from typing import Any
 
@@ -17,6 +17,7 @@ import msgspec
 from msgspec import inspect
 
 from hangarlog.errors import EventSerializationError
+from hangarlog.schema.definitions import Definitions, deep_recursion
 
 Schema = dict[str, Any]
 Hook = Callable[[Any], Any] | None
@@ -51,24 +52,49 @@ def describe(event_type: str, event_class: type, enc_hook: Hook = None) -> Schem
     Raises:
         EventSerializationError: msgspec cannot inspect the class.
     """
+    schema = describe_all({event_type: event_class}, enc_hook)[event_type]
+    if isinstance(schema, EventSerializationError):
+        raise schema
+    return schema
+
+
+def describe_all(types: Mapping[str, type], enc_hook: Hook = None) -> dict[str, Schema | EventSerializationError]:
+    """Return the schemas of classes by event type. They share the definitions of nested classes.
+
+    For a class that msgspec cannot inspect, the result is the error.
+    """
+    found: dict[str, Schema | EventSerializationError] = {}
+    description = _Description(enc_hook)
+    with deep_recursion():
+        infos = _inspected(types)
+        for event_type, event_class in types.items():
+            try:
+                info = infos[event_type] if event_type in infos else inspect.type_info(event_class)
+                found[event_type] = description.root_schema(info)
+            except Exception as error:  # The application's types may raise anything.
+                description = _Description(enc_hook)  # The other one has a part that is not complete.
+                cause = f"{event_class.__qualname__} has no schema: {str(error) or type(error).__name__}"
+                found[event_type] = EventSerializationError(event_type, cause)
+    return found
+
+
+def _inspected(types: Mapping[str, type]) -> dict[str, Any]:
+    """Return msgspec's description of classes, inspected together; nothing if that fails."""
     try:
-        info = inspect.type_info(event_class)
-    except (TypeError, NameError) as error:
-        raise EventSerializationError(event_type, f"{event_class.__qualname__} has no schema: {error}") from error
-    return _Description(info, enc_hook).root_schema()
+        return dict(zip(types, inspect.multi_type_info(types.values()), strict=True))
+    except Exception:
+        return {}
 
 
 class _Description:
-    def __init__(self, root: Any, enc_hook: Hook) -> None:
-        self._root, self._enc_hook = root, enc_hook
+    def __init__(self, enc_hook: Hook) -> None:
+        self._enc_hook = enc_hook
         self._names: dict[type, str] = {}
         self._defs: dict[str, Schema] = {}
+        self._definitions = Definitions(self._defs)
 
-    def root_schema(self) -> Schema:
-        schema = self._object(self._root)
-        if self._defs:
-            schema["$defs"] = dict(sorted(self._defs.items()))
-        return schema
+    def root_schema(self, root: Any) -> Schema:
+        return self._definitions.complete(self._object(root))
 
     def _schema_of(self, info: Any) -> Schema:
         if isinstance(info, inspect.Metadata):
@@ -94,11 +120,9 @@ class _Description:
         return {"x-python": f"{cls.__module__}.{cls.__qualname__}"}
 
     def _reference(self, info: Any) -> Schema:
-        if info.cls is self._root.cls:
-            return {"$ref": "#"}
         name = self._names.get(info.cls)
         if name is None:
-            name = _unused_name(info.cls, list(self._names.values()))
+            name = _unused_name(info.cls, self._defs)
             self._names[info.cls] = name
             self._defs[name] = {}  # Reserve the name: the class may contain itself.
             self._defs[name] = self._object(info)

@@ -17,7 +17,9 @@ from hangarlog.schema.describe import Schema
 LIKELY = 0.5  # The likeness from which a guess is made.
 _MIN_REPEATED = 3  # Types that show the same pair of names before the pair counts without likeness.
 _MAX_COMPARED = 200  # Vanished or new types that are compared with each other.
-_GENERIC = frozenset("id ids at on by of is has the a name type kind key value count number no date time ts url".split())
+_GENERIC = frozenset(
+    "id ids at on by of is has the a name type kind key value count number no date time ts url".split()
+)
 _GENERIC_WEIGHT = 0.3
 """The weight of a word that says little: `user_id` and `order_id` are not alike because of `id`."""
 
@@ -139,7 +141,11 @@ def guess_successors(vanished: Mapping[str, Schema], new: Mapping[str, Schema]) 
     for one, old in list(vanished.items())[:_MAX_COMPARED]:
         for other, shape in list(new.items())[:_MAX_COMPARED]:
             names, (fields, common) = likeness(one, other), _fields_in_common(old, shape)
-            if (names >= LIKELY and fields >= 0.5) or (names >= 0.25 and fields >= 0.7) or (fields >= 0.8 and common >= 2):
+            if (
+                (names >= LIKELY and fields >= 0.5)
+                or (names >= 0.25 and fields >= 0.7)
+                or (fields >= 0.8 and common >= 2)
+            ):
                 scores[one, other] = names + fields
     return _assigned(scores)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -34,15 +34,21 @@ def is_any(schema: Schema) -> bool:
     return not schema.keys() - {"default", "$defs"}
 
 
-def patterns_of(part: Any) -> Iterator[str]:
-    """Yield the patterns in a schema and in its parts."""
-    if isinstance(part, dict):
-        if isinstance(part.get("pattern"), str):
-            yield part["pattern"]
-        part = list(part.values())
-    if isinstance(part, list):
-        for inner in part:
-            yield from patterns_of(inner)
+def all_patterns(schemas: Iterable[Schema]) -> set[str]:
+    """Return the patterns in schemas and in their parts. A definition that they share is searched once."""
+    found: set[str] = set()
+    seen: set[int] = set()
+    waiting: list[Any] = list(schemas)
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict) and id(part) not in seen:
+            seen.add(id(part))
+            if isinstance(part.get("pattern"), str):
+                found.add(part["pattern"])
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+    return found
 
 
 def in_words(schema: Schema) -> str:
