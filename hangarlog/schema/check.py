@@ -15,8 +15,8 @@ from hangarlog.schema.describe import Schema, describe_all
 from hangarlog.schema.lockfile import LockedType, SchemaLock
 from hangarlog.schema.places import changed_defaults, lists_all_values, places, unknown_paths
 from hangarlog.schema.purity import ImpureUpcasterError, pure_path
-from hangarlog.schema.sample import CannotSampleError, samples
 from hangarlog.schema.renames import guess_successors, repeated_renames
+from hangarlog.schema.sample import CannotSampleError, samples
 from hangarlog.schema.shape import all_patterns, value_text
 from hangarlog.schema.skeleton import Drafts
 

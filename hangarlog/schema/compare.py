@@ -117,7 +117,7 @@ class Pair:
         self.old, self.new, self.old_root, self.new_root = old, new, old_root, new_root
         self._all = all_pairs
         self._found: list[Change | Link] | None = None
-        self._breaks: bool | None = None
+        self._verdict: tuple[bool, bool] | None = None
 
     def found(self) -> list[Change | Link]:
         """Return the changes in the pair itself, and the links to other pairs."""
@@ -127,6 +127,8 @@ class Pair:
 
     def changes(self) -> list[Change]:
         """Return all changes. Those of a definition are listed at the first places that refer to it."""
+        if not self._judged()[0]:
+            return []
         listed: list[Change] = []
         places: Counter[int] = Counter()
         active = {id(self)}
@@ -137,7 +139,9 @@ class Pair:
                 place = join_path(path, each.path)
                 if isinstance(each, Change):
                     listed.append(Change(place, each.what, each.breaking))
-                elif id(each.pair) not in active and places[id(each.pair)] < _MAX_PLACES:
+                elif id(each.pair) in active or not each.pair._judged()[0]:
+                    continue
+                elif places[id(each.pair)] < _MAX_PLACES:
                     places[id(each.pair)] += 1
                     active.add(id(each.pair))
                     stack.append((place, each.pair, iter(each.pair.found())))
@@ -149,34 +153,33 @@ class Pair:
 
     def breaks(self) -> bool:
         """True if a change of the pair, or of one that it refers to, is breaking."""
-        if self._breaks is None:
+        return self._judged()[1]
+
+    def _judged(self) -> tuple[bool, bool]:
+        """Return (whether there are changes, whether there are breaking ones), here or in what the pair refers to."""
+        if self._verdict is None:
             reached = {id(self): self}
             users: dict[int, list[Pair]] = {}
             waiting = [self]
             while waiting:
                 pair = waiting.pop()
-                for link in pair.links():
-                    users.setdefault(id(link.pair), []).append(pair)
-                    if id(link.pair) not in reached:
-                        reached[id(link.pair)] = link.pair
-                        if link.pair._breaks is None:
-                            waiting.append(link.pair)
-            broken = [pair for pair in reached.values() if pair._breaks or pair.breaks_itself()]
-            for pair in reached.values():
-                pair._breaks = pair._breaks or False
-            for pair in broken:
-                pair._breaks = True
-                broken += [user for user in users.get(id(pair), ()) if not user._breaks]
-        assert self._breaks is not None
-        return self._breaks
+                for each in pair.found():
+                    if isinstance(each, Link):
+                        users.setdefault(id(each.pair), []).append(pair)
+                        if id(each.pair) not in reached:
+                            reached[id(each.pair)] = each.pair
+                            if each.pair._verdict is None:
+                                waiting.append(each.pair)
+            own = {key: pair._verdict or pair._own_verdict() for key, pair in reached.items()}
+            both = [_with_users([key for key, found in own.items() if found[at]], users) for at in (0, 1)]
+            for key, pair in reached.items():
+                pair._verdict = key in both[0], key in both[1]
+        assert self._verdict is not None
+        return self._verdict
 
-    def breaks_itself(self) -> bool:
-        """True if one of its own changes is breaking."""
-        return any(isinstance(each, Change) and each.breaking for each in self.found())
-
-    def links(self) -> list[Link]:
-        """Return the links to other pairs."""
-        return [each for each in self.found() if isinstance(each, Link)]
+    def _own_verdict(self) -> tuple[bool, bool]:
+        own = [each.breaking for each in self.found() if isinstance(each, Change)]
+        return bool(own), any(own)
 
     def part(self, old: Schema, new: Schema) -> Pair:
         """Return the comparison of two parts of this pair."""
@@ -219,8 +222,9 @@ class Pair:
 
     def _alternatives(self, old: Schema, new: Schema, path: str) -> Iterator[Change | Link]:
         taken: set[int] = set()
-        tagged = [part for part, _ in self.matches(old, new) if tag_of(part) is not None]
-        for part, match in self.matches(old, new):
+        matches = list(self.matches(old, new))
+        tagged = [part for part, _ in matches if tag_of(part) is not None]
+        for part, match in matches:
             if match is None:
                 yield Change(path, f"{in_words(part)} is no longer taken", True)
                 continue
@@ -229,7 +233,10 @@ class Pair:
             if name is not None and tag is None and len(tagged) > 1:
                 yield Change(path, f"{in_words(part)} cannot be told apart any more: its tag was removed", True)
             inside = f"{path}<{name}>" if name is not None and len(tagged) > 1 else path
-            yield Link(inside, self.part(part, match))
+            if kind_of(part)[0] in ("object", "array"):
+                yield Link(inside, self.part(part, match))
+            else:
+                yield from self._changes(part, match, inside)
         for part in alternatives(new, self.new_root):
             if id(part) not in taken:
                 yield Change(path, f"takes {in_words(part)}, too", False)
@@ -393,6 +400,17 @@ def _split_enum(schema: Schema) -> list[Schema]:
         return [schema]
     split = [[value for value in values if type(value) is kind] for kind in kinds]
     return [{"type": "null"} if group == [None] else {"enum": group} for group in split]
+
+
+def _with_users(keys: list[int], users: dict[int, list[Pair]]) -> set[int]:
+    """Return keys of pairs, with those of all pairs that refer to them."""
+    found = set(keys)
+    for key in keys:
+        for user in users.get(key, ()):
+            if id(user) not in found:
+                found.add(id(user))
+                keys.append(id(user))
+    return found
 
 
 def _is_enum(schema: Schema) -> bool:

@@ -1,8 +1,8 @@
 """The schema lock: a file in the user's repository with the wire shape of every event type at every version.
 
 It is sorted and indented JSON, so that you can review its changes. Each event type and each definition is a block of
-lines, with the comma between two blocks on a line of its own: git merges two branches that add types, unless both add one
-at the same place.
+lines, with the comma between two blocks on a line of its own. So git merges branches that add types, unless two add one
+at the same place of the order.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class SchemaLock(msgspec.Struct):
             _blocks("events", events),
             _blocks("definitions", definitions),
         ]
-        return b"{\n" + b",\n".join(parts) + b"\n}\n"
+        return b"{\n" + b"\n,\n".join(parts) + b"\n}\n"
 
 
 def _blocks(name: str, members: Mapping[str, Any]) -> bytes:

@@ -18,7 +18,7 @@ LIKELY = 0.5  # The likeness from which a guess is made.
 _MIN_REPEATED = 3  # Types that show the same pair of names before the pair counts without likeness.
 _MAX_COMPARED = 200  # Vanished or new types that are compared with each other.
 _GENERIC = frozenset(
-    "id ids at on by of is has the a name type kind key value count number no date time ts url".split()
+    ["id", "ids", "at", "on", "by", "of", "is", "has", "the", "a", "name", "type", "kind", "key", "value", "count", "number", "no", "date", "time", "ts", "url"]
 )
 _GENERIC_WEIGHT = 0.3
 """The weight of a word that says little: `user_id` and `order_id` are not alike because of `id`."""
