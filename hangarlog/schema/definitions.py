@@ -1,8 +1,7 @@
 """Definitions, the schemas of nested classes, and what refers to them: `{"$ref": "#/$defs/NAME"}`.
 
-In memory, the schema of each event type has the definitions that it refers to in its `$defs`. Schemas that come from one
-application or one lock share these definitions as objects, so that each is compared once. A lock's file has each
-definition once.
+In memory, the schema of each event type has the definitions that it refers to in its `$defs`. Schemas of one application
+or lock share them as objects, so that each is compared once. A lock's file has each definition once.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ LIKELY = 0.5  # The likeness from which a guess is made.
 _MIN_REPEATED = 3  # Types that show the same pair of names before the pair counts without likeness.
 _MAX_COMPARED = 200  # Vanished or new types that are compared with each other.
 _GENERIC = frozenset(
-    ["id", "ids", "at", "on", "by", "of", "is", "has", "the", "a", "name", "type", "kind", "key", "value", "count", "number", "no", "date", "time", "ts", "url"]
+    {"a", "at", "by", "count", "date", "has", "id", "ids", "is", "key", "kind", "name", "no", "number", "of", "on"}
+    | {"the", "time", "ts", "type", "url", "value"}
 )
 _GENERIC_WEIGHT = 0.3
 """The weight of a word that says little: `user_id` and `order_id` are not alike because of `id`."""
@@ -90,15 +91,17 @@ def guess_renames(
 ) -> dict[str, str]:
     """Return {old name: new name} of fields that were probably renamed.
 
-    `may_hold` says if values of an old field can be those of a new one. The pairs in `repeated` count as alike.
+    `may_hold` says if values of an old field can be those of a new one. The pairs in `repeated` count as alike, and so
+    does a single field that is gone if it shares a word with a single new one.
     """
-    scores = {
-        (one, other): score
-        for one in removed
-        for other in added
-        if (score := max(likeness(one, other), LIKELY if (one, other) in repeated else 0.0)) >= LIKELY
-        and may_hold(one, other)
-    }
+    scores: dict[tuple[str, str], float] = {}
+    for one in removed:
+        for other in added:
+            score = likeness(one, other)
+            if (one, other) in repeated or (len(removed) == len(added) == 1 and {*words(one)} & {*words(other)}):
+                score = max(score, LIKELY)
+            if score >= LIKELY and may_hold(one, other):
+                scores[one, other] = score
     return _assigned(scores)
 
 
