@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
 _Schema = dict[str, Any]
 PREFIX = "#/$defs/"
 _VALUES = ("default", "enum", "const")  # The keywords with values, not with schemas.
-_DEPTH = 20_000  # Frames for schemas of hundreds of classes that refer to each other in a row.
+_DEPTH = 8_000  # Frames for schemas of hundreds of classes that refer to each other in a row.
 
 
 @contextlib.contextmanager
@@ -29,6 +29,24 @@ def deep_recursion() -> Iterator[None]:
         yield
     finally:
         sys.setrecursionlimit(limit)
+
+
+def have_generics(types: Iterable[Any]) -> bool:
+    """True if one of the classes that some types refer to is generic."""
+    seen: set[int] = set()
+    waiting = list(types)
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if getattr(part, "__parameters__", None) or hasattr(get_origin(part), "__parameters__"):
+            return True
+        waiting += get_args(part)
+        if isinstance(part, type):
+            with contextlib.suppress(Exception):
+                waiting += get_type_hints(part).values()
+    return False
 
 
 def references(part: Any) -> Iterator[str]:

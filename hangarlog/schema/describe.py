@@ -17,7 +17,7 @@ import msgspec
 from msgspec import inspect
 
 from hangarlog.errors import EventSerializationError
-from hangarlog.schema.definitions import Definitions, deep_recursion
+from hangarlog.schema.definitions import Definitions, deep_recursion, have_generics
 
 Schema = dict[str, Any]
 Hook = Callable[[Any], Any] | None
@@ -63,18 +63,28 @@ def describe_all(types: Mapping[str, type], enc_hook: Hook = None) -> dict[str, 
 
     For a class that msgspec cannot inspect, the result is the error.
     """
+    found = _described(types, enc_hook)
+    if any(isinstance(getattr(each, "__cause__", None), RecursionError) for each in found.values()):
+        # Hundreds of classes in a row, or a generic class that holds ever more of itself: that has no end.
+        if not have_generics(types.values()):
+            with deep_recursion():
+                return _described(types, enc_hook)
+    return found
+
+
+def _described(types: Mapping[str, type], enc_hook: Hook) -> dict[str, Schema | EventSerializationError]:
     found: dict[str, Schema | EventSerializationError] = {}
-    description = _Description(enc_hook)
-    with deep_recursion():
-        infos = _inspected(types)
-        for event_type, event_class in types.items():
-            try:
-                info = infos[event_type] if event_type in infos else inspect.type_info(event_class)
-                found[event_type] = description.root_schema(info)
-            except Exception as error:  # The application's types may raise anything.
-                description = _Description(enc_hook)  # The other one has a part that is not complete.
-                cause = f"{event_class.__qualname__} has no schema: {str(error) or type(error).__name__}"
-                found[event_type] = EventSerializationError(event_type, cause)
+    description, infos = _Description(enc_hook), _inspected(types)
+    for event_type, event_class in types.items():
+        try:
+            info = infos[event_type] if event_type in infos else inspect.type_info(event_class)
+            found[event_type] = description.root_schema(info)
+        except Exception as error:  # The application's types may raise anything.
+            description = _Description(enc_hook)  # The other one has a part that is not complete.
+            name = getattr(event_class, "__qualname__", event_class)
+            failure = EventSerializationError(event_type, f"{name} has no schema: {str(error) or type(error).__name__}")
+            failure.__cause__ = error
+            found[event_type] = failure
     return found
 
 
