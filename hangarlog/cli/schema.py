@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import click
 import msgspec
 
-from hangarlog import SchemaLockError
-from hangarlog.cli.app import STORE_VARIABLE, hangarlog, with_store
+from hangarlog import EventsNotFoundError, HangarlogError, SchemaLockError
+from hangarlog.cli.app import STORE_VARIABLE, exits_with, hangarlog, with_store
 from hangarlog.cli.terminal import is_terminal, progress, say, say_lines, styled, write_json, write_object
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.schema.check import Finding, check, failing
@@ -22,7 +24,7 @@ from hangarlog.schema.locking import make_lock, not_locked, refused, unread_type
 from hangarlog.schema.losses import losses_in_order
 from hangarlog.schema.proof import forget_lacking, forgive_tags, loss_findings, with_proof
 from hangarlog.schema.share import StoredKind
-from hangarlog.schema.target import Settings, load_events, module_file, vetted_settings, why_distrusted
+from hangarlog.schema.target import Settings, find_settings, load_events, module_file, why_distrusted
 
 Callback = Callable[..., Any]
 _FORMAT = click.option(
@@ -58,30 +60,72 @@ def _events_options(callback: Callback) -> Callback:
     return callback
 
 
-def _target_and_lock(events: str | None, lock_path: str | None) -> tuple[str, str]:
-    found, why = vetted_settings() if events is None or lock_path is None else (Settings(), None)
+def _target_and_lock(events: str | None, lock_path: str | None) -> tuple[str, str, str]:
+    """Return (the application's events, path of the lock, folder to import from)."""
+    here = os.getcwd()
+    found, folder, why = find_settings(here) if events is None or lock_path is None else (Settings(), here, None)
     if why is None and events is None and found.events:
-        why = why_distrusted(found.events, os.getcwd())
+        why = why_distrusted(found.events, folder)
     if why is not None:
-        raise click.UsageError(f"pyproject.toml is ignored because {why}; give --events MODULE and --lock PATH")
+        name = "pyproject.toml" if folder == here else os.path.join(folder, "pyproject.toml")
+        raise click.UsageError(f"{name} is ignored because {why}; give --events MODULE and --lock PATH")
     target = events or found.events
     if not target:
         raise click.UsageError(
             "the application's events are not named; give --events MODULE:ATTRIBUTE, or set `events` in the table "
             "[tool.hangarlog] of pyproject.toml"
         )
-    return target, lock_path or found.schema_lock
+    path = lock_path or (found.schema_lock if folder == here else os.path.join(folder, found.schema_lock))
+    return target, path, here if events else folder
 
 
-def _load(target: str) -> EventSerializer:
+def _load(target: str, folder: str) -> EventSerializer:
     """Import the application's events.
 
-    If the module is in the current folder, print its file first. The current folder may belong to another user.
+    If the module is in the current folder or the project's, print its file first. It may belong to another user.
     """
-    where = module_file(target, os.getcwd())
+    where = module_file(target, folder)
     if where is not None:
-        say(f"hangarlog: importing {where} from the current folder", err=True)
-    return load_events(target, os.getcwd())
+        what = "the current folder" if folder == os.getcwd() else "the project's folder"
+        say(f"hangarlog: importing {where} from {what}", err=True)
+    try:
+        return load_events(target, folder)
+    except EventsNotFoundError as error:
+        if error.__cause__ is not None and not _names_nothing(error.__cause__, target):
+            exits_with(error, _UNCHECKED)
+        raise
+
+
+def _names_nothing(cause: BaseException, target: str) -> bool:
+    """True if the module or attribute that the user has named does not exist, and False if importing it fails."""
+    if isinstance(cause, ModuleNotFoundError):
+        return f"{target.partition(':')[0]}.".startswith(f"{cause.name}.")
+    if isinstance(cause, AttributeError):
+        return cause.__traceback__ is not None and cause.__traceback__.tb_next is None
+    return isinstance(cause, ValueError) and target.startswith(":")
+
+
+_UNCHECKED = 3
+"""The exit code of a check that could not be made. 1 is for history that would break."""
+
+
+def _unchecked_on_errors(callback: Callback) -> Callback:
+    """Make the exit code of every error, expected or not, `_UNCHECKED`; wrong usage keeps its own."""
+
+    @wraps(callback)
+    def checked(**options: Any) -> Any:
+        try:
+            return callback(**options)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, EventsNotFoundError):
+            raise
+        except (HangarlogError, OSError, MemoryError) as error:
+            exits_with(error, _UNCHECKED)
+            raise
+        except Exception as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+            return _UNCHECKED
+
+    return checked
 
 
 def _store_path(store: str | None, option: str | None, no_store: bool) -> str | None:
@@ -95,6 +139,7 @@ def _store_path(store: str | None, option: str | None, no_store: bool) -> str | 
 @schema.command("check")
 @_events_options
 @click.option("--locked", is_flag=True, help="Fail unless the lock file is exactly what `lock` would write.")
+@_unchecked_on_errors
 def check_(
     store: str | None,
     store_option: str | None,
@@ -104,15 +149,15 @@ def check_(
     form: str,
     locked: bool,
 ) -> int:
-    """Exit with 1 if the application can no longer read its stored events.
+    """Exit with 1 if the application can no longer read its stored events, and with 3 if they cannot be checked.
 
     The classes and upcasters are compared with the lock file; no store is needed. Each change is printed by field, with
     a draft of the upcaster to write. With STORE, every stored event is read through the chain too, and what reads lose
     is counted. A default that no stored event needs may change.
     """
-    target, path = _target_and_lock(events, lock_path)
+    target, path, folder = _target_and_lock(events, lock_path)
     where = _store_path(store, store_option, no_store)
-    serializer = _load(target)
+    serializer = _load(target, folder)
     try:
         lock: SchemaLock | None = read_lock(path)
     except SchemaLockError:
@@ -120,9 +165,9 @@ def check_(
             raise
         say(f"hangarlog: there is no lock file {path}: only the store is checked", err=True)
         lock = None
-    stored = _read_history(where, target)
+    stored = _read_history(where, target, folder)
     forgive_tags(lock or SchemaLock(), serializer, stored)
-    findings = _check_lock(serializer, lock, target, stored, locked) if lock is not None else []
+    findings = _check_lock(serializer, lock, target, folder, stored, locked) if lock is not None else []
     _write_findings(findings, _is_text(form))
     for each in stored:
         _write_stored(each, _is_text(form))
@@ -132,11 +177,19 @@ def check_(
         verdict = f"{failures} failures" if failures else "all history can be read"
         doubt = f", as far as it was tried: {untried} could not be, see above" if untried else ""
         say(f"{len(serializer.registry.types)} event types: {verdict}{doubt}")
-    return 1 if failures else 0
+    damaged = 0 if where is None else max(0, count_events(where) - sum(each.count for each in stored))
+    if damaged:
+        say(f"hangarlog: {damaged:,} events are damaged in both copies, so they were not checked", err=True)
+    return 1 if failures else _UNCHECKED if damaged else 0
 
 
 def _check_lock(
-    serializer: EventSerializer, lock: SchemaLock, target: str, stored: Sequence[StoredKind], locked: bool
+    serializer: EventSerializer,
+    lock: SchemaLock,
+    target: str,
+    folder: str,
+    stored: Sequence[StoredKind],
+    locked: bool,
 ) -> list[Finding]:
     """Check a lock. What may come from a default that differs between processes is checked again without it."""
 
@@ -145,16 +198,16 @@ def _check_lock(
         return [*check(serializer, with_proof(lock, serializer, stored)), *outdated]
 
     findings = found()
-    if may_be_varying(findings) and find_varying(serializer, target, os.getcwd()):
+    if may_be_varying(findings) and find_varying(serializer, target, folder):
         findings = found()
     return findings
 
 
-def _read_history(store: str | None, target: str, *, with_fields: bool = False) -> list[StoredKind]:
+def _read_history(store: str | None, target: str, folder: str, *, with_fields: bool = False) -> list[StoredKind]:
     if store is None:
         return []
     with progress("reading", count_events(store)) as advance:
-        return check_history(store, target, folder=os.getcwd(), progress=advance, with_fields=with_fields)
+        return check_history(store, target, folder=folder, progress=advance, with_fields=with_fields)
 
 
 @schema.command()
@@ -174,17 +227,17 @@ def lock(
     Nothing is written if `check` would fail. With STORE, shapes of versions that the lock does not know are inferred
     from stored events, and what reads of them lose is printed.
     """
-    target, path = _target_and_lock(events, lock_path)
+    target, path, folder = _target_and_lock(events, lock_path)
     where = _store_path(store, store_option, no_store)
     present = read_lock(path) if os.path.exists(path) else None
     before = without(present or SchemaLock(), accept)
-    serializer = _load(target)
-    find_varying(serializer, target, os.getcwd())
+    serializer = _load(target, folder)
+    find_varying(serializer, target, folder)
     if where is None and (findings := refused(serializer, before)):
         return _refuse(path, findings, form)
     made = make_lock(serializer, before)
     if where is not None:
-        stored = _read_history(where, target, with_fields=True)
+        stored = _read_history(where, target, folder, with_fields=True)
         forgive_tags(before, serializer, stored)
         findings = unread_types(made, stored, accept)
         known = [each for each in stored if each.event_type in made.events and each.event_type not in accept]

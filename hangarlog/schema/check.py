@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Generator, Iterator
 from functools import partial
-from itertools import chain
 from typing import Any, Literal
 
 import msgspec
 
 from hangarlog.errors import EventSerializationError, HangarlogError, UpcastingError
 from hangarlog.events.serializer import EventSerializer
-from hangarlog.schema.compare import Change, breaking, compare, compare_parts
-from hangarlog.schema.describe import Schema, describe
+from hangarlog.schema.compare import Change, Comparisons, breaking
+from hangarlog.schema.describe import Schema, describe_all
 from hangarlog.schema.lockfile import LockedType, SchemaLock
 from hangarlog.schema.places import changed_defaults, extra_names, lists_all_values, places, unknown_paths
 from hangarlog.schema.purity import ImpureUpcasterError, partial_path, pure_path
+from hangarlog.schema.renames import guess_successors, repeated_renames
 from hangarlog.schema.retention import unkept
 from hangarlog.schema.sample import CannotSampleError, samples
-from hangarlog.schema.shape import patterns_of, value_text
-from hangarlog.schema.skeleton import skeleton
+from hangarlog.schema.shape import all_patterns, value_text
+from hangarlog.schema.skeleton import Drafts
 
 Kind = Literal[
     # These fail a check:
@@ -44,9 +43,6 @@ Kind = Literal[
 _NOT_FAILING = ("new", "compatible", "raised", "untried", "stored")
 _STRUCTURAL_ERRORS = (KeyError, IndexError, AttributeError, TypeError, NameError)
 """Errors of an upcaster that does not fit the shape of its payloads. Other errors may come from a generated value."""
-
-_MAX_HINTS = 100
-"""The most vanished types for which a successor is searched."""
 
 _NO_RESULT: Any = object()
 
@@ -85,7 +81,7 @@ def check(serializer: EventSerializer, lock: SchemaLock) -> list[Finding]:
     names = {*lock.events, *registry.types, *registry.versions, *serializer.chain.split_types()} - {*registry.dropped}
     findings: list[Finding] = []
     reported: set[tuple[str, int]] = set()
-    current = _CurrentShapes(serializer)
+    current = _CurrentShapes(serializer, lock)
     shapes_by_name: dict[str, dict[str, Schema]] = {}
     for name, locked in lock.events.items():
         shapes_by_name.setdefault(registry.canonical_name(name), {}).update(locked.schemas)
@@ -93,7 +89,7 @@ def check(serializer: EventSerializer, lock: SchemaLock) -> list[Finding]:
         findings += _same_name(serializer, name)
         shapes = shapes_by_name.get(registry.canonical_name(name), {})
         findings += _TypeCheck(current, name, lock.events.get(name), shapes, reported).findings()
-    return findings
+    return [msgspec.structs.replace(each, code=current.drafts.shown(each.code)) for each in findings]
 
 
 def _same_name(serializer: EventSerializer, name: str) -> list[Finding]:
@@ -113,15 +109,24 @@ def _same_name(serializer: EventSerializer, name: str) -> list[Finding]:
 class _CurrentShapes:
     """The wire shapes of an application's classes, and their patterns, which may be run because they are trusted."""
 
-    def __init__(self, serializer: EventSerializer) -> None:
-        self.serializer = serializer
-        self.shapes: dict[str, Schema] = {}
-        for name, event_class in serializer.registry.types.items():
-            if serializer.registry.canonical_name(name) == name:
-                with contextlib.suppress(EventSerializationError):
-                    self.shapes[name] = describe(name, event_class, serializer.enc_hook)
-        self.patterns = {*chain.from_iterable(map(patterns_of, self.shapes.values()))}
-        self.hints_left = _MAX_HINTS
+    def __init__(self, serializer: EventSerializer, lock: SchemaLock) -> None:
+        self.serializer, registry = serializer, serializer.registry
+        self.described = describe_all(registry.types, serializer.enc_hook)
+        self.shapes = {
+            name: shape
+            for name, shape in self.described.items()
+            if isinstance(shape, dict) and registry.canonical_name(name) == name
+        }
+        self.patterns = all_patterns(self.shapes.values())
+        before = {
+            name: shape for name, locked in lock.events.items() if (shape := locked.schema(locked.version)) is not None
+        }
+        changed = [(shape, self.shapes[name]) for name, shape in before.items() if name in self.shapes]
+        self.comparisons = Comparisons(runs_patterns=True, renames=repeated_renames(changed))
+        self.drafts = Drafts(self.comparisons.renames)
+        gone = {name: shape for name, shape in before.items() if name not in registry.types}
+        new = {name: shape for name, shape in self.shapes.items() if name not in lock.events}
+        self.successors = guess_successors(gone, new)
 
 
 class _TypeCheck:
@@ -162,12 +167,11 @@ class _TypeCheck:
             else:
                 yield self._vanished_type(locked)
             return
-        try:
-            if self._class is not None:
-                self._schema = describe(self._name, self._class, self._serializer.enc_hook)
-        except EventSerializationError as error:
-            yield self._finding("unreadable", error.message)
+        described = self._current.described.get(self._name)
+        if isinstance(described, EventSerializationError):
+            yield self._finding("unreadable", described.message)
             return
+        self._schema = described
         gaps = list(self._gaps())
         yield from gaps
         highest = self._highest_version(locked) if locked else 0
@@ -202,7 +206,7 @@ class _TypeCheck:
                 f"cannot be read; add it to the aliases of {locked.alias_of}",
             )
         what = "was dropped on purpose, but no longer is" if locked.dropped else "is in the lock, but not registered"
-        successor = self._successor(locked)
+        successor = self._current.successors.get(self._name)
         if successor:
             what += f" (is it {successor} now?)"
         return self._finding(
@@ -212,15 +216,6 @@ class _TypeCheck:
             f'serializer.registry.drop("{self._name}", reason=…)',
             version=locked.version,
         )
-
-    def _successor(self, locked: LockedType) -> str | None:
-        """Return the registered type that reads this one's events, if there is exactly one."""
-        schema = locked.schema(locked.version)
-        self._current.hints_left -= 1
-        if schema is None or self._current.hints_left < 0:
-            return None
-        found = [name for name, other in self._current.shapes.items() if not breaking(compare(schema, other))]
-        return found[0] if len(found) == 1 else None
 
     def _gaps(self) -> Iterator[Finding]:
         is_former = self._canonical != self._name
@@ -238,10 +233,10 @@ class _TypeCheck:
     def _changes(self, version: int) -> list[Change]:
         """Return the changes from a version to the next."""
         before, after = self._shape(version), self._shape(version + 1)
-        return compare_parts(before, after, before, after) if before is not None and after is not None else []
+        return self._current.drafts.changes(before, after) if before is not None and after is not None else []
 
     def _skeleton(self, version: int) -> str:
-        return skeleton(self._canonical, version, self._shape(version), self._shape(version + 1))
+        return self._current.drafts.draft(self._canonical, version, self._shape(version), self._shape(version + 1))
 
     def _shape(self, version: int) -> Schema | None:
         """Return the wire shape of a version: locked under this name or another, or of the class; None if unknown."""
@@ -254,7 +249,9 @@ class _TypeCheck:
         locked_shape = self._shape_to_try(locked, self._target) if self._class is not None else None
         if self._target in locked.inferred:
             locked_shape = None  # A shape inferred from stored events does not bind the class.
-        changes = compare(locked_shape, self._schema) if locked_shape is not None and self._schema is not None else []
+        changes: list[Change] = []
+        if locked_shape is not None and self._schema is not None:
+            changes = self._current.comparisons.compare(locked_shape, self._schema)
         if breaking(changes):
             assert locked_shape is not None
             yield self._changed_shape(locked_shape, changes)
@@ -296,7 +293,7 @@ class _TypeCheck:
             + self._readability(locked_shape),
             version=version,
             details=[f"{'!' if change.breaking else ' '} {change}" for change in changes],
-            code=skeleton(self._canonical, version, locked_shape, self._schema),
+            code=self._current.drafts.draft(self._canonical, version, locked_shape, self._schema),
         )
 
     def _readability(self, schema: Schema) -> str:
@@ -447,8 +444,8 @@ class _TypeCheck:
     def _schema_of(self, event_type: str) -> Schema | None:
         if event_type == self._name:
             return self._schema
-        event_class = self._serializer.registry.types.get(event_type)
-        return None if event_class is None else describe(event_type, event_class, self._serializer.enc_hook)
+        described = self._current.described.get(event_type)
+        return described if isinstance(described, dict) else None
 
 
 def _is_structural(error: HangarlogError, payload: dict[str, Any], schema: Schema) -> bool:

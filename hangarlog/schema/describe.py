@@ -9,7 +9,7 @@ event has a field although it has a default.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import chain, count
 from typing import Any
 
@@ -18,6 +18,7 @@ from msgspec import inspect
 
 from hangarlog.errors import EventSerializationError
 from hangarlog.schema.defaults import Keywords, default_keywords, is_always_written
+from hangarlog.schema.definitions import Definitions, deep_recursion, have_generics
 
 Schema = dict[str, Any]
 Hook = Callable[[Any], Any] | None
@@ -52,39 +53,72 @@ def describe(event_type: str, event_class: type, enc_hook: Hook = None) -> Schem
     Raises:
         EventSerializationError: msgspec cannot inspect the class.
     """
-    return _Description(_type_info(event_type, event_class), enc_hook).root_schema()
+    schema = describe_all({event_type: event_class}, enc_hook)[event_type]
+    if isinstance(schema, EventSerializationError):
+        raise schema
+    return schema
 
 
-def described_defaults(
-    event_type: str, event_class: type, enc_hook: Hook = None
-) -> Iterator[tuple[type, dict[str, Keywords]]]:
-    """Yield a class and those nested in it, each with the keywords of its fields' defaults. Raises as `describe`."""
-    description = _Description(_type_info(event_type, event_class), enc_hook)
-    description.root_schema()
+def described_defaults(event_class: type, enc_hook: Hook = None) -> Iterator[tuple[type, dict[str, Keywords]]]:
+    """Yield a class and those nested in it, each with the keywords of its fields' defaults.
+
+    Raises anything that the inspection of the application's types raises.
+    """
+    description = _Description(enc_hook)
+    description.root_schema(inspect.type_info(event_class))
     for info in description.classes:
         fields = [field for field in info.fields if not field.required]
         yield info.cls, {field.name: default_keywords(info.cls, field, enc_hook) for field in fields}
 
 
-def _type_info(event_type: str, event_class: type) -> Any:
+def describe_all(types: Mapping[str, type], enc_hook: Hook = None) -> dict[str, Schema | EventSerializationError]:
+    """Return the schemas of classes by event type. They share the definitions of nested classes.
+
+    For a class that msgspec cannot inspect, the result is the error.
+    """
+    found = _described(types, enc_hook)
+    if any(isinstance(getattr(each, "__cause__", None), RecursionError) for each in found.values()):
+        # Hundreds of classes in a row, or a generic class that holds ever more of itself: that has no end.
+        if not have_generics(types.values()):
+            with deep_recursion():
+                return _described(types, enc_hook)
+    return found
+
+
+def _described(types: Mapping[str, type], enc_hook: Hook) -> dict[str, Schema | EventSerializationError]:
+    found: dict[str, Schema | EventSerializationError] = {}
+    description, infos = _Description(enc_hook), _inspected(types)
+    for event_type, event_class in types.items():
+        try:
+            info = infos[event_type] if event_type in infos else inspect.type_info(event_class)
+            found[event_type] = description.root_schema(info)
+        except Exception as error:  # The application's types may raise anything.
+            description = _Description(enc_hook)  # The other one has a part that is not complete.
+            name = getattr(event_class, "__qualname__", event_class)
+            failure = EventSerializationError(event_type, f"{name} has no schema: {str(error) or type(error).__name__}")
+            failure.__cause__ = error
+            found[event_type] = failure
+    return found
+
+
+def _inspected(types: Mapping[str, type]) -> dict[str, Any]:
+    """Return msgspec's description of classes, inspected together; nothing if that fails."""
     try:
-        return inspect.type_info(event_class)
-    except (TypeError, NameError) as error:
-        raise EventSerializationError(event_type, f"{event_class.__qualname__} has no schema: {error}") from error
+        return dict(zip(types, inspect.multi_type_info(types.values()), strict=True))
+    except Exception:
+        return {}
 
 
 class _Description:
-    def __init__(self, root: Any, enc_hook: Hook) -> None:
-        self._root, self._enc_hook = root, enc_hook
+    def __init__(self, enc_hook: Hook) -> None:
+        self._enc_hook = enc_hook
         self._names: dict[type, str] = {}
         self._defs: dict[str, Schema] = {}
         self.classes: list[Any] = []
+        self._definitions = Definitions(self._defs)
 
-    def root_schema(self) -> Schema:
-        schema = self._object(self._root)
-        if self._defs:
-            schema["$defs"] = dict(sorted(self._defs.items()))
-        return schema
+    def root_schema(self, root: Any) -> Schema:
+        return self._definitions.complete(self._object(root))
 
     def _schema_of(self, info: Any) -> Schema:
         if isinstance(info, inspect.Metadata):
@@ -112,11 +146,9 @@ class _Description:
         return {"x-python": f"{cls.__module__}.{cls.__qualname__}"}
 
     def _reference(self, info: Any) -> Schema:
-        if info.cls is self._root.cls:
-            return {"$ref": "#"}
         name = self._names.get(info.cls)
         if name is None:
-            name = _unused_name(info.cls, list(self._names.values()))
+            name = _unused_name(info.cls, self._defs)
             self._names[info.cls] = name
             self._defs[name] = {}  # Reserve the name: the class may contain itself.
             self._defs[name] = self._object(info)

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from hangarlog.errors import EventSerializationError, HangarlogError
+from hangarlog.errors import HangarlogError
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.schema.check import Finding
 from hangarlog.schema.defaults import Keywords, set_varying
@@ -98,9 +98,9 @@ def _defaults(serializer: EventSerializer) -> tuple[dict[str, type], _Defaults]:
     """Return the classes of an application's events by name, and the defaults of their fields."""
     classes: dict[str, type] = {}
     defaults: _Defaults = {}
-    for event_type, event_class in serializer.registry.types.items():
-        with contextlib.suppress(EventSerializationError):
-            for owner, found in described_defaults(event_type, event_class, serializer.enc_hook):
+    for event_class in serializer.registry.types.values():
+        with contextlib.suppress(Exception):  # The application's types may raise anything. The check reports it.
+            for owner, found in described_defaults(event_class, serializer.enc_hook):
                 name = f"{owner.__module__}.{owner.__qualname__}"
                 classes[name], defaults[name] = owner, found
     return classes, defaults

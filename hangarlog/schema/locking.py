@@ -7,9 +7,10 @@ from collections.abc import Collection
 
 import msgspec
 
+from hangarlog.errors import EventSerializationError
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.schema.check import Finding, check, failing
-from hangarlog.schema.describe import Schema, describe
+from hangarlog.schema.describe import Schema, describe_all
 from hangarlog.schema.lockfile import LockedType, SchemaLock
 from hangarlog.schema.share import StoredKind
 from hangarlog.schema.written import forget_omitted
@@ -33,6 +34,8 @@ def without(lock: SchemaLock, names: Collection[str]) -> SchemaLock:
 def make_lock(serializer: EventSerializer, before: SchemaLock) -> SchemaLock:
     """Return the lock of today's types, with the shapes of their former versions from `before`."""
     registry, chain = serializer.registry, serializer.chain
+    current = {name: each for name, each in registry.types.items() if registry.canonical_name(name) == name}
+    shapes = describe_all(current, serializer.enc_hook)
     events: dict[str, LockedType] = {}
     for name in {*registry.types, *registry.dropped, *chain.split_types(), *before.events}:
         locked = before.events.get(name, LockedType(1))
@@ -44,7 +47,10 @@ def make_lock(serializer: EventSerializer, before: SchemaLock) -> SchemaLock:
         elif event_class is not None:
             version, alias_of = registry.target_version(name), registry.canonical_name(name)
             if alias_of == name:
-                schemas[str(version)] = shape = describe(name, event_class, serializer.enc_hook)
+                shape = shapes[name]
+                if isinstance(shape, EventSerializationError):
+                    raise shape
+                schemas[str(version)] = shape
                 forget_omitted(shape, _earlier_shapes(serializer, before, name, version))
                 if version > 1 and not any(int(number) < version for number in schemas):
                     forget_omitted(shape, [_NO_FIELDS])  # Events of versions that no lock knows may lack any.

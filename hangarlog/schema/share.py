@@ -150,13 +150,15 @@ def scan(
     found: dict[Key, StoredKind] = {}
     latest: dict[Key, tuple[Sequence[Envelope], int]] = {}
     finding = None if serializer is None else _StoredLosses(serializer)
-    options: ReadOptions = {"from_position": start, "limit": stop - start}
+    options: ReadOptions = {"from_position": start, "limit": stop - start, "on_damage": "skip"}
     blocks: Iterable[Sequence[Envelope]]
     if isinstance(store, FileEventStore):
         blocks = (block for block, _ in as_stored(store, store.envelopes(**options)))
     else:
         blocks = store.envelopes(**options)
     for block in blocks:
+        if block and block[-1].position > stop:  # Beyond the share, in place of events that were skipped.
+            block = [envelope for envelope in block if envelope.position <= stop]
         keys = kinds_of(block)
         counts = Counter(keys)
         firsts = dict(zip(reversed(keys), range(len(keys) - 1, -1, -1), strict=True))

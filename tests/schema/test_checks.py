@@ -464,14 +464,20 @@ def test_a_skeleton_cannot_be_taken_for_finished() -> None:
     )
     code = skeleton('it\'s "Event"\n', 1, before, after)
     assert "FILL_IN" in code
+    assert 'CONFIRM({"b"})' in code
     ((name, version, step),) = run(code)
     assert (name, version) == ('it\'s "Event"\n', 1)
+    with pytest.raises(NameError, match="CONFIRM"):
+        step({"a": 1})
+    ((_, _, step),) = run(code.replace("CONFIRM", ""))
     with pytest.raises(NameError, match="FILL_IN"):
         step({"a": 1})
 
 
 def test_a_skeleton_gives_optional_fields_the_default_of_then() -> None:
-    before = msgspec.defstruct("Event", [("a", str, 'say "it"'), ("b", bool, True), ("gone", int, 3)])
-    after = msgspec.defstruct("Event", [("a", str), ("b", bool, False), ("came", int)], kw_only=True)
-    ((_, _, step),) = run(skeleton("Event", 1, describe("", before), describe("", after)))
-    assert step({}) == {"a": 'say "it"', "b": True, "came": 3}
+    before = msgspec.defstruct("Event", [("a", str, 'say "it"'), ("b", bool, True), ("arrived", int, 3)])
+    after = msgspec.defstruct("Event", [("a", str), ("b", bool, False), ("arrivedAt", int)], kw_only=True)
+    code = skeleton("Event", 1, describe("", before), describe("", after))
+    assert 'CONFIRM(data.get("arrived", 3)),  # was it renamed from arrived?' in code
+    ((_, _, step),) = run(code.replace("CONFIRM", ""))
+    assert step({}) == {"a": 'say "it"', "b": True, "arrivedAt": 3}
