@@ -1,7 +1,7 @@
 """Definitions, the schemas of nested classes, and what refers to them: `{"$ref": "#/$defs/NAME"}`.
 
-In memory, the schema of each event type has the definitions that it refers to in its `$defs`. Schemas of one application
-or lock share them as objects, so that each is compared once. A lock's file has each definition once.
+In memory, the schema of each event type has the definitions that it refers to in its `$defs`. Schemas of one
+application or lock share them as objects, so that each is compared once. A lock's file has each definition once.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import msgspec
 _Schema = dict[str, Any]
 PREFIX = "#/$defs/"
 _VALUES = ("default", "enum", "const")  # The keywords with values, not with schemas.
+MAX_DEPTH = 32  # Levels of nesting in a schema, and in a default.
 _DEPTH = 8_000  # Frames for schemas of hundreds of classes that refer to each other in a row.
 
 
@@ -29,6 +30,21 @@ def deep_recursion() -> Iterator[None]:
         yield
     finally:
         sys.setrecursionlimit(limit)
+
+
+def bounded(value: Any, depth: int = 0) -> Any:
+    """Return a JSON value that a lock may hold.
+
+    Raises:
+        ValueError: it has a number beyond 64 bits, or is nested too deeply.
+    """
+    if depth > MAX_DEPTH:
+        raise ValueError(f"a default is nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        raise ValueError("a number is beyond 64 bits")
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
+        bounded(inner, depth + 1)
+    return value
 
 
 def have_generics(types: Iterable[Any]) -> bool:

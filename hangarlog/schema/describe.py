@@ -17,7 +17,7 @@ import msgspec
 from msgspec import inspect
 
 from hangarlog.errors import EventSerializationError
-from hangarlog.schema.definitions import Definitions, deep_recursion, have_generics
+from hangarlog.schema.definitions import Definitions, bounded, deep_recursion, have_generics
 
 Schema = dict[str, Any]
 Hook = Callable[[Any], Any] | None
@@ -64,11 +64,10 @@ def describe_all(types: Mapping[str, type], enc_hook: Hook = None) -> dict[str, 
     For a class that msgspec cannot inspect, the result is the error.
     """
     found = _described(types, enc_hook)
-    if any(isinstance(getattr(each, "__cause__", None), RecursionError) for each in found.values()):
-        # Hundreds of classes in a row, or a generic class that holds ever more of itself: that has no end.
-        if not have_generics(types.values()):
-            with deep_recursion():
-                return _described(types, enc_hook)
+    are_deep = any(isinstance(getattr(each, "__cause__", None), RecursionError) for each in found.values())
+    if are_deep and not have_generics(types.values()):  # A generic class that holds ever more of itself has no end.
+        with deep_recursion():
+            return _described(types, enc_hook)
     return found
 
 
@@ -173,7 +172,7 @@ class _Description:
         if default is not msgspec.NODEFAULT and default is not msgspec.UNSET:
             with contextlib.suppress(Exception):  # Leave out a default that has no JSON form.
                 plain = msgspec.to_builtins(default, enc_hook=self._enc_hook, str_keys=True)
-                schema = {**schema, "default": msgspec.json.decode(msgspec.json.encode(plain))}
+                schema = {**schema, "default": bounded(msgspec.json.decode(msgspec.json.encode(plain)))}
         return schema
 
     def _array(self, info: Any) -> Schema:
