@@ -56,7 +56,8 @@ def have_generics(types: Iterable[Any]) -> bool:
         if id(part) in seen:
             continue
         seen.add(id(part))
-        if getattr(part, "__parameters__", None) or hasattr(get_origin(part), "__parameters__"):
+        parameters = [getattr(each, "__parameters__", None) for each in (part, get_origin(part))]
+        if any(isinstance(each, tuple) and each for each in parameters):
             return True
         waiting += get_args(part)
         if isinstance(part, type):
