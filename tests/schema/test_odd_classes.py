@@ -115,3 +115,10 @@ def test_a_pair_of_definitions_is_compared_once_however_many_paths_lead_to_it() 
     changes = compare(before, after)
     assert {change.what for change in breaking(changes)} == {"was integer, is text"}
     assert len(changes) <= 1000
+
+
+def test_a_default_that_no_lock_may_hold_is_left_out() -> None:
+    """A lock with it could be written and not be read."""
+    fields = [("a", int, 1 << 70), ("b", dict[str, int], msgspec.field(default_factory=lambda: {"x": -(1 << 70)}))]
+    described = describe("Event", msgspec.defstruct("Event", fields))
+    assert "1180591620717411303424" not in str(described)
