@@ -18,6 +18,7 @@ _Schema = dict[str, Any]
 PREFIX = "#/$defs/"
 _VALUES = ("default", "enum", "const")  # The keywords with values, not with schemas.
 MAX_DEPTH = 32  # Levels of nesting in a schema, and in a default.
+_MAX_ROUNDS = 2_000  # Rounds in which equal definitions are told apart, one for each link of the longest chain.
 _DEPTH = 8_000  # Frames for schemas of hundreds of classes that refer to each other in a row.
 
 
@@ -198,13 +199,14 @@ class _Graph:
             for schema in self.schemas
         ]
         kinds = _numbered(texts)
-        while True:
+        for _ in range(_MAX_ROUNDS):
             finer = _numbered(
                 [(kind, *(kinds[each] for each in found)) for kind, found in zip(kinds, self.targets, strict=True)]
             )
             if max(finer, default=0) == max(kinds, default=0):
                 return kinds
             kinds = finer
+        return list(range(len(kinds)))  # Thousands of definitions in a row, as only a foreign lock has them.
 
 
 def _numbered(keys: Sequence[Any]) -> list[int]:

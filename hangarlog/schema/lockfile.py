@@ -321,7 +321,8 @@ def _check_part(part: _SchemaPart, definitions: dict[str, _SchemaPart], with_roo
         return
     _check_words(part)
     for value in (part.default, part.enum, part.const, *part.limits()):
-        bounded(value)
+        if value is not UNSET:
+            bounded(value)
     inner = [*(part.properties or {}).values(), *(part.prefix_items or []), *(part.any_of or [])]
     inner += [each for each in (part.additional_properties, part.items, part.keys) if isinstance(each, _SchemaPart)]
     for each in inner:
