@@ -314,7 +314,12 @@ class _TypeCheck:
 
     def _read(self, version: int, payload: dict[str, Any]) -> list[Any]:
         raw = msgspec.json.encode({"_version": version, **payload})
-        return self._serializer.deserialize_all(self._name, raw)
+        try:
+            return self._serializer.deserialize_all(self._name, raw)
+        except HangarlogError:
+            raise
+        except Exception as error:  # A hook, a class's own code, or msgspec may raise anything.
+            raise EventSerializationError(self._name, f"{type(error).__name__}: {error}") from error
 
     def _try_version(self, version: int, schema: Schema, has_gaps: bool) -> Iterator[Finding]:
         """Read sample events of a former version through the chain into the class."""

@@ -6,10 +6,8 @@ of a pair holds what differs in the pair itself, and links to the pairs that it 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator
-from operator import ge, gt, le, lt
 from typing import Any
 
 import msgspec
@@ -17,17 +15,17 @@ import msgspec
 from hangarlog.schema.default_change import default_change
 from hangarlog.schema.describe import Schema
 from hangarlog.schema.renames import guess_renames
+from hangarlog.schema.scalars import Change as Change
+from hangarlog.schema.scalars import enums, is_enum, limits, strings
 from hangarlog.schema.shape import (
     ABSENT,
     alternatives,
     default_of,
     enum_values,
-    has_type,
     in_words,
     is_any,
     join_path,
     kind_of,
-    listed,
     resolve,
     tag_of,
     value_text,
@@ -36,24 +34,8 @@ from hangarlog.schema.shape import (
 _MAX_PARTS = 2_000_000  # Parts to compare. A lock of 16 MiB can have more pairs of definitions than anybody waits for.
 _MAX_PLACES = 3  # The places of one definition at which its changes are listed.
 _MAX_CHANGES = 1_000  # Changes that are listed.
-_MAX_PATTERN_CHARS = 20  # Characters of the longest string that a pattern is run on.
 _MAX_EXACT = 1 << 53  # The largest whole number up to which floats hold all.
 _MAX_PAIRS = 2_500  # Pairs of names or alternatives that are compared with each other.
-
-
-class Change(msgspec.Struct, frozen=True):
-    """One difference.
-
-    `path` is the place in the payload; it is empty for the payload itself. `[]` stands for the items of an array, `{}`
-    for the values of a mapping, and `<tag>` for an alternative of a union.
-    """
-
-    path: str
-    what: str
-    breaking: bool
-
-    def __str__(self) -> str:
-        return f"{self.path or 'payload'}: {self.what}"
 
 
 def compare(old: Schema, new: Schema) -> list[Change]:
@@ -207,20 +189,20 @@ class Pair:
             yield from self._alternatives(old, new, path)
         elif "x-python" in old or "x-python" in new:
             yield from _hooks(old, new, path)
-        elif _is_enum(old) or _is_enum(new):
-            yield from _enums(old, new, path, self._all.runs_patterns)
+        elif is_enum(old) or is_enum(new):
+            yield from enums(old, new, path, self._all.runs_patterns)
         elif old["type"] != new["type"]:
             widened = (old["type"], new["type"]) == ("integer", "number")
             beyond = ": whole numbers beyond 2^53 would change" if widened and _may_be_large(old) else ""
             yield Change(path, f"was {in_words(old)}, is {in_words(new)}{beyond}", not widened)
-            yield from _limits(old, new, path)
+            yield from limits(old, new, path)
         elif old["type"] == "array":
             yield from self._arrays(old, new, path)
         elif old["type"] == "object":
             yield from self._objects(old, new, path)
         else:
-            yield from _strings(old, new, path)
-            yield from _limits(old, new, path)
+            yield from strings(old, new, path)
+            yield from limits(old, new, path)
 
     def _alternatives(self, old: Schema, new: Schema, path: str) -> Iterator[Change | Link]:
         taken: set[int] = set()
@@ -264,7 +246,7 @@ class Pair:
 
     def _arrays(self, old: Schema, new: Schema, path: str) -> Iterator[Change | Link]:
         if "prefixItems" not in new:
-            yield from _limits(old, new, path)
+            yield from limits(old, new, path)
         if new.get("uniqueItems") and not old.get("uniqueItems"):
             yield Change(path, "was a list, is a set: order and repeated values would be lost", True)
         elif old.get("uniqueItems") and not new.get("uniqueItems"):
@@ -307,13 +289,13 @@ class Pair:
         if before is None and after is not None:
             yield Change(path, f"was {in_words(old)}, is {in_words(new)}", True)
         elif before is None:
-            yield from _limits(old, new, path)
+            yield from limits(old, new, path)
             yield from self._keys(old.get("x-keys", _TEXT), new.get("x-keys", _TEXT), f"{path} keys")
             yield from self.compared(old["additionalProperties"], new["additionalProperties"], f"{path}{{}}")
         elif after is None:
             yield Change(path, f"was an object of fields, is {in_words(new)}", False)
             yield from self.compared({"enum": list(before)}, new.get("x-keys", _TEXT), f"{path} keys")
-            yield from _limits({"minProperties": len(old["required"]), "maxProperties": len(before)}, new, path)
+            yield from limits({"minProperties": len(old["required"]), "maxProperties": len(before)}, new, path)
             for name, part in before.items():
                 yield from self.compared(part, new["additionalProperties"], join_path(path, name))
         else:
@@ -426,106 +408,6 @@ def _with_users(keys: list[int], users: dict[int, list[Pair]]) -> set[int]:
                 found.add(id(user))
                 keys.append(id(user))
     return found
-
-
-def _is_enum(schema: Schema) -> bool:
-    return "enum" in schema or "const" in schema
-
-
-def _enums(old: Schema, new: Schema, path: str, runs_patterns: bool) -> Iterator[Change]:
-    before, after = enum_values(old), enum_values(new)
-    if not _is_enum(old):
-        yield Change(path, f"was {in_words(old)}, is only {in_words(new)} now", True)
-        return
-    if _is_enum(new):
-        gone = _missing(before, after)
-        more = _missing(after, before)
-        if gone:
-            yield Change(path, f"no longer takes {listed(gone)}", True)
-        if more:
-            yield Change(path, f"takes {listed(more)}, too", False)
-        return
-    fits = all(has_type(value, new.get("type")) and _within(value, new, runs_patterns) for value in before)
-    yield Change(path, f"was {in_words(old)}, is {in_words(new)}", not fits)
-
-
-def _missing(values: list[Any], others: list[Any]) -> list[Any]:
-    """Return the values that are not among others, compared as in JSON: `1` equals `1.0`, but not `true`."""
-    known = {(isinstance(value, bool), value) for value in others}
-    return [value for value in values if (isinstance(value, bool), value) not in known]
-
-
-def _within(value: Any, schema: Schema, runs_patterns: bool) -> bool:
-    """True if a value is within the limits of a schema of its type."""
-    if "format" in schema or "contentEncoding" in schema or "multipleOf" in schema:
-        return False
-    if isinstance(value, str):
-        pattern = schema.get("pattern", "")
-        # A foreign pattern may take exponential time, and so may a trusted one on a long string.
-        fits = not pattern or (
-            runs_patterns and len(value) <= _MAX_PATTERN_CHARS and re.search(pattern, value) is not None
-        )
-        return fits and schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value))
-    return not any(
-        limit in schema and not within(value, schema[limit])
-        for limit, within in (("minimum", ge), ("maximum", le), ("exclusiveMinimum", gt), ("exclusiveMaximum", lt))
-    )
-
-
-def _strings(old: Schema, new: Schema, path: str) -> Iterator[Change]:
-    if old.get("contentEncoding") != new.get("contentEncoding"):
-        yield Change(path, f"was {in_words(old)}, is {in_words(new)}", True)
-    elif old.get("format") != new.get("format"):
-        yield Change(
-            path, f"was {in_words(old)}, is {in_words(new)}", not _accepts_format(old.get("format"), new.get("format"))
-        )
-    if new.get("pattern") != old.get("pattern"):
-        what = f"must match {new['pattern']} now" if "pattern" in new else "has no pattern any more"
-        yield Change(path, what, "pattern" in new)
-
-
-def _accepts_format(old: str | None, new: str | None) -> bool:
-    """True if format `new` takes every string of format `old`: "date-time" takes "date-time-aware" and "-naive"."""
-    return new is None or (old is not None and old.rpartition("-")[0] == new and old.endswith(("-aware", "-naive")))
-
-
-_LOWER_LIMITS = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
-_UPPER_LIMITS = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
-
-
-def _limits(old: Schema, new: Schema, path: str) -> Iterator[Change]:
-    for word in (*_LOWER_LIMITS, *_UPPER_LIMITS):
-        before, after = old.get(word), new.get(word)
-        if after != before:
-            narrower = after is not None and not _is_implied(old, word, after)
-            yield Change(path, f"{word} was {_limit_text(before)}, is {_limit_text(after)}", narrower)
-    before, after = old.get("multipleOf"), new.get("multipleOf")
-    if after is not None and (before is None or before % after):
-        yield Change(path, f"must be a multiple of {after} now", True)
-
-
-def _limit_text(value: Any) -> str:
-    return "none" if value is None else str(value)
-
-
-def _is_implied(old: Schema, word: str, limit: Any) -> bool:
-    """True if every value that `old` takes is within a limit."""
-    if word == "maxItems" and old.get("items") is False:
-        return len(old["prefixItems"]) <= int(limit)
-    strict = word.startswith("exclusive")
-    plain = word.removeprefix("exclusive")
-    plain = plain[0].lower() + plain[1:]
-    own, other = old.get(word), old.get(plain if strict else f"exclusive{plain[0].upper()}{plain[1:]}")
-    is_lower = word in _LOWER_LIMITS
-    for value, is_strict in ((own, strict), (other, not strict)):
-        if value is None:
-            continue
-        if is_strict and old.get("type") == "integer" and type(value) is int:
-            value, is_strict = value + (1 if is_lower else -1), False
-        within = value > limit if is_lower else value < limit
-        if within or (value == limit and (is_strict or not strict)):
-            return True
-    return word in ("minLength", "minItems", "minProperties") and limit == 0
 
 
 def _why_unneeded(old: Schema) -> str:

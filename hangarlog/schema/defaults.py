@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 from msgspec import NODEFAULT, UNSET, inspect
 
+from hangarlog.schema.definitions import bounded
 from hangarlog.schema.purity import pure_value
 
 Keywords = dict[str, Any]
@@ -53,7 +54,7 @@ def default_keywords(owner: type, field: Any, enc_hook: Callable[[Any], Any] | N
         return {"x-default": "unset"}
     try:
         plain = msgspec.to_builtins(default, enc_hook=enc_hook, str_keys=True, order="deterministic")
-        return {"default": msgspec.json.decode(msgspec.json.encode(plain))}
+        return {"default": bounded(msgspec.json.decode(msgspec.json.encode(plain)))}
     except Exception:  # A hook may raise anything.
         return {}
 

@@ -1,7 +1,7 @@
 """Definitions, the schemas of nested classes, and what refers to them: `{"$ref": "#/$defs/NAME"}`.
 
-In memory, the schema of each event type has the definitions that it refers to in its `$defs`. Schemas of one application
-or lock share them as objects, so that each is compared once. A lock's file has each definition once.
+In memory, the schema of each event type has the definitions that it refers to in its `$defs`. Schemas of one
+application or lock share them as objects, so that each is compared once. A lock's file has each definition once.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import msgspec
 _Schema = dict[str, Any]
 PREFIX = "#/$defs/"
 _VALUES = ("default", "enum", "const")  # The keywords with values, not with schemas.
+MAX_DEPTH = 32  # Levels of nesting in a schema, and in a default.
+_MAX_ROUNDS = 2_000  # Rounds in which equal definitions are told apart, one for each link of the longest chain.
 _DEPTH = 8_000  # Frames for schemas of hundreds of classes that refer to each other in a row.
 
 
@@ -31,6 +33,21 @@ def deep_recursion() -> Iterator[None]:
         sys.setrecursionlimit(limit)
 
 
+def bounded(value: Any, depth: int = 0) -> Any:
+    """Return a JSON value that a lock may hold.
+
+    Raises:
+        ValueError: it has a number beyond 64 bits, or is nested too deeply.
+    """
+    if depth > MAX_DEPTH:
+        raise ValueError(f"a default is nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        raise ValueError("a number is beyond 64 bits")
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
+        bounded(inner, depth + 1)
+    return value
+
+
 def have_generics(types: Iterable[Any]) -> bool:
     """True if one of the classes that some types refer to is generic."""
     seen: set[int] = set()
@@ -40,7 +57,8 @@ def have_generics(types: Iterable[Any]) -> bool:
         if id(part) in seen:
             continue
         seen.add(id(part))
-        if getattr(part, "__parameters__", None) or hasattr(get_origin(part), "__parameters__"):
+        parameters = [getattr(each, "__parameters__", None) for each in (part, get_origin(part))]
+        if any(isinstance(each, tuple) and each for each in parameters):
             return True
         waiting += get_args(part)
         if isinstance(part, type):
@@ -181,13 +199,14 @@ class _Graph:
             for schema in self.schemas
         ]
         kinds = _numbered(texts)
-        while True:
+        for _ in range(_MAX_ROUNDS):
             finer = _numbered(
                 [(kind, *(kinds[each] for each in found)) for kind, found in zip(kinds, self.targets, strict=True)]
             )
             if max(finer, default=0) == max(kinds, default=0):
                 return kinds
             kinds = finer
+        return list(range(len(kinds)))  # Thousands of definitions in a row, as only a foreign lock has them.
 
 
 def _numbered(keys: Sequence[Any]) -> list[int]:

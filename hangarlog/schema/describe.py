@@ -76,37 +76,38 @@ def describe_all(types: Mapping[str, type], enc_hook: Hook = None) -> dict[str, 
 
     For a class that msgspec cannot inspect, the result is the error.
     """
-    found = _described(types, enc_hook)
-    if any(isinstance(getattr(each, "__cause__", None), RecursionError) for each in found.values()):
-        # Hundreds of classes in a row, or a generic class that holds ever more of itself: that has no end.
-        if not have_generics(types.values()):
-            with deep_recursion():
-                return _described(types, enc_hook)
-    return found
+    try:
+        return _described(types, enc_hook, reraised=(RecursionError,))
+    except RecursionError:
+        if have_generics(types.values()):  # One that holds ever more of itself has no end.
+            return _described(types, enc_hook)
+    with deep_recursion():
+        return _described(types, enc_hook)
 
 
-def _described(types: Mapping[str, type], enc_hook: Hook) -> dict[str, Schema | EventSerializationError]:
+def _described(
+    types: Mapping[str, type], enc_hook: Hook, reraised: tuple[type[Exception], ...] = ()
+) -> dict[str, Schema | EventSerializationError]:
     found: dict[str, Schema | EventSerializationError] = {}
-    description, infos = _Description(enc_hook), _inspected(types)
+    description, infos = _Description(enc_hook), dict[str, Any]()
+    try:
+        infos.update(zip(types, inspect.multi_type_info(types.values()), strict=True))
+    except reraised:
+        raise
+    except Exception:  # The application's types may raise anything. Find out which do.
+        infos.clear()
     for event_type, event_class in types.items():
         try:
             info = infos[event_type] if event_type in infos else inspect.type_info(event_class)
             found[event_type] = description.root_schema(info)
-        except Exception as error:  # The application's types may raise anything.
+        except reraised:
+            raise
+        except Exception as error:
             description = _Description(enc_hook)  # The other one has a part that is not complete.
             name = getattr(event_class, "__qualname__", event_class)
-            failure = EventSerializationError(event_type, f"{name} has no schema: {str(error) or type(error).__name__}")
-            failure.__cause__ = error
-            found[event_type] = failure
+            cause = f"{name} has no schema: {str(error) or type(error).__name__}"
+            found[event_type] = EventSerializationError(event_type, cause)
     return found
-
-
-def _inspected(types: Mapping[str, type]) -> dict[str, Any]:
-    """Return msgspec's description of classes, inspected together; nothing if that fails."""
-    try:
-        return dict(zip(types, inspect.multi_type_info(types.values()), strict=True))
-    except Exception:
-        return {}
 
 
 class _Description:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal
 
@@ -20,7 +20,7 @@ from msgspec import UNSET
 
 from hangarlog.errors import SchemaLockError
 from hangarlog.record.strict import refuse_repeated_keys
-from hangarlog.schema.definitions import PREFIX, Definitions, share, with_references
+from hangarlog.schema.definitions import MAX_DEPTH, PREFIX, Definitions, bounded, share, with_references
 from hangarlog.schema.describe import Schema
 from hangarlog.system.filesystem import FileSystem
 
@@ -30,7 +30,6 @@ DEFAULT_PATH = "event-schema.json"
 
 _IN_FILE = "#/definitions/"
 _MAX_LOCK_BYTES = 16 << 20
-_MAX_DEPTH = 32  # Levels of nesting in a schema, and in a default.
 _MAX_VERSION = 1 << 31
 
 
@@ -317,8 +316,8 @@ def _alternatives(part: _SchemaPart) -> Iterator[str]:
 
 
 def _check_part(part: _SchemaPart, definitions: dict[str, _SchemaPart], with_root: bool, depth: int) -> None:
-    if depth > _MAX_DEPTH:
-        raise ValueError(f"it is nested deeper than {_MAX_DEPTH} levels")
+    if depth > MAX_DEPTH:
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
     if part.reference is not UNSET:
         prefix = PREFIX if with_root else _IN_FILE
         known = part.reference.startswith(prefix) and part.reference.removeprefix(prefix) in definitions
@@ -326,7 +325,9 @@ def _check_part(part: _SchemaPart, definitions: dict[str, _SchemaPart], with_roo
             raise ValueError(f"{part.reference} refers to nothing")
         return
     _check_words(part)
-    _check_values((part.default, part.enum, part.const, *part.limits()), 0)
+    for value in (part.default, part.enum, part.const, *part.limits()):
+        if value is not UNSET:
+            bounded(value)
     inner = [*(part.properties or {}).values(), *(part.prefix_items or []), *(part.any_of or [])]
     inner += [each for each in (part.additional_properties, part.items, part.keys) if isinstance(each, _SchemaPart)]
     for each in inner:
@@ -342,15 +343,3 @@ def _check_words(part: _SchemaPart) -> None:
         raise ValueError("an object lists neither its fields nor the type of its values")
     if part.type == "array" and not isinstance(part.items, _SchemaPart) and part.prefix_items is UNSET:
         raise ValueError("an array does not give the type of its items")
-
-
-def _check_values(values: Iterable[Any], depth: int) -> None:
-    if depth > _MAX_DEPTH:
-        raise ValueError(f"a default is nested deeper than {_MAX_DEPTH} levels")
-    for value in values:
-        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
-            raise ValueError("a number is beyond 64 bits")
-        if isinstance(value, dict):
-            _check_values(value.values(), depth + 1)
-        elif isinstance(value, list):
-            _check_values(value, depth + 1)

@@ -146,7 +146,7 @@ def guess_successors(vanished: Mapping[str, Schema], new: Mapping[str, Schema]) 
             names, (fields, common) = likeness(one, other), _fields_in_common(old, shape)
             if (
                 (names >= LIKELY and fields >= 0.5)
-                or (names >= 0.25 and fields >= 0.7)
+                or (names >= 0.25 and fields >= 0.5 and common >= 2)
                 or (fields >= 0.8 and common >= 2)
             ):
                 scores[one, other] = names + fields

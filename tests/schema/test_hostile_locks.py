@@ -11,7 +11,7 @@ import pytest
 from msgspec import Meta
 
 from hangarlog import EventRegistry, EventSerializer, UpcasterChain
-from hangarlog.schema import compare, sample
+from hangarlog.schema import compare, sample, scalars
 from hangarlog.schema.check import check, failing
 from hangarlog.schema.describe import describe
 from hangarlog.schema.lockfile import LockedType, SchemaLock
@@ -69,7 +69,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             patterns.append(pattern)
             return None if pattern == SLOW else re.search(pattern, text)
 
-    for module in (sample, compare):
+    for module in (sample, scalars):
         monkeypatch.setattr(module, "re", Recorded)
     return patterns
 

@@ -1,4 +1,4 @@
-"""No class and no lock brings a check or a lock to an end with anything but findings or an error that names the lock."""
+"""A check of any classes and any lock ends with findings, or with an error that names the lock."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def application(classes: dict[str, Any], version: int = 1) -> EventSerializer:
     return EventSerializer(chain, registry=registry)
 
 
+def lockable(classes: dict[str, Any]) -> EventSerializer:
+    wrong = {finding.event_type for finding in refused(application(classes), SchemaLock())}
+    return application({name: made for name, made in classes.items() if name not in wrong})
+
+
 def two_releases(seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
     makes = Makes(seed)
     before: dict[str, Any] = {}
@@ -49,13 +54,13 @@ def two_releases(seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
 def test_any_classes_can_be_locked_and_checked(seed: int, tmp_path: Path) -> None:
     """With themselves, with their next release, and with that at a higher version."""
     before, after = two_releases(seed)
-    serializer, path = application(before), str(tmp_path / "event-schema.json")
-    refused_first = refused(serializer, SchemaLock())
-    good = application({name: made for name, made in before.items() if name not in {each.event_type for each in refused_first}})
+    path = str(tmp_path / "event-schema.json")
+    good = lockable(before)
     write_lock(path, make_lock(good, SchemaLock()))
     lock = read_lock(path)
     assert make_lock(good, lock).encode() == lock.encode() == Path(path).read_bytes()
-    for release in (application(after), application(after, 2), application(before, 2), EventSerializer(registry=EventRegistry())):
+    none = EventSerializer(registry=EventRegistry())
+    for release in (application(after), application(after, 2), application(before, 2), none):
         for finding in check(release, lock):
             assert finding.message
             compile(finding.code, "draft", "exec")
@@ -66,9 +71,7 @@ def test_any_lock_is_checked_or_refused(seed: int, tmp_path: Path) -> None:
     """Locks with parts exchanged, removed, doubled and renamed."""
     before, after = two_releases(seed)
     choose = random.Random(seed)
-    serializer = application(before)
-    wrong = {each.event_type for each in refused(serializer, SchemaLock())}
-    good = application({name: made for name, made in before.items() if name not in wrong})
+    good = lockable(before)
     path = tmp_path / "event-schema.json"
     for _ in range(20):
         content = json.loads(make_lock(good, SchemaLock()).encode())

@@ -140,6 +140,48 @@ BREAKING = [
         "changed",
     ),
     Change(
+        "a field gets an ending to its name",
+        STARTED.replace("mode", "created"),
+        STARTED.replace("mode", "created_at"),
+        "changed",
+    ),
+    Change(
+        "a field's name changes its case",
+        STARTED.replace("provider_id", "userId"),
+        STARTED.replace("provider_id", "user_id"),
+        "changed",
+    ),
+    Change(
+        "a nested field in an optional list is renamed",
+        INNER.replace("a:", "msg:") + HOLDER.format("list[Inner] | None"),
+        INNER.replace("a:", "message:") + HOLDER.format("list[Inner] | None"),
+        "changed",
+    ),
+    Change(
+        "a field of one alternative of a union is renamed",
+        UNION.format(tag="local", union="list[Docker | Local]"),
+        UNION.format(tag="local", union="list[Docker | Local]").replace("image", "image_name"),
+        "changed",
+    ),
+    Change(
+        "an array in a union gets other items",
+        HOLDER.format("str | list[int]"),
+        HOLDER.format("str | list[str]"),
+        "changed",
+    ),
+    Change(
+        "a generic class gets another parameter",
+        "P = TypeVar('P')\nclass Box(Struct, Generic[P]):\n    held: P\n" + HOLDER.format("Box[int]"),
+        "P = TypeVar('P')\nclass Box(Struct, Generic[P]):\n    held: P\n" + HOLDER.format("Box[str]"),
+        "changed",
+    ),
+    Change(
+        "a type is renamed and gets another field",
+        STARTED,
+        STARTED.replace("Started", "ServerStarted").replace("mode", "kind"),
+        "vanished",
+    ),
+    Change(
         "a union becomes one class without a tag",
         UNION.format(tag="local", union="Docker | Local"),
         "class How(Struct):\n    image: str = ''\n    path: str = ''\n" + HOLDER.format("How").replace("inner", "how"),

@@ -27,6 +27,26 @@ from .change import (
 DROPPED = STEP.format("**{k: v for k, v in data.items() if k != 'mode'}")
 
 HARMLESS = [
+    Change(
+        "an empty nested class becomes a mapping",
+        "class Inner(Struct):\n    pass\n" + HOLDER.format("Inner"),
+        HOLDER.format("dict[str, int]"),
+    ),
+    Change(
+        "a union gains an alternative",
+        UNION.format(tag="local", union="Docker | None"),
+        UNION.format(tag="local", union="Docker | Local | None"),
+    ),
+    Change(
+        "a class is written as a generic one",
+        "class Box(Struct):\n    held: int\n" + HOLDER.format("Box"),
+        "P = TypeVar('P')\nclass Box(Struct, Generic[P]):\n    held: P\n" + HOLDER.format("Box[int]"),
+    ),
+    Change(
+        "a class that holds itself gains a field with a default",
+        "@event\nclass Started(Struct):\n    below: 'list[Started]' = []\n",
+        "@event\nclass Started(Struct):\n    below: 'list[Started]' = []\n    note: str = ''\n",
+    ),
     Change("nothing changes", STARTED, STARTED),
     Change("a field with a default is added", STARTED, STARTED + "    tags: list[str] = []\n"),
     Change("a new type is added", STARTED, STARTED + ORDERED),

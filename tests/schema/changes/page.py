@@ -20,7 +20,7 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "schema-changes.md"
 
 _HEAD = """
 import _thread, dataclasses, datetime, enum, functools, hashlib, itertools, os, random, socket, time, uuid
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 import attrs, msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 from hangarlog import EventRegistry, EventSerializer, UpcasterChain
