@@ -10,24 +10,30 @@ from hangarlog.errors import (
     ConcurrencyError,
     CorruptionError,
     CorruptionWarning,
+    CursorConflictError,
+    CursorNameError,
     EventSerializationError,
     EventsNotFoundError,
     HangarlogError,
     LockTimeoutError,
     NumberError,
     OutcomeUnknownError,
+    PartialRetryError,
     RetryUnknownError,
     SchemaLockError,
+    SnapshotError,
     SourceError,
     StorageError,
     StoreBusyError,
     StoreFormatError,
     StoreOpenError,
+    StreamDeletedError,
     StreamIdError,
     StreamNotFoundError,
     SyncError,
     TooLargeError,
     UnknownEventTypeError,
+    UnreadableWarning,
     UnsafeFileSystemError,
     UpcasterError,
     UpcastingError,
@@ -35,6 +41,7 @@ from hangarlog.errors import (
 from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.stats import StoreStats
 from hangarlog.eventstore.base import EventStore
+from hangarlog.eventstore.cursor import Cursor
 from hangarlog.eventstore.record import Record
 from hangarlog.record.envelope import Envelope
 from hangarlog.events.encoded_event import EncodedEvent
@@ -49,6 +56,7 @@ from hangarlog.events.registry import (
 )
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.filestore.store import FileEventStore
+from hangarlog.eventstore.snapshot import SnapshotInfo
 from hangarlog.events.upcaster import IEventUpcaster, UpcasterChain
 
 if TYPE_CHECKING:
@@ -68,6 +76,9 @@ __all__ = [
     "ConcurrencyError",
     "CorruptionError",
     "CorruptionWarning",
+    "Cursor",
+    "CursorConflictError",
+    "CursorNameError",
     "EncodedEvent",
     "Envelope",
     "EventRegistry",
@@ -82,20 +93,25 @@ __all__ = [
     "MemoryEventStore",
     "NumberError",
     "OutcomeUnknownError",
+    "PartialRetryError",
     "Record",
     "RetryUnknownError",
     "SchemaLockError",
+    "SnapshotError",
+    "SnapshotInfo",
     "SourceError",
     "StorageError",
     "StoreBusyError",
     "StoreFormatError",
     "StoreOpenError",
     "StoreStats",
+    "StreamDeletedError",
     "StreamIdError",
     "StreamNotFoundError",
     "SyncError",
     "TooLargeError",
     "UnknownEventTypeError",
+    "UnreadableWarning",
     "UnsafeFileSystemError",
     "UntypedEvent",
     "UpcasterChain",

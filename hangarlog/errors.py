@@ -60,6 +60,26 @@ class RetryUnknownError(ConcurrencyError):
         )
 
 
+class PartialRetryError(ConcurrencyError):
+    """Only some events of an idempotent append are stored already, so it is no retry; nothing was written.
+
+    Fields: those of `ConcurrencyError`, and `missing`: (the id that is not in the stream, the id that is stored, its
+    stream, its version there).
+    """
+
+    def __init__(self, stream_id: str, expected: int, actual: int, missing: tuple[str, str, str, int]) -> None:
+        HangarlogError.__init__(self, stream_id, expected, actual, missing)
+        self.stream_id, self.expected, self.actual, self.missing = stream_id, expected, actual, missing
+
+    def __str__(self) -> str:
+        absent, stored, stream_id, version = self.missing
+        return (
+            f"only some events of this append are stored: id {stored!r} is version {version} of stream {stream_id!r}, "
+            f"id {absent!r} is not in stream {self.stream_id!r}; nothing was written. Append the events that are "
+            "missing by themselves, or give new events ids of their own"
+        )
+
+
 class StreamNotFoundError(HangarlogError, LookupError):
     """The stream does not exist. Field: `stream_id`."""
 
@@ -69,6 +89,61 @@ class StreamNotFoundError(HangarlogError, LookupError):
 
     def __str__(self) -> str:
         return f"stream not found: {self.stream_id!r}; list the streams with `hangarlog streams`"
+
+
+class CursorNameError(HangarlogError, ValueError):
+    """The name of a cursor is invalid. Fields: `name`, `cause`."""
+
+    def __init__(self, name: object, cause: str) -> None:
+        super().__init__(name, cause)
+        self.name, self.cause = name, cause
+
+    def __str__(self) -> str:
+        shown = repr(self.name)
+        return f"bad cursor name {shown if len(shown) < 80 else shown[:77] + '...'}: {self.cause}"
+
+
+class CursorConflictError(HangarlogError):
+    """The cursor is not where the move expects it; nothing was changed.
+
+    Fields: `name`; `to`, where it should have moved; `expected`, the position it should have been at (None: any up to
+    `to`); `actual`, the position it is at.
+    """
+
+    def __init__(self, name: str, to: int, expected: int | None, actual: int) -> None:
+        super().__init__(name, to, expected, actual)
+        self.name, self.to, self.expected, self.actual = name, to, expected, actual
+
+    def __str__(self) -> str:
+        where = f"cursor {self.name!r} is at position {self.actual}"
+        if self.expected is not None and self.expected != self.actual:
+            return f"{where}, not {self.expected}: another worker moved it; continue from its position"
+        return f"{where} and does not go back to {self.to}; to set it back on purpose, call reset({self.to})"
+
+
+class StreamDeletedError(HangarlogError):
+    """The stream was deleted for good, so it takes no more events. Fields: `stream_id`, `version` of its last event."""
+
+    def __init__(self, stream_id: str, version: int) -> None:
+        super().__init__(stream_id, version)
+        self.stream_id, self.version = stream_id, version
+
+    def __str__(self) -> str:
+        return (
+            f"stream {self.stream_id!r} was deleted for good, at version {self.version}; nothing was written: append "
+            "to a stream with another id"
+        )
+
+
+class SnapshotError(HangarlogError, ValueError):
+    """The snapshot cannot be saved. Fields: `stream_id`, `cause`."""
+
+    def __init__(self, stream_id: str, cause: str) -> None:
+        super().__init__(stream_id, cause)
+        self.stream_id, self.cause = stream_id, cause
+
+    def __str__(self) -> str:
+        return f"cannot save this snapshot of stream {self.stream_id!r}: {self.cause}"
 
 
 class CompactionError(HangarlogError):
@@ -82,15 +157,40 @@ class CompactionError(HangarlogError):
         return f"cannot compact stream {self.stream_id!r}: {self.cause}"
 
 
-class EventSerializationError(HangarlogError):
-    """An event cannot be written as JSON or read back from it. Fields: `event_type`, `message`."""
+class _ReadError(HangarlogError):
+    """An error that may be about a stored event. Fields: `stream_id`, `stream_version`, `position`: None if unknown."""
+
+    stream_id: str | None = None
+    stream_version: int | None = None
+    position: int | None = None
+
+    def locate(self, stream_id: str, stream_version: int, position: int) -> None:
+        """Set the place of the stored event that cannot be read."""
+        self.stream_id, self.stream_version, self.position = stream_id, stream_version, position
+
+    def _with_place(self, text: str) -> str:
+        if self.stream_id is None or self.stream_version is None:
+            return text
+        return (
+            f"{text} (stream {self.stream_id!r}, version {self.stream_version}, position {self.position}). "
+            f"To pass over it, read on with from_version={self.stream_version + 1} (all streams: "
+            f"from_position={self.position}), or use EventSerializer(unreadable='untyped') or unreadable='skip'"
+        )
+
+
+class EventSerializationError(_ReadError):
+    """An event cannot be written as JSON or read back from it.
+
+    Fields: `event_type`, `message`; `stream_id`, `stream_version` and `position` of an event that a store cannot read,
+    else None.
+    """
 
     def __init__(self, event_type: str, message: str) -> None:
         super().__init__(event_type, message)
         self.event_type, self.message = event_type, message
 
     def __str__(self) -> str:
-        return f"event type {self.event_type!r}: {self.message}"
+        return self._with_place(f"event type {self.event_type!r}: {self.message}")
 
 
 class TooLargeError(HangarlogError, ValueError):
@@ -134,18 +234,22 @@ class UnknownEventTypeError(EventSerializationError):
     """No class is registered for a stored event type."""
 
 
-class UpcastingError(HangarlogError, RuntimeError):
-    """A payload cannot be upcast to its current schema version. Fields: `event_type`, `from_version`, `message`."""
+class UpcastingError(_ReadError, RuntimeError):
+    """A payload cannot be upcast to its current schema version.
+
+    Fields: `event_type`, `from_version`, `message`; `stream_id`, `stream_version` and `position` of an event that a
+    store cannot read, else None.
+    """
 
     def __init__(self, *, event_type: str, from_version: int, message: str) -> None:
         super().__init__(event_type, from_version, message)
         self.event_type, self.from_version, self.message = event_type, from_version, message
 
     def __reduce__(self) -> Any:
-        return _upcasting_error, (type(self), *self.args)
+        return _upcasting_error, (type(self), *self.args), vars(self)
 
     def __str__(self) -> str:
-        return self.message
+        return self._with_place(self.message)
 
 
 class UpcasterError(UpcastingError, ValueError):
@@ -208,6 +312,13 @@ class CorruptionWarning(UserWarning):
     """A damaged record was read from its other copy, or skipped because both are damaged (`on_damage="skip"`).
 
     The message names the file and the offset.
+    """
+
+
+class UnreadableWarning(UserWarning):
+    """A read passed over an event that cannot be read as its class (`EventSerializer(unreadable="skip")`).
+
+    The message names the event's place and the cause.
     """
 
 

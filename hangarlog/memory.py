@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import NoReturn
 
+from hangarlog.errors import StreamDeletedError
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.base import EventStore
+from hangarlog.eventstore.cursor import check_move
 from hangarlog.eventstore.engine import Durability
 from hangarlog.eventstore.expected_version import End, StoredId, settle
+from hangarlog.eventstore.idempotent import retried
+from hangarlog.eventstore.limits import ended
 from hangarlog.eventstore.record import Event
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.record.batch import Pending, encode_batch
+from hangarlog.record.cursor_move import CursorMove, CursorPlace
 from hangarlog.record.envelope import Envelope
 from hangarlog.record.line import decode_record, encode_envelope
 from hangarlog.record.timestamp import now
@@ -31,7 +36,9 @@ class MemoryEventStore(EventStore[Event]):
         self._lock, self._turns = threading.Lock(), threading.RLock()
         self._journal: list[Envelope] = []
         self._streams: dict[str, list[Envelope]] = {}
+        self._first: dict[str | tuple[str, str], Envelope] = {}  # By event id, and by (event id, stream id).
         self._snapshots: dict[str, Snapshot] = {}
+        self._cursors: dict[str, CursorPlace] = {}
 
     def __repr__(self) -> str:
         return f"<MemoryEventStore ({len(self._journal)} events in {len(self._streams)} streams)>"
@@ -41,19 +48,37 @@ class MemoryEventStore(EventStore[Event]):
 
     def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, AppendResult]:
         with self._lock:
-            results, to_write = settle(pendings, self._end, self._stored)
+            for pending in pendings:
+                mark = self._snapshots.get(pending.stream_id)
+                if mark and mark.tombstone:
+                    raise StreamDeletedError(pending.stream_id, self._end(pending.stream_id)[0])
+            if pendings[0].idempotent:
+                find = lambda event_id, stream_id: self._first.get((event_id, stream_id))  # noqa: E731
+                if stored := retried(pendings, lambda stream_id: self._end(stream_id)[0], find):
+                    return stored
+            results, to_write = settle(pendings, self._end, self._stored, self._deleted_through)
             if not to_write:
                 return results
+            move = next((pending.cursor for pending in pendings if pending.cursor), None)
+            if move:
+                self._check_move(move)
             text, _, shares, _ = encode_batch(to_write, len(self._journal) + 1, now())
             for line in text.split(b"\n")[:-1]:
                 envelope = decode_record(line)
                 self._journal.append(envelope)
                 self._streams.setdefault(envelope.stream_id, []).append(envelope)
+                self._first.setdefault(envelope.event_id, envelope)
+                self._first.setdefault((envelope.event_id, envelope.stream_id), envelope)
             for share in shares:
                 results[share.stream_id] = AppendResult(
                     share.version, share.first_position, share.last_position, share.ids, True
                 )
+            if move:
+                self._cursors[move.name] = CursorPlace(move.name, move.position, now().decode())
             return results
+
+    def _find(self, event_id: str) -> Envelope | None:
+        return self._first.get(event_id)
 
     def _end(self, stream_id: str) -> End:
         records = self._streams.get(stream_id)
@@ -64,11 +89,15 @@ class MemoryEventStore(EventStore[Event]):
         start = version - records[0].stream_version
         return [(record.event_id, record.position) for record in records[start : start + count]] if start >= 0 else []
 
-    def _blocks(self, span: Span) -> Iterator[list[Envelope]]:
+    def _deleted_through(self, stream_id: str) -> int:
+        mark = self._snapshots.get(stream_id)
+        return mark.deleted_through if mark else -1
+
+    def _blocks(self, span: Span) -> Iterator[Sequence[Envelope]]:
         with self._lock:
             records = self._journal[:] if span.stream_id is None else self._kept(span.stream_id)
-        number = attrgetter("position" if span.stream_id is None else "stream_version")
-        start = span.start
+        field = "position" if span.stream_id is None else "stream_version"
+        number, start = attrgetter(field), span.start
         if start is not None and span.stream_id is None:
             start += -1 if span.reverse else 1  # A start position is exclusive.
         if span.reverse:
@@ -76,7 +105,7 @@ class MemoryEventStore(EventStore[Event]):
         else:
             records = [r for r in records if start is None or number(r) >= start]
         if records:
-            yield records
+            yield from [records] if span.stop is None else ended([records], field, span.stop, span.reverse)
 
     def _kept(self, stream_id: str) -> list[Envelope]:
         """Return the records of a stream that are not compacted away."""
@@ -85,13 +114,16 @@ class MemoryEventStore(EventStore[Event]):
         return [r for r in self._streams.get(stream_id, []) if r.stream_version > through]
 
     def get_stream_version(self, stream_id: str) -> int:
-        """Return the version of a stream's last event, -1 if the stream does not exist."""
+        """Return the version of a stream's last event, -1 if it never had one."""
         return self._end(check_stream_id(stream_id))[0]
 
     def list_streams(self, prefix: str = "") -> list[str]:
         """Return the ids of all streams that begin with `prefix`, sorted."""
         with self._lock:
-            return sorted(stream_id for stream_id in self._streams if stream_id.startswith(prefix))
+            return sorted(filter(self._exists, (each for each in self._streams if each.startswith(prefix))))
+
+    def _exists(self, stream_id: str) -> bool:
+        return self._end(stream_id)[0] > self._deleted_through(stream_id)
 
     def get_event_count(self) -> int:
         """Return the number of events in the store."""
@@ -99,7 +131,8 @@ class MemoryEventStore(EventStore[Event]):
 
     def get_stream_count(self) -> int:
         """Return the number of streams in the store."""
-        return len(self._streams)
+        with self._lock:
+            return sum(map(self._exists, self._streams))
 
     def _size(self) -> tuple[int, int]:
         return sum(len(encode_envelope(envelope)) for envelope in self._journal), 1 + len(self._streams)
@@ -119,10 +152,45 @@ class MemoryEventStore(EventStore[Event]):
     def _change_snapshot(self, stream_id: str, change: Callable[[Snapshot | None], Snapshot | None]) -> None:
         with self._lock:
             after = change(self._snapshots.get(stream_id))
-            if after:
-                self._snapshots[stream_id] = after
+            self._keep(stream_id, after)
 
-    def _reclaim(self, stream_id: str, through: int) -> None:
+    def _keep(self, stream_id: str, after: Snapshot | None) -> None:
+        if after and after.says_nothing:
+            self._snapshots.pop(stream_id, None)
+        elif after:
+            self._snapshots[stream_id] = after
+
+    def _stored_snapshots(self, prefix: str) -> list[Snapshot]:
         with self._lock:
-            records = self._streams[stream_id]
-            self._streams[stream_id] = [r for r in records[:-1] if r.stream_version > through] + records[-1:]
+            return [each for stream_id, each in self._snapshots.items() if stream_id.startswith(prefix)]
+
+    def _hide_events(self, stream_id: str, change: Callable[[int, Snapshot | None], Snapshot | None]) -> None:
+        with self._lock:
+            after = change(self._end(stream_id)[0], self._snapshots.get(stream_id))
+            self._keep(stream_id, after)
+            if after:
+                records = self._streams[stream_id]
+                shown = [record for record in records[:-1] if record.stream_version > after.compacted_through]
+                self._streams[stream_id] = shown + records[-1:]
+
+    def _cursor_position(self, name: str) -> int:
+        place = self._cursors.get(name)
+        return place.position if place else 0
+
+    def _cursor_places(self) -> tuple[int, list[CursorPlace]]:
+        with self._lock:
+            return len(self._journal), list(self._cursors.values())
+
+    def _check_move(self, move: CursorMove) -> None:
+        check_move(move, self._cursor_position(move.name), len(self._journal))
+
+    def _move_cursor(self, move: CursorMove, durability: Durability | None = None) -> None:
+        with self._lock:
+            self._check_move(move)
+            known = self._cursors.get(move.name)
+            if known is None or known.position != move.position:
+                self._cursors[move.name] = CursorPlace(move.name, move.position, now().decode())
+
+    def _delete_cursor(self, name: str) -> None:
+        with self._lock:
+            self._cursors.pop(name, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from typing import Any
+from typing import Any, assert_type
 
 import msgspec
 
@@ -61,10 +61,11 @@ class OpenedV1ToV2(IEventUpcaster):
 def use(store: EventStore) -> None:
     version: int = store.append("account:1", [Opened("ann", 3)], NO_STREAM)
     version = store.append("account:1", [Closed("done")], version, metadata={"correlation_id": "c"})
+    where: tuple[str, int, int] = ("", 0, 0)
     try:
         store.append("account:1", [Closed("again")], NO_STREAM)
     except ConcurrencyError as conflict:
-        where: tuple[str, int, int] = (conflict.stream_id, conflict.expected, conflict.actual)
+        where = (conflict.stream_id, conflict.expected, conflict.actual)
     assert where == ("account:1", -1, 1)
     results: dict[str, AppendResult] = store.append_many(
         [("a:1", [Closed("x")], ANY), ("account:1", [], STREAM_EXISTS)]
@@ -78,11 +79,42 @@ def use(store: EventStore) -> None:
         assert event
     records: list[Record] = list(store.records("account:1", reverse=True, event_types=["closed"]))
     assert records[0].metadata == {"correlation_id": "c"}
+    closed = store.records(since="2026-01-01T00:00:00Z", event_types=Closed, not_category=["a", "old"], to_position=9)
+    assert {record.stream_id for record in closed} == {"account:1"}
     store.save_snapshot("account:1", version, {"open": False})
     snapshot = store.load_snapshot("account:1")
     assert snapshot
     assert snapshot["state"] == {"open": False}
     assert store.compact_stream("account:1") == 2
+
+
+def use_typed(path: str, serializer: EventSerializer) -> None:
+    """A store of known events: reads are typed, and so is a stream read as some of them."""
+    store: FileEventStore[Opened | Closed] = FileEventStore(path, serializer=serializer)
+    with store:
+        store.append("account:2", [Opened("ann", 3), Closed("done")], NO_STREAM)
+        assert_type(store.read_stream("account:2"), list[Opened | Closed])
+        assert_type(store.read_stream("account:2", type=Closed), list[Closed])
+        assert_type(store.read_stream("account:2", type=Opened | Closed), list[Opened | Closed])
+        for _, _, event in store.read_all():
+            assert_type(event, Opened | Closed)
+        for record in store.records("account:2"):
+            assert_type(record, Record[Opened | Closed])
+            assert_type(record.event, Opened | Closed)
+            position, stream_id, *_, unpacked = record
+            assert (position, stream_id, unpacked) == (record.position, "account:2", record.event)
+            match record:
+                case Record(event=Closed(reason), stream_version=version):
+                    assert (reason, version) == ("done", 1)
+                case _:
+                    assert record.stream_version == 0
+
+        def decide(events: list[Opened | Closed], version: int) -> list[Opened | Closed]:
+            return [Opened("bob", len(events))] if version == 1 else []
+
+        assert_type(store.execute("account:2", decide), AppendResult)
+    with FileEventStore.untyped(path) as untyped:
+        assert_type(untyped.read_stream("account:2"), list[UntypedEvent])
 
 
 def main() -> None:
@@ -99,6 +131,8 @@ def main() -> None:
         FileEventStore(folder, serializer=serializer, durability=0.5, segment_bytes=64 << 20, exclusive=False) as files,
     ):
         use(files)
+    with tempfile.TemporaryDirectory() as folder:
+        use_typed(folder, serializer)
 
 
 if __name__ == "__main__":

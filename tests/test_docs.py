@@ -62,7 +62,7 @@ def test_the_format_pages_lines_come_out_of_a_store(tmp_path: Path) -> None:
 
 
 def test_the_format_pages_programs_run(tmp_path: Path) -> None:
-    """On the page's own lines, on an index of them, and on a ring, a state and a catalog."""
+    """On the page's own lines, on an index of them, and on a ring, a state, a catalog, cursors and times."""
     lines = example_lines()
     index = tmp_path / "journal.index"
     extend(FileSystem(), str(index), 1, b"\n".join(lines) + b"\n", [len(line) + 1 for line in lines], (0, 0))
@@ -70,9 +70,17 @@ def test_the_format_pages_programs_run(tmp_path: Path) -> None:
     with FileEventStore(tmp_path / "ringed") as store:
         for number in range(3):
             store.append("a:1", [UntypedEvent("Added", {"number": number})], number - 1)
+        store.cursor("mailer").advance(3)
     names |= {f"{name}_path": tmp_path / "ringed" / name for name in ("ring", "state", "catalog")}
+    names["cursors_path"] = tmp_path / "ringed/cursors.jsonl"
+    with FileEventStore(tmp_path / "rolled", durability="relaxed", segment_bytes=100_000) as store:
+        for _ in range(2):
+            store.append("a:1", [UntypedEvent("Added", {"number": number}) for number in range(1000)], ANY)
+        assert not any(store.envelopes(until="2026-01-01T00:00:00Z"))
+    sealed = tmp_path / "rolled/journal.00000000000000000001.jsonl"
+    names |= {"sealed_path": sealed, "times_path": sealed.with_suffix(".times")}
     programs = blocks(FORMAT, "python")
-    assert len(programs) == 5
+    assert len(programs) == 7
     for program in programs:
         exec(program, names)  # noqa: S102 - that is the test
 
@@ -91,11 +99,30 @@ def test_the_format_pages_files_are_those_of_a_store(tmp_path: Path) -> None:
     """Each name in the listing is one that the library uses."""
     folder = Folder(FileSystem(), "mystore")
     listing = FORMAT.read_text()
-    caches = (folder.state_path, folder.catalog_path, folder.checkpoint_path)
-    for path in (folder.meta_path, folder.ring_path, *caches, folder.locks_path, folder.snapshots_path):
+    caches = (folder.state_path, folder.catalog_path, folder.ids_path, folder.checkpoint_path)
+    for path in (
+        folder.meta_path,
+        folder.ring_path,
+        folder.cursors_path,
+        *caches,
+        folder.locks_path,
+        folder.snapshots_path,
+        folder.deleted_path,
+    ):
         assert Path(path).name in listing
     assert Path(folder.journal.sealed_base(1)).name in listing
     assert Path(folder.stream("provider:math").sealed_base(0)).name in listing
+
+
+def test_the_cursor_pages_programs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for program in blocks(ROOT / "docs/cursors.md", "python"):
+        exec(program, names)  # noqa: S102 - that is the test
+    store = names["store"]
+    assert isinstance(store, FileEventStore)
+    assert [(cursor.name, cursor.position, cursor.lag) for cursor in store.cursors()] == [("mailer", 1, 1)]
+    store.close()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -195,6 +222,15 @@ def test_no_page_names_a_module_that_is_gone() -> None:
         for dotted in re.findall(r"\b(hangarlog(?:\.[A-Za-z_]\w*)+)", text):
             if not dotted.startswith("hangarlog.json"):
                 assert pkgutil.resolve_name(dotted) is not None, (page.name, dotted)
+
+
+def test_the_reading_pages_programs_run() -> None:
+    """One after the other."""
+    names: dict[str, object] = {}
+    programs = blocks(ROOT / "docs" / "reading.md", "python")
+    assert len(programs) == 2
+    for program in programs:
+        exec(program, names)  # noqa: S102 - that is the test
 
 
 EVOLUTION = ROOT / "docs" / "schema-evolution.md"

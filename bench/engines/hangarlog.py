@@ -18,8 +18,6 @@ from hangarlog import (
 )
 from hangarlog.record.checksum import crc32
 
-_NO_LIMIT = 1 << 60
-
 
 class _Store(Session):
     def __init__(self, path: str, serializer: EventSerializer, *, durable: bool, exclusive: bool) -> None:
@@ -40,14 +38,14 @@ class _Store(Session):
 
     def read_all(self) -> int:
         count = 0
-        for _ in self.store.read_all(0, _NO_LIMIT):
+        for _ in self.store.read_all():
             count += 1
         return count
 
     def read_new(self, position: int) -> int:
         last = position
         if self.store.get_event_count() > position:
-            for last, _, _ in self.store.read_all(position, _NO_LIMIT):  # noqa: B007 - only the last position matters
+            for last, _, _ in self.store.read_all(position):  # noqa: B007 - only the last position matters
                 pass
         return last
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from bench.engines.registry import load_engine
 from bench.harness.engine import Session
 from bench.harness.payload import ProviderStarted, event, events
-from hangarlog import EventSerializer
+from hangarlog import ANY, EventSerializer, UntypedEvent
 from hangarlog.record.line import decode_record, encode_envelope
 
 pytest.importorskip("pytest_benchmark")
@@ -112,6 +113,34 @@ def test_append_exclusively(benchmark: Any, side: str, make: Make) -> None:
     benchmark.pedantic(_appending(make(side), 1), setup=_fresh(1), rounds=5000)
 
 
+@SIDES
+@pytest.mark.parametrize("durability", ["relaxed", "always"])
+def test_advance_a_cursor(benchmark: Any, side: str, durability: str, make: Make, tmp_path: Path) -> None:
+    """The floor overwrites a sector in place, and syncs it."""
+    benchmark.group = f"advance a cursor, {durability}"
+    rounds, numbers = (5000, count(1)) if durability == "relaxed" else (200, count(1))
+    if side == "hangarlog":
+        session: Any = make("hangarlog")
+        session.append(_STREAM, events(rounds + 1), -1)
+        session.store.sync()
+        cursor = session.store.cursor("reader")
+        cursor.advance(next(numbers))
+
+        def advance() -> None:
+            cursor.advance(next(numbers), durability=durability)
+    else:
+        fd = os.open(tmp_path / "cursor", os.O_RDWR | os.O_CREAT)
+        os.write(fd, bytes(4096))
+        os.fsync(fd)
+
+        def advance() -> None:
+            os.pwrite(fd, b"%d" % next(numbers), 0)
+            if durability == "always":
+                os.fdatasync(fd)
+
+    benchmark.pedantic(advance, rounds=rounds)
+
+
 @pytest.mark.parametrize("side", ["hangarlog", "floor:whole lines"])
 @pytest.mark.benchmark(group="append 1,000")
 def test_append_a_batch(benchmark: Any, side: str, make: Make) -> None:
@@ -142,3 +171,54 @@ def test_read_one_event(benchmark: Any, side: str, make: Make) -> None:
     session = make(side)
     session.append(_STREAM, events(_LENGTH), -1)
     assert benchmark(session.read_by_position, _LENGTH // 2).provider_id == "math"
+
+
+@pytest.fixture
+def store_with_ids(make: Make) -> Any:
+    """A store of 100,000 events with ids `id-0` to `id-99999`, in a table."""
+    session: Any = make("hangarlog")
+    for first in range(0, 100_000, 1000):
+        session.store.append(_STREAM, [_identified(n) for n in range(first, first + 1000)], ANY, retry=False)
+    assert session.store.contains("id-99999")
+    return session.store
+
+
+def _identified(number: int) -> UntypedEvent:
+    return UntypedEvent("Numbered", {"number": number}, event_id=f"id-{number}")
+
+
+@pytest.mark.parametrize("side", ["hangarlog", "plain"])
+@pytest.mark.benchmark(group="append, idempotent")
+def test_append_idempotently(benchmark: Any, side: str, store_with_ids: Any) -> None:
+    """The floor is a plain append."""
+    numbers, idempotent = count(100_000), side == "hangarlog"
+    benchmark.pedantic(
+        lambda events: store_with_ids.append(_STREAM, events, ANY, idempotent=idempotent),
+        setup=lambda: (([_identified(next(numbers))],), {}),
+        rounds=3000,
+    )
+
+
+@SIDES
+@pytest.mark.parametrize("found", [True, False], ids=["hit", "miss"])
+def test_look_up_an_id(benchmark: Any, side: str, found: bool, store_with_ids: Any) -> None:
+    """The floor is a dictionary."""
+    ids = {f"id-{number}" for number in range(100_000)}
+    wanted = (f"id-{number * 7919 % 100_000}{'' if found else '-'}" for number in count())
+    contains = store_with_ids.contains if side == "hangarlog" else ids.__contains__
+    benchmark.group = f"an event id that is {'' if found else 'not '}there"
+    assert benchmark.pedantic(contains, setup=lambda: ((next(wanted),), {}), rounds=3000) is found
+
+
+@pytest.mark.parametrize("side", ["hangarlog", "floor"])
+@pytest.mark.benchmark(group="make the table of event ids")
+def test_make_the_table(benchmark: Any, side: str, store_with_ids: Any) -> None:
+    """Of 100,000 events. The floor is to read them."""
+    store, table = store_with_ids, Path(store_with_ids.path, "event-ids")
+
+    def make_anew() -> bool:
+        table.unlink()
+        with type(store)(store.path, serializer=store.serializer, durability="relaxed") as other:
+            return bool(other.contains("id-7"))
+
+    benchmark.pedantic(make_anew if side == "hangarlog" else lambda: [*store.envelopes()], rounds=5)

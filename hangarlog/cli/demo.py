@@ -168,7 +168,7 @@ def demo(store: str | None, source: str | None) -> None:
 def _show_types(store: FileEventStore) -> None:
     counts: Counter[str] = Counter()
     started = renamed = None
-    for _, _, event in store.read_all(limit=store.get_event_count()):
+    for _, _, event in store.read_all():
         counts[type(event).__name__] += 1
         if isinstance(event, ProviderStarted) and "from-v1" in event.tags:
             started = event

@@ -19,7 +19,7 @@ from hangarlog.events.payload import (
     too_deep,
 )
 from hangarlog.record.envelope import Encoded
-from hangarlog.record.timestamp import time_text
+from hangarlog.record.timestamp import as_recorded
 
 
 class EncodedEvent(msgspec.Struct, frozen=True):
@@ -69,7 +69,7 @@ def _time(given: datetime | str) -> str:
     moment = datetime.fromisoformat(given) if isinstance(given, str) else given
     if moment.tzinfo is None:
         raise ValueError(f"recorded_at {given!s} has no time zone; give it one, such as datetime.UTC")
-    return time_text(moment)
+    return as_recorded(moment)
 
 
 def _metadata(given: dict[str, Any] | bytes | None) -> bytes | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -48,15 +48,16 @@ def encoded_object(value: dict[str, Any], stored: dict[str, Any]) -> bytes:
     return checked_json(encode_plain(stored), decode)
 
 
-def checked_json(data: bytes, decode: Callable[[bytes], Any] = decode_object) -> bytes:
+def checked_json(data: bytes, decode: Callable[[bytes], Any] | None = decode_object) -> bytes:
     """Return a JSON object in a form that a line may hold: decodable, on one line, not too deep, no repeated keys.
 
     A msgspec.Raw in the event may have brought in any text. With `skip` as `decode`, for plain values, repeated keys
-    are not checked. Raises one of `FAILURES`.
+    are not checked. With None, the caller decodes the result. Raises one of `FAILURES`.
     """
-    decode(data)
-    if decode is not skip:
-        refuse_repeated_keys(data)
+    if decode is not None:
+        decode(data)
+        if decode is not skip:
+            refuse_repeated_keys(data)
     if b"\n" in data:
         data = msgspec.json.format(data, indent=-1)
     if too_deep(data):
@@ -81,23 +82,40 @@ def may_hold_raw(event_class: type) -> bool:
 
     Also True if it may hold a dictionary with keys of several types: 1 and "1" are written as the same key.
     """
+    return any(
+        isinstance(part, (msgspec.inspect.AnyType, msgspec.inspect.RawType, msgspec.inspect.CustomType))
+        or (isinstance(part, msgspec.inspect.DictType) and isinstance(part.key_type, msgspec.inspect.UnionType))
+        for part in _types_in(event_class)
+    )
+
+
+def may_be_unset(event_class: type) -> bool:
+    """True if the default of a field is `UNSET`, which msgspec leaves out of an object, but not out of a dictionary."""
+    none = msgspec.NODEFAULT
+    fields = getattr(msgspec.inspect.type_info(event_class), "fields", ())
+    return any(not field.required and field.default is none is field.default_factory for field in fields)
+
+
+def holds_raw(event_class: type) -> bool:
+    """True if a field of this class, or of a class in it, may be a msgspec.Raw."""
+    return any(isinstance(part, msgspec.inspect.RawType) for part in _types_in(event_class))
+
+
+def _types_in(event_class: type) -> Iterator[Any]:
+    """Yield every type in a class and in its parts; only `AnyType` if it cannot be inspected."""
     try:
         left: list[Any] = [msgspec.inspect.type_info(event_class)]
     except (TypeError, NameError):
-        return True
+        left = [msgspec.inspect.AnyType()]
     seen = set()
     while left:
         part = left.pop()
-        if isinstance(part, (msgspec.inspect.AnyType, msgspec.inspect.RawType, msgspec.inspect.CustomType)):
-            return True
-        if isinstance(part, msgspec.inspect.DictType) and isinstance(part.key_type, msgspec.inspect.UnionType):
-            return True
         if isinstance(part, tuple):
             left += part
         elif isinstance(part, (msgspec.inspect.Type, msgspec.inspect.Field)) and id(part) not in seen:
             seen.add(id(part))
+            yield part
             left += msgspec.structs.astuple(part)
-    return False
 
 
 def is_plain(value: Any) -> bool:

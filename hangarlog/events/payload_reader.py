@@ -7,11 +7,15 @@ from typing import Any
 
 import msgspec
 
-from hangarlog.errors import EventSerializationError, UpcastingError
+from hangarlog.errors import EventSerializationError, HangarlogError, UpcastingError
 from hangarlog.events.block_reader import Parts, Reader
-from hangarlog.events.payload import FAILURES, check_version, decode_object
-from hangarlog.events.registry import EventRegistry, UntypedEvent, field_names
+from hangarlog.events.event_class import field_names
+from hangarlog.events.payload import check_version, decode_object, encode_plain, holds_raw
+from hangarlog.events.registry import EventRegistry, UntypedEvent
 from hangarlog.events.upcaster import Split, UpcasterChain
+
+_FEW = 8  # Fewer payloads are faster read one by one.
+_decode_objects: Callable[[bytes], list[dict[str, Any]]] = msgspec.json.Decoder(list[dict[str, Any]]).decode
 
 
 class PayloadReader:
@@ -46,6 +50,7 @@ class PayloadReader:
                 event_type, f"{event_class.__qualname__} cannot be decoded: {error}"
             ) from error
         self._decode = decoder.decode
+        self._holds_raw = holds_raw(event_class)
         if not self.plain:
             self._extras = _Extras(field_names(event_class))
 
@@ -65,10 +70,30 @@ class PayloadReader:
         try:
             if self.event_class is None or not raw.startswith(self._heads):
                 return self.from_object(decode_object(raw))
-            event = self._decode(raw)
-            return event if self._extras is None else self._extras.restore(event, raw)
-        except FAILURES as error:
+            return self._read_current(raw)
+        except (HangarlogError, MemoryError):
+            raise
+        except Exception as error:  # A hook, or the class's own check, may raise anything.
             raise _does_not_fit(self._event_type, error) from error
+
+    def _read_current(self, raw: bytes) -> Any:
+        event = self._decode(raw)
+        return event if self._extras is None else self._extras.restore(event, raw)
+
+    def read_all(self, payloads: list[Any]) -> list[Any]:
+        """Return the events of payloads of any versions. Raises anything if one cannot be read."""
+        if self.event_class is None or len(payloads) < _FEW:
+            return list(map(self, payloads))
+        raws = list(map(bytes, payloads))
+        others = [at for at, raw in enumerate(raws) if not raw.startswith(self._heads)]
+        if not others:
+            return list(map(self._read_current, raws))
+        objects = _decode_objects(b"[%b]" % b",".join([raws[at] for at in others]))
+        if self.newer == "raw" and any(payload.get("_version", 1) > self.version for payload in objects):
+            return list(map(self, payloads))
+        upcast = iter(self.upcast_all(objects))
+        places = set(others)
+        return [next(upcast) if at in places else self._read_current(raw) for at, raw in enumerate(raws)]
 
     def from_object(self, payload: dict[str, Any]) -> Any:
         """Return the event of a decoded payload, whose `_version` is removed.
@@ -86,20 +111,38 @@ class PayloadReader:
         _, payload = self._chain.upcast(
             self._event_type, version, payload, current_version=self.version, alias_of=self._alias_of
         )
-        event: Any = msgspec.convert(payload, self.event_class, dec_hook=self._dec_hook, str_keys=True)
+        event = self._convert(payload)
         return event if self._extras is None else self._extras.set_from(payload, event)
 
-    def upcast_all(self, payloads: list[dict[str, Any]], version: int) -> list[Any]:
-        """Return the events of decoded payloads that all have one older version.
+    def _convert(self, payload: dict[str, Any]) -> Any:
+        if self._holds_raw:  # Only a decoder makes a msgspec.Raw.
+            return self._decode(encode_plain(payload))
+        return msgspec.convert(payload, self.event_class, dec_hook=self._dec_hook, str_keys=True)
 
-        Raises one of `FAILURES` if any payload fails. Read the payloads one by one to learn which, and why.
+    def upcast_all(self, payloads: list[dict[str, Any]]) -> list[Any]:
+        """Return the events of decoded payloads. Raises anything if one cannot be read.
+
+        Read the payloads one by one to learn which, and why.
         """
-        for payload in payloads:
-            payload.pop("_version", None)
-        payloads = self._chain.upcast_all(
-            self._event_type, version, payloads, current_version=self.version, alias_of=self._alias_of
-        )
-        events: list[Any] = msgspec.convert(payloads, self._list, dec_hook=self._dec_hook, str_keys=True)
+        places: dict[int, list[int]] = {}
+        for at, version in enumerate(map(take_version, payloads)):
+            places.setdefault(version, []).append(at)
+        if max(places) > self.version and self.newer != "pass":
+            raise ValueError("a payload has a newer version")
+        for version, at_version in places.items():
+            upcast = self._chain.upcast_all(
+                self._event_type,
+                version,
+                [payloads[at] for at in at_version],
+                current_version=self.version,
+                alias_of=self._alias_of,
+            )
+            for at, payload in zip(at_version, upcast, strict=True):
+                payloads[at] = payload
+        if self._holds_raw or len(payloads) < _FEW:
+            events = [self._convert(payload) for payload in payloads]
+        else:
+            events = msgspec.convert(payloads, self._list, dec_hook=self._dec_hook, str_keys=True)
         if self._extras is not None:
             for payload, event in zip(payloads, events, strict=True):
                 self._extras.set_from(payload, event)
@@ -114,9 +157,17 @@ class _PartsReader:
     plain = False
     parts = True
 
-    def upcast_all(self, payloads: list[dict[str, Any]], version: int) -> list[Any]:
+    def upcast_all(self, payloads: list[dict[str, Any]]) -> list[Any]:
         """Return the events of each payload."""
         return list(map(self.from_object, payloads))
+
+    def read_all(self, payloads: list[Any]) -> list[Any]:
+        """Return the events of each payload."""
+        return list(map(self, payloads))
+
+    def __call__(self, data: Any) -> Parts:
+        """Return the events of a payload's bytes. Raises `EventSerializationError` and `UpcastingError`."""
+        raise NotImplementedError
 
     def from_object(self, payload: dict[str, Any]) -> Parts:
         """Return the events of a decoded payload. Raises `UpcastingError` or one of `FAILURES`."""
@@ -166,7 +217,9 @@ class SplitReader(_PartsReader):
         """Return the events of a payload's bytes. Raises `EventSerializationError` and `UpcastingError`."""
         try:
             return self.from_object(decode_object(bytes(data)))
-        except FAILURES as error:
+        except (HangarlogError, MemoryError):
+            raise
+        except Exception as error:  # As in `PayloadReader`.
             raise _does_not_fit(self._event_type, error) from error
 
     def from_object(self, payload: dict[str, Any]) -> Parts:
@@ -194,6 +247,16 @@ class SplitReader(_PartsReader):
                 from_version=self.version,
                 message=f"Splitter for {self._event_type!r} v{self.version} failed: {error!r}",
             ) from error
+
+
+def untyped(event_type: str, data: Any) -> UntypedEvent:
+    """Return the event of a payload's bytes without its class. Raises one of `FAILURES` if it is no JSON object."""
+    payload = decode_object(bytes(data))
+    version = payload.get("_version", 1)
+    if type(version) is int and version > 0:
+        payload.pop("_version", None)
+        return UntypedEvent(event_type, payload, version)
+    return UntypedEvent(event_type, payload)
 
 
 def take_version(payload: dict[str, Any]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, overload
@@ -10,6 +9,7 @@ from typing import Any, TypeVar, overload
 import msgspec
 
 from hangarlog.errors import EventSerializationError
+from hangarlog.events.event_class import check_event_class, is_same_class
 
 _Class = TypeVar("_Class", bound=type)
 
@@ -63,7 +63,7 @@ class EventRegistry:
         and so does an append of the earlier one.
 
         Raises:
-            EventSerializationError: msgspec cannot encode the class as a JSON object.
+            EventSerializationError: events of the class could not be written as JSON objects, or not be read back.
             ValueError: the version is not a whole number from 1 up, or an alias is the name of another class.
         """
         if event_class is None:
@@ -122,15 +122,34 @@ class EventRegistry:
             EventSerializationError: another class has that name, so the event would be read back as that class.
         """
         name = self._names.get(event_class, event_class.__name__)
-        if self.types.get(name, event_class) is not event_class:
-            if event_class in self._names and is_same_class(event_class, self.types[name]):
+        read_class = self.types.get(name, event_class)
+        if read_class is not event_class:
+            if event_class in self._names and is_same_class(event_class, read_class):
                 return name  # A reload replaced the class under its own name.
             raise EventSerializationError(
                 name,
                 f"{event_class.__module__}.{event_class.__qualname__} would be read back as "
-                f"{self.types[name].__qualname__}, which has this name; register it under another with name=",
+                f"{read_class.__qualname__}, which has this name; register it under another with name=",
             )
         return name
+
+    def read_class(self, name: str, event_class: type) -> type:
+        """Return the class as which events of a class, written under `name`, are read.
+
+        Raises:
+            EventSerializationError: no class has that name.
+        """
+        read_class = self.types.get(name)
+        if read_class is None:
+            shown = event_class.__qualname__
+            others = [other for other, known in self.types.items() if known is event_class]
+            advice = f"register it with event({shown}), or append an UntypedEvent"
+            if others:
+                advice = f"register it with event({shown}, name={others[0]!r})"
+            raise EventSerializationError(
+                name, f"no class is registered for this event type, so {shown} would not be read back; {advice}"
+            )
+        return read_class
 
     def target_version(self, event_type: str) -> int:
         """Return the schema version to which reads bring a stored event type.
@@ -163,53 +182,3 @@ event = register_event_type = DEFAULT_REGISTRY.event
 def get_current_version(event_type: str) -> int:
     """Return the current schema version of an event type in the default registry, 1 if it has no entry."""
     return DEFAULT_REGISTRY.current_version(event_type)
-
-
-def field_names(event_class: type) -> tuple[str, ...]:
-    """Return the names of the fields of a dataclass or an attrs class. It does not import attrs."""
-    if hasattr(event_class, "__dataclass_fields__"):
-        from dataclasses import fields  # The class's own module has imported it already.
-
-        return tuple(field.name for field in fields(event_class))
-    return tuple(field.name for field in getattr(event_class, "__attrs_attrs__", ()))
-
-
-def is_same_class(one: type, other: type) -> bool:
-    """True if two classes come from the same place in a source file: one is a reload of the other.
-
-    A module may have two names, such as `__main__`. A function, or a cell of a notebook, makes its classes anew.
-    """
-    if one.__qualname__ != other.__qualname__:
-        return False
-    source = _source_of(one)
-    return one.__module__ == other.__module__ or (source is not None and source == _source_of(other))
-
-
-def _source_of(cls: type) -> str | None:
-    return getattr(sys.modules.get(cls.__module__), "__file__", None)
-
-
-def check_event_class(name: str, event_class: type) -> None:
-    """Raise `EventSerializationError` if events of the class cannot be stored and read back."""
-    if not isinstance(event_class, type):
-        raise EventSerializationError(name, f"an event type must be a class, not {event_class!r}")
-    shown = event_class.__qualname__
-    if issubclass(event_class, msgspec.Struct):
-        config = event_class.__struct_config__
-        if config.array_like:
-            raise EventSerializationError(name, f"{shown} is array_like, its payload would not be a JSON object")
-        if config.forbid_unknown_fields:
-            raise EventSerializationError(name, f"{shown} forbids unknown fields, but a payload also has _version")
-        fields = event_class.__struct_encode_fields__
-        if config.tag is not None and config.tag_field is not None:
-            fields += (config.tag_field,)
-    elif hasattr(event_class, "__dataclass_fields__"):
-        if any("InitVar" in str(kind) for kind in vars(event_class).get("__annotations__", {}).values()):
-            raise EventSerializationError(name, f"{shown} has an InitVar, which is not stored")
-        fields = field_names(event_class)
-    elif hasattr(event_class, "__attrs_attrs__"):
-        fields = field_names(event_class)
-    else:
-        raise EventSerializationError(name, f"{shown} must be a msgspec Struct, a dataclass or an attrs class")
-    if "_version" in fields:
-        raise EventSerializationError(name, f"{shown} has a field _version, which is the payload's schema version")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 from hangarlog.errors import UpcasterError, UpcastingError
@@ -109,6 +109,11 @@ class UpcasterChain:
         """Return (the version at which a stored type is split, its splitter), None if it is not split."""
         return self._splits.get(event_type)
 
+    @property
+    def splits(self) -> Mapping[str, tuple[int, Split]]:
+        """What `split_of` returns, for every stored type that is split."""
+        return self._splits
+
     def split_types(self) -> list[str]:
         """Return the stored types that are split."""
         return list(self._splits)
@@ -144,11 +149,7 @@ class UpcasterChain:
         Raises:
             UpcastingError: an upcaster is missing, fails, or does not return a dictionary.
         """
-        key = event_type, version, current_version, alias_of
-        path = self._paths.get(key)
-        if path is None:
-            path = self._paths[key] = self.path(*key)
-        for at, step in path:
+        for at, step in self._path(event_type, version, current_version, alias_of):
             try:
                 data = step(data)
             except Exception as error:  # The user's function may raise anything.
@@ -176,7 +177,7 @@ class UpcasterChain:
         alias_of: str | None = None,
     ) -> list[dict[str, Any]]:
         """Upcast many payloads. Raises `ValueError` if any fails: call `upcast` on each to learn which, and why."""
-        for at, step in self.path(event_type, version, current_version, alias_of):
+        for at, step in self._path(event_type, version, current_version, alias_of):
             try:
                 payloads = list(map(step, payloads))
             except Exception as error:
@@ -184,6 +185,12 @@ class UpcasterChain:
             if not all(isinstance(payload, dict) for payload in payloads):
                 raise ValueError(f"the upcaster from v{at} returned no dictionary")
         return payloads
+
+    def _path(self, *key: Any) -> tuple[tuple[int, _Step], ...]:
+        path = self._paths.get(key)
+        if path is None:
+            path = self._paths[key] = self.path(*key)
+        return path
 
     def path(
         self, event_type: str, version: int, current_version: int, alias_of: str | None

@@ -19,6 +19,7 @@ class AppendResult(int):
     last_position: int
     event_ids: tuple[str, ...]
     written: bool
+    _first_version: int
 
     def __new__(  # noqa: D102
         cls,
@@ -27,16 +28,19 @@ class AppendResult(int):
         last_position: int = 0,
         event_ids: Sequence[str] = (),
         written: bool = False,
+        *,
+        first_version: int | None = None,
     ) -> AppendResult:
         result = int.__new__(cls, version)
         result.first_position, result.last_position = first_position, last_position
         result.event_ids, result.written = tuple(event_ids), written
+        result._first_version = version - len(event_ids) + 1 if first_version is None else first_version
         return result
 
     @property
     def first_version(self) -> int:
         """The version of the first event; the next version if there was no event."""
-        return int(self) - len(self.event_ids) + 1
+        return self._first_version
 
     def followed_by(self, later: AppendResult) -> AppendResult:
         """Return the result of both, for a stream that one `append_many` names twice."""

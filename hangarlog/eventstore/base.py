@@ -2,43 +2,52 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
-from typing import Any, Generic, TypeVar, Unpack
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 import msgspec
 
-from hangarlog.errors import CompactionError, ConcurrencyError, CorruptionError, StreamNotFoundError
+from hangarlog.errors import ConcurrencyError
 from hangarlog.events.encoded_event import EncodedEvent
-from hangarlog.events.payload import FAILURES, decode_object, encode_object
 from hangarlog.events.registry import UntypedEvent
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.append_result import AppendResult
-from hangarlog.eventstore.engine import Durability, Engine
+from hangarlog.eventstore.arguments import flag, number_or_none, whole_number
+from hangarlog.eventstore.cursor import HasCursors, check_move_argument
+from hangarlog.eventstore.engine import Durability, check_durability
 from hangarlog.eventstore.execute import Decide, until_written
 from hangarlog.eventstore.expected_version import ANY
+from hangarlog.eventstore.finding import ENVELOPE, Finding
+from hangarlog.eventstore.idempotent import check_ids
+from hangarlog.eventstore.kept_streams import KeptStreams
+from hangarlog.eventstore.limits import counted, limited
 from hangarlog.eventstore.pending import Metadata, pending
 from hangarlog.eventstore.record import Event, Record
-from hangarlog.eventstore.selection import OnDamage, ReadOptions, Selection, Span, limited, skips
-from hangarlog.eventstore.snapshot import Snapshot, decode_state
+from hangarlog.eventstore.selection import OnDamage, ReadOptions, Selection, Span, selection, skips
+from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stats import StoreStats
 from hangarlog.eventstore.stream_id import check_stream_id
+from hangarlog.eventstore.wanted_types import WantedTypes, classes_of
 from hangarlog.record.batch import Pending
-from hangarlog.record.envelope import MAX_NUMBER, Envelope
-from hangarlog.record.timestamp import now
+from hangarlog.record.cursor_move import CursorMove
+from hangarlog.record.envelope import Envelope
 
-_ENVELOPE = ("position", "stream_id", "stream_version", "event_id", "recorded_at", "metadata")
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
+Wanted = TypeVar("Wanted")
 _Self = TypeVar("_Self", bound="EventStore[Any]")
+_position = itemgetter(0)
 
 
-def _check_durability(durability: Durability) -> None:
-    if durability not in ("always", "relaxed"):
-        raise ValueError(f"an append's durability is 'always' or 'relaxed', not {durability!r}")
+def _position_of_pair(pair: tuple[Any, Any]) -> int:
+    position: int = pair[0].position
+    return position
 
 
-class EventStore(Engine, Generic[Event]):
+class EventStore(HasCursors, Finding[Event], KeptStreams):
     """A store of typed events. A subclass is an engine: it implements the abstract methods.
 
     `EventStore[Opened | Closed]` tells a type checker which events a store has. At run time it changes nothing.
@@ -59,6 +68,8 @@ class EventStore(Engine, Generic[Event]):
         metadata: Metadata | None = None,
         durability: Durability | None = None,
         retry: bool = True,
+        idempotent: bool = False,
+        cursor: CursorMove | None = None,
     ) -> AppendResult:
         """Append events to one stream, all or none, and return the stream's new version, and where the events are.
 
@@ -68,19 +79,29 @@ class EventStore(Engine, Generic[Event]):
         `expected_version` is the version that the stream must be at (`NO_STREAM`, which is -1: it must not exist),
         `ANY`, or `STREAM_EXISTS`. If the event ids already stand at that place, the append is a retry: it succeeds
         without writing. With `retry=False` ids are not compared: a matching version writes, any other conflicts.
-        `durability` ("always" or "relaxed") overrides the store's setting for this append.
+        With `idempotent=True` the ids, which every event must have, are looked for in the whole stream, compacted
+        events included: if all are there, nothing is written, and the result says where they are.
+        `durability` ("always" or "relaxed") overrides the store's setting for this append. `cursor` is a move that is
+        made with the append, both or neither: `store.cursor(name).at(position, expected=…)`. A retry makes none.
 
         Raises:
             ConcurrencyError: the stream is at another version.
+            CursorConflictError: the cursor is not at its expected position; nothing was written.
             RetryUnknownError: the stream is at another version, and the events at that place are compacted away, so
                 this append may be a retry of them.
+            PartialRetryError: with `idempotent`, only some of the ids are in the stream.
             StreamIdError, EventSerializationError: the stream id or an event is invalid; nothing was written.
+            StreamDeletedError: the stream was deleted for good.
             StorageError: the operating system refused a call; nothing was written.
             OutcomeUnknownError: the append was cut short, and may or may not count (`SyncError`: a sync failed).
         """
         if durability is not None:
-            _check_durability(durability)
-        one = self._pending(stream_id, events, expected_version, metadata, retry)
+            check_durability(durability)
+        one = self._pending(stream_id, events, expected_version, metadata, retry, idempotent)
+        if idempotent:
+            check_ids([one])
+        if cursor is not None:
+            return self._commit_moving([one], durability, cursor)[one.stream_id]
         return self._commit([one], durability)[one.stream_id]
 
     def append_at_end(
@@ -91,9 +112,20 @@ class EventStore(Engine, Generic[Event]):
         metadata: Metadata | None = None,
         durability: Durability | None = None,
         retry: bool = True,
+        idempotent: bool = False,
+        cursor: CursorMove | None = None,
     ) -> AppendResult:
         """Append at the end of the stream, whatever its version: `append` with `ANY`."""
-        return self.append(stream_id, events, ANY, metadata=metadata, durability=durability, retry=retry)
+        return self.append(
+            stream_id,
+            events,
+            ANY,
+            metadata=metadata,
+            durability=durability,
+            retry=retry,
+            idempotent=idempotent,
+            cursor=cursor,
+        )
 
     def append_many(
         self,
@@ -102,6 +134,8 @@ class EventStore(Engine, Generic[Event]):
         metadata: dict[str, Any] | None = None,
         durability: Durability | None = None,
         retry: bool = True,
+        idempotent: bool = False,
+        cursor: CursorMove | None = None,
     ) -> dict[str, AppendResult]:
         """Append to several streams at once, all or none, and return {stream id: result}.
 
@@ -111,11 +145,29 @@ class EventStore(Engine, Generic[Event]):
         Raises what `append` raises.
         """
         if durability is not None:
-            _check_durability(durability)
+            check_durability(durability)
         pendings = [
-            self._pending(stream_id, events, expected, metadata, retry) for stream_id, events, expected in appends
+            self._pending(stream_id, events, expected, metadata, retry, idempotent)
+            for stream_id, events, expected in appends
         ]
+        if idempotent:
+            check_ids(pendings)
+        if cursor is not None:
+            return self._commit_moving(pendings, durability, cursor)
         return self._commit(pendings, durability) if pendings else {}
+
+    def _commit_moving(
+        self, pendings: list[Pending], durability: Durability | None, move: CursorMove
+    ) -> dict[str, AppendResult]:
+        """Commit an append that moves a cursor. Its last record carries the move; without events, nothing does."""
+        check_move_argument(move)
+        carrier = next((n for n, pending in enumerate(pendings) if pending.events), None)
+        if carrier is not None:
+            pendings[carrier] = msgspec.structs.replace(pendings[carrier], cursor=move)
+            return self._commit(pendings, durability)
+        results = self._commit(pendings, durability) if pendings else {}
+        self._move_cursor(move, durability)
+        return results
 
     def execute(
         self,
@@ -165,9 +217,15 @@ class EventStore(Engine, Generic[Event]):
         return events, version
 
     def _pending(
-        self, stream_id: str, events: Sequence[Any], expected: int, metadata: Metadata | None, retry: bool = True
+        self,
+        stream_id: str,
+        events: Sequence[Any],
+        expected: int,
+        metadata: Metadata | None,
+        retry: bool = True,
+        idempotent: bool = False,
     ) -> Pending:
-        return pending(self.serializer, stream_id, events, expected, metadata, retry)
+        return pending(self.serializer, stream_id, events, expected, metadata, retry, idempotent)
 
     # Importing
 
@@ -177,7 +235,8 @@ class EventStore(Engine, Generic[Event]):
 
     def begin_stream(self, stream_id: str, version: int) -> None:
         """Begin a stream that you import without its events before `version`."""
-        self._change_snapshot(stream_id, lambda _: Snapshot(stream_id, compacted_through=version - 1))
+        beginning = Snapshot(stream_id, compacted_through=version - 1)
+        self._change_snapshot(stream_id, lambda before: beginning if before is None or before.is_beginning else None)
 
     def sync(self) -> None:
         """Sync every event committed so far to the device, whatever its durability.
@@ -189,85 +248,134 @@ class EventStore(Engine, Generic[Event]):
 
     # Reading
 
+    @overload
     def read_stream(
-        self, stream_id: str, from_version: int = 0, *, on_damage: OnDamage = "raise", durable: bool = False
-    ) -> list[Event]:
-        """Return the typed events of a stream from version `from_version` (inclusive) on, none if it does not exist.
+        self,
+        stream_id: str,
+        from_version: int = 0,
+        *,
+        to_version: int | None = None,
+        type: None = None,
+        on_damage: OnDamage = "raise",
+        durable: bool = False,
+    ) -> list[Event]: ...
+    @overload
+    def read_stream(
+        self,
+        stream_id: str,
+        from_version: int = 0,
+        *,
+        to_version: int | None = None,
+        type: TypeForm[Wanted],
+        on_damage: OnDamage = "raise",
+        durable: bool = False,
+    ) -> list[Wanted]: ...
+    def read_stream(
+        self,
+        stream_id: str,
+        from_version: int = 0,
+        *,
+        to_version: int | None = None,
+        type: Any = None,  # noqa: A002 - as `msgspec.json.decode` calls it
+        on_damage: OnDamage = "raise",
+        durable: bool = False,
+    ) -> list[Any]:
+        """Return the typed events of a stream from version `from_version` to `to_version`, both inclusive.
 
+        Without `to_version` it returns all that follow, and none if the stream does not exist. `type` is a registered
+        class, or a union of them such as `Opened | Closed`: only events that are read back as one of them are returned.
         `on_damage="skip"` skips events that are damaged in both copies, with a `CorruptionWarning`. `durable` returns
         only events that are known to be on the device: those up to `durable_position`.
 
         Raises:
             CorruptionError: a record is damaged or missing in both copies.
             UnknownEventTypeError, EventSerializationError, UpcastingError: an event cannot be read as its class.
+            TypeError: an argument is of a wrong kind.
         """
-        events_of = self.serializer.blocks().events
+        first, last = max(0, whole_number("from_version", from_version)), number_or_none("to_version", to_version)
+        limit = None if last is None else max(0, last - first + 1)
+        span = Span(
+            check_stream_id(stream_id),
+            first,
+            limit=limit,
+            skip=skips(on_damage),
+            durable=flag("durable", durable),
+            stop=last,
+        )
         events: list[Any] = []
-        span = Span(check_stream_id(stream_id), max(0, from_version), skip=skips(on_damage), durable=durable)
+        if type is not None:
+            selected = Selection(stream_id=span.stream_id, event_types=WantedTypes(classes_of(type), self.serializer))
+            pairs = selected.parts_of(self.serializer.blocks(*ENVELOPE).pairs)
+            for block in selected.wanted(self._blocks(span)):
+                events += [event for _, event in pairs(block)]
+            return events
+        events_of = self.serializer.blocks().events
         for block in self._blocks(span):
             events += events_of(block)
         return events
 
     def read_all(
-        self, from_position: int = 0, limit: int = 1000, *, on_damage: OnDamage = "raise", durable: bool = False
+        self,
+        from_position: int = 0,
+        limit: int | None = None,
+        *,
+        on_damage: OnDamage = "raise",
+        durable: bool = False,
     ) -> Iterator[tuple[int, str, Event]]:
         """Yield (position, stream id, typed event) of all streams in commit order, after `from_position` (exclusive).
 
-        Yields at most `limit` events. `on_damage`, `durable` and the errors raised are those of `read_stream`.
+        `limit` is the most events to yield (None: all). Events of dropped types do not count. The parts of a split
+        event all count but stay together, so the last event may exceed the limit by its other parts. So a program that
+        goes on from the last position that it got misses nothing. `on_damage`, `durable` and the errors raised are
+        those of `read_stream`.
         """
+        limit = number_or_none("limit", limit)
+        first = max(0, whole_number("from_position", from_position))
+        span = Span(None, first, limit=limit, skip=skips(on_damage), durable=flag("durable", durable))
         placed = self.serializer.blocks("position", "stream_id").placed
-        span = Span(None, max(0, from_position), limit=limit, skip=skips(on_damage), durable=durable)
-        for block in limited(self._blocks(span), limit):
-            yield from placed(block)
+        return counted(self._as_needed(span), placed, _position, limit)
 
     def records(self, stream_id: str | None = None, **options: Unpack[ReadOptions]) -> Iterator[Record[Event]]:
         """Yield events with their envelopes, of one stream or of all. For the options see `ReadOptions`.
 
-        Raises what `read_stream` raises, `ValueError` if `from_version` comes without a stream, and `TypeError` for an
-        unknown option.
+        Raises what `read_stream` raises; `ValueError` if versions come without a stream, or a time without an offset;
+        `TypeError` for an unknown option, or a class that is not registered.
         """
-        pairs = self.serializer.blocks(*_ENVELOPE).pairs
-        for block in self.envelopes(stream_id, **options):
-            for envelope, event in pairs(block):
-                recorded_at, metadata = self._read(envelope)
-                yield Record(
-                    envelope.position,
-                    envelope.stream_id,
-                    envelope.stream_version,
-                    envelope.event_type,
-                    envelope.event_id,
-                    recorded_at,
-                    metadata,
-                    event,
-                )
+        return self._records(selection(stream_id, options, self.serializer))
 
-    def _read(self, envelope: Envelope) -> tuple[datetime, dict[str, Any] | None]:
-        """Return the (time, metadata) of a record. Raises `CorruptionError` if one of them is invalid."""
-        raw = bytes(envelope.metadata)
-        try:
-            return datetime.fromisoformat(envelope.recorded_at), decode_object(raw) if raw else None
-        except FAILURES as error:
-            cause = f"the checksum is right but the time or the metadata is invalid: {error}"
-            place = (envelope.position, envelope.stream_id, envelope.stream_version)
-            raise self._damage("journal.jsonl", cause, *place) from error
+    def _records(self, selected: Selection) -> Iterator[Record[Event]]:
+        pairs = self.serializer.blocks(*ENVELOPE).pairs
+        blocks = selected.wanted(self._as_needed(selected.span()))
+        for envelope, event in counted(blocks, selected.parts_of(pairs), _position_of_pair, selected.limit):
+            yield self._record(envelope, event)
 
-    def _damage(self, name: str, cause: str, position: int | None, stream_id: str, version: int) -> CorruptionError:
-        path = os.path.join(getattr(self, "path", ""), name)
-        return CorruptionError(path, name, 0, cause, position, stream_id, version)
+    def _as_needed(self, span: Span) -> Iterator[Sequence[Envelope]]:
+        """Yield a span's blocks: at first as many records as its limit, then all others if the caller goes on.
+
+        The caller does so if stored events became fewer than it wants, because types are dropped.
+        """
+        return self._blocks(span) if span.limit is None else self._first_and_others(span, span.limit)
+
+    def _first_and_others(self, span: Span, limit: int) -> Iterator[Sequence[Envelope]]:
+        for block in self._blocks(span):
+            part = block[:limit]
+            yield part
+            limit -= len(part)
+            if limit <= 0:
+                last = part[-1].position if span.stream_id is None else part[-1].stream_version
+                start = last if span.stream_id is None else last + (-1 if span.reverse else 1)
+                yield from self._blocks(msgspec.structs.replace(span, start=start, limit=None))
+                return
 
     def envelopes(self, stream_id: str | None = None, **options: Unpack[ReadOptions]) -> Iterator[Sequence[Envelope]]:
         """Yield what `records` yields, in blocks and with the payloads as stored: it needs no registered event types.
 
-        A block may be empty.
+        A block may be empty. `limit` counts stored events. It raises what `records` raises.
         """
-        selection = Selection(stream_id=stream_id, **options)
-        return selection.wanted(self._blocks(selection.span()))
+        selected = selection(stream_id, options, self.serializer)
+        return limited(selected.wanted(self._blocks(selected.span())), selected.limit)
 
     # Queries
-
-    @abstractmethod
-    def get_stream_version(self, stream_id: str) -> int:
-        """Return the version of a stream's last event, -1 if the stream does not exist."""
 
     @abstractmethod
     def list_streams(self, prefix: str = "") -> list[str]:
@@ -306,120 +414,6 @@ class EventStore(Engine, Generic[Event]):
                 self._read(first)[0] if first else None,
                 self._read(last)[0] if last else None,
             )
-
-    # Snapshots
-
-    def save_snapshot(
-        self,
-        stream_id: str,
-        version: int,
-        state: dict[str, Any],
-        *,
-        schema_version: int = 1,
-        saved_at: str | None = None,
-    ) -> None:
-        """Save `state` as the aggregate's state at stream version `version`, in place of any earlier snapshot.
-
-        `schema_version` is that of the state: `load_snapshot` ignores snapshots of another one. `saved_at` is the time
-        of the snapshot (RFC 3339), by default now.
-
-        Raises:
-            EventSerializationError: the state has no JSON form, or is too large.
-            ValueError: the version is not a whole number from 0 up, or its event is compacted away.
-            TypeError: `saved_at` is not text, or `schema_version` is not a whole number.
-        """
-        check_stream_id(stream_id)
-        if not isinstance(version, int) or isinstance(version, bool) or not 0 <= version <= MAX_NUMBER:
-            raise ValueError(f"a snapshot's version must be a whole number from 0 up, not {version!r}")
-        if type(schema_version) is not int or not isinstance(saved_at, (str, type(None))):
-            raise TypeError(f"schema_version must be a whole number, saved_at text: {schema_version!r}, {saved_at!r}")
-        encoded = msgspec.Raw(encode_object(state, "snapshot"))
-        made_at = saved_at or now().decode()
-
-        def replace(before: Snapshot | None) -> Snapshot:
-            through = before.compacted_through if before else -1
-            if version < through:
-                raise ValueError(
-                    f"a snapshot at {version} is too old: events up to version {through} are compacted away"
-                )
-            return Snapshot(stream_id, int(version), encoded, made_at, schema_version, event_id, through)
-
-        with self._calling():
-            event_id = self._event_id_at(stream_id, version)
-            self._change_snapshot(stream_id, replace)
-
-    def load_snapshot(self, stream_id: str, *, schema_version: int | None = None) -> dict[str, Any] | None:
-        """Return the latest snapshot as {"version": …, "state": …}, or None.
-
-        Return None also if the snapshot has another `schema_version` than the one asked for, or if its event is gone,
-        as after a power cut in a store with relaxed durability. The state must then be replayed from the events.
-
-        Raises:
-            CorruptionError: the file is not a snapshot.
-        """
-        snapshot = self._load_snapshot(check_stream_id(stream_id))
-        if (
-            snapshot is None
-            or snapshot.version < 0
-            or (schema_version is not None and snapshot.schema_version != schema_version)
-        ):
-            return None
-        compacted = snapshot.version <= snapshot.compacted_through
-        if snapshot.event_id and not compacted and self._event_id_at(stream_id, snapshot.version) != snapshot.event_id:
-            return None
-        try:
-            return {"version": snapshot.version, "state": decode_state(snapshot.state)}
-        except FAILURES as error:
-            cause = f"the state in the snapshot is not an object ({error}); delete the snapshot, and save a new one"
-            raise self._damage("snapshots", cause, None, stream_id, snapshot.version) from error
-
-    def snapshot_time(self, stream_id: str) -> str | None:
-        """Return when the latest snapshot of a stream was saved (RFC 3339), None if there is none."""
-        snapshot = self._load_snapshot(check_stream_id(stream_id))
-        return snapshot.saved_at if snapshot and snapshot.version >= 0 else None
-
-    def compact_stream(self, stream_id: str) -> int:
-        """Drop the events of a stream that its snapshot covers, and return how many were dropped.
-
-        Reads of the stream then begin after the snapshot. The stream keeps its version, the journal keeps all events.
-
-        Raises:
-            StreamNotFoundError: the stream does not exist.
-            CompactionError: the stream has no snapshot, or its snapshot does not match its events.
-        """
-        with self._calling():
-            return self._compact(stream_id)
-
-    def _compact(self, stream_id: str) -> int:
-        version = self.get_stream_version(stream_id)
-        if version < 0:
-            raise StreamNotFoundError(stream_id)
-        snapshot = self._load_snapshot(stream_id)
-        if snapshot is None or snapshot.version < 0:
-            raise CompactionError(stream_id, "it has no snapshot, so its state could not be rebuilt; save one first")
-        if self.load_snapshot(stream_id) is None or snapshot.version > version:
-            raise CompactionError(stream_id, f"its snapshot (version {snapshot.version}) does not match its events")
-        through = snapshot.version
-        dropped = through - max(snapshot.compacted_through, self._first_version(stream_id) - 1)
-
-        def mark(now: Snapshot | None) -> Snapshot | None:
-            if now is None or now.compacted_through >= through:
-                return None
-            return msgspec.structs.replace(now, compacted_through=through)
-
-        self._change_snapshot(stream_id, mark)  # From here on reads skip the events.
-        self._reclaim(stream_id, through)
-        return max(0, dropped)
-
-    def _event_id_at(self, stream_id: str, version: int) -> str | None:
-        for block in self._blocks(Span(stream_id, version, limit=1)):
-            return block[0].event_id if block and block[0].stream_version == version else None
-        return None
-
-    def _first_version(self, stream_id: str) -> int:
-        for block in self._blocks(Span(stream_id, 0, limit=1)):
-            return block[0].stream_version
-        return 0
 
     # Closing
 

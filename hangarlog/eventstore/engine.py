@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -11,15 +11,22 @@ from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.record.batch import Pending
+from hangarlog.record.cursor_move import CursorMove, CursorPlace
 from hangarlog.record.envelope import Envelope
 
 Durability = Literal["always", "relaxed"]
 
 
+def check_durability(durability: Durability) -> None:
+    """Raise `ValueError` unless `durability` is one."""
+    if durability not in ("always", "relaxed"):
+        raise ValueError(f"an append's durability is 'always' or 'relaxed', not {durability!r}")
+
+
 class Engine(ABC):
     """The storage of an event store.
 
-    A subclass implements the abstract methods here and the queries of `EventStore`. It may also override
+    A subclass implements the abstract methods here and the queries of `EventStore`. It may also override `_find`,
     `append_encoded`, `begin_stream`, `sync`, `durable_position`, `close`, `_calling`, `_await_turn` and `_turn`.
     """
 
@@ -40,11 +47,22 @@ class Engine(ABC):
 
     @abstractmethod
     def _commit(self, pendings: list[Pending], durability: Durability | None = None) -> dict[str, AppendResult]:
-        """Commit the events of all `pendings` or of none, and return each stream's result."""
+        """Commit the events of all `pendings` or of none, and return each stream's result.
+
+        At most one of them has a `cursor`: that move is made too, or nothing is. A retry does not move it again.
+        """
 
     @abstractmethod
     def _blocks(self, span: Span) -> Iterator[Sequence[Envelope]]:
         """Yield the committed records of a span, in blocks that are not empty."""
+
+    def _find(self, event_id: str) -> Envelope | None:
+        """Return the first committed record with an event id. This reads the whole store."""
+        for block in self._blocks(Span(None)):
+            for record in block:
+                if record.event_id == event_id:
+                    return record
+        return None
 
     @abstractmethod
     def _load_snapshot(self, stream_id: str) -> Snapshot | None: ...
@@ -54,5 +72,35 @@ class Engine(ABC):
         """Replace the stream's snapshot, atomically, with what `change` returns for it; keep it if that is None."""
 
     @abstractmethod
-    def _reclaim(self, stream_id: str, through: int) -> None:
-        """Free the space of a stream's events up to version `through`, which reads already skip."""
+    def _stored_snapshots(self, prefix: str) -> Iterable[Snapshot]:
+        """Return the snapshots of the streams whose ids begin with `prefix`, also those without a state."""
+
+    @abstractmethod
+    def _hide_events(self, stream_id: str, change: Callable[[int, Snapshot | None], Snapshot | None]) -> None:
+        """Pass the stream's version (-1: none) and its snapshot to `change`, and replace the snapshot, atomically.
+
+        Then free the space of the events that the new one hides. If `change` returns None, change nothing.
+        """
+
+    @abstractmethod
+    def _cursor_position(self, name: str) -> int:
+        """Return the position of a cursor, 0 if it does not exist."""
+
+    @abstractmethod
+    def _cursor_places(self) -> tuple[int, list[CursorPlace]]:
+        """Return (a committed position, all cursors), none of which is beyond that position."""
+
+    @abstractmethod
+    def _move_cursor(self, move: CursorMove, durability: Durability | None = None) -> None:
+        """Check a move and make it. Create the cursor if it does not exist."""
+
+    @abstractmethod
+    def _delete_cursor(self, name: str) -> None:
+        """Delete a cursor, if it exists."""
+
+    @abstractmethod
+    def get_stream_version(self, stream_id: str) -> int:
+        """Return the version of a stream's last event, -1 if the stream never had one.
+
+        A stream that was deleted keeps its version.
+        """

@@ -9,6 +9,7 @@ import msgspec
 
 from hangarlog.events.payload import decode_object, encode_object
 from hangarlog.events.serializer import EventSerializer
+from hangarlog.eventstore.arguments import is_whole
 from hangarlog.eventstore.expected_version import ANY, NO_STREAM, STREAM_EXISTS
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.record.batch import Pending
@@ -25,11 +26,12 @@ def pending(
     expected: int,
     metadata: Metadata | None,
     retry: bool = True,
+    idempotent: bool = False,
 ) -> Pending:
     """Return the encoded events of an append. Raises what `EventStore.append` raises for invalid arguments."""
     stream_id = check_stream_id(stream_id)
     if type(expected) is not int:
-        if not isinstance(expected, int) or isinstance(expected, bool):
+        if not is_whole(expected):
             raise _no_version(expected)
         expected = int(expected)
     if expected < NO_STREAM and expected not in (ANY, STREAM_EXISTS):
@@ -46,7 +48,9 @@ def pending(
             encoded = [event if event[4] is None else _with(event, metadata) for event in encoded]
         else:
             encoded = _with_each(encoded, metadata)
-    return Pending(stream_id, encoded, expected, common, retry=retry)
+    if idempotent and not retry:
+        raise ValueError("idempotent=True and retry=False contradict each other; leave one of them out")
+    return Pending(stream_id, encoded, expected, common, retry=retry and not idempotent, idempotent=idempotent)
 
 
 def _no_version(expected: object) -> ValueError:

@@ -13,16 +13,20 @@ PLAIN = re.compile(r"[a-z0-9_-]{1,120}(:[a-z0-9_-]{1,120})?").fullmatch
 _CONTROLS = frozenset(map(chr, [*range(0x20), *range(0x7F, 0xA0)]))  # The category Cc, which Unicode never changes.
 
 
+class _NotTextError(StreamIdError, TypeError):
+    """The stream id is not text."""
+
+
 def check_stream_id(stream_id: object) -> str:
     """Return `stream_id` if it is valid.
 
     Raises:
-        StreamIdError: it is not text, is empty, is longer than 1,024 bytes of UTF-8, is an absolute path, has a `.` or
-            `..` part, has nothing before or after its first `:`, starts with the reserved `$`, or holds a control
-            character or a lone surrogate.
+        StreamIdError: it is not text (this is a `TypeError` too), is empty, is longer than 1,024 bytes of UTF-8, is an
+            absolute path, has a `.` or `..` part, has nothing before or after its first `:`, starts with the reserved
+            `$`, or holds a control character or a lone surrogate.
     """
     if not isinstance(stream_id, str):
-        raise StreamIdError(stream_id, f"it must be text, not {type(stream_id).__name__}")
+        raise _NotTextError(stream_id, f"it must be text, not {type(stream_id).__name__}")
     cause = why_not_an_id(stream_id)
     if cause:
         raise StreamIdError(stream_id, cause)

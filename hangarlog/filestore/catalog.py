@@ -17,14 +17,8 @@ from collections.abc import Iterable, Iterator
 from struct import Struct
 from typing import NamedTuple
 
+from hangarlog.record.checksum import blake2b
 from hangarlog.system.filesystem import FileSystem
-from hangarlog.system.import_lock import importing
-
-try:
-    from _blake2 import blake2b  # As in hashlib, without loading OpenSSL, which takes longer than opening a store.
-except ImportError:  # pragma: no cover
-    with importing:
-        from hashlib import blake2b
 
 _MAGIC = 0x31_47_4C_54_43_4C_48  # "HLCTLG1"
 _LOW = (1 << 32) - 1

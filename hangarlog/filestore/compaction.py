@@ -1,4 +1,4 @@
-"""Frees the space of events that a stream's snapshot covers. For the holder of the write lock only."""
+"""Frees the space of events that a stream no longer shows. For the holder of the write lock only."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import contextlib
 from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
-from hangarlog.log.segment_name import index_path, text_path
+from hangarlog.log.segment_name import index_path, text_path, times_path
+from hangarlog.record.line import erased_line
 
 
 def compact(log: Log, through: int) -> None:
-    """Delete a stream's records up to version `through`, except its last one, which keeps its version.
+    """Delete a stream's records up to version `through`. If it ends there, an erased line keeps its version.
 
     You may interrupt this at any point and run it again: readers skip what is left.
     """
@@ -20,21 +21,31 @@ def compact(log: Log, through: int) -> None:
     last = log.last_record()
     if last is None:
         return
-    keep_from = min(through + 1, last.stream_version)
+    shows = through < last.stream_version
+    if not shows:
+        with contextlib.closing(ActiveSegment(log)) as active:
+            _replace(active, erased_line(last))
+    keep_from = through + 1
     for first in log.sealed():
         if first < keep_from:
-            with contextlib.closing(log.open_sealed(first)) as segment:
-                kept = _kept(segment, first, keep_from)
-            if kept:
-                filesystem.replace_file(text_path(log.sealed_base(keep_from)), kept)
+            if shows:
+                with contextlib.closing(log.open_sealed(first)) as segment:
+                    kept = _kept(segment, first, keep_from)
+                if kept:
+                    filesystem.replace_file(text_path(log.sealed_base(keep_from)), kept)
             filesystem.remove(text_path(log.sealed_base(first)))
             filesystem.remove(index_path(log.sealed_base(first)))
+            filesystem.remove(times_path(log.sealed_base(first)))
     with contextlib.closing(ActiveSegment(log)) as active:
-        if active.size and active.first_number_or_raise() < keep_from:
-            kept = _kept(active, active.first_number_or_raise(), keep_from)
-            filesystem.remove(active.index_path)
-            filesystem.replace_file(active.path, kept)
+        if shows and active.size and active.first_number_or_raise() < keep_from:
+            _replace(active, _kept(active, active.first_number_or_raise(), keep_from))
     filesystem.sync_folder(log.folder)
+
+
+def _replace(active: ActiveSegment, text: bytes) -> None:
+    if active.size != len(text) or active.read(len(text), 0) != text:
+        active.log.filesystem.remove(active.index_path)
+        active.log.filesystem.replace_file(active.path, text)
 
 
 def _kept(segment: Segment, first: int, keep_from: int) -> bytes:

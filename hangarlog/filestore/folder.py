@@ -67,9 +67,12 @@ class Folder:
         self.aside_path = os.path.join(path, "put-aside.jsonl")
         self.ring_path = os.path.join(path, "ring")
         self.catalog_path = os.path.join(path, "catalog")
+        self.ids_path = os.path.join(path, "event-ids")
         self.checkpoint_path = os.path.join(path, "checkpoint.json")
         self.streams_path = os.path.join(path, "streams")
         self.snapshots_path = os.path.join(path, "snapshots")
+        self.cursors_path = os.path.join(path, "cursors.jsonl")
+        self.deleted_path = os.path.join(path, "deleted")
         self.locks_path = os.path.join(path, "locks")
         self.journal = self.journal_log()
         self.home = 0
@@ -141,7 +144,7 @@ class Folder:
 
     def all_folders(self) -> Iterator[str]:
         """Yield the folders within the store that hold its files."""
-        for path in (self.streams_path, self.snapshots_path):
+        for path in (self.streams_path, self.snapshots_path, self.deleted_path):
             if self.filesystem.is_folder(path):
                 yield path
             yield from (entry.path for entry in self.filesystem.entries(path) if entry.is_dir())
@@ -318,7 +321,7 @@ class Folder:
 
     def _refuse_links(self) -> None:
         """Raise if a link or a file is in the place of one of the store's folders."""
-        for path in (self.locks_path, self.streams_path, self.snapshots_path):
+        for path in (self.locks_path, self.streams_path, self.snapshots_path, self.deleted_path):
             if self.filesystem.is_there(path) and not self.filesystem.is_folder(path):
                 cause = f"{path} is a symbolic link or a file; put the store's own folder in its place"
                 raise StoreOpenError(self.path, cause)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import threading
 import weakref
 from collections.abc import Callable
 from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 from hangarlog.errors import HangarlogError, LockTimeoutError, OutcomeUnknownError, StoreOpenError, SyncError
 from hangarlog.filestore.commit_ring import MAX_FRAME_BYTES, Ring
@@ -31,6 +34,9 @@ from hangarlog.record.line import CRC_BYTES
 from hangarlog.system.file_lock import FileLock, alone, enter
 from hangarlog.system.futex import PATIENCE_SECONDS, give_way
 from hangarlog.system.platform import BYTE_LOCKS
+
+if TYPE_CHECKING:
+    from hangarlog.eventstore.base import EventStore
 
 _MAX_LOOKS = 1000
 """Attempts to read files or words that others keep changing."""
@@ -144,6 +150,9 @@ class JournalSync:
             self._rejoin()
         self._look_at_ring, self._replacements = True, self._replacements + 1
         self._watch.settle(moment)
+        self._refuse_older(position)
+
+    def _refuse_older(self, position: int) -> None:
         if self._state.committed < position:
             raise OutcomeUnknownError(self._path, "it was written, but older files were put in its place since")
 
@@ -172,7 +181,10 @@ class JournalSync:
     def _covers(self, position: int) -> bool:
         """True if a sync of this session has covered a position, and the folder has not changed since."""
         words = self._state.look()
-        return covers(words, position) and self._state.believes(words) and not self._watch.surely_changed()
+        return self._is_covered(words, position) and self._state.believes(words) and not self._watch.surely_changed()
+
+    def _is_covered(self, words: Words, position: int) -> bool:
+        return covers(words, position)
 
     def _raise_timeout(self) -> None:
         pid = self._lock.holder()
@@ -195,7 +207,7 @@ class JournalSync:
             words = state.look()
             if self._lock.opened or changed() or not state.believes(words):
                 return None
-            if covers(words, position):  # Another sync may have begun after the record was written.
+            if self._is_covered(words, position):  # Another sync may have begun after the record was written.
                 return True
             if words[FAILURES] != failures or words[SYNC_FAILED]:
                 raise SyncError(self._path, "an earlier sync has failed")
@@ -333,11 +345,11 @@ class JournalSync:
 
 
 class IntervalSync(threading.Thread):
-    """A thread that syncs the journal every `seconds` if there is something to sync."""
+    """A thread that syncs the journal every `seconds` if there is something to sync, then calls `also`."""
 
-    def __init__(self, sync: JournalSync, state: SharedState, seconds: float) -> None:
+    def __init__(self, sync: JournalSync, state: SharedState, seconds: float, also: Callable[[], None]) -> None:
         super().__init__(name="hangarlog-sync", daemon=True)
-        self._sync, self._state, self._seconds = weakref.ref(sync), state, seconds
+        self._sync, self._state, self._seconds, self._also = weakref.ref(sync), state, seconds, also
         self._ended = threading.Event()
 
     def run(self) -> None:
@@ -350,6 +362,7 @@ class IntervalSync(threading.Thread):
                 if self._state.sync_failed:
                     return
                 sync.ensure(self._state.committed, self._state.failures)
+                self._also()
             except SyncError:
                 return
             except (HangarlogError, OSError):
@@ -360,3 +373,29 @@ class IntervalSync(threading.Thread):
         self._ended.set()
         if threading.current_thread() is not self:  # A finalizer may run in this thread too.
             self.join(seconds)
+
+
+_syncing: weakref.WeakSet[EventStore[Any]] = weakref.WeakSet()
+
+
+def sync_at_exit(store: EventStore[Any]) -> None:
+    """When the interpreter exits, sync this store, which syncs at intervals, once more."""
+    _syncing.add(store)
+
+
+@atexit.register
+def _sync_at_exit() -> None:
+    """Sync once more the stores that sync at intervals, while threads still run. Close nothing: they may append."""
+    for store in list(_syncing):
+        with contextlib.suppress(HangarlogError, OSError):
+            store.sync()
+
+
+def _forked() -> None:
+    """In the child of a fork: forget the parent's stores, which the parent syncs."""
+    global _syncing
+    _syncing = weakref.WeakSet()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

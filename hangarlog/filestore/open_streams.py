@@ -6,10 +6,11 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from hangarlog.errors import ConcurrencyError, CorruptionError
+from hangarlog.errors import ConcurrencyError, CorruptionError, StreamDeletedError
 from hangarlog.eventstore.expected_version import End
 from hangarlog.filestore.catalog import Catalog
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.hidden_events import DeletedStreams
 from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.segment_name import text_path
 from hangarlog.record.batch import Pending
@@ -35,14 +36,15 @@ with contextlib.suppress(ImportError):
 class StreamEnd:
     """The end of one stream, and its active segment while that is open.
 
-    `last` is its last record. `is_kept` says that it is one of those kept open. `seen` is (version, end offset) of a
-    record that another process has committed since. It was compared with the catalog in `turn`; its path was looked at
-    at `seen_at`.
+    `last` is its last record, `deleted` the version up to which it was deleted, -1 if it never was. `is_kept` says that
+    it is one of those kept open. `seen` is (version, end offset) of a record that another process has committed since.
+    It was compared with the catalog in `turn`; its path was looked at at `seen_at`.
     """
 
     __slots__ = (
         "_folder",
         "active",
+        "deleted",
         "exists",
         "gone",
         "is_kept",
@@ -62,6 +64,7 @@ class StreamEnd:
         self.last: End = (-1, "", 0)
         self.seen = (-1, 0)
         self.is_kept = False
+        self.deleted = -1
         try:
             self.active = ActiveSegment(log)
         except FileNotFoundError:
@@ -132,6 +135,8 @@ class OpenStreams:
         self._ends: OrderedDict[str, StreamEnd] = OrderedDict()
         self.turn = 0
         """Incremented when others may have committed. Each end is then compared with the catalog before it is used."""
+        self._deleted = DeletedStreams(folder)
+        self._any_deleted: bool | None = None
         self.cold = 0
         """The number of streams opened since the last commit set it back to 0."""
 
@@ -150,6 +155,7 @@ class OpenStreams:
 
         Raises:
             CorruptionError: its last record is damaged.
+            StreamDeletedError: it was deleted for good.
         """
         end = self._ends.get(stream_id)
         if end is None:
@@ -190,9 +196,27 @@ class OpenStreams:
             self.settle([stream_id], committed)
             end = StreamEnd(self._folder, stream_id)
         end.turn, end.seen_at = self.turn, now
+        try:
+            self._note_deletion(end)
+        except BaseException:
+            end.close()
+            raise
         if end.exists:
             self.keep(stream_id, end)
         return end
+
+    def _note_deletion(self, end: StreamEnd) -> None:
+        """Read whether a stream was deleted: every deletion, by any process, empties this cache.
+
+        Raises:
+            StreamDeletedError: it was deleted for good.
+        """
+        if self._any_deleted is None:
+            self._any_deleted = self._deleted.any
+        mark = self._deleted.mark_of(end.stream_id) if self._any_deleted else None
+        if mark and mark.tombstone:
+            raise StreamDeletedError(end.stream_id, end.version)
+        end.deleted = mark.deleted_through if mark else -1
 
     def settle(self, stream_ids: Iterable[str], committed: int) -> None:
         """Bring the ends of streams in line with the journal. Raises `CorruptionError`."""
@@ -256,6 +280,7 @@ class OpenStreams:
 
     def clear(self) -> None:
         """Close all of them."""
+        self._any_deleted = None
         while self._ends:
             self._close_coldest()
 

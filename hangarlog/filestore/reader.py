@@ -9,9 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from hangarlog.errors import CorruptionError, CorruptionWarning, StoreOpenError
+from hangarlog.eventstore.limits import ended
 from hangarlog.eventstore.selection import Span
 from hangarlog.filestore.catalog import Catalog, Known
+from hangarlog.filestore.event_ids import Moment
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.shared_state import JOURNAL_SIZE, WRITING, SharedState
 from hangarlog.filestore.snapshot_files import SnapshotFiles
@@ -20,7 +24,8 @@ from hangarlog.filestore.two_copies import missing_position
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.log.segment_cache import SegmentCache
-from hangarlog.record.line import StoredEnvelope
+from hangarlog.log.time_search import ranges_in_time
+from hangarlog.record.line import StoredEnvelope, is_erased
 from hangarlog.system.import_lock import importing
 
 if TYPE_CHECKING:
@@ -79,12 +84,33 @@ class Reader:
             cache = self._cache = SegmentCache(layout)
         return cache
 
+    def _journal(self, committed: int) -> Log:
+        return self._folder.journal_log().cached_in(self._cached(), committed)
+
     def _stream_log(self, stream_id: str, committed: int) -> Log:
         cache = self._cached()
         return self._folder.stream(stream_id, cache.folders).cached_in(cache, committed)
 
     def blocks(self, span: Span, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
         """Yield the records of a span up to position `committed`. An event damaged in both copies raises its error."""
+        if span.since is None and span.until is None:
+            return self._up_to_stop(span, committed)
+        return chain.from_iterable(self._up_to_stop(part, committed) for part in self._parts_in_time(span, committed))
+
+    def _up_to_stop(self, span: Span, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
+        stop = span.stop
+        if stop is None:
+            return self._from_start(span, committed)
+        if not span.reverse:
+            count = stop - (span.start or 0) + (span.stream_id is not None)  # A start position is exclusive.
+            if count <= 0:
+                return iter(())
+            span = replace(span, limit=count if span.limit is None else min(count, span.limit))
+        field = "position" if span.stream_id is None else "stream_version"
+        return ended(self._from_start(span, committed), field, stop, span.reverse)
+
+    def _from_start(self, span: Span, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
+        """Yield the records of a span, and perhaps some beyond its `stop`."""
         if span.stream_id is None:
             return self._journal_blocks(span, committed)
         if self._unrecovered and not self._state.valid:
@@ -92,6 +118,25 @@ class Reader:
         if span.reverse:
             return self._stream_backward(span.stream_id, span.start, committed, span.skip)
         return self._stream_forward(span.stream_id, span.start or 0, committed, span.limit, span.skip)
+
+    def blocks_at(self, span: Span, moment: Moment) -> Iterator[Sequence[StoredEnvelope]]:
+        """Yield what `blocks` yields, of the store as it was at a moment."""
+        self.layout = moment.layout
+        return self.blocks(span, moment.committed)
+
+    def _parts_in_time(self, span: Span, committed: int) -> Iterator[Span]:
+        """Yield the parts of a span that may hold records of its time, in order."""
+        if self._unrecovered and not self._state.valid:
+            yield span  # Its files may have text that never was committed.
+            return
+        if span.stream_id is None:
+            log, before = self._journal(committed), 1 if span.reverse else -1  # A start position is exclusive.
+        else:
+            log, before = self._stream_log(span.stream_id, committed), 0
+        start = None if span.start is None else span.start - before
+        times = self._cached().times
+        for first, last in ranges_in_time(log, times, start, span.stop, span.since, span.until, span.reverse):
+            yield replace(span, start=None if first is None else first + before, stop=last, since=None, until=None)
 
     def _unrecovered_stream(self, found: Unrecovered, stream_id: str, span: Span) -> Iterator[Sequence[StoredEnvelope]]:
         """Yield records up to the settled position from the stream, and later ones from the journal."""
@@ -131,13 +176,15 @@ class Reader:
             known = self._known(stream_id)
             try:
                 for block in self._committed_only(log.forward(version, limit), known, committed):
-                    if block[0].stream_version != version:
-                        raise _missing_versions(log, version, block[0].stream_version - 1)
+                    first = block[0]
+                    if first.stream_version != version:
+                        raise _missing_versions(log, version, first.stream_version - 1)
+                    if not first.event_type and is_erased(first):
+                        raise _missing_versions(log, version, version)  # The mark that hides it is gone.
                     yield block
                     version, position = block[-1].stream_version + 1, block[-1].position
                 self._refuse_torn(log)
-                if limit is None:
-                    self._refuse_short(log, stream_id, known, version - 1, committed)
+                self._refuse_short(log, stream_id, known, version - 1, committed)
                 return
             except (CorruptionError, FileNotFoundError) as error:
                 through = self._compacted_through(stream_id)
@@ -178,7 +225,7 @@ class Reader:
             known = self._known(stream_id)
             try:
                 for block in self._committed_only(log.backward(version), known, committed):
-                    kept = [record for record in block if record.stream_version > through]
+                    kept = _shown(block, through, compacted)
                     self._refuse_torn(log)  # Otherwise an earlier record may be taken for the last one.
                     if not exists:
                         self._refuse_short(log, stream_id, known, block[0].stream_version, committed, version)
@@ -186,15 +233,14 @@ class Reader:
                         yield kept
                         version, exists = kept[-1].stream_version - 1, True
                     if len(kept) < len(block):
+                        none_shown = block[0].stream_version <= through
+                        version, exists = (through, True) if none_shown else (version, exists)
                         break
                 self._refuse_torn(log)
                 if not exists:
                     self._refuse_short(log, stream_id, known, -1, committed, version)
-                last = None if exists or version is None else log.last_record()
-                if compacted or not (exists or (last and last.position <= committed)):
-                    return
-                if version != through:
-                    raise _missing_versions(log, through + 1, version or 0)
+                if not compacted:
+                    _refuse_late_beginning(log, version, through, committed, exists)
             except FileNotFoundError as error:
                 log = self._relisted(stream_id, committed, listings := listings + 1, error)
                 through = -1 if compacted else self._compacted_through(stream_id)
@@ -204,6 +250,8 @@ class Reader:
                 damage = error.with_traceback(None)
             else:
                 return
+            if version is not None and version <= through:
+                return  # The stream was compacted while it was read.
             part = _stream_part(
                 self._folder, log, damage, stream_id, version, 0, through, committed, reverse=True, exists=exists
             )
@@ -214,7 +262,7 @@ class Reader:
 
     def _journal_blocks(self, span: Span, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
         """Yield the journal's records up to position `committed`, after the span's start or, in reverse, before it."""
-        journal = self._folder.journal_log().cached_in(self._cached(), committed)
+        journal = self._journal(committed)
         tail: Sequence[StoredEnvelope] = ()
         if self._unrecovered and not self._state.valid:
             tail, committed = self._unrecovered.tail, self._unrecovered.stored
@@ -414,6 +462,22 @@ def _journal_part(
     with importing:
         from hangarlog.filestore.salvage import journal_part
     return journal_part(folder, journal, damage, positions, reverse=reverse)
+
+
+def _refuse_late_beginning(log: Log, version: int | None, through: int, committed: int, exists: bool) -> None:
+    """Raise if a stream that was read backwards begins after `version`, and should begin after `through`."""
+    last = None if exists or version is None else log.last_record()
+    if (exists or (last and last.position <= committed)) and version != through:
+        raise _missing_versions(log, through + 1, version or 0)
+
+
+def _shown(block: Sequence[StoredEnvelope], through: int, compacted: bool) -> list[StoredEnvelope]:
+    """Return the records after version `through`, without an erased one whose mark is gone, unless `compacted`."""
+    return [
+        record
+        for record in block
+        if record.stream_version > through and (record.event_type or compacted or not is_erased(record))
+    ]
 
 
 def _served(source: str, damage: CorruptionError) -> CorruptionWarning:

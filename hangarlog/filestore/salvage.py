@@ -17,7 +17,7 @@ from hangarlog.filestore.two_copies import missing_position
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.record.envelope import LineError
-from hangarlog.record.line import StoredEnvelope, decode_places, decode_record, decode_records
+from hangarlog.record.line import StoredEnvelope, decode_places, decode_record, decode_records, erased_record
 from hangarlog.record.strict import are_strict, record_or_cause, strict_records
 
 MAX_PART_BYTES = 64 << 20
@@ -146,6 +146,8 @@ class Salvage:
         end = None
         for segment in segments_between(self._log, self.first, self.last):
             for offset, line, record in read_lines(segment):
+                if isinstance(record, str) and erased_record(line):
+                    continue  # It is hidden, or its mark is gone: the other copy has the event.
                 number = expected if isinstance(record, str) else segment.number_of(record)
                 if isinstance(record, str):
                     self._note(expected, damage_at(segment, offset, line, record))

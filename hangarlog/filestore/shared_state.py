@@ -38,7 +38,7 @@ _MASK = (1 << 64) - 1
     RING_FILE,
     FAILURES,
     _BOOT,
-    _UNUSED,
+    CURSOR_SYNCS,
     _GATE_FUTEX,
     _GATE_WAITERS,
     _LOCK_FUTEX,
@@ -297,6 +297,11 @@ class SharedState:
         """The number of syncs that have failed since the machine started."""
         return self.look()[FAILURES]
 
+    @property
+    def history(self) -> tuple[int, int]:
+        """(the session, the number of failed syncs): while both stay, no committed event is taken back."""
+        return self.session, self.failures
+
     def covers(self, position: int) -> bool:
         """True if the record at `position` is known to be on the device."""
         return position <= self.durable
@@ -382,6 +387,10 @@ class SharedState:
     def change_layout(self) -> None:
         """Make every process check its open files."""
         self._put(LAYOUT, (self.layout + 1) & _MASK)
+
+    def count_cursor_sync(self, count: int) -> None:
+        """Note that a sync of the cursors begins (odd) or has ended (even). Needs the sync lock."""
+        self._put(CURSOR_SYNCS, count)
 
     def mark_sync_failed(self) -> None:
         """Tell every process that the device has refused bytes."""

@@ -25,7 +25,9 @@ def part_of(folder: str, path: str) -> str:
     top, *below = os.path.relpath(path, folder).split(os.sep)
     if not path.endswith(".jsonl"):
         return "other"
-    return "streams" if top == "streams" else "other" if below else "journal"
+    if below:
+        return "streams" if top == "streams" else "other"
+    return "journal" if top.startswith("journal.") else "other"  # The file of cursors is none.
 
 
 def is_text(folder: str, path: str) -> bool:

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import errno
 import os
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, Unpack
 
-from hangarlog.errors import HangarlogError, LinkedFileError, StorageError, StoreOpenError
+from hangarlog.errors import HangarlogError, LinkedFileError, StorageError, StoreOpenError, StreamDeletedError
 from hangarlog.events.registry import EventRegistry, UntypedEvent
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore import engine
 from hangarlog.eventstore.append_result import AppendResult
-from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.record import Event
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.filestore.catalog import Catalog, Known
+from hangarlog.filestore.cursor_calls import CursorCalls
+from hangarlog.filestore.event_ids import EventIds, Moment
 from hangarlog.filestore.folder import Folder
-from hangarlog.filestore.group_sync import IntervalSync, JournalSync
+from hangarlog.filestore.group_sync import IntervalSync, JournalSync, sync_at_exit
+from hangarlog.filestore.hidden_events import DeletedStreams
 from hangarlog.filestore.reader import Reader
 from hangarlog.filestore.running_calls import RunningCalls
 from hangarlog.filestore.session import FolderWatch
@@ -66,7 +66,7 @@ _UNWATCHED_SECONDS = 0.001
 """Seconds for which a read may overlook a change of the store's folder."""
 
 
-class FileEventStore(EventStore[Event]):
+class FileEventStore(CursorCalls[Event]):
     """An event store that is a folder of plain text, shared by any number of threads and processes.
 
     Args:
@@ -125,13 +125,18 @@ class FileEventStore(EventStore[Event]):
         sync_lock = FileLock(self._filesystem, self.folder.lock_path("sync"), state.sync_futex)
         catalog = self._catalog = Catalog(self._filesystem, self.folder.catalog_path)
         session = WriteSession(self.folder, self.meta, state, catalog, (lock, sync_lock), lock_timeout)
-        self._write_session, self._writer = session, Writer(session)
+        self._write_session = session
         self._sync = JournalSync(self.folder, self.meta.store_id, state, sync_lock, session.rejoin, lock_timeout)
         self._interval: IntervalSync | None = None
         self._calls = RunningCalls()
         self._starting = threading.Lock()
         self._snapshots = SnapshotFiles(self._filesystem, self.folder.snapshots_path)
         self._reader = Reader(self.folder, self._snapshots, state, catalog)
+        self._begin_cursors(session, self._reader, self.meta.store_id, sync_lock)
+        self._ids = EventIds(
+            self.folder, self.meta.store_id, self._reader.blocks_at, self._sync.ensure_committed, lock_timeout
+        )
+        self._writer = Writer(session, self._ids, self._cursors)
         self._turns = Turns(self._filesystem, self.folder.lock_path("turns"), lock_timeout)
         self._read_watch, self._watched_at = FolderWatch(self._filesystem, self.folder.fd, self.folder.path), 0.0
         self._closed = False
@@ -219,15 +224,19 @@ class FileEventStore(EventStore[Event]):
     def sync(self) -> None:
         """As `EventStore.sync`."""
         with self._calling():
-            self._sync.ensure_committed()
+            self._sync_all()
+
+    def _sync_all(self) -> None:
+        self._sync.ensure_committed()
+        self._cursor_sync.ensure_pending()
 
     def _sync_later(self, seconds: float) -> None:
         if self._interval is None or not self._interval.is_alive():
             with self._starting:
                 if not self._closed and (self._interval is None or not self._interval.is_alive()):
-                    self._interval = IntervalSync(self._sync, self._state, seconds)
+                    self._interval = IntervalSync(self._sync, self._state, seconds, self._cursor_sync.ensure_pending)
                     self._interval.start()
-                    _syncing.add(self)
+                    sync_at_exit(self)
 
     # Reading
 
@@ -306,6 +315,13 @@ class FileEventStore(EventStore[Event]):
         with self._refusals():
             yield from self._reader.blocks(span, self.durable_position if span.durable else self._committed())
 
+    def _find(self, event_id: str) -> StoredEnvelope | None:
+        with self._calling(), self._refusals():
+            now = Moment(self._committed(), self._reader.layout, self._state.history)
+            if self._state.writable:
+                self._ids.prepare(now)
+            return self._ids.find(event_id, None, now)
+
     if TYPE_CHECKING:
 
         def envelopes(
@@ -314,7 +330,7 @@ class FileEventStore(EventStore[Event]):
             """As `EventStore.envelopes`. The envelopes have the checksums of their lines."""
 
     def get_stream_version(self, stream_id: str) -> int:
-        """The version of a stream's last event, -1 when there is no such stream.
+        """The version of a stream's last event, -1 if it never had one. A stream that was deleted keeps its version.
 
         Raises:
             CorruptionError: the end of the stream is damaged, and the journal's copy of it, too.
@@ -323,9 +339,17 @@ class FileEventStore(EventStore[Event]):
             return self._reader.version(check_stream_id(stream_id), self._committed())
 
     def list_streams(self, prefix: str = "") -> list[str]:
-        """The ids of all streams that begin with `prefix`, sorted."""
+        """The ids of all streams that begin with `prefix`, sorted. Deleted streams are not listed."""
         with self._calling(), self._refusals():
-            return sorted(self._streams(prefix))
+            return sorted(set(self._streams(prefix)).difference(self._deleted_streams()))
+
+    def _deleted_streams(self) -> Iterator[str]:
+        deleted, catalog = DeletedStreams(self.folder), self._catalog
+        for mark in deleted.marks() if deleted.any else ():
+            known = catalog.get(mark.stream_id) if catalog.is_open else None
+            version = known.version if known else self._reader.version(mark.stream_id, self._committed())
+            if 0 <= version <= mark.deleted_through:
+                yield mark.stream_id
 
     def _streams(self, prefix: str = "") -> list[str]:
         """Return the streams with a committed event. A power cut may leave files of others, and files may be gone."""
@@ -354,10 +378,11 @@ class FileEventStore(EventStore[Event]):
         return min(self._state.durable, committed) if self._state.valid else committed
 
     def get_stream_count(self) -> int:
-        """How many streams the store holds."""
+        """How many streams the store holds. Deleted streams do not count."""
         with self._calling(), self._refusals():
             self._committed()
-            return self._catalog.count() if self._catalog.is_open else len(self._streams())
+            count = self._catalog.count() if self._catalog.is_open else len(self._streams())
+            return count - len(set(self._deleted_streams()))
 
     def _size(self) -> tuple[int, int]:
         with self._refusals():
@@ -383,9 +408,8 @@ class FileEventStore(EventStore[Event]):
             after = change(before)
             if after is None:
                 return
-            if after.compacted_through > (before.compacted_through if before else -1):
-                self._write_session.sync_journal()  # A compaction must not delete what the journal could still lose.
-            self._snapshots.save(after)
+            # After a failed sync, a later one of the same file proves nothing.
+            self._snapshots.save(after, before, in_place=not self._state.failures)
 
     def recover_after_dead_writer(self) -> None:
         """Recover after a writer that died, unless another process is writing. Leave damage as it is."""
@@ -398,11 +422,31 @@ class FileEventStore(EventStore[Event]):
         with self._calling(), self._write_session.lock(), self._write_session.changing_files():
             yield
 
-    def _reclaim(self, stream_id: str, through: int) -> None:
+    def _stored_snapshots(self, prefix: str) -> Iterator[Snapshot]:
+        with self._refusals():
+            yield from self._snapshots.all(prefix)
+
+    def _hide_events(self, stream_id: str, change: Callable[[int, Snapshot | None], Snapshot | None]) -> None:
         with importing:
             from hangarlog.filestore.compaction import compact
-        with self.changing_files():
-            compact(self.folder.stream(stream_id), through)
+        session, snapshots = self._write_session, self._snapshots
+        with self._calling(), session.lock():
+            try:
+                version = session.streams.get(stream_id, monotonic(), session.committed).version
+            except StreamDeletedError as deleted:
+                version = deleted.version
+            before = snapshots.load(stream_id)
+            after = change(version, before)
+            if after is None:
+                return
+            if after != before:
+                session.sync_journal()  # What is hidden must not be what the journal could still lose.
+            if after.deleted_through >= version:
+                DeletedStreams(self.folder).note(stream_id)
+            with session.changing_files():
+                if after != before:
+                    snapshots.save(after, before)
+                compact(self.folder.stream(stream_id), after.compacted_through)
 
     # Closing
 
@@ -424,13 +468,15 @@ class FileEventStore(EventStore[Event]):
             closing.callback(self.folder.close)
             closing.callback(self._state.close)
             closing.callback(self._catalog.close)
+            closing.callback(self._ids.close)
             closing.callback(self._reader.close)
             closing.callback(self._sync.close, seconds)
+            closing.callback(self._close_cursors, seconds)
             closing.callback(self._write_session.close, seconds)  # First: a session needs both lock files.
             if self._interval:
                 self._interval.stop(seconds)
                 with contextlib.suppress(HangarlogError):
-                    self._sync.ensure_committed()
+                    self._sync_all()
 
     @contextlib.contextmanager
     def _closing_refusals(self) -> Iterator[None]:
@@ -451,24 +497,3 @@ class FileEventStore(EventStore[Event]):
         # At interpreter exit threads stop, perhaps with a lock held. The system closes files and frees locks.
         if not sys.is_finalizing():
             self.close()
-
-
-_syncing: weakref.WeakSet[FileEventStore] = weakref.WeakSet()
-
-
-@atexit.register
-def _sync_at_exit() -> None:
-    """Sync once more the stores that sync at intervals, while threads still run. Close nothing: they may append."""
-    for store in list(_syncing):
-        with contextlib.suppress(HangarlogError, OSError):
-            store.sync()
-
-
-def _forked() -> None:
-    """In the child of a fork: forget the parent's stores, which the parent syncs."""
-    global _syncing
-    _syncing = weakref.WeakSet()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)

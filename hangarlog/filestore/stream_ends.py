@@ -16,6 +16,7 @@ from itertools import chain
 from hangarlog.errors import CorruptionError, CorruptionWarning
 from hangarlog.filestore.catalog import Catalog
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.hidden_events import kept_lines
 from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
@@ -131,7 +132,8 @@ def settle_stream(folder: Folder, catalog: Catalog, stream_id: str, committed: i
         last, keep = _last_confirmed(folder, log, active, committed)
         due = list(lines_of_stream(folder, stream_id, last.position if last else 0, committed))
         _refuse_gap(log, last.stream_version if last else None, [record for record, _ in due])
-        text = b"".join([line + b"\n" for _, line in due])
+        lines = [line for _, line in due] if last or not due else kept_lines(folder, stream_id, due)
+        text = b"".join([line + b"\n" for line in lines])
         if active is None and (text or last):
             folder.make_category(log)
             active = closing.enter_context(contextlib.closing(ActiveSegment(log, new=True)))

@@ -14,7 +14,7 @@ from hangarlog.filestore.folder import Folder
 from hangarlog.log.log import Log, RecordsAndLines
 from hangarlog.log.segment import Segment
 from hangarlog.log.segment_name import first_of
-from hangarlog.record.line import StoredEnvelope, decode_record, is_record
+from hangarlog.record.line import StoredEnvelope, decode_record, is_erased, is_record
 
 Line = tuple[StoredEnvelope, bytes]
 
@@ -66,7 +66,7 @@ def journal_lines_in_streams(folder: Folder, missing: Missing) -> dict[int, byte
             for record, line in whole_lines(segment):
                 position = record.position
                 ours = missing.has(position) and stream_path(record.stream_id) == (category, name)
-                if ours and found.setdefault(position, line) != line:
+                if ours and not is_erased(record) and found.setdefault(position, line) != line:
                     doubtful.add(position)
     return {position: line for position, line in found.items() if position not in doubtful}
 

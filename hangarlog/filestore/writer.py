@@ -14,11 +14,15 @@ from hangarlog.errors import (
 )
 from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.expected_version import StoredId, settle
+from hangarlog.eventstore.idempotent import retried
+from hangarlog.filestore.cursors import Cursors, Planned
+from hangarlog.filestore.event_ids import EventIds, Moment
 from hangarlog.filestore.open_streams import COLD_BYTES, MAX_OPEN_STREAMS, StreamEnd
-from hangarlog.filestore.shared_state import FAILED, FAILURES, words_of
+from hangarlog.filestore.shared_state import FAILED, FAILURES, LAYOUT, words_of
 from hangarlog.filestore.write_session import WriteSession
 from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.record.batch import Pending, StreamShare, encode_batch
+from hangarlog.record.line import StoredEnvelope
 from hangarlog.record.timestamp import now
 from hangarlog.system.file_lock import enter
 
@@ -26,8 +30,8 @@ from hangarlog.system.file_lock import enter
 class Writer:
     """Commits events to one store, in this process. Threads may share it, and so may a forked child."""
 
-    def __init__(self, session: WriteSession) -> None:
-        self._session = session
+    def __init__(self, session: WriteSession, ids: EventIds, cursors: Cursors) -> None:
+        self._session, self._ids, self._cursors = session, ids, cursors
 
     # The commit
 
@@ -38,28 +42,33 @@ class Writer:
 
         Raises what `EventStore.append` raises.
         """
-        session = self._session
+        session, idempotent = self._session, pendings[0].idempotent
+        if idempotent and self._ids.is_due(session.state.committed) and session.state.valid:
+            state = session.state
+            self._ids.prepare(Moment(state.committed, state.layout, state.history))
         now, threads, entered = monotonic(), session.write_lock.threads, False
         try:  # As in `WriteSession.lock`: a generator would cost every append a microsecond.
             entered = enter(threads, session.lock_seconds)
             if not entered:
                 raise LockTimeoutError(session.path, os.getpid(), session.lock_seconds or 0)
             session.refuse_inside()
-            results = self._commit(pendings, now)
+            results = self._commit(pendings, now, idempotent)
             position, failures = session.committed, int.from_bytes(session.raw[FAILED], sys.byteorder)
             due, session.checkpointing.due = session.checkpointing.due, False
         finally:
             if entered or threads._is_owned():
                 threads.release()
+        if idempotent:
+            self._ids.note(results)
         # After a failed sync a later one proves nothing: recovery begins at the last good checkpoint until a restart.
         if due and not words_of(session.raw)[FAILURES]:
             session.checkpointing.begin()
         return results, position, failures
 
-    def _commit(self, pendings: list[Pending], now: float) -> dict[str, AppendResult]:
+    def _commit(self, pendings: list[Pending], now: float, idempotent: bool) -> dict[str, AppendResult]:
         """Commit under the lock between threads; return {stream id: result}."""
         session = self._session
-        only = pendings[0] if len(pendings) == 1 else None
+        only = pendings[0] if len(pendings) == 1 and not idempotent else None
         try:
             session.enter(now, only)
             streams, committed = session.streams, session.committed
@@ -70,10 +79,18 @@ class Writer:
                 if pending.expected == end.last[0] >= 0 and pending.events:
                     to_write.append((pending, pending.expected + 1))
             results: dict[str, AppendResult] = {}
+            if idempotent and (stored := retried(pendings, lambda stream_id: ends[stream_id].version, self._find)):
+                return stored
             if len(to_write) < len(pendings) or len(ends) < len(pendings):
-                results, to_write = settle(pendings, lambda stream_id: ends[stream_id].last, self._stored_at)
+                results, to_write = settle(
+                    pendings,
+                    lambda stream_id: ends[stream_id].last,
+                    self._stored_at,
+                    lambda stream_id: ends[stream_id].deleted,
+                )
             if to_write:
-                self._write(to_write, ends, results)
+                move = only.cursor if only else next((p.cursor for p in pendings if p.cursor), None)
+                self._write(to_write, ends, results, self._cursors.plan(move) if move else None)
             return results
         except OSError as error:
             raise session.refused(error) from error
@@ -99,8 +116,18 @@ class Writer:
                 break
         return found
 
+    def _find(self, event_id: str, stream_id: str) -> StoredEnvelope | None:
+        session = self._session
+        words = words_of(session.raw)
+        now = Moment(session.committed, words[LAYOUT], (session.state.session, words[FAILURES]))
+        return self._ids.find(event_id, stream_id, now, session.journal)
+
     def _write(
-        self, to_write: list[tuple[Pending, int]], ends: dict[str, StreamEnd], results: dict[str, AppendResult]
+        self,
+        to_write: list[tuple[Pending, int]],
+        ends: dict[str, StreamEnd],
+        results: dict[str, AppendResult],
+        planned: Planned | None,
     ) -> None:
         """Write a batch to the journal and to its streams, and publish it; undo all of it if a step fails."""
         session = self._session
@@ -121,6 +148,8 @@ class Writer:
                 first = position
             journal.append(data, lengths)
             self._write_streams(shares, ends, undo)
+            if planned:
+                self._cursors.move_with(planned, last, data)
             cold, session.streams.cold = session.streams.cold, 0
             tail = session.checkpointing.tail_after(session.tail, len(data) + cold * COLD_BYTES)
             published = True  # Set first: what readers may have seen is never undone.
@@ -136,7 +165,7 @@ class Writer:
         except BaseException as error:
             try:
                 if not published:
-                    self._undo(undo, size, error)
+                    self._undo(undo, size, error, planned)
             finally:
                 for end in ends.values():
                     end.close()
@@ -196,12 +225,16 @@ class Writer:
             session.folder.refuse_moved()  # Checked last: the folder may have been replaced before the open.
         return self._rolled(end, active) if active.size >= session.segment_bytes else active
 
-    def _undo(self, undo: list[tuple[StreamEnd, int]], size: int, error: BaseException) -> None:
+    def _undo(
+        self, undo: list[tuple[StreamEnd, int]], size: int, error: BaseException, planned: Planned | None
+    ) -> None:
         session = self._session
         if size < 0:
             return  # A roll failed. The mark stays, and the next writer finds out how far it came.
         assert session.journal
         try:
+            if planned:
+                self._cursors.take_back(planned)
             for end, end_size in reversed(undo):
                 end.undo(end_size)
             if session.journal.cut(size):  # Last: the batch counts while it is whole here.

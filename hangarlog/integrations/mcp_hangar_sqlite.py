@@ -16,7 +16,15 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from hangarlog.errors import CorruptionError, CorruptionWarning, EventSerializationError, SourceError, StreamIdError
+from hangarlog.errors import (
+    CorruptionError,
+    CorruptionWarning,
+    EventSerializationError,
+    SnapshotError,
+    SourceError,
+    StreamIdError,
+    StreamNotFoundError,
+)
 from hangarlog.events.payload import checked_json, decode_object
 from hangarlog.eventstore.progress import Progress
 from hangarlog.filestore.snapshot_files import SnapshotFiles
@@ -27,7 +35,7 @@ from hangarlog.integrations.sqlite_source import Source, source
 from hangarlog.record.batch import Pending
 from hangarlog.record.envelope import MAX_NUMBER, Encoded, Envelope
 from hangarlog.record.strict import refuse_repeated_keys
-from hangarlog.record.timestamp import time_text
+from hangarlog.record.timestamp import as_recorded
 
 _BATCH_ROWS = 1000
 _COLUMNS = {"global_position", "stream_id", "stream_version", "event_type", "data", "metadata", "created_at"}
@@ -203,7 +211,7 @@ def _encoded_event(path: str, row: _Row) -> Encoded:
             row.event_type,
             event_id if isinstance(event_id, str) and event_id else None,
             data,
-            time_text(recorded_at),
+            as_recorded(recorded_at),
             None,
         )
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
@@ -251,6 +259,8 @@ def _import_snapshots(store: FileEventStore, path: str, database: Source) -> int
                 refuse_repeated_keys(raw)
                 store.save_snapshot(stream_id, version, decode_object(raw), saved_at=created_at)
                 taken += 1
+        except (SnapshotError, StreamNotFoundError):
+            continue  # The store has no events for it: they were compacted away there, or deleted here.
         except (msgspec.MsgspecError, StreamIdError, EventSerializationError, ValueError, RecursionError) as error:
             raise SourceError(path, f"the snapshot of stream {stream_id!r} cannot be stored: {error}") from error
     return taken

@@ -200,9 +200,11 @@ class Log:
         offset = None
         for block in segment.verified_blocks(number, first):
             block_first = segment.number_of(block.first)
-            if number - block_first < len(block):
+            if number == block_first:
+                yield block
+            elif number - block_first < block.size:
                 yield block[number - block_first :]
-            number = block_first + len(block)
+            number = block_first + block.size
             offset = block.offset + len(block.text)
         place = segment.seek(number, first) if offset is None else (offset, number)
         for records, _ in self._read_lines(segment, *place, number):

@@ -173,6 +173,7 @@ class Segment:
         if index is None:
             return
         number, offset = index.block_of(number)
+        name = os.path.basename(self.path)
         for count, end, crc in index.blocks(number):
             if not offset < end <= min(self.size, offset + _MAX_BLOCK_BYTES):
                 return
@@ -180,7 +181,7 @@ class Segment:
             if crc32(text) != crc:
                 return
             try:
-                block = VerifiedBlock(text, count, self.path, os.path.basename(self.path), offset)
+                block = VerifiedBlock(text, count, self.path, name, offset)
             except LineError:
                 return
             if (self.number_of(block.first), self.number_of(block.last)) != (number, number + count - 1):

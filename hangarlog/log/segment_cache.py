@@ -6,6 +6,7 @@ import contextlib
 from collections import OrderedDict
 
 from hangarlog.log.segment import Segment
+from hangarlog.log.times import Times
 from hangarlog.system import descriptors
 from hangarlog.system.platform import WINDOWS
 
@@ -17,12 +18,13 @@ class SegmentCache:
     """The segments that were last read, valid for one `layout` of the store. Threads and forked children may share it.
 
     `folders` are those known not to lead out of the store. The base of a segment or a log is its path without a suffix.
-    A segment closes when its last reader releases it.
+    `times` are the recorded times by the base of their segment. A segment closes when its last reader releases it.
     """
 
     def __init__(self, layout: int) -> None:
         self.layout = layout
         self.folders: set[str] = set()
+        self.times: dict[str, Times] = {}
         self._segments: OrderedDict[str, Segment] = OrderedDict()
         self._listings: OrderedDict[str, tuple[int | None, list[int]]] = OrderedDict()
 

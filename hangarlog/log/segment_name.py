@@ -1,6 +1,7 @@
 """The names of a log's files. The base of a log or of a sealed segment is its path without a suffix.
 
-`NAME.jsonl` is the active segment, `NAME.<number of its first record>.jsonl` a sealed one. Each has an index beside it.
+`NAME.jsonl` is the active segment, `NAME.<number of its first record>.jsonl` a sealed one. Each may have caches beside
+it: its index, and its times.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from hangarlog.record.envelope import MAX_NUMBER
 
 TEXT = ".jsonl"
 INDEX = ".index"
+TIMES = ".times"
+CACHES = (INDEX, TIMES)
 
 _DIGITS = 20
 
@@ -21,6 +24,11 @@ def text_path(base: str) -> str:
 def index_path(base: str) -> str:
     """Return the path of the index of the segment with this base."""
     return base + INDEX
+
+
+def times_path(base: str) -> str:
+    """Return the path of the recorded times of the segment with this base."""
+    return base + TIMES
 
 
 def index_beside(path: str) -> str:

@@ -17,6 +17,7 @@ from hangarlog.errors import BackupError, CorruptionError, StoreOpenError
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.filestore.file_names import stream_path
 from hangarlog.filestore.folder import Folder, Meta
+from hangarlog.filestore.hidden_events import DeletedStreams
 from hangarlog.filestore.line_scan import REBUILT, log_files, opened, stream_files
 from hangarlog.filestore.recovery.rewriting import last_number
 from hangarlog.filestore.recovery.stream_repair import (
@@ -25,12 +26,13 @@ from hangarlog.filestore.recovery.stream_repair import (
     is_ahead,
     is_stream_name,
     load_snapshot,
-    snapshot_paths,
 )
+from hangarlog.filestore.snapshot_files import MAX_SNAPSHOT_BYTES, snapshot_paths
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.log.segment_name import INDEX, TEXT, index_beside, index_path, text_path
+from hangarlog.maintenance.cursor_check import cursors_for_copy, put_cursors
 from hangarlog.maintenance.verify import verify
 from hangarlog.record.line import StoredEnvelope, decode_record, is_record
 from hangarlog.system.file_copy import copy_open
@@ -207,6 +209,8 @@ class _Backup:
     def __init__(self, store: FileEventStore, copy: Folder, progress: BackupProgress) -> None:
         self._source, self._copy, self._progress = store.folder, copy, progress
         self._filesystem, self._meta = copy.filesystem, store.meta
+        # Read first, so that no cursor is beyond the events of the copy.
+        self._cursors = cursors_for_copy(store.folder, store.committed())
         self.report = BackedUp(store.get_event_count())
         self._keeps_files = True  # Whether a file in the target with the right size and ends is kept.
         self._wanted: dict[str, None] = {}  # The paths that the target must have, in order.
@@ -223,7 +227,7 @@ class _Backup:
         filesystem.make_folder(copy.streams_path)
         for category in ["", *_folders(filesystem, source.streams_path)]:
             self._stage_category(category)
-        for path in snapshot_paths(source):
+        for path in snapshot_paths(filesystem, source.snapshots_path):
             self._stage_snapshot(path)
         self._stage_log(source.journal, copy.path, _Listing(filesystem, source.path))
 
@@ -272,15 +276,34 @@ class _Backup:
             return last
 
     def _stage_snapshot(self, path: str) -> None:
-        snapshot = load_snapshot(self._filesystem, path)
-        if snapshot is None:
+        found = load_snapshot(self._filesystem, path)
+        if found is None:
             return  # It is damaged. The journal has all its events.
+        snapshot, content = found
         last = self._last_versions.get(stream_path(snapshot.stream_id), -1)
         if not is_ahead(snapshot, last):  # Leave out a newer snapshot: `rewrite_streams` restores the older stream.
             below = os.path.relpath(path, self._source.snapshots_path)
             self._filesystem.make_folder(self._copy.snapshots_path)
             self._filesystem.make_folder(os.path.dirname(os.path.join(self._copy.snapshots_path, below)))
-            self._stage_file(path, os.path.join(self._copy.snapshots_path, below))
+            self._stage_content(os.path.join(self._copy.snapshots_path, below), content)
+            if snapshot.deleted_through >= 0:
+                DeletedStreams(self._copy).note(snapshot.stream_id)
+
+    def _stage_content(self, path: str, content: bytes) -> None:
+        """Get a small file into the target, at `path` or at its temporary name."""
+        filesystem = self._filesystem
+        if (
+            self._keeps_files
+            and filesystem.is_there(path)
+            and filesystem.read_file(path, MAX_SNAPSHOT_BYTES) == content
+        ):
+            filesystem.remove(path + REBUILT)
+            self.report.kept += 1
+        else:
+            filesystem.replace_file(path + REBUILT, content)
+            self.report.copied += 1
+            self.report.bytes_copied += len(content)
+        self._wanted[path] = None
 
     def _stage_file(self, source: str, target: str) -> None:
         try:
@@ -325,20 +348,21 @@ class _Backup:
     def place(self) -> None:
         """Rename the copied files into place, the journal last, and delete files that are not in this backup."""
         filesystem, copy = self._filesystem, self._copy
-        for name in (copy.state_path, copy.ring_path, copy.checkpoint_path, os.path.join(copy.path, "catalog")):
+        for name in (copy.state_path, copy.ring_path, copy.checkpoint_path, copy.catalog_path, copy.ids_path):
             filesystem.remove(name)
         for path in self._wanted:
             if filesystem.is_there(path + REBUILT):
                 filesystem.rename(path + REBUILT, path)
         journal = [file.path for file in log_files(filesystem, copy.path) if file.name == copy.journal.name]
         streams = [file.path for file in stream_files(copy)]
-        for path in [*journal, *streams, *snapshot_paths(copy)]:
+        for path in [*journal, *streams, *snapshot_paths(filesystem, copy.snapshots_path)]:
             if path not in self._wanted:
                 filesystem.remove(path)
         for path in [copy.journal.active_path, *streams]:
             if index_beside(path) not in self._wanted:
                 filesystem.remove(index_beside(path))
         forget_indexes(copy)
+        put_cursors(filesystem, copy.cursors_path, self._cursors)
         for folder in sorted({os.path.dirname(path) for path in self._wanted} | {copy.streams_path}):
             filesystem.sync_folder(folder)
         meta = filesystem.read_file(self._source.meta_path)

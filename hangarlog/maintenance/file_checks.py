@@ -1,9 +1,10 @@
-"""Checks of the files beside a store's events: checkpoint, commit ring, snapshots, indexes, names of segments."""
+"""Checks of the files beside a store's events: checkpoint, commit ring, snapshots, indexes, times, names."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from bisect import bisect_right
 from collections.abc import Iterator
 
 import msgspec
@@ -13,18 +14,24 @@ from hangarlog.filestore import commit_ring
 from hangarlog.filestore.checkpoint import Checkpoint, load_checkpoint
 from hangarlog.filestore.commit_ring import BLOCK_BYTES, Frame, block_after, frames_in, ring_content
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.hidden_events import DeletedStreams
+from hangarlog.filestore.id_table import IdTable, TableError
 from hangarlog.filestore.salvage import read_lines, segments_between
-from hangarlog.filestore.snapshot_files import MAX_SNAPSHOT_BYTES, SnapshotFiles
+from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.log.index import STRIDE_BYTES, Index, is_harmless
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
-from hangarlog.log.segment_name import index_path, text_path
+from hangarlog.log.segment_name import index_path, text_path, times_path
+from hangarlog.log.times import Times, load_times
 from hangarlog.maintenance.store_view import StoreView
 from hangarlog.record.checked_json import without_crc
 from hangarlog.record.checksum import crc32
-from hangarlog.record.line import StoredEnvelope
-from hangarlog.record.strict import record_or_cause, snapshot_flaw
+from hangarlog.record.envelope import LineError
+from hangarlog.record.line import StoredEnvelope, decode_records, read_crc
+from hangarlog.record.strict import kept_record, record_or_cause, snapshot_flaw
 from hangarlog.system.filesystem import FRESH
+
+_RECORDS_AT_ONCE = 1 << 16
 
 
 def file_damage(path: str, offset: int, cause: str, position: int | None = None) -> CorruptionError:
@@ -122,6 +129,49 @@ def _frame_damage(folder: Folder, view: StoreView, block: int, frame: Frame) -> 
                 yield file_damage(*place, cause, record.position)
 
 
+# The table of event ids
+
+
+def ids_damage(folder: Folder, view: StoreView) -> list[CorruptionError]:
+    """Return the damage of the table of event ids: an event that it covers and does not have.
+
+    A table that is torn, or of another history, is not used, so it is no damage.
+    """
+    path = folder.ids_path
+    try:
+        table = IdTable.open(folder.filesystem, path, view.store_id, writable=False)
+    except (FileNotFoundError, TableError):
+        return []
+    except OSError as error:
+        return [file_damage(path, 0, f"it cannot be read ({error}); delete it")]
+    with contextlib.closing(table), contextlib.suppress(TableError):
+        lacks, covered = 0, False
+        for records in _records_up_to(folder, table.covered.position):
+            covered = read_crc(records[-1]) == table.covered.crc and records[-1].position == table.covered.position
+            keys = {table.key(record.event_id): record.position for record in records}
+            lacks = lacks or min((keys[key] for key in table.missing(keys)), default=0)
+        if lacks and covered:
+            return [file_damage(path, 0, f"it does not have the event at position {lacks}; delete it", lacks)]
+    return []
+
+
+def _records_up_to(folder: Folder, last: int) -> Iterator[list[StoredEnvelope]]:
+    """Yield the whole records of the journal up to a position, many at a time."""
+    records: list[StoredEnvelope] = []
+    for segment in segments_between(folder.journal, 1, last):
+        for _, _, record in read_lines(segment):
+            if not isinstance(record, StoredEnvelope):
+                continue
+            if record.position > last:
+                break
+            records.append(record)
+            if len(records) == _RECORDS_AT_ONCE:
+                yield records
+                records = []
+    if records:
+        yield records
+
+
 # Snapshots
 
 
@@ -130,11 +180,11 @@ def snapshot_damage(folder: Folder, compacted: dict[str, int]) -> Iterator[Corru
 
     Fills `compacted`: the last compacted version of each stream with a snapshot, -1 if none is compacted.
     """
-    snapshots = SnapshotFiles(folder.filesystem, folder.snapshots_path)
+    snapshots, deleted = SnapshotFiles(folder.filesystem, folder.snapshots_path), DeletedStreams(folder)
     for path in _files(folder, folder.snapshots_path, ".json"):
         try:
-            snapshot = snapshots.read(path)
-            flaw = snapshot_flaw(folder.filesystem.read_file(path, MAX_SNAPSHOT_BYTES), snapshot.version)
+            snapshot, text, _ = snapshots.read_whole(path)
+            flaw = snapshot_flaw(text, snapshot.version)
         except FileNotFoundError:
             continue
         except CorruptionError as error:
@@ -142,6 +192,8 @@ def snapshot_damage(folder: Folder, compacted: dict[str, int]) -> Iterator[Corru
             continue
         if flaw:
             yield file_damage(path, 0, f"{flaw}; delete it, and save a new snapshot")
+        if snapshot.deleted_through >= 0 and not deleted.knows(snapshot.stream_id):
+            yield file_damage(path, 0, "its stream is deleted, but not in `deleted`, so it is listed")
         if path == snapshots.path(snapshot.stream_id):
             compacted[snapshot.stream_id] = snapshot.compacted_through
         else:
@@ -198,13 +250,13 @@ def _holds_records(log: Log, first: int) -> bool:
     return False
 
 
-# Indexes
+# Indexes and times
 
 
 def index_damage(log: Log) -> list[CorruptionError]:
-    """Return damage for indexes that do not match their segments.
+    """Return damage for indexes and recorded times that do not match their segments.
 
-    An index is a cache; a wrong one slows reads down.
+    Both are caches. A wrong index slows reads down; wrong times may hide events from reads that ask for a time.
     """
     found: list[CorruptionError] = []
     # Damaged lines are reported by the checks of the log.
@@ -212,8 +264,10 @@ def index_damage(log: Log) -> list[CorruptionError]:
         for first in sealed:
             with contextlib.closing(log.open_sealed(first)) as segment:
                 found += _segment_index_damage(log, segment, first)
+                found += _segment_times_damage(segment, first)
         if active and active_first is not None:
             found += _segment_index_damage(log, active, active_first)
+            found += _segment_times_damage(active, active_first)
     return found
 
 
@@ -247,4 +301,29 @@ def _agrees(index: Index, segment: Segment, stop: int) -> bool:
                 return False
             crc = 0 if block_crc else crc
         number, offset = number + len(ends), min(following, stop)
+    return True
+
+
+def _segment_times_damage(segment: Segment, first: int) -> Iterator[CorruptionError]:
+    times = load_times(segment, first, segment.base)
+    if times and not _holds_all_times(times, segment):
+        path = times_path(segment.base)
+        yield CorruptionError(path, os.path.basename(path), 0, "it does not match its segment; delete it")
+
+
+def _holds_all_times(times: Times, segment: Segment) -> bool:
+    """True if every record of the blocks was recorded between the earliest and the latest time of its block."""
+    ends = [following for following, _, _ in times.blocks]
+    for lines in segment.blocks():
+        try:
+            records = decode_records(lines)
+        except LineError:  # The checks of the log report it.
+            records = [*filter(None, map(kept_record, lines))]
+        for record in records:
+            at = bisect_right(ends, segment.number_of(record))
+            if at == len(ends):
+                return True
+            _, earliest, latest = times.blocks[at]
+            if not max(times.earliest, earliest) <= record.recorded_at <= min(times.latest, latest):
+                return False
     return True

@@ -26,11 +26,12 @@ from hangarlog.filestore.recovery.rewriting import Replaced
 from hangarlog.filestore.recovery.stream_repair import Mending, break_links, forget_indexes
 from hangarlog.filestore.shared_state import SharedState
 from hangarlog.filestore.store import FileEventStore
-from hangarlog.log.segment_name import INDEX
+from hangarlog.log.segment_name import CACHES
+from hangarlog.maintenance.cursor_check import drop_damaged_cursors
 from hangarlog.maintenance.file_checks import checkpoint_damage, ring_damage
 from hangarlog.maintenance.store_view import StoreView
 from hangarlog.maintenance.verify import verify
-from hangarlog.record.line import StoredEnvelope
+from hangarlog.record.line import StoredEnvelope, erased_record
 from hangarlog.record.timestamp import now
 from hangarlog.system.file_copy import DAMAGED, keep_damaged
 from hangarlog.system.file_lock import FileLock, alone
@@ -159,7 +160,7 @@ def _records(folder: Folder) -> Iterator[StoredEnvelope]:
         for file in files:
             with opened(folder.filesystem, file.path) as segment:
                 for _, found in found_in(segment) if segment else ():
-                    yield from (record for _, record in found if record)
+                    yield from filter(None, (record or erased_record(line) for line, record in found))
 
 
 def _has_records(folder: Folder) -> bool:
@@ -217,6 +218,9 @@ def _repair_files(folder: Folder) -> list[Result]:
     for replaced in Mending(folder, meta.segment_bytes, rebuilt.lost_versions).run():
         results.append(_repaired(replaced, "the journal"))
     results += [Repaired(path, "itself: another folder has it too") for path in break_links(folder)]
+    kept = drop_damaged_cursors(folder)
+    if kept is not None:
+        results.append(Repaired(folder.cursors_path, "its lines that are whole", kept))
     forget_indexes(folder)
     return results
 
@@ -231,11 +235,11 @@ def _set_aside(folder: Folder, path: str, source: str) -> Repaired:
 
 def _set_folders_aside(folder: Folder) -> Iterator[Result]:
     """Rename folders that are in the place of the store's files, because no other step replaces a folder."""
-    fixed = (folder.state_path, folder.catalog_path, folder.aside_path)
+    fixed = (folder.state_path, folder.catalog_path, folder.ids_path, folder.aside_path)
     for path in [folder.path, *folder.all_folders()]:
         folders = [entry for entry in folder.filesystem.entries(path) if entry.is_dir()]
         for entry in folders:
-            if entry.path in fixed or entry.name.endswith((INDEX, FRESH, REBUILT)):
+            if entry.path in fixed or entry.name.endswith((*CACHES, FRESH, REBUILT)):
                 yield _set_aside(folder, entry.path, "nothing: it is a folder")
 
 
@@ -265,18 +269,19 @@ def _committed_before(folder: Folder) -> int:
 
 
 def _delete_caches(folder: Folder) -> None:
-    """Delete the shared state and the catalog: then the next writer recovers, and every process reopens its files."""
+    """Delete the shared state and the caches of history: the next writer recovers, every process reopens its files."""
     folder.filesystem.remove(folder.state_path)
     folder.filesystem.remove(folder.catalog_path)  # It may name events that are lost.
+    folder.filesystem.remove(folder.ids_path)  # It may lack events that are found again.
 
 
 def _open_and_verify(folder: Folder, progress: Progress) -> list[Result]:
-    """Open the store, verify it, and delete the indexes that are wrong."""
+    """Open the store, verify it, and delete the indexes and times that are wrong."""
     serializer = EventSerializer(unknown="untyped")
     try:
         with FileEventStore(folder.path, serializer=serializer, create=False, filesystem=folder.filesystem) as store:
             damages = list(verify(store, progress))
-            wrong = sorted({damage.path for damage in damages if damage.path.endswith(INDEX)})
+            wrong = sorted({damage.path for damage in damages if damage.path.endswith(CACHES)})
             if wrong:
                 with store.changing_files():
                     for path in wrong:

@@ -13,7 +13,7 @@ from hangarlog.filestore.salvage import damage_at, read_lines
 from hangarlog.log.segment import Segment
 from hangarlog.maintenance.journal_check import MISSING, PROGRESS_RECORDS, LostPositions, StreamSummary, open_segments
 from hangarlog.maintenance.store_view import StoreView
-from hangarlog.record.line import StoredEnvelope, may_be_torn, read_crc
+from hangarlog.record.line import StoredEnvelope, erased_record, may_be_torn, read_crc
 
 _KNOWN = 1 << 32  # A bit above the checksums, set for each line that there is.
 
@@ -69,7 +69,8 @@ class StreamCheck:
             for segment, _ in open_segments(self.log):
                 if isinstance(segment, CorruptionError):
                     return True
-                for _, _, record in read_lines(segment):
+                for _, line, found_record in read_lines(segment):
+                    record = self._hidden(line, compacted) or found_record
                     if isinstance(record, str) or record.stream_id != self._stream_id:
                         return True
                     if record.position > self._view.committed:
@@ -105,7 +106,8 @@ class StreamCheck:
                 self._damaged_lines += 1
                 continue
             if first is not None:
-                begins = next((r for _, _, r in read_lines(segment) if isinstance(r, StoredEnvelope)), None)
+                records = (self._hidden(line, compacted) or record for _, line, record in read_lines(segment))
+                begins = next((record for record in records if isinstance(record, StoredEnvelope)), None)
                 if begins and begins.stream_version != first:
                     yield segment.damage(
                         0, f"its name says {first}, but it begins with version {begins.stream_version}"
@@ -128,7 +130,8 @@ class StreamCheck:
 
     def _read(self, segment: Segment) -> Iterator[CorruptionError]:
         pending: list[CorruptionError] = []
-        for offset, line, record in read_lines(segment):
+        for offset, line, found in read_lines(segment):
+            record = self._hidden(line, self._compacted) or found
             if isinstance(record, str):
                 self._damaged_lines += 1
                 pending.append(damage_at(segment, offset, line, record))
@@ -143,6 +146,11 @@ class StreamCheck:
             yield from self._check_record(segment, offset, record)
         if pending and not self._may_be_torn(segment, pending[0].offset):
             yield from pending
+
+    def _hidden(self, line: bytes, compacted: int | None) -> StoredEnvelope | None:
+        """Return the record of an erased line in its place: up to version `compacted` (None: unknown)."""
+        record = erased_record(line)
+        return record if record and (compacted is None or record.stream_version <= compacted) else None
 
     def _may_be_torn(self, segment: Segment, offset: int) -> bool:
         """True if a recovery would cut off the damaged lines from `offset` on as a torn tail."""

@@ -16,10 +16,12 @@ from hangarlog.filestore.rolled_streams import RolledStream, rolled_streams
 from hangarlog.filestore.salvage import read_lines
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.filestore.store import FileEventStore
+from hangarlog.maintenance.cursor_check import cursors_damage
 from hangarlog.maintenance.file_checks import (
     checkpoint_damage,
     file_damage,
     foreign_segments,
+    ids_damage,
     index_damage,
     ring_damage,
     snapshot_damage,
@@ -127,6 +129,8 @@ class _Check:
         yield from confirm(lambda: index_damage(folder.journal))
         yield from confirm(lambda: checkpoint_damage(folder, self._view))
         yield from confirm(lambda: ring_damage(folder, self._view))
+        yield from confirm(lambda: cursors_damage(folder, self._view))
+        yield from confirm(lambda: ids_damage(folder, self._view))
         yield from self._snapshots_beyond(journal)
         yield from self._streams(journal)
 
@@ -140,7 +144,7 @@ class _Check:
         with contextlib.suppress(CorruptionError):
             snapshot, last = self._snapshots.load(stream_id), self._folder.stream(stream_id).last_record()
             version = last.stream_version if last else -1
-            begun = last or (snapshot and snapshot.version >= 0)  # False after an interrupted import.
+            begun = last or (snapshot and not snapshot.is_beginning)  # False after an interrupted import.
             if snapshot and begun and snapshot.compacted_through > version:
                 compacted = snapshot.compacted_through
                 cause = f"it covers compacted events up to version {compacted}, but the stream ends at {version}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from hangarlog.errors import NumberError, TooLargeError
+from hangarlog.record.cursor_move import CursorMove, encode_move
 from hangarlog.record.envelope import MAX_NUMBER, Encoded
 from hangarlog.record.line import MAX_LINE_BYTES, encode_records
 
@@ -23,6 +24,8 @@ class Pending(msgspec.Struct, frozen=True):
     metadata: bytes | None = None
     first_version: int = 0  # The first version of a new stream: above 0 only when a compacted stream is imported.
     retry: bool = True  # False: never take it for a retry, whatever its event ids.
+    idempotent: bool = False  # Its ids are looked for in the whole stream. Then `retry` is False.
+    cursor: CursorMove | None = None  # A move that the last record carries.
 
 
 class StreamShare(msgspec.Struct, gc=False):
@@ -96,10 +99,29 @@ def _refuse_beyond(last: int, shares: list[StreamShare]) -> None:
 
 def _share(pending: Pending, version: int, position: int, recorded_at: bytes, batch_end: int) -> StreamShare:
     stream_id = pending.stream_id
-    lines, ids = encode_records(position, stream_id, version, pending.events, recorded_at, pending.metadata, batch_end)
+    lines, ids = (
+        encode_records(position, stream_id, version, pending.events, recorded_at, pending.metadata, batch_end)
+        if pending.cursor is None
+        else _carrying(pending, encode_move(pending.cursor), version, position, recorded_at, batch_end)
+    )
     if len(lines) == 1:
         return StreamShare(stream_id, lines[0], [len(lines[0])], version, position, position, ids)
     last = len(lines) - 1
     return StreamShare(
         stream_id, b"".join(lines), list(map(len, lines)), version + last, position, position + last, ids
     )
+
+
+def _carrying(
+    pending: Pending, move: bytes, version: int, position: int, recorded_at: bytes, batch_end: int
+) -> tuple[list[bytes], Sequence[str]]:
+    """Encode the records of a stream, the last of which carries the move of a cursor."""
+    stream_id, metadata, before = pending.stream_id, pending.metadata, len(pending.events) - 1
+    lines, ids = list[bytes](), list[str]()
+    for events, cursor in ((pending.events[:before], b""), (pending.events[before:], move)):
+        if events:
+            place = (position + len(lines), stream_id, version + len(lines))
+            more, more_ids = encode_records(*place, events, recorded_at, metadata, batch_end, cursor)
+            lines += more
+            ids += more_ids
+    return lines, ids

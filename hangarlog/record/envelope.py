@@ -25,6 +25,7 @@ class Envelope(msgspec.Struct, gc=False, frozen=True):
     data: msgspec.Raw
     metadata: msgspec.Raw = msgspec.Raw()
     batch_end: _Version = 0
+    cursor: msgspec.Raw = msgspec.Raw()
 
     @property
     def metadata_json(self) -> bytes | None:

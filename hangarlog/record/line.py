@@ -31,6 +31,7 @@ TOO_LONG = b"(a line of more than %d bytes)" % MAX_LINE_BYTES
 HEAD = b'{"position":'
 """The bytes that every line begins with."""
 HEAD_BYTES = len(HEAD)
+_NULL = b"null"
 
 
 class StoredEnvelope(Envelope, gc=False, frozen=True, kw_only=True):
@@ -54,13 +55,17 @@ def encode_records(
     recorded_at: bytes,
     metadata: bytes | None = None,
     batch_end: int = 0,
+    cursor: bytes = b"",
 ) -> tuple[list[bytes], Sequence[str]]:
     """Encode consecutive events of one stream. Return (the lines with their newlines, the ids of the events).
 
-    `recorded_at` is the time of events that have none of their own, `metadata` (JSON) the metadata of those.
+    `recorded_at` is the time of events that have none of their own, `metadata` (JSON) the metadata of those. `cursor`
+    is JSON too: the move that each record carries.
     """
     end = b',"batch_end":%d' % batch_end if batch_end else b""
-    options = _options(metadata, end)
+    if cursor:
+        end += b',"cursor":%b' % cursor
+    options = end if metadata is None else _options(metadata, end)
     template = _template(stream_id)
     if len(events) == 1:
         event_type, event_id, data, own_time, own_metadata = events[0]
@@ -86,9 +91,9 @@ def encode_records(
     return list(map(_LINE.__mod__, zip(bodies, crcs, strict=True))), ids
 
 
-def _options(metadata: bytes | None, end: bytes) -> bytes:
-    """Return the optional keys of a line."""
-    return end if metadata is None else b',"metadata":%b%b' % (metadata, end)
+def _options(metadata: bytes, end: bytes) -> bytes:
+    """Return the optional keys of a line with metadata."""
+    return b',"metadata":%b%b' % (metadata, end)
 
 
 _LINE = b'%b,"crc":"%b"}\n'
@@ -133,8 +138,32 @@ def encode_envelope(envelope: Envelope) -> bytes:
         b"",
         envelope.metadata_json,
         envelope.batch_end,
+        bytes(envelope.cursor),
     )
     return line
+
+
+def erased_line(record: Envelope) -> bytes:
+    """Return the line that keeps a hidden record's place in its stream without its content, with a newline.
+
+    Its type is empty, and its metadata is null, which no other line has. So only a stream's end takes it for a record.
+    """
+    event = ("", record.event_id, b"{}", record.recorded_at, None)
+    (line,), _ = encode_records(
+        record.position, record.stream_id, record.stream_version, [event], b"", _NULL, record.batch_end
+    )
+    return line
+
+
+def is_erased(record: Envelope) -> bool:
+    """True if a record was decoded from an erased line."""
+    return bytes(record.metadata) == _NULL
+
+
+def erased_record(line: bytes) -> StoredEnvelope | None:
+    """Return the record of an erased line, given without its newline; None if it is another line."""
+    record = decode_record(line) if b'"metadata":null' in line and is_record(line) else None
+    return record if record and is_erased(record) else None
 
 
 def decode_record(line: bytes) -> StoredEnvelope:
@@ -160,6 +189,51 @@ def decode_proved(line: bytes) -> StoredEnvelope:
         if nesting(line) <= MAX_NESTING + 1:
             raise
         raise LineError(f"it is nested deeper than {MAX_NESTING} levels") from error
+
+
+LONG_LINE_BYTES = 4 << 10
+"""From this size on, looking for a line's payload is faster than decoding the line."""
+
+_DATA = b',"data":'
+_MAX_HEAD_BYTES = 64 << 10
+_MAX_DATA_KEYS = 4
+_decode_any = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+def payload_at(text: bytes, start: int) -> int:
+    """Return where the payload of the line that begins at `start` begins, -1 if its text does not show it at once.
+
+    `,"data":` cannot occur within a JSON string, so only metadata may have it before the payload does.
+    """
+    at = start
+    for _ in range(_MAX_DATA_KEYS):
+        at = text.find(_DATA, at + 1, start + _MAX_HEAD_BYTES)
+        if at < 0 or text.count(b"{", start, at) == 1 or _is_json(text[start:at] + b"}"):
+            return at + len(_DATA) if at >= 0 else -1
+    return -1
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        _decode_any(text)
+    except (msgspec.MsgspecError, RecursionError):
+        return False
+    return True
+
+
+def decode_long(text: bytes, start: int, stop: int) -> StoredEnvelope:
+    """Decode the line from `start` to `stop`, its newline, without a look at its payload, which may be no JSON.
+
+    A checksum has verified the bytes. Raises `LineError`.
+    """
+    data, end = payload_at(text, start), stop - CRC_BYTES
+    if not start < data < end:
+        return decode_proved(text[start:stop])
+    try:
+        envelope = _decode(text[start:data] + b"{}" + text[end:stop])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return decode_proved(text[start:stop])
+    return msgspec.structs.replace(envelope, data=msgspec.Raw(memoryview(text)[data:end]))
 
 
 def decode_proved_lines(text: bytes) -> list[StoredEnvelope]:

@@ -7,7 +7,7 @@ from typing import overload
 
 from hangarlog.errors import CorruptionError
 from hangarlog.record.envelope import LineError
-from hangarlog.record.line import StoredEnvelope, decode_proved, decode_proved_lines
+from hangarlog.record.line import LONG_LINE_BYTES, StoredEnvelope, decode_long, decode_proved, decode_proved_lines
 
 
 class VerifiedBlock(Sequence[StoredEnvelope]):
@@ -18,8 +18,10 @@ class VerifiedBlock(Sequence[StoredEnvelope]):
     def __init__(self, text: bytes, size: int, path: str, segment: str, offset: int) -> None:
         """Raises `LineError` if the first or the last line is not a record."""
         self.text, self.size, self.path, self.segment, self.offset = text, size, path, segment, offset
-        self.first = decode_proved(text[: text.find(b"\n")])
-        self.last = decode_proved(text[text.rfind(b"\n", 0, -1) + 1 :])
+        last = len(text) - 1
+        self.first = self.last = _decode(text, 0, text.find(b"\n") if size > 1 else last)
+        if size > 1:
+            self.last = _decode(text, text.rfind(b"\n", 0, last) + 1, last)
         self._records: list[StoredEnvelope] | None = None
 
     @property
@@ -43,12 +45,14 @@ class VerifiedBlock(Sequence[StoredEnvelope]):
     @overload
     def __getitem__(self, at: slice) -> Sequence[StoredEnvelope]: ...
     def __getitem__(self, at: int | slice) -> StoredEnvelope | Sequence[StoredEnvelope]:
+        if at == 0:
+            return self.first
+        if at == -1:
+            return self.last
         if isinstance(at, slice):
             start, stop, step = at.indices(self.size)
             return self._part(start, stop) if step == 1 and start < stop else self.records[at]
-        if at == 0:
-            return self.first
-        return self.last if at in (-1, self.size - 1) else self.records[at]
+        return self.records[at]
 
     def __iter__(self) -> Iterator[StoredEnvelope]:
         return iter(self.records)
@@ -61,3 +65,7 @@ class VerifiedBlock(Sequence[StoredEnvelope]):
         offset = sum(len(line) + 1 for line in lines[:start])
         text = b"\n".join(lines[start:stop]) + b"\n"
         return VerifiedBlock(text, stop - start, self.path, self.segment, self.offset + offset)
+
+
+def _decode(text: bytes, start: int, stop: int) -> StoredEnvelope:
+    return decode_proved(text[start:stop]) if stop - start < LONG_LINE_BYTES else decode_long(text, start, stop)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from hangarlog.errors import EventSerializationError, HangarlogError, UpcastingError
+from hangarlog.events.event_class import check_event_class
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.schema.compare import Change, Comparisons, breaking
 from hangarlog.schema.describe import Schema, describe_all
@@ -168,8 +169,13 @@ class _TypeCheck:
                 yield self._vanished_type(locked)
             return
         described = self._current.described.get(self._name)
-        if isinstance(described, EventSerializationError):
-            yield self._finding("unreadable", described.message)
+        try:
+            if isinstance(described, EventSerializationError):
+                raise described
+            if self._class is not None:
+                check_event_class(self._name, self._class, forward_references=False)
+        except EventSerializationError as error:
+            yield self._finding("unreadable", error.message)
             return
         self._schema = described
         gaps = list(self._gaps())

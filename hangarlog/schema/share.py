@@ -264,9 +264,10 @@ def _read(
     """Read a block of events at once, or one by one to note the failures."""
     _check_purity(block, keys, serializer, found)
     try:
-        for _ in serializer.blocks().events(block):
-            pass
-        return
+        if serializer.unreadable == "error":  # Others pass over failures.
+            for _ in serializer.blocks().events(block):
+                pass
+            return
     except (HangarlogError, *FAILURES):
         pass
     for envelope, key in zip(block, keys, strict=True):

@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 
 from hangarlog.errors import EventsNotFoundError, HangarlogError
+from hangarlog.events.event_class import checks_deferred
 from hangarlog.events.registry import EventRegistry
-from hangarlog.events.serializer import EventSerializer, checks_deferred
+from hangarlog.events.serializer import EventSerializer
 from hangarlog.events.upcaster import UpcasterChain
 from hangarlog.schema.lockfile import DEFAULT_PATH
 from hangarlog.system.filesystem import FileSystem

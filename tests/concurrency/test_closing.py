@@ -86,6 +86,10 @@ CALLS = {
     "load_snapshot": lambda store: store.load_snapshot("a:1"),
     "snapshot_time": lambda store: store.snapshot_time("a:1"),
     "compact_stream": lambda store: store.compact_stream("a:1"),
+    "list_snapshots": lambda store: store.list_snapshots(),
+    "delete_snapshot": lambda store: store.delete_snapshot("a:1"),
+    "truncate_stream": lambda store: store.truncate_stream("a:1", 1),
+    "delete_stream": lambda store: store.delete_stream("a:1"),
 }
 
 

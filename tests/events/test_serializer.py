@@ -29,6 +29,7 @@ from hangarlog import (
     register_event_type,
 )
 from hangarlog.events.payload import encode_object
+from hangarlog.testing import registered
 
 
 def round_trip(event: Any, **options: Any) -> Any:
@@ -76,8 +77,10 @@ def test_slotted_and_attrs_classes_survive() -> None:
 
 
 def test_the_payload_begins_with_its_schema_version_and_has_no_blanks() -> None:
+    register_event_type(Inner)
     assert EventSerializer().serialize(Inner(1)) == ("Inner", '{"_version":1,"a":1}')
 
+    @register_event_type
     class Empty(msgspec.Struct):
         pass
 
@@ -88,6 +91,7 @@ def test_the_payload_begins_with_its_schema_version_and_has_no_blanks() -> None:
 def test_numbers_without_a_json_form_are_refused_wherever_they_are(value: float) -> None:
     """msgspec would write null."""
 
+    @register_event_type
     class Holder(msgspec.Struct):
         x: Any = None
         y: float = 0.0
@@ -113,6 +117,7 @@ def test_what_json_cannot_hold_is_refused() -> None:
 def test_a_raw_field_cannot_break_the_line() -> None:
     """msgspec.Raw is written as it is, newlines and all."""
 
+    @register_event_type
     class Holder(msgspec.Struct):
         x: msgspec.Raw
 
@@ -197,6 +202,7 @@ def test_hooks_are_passed_on() -> None:
 def test_event_ids_are_text_or_uuids() -> None:
     serializer = EventSerializer()
 
+    @register_event_type
     @dataclasses.dataclass
     class Holder:
         event_id: Any
@@ -285,16 +291,20 @@ def test_an_init_var_is_refused() -> None:
         register_event_type(WithInitVar)
 
 
-def test_many_events_are_encoded_as_each_of_them_is() -> None:
+@pytest.mark.parametrize("validate", [True, False])
+def test_many_events_are_encoded_as_each_of_them_is(validate: bool) -> None:
     """Also where one among them is of another class, has no plain id, is not finite, or brings its own JSON."""
 
+    @register_event_type
     class Plain(msgspec.Struct):
         event_id: Any
         value: Any = 1
 
+    @register_event_type
     class Empty(msgspec.Struct):
         pass
 
+    @register_event_type
     class Named(msgspec.Struct):
         name: str
         size: float = 0.0
@@ -302,7 +312,7 @@ def test_many_events_are_encoded_as_each_of_them_is() -> None:
     deep: Any = "x" * 300
     for _ in range(40):
         deep = [deep]
-    serializer = EventSerializer()
+    serializer = EventSerializer(validate=validate)
     for events in (
         [Named("a"), Named("b", 1.5)],
         [Named("a"), Named("b" * 400), Named("{}")],
@@ -326,3 +336,28 @@ def test_many_events_are_encoded_as_each_of_them_is() -> None:
     ):
         with pytest.raises(EventSerializationError):
             serializer.encode_all(bad)
+
+
+def test_whatever_a_hook_raises_is_an_event_that_does_not_fit() -> None:
+    """The error names the event type, and has no place if no store has read the event."""
+
+    class Money:
+        pass
+
+    def hook(kind: type, value: Any) -> Any:
+        raise KeyError(value)
+
+    with registered(Paid=msgspec.defstruct("Paid", [("amount", Money)])):
+        with pytest.raises(EventSerializationError, match="does not fit") as caught:
+            EventSerializer(dec_hook=hook).deserialize("Paid", b'{"_version":1,"amount":3}')
+        assert (caught.value.stream_id, caught.value.stream_version, caught.value.position) == (None, None, None)
+
+
+def test_options_for_unreadable_events_are_checked() -> None:
+    """Untyped includes `unknown` and `newer`, except where "pass" is asked for."""
+    with pytest.raises(ValueError, match="unreadable"):
+        EventSerializer(unreadable="drop")  # type: ignore[arg-type]
+    assert EventSerializer(unreadable="untyped").unknown == "untyped"
+    assert EventSerializer(unreadable="untyped").newer == "raw"
+    assert EventSerializer(unreadable="untyped", newer="pass").newer == "pass"
+    assert EventSerializer(unreadable="skip").unknown == "error"

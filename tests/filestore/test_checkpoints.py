@@ -98,7 +98,8 @@ def test_a_checkpoint_counts_although_the_catalog_grew_meanwhile(tmp_path: Path)
 KILLED = """
 import os, signal, sys
 from conftest import Added
-from hangarlog import FileEventStore
+from hangarlog import FileEventStore, register_event_type
+register_event_type(Added)
 store = FileEventStore(sys.argv[1], durability="relaxed")
 for number in range(60):
     store.append(f"a:{number}", [Added(number)], -1)

@@ -14,10 +14,12 @@ from conftest import Added
 from hangarlog import (
     ANY,
     EVENT_VERSION_MAP,
+    EncodedEvent,
     EventSerializer,
     FileEventStore,
     StoreFormatError,
     StoreOpenError,
+    UntypedEvent,
     UpcastingError,
 )
 from hangarlog.filestore.folder import Folder
@@ -293,3 +295,25 @@ def test_the_last_one_to_close_leaves_the_next_one_little_to_replay(tmp_path: Pa
         assert store.recovered == Recovered(last=1)
     with FileEventStore(path, durability="relaxed") as store:
         assert store.recovered == Recovered(since=1, last=1)
+
+
+def test_an_unknown_option_is_one_clear_error(tmp_path: Path) -> None:
+    """It names the option, and no folder is made."""
+    with pytest.raises(TypeError, match="'durabilty'"):
+        FileEventStore(tmp_path / "s", durabilty="always")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="'durabilty'"):
+        FileEventStore.untyped(tmp_path / "s", durabilty="always")  # type: ignore[call-arg]
+    assert not (tmp_path / "s").exists()
+
+
+def test_an_untyped_store_needs_no_classes(tmp_path: Path) -> None:
+    """It reads every event as an `UntypedEvent`, also those of registered classes and of any version."""
+    with FileEventStore(tmp_path / "s", durability="relaxed") as store:
+        store.append("a:1", [Added(1)], ANY)
+    with FileEventStore.untyped(tmp_path / "s", durability="relaxed", create=False) as untyped:
+        untyped.append("a:1", [EncodedEvent("Other", b'{"_version":7,"x":1}')], 0)
+        first, second = untyped.read_stream("a:1")
+        assert (first.event_type, first.data["number"]) == ("Added", 1)
+        assert second == UntypedEvent("Other", {"x": 1}, 7)
+        assert repr(untyped) == f"<FileEventStore {tmp_path / 's'} (durability='relaxed')>"
+    assert repr(untyped) == f"<FileEventStore {tmp_path / 's'} (closed)>"

@@ -221,7 +221,8 @@ def test_what_cannot_be_read_is_raised_when_it_is_its_turn(tmp_path: Path) -> No
     with registered(Old=msgspec.defstruct("Old", [("number", int)])):
         EVENT_VERSION_MAP["Old"] = 2
         for event, error, message in bad:
-            with FileEventStore(tmp_path / message, durability="relaxed", serializer=EventSerializer(chain)) as store:
+            serializer = EventSerializer(chain, validate=False)
+            with FileEventStore(tmp_path / message, durability="relaxed", serializer=serializer) as store:
                 good = [UntypedEvent("Old", {"number": 1, "text": "x" * 500}), UntypedEvent("Added", {"number": 2})]
                 store.append("a:1", [*good * 200, event, *good * 200], ANY)
                 store.append("a:1", good * 200, ANY)

@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 from zlib import crc32
 
-import msgspec
 import pytest
 from conftest import Added
 
-from hangarlog import ANY, ConcurrencyError, FileEventStore
+from hangarlog import ANY, ConcurrencyError, EncodedEvent, FileEventStore
 from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.index import Index, covered, extend
 from hangarlog.log.log import Log
@@ -23,8 +22,8 @@ from hangarlog.system.filesystem import FileSystem
 LINES = [b"%d" % number * (number % 40 + 1) + b"\n" for number in range(30_000)]
 
 
-class Named(msgspec.Struct):
-    event_id: str
+def named(event_id: str) -> EncodedEvent:
+    return EncodedEvent("Named", b"{}", event_id)
 
 
 def entries(path: Path) -> list[tuple[int, int]]:
@@ -176,13 +175,13 @@ def test_a_damaged_line_is_not_indexed(tmp_path: Path) -> None:
 def test_a_retry_is_known_wherever_its_events_are(tmp_path: Path) -> None:
     """At the end, a few records and many before it, and in a sealed segment; a conflict is one everywhere."""
     with FileEventStore(tmp_path / "s", durability="relaxed", segment_bytes=400_000) as store:
-        store.append("a:1", [Named(f"{number}") for number in range(3000)], -1)
+        store.append("a:1", [named(f"{number}") for number in range(3000)], -1)
         for number in range(3000, 3010):
-            store.append("a:1", [Named(f"{number}")], number - 1)
+            store.append("a:1", [named(f"{number}")], number - 1)
         for number in (3009, 3008, 3001, 2999, 2000, 17, 0):
             if number:
-                assert store.append("a:1", [Named(f"{number}")], number - 1) == number
+                assert store.append("a:1", [named(f"{number}")], number - 1) == number
             with pytest.raises(ConcurrencyError):
-                store.append("a:1", [Named("new")], number - 1)
-        assert store.append("a:1", [Named(f"{number}") for number in range(2990, 3005)], 2989) == 3004
+                store.append("a:1", [named("new")], number - 1)
+        assert store.append("a:1", [named(f"{number}") for number in range(2990, 3005)], 2989) == 3004
         assert store.get_event_count() == 3010

@@ -169,7 +169,7 @@ class Merge:
 
     def _explains(self, stream_id: str) -> bool:
         snapshot = self._snapshot(stream_id)
-        compacted = snapshot is not None and snapshot.version >= 0 and snapshot.compacted_through >= 0
+        compacted = snapshot is not None and not snapshot.is_beginning and snapshot.compacted_through >= 0
         key = stream_path(stream_id)
         return compacted or key in self._damaged or key not in self._files
 

@@ -23,6 +23,7 @@ from hangarlog.filestore.file_names import stream_path
 from hangarlog.filestore.file_owners import JournalNames
 from hangarlog.filestore.folder import Folder, Meta, active_journal
 from hangarlog.filestore.recovery.journal_end import recover_journal_end
+from hangarlog.filestore.recovery.moved_cursors import settle_cursors
 from hangarlog.filestore.recovery.replay import Replay, cut, forget_index, rebuild
 from hangarlog.filestore.recovery.report import Recovered
 from hangarlog.filestore.shared_state import SharedState
@@ -154,6 +155,7 @@ def _rebuild(
         from hangarlog.filestore.recovery.rebuild import rebuild as rebuild_journal
     rebuilt = rebuild_journal(folder, ring.older + ring.frames, bridge=bridge)
     _mend_streams(folder, meta, rebuilt.lost_versions, -1)
+    folder.filesystem.remove(folder.ids_path)  # It may lack events that are found again.
     if not rebuilt.ring_fits:
         folder.filesystem.remove(folder.ring_path)
     ring.frames = []  # The rebuilt journal has its frames.
@@ -259,6 +261,7 @@ class _Recovery:
         few = self._catalog.used() <= _FEW_STREAMS
         if restarted and (few or (lost_pages and not clean)):
             _cut_uncommitted(folder, report.since, known, report)
+        settle_cursors(folder, replay.moves, active, report, restarted=restarted, anew=state.failures > 0)
         journal = (end.last, end.last + 1 if first is None else first, active.size)
         if restarted:
             state.ring_file = usable_ring(folder.filesystem, folder.ring_path)

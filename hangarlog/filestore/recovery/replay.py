@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from hangarlog.errors import CorruptionError
 from hangarlog.filestore.catalog import Catalog
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.hidden_events import kept_lines
 from hangarlog.filestore.open_streams import COLD_BYTES
 from hangarlog.filestore.recovery.journal_end import READ_BYTES, last_record_of_sealed
 from hangarlog.filestore.snapshot_files import SnapshotFiles
@@ -23,8 +24,9 @@ from hangarlog.filestore.two_copies import journal_blocks, missing_position, str
 from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
 from hangarlog.log.segment import CHUNK_BYTES, Segment
+from hangarlog.record.cursor_move import CursorPlace, carried_move
 from hangarlog.record.envelope import LineError, Place
-from hangarlog.record.line import StoredEnvelope, decode_places, decode_record, decode_records, is_record
+from hangarlog.record.line import StoredEnvelope, decode_places, decode_record, decode_records, erased_line, is_record
 
 if TYPE_CHECKING:
     from hangarlog.filestore.recovery.report import Recovered
@@ -83,6 +85,8 @@ class Replay:
         self._folder, self._report, self._restarted, self._catalog = folder, report, restarted, catalog
         self.size = 0
         """Bytes of journal that were replayed, plus an equivalent for each stream opened."""
+        self.moves: dict[str, tuple[int, CursorPlace]] = {}
+        """{name of a cursor: (position of the last record that carries a move of it, where that leads)}."""
         self._after, self._position, self._checked = after, after + 1, False
         self._seen: _Shares | None = _Shares()
         self._ends: dict[str, _End] = {}
@@ -143,6 +147,9 @@ class Replay:
         self.size += shares.size
         for stream_id, share in shares.by_stream.items():
             self._catalog.put(stream_id, share.versions[-1], share.last)
+            for move in filter(None, map(carried_move, share.lines)):
+                if move[0] >= self.moves.get(move[1].name, move)[0]:
+                    self.moves[move[1].name] = move
             if stream_id not in self._damaged:
                 self.size += 0 if stream_id in self._ends else COLD_BYTES
                 try:
@@ -170,6 +177,8 @@ class Replay:
                     return rebuild(self._folder, log, active, stream_id, self._report)
                 end = _End(*place, active.size)
             due = self._due(share, end.version)
+            if due.lines and not end.offset:
+                self._hide(stream_id, active, due)
             return self._write_missing(active, due, end) if due.lines else end
 
     def _open(self, log: Log, share: _Share, *, begins: bool) -> ActiveSegment:
@@ -209,6 +218,18 @@ class Replay:
                 raise LineError("versions are missing")
             _check_lines(lines[: len(lines) - len(due.lines)])
         return due
+
+    def _hide(self, stream_id: str, active: ActiveSegment, due: _Share) -> None:
+        """Take out of the lines that begin a segment what its stream no longer shows and does not have."""
+        first = due.lines[0] + b"\n"
+        if active.read(len(first), 0) == first or not is_record(due.lines[0]):
+            return
+        first = erased_line(decode_record(due.lines[0]))
+        if active.read(len(first), 0) == first:
+            due.lines[0] = first.removesuffix(b"\n")
+        elif self._folder.filesystem.is_there(self._folder.snapshots_path):
+            kept = kept_lines(self._folder, stream_id, [(decode_record(line), line) for line in due.lines])
+            due.versions, due.lines = due.versions[-len(kept) :], kept
 
     def _write_missing(self, active: ActiveSegment, share: _Share, end: _End) -> _End:
         same, offset = _count_same(active, share.lines, end.offset)
@@ -374,6 +395,8 @@ def rebuild(folder: Folder, log: Log, active: ActiveSegment, stream_id: str, rep
     version = last_record_of_sealed(log, sealed[-1]).stream_version + 1 if sealed else _first_kept(folder, stream_id)
     lines = [(record.stream_version, line + b"\n") for record, line in stream_lines_in_journal(folder, stream_id)]
     text = b"".join(line for number, line in lines if number >= version)
+    if lines and not text and not sealed:
+        text = erased_line(decode_record(lines[-1][1].removesuffix(b"\n")))
     _put_others_aside(folder, log, active, dict(lines), report)
     report.rolled_forward += sum(number >= version for number, _ in lines)
     report.streams_cut += active.size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections import defaultdict
@@ -9,20 +10,21 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from hangarlog.errors import CorruptionError
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.filestore.file_names import stream_id_of, stream_path
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.hidden_events import DeletedStreams
 from hangarlog.filestore.line_scan import File, found_in, opened, stream_files
 from hangarlog.filestore.recovery.rebuild import VersionSpan
 from hangarlog.filestore.recovery.rewriting import Replaced, Rewriting
-from hangarlog.filestore.snapshot_files import MAX_SNAPSHOT_BYTES, SnapshotFiles
-from hangarlog.log.segment_name import INDEX, TEXT, index_beside, text_path
-from hangarlog.record.checked_json import without_crc
+from hangarlog.filestore.snapshot_files import SnapshotFiles, snapshot_paths
+from hangarlog.log.segment_name import CACHES, TEXT, index_beside, text_path
 from hangarlog.record.checksum import crc32
-from hangarlog.record.line import StoredEnvelope
+from hangarlog.record.line import StoredEnvelope, erased_line, erased_record
 from hangarlog.record.strict import snapshot_flaw
 from hangarlog.system.file_copy import copy_file, keep_damaged
-from hangarlog.system.filesystem import NO_FILE, FileSystem
+from hangarlog.system.filesystem import FileSystem
 
 GROUP_BYTES = 64 << 20
 """Bytes of streams rewritten at a time."""
@@ -49,6 +51,7 @@ class _Stream(msgspec.Struct):
     start: int = 0
     next: int = 0
     holes: list[int] = []
+    erased: bool = False  # The first line is an erased one.
     crc: int = 0
     # In the journal:
     first: int = -1
@@ -90,9 +93,9 @@ class Mending:
     # Snapshots
 
     def _damaged_snapshots(self) -> Iterator[Replaced]:
-        for path in snapshot_paths(self._folder):
+        for path in snapshot_paths(self._filesystem, self._folder.snapshots_path):
             category, name = os.path.split(os.path.relpath(path, self._folder.snapshots_path))
-            snapshot = load_snapshot(self._filesystem, path)
+            snapshot, _ = load_snapshot(self._filesystem, path) or (None, b"")
             if snapshot and stream_path(snapshot.stream_id) == (category, name.removesuffix(".json")):
                 self._snapshots[snapshot.stream_id] = snapshot
             else:
@@ -107,6 +110,15 @@ class Mending:
                 path = self._snapshot_files.path(stream_id)
                 del self._snapshots[stream_id]
                 yield Replaced(path, keep_damaged(self._filesystem, path, remove=True))
+                left = snapshot.still_hides(last)
+                if left.compacted_through >= 0:
+                    self._snapshots[stream_id] = left
+                    self._snapshot_files.save(left)
+        deleted = DeletedStreams(self._folder)
+        for stream_id, snapshot in self._snapshots.items():
+            if snapshot.deleted_through >= 0 and not deleted.knows(stream_id):
+                deleted.note(stream_id)
+                yield Replaced(deleted.path(stream_id), "")
         for stream in self._streams.values():
             begins = max(0, stream.first)
             if begins > self._compacted_through(stream) + 1 and begins - 1 not in self._lost[stream.stream_id]:
@@ -139,7 +151,8 @@ class Mending:
         stream.last = version
         stream.size += len(line) + 1
         if version >= stream.start:
-            stream.journal_crc = crc32(line, stream.journal_crc)
+            erased = stream.erased and version == stream.start
+            stream.journal_crc = crc32(erased_line(record)[:-1] if erased else line, stream.journal_crc)
         snapshot = self._snapshots.get(stream_id)
         if snapshot and snapshot.version == version:
             self._event_ids[stream_id] = record.event_id if snapshot.event_id else ""
@@ -162,6 +175,9 @@ class Mending:
             for _, found in found_in(segment):
                 for line, record in found:
                     end += len(line) + 1
+                    if record is None and stream.start < 0 and not holes:
+                        record = erased_record(line)
+                        stream.erased = record is not None
                     if record is None:
                         holes += 1
                         continue
@@ -184,7 +200,8 @@ class Mending:
         lost = sorted(version for version in self._lost[stream.stream_id] if version >= stream.start)
         begins = max(self._begins(stream), 0)
         same = (stream.crc, stream.next, stream.holes) == (stream.journal_crc, stream.last + 1, lost)
-        return stream.whole and same and stream.start <= begins
+        hidden = not stream.erased or stream.start <= self._compacted_through(stream)
+        return stream.whole and same and hidden and stream.start <= begins
 
     def _begins(self, stream: _Stream) -> int:
         """Return the highest version that the stream's files may begin with."""
@@ -225,7 +242,9 @@ class Mending:
                 if version >= begins:
                     for lost in self._lost_between(stream_id, nexts.get(stream_id, begins), version):
                         rewriting.add(lost, _LOST % lost, hole=True)
-                    rewriting.add(version, line)
+                    stream = self._streams[stream_path(stream_id)]
+                    hidden = version == stream.last <= self._compacted_through(stream)
+                    rewriting.add(version, erased_line(record)[:-1] if hidden else line)
                 nexts[stream_id] = version + 1
         for rewriting, _ in writing.values():
             rewriting.finish()
@@ -273,14 +292,14 @@ def break_links(folder: Folder) -> Iterator[str]:
 
 
 def forget_indexes(folder: Folder) -> None:
-    """Delete each index whose segment is missing: a new segment may get its name."""
+    """Delete each index, and each file of times, whose segment is missing: a new segment may get its name."""
     filesystem = folder.filesystem
     categories = [e.path for e in filesystem.entries(folder.streams_path) if e.is_dir()]
     for path in [folder.path, folder.streams_path, *categories]:
-        names = {entry.name for entry in filesystem.entries(path) if entry.name.endswith((TEXT, INDEX))}
+        names = {entry.name for entry in filesystem.entries(path) if entry.name.endswith((TEXT, *CACHES))}
         for name in names:
-            base = name.removesuffix(INDEX)
-            if base != name and text_path(base) not in names:
+            base, _ = os.path.splitext(name)
+            if name.endswith(CACHES) and text_path(base) not in names:
                 filesystem.remove(os.path.join(path, name))
 
 
@@ -289,32 +308,16 @@ def is_stream_name(category: str, name: str) -> bool:
     return stream_id_of(category, name) is not None or _SHORTENED(f"{category}/{name}") is not None
 
 
-def snapshot_paths(folder: Folder) -> list[str]:
-    """Return the paths of all snapshots, sorted."""
-    top = folder.filesystem.entries(folder.snapshots_path)
-    found = []
-    for entry in top:
-        below = folder.filesystem.entries(entry.path) if entry.is_dir() else iter([entry])
-        found += [each.path for each in below if each.name.endswith(".json")]
-    return sorted(found)
-
-
-def load_snapshot(filesystem: FileSystem, path: str) -> Snapshot | None:
-    """Return the snapshot in a file, or None if it is not intact."""
-    try:
-        content = filesystem.read_file(path, MAX_SNAPSHOT_BYTES)
-        snapshot = msgspec.json.decode(without_crc(content), type=Snapshot)
-        return None if snapshot_flaw(content, snapshot.version) else snapshot
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return None
-    except OSError as error:
-        if error.errno not in NO_FILE and not isinstance(error, FileNotFoundError):
-            raise
-        return None
+def load_snapshot(filesystem: FileSystem, path: str) -> tuple[Snapshot, bytes] | None:
+    """Return (the snapshot in a file, all bytes of the file), or None if it is not intact."""
+    with contextlib.suppress(CorruptionError, FileNotFoundError):
+        snapshot, text, content = SnapshotFiles(filesystem, os.path.dirname(path)).read_whole(path)
+        return None if snapshot_flaw(text, snapshot.version) else (snapshot, content)
+    return None
 
 
 def is_ahead(snapshot: Snapshot, last: int) -> bool:
     """True if a snapshot is newer than a stream whose last version is `last`."""
-    if last < 0 and snapshot.version < 0:
+    if last < 0 and snapshot.is_beginning:
         return False  # The stream is being imported.
     return snapshot.compacted_through > last or (snapshot.event_id is not None and snapshot.version > last)

@@ -50,6 +50,7 @@ class TypeConformance(Opening):
                 store.append("a:1", [UntypedEvent("Counted", {"old": 1}), UntypedEvent("Counted", {"n": 2}, 2)], ANY)
                 store.append("a:1", [Counted(3)], 1)
                 assert store.read_stream("a:1") == [Counted(1), Counted(2), Counted(3)]
+            with self.open_store(EventSerializer(chain, validate=False)) as store:
                 store.append("a:2", [UntypedEvent("Counted", {"number": 4}, 4)], ANY)
                 with raises(UpcastingError):
                     store.read_stream("a:2")

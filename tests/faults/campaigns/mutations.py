@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-CACHES = ("locks", "state", "ring", "checkpoint.json", "catalog", ".index")
+CACHES = ("locks", "state", "ring", "checkpoint.json", "catalog", ".index", ".times")
 """What comes back when it is deleted, so that nobody may be refused anything for long."""
 KEEPING = ("copied", "relinked")
 """What leaves the contents as they were."""
@@ -15,7 +15,7 @@ KEEPING = ("copied", "relinked")
 
 def is_gentle(target: str, mutation: str) -> bool:
     """Whether every call has to go on correctly: nothing is gone that it cannot make again."""
-    cache = target.endswith(".index") or target.split("/")[0] in CACHES
+    cache = target.endswith((".index", ".times")) or target.split("/")[0] in CACHES
     return target != WHOLE and (cache or mutation in KEEPING or (target == "snapshots"))
 
 

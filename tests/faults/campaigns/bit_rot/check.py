@@ -30,8 +30,8 @@ class Broken(Exception):
 
 def kind_of(name: str) -> str:
     """What sort of file it is."""
-    if name.endswith(".index"):
-        return "index"
+    if name.endswith((".index", ".times")):
+        return name.rpartition(".")[2]
     if name.endswith(".jsonl"):
         live = os.path.basename(name).count(".") == 1
         return f"{'stream' if name.startswith('streams') else 'journal'} {'live' if live else 'sealed'}"

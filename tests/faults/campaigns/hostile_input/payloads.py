@@ -10,6 +10,7 @@ import msgspec
 
 from hangarlog import ANY, FileEventStore, UntypedEvent
 from hangarlog.maintenance.verify import verify
+from hangarlog.testing import registered
 
 from .part import REFUSALS, Part, command
 
@@ -27,7 +28,7 @@ class Typed(msgspec.Struct):
 
 def payloads(part: Part) -> None:
     """Each is read back as it was, or refused with nothing written."""
-    with part.store() as store:
+    with registered(Typed=Typed), part.store() as store:
         for number, value in enumerate(wild_values()):
             for kind in ("untyped", "typed", "metadata", "snapshot"):
                 shown = f"{type(value).__name__} {number} as {kind}"
@@ -128,7 +129,10 @@ def keep(store: FileEventStore, value: Any, kind: str) -> None:
             )
             store.append("a:1", [event], ANY, metadata={"value": value} if kind == "metadata" else None)
             (last,) = store.records("a:1", reverse=True, limit=1)
-            found = (last.metadata or {})["value"] if kind == "metadata" else last.event.data["value"]
+            if kind == "metadata":
+                found = (last.metadata or {})["value"]
+            else:
+                found = last.event.value if kind == "typed" else last.event.data["value"]
     except REFUSALS:
         assert store.get_event_count() == before, "it was refused, and written"
         raise

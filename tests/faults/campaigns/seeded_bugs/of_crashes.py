@@ -107,8 +107,8 @@ OF_CRASHES = [
     Bug(
         "the expected version is not checked",
         "expected_version.py",
-        "return expected in (actual, ANY) or",
-        "return True or",
+        "matches = is_at(expected, actual, deleted)",
+        "matches = True",
         HISTORIES,
     ),
     Bug(

@@ -288,7 +288,7 @@ OF_HANDLING = [
     ),
     Bug(
         "the end of the process closes stores under its threads",
-        "store.py",
+        "group_sync.py",
         "            store.sync()",
         "            store._close()",
         f"{CLOSING}::test_the_end_of_a_process_closes_nothing_under_a_daemon_thread",
