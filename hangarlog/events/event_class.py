@@ -12,9 +12,7 @@ from typing import Any
 import msgspec
 
 from hangarlog.errors import EventSerializationError
-
-_UNRESOLVED = (NameError, AttributeError)
-"""What a forward reference raises while its class, or the name in its module, does not exist yet."""
+from hangarlog.events.decodable import UNRESOLVED, decoder_of, has_fields
 
 deferred = ContextVar("checks_deferred", default=False)  # Other threads go on checking.
 
@@ -30,11 +28,6 @@ def checks_deferred() -> Iterator[None]:
         yield
     finally:
         deferred.reset(before)
-
-
-def has_fields(kind: type) -> bool:
-    """True for a Struct, a dataclass and an attrs class."""
-    return issubclass(kind, msgspec.Struct) or hasattr(kind, "__dataclass_fields__") or hasattr(kind, "__attrs_attrs__")
 
 
 def full_name(kind: type) -> tuple[str, str]:
@@ -99,9 +92,9 @@ def check_event_class(name: str, event_class: type, *, forward_references: bool 
 def check_decodable(name: str, event_class: type, *, forward_references: bool = False) -> None:
     """Raise `EventSerializationError`, which names the field, if msgspec cannot decode into the class."""
     try:
-        msgspec.json.Decoder(event_class)
+        decoder_of(event_class)
     except Exception as error:  # An annotation is code of the application: evaluating it may raise anything.
-        if isinstance(error, _UNRESOLVED) and forward_references:
+        if isinstance(error, UNRESOLVED) and forward_references:
             return
         raise EventSerializationError(
             name,
@@ -142,7 +135,7 @@ def _is_decodable(kind: Any) -> bool:
     if isinstance(kind, str):
         return False  # An annotation that could not be evaluated.
     try:
-        msgspec.json.Decoder(kind)
+        decoder_of(kind)
     except Exception:
         return False
     return True

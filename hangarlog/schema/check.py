@@ -170,10 +170,10 @@ class _TypeCheck:
             return
         described = self._current.described.get(self._name)
         try:
-            if isinstance(described, EventSerializationError):
-                raise described
             if self._class is not None:
                 check_event_class(self._name, self._class, forward_references=False)
+            if isinstance(described, EventSerializationError):
+                raise described
         except EventSerializationError as error:
             yield self._finding("unreadable", error.message)
             return

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 from weakref import WeakKeyDictionary
 
 import msgspec
-from msgspec import NODEFAULT, UNSET, inspect
+from msgspec import NODEFAULT, UNSET
 
 from hangarlog.schema.definitions import bounded
 from hangarlog.schema.purity import pure_value
@@ -63,7 +63,7 @@ def _is_pure_class(factory: Any) -> bool:
     """False if a factory is a class with a computed default, which msgspec calls unseen."""
     if not isinstance(factory, type) or not hasattr(factory, "__struct_fields__"):
         return True
-    fields: Any = inspect.type_info(factory).fields  # type: ignore[attr-defined]
+    fields = msgspec.structs.fields(factory)
     return not any(default_keywords(factory, field, None).get("x-default") == "computed" for field in fields)
 
 

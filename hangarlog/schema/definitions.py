@@ -6,11 +6,9 @@ application or lock share them as objects, so that each is compared once. A lock
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import msgspec
 
@@ -19,18 +17,6 @@ PREFIX = "#/$defs/"
 _VALUES = ("default", "enum", "const")  # The keywords with values, not with schemas.
 MAX_DEPTH = 32  # Levels of nesting in a schema, and in a default.
 _MAX_ROUNDS = 2_000  # Rounds in which equal definitions are told apart, one for each link of the longest chain.
-_DEPTH = 8_000  # Frames for schemas of hundreds of classes that refer to each other in a row.
-
-
-@contextlib.contextmanager
-def deep_recursion() -> Iterator[None]:
-    """Allow deeper recursion than usual, as msgspec's inspection of large schemas needs."""
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(limit, _DEPTH))
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(limit)
 
 
 def bounded(value: Any, depth: int = 0) -> Any:
@@ -46,25 +32,6 @@ def bounded(value: Any, depth: int = 0) -> Any:
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
         bounded(inner, depth + 1)
     return value
-
-
-def have_generics(types: Iterable[Any]) -> bool:
-    """True if one of the classes that some types refer to is generic."""
-    seen: set[int] = set()
-    waiting = list(types)
-    while waiting:
-        part = waiting.pop()
-        if id(part) in seen:
-            continue
-        seen.add(id(part))
-        parameters = [getattr(each, "__parameters__", None) for each in (part, get_origin(part))]
-        if any(isinstance(each, tuple) and each for each in parameters):
-            return True
-        waiting += get_args(part)
-        if isinstance(part, type):
-            with contextlib.suppress(Exception):
-                waiting += get_type_hints(part).values()
-    return False
 
 
 def references(part: Any) -> Iterator[str]:

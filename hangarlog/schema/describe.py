@@ -17,8 +17,9 @@ import msgspec
 from msgspec import inspect
 
 from hangarlog.errors import EventSerializationError
+from hangarlog.events.decodable import decoder_of, deep_recursion
 from hangarlog.schema.defaults import Keywords, default_keywords, is_always_written
-from hangarlog.schema.definitions import Definitions, deep_recursion, have_generics
+from hangarlog.schema.definitions import Definitions
 
 Schema = dict[str, Any]
 Hook = Callable[[Any], Any] | None
@@ -65,6 +66,7 @@ def described_defaults(event_class: type, enc_hook: Hook = None) -> Iterator[tup
     Raises anything that the inspection of the application's types raises.
     """
     description = _Description(enc_hook)
+    decoder_of(event_class)
     description.root_schema(inspect.type_info(event_class))
     for info in description.classes:
         fields = [field for field in info.fields if not field.required]
@@ -76,38 +78,43 @@ def describe_all(types: Mapping[str, type], enc_hook: Hook = None) -> dict[str, 
 
     For a class that msgspec cannot inspect, the result is the error.
     """
-    try:
-        return _described(types, enc_hook, reraised=(RecursionError,))
-    except RecursionError:
-        if have_generics(types.values()):  # One that holds ever more of itself has no end.
-            return _described(types, enc_hook)
-    with deep_recursion():
-        return _described(types, enc_hook)
-
-
-def _described(
-    types: Mapping[str, type], enc_hook: Hook, reraised: tuple[type[Exception], ...] = ()
-) -> dict[str, Schema | EventSerializationError]:
     found: dict[str, Schema | EventSerializationError] = {}
-    description, infos = _Description(enc_hook), dict[str, Any]()
-    try:
-        infos.update(zip(types, inspect.multi_type_info(types.values()), strict=True))
-    except reraised:
-        raise
-    except Exception:  # The application's types may raise anything. Find out which do.
-        infos.clear()
+    description = _Description(enc_hook)
+    with deep_recursion():
+        infos = _infos(types)
+        for event_type, info in infos.items():
+            try:
+                if isinstance(info, Exception):
+                    raise info
+                found[event_type] = description.root_schema(info)
+            except Exception as error:  # The application's types may raise anything.
+                description = _Description(enc_hook)  # The other one has a part that is not complete.
+                name = getattr(types[event_type], "__qualname__", types[event_type])
+                cause = f"{name} has no schema: {str(error) or type(error).__name__}"
+                found[event_type] = EventSerializationError(event_type, cause)
+    return found
+
+
+def _infos(types: Mapping[str, type]) -> dict[str, Any]:
+    """Return what msgspec says of each class, or the exception that it raises."""
+    found: dict[str, Any] = {}
     for event_type, event_class in types.items():
         try:
-            info = infos[event_type] if event_type in infos else inspect.type_info(event_class)
-            found[event_type] = description.root_schema(info)
-        except reraised:
-            raise
+            decoder_of(event_class)
         except Exception as error:
-            description = _Description(enc_hook)  # The other one has a part that is not complete.
-            name = getattr(event_class, "__qualname__", event_class)
-            cause = f"{name} has no schema: {str(error) or type(error).__name__}"
-            found[event_type] = EventSerializationError(event_type, cause)
-    return found
+            found[event_type] = error
+    accepted = {name: event_class for name, event_class in types.items() if name not in found}
+    try:
+        return found | dict(zip(accepted, inspect.multi_type_info(accepted.values()), strict=True))
+    except Exception:  # Find out which.
+        return found | {name: _info(event_class) for name, event_class in accepted.items()}
+
+
+def _info(event_class: type) -> Any:
+    try:
+        return inspect.type_info(event_class)
+    except Exception as error:
+        return error
 
 
 class _Description:

@@ -19,7 +19,7 @@ _MIN_SAMPLES, _MAX_SAMPLES = 10, 500
 """The samples of each schema, and the most further ones while some alternative has not occurred."""
 
 _MAX_LENGTH = 10_000  # The longest string or array that is generated, if a schema requires it.
-_MAX_VALUES, _ALL_VALUES = 20_000, 1_000_000  # Values in one sample, and in all samples of a schema.
+_MAX_VALUES, _ALL_VALUES = 20_000, 200_000  # Values in one sample, and in all samples of a schema.
 
 
 class CannotSampleError(Exception):
