@@ -105,9 +105,10 @@ def _infos(types: Mapping[str, type]) -> dict[str, Any]:
             found[event_type] = error
     accepted = {name: event_class for name, event_class in types.items() if name not in found}
     try:
-        return found | dict(zip(accepted, inspect.multi_type_info(accepted.values()), strict=True))
+        found |= dict(zip(accepted, inspect.multi_type_info(accepted.values()), strict=True))
     except Exception:  # Find out which.
-        return found | {name: _info(event_class) for name, event_class in accepted.items()}
+        found |= {name: _info(event_class) for name, event_class in accepted.items()}
+    return {name: found[name] for name in types}
 
 
 def _info(event_class: type) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -13,6 +13,7 @@ from hangarlog.schema.shape import default_of, join_path, resolve, same_value, v
 
 _MAX_PATHS = 50  # Places of each type and version at which losses are counted.
 _MAX_EXACT = 1 << 53
+_MAX_PLANS = 1_000  # Sets of names of one class that are remembered.
 _MAX_SHOWN = 60  # Characters of a value in a message.
 
 LossKind = Literal["unread", "default", "dropped", "changed", "rounded"]
@@ -124,11 +125,12 @@ class LossFinder:
 
     def __init__(self, shape: Schema) -> None:
         self._root, self._paths = shape, field_paths(shape)
-        self._optional: dict[int, list[str]] = {}
+        self._plans: dict[int, dict[tuple[str, ...], _Plan]] = {key: {} for key in self._paths}
+        self._leaves: dict[int, bool] = {}
 
     def find(self, payload: dict[str, Any], note: Note) -> None:
         """Note the names that no field reads, the defaults that are needed, and the numbers that are rounded."""
-        self._find(payload, self._root, "", note)
+        self._find_in_object(payload, self._root, note)
 
     def compare(self, stored: dict[str, Any], reached: dict[str, Any], note: Note, seen: dict[str, Seen]) -> None:
         """Note the fields that the upcasters drop or change, although they are still fields."""
@@ -149,7 +151,8 @@ class LossFinder:
                 note("changed", name, value, after)
 
     def _find(self, value: Any, schema: Schema, path: str, note: Note) -> None:
-        schema = resolve(schema, self._root)
+        if "$ref" in schema:
+            schema = resolve(schema, self._root)
         if "anyOf" in schema:
             parts = (part for part in schema["anyOf"] if may_match(value, part, self._root))
             schema = resolve(next(parts, {}), self._root)
@@ -161,17 +164,20 @@ class LossFinder:
                     self._find(inner, schema["additionalProperties"], f"{path}{{}}", note)
         elif type(value) is list:
             self._find_in_array(value, schema, path, note)
-        elif (
-            type(value) is int and schema.get("type") == "number" and abs(value) > _MAX_EXACT and float(value) != value
-        ):
-            note("rounded", path, value, float(value))
+        elif schema.get("type") == "number":
+            _note_rounded(value, path, note)
 
     def _find_in_array(self, value: list[Any], schema: Schema, path: str, note: Note) -> None:
-        items, fixed = schema.get("items"), schema.get("prefixItems", [])
+        items, fixed = schema.get("items"), schema.get("prefixItems", ())
+        if not fixed and isinstance(items, dict):
+            items, path = resolve(items, self._root), f"{path}[]"
+            for inner in value:
+                self._find(inner, items, path, note)
+            return
         for inner, part in zip(value, fixed, strict=False):
             self._find(inner, part, path, note)
         if isinstance(items, dict):
-            for inner in [] if _is_leaf(items) else value[len(fixed) :]:
+            for inner in [] if self._is_leaf(items) else value[len(fixed) :]:
                 self._find(inner, items, f"{path}[]", note)
             return
         place = self._paths.get(id(schema), path)
@@ -181,24 +187,73 @@ class LossFinder:
             note("default", f"{place}[{at}]", None, value_text(default_of(fixed[at])))
 
     def _find_in_object(self, value: dict[str, Any], schema: Schema, note: Note) -> None:
-        fields, path = schema["properties"], self._paths[id(schema)]
-        for name, inner in value.items():
-            if name not in fields:
-                note("unread", join_path(path, name), inner, None)
-            elif not _is_leaf(fields[name]):
-                self._find(inner, fields[name], join_path(path, name), note)
-        optional = self._optional.get(id(schema))
-        if optional is None:
-            needed = {*schema["required"]}
-            optional = self._optional[id(schema)] = [name for name in fields if name not in needed]
-        for name in optional:
-            if name not in value and fields[name].get("x-default") != "unset":
-                note("default", join_path(path, name), None, value_text(default_of(fields[name])))
+        names = tuple(value)
+        plan = self._plans[id(schema)].get(names) or self._new_plan(names, schema)
+        for name, path in plan.unread:
+            note("unread", path, value[name], None)
+        for name, path in plan.numbers:
+            if type(value[name]) is int:
+                _note_rounded(value[name], path, note)
+        for name, path, part in plan.deeper:
+            self._find(value[name], part, path, note)
+        for path, default in plan.lacking:
+            note("default", path, None, default)
+
+    def _new_plan(self, names: tuple[str, ...], schema: Schema) -> _Plan:
+        """Return what there is to do for objects with these names. Most objects of a class have the same ones."""
+        fields, path, needed = schema["properties"], self._paths[id(schema)], {*schema["required"]}
+        unread = [(name, join_path(path, name)) for name in names if name not in fields]
+        deeper = [
+            (name, join_path(path, name), fields[name])
+            for name in names
+            if name in fields and not self._is_leaf(fields[name]) and fields[name].get("type") != "number"
+        ]
+        numbers = [(name, join_path(path, name)) for name in names if fields.get(name, {}).get("type") == "number"]
+        lacking = [
+            (join_path(path, name), value_text(default_of(part)))
+            for name, part in fields.items()
+            if name not in needed and name not in names and part.get("x-default") != "unset"
+        ]
+        plans = self._plans[id(schema)]
+        if len(plans) >= _MAX_PLANS:
+            plans.clear()
+        plans[names] = plan = _Plan(unread, numbers, deeper, lacking)
+        return plan
+
+    def _is_leaf(self, schema: Schema) -> bool:
+        """True if values of a schema lose nothing, whatever they are."""
+        schema = resolve(schema, self._root)
+        leaf = self._leaves.get(id(schema))
+        if leaf is None:
+            self._leaves[id(schema)] = False  # One that contains itself is none.
+            leaf = self._leaves[id(schema)] = self._holds_leaves(schema)
+        return leaf
+
+    def _holds_leaves(self, schema: Schema) -> bool:
+        if "anyOf" in schema:
+            return all(map(self._is_leaf, schema["anyOf"]))
+        if "properties" in schema or "prefixItems" in schema:
+            return False
+        parts = [schema[word] for word in ("items", "additionalProperties") if isinstance(schema.get(word), dict)]
+        return schema.get("type") != "number" and all(map(self._is_leaf, parts))
 
 
-def _is_leaf(schema: Schema) -> bool:
-    """True if values of a schema lose nothing."""
-    return schema.get("type") in ("string", "integer", "boolean", "null") or "enum" in schema
+class _Plan(NamedTuple):
+    """What there is to do for objects with the same names.
+
+    `unread` has names that no field reads, `numbers` and `deeper` fields whose values may lose something, and `lacking`
+    the defaults of fields that are not there; each with its path.
+    """
+
+    unread: list[tuple[str, str]]
+    numbers: list[tuple[str, str]]
+    deeper: list[tuple[str, str, Schema]]
+    lacking: list[tuple[str, str]]
+
+
+def _note_rounded(value: Any, path: str, note: Note) -> None:
+    if type(value) is int and abs(value) > _MAX_EXACT and float(value) != value:
+        note("rounded", path, value, float(value))
 
 
 def losses_in_order(losses: list[Loss]) -> Iterator[Loss]:

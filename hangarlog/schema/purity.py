@@ -99,13 +99,21 @@ def _steps(serializer: EventSerializer, event_type: str, version: int) -> tuple[
     return chain.path(event_type, version, registry.target_version(event_type), registry.canonical_name(event_type))
 
 
-def upcast(serializer: EventSerializer, event_type: str, version: int, payload: dict[str, Any]) -> Any:
-    """Return what `pure_path` returns, without a purity check. The steps may change `payload`."""
-    made: Any = payload
-    made.pop("_version", None)
-    for _, step in _steps(serializer, event_type, version):
-        made = _as_list(step(made))
-    return made
+def upcasting(serializer: EventSerializer, event_type: str, version: int) -> Step:
+    """Return a function that returns what `pure_path` returns, without a purity check. It may change the payload.
+
+    Raises `UpcastingError` if a step is missing.
+    """
+    steps = [step for _, step in _steps(serializer, event_type, version)]
+
+    def run(payload: dict[str, Any]) -> Any:
+        made: Any = payload
+        made.pop("_version", None)
+        for step in steps:
+            made = _as_list(step(made))
+        return made
+
+    return run
 
 
 def partial_path(

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from hangarlog.errors import HangarlogError
+from hangarlog.errors import HangarlogError, UpcastingError
 from hangarlog.events.block_reader import kinds_of
 from hangarlog.events.payload import FAILURES, decode_object
 from hangarlog.events.registry import EventRegistry
@@ -22,7 +22,7 @@ from hangarlog.schema.describe import describe
 from hangarlog.schema.gather import Gathered
 from hangarlog.schema.losses import Loss, LossFinder, LossKind, Note, Seen, add_loss
 from hangarlog.schema.places import extra_names
-from hangarlog.schema.purity import ImpureUpcasterError, pure_path, upcast
+from hangarlog.schema.purity import ImpureUpcasterError, pure_path, upcasting
 from hangarlog.schema.target import load_events
 from hangarlog.system.read_only import for_reading
 
@@ -113,6 +113,7 @@ class StoredKind(msgspec.Struct):
                 self.seen[name] = seen
 
 
+_decode_objects = msgspec.json.Decoder(list[dict[str, Any]]).decode
 _opened: dict[str, FileEventStore] = {}  # Kept between the shares that a worker process reads.
 _serializers: dict[str, EventSerializer] = {}
 
@@ -171,8 +172,7 @@ def scan(
             latest[key] = block, lasts[key]
         if serializer is not None and finding is not None:
             _read(block, keys, serializer, found)
-            for envelope, key in zip(block, keys, strict=True):
-                finding.add(found[key], envelope)
+            finding.add(block, keys, found)
         if with_fields:
             for stored in found.values():
                 stored.payload = stored.payload or Gathered()
@@ -192,35 +192,59 @@ class _StoredLosses:
         self._finders: dict[str, LossFinder | None] = {}
         self._extras: dict[tuple[str, str], bool] = {}
 
-    def add(self, stored: StoredKind, envelope: Envelope) -> None:
-        """Count the losses of an event."""
-        registry, event_type, version = self._serializer.registry, stored.event_type, stored.version
+    def add(self, block: Sequence[Envelope], keys: list[Key], found: dict[Key, StoredKind]) -> None:
+        """Count the losses of the events in a block."""
+        groups: dict[Key, list[Envelope]] = {}
+        for envelope, key in zip(block, keys, strict=True):
+            groups.setdefault(key, []).append(envelope)
+        for key, envelopes in groups.items():
+            if not self._is_passed_over(*key):
+                upcasts = _needs_upcasting(self._serializer, *key)
+                (self._add_upcast if upcasts else self._add_current)(found[key], envelopes)
+
+    def _is_passed_over(self, event_type: str, version: int) -> bool:
+        registry = self._serializer.registry
         is_newer = version > registry.target_version(event_type) and self._serializer.chain.split_of(event_type) is None
-        if version < 1 or is_newer or event_type in registry.dropped:
+        return version < 1 or is_newer or event_type in registry.dropped
+
+    def _add_current(self, stored: StoredKind, envelopes: list[Envelope]) -> None:
+        finder = self._finder(stored.event_type)
+        if finder is None:
             return
-        parts: Any = [(event_type, version)]
+        for envelope, payload in zip(envelopes, _payloads(envelopes), strict=True):
+            if payload is not None:
+                payload.pop("_version", None)
+                finder.find(payload, self._note(stored, envelope))
+
+    def _add_upcast(self, stored: StoredKind, envelopes: list[Envelope]) -> None:
+        event_type, finder = stored.event_type, self._finder(stored.event_type)
         try:
-            payload = decode_object(envelope.data)
-            payload.pop("_version", None)
-            reached = payload
-            if _needs_upcasting(self._serializer, event_type, version):
-                reached = upcast(self._serializer, event_type, version, decode_object(envelope.data))
-            parts = reached if isinstance(reached, list) else [(event_type, reached)]
-        except Exception:  # An upcaster may raise anything. The read reports it with its place.
-            return
-        for name, part in parts:
-            self._find(stored, envelope, name, part)
-        finder = self._finders.get(event_type)
-        if reached is not payload and finder is not None and isinstance(reached, dict):
-            finder.compare(payload, reached, self._note(stored, envelope), stored.seen)
+            run = upcasting(self._serializer, event_type, stored.version)
+        except UpcastingError:
+            return  # The read reports it.
+        for envelope, payload, made in zip(envelopes, _payloads(envelopes), _payloads(envelopes), strict=True):
+            if payload is None or made is None:
+                continue
+            try:
+                reached = run(made)
+                for name, part in reached if isinstance(reached, list) else [(event_type, reached)]:
+                    self._find(stored, envelope, name, part)
+            except Exception:  # An upcaster may raise or return anything. The read reports it with its place.
+                continue
+            if finder is not None and isinstance(reached, dict):
+                payload.pop("_version", None)
+                finder.compare(payload, reached, self._note(stored, envelope), stored.seen)
 
     def _find(self, stored: StoredKind, envelope: Envelope, event_type: str, payload: dict[str, Any]) -> None:
-        if event_type not in self._finders:
-            self._finders[event_type] = self._new_finder(event_type)
-        finder = self._finders[event_type]
+        finder = self._finder(event_type)
         is_other = payload.get("_version", 1) != self._serializer.registry.target_version(event_type)
         if finder is not None and (event_type == stored.event_type or not is_other):
             finder.find(payload, self._note(stored, envelope))
+
+    def _finder(self, event_type: str) -> LossFinder | None:
+        if event_type not in self._finders:
+            self._finders[event_type] = self._new_finder(event_type)
+        return self._finders[event_type]
 
     def _new_finder(self, event_type: str) -> LossFinder | None:
         event_class = self._serializer.registry.types.get(event_type)
@@ -249,6 +273,22 @@ class _StoredLosses:
                 return True  # The read reports it.
             self._extras[key] = name in extra_names(events)
         return self._extras[key]
+
+
+def _payloads(envelopes: list[Envelope]) -> list[dict[str, Any] | None]:
+    """Return the payloads of some events, decoded together; None for one that is no object."""
+    try:
+        return list(_decode_objects(b"[%b]" % b",".join([bytes(envelope.data) for envelope in envelopes])))
+    except FAILURES:
+        return [_payload(envelope) for envelope in envelopes]
+
+
+def _payload(envelope: Envelope) -> dict[str, Any] | None:
+    try:
+        made: dict[str, Any] = decode_object(envelope.data)
+    except FAILURES:
+        return None  # The read reports it.
+    return made
 
 
 def _gather(stored: StoredKind, envelope: Envelope) -> None:

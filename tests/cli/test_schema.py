@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from conftest import DATABASE, Command
+from conftest import DATABASE, ROOT, Command
 
 from hangarlog import FileEventStore, UntypedEvent
 
@@ -237,7 +237,8 @@ def test_the_pytest_plugin_fails_a_projects_tests_with_what_changed(hangarlog: C
     hangarlog("schema", "lock")
     (project / "test_history.py").write_text("def test_history(hangarlog_schema):\n    hangarlog_schema.check()\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(project), str(project)]
-    environment = {"PYTHONDONTWRITEBYTECODE": "1"}  # The installed package's entry point brings the plugin.
+    # The installed package's entry point brings the plugin, whose modules come from this checkout.
+    environment = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     write(project, APPLICATION.replace("provider_id", "server_id"))
