@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from hangarlog.schema.default_change import default_change
@@ -28,7 +28,7 @@ def places(
     schema = resolve(schema, root)
     if "anyOf" in schema:
         limit = _MAX_ALTERNATIVES if nested < _MAX_NESTED else 1
-        parts = [part for part in schema["anyOf"] if may_match(value, part, root)][:limit]
+        parts = list(islice((part for part in schema["anyOf"] if may_match(value, part, root)), limit))
         nested += len(parts) > 1
         found = [list(places(value, part, root, path, nested)) for part in parts]
         yield from min(found, key=lambda each: len(unknown_paths(each)), default=[])
@@ -111,8 +111,10 @@ class _Defaults:
 
 def _matching_alternative(value: Any, schema: Schema, root: Schema) -> Schema:
     schema = resolve(schema, root)
-    parts = [resolve(part, root) for part in schema.get("anyOf", [schema]) if may_match(value, part, root)]
-    return parts[0] if parts else {}
+    if not isinstance(value, (dict, list)):
+        return {}
+    parts = (resolve(part, root) for part in schema.get("anyOf", [schema]) if may_match(value, part, root))
+    return next(parts, {})
 
 
 def _children(value: dict[str, Any] | list[Any]) -> dict[Any, Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+import msgspec
 
 from hangarlog.errors import EventSerializationError
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.schema.check import Finding, Kind
-from hangarlog.schema.describe import describe
-from hangarlog.schema.lockfile import SchemaLock
+from hangarlog.schema.describe import describe_all
+from hangarlog.schema.lockfile import LockedType, SchemaLock
 from hangarlog.schema.losses import field_paths, losses_in_order
 from hangarlog.schema.shape import join_path, tags
 from hangarlog.schema.share import StoredKind
@@ -20,11 +22,18 @@ def with_proof(lock: SchemaLock, serializer: EventSerializer, stored: Collection
     """Return a copy of a lock in which a field counts as always written if no stored event lacks it."""
     if not stored:
         return lock
-    proved = SchemaLock(events={name: copy.deepcopy(locked) for name, locked in lock.events.items()})
-    for count, lacking, field, path in _fields(proved, serializer, stored):
-        if path not in lacking and field.before is not None and not field.always:
-            field.before["x-written"] = f"0 of {count:,} stored events lack it"
-    return proved
+    names = {each.event_type for each in _fields(lock, serializer, stored) if each.is_proved}
+    # Only what changes is copied: the others go on sharing their definitions.
+    copies = {name: _copy(lock.events[name]) for name in names}
+    for each in _fields(SchemaLock(events=copies), serializer, stored):
+        if each.is_proved and each.field.before is not None:
+            each.field.before["x-written"] = f"0 of {each.stored:,} stored events lack it"
+    return SchemaLock(events=lock.events | copies)
+
+
+def _copy(locked: LockedType) -> LockedType:
+    schemas = msgspec.json.decode(msgspec.json.encode(locked.schemas))
+    return msgspec.structs.replace(locked, schemas=schemas)
 
 
 def forgive_tags(lock: SchemaLock, serializer: EventSerializer, stored: Collection[StoredKind]) -> None:
@@ -42,15 +51,28 @@ def forgive_tags(lock: SchemaLock, serializer: EventSerializer, stored: Collecti
 
 def forget_lacking(lock: SchemaLock, serializer: EventSerializer, stored: Collection[StoredKind]) -> None:
     """Note in a new lock that fields which some stored event lacks are not always written."""
-    for _, lacking, field, path in _fields(lock, serializer, stored):
-        if path in lacking and field.before is not None:
-            field.before.pop("x-written", None)
+    lacking = [each for each in stored if any(loss.kind == "default" for loss in each.losses)]
+    for each in _fields(lock, serializer, lacking) if lacking else ():
+        if each.is_lacking and each.field.before is not None:
+            each.field.before.pop("x-written", None)
 
 
-def _fields(
-    lock: SchemaLock, serializer: EventSerializer, stored: Collection[StoredKind]
-) -> Iterator[tuple[int, set[str], FieldPair, str]]:
-    """Yield (number of stored events, paths that some of them lack, field, its path) of today's locked versions."""
+class _StoredField(NamedTuple):
+    """A field of a locked version that is today's. `stored` is the number of stored events."""
+
+    event_type: str
+    stored: int
+    field: FieldPair
+    is_lacking: bool
+
+    @property
+    def is_proved(self) -> bool:
+        """True if the stored events show more than the lock: none lacks the field."""
+        return not self.is_lacking and self.field.before is not None and not self.field.always
+
+
+def _fields(lock: SchemaLock, serializer: EventSerializer, stored: Collection[StoredKind]) -> Iterator[_StoredField]:
+    """Yield the fields of today's locked versions of stored types."""
     registry = serializer.registry
     counts: dict[str, int] = {}
     lacking: dict[str, set[str]] = {}
@@ -58,20 +80,24 @@ def _fields(
         name = registry.canonical_name(each.event_type)
         counts[name] = counts.get(name, 0) + each.count
         lacking.setdefault(name, set()).update(loss.path for loss in each.losses if loss.kind == "default")
+    described = describe_all(
+        {name: registry.types[name] for name in lock.events if name in registry.types}, serializer.enc_hook
+    )
     for event_type, locked in lock.events.items():
         name = registry.canonical_name(event_type)
         shape = locked.schema(registry.target_version(event_type))
         if shape is None or name not in counts or event_type not in registry.types or "*" in lacking[name]:
             continue
-        try:
-            today = describe(event_type, registry.types[event_type], serializer.enc_hook)
-        except EventSerializationError:
+        today = described[event_type]
+        if isinstance(today, EventSerializationError):
             continue  # The check reports it.
         paths = field_paths(today)
         for field in list(fields_in_both(shape, today)):
+            if field.before is None or (field.always and not lacking[name]):
+                continue  # There is nothing to add or to take away.
             owner = paths.get(id(field.owner), "")
             path = f"{owner}[{field.name}]" if isinstance(field.name, int) else join_path(owner, field.name)
-            yield counts[name], lacking[name], field, path
+            yield _StoredField(event_type, counts[name], field, path in lacking[name])
 
 
 def loss_findings(stored: Collection[StoredKind]) -> list[Finding]:
