@@ -22,6 +22,7 @@ stored lines, byte for byte. Errors and warnings are one line each on standard e
 | 0 | success; also if the reader of a pipe closes it early |
 | 1 | the command failed: a conflict, damage found, an unknown stream, a full disk |
 | 2 | wrong usage: an unknown flag, a missing argument, a payload that is not a JSON object, an invalid stream id |
+| 3 | `schema check` could not be made: no lock or a damaged one, events that cannot be imported, a damaged store |
 | 130 | interrupted |
 
 If `HANGARLOG_STORE` is set, you may omit STORE. `read` and `tail` let you omit STREAM too: a single argument is the

@@ -83,6 +83,16 @@ def hangarlog(lock_timeout: float) -> None:
         context.color = False
 
 
+def exits_with(error: BaseException, code: int) -> None:
+    """Make the command exit with a code of its own if the error ends it."""
+    error.exit_code = code  # type: ignore[attr-defined]
+
+
+def exit_code(error: BaseException, default: int) -> int:
+    """Return the code to exit with after an error."""
+    return int(getattr(error, "exit_code", default))
+
+
 def lock_timeout() -> float:
     """Return how many seconds this command waits for other processes."""
     return float(click.get_current_context().obj)

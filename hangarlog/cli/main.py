@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from hangarlog import EventsNotFoundError, HangarlogError, StreamIdError
-from hangarlog.cli.app import hangarlog
+from hangarlog.cli.app import exit_code, hangarlog
 from hangarlog.cli.terminal import say, say_lines
 
 
@@ -38,13 +38,14 @@ def main() -> NoReturn:
             say_lines(error.ctx.get_usage(), err=True)
         _exit_with(error.format_message(), 2)
     except (StreamIdError, EventsNotFoundError) as error:
-        _exit_with(str(error), 2)
+        _exit_with(str(error), exit_code(error, 2))
     except HangarlogError as error:
-        _exit_with(str(error), 1)
+        _exit_with(str(error), exit_code(error, 1))
     except MemoryError as error:
-        _exit_with(_memory_message(error), 1)
+        _exit_with(_memory_message(error), exit_code(error, 1))
     except OSError as error:
-        _exit_with(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), 1)
+        message = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+        _exit_with(message, exit_code(error, 1))
 
 
 def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:

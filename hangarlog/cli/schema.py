@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import os
+import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import click
 import msgspec
 
-from hangarlog import SchemaLockError
-from hangarlog.cli.app import STORE_VARIABLE, hangarlog, with_store
+from hangarlog import EventsNotFoundError, HangarlogError, SchemaLockError
+from hangarlog.cli.app import STORE_VARIABLE, exits_with, hangarlog, with_store
 from hangarlog.cli.terminal import is_terminal, progress, say, say_lines, styled, write_json, write_object
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.schema.check import Finding, check, failing
+from hangarlog.schema.elsewhere import find_varying, may_be_varying
 from hangarlog.schema.history import check_history, count_events, show_history
 from hangarlog.schema.lockfile import SchemaLock, read_lock, write_lock
-from hangarlog.schema.locking import make_lock, refused, unread_types, with_gathered, without
+from hangarlog.schema.locking import make_lock, not_locked, refused, unread_types, with_gathered, without
+from hangarlog.schema.losses import losses_in_order
+from hangarlog.schema.proof import forget_lacking, forgive_tags, loss_findings, with_proof
 from hangarlog.schema.share import StoredKind
-from hangarlog.schema.target import Settings, load_events, module_file, vetted_settings, why_distrusted
+from hangarlog.schema.target import Settings, find_settings, load_events, module_file, why_distrusted
 
 Callback = Callable[..., Any]
 _FORMAT = click.option(
@@ -55,30 +60,72 @@ def _events_options(callback: Callback) -> Callback:
     return callback
 
 
-def _target_and_lock(events: str | None, lock_path: str | None) -> tuple[str, str]:
-    found, why = vetted_settings() if events is None or lock_path is None else (Settings(), None)
+def _target_and_lock(events: str | None, lock_path: str | None) -> tuple[str, str, str]:
+    """Return (the application's events, path of the lock, folder to import from)."""
+    here = os.getcwd()
+    found, folder, why = find_settings(here) if events is None or lock_path is None else (Settings(), here, None)
     if why is None and events is None and found.events:
-        why = why_distrusted(found.events, os.getcwd())
+        why = why_distrusted(found.events, folder)
     if why is not None:
-        raise click.UsageError(f"pyproject.toml is ignored because {why}; give --events MODULE and --lock PATH")
+        name = "pyproject.toml" if folder == here else os.path.join(folder, "pyproject.toml")
+        raise click.UsageError(f"{name} is ignored because {why}; give --events MODULE and --lock PATH")
     target = events or found.events
     if not target:
         raise click.UsageError(
             "the application's events are not named; give --events MODULE:ATTRIBUTE, or set `events` in the table "
             "[tool.hangarlog] of pyproject.toml"
         )
-    return target, lock_path or found.schema_lock
+    path = lock_path or (found.schema_lock if folder == here else os.path.join(folder, found.schema_lock))
+    return target, path, here if events else folder
 
 
-def _load(target: str) -> EventSerializer:
+def _load(target: str, folder: str) -> EventSerializer:
     """Import the application's events.
 
-    If the module is in the current folder, print its file first. The current folder may belong to another user.
+    If the module is in the current folder or the project's, print its file first. It may belong to another user.
     """
-    where = module_file(target, os.getcwd())
+    where = module_file(target, folder)
     if where is not None:
-        say(f"hangarlog: importing {where} from the current folder", err=True)
-    return load_events(target, os.getcwd())
+        what = "the current folder" if folder == os.getcwd() else "the project's folder"
+        say(f"hangarlog: importing {where} from {what}", err=True)
+    try:
+        return load_events(target, folder)
+    except EventsNotFoundError as error:
+        if error.__cause__ is not None and not _names_nothing(error.__cause__, target):
+            exits_with(error, _UNCHECKED)
+        raise
+
+
+def _names_nothing(cause: BaseException, target: str) -> bool:
+    """True if the module or attribute that the user has named does not exist, and False if importing it fails."""
+    if isinstance(cause, ModuleNotFoundError):
+        return f"{target.partition(':')[0]}.".startswith(f"{cause.name}.")
+    if isinstance(cause, AttributeError):
+        return cause.__traceback__ is not None and cause.__traceback__.tb_next is None
+    return isinstance(cause, ValueError) and target.startswith(":")
+
+
+_UNCHECKED = 3
+"""The exit code of a check that could not be made. 1 is for history that would break."""
+
+
+def _unchecked_on_errors(callback: Callback) -> Callback:
+    """Make the exit code of every error, expected or not, `_UNCHECKED`; wrong usage keeps its own."""
+
+    @wraps(callback)
+    def checked(**options: Any) -> Any:
+        try:
+            return callback(**options)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, EventsNotFoundError):
+            raise
+        except (HangarlogError, OSError, MemoryError) as error:
+            exits_with(error, _UNCHECKED)
+            raise
+        except Exception as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+            return _UNCHECKED
+
+    return checked
 
 
 def _store_path(store: str | None, option: str | None, no_store: bool) -> str | None:
@@ -91,6 +138,8 @@ def _store_path(store: str | None, option: str | None, no_store: bool) -> str | 
 
 @schema.command("check")
 @_events_options
+@click.option("--locked", is_flag=True, help="Fail unless the lock file is exactly what `lock` would write.")
+@_unchecked_on_errors
 def check_(
     store: str | None,
     store_option: str | None,
@@ -98,37 +147,67 @@ def check_(
     events: str | None,
     lock_path: str | None,
     form: str,
+    locked: bool,
 ) -> int:
-    """Exit with 1 if the application can no longer read its stored events.
+    """Exit with 1 if the application can no longer read its stored events, and with 3 if they cannot be checked.
 
     The classes and upcasters are compared with the lock file; no store is needed. Each change is printed by field, with
-    a draft of the upcaster to write. With STORE, every stored event is read through the chain too.
+    a draft of the upcaster to write. With STORE, every stored event is read through the chain too, and what reads lose
+    is counted. A default that no stored event needs may change.
     """
-    target, path = _target_and_lock(events, lock_path)
+    target, path, folder = _target_and_lock(events, lock_path)
     where = _store_path(store, store_option, no_store)
-    serializer = _load(target)
+    serializer = _load(target, folder)
     try:
         lock: SchemaLock | None = read_lock(path)
     except SchemaLockError:
-        if where is None or os.path.exists(path):
+        if where is None or locked or os.path.exists(path):
             raise
         say(f"hangarlog: there is no lock file {path}: only the store is checked", err=True)
         lock = None
-    failures = 0
-    if lock is not None:
-        findings = check(serializer, lock)
-        _write_findings(findings, _is_text(form))
-        failures += len(failing(findings))
-    if where is not None:
-        with progress("reading", count_events(where)) as advance:
-            found = check_history(where, target, folder=os.getcwd(), progress=advance)
-        for stored in found:
-            _write_stored(stored, _is_text(form))
-        failures += sum(bool(stored.failed or stored.impure) for stored in found)
+    stored = _read_history(where, target, folder)
+    forgive_tags(lock or SchemaLock(), serializer, stored)
+    findings = _check_lock(serializer, lock, target, folder, stored, locked) if lock is not None else []
+    _write_findings(findings, _is_text(form))
+    for each in stored:
+        _write_stored(each, _is_text(form))
+    failures = len(failing(findings)) + sum(each.fails for each in stored)
     if _is_text(form):
-        known = len(serializer.registry.types)
-        say(f"{known} event types: " + (f"{failures} failures" if failures else "all history can be read"))
-    return 1 if failures else 0
+        untried = sum(finding.kind == "untried" for finding in findings)
+        verdict = f"{failures} failures" if failures else "all history can be read"
+        doubt = f", as far as it was tried: {untried} could not be, see above" if untried else ""
+        say(f"{len(serializer.registry.types)} event types: {verdict}{doubt}")
+    damaged = 0 if where is None else max(0, count_events(where) - sum(each.count for each in stored))
+    if damaged:
+        say(f"hangarlog: {damaged:,} events are damaged in both copies, so they were not checked", err=True)
+    return 1 if failures else _UNCHECKED if damaged else 0
+
+
+def _check_lock(
+    serializer: EventSerializer,
+    lock: SchemaLock,
+    target: str,
+    folder: str,
+    stored: Sequence[StoredKind],
+    locked: bool,
+) -> list[Finding]:
+    """Check a lock. What may come from a default that differs between processes is checked again without it."""
+
+    def found() -> list[Finding]:
+        outdated = not_locked(serializer, lock) if locked else []
+        return [*check(serializer, with_proof(lock, serializer, stored)), *outdated]
+
+    findings = found()
+    if may_be_varying(findings) and find_varying(serializer, target, folder):
+        findings = found()
+    return findings
+
+
+def _read_history(store: str | None, target: str, folder: str, *, with_fields: bool = False) -> list[StoredKind]:
+    if store is None:
+        return []
+    with progress("reading", count_events(store)) as advance:
+        return check_history(store, target, folder=folder, progress=advance, with_fields=with_fields)
 
 
 @schema.command()
@@ -146,27 +225,32 @@ def lock(
     """Write the wire shape of every event type to the lock file, or add what is new to it.
 
     Nothing is written if `check` would fail. With STORE, shapes of versions that the lock does not know are inferred
-    from stored events.
+    from stored events, and what reads of them lose is printed.
     """
-    target, path = _target_and_lock(events, lock_path)
+    target, path, folder = _target_and_lock(events, lock_path)
     where = _store_path(store, store_option, no_store)
-    before = without(read_lock(path), accept) if os.path.exists(path) else SchemaLock()
-    serializer = _load(target)
-    findings = refused(serializer, before)
-    if findings:
+    present = read_lock(path) if os.path.exists(path) else None
+    before = without(present or SchemaLock(), accept)
+    serializer = _load(target, folder)
+    find_varying(serializer, target, folder)
+    if where is None and (findings := refused(serializer, before)):
         return _refuse(path, findings, form)
     made = make_lock(serializer, before)
     if where is not None:
-        with progress("reading", count_events(where)) as advance:
-            found = show_history(where, progress=advance)
-        unread = unread_types(made, found, accept)
-        if unread:
-            return _refuse(path, unread, form)
-        made = with_gathered(made, [stored for stored in found if stored.event_type not in accept])
-        findings = refused(serializer, made)
-        if findings:
-            return _refuse(path, findings, form)
-    write_lock(path, made)
+        stored = _read_history(where, target, folder, with_fields=True)
+        forgive_tags(before, serializer, stored)
+        findings = unread_types(made, stored, accept)
+        known = [each for each in stored if each.event_type in made.events and each.event_type not in accept]
+        findings += refused(serializer, with_proof(before, serializer, stored))
+        made = with_gathered(made, known)
+        findings += refused(serializer, with_proof(made, serializer, stored)) if not findings else []
+        losses = loss_findings(known)
+        if findings or failing(losses):
+            return _refuse(path, findings or losses, form)
+        _write_findings(losses, _is_text(form))
+        forget_lacking(made, serializer, known)
+    if made != present:
+        write_lock(path, made)
     versions = sum(len(locked.schemas) for locked in made.events.values())
     write_object({"path": path, "types": len(made.events), "versions": versions})
     return 0
@@ -224,14 +308,17 @@ def _write_findings(findings: Sequence[Finding], text: bool) -> None:
 
 
 def _write_stored(stored: StoredKind, text: bool) -> None:
+    losses = [(loss, stored.seen.get(loss.path)) for loss in losses_in_order(stored.losses)]
     if not text:
-        more = {"failed": stored.failed, "failures": stored.failures, "impure": stored.impure}
+        lost = [
+            {**msgspec.to_builtins(loss), "fails": loss.fails(seen), "message": loss.text(stored.count, seen)}
+            for loss, seen in losses
+        ]
+        more = {"failed": stored.failed, "failures": stored.failures, "impure": stored.impure, "losses": lost}
         write_json({**_counts(stored), **more})
         return
-    if stored.failed or stored.impure:
-        mark, what = styled("FAIL", fg="red", bold=True), f", {stored.failed:,} cannot be read"
-    else:
-        mark, what = styled("  ok", fg="green"), ""
+    mark = styled("FAIL", fg="red", bold=True) if stored.fails else styled("  ok", fg="green")
+    what = f", {stored.failed:,} cannot be read" if stored.failed else ""
     say(mark, f" {stored.event_type} v{stored.version}: {stored.count:,} events{what}")
     last_cause = ""
     for failure in stored.failures:
@@ -240,6 +327,8 @@ def _write_stored(stored: StoredKind, text: bool) -> None:
         say(f"       position {failure.position}, {failure.stream_id}@{failure.stream_version}: {cause}")
     for cause in stored.impure:
         say(f"       {cause}")
+    for loss, seen in losses:
+        say(f"       {loss.text(stored.count, seen)}")
 
 
 def _is_text(form: str) -> bool:

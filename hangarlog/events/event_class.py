@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import typing
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -11,9 +12,7 @@ from typing import Any
 import msgspec
 
 from hangarlog.errors import EventSerializationError
-
-_UNRESOLVED = (NameError, AttributeError)
-"""What a forward reference raises while its class, or the name in its module, does not exist yet."""
+from hangarlog.events.decodable import UNRESOLVED, decoder_of, has_fields
 
 deferred = ContextVar("checks_deferred", default=False)  # Other threads go on checking.
 
@@ -31,14 +30,24 @@ def checks_deferred() -> Iterator[None]:
         deferred.reset(before)
 
 
-def has_fields(kind: type) -> bool:
-    """True for a Struct, a dataclass and an attrs class."""
-    return issubclass(kind, msgspec.Struct) or hasattr(kind, "__dataclass_fields__") or hasattr(kind, "__attrs_attrs__")
-
-
 def full_name(kind: type) -> tuple[str, str]:
     """Return the (module, qualified name) of a class, which its reload has, too."""
     return kind.__module__, kind.__qualname__
+
+
+def is_same_class(one: type, other: type) -> bool:
+    """True if two classes come from the same place in a source file: one is a reload of the other.
+
+    A module may have two names, such as `__main__`. A function, or a cell of a notebook, makes its classes anew.
+    """
+    if one.__qualname__ != other.__qualname__:
+        return False
+    source = _source_of(one)
+    return one.__module__ == other.__module__ or (source is not None and source == _source_of(other))
+
+
+def _source_of(cls: type) -> str | None:
+    return getattr(sys.modules.get(cls.__module__), "__file__", None)
 
 
 def field_names(event_class: Any) -> tuple[str, ...]:
@@ -83,9 +92,9 @@ def check_event_class(name: str, event_class: type, *, forward_references: bool 
 def check_decodable(name: str, event_class: type, *, forward_references: bool = False) -> None:
     """Raise `EventSerializationError`, which names the field, if msgspec cannot decode into the class."""
     try:
-        msgspec.json.Decoder(event_class)
+        decoder_of(event_class)
     except Exception as error:  # An annotation is code of the application: evaluating it may raise anything.
-        if isinstance(error, _UNRESOLVED) and forward_references:
+        if isinstance(error, UNRESOLVED) and forward_references:
             return
         raise EventSerializationError(
             name,
@@ -126,7 +135,7 @@ def _is_decodable(kind: Any) -> bool:
     if isinstance(kind, str):
         return False  # An annotation that could not be evaluated.
     try:
-        msgspec.json.Decoder(kind)
+        decoder_of(kind)
     except Exception:
         return False
     return True

@@ -9,6 +9,7 @@ import msgspec
 
 from hangarlog.errors import EventSerializationError, HangarlogError, UpcastingError
 from hangarlog.events.block_reader import Parts, Reader
+from hangarlog.events.decodable import decoder_of
 from hangarlog.events.event_class import field_names
 from hangarlog.events.payload import check_version, decode_object, encode_plain, holds_raw
 from hangarlog.events.registry import EventRegistry, UntypedEvent
@@ -44,8 +45,8 @@ class PayloadReader:
         self._list: Any = list[event_class]  # type: ignore[valid-type]
         self._heads = (b'{"_version":%d,' % self.version, b'{"_version":%d}' % self.version)
         try:
-            decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(event_class, dec_hook=dec_hook)
-        except (TypeError, NameError) as error:
+            decoder = decoder_of(event_class, dec_hook)
+        except Exception as error:  # An annotation is code of the application.
             raise EventSerializationError(
                 event_type, f"{event_class.__qualname__} cannot be decoded: {error}"
             ) from error

@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 import msgspec
 
 from hangarlog.errors import EventSerializationError
-from hangarlog.events.event_class import field_names, full_name, has_fields
+from hangarlog.events.decodable import has_fields
+from hangarlog.events.event_class import field_names, full_name
 
 _NOTHING: dict[str, Any] = {}
 _TEXT = {str}

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, overload
 import msgspec
 
 from hangarlog.errors import EventSerializationError
-from hangarlog.events.event_class import check_event_class, full_name
+from hangarlog.events.event_class import check_event_class, is_same_class
 
 _Class = TypeVar("_Class", bound=type)
 
@@ -40,6 +40,8 @@ class EventRegistry:
         self.versions: dict[str, int] = {}
         self.dropped: dict[str, str] = {}
         self._names: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
+        self._claims: dict[str, weakref.WeakSet[type]] = {}  # The classes that were registered, by stored name.
+        self._places: dict[str, weakref.WeakSet[type]] = {}  # And by qualified name.
 
     @overload
     def event(
@@ -60,8 +62,9 @@ class EventRegistry:
         """Register an event class. Call it, or use it as a decorator with or without arguments.
 
         `name` is the stored event type, by default the class's name. `version` is its current schema version, by
-        default that of `versions`, or 1. `aliases` are its former names, under which events are still stored. A later
-        registration of a name replaces the earlier one.
+        default that of `versions`, or 1. `aliases` are its former names, under which events are still stored. A reload
+        replaces a class. If another class has the name, the later one reads its events: `schema check` refuses that,
+        and so does an append of the earlier one.
 
         Raises:
             EventSerializationError: events of the class could not be written as JSON objects, or not be read back.
@@ -76,6 +79,7 @@ class EventRegistry:
         check_event_class(stored, event_class)
         for alias in former:
             self._check_alias(stored, alias)
+        self._claim(event_class, (stored, *former))
         self.types[stored] = event_class
         self._names[event_class] = stored
         if version is not None:
@@ -90,6 +94,21 @@ class EventRegistry:
         taken = self.types.get(alias)
         if alias == name or (taken is not None and self._names.get(taken) == alias):
             raise ValueError(f"{alias!r} cannot be an alias of {name!r}: it is the name of a registered event type")
+
+    def _claim(self, event_class: type, names: Iterable[str]) -> None:
+        """Note the names of a class, and forget those of the class that it replaces, as after a reload."""
+        alike = self._places.setdefault(event_class.__qualname__, weakref.WeakSet())
+        for other in [each for each in alike if is_same_class(each, event_class)]:
+            alike.discard(other)
+            for claims in self._claims.values():
+                claims.discard(other)
+        alike.add(event_class)
+        for name in names:
+            self._claims.setdefault(name, weakref.WeakSet()).add(event_class)
+
+    def rivals(self, name: str) -> list[type]:
+        """Return the classes that were registered under a name besides the one that reads its events."""
+        return [each for each in self._claims.get(name, ()) if each is not self.types.get(name)]
 
     def drop(self, *event_types: str, reason: str) -> None:
         """Make reads skip stored events of these types. The events keep their places in the store."""
@@ -109,7 +128,7 @@ class EventRegistry:
         name = self._names.get(event_class, event_class.__name__)
         read_class = self.types.get(name, event_class)
         if read_class is not event_class:
-            if event_class in self._names and full_name(read_class) == full_name(event_class):
+            if event_class in self._names and is_same_class(event_class, read_class):
                 return name  # A reload replaced the class under its own name.
             raise EventSerializationError(
                 name,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Generator, Iterator
-from itertools import chain
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -12,14 +11,16 @@ import msgspec
 from hangarlog.errors import EventSerializationError, HangarlogError, UpcastingError
 from hangarlog.events.event_class import check_event_class
 from hangarlog.events.serializer import EventSerializer
-from hangarlog.schema.compare import Change, breaking, compare, compare_parts
-from hangarlog.schema.describe import Schema, describe
+from hangarlog.schema.compare import Change, Comparisons, breaking
+from hangarlog.schema.describe import Schema, describe_all
 from hangarlog.schema.lockfile import LockedType, SchemaLock
-from hangarlog.schema.places import changed_defaults, lists_all_values, places, unknown_paths
-from hangarlog.schema.purity import ImpureUpcasterError, pure_path
+from hangarlog.schema.places import changed_defaults, extra_names, lists_all_values, places, unknown_paths
+from hangarlog.schema.purity import ImpureUpcasterError, partial_path, pure_path
+from hangarlog.schema.renames import guess_successors, repeated_renames
+from hangarlog.schema.retention import unkept
 from hangarlog.schema.sample import CannotSampleError, samples
-from hangarlog.schema.shape import patterns_of, value_text
-from hangarlog.schema.skeleton import skeleton
+from hangarlog.schema.shape import all_patterns, value_text
+from hangarlog.schema.skeleton import Drafts
 
 Kind = Literal[
     # These fail a check:
@@ -31,18 +32,18 @@ Kind = Literal[
     "unreadable",  # a version whose events cannot be read as the class
     "lost",  # a value that reads drop because no field has its name, or replace by a default that has changed
     "impure",  # an upcaster that depends on more than its payload, or changes it
+    "same name",  # two classes that are stored under one name
+    "not locked",  # a type or a shape that is not in the lock, if the lock must be up to date
     # These do not:
     "new",  # a type that is not in the lock yet
     "compatible",  # a change that does not affect old events
     "raised",  # a version above the locked one, with a complete chain
     "untried",  # something that could not be tested
+    "stored",  # what a store shows without a loss: defaults that stored events need, values that the chain changes
 ]
-_NOT_FAILING = ("new", "compatible", "raised", "untried")
+_NOT_FAILING = ("new", "compatible", "raised", "untried", "stored")
 _STRUCTURAL_ERRORS = (KeyError, IndexError, AttributeError, TypeError, NameError)
 """Errors of an upcaster that does not fit the shape of its payloads. Other errors may come from a generated value."""
-
-_MAX_HINTS = 100
-"""The most vanished types for which a successor is searched."""
 
 _NO_RESULT: Any = object()
 
@@ -81,28 +82,52 @@ def check(serializer: EventSerializer, lock: SchemaLock) -> list[Finding]:
     names = {*lock.events, *registry.types, *registry.versions, *serializer.chain.split_types()} - {*registry.dropped}
     findings: list[Finding] = []
     reported: set[tuple[str, int]] = set()
-    current = _CurrentShapes(serializer)
+    current = _CurrentShapes(serializer, lock)
     shapes_by_name: dict[str, dict[str, Schema]] = {}
     for name, locked in lock.events.items():
         shapes_by_name.setdefault(registry.canonical_name(name), {}).update(locked.schemas)
     for name in sorted(names):
+        findings += _same_name(serializer, name)
         shapes = shapes_by_name.get(registry.canonical_name(name), {})
         findings += _TypeCheck(current, name, lock.events.get(name), shapes, reported).findings()
-    return findings
+    return [msgspec.structs.replace(each, code=current.drafts.shown(each.code)) for each in findings]
+
+
+def _same_name(serializer: EventSerializer, name: str) -> list[Finding]:
+    """Return a finding if several classes have a name: the events of the others are read as the last one."""
+    registry = serializer.registry
+    rivals = registry.rivals(name) if name in registry.types else []
+    if not rivals:
+        return []
+    places = [f"{each.__module__}.{each.__qualname__}" for each in (*rivals, registry.types[name])]
+    message = (
+        f"{' and '.join(places)} are both stored under this name, and its events are read as the last; "
+        "give one of them another name with name=, or register it in a registry of its own"
+    )
+    return [Finding(name, "same name", message)]
 
 
 class _CurrentShapes:
     """The wire shapes of an application's classes, and their patterns, which may be run because they are trusted."""
 
-    def __init__(self, serializer: EventSerializer) -> None:
-        self.serializer = serializer
-        self.shapes: dict[str, Schema] = {}
-        for name, event_class in serializer.registry.types.items():
-            if serializer.registry.canonical_name(name) == name:
-                with contextlib.suppress(EventSerializationError):
-                    self.shapes[name] = describe(name, event_class, serializer.enc_hook)
-        self.patterns = {*chain.from_iterable(map(patterns_of, self.shapes.values()))}
-        self.hints_left = _MAX_HINTS
+    def __init__(self, serializer: EventSerializer, lock: SchemaLock) -> None:
+        self.serializer, registry = serializer, serializer.registry
+        self.described = describe_all(registry.types, serializer.enc_hook)
+        self.shapes = {
+            name: shape
+            for name, shape in self.described.items()
+            if isinstance(shape, dict) and registry.canonical_name(name) == name
+        }
+        self.patterns = all_patterns(self.shapes.values())
+        before = {
+            name: shape for name, locked in lock.events.items() if (shape := locked.schema(locked.version)) is not None
+        }
+        changed = [(shape, self.shapes[name]) for name, shape in before.items() if name in self.shapes]
+        self.comparisons = Comparisons(runs_patterns=True, renames=repeated_renames(changed))
+        self.drafts = Drafts(self.comparisons.renames)
+        gone = {name: shape for name, shape in before.items() if name not in registry.types}
+        new = {name: shape for name, shape in self.shapes.items() if name not in lock.events}
+        self.successors = guess_successors(gone, new)
 
 
 class _TypeCheck:
@@ -143,13 +168,16 @@ class _TypeCheck:
             else:
                 yield self._vanished_type(locked)
             return
+        described = self._current.described.get(self._name)
         try:
             if self._class is not None:
                 check_event_class(self._name, self._class, forward_references=False)
-                self._schema = describe(self._name, self._class, self._serializer.enc_hook)
+            if isinstance(described, EventSerializationError):
+                raise described
         except EventSerializationError as error:
             yield self._finding("unreadable", error.message)
             return
+        self._schema = described
         gaps = list(self._gaps())
         yield from gaps
         highest = self._highest_version(locked) if locked else 0
@@ -184,7 +212,7 @@ class _TypeCheck:
                 f"cannot be read; add it to the aliases of {locked.alias_of}",
             )
         what = "was dropped on purpose, but no longer is" if locked.dropped else "is in the lock, but not registered"
-        successor = self._successor(locked)
+        successor = self._current.successors.get(self._name)
         if successor:
             what += f" (is it {successor} now?)"
         return self._finding(
@@ -194,15 +222,6 @@ class _TypeCheck:
             f'serializer.registry.drop("{self._name}", reason=…)',
             version=locked.version,
         )
-
-    def _successor(self, locked: LockedType) -> str | None:
-        """Return the registered type that reads this one's events, if there is exactly one."""
-        schema = locked.schema(locked.version)
-        self._current.hints_left -= 1
-        if schema is None or self._current.hints_left < 0:
-            return None
-        found = [name for name, other in self._current.shapes.items() if not breaking(compare(schema, other))]
-        return found[0] if len(found) == 1 else None
 
     def _gaps(self) -> Iterator[Finding]:
         is_former = self._canonical != self._name
@@ -220,10 +239,10 @@ class _TypeCheck:
     def _changes(self, version: int) -> list[Change]:
         """Return the changes from a version to the next."""
         before, after = self._shape(version), self._shape(version + 1)
-        return compare_parts(before, after, before, after) if before is not None and after is not None else []
+        return self._current.drafts.changes(before, after) if before is not None and after is not None else []
 
     def _skeleton(self, version: int) -> str:
-        return skeleton(self._canonical, version, self._shape(version), self._shape(version + 1))
+        return self._current.drafts.draft(self._canonical, version, self._shape(version), self._shape(version + 1))
 
     def _shape(self, version: int) -> Schema | None:
         """Return the wire shape of a version: locked under this name or another, or of the class; None if unknown."""
@@ -236,7 +255,9 @@ class _TypeCheck:
         locked_shape = self._shape_to_try(locked, self._target) if self._class is not None else None
         if self._target in locked.inferred:
             locked_shape = None  # A shape inferred from stored events does not bind the class.
-        changes = compare(locked_shape, self._schema) if locked_shape is not None and self._schema is not None else []
+        changes: list[Change] = []
+        if locked_shape is not None and self._schema is not None:
+            changes = self._current.comparisons.compare(locked_shape, self._schema)
         if breaking(changes):
             assert locked_shape is not None
             yield self._changed_shape(locked_shape, changes)
@@ -278,7 +299,7 @@ class _TypeCheck:
             + self._readability(locked_shape),
             version=version,
             details=[f"{'!' if change.breaking else ' '} {change}" for change in changes],
-            code=skeleton(self._canonical, version, locked_shape, self._schema),
+            code=self._current.drafts.draft(self._canonical, version, locked_shape, self._schema),
         )
 
     def _readability(self, schema: Schema) -> str:
@@ -299,16 +320,21 @@ class _TypeCheck:
 
     def _read(self, version: int, payload: dict[str, Any]) -> list[Any]:
         raw = msgspec.json.encode({"_version": version, **payload})
-        return self._serializer.deserialize_all(self._name, raw)
+        try:
+            return self._serializer.deserialize_all(self._name, raw)
+        except HangarlogError:
+            raise
+        except Exception as error:  # A hook, a class's own code, or msgspec may raise anything.
+            raise EventSerializationError(self._name, f"{type(error).__name__}: {error}") from error
 
     def _try_version(self, version: int, schema: Schema, has_gaps: bool) -> Iterator[Finding]:
         """Read sample events of a former version through the chain into the class."""
-        tried = 0
+        tried: list[dict[str, Any]] = []
         doubts: list[str] = []  # Errors that a real event may not have.
         inferred = self._locked is not None and version in self._locked.inferred
         try:
             for payload in samples(schema, self._current.patterns):
-                tried += 1
+                tried.append(payload)
                 reached = yield from self._upcast(version, payload)
                 if has_gaps or reached is _NO_RESULT:
                     continue
@@ -329,9 +355,30 @@ class _TypeCheck:
         except CannotSampleError as error:
             yield self._finding("untried", f"v{version}: {error}", version=version)
         if doubts:
-            message = f"{len(doubts)} of {tried} events generated from v{version} cannot be read: {doubts[0]}"
-            kind: Kind = "unreadable" if len(doubts) == tried else "untried"
+            message = f"{len(doubts)} of {len(tried)} events generated from v{version} cannot be read: {doubts[0]}"
+            kind: Kind = "unreadable" if len(doubts) == len(tried) else "untried"
             yield self._finding(kind, message, version=version)
+        if not has_gaps and not inferred:
+            yield from self._unkept_fields(version, schema, tried)
+
+    def _unkept_fields(self, version: int, schema: Schema, payloads: list[dict[str, Any]]) -> Iterator[Finding]:
+        """Yield a finding for each field that the upcasters to the next known version lose, although it has it too."""
+        if self._schema is None or (self._split and version <= self._split[0]) or version in self._impure:
+            return
+        after = min(self._known_versions(version + 1), default=self._target)
+        shape = self._schema if after == self._target else self._shapes[str(after)]
+        upcast = partial(partial_path, self._serializer, self._name, version, after)
+        for path, asked in unkept(payloads, schema, shape, upcast):
+            what = f"the upcasters from v{version} to v{after} make the same of every {path!r} that was tried"
+            if asked:
+                yield self._finding("untried", f"{what}; `check --store` tries the stored ones", version=version)
+                continue
+            yield self._finding(
+                "lost",
+                f"{what}, although it is still a field: its stored values would be lost; keep them, as {{**data, ...}} "
+                "does without this name, or give the field another name",
+                version=version,
+            )
 
     def _unreadable(self, version: int, payload: dict[str, Any], error: HangarlogError) -> Finding:
         return self._finding(
@@ -360,7 +407,7 @@ class _TypeCheck:
 
     def _lost_value(self, reached: Any, events: list[Any]) -> Finding | None:
         """Return a finding if the upcasters or a splitter leave a value under a name that no field has."""
-        registry, extra = self._serializer.registry, _extra_names(events)
+        registry, extra = self._serializer.registry, extra_names(events)
         for event_type, payload in reached if isinstance(reached, list) else [(self._name, reached)]:
             schema, target = self._schema_of(event_type), registry.target_version(event_type)
             is_old = isinstance(reached, list) and payload.get("_version", 1) != target
@@ -381,26 +428,35 @@ class _TypeCheck:
         """Return a finding if the upcasters leave out a field whose default has changed."""
         if self._schema is None or isinstance(reached, list):
             return None
-        for path, then, now in changed_defaults(payload, reached, schema, self._schema):
+        found = [(version, *each) for each in changed_defaults(payload, reached, schema, self._schema)]
+        last = max(self._known_versions(version + 1), default=version)
+        if not found and last > version:  # Until now, the event was read with the defaults of the last locked version.
+            shape = self._shapes[str(last)]
+            at_last = partial_path(self._serializer, self._name, version, last, payload)
+            found = [(last, *each) for each in changed_defaults(at_last, reached, shape, self._schema)]
+        for number, path, then, now in found:
             return self._finding(
                 "lost",
-                f"the upcasters leave out {path!r}, whose default was {value_text(then)} in v{version} and is "
+                f"the upcasters leave out {path!r}, whose default was {value_text(then)} in v{number} and is "
                 f"{value_text(now)} now: events stored without it would change; write the old default into the payload",
                 version=version,
             )
         return None
 
+    def _known_versions(self, first: int) -> list[int]:
+        """Return the versions from `first` up to today's whose shape is locked, not gathered."""
+        gathered = self._locked.inferred if self._locked else []
+        return sorted(
+            int(number)
+            for number in self._shapes
+            if first <= int(number) <= self._target and int(number) not in gathered
+        )
+
     def _schema_of(self, event_type: str) -> Schema | None:
         if event_type == self._name:
             return self._schema
-        event_class = self._serializer.registry.types.get(event_type)
-        return None if event_class is None else describe(event_type, event_class, self._serializer.enc_hook)
-
-
-def _extra_names(events: list[Any]) -> set[str]:
-    """Return the names other than fields that payloads may have, such as attributes that events of MCP Hangar keep."""
-    extras = [vars(event) for event in events if hasattr(event, "__dict__")]
-    return {"_version", *chain.from_iterable(extras), *(("event_id", "occurred_at") if extras else ())}
+        described = self._current.described.get(event_type)
+        return described if isinstance(described, dict) else None
 
 
 def _is_structural(error: HangarlogError, payload: dict[str, Any], schema: Schema) -> bool:

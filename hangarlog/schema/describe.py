@@ -1,15 +1,15 @@
 """The wire shape of an event class, as JSON Schema (2020-12).
 
 The shape is taken from `msgspec.inspect`. msgspec's own generator omits what a comparison needs, such as the zone of a
-time or the type of a mapping's keys, and refuses types and defaults without a schema. Two keywords are added:
+time or the type of a mapping's keys, and refuses types and defaults without a schema. Four keywords are added:
 `x-python` names the class that a hook of the application decodes, and `x-keys` is the schema of a mapping's keys if
-they are not plain strings.
+they are not plain strings. `x-default` says where a default without a value comes from, and `x-written` that every
+event has a field although it has a default.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import chain, count
 from typing import Any
 
@@ -17,6 +17,9 @@ import msgspec
 from msgspec import inspect
 
 from hangarlog.errors import EventSerializationError
+from hangarlog.events.decodable import decoder_of, deep_recursion
+from hangarlog.schema.defaults import Keywords, default_keywords, is_always_written
+from hangarlog.schema.definitions import Definitions
 
 Schema = dict[str, Any]
 Hook = Callable[[Any], Any] | None
@@ -51,24 +54,80 @@ def describe(event_type: str, event_class: type, enc_hook: Hook = None) -> Schem
     Raises:
         EventSerializationError: msgspec cannot inspect the class.
     """
+    schema = describe_all({event_type: event_class}, enc_hook)[event_type]
+    if isinstance(schema, EventSerializationError):
+        raise schema
+    return schema
+
+
+def described_defaults(event_class: type, enc_hook: Hook = None) -> Iterator[tuple[type, dict[str, Keywords]]]:
+    """Yield a class and those nested in it, each with the keywords of its fields' defaults.
+
+    Raises anything that the inspection of the application's types raises.
+    """
+    description = _Description(enc_hook)
+    decoder_of(event_class)
+    description.root_schema(inspect.type_info(event_class))
+    for info in description.classes:
+        fields = [field for field in info.fields if not field.required]
+        yield info.cls, {field.name: default_keywords(info.cls, field, enc_hook) for field in fields}
+
+
+def describe_all(types: Mapping[str, type], enc_hook: Hook = None) -> dict[str, Schema | EventSerializationError]:
+    """Return the schemas of classes by event type. They share the definitions of nested classes.
+
+    For a class that msgspec cannot inspect, the result is the error.
+    """
+    found: dict[str, Schema | EventSerializationError] = {}
+    description = _Description(enc_hook)
+    with deep_recursion():
+        infos = _infos(types)
+        for event_type, info in infos.items():
+            try:
+                if isinstance(info, Exception):
+                    raise info
+                found[event_type] = description.root_schema(info)
+            except Exception as error:  # The application's types may raise anything.
+                description = _Description(enc_hook)  # The other one has a part that is not complete.
+                name = getattr(types[event_type], "__qualname__", types[event_type])
+                cause = f"{name} has no schema: {str(error) or type(error).__name__}"
+                found[event_type] = EventSerializationError(event_type, cause)
+    return found
+
+
+def _infos(types: Mapping[str, type]) -> dict[str, Any]:
+    """Return what msgspec says of each class, or the exception that it raises."""
+    found: dict[str, Any] = {}
+    for event_type, event_class in types.items():
+        try:
+            decoder_of(event_class)
+        except Exception as error:
+            found[event_type] = error
+    accepted = {name: event_class for name, event_class in types.items() if name not in found}
     try:
-        info = inspect.type_info(event_class)
-    except (TypeError, NameError) as error:
-        raise EventSerializationError(event_type, f"{event_class.__qualname__} has no schema: {error}") from error
-    return _Description(info, enc_hook).root_schema()
+        found |= dict(zip(accepted, inspect.multi_type_info(accepted.values()), strict=True))
+    except Exception:  # Find out which.
+        found |= {name: _info(event_class) for name, event_class in accepted.items()}
+    return {name: found[name] for name in types}
+
+
+def _info(event_class: type) -> Any:
+    try:
+        return inspect.type_info(event_class)
+    except Exception as error:
+        return error
 
 
 class _Description:
-    def __init__(self, root: Any, enc_hook: Hook) -> None:
-        self._root, self._enc_hook = root, enc_hook
+    def __init__(self, enc_hook: Hook) -> None:
+        self._enc_hook = enc_hook
         self._names: dict[type, str] = {}
         self._defs: dict[str, Schema] = {}
+        self.classes: list[Any] = []
+        self._definitions = Definitions(self._defs)
 
-    def root_schema(self) -> Schema:
-        schema = self._object(self._root)
-        if self._defs:
-            schema["$defs"] = dict(sorted(self._defs.items()))
-        return schema
+    def root_schema(self, root: Any) -> Schema:
+        return self._definitions.complete(self._object(root))
 
     def _schema_of(self, info: Any) -> Schema:
         if isinstance(info, inspect.Metadata):
@@ -91,20 +150,21 @@ class _Description:
         if isinstance(info, _MAPPINGS):
             return self._mapping(info)
         cls = getattr(info, "cls", kind)
+        if cls is object:  # It takes any value, without a hook.
+            return {}
         return {"x-python": f"{cls.__module__}.{cls.__qualname__}"}
 
     def _reference(self, info: Any) -> Schema:
-        if info.cls is self._root.cls:
-            return {"$ref": "#"}
         name = self._names.get(info.cls)
         if name is None:
-            name = _unused_name(info.cls, list(self._names.values()))
+            name = _unused_name(info.cls, self._defs)
             self._names[info.cls] = name
             self._defs[name] = {}  # Reserve the name: the class may contain itself.
             self._defs[name] = self._object(info)
         return {"$ref": f"#/$defs/{name}"}
 
     def _object(self, info: Any) -> Schema:
+        self.classes.append(info)
         if getattr(info, "array_like", False) or isinstance(info, inspect.NamedTupleType):
             return self._array_like(info)
         properties: dict[str, Schema] = {}
@@ -113,7 +173,7 @@ class _Description:
             properties[info.tag_field] = {"const": info.tag}
             required.append(info.tag_field)
         for field in info.fields:
-            properties[field.encode_name] = self._field(field)
+            properties[field.encode_name] = self._field(info, field)
             if field.required:
                 required.append(field.encode_name)
         schema: Schema = {"type": "object", "properties": properties, "required": sorted(required)}
@@ -124,23 +184,17 @@ class _Description:
     def _array_like(self, info: Any) -> Schema:
         tag = getattr(info, "tag", None)
         items = [] if tag is None else [{"const": tag}]
-        items += [self._field(field) for field in info.fields]
+        items += [self._field(info, field) for field in info.fields]
         first = len(items) - len(info.fields)
         needed = max((at for at, field in enumerate(info.fields, first + 1) if field.required), default=first)
         return {"type": "array", "prefixItems": items, "minItems": needed}
 
-    def _field(self, field: Any) -> Schema:
+    def _field(self, info: Any, field: Any) -> Schema:
         schema = self._schema_of(field.type)
         if field.required:
             return schema
-        default = field.default
-        if field.default_factory is not msgspec.NODEFAULT:
-            default = _constant_default(field.default_factory)
-        if default is not msgspec.NODEFAULT and default is not msgspec.UNSET:
-            with contextlib.suppress(Exception):  # Leave out a default that has no JSON form.
-                plain = msgspec.to_builtins(default, enc_hook=self._enc_hook, str_keys=True)
-                schema = {**schema, "default": msgspec.json.decode(msgspec.json.encode(plain))}
-        return schema
+        always = {"x-written": True} if is_always_written(info, field) else {}
+        return {**schema, **default_keywords(info.cls, field, self._enc_hook), **always}
 
     def _array(self, info: Any) -> Schema:
         schema = {"type": "array", "items": self._schema_of(info.item_type), **_lengths(info, "Items")}
@@ -157,15 +211,6 @@ class _Description:
 
 
 _Unset = msgspec.UnsetType
-
-
-def _constant_default(factory: Callable[[], Any]) -> Any:
-    """Return a factory's value if two calls give equal ones, else UNSET."""
-    with contextlib.suppress(Exception):
-        first, second = factory(), factory()
-        if first == second:
-            return first
-    return msgspec.UNSET
 
 
 def _any_of(parts: Iterable[Schema]) -> Schema:

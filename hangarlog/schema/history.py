@@ -23,12 +23,18 @@ _EVENTS_PER_SHARE = 25_000  # What one process reads before it reports.
 
 
 def check_history(
-    path: str, target: str, *, folder: str | None = None, progress: Progress = lambda events: None
+    path: str,
+    target: str,
+    *,
+    folder: str | None = None,
+    progress: Progress = lambda events: None,
+    with_fields: bool = False,
 ) -> list[StoredKind]:
     """Read every stored event through the chain.
 
-    Return the counts by type and version, with the failures. `target` names the application's events, as for
-    `load_events`. Every worker process imports it, from `folder` if it is nowhere else. `progress` counts events.
+    Return the counts by type and version, with the failures and what reads lose. `target` names the application's
+    events, as for `load_events`. Every worker process imports it, from `folder` if it is nowhere else. `progress`
+    counts events. `with_fields` gathers the payloads' fields, too.
 
     Raises:
         EventsNotFoundError: there are no events at `target`.
@@ -37,7 +43,7 @@ def check_history(
     """
     if folder is None and (os.getcwd() in sys.path or "" in sys.path):
         folder = os.getcwd()  # Worker processes do not have it on their path.
-    return _read_store(path, target, folder, progress)
+    return _read_store(path, target, folder, progress, with_fields)
 
 
 def show_history(path: str, *, progress: Progress = lambda events: None) -> list[StoredKind]:
@@ -45,7 +51,7 @@ def show_history(path: str, *, progress: Progress = lambda events: None) -> list
 
     Raises what `check_history` raises.
     """
-    return _read_store(path, None, None, progress)
+    return _read_store(path, None, None, progress, True)
 
 
 def count_events(path: str) -> int:
@@ -59,10 +65,13 @@ def check_store(store: EventStore, serializer: EventSerializer) -> list[StoredKi
     return list(_merged([scan(store, 0, store.get_event_count(), serializer, False)]).values())
 
 
-def _read_store(path: str, target: str | None, folder: str | None, progress: Progress) -> list[StoredKind]:
+def _read_store(
+    path: str, target: str | None, folder: str | None, progress: Progress, with_fields: bool
+) -> list[StoredKind]:
     end = count_events(path)
     shares = [
-        Share(path, at, min(at + _EVENTS_PER_SHARE, end), target, folder) for at in range(0, end, _EVENTS_PER_SHARE)
+        Share(path, at, min(at + _EVENTS_PER_SHARE, end), target, folder, with_fields)
+        for at in range(0, end, _EVENTS_PER_SHARE)
     ]
     count = min(len(shares), _processors())
     if count <= 1 or not sys.executable:

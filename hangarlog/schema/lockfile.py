@@ -1,14 +1,17 @@
 """The schema lock: a file in the user's repository with the wire shape of every event type at every version.
 
-It is sorted and indented JSON, so that you can review its changes.
+It is sorted and indented JSON, so that you can review its changes. Each event type and each definition is a block of
+lines, with the comma between two blocks on a line of its own. So git merges branches that add types, unless two add one
+at the same place of the order.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal
 
@@ -17,14 +20,16 @@ from msgspec import UNSET
 
 from hangarlog.errors import SchemaLockError
 from hangarlog.record.strict import refuse_repeated_keys
+from hangarlog.schema.definitions import MAX_DEPTH, PREFIX, Definitions, bounded, share, with_references
 from hangarlog.schema.describe import Schema
 from hangarlog.system.filesystem import FileSystem
 
-FORMAT = 1
+FORMAT = 2
+_FIRST_FORMAT = 1  # It is read too. Each schema has its own definitions there.
 DEFAULT_PATH = "event-schema.json"
 
+_IN_FILE = "#/definitions/"
 _MAX_LOCK_BYTES = 16 << 20
-_MAX_DEPTH = 32  # Levels of nesting in a schema, and in a default.
 _MAX_VERSION = 1 << 31
 
 
@@ -53,14 +58,51 @@ class LockedType(msgspec.Struct, omit_defaults=True):
 
 
 class SchemaLock(msgspec.Struct):
-    """The content of the file: its format, and the locked types by name."""
+    """The locked event types by name."""
 
-    hangarlog_schema: int = FORMAT
     events: dict[str, LockedType] = {}
 
     def encode(self) -> bytes:
-        """Return the bytes of the file."""
-        return msgspec.json.format(msgspec.json.encode(self, order="deterministic"), indent=2) + b"\n"
+        """Return the bytes of the file. Equal definitions of all types are in one part of it."""
+        # Today's classes name their definitions; those of former versions get other names if they differ.
+        places = sorted(
+            ((name, version) for name, locked in self.events.items() for version in locked.versions()),
+            key=lambda place: (place[1] != max(self.events[place[0]].versions()), place[0], -place[1]),
+        )
+        schemas = [self.events[name].schemas[str(version)] for name, version in places]
+        shared, definitions = share(schemas, [name for name, _ in places], _IN_FILE)
+        events = {name: msgspec.structs.replace(locked, schemas={}) for name, locked in self.events.items()}
+        for (name, version), schema in sorted(zip(places, shared, strict=True), key=lambda each: each[0]):
+            events[name].schemas[str(version)] = schema
+        parts = [
+            f'"hangarlog_schema": {FORMAT}'.encode(),
+            _blocks("events", events),
+            _blocks("definitions", definitions),
+        ]
+        return b"{\n" + b"\n,\n".join(parts) + b"\n}\n"
+
+
+def _blocks(name: str, members: Mapping[str, Any]) -> bytes:
+    """Return a member of the file, with each of its own members as a block of lines."""
+    blocks = [
+        msgspec.json.encode(key)
+        + b": "
+        + msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=2)
+        for key, value in sorted(members.items())
+    ]
+    return f'"{name}": {{\n'.encode() + b"\n,\n".join(blocks) + (b"\n}" if blocks else b"}")
+
+
+class _LockFile(msgspec.Struct):
+    """The content of the file."""
+
+    hangarlog_schema: int
+    events: dict[str, LockedType] = {}
+    definitions: dict[str, Schema] = {}
+
+
+class _Header(msgspec.Struct):
+    hangarlog_schema: int
 
 
 def read_lock(path: str) -> SchemaLock:
@@ -75,21 +117,48 @@ def read_lock(path: str) -> SchemaLock:
         raise SchemaLockError(path, "there is no such file; make it with `hangarlog schema lock`") from None
     except (OSError, ValueError) as error:
         raise SchemaLockError(path, f"it cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if _CONFLICT.search(raw):
+        raise SchemaLockError(
+            path,
+            "it has the conflict markers of a merge; take either side (`git checkout --ours` or `--theirs`) and run "
+            "`hangarlog schema lock` again",
+        )
     try:
-        lock = msgspec.json.decode(raw, type=SchemaLock)
+        found = msgspec.json.decode(raw, type=_Header).hangarlog_schema
+        if not _FIRST_FORMAT <= found <= FORMAT:
+            raise SchemaLockError(
+                path, f"it has format {found}, but this version knows up to {FORMAT}; upgrade hangarlog"
+            )
+        lock = msgspec.json.decode(raw, type=_LockFile)
         refuse_repeated_keys(raw)
         _check_lock(lock)
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
         raise SchemaLockError(path, f"it is damaged ({error}); restore it from your repository") from error
-    if lock.hangarlog_schema != FORMAT:
-        raise SchemaLockError(
-            path, f"it has format {lock.hangarlog_schema}, but this version knows {FORMAT}; upgrade hangarlog"
-        )
-    return lock
+    return SchemaLock(_completed(lock))
+
+
+_CONFLICT = re.compile(rb"^(<{7}|={7}|>{7})( |\r?$)", re.MULTILINE)
+
+
+def _completed(lock: _LockFile) -> dict[str, LockedType]:
+    """Return the types of a file with the definitions that each schema refers to, as shared objects."""
+    if lock.hangarlog_schema == _FIRST_FORMAT:
+        return lock.events
+
+    def in_memory(reference: str) -> str:
+        return PREFIX + reference.removeprefix(_IN_FILE)
+
+    definitions = Definitions({name: with_references(each, in_memory) for name, each in lock.definitions.items()})
+    for locked in lock.events.values():
+        for version, schema in locked.schemas.items():
+            locked.schemas[version] = definitions.complete(with_references(schema, in_memory))
+    return lock.events
 
 
 def write_lock(path: str, lock: SchemaLock) -> None:
     """Replace the lock at `path` atomically, and keep its permissions.
+
+    A new file has those of an ordinary source file.
 
     Raises:
         SchemaLockError: `path` is a symbolic link, and the link or the file it leads to is not the user's own.
@@ -100,11 +169,20 @@ def write_lock(path: str, lock: SchemaLock) -> None:
             raise SchemaLockError(path, cause)
         path = os.path.realpath(path)
     path, filesystem = os.path.abspath(path), FileSystem()
-    with contextlib.suppress(FileNotFoundError):  # A new file is private.
+    rights = _source_rights()
+    with contextlib.suppress(FileNotFoundError):
         found = os.lstat(path).st_mode
         if stat.S_ISREG(found):  # Otherwise a link has appeared since. It is replaced, so its permissions do not count.
-            filesystem.set_rights(os.path.dirname(path), stat.S_IMODE(found) & 0o777)
+            rights = stat.S_IMODE(found) & 0o777
+    filesystem.set_rights(os.path.dirname(path), rights)
     filesystem.replace_file(path, lock.encode())
+
+
+def _source_rights() -> int:
+    """Return the permissions of a new source file: everybody's, without those that the umask takes away."""
+    mask = os.umask(0o077)  # It cannot be read without being set. Nobody gets more rights meanwhile.
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def _is_own_link(path: str) -> bool:
@@ -135,6 +213,8 @@ class _SchemaPart(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     enum: Annotated[list[str | int | float | bool | None], _NonEmpty] | _Unset = UNSET
     const: str | int | _Unset = UNSET
     default: Any = UNSET
+    default_from: Literal["computed", "unset"] | _Unset = msgspec.field(default=UNSET, name="x-default")
+    is_written: bool = msgspec.field(default=False, name="x-written")
     keys: _SchemaPart | _Unset = msgspec.field(default=UNSET, name="x-keys")
     python: str | _Unset = msgspec.field(default=UNSET, name="x-python")
     reference: str | _Unset = msgspec.field(default=UNSET, name="$ref")
@@ -165,15 +245,23 @@ class _SchemaPart(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
         """True if it gives the type of its values or lists them, or takes any value."""
         kinds = (self.type, self.any_of, self.enum, self.const, self.python, self.reference)
         return any(kind is not UNSET for kind in kinds) or self == _SchemaPart(
-            default=self.default, definitions=self.definitions
+            default=self.default,
+            default_from=self.default_from,
+            is_written=self.is_written,
+            definitions=self.definitions,
         )
 
 
-def _check_lock(lock: SchemaLock) -> None:
+def _check_lock(lock: _LockFile) -> None:
     """Raise `ValueError` or `TypeError` unless `describe` or `Gathered` could have made every schema.
 
     Patterns are not compiled or run, here or in a check, unless a class of the application has the same one.
     """
+    shared = _converted(lock.definitions) if lock.hangarlog_schema > _FIRST_FORMAT else {}
+    try:
+        _check_definitions(shared)
+    except _REASONS as error:
+        raise ValueError(f"definitions: {error}") from error
     for name, locked in lock.events.items():
         if not all(1 <= number <= _MAX_VERSION for number in (locked.version, locked.split or 1, *locked.inferred)):
             raise ValueError(f"{name} has a version that is not between 1 and {_MAX_VERSION}")
@@ -183,21 +271,38 @@ def _check_lock(lock: SchemaLock) -> None:
             ):
                 raise ValueError(f"{name} has a version {version[:20]!r}")
             try:
-                _check_schema(schema)
-            except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
+                _check_schema(schema, shared if lock.hangarlog_schema > _FIRST_FORMAT else None)
+            except _REASONS as error:
                 raise ValueError(f"{name} v{version}: {error}") from error
 
 
-def _check_schema(schema: Schema) -> None:
+_REASONS = (msgspec.MsgspecError, ValueError, TypeError, RecursionError)
+
+
+def _converted(definitions: dict[str, Schema]) -> dict[str, _SchemaPart]:
+    return msgspec.convert(definitions, dict[str, _SchemaPart])
+
+
+def _check_schema(schema: Schema, shared: dict[str, _SchemaPart] | None) -> None:
+    """Check the schema of a payload. `shared` has the definitions of all, None if the schema has its own."""
     root = msgspec.convert(schema, _SchemaPart)
     if root.type != "object" or root.reference is not UNSET:
         raise ValueError("its schema is not that of an object")
-    for part in (root, *root.definitions.values()):
-        _check_part(part, root, 0)
-    if any(part.reference is not UNSET for part in root.definitions.values()):
+    if shared is None:
+        _check_definitions(root.definitions, with_root=True)
+    elif root.definitions:
+        raise ValueError("it has definitions of its own")
+    _check_part(root, root.definitions if shared is None else shared, shared is None, 0)
+
+
+def _check_definitions(definitions: dict[str, _SchemaPart], *, with_root: bool = False) -> None:
+    """Check definitions, which may refer to the payload with `with_root`."""
+    for part in definitions.values():
+        _check_part(part, definitions, with_root, 0)
+    if any(part.reference is not UNSET for part in definitions.values()):
         raise ValueError("a definition is only a reference")
     try:
-        TopologicalSorter({name: _alternatives(part) for name, part in root.definitions.items()}).prepare()
+        TopologicalSorter({name: _alternatives(part) for name, part in definitions.items()}).prepare()
     except CycleError:
         raise ValueError("a definition is one of its own alternatives") from None
 
@@ -206,23 +311,27 @@ def _alternatives(part: _SchemaPart) -> Iterator[str]:
     """Yield the names of the definitions that are alternatives of a part."""
     for each in part.any_of or ():
         if each.reference is not UNSET:
-            yield each.reference.removeprefix("#/$defs/")
+            yield each.reference.split("/", 2)[-1]
         yield from _alternatives(each)
 
 
-def _check_part(part: _SchemaPart, root: _SchemaPart, depth: int) -> None:
-    if depth > _MAX_DEPTH:
-        raise ValueError(f"it is nested deeper than {_MAX_DEPTH} levels")
+def _check_part(part: _SchemaPart, definitions: dict[str, _SchemaPart], with_root: bool, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
     if part.reference is not UNSET:
-        if part.reference != "#" and part.reference.removeprefix("#/$defs/") not in root.definitions:
+        prefix = PREFIX if with_root else _IN_FILE
+        known = part.reference.startswith(prefix) and part.reference.removeprefix(prefix) in definitions
+        if not known and not (with_root and part.reference == "#"):
             raise ValueError(f"{part.reference} refers to nothing")
         return
     _check_words(part)
-    _check_values((part.default, part.enum, part.const, *part.limits()), 0)
+    for value in (part.default, part.enum, part.const, *part.limits()):
+        if value is not UNSET:
+            bounded(value)
     inner = [*(part.properties or {}).values(), *(part.prefix_items or []), *(part.any_of or [])]
     inner += [each for each in (part.additional_properties, part.items, part.keys) if isinstance(each, _SchemaPart)]
     for each in inner:
-        _check_part(each, root, depth + 1)
+        _check_part(each, definitions, with_root, depth + 1)
 
 
 def _check_words(part: _SchemaPart) -> None:
@@ -234,15 +343,3 @@ def _check_words(part: _SchemaPart) -> None:
         raise ValueError("an object lists neither its fields nor the type of its values")
     if part.type == "array" and not isinstance(part.items, _SchemaPart) and part.prefix_items is UNSET:
         raise ValueError("an array does not give the type of its items")
-
-
-def _check_values(values: Iterable[Any], depth: int) -> None:
-    if depth > _MAX_DEPTH:
-        raise ValueError(f"a default is nested deeper than {_MAX_DEPTH} levels")
-    for value in values:
-        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
-            raise ValueError("a number is beyond 64 bits")
-        if isinstance(value, dict):
-            _check_values(value.values(), depth + 1)
-        elif isinstance(value, list):
-            _check_values(value, depth + 1)

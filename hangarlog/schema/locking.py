@@ -7,11 +7,15 @@ from collections.abc import Collection
 
 import msgspec
 
+from hangarlog.errors import EventSerializationError
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.schema.check import Finding, check, failing
-from hangarlog.schema.describe import describe
+from hangarlog.schema.describe import Schema, describe_all
 from hangarlog.schema.lockfile import LockedType, SchemaLock
 from hangarlog.schema.share import StoredKind
+from hangarlog.schema.written import forget_omitted
+
+_NO_FIELDS: Schema = {"type": "object", "properties": {}, "required": []}
 
 
 def refused(serializer: EventSerializer, before: SchemaLock, accept: Collection[str] = ()) -> list[Finding]:
@@ -30,6 +34,8 @@ def without(lock: SchemaLock, names: Collection[str]) -> SchemaLock:
 def make_lock(serializer: EventSerializer, before: SchemaLock) -> SchemaLock:
     """Return the lock of today's types, with the shapes of their former versions from `before`."""
     registry, chain = serializer.registry, serializer.chain
+    current = {name: each for name, each in registry.types.items() if registry.canonical_name(name) == name}
+    shapes = describe_all(current, serializer.enc_hook)
     events: dict[str, LockedType] = {}
     for name in {*registry.types, *registry.dropped, *chain.split_types(), *before.events}:
         locked = before.events.get(name, LockedType(1))
@@ -41,7 +47,13 @@ def make_lock(serializer: EventSerializer, before: SchemaLock) -> SchemaLock:
         elif event_class is not None:
             version, alias_of = registry.target_version(name), registry.canonical_name(name)
             if alias_of == name:
-                schemas[str(version)] = describe(name, event_class, serializer.enc_hook)
+                shape = shapes[name]
+                if isinstance(shape, EventSerializationError):
+                    raise shape
+                schemas[str(version)] = shape
+                forget_omitted(shape, _earlier_shapes(serializer, before, name, version))
+                if version > 1 and not any(int(number) < version for number in schemas):
+                    forget_omitted(shape, [_NO_FIELDS])  # Events of versions that no lock knows may lack any.
                 alias_of = None
         elif split is not None:
             version = split[0]
@@ -54,6 +66,31 @@ def make_lock(serializer: EventSerializer, before: SchemaLock) -> SchemaLock:
             [number for number in locked.inferred if number != version or event_class is None],
         )
     return SchemaLock(events=dict(sorted(events.items())))
+
+
+def not_locked(serializer: EventSerializer, lock: SchemaLock) -> list[Finding]:
+    """Return a finding for each type that is not in a lock exactly as it is today."""
+    made = make_lock(serializer, lock).events
+    return [
+        Finding(name, "not locked", f"{_difference(lock.events.get(name), locked)}; run `hangarlog schema lock`")
+        for name, locked in made.items()
+        if lock.events.get(name) != locked
+    ]
+
+
+def _difference(before: LockedType | None, after: LockedType) -> str:
+    if before is None:
+        return "it is not in the lock"
+    if before.version != after.version:
+        return f"the lock has version {before.version}, the class version {after.version}"
+    return f"the lock has another shape of version {after.version}"
+
+
+def _earlier_shapes(serializer: EventSerializer, before: SchemaLock, name: str, version: int) -> list[Schema]:
+    """Return the locked shapes of a version, under a type's name and its former ones."""
+    canonical_name = serializer.registry.canonical_name
+    found = [locked.schema(version) for other, locked in before.events.items() if canonical_name(other) == name]
+    return [shape for shape in found if shape is not None]
 
 
 def unread_types(lock: SchemaLock, stored: Collection[StoredKind], accept: Collection[str]) -> list[Finding]:

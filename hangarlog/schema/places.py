@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from typing import Any
 
+from hangarlog.schema.default_change import default_change
 from hangarlog.schema.describe import Schema
-from hangarlog.schema.shape import ABSENT, enum_values, has_type, join_path, resolve, same_value, tags
+from hangarlog.schema.shape import enum_values, has_type, join_path, resolve, same_value, tags
 
 SchemaPlace = tuple[str, Any, Schema | None]
 
@@ -26,7 +28,7 @@ def places(
     schema = resolve(schema, root)
     if "anyOf" in schema:
         limit = _MAX_ALTERNATIVES if nested < _MAX_NESTED else 1
-        parts = [part for part in schema["anyOf"] if may_match(value, part, root)][:limit]
+        parts = list(islice((part for part in schema["anyOf"] if may_match(value, part, root)), limit))
         nested += len(parts) > 1
         found = [list(places(value, part, root, path, nested)) for part in parts]
         yield from min(found, key=lambda each: len(unknown_paths(each)), default=[])
@@ -54,6 +56,12 @@ def places(
 def unknown_paths(found: Iterable[SchemaPlace]) -> list[str]:
     """Return the paths for which the wire shape has no field."""
     return [path for path, _, schema in found if schema is None]
+
+
+def extra_names(events: list[Any]) -> set[str]:
+    """Return the names other than fields that payloads may have, such as attributes that events of MCP Hangar keep."""
+    extras = [vars(event) for event in events if hasattr(event, "__dict__")]
+    return {"_version", *chain.from_iterable(extras), *(("event_id", "occurred_at") if extras else ())}
 
 
 def may_match(value: Any, schema: Schema, root: Schema) -> bool:
@@ -93,17 +101,20 @@ class _Defaults:
         had, has = _children(stored), _children(reached)
         for name in filter(after.__contains__, before):
             place = join_path(path, name) if isinstance(name, str) else f"{path}[{name}]"
-            then, now = before[name].get("default", ABSENT), after[name].get("default", ABSENT)
             if name in had and name in has:
                 yield from self.changed(had[name], has[name], before[name], after[name], place)
-            elif name not in had and name not in has and not same_value(then, now):
-                yield place, then, now
+            elif name not in had and name not in has:
+                change = default_change((before[name], self._old), (after[name], self._new))
+                if change is not None and not change.why_harmless:
+                    yield place, change.then, change.now
 
 
 def _matching_alternative(value: Any, schema: Schema, root: Schema) -> Schema:
     schema = resolve(schema, root)
-    parts = [resolve(part, root) for part in schema.get("anyOf", [schema]) if may_match(value, part, root)]
-    return parts[0] if parts else {}
+    if not isinstance(value, (dict, list)):
+        return {}
+    parts = (resolve(part, root) for part in schema.get("anyOf", [schema]) if may_match(value, part, root))
+    return next(parts, {})
 
 
 def _children(value: dict[str, Any] | list[Any]) -> dict[Any, Any]:

@@ -9,6 +9,7 @@ of its calls.
 from __future__ import annotations
 
 import copy
+import functools
 import gc
 import sys
 from collections.abc import Callable, Collection, Sequence
@@ -77,15 +78,8 @@ def pure_path(
         UpcastingError: a step is missing.
         Exception: anything that a step raises.
     """
-    registry, chain = serializer.registry, serializer.chain
-    split = chain.split_of(event_type)
-    if split is not None and version <= split[0]:
-        steps = (*chain.path(event_type, version, split[0], None), split)
-    else:
-        target = registry.target_version(event_type)
-        steps = chain.path(event_type, version, target, registry.canonical_name(event_type))
     made: Any = payload
-    for at, step in steps:
+    for at, step in _steps(serializer, event_type, version):
         try:
             made = step(made) if at in known else pure_result(step, made)
         except ImpureUpcasterError as error:
@@ -93,6 +87,42 @@ def pure_path(
             impure = ImpureUpcasterError(f"the upcaster from v{at} ({name}) is not pure: {error}")
             impure.version = at
             raise impure from None
+    return made
+
+
+def _steps(serializer: EventSerializer, event_type: str, version: int) -> tuple[tuple[int, Callable[..., Any]], ...]:
+    """Return the upcasters from a version on, and the splitter. Raises `UpcastingError` if one is missing."""
+    registry, chain = serializer.registry, serializer.chain
+    split = chain.split_of(event_type)
+    if split is not None and version <= split[0]:
+        return (*chain.path(event_type, version, split[0], None), split)
+    return chain.path(event_type, version, registry.target_version(event_type), registry.canonical_name(event_type))
+
+
+def upcasting(serializer: EventSerializer, event_type: str, version: int) -> Step:
+    """Return a function that returns what `pure_path` returns, without a purity check. It may change the payload.
+
+    Raises `UpcastingError` if a step is missing.
+    """
+    steps = [step for _, step in _steps(serializer, event_type, version)]
+
+    def run(payload: dict[str, Any]) -> Any:
+        made: Any = payload
+        made.pop("_version", None)
+        for step in steps:
+            made = _as_list(step(made))
+        return made
+
+    return run
+
+
+def partial_path(
+    serializer: EventSerializer, event_type: str, version: int, target: int, payload: dict[str, Any]
+) -> Any:
+    """Return what the upcasters make of a payload up to version `target`. Raises what `pure_path` and steps raise."""
+    made: Any = copy.deepcopy(payload)
+    for _, step in serializer.chain.path(event_type, version, target, serializer.registry.canonical_name(event_type)):
+        made = step(made)
     return made
 
 
@@ -104,17 +134,41 @@ def pure_result(step: Step, payload: dict[str, Any]) -> Any:
         Exception: anything that the step raises.
     """
     first, second = copy.deepcopy(payload), copy.deepcopy(payload)
-    result, calls = _run_watched(step, first)
+    result, calls = _run_watched(lambda: step(first))
     result = copy.deepcopy(result)  # The step may keep a reference and change it in the second run.
     if first != payload or list(first) != list(payload):
         raise ImpureUpcasterError("it changes its argument: return a new payload, such as {**data, ...}")
-    again, more = _run_watched(step, second)
-    if calls or more:
-        names = ", ".join({**dict.fromkeys(calls), **dict.fromkeys(more)})
-        raise ImpureUpcasterError(f"it calls {names}, so its result depends on more than the payload")
+    again, more = _run_watched(lambda: step(second))
+    _check_runs([*calls, *more], result, again, "the payload")
+    return result
+
+
+def pure_value(factory: Callable[[], Any]) -> Any:
+    """Return what a factory of defaults makes.
+
+    Raises:
+        ImpureUpcasterError: the factory is not pure.
+        Exception: anything that the factory raises.
+    """
+    calls: list[str] = []
+    inner: Any = factory
+    while isinstance(inner, functools.partial):  # It calls its function unseen.
+        inner = inner.func
+    if (name := _impure_name(inner)) is not None:
+        calls.append(name)
+    result, first = _run_watched(factory, as_list=False)
+    again, second = _run_watched(factory, as_list=False)
+    _check_runs([*calls, *first, *second], result, again, "constants")
+    return result
+
+
+def _check_runs(calls: Sequence[str], result: Any, again: Any, on: str) -> None:
+    """Raise `ImpureUpcasterError` if a function made impure calls, or another result in its second run."""
+    if calls:
+        names = ", ".join(dict.fromkeys(calls))
+        raise ImpureUpcasterError(f"it calls {names}, so its result depends on more than {on}")
     if result != again:
         raise ImpureUpcasterError("it returns two different results for the same payload")
-    return result
 
 
 def _as_list(result: Any) -> Any:
@@ -122,8 +176,8 @@ def _as_list(result: Any) -> Any:
     return result if isinstance(result, dict) or not hasattr(result, "__iter__") else list(result)
 
 
-def _run_watched(step: Step, payload: dict[str, Any]) -> tuple[Any, Sequence[str]]:
-    """Return (result, names of the impure functions that the step called)."""
+def _run_watched(call: Callable[[], Any], *, as_list: bool = True) -> tuple[Any, Sequence[str]]:
+    """Return (result, names of the impure functions that were called)."""
     calls: dict[str, None] = {}
     here = sys._getframe()
 
@@ -139,7 +193,7 @@ def _run_watched(step: Step, payload: dict[str, Any]) -> tuple[Any, Sequence[str
     gc.disable()  # A collection runs callbacks that the step does not call.
     sys.setprofile(watch)
     try:
-        result = _as_list(step(payload))
+        result = _as_list(call()) if as_list else call()
     except SystemExit as error:
         raise ImpureUpcasterError("it ends the program") from error
     finally:

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from hangarlog.schema.describe import Schema
-from hangarlog.schema.shape import is_any, resolve
+from hangarlog.schema.shape import has_always, is_any, resolve
 
 _Option = TypeVar("_Option")
 _MAX_DEPTH = 4  # Below this depth, recursive schemas end as soon as they can.
@@ -19,7 +19,7 @@ _MIN_SAMPLES, _MAX_SAMPLES = 10, 500
 """The samples of each schema, and the most further ones while some alternative has not occurred."""
 
 _MAX_LENGTH = 10_000  # The longest string or array that is generated, if a schema requires it.
-_MAX_VALUES, _ALL_VALUES = 20_000, 1_000_000  # Values in one sample, and in all samples of a schema.
+_MAX_VALUES, _ALL_VALUES = 20_000, 200_000  # Values in one sample, and in all samples of a schema.
 
 
 class CannotSampleError(Exception):
@@ -94,7 +94,7 @@ class _Sample:
         made = {}
         for name, part in schema["properties"].items():
             place = f"{path}.{name}"
-            present = name in schema["required"] or (
+            present = has_always(schema, name) or (
                 depth <= _MAX_DEPTH and self.source.choose(f"{place}?", (False, True))
             )
             if present:
@@ -119,6 +119,7 @@ class _Sample:
         fixed = schema.get("prefixItems", [])
         least = schema.get("minItems", 0)
         if "prefixItems" in schema:
+            least = max([least, *(at for at, part in enumerate(fixed, 1) if part.get("x-written"))])
             count = self.source.choose(f"{path} length", range(min(least, len(fixed)), len(fixed) + 1))
             return [self.of(part, f"{path}[{at}]", depth + 1) for at, part in enumerate(fixed[:count])]
         made: list[Any] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -10,31 +10,53 @@ import msgspec
 from hangarlog.schema.describe import Schema
 
 ABSENT: Any = object()
-"""Stands for the default of a field whose schema has none, because it is computed or has no JSON form."""
+"""Stands for the default of a field whose schema has none, because it has no JSON form."""
+
+COMPUTED: Any = object()
+"""Stands for a default that is computed for each event, or is another in each process."""
+
+UNSET: Any = object()
+"""Stands for a default that is not stored: msgspec's UNSET."""
+
+_NO_VALUES = {COMPUTED: "computed for each event", UNSET: "UNSET", ABSENT: "one that has no JSON form"}
+
+
+_MAX_SHOWN = 20  # Values of an enum that a message lists.
 
 
 def resolve(part: Schema, root: Schema) -> Schema:
     """Return the schema that a part refers to, or the part itself if it is not a reference."""
     while "$ref" in part:
-        name = part["$ref"].removeprefix("#/$defs/")
-        part = root if name == "#" else root["$defs"][name]
+        name = definition_name(part["$ref"])
+        part = root if name is None else root["$defs"][name]
     return part
+
+
+def definition_name(reference: str) -> str | None:
+    """Return the name in a reference to a definition, None for a reference to the payload itself."""
+    return None if reference == "#" else reference.split("/", 2)[-1]
 
 
 def is_any(schema: Schema) -> bool:
     """True if a schema takes any value."""
-    return not schema.keys() - {"default", "$defs"}
+    return not schema.keys() - {"default", "x-default", "x-written", "$defs"}
 
 
-def patterns_of(part: Any) -> Iterator[str]:
-    """Yield the patterns in a schema and in its parts."""
-    if isinstance(part, dict):
-        if isinstance(part.get("pattern"), str):
-            yield part["pattern"]
-        part = list(part.values())
-    if isinstance(part, list):
-        for inner in part:
-            yield from patterns_of(inner)
+def all_patterns(schemas: Iterable[Schema]) -> set[str]:
+    """Return the patterns in schemas and in their parts. A definition that they share is searched once."""
+    found: set[str] = set()
+    seen: set[int] = set()
+    waiting: list[Any] = list(schemas)
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict) and id(part) not in seen:
+            seen.add(id(part))
+            if isinstance(part.get("pattern"), str):
+                found.add(part["pattern"])
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+    return found
 
 
 def in_words(schema: Schema) -> str:
@@ -43,8 +65,8 @@ def in_words(schema: Schema) -> str:
         return " or ".join(map(in_words, schema["anyOf"]))
     if "$ref" in schema:
         return str(schema["$ref"]).rsplit("/", 1)[-1]
-    if enum_values(schema):
-        return "one of " + ", ".join(map(value_text, enum_values(schema)))
+    if "enum" in schema or "const" in schema:
+        return "one of " + listed(enum_values(schema))
     if "x-python" in schema:
         return str(schema["x-python"])
     if is_any(schema):
@@ -67,7 +89,7 @@ def enum_values(schema: Schema) -> list[Any]:
 
 def has_type(value: Any, kind: object) -> bool:
     """True if a value other than an object or array has this JSON Schema `type`."""
-    of = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}.get(type(value))
+    of = _JSON_TYPES.get(type(value))
     return of == kind or (of == "integer" and kind == "number")
 
 
@@ -84,11 +106,65 @@ def tags(schema: Schema) -> Any:
     return [(name, part["const"]) for name, part in schema.get("properties", {}).items() if "const" in part]
 
 
+def tag_of(schema: Schema) -> str | None:
+    """Return the value that tags an object or array in a union as text, None if it has no tag."""
+    values = [value for _, value in tags(schema)] or [
+        part["const"] for part in schema.get("prefixItems", [])[:1] if "const" in part
+    ]
+    return str(values[0]) if values else None
+
+
+def kind_of(schema: Schema) -> tuple[str, str | None]:
+    """Return (JSON type, tag or hook's class): what tells the alternatives of a union apart."""
+    if "x-python" in schema:
+        return "python", str(schema["x-python"]).rpartition(".")[2]  # A class may move to another module.
+    if values := enum_values(schema):
+        return _JSON_TYPES.get(type(values[0]), "object"), None
+    if is_any(schema):
+        return "any", None
+    return str(schema.get("type", "enum")), tag_of(schema)
+
+
+_JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+
+
+def alternatives(schema: Schema, root: Schema) -> list[Schema]:
+    """Return the alternatives of a union without their references, or the schema itself if it is none."""
+    found: dict[int, Schema] = {}
+    waiting = [schema]
+    while waiting:
+        part = resolve(waiting.pop(), root)
+        if "anyOf" in part and id(part) not in found:
+            waiting += reversed(part["anyOf"])
+        found.setdefault(id(part), part)
+    return [part for part in found.values() if "anyOf" not in part]
+
+
 def value_text(value: Any) -> str:
     """Return a value, such as a default, for a message."""
-    return "computed for each event" if value is ABSENT else msgspec.json.encode(value).decode()
+    for mark, text in _NO_VALUES.items():
+        if value is mark:
+            return text
+    return msgspec.json.encode(value).decode()
+
+
+def default_of(schema: Schema) -> Any:
+    """Return the default of a field, or `COMPUTED`, `UNSET` or `ABSENT`."""
+    marks = {"computed": COMPUTED, "unset": UNSET}
+    return schema["default"] if "default" in schema else marks.get(schema.get("x-default", ""), ABSENT)
+
+
+def has_always(owner: Schema, name: str) -> bool:
+    """True if every stored object of a shape has a field."""
+    return name in owner["required"] or bool(owner["properties"][name].get("x-written"))
+
+
+def listed(values: list[Any]) -> str:
+    """Return the first values of an enum, and the number of the others, for a message."""
+    more = [f"{len(values) - _MAX_SHOWN} more"] if len(values) > _MAX_SHOWN else []
+    return ", ".join([*map(value_text, values[:_MAX_SHOWN]), *more])
 
 
 def join_path(path: str, name: str) -> str:
     """Return the path of a field below `path`."""
-    return f"{path}.{name}" if path else name
+    return f"{path}.{name}" if path and name and name[0] not in "[{< " else f"{path}{name}"

@@ -74,6 +74,26 @@ def vetted_settings(path: str = "pyproject.toml") -> tuple[Settings, str | None]
     return settings, _why_writable(folder)
 
 
+def find_settings(folder: str) -> tuple[Settings, str, str | None]:
+    """Return (settings, folder of their file, reason to distrust them) of the nearest project around a folder.
+
+    A pyproject.toml without the table does not count. Without any, the settings name a lock that is found upwards too.
+
+    Raises:
+        EventsNotFoundError: a file cannot be read.
+    """
+    for ancestor in _ancestors(folder):
+        path = os.path.join(ancestor, "pyproject.toml")
+        settings, why = vetted_settings(path)
+        if why is not None or settings != Settings():
+            return settings, ancestor, why
+    for ancestor in _ancestors(folder):
+        path = os.path.join(ancestor, DEFAULT_PATH)
+        if os.path.isfile(path) and (ancestor == folder or not _is_of_another_user(os.stat(path).st_uid)):
+            return Settings(), ancestor, None
+    return Settings(), folder, None
+
+
 def _read_file(path: str, real_path: str) -> tuple[Settings, int]:
     """Return (settings, owner's user id) of a file. Both are read through one descriptor: the file may be replaced."""
     filesystem = FileSystem()

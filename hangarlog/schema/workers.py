@@ -40,7 +40,7 @@ Ask = Callable[[Share], Answer]
 @contextlib.contextmanager
 def workers(count: int) -> Iterator[Ask]:
     """Start `count` processes, and yield a function that reads a share in a free one, from any thread."""
-    started = [_start() for _ in range(count)]
+    started = [start(_PROGRAM, {}) for _ in range(count)]
     free: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
     for process in started:
         free.put(process)
@@ -63,11 +63,12 @@ def workers(count: int) -> Iterator[Ask]:
             process.communicate()
 
 
-def _start() -> subprocess.Popen[bytes]:
+def start(program: str, variables: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start a Python program, with this process's module path and some environment variables of its own."""
     given = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(elsewhere(given))}
+    environment = {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(elsewhere(given))}
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # As `multiprocessing` does.
-    command = [sys.executable, "-P", *flags, "-c", _PROGRAM, *elsewhere(sys.path)]
+    command = [sys.executable, "-P", *flags, "-c", program, *elsewhere(sys.path)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 
 

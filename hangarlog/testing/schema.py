@@ -11,6 +11,7 @@ import msgspec
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.schema.check import Finding, check, failing
 from hangarlog.schema.describe import Schema
+from hangarlog.schema.elsewhere import find_varying, may_be_varying
 from hangarlog.schema.lockfile import SchemaLock, read_lock
 from hangarlog.schema.sample import TEXTS, sample
 from hangarlog.schema.target import load_events, read_settings
@@ -44,7 +45,10 @@ class SchemaGuard:
         serializer = load_events(found or "", self._folder) if not isinstance(found, EventSerializer) else found
         if not isinstance(lock, SchemaLock):
             lock = read_lock(os.path.join(self._folder, lock or settings.schema_lock))
-        return check(serializer, lock)
+        findings = check(serializer, lock)
+        if may_be_varying(findings) and isinstance(found, str) and find_varying(serializer, found, self._folder):
+            findings = check(serializer, lock)
+        return findings
 
     def check(self, events: str | EventSerializer | None = None, lock: str | SchemaLock | None = None) -> None:
         """Fail the test if stored events could no longer be read. Arguments and errors are those of `findings`."""

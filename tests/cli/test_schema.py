@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from conftest import DATABASE, Command
+from conftest import DATABASE, ROOT, Command
 
 from hangarlog import FileEventStore, UntypedEvent
 
@@ -110,12 +110,12 @@ def test_lock_refuses_what_check_fails_unless_it_is_accepted(hangarlog: Command,
     ("arguments", "code", "message"),
     [
         (["check", "--events", "nowhere"], 2, "no events at 'nowhere': ModuleNotFoundError"),
-        (["check", "--events", "myapp.leaves"], 2, "no events at 'myapp.leaves': SystemExit: 0"),
+        (["check", "--events", "myapp.leaves"], 3, "no events at 'myapp.leaves': SystemExit: 0"),
         (["check", "--events", "myapp.events:gone"], 2, "no events at 'myapp.events:gone': AttributeError"),
         (["check", "--events", "myapp.events:Started"], 2, "it is a StructMeta, not an EventSerializer"),
-        (["check"], 1, "schema lock event-schema.json: there is no such file; make it with `hangarlog schema lock`"),
-        (["check", "--lock", "pyproject.toml"], 1, "schema lock pyproject.toml: it is damaged"),
-        (["check", "gone.store"], 1, "gone.store"),
+        (["check"], 3, "schema lock event-schema.json: there is no such file; make it with `hangarlog schema lock`"),
+        (["check", "--lock", "pyproject.toml"], 3, "schema lock pyproject.toml: it is damaged"),
+        (["check", "gone.store"], 3, "gone.store"),
         (["check", "one", "--store", "two"], 2, "two stores are named"),
         (["check", "--store", ""], 2, "the store's name is empty"),
         (["lock", ""], 2, "the store's name is empty"),
@@ -237,7 +237,8 @@ def test_the_pytest_plugin_fails_a_projects_tests_with_what_changed(hangarlog: C
     hangarlog("schema", "lock")
     (project / "test_history.py").write_text("def test_history(hangarlog_schema):\n    hangarlog_schema.check()\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(project), str(project)]
-    environment = {"PYTHONDONTWRITEBYTECODE": "1"}  # The installed package's entry point brings the plugin.
+    # The installed package's entry point brings the plugin, whose modules come from this checkout.
+    environment = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     write(project, APPLICATION.replace("provider_id", "server_id"))
@@ -255,3 +256,52 @@ def test_a_lock_is_not_made_through_a_link(hangarlog: Command, project: Path) ->
     assert not (project / "elsewhere.json").exists()
     assert hangarlog("schema", "lock", "--lock", "elsewhere.json").returncode == 0
     assert hangarlog("schema", "lock").returncode == 0, "now it leads to a file of the user's"
+
+
+def test_the_project_is_found_upwards_from_the_current_folder(hangarlog: Command, project: Path) -> None:
+    """Its events are imported from its folder, and its lock is there."""
+    assert hangarlog("schema", "lock").returncode == 0
+    inner = project / "deep" / "inner"
+    inner.mkdir(parents=True)
+    (inner.parent / "pyproject.toml").write_text("[tool.other]\n")
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "hangarlog", "schema", *words]
+        environment = {"PYTHONPATH": str(Path(__file__).parents[2])}
+        return subprocess.run(command, cwd=inner, env=environment, capture_output=True, text=True, check=False)
+
+    done = run("check", "--format", "text")
+    assert (done.returncode, done.stdout) == (0, "3 event types: all history can be read\n")
+    assert f"importing {project / 'myapp'} from the project's folder" in done.stderr
+    write(project, APPLICATION.replace("reason: str", "reason: str = ''\n    code: int"))
+    (project / "event-schema.json").unlink()
+    assert run("lock").returncode == 0
+    assert (project / "event-schema.json").exists()
+    assert run("check").returncode == 0
+    (project / "pyproject.toml").unlink()
+    (inner / "events_here.py").write_text(APPLICATION)
+    done = run("check", "--events", "events_here")
+    assert done.returncode == 1, "the lock is found without settings too"
+
+
+def test_what_cannot_be_checked_is_no_history_that_breaks(hangarlog: Command, project: Path) -> None:
+    """A build may tell 3 from 1, also where the application or the check itself fails."""
+    hangarlog("schema", "lock")
+    write(project, "import msgspec\nraise RuntimeError('no configuration')\n")
+    assert hangarlog("schema", "check").returncode == 3
+    write(project, APPLICATION + "@event(version=0)\nclass Wrong(msgspec.Struct): ...\n")
+    assert hangarlog("schema", "check").returncode == 3
+    write(project, "import absent_module\n")
+    assert hangarlog("schema", "check").returncode == 3
+    write(project, APPLICATION)
+    path = project / "event-schema.json"
+    path.write_text("<<<<<<< HEAD\n" + path.read_text() + "=======\n>>>>>>> theirs\n")
+    done = hangarlog("schema", "check")
+    assert done.returncode == 3
+    assert b"it has the conflict markers of a merge; take either side" in done.stderr
+    path.unlink()
+    assert hangarlog("schema", "lock").returncode == 0
+    mistake = "import hangarlog.cli.schema as s\ndef check(*a): raise KeyError('a mistake')\ns.check = check\n"
+    write(project, APPLICATION + mistake)
+    done = hangarlog("schema", "check")
+    assert (done.returncode, b"KeyError: 'a mistake'" in done.stderr) == (3, True)

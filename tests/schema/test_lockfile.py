@@ -90,7 +90,15 @@ HOSTILE: list[Any] = [
     of_field({"properties": {}, "required": []}),
     of_field({"type": "array", "items": True}),
     of_field({"type": "array", "items": False}),
-    {"hangarlog_schema": 2, "events": {}},
+    {"hangarlog_schema": 3, "events": {}},
+    {"hangarlog_schema": 0, "events": {}},
+    {"events": {}},
+    {"hangarlog_schema": 2, "events": {}, "definitions": {"A": {"$ref": "#/definitions/A"}}},
+    {"hangarlog_schema": 2, "events": {}, "definitions": {"A": {"$ref": "#/$defs/A"}}},
+    {"hangarlog_schema": 2, "events": {}, "definitions": {"A": {"$ref": "#"}}},
+    {"hangarlog_schema": 2, "events": {}, "definitions": {"A": {"anyOf": [{"$ref": "#/definitions/A"}]}}},
+    {"hangarlog_schema": 2, "events": {}, "definitions": {"A": 3}},
+    {**of_schema({"type": "object", "properties": {}, "required": [], "$defs": {"A": {}}}), "hangarlog_schema": 2},
 ]
 
 
@@ -113,14 +121,21 @@ def test_a_lock_nested_too_deeply_is_refused(tmp_path: Path) -> None:
         read_lock(str(path))
 
 
-def test_the_file_is_sorted_private_and_replaced_whole(tmp_path: Path) -> None:
+def test_the_file_is_sorted_and_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "event-schema.json"
     write_lock(str(path), make_lock(serializer(), SchemaLock()))
     write_lock(str(path), make_lock(serializer(), SchemaLock()))
     text = path.read_text()
     assert text.endswith("}\n")
-    assert text == json.dumps(json.loads(text), indent=2) + "\n"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [line for line in text.splitlines() if line[0] not in " }"] == [
+        "{",
+        '"hangarlog_schema": 2',
+        ",",
+        '"events": {',
+        '"Started": {',
+        ",",
+        '"definitions": {',
+    ]
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -181,7 +196,19 @@ def test_a_link_that_comes_to_the_name_meanwhile_is_replaced_and_not_followed(
     monkeypatch.undo()
     assert victim.read_text() == "victim"
     assert stat.S_ISREG(path.lstat().st_mode)
-    assert stat.S_IMODE(path.lstat().st_mode) == 0o600
+    assert stat.S_IMODE(path.lstat().st_mode) != 0o777
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_a_new_lock_has_the_permissions_of_a_source_file(tmp_path: Path, mask: int, mode: int) -> None:
+    """Those that any program gives a new file here."""
+    before = os.umask(mask)
+    try:
+        write_lock(str(tmp_path / "event-schema.json"), SchemaLock())
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "event-schema.json").stat().st_mode) == mode
 
 
 KINDS: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -286,7 +286,7 @@ def test_a_gathered_shape_describes_all_it_was_gathered_from(values: list[dict[s
         validator.validate(value)
 
 
-class First(msgspec.Struct):
+class First(msgspec.Struct, omit_defaults=True):
     provider_id: str
     colour: Colour
     count: Annotated[int, Meta(ge=0)] = 0

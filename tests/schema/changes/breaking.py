@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from .change import (
     ALIASED,
+    ALONE,
     COLOUR,
+    HELD,
     HOLDER,
     INNER,
     ORDERED,
     PAIR,
     RENAMED,
+    RENAMED_WITH_ALIAS,
     SPLIT,
     STARTED,
     STEP,
@@ -17,7 +20,10 @@ from .change import (
     V2,
     Change,
     of_field,
+    of_omitted,
     of_upcaster,
+    omitting,
+    relocked,
     started,
 )
 
@@ -33,8 +39,8 @@ BREAKING = [
     of_field("a type is narrowed", "float", "int", "changed"),
     of_field("None is no longer taken", "int | None", "int", "changed"),
     of_field("any value becomes one type", "Any", "str", "changed"),
-    of_field("a default is removed", "int = 0", "int", "changed"),
-    of_field("a default changes", "int = 0", "int = 1", "changed"),
+    of_omitted("a default is removed", "int = 0", "int", "changed"),
+    of_omitted("a default changes", "int = 0", "int = 1", "changed"),
     of_field("a Literal loses a value", "Literal['a', 'b']", "Literal['a']", "changed"),
     of_field("text becomes a Literal", "str", "Literal['a']", "changed"),
     of_field("a mapping's values change", "dict[str, int]", "dict[str, str]", "changed"),
@@ -52,11 +58,39 @@ BREAKING = [
         "Annotated[str, Meta(max_length=5)]",
         "changed",
     ),
-    of_field(
+    of_omitted(
         "a factory of defaults gives others",
-        "list[int] = field(default_factory=lambda: [1])",
-        "list[int] = field(default_factory=lambda: [2])",
+        "dict[str, int] = field(default_factory=dict)",
+        "dict[str, int] = field(default_factory=lambda: {'a': 1})",
         "changed",
+    ),
+    relocked(
+        "a default that events were read with changes",
+        "y: int = 0",
+        "x: int = 0; y: int = 0",
+        "x: int = 1; y: int = 0",
+        "changed",
+    ),
+    relocked(
+        "a default that events were read with is removed",
+        "y: int = 0",
+        "x: int = 0; y: int = 0",
+        "x: int; y: int = 0",
+        "changed",
+    ),
+    relocked(
+        "a factory whose values events were read with gives others",
+        "y: int = 0",
+        "y: int = 0; x: list[int] = field(default_factory=lambda: [1])",
+        "y: int = 0; x: list[int] = field(default_factory=lambda: [2])",
+        "changed",
+    ),
+    of_omitted(
+        "a default becomes another at every read", "float = 0.0", "float = field(default_factory=time.time)", "changed"
+    ),
+    of_omitted("a field that was left out gets a default", "int | UnsetType = UNSET", "int = 7", "changed"),
+    of_field(
+        "a field that was left out, or null, is null", "int | None | UnsetType = UNSET", "int | None = None", "changed"
     ),
     of_field("a Literal becomes numbers that leave one out", "Literal[0, 1]", "Annotated[int, Meta(ge=1)]", "changed"),
     of_field("a pattern is added", "str", "Annotated[str, Meta(pattern='^a')]", "changed"),
@@ -106,6 +140,48 @@ BREAKING = [
         "changed",
     ),
     Change(
+        "a field gets an ending to its name",
+        STARTED.replace("mode", "created"),
+        STARTED.replace("mode", "created_at"),
+        "changed",
+    ),
+    Change(
+        "a field's name changes its case",
+        STARTED.replace("provider_id", "userId"),
+        STARTED.replace("provider_id", "user_id"),
+        "changed",
+    ),
+    Change(
+        "a nested field in an optional list is renamed",
+        INNER.replace("a:", "msg:") + HOLDER.format("list[Inner] | None"),
+        INNER.replace("a:", "message:") + HOLDER.format("list[Inner] | None"),
+        "changed",
+    ),
+    Change(
+        "a field of one alternative of a union is renamed",
+        UNION.format(tag="local", union="list[Docker | Local]"),
+        UNION.format(tag="local", union="list[Docker | Local]").replace("image", "image_name"),
+        "changed",
+    ),
+    Change(
+        "an array in a union gets other items",
+        HOLDER.format("str | list[int]"),
+        HOLDER.format("str | list[str]"),
+        "changed",
+    ),
+    Change(
+        "a generic class gets another parameter",
+        "P = TypeVar('P')\nclass Box(Struct, Generic[P]):\n    held: P\n" + HOLDER.format("Box[int]"),
+        "P = TypeVar('P')\nclass Box(Struct, Generic[P]):\n    held: P\n" + HOLDER.format("Box[str]"),
+        "changed",
+    ),
+    Change(
+        "a type is renamed and gets another field",
+        STARTED,
+        STARTED.replace("Started", "ServerStarted").replace("mode", "kind"),
+        "vanished",
+    ),
+    Change(
         "a union becomes one class without a tag",
         UNION.format(tag="local", union="Docker | Local"),
         "class How(Struct):\n    image: str = ''\n    path: str = ''\n" + HOLDER.format("How").replace("inner", "how"),
@@ -122,6 +198,21 @@ BREAKING = [
         PAIR.format("a: int; b: str = 'x'"),
         PAIR.format("a: int; b: str = 'y'"),
         "changed",
+        PAIR.format("a: int"),
+    ),
+    Change(
+        "the default of a nested field that events were read with changes",
+        INNER + "    b: int = 0\n" + HOLDER.format("list[Inner]"),
+        INNER + "    b: int = 1\n" + HOLDER.format("list[Inner]"),
+        "changed",
+        INNER + HOLDER.format("list[Inner]"),
+    ),
+    Change(
+        "the default of a nested class in a default changes",
+        omitting(f"class Inner(Struct):\n    a: int = 0\n{HELD}"),
+        omitting(f"class Inner(Struct):\n    a: int = 1\n{HELD}"),
+        "changed",
+        ALONE,
     ),
     Change(
         "a field of a base class is renamed",
@@ -130,10 +221,18 @@ BREAKING = [
         "changed",
     ),
     Change(
-        "a dataclass loses a default",
-        "@event\n@dataclasses.dataclass\nclass Started:\n    a: int = 1\n",
-        "@event\n@dataclasses.dataclass\nclass Started:\n    a: int\n",
+        "a dataclass loses a default that events were read with",
+        "@event\n@dataclasses.dataclass\nclass Started:\n    b: int\n    a: int = 1\n",
+        "@event\n@dataclasses.dataclass\nclass Started:\n    b: int\n    a: int\n",
         "changed",
+        "@event\n@dataclasses.dataclass\nclass Started:\n    b: int\n",
+    ),
+    Change(
+        "the default of an attrs class changes that events were read with",
+        "@event\n@attrs.define\nclass Started:\n    b: int\n    a: list[int] = attrs.Factory(list)\n",
+        "@event\n@attrs.define\nclass Started:\n    b: int\n    a: list[int] = attrs.Factory(lambda: [1])\n",
+        "changed",
+        "@event\n@attrs.define\nclass Started:\n    b: int\n",
     ),
     Change("a name is used for another event", STARTED, "@event\nclass Started(Struct):\n    count: int\n", "changed"),
     Change("a version is raised without an upcaster", STARTED, V2, "gap"),
@@ -192,7 +291,19 @@ BREAKING = [
         V2 + "@chain.upcaster('Started', 1)\ndef with_tags(data):\n    data['tags'] = []\n    return data\n",
         "impure",
     ),
-    of_upcaster("an upcaster relies on an optional field", "**data, 'tags': [data['mode']]", "unreadable"),
+    Change(
+        "an upcaster relies on an optional field",
+        omitting(STARTED),
+        omitting(V2) + STEP.format("**data, 'tags': [data['mode']]"),
+        "unreadable",
+    ),
+    Change(
+        "an upcaster relies on a field that is younger than its version",
+        STARTED,
+        V2 + STEP.format("**data, 'tags': [data['mode']]"),
+        "unreadable",
+        STARTED.replace("    mode: str = 'subprocess'\n", ""),
+    ),
     of_upcaster("an upcaster gives another type", "**data, 'tags': None", "unreadable"),
     of_upcaster("an upcaster forgets the new field", "**data", "unreadable"),
     Change(
@@ -221,9 +332,23 @@ BREAKING = [
     ),
     Change(
         "a default changes with the version, and the upcaster does not write down the old one",
-        STARTED,
+        omitting(STARTED),
+        omitting(V2.replace("= 'subprocess'", "= 'docker'") + STEP.format("**data, 'tags': []")),
+        "lost",
+    ),
+    Change(
+        "a default changes that events of an earlier version are read with",
+        V2 + STEP.format("**data, 'tags': []"),
         V2.replace("= 'subprocess'", "= 'docker'") + STEP.format("**data, 'tags': []"),
         "lost",
+        "@event\nclass Started(Struct):\n    provider_id: str\n",
+    ),
+    Change(
+        "a default changes that events stored under a former name are read with",
+        RENAMED_WITH_ALIAS,
+        RENAMED_WITH_ALIAS.replace("= 'subprocess'", "= 'docker'"),
+        "changed",
+        "@event\nclass Started(Struct):\n    provider_id: str\n",
     ),
     Change(
         "an upcaster forgets a value that an enum has lost",
@@ -255,5 +380,62 @@ BREAKING = [
         ORDERED,
         SPLIT.format(second="Priced").replace("data['price']", "data['cost']"),
         "unreadable",
+    ),
+    Change(
+        "an upcaster writes the recipe's value onto a field that was there",
+        started("tags: list[str]"),
+        started("tags: list[str]; n: int = 0").replace("@event", "@event(version=2)")
+        + STEP.format("**data, 'tags': []"),
+        "lost",
+    ),
+    Change(
+        "an upcaster replaces a field by a constant",
+        started("mode: Literal['a', 'b']; on: bool"),
+        started("mode: Literal['a', 'b']; on: bool").replace("@event", "@event(version=2)")
+        + STEP.format("**data, 'on': True"),
+        "lost",
+    ),
+    Change(
+        "an upcaster replaces a field by another one",
+        started("mode: str"),
+        started("mode: str; n: int").replace("@event", "@event(version=2)")
+        + STEP.format("**data, 'n': 1, 'mode': data['provider_id']"),
+        "lost",
+    ),
+    Change(
+        "an upcaster forgets a field that has a default",
+        STARTED,
+        V2 + STEP.format("'provider_id': data['provider_id'], 'tags': []"),
+        "lost",
+    ),
+    Change(
+        "an upcaster passes on the names it knows, and forgets one",
+        STARTED,
+        V2 + STEP.format("**{k: data[k] for k in ('provider_id',)}, 'tags': []"),
+        "lost",
+    ),
+    Change(
+        "an upcaster forgets a nested field that has a default",
+        "class Inner(Struct):\n    a: int\n    b: str = ''\n" + HOLDER.format("Inner"),
+        "class Inner(Struct):\n    a: int\n    b: str = ''\n"
+        + HOLDER.format("Inner").replace("@event", "@event(version=2)")
+        + STEP.format("**data, 'inner': {'a': data['inner']['a']}"),
+        "lost",
+    ),
+    Change(
+        "an upcaster forgets a field of a list's items",
+        "class Inner(Struct):\n    a: int\n    b: str = ''\n" + HOLDER.format("list[Inner]"),
+        "class Inner(Struct):\n    a: int\n    b: str = ''\n"
+        + HOLDER.format("list[Inner]").replace("@event", "@event(version=2)")
+        + STEP.format("**data, 'inner': [{'a': each['a']} for each in data['inner']]"),
+        "lost",
+    ),
+    Change(
+        "the second of two upcasters overwrites what the first has written",
+        "@event\nclass Started(Struct):\n    mode: str\n",
+        "@event(version=3)\nclass Started(Struct):\n    mode: str\n    n: int\n"
+        + STEP.format("**data, 'n': 1")
+        + "@chain.upcaster('Started', 2)\ndef more(data): return {**data, 'mode': ''}\n",
+        "lost",
     ),
 ]

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Change:
-    """An application's module before and after; what is expected of the check, None where it must not fail."""
+    """An application's module before and after; what is expected of the check, None where it must not fail.
+
+    `first` is the module at the first lock, if it was locked once more before the change.
+    """
 
     title: str
     before: str
     after: str
     expected: str | None = None
+    first: str | None = None
 
 
 STARTED = "@event\nclass Started(Struct):\n    provider_id: str\n    mode: str = 'subprocess'\n"
@@ -30,6 +34,21 @@ def of_field(title: str, before: str, after: str, expected: str | None = None) -
     return Change(title, started(f"x: {before}"), started(f"x: {after}"), expected)
 
 
+def of_omitted(title: str, before: str, after: str, expected: str | None = None) -> Change:
+    """The same of a class that leaves defaults out of what it writes."""
+    change = of_field(title, before, after, expected)
+    return Change(title, omitting(change.before), omitting(change.after), expected)
+
+
+def omitting(module: str) -> str:
+    return module.replace("(Struct)", "(Struct, omit_defaults=True)")
+
+
+def relocked(title: str, first: str, before: str, after: str, expected: str | None = None) -> Change:
+    """A change of a class whose field is younger than its version: the lock was written before it, and again after."""
+    return Change(title, started(before), started(after), expected, started(first))
+
+
 def of_upcaster(title: str, body: str, expected: str | None = "impure") -> Change:
     return Change(title, STARTED, V2 + STEP.format(body), expected)
 
@@ -37,6 +56,10 @@ def of_upcaster(title: str, body: str, expected: str | None = "impure") -> Chang
 INNER = "class Inner(Struct):\n    a: int\n"
 
 HOLDER = "@event\nclass Started(Struct):\n    inner: {}\n"
+
+ALONE = "@event\nclass Started(Struct):\n    n: int\n"
+
+HELD = ALONE + "    inner: Inner = field(default_factory=Inner)\n"
 
 UNION = (
     "class Docker(Struct, tag='docker'):\n    image: str\n"

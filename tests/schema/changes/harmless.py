@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from .change import (
+    ALONE,
     COLOUR,
+    HELD,
     HOLDER,
     INNER,
     ORDERED,
+    PAIR,
     RENAMED_WITH_ALIAS,
     SPLIT,
     STARTED,
@@ -15,11 +18,35 @@ from .change import (
     V2,
     Change,
     of_field,
+    of_omitted,
     of_upcaster,
+    omitting,
     started,
 )
 
+DROPPED = STEP.format("**{k: v for k, v in data.items() if k != 'mode'}")
+
 HARMLESS = [
+    Change(
+        "an empty nested class becomes a mapping",
+        "class Inner(Struct):\n    pass\n" + HOLDER.format("Inner"),
+        HOLDER.format("dict[str, int]"),
+    ),
+    Change(
+        "a union gains an alternative",
+        UNION.format(tag="local", union="Docker | None"),
+        UNION.format(tag="local", union="Docker | Local | None"),
+    ),
+    Change(
+        "a class is written as a generic one",
+        "class Box(Struct):\n    held: int\n" + HOLDER.format("Box"),
+        "P = TypeVar('P')\nclass Box(Struct, Generic[P]):\n    held: P\n" + HOLDER.format("Box[int]"),
+    ),
+    Change(
+        "a class that holds itself gains a field with a default",
+        "@event\nclass Started(Struct):\n    below: 'list[Started]' = []\n",
+        "@event\nclass Started(Struct):\n    below: 'list[Started]' = []\n    note: str = ''\n",
+    ),
     Change("nothing changes", STARTED, STARTED),
     Change("a field with a default is added", STARTED, STARTED + "    tags: list[str] = []\n"),
     Change("a new type is added", STARTED, STARTED + ORDERED),
@@ -145,5 +172,183 @@ HARMLESS = [
         started("first: str\n    last: str"),
         "@event(version=2)\nclass Started(Struct):\n    provider_id: str\n    name: str\n"
         + STEP.format("'provider_id': data['provider_id'], 'name': data['first'] + ' ' + data['last']"),
+    ),
+    of_field("a default changes that no event needs", "int = 0", "int = 1"),
+    of_field("a default is removed that no event needs", "int = 0", "int"),
+    Change(
+        "a dataclass's default changes that no event needs",
+        "@event\n@dataclasses.dataclass\nclass Started:\n    a: int = 0\n",
+        "@event\n@dataclasses.dataclass\nclass Started:\n    a: int = 1\n",
+    ),
+    Change(
+        "an attrs class's default changes that no event needs",
+        "@event\n@attrs.define\nclass Started:\n    a: list[int] = attrs.Factory(list)\n",
+        "@event\n@attrs.define\nclass Started:\n    a: list[int] = attrs.Factory(lambda: [1])\n",
+    ),
+    Change(
+        "a nested default changes that no event needs",
+        INNER + "    b: int = 0\n" + HOLDER.format("list[Inner]"),
+        INNER + "    b: int = 1\n" + HOLDER.format("list[Inner]"),
+    ),
+    Change(
+        "a default of an array's field changes that no event needs",
+        PAIR.format("a: int; b: str = 'x'"),
+        PAIR.format("a: int; b: str = 'y'"),
+    ),
+    of_omitted(
+        "a default that is written in any case changes",
+        "list[int] = field(default_factory=lambda: [1])",
+        "list[int] = field(default_factory=lambda: [2])",
+    ),
+    Change("defaults are left out from now on", STARTED, omitting(STARTED)),
+    of_omitted(
+        "the time by default", "float = field(default_factory=time.time)", "float = field(default_factory=time.time)"
+    ),
+    of_omitted(
+        "today by default",
+        "datetime.datetime = field(default_factory=lambda: datetime.datetime.now().replace(hour=0, minute=0, second=0, microsecond=0))",
+        "datetime.datetime = field(default_factory=lambda: datetime.datetime.now().replace(hour=0, minute=0, second=0, microsecond=0))",
+    ),
+    of_omitted(
+        "the time in a time zone by default",
+        "datetime.datetime = field(default_factory=functools.partial(datetime.datetime.now, datetime.timezone.utc))",
+        "datetime.datetime = field(default_factory=functools.partial(datetime.datetime.now, datetime.timezone.utc))",
+    ),
+    of_omitted(
+        "an id by default",
+        "uuid.UUID = field(default_factory=uuid.uuid4)",
+        "uuid.UUID = field(default_factory=uuid.uuid4)",
+    ),
+    of_omitted(
+        "the process by default", "int = field(default_factory=os.getpid)", "int = field(default_factory=os.getpid)"
+    ),
+    of_omitted(
+        "the host by default",
+        "str = field(default_factory=socket.gethostname)",
+        "str = field(default_factory=lambda: socket.gethostname().lower())",
+    ),
+    of_omitted(
+        "the environment by default",
+        "str = field(default_factory=lambda: os.environ.get('HOME', ''))",
+        "str = field(default_factory=lambda: os.getenv('HOME', ''))",
+    ),
+    of_omitted(
+        "a random number by default",
+        "float = field(default_factory=random.random)",
+        "float = field(default_factory=lambda: random.random())",
+    ),
+    of_omitted(
+        "a nested class with the process by default",
+        "Nested = field(default_factory=lambda: Nested())",
+        "Nested = field(default_factory=lambda: Nested())",
+    ),
+    of_omitted(
+        "a default is no longer another at every read", "float = field(default_factory=time.time)", "float = 0.0"
+    ),
+    of_omitted(
+        "a set by default", "frozenset[str] = frozenset({'a', 'b', 'c'})", "frozenset[str] = frozenset(['c', 'b', 'a'])"
+    ),
+    of_field("a field that was left out is null", "int | UnsetType = UNSET", "int | None = None"),
+    Change(
+        "a nested class in a default gains a field",
+        f"class Inner(Struct):\n    a: int = 0\n{HELD}",
+        f"class Inner(Struct):\n    a: int = 0\n    b: int = 7\n{HELD}",
+        None,
+        ALONE,
+    ),
+    Change(
+        "a nested class in a default leaves its defaults out",
+        f"class Inner(Struct):\n    a: int = 0\n{HELD}",
+        omitting(f"class Inner(Struct):\n    a: int = 0\n{HELD}"),
+        None,
+        ALONE,
+    ),
+    Change(
+        "a nested class in a default gains a tag",
+        f"class Inner(Struct):\n    a: int = 0\n{HELD}",
+        f"class Inner(Struct, tag=True):\n    a: int = 0\n{HELD}",
+        None,
+        ALONE,
+    ),
+    of_field("any value becomes an object of Python", "Any", "object"),
+    of_field("an object of Python becomes any value", "object", "Any"),
+    Change("a class gains a tag", STARTED, STARTED.replace("(Struct)", "(Struct, tag=True)")),
+    Change("a class loses its tag", STARTED.replace("(Struct)", "(Struct, tag=True)"), STARTED),
+    Change(
+        "a nested class gains a tag",
+        INNER + HOLDER.format("list[Inner | None]"),
+        INNER.replace("(Struct)", "(Struct, tag=True)") + HOLDER.format("list[Inner | None]"),
+    ),
+    Change(
+        "a class that a hook decodes moves to another module",
+        "class Money: pass\nMoney.__module__ = 'app.old'\n" + started("x: Money"),
+        "class Money: pass\nMoney.__module__ = 'app.new'\n" + started("x: Money"),
+    ),
+    Change(
+        "an upcaster relies on a field that every event has",
+        STARTED,
+        V2 + STEP.format("**data, 'tags': [data['mode']]"),
+    ),
+    Change(
+        "a default changes with the version, and no event needs it",
+        STARTED,
+        V2.replace("= 'subprocess'", "= 'docker'") + STEP.format("**data, 'tags': []"),
+    ),
+    Change(
+        "a default changes, and the upcasters of earlier versions write down the old one",
+        V2 + STEP.format("'mode': 'subprocess', **data, 'tags': []"),
+        V2.replace("= 'subprocess'", "= 'docker'") + STEP.format("'mode': 'subprocess', **data, 'tags': []"),
+        None,
+        "@event\nclass Started(Struct):\n    provider_id: str\n",
+    ),
+    Change(
+        "an upcaster changes a field's values",
+        started("mode: str"),
+        started("mode: str").replace("@event", "@event(version=2)")
+        + STEP.format("**data, 'mode': data['mode'].lower()"),
+    ),
+    Change(
+        "an upcaster looks a field's values up, and has one for all others",
+        started("mode: str"),
+        started("mode: str").replace("@event", "@event(version=2)")
+        + STEP.format("**data, 'mode': {'sub': 'subprocess'}.get(data['mode'], 'docker')"),
+    ),
+    Change(
+        "an upcaster merges two values of a Literal",
+        started("mode: Literal['a', 'b', 'c']"),
+        started("mode: Literal['a', 'b', 'c']").replace("@event", "@event(version=2)")
+        + STEP.format("**data, 'mode': 'b' if data['mode'] == 'a' else data['mode']"),
+    ),
+    Change(
+        "an upcaster moves a field's values to another one",
+        started("mode: str"),
+        started("mode: str; kind: str").replace("@event", "@event(version=2)")
+        + STEP.format("**data, 'mode': 'any', 'kind': data['mode']"),
+    ),
+    Change(
+        "two fields change places",
+        started("a: str; b: str"),
+        started("a: str; b: str").replace("@event", "@event(version=2)")
+        + STEP.format("**data, 'a': data['b'], 'b': data['a']"),
+    ),
+    Change(
+        "an upcaster writes null as nothing",
+        started("mode: str | None = None"),
+        started("mode: str = ''").replace("@event", "@event(version=2)")
+        + STEP.format("**{k: v for k, v in data.items() if v is not None}"),
+    ),
+    Change(
+        "a field is dropped on purpose",
+        STARTED,
+        "@event(version=2)\nclass Started(Struct):\n    provider_id: str\n" + DROPPED,
+    ),
+    Change(
+        "a field is dropped on purpose, and another gets its name later",
+        "@event(version=2)\nclass Started(Struct):\n    provider_id: str\n" + DROPPED,
+        started("mode: str").replace("@event", "@event(version=3)")
+        + DROPPED
+        + "@chain.upcaster('Started', 2)\ndef again(data): return {**data, 'mode': ''}\n",
+        None,
+        started("mode: str"),
     ),
 ]

@@ -19,30 +19,37 @@ from .harmless import HARMLESS
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "schema-changes.md"
 
 _HEAD = """
-import _thread, dataclasses, datetime, enum, functools, hashlib, itertools, os, random, time, uuid
-from typing import Annotated, Any, Literal
+import _thread, dataclasses, datetime, enum, functools, hashlib, itertools, os, random, socket, time, uuid
+from typing import Annotated, Any, Generic, Literal, TypeVar
 import attrs, msgspec
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 from hangarlog import EventRegistry, EventSerializer, UpcasterChain
 
 registry, chain = EventRegistry(), UpcasterChain()
 event = registry.event
-serializer = EventSerializer(chain, registry=registry)
+serializer = EventSerializer(chain, registry=registry, dec_hook=lambda kind, value: kind())
+
+class Nested(Struct):
+    process: int = field(default_factory=os.getpid)
 """
 
 
 def findings(change: Change, folder: Path) -> list[Finding]:
     """What the check says of the module after, with the lock of the module before, which goes through its file."""
     names: list[str] = []
-    for when in ("before", "after"):
+    for when in ("first", "before", "after"):
         name = re.sub(r"\W", "_", f"{change.title} {when}")
-        (folder / f"{name}.py").write_text(_HEAD + getattr(change, when))
+        (folder / f"{name}.py").write_text(_HEAD + (getattr(change, when) or ""))
         names.append(name)
     path = str(folder / "event-schema.json")
     sys.path.insert(0, str(folder))
     try:
-        write_lock(path, make_lock(load_events(f"{names[0]}:serializer"), SchemaLock()))
-        return check(load_events(f"{names[1]}:serializer"), read_lock(path))
+        lock = SchemaLock()
+        for name in names[:-1]:
+            lock = make_lock(load_events(f"{name}:serializer"), lock)
+            write_lock(path, lock)
+            lock = read_lock(path)
+        return check(load_events(f"{names[-1]}:serializer"), lock)
     finally:
         sys.path.remove(str(folder))
         for name in names:
