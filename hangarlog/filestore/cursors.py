@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -260,6 +261,7 @@ class Cursors:
                 self._fd = self._filesystem.open_update(self._path)
             except FileNotFoundError:
                 return False
+            self._filesystem.sync_folder(os.path.dirname(self._path))  # Who made it may have died before this.
             self._identity = self._filesystem.identity(self._fd)
             if self._filesystem.names(self._fd) > 1:  # The other name, a hard link, keeps the file as it is.
                 self._replace(self._filesystem.read(self._fd, MAX_CURSORS * PAIR_BYTES, 0))

@@ -300,7 +300,6 @@ class Folder:
         os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
         filesystem.make_folder(self.path)
         self.enter()
-        filesystem.sync_folder(os.path.dirname(self.path))  # An earlier attempt may have stopped before this.
         filesystem.make_folder(self.locks_path)
         with contextlib.closing(self.write_lock()) as lock, held(lock):
             # Another process may have been quicker. If it died half-way, this makes the rest.

@@ -55,7 +55,11 @@ class DeletedStreams:
             self._filesystem.make_folder(folder)
         with contextlib.suppress(FileExistsError):
             self._filesystem.close(self._filesystem.open_new(path))
-        self._filesystem.sync_folder(os.path.dirname(path))
+        try:
+            self._filesystem.sync_folder(os.path.dirname(path))
+        except OSError:
+            self._filesystem.remove(path)  # A later sync would prove nothing of this file.
+            raise
 
     def mark_of(self, stream_id: str) -> Snapshot | None:
         """Return the mark of a stream that was deleted, None if it never was. Raises `CorruptionError`."""

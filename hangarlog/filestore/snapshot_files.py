@@ -153,6 +153,10 @@ class SnapshotFiles:
             self._synced.clear()
         self._synced[path] = snapshot.number
 
+    def is_synced(self, snapshot: Snapshot) -> bool:
+        """True if this process has brought a stored snapshot to the device. Who wrote it may have died before that."""
+        return self._synced.get(self.path(snapshot.stream_id)) == snapshot.number
+
     def _overwrite(self, path: str, content: bytes, number: int) -> bool:
         """Write over the half of a file that does not hold the snapshot `number`. Returns False if it cannot be."""
         filesystem = self._filesystem
@@ -167,7 +171,8 @@ class SnapshotFiles:
             if len(content) > half or len(newest) != 1 or filesystem.names(fd) > 1:
                 return False  # Another name of the file, as after `cp -al`, keeps what it has.
             if self._synced.get(path) != number:
-                filesystem.sync_data(fd)  # Who wrote it may have died before its sync.
+                filesystem.sync_data(fd)  # Who wrote it may have died before its syncs.
+                filesystem.sync_folder(os.path.dirname(path))
             page = memoryview(mmap.mmap(-1, half, **_PRIVATE))  # Aligned, as a write past the page cache needs it.
             page[:] = _padded(content, half)
             filesystem.write_at(fd, page, half - newest[0])

@@ -426,13 +426,14 @@ class FileEventStore(CursorCalls[Event]):
             after = change(version, before)
             if after is None:
                 return
-            if after != before:
+            saves = after != before or not snapshots.is_synced(after)
+            if saves:
                 session.sync_journal()  # What is hidden must not be what the journal could still lose.
             if after.deleted_through >= version:
                 DeletedStreams(self.folder).note(stream_id)
             with session.changing_files():
-                if after != before:
-                    snapshots.save(after, before)
+                if saves:
+                    snapshots.save(after, before, in_place=not self._state.failures)
                 compact(self.folder.stream(stream_id), after.compacted_through)
 
     # Closing

@@ -399,12 +399,10 @@ class FileSystem(Beneath):
             os.unlink(name, dir_fd=parent)
 
     def make_folder(self, path: str) -> None:
-        """Create a folder and make its name durable, unless it exists."""
-        try:
+        """Create a folder unless it exists, and make its name durable."""
+        with contextlib.suppress(FileExistsError):
             self.create_folder(path)
-        except FileExistsError:
-            return
-        self.sync_folder(os.path.dirname(path))
+        self.sync_folder(os.path.dirname(path))  # In any case: an earlier attempt may have stopped before this.
 
     def create_folder(self, path: str) -> None:
         """Create a folder. Raises `FileExistsError` if it exists."""

@@ -6,20 +6,26 @@ import contextlib
 import random
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hangarlog import ANY, FileEventStore, HangarlogError, OutcomeUnknownError, StorageError, UntypedEvent
 from hangarlog.maintenance.verify import verify
 from hangarlog.testing import Recording, Unsynced, crash_states
 
+from . import moves_and_marks
 from .crash_states import open_store, place, small_ring
 from .harness import Campaign, Figures
 
 SIZES = [5, 40, 300, 5, 700, 2_500, 5, 900, 5, 5, 300, 200, 100, 5, 1_200, 5, 5, 5, 600, 5, 5, 5, 5, 400, 5, 5]
 
 
-CUTS = 5
+MOVED, SAVED, DELETED = (3, 4, 8, 13, 14, 19, 20), (5, 6, 12, 17), (7, 22)
+FOLDERS = ("snapshots/a", "snapshots/b", "deleted/b")
+"""There from the beginning: of a folder whose name a device has refused, and then forgets, nothing can be known."""
+CUTS = 4
 
 
 class Work:
@@ -27,7 +33,8 @@ class Work:
 
     def __init__(self, path: Path, failing: set[int]) -> None:
         shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(mode=0o700)
+        for folder in FOLDERS:
+            (path / folder).mkdir(parents=True, mode=0o700)
         self.path, self.recording = path, Recording(path, failing)
         self.failed_at = 0
         self.unknown: set[str] = set()
@@ -41,9 +48,25 @@ class Work:
                 while len(stores) < 1 + two:
                     with self.noting_failure():
                         stores.append(stack.enter_context(open_store(self.path, self.recording)))
-                self.append(stores[number % len(stores)], number, size)
-                if number == 12:
-                    self.save_snapshot(stores[0])
+                store = stores[number % len(stores)]
+                self.append(store, number, size)
+                if number in MOVED:
+                    position = store.get_event_count()
+                    move = partial(store.cursor("worker").advance, position, durability="always")
+                    self.call(("moved", position), move)
+                if number in SAVED:
+                    version = store.get_stream_version("a:1")
+                    self.call(("saved", version), partial(store.save_snapshot, "a:1", version, {"at": version}))
+                if number in DELETED:
+                    version = store.get_stream_version("b:1")
+                    self.call(("deleted", version), partial(store.delete_stream, "b:1"))
+
+    def call(self, note: tuple[str, int], call: Callable[[], object]) -> None:
+        """A call that is durable when it returns; what it has done is noted then, and whether it began."""
+        self.recording.note((f"began {note[0]}", note[1]))
+        with self.noting_failure():
+            call()
+            self.recording.note(note)
 
     def append(self, store: FileEventStore, number: int, size: int) -> None:
         event_id = f"{number}"
@@ -54,7 +77,7 @@ class Work:
         self.recording.note(("began", event_id))
         try:
             with self.noting_failure(reraise=True):
-                store.append_many(appends)
+                store.append_many(appends, idempotent=number % 2 == 0)
         except OutcomeUnknownError:
             self.unknown.add(event_id)
         except StorageError:
@@ -62,10 +85,6 @@ class Work:
             self.recording.note(("refused", event_id))
         else:
             self.recording.note(("durable", event_id))
-
-    def save_snapshot(self, store: FileEventStore) -> None:
-        with self.noting_failure():
-            store.save_snapshot("a:1", 2, {})
 
     @contextlib.contextmanager
     def noting_failure(self, reraise: bool = False) -> Iterator[None]:
@@ -89,21 +108,43 @@ class Work:
             own = [event_id for event_id in held if not event_id.endswith("+")]
             assert own == sorted(own, key=int), f"out of order: {own}"
             assert all(f"{e}+" in held for e in own if int(e) % 3 == 0), f"a batch is not whole: {held}"
+            self.check_calls(store, notes, len(held))
             store.append("next:1", [UntypedEvent("Tried", {})], ANY)
+            again = [("a:1", [UntypedEvent("Tried", {}, event_id=event_id)], ANY) for event_id in own]
+            assert not any(result.written for result in store.append_many(again, idempotent=True).values())
             damages = list(verify(store))
             assert not damages, f"verify finds {damages[0]}"
 
+    def check_calls(self, store: FileEventStore, notes: list[tuple[str, Any]], last: int) -> None:
+        """Cursor, snapshot and deletion are those of the last call that was acknowledged, or of one begun later."""
+        found = {
+            "moved": store.cursor("worker").position,
+            "saved": (store.load_snapshot("a:1") or {}).get("version", -1),
+            "deleted": next((record.stream_version - 1 for record in store.records("b:1")), None),
+        }
+        if found["deleted"] is None:
+            found["deleted"] = store.get_stream_version("b:1")
+        for what, least in (("moved", 0), ("saved", -1), ("deleted", -1)):
+            at = max((n for n, note in enumerate(notes) if note[0] == what), default=-1)
+            possible = {notes[at][1] if at >= 0 else least}
+            possible |= {note[1] for note in notes[at + 1 :] if note[0] == f"began {what}"}
+            if what == "moved":
+                possible = {min(position, last) for position in possible}
+            if what == "saved":  # An event that was lost takes its snapshot along.
+                possible |= {-1} if max(possible) > store.get_stream_version("a:1") else set()
+            assert found[what] in possible, f"what was {what} is {found[what]}, not of {possible}"
+
 
 def run(folder: Path, size: int, seed: int) -> Figures:
-    """Each sync of the workload fails (at most `size`), alone or with the next one, for one store and for two."""
+    """Each sync of the workload fails (at most `size` of them), alone or with the next one, for one store and for two."""
     figures = {"syncs": 0, "failures": 0, "power cuts after them": 0, "outcomes unknown": 0, "appends refused": 0}
     rng = random.Random(seed)
     scratch = folder / "crashed"
-    with small_ring():
+    with small_ring(), moves_and_marks.small_caches():
         plain = Work(folder / "work", set())
         plain.run(two=False)
         figures["syncs"] = plain.recording.syncs
-        for site in range(min(size, plain.recording.syncs)):
+        for site in sorted(rng.sample(range(plain.recording.syncs), min(size, plain.recording.syncs))):
             for failing, two in (({site}, False), ({site}, True), ({site, site + 1}, True)):
                 work = Work(folder / "work", failing)
                 where = failure = f"HANGARLOG_SEED={seed}: syncs {sorted(failing)} fail, {1 + two} stores"
@@ -172,7 +213,7 @@ CAMPAIGN = Campaign(
     promise="nobody is told that what it refused is durable; appends go on, and hold through a power cut",
     how="each sync of a workload fails once or twice, what it should have written never reaching the device; one store "
     "or two go on; then the power is cut in every way",
-    ci=10_000,
+    ci=70,
     release=10_000,
     unit="syncs at most",
     run=run,
