@@ -136,7 +136,7 @@ class Work:
 
 
 def run(folder: Path, size: int, seed: int) -> Figures:
-    """Each sync of the workload fails (at most `size` of them), alone or with the next one, for one store and for two."""
+    """Each sync of the workload fails (at most `size`), alone or with the next one, for one store and for two."""
     figures = {"syncs": 0, "failures": 0, "power cuts after them": 0, "outcomes unknown": 0, "appends refused": 0}
     rng = random.Random(seed)
     scratch = folder / "crashed"
