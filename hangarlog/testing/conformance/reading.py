@@ -72,6 +72,8 @@ class ReadConformance(Opening):
             of_stream = [r.event for r in store.records("a:1", on_damage="skip") if r.position <= seen]
             assert store.read_stream("a:1", durable=True) == of_stream
             assert sum(len(block) for block in store.envelopes("a:1", durable=True)) == len(of_stream)
+            store.sync()
+            assert store.durable_position == 30
             with raises(ValueError):
                 store.read_stream("a:1", on_damage="pass")  # type: ignore[call-overload]
 
