@@ -104,7 +104,10 @@ class ActiveSegment(Segment):
         An index that has another name (a hard link) is deleted instead, because the other name's file must not change.
         So is one that was of this segment's predecessor: a power cut may have undone its renaming.
         """
-        index = Index.open(self.filesystem, self.index_path, sys.maxsize, self.first_number())
+        first = None
+        with contextlib.suppress(CorruptionError):
+            first = self.first_number()
+        index = Index.open(self.filesystem, self.index_path, sys.maxsize, first)
         if index is None:
             self.filesystem.remove(self.index_path)
         else:
