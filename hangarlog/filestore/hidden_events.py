@@ -53,12 +53,14 @@ class DeletedStreams:
         path = self.path(stream_id)
         for folder in (self._folder.deleted_path, os.path.dirname(path)):
             self._filesystem.make_folder(folder)
+        made = not self.knows(stream_id)
         with contextlib.suppress(FileExistsError):
             self._filesystem.close(self._filesystem.open_new(path))
         try:
             self._filesystem.sync_folder(os.path.dirname(path))
         except OSError:
-            self._filesystem.remove(path)  # A later sync would prove nothing of this file.
+            if made:
+                self._filesystem.remove(path)  # A later sync would prove nothing of this file.
             raise
 
     def mark_of(self, stream_id: str) -> Snapshot | None:

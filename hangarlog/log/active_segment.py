@@ -102,9 +102,15 @@ class ActiveSegment(Segment):
         """Cut the index to its whole blocks up to record `number`, because a power cut may have damaged the rest.
 
         An index that has another name (a hard link) is deleted instead, because the other name's file must not change.
+        So is one that was of this segment's predecessor: a power cut may have undone its renaming.
         """
-        index = Index.open(self.filesystem, self.index_path, sys.maxsize)
-        if index:
+        first = None
+        with contextlib.suppress(CorruptionError):
+            first = self.first_number()
+        index = Index.open(self.filesystem, self.index_path, sys.maxsize, first)
+        if index is None:
+            self.filesystem.remove(self.index_path)
+        else:
             with contextlib.closing(index):
                 size = index.size_up_to(number)
             fd = self.filesystem.open_append(self.index_path)

@@ -23,6 +23,7 @@ from hangarlog import (
 )
 from hangarlog.filestore import event_ids
 from hangarlog.filestore.open_streams import OpenStreams
+from hangarlog.filestore.turns import Turns
 from hangarlog.maintenance.verify import verify
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.platform import BYTE_LOCKS
@@ -447,3 +448,24 @@ def test_a_turn_that_the_system_refuses_fails_no_decision(tmp_path: Path, name: 
         assert store.execute("a:1", decide) == 2
     with FileEventStore(tmp_path / "s", lock_timeout=0.0) as store:
         assert store.execute("a:1", decide) == 3
+
+
+@pytest.mark.skipif(not BYTE_LOCKS, reason="turns need locks on bytes, which only Linux has")
+def test_a_turn_is_given_back(tmp_path: Path) -> None:
+    """Also while the file stays open, as in a forked child."""
+    turns = Turns(FileSystem(), str(tmp_path / "turns.lock"), 0.0)
+    with turns.taken("a:1"):
+        inherited = [os.dup(int(fd)) for fd in os.listdir("/proc/self/fd") if _leads_to(fd, tmp_path / "turns.lock")]
+    try:
+        assert inherited
+        turns.wait("a:1")
+    finally:
+        for fd in inherited:
+            os.close(fd)
+
+
+def _leads_to(fd: str, path: Path) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}") == str(path)
+    except OSError:
+        return False

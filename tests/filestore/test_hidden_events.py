@@ -321,8 +321,8 @@ def test_a_power_cut_leaves_all_of_the_stream_or_nothing(tmp_path: Path, call: s
 
 def test_a_power_cut_leaves_no_index_of_text_that_was_truncated(tmp_path: Path) -> None:
     """The index is gone before the shorter text comes, whatever of both reaches the device."""
-    with opened(tmp_path / "s", segment_bytes=100_000) as store:
-        for n in range(3):
+    with opened(tmp_path / "s", segment_bytes=140_000) as store:
+        for n in range(4):  # The index has three of them.
             store.append(CUT, [UntypedEvent("T", {"n": n, "text": "x" * 30_000})], n - 1)
         store.append(KEPT, [UntypedEvent("T", {"text": "x" * 30_000})], ANY)
         store.append(KEPT, [event(KEPT, 1)], ANY)  # Rolls the journal, which makes a checkpoint.
@@ -330,7 +330,7 @@ def test_a_power_cut_leaves_no_index_of_text_that_was_truncated(tmp_path: Path) 
     recording = Recording(tmp_path / "s")
     with opened(tmp_path / "s", filesystem=recording) as store:
         begun = len(recording.operations)
-        store.truncate_stream(CUT, 2)
+        store.truncate_stream(CUT, 1)
         points = range(begun, len(recording.operations))
         assert any(recording.operations[at].kind == "rename" for at in points)
     for number, state in enumerate(crash_states(recording.operations, random.Random(3), 40, points)):
@@ -338,7 +338,7 @@ def test_a_power_cut_leaves_no_index_of_text_that_was_truncated(tmp_path: Path) 
         path.mkdir()
         state.write_to(path)
         with opened(path) as store:
-            assert numbers(store, CUT) in ([0, 1, 2], [2])
+            assert numbers(store, CUT) in ([0, 1, 2, 3], [1, 2, 3])
             assert list(verify(store)) == [], (state.at, state.lost)
         shutil.rmtree(path)
 

@@ -88,6 +88,23 @@ def test_an_index_of_another_segment_is_replaced(tmp_path: Path) -> None:
     agrees(path, LINES[:10])
 
 
+def test_an_index_of_the_segment_before_a_roll_is_not_trimmed_but_deleted(tmp_path: Path) -> None:
+    """A power cut may keep the roll of the text, and undo the renaming of the index."""
+    log = Log(FileSystem(), str(tmp_path), "journal", "position")
+    with FileEventStore.untyped(tmp_path / "s", durability="relaxed") as store:
+        store.append("a:1", [named(f"e-{n}") for n in range(1000)], ANY)
+        text = (tmp_path / "s/journal.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "journal.jsonl").write_bytes(b"".join(text[500:]))
+    grow(tmp_path / "journal.index", 1, text[:500])
+    with contextlib.closing(ActiveSegment(log)) as active:
+        active.trim_index(900)
+    assert not (tmp_path / "journal.index").exists()
+    grow(tmp_path / "journal.index", 501, text[500:])
+    with contextlib.closing(ActiveSegment(log)) as active:
+        active.trim_index(1000)
+    assert (tmp_path / "journal.index").exists()
+
+
 def test_what_several_writers_append_in_turn_is_indexed_whole(tmp_path: Path) -> None:
     """One alone, in batches, and two whose lines the other has to read again."""
     path = tmp_path / "s"

@@ -16,6 +16,7 @@ from ..harness import ROOT, Campaign, Figures
 from .bug import Bug
 from .of_crashes import OF_CRASHES
 from .of_handling import OF_HANDLING
+from .of_kept_streams import OF_KEPT_STREAMS
 
 HANG = 240.0  # Seconds after which a check counts as hung: far more than any of them takes.
 
@@ -39,7 +40,10 @@ FIRST = (
 )
 """The most telling ones of each sort: a small size runs only those."""
 
-BUGS = sorted(OF_CRASHES + OF_HANDLING, key=lambda bug: FIRST.index(bug.name) if bug.name in FIRST else len(FIRST))
+BUGS = sorted(
+    OF_CRASHES + OF_HANDLING + OF_KEPT_STREAMS,
+    key=lambda bug: FIRST.index(bug.name) if bug.name in FIRST else len(FIRST),
+)
 
 _caught: dict[str, str] = {}
 """What the last run found: bug -> "caught", "hung"."""
