@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable
 from struct import Struct
 
+from hangarlog.system.file_lock import FileLock, held
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.futex import Futex
 from hangarlog.system.platform import boot_id
@@ -174,10 +175,15 @@ class SharedState:
             create_state(self._filesystem, self._path)
             self._open()
 
-    def retry_writable(self) -> bool:
-        """Try again to open a file for writing that could only be read; True if that works now."""
+    def retry_writable(self, lock: FileLock, seconds: float | None) -> bool:
+        """Try again to open for writing, or make, a file that could only be read; True if that works now.
+
+        `lock` is the write lock, not taken yet. Raises `LockTimeoutError` after `seconds`.
+        """
         self.writable = True
         try:
+            with held(lock, seconds):
+                create_state(self._filesystem, self._path)
             self._open()
         except (OSError, ValueError):
             self.writable = False

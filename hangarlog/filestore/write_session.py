@@ -139,7 +139,7 @@ class WriteSession:
         if self._closed:
             raise StoreOpenError(self.path, "it was closed")
         state = self.state
-        if not (state.writable or state.retry_writable()):
+        if not (state.writable or state.retry_writable(self.write_lock, self.lock_seconds)):
             raise StoreOpenError(self.path, "it can only be read here: there is no permission to write")
         seconds = self.lock_seconds
         self._deadline = None if seconds is None else now + seconds

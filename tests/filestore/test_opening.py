@@ -319,3 +319,30 @@ def test_an_untyped_store_needs_no_classes(tmp_path: Path) -> None:
         assert second == UntypedEvent("Other", {"x": 1}, 7)
         assert repr(untyped) == f"<FileEventStore {tmp_path / 's'} (durability='relaxed')>"
     assert repr(untyped) == f"<FileEventStore {tmp_path / 's'} (closed)>"
+
+
+class Refusing(FileSystem):
+    """Refuses every lock as long as `refuses` is set."""
+
+    refuses = False
+
+    def lock(self, fd: int) -> bool:
+        if self.refuses:
+            raise PermissionError(13, "refused")
+        return super().lock(fd)
+
+
+def test_a_store_whose_state_could_not_be_made_is_written_to_once_it_can(tmp_path: Path) -> None:
+    """Until then it is read, and says that it can only be read."""
+    with FileEventStore(tmp_path / "s") as store:
+        store.append("a:1", [Added(1)], -1)
+    (tmp_path / "s/state").unlink()
+    filesystem = Refusing()
+    filesystem.refuses = True
+    with FileEventStore(tmp_path / "s", filesystem=filesystem) as store:
+        assert store.read_stream("a:1") == [Added(1)]
+        with pytest.raises(StoreOpenError, match="only be read"):
+            store.append("a:1", [Added(2)], 0)
+        filesystem.refuses = False
+        assert store.append("a:1", [Added(2)], 0) == 1
+        assert store.read_stream("a:1") == [Added(1), Added(2)]
