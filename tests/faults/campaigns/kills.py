@@ -59,10 +59,11 @@ def batch(seed: int, writer: int, number: int) -> list[Share]:
 
 
 def write_until_killed(path: Path, seed: int, writer: int, report: int) -> None:
-    store = FileEventStore(path, durability="always" if writer % 7 == 0 else "relaxed")
-    for number in itertools.count():
-        store.append_many(batch(seed, writer, number))
-        os.write(report, b"%d\n" % number)  # Before the next one is begun: at most one is in doubt.
+    with registered(Written=Written):
+        store = FileEventStore(path, durability="always" if writer % 7 == 0 else "relaxed")
+        for number in itertools.count():
+            store.append_many(batch(seed, writer, number))
+            os.write(report, b"%d\n" % number)  # Before the next one is begun: at most one is in doubt.
 
 
 class Killing:

@@ -50,7 +50,7 @@ def compact(store: FileEventStore) -> None:
 
 
 def save(store: FileEventStore) -> None:
-    store.save_snapshot("a:1", 1, {"n": 2})
+    store.save_snapshot("a:1", 2, {"n": 2})  # An older one than theirs would be refused.
 
 
 ACTS: dict[str, tuple[Callable[[FileEventStore], object], dict[str, Any]]] = {
