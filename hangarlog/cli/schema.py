@@ -265,9 +265,13 @@ def _refuse(path: str, findings: Sequence[Finding], form: str) -> int:
 @schema.command()
 @with_store()
 @_FORMAT
-def show(store: str, form: str) -> None:
-    """Print what STORE holds by event type and schema version: counts, first and last event, fields."""
-    with progress("reading", count_events(store)) as advance:
+def show(store: str, form: str) -> int:
+    """Print what STORE holds by event type and schema version: counts, first and last event, fields.
+
+    Exit with 1 if events are damaged in both copies: they are not counted.
+    """
+    count = count_events(store)
+    with progress("reading", count) as advance:
         found = show_history(store, progress=advance)
     for stored in found:
         fields = stored.payload.shown() if stored.payload else {}
@@ -280,6 +284,10 @@ def show(store: str, form: str) -> None:
         width = max(map(len, fields), default=0)
         for name, types in fields.items():
             say(f"    {name.ljust(width)}  {types}")
+    damaged = max(0, count - sum(each.count for each in found))
+    if damaged:
+        say(f"hangarlog: {damaged:,} events are damaged in both copies, so they were not counted", err=True)
+    return 1 if damaged else 0
 
 
 def _counts(stored: StoredKind) -> dict[str, Any]:
