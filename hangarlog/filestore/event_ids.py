@@ -56,7 +56,8 @@ class EventIds:
         self._filesystem, self._path, self._store_id = folder.filesystem, folder.ids_path, store_id
         self._store_path = folder.path
         self._read, self._sync, self._lock_seconds = read, sync, lock_seconds
-        self._lock = FileLock(folder.filesystem, folder.ids_path)  # The table is its own lock file.
+        # A file of its own: the table is replaced when it is made anew or grows.
+        self._lock = FileLock(folder.filesystem, folder.lock_path("event-ids"))
         self._table: IdTable | None = None
         self._bad = 0  # The file that is not to be used.
         self._now = Moment(0, -1, (-1, 0))
@@ -254,6 +255,8 @@ class EventIds:
                 self._use(table)  # Another process has extended it, or made it anew.
             while True:
                 self._catch_up(now)
+                if self._table is not table:
+                    return  # Its header was changed from outside.
                 self._put(table, min(committed, self._seen))
                 if self._seen >= committed:
                     return
@@ -265,7 +268,7 @@ class EventIds:
             lock.close()
 
     def _locked(self) -> bool:
-        """Lock the file that is at the path, made if it is missing."""
+        """Lock the file that is in place, made if it is missing."""
         lock = self._lock
         while lock.acquire(self._lock_seconds):
             if lock.is_in_place:
@@ -277,7 +280,7 @@ class EventIds:
     def _table_to_write(self, committed: int) -> IdTable:
         try:
             return self._opened(writable=True)
-        except TableError:
+        except (TableError, FileNotFoundError):
             self._bad = 0  # Another file may get its number.
             return IdTable.create(self._filesystem, self._path, self._store_id, committed)
 
