@@ -16,6 +16,7 @@ from bench.harness.machine import machine
 from bench.harness.payload import event
 from hangarlog import ANY, FileEventStore
 from hangarlog.events.block_reader import TypedBlocks, _only_version
+from hangarlog.eventstore.pending import pending
 from hangarlog.filestore.shared_state import STANDING
 from hangarlog.record.batch import encode_batch
 from hangarlog.record.checksum import crc32
@@ -47,10 +48,10 @@ def append_parts(store: FileEventStore) -> None:
     version = store.append(_STREAM, one, ANY)
     writer: Any = write_session(store)
     state, filesystem = shared_state(store), writer.filesystem
-    pending = store._pending(_STREAM, one, version, None)
+    one_pending = pending(store.serializer, _STREAM, one, version, None)
     moment = now()
     fd = os.open(store.path + "/scratch", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-    data, _, _, _ = encode_batch([(pending, 1)], 1, now())
+    data, _, _, _ = encode_batch([(one_pending, 1)], 1, now())
     raw = state.raw()
     committed, first, size = state.committed, state.journal_first, state.journal_size
     never = float("-inf")  # The stream's file was just looked up, so `get` does not look again.
@@ -69,7 +70,7 @@ def append_parts(store: FileEventStore) -> None:
     count = 5000
     parts_us = {
         "check the arguments, encode and check the event": microseconds(
-            lambda: store._pending(_STREAM, one, version, None), count
+            lambda: pending(store.serializer, _STREAM, one, version, None), count
         ),
         "write lock: two `flock`": microseconds(locked, count),
         "read the shared state: `pread`": microseconds(lambda: state.raw()[:STANDING] != b"", count),
@@ -78,7 +79,7 @@ def append_parts(store: FileEventStore) -> None:
             lambda: writer.streams.get(_STREAM, never, committed), count
         ),
         "read the clock": microseconds(now, count),
-        "encode the line and its checksum": microseconds(lambda: encode_batch([(pending, 1)], 1, moment), count),
+        "encode the line and its checksum": microseconds(lambda: encode_batch([(one_pending, 1)], 1, moment), count),
         "`write` to the journal": microseconds(lambda: filesystem.write(fd, data), count),
         "`write` to the stream": microseconds(lambda: filesystem.write(fd, data), count),
         "the stream's version into the catalog: `pwrite`": microseconds(

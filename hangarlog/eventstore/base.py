@@ -99,7 +99,7 @@ class EventStore(HasCursors, Finding[Event], KeptStreams):
         """
         if durability is not None:
             check_durability(durability)
-        one = self._pending(stream_id, events, expected_version, metadata, retry, idempotent)
+        one = pending(self.serializer, stream_id, events, expected_version, metadata, retry, idempotent)
         if idempotent:
             check_ids([one])
         if cursor is not None:
@@ -152,7 +152,7 @@ class EventStore(HasCursors, Finding[Event], KeptStreams):
         if durability is not None:
             check_durability(durability)
         pendings = [
-            self._pending(stream_id, events, expected, metadata, retry, idempotent)
+            pending(self.serializer, stream_id, events, expected, metadata, retry, idempotent)
             for stream_id, events, expected in triples(appends)
         ]
         if idempotent:
@@ -222,17 +222,6 @@ class EventStore(HasCursors, Finding[Event], KeptStreams):
             version = block[-1].stream_version
             events += events_of(block)
         return events, version
-
-    def _pending(
-        self,
-        stream_id: str,
-        events: Sequence[Any],
-        expected: int,
-        metadata: Metadata | None,
-        retry: bool = True,
-        idempotent: bool = False,
-    ) -> Pending:
-        return pending(self.serializer, stream_id, events, expected, metadata, retry, idempotent)
 
     # Importing
 
