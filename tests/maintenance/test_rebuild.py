@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from conftest import Command
 from dying import Died, DyingFileSystem
-from rebuilding import SERIALIZER, event, lines_of, opened, works
+from rebuilding import FILESYSTEM, SERIALIZER, event, lines_of, opened, works
 
 from hangarlog import ANY, CorruptionError, FileEventStore, LockTimeoutError, StoreFormatError, StoreOpenError
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.recovery.rebuild import rebuild
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.maintenance.repair import Lost, PutAside, Repaired, repair
 from hangarlog.record.line import decode_record, encode_records
@@ -384,3 +385,54 @@ def test_an_error_that_names_repair_is_mended_by_it(tmp_path: Path, kind: str) -
     assert lines_of(path) == lines
     works(path)
     assert list(repair(path)) == []
+
+
+# What a power cut tore
+
+
+def torn(path: Path, size: int, *, after: bool = False) -> dict[int, bytes]:
+    """Make a store of five records, then a batch of two that a power cut tore, as only the journal has it."""
+    with opened(path) as store:
+        for number in range(5):
+            store.append("s:1", [event(number, 100)], ANY)
+    ends = {file: file.stat().st_size for file in path.rglob("*.jsonl")}
+    with opened(path) as store:
+        store.append_many([("s:1", [event(5, 2_000)], ANY), ("s:2", [event(6)] * size, ANY)])
+        if after:
+            store.append("s:2", [event(7)], ANY)
+    (path / "streams/s/2.jsonl").unlink()
+    os.truncate(path / "streams/s/1.jsonl", ends[path / "streams/s/1.jsonl"])
+    with (path / "journal.jsonl").open("r+b") as file:
+        file.seek(ends[path / "journal.jsonl"] + 600)
+        file.write(bytes(1_024))
+    return lines_of(path)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("bridge", [True, False])
+def test_a_torn_batch_at_the_end_is_taken_back_as_a_whole(tmp_path: Path, size: int, *, bridge: bool) -> None:
+    """A rebuild kept the whole lines of a batch whose first line a power cut had torn, and called that line damaged."""
+    path = tmp_path / "s"
+    whole = torn(path, size)
+    assert whole.keys() == {1, 2, 3, 4, 5, *range(7, 7 + size)}, "blind: more is torn"
+    rebuilt = rebuild(Folder(FILESYSTEM, path), [], bridge=bridge)
+    assert (rebuilt.last, rebuilt.put_aside, lines_of(path).keys()) == (5, size, {1, 2, 3, 4, 5})
+    works(path)
+
+
+def test_a_torn_batch_counts_if_a_later_one_follows_it(tmp_path: Path) -> None:
+    """A lost sector looks the same. A repair keeps what was committed after it."""
+    path = tmp_path / "s"
+    torn(path, 1, after=True)
+    rebuilt = rebuild(Folder(FILESYSTEM, path), [])
+    assert (rebuilt.last, [(lost.first, lost.last) for lost in rebuilt.lost]) == (8, [(6, 6)])
+    assert lines_of(path).keys() == {1, 2, 3, 4, 5, 7, 8}
+
+
+def test_a_crash_does_not_prove_what_follows_a_torn_batch(tmp_path: Path) -> None:
+    """Neither was synced, so neither was acknowledged as durable."""
+    path = tmp_path / "s"
+    torn(path, 1, after=True)
+    rebuilt = rebuild(Folder(FILESYSTEM, path), [], bridge=False)
+    assert (rebuilt.last, rebuilt.put_aside) == (5, 2)
+    works(path)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from hangarlog.filestore.checkpoint import load_checkpoint
 from hangarlog.filestore.commit_ring import Frame
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.line_scan import Stretch
@@ -96,7 +97,7 @@ def rebuild(folder: Folder, frames: list[Frame], *, bridge: bool = True) -> Rebu
     A replaced file is kept as `NAME.damaged`. Intact records outside that history go to `put-aside.jsonl`.
 
     With `bridge`, the history continues after lost positions if the streams show that it did. Without, it ends before
-    them. You may interrupt this at any point and run it again.
+    them, and before a torn line after the checkpoint. You may interrupt this at any point and run it again.
 
     Raises:
         OSError: a call of the operating system failed.
@@ -138,6 +139,8 @@ class _History:
         self._crcs: dict[str, str] = {}  # {stream id: checksum of its last record}
         self._crc = ""  # The checksum of the last record of all; "" if that is lost.
         self._batch: list[_Kept | _Holes] = []  # It counts once its last line is there.
+        self._durable = load_checkpoint(folder).position
+        self._torn = False  # True if a power cut may have lost a line of this batch. Then only a later one proves it.
         self._bad: dict[int, bytes] = {}  # {position: damaged line} since the last intact line.
         self._lost = 0  # Lost positions whose stream is not known yet.
         self._runs: list[Stretch] = []  # The runs of the journal that hold the last line.
@@ -183,8 +186,11 @@ class _History:
         absent = position - self._next - len(self._bad)
         runs = [run for candidate in candidates for run in candidate.runs] or self._merge.torn_apart
         explained = self._merge.explained or any(_missing_before(run, position) for run in runs)
-        if not absent or (self._bridges and explained and absent <= _MAX_LOST):
+        # A power cut leaves zeros in what was never synced.
+        torn = position > self._durable and any(b"\0" in line for line in self._bad.values())
+        if (self._bridges or not torn) and (not absent or (self._bridges and explained and absent <= _MAX_LOST)):
             self._batch.append(_Holes(missing, self._bad))
+            self._torn = torn and candidates[0].record.batch_end > 0
             self._lost += len(missing)
             self._crc = ""
         else:
@@ -214,8 +220,9 @@ class _History:
         self._next, self._versions[record.stream_id] = position + 1, version + 1
         self._streams.add(record.stream_id)
         self._batch.append(_Kept(position, line, best))
-        if record.ends_batch:
+        if record.ends_batch and not self._torn:
             self._commit()
+        self._torn &= not record.ends_batch
 
     def _rank(self, candidate: Candidate) -> tuple[bool, bool, bool, int, int, bool]:
         """Return the sort key of a candidate.

@@ -13,6 +13,7 @@ from typing import Any
 import hangarlog.filestore.commit_ring
 import hangarlog.filestore.group_sync
 from hangarlog import ANY, EventSerializer, FileEventStore, UntypedEvent
+from hangarlog.filestore import shared_state
 from hangarlog.maintenance.repair import repair
 from hangarlog.maintenance.verify import verify
 from hangarlog.testing import CrashState, Recording, Unsynced, crash_states
@@ -232,9 +233,29 @@ def explore(scratch: Path, recording: Recording, check: Check, size: int, seed: 
 
 
 def place(state: CrashState, path: Path) -> None:
+    """Write the state into a new folder. Its shared state is in turn that of a copy, and that of this folder's past."""
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True, mode=0o700)
     state.write_to(path)
+    if state.at % 2:
+        _make_own(path)
+
+
+def _make_own(path: Path) -> None:
+    """Make the words of the shared state, if the device has them, those of this folder and of an earlier boot."""
+    file, ring, filesystem = path / "state", path / "ring", Unsynced()
+    raw = file.read_bytes() if file.exists() and (path / "hangarlog.json").exists() else b""
+    words = memoryview(bytearray(raw[: len(raw) // 8 * 8])).cast("Q")
+    if len(words) <= shared_state._BOOT or not words[shared_state._FILE]:
+        return
+    home = filesystem.made_at(str(path / "hangarlog.json"))
+    with contextlib.closing(shared_state.SharedState(filesystem, str(file), home, writable=False)) as state:
+        words[shared_state._FILE] = state._file
+    words[shared_state._BOOT] ^= 1
+    if ring.exists() and words[shared_state.RING_FILE]:
+        words[shared_state.RING_FILE] = ring.stat().st_ino
+    with file.open("r+b") as opened:  # It keeps its inode.
+        opened.write(words)
 
 
 CAMPAIGN = Campaign(
