@@ -471,3 +471,29 @@ class EventsNotFoundError(HangarlogError):
 
     def __str__(self) -> str:
         return f"no events at {self.target!r}: {self.cause}"
+
+
+class PositionError(HangarlogError):
+    """A subscription is beyond the store's last event: events were lost, or older files put back.
+
+    Fields: `path`, `position`, `last`.
+    """
+
+    def __init__(self, path: str, position: int, last: int) -> None:
+        super().__init__(path, position, last)
+        self.path, self.position, self.last = path, position, last
+
+    def __str__(self) -> str:
+        return f"position {self.position} is beyond the last event of {self.path}; begin at {self.last} or before"
+
+
+class EventsGoneError(HangarlogError):
+    """Events after a subscription's position are gone. Fields: `source`, `position`, `first_position` (what is left)."""
+
+    def __init__(self, source: str, position: int, first_position: int | None) -> None:
+        super().__init__(source, position, first_position)
+        self.source, self.position, self.first_position = source, position, first_position
+
+    def __str__(self) -> str:
+        left = f"begin at {self.first_position - 1}" if self.first_position else "begin at 'end'"
+        return f"events of {self.source!r} after position {self.position} are compacted or deleted; to go on, {left}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, NoReturn
 
-from hangarlog.errors import StoreOpenError, StreamDeletedError
+from hangarlog.errors import PositionError, StoreOpenError, StreamDeletedError
 from hangarlog.events.registry import EventRegistry, UntypedEvent
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.append_result import AppendResult
@@ -23,11 +23,46 @@ from hangarlog.eventstore.record import Event
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stream_id import check_stream_id
+from hangarlog.eventstore.tail import Tail
 from hangarlog.record.batch import Pending, encode_batch
 from hangarlog.record.cursor_move import CursorMove, CursorPlace
 from hangarlog.record.envelope import Envelope
 from hangarlog.record.line import decode_record, encode_envelope
 from hangarlog.record.timestamp import now
+
+
+class _MemoryTail(Tail):
+    """The records of a store in memory after a position."""
+
+    def __init__(self, store: MemoryEventStore[Any], position: int) -> None:
+        self._store, self.position, self._stopped = store, position, False
+
+    def end(self) -> int:
+        return self._store.get_event_count()
+
+    def step(self) -> Sequence[Envelope] | None:
+        with self._store._held():
+            block = self._store._journal[self.position :]
+        self.position += len(block)
+        return block or None
+
+    def seek(self, position: int) -> None:
+        self.position = position
+
+    def wait(self, seconds: float) -> None:
+        with self._store._lock:
+            self._store._grown.wait_for(
+                lambda: self._stopped or self._store._closed or len(self._store._journal) > self.position,
+                min(seconds, threading.TIMEOUT_MAX),
+            )
+
+    def stop(self) -> None:
+        with self._store._lock:
+            self._stopped = True
+            self._store._grown.notify_all()
+
+    def close(self) -> None:
+        self.stop()
 
 
 class MemoryEventStore(EventStore[Event]):
@@ -36,6 +71,7 @@ class MemoryEventStore(EventStore[Event]):
     def __init__(self, *, serializer: EventSerializer | None = None) -> None:
         super().__init__(serializer)
         self._lock, self._turns, self._closed = threading.RLock(), threading.RLock(), False
+        self._grown = threading.Condition(self._lock)
         self._journal: list[Envelope] = []
         self._streams: dict[str, list[Envelope]] = {}
         self._first: dict[str | tuple[str, str], Envelope] = {}  # By event id, and by (event id, stream id).
@@ -55,7 +91,9 @@ class MemoryEventStore(EventStore[Event]):
 
     def close(self) -> None:
         """Refuse later calls with `StoreOpenError`, as a closed store on disk does."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
+            self._grown.notify_all()
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:
@@ -95,7 +133,15 @@ class MemoryEventStore(EventStore[Event]):
                 )
             if move:
                 self._cursors[move.name] = CursorPlace(move.name, move.position, now().decode())
+            self._grown.notify_all()
             return results
+
+    def _tail(self, position: int | None, *, durable: bool, skip: bool) -> Tail:
+        with self._held():
+            last = len(self._journal)
+        if position is not None and position > last:
+            raise PositionError("the store in memory", position, last)
+        return _MemoryTail(self, last if position is None else position)
 
     def _find(self, event_id: str) -> Envelope | None:
         with self._held():

@@ -21,6 +21,8 @@ EXAMPLES: dict[str, tuple[Any, ...]] = {
     "StoreBusyError": ("p", 7),
     "LockTimeoutError": ("p", 7, 1.5),
     "StreamNotFoundError": ("s",),
+    "PositionError": ("p", 7, 5),
+    "EventsGoneError": ("s", 7, 9),
     "HangarlogError": ("x",),
 }
 

@@ -38,6 +38,17 @@ def number_or_none(name: str, value: object) -> int | None:
     return value if value is None or type(value) is int else whole_number(name, value)
 
 
+def seconds_or_none(name: str, value: object) -> float | None:
+    """Return seconds or None. Raises `TypeError`, and `ValueError` if they are below 0."""
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be seconds or None, not {value!r}")
+    if not value >= 0:
+        raise ValueError(f"{name} must be seconds from 0 on, not {value!r}")
+    return float(value)
+
+
 def flag(name: str, value: object) -> bool:
     """Return True or False. Raises `TypeError` for anything else."""
     if not isinstance(value, bool):

@@ -19,7 +19,7 @@ from hangarlog.eventstore.cursor import HasCursors, check_move_argument
 from hangarlog.eventstore.engine import Durability, check_durability
 from hangarlog.eventstore.execute import Decide, until_written
 from hangarlog.eventstore.expected_version import ANY
-from hangarlog.eventstore.finding import ENVELOPE, Finding
+from hangarlog.eventstore.finding import ENVELOPE
 from hangarlog.eventstore.idempotent import check_ids
 from hangarlog.eventstore.kept_streams import KeptStreams
 from hangarlog.eventstore.limits import counted, limited
@@ -29,6 +29,7 @@ from hangarlog.eventstore.selection import OnDamage, ReadOptions, Selection, Spa
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stats import StoreStats
 from hangarlog.eventstore.stream_id import check_stream_id
+from hangarlog.eventstore.subscribing import Subscribing
 from hangarlog.eventstore.wanted_types import WantedTypes, classes_of
 from hangarlog.record.batch import Pending
 from hangarlog.record.cursor_move import CursorMove
@@ -47,7 +48,7 @@ def _position_of_pair(pair: tuple[Any, Any]) -> int:
     return position
 
 
-class EventStore(HasCursors, Finding[Event], KeptStreams):
+class EventStore(HasCursors, Subscribing[Event], KeptStreams):
     """A store of typed events. A subclass is an engine: it implements the abstract methods.
 
     `EventStore[Opened | Closed]` tells a type checker which events a store has. At run time it changes nothing.

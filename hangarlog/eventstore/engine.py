@@ -10,6 +10,7 @@ from typing import Literal
 from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
+from hangarlog.eventstore.tail import Tail
 from hangarlog.record.batch import Pending
 from hangarlog.record.cursor_move import CursorMove, CursorPlace
 from hangarlog.record.envelope import Envelope
@@ -27,7 +28,8 @@ class Engine(ABC):
     """The storage of an event store.
 
     A subclass implements the abstract methods here and the queries of `EventStore`. It may also override `_find`,
-    `append_encoded`, `begin_stream`, `sync`, `durable_position`, `close`, `_calling`, `_await_turn` and `_turn`.
+    `_follows_durable`, `append_encoded`, `begin_stream`, `sync`, `durable_position`, `close`, `_calling`, `_await_turn`
+    and `_turn`.
     """
 
     def _calling(self) -> AbstractContextManager[None]:
@@ -63,6 +65,18 @@ class Engine(ABC):
                 if record.event_id == event_id:
                     return record
         return None
+
+    @abstractmethod
+    def _tail(self, position: int | None, *, durable: bool, skip: bool) -> Tail:
+        """Return what reads the records after a position, None for the end, as they are committed or durable.
+
+        `skip` passes over events that are damaged in both copies. Raises `PositionError`.
+        """
+
+    @property
+    def _follows_durable(self) -> bool:
+        """True if subscriptions deliver an event only once it is durable, unless told otherwise."""
+        return False
 
     @abstractmethod
     def _load_snapshot(self, stream_id: str) -> Snapshot | None: ...

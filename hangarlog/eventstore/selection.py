@@ -96,6 +96,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     not_category: frozenset[str] | None = None
     on_damage: OnDamage = "raise"
     durable: bool = False
+    of_stream: str | None = None  # As `stream_id`, for records of the whole store.
 
     def span(self) -> Span:
         """Return the records that the engine must read."""
@@ -128,6 +129,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         """True if each record must be looked at. For the whole store, the span begins at the position already."""
         if self.event_types is not None or self.category is not None or self.not_category is not None:
             return True
+        if self.of_stream is not None:
+            return True
         return self.from_position is not None and self.stream_id is not None
 
     def wanted(self, blocks: Iterator[Sequence[Envelope]]) -> Iterator[Sequence[Envelope]]:
@@ -148,13 +151,15 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
     def _test(self) -> Callable[[Envelope], bool]:
         types, category, other, reverse = self.event_types, self.category, self.not_category, self.reverse
+        stream = self.of_stream
         position = None
         if self.stream_id is not None and self.from_position is not None:
             position = max(0, self.from_position)
 
         def keep(envelope: Envelope) -> bool:
             return (
-                (category is None or category_of(envelope.stream_id) in category)
+                (stream is None or envelope.stream_id == stream)
+                and (category is None or category_of(envelope.stream_id) in category)
                 and (other is None or category_of(envelope.stream_id) not in other)
                 and (position is None or (envelope.position > position) is not reverse)
                 and (not reverse or envelope.position != position)

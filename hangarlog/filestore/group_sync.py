@@ -224,6 +224,7 @@ class JournalSync:
                 self._lock.release(everybody=True)  # An interrupt came before the release.
                 raise
         self._last_was_shared = self._lock.woke
+        state.wake_durable_followers()
         return position <= done
 
     def _gather(self) -> None:

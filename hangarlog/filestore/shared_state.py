@@ -15,6 +15,7 @@ from hangarlog.system.file_lock import FileLock, held
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.futex import Futex
 from hangarlog.system.platform import boot_id
+from hangarlog.system.waking import Waking
 
 _MAGIC = 0x35_45_54_41_54_53_4C_48  # "HLSTATE5"
 _SIZE_BYTES = 4096
@@ -46,7 +47,9 @@ _MASK = (1 << 64) - 1
     LOCK_WAITERS,
     _SYNC_FUTEX,
     SYNC_WAITERS,
-) = range(25)
+    FOLLOWED,
+    DURABLE_FOLLOWED,
+) = range(27)
 STANDING = DURABLE * 8
 """If the bytes before this offset have changed, a writer must check its files."""
 FAILED = slice(FAILURES * 8, FAILURES * 8 + 8)
@@ -54,9 +57,11 @@ FAILED = slice(FAILURES * 8, FAILURES * 8 + 8)
 WAITING = slice(LOCK_WAITERS * 8, LOCK_WAITERS * 8 + 8)
 """The bytes that are zero if nobody waits for the write lock."""
 
+_FOLLOWED_AT = FOLLOWED * 8
+
 _LOW = (1 << 32) - 1
-_all, _five, _three, _one = Struct("=25Q"), Struct("=5Q"), Struct("=3Q"), Struct("=Q")
-_NOTHING = (0,) * 25
+_all, _five, _three, _one = Struct("=27Q"), Struct("=5Q"), Struct("=3Q"), Struct("=Q")
+_NOTHING = (0,) * 27
 
 Words = tuple[int, ...]
 """All words as they were at one moment."""
@@ -128,6 +133,7 @@ class SharedState:
         """The session that this process has found or begun; 0 before that."""
         self._fd = -1
         self.gate_futex, self.lock_futex, self.sync_futex = Futex(), Futex(gives_time=True), Futex()
+        self.followers, self.durable_followers = (self.waking(durable=durable) for durable in (False, True))
         self._open()
 
     def _open(self) -> None:
@@ -158,6 +164,17 @@ class SharedState:
                 (self.sync_futex, _SYNC_FUTEX),
             ):
                 futex.attach(filesystem, self._fd, at * 8)
+            self.attach(self.followers, durable=False)
+            self.attach(self.durable_followers, durable=True)
+
+    def waking(self, *, durable: bool) -> Waking:
+        """Return a view of the word at which processes wait for a commit, or for a durable one."""
+        at = DURABLE_FOLLOWED if durable else FOLLOWED
+        return Waking(lambda: self.look()[at] & _LOW)
+
+    def attach(self, waking: Waking, *, durable: bool) -> None:
+        """Let a view use the file that is open now."""
+        waking.attach(self._filesystem, self._fd, (DURABLE_FOLLOWED if durable else FOLLOWED) * 8)
 
     @property
     def is_in_place(self) -> bool:
@@ -191,7 +208,7 @@ class SharedState:
 
     def close(self) -> None:
         """Close the file."""
-        for futex in (self.gate_futex, self.lock_futex, self.sync_futex):
+        for futex in (self.gate_futex, self.lock_futex, self.sync_futex, self.followers, self.durable_followers):
             futex.detach()
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
@@ -385,6 +402,27 @@ class SharedState:
         end = (journal_first & _LOW) << 32 | journal_size
         ring = (ring_next[0] & _LOW) << 32 | ring_next[1]
         self._filesystem.write_at(self._fd, _three.pack(position, end, ring), DURABLE * 8)
+
+    def announce(self, raw: bytes) -> None:
+        """After a commit: wake those who wait for it. `raw` is what was read under the write lock, or empty.
+
+        Who began to wait after that looks again by itself: a call here would cost every append as much as `raw` does.
+        """
+        with contextlib.suppress(OSError):
+            raw = raw or self.raw()
+            if len(raw) > _FOLLOWED_AT and raw[_FOLLOWED_AT] & 1:
+                self.followers.wake()
+
+    def wake_durable_followers(self) -> None:
+        """After a sync: wake those who wait for what is durable now."""
+        if self.look()[DURABLE_FOLLOWED] & 1:
+            self.durable_followers.wake()
+
+    def wake_followers(self) -> None:
+        """After something was published: wake those who wait for it."""
+        if self.look()[FOLLOWED] & 1:
+            self.followers.wake()
+        self.wake_durable_followers()
 
     def keep(self) -> None:
         """Sync the words, for what must survive a restart."""

@@ -35,6 +35,7 @@ from hangarlog.filestore.session import FolderWatch
 from hangarlog.filestore.shared_state import COMMITTED, LAYOUT, SharedState, consistent, create_state
 from hangarlog.filestore.sizes import is_text, sizes_of_files
 from hangarlog.filestore.snapshot_files import SnapshotFiles
+from hangarlog.filestore.tail import FileTail
 from hangarlog.filestore.turns import Turns
 from hangarlog.filestore.write_session import WriteSession
 from hangarlog.filestore.writer import Writer
@@ -301,6 +302,13 @@ class FileEventStore(CursorCalls[Event]):
     def _blocks(self, span: Span) -> Iterator[Sequence[StoredEnvelope]]:
         with self._refusals():
             yield from self._reader.blocks(span, self.durable_position if span.durable else self._committed())
+
+    def _tail(self, position: int | None, *, durable: bool, skip: bool) -> FileTail:
+        return FileTail(self, position, durable=durable, skip=skip)
+
+    @property
+    def _follows_durable(self) -> bool:
+        return self._durability != "relaxed"
 
     def _find(self, event_id: str) -> StoredEnvelope | None:
         with self._calling(), self._refusals():

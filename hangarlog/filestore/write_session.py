@@ -88,7 +88,7 @@ class WriteSession:
         self.streams = OpenStreams(folder, catalog)
         self._seen = (-1, -1)  # The layout and the fork that the open files belong to.
         self.raw = self.standing = b""
-        self.committed = self.journal_first = self.tail = 0
+        self.committed = self.journal_first = self.tail = self._announced = 0
         self._exclusive = False
         self._inside = -1  # The fork that is inside the lock. A thread of another fork does not exist here.
         self._closed = self._close_later = False
@@ -187,6 +187,9 @@ class WriteSession:
         self._inside = -1
         if not self._exclusive:
             self.write_lock.release()
+        if self.committed != self._announced:
+            self._announced = self.committed
+            self.state.announce(b"" if self._exclusive else self.raw)
 
     def refused(self, error: OSError) -> StorageError:
         """Return the error for a system call that failed under the lock."""
@@ -294,6 +297,7 @@ class WriteSession:
         words = words_of(raw)
         self.raw, self.standing = raw, raw[:STANDING]
         self.committed, self.journal_first, self.tail = words[COMMITTED], words[JOURNAL_FIRST], words[TAIL]
+        self._announced = self.committed
 
     def _open_journal(self) -> ActiveSegment:
         try:
@@ -374,6 +378,7 @@ class WriteSession:
         with importing:
             from hangarlog.filestore.recovery.recover import recover
         self.recovered = recover(self.folder, self._meta, self.state, self.catalog, begins=begins)
+        self.state.wake_followers()
         self._seen = (self.state.layout, _forks)
 
     def _heal(self) -> None:

@@ -31,7 +31,8 @@ FAIR_AFTER_NS = 100_000
 
 _POLL_SECONDS = 0.001  # Used if the system has no futex.
 _WAIT, _WAKE = 0, 1
-_ALL = (1 << 31) - 1
+ALL = (1 << 31) - 1
+"""The number of waiters to wake if all are to be woken."""
 _FAULT = -2  # `_futex` returns it if the word is in no page: its file was cut, or the disk is gone.
 _PAIR, _WORD = Struct("=QQ"), Struct("=Q")
 
@@ -115,52 +116,55 @@ class Futex:
         # count changed.
         self._put(_PAIR.pack((count + 1) & 0xFFFF_FFFF, 0), 0)
         address = self._address or self._futex_word()
-        if address and _futex(address, _WAKE, _ALL if everybody else 1) > 0 and not everybody:
+        if address and _futex(address, _WAKE, ALL if everybody else 1) > 0 and not everybody:
             self._put(_WORD.pack(1), 8)  # Others may still sleep.
 
     def _futex_word(self) -> int:
         """Return the memory address of the count, 0 if it cannot be used as a futex."""
-        if not self._address and self._filesystem is not None and _has_futex():
+        if not self._address and self._filesystem is not None and has_futex():
             with contextlib.suppress(OSError, ValueError):  # The file may have been cut.
                 self._mapped = mmap.mmap(self._fd, 0)
-                self._address = _c().addressof(_c().c_uint32.from_buffer(self._mapped, self._offset))
+                self._address = library().addressof(library().c_uint32.from_buffer(self._mapped, self._offset))
         return self._address
 
 
-_NUMBER = {"x86_64": 202, "aarch64": 98}.get(os.uname().machine) if sys.platform == "linux" else None
+NUMBER = {"x86_64": 202, "aarch64": 98}.get(os.uname().machine) if sys.platform == "linux" else None
 """The number of the futex system call, None if unknown."""
 
 
 @cache
-def _c() -> Any:
+def library() -> Any:
+    """Return the module `ctypes`."""
     with importing:
         import ctypes  # Needed only when somebody waits.
     return ctypes
 
 
-def _has_futex() -> bool:
+def has_futex() -> bool:
+    """True if the system has futexes, and its library could be loaded."""
     try:
-        return _NUMBER is not None and _call() is not None
+        return NUMBER is not None and call() is not None
     except (OSError, ImportError):
         return False  # No descriptor is left to load the library with.
 
 
 @cache
-def _call() -> Any:
-    c = _c()
+def call() -> Any:
+    """Return the C function that makes a system call."""
+    c = library()
     with importing:
         call = c.CDLL(None, use_errno=True).syscall
     call.restype = c.c_long
-    call.argtypes = [c.c_long, c.c_void_p, c.c_int, c.c_uint32, c.c_void_p, c.c_void_p, c.c_int]
+    call.argtypes = [c.c_long, c.c_void_p, c.c_int, c.c_uint32, c.c_void_p, c.c_void_p, c.c_uint32]
     return call
 
 
 @lru_cache(maxsize=16)
 def _timespec(seconds: float) -> Any:
-    return (_c().c_long * 2)(int(seconds), int(seconds % 1 * 1e9))
+    return (library().c_long * 2)(int(seconds), int(seconds % 1 * 1e9))
 
 
 def _futex(address: int, operation: int, value: int, seconds: float = 0.0) -> int:
     limit = _timespec(seconds) if operation == _WAIT else None
-    done = int(_call()(_NUMBER, address, operation, value, limit, None, 0))
-    return _FAULT if done < 0 and _c().get_errno() == errno.EFAULT else done
+    done = int(call()(NUMBER, address, operation, value, limit, None, 0))
+    return _FAULT if done < 0 and library().get_errno() == errno.EFAULT else done

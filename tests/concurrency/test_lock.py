@@ -130,7 +130,7 @@ def test_threads_and_stores_wait_for_each_other(
 ) -> None:
     """Also where the system has no futex, and a waiter looks again every millisecond."""
     if not futex:
-        monkeypatch.setattr(hangarlog.system.futex, "_has_futex", lambda: False)
+        monkeypatch.setattr(hangarlog.system.futex, "has_futex", lambda: False)
     path = tmp_path / "s"
     stores = [FileEventStore(path, durability=durability) for _ in range(3)]  # type: ignore[arg-type]
 

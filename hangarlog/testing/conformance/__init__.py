@@ -9,6 +9,7 @@ from hangarlog.testing.conformance.proving import ProofConformance
 from hangarlog.testing.conformance.reading import ReadConformance
 from hangarlog.testing.conformance.selecting import SelectConformance
 from hangarlog.testing.conformance.snapshots import SnapshotConformance
+from hangarlog.testing.conformance.subscribing import SubscribeConformance
 from hangarlog.testing.conformance.types import TypeConformance
 from hangarlog.testing.conformance.unreadable import UnreadableConformance
 
@@ -23,6 +24,7 @@ class EventStoreConformance(
     ReadConformance,
     SelectConformance,
     SnapshotConformance,
+    SubscribeConformance,
     TypeConformance,
     UnreadableConformance,
 ):

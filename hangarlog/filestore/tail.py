@@ -1,0 +1,289 @@
+"""The journal's records after a position, as they are committed, and sleep until there are more."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from time import monotonic, perf_counter, sleep
+from typing import Protocol
+
+from hangarlog.errors import CorruptionError, PositionError
+from hangarlog.eventstore.selection import Span
+from hangarlog.eventstore.tail import Tail
+from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.reader import Reader
+from hangarlog.filestore.shared_state import (
+    COMMITTED,
+    DURABLE,
+    JOURNAL_FIRST,
+    JOURNAL_SIZE,
+    LAYOUT,
+    SharedState,
+    consistent,
+)
+from hangarlog.log.segment import Segment
+from hangarlog.record.envelope import LineError
+from hangarlog.record.line import StoredEnvelope, decode_records
+
+PATIENCE_SECONDS = 1.0
+"""Seconds after which a sleeper that nobody woke looks again: a writer may have died before it woke anybody."""
+
+_UNWATCHED_SECONDS = 0.001
+"""Seconds for which a replaced file may go unnoticed."""
+_LOOKS_SECONDS = (0.001, 0.004, 0.016, 0.064, 0.256)
+"""Looks after falling asleep: the writer of a commit in progress read the word before this sleeper announced itself."""
+_BUSY_SECONDS, _NAP_SECONDS, _MAX_NAP_SECONDS = 0.0003, 0.001, 0.02
+"""Who is woken so soon after falling asleep then naps: it costs the writer nothing, and there is more to read."""
+_LONG_NAP = 1.7
+"""A nap that takes this many times as long shows that there are too few processors for all: nap less often."""
+_POLL_SECONDS, _MAX_POLL_SECONDS = 0.001, 0.02
+_CHUNK_BYTES = 256 << 10
+_SYNCING_SECONDS = 1.0
+"""Seconds after which a follower of durable events syncs those that nobody has synced."""
+
+
+class Followed(Protocol):
+    """What a tail uses of a store."""
+
+    folder: Folder
+    _reader: Reader
+    _state: SharedState
+
+    def _calling(self) -> AbstractContextManager[None]: ...
+    def _committed(self) -> int: ...
+    def sync(self) -> None:
+        """As `EventStore.sync`."""
+
+
+class FileTail(Tail):
+    """Reads the journal after `position`, up to the committed or the durable position.
+
+    While it is behind, it reads as every read does. At the end it keeps the active segment open, and its place in it.
+    """
+
+    def __init__(self, store: Followed, position: int | None, *, durable: bool, skip: bool) -> None:
+        """Begin after `position`, None for the end. Raises `PositionError`, and what reads raise."""
+        self._folder, self._reader, self._state = store.folder, store._reader, store._state
+        self._calling, self._committed, self._sync = store._calling, store._committed, store.sync
+        self._durable, self._skip = durable, skip
+        self._checked_at = 0.0
+        self._behind: Iterator[Sequence[StoredEnvelope]] | None = None
+        self._until = 0  # Where `_behind` ends.
+        self._segment: Segment | None = None
+        self._offset, self._attached = 0, (-1, -1, -1)
+        self._sleeper = _Sleeper(store._state, durable=durable)
+        self._unsynced_since = 0.0
+        self.position = 0
+        self.position = self.end() if position is None else position
+        with self._calling():
+            if self.position > (last := self._committed()):
+                raise PositionError(self._folder.path, self.position, last)
+
+    # Reading
+
+    def end(self) -> int:
+        """As `Tail.end`."""
+        with self._calling():
+            return self._end(self._words())
+
+    def step(self) -> Sequence[StoredEnvelope] | None:
+        """As `Tail.step`.
+
+        Raises:
+            PositionError: `position` is beyond the store's last event.
+        """
+        with self._calling():
+            words = self._words()
+            end = self._end(words)
+            if end <= self.position:
+                if words[COMMITTED] < self.position and (last := self._committed()) < self.position:
+                    raise PositionError(self._folder.path, self.position, last)
+                return None
+            if self._segment and self._attached == (self._state.session, words[LAYOUT], words[JOURNAL_FIRST]):
+                with contextlib.suppress(CorruptionError):  # `_catch_up` reads the other copy.
+                    return self._at_end(self._segment, words[JOURNAL_SIZE], end)
+            return self._catch_up(words, end)
+
+    def seek(self, position: int) -> None:
+        """As `Tail.seek`."""
+        self.position, self._behind = position, None
+        self._release()
+
+    def _words(self) -> tuple[int, ...]:
+        now = monotonic()
+        if now - self._checked_at > _UNWATCHED_SECONDS:
+            self._committed()  # It raises if the store was closed or moved, and uses the files that are in place now.
+            self._checked_at = now
+            self._sleeper.attach()
+        return self._state.look()
+
+    def _end(self, words: tuple[int, ...]) -> int:
+        if not self._state.session:  # Read-only, and no writer has it open.
+            return self._committed()
+        if not (consistent(words) and self._state.believes(words)):
+            return self.position  # A writer is publishing, or recovers.
+        return min(words[DURABLE], words[COMMITTED]) if self._durable else words[COMMITTED]
+
+    def _at_end(self, segment: Segment, size: int, end: int) -> Sequence[StoredEnvelope]:
+        segment.size = size
+        lines, _ = segment.lines_at(self._offset, _CHUNK_BYTES)
+        lines, first = lines[: end - self.position], self.position + 1
+        try:
+            records = decode_records(lines)
+        except LineError as error:
+            raise segment.damage(self._offset, str(error)) from error
+        last = self.position + len(records)
+        if not records or (records[0].position, records[-1].position) != (first, last):
+            raise segment.damage(self._offset, f"position {first} must come here")
+        self._offset += sum(map(len, lines)) + len(lines)
+        self.position = last
+        return records
+
+    def _catch_up(self, words: tuple[int, ...], end: int) -> Sequence[StoredEnvelope] | None:
+        self._release()
+        if self._behind is None:
+            self._reader.layout = words[LAYOUT]
+            self._behind = self._reader.blocks(Span(None, self.position, skip=self._skip), end)
+            self._until = end
+        try:
+            block = next(self._behind, None)
+        except BaseException:
+            self._behind = None  # The next step tries again.
+            raise
+        if block is not None:
+            self.position = block[-1].position
+        if block is None or self.position >= self._until:
+            self._behind, self.position = None, self._until  # The last ones may be damaged, and skipped.
+            self._attach(words)
+        return block
+
+    def _attach(self, words: tuple[int, ...]) -> None:
+        """From here on read the active segment at the place of `position`, if it has that place."""
+        first, following = words[JOURNAL_FIRST], self.position + 1
+        with contextlib.suppress(OSError, CorruptionError):
+            segment = self._folder.journal.open_active()
+            now = self._state.look()
+            if segment is None or (now[LAYOUT], now[JOURNAL_FIRST]) != (words[LAYOUT], first) or following < first:
+                return  # It was rolled or replaced meanwhile.
+            segment.size = words[JOURNAL_SIZE]
+            offset, number = segment.seek(following, first)
+            while number < following:
+                lines, after = segment.lines_at(offset)
+                if not lines:
+                    return
+                skipped = lines[: following - number]
+                number += len(skipped)
+                offset = after if len(skipped) == len(lines) else offset + sum(map(len, skipped)) + len(skipped)
+            self._segment, self._offset = segment, offset
+            self._attached = (self._state.session, words[LAYOUT], first)
+
+    def _release(self) -> None:
+        segment, self._segment = self._segment, None
+        if segment:
+            segment.close()
+
+    # Waiting
+
+    def wait(self, seconds: float) -> None:
+        """As `Tail.wait`. Committed events that nobody syncs are synced, if this follows the durable ones."""
+        if self._durable:
+            seconds = min(seconds, _SYNCING_SECONDS)
+        self._sleeper.sleep(self._moved, seconds)
+        if self._durable:
+            self._sync_overdue()
+
+    def _moved(self) -> bool:
+        with self._calling():
+            return self._end(self._words()) > self.position
+
+    def _sync_overdue(self) -> None:
+        """Sync what was committed a while ago and is not durable, so that relaxed appends arrive, too."""
+        with self._calling():
+            words = self._words()
+            overdue = self._state.writable and self._state.session and words[COMMITTED] > words[DURABLE]
+        if not overdue or self._end(words) > self.position:
+            self._unsynced_since = 0.0
+        elif not self._unsynced_since:
+            self._unsynced_since = monotonic()
+        elif monotonic() - self._unsynced_since >= _SYNCING_SECONDS:
+            self._unsynced_since = 0.0
+            self._sync()
+
+    def stop(self) -> None:
+        """As `Tail.stop`."""
+        self._sleeper.stop()
+
+    def close(self) -> None:
+        """As `Tail.close`."""
+        self._behind = None
+        self._release()
+        self._sleeper.close()
+
+
+class _Sleeper:
+    """Sleeps until the store has grown: at a futex, or by polling where there is none."""
+
+    def __init__(self, state: SharedState, *, durable: bool) -> None:
+        self._state, self._durable, self._inode = state, durable, -1
+        self._waking = state.waking(durable=durable)
+        self.attach()
+        self._naps, self._nap, self._poll = False, _NAP_SECONDS, _POLL_SECONDS
+        self._stopped = threading.Event()
+
+    def attach(self) -> None:
+        """Use the shared state's file that is open now."""
+        if self._inode != self._state.inode:
+            self._inode = self._state.inode
+            self._state.attach(self._waking, durable=self._durable)
+            self._waking.map()
+
+    def sleep(self, moved: Callable[[], bool], seconds: float) -> None:
+        """Sleep until `moved()`, for at most `seconds`."""
+        if self._stopped.is_set():
+            return
+        if self._naps:
+            self._take_nap(min(self._nap, seconds))
+            self._naps = moved()
+        elif self._waking.works:
+            self._sleep_at_word(moved, seconds)
+        elif not moved():
+            self._stopped.wait(min(self._poll, seconds))
+            self._poll = _POLL_SECONDS if moved() else min(2 * self._poll, _MAX_POLL_SECONDS)
+
+    def _take_nap(self, seconds: float) -> None:
+        began = perf_counter()
+        sleep(seconds)
+        if perf_counter() - began > _LONG_NAP * seconds:
+            self._nap = min(self._nap * 2, _MAX_NAP_SECONDS)
+        else:
+            self._nap = max(_NAP_SECONDS, self._nap / 2)
+
+    def _sleep_at_word(self, moved: Callable[[], bool], seconds: float) -> None:
+        waking = self._waking
+        word = waking.announce()
+        if moved() or self._stopped.is_set():
+            return
+        deadline, looks = monotonic() + seconds, iter(() if self._durable else _LOOKS_SECONDS)
+        while (left := deadline - monotonic()) > 0:
+            began = perf_counter()
+            woken = waking.wait(word, min(left, next(looks, PATIENCE_SECONDS)))
+            if self._stopped.is_set():
+                return
+            if moved():
+                self._naps = perf_counter() - began < _BUSY_SECONDS
+                if woken:
+                    waking.relay()
+                return
+            if woken:
+                return
+
+    def stop(self) -> None:
+        """End the sleep, and let later ones end at once."""
+        self._stopped.set()
+        self._waking.wake_everybody()
+
+    def close(self) -> None:
+        """Release the mapped word."""
+        self._waking.detach()

@@ -1,0 +1,95 @@
+"""Waking the processes that wait for a store to grow, with one futex word in shared memory.
+
+Bit 0 of the word says that somebody waits; the upper bits count the wake-ups. A waiter sets the bit, looks once more
+whether the store has grown, and sleeps while the word is as it was. Who has made it grow adds 1 if the bit is set, and
+wakes one sleeper, in a single system call: if the process dies, it has done both or neither. The sleeper wakes the next
+one. So a writer never pays for more than one waiter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+from collections.abc import Callable
+from time import monotonic_ns
+from typing import TYPE_CHECKING
+
+from hangarlog.system.futex import ALL, NUMBER, call, has_futex, library
+
+if TYPE_CHECKING:
+    from hangarlog.system.filesystem import FileSystem
+
+_WAKE, _WAKE_OP, _WAIT_BITSET, _WAKE_BITSET = 1, 5, 9, 10
+_ADD_1, _OR_1 = 1 << 28 | 1 << 12, 2 << 28 | 1 << 12
+_WORD = 0xFFFF_FFFF
+
+
+class Waking:
+    """The futex word in the first 4 of 8 bytes of a shared file. Nobody sleeps at the other 4.
+
+    Only the kernel accesses the mapped word: a file that somebody cuts cannot kill the process. `read` reads it.
+    """
+
+    def __init__(self, read: Callable[[], int]) -> None:
+        self._read = read
+        self._filesystem: FileSystem | None = None
+        self._fd, self._offset, self._address = -1, 0, 0
+        self._mapped: mmap.mmap | None = None
+
+    def attach(self, filesystem: FileSystem, fd: int, offset: int) -> None:
+        """Use the 8 bytes at `offset` of a shared file that is open for writing."""
+        self._filesystem, self._fd, self._offset, self._address = filesystem, fd, offset, 0
+
+    def detach(self) -> None:
+        """Stop using the file."""
+        self._filesystem, self._address, self._mapped = None, 0, None
+
+    @property
+    def works(self) -> bool:
+        """True if the word is mapped. Otherwise waiters must poll."""
+        return self._address != 0
+
+    def announce(self) -> int:
+        """Announce a waiter, and return the word for `wait`. Check the condition in between."""
+        word = self._read()
+        while not word & 1:  # A wake-up may clear the bit at once.
+            if self._call(self._address + 4, _WAKE_OP, 1, 0, self._address, _OR_1) < 0:
+                return word  # The file was cut. `wait` will not sleep.
+            word = self._read()
+        return word
+
+    def wait(self, word: int, seconds: float) -> bool:
+        """Sleep until a wake-up after `announce` returned `word`, for at most `seconds`. Return True if woken."""
+        until = monotonic_ns() + int(seconds * 1e9)
+        limit = (library().c_long * 2)(until // 1_000_000_000, until % 1_000_000_000)
+        return self._call(self._address, _WAIT_BITSET, word, limit, None, _bit(word)) == 0
+
+    def wake(self) -> None:
+        """Wake one waiter, and clear the bit. Make the condition true before you call it."""
+        if self._address or self.map():
+            self._call(self._address, _WAKE_OP, 1, 0, self._address, _ADD_1)
+
+    def relay(self) -> None:
+        """Wake one of those who have slept since before the last wake-up. The others have seen what it was for."""
+        self._call(self._address, _WAKE_BITSET, 1, None, None, _WORD ^ _bit(self._read()))
+
+    def wake_everybody(self) -> None:
+        """Wake all waiters."""
+        if self._address or self.map():
+            self._call(self._address, _WAKE_OP, ALL, 0, self._address, _ADD_1)
+
+    def _call(self, address: int, *arguments: object) -> int:
+        return int(call()(NUMBER, address, *arguments)) if address > 4 else -1
+
+    def map(self) -> int:
+        """Map the file, and return the address of the word; 0 if it cannot be mapped, or the system has no futexes."""
+        if self._filesystem is not None and has_futex():
+            with contextlib.suppress(OSError, ValueError):  # The file may have been cut, or be read-only.
+                self._mapped = mmap.mmap(self._fd, 0)
+                self._address = library().addressof(library().c_uint32.from_buffer(self._mapped, self._offset))
+        return self._address
+
+
+def _bit(word: int) -> int:
+    """Return the bit of the wake-ups that `word` has counted."""
+    return 1 << (word >> 1 & 31)
