@@ -488,7 +488,7 @@ class PositionError(HangarlogError):
 
 
 class EventsGoneError(HangarlogError):
-    """Events after a subscription's position are gone. Fields: `source`, `position`, `first_position` (what is left)."""
+    """Events after a subscription's position are gone. Fields: `source`, `position`, `first_position` (left)."""
 
     def __init__(self, source: str, position: int, first_position: int | None) -> None:
         super().__init__(source, position, first_position)

@@ -19,6 +19,7 @@ from hangarlog.eventstore.engine import Durability
 from hangarlog.eventstore.expected_version import End, StoredId, settle
 from hangarlog.eventstore.idempotent import retried
 from hangarlog.eventstore.limits import ended
+from hangarlog.eventstore.queue import Place
 from hangarlog.eventstore.record import Event
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
@@ -65,6 +66,20 @@ class _MemoryTail(Tail):
         self.stop()
 
 
+class _MemoryPlace(Place):
+    """A place in a queue of threads."""
+
+    def __init__(self, queue: list[_MemoryPlace]) -> None:
+        self._queue = queue
+
+    def is_first(self) -> bool:
+        return self._queue[:1] == [self]
+
+    def leave(self) -> None:
+        with contextlib.suppress(ValueError):
+            self._queue.remove(self)
+
+
 class MemoryEventStore(EventStore[Event]):
     """A store in memory, for tests. It keeps events encoded, so that reads decode them as they would from disk."""
 
@@ -77,6 +92,7 @@ class MemoryEventStore(EventStore[Event]):
         self._first: dict[str | tuple[str, str], Envelope] = {}  # By event id, and by (event id, stream id).
         self._snapshots: dict[str, Snapshot] = {}
         self._cursors: dict[str, CursorPlace] = {}
+        self._queues: dict[str, list[_MemoryPlace]] = {}
 
     @classmethod
     def untyped(cls: type[MemoryEventStore[Any]]) -> MemoryEventStore[UntypedEvent]:
@@ -142,6 +158,12 @@ class MemoryEventStore(EventStore[Event]):
         if position is not None and position > last:
             raise PositionError("the store in memory", position, last)
         return _MemoryTail(self, last if position is None else position)
+
+    def _queue_for(self, name: str) -> Place:
+        with self._held():
+            queue = self._queues.setdefault(name, [])
+            queue.append(place := _MemoryPlace(queue))
+        return place
 
     def _find(self, event_id: str) -> Envelope | None:
         with self._held():

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 from hangarlog.eventstore.append_result import AppendResult
+from hangarlog.eventstore.queue import Place
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.tail import Tail
@@ -72,6 +73,10 @@ class Engine(ABC):
 
         `skip` passes over events that are damaged in both copies. Raises `PositionError`.
         """
+
+    @abstractmethod
+    def _queue_for(self, name: str) -> Place:
+        """Join the queue of those who want to own a name, across processes. Raises what appends raise."""
 
     @property
     def _follows_durable(self) -> bool:

@@ -23,9 +23,9 @@ from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.filestore.catalog import Catalog, Known
-from hangarlog.filestore.cursor_calls import CursorCalls
 from hangarlog.filestore.event_ids import EventIds, Moment
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.following_calls import FollowingCalls
 from hangarlog.filestore.group_sync import IntervalSync, JournalSync, sync_at_exit
 from hangarlog.filestore.hidden_events import DeletedStreams
 from hangarlog.filestore.options import Durability, StoreOptions
@@ -35,7 +35,6 @@ from hangarlog.filestore.session import FolderWatch
 from hangarlog.filestore.shared_state import COMMITTED, LAYOUT, SharedState, consistent, create_state
 from hangarlog.filestore.sizes import is_text, sizes_of_files
 from hangarlog.filestore.snapshot_files import SnapshotFiles
-from hangarlog.filestore.tail import FileTail
 from hangarlog.filestore.turns import Turns
 from hangarlog.filestore.write_session import WriteSession
 from hangarlog.filestore.writer import Writer
@@ -54,7 +53,7 @@ _UNWATCHED_SECONDS = 0.001
 """Seconds for which a read may overlook a change of the store's folder."""
 
 
-class FileEventStore(CursorCalls[Event]):
+class FileEventStore(FollowingCalls[Event]):
     """An event store that is a folder of plain text, shared by any number of threads and processes.
 
     Args:
@@ -302,13 +301,6 @@ class FileEventStore(CursorCalls[Event]):
     def _blocks(self, span: Span) -> Iterator[Sequence[StoredEnvelope]]:
         with self._refusals():
             yield from self._reader.blocks(span, self.durable_position if span.durable else self._committed())
-
-    def _tail(self, position: int | None, *, durable: bool, skip: bool) -> FileTail:
-        return FileTail(self, position, durable=durable, skip=skip)
-
-    @property
-    def _follows_durable(self) -> bool:
-        return self._durability != "relaxed"
 
     def _find(self, event_id: str) -> StoredEnvelope | None:
         with self._calling(), self._refusals():
