@@ -280,19 +280,18 @@ class Reader:
         self, journal: Log, position: int, committed: int, limit: int | None, skip: bool
     ) -> Iterator[Sequence[StoredEnvelope]]:
         while position <= committed:
+            left = committed - position + 1 if limit is None else limit  # Few records are found through the index.
             try:
-                for block in _up_to(journal.forward(position, limit), committed):
+                for block in _up_to(journal.forward(position, left), committed):
                     if block[0].position != position:
                         break
                     yield block
                     position = block[-1].position + 1
-                if position > committed:
-                    return  # Damage after this does not matter.
+                    if position > committed:
+                        return
                 raise missing_position(journal, position, committed)
             except CorruptionError as error:
                 damage = error.with_traceback(None)
-            if position > committed:
-                return
             part = _journal_part(self._folder, journal, damage, (position, committed))
             part.certain = part.last < committed or not self._commit_in_progress()
             yield from part.records(part.numbers(), skip, _served("streams", damage))
