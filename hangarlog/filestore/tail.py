@@ -75,7 +75,6 @@ class FileTail(Tail):
         self._offset, self._attached = 0, (-1, -1, -1)
         self._sleeper = _Sleeper(store._state, durable=durable)
         self._unsynced_since = 0.0
-        self.position = 0
         self.position = self.end() if position is None else position
         with self._calling():
             if self.position > (last := self._committed()):
@@ -86,7 +85,8 @@ class FileTail(Tail):
     def end(self) -> int:
         """As `Tail.end`."""
         with self._calling():
-            return self._end(self._words())
+            last = self._committed()
+            return min(self._state.durable, last) if self._durable and self._state.session else last
 
     def step(self) -> Sequence[StoredEnvelope] | None:
         """As `Tail.step`.
