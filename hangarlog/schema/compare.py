@@ -330,6 +330,10 @@ class Pair:
             if name in after:
                 yield from self.compared(before[name], after[name], join_path(path, name))
                 yield from self._defaults(old, new, name, join_path(path, name))
+        checks = [name for name in new.get("x-checks", ()) if name not in old.get("x-checks", ())]
+        if checks:
+            what = f"its class checks more values when it is read ({', '.join(checks)})"
+            yield Change(path, f"{what}: only `check --store` tries stored ones", False)
 
     def _defaults(self, old: Schema, new: Schema, name: str, path: str) -> Iterator[Change]:
         was_required, is_required = name in old["required"], name in new["required"]

@@ -86,6 +86,17 @@ HARMLESS = [
         STARTED,
     ),
     Change(
+        "an attrs class gains a validator",
+        "@event\n@attrs.define\nclass Started:\n    a: str\n",
+        "@event\n@attrs.define\nclass Started:\n    a: str = attrs.field(validator=attrs.validators.in_(['x']))\n",
+    ),
+    Change(
+        "a nested dataclass gains a __post_init__",
+        "@dataclasses.dataclass\nclass Inner:\n    a: int\n" + HOLDER.format("list[Inner]"),
+        "@dataclasses.dataclass\nclass Inner:\n    a: int\n    def __post_init__(self): assert self.a > 0\n"
+        + HOLDER.format("list[Inner]"),
+    ),
+    Change(
         "an attrs class becomes a dataclass",
         "@event\n@attrs.define\nclass Started:\n    a: int\n",
         "@event\n@dataclasses.dataclass\nclass Started:\n    a: int\n",
