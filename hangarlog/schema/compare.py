@@ -31,6 +31,9 @@ from hangarlog.schema.shape import (
     value_text,
 )
 
+CHECKED = "its class checks more when it is read"
+"""How the change begins of a class that has gained a validator or another check of its own."""
+
 _MAX_PARTS = 2_000_000  # Parts to compare. A lock of 16 MiB can have more pairs of definitions than anybody waits for.
 _MAX_PLACES = 3  # The places of one definition at which its changes are listed.
 _MAX_CHANGES = 1_000  # Changes that are listed.
@@ -332,8 +335,7 @@ class Pair:
                 yield from self._defaults(old, new, name, join_path(path, name))
         checks = [name for name in new.get("x-checks", ()) if name not in old.get("x-checks", ())]
         if checks:
-            what = f"its class checks more values when it is read ({', '.join(checks)})"
-            yield Change(path, f"{what}: only `check --store` tries stored ones", False)
+            yield Change(path, f"{CHECKED}: {', '.join(checks)}", False)
 
     def _defaults(self, old: Schema, new: Schema, name: str, path: str) -> Iterator[Change]:
         was_required, is_required = name in old["required"], name in new["required"]
