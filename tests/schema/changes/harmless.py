@@ -60,6 +60,7 @@ HARMLESS = [
     of_field(
         "a bound of whole numbers is written otherwise", "Annotated[int, Meta(gt=0)]", "Annotated[int, Meta(ge=1)]"
     ),
+    of_field("a Literal becomes a union of two", "Literal['a', 'b', 'c']", "Literal['c', 'a'] | Literal['b', 'd']"),
     of_field("a Literal becomes numbers within bounds", "Literal[1, 2]", "Annotated[int, Meta(ge=1, le=9)]"),
     of_field("a Literal of text and None becomes text or None", "Literal['a', None]", "str | None"),
     of_field(
