@@ -11,7 +11,7 @@ import msgspec
 from hangarlog.errors import EventSerializationError, HangarlogError, UpcastingError
 from hangarlog.events.event_class import check_event_class
 from hangarlog.events.serializer import EventSerializer
-from hangarlog.schema.compare import CHECKED, Change, Comparisons, breaking
+from hangarlog.schema.compare import Change, Comparisons, breaking
 from hangarlog.schema.describe import Schema, describe_all
 from hangarlog.schema.lockfile import LockedType, SchemaLock
 from hangarlog.schema.places import changed_defaults, extra_names, lists_all_values, places, unknown_paths
@@ -269,7 +269,7 @@ class _TypeCheck:
                 version=self._target,
                 details=list(map(str, changes)),
             )
-            if any(change.what.startswith(CHECKED) for change in changes):
+            if any(change.is_open for change in changes):
                 message = "what its classes check now may refuse events stored before: only `check --store` can tell"
                 yield self._finding("untried", message, version=self._target)
         elif self._class is not None and self._target > locked.version and not has_gaps:

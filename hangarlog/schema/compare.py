@@ -16,7 +16,7 @@ from hangarlog.schema.default_change import default_change
 from hangarlog.schema.describe import Schema
 from hangarlog.schema.renames import guess_renames
 from hangarlog.schema.scalars import Change as Change
-from hangarlog.schema.scalars import enums, is_enum, limits, strings
+from hangarlog.schema.scalars import CHECKED, enums, is_enum, limits, strings
 from hangarlog.schema.shape import (
     ABSENT,
     alternatives,
@@ -30,9 +30,6 @@ from hangarlog.schema.shape import (
     tag_of,
     value_text,
 )
-
-CHECKED = "its class checks more when it is read"
-"""How the change begins of a class that has gained a validator or another check of its own."""
 
 _MAX_PARTS = 2_000_000  # Parts to compare. A lock of 16 MiB can have more pairs of definitions than anybody waits for.
 _MAX_PLACES = 3  # The places of one definition at which its changes are listed.
@@ -311,6 +308,9 @@ class Pair:
             yield from self.compared(old, new, path)
 
     def _fields(self, old: Schema, new: Schema, path: str) -> Iterator[Change | Link]:
+        checks = [name for name in new.get("x-checks", ()) if name not in old.get("x-checks", ())]
+        if checks:
+            yield Change(path, f"{CHECKED}: {', '.join(checks)}", False)
         before, after = old["properties"], new["properties"]
         removed = [name for name in before if name not in after]
         added = [name for name in after if name not in before]
@@ -333,9 +333,6 @@ class Pair:
             if name in after:
                 yield from self.compared(before[name], after[name], join_path(path, name))
                 yield from self._defaults(old, new, name, join_path(path, name))
-        checks = [name for name in new.get("x-checks", ()) if name not in old.get("x-checks", ())]
-        if checks:
-            yield Change(path, f"{CHECKED}: {', '.join(checks)}", False)
 
     def _defaults(self, old: Schema, new: Schema, name: str, path: str) -> Iterator[Change]:
         was_required, is_required = name in old["required"], name in new["required"]
@@ -358,6 +355,9 @@ class Pair:
 
     def renamed(self, old: Schema, new: Schema) -> dict[str, str]:
         """Return {old name: new name} of the fields of two objects that were probably renamed."""
+        checks = [name for name in new.get("x-checks", ()) if name not in old.get("x-checks", ())]
+        if checks:
+            yield Change(path, f"{CHECKED}: {', '.join(checks)}", False)
         before, after = old["properties"], new["properties"]
         removed = [name for name in before if name not in after and "const" not in before[name]]
         added = [name for name in after if name not in before and "const" not in after[name]]

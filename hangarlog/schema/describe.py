@@ -1,10 +1,10 @@
 """The wire shape of an event class, as JSON Schema (2020-12).
 
 The shape is taken from `msgspec.inspect`. msgspec's own generator omits what a comparison needs, such as the zone of a
-time or the type of a mapping's keys, and refuses types and defaults without a schema. Five keywords are added:
+time or the type of a mapping's keys, and refuses types and defaults without a schema. Four keywords are added:
 `x-python` names the class that a hook of the application decodes, and `x-keys` is the schema of a mapping's keys if
 they are not plain strings. `x-default` says where a default without a value comes from, and `x-written` that every
-event has a field although it has a default. `x-checks` names what a class runs on values that are read.
+event has a field although it has a default.
 """
 
 from __future__ import annotations
@@ -216,7 +216,10 @@ _Unset = msgspec.UnsetType
 
 
 def _checks(cls: Any) -> list[str]:
-    """Return the fields that validators of attrs check, and the method that a class runs when it is read."""
+    """Return what a class runs on values that are read: the fields that attrs validates, and a method of its own.
+
+    They are the keyword `x-checks` of an object.
+    """
     fields = [field.name for field in getattr(cls, "__attrs_attrs__", ()) if field.validator is not None]
     return sorted(fields) + [name for name in ("__attrs_post_init__", "__post_init__") if hasattr(cls, name)]
 
