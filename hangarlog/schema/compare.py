@@ -15,8 +15,8 @@ import msgspec
 from hangarlog.schema.default_change import default_change
 from hangarlog.schema.describe import Schema
 from hangarlog.schema.renames import guess_renames
-from hangarlog.schema.scalars import Change as Change
 from hangarlog.schema.scalars import CHECKED, enums, is_enum, limits, strings
+from hangarlog.schema.scalars import Change as Change
 from hangarlog.schema.shape import (
     ABSENT,
     alternatives,
@@ -355,9 +355,6 @@ class Pair:
 
     def renamed(self, old: Schema, new: Schema) -> dict[str, str]:
         """Return {old name: new name} of the fields of two objects that were probably renamed."""
-        checks = [name for name in new.get("x-checks", ()) if name not in old.get("x-checks", ())]
-        if checks:
-            yield Change(path, f"{CHECKED}: {', '.join(checks)}", False)
         before, after = old["properties"], new["properties"]
         removed = [name for name in before if name not in after and "const" not in before[name]]
         added = [name for name in after if name not in before and "const" not in after[name]]
