@@ -269,6 +269,9 @@ class _TypeCheck:
                 version=self._target,
                 details=list(map(str, changes)),
             )
+            if any(change.is_open for change in changes):
+                message = "what its classes check now may refuse events stored before: only `check --store` can tell"
+                yield self._finding("untried", message, version=self._target)
         elif self._class is not None and self._target > locked.version and not has_gaps:
             yield self._finding("raised", f"from version {locked.version} to {self._target}", version=self._target)
         if locked.dropped is not None and not locked.schemas:

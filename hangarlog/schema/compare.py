@@ -15,8 +15,8 @@ import msgspec
 from hangarlog.schema.default_change import default_change
 from hangarlog.schema.describe import Schema
 from hangarlog.schema.renames import guess_renames
+from hangarlog.schema.scalars import CHECKED, enums, is_enum, limits, strings
 from hangarlog.schema.scalars import Change as Change
-from hangarlog.schema.scalars import enums, is_enum, limits, strings
 from hangarlog.schema.shape import (
     ABSENT,
     alternatives,
@@ -308,6 +308,9 @@ class Pair:
             yield from self.compared(old, new, path)
 
     def _fields(self, old: Schema, new: Schema, path: str) -> Iterator[Change | Link]:
+        checks = [name for name in new.get("x-checks", ()) if name not in old.get("x-checks", ())]
+        if checks:
+            yield Change(path, f"{CHECKED}: {', '.join(checks)}", False)
         before, after = old["properties"], new["properties"]
         removed = [name for name in before if name not in after]
         added = [name for name in after if name not in before]

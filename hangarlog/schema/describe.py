@@ -136,7 +136,7 @@ class _Description:
         if kind in _TEXT_FORMATS:
             return {"type": "string", "format": _TEXT_FORMATS[kind]}
         if isinstance(info, inspect.UnionType):
-            return _any_of([self._schema_of(part) for part in info.types if getattr(part, "cls", None) is not _Unset])
+            return _any_of([self._schema_of(part) for part in _with_one_literal(info.types)])
         if isinstance(info, _CLASSES):
             return self._reference(info)
         simple = _SIMPLE.get(kind)
@@ -179,6 +179,8 @@ class _Description:
         schema: Schema = {"type": "object", "properties": properties, "required": sorted(required)}
         if getattr(info, "forbid_unknown_fields", False):
             schema["additionalProperties"] = False
+        if checks := _checks(info.cls):
+            schema["x-checks"] = checks
         return schema
 
     def _array_like(self, info: Any) -> Schema:
@@ -211,6 +213,25 @@ class _Description:
 
 
 _Unset = msgspec.UnsetType
+
+
+def _checks(cls: Any) -> list[str]:
+    """Return what a class runs on values that are read: the fields that attrs validates, and a method of its own.
+
+    They are the keyword `x-checks` of an object.
+    """
+    fields = [field.name for field in getattr(cls, "__attrs_attrs__", ()) if field.validator is not None]
+    return sorted(fields) + [name for name in ("__attrs_post_init__", "__post_init__") if hasattr(cls, name)]
+
+
+def _with_one_literal(types: Iterable[Any]) -> list[Any]:
+    """Return the alternatives of a union without UNSET, with the values of all its Literals in one."""
+    found = [part for part in types if getattr(part, "cls", None) is not _Unset]
+    literals = [part for part in found if isinstance(part, inspect.LiteralType)]
+    if len(literals) < 2:
+        return found
+    values = {repr(value): value for each in literals for value in each.values}
+    return [part for part in found if part not in literals] + [inspect.LiteralType(tuple(values.values()))]
 
 
 def _any_of(parts: Iterable[Schema]) -> Schema:

@@ -215,6 +215,7 @@ class _SchemaPart(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     default: Any = UNSET
     default_from: Literal["computed", "unset"] | _Unset = msgspec.field(default=UNSET, name="x-default")
     is_written: bool = msgspec.field(default=False, name="x-written")
+    checks: list[str] = msgspec.field(default=[], name="x-checks")
     keys: _SchemaPart | _Unset = msgspec.field(default=UNSET, name="x-keys")
     python: str | _Unset = msgspec.field(default=UNSET, name="x-python")
     reference: str | _Unset = msgspec.field(default=UNSET, name="$ref")

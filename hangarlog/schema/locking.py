@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
-import msgspec
+from msgspec import structs
 
 from hangarlog.errors import EventSerializationError
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.schema.check import Finding, check, failing
+from hangarlog.schema.definitions import PREFIX, share
 from hangarlog.schema.describe import Schema, describe_all
 from hangarlog.schema.lockfile import LockedType, SchemaLock
 from hangarlog.schema.share import StoredKind
@@ -71,11 +72,26 @@ def make_lock(serializer: EventSerializer, before: SchemaLock) -> SchemaLock:
 def not_locked(serializer: EventSerializer, lock: SchemaLock) -> list[Finding]:
     """Return a finding for each type that is not in a lock exactly as it is today."""
     made = make_lock(serializer, lock).events
+    changed = {name: locked for name, locked in made.items() if lock.events.get(name) != locked}
+    for name in _alike(lock.events, changed):
+        del changed[name]
     return [
         Finding(name, "not locked", f"{_difference(lock.events.get(name), locked)}; run `hangarlog schema lock`")
-        for name, locked in made.items()
-        if lock.events.get(name) != locked
+        for name, locked in changed.items()
     ]
+
+
+def _alike(before: Mapping[str, LockedType], after: Mapping[str, LockedType]) -> list[str]:
+    """Return the names of types that differ only in the names of their definitions: a lock has equal ones as one."""
+    names = [name for name in after if name in before and before[name].versions() == after[name].versions()]
+    pairs = [(each[name], name) for each in (before, after) for name in names]
+    schemas = [locked.schemas[version] for locked, _ in pairs for version in sorted(locked.schemas)]
+    shared, _ = share(schemas, [name for locked, name in pairs for _ in locked.schemas], PREFIX)
+    left = iter(shared)
+    renamed = [
+        structs.replace(locked, schemas={each: next(left) for each in sorted(locked.schemas)}) for locked, _ in pairs
+    ]
+    return [name for name, one, other in zip(names, renamed, renamed[len(names) :], strict=False) if one == other]
 
 
 def _difference(before: LockedType | None, after: LockedType) -> str:
@@ -113,5 +129,5 @@ def with_gathered(lock: SchemaLock, stored: Collection[StoredKind]) -> SchemaLoc
         if locked is not None and each.payload is not None and each.version > 0 and not locked.schema(each.version):
             schemas = {**locked.schemas, str(each.version): each.payload.schema()}
             inferred = sorted({*locked.inferred, each.version})
-            events[each.event_type] = msgspec.structs.replace(locked, schemas=schemas, inferred=inferred)
+            events[each.event_type] = structs.replace(locked, schemas=schemas, inferred=inferred)
     return SchemaLock(events=events)

@@ -15,6 +15,9 @@ from hangarlog.schema.shape import enum_values, has_type, in_words, listed
 _MAX_PATTERN_CHARS = 20  # Characters of the longest string that a pattern is run on.
 
 
+CHECKED = "its class checks more when it is read"
+
+
 class Change(msgspec.Struct, frozen=True):
     """One difference.
 
@@ -28,6 +31,11 @@ class Change(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.path or 'payload'}: {self.what}"
+
+    @property
+    def is_open(self) -> bool:
+        """True if only stored events can tell whether the change is breaking."""
+        return self.what.startswith(CHECKED)
 
 
 def is_enum(schema: Schema) -> bool:

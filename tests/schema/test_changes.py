@@ -8,7 +8,7 @@ import pytest
 from changes.breaking import BREAKING
 from changes.change import Change
 from changes.harmless import HARMLESS
-from changes.page import PAGE, findings, table
+from changes.page import BY_HAND, PAGE, findings, table
 
 from hangarlog.schema.check import failing
 
@@ -28,4 +28,4 @@ def test_the_page_of_changes_says_what_the_check_says() -> None:
     """Write it anew with `python -m tests.schema.changes`."""
     assert len(BREAKING) >= 30
     assert len(HARMLESS) >= 15
-    assert PAGE.read_text() == table()
+    assert PAGE.read_text().partition(BY_HAND)[0] == table()

@@ -12,7 +12,7 @@ import pytest
 from hangarlog import EventRegistry, EventSerializer, SchemaLockError
 from hangarlog.schema.check import check
 from hangarlog.schema.lockfile import SchemaLock, read_lock, write_lock
-from hangarlog.schema.locking import make_lock
+from hangarlog.schema.locking import make_lock, not_locked
 
 
 class Money(msgspec.Struct):
@@ -121,6 +121,17 @@ def test_a_definition_that_types_share_is_there_once(tmp_path: Path) -> None:
     parts = {id(locked.schemas["1"]["$defs"]["Money"]) for locked in lock.events.values()}
     assert len(parts) == 1, "and shared in memory"
     assert lock.encode() == Path(path).read_bytes()
+
+
+def test_a_lock_of_equal_classes_under_two_names_is_up_to_date(tmp_path: Path) -> None:
+    """The file has them as one definition. A class that differs from the other one later is a change."""
+    path = str(tmp_path / "event-schema.json")
+    other = msgspec.defstruct("Cost", [("amount", int), ("currency", str)])
+    write_lock(path, make_lock(application(Paid=Money, Refunded=list[other], Zoned=Zone), SchemaLock()))
+    assert not_locked(application(Paid=Money, Refunded=list[other], Zoned=Zone), read_lock(path)) == []
+    other = msgspec.defstruct("Cost", [("amount", int), ("currency", str | None)])
+    outdated = not_locked(application(Paid=Money, Refunded=list[other], Zoned=Zone), read_lock(path))
+    assert [finding.event_type for finding in outdated] == ["Refunded"]
 
 
 def test_former_shapes_of_a_definition_have_names_of_their_own(tmp_path: Path) -> None:

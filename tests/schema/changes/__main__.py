@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .page import PAGE, table
+from .page import BY_HAND, PAGE, table
 
 if __name__ == "__main__":
-    PAGE.write_text(table())
+    _, heading, by_hand = PAGE.read_text().partition(BY_HAND)
+    PAGE.write_text(table() + heading + by_hand)

@@ -60,6 +60,7 @@ HARMLESS = [
     of_field(
         "a bound of whole numbers is written otherwise", "Annotated[int, Meta(gt=0)]", "Annotated[int, Meta(ge=1)]"
     ),
+    of_field("a Literal becomes a union of two", "Literal['a', 'b', 'c']", "Literal['c', 'a'] | Literal['b', 'd']"),
     of_field("a Literal becomes numbers within bounds", "Literal[1, 2]", "Annotated[int, Meta(ge=1, le=9)]"),
     of_field("a Literal of text and None becomes text or None", "Literal['a', None]", "str | None"),
     of_field(
@@ -84,6 +85,17 @@ HARMLESS = [
         "a dataclass becomes a Struct",
         "@event\n@dataclasses.dataclass\nclass Started:\n    provider_id: str\n    mode: str = 'subprocess'\n",
         STARTED,
+    ),
+    Change(
+        "an attrs class gains a validator",
+        "@event\n@attrs.define\nclass Started:\n    a: str\n",
+        "@event\n@attrs.define\nclass Started:\n    a: str = attrs.field(validator=attrs.validators.in_(['x']))\n",
+    ),
+    Change(
+        "a nested dataclass gains a __post_init__",
+        "@dataclasses.dataclass\nclass Inner:\n    a: int\n" + HOLDER.format("list[Inner]"),
+        "@dataclasses.dataclass\nclass Inner:\n    a: int\n    def __post_init__(self): assert self.a > 0\n"
+        + HOLDER.format("list[Inner]"),
     ),
     Change(
         "an attrs class becomes a dataclass",

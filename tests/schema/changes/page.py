@@ -17,6 +17,8 @@ from .change import Change
 from .harmless import HARMLESS
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "schema-changes.md"
+BY_HAND = "\n## Tried on public projects\n"
+"""Where the part of the page begins that is not written by the test."""
 
 _HEAD = """
 import _thread, dataclasses, datetime, enum, functools, hashlib, itertools, os, random, socket, time, uuid
