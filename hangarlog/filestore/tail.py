@@ -38,6 +38,7 @@ _BUSY_SECONDS, _NAP_SECONDS, _MAX_NAP_SECONDS = 0.0003, 0.001, 0.02
 _LONG_NAP = 1.7
 """A nap that takes this many times as long shows that there are too few processors for all: nap less often."""
 _POLL_SECONDS, _MAX_POLL_SECONDS = 0.001, 0.02
+_MAX_LOOKS = 1000
 _CHUNK_BYTES = 256 << 10
 _SYNCING_SECONDS = 1.0
 """Seconds after which a follower of durable events syncs those that nobody has synced."""
@@ -121,13 +122,18 @@ class FileTail(Tail):
             self._committed()  # It raises if the store was closed or moved, and uses the files that are in place now.
             self._checked_at = now
             self._sleeper.attach()
-        return self._state.look()
+        words = self._state.look()
+        for _ in range(_MAX_LOOKS):
+            if consistent(words):
+                break
+            words = self._state.look()  # A writer is publishing. A sleeper would not be woken for what came before.
+        return words
 
     def _end(self, words: tuple[int, ...]) -> int:
         if not self._state.session:  # Read-only, and no writer has it open.
             return self._committed()
         if not (consistent(words) and self._state.believes(words)):
-            return self.position  # A writer is publishing, or recovers.
+            return self.position  # A writer recovers.
         return min(words[DURABLE], words[COMMITTED]) if self._durable else words[COMMITTED]
 
     def _at_end(self, segment: Segment, size: int, end: int) -> Sequence[StoredEnvelope]:
