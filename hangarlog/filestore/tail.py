@@ -246,7 +246,7 @@ class _Sleeper:
         self._state, self._durable, self._inode = state, durable, -1
         self._waking, self._word = state.waking(durable=durable), 0
         self._naps, self._nap, self._poll = False, _NAP_SECONDS, _POLL_SECONDS
-        self._stopped = False  # No `Event`: a signal handler may set it while this thread has the event's lock.
+        self._sleeping = self._stopped = False  # No `Event`: a signal handler may set it while this thread has the event's lock.
 
     def attach(self) -> None:
         """Use the shared state's file that is open now."""
@@ -263,7 +263,11 @@ class _Sleeper:
             self._take_nap(min(self._nap, seconds))
             self._naps = moved()
         elif self._waking.works:
-            self._sleep_at_word(moved, seconds)
+            self._sleeping = True
+            try:
+                self._sleep_at_word(moved, seconds)
+            finally:
+                self._sleeping = False
         elif not moved():
             sleep(min(self._poll, seconds))
             self._poll = _POLL_SECONDS if moved() else min(2 * self._poll, _MAX_POLL_SECONDS)
@@ -306,7 +310,8 @@ class _Sleeper:
 
     def wake(self) -> None:
         """Let the sleeper look again. One word is for all, so this wakes all sleepers of the store."""
-        self._waking.wake_everybody()
+        if self._sleeping:
+            self._waking.wake_everybody()
 
     def close(self) -> None:
         """Release the mapped word."""

@@ -26,7 +26,7 @@ from .model import PAIR, Model
 WRITERS, FOLLOWERS = 2, 3
 ROUND = 125_000
 """Deliveries of a round, about."""
-WOKEN_SECONDS = 60.0
+WOKEN_SECONDS = 30.0
 """A hang guard, no promise: seconds for a wake-up to arrive when nobody is killed."""
 
 
