@@ -14,11 +14,12 @@ from bench.harness.engine import Figures, Run, Task, Unsupported
 from bench.harness.process import Result
 from bench.harness.workload import Workload
 from bench.measures.followers import follow
+from bench.measures.waking import wait
 from bench.measures.opening import append_until_killed
 from bench.measures.writers import write
 from bench.workloads import find
 
-ROLES = {"write": write, "follow": follow, "append until killed": append_until_killed}
+ROLES = {"write": write, "follow": follow, "wait": wait, "append until killed": append_until_killed}
 
 
 def main() -> None:

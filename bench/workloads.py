@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.harness.workload import Measure, Workload
-from bench.measures import appending, followers, growing, memory, opening, reading, starting, writers
+from bench.measures import appending, followers, growing, memory, opening, reading, starting, waking, writers
 
 _PEERS = ("eventsourcing", "eventsourcing:mapper", "mcp_hangar", "umadb", "salamander", "jetstream", "node")
 _WRITING_PEERS = tuple(peer for peer in _PEERS if peer != "eventsourcing:mapper")  # It writes like the recorder.
@@ -19,6 +19,13 @@ _WRITERS = {
 }
 _LARGE_STORE = {"streams": 1000, "each": 1000, "block": 100}
 _SMALL_STORE = {"streams": 20, "each": 100, "block": 50}
+_WOKEN = {"ratio": "rate / alone", "p50": "p50 µs", "p99": "p99 µs", "rate": "events/s", "alone": "alone, events/s"}
+_WOKEN_NOTE = (
+    "One process appends single events to one stream, first alone, then while others follow, then alone again. Times "
+    "are from the return of an append to the typed event in a follower. hangarlog and JetStream wake followers; "
+    "sqlite3 and UmaDB, whose Python client cannot wait, are polled every millisecond."
+)
+_FOLLOWERS = (1, 8, 64)
 _CHAINS = ("hangarlog", "hangarlog:chain of 1", "hangarlog:chain of 5", "hangarlog:chain of 20")
 
 _ALL = [
@@ -202,6 +209,37 @@ _ALL = [
         recipe="interleaved",
         note="Simulated: without shared state and checkpoint, opening compares both copies of every event. With a "
         "checkpoint it compares only the events after it, as after a death.",
+    ),
+    *(
+        Workload(
+            f"W9 {key} {followers}",
+            f"{title}, {followers} follower{'s' * (followers > 1)}",
+            waking.woken,
+            _WOKEN,
+            ("hangarlog", "sqlite3", "umadb", "jetstream"),
+            sizes={"events": events, "processes": followers, "pause_us": pause_us},
+            quick_sizes={"events": 20, "processes": min(followers, 2), "pause_us": pause_us},
+            durable=durable,
+            max_rounds=3,
+            note=_WOKEN_NOTE,
+        )
+        for key, title, events, pause_us, durable in (
+            ("paced", "Relaxed appends 1 ms apart", 1000, 1000, False),
+            ("full", "Relaxed appends at full speed", 20_000, 0, False),
+            ("durable", "Durable appends at full speed", 3000, 0, True),
+        )
+        for followers in _FOLLOWERS
+    ),
+    Workload(
+        "W9 idle",
+        "64 followers for whom nothing comes",
+        waking.idle,
+        {"ms": "ms of processor a second"},
+        ("hangarlog", "sqlite3", "umadb", "jetstream"),
+        sizes={"processes": 64, "seconds": 5.0},
+        quick_sizes={"processes": 2, "seconds": 0.2},
+        more_is_better=False,
+        max_rounds=3,
     ),
     *(
         Workload(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bench.harness.engine import Conflict, Engine, Session
@@ -48,6 +48,11 @@ class _Store(Session):
             for last, _, _ in self.store.read_all(position):  # noqa: B007 - only the last position matters
                 pass
         return last
+
+    def follow(self, position: int) -> Iterator[int]:
+        with self.store.subscribe(position) as subscription:
+            for record in subscription:
+                yield record.position
 
     def read_by_version(self, stream: str, version: int) -> Any:
         (record,) = self.store.records(stream, from_version=version, limit=1)

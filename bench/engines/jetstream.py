@@ -83,6 +83,17 @@ class _Client(Session):
         await subscription.unsubscribe()
         return [_decode(message.data) for message in messages]
 
+    def follow(self, position: int) -> Iterator[int]:
+        from nats.js.api import ConsumerConfig, DeliverPolicy
+
+        config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=position + 1)
+        consumer = self.stream.subscribe("e.>", stream=_STREAM, ordered_consumer=True, config=config)
+        subscription = self.wait(consumer)
+        while True:
+            message = self.wait(subscription.next_msg(timeout=60))
+            _decode(message.data)
+            yield int(message.metadata.sequence.stream)
+
     def read_by_position(self, position: int) -> Any:
         return _decode(self.wait(self.stream.get_msg(_STREAM, position, direct=True)).data)
 

@@ -52,6 +52,12 @@ class _Client(Session):
             count += 1
         return count
 
+    def read_new(self, position: int) -> int:
+        for each in self.client.read(start=position + 1):
+            _decode(each.event.data)
+            position = int(each.position)
+        return position
+
     def read_by_position(self, position: int) -> Any:
         (each,) = self.client.read(start=position, limit=1)
         return _decode(each.event.data)

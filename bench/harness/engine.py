@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ import msgspec
 from bench.harness import payload
 
 Figures = dict[str, float]
+
+POLL_SECONDS = 0.001
+"""Between two reads of a follower whose store cannot wake it."""
 
 _OURS = ("hangarlog", "floor", "sqlite3")
 
@@ -59,6 +63,15 @@ class Session:
     def read_new(self, position: int) -> int:
         """Read the events after a position, and return the position of the last one."""
         raise Unsupported("no global order")
+
+    def follow(self, position: int) -> Iterator[int]:
+        """Yield the position of each event after `position` once it is typed, and wait for more: here, by polling."""
+        while True:
+            last = self.read_new(position)
+            yield from range(position + 1, last + 1)
+            if last == position:
+                time.sleep(POLL_SECONDS)
+            position = last
 
     def read_by_version(self, stream: str, version: int) -> Any:
         """Return the typed event at a version of a stream, counted from 0."""
@@ -125,7 +138,7 @@ class Engine:
 class Task(msgspec.Struct, frozen=True):
     """An order to a child process. `round` counts from 0; `number` tells parallel children apart."""
 
-    role: Literal["measure", "prepare", "write", "follow", "append until killed"]
+    role: Literal["measure", "prepare", "write", "follow", "wait", "append until killed"]
     workload: str
     contender: str
     folder: str

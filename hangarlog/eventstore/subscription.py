@@ -6,7 +6,8 @@ Catching up and following are one loop over what is visible, so there is no hand
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
@@ -42,16 +43,20 @@ class Reading(msgspec.Struct, frozen=True):
 class Subscription(Generic[_Item]):
     """Iterates over the events after a position, and waits for more. One thread iterates; any may `stop` it.
 
-    Iterating ends after `timeout` seconds without an event, or after `stop`. Iterate again to go on: no event is
-    missed, and none comes twice. `None` comes every `heartbeat` seconds without an event.
+    Iterating ends after `timeout` seconds without an event. Iterate again to go on, also after an error or a `break`:
+    no event is missed, and none comes twice. `None` comes every `heartbeat` seconds without an event.
+
+    After `stop` it has ended for good; subscribe again from its `position`.
     """
 
     def __init__(self, tail: Tail, reading: Reading, timeout: float | None, heartbeat: float | None) -> None:
         self._tail, self._reading = tail, reading
         self._timeout, self._heartbeat = timeout, heartbeat
         self._position = tail.position
-        self._stopped = False
-        self._running: Iterator[_Item] | None = None
+        self._stopped = self._closed = False
+        self._running: Generator[_Item, None, None] | None = None
+        self._in_use = threading.Lock()  # Held by the thread that iterates, also between two events.
+        self._unsure = False  # True if the last iteration may have ended between two steps of the tail.
 
     @property
     def position(self) -> int:
@@ -74,9 +79,22 @@ class Subscription(Generic[_Item]):
         self._tail.stop()
 
     def close(self) -> None:
-        """Stop, and release all resources; closing twice is fine."""
+        """End the iteration at once, and release all resources. Closing twice is fine, from any thread, too."""
+        self._closed = True
         self.stop()
-        self._tail.close()
+        try:
+            if self._running is not None:
+                self._running.close()
+        except ValueError:
+            return  # Its thread is inside, and releases them.
+        self._release()
+
+    def _release(self) -> None:
+        if self._in_use.acquire(blocking=False):
+            try:
+                self._tail.close()
+            finally:
+                self._in_use.release()
 
     def __enter__(self: _Self) -> _Self:
         return self
@@ -92,50 +110,63 @@ class Subscription(Generic[_Item]):
     def __next__(self) -> _Item:
         return next(iter(self))
 
-    def _run(self) -> Iterator[_Item]:
+    def _run(self) -> Generator[_Item, None, None]:
+        if not self._in_use.acquire(blocking=False):
+            raise RuntimeError("another thread iterates over this subscription; make one for each thread")
         try:
-            if self._tail.position != self._position:
-                self._tail.seek(self._position)  # The last iteration ended within a block.
+            if self._unsure or self._tail.position != self._position:
+                self._tail.seek(self._position)
+            self._unsure = True
             yield from self._deliver()
+            self._unsure = False
         finally:
             self._running = None
+            self._in_use.release()
+            if self._closed:
+                self._release()
 
     def _deliver(self) -> Iterator[_Item]:
-        tail, deliver = self._tail, self._records
+        tail, reading = self._tail, self._reading
+        record, splits = reading.record, reading.splits
         quiet_since = beat_at = monotonic()
-        while not self._stopped:
+        until, batch_end = math.inf, 0  # The end after a `stop`; the end of the batch that the last block is in.
+        while not self._closed:
+            if self._stopped and until == math.inf:
+                until = max(self._position, batch_end)
+            if self._position >= until:
+                return
             block = tail.step()
             if block is not None:
-                before = self._position
-                for record in deliver(block):
-                    yield record
-                    before = -1
-                self._position = tail.position
-                if before < 0:
+                batch_end, delivered = block[-1].batch_end, False
+                for envelope, event in self._wanted(block):
+                    if envelope.position > until:
+                        break
+                    item = record(envelope, event)
+                    # Of an event that becomes several, some may still come.
+                    self._position = envelope.position - (envelope.event_type in splits)
+                    yield item
+                    delivered = True
+                    if self._stopped and until == math.inf:
+                        until = _end_of_batch(block, envelope.position)
+                self._position = int(min(tail.position, until))
+                if delivered:
                     quiet_since = beat_at = monotonic()
-                continue
+                    continue
             now = monotonic()
-            if self._timeout is not None and now - quiet_since >= self._timeout:
+            if block is None and self._timeout is not None and now - quiet_since >= self._timeout:
                 return
             if self._heartbeat is not None and now - beat_at >= self._heartbeat:
                 beat_at = now
                 yield None  # type: ignore[misc] # Only with a heartbeat: see `EventStore.subscribe`.
-                continue
-            tail.wait(self._left(now, quiet_since, beat_at))
+            elif block is None:
+                tail.wait(self._left(now, quiet_since, beat_at))
 
-    def _records(self, block: Sequence[Envelope]) -> Iterator[_Item]:
-        """Yield the wanted records of a block, and keep `position` true."""
-        reading = self._reading
-        record, splits = reading.record, reading.splits
-        for part in reading.selected.wanted(iter((block,))):
-            if part and reading.first_left:
-                self._refuse_hidden(part[0], reading.first_left)
-            for envelope, event in reading.pairs(part):
-                # Of an event that becomes several, some may still come.
-                self._position = envelope.position - (envelope.event_type in splits)
-                yield record(envelope, event)
-                if self._stopped and envelope.ends_batch:
-                    return
+    def _wanted(self, block: Sequence[Envelope]) -> Iterator[tuple[Any, Any]]:
+        """Return the wanted (envelope, event) pairs of a block."""
+        (part,) = self._reading.selected.wanted(iter((block,)))
+        if part and self._reading.first_left:
+            self._refuse_hidden(part[0], self._reading.first_left)
+        return iter(self._reading.pairs(part))
 
     def _refuse_hidden(self, envelope: Envelope, first_left: Callable[[], tuple[int, int | None]]) -> None:
         version, position = first_left()
@@ -145,3 +176,8 @@ class Subscription(Generic[_Item]):
     def _left(self, now: float, quiet_since: float, beat_at: float) -> float:
         left = math.inf if self._timeout is None else quiet_since + self._timeout - now
         return left if self._heartbeat is None else min(left, beat_at + self._heartbeat - now)
+
+
+def _end_of_batch(block: Sequence[Envelope], position: int) -> int:
+    """Return the position of the last event of the batch that has the event at `position`."""
+    return max(position, next((each.batch_end for each in block if each.position == position), 0))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from hangarlog.eventstore.queue import Place
 from hangarlog.eventstore.record import Event
@@ -22,8 +24,22 @@ class FollowingCalls(CursorCalls[Event]):
         _reader: Reader
         _state: SharedState
 
+        def recover_after_dead_writer(self) -> None:
+            """As `FileEventStore.recover_after_dead_writer`."""
+
     def _tail(self, position: int | None, *, durable: bool, skip: bool) -> FileTail:
-        return FileTail(self, position, durable=durable, skip=skip)
+        tail = FileTail(self, position, durable=durable, skip=skip)
+        self._tails.add(tail)
+        return tail
+
+    @cached_property
+    def _tails(self) -> WeakSet[FileTail]:
+        return WeakSet()
+
+    def _wake_tails(self) -> None:
+        """Let the subscriptions of this store notice that it was closed."""
+        for tail in list(self._tails):
+            tail.wake()
 
     @property
     def _follows_durable(self) -> bool:

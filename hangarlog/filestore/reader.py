@@ -73,7 +73,7 @@ class Reader:
 
     def look_again(self) -> None:
         """Use the files that are at the store's paths now."""
-        self._cache = None
+        self._cache = self._unrecovered = None
         if not self._catalog.is_in_place and self._state.session:
             self._catalog.open(self._state.session, reading=not self._state.writable)
 

@@ -415,13 +415,13 @@ class SharedState:
 
     def wake_durable_followers(self) -> None:
         """After a sync: wake those who wait for what is durable now."""
-        if self.look()[DURABLE_FOLLOWED] & 1:
-            self.durable_followers.wake()
+        with contextlib.suppress(OSError):  # The sync has worked.
+            if self.look()[DURABLE_FOLLOWED] & 1:
+                self.durable_followers.wake()
 
     def wake_followers(self) -> None:
-        """After something was published: wake those who wait for it."""
-        if self.look()[FOLLOWED] & 1:
-            self.followers.wake()
+        """After a recovery: wake those who wait for what it has published."""
+        self.announce(b"")
         self.wake_durable_followers()
 
     def keep(self) -> None:

@@ -32,7 +32,7 @@ from hangarlog.filestore.options import Durability, StoreOptions
 from hangarlog.filestore.reader import Reader
 from hangarlog.filestore.running_calls import RunningCalls
 from hangarlog.filestore.session import FolderWatch
-from hangarlog.filestore.shared_state import COMMITTED, LAYOUT, SharedState, consistent, create_state
+from hangarlog.filestore.shared_state import COMMITTED, LAYOUT, SharedState, Words, consistent, create_state
 from hangarlog.filestore.sizes import is_text, sizes_of_files
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.filestore.turns import Turns
@@ -126,6 +126,7 @@ class FileEventStore(FollowingCalls[Event]):
         self._writer = Writer(session, self._ids, self._cursors)
         self._turns = Turns(self._filesystem, self.folder.lock_path("turns"), lock_timeout)
         self._read_watch, self._watched_at = FolderWatch(self._filesystem, self.folder.fd, self.folder.path), 0.0
+        self._unattended: Words = ()
         self._closed = False
         try:
             with self._refusals():
@@ -258,9 +259,11 @@ class FileEventStore(FollowingCalls[Event]):
         self._reader.layout = words[LAYOUT]
         if self._state.readable(words):
             return words[COMMITTED] if consistent(words) else self._committed_after_all()
-        if self._state.session:
+        if self._state.session or words != self._unattended:
+            self._unattended = words  # While nobody writes, they stay.
             self._look_again()
-            return self._committed_after_all()
+            if self._state.session:
+                return self._committed_after_all()
         # The store is read-only here and no writer has it open: the files themselves say.
         with self._refusals():
             return self._reader.unrecovered(self.meta.store_id).committed
@@ -447,6 +450,7 @@ class FileEventStore(FollowingCalls[Event]):
         if self._closed:
             return
         self._closed = True
+        self._wake_tails()
         if self._calls.wait(self._lock_timeout, self._close):
             self._close()
 

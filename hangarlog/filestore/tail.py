@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from time import monotonic, perf_counter, sleep
@@ -39,6 +38,7 @@ _BUSY_SECONDS, _NAP_SECONDS, _MAX_NAP_SECONDS = 0.0003, 0.001, 0.02
 _LONG_NAP = 1.7
 """A nap that takes this many times as long shows that there are too few processors for all: nap less often."""
 _POLL_SECONDS, _MAX_POLL_SECONDS = 0.001, 0.02
+_MAX_LOOKS = 1000
 _CHUNK_BYTES = 256 << 10
 _SYNCING_SECONDS = 1.0
 """Seconds after which a follower of durable events syncs those that nobody has synced."""
@@ -56,6 +56,9 @@ class Followed(Protocol):
     def sync(self) -> None:
         """As `EventStore.sync`."""
 
+    def recover_after_dead_writer(self) -> None:
+        """As `FileEventStore.recover_after_dead_writer`."""
+
 
 class FileTail(Tail):
     """Reads the journal after `position`, up to the committed or the durable position.
@@ -67,6 +70,7 @@ class FileTail(Tail):
         """Begin after `position`, None for the end. Raises `PositionError`, and what reads raise."""
         self._folder, self._reader, self._state = store.folder, store._reader, store._state
         self._calling, self._committed, self._sync = store._calling, store._committed, store.sync
+        self._recover = store.recover_after_dead_writer
         self._durable, self._skip = durable, skip
         self._checked_at = 0.0
         self._behind: Iterator[Sequence[StoredEnvelope]] | None = None
@@ -77,6 +81,7 @@ class FileTail(Tail):
         self._unsynced_since = 0.0
         self.position = self.end() if position is None else position
         with self._calling():
+            self._sleeper.attach()
             if self.position > (last := self._committed()):
                 raise PositionError(self._folder.path, self.position, last)
 
@@ -117,13 +122,18 @@ class FileTail(Tail):
             self._committed()  # It raises if the store was closed or moved, and uses the files that are in place now.
             self._checked_at = now
             self._sleeper.attach()
-        return self._state.look()
+        words = self._state.look()
+        for _ in range(_MAX_LOOKS):
+            if consistent(words):
+                break
+            words = self._state.look()  # A writer is publishing. A sleeper would not be woken for what came before.
+        return words
 
     def _end(self, words: tuple[int, ...]) -> int:
         if not self._state.session:  # Read-only, and no writer has it open.
             return self._committed()
         if not (consistent(words) and self._state.believes(words)):
-            return self.position  # A writer is publishing, or recovers.
+            return self.position  # A writer recovers.
         return min(words[DURABLE], words[COMMITTED]) if self._durable else words[COMMITTED]
 
     def _at_end(self, segment: Segment, size: int, end: int) -> Sequence[StoredEnvelope]:
@@ -187,22 +197,25 @@ class FileTail(Tail):
     # Waiting
 
     def wait(self, seconds: float) -> None:
-        """As `Tail.wait`. Committed events that nobody syncs are synced, if this follows the durable ones."""
+        """As `Tail.wait`. Committed events that nobody syncs are synced, if this follows the durable ones.
+
+        If a writer died while it recovered the store, this recovers it.
+        """
+        self._sleeper.sleep(self._moved, min(seconds, PATIENCE_SECONDS))
+        with self._calling():
+            words = self._words()
+            if self._state.session and not (consistent(words) and self._state.believes(words)):
+                self._recover()
         if self._durable:
-            seconds = min(seconds, _SYNCING_SECONDS)
-        self._sleeper.sleep(self._moved, seconds)
-        if self._durable:
-            self._sync_overdue()
+            self._sync_overdue(words)
 
     def _moved(self) -> bool:
         with self._calling():
             return self._end(self._words()) > self.position
 
-    def _sync_overdue(self) -> None:
+    def _sync_overdue(self, words: tuple[int, ...]) -> None:
         """Sync what was committed a while ago and is not durable, so that relaxed appends arrive, too."""
-        with self._calling():
-            words = self._words()
-            overdue = self._state.writable and self._state.session and words[COMMITTED] > words[DURABLE]
+        overdue = self._state.writable and self._state.session and words[COMMITTED] > words[DURABLE]
         if not overdue or self._end(words) > self.position:
             self._unsynced_since = 0.0
         elif not self._unsynced_since:
@@ -210,6 +223,10 @@ class FileTail(Tail):
         elif monotonic() - self._unsynced_since >= _SYNCING_SECONDS:
             self._unsynced_since = 0.0
             self._sync()
+
+    def wake(self) -> None:
+        """Let a running `wait` look again."""
+        self._sleeper.wake()
 
     def stop(self) -> None:
         """As `Tail.stop`."""
@@ -227,10 +244,9 @@ class _Sleeper:
 
     def __init__(self, state: SharedState, *, durable: bool) -> None:
         self._state, self._durable, self._inode = state, durable, -1
-        self._waking = state.waking(durable=durable)
-        self.attach()
+        self._waking, self._word = state.waking(durable=durable), 0
         self._naps, self._nap, self._poll = False, _NAP_SECONDS, _POLL_SECONDS
-        self._stopped = threading.Event()
+        self._sleeping = self._stopped = False  # No `Event`: a signal handler may set it while this thread has the event's lock.
 
     def attach(self) -> None:
         """Use the shared state's file that is open now."""
@@ -241,15 +257,19 @@ class _Sleeper:
 
     def sleep(self, moved: Callable[[], bool], seconds: float) -> None:
         """Sleep until `moved()`, for at most `seconds`."""
-        if self._stopped.is_set():
+        if self._stopped:
             return
         if self._naps:
             self._take_nap(min(self._nap, seconds))
             self._naps = moved()
         elif self._waking.works:
-            self._sleep_at_word(moved, seconds)
+            self._sleeping = True
+            try:
+                self._sleep_at_word(moved, seconds)
+            finally:
+                self._sleeping = False
         elif not moved():
-            self._stopped.wait(min(self._poll, seconds))
+            sleep(min(self._poll, seconds))
             self._poll = _POLL_SECONDS if moved() else min(2 * self._poll, _MAX_POLL_SECONDS)
 
     def _take_nap(self, seconds: float) -> None:
@@ -262,27 +282,36 @@ class _Sleeper:
 
     def _sleep_at_word(self, moved: Callable[[], bool], seconds: float) -> None:
         waking = self._waking
-        word = waking.announce()
-        if moved() or self._stopped.is_set():
+        word, before = waking.announce(), self._word
+        if moved():
             return
-        deadline, looks = monotonic() + seconds, iter(() if self._durable else _LOOKS_SECONDS)
-        while (left := deadline - monotonic()) > 0:
+        # If the word is as it was at the last sleep, every writer since then has seen the bit.
+        looks, self._word = iter(() if self._durable or word == before else _LOOKS_SECONDS), word
+        deadline = monotonic() + seconds
+        while not self._stopped and (left := deadline - monotonic()) > 0:
             began = perf_counter()
-            woken = waking.wait(word, min(left, next(looks, PATIENCE_SECONDS)))
-            if self._stopped.is_set():
-                return
+            try:
+                woken = waking.wait(word, min(left, next(looks, PATIENCE_SECONDS)))
+            except BaseException:
+                waking.relay()  # An interrupt came, perhaps with a wake-up.
+                raise
+            if woken:
+                waking.relay()
             if moved():
                 self._naps = perf_counter() - began < _BUSY_SECONDS
-                if woken:
-                    waking.relay()
                 return
             if woken:
                 return
 
     def stop(self) -> None:
         """End the sleep, and let later ones end at once."""
-        self._stopped.set()
-        self._waking.wake_everybody()
+        self._stopped = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Let the sleeper look again. One word is for all, so this wakes all sleepers of the store."""
+        if self._sleeping:
+            self._waking.wake_everybody()
 
     def close(self) -> None:
         """Release the mapped word."""

@@ -188,8 +188,8 @@ class WriteSession:
         if not self._exclusive:
             self.write_lock.release()
         if self.committed != self._announced:
-            self._announced = self.committed
             self.state.announce(b"" if self._exclusive else self.raw)
+            self._announced = self.committed
 
     def refused(self, error: OSError) -> StorageError:
         """Return the error for a system call that failed under the lock."""

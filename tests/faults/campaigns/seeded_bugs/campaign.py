@@ -15,6 +15,7 @@ from pathlib import Path
 from ..harness import ROOT, Campaign, Figures
 from .bug import Bug
 from .of_crashes import OF_CRASHES
+from .of_following import OF_FOLLOWING
 from .of_handling import OF_HANDLING
 from .of_kept_streams import OF_KEPT_STREAMS
 
@@ -41,7 +42,7 @@ FIRST = (
 """The most telling ones of each sort: a small size runs only those."""
 
 BUGS = sorted(
-    OF_CRASHES + OF_HANDLING + OF_KEPT_STREAMS,
+    OF_CRASHES + OF_HANDLING + OF_KEPT_STREAMS + OF_FOLLOWING,
     key=lambda bug: FIRST.index(bug.name) if bug.name in FIRST else len(FIRST),
 )
 
