@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from hangarlog.errors import EventsGoneError
+from hangarlog.errors import EventSerializationError, EventsGoneError, UpcastingError
 from hangarlog.eventstore.selection import Selection
 from hangarlog.eventstore.tail import Tail
 from hangarlog.record.envelope import Envelope
@@ -50,6 +50,8 @@ class Subscription(Generic[_Item]):
         self._tail, self._reading = tail, reading
         self._timeout, self._heartbeat = timeout, heartbeat
         self._position = tail.position
+        self._batch_end = 0  # Of the event delivered last.
+        self._quiet_since = self._beat_at = 0.0
         self._stopped = False
         self._running: Iterator[_Item] | None = None
 
@@ -94,6 +96,7 @@ class Subscription(Generic[_Item]):
 
     def _run(self) -> Iterator[_Item]:
         try:
+            self._quiet_since = self._beat_at = monotonic()
             if self._tail.position != self._position:
                 self._tail.seek(self._position)  # The last iteration ended within a block.
             yield from self._deliver()
@@ -102,46 +105,77 @@ class Subscription(Generic[_Item]):
 
     def _deliver(self) -> Iterator[_Item]:
         tail, deliver = self._tail, self._records
-        quiet_since = beat_at = monotonic()
-        while not self._stopped:
+        while not self._stopped or tail.position < self._batch_end:  # A block may end within a batch.
             block = tail.step()
             if block is not None:
-                before = self._position
+                quiet = True
                 for record in deliver(block):
                     yield record
-                    before = -1
-                self._position = tail.position
-                if before < 0:
-                    quiet_since = beat_at = monotonic()
+                    quiet = False
+                if not quiet:
+                    self._quiet_since = self._beat_at = monotonic()
+                if self._passed():
+                    return
                 continue
-            now = monotonic()
-            if self._timeout is not None and now - quiet_since >= self._timeout:
+            if self._passed():
                 return
-            if self._heartbeat is not None and now - beat_at >= self._heartbeat:
-                beat_at = now
+            now = monotonic()
+            if self._timed_out(now) or self._stopped:
+                return
+            if self._beats(now):
                 yield None  # type: ignore[misc] # Only with a heartbeat: see `EventStore.subscribe`.
                 continue
-            tail.wait(self._left(now, quiet_since, beat_at))
+            tail.wait(self._left(now))
 
     def _records(self, block: Sequence[Envelope]) -> Iterator[_Item]:
         """Yield the wanted records of a block, and keep `position` true."""
         reading = self._reading
         record, splits = reading.record, reading.splits
-        for part in reading.selected.wanted(iter((block,))):
+        for part in self._wanted(block):
             if part and reading.first_left:
                 self._refuse_hidden(part[0], reading.first_left)
-            for envelope, event in reading.pairs(part):
-                # Of an event that becomes several, some may still come.
-                self._position = envelope.position - (envelope.event_type in splits)
-                yield record(envelope, event)
-                if self._stopped and envelope.ends_batch:
-                    return
+            try:
+                for envelope, event in reading.pairs(part):
+                    position = envelope.position
+                    if self._stopped and position > self._batch_end:
+                        self._position = position - 1
+                        return
+                    self._batch_end = envelope.batch_end or position
+                    # Of an event that becomes several, some may still come.
+                    self._position = position - (envelope.event_type in splits)
+                    yield record(envelope, event)
+            except (EventSerializationError, UpcastingError) as error:
+                self._position = self._position if error.position is None else error.position - 1
+                if not self._stopped or self._position < self._batch_end:
+                    raise
+                return
+        self._position = self._tail.position
+
+    def _wanted(self, block: Sequence[Envelope]) -> Iterator[Sequence[Envelope]]:
+        return self._reading.selected.wanted(iter((block,)))
+
+    def _passed(self) -> bool:
+        """Called when everything up to `position` was delivered or passed over, and the consumer asks for more.
+
+        Return True to end the iteration.
+        """
+        return False
 
     def _refuse_hidden(self, envelope: Envelope, first_left: Callable[[], tuple[int, int | None]]) -> None:
         version, position = first_left()
         if envelope.stream_version < version:
             raise EventsGoneError(envelope.stream_id, self._position, position)
 
-    def _left(self, now: float, quiet_since: float, beat_at: float) -> float:
-        left = math.inf if self._timeout is None else quiet_since + self._timeout - now
-        return left if self._heartbeat is None else min(left, beat_at + self._heartbeat - now)
+    def _timed_out(self, now: float) -> bool:
+        return self._timeout is not None and now - self._quiet_since >= self._timeout
+
+    def _beats(self, now: float) -> bool:
+        """True if a heartbeat is due; it then counts as given."""
+        if self._heartbeat is None or now - self._beat_at < self._heartbeat:
+            return False
+        self._beat_at = now
+        return True
+
+    def _left(self, now: float) -> float:
+        left = math.inf if self._timeout is None else self._quiet_since + self._timeout - now
+        return left if self._heartbeat is None else min(left, self._beat_at + self._heartbeat - now)
