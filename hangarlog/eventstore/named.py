@@ -144,8 +144,14 @@ class NamedSubscription(Subscription[_Item]):
         try:
             yield
         except SubscriptionLostError:
-            self._own.leave()
+            self._give_up()
             raise
+
+    def _give_up(self) -> None:
+        self._own.leave()
+        if self._running is not None:
+            with contextlib.suppress(ValueError):  # It is what calls this, and ends by the error.
+                self._running.close()  # type: ignore[attr-defined]
 
     # The loop
 
@@ -331,7 +337,7 @@ class NamedSubscription(Subscription[_Item]):
             attempt(handler, [record], attempts, STORE_FAILURES)
         except STORE_FAILURES as error:
             if isinstance(error, CursorConflictError) and error.name in {s.name for s in self._own.shares.values()}:
-                self._own.leave()
+                self._give_up()
                 raise SubscriptionLostError(*error.args) from error
             raise
         except Exception as error:
@@ -361,7 +367,7 @@ class NamedSubscription(Subscription[_Item]):
         try:
             version = park(self._store, self.name, parked, self._move_past(share, event.position))
         except CursorConflictError as conflict:
-            self._own.leave()
+            self._give_up()
             raise SubscriptionLostError(*conflict.args) from conflict
         if version == self._parked_version + 1:
             self._parked_version = version
