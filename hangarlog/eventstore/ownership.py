@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from hangarlog.eventstore.cursor import Cursor
 from hangarlog.eventstore.engine import Engine
-from hangarlog.eventstore.queue import Place
-from hangarlog.eventstore.share import Share, share_name, share_of, split_name
+from hangarlog.eventstore.share import Claim, Share, share_name, share_of, split_name
 from hangarlog.eventstore.subscriber_errors import WorkersError
 
 
@@ -20,7 +19,7 @@ class Ownership:
         self._engine, self._name, self._workers, self._start = engine, name, workers, start
         self.shares: dict[int, Share] = {}
         self._waiting: Share | None = None
-        self._seat: Place | None = None
+        self._seat: Claim | None = None
         self._seat_number = -1
 
     def of(self, stream_id: str) -> Share | None:
@@ -89,7 +88,7 @@ class Ownership:
     def _sit_down(self, workers: int) -> bool:
         for number in range(workers):
             if self._engine._owner_of(self._seat_name(number)) is None:
-                seat = self._engine._queue_for(self._seat_name(number))
+                seat = Claim(self._engine, self._seat_name(number))
                 if seat.is_first():
                     self._seat, self._seat_number = seat, number
                     return True

@@ -8,7 +8,6 @@ from zlib import crc32
 from hangarlog.errors import CursorConflictError
 from hangarlog.eventstore.cursor import Cursor
 from hangarlog.eventstore.engine import Durability, Engine
-from hangarlog.eventstore.queue import Place
 from hangarlog.eventstore.subscriber_errors import SubscriptionLostError
 from hangarlog.record.cursor_move import CursorMove
 
@@ -34,8 +33,18 @@ def share_of(stream_id: str, workers: int) -> int:
     return crc32(stream_id.encode()) % workers
 
 
-class Share:
-    """A cursor that a subscription owns, or waits for. Its place is left when it is garbage, too.
+class Claim:
+    """A place in the queue for a name. It is left when the claim is garbage, too."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self.name, self._place = name, engine._queue_for(name)
+        self.is_first = self._place.is_first
+        self.leave = weakref.finalize(self, self._place.leave)
+        self.leave.atexit = False  # The end of the process is enough.
+
+
+class Share(Claim):
+    """A cursor that a subscription owns, or waits for.
 
     Attributes:
         at: where the cursor is, as far as this subscription has moved it.
@@ -45,16 +54,10 @@ class Share:
     """
 
     def __init__(self, engine: Engine, name: str) -> None:
-        self.name, self.cursor = name, Cursor(engine, name)
+        super().__init__(engine, name)
+        self.cursor = Cursor(engine, name)
         self.at = self.floor = self.last = self.before = 0
         self._offered = 0
-        self._place: Place = engine._queue_for(name)
-        self.leave = weakref.finalize(self, self._place.leave)
-        self.leave.atexit = False  # The end of the process is enough.
-
-    def is_first(self) -> bool:
-        """True if this subscription is the owner."""
-        return self._place.is_first()
 
     def begin(self) -> None:
         """Continue from where the cursor is now."""

@@ -16,14 +16,13 @@ def answer(path: str, name: str, workers: int) -> None:
     store = FileEventStore.untyped(path, durability="relaxed")
     with store.subscribe(name=name, workers=workers or None, category="in") as subscription:
         print("ready", flush=True)
-        for record in subscription:
-            answered = UntypedEvent("Answered", {"position": record.position})
-            try:
+        try:
+            for record in subscription:
+                answered = UntypedEvent("Answered", {"position": record.position})
                 store.append_at_end(f"out:{record.stream_id[3:]}", [answered], cursor=subscription.move())
-            except CursorConflictError:
-                print("lost", flush=True)
-                return
-            print(record.position, flush=True)
+                print(record.position, flush=True)
+        except CursorConflictError:
+            print("lost", flush=True)
 
 
 def process(path: str, name: str, batch: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import warnings
 from typing import Any
@@ -197,6 +198,47 @@ class NamedConformance(Opening):
             assert store.cursor("mailer").position == 32
             with store.subscribe(name="mailer", batch=3, timeout=0) as subscription:
                 assert list(subscription) == []
+
+    def test_a_handler_may_move_the_cursor_itself(self) -> None:
+        """With its own append, also if the subscription moves it too, and if it fails after that."""
+        with self.store() as store:
+            self.fill(store)
+            for batch in (None, 1, 4):
+                name = f"n{batch}"
+                with store.subscribe(name=name, batch=batch, not_category="out", timeout=0) as subscription:
+
+                    def answer(record: Record[Any], subscription: Any = subscription, name: str = name) -> None:
+                        if record.position % 3:
+                            store.append_at_end(f"out:{name}", [Counted(1)], cursor=subscription.move())
+                        if record.position % 5 == 0:
+                            raise RuntimeError("no")
+
+                    subscription.run(answer, on_failure="park")
+                assert store.get_stream_version(f"out:{name}") == 19
+                assert len(store.parked(name)) == 6
+                assert store.cursor(name).position >= 29
+
+    def test_workers_park_too(self) -> None:
+        """With the cursor of the event's share."""
+        with self.store() as store:
+            self.fill(store)
+            with store.subscribe(name="team", batch=2, workers=3, timeout=0) as subscription:
+                subscription.run(lambda record: 1 // (record.position % 7), on_failure="park")
+            assert [event.position for event in store.parked("team")] == [7, 14, 21, 28]
+            assert sum(status.parked for status in store.subscribers()) == 4
+            assert {status.position for status in store.subscribers()} == {34}
+
+    def test_a_subscription_that_is_garbage_owns_nothing(self) -> None:
+        """Its places are free for others."""
+        with self.store() as store:
+            self.fill(store)
+            for workers in (None, 2):
+                forgotten = store.subscribe(name=f"n{workers}", workers=workers, timeout=0)
+                assert len(list(forgotten)) == 30
+                del forgotten
+                gc.collect()
+                with store.subscribe(name=f"n{workers}", workers=workers, timeout=0) as subscription:
+                    assert len(list(subscription)) == 30
 
     def test_handlers_park_a_whole_stream(self) -> None:
         """Until the replay, so that its order is kept."""
