@@ -25,6 +25,15 @@ def answer(path: str, name: str, workers: int) -> None:
             print("lost", flush=True)
 
 
+def note(path: str, name: str, workers: int) -> None:
+    """Answer every event of the category `in`, and let the cursor move by itself."""
+    store = FileEventStore.untyped(path, durability="relaxed")
+    with store.subscribe(name=name, workers=workers or None, batch=7, category="in") as subscription:
+        for record in subscription:
+            answered = UntypedEvent("Answered", {"position": record.position})
+            store.append_at_end(f"out:{record.stream_id[3:]}", [answered])
+
+
 def process(path: str, name: str, batch: int) -> None:
     """Process every event, and let the cursor move by itself."""
     store = FileEventStore.untyped(path, durability="relaxed")
@@ -44,4 +53,4 @@ def write(path: str, stream_id: str, count: int) -> None:
 
 if __name__ == "__main__":
     command, path, name, number = sys.argv[1:]
-    {"answer": answer, "process": process, "write": write}[command](path, name, int(number))
+    {"answer": answer, "note": note, "process": process, "write": write}[command](path, name, int(number))

@@ -59,6 +59,34 @@ def test_processes_that_are_killed_at_random_answer_each_event_once(tmp_path: Pa
             assert order == [record.position for record in store.records(f"in:{stream}")]
 
 
+@pytest.mark.parametrize("workers", [0, 3])
+def test_cursors_that_move_by_themselves_miss_nothing_when_members_are_killed(tmp_path: Path, workers: int) -> None:
+    """Only those of the last batch come again, and in their order."""
+    path, streams, each, rounds, batch = tmp_path / "s", 9, 60, 8, 7
+    with opened(path, segment_bytes=50_000) as store, ExitStack() as stack:
+
+        def start() -> subprocess.Popen[str]:
+            return stack.enter_context(running("note", path, "team", workers))
+
+        members, answers = [start() for _ in range(2)], store.subscribe(category="out")
+        for _ in range(rounds):
+            fill(store, each, streams)
+            list(islice(answers, each // 3))
+            victim = members.pop(0)
+            victim.kill()
+            victim.wait()
+            members.append(start())
+        asked = {record.position for record in store.records(category="in")}
+        seen = set(answered(store, answers.position))
+        while seen != asked:
+            seen.add(next(answers).event.data["position"])
+        assert sum(answered(store).values()) <= rounds * each + rounds * (batch + 1) * max(1, workers)
+        for stream in range(streams):
+            order = [event.data["position"] for event in store.read_stream(f"out:{stream}")]
+            firsts = list(dict.fromkeys(order))
+            assert firsts == sorted(firsts)
+
+
 def test_members_have_a_fair_part(tmp_path: Path) -> None:
     """Each has a share as long as there are enough, and a new one gets its part from those that are at work."""
     path = tmp_path / "s"

@@ -9,6 +9,7 @@ from typing import Any
 
 from hangarlog.errors import CursorNameError, EventsGoneError
 from hangarlog.events.registry import UntypedEvent
+from hangarlog.events.upcaster import UpcasterChain
 from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.expected_version import ANY
 from hangarlog.eventstore.record import Record
@@ -293,6 +294,39 @@ class NamedConformance(Opening):
             assert [event.event_type for event in store.read_stream("parked:mailer")] == ["hangarlog.Parked"]
             with raises(HandlerError):
                 store.replay("mailer", seen.append)
+
+    def test_an_event_that_becomes_several_is_processed_as_a_whole(self) -> None:
+        """The cursor moves past all of its parts, or none; if one of them fails, the event is parked once."""
+        chain = UpcasterChain()
+        chain.splitter("Twice", 1)(
+            lambda data: [("Counted", {"number": data["a"]}), ("Counted", {"number": data["b"]})]
+        )
+        with self.store(chain) as store:
+            for number in range(0, 6, 2):
+                store.append_at_end("a:1", [UntypedEvent("Twice", {"a": number, "b": number + 1})])
+            store.append_at_end("a:1", [UntypedEvent("Unknown", {})])
+            cursor, seen = store.cursor("mailer"), list[Any]()
+            with store.subscribe(name="mailer", batch=1, timeout=0) as subscription:
+                for _ in range(3):
+                    seen.append((next(subscription).position, cursor.position))
+                assert seen == [(1, 0), (1, 0), (2, 1)]
+                subscription.advance()
+                assert cursor.position == 1
+
+            def fail(record: Record[Any]) -> None:
+                if record.event.number == 2:
+                    raise RuntimeError("no")
+                seen.append(record.event.number)
+
+            seen.clear()
+            with store.subscribe(name="mailer", batch=1, timeout=0) as subscription:
+                subscription.run(fail, on_failure="park")
+            assert seen == [4, 5]
+            assert [(event.position, event.attempts) for event in store.parked("mailer")] == [(2, 1), (4, 0)]
+            with raises(HandlerError):
+                store.replay("mailer", lambda record: seen.append(record.event.number))
+            assert seen == [4, 5, 2, 3]
+            assert [event.position for event in store.parked("mailer")] == [4]
 
     def test_workers_share_the_streams(self) -> None:
         """Each stream's events come in order, to one of them; each event once."""
