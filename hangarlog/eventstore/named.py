@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from time import monotonic, sleep
@@ -209,22 +210,22 @@ class NamedSubscription(Subscription[_Item]):
         return True
 
     def _work(self) -> Iterator[_Item]:
-        end, batch = 0, self._batch or 0
+        end, full, grouped = 0, self._batch or math.inf, self._workers is not None
+        own, only = self._own.of, None if grouped else self._own.shares[0]
         for record in self._deliver():
             if record is not None:
                 position: int = record.position  # type: ignore[attr-defined]
                 if position > end:
                     self._processed = position - 1
-                    if batch and self._count >= batch:
+                    if self._count >= full:
                         self._move_on()
-                    if self._workers and self._look_around():
+                    if grouped and self._look_around():
                         self._again = True
                         return
                 end = self._batch_end
-                share = self._own.of(record.stream_id)  # type: ignore[attr-defined]
+                self._current = share = only or own(record.stream_id)  # type: ignore[attr-defined]
                 if share:
                     share.deliver(position)
-                    self._current = share
                 self._count += 1
             yield record
         if not self._again:

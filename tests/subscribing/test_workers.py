@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from subscriber_helpers import answered, fill, opened, running
 
+from hangarlog import MemoryEventStore, UntypedEvent
 from hangarlog.eventstore.share import share_name, share_of, split_name
 from hangarlog.system.platform import BYTE_LOCKS
 
@@ -107,3 +108,19 @@ def test_members_have_a_fair_part(tmp_path: Path) -> None:
 def owned(store) -> list[int]:  # type: ignore[no-untyped-def]
     owners = [status.owner for status in store.subscribers()]
     return sorted(owners.count(owner) for owner in set(owners) if owner)
+
+
+@pytest.mark.parametrize(("created", "deleted"), [(0, 0), (1, 0), (3, 0), (3, 1), (3, 2)])
+@pytest.mark.parametrize("workers", [2, 3])
+def test_a_change_of_the_number_that_was_cut_short_is_completed(created: int, deleted: int, workers: int) -> None:
+    """With the new number, or back to the old one: nothing was delivered meanwhile."""
+    with MemoryEventStore.untyped() as store:
+        for number in range(20):
+            store.append_at_end(f"in:{number}", [UntypedEvent("Asked", {})])
+        for number in range(deleted, 2):
+            store.cursor(f"team#{number + 1}/2").advance(15)
+        for number in range(created):
+            store.cursor(f"team#{number + 1}/3").advance(15)
+        with store.subscribe(name="team", workers=workers, batch=1, timeout=0) as subscription:
+            assert [record.position for record in subscription] == list(range(16, 21))
+        assert [status.name for status in store.subscribers()] == [f"team#{n + 1}/{workers}" for n in range(workers)]
