@@ -234,15 +234,15 @@ def test_of_two_that_take_themselves_for_the_owner_one_commits_each_event(tmp_pa
         assert store.get_stream_version("out:0") == 5
 
 
-def test_a_subscription_that_was_overtaken_says_so(tmp_path: Path) -> None:
-    """When it moves the cursor, and when it moves by itself."""
+@pytest.mark.parametrize("to", [2, 3, 5])
+@pytest.mark.parametrize("batch", [None, 3])
+def test_a_subscription_that_was_overtaken_says_so(tmp_path: Path, batch: int | None, to: int) -> None:
+    """When you move the cursor, and when it moves by itself, also if that would be forwards."""
     with opened(tmp_path / "s") as store:
         fill(store, 6)
-        for batch in (None, 3):
-            name = f"n{batch}"
-            with store.subscribe(name=name, batch=batch, timeout=0) as subscription:
-                next(subscription)
-                store.cursor(name).advance(5)
-                with pytest.raises(SubscriptionLostError, match="is at position 5, not 0: somebody else has moved it"):
-                    subscription.advance() if batch is None else list(subscription)
-                assert [record.position for record in subscription] == [6]
+        with store.subscribe(name="mailer", batch=batch, timeout=0) as subscription:
+            assert [next(subscription).position for _ in range(3)] == [1, 2, 3]
+            store.cursor("mailer").advance(to)
+            with pytest.raises(SubscriptionLostError, match=f"is at position {to}, not 0: somebody else has moved it"):
+                subscription.advance() if batch is None else next(subscription)
+            assert [record.position for record in subscription] == list(range(to + 1, 7))

@@ -32,6 +32,23 @@ def test_stop_ends_behind_a_batch_in_the_middle_of_a_block(tmp_path: Path, reope
     store.close()
 
 
+def test_a_batch_of_several_blocks_is_one(tmp_path: Path) -> None:
+    """A stop comes after it, and a cursor that moves by itself does not stand within it."""
+    with opened(tmp_path / "s") as store:
+        for _ in range(2):
+            store.append_at_end("a:1", [UntypedEvent("Written", {"text": "x" * 100})] * 5000)
+    with opened(tmp_path / "s") as store:
+        with store.subscribe(timeout=0) as stopped:
+            next(stopped)
+            stopped.stop()
+            assert (len(list(stopped)), stopped.position) == (4999, 5000)
+        with store.subscribe(name="mailer", batch=1, timeout=0) as subscription:
+            cursor = store.cursor("mailer")
+            seen = {(record.position - 1) // 5000: cursor.position for record in subscription}
+            assert seen == {0: 0, 1: 5000}
+            assert cursor.position == 10_000
+
+
 def test_stop_ends_behind_a_batch_whose_last_event_is_not_wanted(tmp_path: Path) -> None:
     """The next wanted event is of another batch, and does not come."""
     with opened(tmp_path / "s") as store:
