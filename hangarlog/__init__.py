@@ -43,6 +43,13 @@ from hangarlog.eventstore.stats import StoreStats
 from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.cursor import Cursor
 from hangarlog.eventstore.record import Record
+from hangarlog.eventstore.subscriber_errors import (
+    HandlerError,
+    ReplayBusyError,
+    SkippedWarning,
+    SubscriptionLostError,
+    WorkersError,
+)
 from hangarlog.record.envelope import Envelope
 from hangarlog.events.encoded_event import EncodedEvent
 from hangarlog.events.registry import (
@@ -87,6 +94,7 @@ __all__ = [
     "EventStore",
     "EventsNotFoundError",
     "FileEventStore",
+    "HandlerError",
     "HangarlogError",
     "IEventUpcaster",
     "LockTimeoutError",
@@ -95,8 +103,10 @@ __all__ = [
     "OutcomeUnknownError",
     "PartialRetryError",
     "Record",
+    "ReplayBusyError",
     "RetryUnknownError",
     "SchemaLockError",
+    "SkippedWarning",
     "SnapshotError",
     "SnapshotInfo",
     "SourceError",
@@ -108,6 +118,7 @@ __all__ = [
     "StreamDeletedError",
     "StreamIdError",
     "StreamNotFoundError",
+    "SubscriptionLostError",
     "SyncError",
     "TooLargeError",
     "UnknownEventTypeError",
@@ -117,6 +128,7 @@ __all__ = [
     "UpcasterChain",
     "UpcasterError",
     "UpcastingError",
+    "WorkersError",
     "event",
     "get_current_version",
     "register_event_type",

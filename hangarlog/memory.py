@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
@@ -164,6 +165,10 @@ class MemoryEventStore(EventStore[Event]):
             queue = self._queues.setdefault(name, [])
             queue.append(place := _MemoryPlace(queue))
         return place
+
+    def _owner_of(self, name: str) -> int | None:
+        with self._held():
+            return os.getpid() if self._queues.get(name) else None
 
     def _find(self, event_id: str) -> Envelope | None:
         with self._held():

@@ -114,6 +114,12 @@ def use_typed(path: str, serializer: EventSerializer) -> None:
             return [Opened("bob", len(events))] if version == 1 else []
 
         assert_type(store.execute("account:2", decide), AppendResult)
+        with store.subscribe(name="mailer", batch=1, timeout=0) as subscription:
+            for record in subscription:
+                assert_type(record, Record[Opened | Closed])
+            subscription.advance()
+        with store.subscribe(name="mailer", heartbeat=1.0, timeout=0) as beating:
+            assert_type(next(beating, None), Record[Opened | Closed] | None)
     with FileEventStore.untyped(path) as untyped:
         assert_type(untyped.read_stream("account:2"), list[UntypedEvent])
         found = [envelope for block in untyped.envelopes("account:2") for envelope in block]

@@ -125,6 +125,17 @@ def test_the_cursor_pages_programs_run(tmp_path: Path, monkeypatch: pytest.Monke
     store.close()
 
 
+def test_the_page_of_subscribers_programs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for program in blocks(ROOT / "docs/subscribers.md", "python"):
+        exec(program, names)  # noqa: S102 - that is the test
+    store = names["store"]
+    assert isinstance(store, FileEventStore)
+    assert [(each.name, each.position, each.lag) for each in store.subscribers()] == [("mailer", 1, 0)]
+    store.close()
+
+
 def test_the_program_that_decides_runs() -> None:
     (program,) = blocks(ROOT / "docs/appending.md", "python")
     exec(program, {})  # noqa: S102 - that is the test

@@ -29,9 +29,9 @@ If `HANGARLOG_STORE` is set, you may omit STORE. `read` and `tail` let you omit 
 store if it is a folder with a `hangarlog.json`, else the stream.
 
 hangarlog imports no module from the current folder, because you may be inside a store from someone else. The exception
-is the module that `--events` names: if it is found nowhere else, it comes from the current folder, and hangarlog prints
-its file first. `python -m hangarlog` imports some of Python's modules with the current folder first on the path, before
-hangarlog runs. Use `hangarlog` or `python -P -m hangarlog` instead.
+is a module that `--events` or `--handler` names: if it is found nowhere else, it comes from the current folder, and
+hangarlog prints its file first. `python -m hangarlog` imports some of Python's modules with the current folder first on
+the path, before hangarlog runs. Use `hangarlog` or `python -P -m hangarlog` instead.
 """
 
 

@@ -27,9 +27,11 @@ _MODULES = {
     "import": "transfer",
     "read": "read",
     "repair": "inspect",
+    "replay": "subscribers",
     "schema": "schema",
     "stats": "inspect",
     "streams": "inspect",
+    "subscribers": "subscribers",
     "tail": "read",
     "verify": "inspect",
 }

@@ -35,6 +35,8 @@ from hangarlog.record.nesting import MAX_NESTING
 
 Hook = Callable[[Any], Any]
 _event_id = attrgetter("event_id")
+OWN_TYPES = "hangarlog."
+"""Event types whose names begin so are a store's own. They need no class, and are read as `UntypedEvent`."""
 _MAX_READERS = 10_000  # A store may have any number of types that are not registered.
 _NO_EXTRAS: dict[str, Any] = {}
 _MAX_KNOWN = 100  # The most sets of attributes that are remembered of a class.
@@ -294,7 +296,8 @@ class EventSerializer:
             return DroppedReader(event_type, registry)
         split = self.chain.split_of(event_type)
         event_class = registry.types.get(event_type)
-        if event_class is None and split is None and self.unknown == "error":
+        own = event_type.startswith(OWN_TYPES)
+        if event_class is None and split is None and self.unknown == "error" and not own:
             known = ", ".join(sorted(registry.types)[:8]) or "none"
             raise UnknownEventTypeError(
                 event_type,

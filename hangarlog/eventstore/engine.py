@@ -78,6 +78,10 @@ class Engine(ABC):
     def _queue_for(self, name: str) -> Place:
         """Join the queue of those who want to own a name, across processes. Raises what appends raise."""
 
+    @abstractmethod
+    def _owner_of(self, name: str) -> int | None:
+        """Return the process id of who owns a name, None if nobody does, 0 if unknown. Raises what reads raise."""
+
     @property
     def _follows_durable(self) -> bool:
         """True if subscriptions deliver an event only once it is durable, unless told otherwise."""

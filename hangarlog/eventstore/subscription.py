@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from hangarlog.errors import EventsGoneError
+from hangarlog.errors import EventSerializationError, EventsGoneError, UpcastingError
 from hangarlog.eventstore.selection import Selection
 from hangarlog.eventstore.tail import Tail
 from hangarlog.record.envelope import Envelope
@@ -53,6 +53,8 @@ class Subscription(Generic[_Item]):
         self._tail, self._reading = tail, reading
         self._timeout, self._heartbeat = timeout, heartbeat
         self._position = tail.position
+        self._batch_end = 0  # Of the event delivered last.
+        self._quiet_since = self._beat_at = 0.0
         self._stopped = self._closed = False
         self._running: Generator[_Item, None, None] | None = None
         self._in_use = threading.Lock()  # Held by the thread that iterates, also between two events.
@@ -73,6 +75,13 @@ class Subscription(Generic[_Item]):
         """True after `stop`."""
         return self._stopped
 
+    def wait(self, seconds: float) -> None:
+        """Sleep until there are events after `position`, or `stop` is called, for at most `seconds`.
+
+        It may return early. Call it only when an iteration with `timeout=0` has ended.
+        """
+        self._tail.wait(seconds)
+
     def stop(self) -> None:
         """End the iteration after the batch that is being delivered. Any thread may call it, and a signal handler."""
         self._stopped = True
@@ -83,11 +92,15 @@ class Subscription(Generic[_Item]):
         self._closed = True
         self.stop()
         try:
-            if self._running is not None:
-                self._running.close()
+            self._end_iteration()
         except ValueError:
             return  # Its thread is inside, and releases them.
         self._release()
+
+    def _end_iteration(self) -> None:
+        """End the iteration between two events. Raises `ValueError` if a thread is inside of it."""
+        if self._running is not None:
+            self._running.close()
 
     def _release(self) -> None:
         if self._in_use.acquire(blocking=False):
@@ -114,10 +127,8 @@ class Subscription(Generic[_Item]):
         if not self._in_use.acquire(blocking=False):
             raise RuntimeError("another thread iterates over this subscription; make one for each thread")
         try:
-            if self._unsure or self._tail.position != self._position:
-                self._tail.seek(self._position)
-            self._unsure = True
-            yield from self._deliver()
+            self._quiet_since = self._beat_at = monotonic()
+            yield from self._iterate()
             self._unsure = False
         finally:
             self._running = None
@@ -125,59 +136,87 @@ class Subscription(Generic[_Item]):
             if self._closed:
                 self._release()
 
+    def _iterate(self) -> Iterator[_Item]:
+        self._seek()
+        yield from self._deliver()
+
+    def _seek(self) -> None:
+        """Let the tail go on after `position`."""
+        if self._unsure or self._tail.position != self._position:
+            self._tail.seek(self._position)
+        self._unsure, self._batch_end = True, 0
+
     def _deliver(self) -> Iterator[_Item]:
-        tail, reading = self._tail, self._reading
-        record, splits = reading.record, reading.splits
-        quiet_since = beat_at = monotonic()
-        until, batch_end = math.inf, 0  # The end after a `stop`; the end of the batch that the last block is in.
-        while not self._closed:
-            if self._stopped and until == math.inf:
-                until = max(self._position, batch_end)
-            if self._position >= until:
-                return
+        tail, deliver = self._tail, self._records
+        while not self._closed and (not self._stopped or tail.position < self._batch_end):
             block = tail.step()
             if block is not None:
-                batch_end, delivered = block[-1].batch_end, False
-                for envelope, event in self._wanted(block):
-                    if envelope.position > until:
-                        break
-                    item = record(envelope, event)
-                    # Of an event that becomes several, some may still come.
-                    self._position = envelope.position - (envelope.event_type in splits)
+                quiet = True
+                for item in deliver(block):
                     yield item
-                    delivered = True
-                    if self._stopped and until == math.inf:
-                        until = _end_of_batch(block, envelope.position)
-                self._position = int(min(tail.position, until))
-                if delivered:
-                    quiet_since = beat_at = monotonic()
-                    continue
-            now = monotonic()
-            if block is None and self._timeout is not None and now - quiet_since >= self._timeout:
+                    quiet = False
+                if not quiet:
+                    self._quiet_since = self._beat_at = monotonic()
+            if self._passed():
                 return
-            if self._heartbeat is not None and now - beat_at >= self._heartbeat:
-                beat_at = now
+            now = monotonic()
+            if block is None and (self._timed_out(now) or self._stopped):
+                return
+            if self._beats(now):
                 yield None  # type: ignore[misc] # Only with a heartbeat: see `EventStore.subscribe`.
             elif block is None:
-                tail.wait(self._left(now, quiet_since, beat_at))
+                tail.wait(self._left(now))
 
-    def _wanted(self, block: Sequence[Envelope]) -> Iterator[tuple[Any, Any]]:
-        """Return the wanted (envelope, event) pairs of a block."""
-        (part,) = self._reading.selected.wanted(iter((block,)))
-        if part and self._reading.first_left:
-            self._refuse_hidden(part[0], self._reading.first_left)
-        return iter(self._reading.pairs(part))
+    def _records(self, block: Sequence[Envelope]) -> Iterator[_Item]:
+        """Yield the wanted records of a block, and keep `position` true."""
+        reading = self._reading
+        record, splits = reading.record, reading.splits
+        for part in self._wanted(block):
+            if part and reading.first_left:
+                self._refuse_hidden(part[0], reading.first_left)
+            try:
+                for envelope, event in reading.pairs(part):
+                    position = envelope.position
+                    if self._stopped and position > self._batch_end:
+                        self._position = position - 1
+                        return
+                    item = record(envelope, event)
+                    self._batch_end = envelope.batch_end or position
+                    # Of an event that becomes several, some may still come.
+                    self._position = position - (envelope.event_type in splits)
+                    yield item
+            except (EventSerializationError, UpcastingError) as error:
+                self._position = self._position if error.position is None else error.position - 1
+                if not self._stopped or self._position < self._batch_end:
+                    raise
+                return
+        self._position = self._tail.position
+
+    def _wanted(self, block: Sequence[Envelope]) -> Iterator[Sequence[Envelope]]:
+        return self._reading.selected.wanted(iter((block,)))
+
+    def _passed(self) -> bool:
+        """Called when everything up to `position` was delivered or passed over, and the consumer asks for more.
+
+        Return True to end the iteration.
+        """
+        return False
 
     def _refuse_hidden(self, envelope: Envelope, first_left: Callable[[], tuple[int, int | None]]) -> None:
         version, position = first_left()
         if envelope.stream_version < version:
             raise EventsGoneError(envelope.stream_id, self._position, position)
 
-    def _left(self, now: float, quiet_since: float, beat_at: float) -> float:
-        left = math.inf if self._timeout is None else quiet_since + self._timeout - now
-        return left if self._heartbeat is None else min(left, beat_at + self._heartbeat - now)
+    def _timed_out(self, now: float) -> bool:
+        return self._timeout is not None and now - self._quiet_since >= self._timeout
 
+    def _beats(self, now: float) -> bool:
+        """True if a heartbeat is due; it then counts as given."""
+        if self._heartbeat is None or now - self._beat_at < self._heartbeat:
+            return False
+        self._beat_at = now
+        return True
 
-def _end_of_batch(block: Sequence[Envelope], position: int) -> int:
-    """Return the position of the last event of the batch that has the event at `position`."""
-    return max(position, next((each.batch_end for each in block if each.position == position), 0))
+    def _left(self, now: float) -> float:
+        left = math.inf if self._timeout is None else self._quiet_since + self._timeout - now
+        return left if self._heartbeat is None else min(left, self._beat_at + self._heartbeat - now)

@@ -10,7 +10,7 @@ from hangarlog.eventstore.queue import Place
 from hangarlog.eventstore.record import Event
 from hangarlog.filestore.cursor_calls import CursorCalls
 from hangarlog.filestore.folder import Folder
-from hangarlog.filestore.queues import BytePlace
+from hangarlog.filestore.queues import BytePlace, owner_of
 from hangarlog.filestore.reader import Reader
 from hangarlog.filestore.shared_state import SharedState
 from hangarlog.filestore.tail import FileTail
@@ -48,3 +48,7 @@ class FollowingCalls(CursorCalls[Event]):
     def _queue_for(self, name: str) -> Place:
         with self._calling(), self._refusals():
             return BytePlace(self.folder.filesystem, self.folder.lock_path("subscribers"), name)
+
+    def _owner_of(self, name: str) -> int | None:
+        with self._calling(), self._refusals():
+            return owner_of(self.folder.filesystem, self.folder.lock_path("subscribers"), name)

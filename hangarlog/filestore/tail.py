@@ -201,7 +201,11 @@ class FileTail(Tail):
 
         If a writer died while it recovered the store, this recovers it.
         """
-        self._sleeper.sleep(self._moved, min(seconds, PATIENCE_SECONDS))
+        try:
+            self._sleeper.sleep(self._moved, min(seconds, PATIENCE_SECONDS))
+        except OSError:
+            with self._calling():  # It raises `StoreOpenError` if the store was closed meanwhile.
+                raise
         with self._calling():
             words = self._words()
             if self._state.session and not (consistent(words) and self._state.believes(words)):
@@ -246,7 +250,8 @@ class _Sleeper:
         self._state, self._durable, self._inode = state, durable, -1
         self._waking, self._word = state.waking(durable=durable), 0
         self._naps, self._nap, self._poll = False, _NAP_SECONDS, _POLL_SECONDS
-        self._sleeping = self._stopped = False  # No `Event`: a signal handler may set it while this thread has the event's lock.
+        # No `Event`: a signal handler may set it while this thread has the event's lock.
+        self._sleeping = self._stopped = False
 
     def attach(self) -> None:
         """Use the shared state's file that is open now."""

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from msgspec import structs
 
 from hangarlog.errors import EventSerializationError
-from hangarlog.events.serializer import EventSerializer
+from hangarlog.events.serializer import OWN_TYPES, EventSerializer
 from hangarlog.schema.check import Finding, check, failing
 from hangarlog.schema.definitions import PREFIX, share
 from hangarlog.schema.describe import Schema, describe_all
@@ -110,10 +110,11 @@ def _earlier_shapes(serializer: EventSerializer, before: SchemaLock, name: str, 
 
 
 def unread_types(lock: SchemaLock, stored: Collection[StoredKind], accept: Collection[str]) -> list[Finding]:
-    """Return a finding for each stored type that is neither in the lock nor in `accept`."""
+    """Return a finding for each stored type that is neither in the lock nor in `accept`, nor of the store itself."""
     counts: Counter[str] = Counter()
     for each in stored:
-        counts[each.event_type] += each.count
+        if not each.event_type.startswith(OWN_TYPES):
+            counts[each.event_type] += each.count
     return [
         Finding(name, "vanished", f"the store holds {count:,} events of it, but no class is registered to read them")
         for name, count in sorted(counts.items())

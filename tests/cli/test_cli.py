@@ -344,9 +344,11 @@ def test_every_command_has_help_and_is_in_the_reference(hangarlog: Command) -> N
         "import",
         "read",
         "repair",
+        "replay",
         "schema",
         "stats",
         "streams",
+        "subscribers",
         "tail",
         "verify",
     ]

@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from hangarlog.filestore.queues import BytePlace
+from hangarlog.filestore.queues import BytePlace, owner_of
 from hangarlog.system.filesystem import FileSystem
 
 
@@ -48,3 +48,20 @@ def test_the_kernel_gives_back_what_a_dead_process_held(tmp_path: Path) -> None:
     assert waiting.is_first()
     os.close(ready)
     os.close(dying)
+
+
+def test_the_owner_can_be_seen(tmp_path: Path) -> None:
+    """Its process id is a lock, too: nothing of it is left when it is gone, and who waits is not seen."""
+    path = str(tmp_path / "lock")
+    assert owner_of(FileSystem(), path, "mailer") is None
+    first, second = place(tmp_path), place(tmp_path)
+    assert owner_of(FileSystem(), path, "mailer") == 0
+    assert first.is_first()
+    assert owner_of(FileSystem(), path, "mailer") == os.getpid()
+    assert owner_of(FileSystem(), path, "other") is None
+    first.leave()
+    assert owner_of(FileSystem(), path, "mailer") == 0
+    assert second.is_first()
+    assert owner_of(FileSystem(), path, "mailer") == os.getpid()
+    second.leave()
+    assert owner_of(FileSystem(), path, "mailer") is None

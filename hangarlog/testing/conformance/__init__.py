@@ -5,6 +5,7 @@ from hangarlog.testing.conformance.cursors import CursorConformance
 from hangarlog.testing.conformance.deletion import DeletionConformance
 from hangarlog.testing.conformance.executing import ExecuteConformance
 from hangarlog.testing.conformance.ids import IdConformance
+from hangarlog.testing.conformance.named import NamedConformance
 from hangarlog.testing.conformance.proving import ProofConformance
 from hangarlog.testing.conformance.reading import ReadConformance
 from hangarlog.testing.conformance.selecting import SelectConformance
@@ -20,6 +21,7 @@ class EventStoreConformance(
     DeletionConformance,
     ExecuteConformance,
     IdConformance,
+    NamedConformance,
     ProofConformance,
     ReadConformance,
     SelectConformance,

@@ -76,7 +76,9 @@ class Model:
 
 def _difference(events: list[tuple[int, int]], wanted: list[tuple[int, int]], at: int) -> str:
     came, due = events[at], wanted[at] if at < len(wanted) else (0, 0)
-    kind = "another event at" if came[0] == due[0] else "a gap before" if came[0] > due[0] else "a double, or too early,"
+    kind = (
+        "another event at" if came[0] == due[0] else "a gap before" if came[0] > due[0] else "a double, or too early,"
+    )
     return f"{kind} {came[0]}: {due[0]} was due, after {events[max(0, at - 3) : at]}"
 
 
