@@ -284,6 +284,13 @@ class MemoryEventStore(EventStore[Event]):
             known = self._cursors.get(move.name)
             if known is None or known.position != move.position:
                 self._cursors[move.name] = CursorPlace(move.name, move.position, now().decode())
+                self._grown.notify_all()
+
+    def _await_cursor(self, name: str, position: int, seconds: float) -> bool:
+        reached = lambda: self._cursor_position(name) >= position  # noqa: E731
+        with self._held():
+            self._grown.wait_for(lambda: self._closed or reached(), min(seconds, threading.TIMEOUT_MAX))
+            return reached()
 
     def _delete_cursor(self, name: str) -> None:
         with self._held():

@@ -114,6 +114,10 @@ class Engine(ABC):
         """Check a move and make it. Create the cursor if it does not exist."""
 
     @abstractmethod
+    def _await_cursor(self, name: str, position: int, seconds: float) -> bool:
+        """Wait until a cursor is at `position` or beyond, for at most `seconds`. Return True if it is."""
+
+    @abstractmethod
     def _delete_cursor(self, name: str) -> None:
         """Delete a cursor, if it exists."""
 
