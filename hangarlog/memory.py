@@ -15,7 +15,7 @@ from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.arguments import text
 from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.cursor import check_move
-from hangarlog.eventstore.engine import Durability
+from hangarlog.eventstore.engine import Durability, StateSlot
 from hangarlog.eventstore.expected_version import End, StoredId, settle
 from hangarlog.eventstore.idempotent import retried
 from hangarlog.eventstore.limits import ended
@@ -93,6 +93,7 @@ class MemoryEventStore(EventStore[Event]):
         self._snapshots: dict[str, Snapshot] = {}
         self._cursors: dict[str, CursorPlace] = {}
         self._queues: dict[str, list[_MemoryPlace]] = {}
+        self._states: dict[tuple[str, StateSlot], bytes] = {}
 
     @classmethod
     def untyped(cls: type[MemoryEventStore[Any]]) -> MemoryEventStore[UntypedEvent]:
@@ -287,10 +288,19 @@ class MemoryEventStore(EventStore[Event]):
                 self._grown.notify_all()
 
     def _await_cursor(self, name: str, position: int, seconds: float) -> bool:
-        reached = lambda: self._cursor_position(name) >= position  # noqa: E731
         with self._held():
-            self._grown.wait_for(lambda: self._closed or reached(), min(seconds, threading.TIMEOUT_MAX))
-            return reached()
+            self._grown.wait_for(
+                lambda: self._closed or self._cursor_position(name) >= position, min(seconds, threading.TIMEOUT_MAX)
+            )
+            return self._cursor_position(name) >= position
+
+    def _read_state(self, name: str, slot: StateSlot, size: int | None = None) -> bytes | None:
+        with self._held():
+            return self._states.get((name, slot), b"")[:size] or None
+
+    def _write_state(self, name: str, slot: StateSlot, content: bytes | None, *, sync: bool) -> None:
+        with self._held():
+            self._states[name, slot] = content or b""
 
     def _delete_cursor(self, name: str) -> None:
         with self._held():

@@ -17,6 +17,8 @@ from hangarlog.record.cursor_move import CursorMove, CursorPlace
 from hangarlog.record.envelope import Envelope
 
 Durability = Literal["always", "relaxed"]
+StateSlot = Literal["saved", "latest", "rebuilding"]
+"""The states that are kept of a projection: on the device; since then; of a rebuild."""
 
 
 def check_durability(durability: Durability) -> None:
@@ -77,6 +79,14 @@ class Engine(ABC):
     @abstractmethod
     def _queue_for(self, name: str) -> Place:
         """Join the queue of those who want to own a name, across processes. Raises what appends raise."""
+
+    @abstractmethod
+    def _read_state(self, name: str, slot: StateSlot, size: int | None = None) -> bytes | None:
+        """Return what is kept of a projection in a slot, or its first `size` bytes; None if nothing is."""
+
+    @abstractmethod
+    def _write_state(self, name: str, slot: StateSlot, content: bytes | None, *, sync: bool) -> None:
+        """Replace what is kept in a slot, atomically; None deletes it. With `sync` it is on the device afterwards."""
 
     @property
     def _follows_durable(self) -> bool:

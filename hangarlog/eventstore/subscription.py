@@ -68,6 +68,13 @@ class Subscription(Generic[_Item]):
         """True after `stop`."""
         return self._stopped
 
+    def wait(self, seconds: float) -> None:
+        """Sleep until there are events after `position`, or `stop` is called, for at most `seconds`.
+
+        It may return early. Call it only when an iteration with `timeout=0` has ended.
+        """
+        self._tail.wait(seconds)
+
     def stop(self) -> None:
         """End the iteration after the batch that is being delivered. Any thread may call it, and a signal handler."""
         self._stopped = True

@@ -10,7 +10,7 @@ from hangarlog.filestore.shared_state import SharedState
 from hangarlog.system.waking import Waking
 
 _PATIENCE_SECONDS = 1.0
-"""Seconds after which a sleeper that nobody woke looks again: who moved the cursor may have died before it woke anybody."""
+"""Seconds after which a sleeper that nobody woke looks again: the process that moved the cursor may have died."""
 _POLL_SECONDS, _MAX_POLL_SECONDS = 0.001, 0.02
 
 

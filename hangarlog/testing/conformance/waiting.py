@@ -41,7 +41,7 @@ class WaitConformance(Opening):
         with self.store() as store:
             self.fill(store)
             cursor = store.cursor("mailer")
-            self.ends_a_wait(store, 10, lambda: [cursor.advance(n) for n in range(1, 11)])
+            self.ends_a_wait(store, 10, lambda: list(map(cursor.advance, range(1, 11))))
             self.ends_a_wait(store, 20, lambda: cursor.reset(25))
             self.ends_a_wait(store, 30, lambda: store.append_at_end("a:1", [Counted(30)], cursor=cursor.at(30)))
             self.ends_a_wait(store, 31, lambda: store.append_at_end("a:1", [], cursor=cursor.at(31)))
@@ -106,4 +106,4 @@ class WaitConformance(Opening):
                 (CursorNameError, ("", 1)),
             ):
                 with raises(kind):
-                    store.wait(*arguments)  # type: ignore[arg-type]
+                    store.wait(*arguments)

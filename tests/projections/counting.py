@@ -1,0 +1,60 @@
+"""Projections that the tests run: they count the tests' events, and would show one that came twice."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hangarlog import Record
+from hangarlog.eventstore.base import EventStore
+from hangarlog.projections import Projection, SqliteProjection
+from hangarlog.testing.events import Counted
+
+
+class Sums(msgspec.Struct):
+    """How many events came, and the sum of their numbers by stream."""
+
+    events: int = 0
+    by_stream: dict[str, int] = {}
+
+
+def add(sums: Sums, record: Record[Counted]) -> None:
+    sums.events += 1
+    sums.by_stream[record.stream_id] = sums.by_stream.get(record.stream_id, 0) + record.event.number
+
+
+def sums(name: str = "sums", **options: Any) -> Projection[Sums]:
+    return Projection(name, options.pop("apply", add), initial=Sums, **options)
+
+
+def append(store: EventStore[Any], *numbers: int, stream_id: str = "a:1") -> int:
+    """Append events, in one batch, and return the last position."""
+    return store.append_at_end(stream_id, [Counted(number) for number in numbers]).last_position or 0
+
+
+def create(connection: sqlite3.Connection) -> None:
+    connection.execute("CREATE TABLE sums (stream_id TEXT PRIMARY KEY, events INTEGER, total INTEGER)")
+    connection.execute("CREATE INDEX by_total ON sums (total)")
+
+
+def insert(connection: sqlite3.Connection, record: Record[Counted]) -> None:
+    connection.execute(
+        "INSERT INTO sums VALUES (?, 1, ?) ON CONFLICT DO UPDATE SET events = events + 1, total = total + excluded.total",
+        (record.stream_id, record.event.number),
+    )
+
+
+def in_sqlite(path: Path, name: str = "sums", apply: Callable[..., object] = insert, **options: Any) -> SqliteProjection:
+    return SqliteProjection(name, path / "model.db", apply, create=create, **options)
+
+
+def rows(path: Path) -> list[tuple[str, int, int]]:
+    connection = sqlite3.connect(path / "model.db")
+    try:
+        return connection.execute("SELECT * FROM sums ORDER BY stream_id").fetchall()
+    finally:
+        connection.close()
