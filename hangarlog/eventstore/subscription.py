@@ -117,6 +117,8 @@ class Subscription(Generic[_Item]):
                 for record in deliver(block):
                     yield record
                     before = -1
+                if self._stopped:
+                    return  # The rest of the block was not delivered.
                 self._position = tail.position
                 if before < 0:
                     quiet_since = beat_at = monotonic()
@@ -141,7 +143,7 @@ class Subscription(Generic[_Item]):
                 # Of an event that becomes several, some may still come.
                 self._position = envelope.position - (envelope.event_type in splits)
                 yield record(envelope, event)
-                if self._stopped and envelope.ends_batch:
+                if self._stopped and any(e.ends_batch for e in part if e.position == envelope.position):
                     return
 
     def _refuse_hidden(self, envelope: Envelope, first_left: Callable[[], tuple[int, int | None]]) -> None:

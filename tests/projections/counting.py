@@ -43,12 +43,15 @@ def create(connection: sqlite3.Connection) -> None:
 
 def insert(connection: sqlite3.Connection, record: Record[Counted]) -> None:
     connection.execute(
-        "INSERT INTO sums VALUES (?, 1, ?) ON CONFLICT DO UPDATE SET events = events + 1, total = total + excluded.total",
+        "INSERT INTO sums VALUES (?, 1, ?) "
+        "ON CONFLICT DO UPDATE SET events = events + 1, total = total + excluded.total",
         (record.stream_id, record.event.number),
     )
 
 
-def in_sqlite(path: Path, name: str = "sums", apply: Callable[..., object] = insert, **options: Any) -> SqliteProjection:
+def in_sqlite(
+    path: Path, name: str = "sums", apply: Callable[..., object] = insert, **options: Any
+) -> SqliteProjection:
     return SqliteProjection(name, path / "model.db", apply, create=create, **options)
 
 
