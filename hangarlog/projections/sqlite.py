@@ -127,7 +127,13 @@ class SqliteProjection(Definition):
         return Stored(version, generation, position, is_of_history(store, position, event_id))
 
     def _open_live(self, store: AnyStore) -> Model:
-        return self._open_model(self.database, 0)
+        model = self._open_model(self.database, 0)
+        if os.path.exists(self._beside):
+            with self._opened(self._beside) as beside:
+                row = self._row(beside)
+            if row and row[1] <= model.generation:  # A runner was killed after it had put the tables in place.
+                self._remove_beside()
+        return model
 
     def _open_model(self, path: str, generation: int) -> Model:
         connection = self._connected(path)
