@@ -117,7 +117,7 @@ class Subscription(Generic[_Item]):
                 for record in deliver(block):
                     yield record
                     before = -1
-                if self._stopped:
+                if self.stopped:
                     return  # The rest of the block was not delivered.
                 self._position = tail.position
                 if before < 0:

@@ -6,7 +6,7 @@ from hangarlog.errors import HangarlogError
 
 
 class ProjectionError(HangarlogError):
-    """A projection's function failed at an event. The cause is `__cause__`; what was saved before stays as it is.
+    """An event cannot be read, or a projection's function failed at it: see `__cause__`. What was saved stays.
 
     Fields: `name` of the projection; `position`, `stream_id`, `stream_version` and `event_type` of the event; `cause`.
     """
@@ -21,7 +21,7 @@ class ProjectionError(HangarlogError):
     def __str__(self) -> str:
         return (
             f"projection {self.name!r} stopped at position {self.position} ({self.event_type}, version "
-            f"{self.stream_version} of stream {self.stream_id!r}): {self.cause}; mend its function, and run it again"
+            f"{self.stream_version} of stream {self.stream_id!r}): {self.cause}; mend that, and run it again"
         )
 
 

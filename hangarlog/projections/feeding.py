@@ -8,7 +8,13 @@ from typing import Any
 
 import msgspec
 
-from hangarlog.errors import CorruptionError, CursorConflictError
+from hangarlog.errors import (
+    CorruptionError,
+    CursorConflictError,
+    EventSerializationError,
+    HangarlogError,
+    UpcastingError,
+)
 from hangarlog.eventstore.record import Record
 from hangarlog.eventstore.subscription import Subscription
 from hangarlog.projections.definition import AnyStore, Definition, Model
@@ -80,7 +86,11 @@ class Feeder:
         """Let all visible events go into the model, and save it when it is due. Return False if it was stopped."""
         while not self.stopped:
             subscription = self._subscribed()
-            if self._fold(subscription):
+            try:
+                ended = self._fold(subscription)
+            except (EventSerializationError, UpcastingError) as error:
+                raise self._unreadable(error) from error
+            if ended:
                 self.position = subscription.position
                 return True
             self._end()
@@ -125,6 +135,13 @@ class Feeder:
         return ProjectionError(
             self._definition.name, record.position, record.stream_id, record.stream_version, record.event_type, cause
         )
+
+    def _unreadable(self, error: EventSerializationError | UpcastingError) -> HangarlogError:
+        if error.position is None:
+            return error
+        cause = f"{type(error).__name__}: {error.message}"
+        place = error.position, error.stream_id or "", error.stream_version or 0
+        return ProjectionError(self._definition.name, *place, error.event_type, cause)
 
     def _subscribed(self) -> Subscription[Record[Any]]:
         if self._subscription is None:
