@@ -25,7 +25,7 @@ class Filters(msgspec.Struct, frozen=True):
     event_types: Any = None
 
 
-class Stored(NamedTuple):
+class StoredModel(NamedTuple):
     """What is stored of a projection. `usable` is False if it is of another history than the store's events."""
 
     version: int
@@ -94,7 +94,7 @@ class Definition(ABC):
         return self._filters
 
     @abstractmethod
-    def _stored(self, store: AnyStore) -> Stored | None:
+    def _stored(self, store: AnyStore) -> StoredModel | None:
         """Return what is stored of the live model, None if nothing is."""
 
     @abstractmethod

@@ -11,7 +11,7 @@ import msgspec
 from hangarlog.errors import CorruptionWarning
 from hangarlog.eventstore.engine import StateSlot
 from hangarlog.eventstore.record import Record
-from hangarlog.projections.definition import AnyStore, Definition, Filters, Model, Stored
+from hangarlog.projections.definition import AnyStore, Definition, Filters, Model, StoredModel
 from hangarlog.projections.errors import ProjectionStateError, ProjectionVersionError
 from hangarlog.projections.follower import Follower
 from hangarlog.projections.rebuilding import Progress
@@ -128,9 +128,9 @@ class Projection(Definition, Generic[State]):
             raise ProjectionStateError(self.name, f"cannot be kept as JSON: {error}; give state_type") from error
         return msgspec.Raw(encoded)
 
-    def _stored(self, store: AnyStore) -> Stored | None:
+    def _stored(self, store: AnyStore) -> StoredModel | None:
         saved, _ = current(store, self.name)
-        return Stored(saved.version, saved.generation, saved.position) if saved else None
+        return StoredModel(saved.version, saved.generation, saved.position) if saved else None
 
     def _open_live(self, store: AnyStore) -> Model:
         saved, found = current(store, self.name)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from hangarlog.eventstore.record import Record
-from hangarlog.projections.definition import AnyStore, Definition, Filters, Model, Stored
+from hangarlog.projections.definition import AnyStore, Definition, Filters, Model, StoredModel
 from hangarlog.projections.errors import ProjectionStateError
 from hangarlog.projections.follower import Follower
 from hangarlog.projections.rebuilding import Progress
@@ -118,13 +118,13 @@ class SqliteProjection(Definition):
         row = connection.execute(f"SELECT {columns} FROM {_TABLE} WHERE name = ?", (self.name,)).fetchone()
         return tuple(row) if row else None
 
-    def _stored(self, store: AnyStore) -> Stored | None:
+    def _stored(self, store: AnyStore) -> StoredModel | None:
         with self._opened(self.database) as connection:
             row = self._row(connection)
         if row is None:
             return None
         version, generation, position, event_id = row
-        return Stored(version, generation, position, is_of_history(store, position, event_id))
+        return StoredModel(version, generation, position, is_of_history(store, position, event_id))
 
     def _open_live(self, store: AnyStore) -> Model:
         model = self._open_model(self.database, 0)
