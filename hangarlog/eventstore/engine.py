@@ -17,8 +17,8 @@ from hangarlog.record.cursor_move import CursorMove, CursorPlace
 from hangarlog.record.envelope import Envelope
 
 Durability = Literal["always", "relaxed"]
-StateSlot = Literal["saved", "latest", "rebuilding"]
-"""The states that are kept of a projection: on the device; since then; of a rebuild."""
+StateSlot = Literal["saved", "rebuilding", "latest", "latest-2"]
+"""The states that are kept of a projection: on the device; of a rebuild; the last two since then."""
 
 
 def check_durability(durability: Durability) -> None:
@@ -86,7 +86,10 @@ class Engine(ABC):
 
     @abstractmethod
     def _write_state(self, name: str, slot: StateSlot, content: bytes | None, *, sync: bool) -> None:
-        """Replace what is kept in a slot, atomically; None deletes it. With `sync` it is on the device afterwards."""
+        """Replace what is kept in a slot; None deletes it.
+
+        With `sync` it is replaced atomically, and on the device afterwards. Without, others may see a part of it.
+        """
 
     @property
     def _follows_durable(self) -> bool:

@@ -15,7 +15,7 @@ from hangarlog.projections.definition import AnyStore, Definition, Filters, Mode
 from hangarlog.projections.errors import ProjectionStateError, ProjectionVersionError
 from hangarlog.projections.follower import Follower
 from hangarlog.projections.rebuilding import Progress
-from hangarlog.projections.saved import SavedState, current, generation_of, read_saved, write_saved
+from hangarlog.projections.saved import LATEST, SavedState, current, generation_of, read_saved, write_saved
 from hangarlog.record.timestamp import now
 
 State = TypeVar("State")
@@ -143,7 +143,7 @@ class Projection(Definition, Generic[State]):
         return _StateModel(self, store, self._decoded(saved), saved.position, saved.generation)
 
     def _next_generation(self, store: AnyStore) -> int:
-        saved = [read_saved(store, self.name, slot) for slot in ("saved", "latest")]
+        saved = [read_saved(store, self.name, slot) for slot in ("saved", *LATEST)]
         return max([each.generation for each in saved if each], default=-1) + 1
 
     def _unfinished(self, store: AnyStore) -> SavedState | None:
@@ -166,8 +166,8 @@ class Projection(Definition, Generic[State]):
         assert isinstance(model, _StateModel)
         generation = max(model.generation, self._next_generation(store))
         write_saved(store, "saved", model.as_of(position, event_id, generation, prove=True), sync=True)
-        store._write_state(self.name, "latest", None, sync=False)
-        store._write_state(self.name, "rebuilding", None, sync=False)
+        for slot in ("rebuilding", *LATEST):
+            store._write_state(self.name, slot, None, sync=False)
 
 
 class _StateModel(Model):
@@ -187,6 +187,13 @@ class _StateModel(Model):
         self._apply = projection._apply
         self.position, self.generation = position, generation
         self._is_proved = False
+        self._saves = self._newest(store, projection.name)
+
+    @staticmethod
+    def _newest(store: AnyStore, name: str) -> int:
+        """Return which of the latest states is the newer one, so that the next save overwrites the other."""
+        first, second = (read_saved(store, name, slot) for slot in LATEST)
+        return int(bool(second and (first is None or second.position > first.position)))
 
     def apply(self, record: Record[Any]) -> None:
         state = self._apply(self._state, record)
@@ -204,7 +211,8 @@ class _StateModel(Model):
 
     def save(self, position: int, event_id: str, *, sync: bool) -> None:
         saved = self.as_of(position, event_id, self.generation, prove=sync or not self._is_proved)
-        slot: StateSlot = "rebuilding" if self._rebuilt else "saved" if sync else "latest"
+        self._saves += 1
+        slot: StateSlot = "rebuilding" if self._rebuilt else "saved" if sync else LATEST[self._saves % 2]
         write_saved(self._store, slot, saved, sync=sync)
         self.position, self._is_proved = position, True
 

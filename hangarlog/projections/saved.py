@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
@@ -13,6 +13,8 @@ from hangarlog.eventstore.engine import StateSlot
 from hangarlog.record.checked_json import with_crc, without_crc
 from hangarlog.record.envelope import MAX_NUMBER, LineError
 
+LATEST: tuple[StateSlot, StateSlot] = ("latest", "latest-2")
+_LOOKS = 5
 _HEAD_BYTES = 1 << 10  # Enough for all that stands before the state.
 _generation = re.compile(rb'"generation":(\d+),').search
 _Number = Annotated[int, msgspec.Meta(ge=0, le=MAX_NUMBER)]
@@ -45,16 +47,17 @@ def parse(content: bytes) -> SavedState:
 def read_saved(store: EventStore[Any], name: str, slot: StateSlot) -> SavedState | None:
     """Return what is in a slot; None if there is nothing, or something damaged."""
     content = store._read_state(name, slot)
-    if content:
-        with contextlib.suppress(LineError, msgspec.MsgspecError, RecursionError):
-            saved = parse(content)
-            return saved if saved.projection == name else None
+    return _parsed(content, name) if content else None
+
+
+def _parsed(content: bytes, name: str) -> SavedState | None:
+    with contextlib.suppress(LineError, msgspec.MsgspecError, RecursionError):
+        saved = parse(content)
+        return saved if saved.projection == name else None
     return None
 
 
-def write_saved(
-    store: EventStore[Any], slot: Literal["saved", "latest", "rebuilding"], saved: SavedState, *, sync: bool
-) -> None:
+def write_saved(store: EventStore[Any], slot: StateSlot, saved: SavedState, *, sync: bool) -> None:
     """Replace what is in a slot."""
     store._write_state(saved.projection, slot, with_crc(saved), sync=sync)
 
@@ -70,11 +73,22 @@ def current(store: EventStore[Any], name: str) -> tuple[SavedState | None, bool]
 
     A state is of no use if it is damaged, or of another history than the store's events.
     """
-    # The latest first: a rebuild that ends meanwhile replaces the saved one before it deletes that.
-    found = [read_saved(store, name, slot) for slot in ("latest", "saved")]
+    # The saved one last: a rebuild that ends meanwhile replaces it before it deletes the others.
+    found = [*_latest(store, name), read_saved(store, name, "saved")]
     states = sorted(filter(None, found), key=lambda saved: (saved.generation, saved.position), reverse=True)
     usable = (saved for saved in states if is_of_history(store, saved.position, saved.event_id))
     return next(usable, None), bool(states) or store._read_state(name, "saved", 1) is not None
+
+
+def _latest(store: EventStore[Any], name: str) -> list[SavedState]:
+    """Return the states that may be newer than the one on the device. One that is being written is read again."""
+    whole: list[SavedState] = []
+    for _ in range(_LOOKS):
+        contents = [store._read_state(name, slot) for slot in LATEST]
+        whole = [saved for content in contents if content and (saved := _parsed(content, name))]
+        if len(whole) == sum(map(bool, contents)):
+            break
+    return whole
 
 
 def event_id_at(store: EventStore[Any], position: int) -> str:

@@ -57,6 +57,9 @@ class KilledFileSystem(FileSystem):
 
     def write_at(self, fd: int, data: bytes | memoryview, offset: int) -> None:
         self.steps.step()
+        if bytes(data[:13]) == b'{"projection"':
+            super().write_at(fd, data[: len(data) // 2], offset)
+            self.steps.step()
         super().write_at(fd, data, offset)
 
     def open_new(self, path: str) -> int:
