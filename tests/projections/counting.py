@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from hangarlog import Record
 from hangarlog.eventstore.base import EventStore
 from hangarlog.projections import Projection, SqliteProjection
 from hangarlog.testing.events import Counted
+
+LONG = 60.0
 
 
 class Sums(msgspec.Struct):
@@ -29,6 +32,35 @@ def add(sums: Sums, record: Record[Counted]) -> None:
 
 def sums(name: str = "sums", **options: Any) -> Projection[Sums]:
     return Projection(name, options.pop("apply", add), initial=Sums, **options)
+
+
+class Running:
+    """A projection that runs in a thread for the block. Its error is raised at the end."""
+
+    def __init__(self, projection: Projection[Any] | SqliteProjection, store: EventStore[Any], **options: Any) -> None:
+        self.follower = projection.follow(store, **options)
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        try:
+            self.follower.run()
+        except BaseException as error:
+            self.error = error
+
+    def join(self) -> None:
+        self._thread.join(LONG)
+        assert not self._thread.is_alive()
+
+    def __enter__(self) -> Running:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.follower.stop()
+        self.join()
+        if self.error:
+            raise self.error
 
 
 def append(store: EventStore[Any], *numbers: int, stream_id: str = "a:1") -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from counting import Sums, add, append, sums
+from counting import LONG, Running, Sums, add, append, sums
 
 from hangarlog import (
     EVENT_VERSION_MAP,
@@ -35,8 +35,6 @@ from hangarlog.projections import (
 from hangarlog.testing import registered
 from hangarlog.testing.events import Counted, Noted
 
-LONG = 60.0
-
 
 @pytest.fixture(autouse=True)
 def counted_is_registered() -> Iterator[None]:
@@ -52,35 +50,6 @@ def each(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventStore[
 
 def state_file(store: FileEventStore, name: str = "sums") -> Path:
     return Path(store.path) / "projections" / f"{name}.json"
-
-
-class Running:
-    """A projection that runs in a thread for the block. Its error is raised at the end."""
-
-    def __init__(self, projection: Any, store: EventStore[Any], **options: Any) -> None:
-        self.follower = projection.follow(store, **options)
-        self.error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        try:
-            self.follower.run()
-        except BaseException as error:
-            self.error = error
-
-    def join(self) -> None:
-        self._thread.join(LONG)
-        assert not self._thread.is_alive()
-
-    def __enter__(self) -> Running:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.follower.stop()
-        self.join()
-        if self.error:
-            raise self.error
 
 
 def test_a_projection_folds_what_is_there_and_what_comes(each: EventStore[Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from counting import append, create, in_sqlite, insert, rows
+from counting import LONG, Running, append, create, in_sqlite, insert, rows
 
 from hangarlog import FileEventStore, MemoryEventStore, Record
 from hangarlog.eventstore.base import EventStore
@@ -97,6 +97,22 @@ def test_a_rebuild_replaces_the_tables_with_all_that_belongs_to_them(each: Event
     with pytest.raises(ProjectionVersionError):
         in_sqlite(tmp_path).run(each, 0)
     assert newer.position == 1
+
+
+def test_a_rebuild_runs_beside_the_live_tables(each: EventStore[Any], tmp_path: Path) -> None:
+    """In the same runner, or in another one; who runs it goes on with the new tables."""
+    append(each, *range(300))
+    in_sqlite(tmp_path).run(each, 0)
+    with Running(in_sqlite(tmp_path), each, rebuild=True):
+        assert each.wait("sums", append(each, 1), LONG)
+        while in_sqlite(tmp_path)._stored(each)[1] == 0:  # type: ignore[index]
+            assert rows(tmp_path) == [("a:1", 301, sum(range(300)) + 1)]
+        assert each.wait("sums", append(each, 2), LONG)
+    with Running(in_sqlite(tmp_path), each):
+        assert each.wait("sums", append(each, 0), LONG)
+        in_sqlite(tmp_path).run(each, 0, rebuild=True)
+        assert each.wait("sums", append(each, 3), LONG)
+        assert rows(tmp_path) == [("a:1", 304, sum(range(300)) + 6)]
 
 
 def test_rows_of_another_history_are_built_anew(tmp_path: Path) -> None:
