@@ -16,7 +16,7 @@ from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.arguments import text
 from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.cursor import check_move
-from hangarlog.eventstore.engine import Durability
+from hangarlog.eventstore.engine import Durability, StateSlot
 from hangarlog.eventstore.expected_version import End, StoredId, settle
 from hangarlog.eventstore.idempotent import retried
 from hangarlog.eventstore.limits import ended
@@ -94,6 +94,7 @@ class MemoryEventStore(EventStore[Event]):
         self._snapshots: dict[str, Snapshot] = {}
         self._cursors: dict[str, CursorPlace] = {}
         self._queues: dict[str, list[_MemoryPlace]] = {}
+        self._states: dict[tuple[str, StateSlot], bytes] = {}
 
     @classmethod
     def untyped(cls: type[MemoryEventStore[Any]]) -> MemoryEventStore[UntypedEvent]:
@@ -289,6 +290,22 @@ class MemoryEventStore(EventStore[Event]):
             known = self._cursors.get(move.name)
             if known is None or known.position != move.position:
                 self._cursors[move.name] = CursorPlace(move.name, move.position, now().decode())
+                self._grown.notify_all()
+
+    def _await_cursor(self, name: str, position: int, seconds: float) -> bool:
+        with self._held():
+            self._grown.wait_for(
+                lambda: self._closed or self._cursor_position(name) >= position, min(seconds, threading.TIMEOUT_MAX)
+            )
+            return self._cursor_position(name) >= position
+
+    def _read_state(self, name: str, slot: StateSlot, size: int | None = None) -> bytes | None:
+        with self._held():
+            return self._states.get((name, slot), b"")[:size] or None
+
+    def _write_state(self, name: str, slot: StateSlot, content: bytes | None, *, sync: bool) -> None:
+        with self._held():
+            self._states[name, slot] = content or b""
 
     def _delete_cursor(self, name: str) -> None:
         with self._held():

@@ -28,6 +28,8 @@ from hangarlog import (
     get_current_version,
     register_event_type,
 )
+from hangarlog.aggregates import Repository
+from hangarlog.projections import Projection
 
 
 @register_event_type
@@ -120,6 +122,22 @@ def use_typed(path: str, serializer: EventSerializer) -> None:
             subscription.advance()
         with store.subscribe(name="mailer", heartbeat=1.0, timeout=0) as beating:
             assert_type(next(beating, None), Record[Opened | Closed] | None)
+
+        def total(totals: dict[str, int], record: Record[Opened | Closed]) -> None:
+            totals[record.stream_id] = totals.get(record.stream_id, 0) + 1
+
+        totals = Projection("totals", total)
+        totals.run(store, timeout=0)
+        assert_type(totals.load(store).state, dict[str, int])
+        assert totals.load(store).position == store.get_event_count()
+        assert store.wait("totals", store.get_event_count(), timeout=0)
+
+        def count(state: int, happened: Opened | Closed) -> int:
+            return state + 1
+
+        accounts = Repository(store, "account", apply=count, initial=int)
+        assert_type(accounts.load("2").state, int)
+        assert_type(accounts.execute("2", lambda state, version: []), AppendResult)
     with FileEventStore.untyped(path) as untyped:
         assert_type(untyped.read_stream("account:2"), list[UntypedEvent])
         found = [envelope for block in untyped.envelopes("account:2") for envelope in block]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 import tokenize
@@ -14,13 +15,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import ROOT, Command, tool
+from conftest import DATABASE, ROOT, Command, tool
 
 from hangarlog import ANY, EncodedEvent, Envelope, FileEventStore, StreamIdError, UntypedEvent, register_event_type
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.filestore.file_names import stream_id_of, stream_path
 from hangarlog.filestore.folder import Folder
 from hangarlog.log.index import extend
+from hangarlog.projections import Projection
 from hangarlog.record.line import decode_record, encode_envelope
 from hangarlog.schema.target import Settings, read_settings
 from hangarlog.system.filesystem import FileSystem
@@ -62,7 +64,7 @@ def test_the_format_pages_lines_come_out_of_a_store(tmp_path: Path) -> None:
 
 
 def test_the_format_pages_programs_run(tmp_path: Path) -> None:
-    """On the page's own lines, on an index of them, and on a ring, a state, a catalog, cursors and times."""
+    """On the page's own lines, on an index of them, and on a ring, a state, a catalog, cursors and so on."""
     lines = example_lines()
     index = tmp_path / "journal.index"
     extend(FileSystem(), str(index), 1, b"\n".join(lines) + b"\n", [len(line) + 1 for line in lines], (0, 0))
@@ -73,6 +75,10 @@ def test_the_format_pages_programs_run(tmp_path: Path) -> None:
         store.cursor("mailer").advance(3)
     names |= {f"{name}_path": tmp_path / "ringed" / name for name in ("ring", "state", "catalog")}
     names["cursors_path"] = tmp_path / "ringed/cursors.jsonl"
+    with FileEventStore(tmp_path / "projected", durability="relaxed") as store:
+        store.append("a:1", [UntypedEvent("Added", {"number": number}) for number in range(3)], ANY)
+        Projection("balances", lambda state, record: {"events": state.get("events", 0) + 1}).run(store, 0)
+    names["projection_path"] = tmp_path / "projected/projections/balances.json"
     with FileEventStore(tmp_path / "rolled", durability="relaxed", segment_bytes=100_000) as store:
         for _ in range(2):
             store.append("a:1", [UntypedEvent("Added", {"number": number}) for number in range(1000)], ANY)
@@ -80,7 +86,7 @@ def test_the_format_pages_programs_run(tmp_path: Path) -> None:
     sealed = tmp_path / "rolled/journal.00000000000000000001.jsonl"
     names |= {"sealed_path": sealed, "times_path": sealed.with_suffix(".times")}
     programs = blocks(FORMAT, "python")
-    assert len(programs) == 7
+    assert len(programs) == 8
     for program in programs:
         exec(program, names)  # noqa: S102 - that is the test
 
@@ -108,6 +114,7 @@ def test_the_format_pages_files_are_those_of_a_store(tmp_path: Path) -> None:
         folder.locks_path,
         folder.snapshots_path,
         folder.deleted_path,
+        folder.projections_path,
     ):
         assert Path(path).name in listing
     assert Path(folder.journal.sealed_base(1)).name in listing
@@ -133,6 +140,31 @@ def test_the_page_of_subscribers_programs_run(tmp_path: Path, monkeypatch: pytes
     store = names["store"]
     assert isinstance(store, FileEventStore)
     assert [(each.name, each.position, each.lag) for each in store.subscribers()] == [("mailer", 1, 0)]
+
+
+PROJECTIONS = ROOT / "docs" / "projections.md"
+
+
+def test_the_projection_pages_programs_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One after the other: the comments say what is printed, and another process imports real events."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    shutil.copy(DATABASE, tmp_path)
+    names: dict[str, object] = {}
+    with registered():
+        for program in blocks(PROJECTIONS, "python"):
+            exec(program, names)  # noqa: S102 - that is the test
+            printed = capfd.readouterr().out
+            for line in re.findall(r"^ *print\(.*\)  # (.+)$", program, re.MULTILINE):
+                assert line in printed
+            if "mcp-hangar" in program:
+                assert "math.add: 60 calls" in printed
+                assert len(set(re.findall(r"^\d+", printed, re.MULTILINE))) > 2  # It was seen to grow.
+    store = names["store"]
+    assert isinstance(store, FileEventStore)
+    assert [(cursor.name, cursor.lag) for cursor in store.cursors()] == [("balance-table", 1), ("balances", 1)]
     store.close()
 
 
@@ -224,7 +256,7 @@ def test_the_design_names_every_package_and_module() -> None:
         found = (ROOT / "hangarlog" / package.replace(".", "/")).glob("*.py")
         assert sorted(named) == sorted(path.stem for path in found if path.stem != "__init__"), package
     packages = {name for names in floors for name in names}
-    assert {*parts, "cli", "testing", "memory", "errors"} == packages | {"filestore.recovery"}
+    assert {*parts, "cli", "testing", "memory", "aggregates", "errors"} == packages | {"filestore.recovery"}
 
 
 def test_no_page_names_a_module_that_is_gone() -> None:

@@ -25,6 +25,7 @@ _MODULES = {
     "demo": "demo",
     "export": "transfer",
     "import": "transfer",
+    "project": "project",
     "read": "read",
     "repair": "inspect",
     "replay": "subscribers",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from hangarlog.errors import CursorConflictError, CursorNameError, HangarlogError
+from hangarlog.eventstore.arguments import seconds_or_none
 from hangarlog.eventstore.engine import Durability, Engine, check_durability
 from hangarlog.eventstore.stream_id import why_not_an_id
 from hangarlog.record.cursor_move import CursorMove
@@ -102,6 +104,21 @@ class HasCursors(Engine):
         UTF-8.
         """
         return Cursor(self, name)
+
+    def wait(self, name: str, position: int, timeout: float | None = None) -> bool:
+        """Wait until the cursor or projection `name` has reached `position`, and return True: read your own writes.
+
+        Return False after `timeout` seconds (None: never). The position may be one that no event has yet, and the name
+        one that nobody has used yet. `position` may be what an append has returned as `last_position`.
+
+        Raises:
+            CursorNameError: the name is invalid.
+            CorruptionError: the stored position is damaged, or of another history than the store's events.
+            StoreOpenError: the store was closed meanwhile.
+        """
+        seconds = seconds_or_none("timeout", timeout)
+        name, to = check_cursor_name(name), _checked("position", position)
+        return self._await_cursor(name, to, math.inf if seconds is None else seconds)
 
     def cursors(self) -> list[CursorStatus]:
         """Return all cursors, sorted by name, each with its lag."""

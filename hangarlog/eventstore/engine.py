@@ -17,6 +17,8 @@ from hangarlog.record.cursor_move import CursorMove, CursorPlace
 from hangarlog.record.envelope import Envelope
 
 Durability = Literal["always", "relaxed"]
+StateSlot = Literal["saved", "rebuilding", "latest", "latest-2"]
+"""The states that are kept of a projection: on the device; of a rebuild; the last two since then."""
 
 
 def check_durability(durability: Durability) -> None:
@@ -82,6 +84,17 @@ class Engine(ABC):
     def _owner_of(self, name: str) -> int | None:
         """Return the process id of who owns a name, None if nobody does, 0 if unknown. Raises what reads raise."""
 
+    @abstractmethod
+    def _read_state(self, name: str, slot: StateSlot, size: int | None = None) -> bytes | None:
+        """Return what is kept of a projection in a slot, or its first `size` bytes; None if nothing is."""
+
+    @abstractmethod
+    def _write_state(self, name: str, slot: StateSlot, content: bytes | None, *, sync: bool) -> None:
+        """Replace what is kept in a slot; None deletes it.
+
+        With `sync` it is replaced atomically, and on the device afterwards. Without, others may see a part of it.
+        """
+
     @property
     def _follows_durable(self) -> bool:
         """True if subscriptions deliver an event only once it is durable, unless told otherwise."""
@@ -116,6 +129,10 @@ class Engine(ABC):
     @abstractmethod
     def _move_cursor(self, move: CursorMove, durability: Durability | None = None) -> None:
         """Check a move and make it. Create the cursor if it does not exist."""
+
+    @abstractmethod
+    def _await_cursor(self, name: str, position: int, seconds: float) -> bool:
+        """Wait until a cursor is at `position` or beyond, for at most `seconds`. Return True if it is."""
 
     @abstractmethod
     def _delete_cursor(self, name: str) -> None:

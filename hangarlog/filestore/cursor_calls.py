@@ -12,6 +12,7 @@ from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.record import Event
 from hangarlog.eventstore.selection import Span
 from hangarlog.filestore.cursor_sync import CursorSync
+from hangarlog.filestore.cursor_waiting import await_cursor
 from hangarlog.filestore.cursors import Cursors
 from hangarlog.filestore.group_sync import JournalSync
 from hangarlog.filestore.reader import Reader
@@ -65,6 +66,7 @@ class CursorCalls(EventStore[Event]):
             with session.lock():
                 needed = self._cursors.move(move)
                 words = session.state.look() if wanted == "always" else ()
+            session.state.wake_cursor_waiters()
             if words:
                 if not covers(words, needed):
                     self._sync.ensure(needed, words[FAILURES])
@@ -73,6 +75,11 @@ class CursorCalls(EventStore[Event]):
             self._cursor_sync.pending = True
             if wanted != "relaxed":
                 self._sync_later(float(wanted))
+
+    def _await_cursor(self, name: str, position: int, seconds: float) -> bool:
+        return await_cursor(
+            self._write_session.state, lambda: self._cursor_position(name) >= position, self._calling, seconds
+        )
 
     def _delete_cursor(self, name: str) -> None:
         with self._calling(), self._write_session.lock():

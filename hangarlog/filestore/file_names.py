@@ -23,6 +23,11 @@ def stream_path(stream_id: str) -> tuple[str, str]:
     return (_encode(category), _encode(rest)) if colon else ("", _encode(stream_id))
 
 
+def file_name(name: str) -> str:
+    """Return the file name of a name that is no stream: all of it is one part."""
+    return _encode(name)
+
+
 def _encode(text: str) -> str:
     if PLAIN(text) and text not in _WINDOWS_DEVICES and ":" not in text:
         return text

@@ -73,6 +73,7 @@ class Folder:
         self.snapshots_path = os.path.join(path, "snapshots")
         self.cursors_path = os.path.join(path, "cursors.jsonl")
         self.deleted_path = os.path.join(path, "deleted")
+        self.projections_path = os.path.join(path, "projections")
         self.locks_path = os.path.join(path, "locks")
         self.journal = self.journal_log()
         self.home = 0
@@ -144,7 +145,7 @@ class Folder:
 
     def all_folders(self) -> Iterator[str]:
         """Yield the folders within the store that hold its files."""
-        for path in (self.streams_path, self.snapshots_path, self.deleted_path):
+        for path in (self.streams_path, self.snapshots_path, self.deleted_path, self.projections_path):
             if self.filesystem.is_folder(path):
                 yield path
             yield from (entry.path for entry in self.filesystem.entries(path) if entry.is_dir())

@@ -49,7 +49,8 @@ _MASK = (1 << 64) - 1
     SYNC_WAITERS,
     FOLLOWED,
     DURABLE_FOLLOWED,
-) = range(27)
+    AWAITED,
+) = range(28)
 STANDING = DURABLE * 8
 """If the bytes before this offset have changed, a writer must check its files."""
 FAILED = slice(FAILURES * 8, FAILURES * 8 + 8)
@@ -60,8 +61,8 @@ WAITING = slice(LOCK_WAITERS * 8, LOCK_WAITERS * 8 + 8)
 _FOLLOWED_AT = FOLLOWED * 8
 
 _LOW = (1 << 32) - 1
-_all, _five, _three, _one = Struct("=27Q"), Struct("=5Q"), Struct("=3Q"), Struct("=Q")
-_NOTHING = (0,) * 27
+_all, _five, _three, _one = Struct("=28Q"), Struct("=5Q"), Struct("=3Q"), Struct("=Q")
+_NOTHING = (0,) * 28
 
 Words = tuple[int, ...]
 """All words as they were at one moment."""
@@ -134,6 +135,7 @@ class SharedState:
         self._fd = -1
         self.gate_futex, self.lock_futex, self.sync_futex = Futex(), Futex(gives_time=True), Futex()
         self.followers, self.durable_followers = (self.waking(durable=durable) for durable in (False, True))
+        self.cursor_waiters = self.waking_of_cursors()
         self._open()
 
     def _open(self) -> None:
@@ -166,6 +168,7 @@ class SharedState:
                 futex.attach(filesystem, self._fd, at * 8)
             self.attach(self.followers, durable=False)
             self.attach(self.durable_followers, durable=True)
+            self.attach_cursors(self.cursor_waiters)
 
     def waking(self, *, durable: bool) -> Waking:
         """Return a view of the word at which processes wait for a commit, or for a durable one."""
@@ -175,6 +178,14 @@ class SharedState:
     def attach(self, waking: Waking, *, durable: bool) -> None:
         """Let a view use the file that is open now."""
         waking.attach(self._filesystem, self._fd, (DURABLE_FOLLOWED if durable else FOLLOWED) * 8)
+
+    def waking_of_cursors(self) -> Waking:
+        """Return a view of the word at which processes wait for a cursor to move."""
+        return Waking(lambda: self.look()[AWAITED] & _LOW)
+
+    def attach_cursors(self, waking: Waking) -> None:
+        """Let a view of that word use the file that is open now."""
+        waking.attach(self._filesystem, self._fd, AWAITED * 8)
 
     @property
     def is_in_place(self) -> bool:
@@ -208,8 +219,9 @@ class SharedState:
 
     def close(self) -> None:
         """Close the file."""
-        for futex in (self.gate_futex, self.lock_futex, self.sync_futex, self.followers, self.durable_followers):
-            futex.detach()
+        futexes = (self.gate_futex, self.lock_futex, self.sync_futex)
+        for word in (*futexes, self.followers, self.durable_followers, self.cursor_waiters):
+            word.detach()
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             self._filesystem.close(fd)
@@ -419,10 +431,17 @@ class SharedState:
             if self.look()[DURABLE_FOLLOWED] & 1:
                 self.durable_followers.wake()
 
+    def wake_cursor_waiters(self) -> None:
+        """After a cursor was moved: wake all who wait for a cursor. Each looks whether it is theirs."""
+        with contextlib.suppress(OSError):
+            if self.look()[AWAITED] & 1:
+                self.cursor_waiters.wake_everybody()
+
     def wake_followers(self) -> None:
         """After a recovery: wake those who wait for what it has published."""
         self.announce(b"")
         self.wake_durable_followers()
+        self.wake_cursor_waiters()
 
     def keep(self) -> None:
         """Sync the words, for what must survive a restart."""

@@ -32,6 +32,7 @@ class Writer:
 
     def __init__(self, session: WriteSession, ids: EventIds, cursors: Cursors) -> None:
         self._session, self._ids, self._cursors = session, ids, cursors
+        self._moved = False  # True if a commit has moved a cursor, and nobody was woken since.
 
     # The commit
 
@@ -57,6 +58,9 @@ class Writer:
         finally:
             if entered or threads._is_owned():
                 threads.release()
+        if self._moved:
+            self._moved = False
+            session.state.wake_cursor_waiters()
         if idempotent:
             self._ids.note(results)
         # After a failed sync a later one proves nothing: recovery begins at the last good checkpoint until a restart.
@@ -166,6 +170,7 @@ class Writer:
                 published = state.committed >= last  # A call may fail and still have worked.
                 raise
             session.committed, session.journal_first, session.tail = last, first, tail
+            self._moved |= planned is not None
             if rolled:
                 session.state.abandon()
             self._note(shares, ends, results)

@@ -33,6 +33,7 @@ from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.log.segment_name import INDEX, TEXT, index_beside, index_path, text_path
 from hangarlog.maintenance.cursor_check import cursors_for_copy, put_cursors
+from hangarlog.maintenance.projection_check import put_states, states_for_copy
 from hangarlog.maintenance.verify import verify
 from hangarlog.record.line import StoredEnvelope, decode_record, is_record
 from hangarlog.system.file_copy import copy_open
@@ -209,8 +210,9 @@ class _Backup:
     def __init__(self, store: FileEventStore, copy: Folder, progress: BackupProgress) -> None:
         self._source, self._copy, self._progress = store.folder, copy, progress
         self._filesystem, self._meta = copy.filesystem, store.meta
-        # Read first, so that no cursor is beyond the events of the copy.
+        # Read first, so that no cursor and no state is beyond the events of the copy.
         self._cursors = cursors_for_copy(store.folder, store.committed())
+        self._states = states_for_copy(store.folder)
         self.report = BackedUp(store.get_event_count())
         self._keeps_files = True  # Whether a file in the target with the right size and ends is kept.
         self._wanted: dict[str, None] = {}  # The paths that the target must have, in order.
@@ -363,6 +365,7 @@ class _Backup:
                 filesystem.remove(index_beside(path))
         forget_indexes(copy)
         put_cursors(filesystem, copy.cursors_path, self._cursors)
+        put_states(copy, self._states)
         for folder in sorted({os.path.dirname(path) for path in self._wanted} | {copy.streams_path}):
             filesystem.sync_folder(folder)
         meta = filesystem.read_file(self._source.meta_path)

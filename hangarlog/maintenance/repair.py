@@ -29,6 +29,7 @@ from hangarlog.filestore.store import FileEventStore
 from hangarlog.log.segment_name import CACHES
 from hangarlog.maintenance.cursor_check import drop_damaged_cursors
 from hangarlog.maintenance.file_checks import checkpoint_damage, ring_damage
+from hangarlog.maintenance.projection_check import drop_damaged_states
 from hangarlog.maintenance.store_view import StoreView
 from hangarlog.maintenance.verify import verify
 from hangarlog.record.line import StoredEnvelope, erased_record
@@ -221,6 +222,8 @@ def _repair_files(folder: Folder) -> list[Result]:
     kept = drop_damaged_cursors(folder)
     if kept is not None:
         results.append(Repaired(folder.cursors_path, "its lines that are whole", kept))
+    for path, aside in drop_damaged_states(folder):
+        results.append(Repaired(path, "nothing: the projection builds it anew", aside))
     forget_indexes(folder)
     return results
 

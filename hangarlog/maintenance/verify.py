@@ -27,6 +27,7 @@ from hangarlog.maintenance.file_checks import (
     snapshot_damage,
 )
 from hangarlog.maintenance.journal_check import JournalCheck, open_segments
+from hangarlog.maintenance.projection_check import projections_damage
 from hangarlog.maintenance.store_view import StoreView
 from hangarlog.maintenance.stream_check import JournalCrcs, StreamCheck
 from hangarlog.system.filesystem import FileSystem
@@ -131,6 +132,7 @@ class _Check:
         yield from confirm(lambda: ring_damage(folder, self._view))
         yield from confirm(lambda: cursors_damage(folder, self._view))
         yield from confirm(lambda: ids_damage(folder, self._view))
+        yield from confirm(lambda: projections_damage(folder, self._view))
         yield from self._snapshots_beyond(journal)
         yield from self._streams(journal)
 

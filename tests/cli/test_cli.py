@@ -342,6 +342,7 @@ def test_every_command_has_help_and_is_in_the_reference(hangarlog: Command) -> N
         "demo",
         "export",
         "import",
+        "project",
         "read",
         "repair",
         "replay",

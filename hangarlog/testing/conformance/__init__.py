@@ -13,6 +13,7 @@ from hangarlog.testing.conformance.snapshots import SnapshotConformance
 from hangarlog.testing.conformance.subscribing import SubscribeConformance
 from hangarlog.testing.conformance.types import TypeConformance
 from hangarlog.testing.conformance.unreadable import UnreadableConformance
+from hangarlog.testing.conformance.waiting import WaitConformance
 
 
 class EventStoreConformance(
@@ -29,5 +30,6 @@ class EventStoreConformance(
     SubscribeConformance,
     TypeConformance,
     UnreadableConformance,
+    WaitConformance,
 ):
     """The tests that every event store must pass. Subclass it and define `open_store`. Each test opens a new store."""
