@@ -41,9 +41,9 @@ class Committer:
         future: Future[Result] = Future()
         self._requests.append(_Request(append, durability, moves, future))
         with self._starting:
-            if not self._running:
-                self._running = True
-                submit(self._pool, self._run)
+            starts, self._running = not self._running, True
+        if starts:
+            submit(self._pool, self._run)
         return future
 
     def close(self) -> None:

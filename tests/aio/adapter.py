@@ -7,9 +7,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from anyio import to_thread
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from hangarlog import EventStore
+from hangarlog import AppendResult, EventStore
 from hangarlog.aio import AsyncCursor, AsyncEventStore, AsyncReading, AsyncSubscription
 
 
@@ -87,7 +88,7 @@ class SyncCursor:
         return lambda *args, **kwargs: self._portal.call(functools.partial(method, *args, **kwargs))
 
     def __repr__(self) -> str:
-        return repr(self._cursor).replace("Async", "")
+        return f"<Cursor {self.name!r} at position {self.position}>"  # An async cursor's cannot read it.
 
 
 class SyncStore:
@@ -108,6 +109,12 @@ class SyncStore:
 
     def subscribe(self, *args: Any, **options: Any) -> SyncSubscription:
         return SyncSubscription(self._portal, self._store.subscribe(*args, **options))
+
+    def execute(self, stream_id: str, decide: Callable[..., Any], **options: Any) -> AppendResult:
+        async def decide_in_thread(events: list[Any], version: int) -> Any:  # It may use this store, which blocks.
+            return await to_thread.run_sync(decide, events, version)
+
+        return self._portal.call(functools.partial(self._store.execute, stream_id, decide_in_thread, **options))
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name, None)
