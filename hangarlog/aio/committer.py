@@ -6,11 +6,10 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from typing import Any, Generic, NamedTuple
 
-from hangarlog.aio.event_loop import Result
-from hangarlog.aio.threads import settle, submit
+from hangarlog.aio.event_loop import Result, loop_calls
+from hangarlog.aio.threads import submit
 from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.engine import Durability
 
@@ -22,6 +21,9 @@ class _Request(NamedTuple, Generic[Result]):
     future: Future[Result]
 
 
+_Settled = tuple[Future[Any], Any, BaseException | None]
+
+
 class Committer:
     """Makes the appends of a store's tasks, in the order in which they came."""
 
@@ -30,6 +32,7 @@ class Committer:
         self._pool = ThreadPoolExecutor(1, "hangarlog-append")
         self._requests: deque[_Request[Any]] = deque()
         self._starting, self._running = threading.Lock(), False
+        self._gathers = False  # True if the last appends came together. Then those that they woke may all go first.
 
     def put(
         self, append: Callable[[Durability | None], Result], durability: Durability | None, *, moves: bool
@@ -42,9 +45,14 @@ class Committer:
         self._requests.append(_Request(append, durability, moves, future))
         with self._starting:
             starts, self._running = not self._running, True
-        if starts:
-            submit(self._pool, self._run)
+        if starts and self._gathers:
+            loop_calls()(self._start)
+        elif starts:
+            self._start()
         return future
+
+    def _start(self) -> None:
+        submit(self._pool, self._run)
 
     def close(self) -> None:
         """Make the appends that were asked for, and end the thread."""
@@ -56,6 +64,7 @@ class Committer:
             while self._requests:
                 requests.append(self._requests.popleft())
             if requests:
+                self._gathers = len(requests) > 1
                 self._commit(requests)
                 continue
             with self._starting:
@@ -66,31 +75,37 @@ class Committer:
     def _commit(self, requests: list[_Request[Any]]) -> None:
         """Make each append by itself: the error of one is its own. Then sync once for those that are to be durable."""
         usual = self._store._durability
-        unsynced: list[tuple[Future[Any], Any]] = []
+        written: list[_Settled] = []
+        durable: list[_Settled] = []
         sync: Callable[[bool], None] | None = None
         moves = False
         for request in requests:
-            append, future = request.append, request.future
+            future, wanted = request.future, request.durability
             if not future.set_running_or_notify_cancel():
                 continue
-            if (request.durability or usual) != "always":
-                settle(future, partial(append, request.durability))
-                continue
+            to_sync = (wanted or usual) == "always"
             try:
-                sync = sync or self._store._sync_from_here()
-                unsynced.append((future, append("relaxed")))
-                moves = moves or request.moves
+                if to_sync:
+                    sync = sync or self._store._sync_from_here()
+                result = request.append("relaxed" if to_sync else wanted)
             except BaseException as error:
-                future.set_exception(error)
-        if sync is not None and unsynced:
-            self._finish(partial(sync, moves), unsynced)
+                written.append((future, None, error))
+                continue
+            moves = moves or (to_sync and request.moves)
+            (durable if to_sync else written).append((future, result, None))
+        # Together: a loop that is woken after each of them would compete with this thread for the interpreter.
+        _settle(written)
+        if sync is not None and durable:
+            try:
+                sync(moves)
+            except BaseException as error:
+                durable = [(future, None, error) for future, _, _ in durable]
+            _settle(durable)
 
-    def _finish(self, sync: Callable[[], None], unsynced: list[tuple[Future[Any], Any]]) -> None:
-        try:
-            sync()
-        except BaseException as error:
-            for future, _ in unsynced:
-                future.set_exception(error)
+
+def _settle(outcomes: list[_Settled]) -> None:
+    for future, result, error in outcomes:
+        if error is not None:
+            future.set_exception(error)
         else:
-            for future, result in unsynced:
-                future.set_result(result)
+            future.set_result(result)

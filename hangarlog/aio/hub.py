@@ -46,6 +46,7 @@ class Hub:
         self._records = self._bytes = 0
         self._start = self._end = 0  # The positions before the first chunk, and of the last event.
         self._waiting: set[Waiter] = set()
+        self._asked = False  # Somebody has begun to wait, and perhaps left: read once, so that short waits get on, too.
         self._thread: threading.Thread | None = None
         self._tail: Tail | None = None
         self._closed = False
@@ -74,6 +75,7 @@ class Hub:
             elif waiter.position > self._end and not at_end:
                 return "behind"
             self._waiting.add(waiter)
+            self._asked = True
             self._changed.notify_all()
         if self._closed:
             waiter.wake()
@@ -127,9 +129,10 @@ class Hub:
     def _is_needed(self) -> bool:
         """True as soon as a subscription waits for more. False if none does for a while: then this hub has ended."""
         with self._changed:
-            if not self._waiting and not self._closed:
+            if not self._waiting and not self._asked and not self._closed:
                 self._changed.wait(_PATIENCE_SECONDS)
-            if self._waiting and not self._closed:
+            asked, self._asked = self._asked, False
+            if (self._waiting or asked) and not self._closed:
                 return True
             self._end_with(None)  # Under the lock: who waits from now on begins anew.
             return False
