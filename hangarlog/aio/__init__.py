@@ -12,10 +12,10 @@ except ModuleNotFoundError as error:
         "hangarlog.aio needs anyio, which is not installed; run: pip install 'hangarlog[aio]'", name="anyio"
     ) from error
 
-from hangarlog.aio.cursor import AsyncCursor
-from hangarlog.aio.reading import AsyncReading
-from hangarlog.aio.store import AsyncEventStore, Opening
-from hangarlog.aio.subscription import AsyncSubscription
+from hangarlog.aio.async_cursor import AsyncCursor
+from hangarlog.aio.async_reading import AsyncReading
+from hangarlog.aio.async_store import AsyncEventStore, Opening
+from hangarlog.aio.async_subscription import AsyncSubscription
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.filestore.options import StoreOptions
 

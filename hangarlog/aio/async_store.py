@@ -14,14 +14,14 @@ from uuid import UUID
 
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from hangarlog.aio.async_cursor import AsyncCursor
+from hangarlog.aio.async_reading import AsyncReading
+from hangarlog.aio.async_subscription import AsyncSubscription
 from hangarlog.aio.chunks import Chunk, decoded
 from hangarlog.aio.committer import Committer
-from hangarlog.aio.cursor import AsyncCursor
 from hangarlog.aio.event_loop import result_of
 from hangarlog.aio.executing import AsyncDecide, Turns, decided, until_written
 from hangarlog.aio.hub import Hub
-from hangarlog.aio.reading import AsyncReading
-from hangarlog.aio.subscription import AsyncSubscription
 from hangarlog.aio.threads import Threads, settle
 from hangarlog.errors import ConcurrencyError
 from hangarlog.events.encoded_event import EncodedEvent
