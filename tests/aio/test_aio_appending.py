@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio import to_thread
-from conftest import Added
+from conftest import ROOT, Added
 
 import hangarlog.aio
 from hangarlog import ANY, AppendResult, ConcurrencyError, FileEventStore, MemoryEventStore, StoreOpenError, SyncError
@@ -209,6 +212,44 @@ async def test_a_task_that_is_cancelled_while_it_decides_gives_its_turn_back(tmp
             await anyio.wait_all_tasks_blocked()
             tasks.cancel_scope.cancel()
         assert await store.execute("a:1", lambda events, version: [Added(len(events))]) == 1
+
+
+WRITER = """
+import sys, anyio
+import hangarlog.aio
+from hangarlog import ANY, FileEventStore, UntypedEvent
+
+async def append(store, task):
+    for number in range(100_000):
+        await store.append(f"a:{task}", [UntypedEvent("Noted", {})], number - 1)
+        print(task, number, flush=True)
+
+async def run():
+    async with hangarlog.aio.AsyncEventStore(FileEventStore.untyped(sys.argv[1])) as store:
+        async with anyio.create_task_group() as tasks:
+            for task in range(20):
+                tasks.start_soon(append, store, task)
+
+anyio.run(run, backend=sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+async def test_what_tasks_were_told_survives_a_kill(tmp_path: Path, backend: str, anyio_backend: str) -> None:
+    """In each stream, what was acknowledged and at most one event more."""
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "s"), backend]
+    for kill in range(1, 3):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as writer:
+            assert writer.stdout
+            lines = [writer.stdout.readline() for _ in range(300 * kill)]
+            writer.kill()
+            lines += writer.stdout.readlines()
+        told = dict(tuple(map(int, line.split())) for line in lines if line.endswith("\n"))
+        with FileEventStore.untyped(tmp_path / "s") as store:
+            for task, number in told.items():
+                assert number <= store.get_stream_version(f"a:{task}") <= number + 1
+        shutil.rmtree(tmp_path / "s")
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
