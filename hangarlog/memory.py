@@ -86,7 +86,7 @@ class MemoryEventStore(EventStore[Event]):
 
     def __init__(self, *, serializer: EventSerializer | None = None) -> None:
         super().__init__(serializer)
-        self._lock, self._turns, self._closed = threading.RLock(), threading.RLock(), False
+        self._lock, self._turns, self._closed = threading.RLock(), threading.Lock(), False
         self._grown = threading.Condition(self._lock)
         self._journal: list[Envelope] = []
         self._streams: dict[str, list[Envelope]] = {}

@@ -31,9 +31,19 @@ class Engine(ABC):
     """The storage of an event store.
 
     A subclass implements the abstract methods here and the queries of `EventStore`. It may also override `_find`,
-    `_follows_durable`, `append_encoded`, `begin_stream`, `sync`, `durable_position`, `close`, `_calling`, `_await_turn`
-    and `_turn`.
+    `_follows_durable`, `append_encoded`, `begin_stream`, `sync`, `durable_position`, `close`, `_calling`, `_turn`,
+    `_await_turn`, `_durability` and `_sync_from_here`.
     """
+
+    _durability: Durability | float = "relaxed"
+    """What an append is that names no durability. Seconds are those between syncs."""
+
+    def _sync_from_here(self) -> Callable[[bool], None]:
+        """Return a function that makes durable what is committed between this call and that one; True: cursors, too.
+
+        It raises what `sync` raises, also if a sync has failed in between: that one may have lost some of it.
+        """
+        return lambda cursors: None
 
     def _calling(self) -> AbstractContextManager[None]:
         """Make the block one call, so that closing the store waits for its end."""

@@ -144,6 +144,10 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
             return (_kept(block, map(keep, block)) for block in blocks)
         return blocks
 
+    def test(self) -> Callable[[Envelope], bool] | None:
+        """Return the test that tells whether a record is wanted; None if all are. For a span of the whole store."""
+        return self._test() if self._tests_each else None
+
     def parts_of(self, pairs: _Pairs) -> _Pairs:
         """Return what reads the (envelope, event) of a block, without parts of split events that are not wanted."""
         types = self.event_types

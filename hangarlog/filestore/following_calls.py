@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from hangarlog.errors import StorageError
+from hangarlog.errors import OutcomeUnknownError, StorageError, StoreOpenError
 from hangarlog.eventstore.engine import StateSlot
 from hangarlog.eventstore.queue import Place
 from hangarlog.eventstore.record import Event
 from hangarlog.filestore.cursor_calls import CursorCalls
+from hangarlog.filestore.cursor_sync import CursorSync
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.group_sync import JournalSync
 from hangarlog.filestore.projection_files import read_state, write_state
 from hangarlog.filestore.queues import BytePlace, owner_of
 from hangarlog.filestore.reader import Reader
@@ -26,9 +29,28 @@ class FollowingCalls(CursorCalls[Event]):
         folder: Folder
         _reader: Reader
         _state: SharedState
+        _sync: JournalSync
+        _cursor_sync: CursorSync
 
         def recover_after_dead_writer(self) -> None:
             """As `FileEventStore.recover_after_dead_writer`."""
+
+    def _sync_from_here(self) -> Callable[[bool], None]:
+        with self._calling(), self._refusals():
+            failures = self._state.failures
+
+        def sync(cursors: bool) -> None:
+            try:
+                with self._calling():
+                    self._sync.ensure_committed(failures)
+                    if cursors:
+                        self._cursor_sync.ensure_pending()
+            except StoreOpenError as error:
+                raise OutcomeUnknownError(
+                    self.folder.path, "it is written, but not synced: the store was closed"
+                ) from error
+
+        return sync
 
     def _tail(self, position: int | None, *, durable: bool, skip: bool) -> FileTail:
         tail = FileTail(self, position, durable=durable, skip=skip)

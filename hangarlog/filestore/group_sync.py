@@ -73,13 +73,13 @@ class JournalSync:
         self._syncs_without_ring = 0  # Syncs left before the next attempt to create a ring.
         self._closed, self._look_at_ring = False, True
 
-    def ensure_committed(self) -> None:
-        """Bring every record that is committed now to the device. Raises what `ensure` raises."""
+    def ensure_committed(self, failures: int | None = None) -> None:
+        """Bring every record that is committed now to the device. `failures` and what it raises are as in `ensure`."""
         try:
             words = self._state.look()
         except OSError as error:
             raise self._unknown(error) from error
-        self.ensure(words[COMMITTED], words[FAILURES])
+        self.ensure(words[COMMITTED], words[FAILURES] if failures is None else failures)
 
     def ensure(self, position: int, failures: int) -> None:
         """Bring every record up to `position` to the device.
