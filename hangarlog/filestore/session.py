@@ -23,6 +23,12 @@ from hangarlog.system.platform import BYTE_LOCKS
 
 _STEP_BITS = 40  # Random bits in the step to the next session's number, a byte's number in a file: below 2^63.
 _MAX_LOOKS = 50  # Attempts, a millisecond apart.
+LOCKS_GONE = (
+    "its lock files were deleted while another process has it open; have that process append once, which makes them "
+    "anew, or close it there"
+)
+"""Said to a process whose lock files are not those of the other members."""
+
 _RACY_NS = 20_000_000
 """Nanoseconds: two changes of a folder within this time may leave the same change time."""
 

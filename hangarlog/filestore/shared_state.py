@@ -58,7 +58,8 @@ FAILED = slice(FAILURES * 8, FAILURES * 8 + 8)
 WAITING = slice(LOCK_WAITERS * 8, LOCK_WAITERS * 8 + 8)
 """The bytes that are zero if nobody waits for the write lock."""
 
-_FOLLOWED_AT = FOLLOWED * 8
+FOLLOWED_AT = FOLLOWED * 8
+"""The offset of a byte whose lowest bit is set if somebody waits for a commit."""
 
 _LOW = (1 << 32) - 1
 _all, _five, _three, _one = Struct("=28Q"), Struct("=5Q"), Struct("=3Q"), Struct("=Q")
@@ -422,7 +423,7 @@ class SharedState:
         """
         with contextlib.suppress(OSError):
             raw = raw or self.raw()
-            if len(raw) > _FOLLOWED_AT and raw[_FOLLOWED_AT] & 1:
+            if len(raw) > FOLLOWED_AT and raw[FOLLOWED_AT] & 1:
                 self.followers.wake()
 
     def wake_durable_followers(self) -> None:

@@ -15,10 +15,11 @@ from hangarlog.filestore.catalog import Catalog
 from hangarlog.filestore.checkpointing import Checkpointing
 from hangarlog.filestore.folder import Folder, Meta, active_journal
 from hangarlog.filestore.open_streams import OpenStreams
-from hangarlog.filestore.session import FolderWatch, Session
+from hangarlog.filestore.session import LOCKS_GONE, FolderWatch, Session
 from hangarlog.filestore.shared_state import (
     COMMITTED,
     EXCLUSIVE,
+    FOLLOWED_AT,
     JOURNAL_FIRST,
     JOURNAL_SIZE,
     LAYOUT,
@@ -44,11 +45,6 @@ _DYING_SECONDS = 0.2
 
 _UNWATCHED_SECONDS = 0.001
 """Seconds for which a relaxed append may overlook a change of the store's folder. Nothing durable is lost in them."""
-
-_LOCKS_GONE = (
-    "its lock files were deleted while another process has it open; have that process append once, which makes them "
-    "anew, or close it there"
-)
 
 _NOBODY = bytes(8)
 
@@ -188,7 +184,9 @@ class WriteSession:
         if not self._exclusive:
             self.write_lock.release()
         if self.committed != self._announced:
-            self.state.announce(b"" if self._exclusive else self.raw)
+            raw = self.raw
+            if self._exclusive or len(raw) <= FOLLOWED_AT or raw[FOLLOWED_AT] & 1:
+                self.state.announce(b"" if self._exclusive else raw)
             self._announced = self.committed
 
     def refused(self, error: OSError) -> StorageError:
@@ -342,7 +340,7 @@ class WriteSession:
             latest = session.latest_with_locks()
             if latest < 0:
                 self.filesystem.touch_folder(self.path)  # The others watch this folder, not the one of the locks.
-                raise StoreOpenError(self.path, _LOCKS_GONE)
+                raise StoreOpenError(self.path, LOCKS_GONE)
         in_place = self.write_lock.is_in_place and self._sync_lock.is_in_place
         state.reload()
         if in_place and latest and state.last_session == latest:
