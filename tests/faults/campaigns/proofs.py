@@ -105,6 +105,8 @@ def evidence(folder: Path) -> Evidence:
     found.committed = max([_checkpoint(folder), *found.lines])
     for file in (folder / "streams").rglob("*.jsonl"):
         for line in whole_lines(file.read_bytes()):
+            if b'"event_type":"","event_id":' in line.line:
+                continue  # An erased line keeps the place of a hidden event, and proves nothing of what it was.
             if line.position > found.committed:
                 found.streams_only[line.position] = line
             found.lines.setdefault(line.position, line)
