@@ -1,0 +1,27 @@
+"""`python -m tests.schema.campaign [--events N] [--seed S] [--history SEED]`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from .campaign import run, show
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.schema.campaign", description=__doc__)
+    parser.add_argument("--events", type=int, default=20_000, help="events to make, at least")
+    parser.add_argument("--seed", type=int, default=0, help="replays what was run with it")
+    parser.add_argument("--history", type=int, help="only the history of this seed, which a failure names")
+    options = parser.parse_args()
+    began = time.monotonic()
+    if options.history is not None:
+        counts, wrong = run(1, [options.history])
+    else:
+        counts, wrong = run(options.events, seed=options.seed)
+    return show(counts, wrong, time.monotonic() - began)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""The campaign: histories until enough events were made."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from itertools import count
+
+from .alarms import justification
+from .histories import Counts, History, Wrong
+
+_SEEDS = 1_000_000_000  # Histories that the seeds of two campaigns do not share.
+_SHOWN = 10
+
+
+def run(events: int, seeds: Iterable[int] | None = None, *, seed: int = 0) -> tuple[Counts, list[Wrong]]:
+    """Run histories until so many events were made. Return what was counted, and the verdicts that are wrong."""
+    counts, wrong = Counts(), list[Wrong]()
+    for each in seeds if seeds is not None else count(seed * _SEEDS):
+        if counts.events >= events:
+            break
+        history = History(each, counts)
+        history.run()
+        wrong += history.wrong
+    return counts, wrong
+
+
+def unjustified(wrong: Iterable[Wrong]) -> list[Wrong]:
+    """The misses, and the false alarms that are not on the list."""
+    return [each for each in wrong if each.kind == "miss" or not all(map(justification, each.why))]
+
+
+def show(counts: Counts, wrong: list[Wrong], seconds: float) -> int:
+    """Print the result. Return 1 if a verdict is wrong without a justification."""
+    bad = unjustified(wrong)
+    bad.sort(key=lambda each: each.kind != "miss")
+    for each in bad[:_SHOWN]:
+        print(f"{each.kind.upper()}: {'; '.join(each.why)}\n  again: python -m tests.schema.campaign --history {each.seed}")
+        print("\n".join(f"  {line}" for line in each.shown.splitlines()))
+    print("\nalarms (false ones):")
+    for kind, number in counts.alarms.most_common():
+        print(f"  {number:6,} ({counts.false[kind]:,}) {kind}")
+    print("changes:", ", ".join(f"{title} {number:,}" for title, number in counts.changes.most_common()))
+    causes = Counter(each.kind for each in bad)
+    print(
+        f"{counts.pairs:,} pairs of classes ({counts.passed:,} passed), {counts.events:,} events made, "
+        f"{counts.decoded:,} decoded by a changed class, {causes['miss']:,} misses, "
+        f"{sum(each.kind == 'false alarm' for each in wrong):,} false alarms, {causes['false alarm']:,} of them "
+        f"unjustified, in {seconds:,.0f} s"
+    )
+    return 1 if bad else 0
