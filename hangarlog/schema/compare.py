@@ -37,6 +37,10 @@ _MAX_CHANGES = 1_000  # Changes that are listed.
 _MAX_EXACT = 1 << 53  # The largest whole number up to which floats hold all.
 _MAX_PAIRS = 2_500  # Pairs of names or alternatives that are compared with each other.
 
+ROUNDED = "whole numbers beyond 2^53 would change"
+UNORDERED = "order and repeated values would be lost"
+"""The losses of a changed type that a read does not refuse. They are reported also if an upcaster passes values on."""
+
 
 def compare(old: Schema, new: Schema) -> list[Change]:
     """Return how `new` differs from `old`.
@@ -192,9 +196,10 @@ class Pair:
         elif is_enum(old) or is_enum(new):
             yield from enums(old, new, path, self._all.runs_patterns)
         elif old["type"] != new["type"]:
+            to_decimal = old["type"] in ("integer", "number") and new.get("format") == "decimal"
             widened = (old["type"], new["type"]) == ("integer", "number")
-            beyond = ": whole numbers beyond 2^53 would change" if widened and _may_be_large(old) else ""
-            yield Change(path, f"was {in_words(old)}, is {in_words(new)}{beyond}", not widened)
+            beyond = f": {ROUNDED}" if widened and _may_be_large(old) else ""
+            yield Change(path, f"was {in_words(old)}, is {in_words(new)}{beyond}", not (widened or to_decimal))
             yield from limits(old, new, path)
         elif old["type"] == "array":
             yield from self._arrays(old, new, path)
@@ -205,14 +210,12 @@ class Pair:
             yield from limits(old, new, path)
 
     def _alternatives(self, old: Schema, new: Schema, path: str) -> Iterator[Change | Link]:
-        taken: set[int] = set()
-        matches = list(self.matches(old, new))
+        matches, unmatched = self.matches(old, new)
         tagged = [part for part, _ in matches if tag_of(part) is not None]
         for part, match in matches:
             if match is None:
                 yield Change(path, f"{in_words(part)} is no longer taken", True)
                 continue
-            taken.add(id(match))
             name, tag = tag_of(part), tag_of(match)
             if name is not None and tag is None and len(tagged) > 1:
                 yield Change(path, f"{in_words(part)} cannot be told apart any more: its tag was removed", True)
@@ -221,22 +224,29 @@ class Pair:
                 yield Link(inside, self.part(part, match))
             else:
                 yield from self._changes(part, match, inside)
-        for part in alternatives(new, self.new_root):
-            if id(part) not in taken:
-                yield Change(path, f"takes {in_words(part)}, too", False)
+        for part in unmatched:
+            yield Change(path, f"takes {in_words(part)}, too", False)
 
-    def matches(self, old: Schema, new: Schema) -> Iterator[tuple[Schema, Schema | None]]:
-        """Yield (alternative of `old`, alternative of `new` that takes its place or None)."""
-        after = alternatives(new, self.new_root)
+    def matches(self, old: Schema, new: Schema) -> tuple[list[tuple[Schema, Schema | None]], list[Schema]]:
+        """Return (alternative of `old`, alternative of `new` that takes its place or None), and the others of `new`.
+
+        An enum with values of several types counts as several alternatives.
+        """
+        before, after = (
+            [each for part in alternatives(union, root) for each in _split_enum(part)]
+            for union, root in ((old, self.old_root), (new, self.new_root))
+        )
         by_kind: dict[Any, list[Schema]] = {}
         for part in after:
             by_kind.setdefault(kind_of(part), []).append(part)
-        before = alternatives(old, self.old_root)
-        if "anyOf" in new:
-            before = [each for part in before for each in _split_enum(part)]
+        matches: list[tuple[Schema, Schema | None]] = []
         for part in before:
             found = next((by_kind[kind] for kind in _kinds_that_take(part, before, after) if kind in by_kind), [])
-            yield part, _closest(part, found)
+            if not found and kind_of(part)[0] in ("integer", "number"):
+                found = [each for each in after if each.get("format") == "decimal"]
+            matches.append((part, _closest(part, found)))
+        taken = {id(match) for _, match in matches}
+        return matches, [part for part in after if id(part) not in taken]
 
     def _may_hold(self, old: Schema, new: Schema) -> bool:
         """True if nothing but changes of definitions prevents reading a value of one part as the other."""
@@ -248,7 +258,7 @@ class Pair:
         if "prefixItems" not in new:
             yield from limits(old, new, path)
         if new.get("uniqueItems") and not old.get("uniqueItems"):
-            yield Change(path, "was a list, is a set: order and repeated values would be lost", True)
+            yield Change(path, f"was a list, is a set: {UNORDERED}", old.get("maxItems", 2) > 1)
         elif old.get("uniqueItems") and not new.get("uniqueItems"):
             yield Change(path, "was a set, is a list", False)
         yield from self._tuple_items(old, new, path)
@@ -380,11 +390,11 @@ def _kinds_that_take(part: Schema, before: list[Schema], after: list[Schema]) ->
 
 
 def _closest(part: Schema, found: list[Schema]) -> Schema | None:
-    """Return the schema that has most in common with a part. Only a foreign lock has a union with two of a kind."""
+    """Return the schema that has most in common with a part. Few unions have two of a kind."""
 
-    def in_common(other: Schema) -> int:
+    def in_common(other: Schema) -> tuple[bool, int]:
         fields = part.get("properties", {}).keys() & other.get("properties", {}).keys()
-        return len(fields) + len([word for word, value in part.items() if other.get(word) == value])
+        return other == part, len(fields) + len([word for word, value in part.items() if other.get(word) == value])
 
     return max(found, key=in_common, default=None)
 
@@ -393,7 +403,7 @@ def _split_enum(schema: Schema) -> list[Schema]:
     """Split an enum with values of several types into one enum for each type."""
     values = enum_values(schema)
     kinds = {type(value) for value in values}
-    if len(kinds) < 2:
+    if len(kinds) < 2 and values != [None]:
         return [schema]
     split = [[value for value in values if type(value) is kind] for kind in kinds]
     return [{"type": "null"} if group == [None] else {"enum": group} for group in split]

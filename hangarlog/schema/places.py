@@ -70,7 +70,9 @@ def may_match(value: Any, schema: Schema, root: Schema) -> bool:
     if enum_values(schema):
         return any(same_value(value, each) for each in enum_values(schema))
     if isinstance(value, dict):
-        return schema.get("type", "object") == "object" and all(value.get(name) == tag for name, tag in tags(schema))
+        return schema.get("type", "object") == "object" and all(
+            same_value(value.get(name, tag), tag) for name, tag in tags(schema)
+        )
     if isinstance(value, list):
         return bool(schema.get("type", "array") == "array")
     return "type" not in schema or has_type(value, schema["type"])

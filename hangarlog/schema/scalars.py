@@ -38,7 +38,9 @@ def is_enum(schema: Schema) -> bool:
 def enums(old: Schema, new: Schema, path: str, runs_patterns: bool) -> Iterator[Change]:
     """Yield how lists of values, or one and another schema, differ."""
     before, after = enum_values(old), enum_values(new)
-    if not is_enum(old):
+    if old.get("type") == "null":
+        before = [None]
+    elif not is_enum(old):
         yield Change(path, f"was {in_words(old)}, is only {in_words(new)} now", True)
         return
     if is_enum(new):
@@ -49,7 +51,10 @@ def enums(old: Schema, new: Schema, path: str, runs_patterns: bool) -> Iterator[
         if more:
             yield Change(path, f"takes {listed(more)}, too", False)
         return
-    fits = all(has_type(value, new.get("type")) and _within(value, new, runs_patterns) for value in before)
+    to_decimal = new.get("format") == "decimal" and all(has_type(value, "number") for value in before)
+    fits = to_decimal or all(
+        has_type(value, new.get("type")) and _within(value, new, runs_patterns) for value in before
+    )
     yield Change(path, f"was {in_words(old)}, is {in_words(new)}", not fits)
 
 

@@ -39,7 +39,9 @@ def definition_name(reference: str) -> str | None:
 
 def is_any(schema: Schema) -> bool:
     """True if a schema takes any value."""
-    return not schema.keys() - {"default", "x-default", "x-written", "$defs"}
+    return not schema.keys() - {"default", "x-default", "x-written", "$defs"} or any(
+        map(is_any, schema.get("anyOf", ()))
+    )
 
 
 def all_patterns(schemas: Iterable[Schema]) -> set[str]:

@@ -10,7 +10,7 @@ from .alarms import justification
 from .histories import Counts, History, Wrong
 
 _SEEDS = 1_000_000_000  # Histories that the seeds of two campaigns do not share.
-_SHOWN = 10
+_SHOWN = 60
 
 
 def run(events: int, seeds: Iterable[int] | None = None, *, seed: int = 0) -> tuple[Counts, list[Wrong]]:

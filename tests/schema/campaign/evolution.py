@@ -105,6 +105,8 @@ class Evolution:
             return Default("value", "null")
         if "ref" in _kinds_in(kind):
             return None if kind.kind != "ref" else self._nested_default(world, kind)
+        if kind.kind in ("enum", "literal") and self._is_single(world, kind):
+            return None  # Left out always by a class that leaves defaults out: no event would ever have it.
         try:
             payloads = Payloads(world, None, self.choose, Hints())
             value = [payloads.of(kind) for _ in range(self.choose.randint(1, 6))][-1]
@@ -112,6 +114,9 @@ class Evolution:
             return None
         plain = kind.kind in (*_SIMPLE, "aware", "naive", "enum", "literal") and kind.kind != "Any"
         return Default("value" if plain else "factory", msgspec.json.encode(value).decode())
+
+    def _is_single(self, world: World, kind: Type) -> bool:
+        return len(kind.args if kind.kind == "literal" else world.enums[kind.args[0]]) < 2
 
     def _nested_default(self, world: World, kind: Type) -> Default | None:
         """The nested class by its own defaults, if it has no others."""
@@ -160,8 +165,8 @@ class Evolution:
         """The same with another limit."""
         choose = self.choose
         word = choose.choice(_LIMITS.get(kind.kind, ("",)))
-        if not word:
-            return kind
+        if not word or (word == "min_length" and kind.kind in ("set", "frozenset", "dict")):
+            return kind  # There may be fewer values than it asks for.
         values: dict[str, tuple[Any, ...]] = {
             "pattern": _PATTERNS,
             "multiple_of": (1, 2, 3, 4),
@@ -386,10 +391,13 @@ def _optional(kind: Type) -> Type:
 
 def _union(*kinds: Type) -> Type:
     """A union without unions in it, or the type itself if there is one."""
-    parts: dict[Type, None] = {}
+    parts: dict[Any, Type] = {}
     for kind in kinds:
-        parts.update(dict.fromkeys(kind.args if kind.kind == "union" else (kind,)))
-    return next(iter(parts)) if len(parts) == 1 else Type("union", tuple(parts))
+        for part in kind.args if kind.kind == "union" else (kind,):
+            same = "datetime" if part.kind in ("aware", "naive") else part.kind
+            parts[part if part.args else same] = part  # msgspec mixes up those that differ in limits alone.
+    found = tuple(parts.values())
+    return found[0] if len(found) == 1 else Type("union", found)
 
 
 def _kinds_in(kind: Type) -> set[str]:
@@ -399,7 +407,7 @@ def _kinds_in(kind: Type) -> set[str]:
 def _with_limit(kind: Type, word: str, value: Any) -> Type:
     limits = {**dict(kind.limits), word: value}
     if word.endswith("length"):
-        limits[word] = max(value, 0)
+        limits[word] = max(value, int(word == "max_length"))
     for one, other in (("ge", "gt"), ("le", "lt")):
         if word in (one, other):
             limits.pop(other if word == one else one, None)

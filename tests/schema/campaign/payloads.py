@@ -155,9 +155,9 @@ class Payloads:
         least = limits.get("min_length", 0)
         if depth > _MAX_DEPTH:
             return least
-        most = limits.get("max_length", least + 2)
-        sizes = {least, min(least + 1, most), min(least + 2, most), min(most, 6)}
-        sizes |= {each for each in self._hints.numbers if isinstance(each, int) and least <= each <= min(most, 6)}
+        most = max(least, min(limits.get("max_length", least + 6), least + 6))
+        sizes = {least, min(least + 1, most), min(least + 2, most), limits.get("max_length", least)}
+        sizes |= {each for each in self._hints.numbers if isinstance(each, int) and least <= each <= most}
         return int(self._choose(f"{path} size", sorted(sizes)))
 
     def _array(self, kind: Type, path: str, depth: int) -> list[Any]:

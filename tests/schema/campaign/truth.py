@@ -84,7 +84,7 @@ def _plan(kind: type) -> tuple[type, Any, tuple[tuple[str, str], ...]] | None:
 
 def _key(name: Any) -> str:
     plain = msgspec.to_builtins(name.value if isinstance(name, enum.Enum) else name)
-    return plain if isinstance(plain, str) else str(plain)
+    return plain if isinstance(plain, str) else msgspec.json.encode(plain).decode()
 
 
 def _order(value: Any) -> tuple[str, str]:
@@ -115,9 +115,12 @@ def unkept(was: Any, now: Any, readings: Readings, path: str = "") -> Iterator[s
         if was is not now:
             yield f"{path}: {'had no value' if was is UNSET else 'lost'}"
     elif isinstance(was, dict):
-        if isinstance(now, Object):
-            now = now.fields
-        if not isinstance(now, dict) or was.keys() - now.keys():
+        if not isinstance(now, (Object, dict)):
+            yield f"{path}: value"
+            return
+        more = now if isinstance(now, dict) else was  # A class may have more fields.
+        now = now if isinstance(now, dict) else now.fields
+        if was.keys() - now.keys() or more.keys() - was.keys():
             yield f"{path}: keys"
             return
         for name, value in was.items():
@@ -203,7 +206,7 @@ def _same(was: Any, now: Any) -> bool:
     if isinstance(was, bool) or isinstance(now, bool):
         return False
     if isinstance(was, (int, float)) and isinstance(now, (int, float)):
-        return bool(was == now)
+        return bool(was == now) or (isinstance(was, float) and was == float(now))  # As the rounded one is stored.
     if isinstance(was, (int, float)) and isinstance(now, str):  # A Decimal, which is text in JSON.
         try:
             return Decimal(repr(was)) == Decimal(now)

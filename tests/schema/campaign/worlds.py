@@ -109,9 +109,10 @@ from typing import Annotated, Any, Literal, Union
 from uuid import UUID
 import attrs, msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
+from hangarlog.events.decodable import decoder_of  # msgspec's own crashes on some types.
 
 def of(text, kind):
-    return msgspec.json.decode(text, type=eval(kind, globals()))
+    return decoder_of(kind).decode(text)
 '''
 _EMPTY = {("list", "[]"): "list", ("dict", "{}"): "dict", ("set", "[]"): "set"}
 
@@ -123,7 +124,14 @@ def source(world: World) -> str:
         lines += [f"class {name}(enum.Enum):", *(f"    {member} = {value!r}" for member, value in members), ""]
     for name, made in world.classes.items():
         lines += _class_lines(name, made)
+    kinds = [repr(kind) for kind in _made_by_factories(world)]
+    lines.append(f"made = {{kind: decoder_of(eval(kind)).decode for kind in [{', '.join(kinds)}]}}")
     return "\n".join(lines) + "\n"
+
+
+def _made_by_factories(world: World) -> dict[str, None]:
+    fields = [each for made in world.classes.values() for each in made.fields]
+    return {annotation(each.type): None for each in fields if each.default and each.default.how == "factory"}
 
 
 def _class_lines(name: str, made: Class) -> Iterator[str]:
@@ -144,14 +152,14 @@ def _field_line(each: Field, kind: str) -> str:
     maker = {"struct": "field", "dataclass": "dataclasses.field", "attrs": "attrs.field"}[kind]
     words = []
     if each.default is not None:
-        value = f"of({each.default.text!r}, {text!r})"
+        value = f"of({each.default.text!r}, {text})"
         if each.default.how == "unset":
             text = f"Union[{text}, UnsetType]"
             words.append("default=UNSET")
         elif each.default.how == "value":
             words.append(f"default={value}")
         else:
-            factory = _EMPTY.get((each.type.kind, each.default.text), f"lambda: {value}")
+            factory = _EMPTY.get((each.type.kind, each.default.text), f"lambda: made[{text!r}]({each.default.text!r})")
             words.append(f"{'factory' if kind == 'attrs' else 'default_factory'}={factory}")
     if each.alias and kind == "struct":
         words.append(f"name={each.alias!r}")
