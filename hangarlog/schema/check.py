@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Generator, Iterator
 from functools import partial
+from itertools import islice
 from typing import Any, Literal
 
 import msgspec
@@ -11,14 +13,15 @@ import msgspec
 from hangarlog.errors import EventSerializationError, HangarlogError, UpcastingError
 from hangarlog.events.event_class import check_event_class
 from hangarlog.events.serializer import EventSerializer
-from hangarlog.schema.compare import Change, Comparisons, breaking
+from hangarlog.schema.compare import ROUNDED, UNORDERED, Change, Comparisons, breaking
 from hangarlog.schema.describe import Schema, describe_all
+from hangarlog.schema.doubts import is_structural
 from hangarlog.schema.lockfile import LockedType, SchemaLock
-from hangarlog.schema.places import changed_defaults, extra_names, lists_all_values, places, unknown_paths
+from hangarlog.schema.places import changed_defaults, extra_names, places, tag_paths, unknown_paths
 from hangarlog.schema.purity import ImpureUpcasterError, partial_path, pure_path
 from hangarlog.schema.renames import guess_successors, repeated_renames
 from hangarlog.schema.retention import unkept
-from hangarlog.schema.sample import CannotSampleError, samples
+from hangarlog.schema.sample import CannotSampleError, edges_of, samples
 from hangarlog.schema.shape import all_patterns, value_text
 from hangarlog.schema.skeleton import Drafts
 
@@ -42,9 +45,7 @@ Kind = Literal[
     "stored",  # what a store shows without a loss: defaults that stored events need, values that the chain changes
 ]
 _NOT_FAILING = ("new", "compatible", "raised", "untried", "stored")
-_STRUCTURAL_ERRORS = (KeyError, IndexError, AttributeError, TypeError, NameError)
-"""Errors of an upcaster that does not fit the shape of its payloads. Other errors may come from a generated value."""
-
+_FIRST_SAMPLES = 4  # Samples of a type that has changed without effect: the first ones lack what may be missing.
 _NO_RESULT: Any = object()
 
 
@@ -262,6 +263,8 @@ class _TypeCheck:
             assert locked_shape is not None
             yield self._changed_shape(locked_shape, changes)
         elif changes:
+            assert locked_shape is not None
+            yield from self._refused_samples(locked_shape)
             yield self._finding(
                 "compatible",
                 f"has changed at version {self._target} without effect on old events; record the change with "
@@ -270,7 +273,12 @@ class _TypeCheck:
                 details=list(map(str, changes)),
             )
         elif self._class is not None and self._target > locked.version and not has_gaps:
-            yield self._finding("raised", f"from version {locked.version} to {self._target}", version=self._target)
+            yield self._finding(
+                "raised",
+                f"from version {locked.version} to {self._target}",
+                version=self._target,
+                details=self._noted_losses(locked),
+            )
         if locked.dropped is not None and not locked.schemas:
             message = "it was dropped before its shape was locked: only `check --store` can test its stored events"
             yield self._finding("untried", message)
@@ -286,6 +294,25 @@ class _TypeCheck:
                     "infers its shape from stored events",
                     version=version,
                 )
+
+    def _noted_losses(self, locked: LockedType) -> list[str]:
+        """Return the changes since the locked version that lose what upcasters pass on, although a read takes it."""
+        before = locked.schema(locked.version)
+        if before is None or self._schema is None or locked.version in locked.inferred:
+            return []
+        changes = self._current.comparisons.compare(before, self._schema)
+        return [str(change) for change in changes if change.what.endswith((ROUNDED, UNORDERED))]
+
+    def _refused_samples(self, locked_shape: Schema) -> Iterator[Finding]:
+        """Yield a finding if the class refuses an event without its new fields: the factory of a default may raise."""
+        with contextlib.suppress(CannotSampleError):
+            for payload in islice(samples(locked_shape, self._current.patterns), _FIRST_SAMPLES):
+                try:
+                    self._read(self._target, payload)
+                except HangarlogError as error:
+                    if is_structural(error, payload, locked_shape):
+                        yield self._unreadable(self._target, payload, error)
+                        return
 
     def _shape_to_try(self, locked: LockedType, version: int) -> Schema | None:
         """Return the wire shape of a version that must be tested under this name."""
@@ -333,7 +360,7 @@ class _TypeCheck:
         doubts: list[str] = []  # Errors that a real event may not have.
         inferred = self._locked is not None and version in self._locked.inferred
         try:
-            for payload in samples(schema, self._current.patterns):
+            for payload in samples(schema, self._current.patterns, edges_of(self._schema)):
                 tried.append(payload)
                 reached = yield from self._upcast(version, payload)
                 if has_gaps or reached is _NO_RESULT:
@@ -341,12 +368,12 @@ class _TypeCheck:
                 try:
                     events = self._read(version, payload)
                 except HangarlogError as error:
-                    if _is_structural(error, payload, schema) and not inferred:
+                    if is_structural(error, payload, schema) and not inferred:
                         yield self._unreadable(version, payload, error)
                         return
                     doubts.append(f"{error}, as {_short_json(payload)}")
                     continue
-                lost = None if reached is None else self._lost_value(reached, events)
+                lost = None if reached is None else self._lost_value(reached, events, tag_paths(payload, schema))
                 if lost is None and reached is not None and not inferred:
                     lost = self._changed_default(version, payload, reached, schema)
                 if lost is not None:
@@ -405,16 +432,16 @@ class _TypeCheck:
         except Exception:
             return None  # An upcaster may raise anything, and the read reports it.
 
-    def _lost_value(self, reached: Any, events: list[Any]) -> Finding | None:
+    def _lost_value(self, reached: Any, events: list[Any], tags: set[str]) -> Finding | None:
         """Return a finding if the upcasters or a splitter leave a value under a name that no field has."""
-        registry, extra = self._serializer.registry, extra_names(events)
+        registry, ignored = self._serializer.registry, extra_names(events) | tags
         for event_type, payload in reached if isinstance(reached, list) else [(self._name, reached)]:
             schema, target = self._schema_of(event_type), registry.target_version(event_type)
             is_old = isinstance(reached, list) and payload.get("_version", 1) != target
             if schema is None or is_old or event_type in registry.dropped:
                 continue
             for path in unknown_paths(places(payload, schema)):
-                if path not in extra:
+                if path not in ignored:
                     what = f"{registry.canonical_name(event_type)} v{target}"
                     return self._finding(
                         "lost",
@@ -457,27 +484,6 @@ class _TypeCheck:
             return self._schema
         described = self._current.described.get(event_type)
         return described if isinstance(described, dict) else None
-
-
-def _is_structural(error: HangarlogError, payload: dict[str, Any], schema: Schema) -> bool:
-    """True if an error comes from the shape of the payload, not from a generated value."""
-    cause = error.__cause__
-    if isinstance(error, UpcastingError):
-        if isinstance(cause, KeyError) and _is_generated(cause.args, payload, schema):
-            return False  # A lookup table of real values lacks the generated one.
-        return cause is None or isinstance(cause, _STRUCTURAL_ERRORS)
-    if isinstance(cause, msgspec.ValidationError):
-        return cause.__cause__ is None  # Otherwise a hook or validator has refused the generated value.
-    return True
-
-
-def _is_generated(missing: tuple[Any, ...], payload: dict[str, Any], schema: Schema) -> bool:
-    """True if the missing key is a generated value of the payload, not one that the shape lists."""
-    return any(
-        part is not None and not lists_all_values(part) and type(value) is type(key) and value == key
-        for key in missing[:1]
-        for _, value, part in places(payload, schema)
-    )
 
 
 def _short_json(payload: dict[str, Any]) -> str:

@@ -58,6 +58,11 @@ def unknown_paths(found: Iterable[SchemaPlace]) -> list[str]:
     return [path for path, _, schema in found if schema is None]
 
 
+def tag_paths(payload: dict[str, Any], schema: Schema) -> set[str]:
+    """Return the paths of the tags in a payload: no value is lost if a class has no tag any more."""
+    return {path for path, _, part in places(payload, schema) if part is not None and "const" in part}
+
+
 def extra_names(events: list[Any]) -> set[str]:
     """Return the names other than fields that payloads may have, such as attributes that events of MCP Hangar keep."""
     extras = [vars(event) for event in events if hasattr(event, "__dict__")]
@@ -74,7 +79,10 @@ def may_match(value: Any, schema: Schema, root: Schema) -> bool:
             same_value(value.get(name, tag), tag) for name, tag in tags(schema)
         )
     if isinstance(value, list):
-        return bool(schema.get("type", "array") == "array")
+        tag = schema.get("prefixItems", [{}])[:1]
+        return bool(schema.get("type", "array") == "array") and (
+            not value or not tag or "const" not in tag[0] or same_value(value[0], tag[0]["const"])
+        )
     return "type" not in schema or has_type(value, schema["type"])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -44,21 +44,35 @@ def is_any(schema: Schema) -> bool:
     )
 
 
+LENGTHS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+NUMBERS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
+
+
 def all_patterns(schemas: Iterable[Schema]) -> set[str]:
-    """Return the patterns in schemas and in their parts. A definition that they share is searched once."""
-    found: set[str] = set()
+    """Return the patterns in schemas and in their parts."""
+    return {part["pattern"] for part in _all_parts(schemas) if isinstance(part.get("pattern"), str)}
+
+
+def all_limits(schema: Schema) -> Iterator[tuple[str, Any]]:
+    """Yield the limits of numbers and lengths in a schema and in its parts, each with its keyword."""
+    for part in _all_parts([schema]):
+        for word in (*LENGTHS, *NUMBERS):
+            if isinstance(part.get(word), (int, float)):
+                yield word, part[word]
+
+
+def _all_parts(schemas: Iterable[Schema]) -> Iterator[dict[str, Any]]:
+    """Yield schemas with their parts. A definition that they share is searched once."""
     seen: set[int] = set()
     waiting: list[Any] = list(schemas)
     while waiting:
         part = waiting.pop()
         if isinstance(part, dict) and id(part) not in seen:
             seen.add(id(part))
-            if isinstance(part.get("pattern"), str):
-                found.add(part["pattern"])
+            yield part
             waiting += part.values()
         elif isinstance(part, list):
             waiting += part
-    return found
 
 
 def in_words(schema: Schema) -> str:

@@ -35,7 +35,8 @@ def show(counts: Counts, wrong: list[Wrong], seconds: float) -> int:
     bad = unjustified(wrong)
     bad.sort(key=lambda each: each.kind != "miss")
     for each in bad[:_SHOWN]:
-        print(f"{each.kind.upper()}: {'; '.join(each.why)}\n  again: python -m tests.schema.campaign --history {each.seed}")
+        print(f"{each.kind.upper()}: {'; '.join(each.why)}")
+        print(f"  again: python -m tests.schema.campaign --history {each.seed}")
         print("\n".join(f"  {line}" for line in each.shown.splitlines()))
     print("\nalarms (false ones):")
     for kind, number in counts.alarms.most_common():

@@ -12,7 +12,20 @@ import msgspec
 from .payloads import Hints, NoPayloadError, Payloads
 from .worlds import ROOT, Class, Default, Field, Type, World
 
-NAMES = ("id", "user_id", "userId", "created", "created_at", "msg", "message", "name", "total", "state", "lines", "type")
+NAMES = (
+    "id",
+    "user_id",
+    "userId",
+    "created",
+    "created_at",
+    "msg",
+    "message",
+    "name",
+    "total",
+    "state",
+    "lines",
+    "type",
+)
 _SIMPLE = ("bool", "int", "float", "str", "bytes", "Any", "UUID", "Decimal", "date", "time", "timedelta", "datetime")
 _SCALARS = (*_SIMPLE, "aware", "naive", "int", "str", "str", "float", "int")
 _PATTERNS = ("^a", "b$", "^[a-z]*$", "^.{1,3}$")
@@ -141,7 +154,7 @@ class Evolution:
         tagged = [Type("ref", (name,)) for name, made in world.classes.items() if made.option("tag")]
         if roll < 0.82 and len(tagged) > 1:
             more = choose.choice(([], [], [Type("None")], [Type("int")], [Type("str")]))
-            return Type("union", tuple([*tagged[: choose.randint(2, 3)], *more]))
+            return Type("union", (*tagged[: choose.randint(2, 3)], *more))
         return self._wrapped(world, depth)
 
     def _wrapped(self, world: World, depth: int) -> Type:
@@ -237,7 +250,9 @@ class Evolution:
             rest = tuple(each for each in kind.limits if each[0] != word)
             limit += self.choose.choice((0, -1, 1))
             return _with_limit(replace(kind, limits=rest), swapped, limit)
-        return _with_limit(kind, word, max(limit + self.choose.choice((-1, 1)), 1 if word == "multiple_of" else -1 << 60))
+        return _with_limit(
+            kind, word, max(limit + self.choose.choice((-1, 1)), 1 if word == "multiple_of" else -1 << 60)
+        )
 
     def _relatives(self, world: World, kind: Type) -> list[Type]:
         made: list[Type] = []

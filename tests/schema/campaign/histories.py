@@ -22,7 +22,7 @@ from hangarlog.schema.locking import make_lock
 from .evolution import Evolution
 from .payloads import Hints, NoPayloadError, Payloads
 from .truth import Object, Readings, forget_classes, meaning, unkept
-from .worlds import ROOT, Type, World, load, source, unload
+from .worlds import ROOT, World, load, source, unload
 
 LEAST, MOST = 24, 60  # Events that each class stores.
 SEARCHED = 300  # Further events of each class, made to show that an alarm is true.
@@ -48,7 +48,10 @@ def stepped(data: dict[str, Any], step: Step) -> dict[str, Any]:
 
 
 class App:
-    """An application: its classes at a version, and the steps from all versions before. Raises what it is refused for."""
+    """An application: its classes at a version, and the steps from all versions before.
+
+    Raises anything: Python, msgspec and hangarlog refuse many classes.
+    """
 
     def __init__(self, world: World, steps: Sequence[Step] = ()) -> None:
         self.world, self.steps, self.module = world, list(steps), load(world)
@@ -69,7 +72,7 @@ class App:
             try:
                 event = decode(msgspec.json.encode(payload))
                 yield self.serializer.serialize(event)[1].encode()
-            except (HangarlogError, msgspec.ValidationError):
+            except Exception:  # Such as a set of what cannot be in one.
                 continue
 
     def read(self, raw: bytes) -> Any:
@@ -272,7 +275,9 @@ def _fields(app: App) -> dict[str, Any]:
 def _wire_names(app: App) -> list[tuple[str, str]]:
     cls = getattr(app.module, ROOT)
     names = [each.name for each in app.world.classes[ROOT].fields]
-    by_name = dict(zip(getattr(cls, "__struct_fields__", names), getattr(cls, "__struct_encode_fields__", names)))
+    by_name = dict(
+        zip(getattr(cls, "__struct_fields__", names), getattr(cls, "__struct_encode_fields__", names), strict=True)
+    )
     return [(name, by_name[name]) for name in names]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-from .worlds import ROOT, Default, Type, World
+from .worlds import ROOT, Type, World
 
 _MAX_DEPTH = 5
 _TEXTS: dict[str, Sequence[str]] = {
@@ -204,5 +204,3 @@ class Payloads:
         needed = max((at for at, each in enumerate(fields, 1) if each.default is None), default=0)
         count = self._choose(f"{path} length", range(needed, len(fields) + 1)) if depth <= _MAX_DEPTH else needed
         return [*first, *(self.of(each.type, f"{path}[{at}]", depth) for at, each in enumerate(fields[:count]))]
-
-

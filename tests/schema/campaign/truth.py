@@ -213,4 +213,3 @@ def _same(was: Any, now: Any) -> bool:
         except InvalidOperation:
             return False
     return False
-

@@ -101,7 +101,7 @@ def annotation(kind: Type) -> str:
     return f"Annotated[{text}, Meta({limits})]" if limits else text
 
 
-_HEAD = '''from __future__ import annotations
+_HEAD = """from __future__ import annotations
 import dataclasses, enum
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -113,7 +113,7 @@ from hangarlog.events.decodable import decoder_of  # msgspec's own crashes on so
 
 def of(text, kind):
     return decoder_of(kind).decode(text)
-'''
+"""
 _EMPTY = {("list", "[]"): "list", ("dict", "{}"): "dict", ("set", "[]"): "set"}
 
 
