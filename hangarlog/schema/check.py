@@ -13,7 +13,7 @@ import msgspec
 from hangarlog.errors import EventSerializationError, HangarlogError, UpcastingError
 from hangarlog.events.event_class import check_event_class
 from hangarlog.events.serializer import EventSerializer
-from hangarlog.schema.compare import ROUNDED, UNORDERED, Change, Comparisons, breaking
+from hangarlog.schema.compare import MOVED, ROUNDED, UNORDERED, Change, Comparisons, breaking
 from hangarlog.schema.describe import Schema, describe_all
 from hangarlog.schema.doubts import is_structural
 from hangarlog.schema.lockfile import LockedType, SchemaLock
@@ -301,7 +301,7 @@ class _TypeCheck:
         if before is None or self._schema is None or locked.version in locked.inferred:
             return []
         changes = self._current.comparisons.compare(before, self._schema)
-        return [str(change) for change in changes if change.what.endswith((ROUNDED, UNORDERED))]
+        return [str(change) for change in changes if change.what.endswith((MOVED, ROUNDED, UNORDERED))]
 
     def _refused_samples(self, locked_shape: Schema) -> Iterator[Finding]:
         """Yield a finding if the class refuses an event without its new fields: the factory of a default may raise."""

@@ -39,6 +39,7 @@ _MAX_PAIRS = 2_500  # Pairs of names or alternatives that are compared with each
 
 ROUNDED = "whole numbers beyond 2^53 would change"
 UNORDERED = "order and repeated values would be lost"
+MOVED = "stored values would be read as another field's"
 """The losses of a changed type that a read does not refuse. They are reported also if an upcaster passes values on."""
 
 
@@ -275,6 +276,8 @@ class Pair:
     def _tuple_items(self, old: Schema, new: Schema, path: str) -> Iterator[Change | Link]:
         """Compare the items of tuples by their place."""
         before, after = old.get("prefixItems", []), new.get("prefixItems", [])
+        for at, name, other_name in _moved_fields(old, new):
+            yield Change(f"{path}[{at}]", f"was {name}, is {other_name}: {MOVED}", True)
         for at, item in enumerate(before):
             other = after[at] if at < len(after) else new.get("items", True)
             if other is True or other is False:
@@ -374,6 +377,15 @@ class Pair:
 
 _TOO_LARGE = "is too large to compare: whether it has changed is unknown"
 _TEXT: Schema = {"type": "string"}
+
+
+def _moved_fields(old: Schema, new: Schema) -> Iterator[tuple[int, str, str]]:
+    """Yield (place, old name, new name) where an array has another field now that has its values elsewhere."""
+    before, after = old.get("x-names", []), new.get("x-names", [])
+    first = len(old.get("prefixItems", [])) - len(before)  # The first item may be a tag.
+    for at, (name, other) in enumerate(zip(before, after, strict=False)):
+        if name != other and (name in after or other in before):
+            yield first + at, name, other
 
 
 def _kinds_that_take(part: Schema, before: list[Schema], after: list[Schema]) -> Iterator[Any]:

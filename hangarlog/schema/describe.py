@@ -1,10 +1,11 @@
 """The wire shape of an event class, as JSON Schema (2020-12).
 
 The shape is taken from `msgspec.inspect`. msgspec's own generator omits what a comparison needs, such as the zone of a
-time or the type of a mapping's keys, and refuses types and defaults without a schema. Four keywords are added:
+time or the type of a mapping's keys, and refuses types and defaults without a schema. Five keywords are added:
 `x-python` names the class that a hook of the application decodes, and `x-keys` is the schema of a mapping's keys if
 they are not plain strings. `x-default` says where a default without a value comes from, and `x-written` that every
-event has a field although it has a default.
+event has a field although it has a default. `x-names` has the names of the fields of a class that is stored as an
+array.
 """
 
 from __future__ import annotations
@@ -187,7 +188,8 @@ class _Description:
         items += [self._field(info, field, nested) for field in info.fields]
         first = len(items) - len(info.fields)
         needed = max((at for at, field in enumerate(info.fields, first + 1) if field.required), default=first)
-        return {"type": "array", "prefixItems": items, "minItems": needed}
+        names = [field.name for field in info.fields]
+        return {"type": "array", "prefixItems": items, "minItems": needed, "x-names": names}
 
     def _field(self, info: Any, field: Any, nested: bool) -> Schema:
         schema = self._schema_of(field.type)

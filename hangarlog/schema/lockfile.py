@@ -216,6 +216,7 @@ class _SchemaPart(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     default_from: Literal["computed", "unset"] | _Unset = msgspec.field(default=UNSET, name="x-default")
     is_written: bool = msgspec.field(default=False, name="x-written")
     keys: _SchemaPart | _Unset = msgspec.field(default=UNSET, name="x-keys")
+    names: list[str] | _Unset = msgspec.field(default=UNSET, name="x-names")
     python: str | _Unset = msgspec.field(default=UNSET, name="x-python")
     reference: str | _Unset = msgspec.field(default=UNSET, name="$ref")
     definitions: dict[str, _SchemaPart] = msgspec.field(default={}, name="$defs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from .worlds import ROOT, World, load, source, unload
 LEAST, MOST = 24, 60  # Events that each class stores.
 SEARCHED = 300  # Further events of each class, made to show that an alarm is true.
 
-_NOTED = {"rounded": "2^53 would change", "order": "order and repeated values"}
+_NOTED = {"rounded": "2^53 would change", "order": "order and repeated values", "moved": "another field's"}
 """Losses that a check which passes must note, with the words of the note."""
 
 Step = list[tuple[str, str, Any]]
@@ -211,7 +212,7 @@ class History:
             if failing(found):
                 causes = alarm_texts(failing(found))
                 counts.alarms.update(map(alarm_kind, causes))
-                if not self._is_shown(app, step):
+                if not (_replaces(step, causes) or self._is_shown(app, step)):
                     counts.false.update(map(alarm_kind, causes))
                     self._note("false alarm", app, titles, causes)
                 return True
@@ -318,6 +319,13 @@ def _after(was: Object, data: dict[str, Any], step: Step) -> Object:
     return Object(was.tag, fields, was.cls)
 
 
+def _replaces(step: Step, causes: Sequence[str]) -> bool:
+    """True if a step puts a constant into a field, and the check says of nothing else that it is lost."""
+    dropped, put = ({name for what, name, _ in step if what == kind} for kind in ("drop", "put"))
+    lost = [re.match(r"lost: .* make the same of every '([^'.\[{]+)", text) for text in causes]
+    return all(each is not None and each[1] in dropped & put for each in lost)
+
+
 def alarm_texts(found: Sequence[Finding]) -> list[str]:
     """The causes of a failed check, each in a line without its place."""
     texts = []
@@ -332,8 +340,6 @@ def alarm_texts(found: Sequence[Finding]) -> list[str]:
 
 def alarm_kind(text: str) -> str:
     """The kind of an alarm: its text without the values."""
-    import re
-
     if text.startswith("unreadable"):
         return "unreadable"
     text = re.sub(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'', "…", text)

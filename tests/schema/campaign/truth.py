@@ -145,10 +145,17 @@ def _of_object(was: Object, now: Any, readings: Readings, path: str) -> Iterator
         yield f"{path}: told apart no more"
     for name, value in was.fields.items():
         place = f"{path}.{name}"
-        if name in now.fields:
+        if isinstance(was, Row) and _has_moved(was, now, name):
+            yield f"{place}: moved"
+        elif name in now.fields:
             yield from unkept(value, now.fields[name], readings, place)
         elif value is not UNSET and not (isinstance(was, Row) and _has_name_instead(was, now, name, readings)):
             yield f"{place}: lost"
+
+
+def _has_moved(was: Object, now: Object, name: str) -> bool:
+    """True if a field is at another place of the array."""
+    return name in now.fields and list(was.fields).index(name) != list(now.fields).index(name)
 
 
 def _has_name_instead(was: Row, now: Object, name: str, readings: Readings) -> bool:
