@@ -28,6 +28,7 @@ from hangarlog.schema.shape import (
     kind_of,
     resolve,
     tag_of,
+    tags,
     value_text,
 )
 
@@ -197,10 +198,9 @@ class Pair:
         elif is_enum(old) or is_enum(new):
             yield from enums(old, new, path, self._all.runs_patterns)
         elif old["type"] != new["type"]:
-            to_decimal = old["type"] in ("integer", "number") and new.get("format") == "decimal"
             widened = (old["type"], new["type"]) == ("integer", "number")
             beyond = f": {ROUNDED}" if widened and _may_be_large(old) else ""
-            yield Change(path, f"was {in_words(old)}, is {in_words(new)}{beyond}", not (widened or to_decimal))
+            yield Change(path, f"was {in_words(old)}, is {in_words(new)}{beyond}", not widened)
             yield from limits(old, new, path)
         elif old["type"] == "array":
             yield from self._arrays(old, new, path)
@@ -213,6 +213,7 @@ class Pair:
     def _alternatives(self, old: Schema, new: Schema, path: str) -> Iterator[Change | Link]:
         matches, unmatched = self.matches(old, new)
         tagged = [part for part, _ in matches if tag_of(part) is not None]
+        several = sum(kind_of(part)[0] == "object" for part in alternatives(new, self.new_root)) > 1
         for part, match in matches:
             if match is None:
                 yield Change(path, f"{in_words(part)} is no longer taken", True)
@@ -221,6 +222,8 @@ class Pair:
             if name is not None and tag is None and len(tagged) > 1:
                 yield Change(path, f"{in_words(part)} cannot be told apart any more: its tag was removed", True)
             inside = f"{path}<{name}>" if name is not None and len(tagged) > 1 else path
+            if name is not None and several and not _has_tags_always(part):
+                yield Change(inside, f"{in_words(part)} was stored without its tag, too: it cannot be told apart", True)
             if kind_of(part)[0] in ("object", "array"):
                 yield Link(inside, self.part(part, match))
             else:
@@ -243,8 +246,6 @@ class Pair:
         matches: list[tuple[Schema, Schema | None]] = []
         for part in before:
             found = next((by_kind[kind] for kind in _kinds_that_take(part, before, after) if kind in by_kind), [])
-            if not found and kind_of(part)[0] in ("integer", "number"):
-                found = [each for each in after if each.get("format") == "decimal"]
             matches.append((part, _closest(part, found)))
         taken = {id(match) for _, match in matches}
         return matches, [part for part in after if id(part) not in taken]
@@ -331,8 +332,14 @@ class Pair:
                 continue
             hint = f"; was it renamed to {renamed[name]}?" if name in renamed else ""
             yield Change(join_path(path, name), f"was removed: its stored values would be lost{hint}", True)
+        former = old.get("x-former", {})
+        if new.get("additionalProperties") is False:
+            for name in former.keys() - after.keys():
+                yield Change(join_path(path, name), "was a tag, which stored events have: it is forbidden now", True)
         for name in added:
             place = join_path(path, name)
+            if name in former:
+                yield from self.compared(former[name], after[name], place)
             if "const" in after[name]:  # In a union, an object without a tag takes the place of no other one.
                 yield Change(place, "a tag was added: events stored without it can be read", False)
             elif name in new["required"]:
@@ -409,6 +416,11 @@ def _closest(part: Schema, found: list[Schema]) -> Schema | None:
         return other == part, len(fields) + len([word for word, value in part.items() if other.get(word) == value])
 
     return max(found, key=in_common, default=None)
+
+
+def _has_tags_always(schema: Schema) -> bool:
+    """True if every stored object of a shape has its tag: the class had one from the first."""
+    return all(name in schema["required"] for name, _ in tags(schema))
 
 
 def _split_enum(schema: Schema) -> list[Schema]:

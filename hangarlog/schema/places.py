@@ -33,9 +33,10 @@ def places(
         found = [list(places(value, part, root, path, nested)) for part in parts]
         yield from min(found, key=lambda each: len(unknown_paths(each)), default=[])
     elif isinstance(value, dict) and "properties" in schema:
+        fields = {**schema.get("x-former", {}), **schema["properties"]}
         for name, inner in value.items():
-            if name in schema["properties"]:
-                yield from places(inner, schema["properties"][name], root, join_path(path, name), nested)
+            if name in fields:
+                yield from places(inner, fields[name], root, join_path(path, name), nested)
             else:
                 yield join_path(path, name), inner, None
     elif isinstance(value, dict) and isinstance(schema.get("additionalProperties"), dict):

@@ -130,6 +130,9 @@ class _Sample:
             )
             if present:
                 made[name] = self.of(part, place, depth + 1)
+        for name, part in schema.get("x-former", {}).items():
+            if self.source.choose(f"{path}.{name}?", (False, True)):
+                made[name] = self.of(part, f"{path}.{name}", depth + 1)
         return made
 
     def _mapping(self, schema: Schema, path: str, depth: int) -> dict[str, Any]:
@@ -156,11 +159,10 @@ class _Sample:
             count = self.source.choose(f"{path} length", range(min(least, len(fixed)), len(fixed) + 1))
             return [self.of(part, f"{path}[{at}]", depth + 1) for at, part in enumerate(fixed[:count])]
         made: list[Any] = []
-        for _ in range(
-            self._choose_size(path, least, schema.get("maxItems"), depth) * (10 if schema.get("uniqueItems") else 1)
-        ):
+        unique = schema.get("uniqueItems")
+        for _ in range(self._choose_size(path, least, schema.get("maxItems"), depth) * (10 if unique else 1)):
             item = self.of(schema["items"], f"{path}[]", depth + 1)
-            if not (schema.get("uniqueItems") and item in made):
+            if not (unique and (item in made or (isinstance(item, (list, dict)) and is_any(schema["items"])))):
                 made.append(item)
         return made[: schema.get("maxItems")]
 

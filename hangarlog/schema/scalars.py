@@ -51,10 +51,7 @@ def enums(old: Schema, new: Schema, path: str, runs_patterns: bool) -> Iterator[
         if more:
             yield Change(path, f"takes {listed(more)}, too", False)
         return
-    to_decimal = new.get("format") == "decimal" and all(has_type(value, "number") for value in before)
-    fits = to_decimal or all(
-        has_type(value, new.get("type")) and _within(value, new, runs_patterns) for value in before
-    )
+    fits = all(has_type(value, new.get("type")) and _within(value, new, runs_patterns) for value in before)
     yield Change(path, f"was {in_words(old)}, is {in_words(new)}", not fits)
 
 
@@ -110,7 +107,7 @@ def limits(old: Schema, new: Schema, path: str) -> Iterator[Change]:
         if after != before:
             narrower = after is not None and not _is_implied(old, word, after)
             yield Change(path, f"{word} was {_limit_text(before)}, is {_limit_text(after)}", narrower)
-    before, after = old.get("multipleOf"), new.get("multipleOf")
+    before, after = old.get("multipleOf", 1 if old.get("type") == "integer" else None), new.get("multipleOf")
     if after is not None and (before is None or before % after):
         yield Change(path, f"must be a multiple of {after} now", True)
 

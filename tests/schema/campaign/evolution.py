@@ -178,14 +178,17 @@ class Evolution:
         """The same with another limit."""
         choose = self.choose
         word = choose.choice(_LIMITS.get(kind.kind, ("",)))
-        if not word or (word == "min_length" and kind.kind in ("set", "frozenset", "dict")):
-            return kind  # There may be fewer values than it asks for.
+        few = word == "min_length" and kind.kind in ("set", "frozenset", "dict")
+        if not word or few or any(part.kind == "literal" for part in kind.args if isinstance(part, Type)):
+            return kind  # There may be fewer values than a limit asks for.
         values: dict[str, tuple[Any, ...]] = {
             "pattern": _PATTERNS,
             "multiple_of": (1, 2, 3, 4),
             **dict.fromkeys(("min_length", "max_length"), (0, 1, 2, 3)),
         }
-        return _with_limit(kind, word, choose.choice(values.get(word, (-1, 0, 1, 2, 5, 100, 1 << 53))))
+        return _with_limit(
+            kind, word, choose.choice(values.get(word, (-1, 0, 1, 2, 5, 100, 1 << 53 if kind.kind == "int" else 1000)))
+        )
 
     # Changes
 
@@ -226,6 +229,8 @@ class Evolution:
         parts = [at for at, part in enumerate(kind.args) if isinstance(part, Type)]
         if parts and self.choose.random() < 0.55:
             at = self.choose.choice(parts)
+            if kind.kind == "dict" and at == 0:
+                return replace(kind, args=(self.choose.choice(_KEYS), kind.args[1]))
             args = [*kind.args[:at], self.changed(world, kind.args[at]), *kind.args[at + 1 :]]
             return _union(*args) if kind.kind == "union" else replace(kind, args=tuple(args))
         options = [*self._relatives(world, kind), *self._usual(kind)]

@@ -87,6 +87,13 @@ def _key(name: Any) -> str:
     return plain if isinstance(plain, str) else msgspec.json.encode(plain).decode()
 
 
+def _number(key: str) -> Any:
+    try:
+        return Decimal(key)
+    except InvalidOperation:
+        return key
+
+
 def _order(value: Any) -> tuple[str, str]:
     return type(value).__name__, repr(value)
 
@@ -120,6 +127,8 @@ def unkept(was: Any, now: Any, readings: Readings, path: str = "") -> Iterator[s
             return
         more = now if isinstance(now, dict) else was  # A class may have more fields.
         now = now if isinstance(now, dict) else now.fields
+        if was.keys() != now.keys():  # A key that is a number may be written otherwise.
+            was, now, more = ({_number(key): value for key, value in each.items()} for each in (was, now, more))
         if was.keys() - now.keys() or more.keys() - was.keys():
             yield f"{path}: keys"
             return
@@ -139,7 +148,7 @@ def _of_object(was: Object, now: Any, readings: Readings, path: str) -> Iterator
     if not isinstance(now, Object) or isinstance(was, Row) != isinstance(now, Row):
         yield f"{path}: value"
         return
-    if was.tag is not None and now.tag is not None and not _same(was.tag[1], now.tag[1]):
+    if was.tag is not None and now.tag is not None and was.tag[0] == now.tag[0] and not _same(was.tag[1], now.tag[1]):
         yield f"{path}: another class"
     if was.tag is not None and not readings.add(path, now.cls, was.tag[1]):
         yield f"{path}: told apart no more"
@@ -193,18 +202,18 @@ def _of_array(was: Any, now: Any, readings: Readings, path: str) -> Iterator[str
         yield f"{path}: value"
         return
     if isinstance(was, Unordered):  # Their items may be written otherwise now, and so have another order.
-        if len(items) != len(others) or not all(any(_keeps(one, each) for each in others) for one in items):
+        if len(items) != len(others):
             yield f"{path}: items"
+            return
+        for one in items:
+            reasons = [list(unkept(one, each, Readings(), f"{path}[]")) for each in others]
+            yield from min(reasons, key=lambda each: [not why.endswith("rounded") for why in each])
         return
     if len(items) > len(others) or (len(items) < len(others) and not isinstance(now, Row)):
         yield f"{path}: items"
         return
     for at, (value, other) in enumerate(zip(items, others, strict=False)):
         yield from unkept(value, other, readings, f"{path}[{at if isinstance(now, Row) else ''}]")
-
-
-def _keeps(was: Any, now: Any) -> bool:
-    return not list(unkept(was, now, Readings()))
 
 
 def _same(was: Any, now: Any) -> bool:
@@ -215,8 +224,5 @@ def _same(was: Any, now: Any) -> bool:
     if isinstance(was, (int, float)) and isinstance(now, (int, float)):
         return bool(was == now) or (isinstance(was, float) and was == float(now))  # As the rounded one is stored.
     if isinstance(was, (int, float)) and isinstance(now, str):  # A Decimal, which is text in JSON.
-        try:
-            return Decimal(repr(was)) == Decimal(now)
-        except InvalidOperation:
-            return False
+        return bool(_number(repr(was)) == _number(now))
     return False

@@ -68,6 +68,10 @@ class World:
     enums: dict[str, tuple[tuple[str, Any], ...]] = field(default_factory=dict)
 
     def with_class(self, name: str, made: Class) -> World:
+        if made.option("array_like"):  # There, msgspec writes UNSET as null.
+            unset = Default("unset")
+            fields = tuple(replace(each, default=None) if each.default == unset else each for each in made.fields)
+            made = replace(made, fields=fields)
         return replace(self, classes={**self.classes, name: made})
 
 
