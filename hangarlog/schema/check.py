@@ -17,7 +17,7 @@ from hangarlog.schema.compare import MOVED, ROUNDED, UNORDERED, Change, Comparis
 from hangarlog.schema.describe import Schema, describe_all
 from hangarlog.schema.doubts import is_structural
 from hangarlog.schema.lockfile import LockedType, SchemaLock
-from hangarlog.schema.places import changed_defaults, extra_names, places, tag_paths, unknown_paths
+from hangarlog.schema.places import changed_defaults, extra_names, last_name, places, tags_in
 from hangarlog.schema.purity import ImpureUpcasterError, partial_path, pure_path
 from hangarlog.schema.renames import guess_successors, repeated_renames
 from hangarlog.schema.retention import unkept
@@ -373,7 +373,7 @@ class _TypeCheck:
                         return
                     doubts.append(f"{error}, as {_short_json(payload)}")
                     continue
-                lost = None if reached is None else self._lost_value(reached, events, tag_paths(payload, schema))
+                lost = None if reached is None else self._lost_value(reached, events, tags_in(payload, schema))
                 if lost is None and reached is not None and not inferred:
                     lost = self._changed_default(version, payload, reached, schema)
                 if lost is not None:
@@ -432,16 +432,17 @@ class _TypeCheck:
         except Exception:
             return None  # An upcaster may raise anything, and the read reports it.
 
-    def _lost_value(self, reached: Any, events: list[Any], tags: set[str]) -> Finding | None:
+    def _lost_value(self, reached: Any, events: list[Any], tags: set[tuple[str, Any]]) -> Finding | None:
         """Return a finding if the upcasters or a splitter leave a value under a name that no field has."""
-        registry, ignored = self._serializer.registry, extra_names(events) | tags
+        registry, extra = self._serializer.registry, extra_names(events)
         for event_type, payload in reached if isinstance(reached, list) else [(self._name, reached)]:
             schema, target = self._schema_of(event_type), registry.target_version(event_type)
             is_old = isinstance(reached, list) and payload.get("_version", 1) != target
             if schema is None or is_old or event_type in registry.dropped:
                 continue
-            for path in unknown_paths(places(payload, schema)):
-                if path not in ignored:
+            for path, value, part in places(payload, schema):
+                is_tag = isinstance(value, (str, int)) and (last_name(path), value) in tags
+                if part is None and path not in extra and not is_tag:
                     what = f"{registry.canonical_name(event_type)} v{target}"
                     return self._finding(
                         "lost",

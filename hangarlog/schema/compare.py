@@ -349,7 +349,8 @@ class Pair:
         for name in before:
             if name in after:
                 yield from self.compared(before[name], after[name], join_path(path, name))
-                yield from self._defaults(old, new, name, join_path(path, name))
+                if "const" not in after[name]:  # A tag that is not there is taken for it.
+                    yield from self._defaults(old, new, name, join_path(path, name))
 
     def _defaults(self, old: Schema, new: Schema, name: str, path: str) -> Iterator[Change]:
         was_required, is_required = name in old["required"], name in new["required"]

@@ -122,23 +122,27 @@ def unkept(was: Any, now: Any, readings: Readings, path: str = "") -> Iterator[s
         if was is not now:
             yield f"{path}: {'had no value' if was is UNSET else 'lost'}"
     elif isinstance(was, dict):
-        if not isinstance(now, (Object, dict)):
-            yield f"{path}: value"
-            return
-        more = now if isinstance(now, dict) else was  # A class may have more fields.
-        now = now if isinstance(now, dict) else now.fields
-        if was.keys() != now.keys():  # A key that is a number may be written otherwise.
-            was, now, more = ({_number(key): value for key, value in each.items()} for each in (was, now, more))
-        if was.keys() - now.keys() or more.keys() - was.keys():
-            yield f"{path}: keys"
-            return
-        for name, value in was.items():
-            yield from unkept(value, now[name], readings, f"{path}{{}}")
+        yield from _of_mapping(was, now, readings, path)
     elif isinstance(was, (list, Unordered)):
         yield from _of_array(was, now, readings, path)
     elif not _same(was, now):
         rounded = isinstance(was, int) and isinstance(now, float) and float(was) == now
         yield f"{path}: {'rounded' if rounded else 'value'}"
+
+
+def _of_mapping(was: dict[Any, Any], now: Any, readings: Readings, path: str) -> Iterator[str]:
+    if not isinstance(now, (Object, dict)):
+        yield f"{path}: value"
+        return
+    more = now if isinstance(now, dict) else was  # A class may have more fields.
+    now = now if isinstance(now, dict) else now.fields
+    if was.keys() != now.keys():  # A key that is a number may be written otherwise.
+        was, now, more = ({_number(key): value for key, value in each.items()} for each in (was, now, more))
+    if was.keys() - now.keys() or more.keys() - was.keys():
+        yield f"{path}: keys"
+        return
+    for name, value in was.items():
+        yield from unkept(value, now[name], readings, f"{path}{{}}")
 
 
 def _of_object(was: Object, now: Any, readings: Readings, path: str) -> Iterator[str]:
