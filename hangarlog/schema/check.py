@@ -311,7 +311,8 @@ class _TypeCheck:
                     self._read(self._target, payload)
                 except HangarlogError as error:
                     if is_structural(error, payload, locked_shape):
-                        yield self._unreadable(self._target, payload, error)
+                        message = f"events without its new fields cannot be read: {error}"
+                        yield self._finding("unreadable", message, version=self._target)
                         return
 
     def _shape_to_try(self, locked: LockedType, version: int) -> Schema | None:

@@ -1,4 +1,7 @@
-"""`python -m tests.schema.campaign [--events N] [--seed S] [--history SEED]`."""
+"""`python -m tests.schema.campaign [--events N] [--seed S] [--history SEED]`: the check, held against stored events.
+
+What a run counted goes into docs/schema-changes.md with `--record`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import argparse
 import sys
 import time
 
-from .campaign import run, show
+from .campaign import figures, record, run, show
 
 
 def main() -> int:
@@ -14,13 +17,18 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=20_000, help="events to make, at least")
     parser.add_argument("--seed", type=int, default=0, help="replays what was run with it")
     parser.add_argument("--history", type=int, help="only the history of this seed, which a failure names")
+    parser.add_argument("--record", action="store_true", help="put what was counted into docs/schema-changes.md")
     options = parser.parse_args()
     began = time.monotonic()
     if options.history is not None:
         counts, wrong = run(1, [options.history])
     else:
         counts, wrong = run(options.events, seed=options.seed)
-    return show(counts, wrong, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    if options.record:
+        command = f"`python -m tests.schema.campaign --events {options.events} --seed {options.seed}`"
+        record(f"The last large run, {command}: {figures(counts, wrong, seconds)}.")
+    return show(counts, wrong, seconds)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,28 @@ JUSTIFIED = (
 )
 
 
+def section(figures: str) -> str:
+    """The section of docs/schema-changes.md about the campaign."""
+    rows = [f"| {each.what} | {each.why} |" for each in JUSTIFIED]
+    return "\n".join(
+        [
+            "`python -m tests.schema.campaign` makes random classes (msgspec, dataclass, attrs; nested, tagged,",
+            "optional, renamed, defaulted), changes them step by step, stores events of each step, and reads them as",
+            "the next class. If the check passes a change, every event must decode and mean what it meant. If it does",
+            "not, some event must show why; events are made to show it.",
+            "",
+            figures,
+            "",
+            "These false alarms are justified; any other one fails the campaign:",
+            "",
+            "| change | why it is an alarm |",
+            "| --- | --- |",
+            *rows,
+            "",
+        ]
+    )
+
+
 def justification(text: str) -> str:
     """Why an alarm with this message may be false; empty if it may not."""
     return next((each.why for each in JUSTIFIED if re.match(each.text, text)), "")

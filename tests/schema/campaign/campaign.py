@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from itertools import count
+from pathlib import Path
 
-from .alarms import justification
+from .alarms import justification, section
 from .histories import Counts, History, Wrong
 
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "schema-changes.md"
+HEADING = "\n## A campaign of random classes\n\n"
 _SEEDS = 1_000_000_000  # Histories that the seeds of two campaigns do not share.
-_SHOWN = 60
+_SHOWN = 20
 
 
 def run(events: int, seeds: Iterable[int] | None = None, *, seed: int = 0) -> tuple[Counts, list[Wrong]]:
@@ -30,6 +33,12 @@ def unjustified(wrong: Iterable[Wrong]) -> list[Wrong]:
     return [each for each in wrong if each.kind == "miss" or not all(map(justification, each.why))]
 
 
+def record(text: str) -> None:
+    """Write the section of the page anew."""
+    before, _, _ = PAGE.read_text().partition(HEADING)
+    PAGE.write_text(before + HEADING + section(text))
+
+
 def show(counts: Counts, wrong: list[Wrong], seconds: float) -> int:
     """Print the result. Return 1 if a verdict is wrong without a justification."""
     bad = unjustified(wrong)
@@ -42,11 +51,17 @@ def show(counts: Counts, wrong: list[Wrong], seconds: float) -> int:
     for kind, number in counts.alarms.most_common():
         print(f"  {number:6,} ({counts.false[kind]:,}) {kind}")
     print("changes:", ", ".join(f"{title} {number:,}" for title, number in counts.changes.most_common()))
-    causes = Counter(each.kind for each in bad)
-    print(
-        f"{counts.pairs:,} pairs of classes ({counts.passed:,} passed), {counts.events:,} events made, "
-        f"{counts.decoded:,} decoded by a changed class, {causes['miss']:,} misses, "
-        f"{sum(each.kind == 'false alarm' for each in wrong):,} false alarms, {causes['false alarm']:,} of them "
-        f"unjustified, in {seconds:,.0f} s"
-    )
+    print(figures(counts, wrong, seconds))
     return 1 if bad else 0
+
+
+def figures(counts: Counts, wrong: list[Wrong], seconds: float) -> str:
+    """What was counted, in a line."""
+    kinds = Counter(each.kind for each in wrong)
+    bad = Counter(each.kind for each in unjustified(wrong))
+    untried = f", {counts.untried:,} changes that the check could not try" if counts.untried else ""
+    return (
+        f"{counts.pairs:,} pairs of classes, {counts.passed:,} of them passed; {counts.events:,} events made, "
+        f"{counts.decoded:,} decoded by the next class; {bad['miss']:,} misses{untried}; "
+        f"{counts.pairs - counts.passed:,} alarms, {kinds['false alarm']:,} of them false, {bad['false alarm']:,} of these unjustified; {seconds:,.0f} s"
+    )
