@@ -310,7 +310,7 @@ class _TypeCheck:
                 try:
                     self._read(self._target, payload)
                 except HangarlogError as error:
-                    if is_structural(error, payload, locked_shape):
+                    if not isinstance(error.__cause__, msgspec.ValidationError):  # The shapes were compared.
                         message = f"events without its new fields cannot be read: {error}"
                         yield self._finding("unreadable", message, version=self._target)
                         return

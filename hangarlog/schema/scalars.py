@@ -63,7 +63,7 @@ def _missing(values: list[Any], others: list[Any]) -> list[Any]:
 
 def _within(value: Any, schema: Schema, runs_patterns: bool) -> bool:
     """True if a value is within the limits of a schema of its type."""
-    if "format" in schema or "contentEncoding" in schema or "multipleOf" in schema:
+    if "format" in schema or "contentEncoding" in schema or ("multipleOf" in schema and value % schema["multipleOf"]):
         return False
     if isinstance(value, str):
         pattern = schema.get("pattern", "")

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 from hangarlog.schema.describe import Schema
-from hangarlog.schema.shape import has_always, resolve, tags
+from hangarlog.schema.shape import has_always, resolve, tag_of, tags
 
 
 class FieldPair(NamedTuple):
@@ -64,7 +64,7 @@ def _fields(before: Schema, after: Schema) -> Iterator[FieldPair]:
 
 
 def _same_alternatives(before: Schema, after: Schema, old: Schema, new: Schema) -> Iterator[tuple[Schema, Schema]]:
-    """Yield the alternatives of two unions that are arrays, objects with the same tag, or the only object in each."""
+    """Yield the alternatives of two unions that have the same type and tag, or are the only object in each."""
     both = [
         [resolve(part, root) for part in union.get("anyOf", [union])] for union, root in ((before, old), (after, new))
     ]
@@ -76,7 +76,7 @@ def _same_alternatives(before: Schema, after: Schema, old: Schema, new: Schema) 
 
 
 def _kind(schema: Schema, few: bool) -> Any:
-    return schema.get("type"), "" if few else str(tags(schema))
+    return schema.get("type"), None if few and schema.get("type") == "object" else tag_of(schema)
 
 
 def forget_omitted(new: Schema, earlier: Collection[Schema]) -> None:

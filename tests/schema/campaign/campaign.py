@@ -63,5 +63,6 @@ def figures(counts: Counts, wrong: list[Wrong], seconds: float) -> str:
     return (
         f"{counts.pairs:,} pairs of classes, {counts.passed:,} of them passed; {counts.events:,} events made, "
         f"{counts.decoded:,} decoded by the next class; {bad['miss']:,} misses{untried}; "
-        f"{counts.pairs - counts.passed:,} alarms, {kinds['false alarm']:,} of them false, {bad['false alarm']:,} of these unjustified; {seconds:,.0f} s"
+        f"{counts.pairs - counts.passed:,} alarms, {kinds['false alarm']:,} of them false, "
+        f"{bad['false alarm']:,} of these unjustified; {seconds:,.0f} s"
     )

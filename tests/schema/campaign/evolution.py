@@ -203,7 +203,7 @@ class Evolution:
             (1, self._removed, "a field is removed"),
             (1, self._renamed, "a field is renamed"),
             (2, self._redefaulted, "a default changes"),
-            (0.5, self._moved, "a field moves"),
+            (3 if made.option("array_like") else 0.5, self._moved, "a field moves"),
             (0.5, self._aliased, "a field's name in events changes"),
             (1, self._reoptioned, "an option of a class changes"),
             (0.7, self._retagged, "a tag changes"),
@@ -416,6 +416,8 @@ def _union(*kinds: Type) -> Type:
         for part in kind.args if kind.kind == "union" else (kind,):
             same = "datetime" if part.kind in ("aware", "naive") else part.kind
             parts[part if part.args else same] = part  # msgspec mixes up those that differ in limits alone.
+    if any(part.kind in ("literal", "enum") for part in parts.values()):  # msgspec applies limits to them, too.
+        parts = {key: replace(part, limits=()) if part.kind in ("str", "int") else part for key, part in parts.items()}
     found = tuple(parts.values())
     return found[0] if len(found) == 1 else Type("union", found)
 

@@ -21,7 +21,7 @@ from hangarlog.schema.lockfile import SchemaLock
 from hangarlog.schema.locking import make_lock
 
 from .evolution import Evolution
-from .payloads import Hints, NoPayloadError, Payloads
+from .payloads import Hints, NoPayloadError, Payloads, has_values
 from .truth import Object, Readings, forget_classes, meaning, unkept
 from .worlds import ROOT, World, load, source, unload
 
@@ -119,7 +119,7 @@ class History:
 
     def run(self) -> None:
         try:
-            self._start(self._accepted(self.evolution.first))
+            self._start(self._accepted(self._first_world))
             for _ in range(self.choose.randint(1, 4)):
                 if not self._take_step():
                     return
@@ -162,14 +162,20 @@ class History:
         self._start(app)
         return True
 
+    def _first_world(self) -> World:
+        made = self.evolution.first()
+        if not has_values(made):
+            raise ValueError("a class has no values")
+        return made
+
     def _next_world(self, world: World, titles: list[str]) -> World:
         titles.clear()
         made = world
         for _ in range(self.choose.choice((1, 1, 1, 1, 1, 2, 3))):
             made, title = self.evolution.next(made)
             titles.append(title.partition(": ")[2])
-        if made == world:
-            raise ValueError("nothing changes")
+        if made == world or not has_values(made):
+            raise ValueError("nothing changes, or a class has no values")
         return made
 
     def _store(self, app: App, hints: Hints) -> None:
@@ -212,7 +218,7 @@ class History:
             if failing(found):
                 causes = alarm_texts(failing(found))
                 counts.alarms.update(map(alarm_kind, causes))
-                if not (_replaces(step, causes) or self._is_shown(app, step)):
+                if not (_is_on_purpose(app.steps, causes) or self._is_shown(app, step)):
                     counts.false.update(map(alarm_kind, causes))
                     self._note("false alarm", app, titles, causes)
                 return True
@@ -319,11 +325,11 @@ def _after(was: Object, data: dict[str, Any], step: Step) -> Object:
     return Object(was.tag, fields, was.cls)
 
 
-def _replaces(step: Step, causes: Sequence[str]) -> bool:
-    """True if a step puts a constant into a field, and the check says of nothing else that it is lost."""
-    dropped, put = ({name for what, name, _ in step if what == kind} for kind in ("drop", "put"))
-    lost = [re.match(r"lost: .* make the same of every '([^'.\[{]+)", text) for text in causes]
-    return all(each is not None and each[1] in dropped & put for each in lost)
+def _is_on_purpose(steps: Sequence[Step], causes: Sequence[str]) -> bool:
+    """True if the check says only of fields that a step drops or moves that they are lost: they are."""
+    gone = {name for step in steps for what, name, _ in step if what != "put"}
+    lost = [re.match(r"lost: [^']*'([^'.\[{]+)", text) for text in causes]
+    return all(each is not None and each[1] in gone for each in lost)
 
 
 def alarm_texts(found: Sequence[Finding]) -> list[str]:

@@ -28,7 +28,21 @@ _TEXTS: dict[str, Sequence[str]] = {
     "Decimal": ("0", "1.50", "-12345678901234567890.1"),
 }
 WORDS = ("", "a", "b", "ab", "abc", "text", "red", "0", "1", "3.5", "true", "null", "é 🙂", "x" * 40, "ba")
-_INTEGERS = (0, 1, -1, 2, 7, 1 << 31, (1 << 53) + 1, -(1 << 53) - 1, (1 << 63) - 1, -(1 << 63), (1 << 64) - 1)
+_INTEGERS = (
+    0,
+    1,
+    -1,
+    2,
+    7,
+    1 << 31,
+    (1 << 53) + 1,
+    -(1 << 53) - 1,
+    (1 << 63) - 1,
+    -(1 << 63),
+    3 << 60,
+    -(3 << 60),
+    (1 << 64) - 1,
+)
 _FLOATS = (0.0, 0.5, 1.0, -1.5, 2.0, 1e9, 1e300, 5e-324, -0.0)
 _ANYTHING = (None, 0, "a", [1, "a", None], {"a": {"b": 1}}, True, 1.5, [], {}, 1 << 60, {"type": "a"})
 _WITHIN: dict[str, Callable[[Any, Any], bool]] = {
@@ -76,6 +90,17 @@ def all_types(world: World) -> Iterator[Type]:
         kind = waiting.pop()
         yield kind
         waiting += [part for part in kind.args if isinstance(part, Type)]
+
+
+def has_values(world: World) -> bool:
+    """True if each class has a value: none holds itself without an end."""
+    payloads = Payloads(world, None, random.Random(0), Hints())
+    try:
+        for name in world.classes:
+            payloads.of(Type("ref", (name,)))
+    except (NoPayloadError, RecursionError):
+        return False
+    return True
 
 
 class Payloads:

@@ -227,6 +227,6 @@ def _same(was: Any, now: Any) -> bool:
         return False
     if isinstance(was, (int, float)) and isinstance(now, (int, float)):
         return bool(was == now) or (isinstance(was, float) and was == float(now))  # As the rounded one is stored.
-    if isinstance(was, (int, float)) and isinstance(now, str):  # A Decimal, which is text in JSON.
-        return bool(_number(repr(was)) == _number(now))
+    if {type(was), type(now)} in ({int, str}, {float, str}):  # A Decimal, which is text in JSON.
+        return bool(_number(str(was)) == _number(str(now)))
     return False

@@ -115,8 +115,11 @@ import attrs, msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 from hangarlog.events.decodable import decoder_of  # msgspec's own crashes on some types.
 
-def of(text, kind):
-    return decoder_of(kind).decode(text)
+def of(text, decoder):
+    try:
+        return decoder.decode(text)
+    except msgspec.ValidationError as error:
+        raise TypeError(str(error)) from None  # As a constructor would.
 """
 _EMPTY = {("list", "[]"): "list", ("dict", "{}"): "dict", ("set", "[]"): "set"}
 
@@ -129,7 +132,7 @@ def source(world: World) -> str:
     for name, made in world.classes.items():
         lines += _class_lines(name, made)
     kinds = [repr(kind) for kind in _made_by_factories(world)]
-    lines.append(f"made = {{kind: decoder_of(eval(kind)).decode for kind in [{', '.join(kinds)}]}}")
+    lines.append(f"decoders = {{kind: decoder_of(eval(kind)) for kind in [{', '.join(kinds)}]}}")
     return "\n".join(lines) + "\n"
 
 
@@ -156,14 +159,16 @@ def _field_line(each: Field, kind: str) -> str:
     maker = {"struct": "field", "dataclass": "dataclasses.field", "attrs": "attrs.field"}[kind]
     words = []
     if each.default is not None:
-        value = f"of({each.default.text!r}, {text})"
+        value = f"of({each.default.text!r}, decoder_of({text}))"
         if each.default.how == "unset":
             text = f"Union[{text}, UnsetType]"
             words.append("default=UNSET")
         elif each.default.how == "value":
             words.append(f"default={value}")
         else:
-            factory = _EMPTY.get((each.type.kind, each.default.text), f"lambda: made[{text!r}]({each.default.text!r})")
+            factory = _EMPTY.get(
+                (each.type.kind, each.default.text), f"lambda: of({each.default.text!r}, decoders[{text!r}])"
+            )
             words.append(f"{'factory' if kind == 'attrs' else 'default_factory'}={factory}")
     if each.alias and kind == "struct":
         words.append(f"name={each.alias!r}")
