@@ -19,6 +19,7 @@ from hangarlog.schema.scalars import Change as Change
 from hangarlog.schema.scalars import enums, is_enum, limits, strings
 from hangarlog.schema.shape import (
     ABSENT,
+    MAX_EXACT,
     alternatives,
     default_of,
     enum_values,
@@ -35,7 +36,6 @@ from hangarlog.schema.shape import (
 _MAX_PARTS = 2_000_000  # Parts to compare. A lock of 16 MiB can have more pairs of definitions than anybody waits for.
 _MAX_PLACES = 3  # The places of one definition at which its changes are listed.
 _MAX_CHANGES = 1_000  # Changes that are listed.
-_MAX_EXACT = 1 << 53  # The largest whole number up to which floats hold all.
 _MAX_PAIRS = 2_500  # Pairs of names or alternatives that are compared with each other.
 
 ROUNDED = "whole numbers beyond 2^53 would change"
@@ -311,7 +311,7 @@ class Pair:
             yield Change(path, f"was an object of fields, is {in_words(new)}", False)
             yield from self.compared({"enum": list(before)}, new.get("x-keys", _TEXT), f"{path} keys")
             yield from limits({"minProperties": len(old["required"]), "maxProperties": len(before)}, new, path)
-            for name, part in before.items():
+            for name, part in {**before, **old.get("x-former", {})}.items():
                 yield from self.compared(part, new["additionalProperties"], join_path(path, name))
         else:
             yield from self._fields(old, new, path)
@@ -465,7 +465,7 @@ def _may_be_large(schema: Schema) -> bool:
     """True if a schema takes whole numbers that a float cannot hold."""
     least = [schema[word] for word in ("minimum", "exclusiveMinimum") if word in schema]
     most = [schema[word] for word in ("maximum", "exclusiveMaximum") if word in schema]
-    return not least or not most or min(least) < -_MAX_EXACT or max(most) > _MAX_EXACT
+    return not least or not most or min(least) < -MAX_EXACT or max(most) > MAX_EXACT
 
 
 def _default_text(schema: Schema) -> str:

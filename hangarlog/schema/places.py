@@ -8,7 +8,7 @@ from typing import Any
 
 from hangarlog.schema.default_change import default_change
 from hangarlog.schema.describe import Schema
-from hangarlog.schema.shape import enum_values, has_type, join_path, resolve, same_value, tags
+from hangarlog.schema.shape import MAX_EXACT, enum_values, has_type, is_any, join_path, resolve, same_value, tags
 
 SchemaPlace = tuple[str, Any, Schema | None]
 
@@ -116,9 +116,12 @@ class _Defaults:
             return
         before, after = _child_schemas(stored, old), _child_schemas(reached, new)
         had, has = _children(stored), _children(reached)
-        for name in filter(after.__contains__, before):
+        for name in before:
             place = join_path(path, name) if isinstance(name, str) else f"{path}[{name}]"
-            if name in had and name in has:
+            if name not in after:
+                for other in _moved_to(name, had, has, before, after):
+                    yield from self.changed(had[name], has[other], before[name], after[other], place)
+            elif name in had and name in has:
                 yield from self.changed(had[name], has[name], before[name], after[name], place)
             elif name not in had and name not in has:
                 change = default_change((before[name], self._old), (after[name], self._new))
@@ -126,9 +129,28 @@ class _Defaults:
                     yield place, change.then, change.now
 
 
+def _moved_to(name: Any, had: dict[Any, Any], has: dict[Any, Any], before: Any, after: Any) -> list[Any]:
+    """Return the new field that has the object or array of a field that is gone, in a list; none if it is not clear."""
+    if not isinstance(had.get(name), (dict, list)):
+        return []
+    found = [other for other in has if other in after and other not in before and has[other] == had[name]]
+    return found if len(found) == 1 else []
+
+
+def rounded_paths(reached: Any, schema: Schema | None) -> list[str]:
+    """Return the paths at which a payload has a whole number that may be too large for the number that is read."""
+    if schema is None or not isinstance(reached, dict):
+        return []
+    return [
+        path
+        for path, value, part in places(reached, schema)
+        if type(value) is int and abs(value) >= MAX_EXACT and part is not None and part.get("type") == "number"
+    ]
+
+
 def _matching_alternative(value: Any, schema: Schema, root: Schema) -> Schema:
     schema = resolve(schema, root)
-    if not isinstance(value, (dict, list)):
+    if is_any(schema) or not isinstance(value, (dict, list)):
         return {}
     parts = (resolve(part, root) for part in schema.get("anyOf", [schema]) if may_match(value, part, root))
     return next(parts, {})

@@ -21,6 +21,7 @@ UNSET: Any = object()
 _NO_VALUES = {COMPUTED: "computed for each event", UNSET: "UNSET", ABSENT: "one that has no JSON form"}
 
 
+MAX_EXACT = 1 << 53  # The largest whole number up to which floats hold all.
 _MAX_SHOWN = 20  # Values of an enum that a message lists.
 
 

@@ -357,8 +357,8 @@ class Evolution:
         return world.with_class(name, made.with_option(option, value)) if made.kind == "struct" else world
 
     def _retagged(self, world: World, name: str, made: Class) -> World:
-        if made.kind != "struct":
-            return world
+        if made.kind != "struct" or made.option("array_like"):
+            return world  # An array's tag is one of its items.
         if made.option("tag") and self.choose.random() < 0.4:
             return world.with_class(name, made.with_option("tag_field", self.choose.choice((None, "kind", "msg"))))
         tags = (None, None, True, name.lower(), "docker", 1)

@@ -94,6 +94,10 @@ def _number(key: str) -> Any:
         return key
 
 
+def _rounded(key: Any) -> Any:
+    return float(key) if isinstance(key, Decimal) else key
+
+
 def _order(value: Any) -> tuple[str, str]:
     return type(value).__name__, repr(value)
 
@@ -138,6 +142,10 @@ def _of_mapping(was: dict[Any, Any], now: Any, readings: Readings, path: str) ->
     now = now if isinstance(now, dict) else now.fields
     if was.keys() != now.keys():  # A key that is a number may be written otherwise.
         was, now, more = ({_number(key): value for key, value in each.items()} for each in (was, now, more))
+    if was.keys() != now.keys() and {_rounded(key) for key in was} == {_rounded(key) for key in now}:
+        if any(_rounded(key) != key for key in was):  # Else they were rounded before, and are now as they are stored.
+            yield f"{path}: rounded"
+        return
     if was.keys() - now.keys() or more.keys() - was.keys():
         yield f"{path}: keys"
         return
