@@ -143,7 +143,9 @@ def _of_mapping(was: dict[Any, Any], now: Any, readings: Readings, path: str) ->
     if was.keys() != now.keys():  # A key that is a number may be written otherwise.
         was, now, more = ({_number(key): value for key, value in each.items()} for each in (was, now, more))
     if was.keys() != now.keys() and {_rounded(key) for key in was} == {_rounded(key) for key in now}:
-        if any(_rounded(key) != key for key in was):  # Else they were rounded before, and are now as they are stored.
+        if any(
+            isinstance(key, Decimal) and key != Decimal(repr(float(key))) for key in was
+        ):  # Else they were rounded before, and are now as they are stored.
             yield f"{path}: rounded"
         return
     if was.keys() - now.keys() or more.keys() - was.keys():
