@@ -9,7 +9,7 @@ import argparse
 import sys
 import time
 
-from .campaign import figures, record, run, show
+from .campaign import figures, record, run, run_in_processes, show
 
 
 def main() -> int:
@@ -23,7 +23,7 @@ def main() -> int:
     if options.history is not None:
         counts, wrong = run(1, [options.history])
     else:
-        counts, wrong = run(options.events, seed=options.seed)
+        counts, wrong = run_in_processes(options.events, options.seed)
     seconds = time.monotonic() - began
     if options.record:
         command = f"`python -m tests.schema.campaign --events {options.events} --seed {options.seed}`"
