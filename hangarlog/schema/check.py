@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Generator, Iterator
 from functools import partial
-from itertools import islice
 from typing import Any, Literal
 
 import msgspec
@@ -17,12 +16,12 @@ from hangarlog.schema.compare import MOVED, ROUNDED, UNORDERED, Change, Comparis
 from hangarlog.schema.describe import Schema, describe_all
 from hangarlog.schema.doubts import is_structural
 from hangarlog.schema.lockfile import LockedType, SchemaLock
-from hangarlog.schema.places import changed_defaults, extra_names, last_name, places, rounded_paths, tags_in
+from hangarlog.schema.places import changed_defaults, extra_names, last_name, places, rounded_paths
 from hangarlog.schema.purity import ImpureUpcasterError, partial_path, pure_path
 from hangarlog.schema.renames import guess_successors, repeated_renames
 from hangarlog.schema.retention import unkept
 from hangarlog.schema.sample import CannotSampleError, edges_of, samples
-from hangarlog.schema.shape import all_patterns, value_text
+from hangarlog.schema.shape import COMPUTED, all_patterns, all_tags, value_text
 from hangarlog.schema.skeleton import Drafts
 
 Kind = Literal[
@@ -45,7 +44,6 @@ Kind = Literal[
     "stored",  # what a store shows without a loss: defaults that stored events need, values that the chain changes
 ]
 _NOT_FAILING = ("new", "compatible", "raised", "untried", "stored")
-_FIRST_SAMPLES = 4  # Samples of a type that has changed without effect: the first ones lack what may be missing.
 _NO_RESULT: Any = object()
 
 
@@ -159,6 +157,7 @@ class _TypeCheck:
         own_steps = any(event_type == name for event_type, _, _ in self._chain.steps())
         self._tries_shared_shapes = self._canonical != name and (own_steps or self._canonical in registry.dropped)
         self._schema: Schema | None = None
+        self._tags = all_tags(shapes.values()) if self._target > 1 else set()
         self._impure: set[int] = set()
 
     def findings(self) -> Iterator[Finding]:
@@ -264,7 +263,8 @@ class _TypeCheck:
             yield self._changed_shape(locked_shape, changes)
         elif changes:
             assert locked_shape is not None
-            yield from self._refused_samples(locked_shape)
+            if any(change.what.endswith(value_text(COMPUTED)) for change in changes):
+                yield from self._refused_samples(locked_shape)
             yield self._finding(
                 "compatible",
                 f"has changed at version {self._target} without effect on old events; record the change with "
@@ -306,11 +306,12 @@ class _TypeCheck:
     def _refused_samples(self, locked_shape: Schema) -> Iterator[Finding]:
         """Yield a finding if the class refuses an event without its new fields: the factory of a default may raise."""
         with contextlib.suppress(CannotSampleError):
-            for payload in islice(samples(locked_shape, self._current.patterns), _FIRST_SAMPLES):
+            for payload in samples(locked_shape, self._current.patterns):
                 try:
                     self._read(self._target, payload)
                 except HangarlogError as error:
-                    if not isinstance(error.__cause__, msgspec.ValidationError):  # The shapes were compared.
+                    is_refused = isinstance(error.__cause__, msgspec.ValidationError)
+                    if is_structural(error, payload, locked_shape) and not is_refused:
                         message = f"events without its new fields cannot be read: {error}"
                         yield self._finding("unreadable", message, version=self._target)
                         return
@@ -376,7 +377,7 @@ class _TypeCheck:
                         return
                     doubts.append(f"{error}, as {_short_json(payload)}")
                     continue
-                lost = None if reached is None else self._lost_value(reached, events, tags_in(payload, schema))
+                lost = None if reached is None else self._lost_value(reached, events)
                 if lost is None and reached is not None and not inferred:
                     lost = self._changed_default(version, payload, reached, schema)
                 if lost is not None:
@@ -439,7 +440,7 @@ class _TypeCheck:
         except Exception:
             return None  # An upcaster may raise anything, and the read reports it.
 
-    def _lost_value(self, reached: Any, events: list[Any], tags: set[tuple[str, Any]]) -> Finding | None:
+    def _lost_value(self, reached: Any, events: list[Any]) -> Finding | None:
         """Return a finding if the upcasters or a splitter leave a value under a name that no field has."""
         registry, extra = self._serializer.registry, extra_names(events)
         for event_type, payload in reached if isinstance(reached, list) else [(self._name, reached)]:
@@ -448,7 +449,7 @@ class _TypeCheck:
             if schema is None or is_old or event_type in registry.dropped:
                 continue
             for path, value, part in places(payload, schema):
-                is_tag = isinstance(value, (str, int)) and (last_name(path), value) in tags
+                is_tag = isinstance(value, (str, int)) and (last_name(path), value) in self._tags
                 if part is None and path not in extra and not is_tag:
                     what = f"{registry.canonical_name(event_type)} v{target}"
                     return self._finding(

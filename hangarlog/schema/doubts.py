@@ -23,7 +23,7 @@ def is_structural(error: HangarlogError, payload: dict[str, Any], schema: Schema
         return cause is None or isinstance(cause, _STRUCTURAL_ERRORS)
     if isinstance(cause, msgspec.ValidationError):
         return cause.__cause__ is None  # Otherwise a hook or validator has refused the generated value.
-    return True
+    return not str(cause).startswith("unhashable type")  # Else a set cannot hold the generated value.
 
 
 def _is_generated(missing: tuple[Any, ...], payload: dict[str, Any], schema: Schema) -> bool:

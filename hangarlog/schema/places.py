@@ -59,12 +59,6 @@ def unknown_paths(found: Iterable[SchemaPlace]) -> list[str]:
     return [path for path, _, schema in found if schema is None]
 
 
-def tags_in(payload: dict[str, Any], schema: Schema) -> set[tuple[str, Any]]:
-    """Return the (name, value) of the tags in a payload: nothing is lost if a class has no tag any more."""
-    found = places(payload, schema)
-    return {(last_name(path), value) for path, value, part in found if part is not None and "const" in part}
-
-
 def last_name(path: str) -> str:
     """Return the name of the field at a path."""
     return path.rpartition(".")[2]

@@ -62,6 +62,15 @@ def all_limits(schema: Schema) -> Iterator[tuple[str, Any]]:
                 yield word, part[word]
 
 
+def all_tags(schemas: Iterable[Schema]) -> set[tuple[str, Any]]:
+    """Return the (name, value) of the tags in schemas and in their parts, also of former ones."""
+    found = set()
+    for part in _all_parts(schemas):
+        fields = {**part.get("properties", {}), **part.get("x-former", {})}
+        found |= {(name, each["const"]) for name, each in fields.items() if "const" in each}
+    return found
+
+
 def _all_parts(schemas: Iterable[Schema]) -> Iterator[dict[str, Any]]:
     """Yield schemas with their parts. A definition that they share is searched once."""
     seen: set[int] = set()

@@ -150,6 +150,9 @@ class History:
         before, titles = self.apps[-1], list[str]()
         app = self._accepted(lambda: self._next_world(before.world, titles), before.steps)
         self._store(before, Hints([before.world, app.world]))
+        if not self.stored:  # Such as a class whose default raises.
+            unload(app.module)
+            return False
         self.counts.changes.update(titles)
         breaks = self._judge(app, titles, [])
         if breaks:

@@ -168,7 +168,7 @@ class Payloads:
             values = dict.fromkeys([*(each for each in self._hints.numbers if type(each) is int), *_INTEGERS])
         elif name == "float":
             values = list(dict.fromkeys([*(float(each) for each in self._hints.numbers), *_FLOATS]))
-            values += [each + 0.5 for each in values if abs(each) < 100]
+            values += [each + 0.5 for each in values if abs(each) < 10_000]
         elif name == "str":
             values = list(dict.fromkeys([*self._hints.texts, *WORDS, *(each[0] for each in _TEXTS.values())]))
         elif name == "bytes":

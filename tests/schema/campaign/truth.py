@@ -216,8 +216,8 @@ def _of_array(was: Any, now: Any, readings: Readings, path: str) -> Iterator[str
         yield f"{path}: value"
         return
     if isinstance(was, Unordered):  # Their items may be written otherwise now, and so have another order.
-        if len(items) != len(others):
-            yield f"{path}: items"
+        if len(items) > len(others) or (len(items) < len(others) and isinstance(now, Unordered)):
+            yield f"{path}: items"  # A list may have those again that the set did not repeat.
             return
         for one in items:
             reasons = [list(unkept(one, each, Readings(), f"{path}[]")) for each in others]
