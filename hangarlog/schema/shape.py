@@ -65,9 +65,11 @@ def all_limits(schema: Schema) -> Iterator[tuple[str, Any]]:
 def all_tags(schemas: Iterable[Schema]) -> set[tuple[str, Any]]:
     """Return the (name, value) of the tags in schemas and in their parts, also of former ones."""
     found = set()
-    for part in _all_parts(schemas):
-        fields = {**part.get("properties", {}), **part.get("x-former", {})}
-        found |= {(name, each["const"]) for name, each in fields.items() if "const" in each}
+    for part in _all_parts(schemas):  # Among them are names of fields, and defaults, which may hold anything.
+        for fields in (part.get("properties"), part.get("x-former")):
+            for name, each in fields.items() if isinstance(fields, dict) else ():
+                if isinstance(each, dict) and isinstance(each.get("const"), (str, int)):
+                    found.add((name, each["const"]))
     return found
 
 
