@@ -260,8 +260,7 @@ class Pair:
         if "prefixItems" not in new:
             yield from limits(old, new, path)
         if new.get("uniqueItems") and not old.get("uniqueItems"):
-            several = old.get("maxItems", 2) > 1
-            yield Change(path, f"was a list, is a set{f': {UNORDERED}' if several else ''}", several)
+            yield Change(path, f"was a list, is a set: {UNORDERED}", True)
         elif old.get("uniqueItems") and not new.get("uniqueItems"):
             yield Change(path, "was a set, is a list", False)
         yield from self._tuple_items(old, new, path)

@@ -35,6 +35,11 @@ JUSTIFIED = (
         r"must match .* now|(minLength|maxLength) was \w+, is \d+",
         "what a pattern matches is not compared with what another one does, nor with lengths",
     ),
+    Justified(
+        "a list of at most one item becomes a set",
+        r"was a list, is a set",
+        "nobody limits a list to one item, and a set refuses items that cannot be in one",
+    ),
 )
 
 

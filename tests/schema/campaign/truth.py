@@ -238,5 +238,7 @@ def _same(was: Any, now: Any) -> bool:
     if isinstance(was, (int, float)) and isinstance(now, (int, float)):
         return bool(was == now) or (isinstance(was, float) and was == float(now))  # As the rounded one is stored.
     if {type(was), type(now)} in ({int, str}, {float, str}):  # A Decimal, which is text in JSON.
+        if isinstance(was, float):  # It may have been rounded, and a Decimal is not.
+            return bool(was == _rounded(_number(str(now))))
         return bool(_number(str(was)) == _number(str(now)))
     return False

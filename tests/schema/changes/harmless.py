@@ -363,11 +363,6 @@ HARMLESS = [
     of_field("null becomes a Literal with null", "None", "Literal[None, 'a']"),
     of_field("whole numbers must be multiples of 1", "int", "Annotated[int, Meta(multiple_of=1)]"),
     of_field(
-        "a list of at most one item becomes a set",
-        "Annotated[list[int], Meta(max_length=1)]",
-        "Annotated[set[int], Meta(max_length=1)]",
-    ),
-    of_field(
         "a union of bytes of two lengths is what it was",
         "Annotated[bytes, Meta(min_length=1)] | bytes",
         "bytes | Annotated[bytes, Meta(min_length=1)]",
