@@ -12,17 +12,16 @@ import msgspec
 from hangarlog.errors import EventSerializationError, HangarlogError, UpcastingError
 from hangarlog.events.event_class import check_event_class
 from hangarlog.events.serializer import EventSerializer
-from hangarlog.schema.compare import MOVED, ROUNDED, UNORDERED, Change, Comparisons, breaking
-from hangarlog.schema.describe import Schema, describe_all
+from hangarlog.schema.compare import MOVED, ROUNDED, UNORDERED, Change, breaking
+from hangarlog.schema.current_shapes import CurrentShapes
+from hangarlog.schema.describe import Schema
 from hangarlog.schema.doubts import is_structural
 from hangarlog.schema.lockfile import LockedType, SchemaLock
 from hangarlog.schema.places import changed_defaults, extra_names, last_name, places, rounded_paths
 from hangarlog.schema.purity import ImpureUpcasterError, partial_path, pure_path
-from hangarlog.schema.renames import guess_successors, repeated_renames
 from hangarlog.schema.retention import unkept
 from hangarlog.schema.sample import CannotSampleError, edges_of, samples
-from hangarlog.schema.shape import COMPUTED, all_patterns, all_tags, value_text
-from hangarlog.schema.skeleton import Drafts
+from hangarlog.schema.shape import COMPUTED, all_tags, value_text
 
 Kind = Literal[
     # These fail a check:
@@ -81,7 +80,7 @@ def check(serializer: EventSerializer, lock: SchemaLock) -> list[Finding]:
     names = {*lock.events, *registry.types, *registry.versions, *serializer.chain.split_types()} - {*registry.dropped}
     findings: list[Finding] = []
     reported: set[tuple[str, int]] = set()
-    current = _CurrentShapes(serializer, lock)
+    current = CurrentShapes(serializer, lock)
     shapes_by_name: dict[str, dict[str, Schema]] = {}
     for name, locked in lock.events.items():
         shapes_by_name.setdefault(registry.canonical_name(name), {}).update(locked.schemas)
@@ -106,29 +105,6 @@ def _same_name(serializer: EventSerializer, name: str) -> list[Finding]:
     return [Finding(name, "same name", message)]
 
 
-class _CurrentShapes:
-    """The wire shapes of an application's classes, and their patterns, which may be run because they are trusted."""
-
-    def __init__(self, serializer: EventSerializer, lock: SchemaLock) -> None:
-        self.serializer, registry = serializer, serializer.registry
-        self.described = describe_all(registry.types, serializer.enc_hook)
-        self.shapes = {
-            name: shape
-            for name, shape in self.described.items()
-            if isinstance(shape, dict) and registry.canonical_name(name) == name
-        }
-        self.patterns = all_patterns(self.shapes.values())
-        before = {
-            name: shape for name, locked in lock.events.items() if (shape := locked.schema(locked.version)) is not None
-        }
-        changed = [(shape, self.shapes[name]) for name, shape in before.items() if name in self.shapes]
-        self.comparisons = Comparisons(runs_patterns=True, renames=repeated_renames(changed))
-        self.drafts = Drafts(self.comparisons.renames)
-        gone = {name: shape for name, shape in before.items() if name not in registry.types}
-        new = {name: shape for name, shape in self.shapes.items() if name not in lock.events}
-        self.successors = guess_successors(gone, new)
-
-
 class _TypeCheck:
     """The check of one stored event type.
 
@@ -138,7 +114,7 @@ class _TypeCheck:
 
     def __init__(
         self,
-        current: _CurrentShapes,
+        current: CurrentShapes,
         name: str,
         locked: LockedType | None,
         shapes: dict[str, Schema],

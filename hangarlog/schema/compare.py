@@ -335,7 +335,16 @@ class Pair:
                 continue
             hint = f"; was it renamed to {renamed[name]}?" if name in renamed else ""
             yield Change(join_path(path, name), f"was removed: its stored values would be lost{hint}", True)
-        former = old.get("x-former", {})
+        yield from self._added(old, new, added, path)
+        for name in before:
+            if name in after:
+                yield from self.compared(before[name], after[name], join_path(path, name))
+                if "const" not in after[name]:  # A tag that is not there is taken for it.
+                    yield from self._defaults(old, new, name, join_path(path, name))
+
+    def _added(self, old: Schema, new: Schema, added: list[str], path: str) -> Iterator[Change | Link]:
+        """Compare the fields that only the new class has with the former tags of the old one, which are stored."""
+        after, former = new["properties"], old.get("x-former", {})
         if new.get("additionalProperties") is False:
             for name in former.keys() - after.keys():
                 yield Change(join_path(path, name), "was a tag, which stored events have: it is forbidden now", True)
@@ -349,11 +358,6 @@ class Pair:
                 yield Change(place, "is new and has no default: events stored without it cannot be read", True)
             else:
                 yield Change(place, f"is new, {_default_text(after[name])}", False)
-        for name in before:
-            if name in after:
-                yield from self.compared(before[name], after[name], join_path(path, name))
-                if "const" not in after[name]:  # A tag that is not there is taken for it.
-                    yield from self._defaults(old, new, name, join_path(path, name))
 
     def _defaults(self, old: Schema, new: Schema, name: str, path: str) -> Iterator[Change]:
         was_required, is_required = name in old["required"], name in new["required"]

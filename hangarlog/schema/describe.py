@@ -1,11 +1,12 @@
 """The wire shape of an event class, as JSON Schema (2020-12).
 
 The shape is taken from `msgspec.inspect`. msgspec's own generator omits what a comparison needs, such as the zone of a
-time or the type of a mapping's keys, and refuses types and defaults without a schema. Six keywords are added:
+time or the type of a mapping's keys, and refuses types and defaults without a schema. Seven keywords are added:
 `x-python` names the class that a hook of the application decodes, and `x-keys` is the schema of a mapping's keys if
 they are not plain strings. `x-default` says where a default without a value comes from, and `x-written` that every
 event has a field although it has a default. `x-names` has the names of the fields of a class that is stored as an
-array, and `x-former` the tags that a class has lost: its stored events have them.
+array, and `x-former` the tags that a class has lost: its stored events have them. `x-checks` names the code of a class
+that may refuse values.
 """
 
 from __future__ import annotations

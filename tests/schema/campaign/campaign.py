@@ -15,6 +15,9 @@ from .histories import Counts, History, Wrong
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "schema-changes.md"
 HEADING = "\n## A campaign of random classes\n\n"
+FOLLOWING = "\n## Tried on public projects\n"
+"""The section after this one."""
+
 _SEEDS = 1_000_000_000  # Histories that the seeds of two campaigns do not share.
 _IN_A_PROCESS = 400
 _SHOWN = 20
@@ -59,8 +62,8 @@ def unjustified(wrong: Iterable[Wrong]) -> list[Wrong]:
 
 def record(text: str) -> None:
     """Write the section of the page anew."""
-    before, _, _ = PAGE.read_text().partition(HEADING)
-    PAGE.write_text(before + HEADING + section(text))
+    before, _, rest = PAGE.read_text().partition(HEADING)
+    PAGE.write_text(before + HEADING + section(text) + "".join(rest.partition(FOLLOWING)[1:]))
 
 
 def show(counts: Counts, wrong: list[Wrong], seconds: float) -> int:

@@ -81,7 +81,7 @@ def table() -> str:
         "| --- | --- |",
         *(_row(change, found) for change, found in rows[len(BREAKING) :]),
     ]
-    _, mark, written_by_the_campaign = PAGE.read_text().partition(CAMPAIGN)
+    _, mark, written_by_the_campaign = PAGE.read_text().partition(BY_HAND)[0].partition(CAMPAIGN)
     return "\n".join(lines) + "\n" + mark + written_by_the_campaign
 
 
