@@ -14,8 +14,8 @@ from bench.harness.engine import Figures, Run, Task, Unsupported
 from bench.harness.process import Result
 from bench.harness.workload import Workload
 from bench.measures.followers import follow
-from bench.measures.waking import wait
 from bench.measures.opening import append_until_killed
+from bench.measures.waking import wait
 from bench.measures.writers import write
 from bench.workloads import find
 

@@ -102,9 +102,7 @@ def _times(run: Run, number: int) -> Path:
 
 
 @contextmanager
-def _followers(
-    run: Run, target: str, processes: int, first: int, last: int
-) -> Iterator[list[subprocess.Popen[bytes]]]:
+def _followers(run: Run, target: str, processes: int, first: int, last: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     sizes = {**run.task.sizes, "first": first, "last": last}
     children: list[subprocess.Popen[bytes]] = []
     try:

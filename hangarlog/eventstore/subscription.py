@@ -5,6 +5,7 @@ Catching up and following are one loop over what is visible, so there is no hand
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
@@ -110,14 +111,16 @@ class Subscription(Generic[_Item]):
     def __next__(self) -> _Item:
         return next(iter(self))
 
-    def _run(self) -> Generator[_Item, None, None]:
+    @contextlib.contextmanager
+    def _iterating(self) -> Iterator[None]:
+        """Keep other threads out, and begin after `position`."""
         if not self._in_use.acquire(blocking=False):
             raise RuntimeError("another thread iterates over this subscription; make one for each thread")
         try:
             if self._unsure or self._tail.position != self._position:
                 self._tail.seek(self._position)
             self._unsure = True
-            yield from self._deliver()
+            yield
             self._unsure = False
         finally:
             self._running = None
@@ -125,41 +128,42 @@ class Subscription(Generic[_Item]):
             if self._closed:
                 self._release()
 
-    def _deliver(self) -> Iterator[_Item]:
-        tail, reading = self._tail, self._reading
-        record, splits = reading.record, reading.splits
+    def _run(self) -> Generator[_Item, None, None]:
+        tail, record, splits = self._tail, self._reading.record, self._reading.splits
         quiet_since = beat_at = monotonic()
         until, batch_end = math.inf, 0  # The end after a `stop`; the end of the batch that the last block is in.
-        while not self._closed:
-            if self._stopped and until == math.inf:
-                until = max(self._position, batch_end)
-            if self._position >= until:
-                return
-            block = tail.step()
-            if block is not None:
-                batch_end, delivered = block[-1].batch_end, False
-                for envelope, event in self._wanted(block):
-                    if envelope.position > until:
-                        break
-                    item = record(envelope, event)
-                    # Of an event that becomes several, some may still come.
-                    self._position = envelope.position - (envelope.event_type in splits)
-                    yield item
-                    delivered = True
-                    if self._stopped and until == math.inf:
-                        until = _end_of_batch(block, envelope.position)
-                self._position = int(min(tail.position, until))
-                if delivered:
-                    quiet_since = beat_at = monotonic()
-                    continue
-            now = monotonic()
-            if block is None and self._timeout is not None and now - quiet_since >= self._timeout:
-                return
-            if self._heartbeat is not None and now - beat_at >= self._heartbeat:
-                beat_at = now
-                yield None  # type: ignore[misc] # Only with a heartbeat: see `EventStore.subscribe`.
-            elif block is None:
-                tail.wait(self._left(now, quiet_since, beat_at))
+        with self._iterating():
+            while not self._closed:
+                if self._stopped and until == math.inf:
+                    until = max(self._position, batch_end)
+                if self._position >= until:
+                    return
+                block = tail.step()
+                if block is not None:
+                    batch_end, delivered = block[-1].batch_end, False
+                    for envelope, event in self._wanted(block):
+                        position = envelope.position
+                        if position > until:
+                            break
+                        item = record(envelope, event)
+                        # Of an event that becomes several, some may still come.
+                        self._position = position - (envelope.event_type in splits) if splits else position
+                        yield item
+                        delivered = True
+                        if self._stopped and until == math.inf:
+                            until = _end_of_batch(block, position)
+                    self._position = int(min(tail.position, until))
+                    if delivered:
+                        quiet_since = beat_at = monotonic()
+                        continue
+                now = monotonic()
+                if block is None and self._timeout is not None and now - quiet_since >= self._timeout:
+                    return
+                if self._heartbeat is not None and now - beat_at >= self._heartbeat:
+                    beat_at = now
+                    yield None  # type: ignore[misc] # Only with a heartbeat: see `EventStore.subscribe`.
+                elif block is None:
+                    tail.wait(self._left(now, quiet_since, beat_at))
 
     def _wanted(self, block: Sequence[Envelope]) -> Iterator[tuple[Any, Any]]:
         """Return the wanted (envelope, event) pairs of a block."""

@@ -12,6 +12,7 @@ from hangarlog.filestore.cursor_calls import CursorCalls
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.queues import BytePlace
 from hangarlog.filestore.reader import Reader
+from hangarlog.filestore.running_calls import RunningCalls
 from hangarlog.filestore.shared_state import SharedState
 from hangarlog.filestore.tail import FileTail
 
@@ -23,7 +24,9 @@ class FollowingCalls(CursorCalls[Event]):
         folder: Folder
         _reader: Reader
         _state: SharedState
+        _calls: RunningCalls
 
+        def _refuse_closed(self) -> None: ...
         def recover_after_dead_writer(self) -> None:
             """As `FileEventStore.recover_after_dead_writer`."""
 

@@ -13,6 +13,7 @@ from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.tail import Tail
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.reader import Reader
+from hangarlog.filestore.running_calls import RunningCalls
 from hangarlog.filestore.shared_state import (
     COMMITTED,
     DURABLE,
@@ -51,7 +52,10 @@ class Followed(Protocol):
     _reader: Reader
     _state: SharedState
 
+    _calls: RunningCalls
+
     def _calling(self) -> AbstractContextManager[None]: ...
+    def _refuse_closed(self) -> None: ...
     def _committed(self) -> int: ...
     def sync(self) -> None:
         """As `EventStore.sync`."""
@@ -70,6 +74,7 @@ class FileTail(Tail):
         """Begin after `position`, None for the end. Raises `PositionError`, and what reads raise."""
         self._folder, self._reader, self._state = store.folder, store._reader, store._state
         self._calling, self._committed, self._sync = store._calling, store._committed, store.sync
+        self._during, self._refuse_closed = store._calls.during, store._refuse_closed
         self._recover = store.recover_after_dead_writer
         self._durable, self._skip = durable, skip
         self._checked_at = 0.0
@@ -90,8 +95,7 @@ class FileTail(Tail):
 
     def end(self) -> int:
         """As `Tail.end`."""
-        with self._calling():
-            return self._end(self._words())
+        return self._during(self._refuse_closed, lambda: self._end(self._words()))
 
     def step(self) -> Sequence[StoredEnvelope] | None:
         """As `Tail.step`.
@@ -99,17 +103,19 @@ class FileTail(Tail):
         Raises:
             PositionError: `position` is beyond the store's last event.
         """
-        with self._calling():
-            words = self._words()
-            end = self._end(words)
-            if end <= self.position:
-                if words[COMMITTED] < self.position and (last := self._committed()) < self.position:
-                    raise PositionError(self._folder.path, self.position, last)
-                return None
-            if self._segment and self._attached == (self._state.session, words[LAYOUT], words[JOURNAL_FIRST]):
-                with contextlib.suppress(CorruptionError):  # `_catch_up` reads the other copy.
-                    return self._at_end(self._segment, words[JOURNAL_SIZE], end)
-            return self._catch_up(words, end)
+        return self._during(self._refuse_closed, self._step)
+
+    def _step(self) -> Sequence[StoredEnvelope] | None:
+        words = self._words()
+        end = self._end(words)
+        if end <= self.position:
+            if words[COMMITTED] < self.position and (last := self._committed()) < self.position:
+                raise PositionError(self._folder.path, self.position, last)
+            return None
+        if self._segment and self._attached == (self._state.session, words[LAYOUT], words[JOURNAL_FIRST]):
+            with contextlib.suppress(CorruptionError):  # `_catch_up` reads the other copy.
+                return self._at_end(self._segment, words[JOURNAL_SIZE], end)
+        return self._catch_up(words, end)
 
     def seek(self, position: int) -> None:
         """As `Tail.seek`."""
@@ -210,8 +216,7 @@ class FileTail(Tail):
             self._sync_overdue(words)
 
     def _moved(self) -> bool:
-        with self._calling():
-            return self._end(self._words()) > self.position
+        return self.end() > self.position
 
     def _sync_overdue(self, words: tuple[int, ...]) -> None:
         """Sync what was committed a while ago and is not durable, so that relaxed appends arrive, too."""
@@ -246,7 +251,8 @@ class _Sleeper:
         self._state, self._durable, self._inode = state, durable, -1
         self._waking, self._word = state.waking(durable=durable), 0
         self._naps, self._nap, self._poll = False, _NAP_SECONDS, _POLL_SECONDS
-        self._sleeping = self._stopped = False  # No `Event`: a signal handler may set it while this thread has the event's lock.
+        # No `Event`: a signal handler may set it while this thread has the event's lock.
+        self._sleeping = self._stopped = False
 
     def attach(self) -> None:
         """Use the shared state's file that is open now."""

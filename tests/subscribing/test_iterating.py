@@ -48,7 +48,7 @@ def test_a_stop_within_a_batch_that_several_blocks_hold_delivers_all_of_it(tmp_p
         for attached in (False, True):
             subscription = store.subscribe(0, timeout=LONG)
             if attached:
-                found = [next(subscription).position for _ in range(2002)]
+                assert len([next(subscription) for _ in range(2002)]) == 2002
                 put(store, 2000, 1000)
                 put(store)
             first = 2003 if attached else 1
@@ -192,10 +192,12 @@ def test_two_threads_cannot_iterate_over_one_subscription_at_once(tmp_path: Path
         first = Follower(subscription, 1)
         while subscription._running is None:
             pass
+        running = subscription._running
+        while not running.gi_running:
+            pass
         with pytest.raises(ValueError, match="already executing"):
-            while True:  # Until the other one is inside.
-                next(subscription._running)
-        subscription._running, running = None, subscription._running
+            next(running)
+        subscription._running = None
         with pytest.raises(RuntimeError, match="another thread"):
             next(subscription)
         subscription._running = running
@@ -239,9 +241,11 @@ def test_a_subscription_may_be_closed_by_its_own_loop(tmp_path: Path) -> None:
     with opened(tmp_path / "s") as store:
         put(store, 3)
         subscription = store.subscribe()
+        found = []
         for record in subscription:
+            found.append(record.position)
             subscription.close()
-        assert (record.position, subscription.position) == (1, 1)
+        assert (found, subscription.position) == ([1], 1)
 
 
 def held() -> tuple[int, int]:
