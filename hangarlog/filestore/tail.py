@@ -34,8 +34,10 @@ _UNWATCHED_SECONDS = 0.001
 """Seconds for which a replaced file may go unnoticed."""
 _LOOKS_SECONDS = (0.001, 0.004, 0.016, 0.064, 0.256)
 """Looks after falling asleep: the writer of a commit in progress read the word before this sleeper announced itself."""
-_BUSY_SECONDS, _NAP_SECONDS, _MAX_NAP_SECONDS = 0.0003, 0.001, 0.02
-"""Who is woken so soon after falling asleep then naps: it costs the writer nothing, and there is more to read."""
+_BUSY_SECONDS, _BUSY_TIMES, _NAP_SECONDS, _MAX_NAP_SECONDS = 0.0003, 3, 0.001, 0.02
+"""Who is woken so soon after falling asleep, so many times in a row, then naps: it costs the writer nothing."""
+_BUSY_EVENTS = 4
+"""Naps end when one finds fewer events for each of its milliseconds: a wake-up for each then costs little."""
 _LONG_NAP = 1.7
 """A nap that takes this many times as long shows that there are too few processors for all: nap less often."""
 _POLL_SECONDS, _MAX_POLL_SECONDS = 0.001, 0.02
@@ -215,8 +217,8 @@ class FileTail(Tail):
         if self._durable:
             self._sync_overdue(words)
 
-    def _moved(self) -> bool:
-        return self.end() > self.position
+    def _moved(self) -> int:
+        return max(0, self.end() - self.position)
 
     def _sync_overdue(self, words: tuple[int, ...]) -> None:
         """Sync what was committed a while ago and is not durable, so that relaxed appends arrive, too."""
@@ -250,7 +252,7 @@ class _Sleeper:
     def __init__(self, state: SharedState, *, durable: bool) -> None:
         self._state, self._durable, self._inode = state, durable, -1
         self._waking, self._word = state.waking(durable=durable), 0
-        self._naps, self._nap, self._poll = False, _NAP_SECONDS, _POLL_SECONDS
+        self._busy, self._nap, self._poll = 0, _NAP_SECONDS, _POLL_SECONDS
         # No `Event`: a signal handler may set it while this thread has the event's lock.
         self._sleeping = self._stopped = False
 
@@ -261,13 +263,15 @@ class _Sleeper:
             self._state.attach(self._waking, durable=self._durable)
             self._waking.map()
 
-    def sleep(self, moved: Callable[[], bool], seconds: float) -> None:
-        """Sleep until `moved()`, for at most `seconds`."""
+    def sleep(self, moved: Callable[[], int], seconds: float) -> None:
+        """Sleep until `moved()` events have come, if any, for at most `seconds`."""
         if self._stopped:
             return
-        if self._naps:
-            self._take_nap(min(self._nap, seconds))
-            self._naps = moved()
+        if self._busy >= _BUSY_TIMES:
+            nap = min(self._nap, seconds)
+            self._take_nap(nap)
+            if moved() < _BUSY_EVENTS * nap / _NAP_SECONDS:
+                self._busy = 0
         elif self._waking.works:
             self._sleeping = True
             try:
@@ -286,7 +290,7 @@ class _Sleeper:
         else:
             self._nap = max(_NAP_SECONDS, self._nap / 2)
 
-    def _sleep_at_word(self, moved: Callable[[], bool], seconds: float) -> None:
+    def _sleep_at_word(self, moved: Callable[[], int], seconds: float) -> None:
         waking = self._waking
         word, before = waking.announce(), self._word
         if moved():
@@ -304,7 +308,7 @@ class _Sleeper:
             if woken:
                 waking.relay()
             if moved():
-                self._naps = perf_counter() - began < _BUSY_SECONDS
+                self._busy = self._busy + 1 if perf_counter() - began < _BUSY_SECONDS else 0
                 return
             if woken:
                 return
