@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,15 +24,27 @@ EVENT = EncodedEvent("Added", b"{}")
 
 
 @contextlib.contextmanager
-def signalled(handler: Any) -> Iterator[None]:
-    """Let a signal come in a moment."""
-    before = signal.signal(signal.SIGUSR1, handler)
-    timer = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGUSR1))
-    timer.start()
+def signalled(subscription: Any, handler: Any) -> Iterator[None]:
+    """Let a signal come a moment after the subscription has begun to wait."""
+    waiting, waited = threading.Event(), subscription._tail.wait
+
+    def wait(seconds: float) -> None:
+        waiting.set()
+        waited(seconds)
+
+    def send() -> None:
+        waiting.wait(LONG)
+        time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before, thread = signal.signal(signal.SIGUSR1, handler), threading.Thread(target=send)
+    subscription._tail.wait = wait
+    thread.start()
     try:
         yield
     finally:
-        timer.join()
+        thread.join()
+        del subscription._tail.wait
         signal.signal(signal.SIGUSR1, before)
 
 
@@ -165,7 +178,7 @@ def test_a_keyboard_interrupt_ends_a_wait_and_iterating_goes_on_after_it(tmp_pat
         put(store)
     for options in ({}, {"filesystem": ReadOnly()}):
         with opened(tmp_path / "s", **options) as store, store.subscribe("end") as subscription:
-            with signalled(signal.default_int_handler), pytest.raises(KeyboardInterrupt):
+            with signalled(subscription, signal.default_int_handler), pytest.raises(KeyboardInterrupt):
                 next(subscription)
             with opened(tmp_path / "s") as other:
                 put(other)
@@ -181,7 +194,7 @@ def test_a_signal_handler_may_stop_a_subscription_while_it_waits(tmp_path: Path,
     with opened(tmp_path / "s", **({"filesystem": ReadOnly()} if reading else {})) as store:
         for _ in range(20):
             subscription = store.subscribe("end")
-            with signalled(lambda *_, stopped=subscription: stopped.stop()):
+            with signalled(subscription, lambda *_, stopped=subscription: stopped.stop()):
                 assert list(subscription) == []
 
 
