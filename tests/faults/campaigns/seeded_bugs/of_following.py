@@ -50,8 +50,8 @@ OF_FOLLOWING = [
     Bug(
         "a stop cuts a batch",
         "subscription.py",
-        "until = _end_of_batch(block, envelope.position)",
-        "until = envelope.position",
+        "until = _end_of_batch(block, position)",
+        "until = position",
         ROW,
     ),
     Bug(
