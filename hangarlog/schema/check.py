@@ -17,7 +17,7 @@ from hangarlog.schema.current_shapes import CurrentShapes
 from hangarlog.schema.describe import Schema
 from hangarlog.schema.doubts import is_structural
 from hangarlog.schema.lockfile import LockedType, SchemaLock
-from hangarlog.schema.places import changed_defaults, extra_names, last_name, places, rounded_paths
+from hangarlog.schema.places import changed_defaults, extra_names, last_name, places, silent_losses
 from hangarlog.schema.purity import ImpureUpcasterError, partial_path, pure_path
 from hangarlog.schema.retention import unkept
 from hangarlog.schema.sample import CannotSampleError, edges_of, samples
@@ -339,7 +339,7 @@ class _TypeCheck:
         """Read sample events of a former version through the chain into the class."""
         tried: list[dict[str, Any]] = []
         doubts: list[str] = []  # Errors that a real event may not have.
-        rounded: dict[str, None] = {}
+        losses: dict[str, None] = {}
         inferred = self._locked is not None and version in self._locked.inferred
         try:
             for payload in samples(schema, self._current.patterns, edges_of(self._schema)):
@@ -347,7 +347,7 @@ class _TypeCheck:
                 reached = yield from self._upcast(version, payload)
                 if has_gaps or reached is _NO_RESULT:
                     continue
-                rounded.update(dict.fromkeys(rounded_paths(reached, self._schema)))
+                losses.update(dict.fromkeys(silent_losses(payload, reached, schema, self._schema)))
                 try:
                     events = self._read(version, payload)
                 except HangarlogError as error:
@@ -368,10 +368,9 @@ class _TypeCheck:
             message = f"{len(doubts)} of {len(tried)} events generated from v{version} cannot be read: {doubts[0]}"
             kind: Kind = "unreadable" if len(doubts) == len(tried) else "untried"
             yield self._finding(kind, message, version=version)
-        if rounded:
-            details = [f"{path}: was integer, is number: {ROUNDED}" for path in rounded]
-            message = f"the upcasters from v{version} pass on whole numbers that become numbers"
-            yield self._finding("compatible", message, version=version, details=details)
+        if losses:
+            message = f"the upcasters from v{version} pass on what a read changes without an error"
+            yield self._finding("compatible", message, version=version, details=list(losses))
         if not has_gaps and not inferred:
             yield from self._unkept_fields(version, schema, tried)
 

@@ -222,7 +222,7 @@ class Pair:
             if name is not None and tag is None and len(tagged) > 1:
                 yield Change(path, f"{in_words(part)} cannot be told apart any more: its tag was removed", True)
             inside = f"{path}<{name}>" if name is not None and len(tagged) > 1 else path
-            if name is not None and several and not _has_tags_always(part):
+            if name is not None and several and len(tagged) == 1 and not _has_tags_always(part):
                 yield Change(inside, f"{in_words(part)} was stored without its tag, too: it cannot be told apart", True)
             if kind_of(part)[0] in ("object", "array"):
                 yield Link(inside, self.part(part, match))

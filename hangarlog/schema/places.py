@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import Any
 
+from hangarlog.schema.compare import ROUNDED, UNORDERED
 from hangarlog.schema.default_change import default_change
 from hangarlog.schema.describe import Schema
 from hangarlog.schema.shape import MAX_EXACT, enum_values, has_type, is_any, join_path, resolve, same_value, tags
@@ -131,15 +132,27 @@ def _moved_to(name: Any, had: dict[Any, Any], has: dict[Any, Any], before: Any, 
     return found if len(found) == 1 else []
 
 
-def rounded_paths(reached: Any, schema: Schema | None) -> list[str]:
-    """Return the paths at which a payload has a whole number that may be too large for the number that is read."""
-    if schema is None or not isinstance(reached, dict):
+def silent_losses(stored: dict[str, Any], reached: Any, old: Schema, new: Schema | None) -> list[str]:
+    """Return what a read of a payload loses without an error, although upcasters pass it on, each with its path.
+
+    `stored` is the payload as stored, `reached` the payload after the upcasters.
+    """
+    if new is None or not isinstance(reached, dict):
         return []
-    return [
-        path
-        for path, value, part in places(reached, schema)
+    before, after = old["properties"], new.get("properties", {})
+    found = [
+        f"{path}: was integer, is number: {ROUNDED}"
+        for path, value, part in places(reached, new)
         if type(value) is int and abs(value) >= MAX_EXACT and part is not None and part.get("type") == "number"
     ]
+    for name in before.keys() - after.keys():
+        for other in _moved_to(name, stored, reached, before, after):
+            was, now = (
+                _matching_alternative(stored[name], *each) for each in ((before[name], old), (after[other], new))
+            )
+            if now.get("uniqueItems") and not was.get("uniqueItems"):
+                found.append(f"{other}: was a list, is a set: {UNORDERED}")
+    return found
 
 
 def _matching_alternative(value: Any, schema: Schema, root: Schema) -> Schema:

@@ -43,7 +43,7 @@ _INTEGERS = (
     -(3 << 60),
     (1 << 64) - 1,
 )
-_FLOATS = (0.0, 0.5, 1.0, -1.5, 2.0, 1e9, 1e300, 5e-324, -0.0)
+_FLOATS = (-1200.0, 0.0, 0.5, 1.0, -1.5, 2.0, 1e9, 1e300, 5e-324, -0.0)
 _ANYTHING = (None, 0, "a", [1, "a", None], {"a": {"b": 1}}, True, 1.5, [], {}, 1 << 60, {"type": "a"})
 _WITHIN: dict[str, Callable[[Any, Any], bool]] = {
     "ge": lambda value, limit: value >= limit,
