@@ -97,6 +97,11 @@ def read(
     "--type", "event_types", multiple=True, metavar="T", help="Print only events of type T. You can repeat this option."
 )
 @click.option("--category", metavar="C", help="Print only streams of category C, whose ids begin with C and a colon.")
+@click.option(
+    "--name",
+    metavar="NAME",
+    help="With -f, go on at the cursor NAME, and move it behind what was printed. Only one process at a time owns it.",
+)
 @click.option("--raw", is_flag=True, help="Print the stored lines even on a terminal.")
 def tail(
     store: str,
@@ -106,13 +111,19 @@ def tail(
     start: int | None,
     event_types: tuple[str, ...],
     category: str | None,
+    name: str | None,
     raw: bool,
 ) -> None:
     """Print the last events of STREAM, or of the whole store."""
     if start is not None and not follow:
         raise click.UsageError("--from needs -f; without it use `hangarlog read --from`")
+    if name is not None and not follow:
+        raise click.UsageError("--name needs -f")
     filters: Filters = {"event_types": event_types or None, "category": category}
     with _interrupts() as interrupts, open_store(store) as event_store:
+        if name is not None:
+            _follow_named(event_store, stream, start or 0, filters, interrupts, name, raw)
+            return
         if not follow:
             _check_exists(event_store, stream)
         seen = event_store.get_event_count()
@@ -189,6 +200,29 @@ def _follow(
                 _refuse_closed_output()
             else:
                 yield cast("Sequence[StoredEnvelope]", block)
+
+
+def _follow_named(
+    store: FileEventStore,
+    stream: str | None,
+    start: int,
+    filters: Filters,
+    interrupts: list[int],
+    name: str,
+    raw: bool,
+) -> None:
+    """Print the durable events after the cursor `name`, and move it behind them. `start` is where a new one begins."""
+    options: dict[str, Any] = {**filters, "stream_id": stream, "heartbeat": _BEAT_SECONDS}
+    with store.subscribe(start, name=name, batch=1, **options) as subscription:
+        for record in subscription:
+            if interrupts:
+                raise KeyboardInterrupt
+            if record is None:
+                _refuse_closed_output()
+                continue
+            for envelope, line in _with_lines(store, store.envelopes(from_position=record.position - 1, limit=1)):
+                write_event(envelope, line, raw=raw)
+            sys.stdout.flush()
 
 
 def _refuse_closed_output() -> None:

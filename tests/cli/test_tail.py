@@ -51,3 +51,22 @@ def test_a_follower_ends_when_its_reader_has_gone(imported: Command, tmp_path: P
     follower.stdout.close()
     assert (follower.wait(60), follower.stderr.read()) == (0, b"")
     follower.stderr.close()
+
+
+def test_a_named_follower_goes_on_where_it_stopped(imported: Command, tmp_path: Path) -> None:
+    """`--name` is a cursor. A killed follower gives only what it had printed last again."""
+    expected = lines(imported("read", "s").stdout)
+    found: list[object] = []
+    command = [sys.executable, "-m", "hangarlog", "tail", str(tmp_path / "s"), "-f", "--name", "shipper"]
+    for _ in range(2):
+        follower = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        assert follower.stdout
+        printed = [follower.stdout.readline() for _ in range(20)]
+        follower.kill()
+        rest, _ = follower.communicate()
+        found += [json.loads(line) for line in [*printed, *rest.splitlines(keepends=True)] if line.endswith(b"\n")]
+        (status,) = lines(imported("subscribers", "s").stdout)
+        assert len(found) - 1 <= status["position"] <= len(found)
+        found = found[: status["position"]]
+    assert found == expected[: len(found)]
+    assert imported("tail", "s", "--name", "shipper").returncode == 2
