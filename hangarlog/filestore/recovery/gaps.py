@@ -85,13 +85,15 @@ def is_whole(folder: Folder) -> bool:
     return True
 
 
-def streams_go_beyond(folder: Folder, last: int) -> bool:
-    """True if a sealed segment of a stream has records after the journal's `last` position."""
+def lines_beyond(folder: Folder, last: int) -> list[bytes]:
+    """Return the lines of the streams' sealed segments whose records come after the journal's `last` position."""
+    found: list[bytes] = []
     for names in rolled_streams(folder):
-        with (
-            contextlib.suppress(CorruptionError),
-            contextlib.closing(names.log.open_sealed(names.sealed[-1])) as segment,
-        ):
-            if segment.last_whole().position > last:
-                return True
-    return False
+        for first in reversed(names.sealed):
+            with contextlib.closing(names.log.open_sealed(first)) as segment:
+                with contextlib.suppress(CorruptionError):
+                    if segment.last_whole().position <= last:
+                        break
+                blocks = [lines for _, lines in found_in(segment)]
+            found += [line for lines in blocks for line, record in lines if record and record.position > last]
+    return found

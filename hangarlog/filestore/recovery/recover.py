@@ -90,7 +90,7 @@ def _recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) -
         recovery = _Recovery(folder, state, catalog, ring)
         report = recovery.run()
         if recovery.older_file_found or report.put_aside:  # Sealed segments, too, may go beyond the journal.
-            _mend_streams(folder, meta, [], report.last)
+            report.put_aside += _mend_streams(folder, meta, [], report.last)
         return report
     report = _recover_copy(folder, meta, state, catalog, ring)
     if load_checkpoint(folder).position > state.committed:
@@ -106,7 +106,7 @@ def _recover_copy(folder: Folder, meta: Meta, state: SharedState, catalog: Catal
     with contextlib.suppress(CorruptionError):
         refuse_gaps(folder)
         report = _Recovery(folder, state, catalog, ring).run()
-        _mend_streams(folder, meta, [], report.last)
+        report.put_aside += _mend_streams(folder, meta, [], report.last)
         return report
     return _rebuild(folder, meta, state, catalog, ring, bridge=False)
 
@@ -164,17 +164,23 @@ def _rebuild(
     return report
 
 
-def _mend_streams(folder: Folder, meta: Meta, lost: Iterable[VersionSpan], last: int) -> None:
+def _mend_streams(folder: Folder, meta: Meta, lost: Iterable[VersionSpan], last: int) -> int:
     """Make the streams match the journal, if sealed segments go beyond its `last` position (-1: in any case).
 
-    Unless the journal was just rebuilt, nothing is done while lines of it are damaged: only the streams may have them.
+    Unless the journal was just rebuilt, the streams stay as they are while lines of it are damaged or missing: only the
+    streams may have them. What goes beyond it is then put aside. Return how many records that were.
     """
     with importing:
-        from hangarlog.filestore.recovery.gaps import is_whole, streams_go_beyond
+        from hangarlog.filestore.recovery.gaps import is_whole, lines_beyond
         from hangarlog.filestore.recovery.stream_repair import Mending
-    if last < 0 or (streams_go_beyond(folder, last) and is_whole(folder)):
+    beyond = [] if last < 0 else lines_beyond(folder, last)
+    if last < 0 or (beyond and is_whole(folder)):
         for _ in Mending(folder, meta.segment_bytes, lost).run():
             pass
+        return 0
+    if beyond:
+        folder.put_aside(beyond)
+    return len(beyond)
 
 
 class _Recovery:

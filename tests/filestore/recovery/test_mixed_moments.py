@@ -138,3 +138,31 @@ def test_a_sealed_segment_that_was_cut_within_a_batch_is_read_from_the_streams(t
         (path / name).unlink(missing_ok=True)
     with FileEventStore(path) as store:
         assert numbers(store) == [0, 1, 2, 3, 4]
+
+
+def test_what_only_a_sealed_segment_of_a_stream_has_is_put_aside(tmp_path: Path) -> None:
+    """An older journal and stream were put back, and the sealed journal is gone: no journal has those events."""
+    path = tmp_path / "s"
+    with FileEventStore(path, durability="relaxed", segment_bytes=500) as store:
+        for n in range(5):
+            store.append("a:1", [Added(n)], ANY)
+        older = {name: (path / name).read_bytes() for name in ("journal.jsonl", "streams/a/1.jsonl")}
+        for n in range(5, 20):
+            store.append("a:1", [Added(n)], ANY)
+    lines = {
+        decode_record(line).position: line
+        for line in b"".join(file.read_bytes() for file in sorted((path / "streams/a").glob("1*.jsonl"))).splitlines()
+    }
+    for file in path.glob("journal.0*"):
+        file.unlink()
+    (path / "state").unlink()
+    for name, content in older.items():
+        (path / name).write_bytes(content)
+    with warnings.catch_warnings(), FileEventStore(path, durability="relaxed") as store:
+        last = store.get_event_count()
+        assert last < 19, "blind: nothing is beyond"
+        assert store.recovered
+        assert store.recovered.put_aside
+    aside = (path / "put-aside.jsonl").read_bytes().splitlines()
+    sealed = b"".join(file.read_bytes() for file in (path / "streams/a").glob("1.0*.jsonl")).splitlines()
+    assert {line for position, line in lines.items() if position > last and line in sealed} <= set(aside)
