@@ -12,9 +12,11 @@ from campaigns.proofs import write_in_place
 from conftest import Added
 
 from hangarlog import ANY, CorruptionWarning, FileEventStore
+from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.recovery.recover import _mend_streams
 from hangarlog.maintenance.repair import repair
 from hangarlog.maintenance.verify import verify
-from hangarlog.record.line import encode_records
+from hangarlog.record.line import decode_record, encode_records
 from hangarlog.testing import Unsynced
 
 
@@ -141,28 +143,15 @@ def test_a_sealed_segment_that_was_cut_within_a_batch_is_read_from_the_streams(t
 
 
 def test_what_only_a_sealed_segment_of_a_stream_has_is_put_aside(tmp_path: Path) -> None:
-    """An older journal and stream were put back, and the sealed journal is gone: no journal has those events."""
+    """The journal lacks its beginning, so the streams are not made to match it."""
     path = tmp_path / "s"
-    with FileEventStore(path, durability="relaxed", segment_bytes=500) as store:
-        for n in range(5):
+    with FileEventStore(path, segment_bytes=500) as store:
+        for n in range(20):
             store.append("a:1", [Added(n)], ANY)
-        older = {name: (path / name).read_bytes() for name in ("journal.jsonl", "streams/a/1.jsonl")}
-        for n in range(5, 20):
-            store.append("a:1", [Added(n)], ANY)
-    lines = {
-        decode_record(line).position: line
-        for line in b"".join(file.read_bytes() for file in sorted((path / "streams/a").glob("1*.jsonl"))).splitlines()
-    }
-    for file in path.glob("journal.0*"):
-        file.unlink()
-    (path / "state").unlink()
-    for name, content in older.items():
-        (path / name).write_bytes(content)
-    with warnings.catch_warnings(), FileEventStore(path, durability="relaxed") as store:
-        last = store.get_event_count()
-        assert last < 19, "blind: nothing is beyond"
-        assert store.recovered
-        assert store.recovered.put_aside
-    aside = (path / "put-aside.jsonl").read_bytes().splitlines()
-    sealed = b"".join(file.read_bytes() for file in (path / "streams/a").glob("1.0*.jsonl")).splitlines()
-    assert {line for position, line in lines.items() if position > last and line in sealed} <= set(aside)
+    min(path.glob("journal.0*.jsonl")).unlink()
+    segments = {file: file.read_bytes() for file in (path / "streams/a").glob("1.0*.jsonl")}
+    beyond = {line for text in segments.values() for line in text.splitlines() if decode_record(line).position > 5}
+    folder = Folder(Unsynced(), str(path))
+    assert _mend_streams(folder, folder.open(1, create=False), [], 5) == len(beyond) > 5
+    assert set((path / "put-aside.jsonl").read_bytes().splitlines()) == beyond
+    assert {file: file.read_bytes() for file in (path / "streams/a").glob("1.0*.jsonl")} == segments
