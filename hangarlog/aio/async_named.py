@@ -54,7 +54,7 @@ class AsyncNamedSubscription(AsyncIterator[_Item], Generic[_Item]):
         self._subscription: NamedSubscription[_Item] | None = None
         self._items: Iterator[_Item] | None = None
         self._in_use = threading.Lock()  # Between threads: who has it uses the subscription.
-        self._iterating = self._stopped = False
+        self._iterating = self._stopped = self._closed = False
         self._turn = _TURN
         self._beat_at = 0.0
         self._failed_at = -1
@@ -102,6 +102,7 @@ class AsyncNamedSubscription(AsyncIterator[_Item], Generic[_Item]):
 
     async def aclose(self) -> None:
         """As `NamedSubscription.close`: give the name to the next in line, and release all resources."""
+        self._closed = True
         self.stop()
         subscription = self._subscription
         if subscription is not None:
@@ -132,6 +133,8 @@ class AsyncNamedSubscription(AsyncIterator[_Item], Generic[_Item]):
             self._iterating = False
 
     async def _find_next(self) -> _Item:
+        if self._closed:
+            raise StopAsyncIteration
         subscription = await self._begin()
         self._beat_at = self._beat_at or monotonic()
         if not self._turn:

@@ -62,6 +62,7 @@ class AsyncEventStore(AsyncSubscribing[Event], Generic[Event]):
         self._committer = Committer(store)
         self._turns = Turns(store, self._threads)
         self._closing: Future[None] | None = None
+        self._closer = threading.Thread()
 
     @property
     def store(self) -> EventStore[Event]:
@@ -340,8 +341,10 @@ class AsyncEventStore(AsyncSubscribing[Event], Generic[Event]):
         """
         if self._closing is None:
             self._closing = Future()
-            threading.Thread(target=settle, args=(self._closing, self._close), name="hangarlog-close").start()
+            self._closer = threading.Thread(target=settle, args=(self._closing, self._close), name="hangarlog-close")
+            self._closer.start()
         await result_of(self._closing, withdraw=False)
+        self._closer.join()  # It has nothing left to do.
 
     def _close(self) -> None:
         try:

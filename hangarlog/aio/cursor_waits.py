@@ -38,7 +38,8 @@ class CursorWaits:
 
     def close(self) -> None:
         """Wait until the thread has ended, as it does when the store is closed."""
-        thread = self._thread
+        with self._changed:
+            thread = self._thread
         if thread is not None:
             thread.join()
 
