@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 
 from hangarlog.aio.event_loop import Result, loop_calls
 from hangarlog.aio.executing import decided
-from hangarlog.aio.hub import Hub, Waiter
+from hangarlog.aio.hub import Hub, Waiter, WakeUp
 from hangarlog.aio.threads import Threads
 from hangarlog.eventstore.arguments import seconds_or_none
 from hangarlog.eventstore.engine import Durability
@@ -58,7 +58,7 @@ class AsyncNamedSubscription(AsyncIterator[_Item], Generic[_Item]):
         self._turn = _TURN
         self._beat_at = 0.0
         self._failed_at = -1
-        self._waiter: Waiter | None = None
+        self._wake_up: WakeUp | None = None
 
     @property
     def name(self) -> str:
@@ -94,11 +94,11 @@ class AsyncNamedSubscription(AsyncIterator[_Item], Generic[_Item]):
     def stop(self) -> None:
         """End the iteration after the batch that is being delivered. Any thread may call it, and a signal handler."""
         self._stopped = True
-        subscription, waiter = self._subscription, self._waiter
+        subscription, wake_up = self._subscription, self._wake_up
         if subscription is not None:
             subscription.stop()
-        if waiter is not None:
-            waiter.wake()
+        if wake_up is not None:
+            wake_up()
 
     async def aclose(self) -> None:
         """As `NamedSubscription.close`: give the name to the next in line, and release all resources."""
@@ -188,22 +188,29 @@ class AsyncNamedSubscription(AsyncIterator[_Item], Generic[_Item]):
             seconds = min(seconds, STANDBY_SECONDS)
         if seconds <= 0:
             return
-        ready, calls = anyio.Event(), loop_calls()
-        waiter = Waiter(subscription._tail.position, lambda: calls(ready.set))
-        if subscription._own.shares and self._hub.wait(waiter, at_end=True) != "waits":
+        if not subscription._own.shares:
+            await self._rest(WakeUp(loop_calls()), seconds)
             return
-        self._waiter = waiter
+        waiter = Waiter(subscription._tail.position)
+        if self._hub.wait(waiter, at_end=True) != "waits" or (wake_up := waiter.wake_up) is None:
+            return
+        try:
+            await self._rest(wake_up, seconds)
+        finally:
+            self._hub.leave(waiter)
+        if wake_up.error is not None:
+            if self._failed_at == waiter.position:
+                raise wake_up.error
+            self._failed_at = waiter.position  # Perhaps it failed at what this subscription passes over: look again.
+
+    async def _rest(self, wake_up: WakeUp, seconds: float) -> None:
+        self._wake_up = wake_up
         try:
             if not self._stopped:
                 with anyio.move_on_after(seconds):
-                    await ready.wait()
+                    await wake_up.event.wait()
         finally:
-            self._waiter = None
-            self._hub.leave(waiter)
-        if waiter.error is not None:
-            if self._failed_at == waiter.position:
-                raise waiter.error
-            self._failed_at = waiter.position  # Perhaps it failed at what this subscription passes over: look again.
+            self._wake_up = None
 
     # Handlers
 
