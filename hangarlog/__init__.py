@@ -12,6 +12,7 @@ from hangarlog.errors import (
     CorruptionWarning,
     CursorConflictError,
     CursorNameError,
+    EventsGoneError,
     EventSerializationError,
     EventsNotFoundError,
     HangarlogError,
@@ -19,6 +20,7 @@ from hangarlog.errors import (
     NumberError,
     OutcomeUnknownError,
     PartialRetryError,
+    PositionError,
     RetryUnknownError,
     SchemaLockError,
     SnapshotError,
@@ -43,6 +45,8 @@ from hangarlog.eventstore.stats import StoreStats
 from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.cursor import Cursor
 from hangarlog.eventstore.record import Record
+from hangarlog.eventstore.named import NamedSubscription
+from hangarlog.eventstore.subscription import Subscription
 from hangarlog.eventstore.subscriber_errors import (
     HandlerError,
     ReplayBusyError,
@@ -92,6 +96,7 @@ __all__ = [
     "EventSerializationError",
     "EventSerializer",
     "EventStore",
+    "EventsGoneError",
     "EventsNotFoundError",
     "FileEventStore",
     "HandlerError",
@@ -99,9 +104,11 @@ __all__ = [
     "IEventUpcaster",
     "LockTimeoutError",
     "MemoryEventStore",
+    "NamedSubscription",
     "NumberError",
     "OutcomeUnknownError",
     "PartialRetryError",
+    "PositionError",
     "Record",
     "ReplayBusyError",
     "RetryUnknownError",
@@ -118,6 +125,7 @@ __all__ = [
     "StreamDeletedError",
     "StreamIdError",
     "StreamNotFoundError",
+    "Subscription",
     "SubscriptionLostError",
     "SyncError",
     "TooLargeError",

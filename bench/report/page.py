@@ -17,7 +17,8 @@ beyond the settings listed at the end.
 
 The payload is MCP Hangar's `ProviderStarted`, about 200 bytes of JSON, each with its own id. Reads return typed
 objects if the engine can. *Durable*: an append returns once its events are on the device. *Relaxed*: the operating
-system decides when they get there. No workload covers followers yet, because hangarlog has no subscriptions.
+system decides when they get there. W9 measures followers; until the next full run, its figures are in
+[following](following.md#figures).
 """
 
 

@@ -55,6 +55,21 @@ TARGETS = (
     ),
     *(Target(f"W8 died {name}", 100, figure="ms", at_most=True, unit="ms") for name, _, _, _ in DEATHS),
     Target("W8 power cut", 500_000, ours="hangarlog:no checkpoint", unit="events replayed/s"),
+    *(
+        Target(f"W9 {key}", required, figure=figure, at_most=figure != "ratio", unit=unit)
+        for key, figure, required, unit in (
+            ("paced 1", "p50", 50, "µs, p50"),
+            ("paced 1", "p99", 250, "µs, p99"),
+            ("paced 8", "p50", 150, "µs, p50"),
+            ("paced 8", "p99", 500, "µs, p99"),
+            ("paced 64", "ratio", 0.9, "of the rate alone"),
+            ("full 1", "ratio", 0.95, "of the rate alone"),
+            ("full 8", "ratio", 0.8, "of the rate alone"),
+            ("full 8", "p50", 1000, "µs, p50"),
+            ("durable 8", "ratio", 0.9, "of the rate alone"),
+            ("idle", "ms", 10, "ms of processor a second"),
+        )
+    ),
     Target("W10 version", 30, figure="p50", at_most=True, unit="µs, p50"),
     Target("W10 position", 30, figure="p50", at_most=True, unit="µs, p50"),
     Target("upcasting", 0.4, "hangarlog", ours="hangarlog:chain of 1"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Generic, Literal, overload
 
 import msgspec
@@ -18,6 +18,7 @@ from hangarlog.eventstore.share import share_name, split_name
 from hangarlog.eventstore.subscribers import Subscribers
 from hangarlog.eventstore.subscription import Reading, Subscription
 from hangarlog.eventstore.tail import Tail
+from hangarlog.record.envelope import Envelope
 
 Start = int | Literal["end"]
 Categories = str | Collection[str]
@@ -166,6 +167,20 @@ class Subscribing(Subscribers[Event], Generic[Event]):
         reading = Reading(selected, pairs, self._record, self.serializer.chain.split_types(), first_left)
         skip = skips(selected.on_damage)
         return reading, self._tail(None if start is None else max(0, int(start)), durable=durable, skip=skip)
+
+    def follow_envelopes(
+        self, from_position: int, *, stream_id: str | None, heartbeat: float, **filters: Any
+    ) -> Subscription[Sequence[Envelope] | None]:
+        """Yield the committed events after `from_position` as `envelopes` does, in blocks, and wait for more.
+
+        `heartbeat` is that of `subscribe`, which also has the filters. No event types need to be registered. Events
+        that were compacted meanwhile come, too.
+        """
+        selected = selection(stream_id, filters, self.serializer)
+        selected = msgspec.structs.replace(selected, stream_id=None, of_stream=selected.stream_id)
+        tail = self._tail(from_position, durable=False, skip=skips(selected.on_damage))
+        reading = Reading(selected, lambda part: [(part[-1], part)] if part else [], lambda _, part: part)
+        return Subscription(tail, reading, None, heartbeat)
 
     def _first_left(self, stream_id: str) -> tuple[int, int | None]:
         """Return (the first version of a stream that is not hidden, the position of its first event left or None)."""

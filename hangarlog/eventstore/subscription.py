@@ -151,16 +151,11 @@ class Subscription(Generic[_Item]):
         self._unsure, self._batch_end = True, 0
 
     def _deliver(self) -> Iterator[_Item]:
-        tail, deliver = self._tail, self._records
+        tail = self._tail
         while not self._closed and (not self._stopped or tail.position < self._batch_end):
             block = tail.step()
-            if block is not None:
-                quiet = True
-                for item in deliver(block):
-                    yield item
-                    quiet = False
-                if not quiet:
-                    self._quiet_since = self._beat_at = monotonic()
+            if block is not None and (yield from self._records(block)):
+                self._quiet_since = self._beat_at = monotonic()
             if self._passed():
                 return
             now = monotonic()
@@ -171,9 +166,9 @@ class Subscription(Generic[_Item]):
             elif block is None:
                 tail.wait(self._left(now))
 
-    def _records(self, block: Sequence[Envelope]) -> Iterator[_Item]:
-        """Yield the wanted records of a block, and keep `position` true."""
-        reading = self._reading
+    def _records(self, block: Sequence[Envelope]) -> Generator[_Item, None, bool]:
+        """Yield the wanted records of a block, and keep `position` true. Return True if there was one."""
+        reading, delivered = self._reading, False
         record, splits = reading.record, reading.splits
         for part in self._wanted(block):
             if part and reading.first_left:
@@ -185,18 +180,20 @@ class Subscription(Generic[_Item]):
                     position = envelope.position
                     if self._stopped and position > self._batch_end:
                         self._position = position - 1
-                        return
+                        return delivered
                     item = record(envelope, event)
                     self._batch_end = envelope.batch_end or position
                     # Of an event that becomes several, some may still come.
-                    self._position = position - (envelope.event_type in splits)
+                    self._position = position - (envelope.event_type in splits) if splits else position
                     yield item
+                    delivered = True
             except (EventSerializationError, UpcastingError) as error:
                 self._position = self._position if error.position is None else error.position - 1
                 if not self._stopped or self._position < self._batch_end:
                     raise
-                return
+                return delivered
         self._position = self._tail.position
+        return delivered
 
     def _wanted(self, block: Sequence[Envelope]) -> Iterator[Sequence[Envelope]]:
         return self._reading.selected.wanted(iter((block,)))

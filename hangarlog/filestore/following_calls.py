@@ -18,6 +18,7 @@ from hangarlog.filestore.group_sync import JournalSync
 from hangarlog.filestore.projection_files import read_state, write_state
 from hangarlog.filestore.queues import BytePlace, owner_of
 from hangarlog.filestore.reader import Reader
+from hangarlog.filestore.running_calls import RunningCalls
 from hangarlog.filestore.shared_state import SharedState
 from hangarlog.filestore.tail import FileTail
 
@@ -31,7 +32,9 @@ class FollowingCalls(CursorCalls[Event]):
         _state: SharedState
         _sync: JournalSync
         _cursor_sync: CursorSync
+        _calls: RunningCalls
 
+        def _refuse_closed(self) -> None: ...
         def recover_after_dead_writer(self) -> None:
             """As `FileEventStore.recover_after_dead_writer`."""
 

@@ -174,7 +174,14 @@ class SharedState:
     def waking(self, *, durable: bool) -> Waking:
         """Return a view of the word at which processes wait for a commit, or for a durable one."""
         at = DURABLE_FOLLOWED if durable else FOLLOWED
-        return Waking(lambda: self.look()[at] & _LOW)
+
+        def read() -> int:
+            try:
+                return self.look()[at] & _LOW
+            except OSError:
+                return 1  # The store was closed, or its disk is gone: whoever looks at the position learns of it.
+
+        return Waking(read)
 
     def attach(self, waking: Waking, *, durable: bool) -> None:
         """Let a view use the file that is open now."""

@@ -13,6 +13,7 @@ from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.tail import Tail
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.reader import Reader
+from hangarlog.filestore.running_calls import RunningCalls
 from hangarlog.filestore.shared_state import (
     COMMITTED,
     DURABLE,
@@ -33,8 +34,10 @@ _UNWATCHED_SECONDS = 0.001
 """Seconds for which a replaced file may go unnoticed."""
 _LOOKS_SECONDS = (0.001, 0.004, 0.016, 0.064, 0.256)
 """Looks after falling asleep: the writer of a commit in progress read the word before this sleeper announced itself."""
-_BUSY_SECONDS, _NAP_SECONDS, _MAX_NAP_SECONDS = 0.0003, 0.001, 0.02
-"""Who is woken so soon after falling asleep then naps: it costs the writer nothing, and there is more to read."""
+_BUSY_SECONDS, _BUSY_TIMES, _NAP_SECONDS, _MAX_NAP_SECONDS = 0.0003, 3, 0.001, 0.02
+"""Who is woken so soon after falling asleep, so many times in a row, then naps: it costs the writer nothing."""
+_BUSY_EVENTS = 4
+"""Naps end when one finds fewer events for each of its milliseconds: a wake-up for each then costs little."""
 _LONG_NAP = 1.7
 """A nap that takes this many times as long shows that there are too few processors for all: nap less often."""
 _POLL_SECONDS, _MAX_POLL_SECONDS = 0.001, 0.02
@@ -51,7 +54,10 @@ class Followed(Protocol):
     _reader: Reader
     _state: SharedState
 
+    _calls: RunningCalls
+
     def _calling(self) -> AbstractContextManager[None]: ...
+    def _refuse_closed(self) -> None: ...
     def _committed(self) -> int: ...
     def sync(self) -> None:
         """As `EventStore.sync`."""
@@ -70,6 +76,7 @@ class FileTail(Tail):
         """Begin after `position`, None for the end. Raises `PositionError`, and what reads raise."""
         self._folder, self._reader, self._state = store.folder, store._reader, store._state
         self._calling, self._committed, self._sync = store._calling, store._committed, store.sync
+        self._during, self._refuse_closed = store._calls.during, store._refuse_closed
         self._recover = store.recover_after_dead_writer
         self._durable, self._skip = durable, skip
         self._checked_at = 0.0
@@ -99,17 +106,19 @@ class FileTail(Tail):
         Raises:
             PositionError: `position` is beyond the store's last event.
         """
-        with self._calling():
-            words = self._words()
-            end = self._end(words)
-            if end <= self.position:
-                if words[COMMITTED] < self.position and (last := self._committed()) < self.position:
-                    raise PositionError(self._folder.path, self.position, last)
-                return None
-            if self._segment and self._attached == (self._state.session, words[LAYOUT], words[JOURNAL_FIRST]):
-                with contextlib.suppress(CorruptionError):  # `_catch_up` reads the other copy.
-                    return self._at_end(self._segment, words[JOURNAL_SIZE], end)
-            return self._catch_up(words, end)
+        return self._during(self._refuse_closed, self._step)
+
+    def _step(self) -> Sequence[StoredEnvelope] | None:
+        words = self._words()
+        end = self._end(words)
+        if end <= self.position:
+            if words[COMMITTED] < self.position and (last := self._committed()) < self.position:
+                raise PositionError(self._folder.path, self.position, last)
+            return None
+        if self._segment and self._attached == (self._state.session, words[LAYOUT], words[JOURNAL_FIRST]):
+            with contextlib.suppress(CorruptionError):  # `_catch_up` reads the other copy.
+                return self._at_end(self._segment, words[JOURNAL_SIZE], end)
+        return self._catch_up(words, end)
 
     def seek(self, position: int) -> None:
         """As `Tail.seek`."""
@@ -213,9 +222,8 @@ class FileTail(Tail):
         if self._durable:
             self._sync_overdue(words)
 
-    def _moved(self) -> bool:
-        with self._calling():
-            return self._end(self._words()) > self.position
+    def _moved(self) -> int:
+        return max(0, self.end() - self.position)
 
     def _sync_overdue(self, words: tuple[int, ...]) -> None:
         """Sync what was committed a while ago and is not durable, so that relaxed appends arrive, too."""
@@ -249,7 +257,7 @@ class _Sleeper:
     def __init__(self, state: SharedState, *, durable: bool) -> None:
         self._state, self._durable, self._inode = state, durable, -1
         self._waking, self._word = state.waking(durable=durable), 0
-        self._naps, self._nap, self._poll = False, _NAP_SECONDS, _POLL_SECONDS
+        self._busy, self._nap, self._poll = 0, _NAP_SECONDS, _POLL_SECONDS
         # No `Event`: a signal handler may set it while this thread has the event's lock.
         self._sleeping = self._stopped = False
 
@@ -260,13 +268,15 @@ class _Sleeper:
             self._state.attach(self._waking, durable=self._durable)
             self._waking.map()
 
-    def sleep(self, moved: Callable[[], bool], seconds: float) -> None:
-        """Sleep until `moved()`, for at most `seconds`."""
+    def sleep(self, moved: Callable[[], int], seconds: float) -> None:
+        """Sleep until `moved()` events have come, if any, for at most `seconds`."""
         if self._stopped:
             return
-        if self._naps:
-            self._take_nap(min(self._nap, seconds))
-            self._naps = moved()
+        if self._busy >= _BUSY_TIMES:
+            nap = min(self._nap, seconds)
+            self._take_nap(nap)
+            if moved() < _BUSY_EVENTS * nap / _NAP_SECONDS:
+                self._busy = 0
         elif self._waking.works:
             self._sleeping = True
             try:
@@ -285,7 +295,7 @@ class _Sleeper:
         else:
             self._nap = max(_NAP_SECONDS, self._nap / 2)
 
-    def _sleep_at_word(self, moved: Callable[[], bool], seconds: float) -> None:
+    def _sleep_at_word(self, moved: Callable[[], int], seconds: float) -> None:
         waking = self._waking
         word, before = waking.announce(), self._word
         if moved():
@@ -303,7 +313,7 @@ class _Sleeper:
             if woken:
                 waking.relay()
             if moved():
-                self._naps = perf_counter() - began < _BUSY_SECONDS
+                self._busy = self._busy + 1 if perf_counter() - began < _BUSY_SECONDS else 0
                 return
             if woken:
                 return

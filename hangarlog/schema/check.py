@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Generator, Iterator
 from functools import partial
 from typing import Any, Literal
@@ -11,16 +12,16 @@ import msgspec
 from hangarlog.errors import EventSerializationError, HangarlogError, UpcastingError
 from hangarlog.events.event_class import check_event_class
 from hangarlog.events.serializer import EventSerializer
-from hangarlog.schema.compare import Change, Comparisons, breaking
-from hangarlog.schema.describe import Schema, describe_all
+from hangarlog.schema.compare import MOVED, ROUNDED, UNORDERED, Change, breaking
+from hangarlog.schema.current_shapes import CurrentShapes
+from hangarlog.schema.describe import Schema
+from hangarlog.schema.doubts import is_structural
 from hangarlog.schema.lockfile import LockedType, SchemaLock
-from hangarlog.schema.places import changed_defaults, extra_names, lists_all_values, places, unknown_paths
+from hangarlog.schema.places import changed_defaults, extra_names, last_name, places, silent_losses
 from hangarlog.schema.purity import ImpureUpcasterError, partial_path, pure_path
-from hangarlog.schema.renames import guess_successors, repeated_renames
 from hangarlog.schema.retention import unkept
-from hangarlog.schema.sample import CannotSampleError, samples
-from hangarlog.schema.shape import all_patterns, value_text
-from hangarlog.schema.skeleton import Drafts
+from hangarlog.schema.sample import CannotSampleError, edges_of, samples
+from hangarlog.schema.shape import COMPUTED, all_tags, value_text
 
 Kind = Literal[
     # These fail a check:
@@ -42,9 +43,6 @@ Kind = Literal[
     "stored",  # what a store shows without a loss: defaults that stored events need, values that the chain changes
 ]
 _NOT_FAILING = ("new", "compatible", "raised", "untried", "stored")
-_STRUCTURAL_ERRORS = (KeyError, IndexError, AttributeError, TypeError, NameError)
-"""Errors of an upcaster that does not fit the shape of its payloads. Other errors may come from a generated value."""
-
 _NO_RESULT: Any = object()
 
 
@@ -82,7 +80,7 @@ def check(serializer: EventSerializer, lock: SchemaLock) -> list[Finding]:
     names = {*lock.events, *registry.types, *registry.versions, *serializer.chain.split_types()} - {*registry.dropped}
     findings: list[Finding] = []
     reported: set[tuple[str, int]] = set()
-    current = _CurrentShapes(serializer, lock)
+    current = CurrentShapes(serializer, lock)
     shapes_by_name: dict[str, dict[str, Schema]] = {}
     for name, locked in lock.events.items():
         shapes_by_name.setdefault(registry.canonical_name(name), {}).update(locked.schemas)
@@ -107,29 +105,6 @@ def _same_name(serializer: EventSerializer, name: str) -> list[Finding]:
     return [Finding(name, "same name", message)]
 
 
-class _CurrentShapes:
-    """The wire shapes of an application's classes, and their patterns, which may be run because they are trusted."""
-
-    def __init__(self, serializer: EventSerializer, lock: SchemaLock) -> None:
-        self.serializer, registry = serializer, serializer.registry
-        self.described = describe_all(registry.types, serializer.enc_hook)
-        self.shapes = {
-            name: shape
-            for name, shape in self.described.items()
-            if isinstance(shape, dict) and registry.canonical_name(name) == name
-        }
-        self.patterns = all_patterns(self.shapes.values())
-        before = {
-            name: shape for name, locked in lock.events.items() if (shape := locked.schema(locked.version)) is not None
-        }
-        changed = [(shape, self.shapes[name]) for name, shape in before.items() if name in self.shapes]
-        self.comparisons = Comparisons(runs_patterns=True, renames=repeated_renames(changed))
-        self.drafts = Drafts(self.comparisons.renames)
-        gone = {name: shape for name, shape in before.items() if name not in registry.types}
-        new = {name: shape for name, shape in self.shapes.items() if name not in lock.events}
-        self.successors = guess_successors(gone, new)
-
-
 class _TypeCheck:
     """The check of one stored event type.
 
@@ -139,7 +114,7 @@ class _TypeCheck:
 
     def __init__(
         self,
-        current: _CurrentShapes,
+        current: CurrentShapes,
         name: str,
         locked: LockedType | None,
         shapes: dict[str, Schema],
@@ -158,6 +133,7 @@ class _TypeCheck:
         own_steps = any(event_type == name for event_type, _, _ in self._chain.steps())
         self._tries_shared_shapes = self._canonical != name and (own_steps or self._canonical in registry.dropped)
         self._schema: Schema | None = None
+        self._tags = all_tags(shapes.values()) if self._target > 1 else set()
         self._impure: set[int] = set()
 
     def findings(self) -> Iterator[Finding]:
@@ -262,6 +238,9 @@ class _TypeCheck:
             assert locked_shape is not None
             yield self._changed_shape(locked_shape, changes)
         elif changes:
+            assert locked_shape is not None
+            if any(change.what.endswith(value_text(COMPUTED)) for change in changes):
+                yield from self._refused_samples(locked_shape)
             yield self._finding(
                 "compatible",
                 f"has changed at version {self._target} without effect on old events; record the change with "
@@ -273,7 +252,12 @@ class _TypeCheck:
                 message = "what its classes check now may refuse events stored before: only `check --store` can tell"
                 yield self._finding("untried", message, version=self._target)
         elif self._class is not None and self._target > locked.version and not has_gaps:
-            yield self._finding("raised", f"from version {locked.version} to {self._target}", version=self._target)
+            yield self._finding(
+                "raised",
+                f"from version {locked.version} to {self._target}",
+                version=self._target,
+                details=self._noted_losses(locked),
+            )
         if locked.dropped is not None and not locked.schemas:
             message = "it was dropped before its shape was locked: only `check --store` can test its stored events"
             yield self._finding("untried", message)
@@ -289,6 +273,27 @@ class _TypeCheck:
                     "infers its shape from stored events",
                     version=version,
                 )
+
+    def _noted_losses(self, locked: LockedType) -> list[str]:
+        """Return the changes since the locked version that lose what upcasters pass on, although a read takes it."""
+        before = locked.schema(locked.version)
+        if before is None or self._schema is None or locked.version in locked.inferred:
+            return []
+        changes = self._current.comparisons.compare(before, self._schema)
+        return [str(change) for change in changes if change.what.endswith((MOVED, ROUNDED, UNORDERED))]
+
+    def _refused_samples(self, locked_shape: Schema) -> Iterator[Finding]:
+        """Yield a finding if the class refuses an event without its new fields: the factory of a default may raise."""
+        with contextlib.suppress(CannotSampleError):
+            for payload in samples(locked_shape, self._current.patterns):
+                try:
+                    self._read(self._target, payload)
+                except HangarlogError as error:
+                    is_refused = isinstance(error.__cause__, msgspec.ValidationError)
+                    if is_structural(error, payload, locked_shape) and not is_refused:
+                        message = f"events without its new fields cannot be read: {error}"
+                        yield self._finding("unreadable", message, version=self._target)
+                        return
 
     def _shape_to_try(self, locked: LockedType, version: int) -> Schema | None:
         """Return the wire shape of a version that must be tested under this name."""
@@ -334,17 +339,19 @@ class _TypeCheck:
         """Read sample events of a former version through the chain into the class."""
         tried: list[dict[str, Any]] = []
         doubts: list[str] = []  # Errors that a real event may not have.
+        losses: dict[str, None] = {}
         inferred = self._locked is not None and version in self._locked.inferred
         try:
-            for payload in samples(schema, self._current.patterns):
+            for payload in samples(schema, self._current.patterns, edges_of(self._schema)):
                 tried.append(payload)
                 reached = yield from self._upcast(version, payload)
                 if has_gaps or reached is _NO_RESULT:
                     continue
+                losses.update(dict.fromkeys(silent_losses(payload, reached, schema, self._schema)))
                 try:
                     events = self._read(version, payload)
                 except HangarlogError as error:
-                    if _is_structural(error, payload, schema) and not inferred:
+                    if is_structural(error, payload, schema) and not inferred:
                         yield self._unreadable(version, payload, error)
                         return
                     doubts.append(f"{error}, as {_short_json(payload)}")
@@ -361,6 +368,9 @@ class _TypeCheck:
             message = f"{len(doubts)} of {len(tried)} events generated from v{version} cannot be read: {doubts[0]}"
             kind: Kind = "unreadable" if len(doubts) == len(tried) else "untried"
             yield self._finding(kind, message, version=version)
+        if losses:
+            message = f"the upcasters from v{version} pass on what a read changes without an error"
+            yield self._finding("compatible", message, version=version, details=list(losses))
         if not has_gaps and not inferred:
             yield from self._unkept_fields(version, schema, tried)
 
@@ -416,8 +426,9 @@ class _TypeCheck:
             is_old = isinstance(reached, list) and payload.get("_version", 1) != target
             if schema is None or is_old or event_type in registry.dropped:
                 continue
-            for path in unknown_paths(places(payload, schema)):
-                if path not in extra:
+            for path, value, part in places(payload, schema):
+                is_tag = isinstance(value, (str, int)) and (last_name(path), value) in self._tags
+                if part is None and path not in extra and not is_tag:
                     what = f"{registry.canonical_name(event_type)} v{target}"
                     return self._finding(
                         "lost",
@@ -460,27 +471,6 @@ class _TypeCheck:
             return self._schema
         described = self._current.described.get(event_type)
         return described if isinstance(described, dict) else None
-
-
-def _is_structural(error: HangarlogError, payload: dict[str, Any], schema: Schema) -> bool:
-    """True if an error comes from the shape of the payload, not from a generated value."""
-    cause = error.__cause__
-    if isinstance(error, UpcastingError):
-        if isinstance(cause, KeyError) and _is_generated(cause.args, payload, schema):
-            return False  # A lookup table of real values lacks the generated one.
-        return cause is None or isinstance(cause, _STRUCTURAL_ERRORS)
-    if isinstance(cause, msgspec.ValidationError):
-        return cause.__cause__ is None  # Otherwise a hook or validator has refused the generated value.
-    return True
-
-
-def _is_generated(missing: tuple[Any, ...], payload: dict[str, Any], schema: Schema) -> bool:
-    """True if the missing key is a generated value of the payload, not one that the shape lists."""
-    return any(
-        part is not None and not lists_all_values(part) and type(value) is type(key) and value == key
-        for key in missing[:1]
-        for _, value, part in places(payload, schema)
-    )
 
 
 def _short_json(payload: dict[str, Any]) -> str:

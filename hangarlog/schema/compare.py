@@ -19,6 +19,7 @@ from hangarlog.schema.scalars import CHECKED, enums, is_enum, limits, strings
 from hangarlog.schema.scalars import Change as Change
 from hangarlog.schema.shape import (
     ABSENT,
+    MAX_EXACT,
     alternatives,
     default_of,
     enum_values,
@@ -28,14 +29,19 @@ from hangarlog.schema.shape import (
     kind_of,
     resolve,
     tag_of,
+    tags,
     value_text,
 )
 
 _MAX_PARTS = 2_000_000  # Parts to compare. A lock of 16 MiB can have more pairs of definitions than anybody waits for.
 _MAX_PLACES = 3  # The places of one definition at which its changes are listed.
 _MAX_CHANGES = 1_000  # Changes that are listed.
-_MAX_EXACT = 1 << 53  # The largest whole number up to which floats hold all.
 _MAX_PAIRS = 2_500  # Pairs of names or alternatives that are compared with each other.
+
+ROUNDED = "whole numbers beyond 2^53 would change"
+UNORDERED = "order and repeated values would be lost"
+MOVED = "stored values would be read as another field's"
+"""The losses of a changed type that a read does not refuse. They are reported also if an upcaster passes values on."""
 
 
 def compare(old: Schema, new: Schema) -> list[Change]:
@@ -193,7 +199,7 @@ class Pair:
             yield from enums(old, new, path, self._all.runs_patterns)
         elif old["type"] != new["type"]:
             widened = (old["type"], new["type"]) == ("integer", "number")
-            beyond = ": whole numbers beyond 2^53 would change" if widened and _may_be_large(old) else ""
+            beyond = f": {ROUNDED}" if widened and _may_be_large(old) else ""
             yield Change(path, f"was {in_words(old)}, is {in_words(new)}{beyond}", not widened)
             yield from limits(old, new, path)
         elif old["type"] == "array":
@@ -205,38 +211,44 @@ class Pair:
             yield from limits(old, new, path)
 
     def _alternatives(self, old: Schema, new: Schema, path: str) -> Iterator[Change | Link]:
-        taken: set[int] = set()
-        matches = list(self.matches(old, new))
+        matches, unmatched = self.matches(old, new)
         tagged = [part for part, _ in matches if tag_of(part) is not None]
+        several = sum(kind_of(part)[0] == "object" for part in alternatives(new, self.new_root)) > 1
         for part, match in matches:
             if match is None:
                 yield Change(path, f"{in_words(part)} is no longer taken", True)
                 continue
-            taken.add(id(match))
             name, tag = tag_of(part), tag_of(match)
             if name is not None and tag is None and len(tagged) > 1:
                 yield Change(path, f"{in_words(part)} cannot be told apart any more: its tag was removed", True)
             inside = f"{path}<{name}>" if name is not None and len(tagged) > 1 else path
+            if name is not None and several and len(tagged) == 1 and not _has_tags_always(part):
+                yield Change(inside, f"{in_words(part)} was stored without its tag, too: it cannot be told apart", True)
             if kind_of(part)[0] in ("object", "array"):
                 yield Link(inside, self.part(part, match))
             else:
                 yield from self._changes(part, match, inside)
-        for part in alternatives(new, self.new_root):
-            if id(part) not in taken:
-                yield Change(path, f"takes {in_words(part)}, too", False)
+        for part in unmatched:
+            yield Change(path, f"takes {in_words(part)}, too", False)
 
-    def matches(self, old: Schema, new: Schema) -> Iterator[tuple[Schema, Schema | None]]:
-        """Yield (alternative of `old`, alternative of `new` that takes its place or None)."""
-        after = alternatives(new, self.new_root)
+    def matches(self, old: Schema, new: Schema) -> tuple[list[tuple[Schema, Schema | None]], list[Schema]]:
+        """Return (alternative of `old`, alternative of `new` that takes its place or None), and the others of `new`.
+
+        An enum with values of several types counts as several alternatives.
+        """
+        before, after = (
+            [each for part in alternatives(union, root) for each in _split_enum(part)]
+            for union, root in ((old, self.old_root), (new, self.new_root))
+        )
         by_kind: dict[Any, list[Schema]] = {}
         for part in after:
             by_kind.setdefault(kind_of(part), []).append(part)
-        before = alternatives(old, self.old_root)
-        if "anyOf" in new:
-            before = [each for part in before for each in _split_enum(part)]
+        matches: list[tuple[Schema, Schema | None]] = []
         for part in before:
             found = next((by_kind[kind] for kind in _kinds_that_take(part, before, after) if kind in by_kind), [])
-            yield part, _closest(part, found)
+            matches.append((part, _closest(part, found)))
+        taken = {id(match) for _, match in matches}
+        return matches, [part for part in after if id(part) not in taken]
 
     def _may_hold(self, old: Schema, new: Schema) -> bool:
         """True if nothing but changes of definitions prevents reading a value of one part as the other."""
@@ -248,7 +260,7 @@ class Pair:
         if "prefixItems" not in new:
             yield from limits(old, new, path)
         if new.get("uniqueItems") and not old.get("uniqueItems"):
-            yield Change(path, "was a list, is a set: order and repeated values would be lost", True)
+            yield Change(path, f"was a list, is a set: {UNORDERED}", True)
         elif old.get("uniqueItems") and not new.get("uniqueItems"):
             yield Change(path, "was a set, is a list", False)
         yield from self._tuple_items(old, new, path)
@@ -265,6 +277,8 @@ class Pair:
     def _tuple_items(self, old: Schema, new: Schema, path: str) -> Iterator[Change | Link]:
         """Compare the items of tuples by their place."""
         before, after = old.get("prefixItems", []), new.get("prefixItems", [])
+        for at, name, other_name in _moved_fields(old, new):
+            yield Change(f"{path}[{at}]", f"was {name}, is {other_name}: {MOVED}", True)
         for at, item in enumerate(before):
             other = after[at] if at < len(after) else new.get("items", True)
             if other is True or other is False:
@@ -296,7 +310,7 @@ class Pair:
             yield Change(path, f"was an object of fields, is {in_words(new)}", False)
             yield from self.compared({"enum": list(before)}, new.get("x-keys", _TEXT), f"{path} keys")
             yield from limits({"minProperties": len(old["required"]), "maxProperties": len(before)}, new, path)
-            for name, part in before.items():
+            for name, part in {**before, **old.get("x-former", {})}.items():
                 yield from self.compared(part, new["additionalProperties"], join_path(path, name))
         else:
             yield from self._fields(old, new, path)
@@ -321,18 +335,29 @@ class Pair:
                 continue
             hint = f"; was it renamed to {renamed[name]}?" if name in renamed else ""
             yield Change(join_path(path, name), f"was removed: its stored values would be lost{hint}", True)
+        yield from self._added(old, new, added, path)
+        for name in before:
+            if name in after:
+                yield from self.compared(before[name], after[name], join_path(path, name))
+                if "const" not in after[name]:  # A tag that is not there is taken for it.
+                    yield from self._defaults(old, new, name, join_path(path, name))
+
+    def _added(self, old: Schema, new: Schema, added: list[str], path: str) -> Iterator[Change | Link]:
+        """Compare the fields that only the new class has with the former tags of the old one, which are stored."""
+        after, former = new["properties"], old.get("x-former", {})
+        if new.get("additionalProperties") is False:
+            for name in former.keys() - after.keys():
+                yield Change(join_path(path, name), "was a tag, which stored events have: it is forbidden now", True)
         for name in added:
             place = join_path(path, name)
+            if name in former:
+                yield from self.compared(former[name], after[name], place)
             if "const" in after[name]:  # In a union, an object without a tag takes the place of no other one.
                 yield Change(place, "a tag was added: events stored without it can be read", False)
             elif name in new["required"]:
                 yield Change(place, "is new and has no default: events stored without it cannot be read", True)
             else:
                 yield Change(place, f"is new, {_default_text(after[name])}", False)
-        for name in before:
-            if name in after:
-                yield from self.compared(before[name], after[name], join_path(path, name))
-                yield from self._defaults(old, new, name, join_path(path, name))
 
     def _defaults(self, old: Schema, new: Schema, name: str, path: str) -> Iterator[Change]:
         was_required, is_required = name in old["required"], name in new["required"]
@@ -369,6 +394,15 @@ _TOO_LARGE = "is too large to compare: whether it has changed is unknown"
 _TEXT: Schema = {"type": "string"}
 
 
+def _moved_fields(old: Schema, new: Schema) -> Iterator[tuple[int, str, str]]:
+    """Yield (place, old name, new name) where an array has another field now that has its values elsewhere."""
+    before, after = old.get("x-names", []), new.get("x-names", [])
+    first = len(old.get("prefixItems", [])) - len(before)  # The first item may be a tag.
+    for at, (name, other) in enumerate(zip(before, after, strict=False)):
+        if name != other and (name in after or other in before):
+            yield first + at, name, other
+
+
 def _kinds_that_take(part: Schema, before: list[Schema], after: list[Schema]) -> Iterator[Any]:
     """Yield the kinds of alternatives that may take the values of an alternative, the best first."""
     kind = kind_of(part)
@@ -383,20 +417,25 @@ def _kinds_that_take(part: Schema, before: list[Schema], after: list[Schema]) ->
 
 
 def _closest(part: Schema, found: list[Schema]) -> Schema | None:
-    """Return the schema that has most in common with a part. Only a foreign lock has a union with two of a kind."""
+    """Return the schema that has most in common with a part. Few unions have two of a kind."""
 
-    def in_common(other: Schema) -> int:
+    def in_common(other: Schema) -> tuple[bool, int]:
         fields = part.get("properties", {}).keys() & other.get("properties", {}).keys()
-        return len(fields) + len([word for word, value in part.items() if other.get(word) == value])
+        return other == part, len(fields) + len([word for word, value in part.items() if other.get(word) == value])
 
     return max(found, key=in_common, default=None)
+
+
+def _has_tags_always(schema: Schema) -> bool:
+    """True if every stored object of a shape has its tag: the class had one from the first."""
+    return all(name in schema["required"] for name, _ in tags(schema))
 
 
 def _split_enum(schema: Schema) -> list[Schema]:
     """Split an enum with values of several types into one enum for each type."""
     values = enum_values(schema)
     kinds = {type(value) for value in values}
-    if len(kinds) < 2:
+    if len(kinds) < 2 and values != [None]:
         return [schema]
     split = [[value for value in values if type(value) is kind] for kind in kinds]
     return [{"type": "null"} if group == [None] else {"enum": group} for group in split]
@@ -432,7 +471,7 @@ def _may_be_large(schema: Schema) -> bool:
     """True if a schema takes whole numbers that a float cannot hold."""
     least = [schema[word] for word in ("minimum", "exclusiveMinimum") if word in schema]
     most = [schema[word] for word in ("maximum", "exclusiveMaximum") if word in schema]
-    return not least or not most or min(least) < -_MAX_EXACT or max(most) > _MAX_EXACT
+    return not least or not most or min(least) < -MAX_EXACT or max(most) > MAX_EXACT
 
 
 def _default_text(schema: Schema) -> str:

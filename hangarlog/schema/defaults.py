@@ -67,11 +67,17 @@ def _is_pure_class(factory: Any) -> bool:
     return not any(default_keywords(factory, field, None).get("x-default") == "computed" for field in fields)
 
 
-def is_always_written(info: Any, field: Any) -> bool:
-    """True if a class writes a field with a default into every event."""
+def is_always_written(info: Any, field: Any, *, nested: bool) -> bool:
+    """True if a class writes a field with a default into every event.
+
+    `nested` says that the class is inside an event: msgspec writes a nested dataclass by the attributes that it has,
+    and an instance that msgspec has decoded lacks those with a plain default.
+    """
     has_value = field.default is not NODEFAULT or field.default_factory is not NODEFAULT
     if field.required or not has_value or field.default is UNSET or field.name in _may_be_unset(info.cls):
         return False
+    if nested and hasattr(info.cls, "__dataclass_fields__") and info.cls.__dictoffset__:
+        return field.default_factory is not NODEFAULT
     config = getattr(info.cls, "__struct_config__", None)
     if config is None or not config.omit_defaults or config.array_like:
         return True

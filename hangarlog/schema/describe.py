@@ -1,10 +1,12 @@
 """The wire shape of an event class, as JSON Schema (2020-12).
 
 The shape is taken from `msgspec.inspect`. msgspec's own generator omits what a comparison needs, such as the zone of a
-time or the type of a mapping's keys, and refuses types and defaults without a schema. Four keywords are added:
+time or the type of a mapping's keys, and refuses types and defaults without a schema. Seven keywords are added:
 `x-python` names the class that a hook of the application decodes, and `x-keys` is the schema of a mapping's keys if
 they are not plain strings. `x-default` says where a default without a value comes from, and `x-written` that every
-event has a field although it has a default.
+event has a field although it has a default. `x-names` has the names of the fields of a class that is stored as an
+array, and `x-former` the tags that a class has lost: its stored events have them. `x-checks` names the code of a class
+that may refuse values.
 """
 
 from __future__ import annotations
@@ -127,7 +129,7 @@ class _Description:
         self._definitions = Definitions(self._defs)
 
     def root_schema(self, root: Any) -> Schema:
-        return self._definitions.complete(self._object(root))
+        return self._definitions.complete(self._object(root, nested=False))
 
     def _schema_of(self, info: Any) -> Schema:
         if isinstance(info, inspect.Metadata):
@@ -160,20 +162,20 @@ class _Description:
             name = _unused_name(info.cls, self._defs)
             self._names[info.cls] = name
             self._defs[name] = {}  # Reserve the name: the class may contain itself.
-            self._defs[name] = self._object(info)
+            self._defs[name] = self._object(info, nested=True)
         return {"$ref": f"#/$defs/{name}"}
 
-    def _object(self, info: Any) -> Schema:
+    def _object(self, info: Any, *, nested: bool) -> Schema:
         self.classes.append(info)
         if getattr(info, "array_like", False) or isinstance(info, inspect.NamedTupleType):
-            return self._array_like(info)
+            return self._array_like(info, nested)
         properties: dict[str, Schema] = {}
         required: list[str] = []
         if getattr(info, "tag_field", None) is not None:
             properties[info.tag_field] = {"const": info.tag}
             required.append(info.tag_field)
         for field in info.fields:
-            properties[field.encode_name] = self._field(info, field)
+            properties[field.encode_name] = self._field(info, field, nested)
             if field.required:
                 required.append(field.encode_name)
         schema: Schema = {"type": "object", "properties": properties, "required": sorted(required)}
@@ -183,19 +185,20 @@ class _Description:
             schema["x-checks"] = checks
         return schema
 
-    def _array_like(self, info: Any) -> Schema:
+    def _array_like(self, info: Any, nested: bool) -> Schema:
         tag = getattr(info, "tag", None)
         items = [] if tag is None else [{"const": tag}]
-        items += [self._field(info, field) for field in info.fields]
+        items += [self._field(info, field, nested) for field in info.fields]
         first = len(items) - len(info.fields)
         needed = max((at for at, field in enumerate(info.fields, first + 1) if field.required), default=first)
-        return {"type": "array", "prefixItems": items, "minItems": needed}
+        names = [field.name for field in info.fields]
+        return {"type": "array", "prefixItems": items, "minItems": needed, "x-names": names}
 
-    def _field(self, info: Any, field: Any) -> Schema:
+    def _field(self, info: Any, field: Any, nested: bool) -> Schema:
         schema = self._schema_of(field.type)
         if field.required:
             return schema
-        always = {"x-written": True} if is_always_written(info, field) else {}
+        always = {"x-written": True} if is_always_written(info, field, nested=nested) else {}
         return {**schema, **default_keywords(info.cls, field, self._enc_hook), **always}
 
     def _array(self, info: Any) -> Schema:

@@ -217,6 +217,8 @@ class _SchemaPart(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     is_written: bool = msgspec.field(default=False, name="x-written")
     checks: list[str] = msgspec.field(default=[], name="x-checks")
     keys: _SchemaPart | _Unset = msgspec.field(default=UNSET, name="x-keys")
+    names: list[str] | _Unset = msgspec.field(default=UNSET, name="x-names")
+    former: dict[str, _SchemaPart] = msgspec.field(default={}, name="x-former")
     python: str | _Unset = msgspec.field(default=UNSET, name="x-python")
     reference: str | _Unset = msgspec.field(default=UNSET, name="$ref")
     definitions: dict[str, _SchemaPart] = msgspec.field(default={}, name="$defs")
@@ -329,7 +331,7 @@ def _check_part(part: _SchemaPart, definitions: dict[str, _SchemaPart], with_roo
     for value in (part.default, part.enum, part.const, *part.limits()):
         if value is not UNSET:
             bounded(value)
-    inner = [*(part.properties or {}).values(), *(part.prefix_items or []), *(part.any_of or [])]
+    inner = [*(part.properties or {}).values(), *part.former.values(), *(part.prefix_items or []), *(part.any_of or [])]
     inner += [each for each in (part.additional_properties, part.items, part.keys) if isinstance(each, _SchemaPart)]
     for each in inner:
         _check_part(each, definitions, with_root, depth + 1)

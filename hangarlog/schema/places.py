@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import Any
 
+from hangarlog.schema.compare import ROUNDED, UNORDERED
 from hangarlog.schema.default_change import default_change
 from hangarlog.schema.describe import Schema
-from hangarlog.schema.shape import enum_values, has_type, join_path, resolve, same_value, tags
+from hangarlog.schema.shape import MAX_EXACT, enum_values, has_type, is_any, join_path, resolve, same_value, tags
 
 SchemaPlace = tuple[str, Any, Schema | None]
 
@@ -33,9 +34,10 @@ def places(
         found = [list(places(value, part, root, path, nested)) for part in parts]
         yield from min(found, key=lambda each: len(unknown_paths(each)), default=[])
     elif isinstance(value, dict) and "properties" in schema:
+        fields = {**schema.get("x-former", {}), **schema["properties"]}
         for name, inner in value.items():
-            if name in schema["properties"]:
-                yield from places(inner, schema["properties"][name], root, join_path(path, name), nested)
+            if name in fields:
+                yield from places(inner, fields[name], root, join_path(path, name), nested)
             else:
                 yield join_path(path, name), inner, None
     elif isinstance(value, dict) and isinstance(schema.get("additionalProperties"), dict):
@@ -58,6 +60,11 @@ def unknown_paths(found: Iterable[SchemaPlace]) -> list[str]:
     return [path for path, _, schema in found if schema is None]
 
 
+def last_name(path: str) -> str:
+    """Return the name of the field at a path."""
+    return path.rpartition(".")[2]
+
+
 def extra_names(events: list[Any]) -> set[str]:
     """Return the names other than fields that payloads may have, such as attributes that events of MCP Hangar keep."""
     extras = [vars(event) for event in events if hasattr(event, "__dict__")]
@@ -70,9 +77,14 @@ def may_match(value: Any, schema: Schema, root: Schema) -> bool:
     if enum_values(schema):
         return any(same_value(value, each) for each in enum_values(schema))
     if isinstance(value, dict):
-        return schema.get("type", "object") == "object" and all(value.get(name) == tag for name, tag in tags(schema))
+        return schema.get("type", "object") == "object" and all(
+            same_value(value.get(name, tag), tag) for name, tag in tags(schema)
+        )
     if isinstance(value, list):
-        return bool(schema.get("type", "array") == "array")
+        tag = schema.get("prefixItems", [{}])[:1]
+        return bool(schema.get("type", "array") == "array") and (
+            not value or not tag or "const" not in tag[0] or same_value(value[0], tag[0]["const"])
+        )
     return "type" not in schema or has_type(value, schema["type"])
 
 
@@ -99,9 +111,12 @@ class _Defaults:
             return
         before, after = _child_schemas(stored, old), _child_schemas(reached, new)
         had, has = _children(stored), _children(reached)
-        for name in filter(after.__contains__, before):
+        for name in before:
             place = join_path(path, name) if isinstance(name, str) else f"{path}[{name}]"
-            if name in had and name in has:
+            if name not in after:
+                for other in _moved_to(name, had, has, before, after):
+                    yield from self.changed(had[name], has[other], before[name], after[other], place)
+            elif name in had and name in has:
                 yield from self.changed(had[name], has[name], before[name], after[name], place)
             elif name not in had and name not in has:
                 change = default_change((before[name], self._old), (after[name], self._new))
@@ -109,9 +124,40 @@ class _Defaults:
                     yield place, change.then, change.now
 
 
+def _moved_to(name: Any, had: dict[Any, Any], has: dict[Any, Any], before: Any, after: Any) -> list[Any]:
+    """Return the new field that has the object or array of a field that is gone, in a list; none if it is not clear."""
+    if not isinstance(had.get(name), (dict, list)):
+        return []
+    found = [other for other in has if other in after and other not in before and has[other] == had[name]]
+    return found if len(found) == 1 else []
+
+
+def silent_losses(stored: dict[str, Any], reached: Any, old: Schema, new: Schema | None) -> list[str]:
+    """Return what a read of a payload loses without an error, although upcasters pass it on, each with its path.
+
+    `stored` is the payload as stored, `reached` the payload after the upcasters.
+    """
+    if new is None or not isinstance(reached, dict):
+        return []
+    before, after = old["properties"], new.get("properties", {})
+    found = [
+        f"{path}: was integer, is number: {ROUNDED}"
+        for path, value, part in places(reached, new)
+        if type(value) is int and abs(value) >= MAX_EXACT and part is not None and part.get("type") == "number"
+    ]
+    for name in before.keys() - after.keys():
+        for other in _moved_to(name, stored, reached, before, after):
+            was, now = (
+                _matching_alternative(stored[name], *each) for each in ((before[name], old), (after[other], new))
+            )
+            if now.get("uniqueItems") and not was.get("uniqueItems"):
+                found.append(f"{other}: was a list, is a set: {UNORDERED}")
+    return found
+
+
 def _matching_alternative(value: Any, schema: Schema, root: Schema) -> Schema:
     schema = resolve(schema, root)
-    if not isinstance(value, (dict, list)):
+    if is_any(schema) or not isinstance(value, (dict, list)):
         return {}
     parts = (resolve(part, root) for part in schema.get("anyOf", [schema]) if may_match(value, part, root))
     return next(parts, {})

@@ -46,7 +46,9 @@ def is_enum(schema: Schema) -> bool:
 def enums(old: Schema, new: Schema, path: str, runs_patterns: bool) -> Iterator[Change]:
     """Yield how lists of values, or one and another schema, differ."""
     before, after = enum_values(old), enum_values(new)
-    if not is_enum(old):
+    if old.get("type") == "null":
+        before = [None]
+    elif not is_enum(old):
         yield Change(path, f"was {in_words(old)}, is only {in_words(new)} now", True)
         return
     if is_enum(new):
@@ -69,7 +71,7 @@ def _missing(values: list[Any], others: list[Any]) -> list[Any]:
 
 def _within(value: Any, schema: Schema, runs_patterns: bool) -> bool:
     """True if a value is within the limits of a schema of its type."""
-    if "format" in schema or "contentEncoding" in schema or "multipleOf" in schema:
+    if "format" in schema or "contentEncoding" in schema or ("multipleOf" in schema and value % schema["multipleOf"]):
         return False
     if isinstance(value, str):
         pattern = schema.get("pattern", "")
@@ -113,7 +115,7 @@ def limits(old: Schema, new: Schema, path: str) -> Iterator[Change]:
         if after != before:
             narrower = after is not None and not _is_implied(old, word, after)
             yield Change(path, f"{word} was {_limit_text(before)}, is {_limit_text(after)}", narrower)
-    before, after = old.get("multipleOf"), new.get("multipleOf")
+    before, after = old.get("multipleOf", 1 if old.get("type") == "integer" else None), new.get("multipleOf")
     if after is not None and (before is None or before % after):
         yield Change(path, f"must be a multiple of {after} now", True)
 

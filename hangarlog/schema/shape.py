@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -21,6 +21,7 @@ UNSET: Any = object()
 _NO_VALUES = {COMPUTED: "computed for each event", UNSET: "UNSET", ABSENT: "one that has no JSON form"}
 
 
+MAX_EXACT = 1 << 53  # The largest whole number up to which floats hold all.
 _MAX_SHOWN = 20  # Values of an enum that a message lists.
 
 
@@ -39,24 +40,51 @@ def definition_name(reference: str) -> str | None:
 
 def is_any(schema: Schema) -> bool:
     """True if a schema takes any value."""
-    return not schema.keys() - {"default", "x-default", "x-written", "$defs"}
+    return not schema.keys() - {"default", "x-default", "x-written", "$defs"} or any(
+        map(is_any, schema.get("anyOf", ()))
+    )
+
+
+LENGTHS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+NUMBERS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 
 
 def all_patterns(schemas: Iterable[Schema]) -> set[str]:
-    """Return the patterns in schemas and in their parts. A definition that they share is searched once."""
-    found: set[str] = set()
+    """Return the patterns in schemas and in their parts."""
+    return {part["pattern"] for part in _all_parts(schemas) if isinstance(part.get("pattern"), str)}
+
+
+def all_limits(schema: Schema) -> Iterator[tuple[str, Any]]:
+    """Yield the limits of numbers and lengths in a schema and in its parts, each with its keyword."""
+    for part in _all_parts([schema]):
+        for word in (*LENGTHS, *NUMBERS):
+            if isinstance(part.get(word), (int, float)):
+                yield word, part[word]
+
+
+def all_tags(schemas: Iterable[Schema]) -> set[tuple[str, Any]]:
+    """Return the (name, value) of the tags in schemas and in their parts, also of former ones."""
+    found = set()
+    for part in _all_parts(schemas):  # Among them are names of fields, and defaults, which may hold anything.
+        for fields in (part.get("properties"), part.get("x-former")):
+            for name, each in fields.items() if isinstance(fields, dict) else ():
+                if isinstance(each, dict) and isinstance(each.get("const"), (str, int)):
+                    found.add((name, each["const"]))
+    return found
+
+
+def _all_parts(schemas: Iterable[Schema]) -> Iterator[dict[str, Any]]:
+    """Yield schemas with their parts. A definition that they share is searched once."""
     seen: set[int] = set()
     waiting: list[Any] = list(schemas)
     while waiting:
         part = waiting.pop()
         if isinstance(part, dict) and id(part) not in seen:
             seen.add(id(part))
-            if isinstance(part.get("pattern"), str):
-                found.add(part["pattern"])
+            yield part
             waiting += part.values()
         elif isinstance(part, list):
             waiting += part
-    return found
 
 
 def in_words(schema: Schema) -> str:

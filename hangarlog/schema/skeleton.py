@@ -194,7 +194,7 @@ class _Draft:
 
     def _union(self, pair: Pair, source: str, path: str, depth: int) -> tuple[str, list[str]]:
         """Return the expression for a value of a union, and notes."""
-        matches = list(pair.matches(pair.old, pair.new))
+        matches, _ = pair.matches(pair.old, pair.new)
         several = sum(tag_of(part) is not None for part, _ in matches) > 1
         changed: list[tuple[str, str]] = []
         same: list[Schema] = []

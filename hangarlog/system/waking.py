@@ -24,6 +24,7 @@ _WAKE, _WAKE_OP, _WAIT_BITSET, _WAKE_BITSET = 1, 5, 9, 10
 _ADD_1, _OR_1 = 1 << 28 | 1 << 12, 2 << 28 | 1 << 12
 _WORD = 0xFFFF_FFFF
 _POLL_SECONDS = 0.001
+_MAX_TRIES = 1000
 
 _Mapped = tuple[mmap.mmap | None, int]
 """A mapped file, which stays mapped as long as somebody keeps this, and the address of the word; 0 if there is none."""
@@ -58,11 +59,11 @@ class Waking:
     def announce(self) -> int:
         """Announce a waiter, and return the word for `wait`. Check the condition in between."""
         mapped, word = self._mapped, self._read()
-        while not word & 1:  # A wake-up may clear the bit at once.
-            if _call(mapped, 4, _WAKE_OP, 1, 0, mapped[1], _OR_1) < 0:
-                return word  # The file was cut. `wait` will not sleep at the word.
+        for _ in range(_MAX_TRIES):  # A wake-up may clear the bit at once.
+            if word & 1 or _call(mapped, 4, _WAKE_OP, 1, 0, mapped[1], _OR_1) < 0:
+                break
             word = self._read()
-        return word
+        return word  # If the file was cut, the bit is not set. `wait` will not sleep at the word.
 
     def wait(self, word: int, seconds: float) -> bool:
         """Sleep until a wake-up after `announce` returned `word`, for at most `seconds`. Return False if none came."""

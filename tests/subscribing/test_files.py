@@ -189,3 +189,20 @@ def test_what_only_the_shared_state_shows_is_not_delivered_twice_by_a_store_that
             with opened(path) as store:
                 put(store, 2)
                 assert [r.position for r in subscription] == [4, 5]
+
+
+def test_a_reader_without_permission_to_write_sees_what_came_between_two_looks(tmp_path: Path) -> None:
+    """From a writer that has come and gone."""
+    path = tmp_path / "s"
+    with opened(path) as store:
+        put(store)
+    with opened(path, filesystem=ReadOnly()) as reading:
+        subscription = reading.subscribe(timeout=0)
+        assert [r.position for r in subscription] == [1]
+        for number in range(2, 5):
+            with opened(path) as store:
+                put(store)
+            os.utime(path)  # A look within a millisecond of the last one may overlook it.
+            reading._watched_at = 0.0
+            subscription._tail._checked_at = 0.0  # type: ignore[attr-defined]
+            assert [r.position for r in subscription] == [number]

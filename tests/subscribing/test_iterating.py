@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,15 +24,27 @@ EVENT = EncodedEvent("Added", b"{}")
 
 
 @contextlib.contextmanager
-def signalled(handler: Any) -> Iterator[None]:
-    """Let a signal come in a moment."""
-    before = signal.signal(signal.SIGUSR1, handler)
-    timer = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGUSR1))
-    timer.start()
+def signalled(subscription: Any, handler: Any) -> Iterator[None]:
+    """Let a signal come a moment after the subscription has begun to wait."""
+    waiting, waited = threading.Event(), subscription._tail.wait
+
+    def wait(seconds: float) -> None:
+        waiting.set()
+        waited(seconds)
+
+    def send() -> None:
+        waiting.wait(LONG)
+        time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before, thread = signal.signal(signal.SIGUSR1, handler), threading.Thread(target=send)
+    subscription._tail.wait = wait
+    thread.start()
     try:
         yield
     finally:
-        timer.join()
+        thread.join()
+        del subscription._tail.wait
         signal.signal(signal.SIGUSR1, before)
 
 
@@ -48,7 +61,7 @@ def test_a_stop_within_a_batch_that_several_blocks_hold_delivers_all_of_it(tmp_p
         for attached in (False, True):
             subscription = store.subscribe(0, timeout=LONG)
             if attached:
-                found = [next(subscription).position for _ in range(2002)]
+                assert len([next(subscription) for _ in range(2002)]) == 2002
                 put(store, 2000, 1000)
                 put(store)
             first = 2003 if attached else 1
@@ -165,7 +178,7 @@ def test_a_keyboard_interrupt_ends_a_wait_and_iterating_goes_on_after_it(tmp_pat
         put(store)
     for options in ({}, {"filesystem": ReadOnly()}):
         with opened(tmp_path / "s", **options) as store, store.subscribe("end") as subscription:
-            with signalled(signal.default_int_handler), pytest.raises(KeyboardInterrupt):
+            with signalled(subscription, signal.default_int_handler), pytest.raises(KeyboardInterrupt):
                 next(subscription)
             with opened(tmp_path / "s") as other:
                 put(other)
@@ -181,7 +194,7 @@ def test_a_signal_handler_may_stop_a_subscription_while_it_waits(tmp_path: Path,
     with opened(tmp_path / "s", **({"filesystem": ReadOnly()} if reading else {})) as store:
         for _ in range(20):
             subscription = store.subscribe("end")
-            with signalled(lambda *_, stopped=subscription: stopped.stop()):
+            with signalled(subscription, lambda *_, stopped=subscription: stopped.stop()):
                 assert list(subscription) == []
 
 
@@ -192,10 +205,12 @@ def test_two_threads_cannot_iterate_over_one_subscription_at_once(tmp_path: Path
         first = Follower(subscription, 1)
         while subscription._running is None:
             pass
+        running = subscription._running
+        while not running.gi_running:
+            pass
         with pytest.raises(ValueError, match="already executing"):
-            while True:  # Until the other one is inside.
-                next(subscription._running)
-        subscription._running, running = None, subscription._running
+            next(running)
+        subscription._running = None
         with pytest.raises(RuntimeError, match="another thread"):
             next(subscription)
         subscription._running = running
@@ -239,9 +254,11 @@ def test_a_subscription_may_be_closed_by_its_own_loop(tmp_path: Path) -> None:
     with opened(tmp_path / "s") as store:
         put(store, 3)
         subscription = store.subscribe()
+        found = []
         for record in subscription:
+            found.append(record.position)
             subscription.close()
-        assert (record.position, subscription.position) == (1, 1)
+        assert (found, subscription.position) == ([1], 1)
 
 
 def held() -> tuple[int, int]:

@@ -73,6 +73,16 @@ def test_what_is_synced_by_others_wakes_who_waits_for_the_durable(tmp_path: Path
             as_expected(waiting, last=2)
 
 
+def test_relaxed_events_that_nobody_syncs_come_all_the_same(tmp_path: Path) -> None:
+    """A follower of what is durable syncs them itself, after a while."""
+    path = tmp_path / "s"
+    with opened(path) as store, writer(path) as process:
+        waiting = Follower(store.subscribe(durable=True), 2)
+        for _ in range(2):
+            assert process.tell("append") == "done"
+        as_expected(waiting, last=2)
+
+
 @pytest.mark.usefixtures("no_second_look")
 def test_a_recovery_wakes_who_waits(tmp_path: Path) -> None:
     """A commit that was published by it, and by no append."""
@@ -197,7 +207,7 @@ def test_a_shared_state_that_is_cut_while_a_follower_sleeps_costs_no_event(tmp_p
         for number in range(10):
             asleep(waiting)
             if number % 3 == 1:
-                os.truncate(path / "state", 0)
+                os.truncate(path / "state", 100 if number > 4 else 0)
             if number % 3 == 2:
                 os.remove(path / "state")
             assert process.tell("append") == "done"

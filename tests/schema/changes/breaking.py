@@ -26,6 +26,7 @@ from .change import (
     relocked,
     started,
 )
+from .found import FOUND
 
 BREAKING = [
     Change("a field is renamed", STARTED, STARTED.replace("provider_id", "server_id"), "changed"),
@@ -438,4 +439,5 @@ BREAKING = [
         + "@chain.upcaster('Started', 2)\ndef more(data): return {**data, 'mode': ''}\n",
         "lost",
     ),
+    *FOUND,
 ]

@@ -49,6 +49,12 @@ def relocked(title: str, first: str, before: str, after: str, expected: str | No
     return Change(title, started(before), started(after), expected, started(first))
 
 
+def raised(title: str, before: str, after: str, expected: str | None = None) -> Change:
+    """The type of a field changes with the version, and the upcaster passes the field on."""
+    step = started(f"x: {after}").replace("@event", "@event(version=2)") + STEP.format("**data")
+    return Change(title, started(f"x: {before}"), step, expected)
+
+
 def of_upcaster(title: str, body: str, expected: str | None = "impure") -> Change:
     return Change(title, STARTED, V2 + STEP.format(body), expected)
 
@@ -66,6 +72,10 @@ UNION = (
     "class Local(Struct, tag={tag!r}):\n    path: str\n"
     "@event\nclass Started(Struct):\n    how: {union}\n"
 )
+
+DATACLASS = "@dataclasses.dataclass\nclass Inner:\n    {}\n" + HOLDER.format("Inner")
+
+HOW = "@event\nclass Started(Struct):\n    how: {}\n"
 
 COLOUR = "class Colour(enum.Enum):\n    {}\n@event\nclass Started(Struct):\n    colour: Colour\n"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .change import (
     ALONE,
     COLOUR,
+    DATACLASS,
     HELD,
     HOLDER,
     INNER,
@@ -21,6 +22,7 @@ from .change import (
     of_omitted,
     of_upcaster,
     omitting,
+    raised,
     started,
 )
 
@@ -362,5 +364,41 @@ HARMLESS = [
         + "@chain.upcaster('Started', 2)\ndef again(data): return {**data, 'mode': ''}\n",
         None,
         started("mode: str"),
+    ),
+    of_field("None is taken as well as any value", "Any", "Any | None"),
+    of_field("a Literal of text and numbers takes None, too", "Literal['a', 1]", "Literal['a', 1] | None"),
+    of_field(
+        "a union with a Literal of null and a number is written otherwise",
+        "list[int] | Literal[None, 0]",
+        "list[int] | Literal[0] | None",
+    ),
+    of_field("null becomes a Literal with null", "None", "Literal[None, 'a']"),
+    of_field("whole numbers must be multiples of 1", "int", "Annotated[int, Meta(multiple_of=1)]"),
+    of_field(
+        "a union of bytes of two lengths is what it was",
+        "Annotated[bytes, Meta(min_length=1)] | bytes",
+        "bytes | Annotated[bytes, Meta(min_length=1)]",
+    ),
+    Change(
+        "a field of an array is renamed in Python only",
+        PAIR.format("lat: float; lon: float"),
+        PAIR.format("latitude: float; lon: float"),
+    ),
+    Change(
+        "a field with a default is added at the end of an array",
+        PAIR.format("a: int"),
+        PAIR.format("a: int; b: int = 0"),
+    ),
+    Change(
+        "a default of a nested dataclass with slots changes that no event needs",
+        DATACLASS.replace("@dataclasses.dataclass", "@dataclasses.dataclass(slots=True)").format("a: int; b: int = 0"),
+        DATACLASS.replace("@dataclasses.dataclass", "@dataclasses.dataclass(slots=True)").format("a: int; b: int = 1"),
+    ),
+    raised("a version is raised with whole numbers that become numbers", "int", "float"),
+    raised("a version is raised with a list that becomes a set", "list[int]", "set[int]"),
+    Change(
+        "a version is raised with a class that loses its tag",
+        ALONE.replace("(Struct)", "(Struct, tag=True)"),
+        ALONE.replace("@event", "@event(version=2)") + STEP.format("**data"),
     ),
 ]

@@ -16,6 +16,7 @@ from .breaking import BREAKING
 from .change import Change
 from .harmless import HARMLESS
 
+CAMPAIGN = "\n## A campaign of random classes\n\n"
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "schema-changes.md"
 BY_HAND = "\n## Tried on public projects\n"
 """Where the part of the page begins that is not written by the test."""
@@ -80,7 +81,8 @@ def table() -> str:
         "| --- | --- |",
         *(_row(change, found) for change, found in rows[len(BREAKING) :]),
     ]
-    return "\n".join(lines) + "\n"
+    _, mark, written_by_the_campaign = PAGE.read_text().partition(BY_HAND)[0].partition(CAMPAIGN)
+    return "\n".join(lines) + "\n" + mark + written_by_the_campaign
 
 
 def _row(change: Change, found: list[Finding]) -> str:

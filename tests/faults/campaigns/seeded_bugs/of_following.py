@@ -50,8 +50,8 @@ OF_FOLLOWING = [
     Bug(
         "a stop cuts a batch",
         "subscription.py",
-        "until = _end_of_batch(block, envelope.position)",
-        "until = envelope.position",
+        "until = _end_of_batch(block, position)",
+        "until = position",
         ROW,
     ),
     Bug(
@@ -83,10 +83,10 @@ OF_FOLLOWING = [
         f"{WAKING}::test_a_sleeper_whose_word_changes_before_it_sleeps_looks_again_and_does_not_spin",
     ),
     Bug(
-        "a reader does not see that a writer has come",
-        "store.py",
-        "if self._state.session or words != self._unattended:",
-        "if self._state.session:",
-        f"{FILES}::test_a_reader_without_permission_to_write_follows_by_polling",
+        "a reader without permission to write does not see that a writer has come and gone",
+        "reader.py",
+        "self._cache = self._unrecovered = None",
+        "self._cache = None",
+        f"{FILES}::test_a_reader_without_permission_to_write_sees_what_came_between_two_looks",
     ),
 ]

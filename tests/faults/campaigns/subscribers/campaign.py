@@ -192,7 +192,8 @@ CAMPAIGN = Campaign(
     "half a batch, nothing that is not durable yet if it asked for that; no wake-up is lost",
     how="2 processes append single events and batches, relaxed and durable, roll and truncate; 9 subscribers in 3 "
     "processes, some with filters, are killed, paused and stopped, and go on from their positions; all that they were "
-    "given is compared with the journal's lines; at the end one batch must wake all, who then look by themselves no more",
+    "given is compared with the journal's lines; at the end, when none looks by itself any more, one batch must wake "
+    "all",
     ci=1_000_000,
     release=100_000_000,
     unit="deliveries",

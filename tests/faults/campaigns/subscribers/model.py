@@ -1,8 +1,8 @@
 """What a subscriber must be given, from the journal's lines; and what it was given, from its log.
 
-A log is a file of pairs of numbers. The first pair is (the position it began after, the number of its filter). Then comes
-(a position, the checksum of the event's id) for each event, (the position, `STOPPED`) where a `stop` has ended a
-subscription, which the next one goes on from, and (the position, `STARTED`) where a process begins, perhaps after a
+A log is a file of pairs of numbers. The first pair is (the position it began after, the number of its filter). Then
+comes (a position, the checksum of the event's id) for each event, (the position, `STOPPED`) where a `stop` has ended a
+subscription, from which the next one goes on, and (the position, `STARTED`) where a process begins, perhaps after a
 kill within a batch.
 """
 
@@ -76,9 +76,7 @@ class Model:
 
 def _difference(events: list[tuple[int, int]], wanted: list[tuple[int, int]], at: int) -> str:
     came, due = events[at], wanted[at] if at < len(wanted) else (0, 0)
-    kind = (
-        "another event at" if came[0] == due[0] else "a gap before" if came[0] > due[0] else "a double, or too early,"
-    )
+    kind = "another event at" if came[0] == due[0] else "a gap before" if came[0] > due[0] else "a double at"
     return f"{kind} {came[0]}: {due[0]} was due, after {events[max(0, at - 3) : at]}"
 
 
