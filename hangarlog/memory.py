@@ -292,12 +292,14 @@ class MemoryEventStore(EventStore[Event]):
                 self._cursors[move.name] = CursorPlace(move.name, move.position, now().decode())
                 self._grown.notify_all()
 
-    def _await_cursor(self, name: str, position: int, seconds: float) -> bool:
+    def _await_cursors(self, reached: Callable[[], bool], seconds: float) -> bool:
         with self._held():
-            self._grown.wait_for(
-                lambda: self._closed or self._cursor_position(name) >= position, min(seconds, threading.TIMEOUT_MAX)
-            )
-            return self._cursor_position(name) >= position
+            self._grown.wait_for(lambda: self._closed or reached(), min(seconds, threading.TIMEOUT_MAX))
+            return reached()
+
+    def _wake_cursor_waits(self) -> None:
+        with self._grown:
+            self._grown.notify_all()
 
     def _read_state(self, name: str, slot: StateSlot, size: int | None = None) -> bytes | None:
         with self._held():

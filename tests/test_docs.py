@@ -172,9 +172,11 @@ def test_the_asyncio_pages_program_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (program,) = blocks(ROOT / "docs/asyncio.md", "python")
+    program, named = blocks(ROOT / "docs/asyncio.md", "python")
     exec(program, {})  # noqa: S102 - that is the test
     assert capsys.readouterr().out.count("order:1") == 2
+    exec(named, {})  # noqa: S102
+    assert capsys.readouterr().out.count("mail about order:1") == 2
 
 
 def test_the_program_that_decides_runs() -> None:

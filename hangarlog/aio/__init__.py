@@ -13,13 +13,14 @@ except ModuleNotFoundError as error:
     ) from error
 
 from hangarlog.aio.async_cursor import AsyncCursor
+from hangarlog.aio.async_named import AsyncNamedSubscription
 from hangarlog.aio.async_reading import AsyncReading
 from hangarlog.aio.async_store import AsyncEventStore, Opening
 from hangarlog.aio.async_subscription import AsyncSubscription
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.filestore.options import StoreOptions
 
-__all__ = ["AsyncCursor", "AsyncEventStore", "AsyncReading", "AsyncSubscription", "open"]
+__all__ = ["AsyncCursor", "AsyncEventStore", "AsyncNamedSubscription", "AsyncReading", "AsyncSubscription", "open"]
 
 
 def open(  # noqa: A001 - `hangarlog.aio.open`

@@ -16,12 +16,10 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from hangarlog.aio.async_cursor import AsyncCursor
 from hangarlog.aio.async_reading import AsyncReading
-from hangarlog.aio.async_subscription import AsyncSubscription
-from hangarlog.aio.chunks import Chunk, decoded
+from hangarlog.aio.async_subscribing import AsyncSubscribing
 from hangarlog.aio.committer import Committer
 from hangarlog.aio.event_loop import result_of
 from hangarlog.aio.executing import AsyncDecide, Turns, decided, until_written
-from hangarlog.aio.hub import Hub
 from hangarlog.aio.threads import Threads, settle
 from hangarlog.errors import ConcurrencyError
 from hangarlog.events.encoded_event import EncodedEvent
@@ -33,16 +31,12 @@ from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.cursor import CursorStatus
 from hangarlog.eventstore.engine import Durability
 from hangarlog.eventstore.expected_version import ANY
-from hangarlog.eventstore.finding import ENVELOPE
 from hangarlog.eventstore.pending import Metadata
 from hangarlog.eventstore.record import Event, Record
-from hangarlog.eventstore.selection import OnDamage, ReadOptions, Selection
+from hangarlog.eventstore.selection import OnDamage, ReadOptions
 from hangarlog.eventstore.snapshot import SnapshotInfo
 from hangarlog.eventstore.stats import StoreStats
 from hangarlog.eventstore.stream_id import check_stream_id
-from hangarlog.eventstore.subscribing import Categories, EventTypes, Start
-from hangarlog.eventstore.subscription import Reading
-from hangarlog.eventstore.tail import Tail
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.record.cursor_move import CursorMove
 from hangarlog.record.envelope import Envelope
@@ -56,7 +50,7 @@ Done = TypeVar("Done")
 Events = Sequence[Event | UntypedEvent | EncodedEvent]
 
 
-class AsyncEventStore(Generic[Event]):
+class AsyncEventStore(AsyncSubscribing[Event], Generic[Event]):
     """An event store for the tasks of one event loop: the calls of `hangarlog.EventStore`, to be awaited.
 
     It uses the given store, and closes it. Reads are async iterators. A call that is cancelled before it has begun does
@@ -64,12 +58,11 @@ class AsyncEventStore(Generic[Event]):
     """
 
     def __init__(self, store: EventStore[Event], *, threads: Threads | None = None) -> None:
-        self._store = store
-        self._threads = threads or Threads()
+        super().__init__(store, threads or Threads())
         self._committer = Committer(store)
         self._turns = Turns(store, self._threads)
-        self._hubs: dict[bool, Hub] = {}
         self._closing: Future[None] | None = None
+        self._closer = threading.Thread()
 
     @property
     def store(self) -> EventStore[Event]:
@@ -248,74 +241,6 @@ class AsyncEventStore(Generic[Event]):
         """As `EventStore.contains`."""
         return await self._threads.run(self._store.contains, event_id)
 
-    # Following
-
-    @overload
-    def subscribe(
-        self,
-        from_position: Start = 0,
-        *,
-        stream_id: str | None = None,
-        category: Categories | None = None,
-        not_category: Categories | None = None,
-        event_types: EventTypes | None = None,
-        timeout: float | None = None,
-        heartbeat: None = None,
-        durable: bool | None = None,
-        on_damage: OnDamage = "raise",
-    ) -> AsyncSubscription[Record[Event]]: ...
-    @overload
-    def subscribe(
-        self,
-        from_position: Start = 0,
-        *,
-        stream_id: str | None = None,
-        category: Categories | None = None,
-        not_category: Categories | None = None,
-        event_types: EventTypes | None = None,
-        timeout: float | None = None,
-        heartbeat: float,
-        durable: bool | None = None,
-        on_damage: OnDamage = "raise",
-    ) -> AsyncSubscription[Record[Event] | None]: ...
-    def subscribe(
-        self,
-        from_position: Start = 0,
-        *,
-        timeout: float | None = None,
-        heartbeat: float | None = None,
-        durable: bool | None = None,
-        **filters: Any,
-    ) -> AsyncSubscription[Any]:
-        """As `EventStore.subscribe`, as an async iterator. What that call raises comes when the iteration begins.
-
-        All subscriptions share one thread that waits, and what it reads and decodes.
-        """
-        subscribe: Callable[..., Any] = self._store.subscribe
-        return AsyncSubscription(
-            self._threads,
-            partial(subscribe, from_position, timeout=timeout, heartbeat=heartbeat, durable=durable, **filters),
-            self._hub(durable=self._store._follows_durable if durable is None else bool(durable)),
-            max(0, from_position) if isinstance(from_position, int) else 0,
-            timeout,
-            heartbeat,
-        )
-
-    def _hub(self, *, durable: bool) -> Hub:
-        hub = self._hubs.get(durable)
-        if hub is None:
-            store, serializer = self._store, self._store.serializer
-            pairs = serializer.blocks(*ENVELOPE).pairs
-            reading = Reading(Selection(stream_id=None), pairs, store._record, serializer.chain.split_types())
-
-            def read(tail: Tail) -> Chunk | None:
-                before, block = tail.position, tail.step()
-                return None if block is None else Chunk(before, tail.position, *decoded(block, reading))
-
-            hub = Hub(lambda position: store._tail(position, durable=durable, skip=False), read)
-            hub = self._hubs.setdefault(durable, hub)
-        return hub
-
     # Cursors
 
     def cursor(self, name: str) -> AsyncCursor:
@@ -416,16 +341,17 @@ class AsyncEventStore(Generic[Event]):
         """
         if self._closing is None:
             self._closing = Future()
-            threading.Thread(target=settle, args=(self._closing, self._close), name="hangarlog-close").start()
+            self._closer = threading.Thread(target=settle, args=(self._closing, self._close), name="hangarlog-close")
+            self._closer.start()
         await result_of(self._closing, withdraw=False)
+        self._closer.join()  # It has nothing left to do.
 
     def _close(self) -> None:
         try:
             self._committer.close()
             self._store.close()
         finally:
-            for hub in self._hubs.values():
-                hub.close()
+            self._end_following()
             self._threads.close()
 
     async def __aenter__(self: _Self) -> _Self:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from functools import partial
+from operator import length_hint
 from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -14,8 +15,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from hangarlog.aio.chunks import Chunk, Unreadable, decoded
-from hangarlog.aio.event_loop import loop_calls
-from hangarlog.aio.hub import Hub, Waiter
+from hangarlog.aio.hub import Hub, Waiter, WakeUp
 from hangarlog.aio.threads import Threads
 from hangarlog.eventstore.subscription import Reading, Subscription
 from hangarlog.record.envelope import Envelope
@@ -23,6 +23,7 @@ from hangarlog.record.envelope import Envelope
 _Item = TypeVar("_Item")
 _Self = TypeVar("_Self", bound="AsyncSubscription[Any]")
 
+_NOTHING: Iterator[Any] = iter(())
 _TURN = 256
 """Records after which other tasks run, and a cancellation is noticed."""
 
@@ -54,9 +55,11 @@ class AsyncSubscription(AsyncIterator[_Item], Generic[_Item]):
         self._envelopes: list[Envelope] = []
         self._records: list[Any] = []
         self._next = 0  # The place in the chunk.
+        self._run: Iterator[Any] = _NOTHING  # Records up to the place `_run_end`, which need no further look.
+        self._quick, self._run_end = self._run, 0  # `_quick` is the run, or nothing after `stop`.
         self._turn = _TURN
         self._quiet_since = self._beat_at = 0.0  # 0: the iteration has not begun.
-        self._waiter: Waiter | None = None
+        self._wake_up: WakeUp | None = None
 
     # As `Subscription`
 
@@ -66,6 +69,7 @@ class AsyncSubscription(AsyncIterator[_Item], Generic[_Item]):
 
         Before a subscription from "end" has begun, it is 0.
         """
+        self._note_run()
         return self._position
 
     @property
@@ -76,19 +80,21 @@ class AsyncSubscription(AsyncIterator[_Item], Generic[_Item]):
     async def lag(self) -> int:
         """Return the number of visible events after `position`, wanted or not."""
         tail = (await self._begin())._tail
-        return max(0, await self._threads.run(tail.end) - self._position)
+        return max(0, await self._threads.run(tail.end) - self.position)
 
     def stop(self) -> None:
         """End the iteration after the batch that is being delivered. Any thread may call it, and a signal handler."""
         self._stopped = True
-        waiter = self._waiter
-        if waiter is not None:
-            waiter.wake()
+        self._quick = _NOTHING
+        wake_up = self._wake_up
+        if wake_up is not None:
+            wake_up()
 
     async def aclose(self) -> None:
         """Stop, and release all resources; closing twice is fine."""
         self.stop()
-        self._chunk, self._records, self._envelopes, self._next = None, [], [], 0
+        self._note_run()
+        self._use(None, [], [])
         subscription = self._subscription
         if subscription is not None:
             await self._threads.run_to_the_end(partial(self._close, subscription))
@@ -111,15 +117,8 @@ class AsyncSubscription(AsyncIterator[_Item], Generic[_Item]):
         return self
 
     async def __anext__(self) -> _Item:
-        at, left = self._next, self._turn
-        if at < len(self._records) and left and not self._stopped:
-            record = self._records[at]
-            if type(record) is not Unreadable:
-                self._next, self._turn = at + 1, left - 1
-                # Of an event that becomes several, some may still come.
-                self._position = record.position - (record.event_type in self._splits)
-                item: _Item = record
-                return item
+        for item in self._quick:
+            return item  # type: ignore[no-any-return]
         if self._iterating:
             raise RuntimeError("another task iterates over this subscription; give each task a subscription of its own")
         self._iterating = True
@@ -139,8 +138,9 @@ class AsyncSubscription(AsyncIterator[_Item], Generic[_Item]):
         return self._subscription
 
     async def _find_next(self) -> _Item:
-        subscription = await self._begin()
+        subscription = self._subscription or await self._begin()
         reading = subscription._reading
+        self._note_run()
         if not self._quiet_since:
             self._quiet_since = self._beat_at = monotonic()
         while True:
@@ -167,12 +167,37 @@ class AsyncSubscription(AsyncIterator[_Item], Generic[_Item]):
         record = self._records[self._next]
         if type(record) is Unreadable:
             envelope = self._envelopes[self._next]
-            self._chunk, self._records, self._envelopes, self._next = None, [], [], 0  # The next iteration tries again.
+            self._use(None, [], [])  # The next iteration tries again.
             record.refuse(reading, envelope)
-        self._next, self._turn = self._next + 1, self._turn - 1
-        self._position = record.position - (record.event_type in self._splits)
+        self._note(record, 1)
+        if self._chunk is not None and self._chunk.readable and not self._stopped:
+            self._begin_run()
         item: _Item = record
         return item
+
+    def _note(self, record: Any, count: int) -> None:
+        """Note that `count` records more were delivered, and `record` as the last one."""
+        self._next, self._turn = self._next + count, self._turn - count
+        # Of an event that becomes several, some may still come.
+        self._position = record.position - (record.event_type in self._splits)
+
+    def _begin_run(self) -> None:
+        """Let `__anext__` take what is left of the chunk and of this turn."""
+        end = min(self._next + self._turn, len(self._records))
+        self._run_end = end
+        self._quick = self._run = iter(self._records[self._next : end])
+        if self._stopped:  # Meanwhile, in another thread.
+            self._quick = _NOTHING
+
+    def _note_run(self) -> None:
+        """Note what `__anext__` has taken."""
+        count = self._run_end - length_hint(self._run) - self._next
+        if count > 0:
+            self._note(self._records[self._next + count - 1], count)
+
+    def _use(self, chunk: Chunk | None, envelopes: list[Envelope], records: list[Any]) -> None:
+        self._chunk, self._envelopes, self._records, self._next = chunk, envelopes, records, 0
+        self._quick, self._run, self._run_end = _NOTHING, _NOTHING, 0
 
     async def _let_others_run(self) -> None:
         await checkpoint()
@@ -183,7 +208,7 @@ class AsyncSubscription(AsyncIterator[_Item], Generic[_Item]):
             self._position = max(self._position, self._chunk.last)
             if self._records:
                 self._quiet_since = self._beat_at = monotonic()
-                self._records, self._envelopes, self._next = [], [], 0
+                self._use(self._chunk, [], [])
 
     def _end(self) -> None:
         self._quiet_since = 0.0
@@ -201,7 +226,6 @@ class AsyncSubscription(AsyncIterator[_Item], Generic[_Item]):
             if self._turn <= 0:
                 await self._let_others_run()
             return True
-        self._chunk = None
         woken = await self._wait(at_end=False)
         if woken:
             return True
@@ -215,14 +239,14 @@ class AsyncSubscription(AsyncIterator[_Item], Generic[_Item]):
         if chunk.before < self._position:
             first = next((n for n, each in enumerate(envelopes) if each.position > self._position), len(envelopes))
             envelopes, records = envelopes[first:], records[first:]
-        self._chunk, self._envelopes, self._records, self._next = chunk, envelopes, records, 0
+        self._use(chunk, envelopes, records)
 
     async def _read(self, subscription: Subscription[_Item], reading: Reading) -> bool:
         """Read by itself, in a thread. Return True if there was something."""
         chunk = await self._threads.run(self._step, subscription, reading)
         if chunk is None:
             return False
-        self._chunk, self._envelopes, self._records, self._next = chunk, chunk.envelopes, chunk.records, 0
+        self._use(chunk, chunk.envelopes, chunk.records)
         return True
 
     def _step(self, subscription: Subscription[_Item], reading: Reading) -> Chunk | None:
@@ -251,29 +275,28 @@ class AsyncSubscription(AsyncIterator[_Item], Generic[_Item]):
 
     async def _wait(self, *, at_end: bool) -> bool | None:
         """Wait at the hub. Return True if there is more to see, False if the time is up, None if it must look first."""
-        ready, calls = anyio.Event(), loop_calls()
-        waiter = Waiter(self._position, lambda: calls(ready.set))
+        waiter = Waiter(self._position)
         seconds = self._seconds_left()
         if seconds <= 0:
             return None
         found = self._hub.wait(waiter, at_end=at_end)
-        if found != "waits":
+        if found != "waits" or (wake_up := waiter.wake_up) is None:
             return True if found == "look" or at_end else None
-        self._waiter = waiter
+        self._wake_up = wake_up
         try:
             if not self._stopped:
                 if seconds == math.inf:
-                    await ready.wait()
+                    await wake_up.event.wait()
                 else:
                     with anyio.move_on_after(seconds):
-                        await ready.wait()
+                        await wake_up.event.wait()
         finally:
-            self._waiter = None
+            self._wake_up = None
             self._hub.leave(waiter)
         self._turn = _TURN
-        if waiter.error is not None and at_end:
-            raise waiter.error
-        return True if ready.is_set() or self._stopped else None
+        if wake_up.error is not None and at_end:
+            raise wake_up.error
+        return True if wake_up.event.is_set() or self._stopped else None
 
     def _seconds_left(self) -> float:
         now = monotonic()

@@ -31,14 +31,16 @@ class Chunk:
         envelopes: the envelope of each record.
         records: the records; of an event that cannot be read, an `Unreadable`.
         following: the next chunk, if it is there and shared.
+        readable: True if there is no `Unreadable`.
         size: the bytes of the payloads.
     """
 
-    __slots__ = ("before", "envelopes", "following", "last", "records", "size")
+    __slots__ = ("before", "envelopes", "following", "last", "readable", "records", "size")
 
     def __init__(self, before: int, last: int, envelopes: list[Envelope], records: list[Any]) -> None:
         self.before, self.last, self.envelopes, self.records = before, last, envelopes, records
         self.following: Chunk | None = None
+        self.readable = not any(type(record) is Unreadable for record in records)
         self.size = sum(len(envelope.data) for envelope in envelopes)
 
     def wanted(self, reading: Reading) -> tuple[list[Envelope], list[Any]]:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from contextvars import ContextVar
 from random import random
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
@@ -20,6 +20,7 @@ from hangarlog.eventstore.arguments import whole_number
 from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.record import Event
 
+Found = TypeVar("Found")
 Decided = Sequence[Event | UntypedEvent | EncodedEvent] | None
 AsyncDecide = Callable[[list[Event], int], Decided[Event] | Awaitable[Decided[Event]]]
 """A decision, as `Decide`; it may be a coroutine function."""
@@ -101,6 +102,6 @@ async def _again(attempt: Callable[[], Awaitable[AppendResult | ConcurrencyError
     return result
 
 
-async def decided(decision: Decided[Event] | Awaitable[Decided[Event]]) -> Decided[Event]:
-    """Return what was decided, also if it must be awaited."""
-    return await decision if inspect.isawaitable(decision) else decision
+async def decided(found: Found | Awaitable[Found]) -> Found:
+    """Return what a function returned, also if it must be awaited."""
+    return await found if inspect.isawaitable(found) else found

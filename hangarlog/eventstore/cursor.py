@@ -118,7 +118,7 @@ class HasCursors(Engine):
         """
         seconds = seconds_or_none("timeout", timeout)
         name, to = check_cursor_name(name), _checked("position", position)
-        return self._await_cursor(name, to, math.inf if seconds is None else seconds)
+        return self._await_cursors(lambda: self._cursor_position(name) >= to, math.inf if seconds is None else seconds)
 
     def cursors(self) -> list[CursorStatus]:
         """Return all cursors, sorted by name, each with its lag."""

@@ -141,8 +141,12 @@ class Engine(ABC):
         """Check a move and make it. Create the cursor if it does not exist."""
 
     @abstractmethod
-    def _await_cursor(self, name: str, position: int, seconds: float) -> bool:
-        """Wait until a cursor is at `position` or beyond, for at most `seconds`. Return True if it is."""
+    def _await_cursors(self, reached: Callable[[], bool], seconds: float) -> bool:
+        """Wait until `reached()`, for at most `seconds`, and return whether it is. Look again when a cursor moves."""
+
+    @abstractmethod
+    def _wake_cursor_waits(self) -> None:
+        """Let all who wait for cursors look again."""
 
     @abstractmethod
     def _delete_cursor(self, name: str) -> None:

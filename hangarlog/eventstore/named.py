@@ -11,11 +11,13 @@ from typing import Any, Literal, TypeVar
 
 from hangarlog.errors import (
     CursorConflictError,
+    EventSerializationError,
     HangarlogError,
     OutcomeUnknownError,
     StorageError,
     StoreBusyError,
     StoreOpenError,
+    UpcastingError,
 )
 from hangarlog.eventstore.arguments import whole_number
 from hangarlog.eventstore.engine import Durability
@@ -44,7 +46,7 @@ from hangarlog.record.envelope import Envelope
 _Item = TypeVar("_Item")
 OnFailure = Literal["stop", "park", "park_stream", "skip"]
 
-_STANDBY_SECONDS = 0.05
+STANDBY_SECONDS = 0.05
 """Between two looks whether this subscription has become the owner."""
 _LOOK_SECONDS = 0.2
 """Between two looks of a member whether shares are free, or due to others."""
@@ -156,6 +158,8 @@ class NamedSubscription(Subscription[_Item]):
     # The loop
 
     def _iterate(self) -> Iterator[_Item]:
+        if self._closed:
+            return
         self._begin_moved()
         while True:
             yield from self._stand_by()
@@ -174,10 +178,10 @@ class NamedSubscription(Subscription[_Item]):
             now = monotonic()
             if self._stopped or self._timed_out(now):
                 return
-            if self._beats(now):
+            if self._beats(now) or self._lets_wait:
                 yield None  # type: ignore[misc] # Only with a heartbeat: see `EventStore.subscribe`.
                 continue
-            sleep(max(0.0, min(_STANDBY_SECONDS, super()._left(now))))
+            sleep(max(0.0, min(STANDBY_SECONDS, super()._left(now))))
 
     def _begin_moved(self) -> None:
         """Go on at those cursors that somebody has set since the last iteration."""
@@ -259,6 +263,16 @@ class NamedSubscription(Subscription[_Item]):
             left = min(left, self._moved_at + _MOVE_SECONDS - now)
         return max(0.0, left if self._workers is None else min(left, self._look_at - now))
 
+    def _is_at_hand(self) -> bool:
+        """True if the next event is read, and asking for it neither moves a cursor nor looks at shares."""
+        return (
+            self._position < self._read_end
+            and self._running is not None
+            and not (self._stopped or self._reading.splits)
+            and (self._batch is None or self._count < self._batch)
+            and (self._workers is None or monotonic() < self._look_at)
+        )
+
     def _look_around(self) -> bool:
         """Give up shares that are due to others, and take what is due and free. True if something changed."""
         now, changed = monotonic(), False
@@ -300,10 +314,7 @@ class NamedSubscription(Subscription[_Item]):
             HandlerError: an event could not be processed. Its `__cause__` is what the handler or the read raised.
             SubscriptionLostError: somebody else has moved the cursor.
         """
-        if on_failure not in ("stop", "park", "park_stream", "skip"):
-            raise ValueError(f"on_failure is 'stop', 'park', 'park_stream' or 'skip', not {on_failure!r}")
-        if whole_number("attempts", attempts) < 1:
-            raise ValueError(f"attempts must be at least 1, not {attempts}")
+        check_handling(on_failure, attempts)
         failed = 0  # The position of the last event that failed: its other parts are passed over.
         while True:
             try:
@@ -311,10 +322,7 @@ class NamedSubscription(Subscription[_Item]):
             except StopIteration:
                 return
             except UNREADABLE as error:
-                if error.position is None:
-                    raise
-                self._settle(envelope_at(self._store, error.position), error, 0, on_failure)
-                self._position = error.position
+                self._settle_unreadable(error, on_failure)
                 continue
             if record is not None and record.position != failed:
                 try:
@@ -325,20 +333,37 @@ class NamedSubscription(Subscription[_Item]):
 
     def _handle(self, record: Record[Any], handler: Handler, on_failure: OnFailure, attempts: int) -> int:
         """Call the handler. Return the record's position if it failed and was settled, else 0."""
-        if on_failure == "park_stream" and self._is_blocked(record.stream_id):
-            self._settle(record, _FollowsError("an earlier event of its stream is parked"), 0, on_failure)
+        if self._parks_too(record, on_failure):
             return record.position
         try:
             attempt(handler, [record], attempts, STORE_FAILURES)
-        except STORE_FAILURES as error:
-            if isinstance(error, CursorConflictError) and error.name in {s.name for s in self._own.shares.values()}:
-                self._give_up()
-                raise SubscriptionLostError(*error.args) from error
-            raise
         except Exception as error:
-            self._settle(record, error, attempts, on_failure)
+            self._settle_failure(record, error, attempts, on_failure)
             return record.position
         return 0
+
+    def _parks_too(self, record: Record[Any], on_failure: OnFailure) -> bool:
+        """Park an event if an earlier one of its stream is parked, and it is to follow. Return True if so."""
+        if on_failure != "park_stream" or not self._is_blocked(record.stream_id):
+            return False
+        self._settle(record, _FollowsError("an earlier event of its stream is parked"), 0, on_failure)
+        return True
+
+    def _settle_failure(self, record: Record[Any], error: Exception, attempts: int, on_failure: OnFailure) -> None:
+        """Settle an event whose handler has failed. Raises a failure of the store."""
+        if isinstance(error, CursorConflictError) and error.name in {s.name for s in self._own.shares.values()}:
+            self._give_up()
+            raise SubscriptionLostError(*error.args) from error
+        if isinstance(error, STORE_FAILURES):
+            raise error
+        self._settle(record, error, attempts, on_failure)
+
+    def _settle_unreadable(self, error: EventSerializationError | UpcastingError, on_failure: OnFailure) -> None:
+        """Settle an event that cannot be read, and pass over it."""
+        if error.position is None:
+            raise error
+        self._settle(envelope_at(self._store, error.position), error, 0, on_failure)
+        self._position = error.position
 
     def _rewind(self, position: int) -> None:
         """Let the next iteration begin after a position."""
@@ -352,7 +377,7 @@ class NamedSubscription(Subscription[_Item]):
             raise HandlerError(self.name, *place, cause_of(error), attempts) from error
         if on_failure == "skip":
             message = f"subscriber {self.name!r} skipped position {place[0]} (stream {place[1]!r}): {cause_of(error)}"
-            warnings.warn(SkippedWarning(message), stacklevel=4)
+            warnings.warn(SkippedWarning(message), stacklevel=5)
             return
         share = self._own.of(event.stream_id)
         if share is None:
@@ -380,6 +405,14 @@ class NamedSubscription(Subscription[_Item]):
             self._blocked = {event.stream_id for event in parked_events(self._store, self.name)}
             self._parked_version = version
         return stream_id in self._blocked
+
+
+def check_handling(on_failure: str, attempts: int) -> None:
+    """Raise `ValueError` or `TypeError` if the options of `NamedSubscription.run` are wrong."""
+    if on_failure not in ("stop", "park", "park_stream", "skip"):
+        raise ValueError(f"on_failure is 'stop', 'park', 'park_stream' or 'skip', not {on_failure!r}")
+    if whole_number("attempts", attempts) < 1:
+        raise ValueError(f"attempts must be at least 1, not {attempts}")
 
 
 class _FollowsError(Exception):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
 from datetime import UTC, datetime
 from typing import Generic
 
@@ -22,7 +24,7 @@ from hangarlog.eventstore.parked import (
     parked_events,
     records_of,
 )
-from hangarlog.eventstore.record import Event
+from hangarlog.eventstore.record import Event, Record
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.share import share_of, split_name
 from hangarlog.eventstore.subscriber_errors import HandlerError, ReplayBusyError
@@ -88,6 +90,22 @@ class Subscribers(Finding[Event], Generic[Event]):
             HandlerError: an event could not be processed.
             ReplayBusyError: another replay of this subscriber is running.
         """
+        replaying = self._replaying(name, on_failure, attempts)
+        with contextlib.closing(replaying):
+            try:
+                records = next(replaying)
+                while True:
+                    try:
+                        attempt(handler, records, attempts, STORE_FAILURES)
+                    except Exception as error:
+                        records = replaying.throw(error)
+                    else:
+                        records = next(replaying)
+            except StopIteration as end:
+                return int(end.value)
+
+    def _replaying(self, name: str, on_failure: str, attempts: int) -> Generator[list[Record[Event]], None, int]:
+        """Yield the records to handle, of one event at a time. Whoever handles them throws what the handler raised."""
         if on_failure not in ("stop", "park"):
             raise ValueError(f"on_failure of a replay is 'stop' or 'park', not {on_failure!r}")
         if whole_number("attempts", attempts) < 1:
@@ -96,19 +114,18 @@ class Subscribers(Finding[Event], Generic[Event]):
         try:
             if not place.is_first():
                 raise ReplayBusyError(name, self._owner_of(f"{name}#replay") or 0)
-            return self._replay(name, handler, on_failure, attempts)
+            return (yield from self._replay(name, on_failure, attempts))
         finally:
             place.leave()
 
-    def _replay(self, name: str, handler: Handler, on_failure: str, attempts: int) -> int:
+    def _replay(self, name: str, on_failure: str, attempts: int) -> Generator[list[Record[Event]], None, int]:
         done, failed = 0, set[str]()
         while left := [event for event in parked_events(self, name) if event.stream_id not in failed]:
             for event in left:  # The subscriber may park more meanwhile.
                 if event.stream_id in failed:
                     continue
                 try:
-                    records = records_of(self, envelope_at(self, event.position))
-                    attempt(handler, records, attempts, STORE_FAILURES)
+                    yield records_of(self, envelope_at(self, event.position))
                 except STORE_FAILURES:
                     raise
                 except Exception as error:

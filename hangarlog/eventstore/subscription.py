@@ -49,11 +49,15 @@ class Subscription(Generic[_Item]):
     After `stop` it has ended for good; subscribe again from its `position`.
     """
 
+    _lets_wait = False
+    """True if the caller waits: the iteration yields None where it would."""
+
     def __init__(self, tail: Tail, reading: Reading, timeout: float | None, heartbeat: float | None) -> None:
         self._tail, self._reading = tail, reading
         self._timeout, self._heartbeat = timeout, heartbeat
         self._position = tail.position
         self._batch_end = 0  # Of the event delivered last.
+        self._read_end = 0  # Up to here events are read. Only if the caller waits.
         self._quiet_since = self._beat_at = 0.0
         self._stopped = self._closed = False
         self._running: Generator[_Item, None, None] | None = None
@@ -157,7 +161,7 @@ class Subscription(Generic[_Item]):
             now = monotonic()
             if block is None and (self._timed_out(now) or self._stopped):
                 return
-            if self._beats(now):
+            if self._beats(now) or (block is None and self._lets_wait):
                 yield None  # type: ignore[misc] # Only with a heartbeat: see `EventStore.subscribe`.
             elif block is None:
                 tail.wait(self._left(now))
@@ -169,6 +173,8 @@ class Subscription(Generic[_Item]):
         for part in self._wanted(block):
             if part and reading.first_left:
                 self._refuse_hidden(part[0], reading.first_left)
+            if part and self._lets_wait:
+                self._read_end = part[-1].position
             try:
                 for envelope, event in reading.pairs(part):
                     position = envelope.position

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.record import Event
 from hangarlog.eventstore.selection import Span
 from hangarlog.filestore.cursor_sync import CursorSync
-from hangarlog.filestore.cursor_waiting import await_cursor
+from hangarlog.filestore.cursor_waiting import await_cursors
 from hangarlog.filestore.cursors import Cursors
 from hangarlog.filestore.group_sync import JournalSync
 from hangarlog.filestore.reader import Reader
@@ -76,10 +77,11 @@ class CursorCalls(EventStore[Event]):
             if wanted != "relaxed":
                 self._sync_later(float(wanted))
 
-    def _await_cursor(self, name: str, position: int, seconds: float) -> bool:
-        return await_cursor(
-            self._write_session.state, lambda: self._cursor_position(name) >= position, self._calling, seconds
-        )
+    def _await_cursors(self, reached: Callable[[], bool], seconds: float) -> bool:
+        return await_cursors(self._write_session.state, reached, self._calling, seconds)
+
+    def _wake_cursor_waits(self) -> None:
+        self._write_session.state.wake_cursor_waiters()
 
     def _delete_cursor(self, name: str) -> None:
         with self._calling(), self._write_session.lock():

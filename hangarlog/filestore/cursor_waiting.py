@@ -14,7 +14,7 @@ _PATIENCE_SECONDS = 1.0
 _POLL_SECONDS, _MAX_POLL_SECONDS = 0.001, 0.02
 
 
-def await_cursor(
+def await_cursors(
     state: SharedState,
     reached: Callable[[], bool],
     calling: Callable[[], AbstractContextManager[None]],

@@ -65,9 +65,10 @@ class FollowingCalls(CursorCalls[Event]):
         return WeakSet()
 
     def _wake_tails(self) -> None:
-        """Let the subscriptions of this store notice that it was closed."""
+        """Let the subscriptions and waits of this store notice that it was closed."""
         for tail in list(self._tails):
             tail.wake()
+        self._wake_cursor_waits()
 
     @property
     def _follows_durable(self) -> bool:

@@ -443,6 +443,7 @@ class SharedState:
         """After a cursor was moved: wake all who wait for a cursor. Each looks whether it is theirs."""
         with contextlib.suppress(OSError):
             if self.look()[AWAITED] & 1:
+                self.cursor_waiters.map()
                 self.cursor_waiters.wake_everybody()
 
     def wake_followers(self) -> None:

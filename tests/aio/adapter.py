@@ -11,7 +11,17 @@ from anyio import to_thread
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from hangarlog import AppendResult, EventStore
-from hangarlog.aio import AsyncCursor, AsyncEventStore, AsyncReading, AsyncSubscription
+from hangarlog.aio import AsyncCursor, AsyncEventStore, AsyncReading
+from hangarlog.record.cursor_move import CursorMove
+
+
+def in_thread(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that may use a store of this kind, which blocks, as a coroutine function."""
+
+    async def run(*args: Any) -> Any:
+        return await to_thread.run_sync(function, *args)
+
+    return run
 
 
 class SyncIterator:
@@ -38,7 +48,7 @@ class SyncIterator:
 class SyncSubscription(SyncIterator):
     """An async subscription."""
 
-    def __init__(self, portal: BlockingPortal, subscription: AsyncSubscription[Any]) -> None:
+    def __init__(self, portal: BlockingPortal, subscription: Any) -> None:
         super().__init__(portal, subscription)
         portal.call(subscription.__aenter__)
         self.stop = subscription.stop
@@ -61,6 +71,19 @@ class SyncSubscription(SyncIterator):
     @property
     def stopped(self) -> bool:
         return self._items.stopped
+
+    @property
+    def name(self) -> str:
+        return self._items.name
+
+    def advance(self, *args: Any, **options: Any) -> None:
+        self._portal.call(functools.partial(self._items.advance, *args, **options))
+
+    def move(self, *args: Any) -> CursorMove:
+        return self._items.move(*args)
+
+    def run(self, handler: Callable[..., Any], **options: Any) -> None:
+        self._portal.call(functools.partial(self._items.run, in_thread(handler), **options))
 
     def close(self) -> None:
         self._portal.call(self._items.aclose)
@@ -111,10 +134,10 @@ class SyncStore:
         return SyncSubscription(self._portal, self._store.subscribe(*args, **options))
 
     def execute(self, stream_id: str, decide: Callable[..., Any], **options: Any) -> AppendResult:
-        async def decide_in_thread(events: list[Any], version: int) -> Any:  # It may use this store, which blocks.
-            return await to_thread.run_sync(decide, events, version)
+        return self._portal.call(functools.partial(self._store.execute, stream_id, in_thread(decide), **options))
 
-        return self._portal.call(functools.partial(self._store.execute, stream_id, decide_in_thread, **options))
+    def replay(self, name: str, handler: Callable[..., Any], **options: Any) -> int:
+        return self._portal.call(functools.partial(self._store.replay, name, in_thread(handler), **options))
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name, None)

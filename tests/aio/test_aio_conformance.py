@@ -11,9 +11,18 @@ from adapter import SyncStore
 
 from hangarlog import EventSerializer, EventStore, FileEventStore, MemoryEventStore
 from hangarlog.testing import EventStoreConformance
+from hangarlog.testing.conformance import (
+    AppendConformance,
+    ExecuteConformance,
+    NamedConformance,
+    SubscribeConformance,
+    WaitConformance,
+)
 
 
-class TestAsyncFileEventStore(EventStoreConformance):
+class AsyncStores:
+    """Opens async stores: files, on asyncio."""
+
     backend = "asyncio"
     options: ClassVar[dict[str, Any]] = {"durability": "relaxed"}
 
@@ -28,18 +37,32 @@ class TestAsyncFileEventStore(EventStoreConformance):
         return SyncStore(lambda: self.make(serializer), self.backend)
 
 
-class TestAsyncFileEventStoreOnTrio(TestAsyncFileEventStore):
+class TestAsyncFileEventStore(AsyncStores, EventStoreConformance):
+    pass
+
+
+class EventLoopConformance(
+    AsyncStores, AppendConformance, ExecuteConformance, NamedConformance, SubscribeConformance, WaitConformance
+):
+    """What an event loop has a part in. The other calls pass through a thread, whatever the store and the loop."""
+
+
+class TestAsyncFileEventStoreOnTrio(EventLoopConformance):
     backend = "trio"
 
 
-class TestDurableAsyncFileEventStore(TestAsyncFileEventStore):
+class TestAsyncFileEventStoreThatRolls(EventLoopConformance):
     options: ClassVar[dict[str, Any]] = {"durability": "always", "segment_bytes": 700}
 
 
-class TestExclusiveAsyncFileEventStore(TestAsyncFileEventStore):
+class TestExclusiveAsyncFileEventStore(EventLoopConformance):
     options: ClassVar[dict[str, Any]] = {"durability": "relaxed", "exclusive": True}
 
 
-class TestAsyncMemoryEventStore(TestAsyncFileEventStore):
+class TestAsyncMemoryEventStore(EventLoopConformance):
     def make(self, serializer: EventSerializer) -> EventStore:
         return MemoryEventStore(serializer=serializer)
+
+
+class TestAsyncMemoryEventStoreOnTrio(TestAsyncMemoryEventStore):
+    backend = "trio"
