@@ -228,13 +228,16 @@ def _checks(cls: Any) -> list[str]:
 
 
 def _with_one_literal(types: Iterable[Any]) -> list[Any]:
-    """Return the alternatives of a union without UNSET, with the values of all its Literals in one."""
+    """Return the alternatives of a union without UNSET, with the values of all its Literals in one.
+
+    A union with `str` takes every text, so the texts of its Literals say nothing more; so do numbers beside `int`.
+    """
     found = [part for part in types if getattr(part, "cls", None) is not _Unset]
     literals = [part for part in found if isinstance(part, inspect.LiteralType)]
-    if len(literals) < 2:
-        return found
-    values = {repr(value): value for each in literals for value in each.values}
-    return [part for part in found if part not in literals] + [inspect.LiteralType(tuple(values.values()))]
+    others = [part for part in found if part not in literals]
+    covered = tuple(kind for kind, part in ((str, inspect.StrType()), (int, inspect.IntType())) if part in others)
+    values = {repr(value): value for each in literals for value in each.values if not isinstance(value, covered)}
+    return [*others, inspect.LiteralType(tuple(values.values()))] if values else others
 
 
 def _any_of(parts: Iterable[Schema]) -> Schema:

@@ -372,6 +372,7 @@ HARMLESS = [
         "list[int] | Literal[None, 0]",
         "list[int] | Literal[0] | None",
     ),
+    of_field("a Literal of several types takes any text", "Literal['red', 'a', 0]", "str | Literal['a', 0]"),
     of_field("null becomes a Literal with null", "None", "Literal[None, 'a']"),
     of_field("whole numbers must be multiples of 1", "int", "Annotated[int, Meta(multiple_of=1)]"),
     of_field(
