@@ -253,7 +253,7 @@ def test_no_reader_sees_a_commit_before_it_is_published(tmp_path: Path) -> None:
 
     filesystem = Peeking()
     with (
-        FileEventStore(tmp_path / "s", durability="relaxed", segment_bytes=700, filesystem=filesystem) as store,
+        FileEventStore(tmp_path / "s", durability="relaxed", segment_bytes=2_000, filesystem=filesystem) as store,
         FileEventStore(tmp_path / "s", durability="relaxed") as reader,
     ):
         looks = rounds = 0
