@@ -15,7 +15,7 @@ from hangarlog.errors import CorruptionError
 from hangarlog.log.index import STRIDE_BYTES
 from hangarlog.log.segment import CHUNK_BYTES, FROM_FIRST, Segment
 from hangarlog.log.segment_cache import SegmentCache
-from hangarlog.log.segment_name import TEXT, first_of, index_path, sealed_base, text_path
+from hangarlog.log.segment_name import first_of, index_path, sealed_base, text_path
 from hangarlog.record.line import StoredEnvelope
 from hangarlog.system.filesystem import FRESH, FileSystem
 
@@ -325,8 +325,8 @@ class Log:
         if not sealed:
             self.filesystem.remove(fresh)
         elif self._agrees_with(sealed):
-            with contextlib.suppress(FileNotFoundError):  # The device may have lost this rename alone.
-                self.filesystem.rename(index_path(self.base), index_path(sealed.removesuffix(TEXT)))
+            # If the device has lost the rename of the index alone, it may have lost a part of the index, too.
+            self.filesystem.remove(index_path(self.base))
             # Do this even if the device has lost the name of the fresh file: else appends would go to both names.
             self.filesystem.roll(self.active_path, sealed)
         else:

@@ -439,7 +439,7 @@ def test_damage_that_both_copies_have_is_said_by_reads(tmp_path: Path, monkeypat
         assert store.append("a:1", [Added(-1)], 79) == 80
 
 
-def test_a_roll_whose_index_kept_its_name_is_finished(tmp_path: Path) -> None:
+def test_a_roll_whose_index_kept_its_name_is_finished_without_it(tmp_path: Path) -> None:
     """Of a roll, a power cut may lose the rename of the index alone: then it lay beside another segment."""
     path = tmp_path / "s"
     with FileEventStore(path, durability="relaxed") as store:
@@ -451,5 +451,5 @@ def test_a_roll_whose_index_kept_its_name_is_finished(tmp_path: Path) -> None:
     (path / "state").unlink()
     with FileEventStore(path) as store:
         assert not list(verify(store))
-        assert sorted(file.name for file in path.rglob("*.index")) == [f"1.{0:020}.index", f"journal.{1:020}.index"]
+        assert not list(path.rglob("*.index"))  # It is a cache, and may be torn.
         assert [event.number for event in store.read_stream("a:1")] == list(range(800))
