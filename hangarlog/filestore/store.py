@@ -450,9 +450,11 @@ class FileEventStore(FollowingCalls[Event]):
         if self._closed:
             return
         self._closed = True
-        self._wake_tails()
-        if self._calls.wait(self._lock_timeout, self._close):
-            self._close()
+        try:
+            self._wake_tails()
+        finally:
+            if self._calls.wait(self._lock_timeout, self._close):
+                self._close()
 
     def _close(self) -> None:
         seconds = self._lock_timeout
