@@ -20,7 +20,18 @@ from hangarlog.cli.app import hangarlog as command_group
 EVENTS = 60_000
 """So many are read by several processes."""
 
-APPLICATION = "from hangarlog import EventRegistry\nregistry = EventRegistry()\nregistry.drop('T', reason='gone')\n"
+APPLICATION = """
+from hangarlog import EventRegistry
+from hangarlog.projections import Projection
+
+registry = EventRegistry()
+registry.drop("T", reason="gone")
+totals = Projection("totals", lambda state, record: state)
+
+
+def handler(record):
+    pass
+"""
 COMMANDS = [
     ["--help"],
     ["--version"],
@@ -31,14 +42,18 @@ COMMANDS = [
     ["export", ".", "{out}/events.jsonl"],
     ["export", ".", "{out}/events.json", "--format", "cloudevents"],
     ["import", "{out}/imported", str(DATABASE)],
+    ["project", ".", "application:totals", "--events", "application:registry", "--once"],
     ["read", ".", "--limit", "3"],
     ["read", ".", "gone"],
     ["repair", "."],
+    ["replay", ".", "mailer"],
+    ["replay", ".", "mailer", "--handler", "application:handler"],
     ["schema", "lock", "--events", "application:registry", "--lock", "{out}/lock.json", "--no-store"],
     ["schema", "check", ".", "--events", "application:registry", "--lock", "{out}/lock.json"],
     ["schema", "show", "."],
     ["stats", "."],
     ["streams", "."],
+    ["subscribers", "."],
     ["tail", "."],
     ["verify", "."],
     ["verify", ".", "--read-only"],
