@@ -56,7 +56,7 @@ class Subscription(Generic[_Item]):
         self._tail, self._reading = tail, reading
         self._timeout, self._heartbeat = timeout, heartbeat
         self._position = tail.position
-        self._batch_end = 0  # Of the event delivered last.
+        self._batch_end = 0  # Of the batch that `position` is in, or ends with.
         self._read_end = 0  # Up to here events are read. Only if the caller waits.
         self._quiet_since = self._beat_at = 0.0
         self._stopped = self._closed = False
@@ -179,7 +179,7 @@ class Subscription(Generic[_Item]):
                 for envelope, event in reading.pairs(part):
                     position = envelope.position
                     if self._stopped and position > self._batch_end:
-                        self._position = position - 1
+                        self._position = max(self._position, self._batch_end)
                         return delivered
                     item = record(envelope, event)
                     self._batch_end = envelope.batch_end or position
@@ -193,6 +193,7 @@ class Subscription(Generic[_Item]):
                     raise
                 return delivered
         self._position = self._tail.position
+        self._batch_end = max(self._batch_end, block[-1].batch_end)  # The block may end within a batch.
         return delivered
 
     def _wanted(self, block: Sequence[Envelope]) -> Iterator[Sequence[Envelope]]:

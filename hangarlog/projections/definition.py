@@ -110,5 +110,5 @@ class Definition(ABC):
         """Return the model of the rebuild that did not end, or a new one."""
 
     @abstractmethod
-    def _put_in_place(self, store: AnyStore, model: Model, position: int, event_id: str) -> None:
+    def _put_in_place(self, store: AnyStore, model: Model, position: int, event_id: str) -> bool:
         """Make a rebuilt model the live one, atomically and durably. Nobody saves the live one meanwhile."""

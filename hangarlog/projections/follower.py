@@ -172,10 +172,17 @@ class Follower:
 
     def _save(self, position: int, event_id: str, *, sync: bool = False) -> None:
         model, definition, store = self._opened, self._definition, self._store
+        saved = model.holds_lock
+        if saved:  # A rebuild that is put in place may be waiting for it, inside `saving`.
+            if model.is_replaced():
+                self._reopen()
+                return
+            save(definition, store, model, (position, event_id), self._pace, sync=sync)
         with saving(store, definition.name):
             replaced = model.is_replaced()
             if not replaced:
-                save(definition, store, model, (position, event_id), self._pace, sync=sync)
+                if not saved:
+                    save(definition, store, model, (position, event_id), self._pace, sync=sync)
                 move_cursor(store, definition.name, position)
         if replaced:
             self._reopen()

@@ -162,12 +162,13 @@ class Projection(Definition, Generic[State]):
             return _StateModel(self, store, self._initial(), 0, generation, rebuilt=True)
         return _StateModel(self, store, self._decoded(saved), saved.position, saved.generation, rebuilt=True)
 
-    def _put_in_place(self, store: AnyStore, model: Model, position: int, event_id: str) -> None:
+    def _put_in_place(self, store: AnyStore, model: Model, position: int, event_id: str) -> bool:
         assert isinstance(model, _StateModel)
         generation = max(model.generation, self._next_generation(store))
         write_saved(store, "saved", model.as_of(position, event_id, generation, prove=True), sync=True)
         for slot in ("rebuilding", *LATEST):
             store._write_state(self.name, slot, None, sync=False)
+        return True
 
 
 class _StateModel(Model):

@@ -86,7 +86,8 @@ class Rebuild:
                 raise ProjectionVersionError(definition.name, definition.version, live.version, cause)
             if live and live.usable and live.position > position:
                 return False  # It has gone on meanwhile: what was seen of it must not go back.
-            definition._put_in_place(store, model, position, event_id_at(store, position))
+            if not definition._put_in_place(store, model, position, event_id_at(store, position)):
+                return False
             move_cursor(store, definition.name, position)
         return True
 

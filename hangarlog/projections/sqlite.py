@@ -183,19 +183,28 @@ class SqliteProjection(Definition):
         for suffix in ("-wal", "-shm", "-journal", ""):
             filesystem.remove(self._beside + suffix)
 
-    def _put_in_place(self, store: AnyStore, model: Model, position: int, event_id: str) -> None:
+    def _put_in_place(self, store: AnyStore, model: Model, position: int, event_id: str) -> bool:
         model.save(position, event_id, sync=True)
-        model.close()
         with self._opened(self.database) as connection:
             connection.execute("ATTACH ? AS rebuilt", (self._beside,))
             with _transaction(connection):
                 connection.execute(_CREATE)
-                connection.execute("PRAGMA defer_foreign_keys = ON")
-                _copy_tables(connection)
-                connection.execute(f"DELETE FROM {_TABLE} WHERE name = ?", (self.name,))
-                connection.execute(f"INSERT INTO {_TABLE} SELECT * FROM rebuilt.{_TABLE} WHERE name = ?", (self.name,))
+                row = self._row(connection)
+                went_on = row is not None and row[2] > position and is_of_history(store, row[2], row[3])
+                if not went_on:
+                    self._replace_tables(connection)
             connection.execute("DETACH rebuilt")
+        if went_on:
+            return False  # The live one has, since it was looked at.
+        model.close()
         self._remove_beside()
+        return True
+
+    def _replace_tables(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA defer_foreign_keys = ON")
+        _copy_tables(connection)
+        connection.execute(f"DELETE FROM {_TABLE} WHERE name = ?", (self.name,))
+        connection.execute(f"INSERT INTO {_TABLE} SELECT * FROM rebuilt.{_TABLE} WHERE name = ?", (self.name,))
 
 
 def _copy_tables(connection: sqlite3.Connection) -> None:
