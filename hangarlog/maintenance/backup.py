@@ -32,7 +32,7 @@ from hangarlog.filestore.store import FileEventStore
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.log.segment_name import INDEX, TEXT, index_beside, index_path, text_path
-from hangarlog.maintenance.cursor_check import cursors_for_copy, put_cursors
+from hangarlog.maintenance.cursor_check import cursors_for_copy, put_cursors, with_new_cursors
 from hangarlog.maintenance.projection_check import put_states, states_for_copy
 from hangarlog.maintenance.verify import verify
 from hangarlog.record.line import StoredEnvelope, decode_record, is_record
@@ -211,9 +211,10 @@ class _Backup:
         self._source, self._copy, self._progress = store.folder, copy, progress
         self._filesystem, self._meta = copy.filesystem, store.meta
         # Read first, so that no cursor and no state is beyond the events of the copy.
-        self._cursors = cursors_for_copy(store.folder, store.committed())
+        cursors = cursors_for_copy(store.folder, store.committed())
         self._states = states_for_copy(store.folder)
         self.report = BackedUp(store.get_event_count())
+        self._cursors = with_new_cursors(store.folder, cursors, self.report.position)
         self._keeps_files = True  # Whether a file in the target with the right size and ends is kept.
         self._wanted: dict[str, None] = {}  # The paths that the target must have, in order.
         self._last_versions: dict[tuple[str, str], int] = {}  # By category folder and name of the stream.

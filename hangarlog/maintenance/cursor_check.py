@@ -13,6 +13,7 @@ from hangarlog.filestore.cursor_file import (
     PAIR_BYTES,
     UNKNOWN,
     Pair,
+    Place,
     content_of,
     cursor_damage,
     encode_place,
@@ -98,6 +99,22 @@ def cursors_for_copy(folder: Folder, committed: int) -> bytes:
         if place:
             place = replace(place, position=min(place.position, committed))
             pairs[len(pairs) * PAIR_BYTES] = encode_place(place) * 2
+    return content_of(pairs) if pairs else b""
+
+
+def with_new_cursors(folder: Folder, content: bytes, committed: int) -> bytes:
+    """Add the cursors that were created since `content` was read, up to position `committed`.
+
+    They are at 0: the copy's recovery makes the moves that its records carry, for cursors that exist.
+    """
+    pairs = {pair.offset: content[pair.offset : pair.offset + PAIR_BYTES] for pair in pairs_in(content)}
+    names = {pair.name for pair in pairs_in(content)}
+    with contextlib.suppress(OSError):
+        for pair in pairs_in(read_content(folder.filesystem, folder.cursors_path)):
+            if pair.whole and pair.name not in names and pair.whole[0].created <= committed:
+                latest = pair.whole[0]
+                place = Place(latest.cursor, 0, latest.moved_at, 1, created=latest.created)
+                pairs[len(pairs) * PAIR_BYTES] = encode_place(place) * 2
     return content_of(pairs) if pairs else b""
 
 
