@@ -35,6 +35,7 @@ class FollowingCalls(CursorCalls[Event]):
         _calls: RunningCalls
 
         def _refuse_closed(self) -> None: ...
+        def _use_files_in_place(self) -> bool: ...
         def recover_after_dead_writer(self) -> None:
             """As `FileEventStore.recover_after_dead_writer`."""
 

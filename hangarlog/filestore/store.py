@@ -248,13 +248,19 @@ class FileEventStore(FollowingCalls[Event]):
         if self._closed:
             raise StoreOpenError(self.path, "it was closed")
 
-    def _committed(self) -> int:
+    def _use_files_in_place(self) -> bool:
+        """Return True if files may have been replaced. Raises `StoreOpenError` if the store was closed or moved."""
         self._refuse_closed()
         now = monotonic()
-        if now - self._watched_at > _UNWATCHED_SECONDS:
-            if self._read_watch.changed():
-                self._look_again()
-            self._watched_at = now
+        if now - self._watched_at <= _UNWATCHED_SECONDS:
+            return False
+        if changed := self._read_watch.changed():
+            self._look_again()
+        self._watched_at = now
+        return changed
+
+    def _committed(self) -> int:
+        self._use_files_in_place()
         words = self._state.look()
         self._reader.layout = words[LAYOUT]
         if self._state.readable(words):

@@ -21,6 +21,7 @@ from hangarlog.filestore.shared_state import (
     JOURNAL_SIZE,
     LAYOUT,
     SharedState,
+    Words,
     consistent,
 )
 from hangarlog.log.segment import Segment
@@ -32,7 +33,7 @@ PATIENCE_SECONDS = 1.0
 
 _UNWATCHED_SECONDS = 0.001
 """Seconds for which a replaced file may go unnoticed."""
-_LOOKS_SECONDS = (0.001, 0.004, 0.016, 0.064, 0.256)
+_LOOKS_SECONDS = (0.002, 0.008, 0.032, 0.128, 0.512)
 """Looks after falling asleep: the writer of a commit in progress read the word before this sleeper announced itself."""
 _BUSY_SECONDS, _BUSY_TIMES, _NAP_SECONDS, _MAX_NAP_SECONDS = 0.0003, 3, 0.001, 0.02
 """Who is woken so soon after falling asleep, so many times in a row, then naps: it costs the writer nothing."""
@@ -59,6 +60,7 @@ class Followed(Protocol):
     def _calling(self) -> AbstractContextManager[None]: ...
     def _refuse_closed(self) -> None: ...
     def _committed(self) -> int: ...
+    def _use_files_in_place(self) -> bool: ...
     def sync(self) -> None:
         """As `EventStore.sync`."""
 
@@ -76,10 +78,14 @@ class FileTail(Tail):
         """Begin after `position`, None for the end. Raises `PositionError`, and what reads raise."""
         self._folder, self._reader, self._state = store.folder, store._reader, store._state
         self._calling, self._committed, self._sync = store._calling, store._committed, store.sync
+        self._use_files_in_place = store._use_files_in_place
         self._during, self._refuse_closed = store._calls.during, store._refuse_closed
         self._recover = store.recover_after_dead_writer
         self._durable, self._skip = durable, skip
         self._checked_at = 0.0
+        self._seen: Words = self._state.look()
+        self._sound = False  # True if they are of this session.
+        self._news = False  # True if `wait` has just seen them, and `step` may use them.
         self._behind: Iterator[Sequence[StoredEnvelope]] | None = None
         self._until = 0  # Where `_behind` ends.
         self._segment: Segment | None = None
@@ -116,8 +122,10 @@ class FileTail(Tail):
                 raise PositionError(self._folder.path, self.position, last)
             return None
         if self._segment and self._attached == (self._state.session, words[LAYOUT], words[JOURNAL_FIRST]):
-            with contextlib.suppress(CorruptionError):  # `_catch_up` reads the other copy.
+            try:
                 return self._at_end(self._segment, words[JOURNAL_SIZE], end)
+            except CorruptionError:
+                return self._catch_up(words, end)  # It reads the other copy.
         return self._catch_up(words, end)
 
     def seek(self, position: int) -> None:
@@ -125,23 +133,34 @@ class FileTail(Tail):
         self.position, self._behind = position, None
         self._release()
 
-    def _words(self) -> tuple[int, ...]:
-        now = monotonic()
+    def _words(self) -> Words:
+        now, news = monotonic(), self._news
+        self._news = False
         if now - self._checked_at > _UNWATCHED_SECONDS:
-            self._committed()  # It raises if the store was closed or moved, and uses the files that are in place now.
+            news = not self._use_files_in_place() and news
             self._checked_at = now
             self._sleeper.attach()
-        words = self._state.look()
+        if not news:
+            self._look()
+        if not self._sound:
+            self._committed()  # It uses the state that is in place now.
+            self._look()
+        return self._seen
+
+    def _look(self) -> Words:
+        state = self._state
         for _ in range(_MAX_LOOKS):
+            words = self._seen = state.look()
             if consistent(words):
-                break
-            words = self._state.look()  # A writer is publishing. A sleeper would not be woken for what came before.
-        return words
+                self._sound = state.believes(words)
+                return words
+        self._sound = False  # A writer is publishing. A sleeper would not be woken for what came before.
+        return self._seen
 
     def _end(self, words: tuple[int, ...]) -> int:
         if not self._state.session:  # Read-only, and no writer has it open.
             return self._committed()
-        if not (consistent(words) and self._state.believes(words)):
+        if not self._sound:
             return self.position  # A writer recovers.
         return min(words[DURABLE], words[COMMITTED]) if self._durable else words[COMMITTED]
 
@@ -211,19 +230,33 @@ class FileTail(Tail):
         If a writer died while it recovered the store, this recovers it.
         """
         try:
-            self._sleeper.sleep(self._moved, min(seconds, PATIENCE_SECONDS))
+            self._sleeper.sleep(self._looking, self._word(), min(seconds, PATIENCE_SECONDS))
         except OSError:
             with self._calling():  # It raises `StoreOpenError` if the store was closed meanwhile.
                 raise
-        with self._calling():
-            words = self._words()
-            if self._state.session and not (consistent(words) and self._state.believes(words)):
-                self._recover()
+        if not (self._state.session and self._news):
+            with self._calling():
+                self._tend()
+
+    def _looking(self) -> tuple[int, int]:
+        return self._during(self._refuse_closed, self._look_for_events)
+
+    def _look_for_events(self) -> tuple[int, int]:
+        """Return (the word to sleep at, the number of events after `position`)."""
+        moved = max(0, self._end(self._look()) - self.position)
+        self._news = moved > 0
+        return self._word(), moved
+
+    def _word(self) -> int:
+        return self._state.word_in(self._seen, durable=self._durable)
+
+    def _tend(self) -> None:
+        """Do what nobody else may do for the events to come."""
+        words = self._words()
+        if self._state.session and not self._sound:
+            self._recover()
         if self._durable:
             self._sync_overdue(words)
-
-    def _moved(self) -> int:
-        return max(0, self.end() - self.position)
 
     def _sync_overdue(self, words: tuple[int, ...]) -> None:
         """Sync what was committed a while ago and is not durable, so that relaxed appends arrive, too."""
@@ -268,24 +301,27 @@ class _Sleeper:
             self._state.attach(self._waking, durable=self._durable)
             self._waking.map()
 
-    def sleep(self, moved: Callable[[], int], seconds: float) -> None:
-        """Sleep until `moved()` events have come, if any, for at most `seconds`."""
+    def sleep(self, look: Callable[[], tuple[int, int]], seen: int, seconds: float) -> None:
+        """Sleep until events have come, for at most `seconds`.
+
+        `look` returns (the word, the number of events that have come). `seen` is the word when there were none.
+        """
         if self._stopped:
             return
         if self._busy >= _BUSY_TIMES:
             nap = min(self._nap, seconds)
             self._take_nap(nap)
-            if moved() < _BUSY_EVENTS * nap / _NAP_SECONDS:
+            if look()[1] < _BUSY_EVENTS * nap / _NAP_SECONDS:
                 self._busy = 0
         elif self._waking.works:
             self._sleeping = True
             try:
-                self._sleep_at_word(moved, seconds)
+                self._sleep_at_word(look, seen, seconds)
             finally:
                 self._sleeping = False
-        elif not moved():
+        elif not look()[1]:
             sleep(min(self._poll, seconds))
-            self._poll = _POLL_SECONDS if moved() else min(2 * self._poll, _MAX_POLL_SECONDS)
+            self._poll = _POLL_SECONDS if look()[1] else min(2 * self._poll, _MAX_POLL_SECONDS)
 
     def _take_nap(self, seconds: float) -> None:
         began = perf_counter()
@@ -295,10 +331,10 @@ class _Sleeper:
         else:
             self._nap = max(_NAP_SECONDS, self._nap / 2)
 
-    def _sleep_at_word(self, moved: Callable[[], int], seconds: float) -> None:
+    def _sleep_at_word(self, look: Callable[[], tuple[int, int]], seen: int, seconds: float) -> None:
         waking = self._waking
-        word, before = waking.announce(), self._word
-        if moved():
+        word, before = waking.announce(seen), self._word
+        if look()[1]:
             return
         # If the word is as it was at the last sleep, every writer since then has seen the bit.
         looks, self._word = iter(() if self._durable or word == before else _LOOKS_SECONDS), word
@@ -307,15 +343,15 @@ class _Sleeper:
             began = perf_counter()
             try:
                 woken = waking.wait(word, min(left, next(looks, PATIENCE_SECONDS)))
+                now, moved = look()
             except BaseException:
                 waking.relay()  # An interrupt came, perhaps with a wake-up.
                 raise
             if woken:
-                waking.relay()
-            if moved():
+                waking.relay(now)
+            if moved:
                 self._busy = self._busy + 1 if perf_counter() - began < _BUSY_SECONDS else 0
-                return
-            if woken:
+            if moved or woken:
                 return
 
     def stop(self) -> None:

@@ -24,7 +24,6 @@ _WAKE, _WAKE_OP, _WAIT_BITSET, _WAKE_BITSET = 1, 5, 9, 10
 _ADD_1, _OR_1 = 1 << 28 | 1 << 12, 2 << 28 | 1 << 12
 _WORD = 0xFFFF_FFFF
 _POLL_SECONDS = 0.001
-_MAX_TRIES = 1000
 
 _Mapped = tuple[mmap.mmap | None, int]
 """A mapped file, which stays mapped as long as somebody keeps this, and the address of the word; 0 if there is none."""
@@ -56,14 +55,16 @@ class Waking:
         """True if the word is mapped. Otherwise waiters must poll."""
         return self._mapped[1] != 0
 
-    def announce(self) -> int:
-        """Announce a waiter, and return the word for `wait`. Check the condition in between."""
-        mapped, word = self._mapped, self._read()
-        for _ in range(_MAX_TRIES):  # A wake-up may clear the bit at once.
-            if word & 1 or _call(mapped, 4, _WAKE_OP, 1, 0, mapped[1], _OR_1) < 0:
-                break
-            word = self._read()
-        return word  # If the file was cut, the bit is not set. `wait` will not sleep at the word.
+    def announce(self, seen: int | None = None) -> int:
+        """Announce a waiter, and return the word for `wait`. Check the condition in between.
+
+        `seen` is a word that was read before. If it has changed since then, `wait` ends at once.
+        """
+        mapped = self._mapped
+        word = self._read() if seen is None else seen
+        if not word & 1:
+            _call(mapped, 4, _WAKE_OP, 1, 0, mapped[1], _OR_1)  # Fails if the file was cut; then `wait` does not sleep.
+        return word | 1
 
     def wait(self, word: int, seconds: float) -> bool:
         """Sleep until a wake-up after `announce` returned `word`, for at most `seconds`. Return False if none came."""
@@ -82,9 +83,12 @@ class Waking:
         mapped = self.map()
         _call(mapped, 0, _WAKE_OP, 1, 0, mapped[1], _ADD_1)
 
-    def relay(self) -> None:
-        """Wake one of those who have slept since before the last wake-up. The others have seen what it was for."""
-        _call(self._mapped, 0, _WAKE_BITSET, 1, None, None, _WORD ^ _bit(self._read()))
+    def relay(self, now: int | None = None) -> None:
+        """Wake one of those who have slept since before the last wake-up. The others have seen what it was for.
+
+        `now` is the word as it is now, if the caller has just read it.
+        """
+        _call(self._mapped, 0, _WAKE_BITSET, 1, None, None, _WORD ^ _bit(self._read() if now is None else now))
 
     def wake_everybody(self) -> None:
         """Wake all waiters, if the word is mapped."""

@@ -7,10 +7,12 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from following import Follower, follower, opened, put, writer
 
+from hangarlog import FileEventStore
 from hangarlog.filestore.tail import _Sleeper
 from hangarlog.system import waking
 from hangarlog.system.futex import has_futex
@@ -148,21 +150,26 @@ def test_a_follower_that_is_stopped_while_it_waits_delays_the_others_and_loses_n
         assert [first.line() for _ in range(3)] == ["1", "2", "3"]
 
 
+def word(store: FileEventStore[Any]) -> int:
+    """Return the word at which followers of the committed events sleep."""
+    return store._state.word_in(store._state.look(), durable=False)
+
+
 def test_a_sleeper_whose_word_changes_before_it_sleeps_looks_again_and_does_not_spin(tmp_path: Path) -> None:
     """Somebody was woken for something that it need not see."""
     with opened(tmp_path / "s") as store:
         looks = 0
 
-        def moved() -> bool:
+        def look() -> tuple[int, int]:
             nonlocal looks
             looks += 1
             if looks == 1:
                 store._state.followers.wake()
-            return False
+            return word(store), 0
 
         sleeper = _Sleeper(store._state, durable=False)
         sleeper.attach()
-        sleeper.sleep(moved, 60.0)
+        sleeper.sleep(look, word(store), 60.0)
         assert looks == 2
 
 
@@ -174,9 +181,13 @@ def test_a_late_wake_up_that_takes_the_announcement_of_another_is_passed_on(tmp_
         first.attach()
         second.attach()
         ended: list[str] = []
+
+        def sleep(sleeper: _Sleeper) -> None:
+            sleeper.sleep(lambda: (word(store), 0), word(store), 60.0)
+
         threads = [
-            threading.Thread(target=lambda: (first.sleep(lambda: False, 60.0), ended.append("first"))),
-            threading.Thread(target=lambda: (second.sleep(lambda: False, 60.0), ended.append("second"))),
+            threading.Thread(target=lambda: (sleep(first), ended.append("first"))),
+            threading.Thread(target=lambda: (sleep(second), ended.append("second"))),
         ]
         for thread in threads:
             thread.start()

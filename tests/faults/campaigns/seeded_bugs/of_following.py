@@ -22,7 +22,7 @@ OF_FOLLOWING = [
     Bug(
         "a woken follower does not wake the next one",
         "tail.py",
-        "            if woken:\n                waking.relay()\n",
+        "            if woken:\n                waking.relay(now)\n",
         "",
         ROW,
     ),
@@ -50,15 +50,15 @@ OF_FOLLOWING = [
     Bug(
         "a stop cuts a batch",
         "subscription.py",
-        "until = _end_of_batch(block, position)",
-        "until = position",
+        "if self._stopped and position > self._batch_end:",
+        "if self._stopped:",
         ROW,
     ),
     Bug(
         "a stop cuts a batch that goes on in the next block",
         "subscription.py",
-        "until = max(self._position, batch_end)",
-        "until = self._position",
+        "(not self._stopped or tail.position < self._batch_end)",
+        "not self._stopped",
         f"{ITERATING}::test_a_stop_between_two_blocks_of_a_batch_delivers_all_of_it",
     ),
     Bug(
