@@ -36,11 +36,14 @@ _UNWATCHED_SECONDS = 0.001
 _LOOKS_SECONDS = (0.002, 0.008, 0.032, 0.128, 0.512)
 """Looks after falling asleep: the writer of a commit in progress read the word before this sleeper announced itself."""
 _BUSY_SECONDS, _BUSY_TIMES, _NAP_SECONDS, _MAX_NAP_SECONDS = 0.0003, 3, 0.001, 0.02
-"""Who is woken so soon after falling asleep, so many times in a row, then naps: it costs the writer nothing."""
+"""Who is woken so soon after falling asleep, so many times in a row, then naps: it costs the writer nothing.
+
+So does who is woken for several events, sooner than after the longest nap.
+"""
 _BUSY_EVENTS = 4
 """Naps end when one finds fewer events for each of its milliseconds: a wake-up for each then costs little."""
-_LONG_NAP = 1.7
-"""A nap that takes this many times as long shows that there are too few processors for all: nap less often."""
+_LATE_SECONDS, _LATE = 0.0005, 0.7
+"""A nap that ends so much too late, or by such a part of it, shows that there are too few processors."""
 _POLL_SECONDS, _MAX_POLL_SECONDS = 0.001, 0.02
 _MAX_LOOKS = 1000
 _CHUNK_BYTES = 256 << 10
@@ -309,10 +312,7 @@ class _Sleeper:
         if self._stopped:
             return
         if self._busy >= _BUSY_TIMES:
-            nap = min(self._nap, seconds)
-            self._take_nap(nap)
-            if look()[1] < _BUSY_EVENTS * nap / _NAP_SECONDS:
-                self._busy = 0
+            self._take_nap(min(self._nap, seconds), look)
         elif self._waking.works:
             self._sleeping = True
             try:
@@ -323,13 +323,18 @@ class _Sleeper:
             sleep(min(self._poll, seconds))
             self._poll = _POLL_SECONDS if look()[1] else min(2 * self._poll, _MAX_POLL_SECONDS)
 
-    def _take_nap(self, seconds: float) -> None:
+    def _take_nap(self, seconds: float, look: Callable[[], tuple[int, int]]) -> None:
         began = perf_counter()
         sleep(seconds)
-        if perf_counter() - began > _LONG_NAP * seconds:
+        late = perf_counter() - began - seconds
+        few = look()[1] < _BUSY_EVENTS * seconds / _NAP_SECONDS
+        # Few events for each wake-up: its own cost is most of what a follower costs.
+        if late > (_LATE_SECONDS if few else _LATE * seconds):
             self._nap = min(self._nap * 2, _MAX_NAP_SECONDS)
+        elif few and self._nap <= _NAP_SECONDS:
+            self._busy = 0
         else:
-            self._nap = max(_NAP_SECONDS, self._nap / 2)
+            self._nap = max(_NAP_SECONDS, self._nap / (1.2 if few else 2))
 
     def _sleep_at_word(self, look: Callable[[], tuple[int, int]], seen: int, seconds: float) -> None:
         waking = self._waking
@@ -350,7 +355,8 @@ class _Sleeper:
             if woken:
                 waking.relay(now)
             if moved:
-                self._busy = self._busy + 1 if perf_counter() - began < _BUSY_SECONDS else 0
+                limit = _BUSY_SECONDS if moved == 1 else _MAX_NAP_SECONDS
+                self._busy = self._busy + 1 if perf_counter() - began < limit else 0
             if moved or woken:
                 return
 
