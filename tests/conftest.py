@@ -33,6 +33,12 @@ def added_is_registered() -> Iterator[None]:
 
 
 @pytest.fixture
+def ring_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a store of this process create its commit ring at its first sync."""
+    monkeypatch.setattr("hangarlog.filestore.group_sync.SYNCS_BEFORE_RING", 0)
+
+
+@pytest.fixture
 def store(tmp_path: Path) -> Iterator[FileEventStore]:
     with FileEventStore(tmp_path / "store", durability="relaxed") as opened:
         yield opened

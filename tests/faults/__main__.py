@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from .campaigns.harness import SEED, Campaign, Figures, campaigns
+from .campaigns.jobs import ring_at_once
 from .campaigns.table import record
 
 PART = 2  # A part has this many times the CI size.
@@ -59,6 +60,7 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help="put what was counted into docs/reliability.md")
     parser.add_argument("--parts", type=Path, metavar="FILE", help="run in parts, and continue those of FILE")
     options = parser.parse_args()
+    ring_at_once()
     failed = 0
     for campaign in campaigns():
         if options.row and campaign.row not in options.row:

@@ -28,6 +28,8 @@ from hangarlog.maintenance.verify import verify
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.platform import BYTE_LOCKS
 
+pytestmark = pytest.mark.usefixtures("ring_at_once")
+
 
 class FailingFileSystem(FileSystem):
     """Fails in the calls of one name, the first `after` of them left out, until it is mended."""
@@ -152,7 +154,7 @@ def test_a_sync_that_cannot_read_the_state_leaves_the_outcome_unknown(
             def refuse(*_: object) -> bytes:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-            failing.setattr("hangarlog.filestore.shared_state.SharedState.raw", refuse)
+            failing.setattr("hangarlog.filestore.shared_state.SharedState.look", refuse)
             with pytest.raises(OutcomeUnknownError, match=r"it is written, but could not be synced.*Input/output"):
                 store.sync()
         store.sync()

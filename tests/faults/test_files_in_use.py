@@ -31,6 +31,8 @@ from hangarlog.filestore import open_streams, session
 from hangarlog.maintenance.verify import verify
 from hangarlog.testing.probe import catalog
 
+pytestmark = pytest.mark.usefixtures("ring_at_once")
+
 
 def ids(store: FileEventStore, stream_id: str | None = None) -> list[str]:
     return [record.event_id for record in store.records(stream_id)]

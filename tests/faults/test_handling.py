@@ -23,6 +23,8 @@ from hangarlog.maintenance.repair import repair
 from hangarlog.maintenance.verify import verify
 from hangarlog.system.filesystem import FileSystem
 
+pytestmark = pytest.mark.usefixtures("ring_at_once")
+
 
 def opened(path: Path, **options: Any) -> FileEventStore:
     return FileEventStore(path, serializer=EventSerializer(unknown="untyped"), **options)

@@ -24,6 +24,8 @@ from hangarlog.system import filesystem
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.testing import Unsynced
 
+pytestmark = pytest.mark.usefixtures("ring_at_once")
+
 
 def test_who_opens_a_store_that_is_open_takes_part_and_recovers_nothing(tmp_path: Path) -> None:
     """In whichever order they come and go; who comes when nobody is there recovers."""

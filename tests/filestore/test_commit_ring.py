@@ -17,6 +17,8 @@ from hangarlog.maintenance.verify import verify
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.testing.probe import commit_ring
 
+pytestmark = pytest.mark.usefixtures("ring_at_once")
+
 EVENTS = 12
 LAST_SYNC = 1  # The first append syncs the journal, to make the ring; the others go through it.
 
@@ -283,3 +285,25 @@ def test_a_generation_that_no_ring_reaches_is_no_frame(tmp_path: Path) -> None:
     forged = encode_frame(frame.store.encode(), 1 << 40, EVENTS + 1, EVENTS + 1, b"x\n")
     damaged(tmp_path / "s", 100 * BLOCK_BYTES, forged)
     whole(tmp_path / "s", text).close()
+
+
+def test_a_store_gets_a_ring_when_it_pays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few durable appends sync the journal itself, and nothing is lost with the ring that there is not."""
+    monkeypatch.setattr("hangarlog.filestore.group_sync.SYNCS_BEFORE_RING", 64)
+    path = tmp_path / "s"
+    for number in range(3):
+        with FileEventStore(path) as store:
+            store.append("a:1", [Added(number)], ANY)
+            assert store.durable_position == number + 1
+    assert sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) < 50_000
+    with FileEventStore(path) as store:
+        assert store.recovered
+        assert not store.recovered.ring_lost
+        for number in range(3, 68):
+            assert not (path / "ring").exists(), number
+            store.append("a:1", [Added(number)], ANY)
+        assert (path / "ring").stat().st_size == RING_BYTES
+        assert list(verify(store)) == []
+    with FileEventStore(path) as store:  # Who opens it later uses the ring at once.
+        store.append("a:1", [Added(68)], ANY)
+        assert len(store.read_stream("a:1")) == 69

@@ -32,6 +32,8 @@ from hangarlog.maintenance.verify import verify, verify_folder
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.read_only import ReadOnly
 
+pytestmark = pytest.mark.usefixtures("ring_at_once")
+
 
 def lines(path: Path) -> list[dict[str, Any]]:
     """The lines of the file that are not blank."""

@@ -14,6 +14,8 @@ from conftest import ROOT, Added
 from hangarlog import ANY, FileEventStore
 from hangarlog.system.filesystem import FileSystem
 
+pytestmark = pytest.mark.usefixtures("ring_at_once")
+
 
 class Watching(FileSystem):
     """Notes which files were synced, and tells who waits for it."""

@@ -275,6 +275,7 @@ def test_nothing_is_written_where_a_folder_of_the_store_leads_elsewhere(
 # Modes
 
 
+@pytest.mark.usefixtures("ring_at_once")
 @pytest.mark.parametrize(
     ("mode", "folders", "locks"), [(0o640, 0o750, 0o600), (0o660, 0o770, 0o660), (0o644, 0o755, 0o600)]
 )

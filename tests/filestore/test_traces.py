@@ -17,6 +17,8 @@ import hangarlog
 import hangarlog.filestore
 from hangarlog import ANY, FileEventStore
 
+pytestmark = pytest.mark.usefixtures("ring_at_once")
+
 PACKAGE = os.path.dirname(os.path.abspath(hangarlog.__file__)) + os.sep
 
 

@@ -23,6 +23,8 @@ from hangarlog.record.line import decode_record, encode_records
 from hangarlog.system.file_lock import held
 from hangarlog.system.filesystem import FileSystem
 
+pytestmark = pytest.mark.usefixtures("ring_at_once")
+
 # Copies made file by file
 
 

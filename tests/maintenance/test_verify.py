@@ -26,6 +26,8 @@ from hangarlog.maintenance.verify import verify, verify_folder
 from hangarlog.record.batch import Pending
 from hangarlog.record.checked_json import with_crc
 
+pytestmark = pytest.mark.usefixtures("ring_at_once")
+
 EVENTS = 90
 
 

@@ -30,6 +30,7 @@ from hangarlog.system.open_folder import Beneath
 from hangarlog.testing import Unsynced
 
 from .harness import Figures
+from .jobs import ring_at_once
 
 GUARD = float(os.environ.get("HANGARLOG_GUARD", "30"))
 """Seconds after which a call hangs. Only broken promises wait for it."""
@@ -191,6 +192,7 @@ def reached(figures: Figures, what: str, cells: int) -> None:
 
 def run_one(work: Callable[[Cell, Path], object], make_bases: Callable[[Path], object] = lambda folder: None) -> int:
     """The cell that the command line names, in this process, for whoever looks into it."""
+    ring_at_once()
     folder, cell = Path(tempfile.mkdtemp(prefix="hangarlog-cell-")), Cell(sys.argv[1])
     make_bases(folder / "bases")
     work(cell, folder / "cell")

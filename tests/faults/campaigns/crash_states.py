@@ -51,16 +51,14 @@ def event(commit: int, part: int, size: int) -> UntypedEvent:
 
 @contextlib.contextmanager
 def small_ring() -> Iterator[None]:
-    """A ring of four frames, so that a short workload fills it."""
-    before = hangarlog.filestore.commit_ring.RING_BYTES, hangarlog.filestore.group_sync.MAX_FRAME_BYTES
-    hangarlog.filestore.commit_ring.RING_BYTES, hangarlog.filestore.group_sync.MAX_FRAME_BYTES = (
-        4 * hangarlog.filestore.commit_ring.BLOCK_BYTES,
-        2_000,
-    )
+    """A ring of four frames, from the first sync on, so that a short workload fills it."""
+    ring, sync = hangarlog.filestore.commit_ring, hangarlog.filestore.group_sync
+    before = ring.RING_BYTES, sync.MAX_FRAME_BYTES, sync.SYNCS_BEFORE_RING
+    ring.RING_BYTES, sync.MAX_FRAME_BYTES, sync.SYNCS_BEFORE_RING = 4 * ring.BLOCK_BYTES, 2_000, 0
     try:
         yield
     finally:
-        hangarlog.filestore.commit_ring.RING_BYTES, hangarlog.filestore.group_sync.MAX_FRAME_BYTES = before
+        ring.RING_BYTES, sync.MAX_FRAME_BYTES, sync.SYNCS_BEFORE_RING = before
 
 
 class Failing(Recording):

@@ -19,6 +19,8 @@ from hangarlog.maintenance.verify import verify
 from hangarlog.record.line import decode_record, encode_records
 from hangarlog.testing import Unsynced
 
+pytestmark = pytest.mark.usefixtures("ring_at_once")
+
 
 @pytest.fixture(autouse=True)
 def damage_is_expected() -> object:

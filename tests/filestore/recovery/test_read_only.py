@@ -18,6 +18,8 @@ from hangarlog.record.line import decode_record
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.read_only import ReadOnly
 
+pytestmark = pytest.mark.usefixtures("ring_at_once")
+
 EVENTS = 20
 
 

@@ -6,9 +6,11 @@ import faulthandler
 import signal
 import sys
 
+from ..jobs import ring_at_once
 from .cell import Cell, come_third
 
 if __name__ == "__main__":
+    ring_at_once()
     faulthandler.register(signal.SIGUSR1)  # Its children inherit it.
     if sys.argv[1] == "_third":
         come_third(*sys.argv[2:])
