@@ -107,6 +107,8 @@ def test_hangarlog_follows_without_a_gap(desk: Path) -> None:
         position = store.cursor("shipper").position
         with running(named) as follower:
             rest = [next_line(follower) for _ in range(12 - position)]
+        with running(f"{named.strip().replace('shipper', 'unread')} | tail -f /dev/null"):
+            until(lambda: store.cursor("unread").position == 12)  # Nobody has read a line.
         assert first == journal_lines()[:4]
         assert rest == journal_lines()[position:]
 
