@@ -50,6 +50,15 @@ def test_grep_and_ripgrep_find_a_text_once(mystore: Path) -> None:
     assert len(lines(output('rg -INF \'"event_type":"Paid"\' mystore'))) == 2 * len(PAID)
 
 
+def test_the_journal_keeps_what_was_deleted(mystore: Path) -> None:
+    """As the page says before its recipes; the stream's own file does not."""
+    with opened() as store:
+        store.delete_stream("order:001")
+        assert store.read_stream("order:001") == []
+    assert sum(b'"stream_id":"order:001"' in line for line in journal_lines()) == EVENTS / 4
+    assert output("cat mystore/streams/order/001*.jsonl").count('"data":{"_version') == 0
+
+
 def test_jq_and_gojq_find_a_field(mystore: Path) -> None:
     """gojq keeps integers beyond a float; jq changes them when it computes."""
     tool("jq")

@@ -31,7 +31,7 @@ def test_every_block_is_run_by_a_test(title: str) -> None:
 def test_every_question_leads_to_its_answer() -> None:
     """The table at the top links every section but the last, whose link is above it."""
     text = PAGE.read_text()
-    links = {link for _, link in re.findall(r"\[([^]]+)\]\(#([\w-]+)\)", text.partition("Three facts")[0])}
+    links = {link for _, link in re.findall(r"\[([^]]+)\]\(#([\w-]+)\)", text.partition("Four facts")[0])}
     assert links == {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in TITLES}
 
 
