@@ -24,7 +24,7 @@ from hangarlog import ANY, FileEventStore, UntypedEvent
 PAGE = ROOT / "docs" / "recipes.md"
 BIG = 9_007_199_254_740_993
 """2^53 + 1, which no 64-bit float is equal to."""
-SECONDS = 15
+SECONDS = 60
 """Until a test gives up on a tool that does not get on."""
 EVENTS = 60
 
