@@ -1,0 +1,33 @@
+-- The events of a hangarlog store, as views that take the store's folder: SELECT … FROM events('mystore');
+-- duckdb -init tools/duckdb_views.sql
+
+-- Every segment. A line that is not whole, because it is being written or is damaged, is left out.
+CREATE OR REPLACE MACRO events(store) AS TABLE
+SELECT *
+FROM read_json(
+    store || '/journal*.jsonl',
+    format = 'newline_delimited',
+    ignore_errors = true,
+    columns = {
+        position: 'BIGINT', stream_id: 'VARCHAR', stream_version: 'BIGINT', event_type: 'VARCHAR',
+        event_id: 'VARCHAR', recorded_at: 'TIMESTAMPTZ', metadata: 'JSON', data: 'JSON'
+    }
+)
+WHERE position IS NOT NULL;
+
+-- Whether `events` has each event once: a roll while the files are listed may hide a segment or show one twice.
+CREATE OR REPLACE MACRO events_complete(store) AS TABLE
+SELECT count(*) AS events, max(position) AS last_position, count(*) = max(position) AS complete
+FROM events(store);
+
+-- Sealed segments only: files that never change. Damage is an error, and so is a store without a sealed segment.
+CREATE OR REPLACE MACRO sealed_events(store) AS TABLE
+SELECT *
+FROM read_json(
+    store || '/journal.0*.jsonl',
+    format = 'newline_delimited',
+    columns = {
+        position: 'BIGINT', stream_id: 'VARCHAR', stream_version: 'BIGINT', event_type: 'VARCHAR',
+        event_id: 'VARCHAR', recorded_at: 'TIMESTAMPTZ', metadata: 'JSON', data: 'JSON'
+    }
+);
