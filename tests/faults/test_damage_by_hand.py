@@ -20,7 +20,7 @@ from hangarlog import (
     StorageError,
     StoreFormatError,
 )
-from hangarlog.maintenance.repair import repair
+from hangarlog.maintenance.repair import Lost, repair
 from hangarlog.maintenance.verify import verify, verify_folder
 from hangarlog.system.filesystem import FileSystem
 
@@ -329,3 +329,30 @@ def test_a_segment_size_that_makes_no_sense_is_refused(tmp_path: Path, size: str
     meta.write_text(meta.read_text().replace("3000", size))
     with pytest.raises(StoreFormatError, match="segment_bytes"):
         open_store(tmp_path / "s")
+
+
+@pytest.mark.parametrize("whole", [0, 3])
+def test_a_copy_whose_last_lines_were_changed_in_both_copies_does_not_open_without_them(
+    tmp_path: Path, whole: int
+) -> None:
+    """As by `sed -i` on every file, or git with other ends of lines. A copy that is cut opens; this one is refused."""
+    with open_store(tmp_path / "s") as store:
+        for number in range(5):
+            store.append(f"a:{number % 2}", [Added(number)], ANY)
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "s", copy)
+    for file in copy.rglob("*.jsonl"):
+        lines = file.read_bytes().splitlines()
+        kept = [line if int(line[12:].partition(b",")[0]) <= whole else line + b"\r" for line in lines]
+        file.write_bytes(b"".join(line + b"\n" for line in kept))
+    before = {file: file.read_bytes() for file in copy.rglob("*.jsonl*")}
+    with pytest.raises(CorruptionError, match="its bytes were changed") as refused:
+        open_store(copy)
+    assert refused.value.position == whole + 1
+    assert {file: file.read_bytes() for file in copy.rglob("*.jsonl*")} == before
+    lost = [result for result in repair(copy) if isinstance(result, Lost)]
+    assert [(span.first, span.last) for span in lost if not span.stream_id] == [(whole + 1, 5)]
+    with open_store(copy) as store:
+        assert store.get_event_count() == whole
+        store.append("a:1", [Added(9)], ANY)
+        assert list(verify(store)) == []

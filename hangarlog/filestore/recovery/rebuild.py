@@ -6,11 +6,13 @@ docs/recovery.md says which are kept. For the holder of the write lock and the s
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
 
+from hangarlog.errors import CorruptionError
 from hangarlog.filestore.checkpoint import load_checkpoint
 from hangarlog.filestore.commit_ring import Frame
 from hangarlog.filestore.folder import Folder
@@ -100,6 +102,7 @@ def rebuild(folder: Folder, frames: list[Frame], *, bridge: bool = True) -> Rebu
     them, and before a torn line after the checkpoint. You may interrupt this at any point and run it again.
 
     Raises:
+        CorruptionError: without `bridge`, the last lines are whole but changed, in both copies. No file was changed.
         OSError: a call of the operating system failed.
         StoreOpenError: there is no store.
         StoreFormatError: `hangarlog.json` is damaged, or of another format.
@@ -110,6 +113,8 @@ def rebuild(folder: Folder, frames: list[Frame], *, bridge: bool = True) -> Rebu
     history = _History(folder, rewriting, merge, bridge)
     for position, candidates, bad in merge.positions():
         history.add(position, candidates, bad)
+    if not bridge:
+        history.refuse_changed_end()
     return history.finish()
 
 
@@ -320,6 +325,17 @@ class _History:
         if self._aside:
             self._folder.put_aside(self._aside)
             self._aside = []
+
+    def refuse_changed_end(self) -> None:
+        """Raise `CorruptionError` if damaged lines at the end are neither torn nor zeros: copying changes no line."""
+        for position, line in self._bad.items():
+            if b"\0" not in line and line.rstrip(b"\r").endswith(b'"}'):
+                path = self._folder.journal.active_path
+                cause = (
+                    "its bytes were changed, and so were those of its other copy; copy the store again, or let "
+                    "`hangarlog repair` keep what is whole and say what is lost"
+                )
+                raise CorruptionError(path, os.path.basename(path), 0, cause, position, mendable=False)
 
     def finish(self) -> Rebuilt:
         """Put the rebuilt journal in place."""
