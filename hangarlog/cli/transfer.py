@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import stat
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -85,7 +86,10 @@ def _kind_of(source: str) -> str:
 
         with contextlib.suppress(OSError), open(source, "rb") as file:
             return "jsonl" if is_text(file) else "db"
-    return "jsonl" if os.path.exists(source) and not os.path.isdir(source) else "db"  # A pipe, as of `<(zcat FILE)`.
+    with contextlib.suppress(OSError):
+        if stat.S_ISFIFO(os.stat(source).st_mode):  # As of `<(zcat FILE)`.
+            return "jsonl"
+    return "db"
 
 
 def _import_database(store: str, source: str, report: Imported) -> None:

@@ -15,6 +15,7 @@ from hangarlog.errors import (
     StreamDeletedError,
     TooLargeError,
 )
+from hangarlog.eventstore.cursor import check_cursor_name
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.integrations.imported import Imported
 from hangarlog.integrations.line_source import LineSource
@@ -228,7 +229,7 @@ def _pendings(stream_id: str, events: list[Envelope], version: int, with_moves: 
         part.append(event)
         carried = bytes(event.cursor) if with_moves else b""
         if carried or event is events[-1]:
-            move = msgspec.json.decode(carried, type=CursorMove) if carried else None
+            move = _move(carried) if carried else None
             encoded: list[Encoded] = [
                 (e.event_type, e.event_id, bytes(e.data), e.recorded_at, e.metadata_json) for e in part
             ]
@@ -238,9 +239,15 @@ def _pendings(stream_id: str, events: list[Envelope], version: int, with_moves: 
                 version,
                 first_version=part[0].stream_version,
                 retry=False,
-                cursor=CursorMove(move.name, move.position, back=True) if move else None,
+                cursor=move,
             )
             version, part = event.stream_version, []
+
+
+def _move(carried: bytes) -> CursorMove:
+    """Return the move of a cursor that a line carries. Raises one of `_REFUSALS`."""
+    move = msgspec.json.decode(carried, type=CursorMove)
+    return CursorMove(check_cursor_name(move.name), max(0, move.position), back=True)
 
 
 def _place(event: Envelope) -> tuple[str, int]:
