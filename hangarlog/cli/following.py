@@ -23,8 +23,8 @@ from hangarlog.system.read_only import ReadOnly
 _BEAT_SECONDS = 0.5
 """Seconds after which an idle follower looks whether its reader and its store are still there."""
 
-_MOST_MARKS = 10_000
-"""So many events are remembered. Of the older half of them, every second one is then forgotten."""
+_RECENT_MARKS = _OLDER_MARKS = 4096
+"""So many of the last events are remembered, and so many older ones, at equal distances."""
 
 
 class Filters(TypedDict):
@@ -53,6 +53,7 @@ class History:
 
     def __init__(self, store: FileEventStore, position: int) -> None:
         self._marks: list[tuple[int, str]] = []
+        self._step = 1  # The distance between older marks.
         self.note_position(store, position)
 
     @property
@@ -63,9 +64,17 @@ class History:
     def note(self, block: Sequence[StoredEnvelope]) -> None:
         """Remember events that were printed."""
         self._marks += [(envelope.position, envelope.crc) for envelope in block]
-        half = _MOST_MARKS // 2
-        if len(self._marks) > _MOST_MARKS:
-            self._marks = self._marks[:half:2] + self._marks[half:]
+        if len(self._marks) > _OLDER_MARKS + 2 * _RECENT_MARKS:
+            self._thin_out()
+
+    def _thin_out(self) -> None:
+        older, recent = self._marks[:-_RECENT_MARKS], self._marks[-_RECENT_MARKS:]
+        while True:
+            first_of_step = {mark[0] // self._step: mark for mark in reversed(older)}
+            if len(first_of_step) <= _OLDER_MARKS:
+                self._marks = [*reversed(first_of_step.values()), *recent]
+                return
+            self._step *= 2
 
     def note_position(self, store: FileEventStore, position: int) -> None:
         """Remember the event at a position. At 0 there is none."""
@@ -137,9 +146,13 @@ def follow(
 
 
 def _other_history(store: FileEventStore, history: History, opened: contextlib.ExitStack) -> FileEventStore | None:
-    """Return the store opened anew if other files were put into its folder, whose history is another one, else None."""
+    """Return the store opened anew if other files were put into its folder, whose history is another one, else None.
+
+    The store is closed first: while it is open, the words that processes share count, which are those of before.
+    """
     with contextlib.suppress(HangarlogError, OSError):
         store.folder.refuse_moved()
+        store.close()
         other = opened.enter_context(_opened_to_look(store.path))
         return None if history.holds(other) else other
     return None
