@@ -25,8 +25,8 @@ def _parse_version(context: click.Context, parameter: click.Parameter, value: st
 
 
 def _given(data: str) -> bytes:
-    """Return the text of `--data`: what is given, standard input for `-`, or a file for `@PATH`."""
-    if data == "-":
+    """Return the text of `--data`: what is given, standard input for `-` or `@-`, or a file for `@PATH`."""
+    if data in ("-", "@-"):
         raw, what = sys.stdin.buffer.read(MAX_LINE_BYTES + 1), "standard input"
     elif data.startswith("@"):
         with open(data[1:], "rb") as file:

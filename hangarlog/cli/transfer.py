@@ -49,7 +49,7 @@ def import_(store: str, source: str, kind: str | None, partial: bool) -> int:
     kind = kind or _kind_of(source)
     try:
         if kind == "db":
-            _import_database(store, source, report)
+            _import_database(store, source, report, partial)
         else:
             _import_lines(store, source, report, partial)
     except BaseException:
@@ -92,9 +92,11 @@ def _kind_of(source: str) -> str:
     return "db"
 
 
-def _import_database(store: str, source: str, report: Imported) -> None:
+def _import_database(store: str, source: str, report: Imported, partial: bool) -> None:
     from hangarlog.integrations.mcp_hangar_sqlite import count_events, import_database
 
+    if partial:
+        raise click.UsageError("--partial is for JSON lines; a database is imported as a whole")
     if source == "-":
         raise click.UsageError("a database cannot be read from standard input; name a file")
     if os.path.isfile(os.path.join(source, "hangarlog.json")):
@@ -120,9 +122,11 @@ def _import_lines(store: str, source: str, report: Imported, partial: bool) -> N
             except OSError as error:
                 raise SourceError(source, f"it cannot be read: {error.strerror}") from error
             size = os.fstat(file.fileno()).st_size
-        event_store = opened.enter_context(open_store(store, create=True, durability="relaxed"))
         advance = opened.enter_context(progress("importing", size)) if size else lambda count: None
-        import_lines(event_store, LineSource(file, name, advance), report, partial=partial)
+        lines = LineSource(file, name, advance)
+        lines.check_start()
+        event_store = opened.enter_context(open_store(store, create=True, durability="relaxed"))
+        import_lines(event_store, lines, report, partial=partial)
 
 
 @hangarlog.command()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import BinaryIO
+from itertools import chain, islice
+from typing import Annotated, BinaryIO
 
 import msgspec
 
@@ -30,6 +31,14 @@ _OTHER_FORMATS = {
     b"\xff\xfe": "it is UTF-16; convert it to UTF-8",
     b"\xfe\xff": "it is UTF-16; convert it to UTF-8",
 }
+
+
+class _Payload(msgspec.Struct):
+    version: Annotated[int, msgspec.Meta(ge=1)] = msgspec.field(default=1, name="_version")
+
+
+_decode_version = msgspec.json.Decoder(_Payload).decode
+
 _START_BYTES = 16
 _ADVICE = "each line must be as `hangarlog export` writes it"
 
@@ -52,12 +61,20 @@ class LineSource:
     def __init__(self, file: BinaryIO, path: str, count_bytes: Progress = lambda count: None) -> None:
         self._file, self.path, self._count_bytes = file, path, count_bytes
         self._decode: Callable[[bytes], Envelope] | None = None
+        self._left = self._all()
 
     def refuse(self, number: int, cause: str) -> SourceError:
         """Return the error for a line."""
         return SourceError(self.path, f"line {number}: {cause}")
 
+    def check_start(self) -> None:
+        """Read the first event, if there is one, before a store is made for it. Raises `SourceError`."""
+        self._left = chain([*islice(self._left, 1)], self._left)
+
     def __iter__(self) -> Iterator[tuple[int, Envelope]]:
+        return self._left
+
+    def _all(self) -> Iterator[tuple[int, Envelope]]:
         number = 1
         for lines, is_whole in self._texts():
             if self._decode is None and lines:
@@ -119,7 +136,8 @@ class LineSource:
         try:
             check_stream_id(record.stream_id)
             own_id(checked_type(record.event_type), record.event_id)
-        except (StreamIdError, EventSerializationError) as error:
+            _decode_version(record.data)
+        except (StreamIdError, EventSerializationError, msgspec.ValidationError) as error:
             raise self.refuse(number, str(error)) from error
         if nesting(line) > MAX_NESTING + 1:
             raise self.refuse(number, f"it is nested deeper than {MAX_NESTING} levels")

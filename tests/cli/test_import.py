@@ -94,8 +94,8 @@ def test_what_is_wrong_with_a_source_is_said(run: Run, tmp_path: Path) -> None:
         (["-", "--format", "db"], "a database cannot be read from standard input"),
     ):
         with pytest.raises(click.UsageError, match=cause):
-            run("import", "t2", *words)
-    assert not (tmp_path / "t2").exists()
+            run("import", "t", *words)
+    assert not (tmp_path / "t").exists()
 
 
 def test_an_import_that_ends_early_says_what_it_took(hangarlog: Command, tmp_path: Path) -> None:

@@ -177,6 +177,10 @@ DAMAGE = {
         "line 4: its batch_end is 0, but the batch before it ends",
     ),
     "a batch before": (lambda line: sealed(line, batch_end=2), "line 3: its batch_end 2 is wrong"),
+    "no schema version": (
+        lambda line: sealed(line, data={"_version": 0}),
+        "line 3: Expected `int` >= 1 - at `$._version`",
+    ),
     "data": (lambda line: sealed(line, data=[1]), "line 3: the checksum is right but"),
     "metadata": (lambda line: sealed(line, metadata=None), "line 3: the checksum is right but"),
     "depth": (lambda line: sealed(line, data={"x": nested(300)}), "line 3: it is nested deeper than 128 levels"),
