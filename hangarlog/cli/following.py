@@ -14,7 +14,15 @@ from itertools import chain
 from types import FrameType
 from typing import Any, TypedDict, cast
 
-from hangarlog import CorruptionError, EventSerializer, FileEventStore, HangarlogError, PositionError, StoreOpenError
+from hangarlog import (
+    CorruptionError,
+    EventSerializer,
+    FileEventStore,
+    HangarlogError,
+    PositionError,
+    StoreOpenError,
+    SubscriptionLostError,
+)
 from hangarlog.cli.display import WriteEvent, with_lines
 from hangarlog.cli.terminal import say
 from hangarlog.record.line import StoredEnvelope
@@ -256,12 +264,21 @@ def follow_named(
                     write(envelope, line)
                 sys.stdout.flush()
                 printed = record.position
-    except (PositionError, StoreOpenError, CorruptionError) as error:
+    except (PositionError, StoreOpenError, CorruptionError, SubscriptionLostError) as error:
         if not printed:
             raise
-        again = f"{_command(shown, stream, filters, printed)} --name"
-        advice = f"events up to position {printed} were printed. Once the store is in place, run the same command again"
-        raise FollowingError(str(error), f"{advice}, or begin another cursor: `{again} NAME`") from error
+        begin = f"{_command(shown, stream, filters, min(printed, _end_of(shown)))} --name NAME"
+        advice = (
+            f"events up to position {printed} were printed; run the same command again, or, if it refuses the cursor"
+        )
+        raise FollowingError(str(error), f"{advice}, begin another one: `{begin}`") from error
+
+
+def _end_of(path: str) -> int:
+    """Return the last position of the store at a path, 0 if there is none."""
+    with contextlib.suppress(HangarlogError, OSError), _opened_to_look(path) as store:
+        return store.get_event_count()
+    return 0
 
 
 def refuse_closed_output() -> None:

@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT, Command
 from test_cli import imported, lines
 
-from hangarlog import EncodedEvent, FileEventStore, UntypedEvent
+from hangarlog import EncodedEvent, Envelope, FileEventStore, UntypedEvent
 from hangarlog.cli import following
 from hangarlog.cli.following import History
 
@@ -219,3 +219,28 @@ def test_a_history_that_is_long_is_remembered_in_steps(
     other.append_at_end("b:1", [UntypedEvent("T", {})])
     begun_later = History(store, 1)
     assert begun_later.go_back(other) is None
+
+
+def test_a_named_follower_of_a_restored_store_says_how_to_go_on(tmp_path: Path) -> None:
+    """Its cursor does not go back by itself. That of the older store may be the right one."""
+    path, older = tmp_path / "s", tmp_path / "older"
+    put(path, 5)
+    shutil.copytree(path, older)
+    put(path, 5)
+    printed: list[int] = []
+
+    def write(envelope: Envelope, line: bytes) -> None:
+        printed.append(envelope.position)
+        if len(printed) == 10:
+            shutil.copytree(older, path, dirs_exist_ok=True)
+
+    filters: following.Filters = {"event_types": None, "category": None}
+    with (
+        FileEventStore.untyped(path, durability="relaxed") as store,
+        pytest.raises(
+            following.FollowingError, match="events up to position 10 were printed; run the same command"
+        ) as e,
+    ):
+        following.follow_named(store, "a:1", 0, filters, [], write, str(path), "shipper")
+    assert printed == list(range(1, 11))
+    assert str(e.value).endswith(f"begin another one: `hangarlog tail {path} a:1 -f --from 5 --name NAME`")
