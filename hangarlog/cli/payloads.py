@@ -111,9 +111,10 @@ class _Text:
             return
         if at == start and mark == b"[":
             self._refuse(at, "this is an array; give its objects one after another, as `jq -c '.[]'` prints them")
-        self._refuse_token(at) if not end else self._refuse(
-            at, f"{self._shown(at)} stands where an object must begin; give objects one after another, without commas"
-        )
+        if not end:
+            self._refuse_token(at)
+        found = f"{self._shown(at)} stands where an object must begin"
+        self._refuse(at, f"{found}; give objects one after another, without commas")
 
     def object_at(self, start: int, end: int) -> dict[str, Any]:
         """Return the object from `start` to `end`. Raises `click.BadParameter`."""
