@@ -6,13 +6,12 @@ import sys
 from typing import Any
 
 import click
-import msgspec
 
 from hangarlog import ANY, NO_STREAM, STREAM_EXISTS, AppendResult, UntypedEvent
 from hangarlog.cli.app import hangarlog, open_store, with_store
+from hangarlog.cli.payloads import object_in, objects_in
 from hangarlog.cli.terminal import say
 from hangarlog.record.line import MAX_LINE_BYTES
-from hangarlog.record.strict import refuse_repeated_keys
 
 _VERSION_NAMES = {"any": ANY, "none": NO_STREAM, "exists": STREAM_EXISTS}
 
@@ -25,25 +24,30 @@ def _parse_version(context: click.Context, parameter: click.Parameter, value: st
     raise click.BadParameter(f"{value!r} is neither a version nor any, none or exists", context, parameter)
 
 
-def _parse_object(raw: bytes, option: str) -> dict[str, Any]:
-    try:
-        found = msgspec.json.decode(raw, type=dict[str, Any])
-        refuse_repeated_keys(raw)
-        return found
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise click.BadParameter(f"not a JSON object: {error}", param_hint=option) from error
+def _given(data: str) -> bytes:
+    """Return the text of `--data`: what is given, standard input for `-` or `@-`, or a file for `@PATH`."""
+    if data in ("-", "@-"):
+        raw, what = sys.stdin.buffer.read(MAX_LINE_BYTES + 1), "standard input"
+    elif data.startswith("@"):
+        with open(data[1:], "rb") as file:
+            raw, what = file.read(MAX_LINE_BYTES + 1), f"the file {data[1:]}"
+    else:
+        return _encoded(data)
+    if len(raw) > MAX_LINE_BYTES:
+        raise click.BadParameter(
+            f"{what} is longer than {MAX_LINE_BYTES} bytes; append it in parts", param_hint="--data"
+        )
+    return raw
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _events(event_type: str, data: str, event_id: str | None = None) -> list[UntypedEvent]:
-    raw = sys.stdin.buffer.read(MAX_LINE_BYTES + 1) if data == "-" else data.encode("utf-8", "surrogateescape")
-    if len(raw) > MAX_LINE_BYTES:
-        raise click.BadParameter(
-            f"standard input is longer than {MAX_LINE_BYTES} bytes; append it in parts", param_hint="--data"
-        )
-    # Standard input holds one object, perhaps over several lines, or one object per line.
-    lines = [line for line in raw.split(b"\n") if line.strip()]
-    one_per_line = data == "-" and len(lines) > 1 and all(line.lstrip()[:1] == b"{" for line in lines)
-    payloads = [_parse_object(part, "--data") for part in (lines if one_per_line else [raw])]
+    payloads = objects_in(_given(data), "--data")
+    if len(payloads) > 1 and data[:1] not in ("-", "@"):
+        raise click.BadParameter("it holds several objects; give them by --data -", param_hint="--data")
     if event_id is not None and (len(payloads) != 1 or payloads[0].get("event_id", event_id) != event_id):
         cause = "--data has several events" if len(payloads) > 1 else "--data has another event_id"
         raise click.BadParameter(f"{cause}; leave one of the two out", param_hint="--event-id")
@@ -91,9 +95,9 @@ def _schema_version(payload: dict[str, Any]) -> int:
     "--data",
     default="{}",
     show_default=True,
-    metavar="JSON|-",
-    help="The payload, a JSON object. - reads one object from standard input, or several, one per line, which are "
-    "appended together.",
+    metavar="JSON|-|@FILE",
+    help="The payload, a JSON object. - reads standard input, @FILE a file: one object, over any number of lines, or "
+    "several after one another, which are appended together.",
 )
 @click.option("--event-id", metavar="ID", help="The event's id, unless the payload has it as event_id.")
 @click.option("--metadata", metavar="JSON", help="A JSON object to store beside the payload.")
@@ -116,7 +120,7 @@ def append(
     if not event_type:
         raise click.BadParameter("it is empty", param_hint="--type")
     events = _events(event_type, data, event_id)
-    extra = None if metadata is None else _parse_object(metadata.encode("utf-8", "surrogateescape"), "--metadata")
+    extra = None if metadata is None else object_in(_encoded(metadata), "--metadata")
     with open_store(store, create=True) as event_store:
         idempotent = bool(events) and events[0].event_id is not None
         result = event_store.append(stream, events, expected_version, metadata=extra, idempotent=idempotent)

@@ -10,10 +10,13 @@ import click
 
 from hangarlog import CorruptionError, FileEventStore
 from hangarlog.cli.app import hangarlog, lock_timeout, open_store, with_store
+from hangarlog.cli.display import shown_time
 from hangarlog.cli.terminal import is_terminal, progress, say, styled, write_json, write_object
+from hangarlog.filestore.file_owners import JournalNames
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.sizes import part_of, sizes_of_files
 from hangarlog.filestore.stored_lines import as_stored
+from hangarlog.log.segment_name import text_path
 from hangarlog.system.filesystem import FileSystem
 
 
@@ -21,16 +24,30 @@ from hangarlog.system.filesystem import FileSystem
 @with_store()
 @click.option("--prefix", default="", metavar="P", help="Only streams whose id begins with P.")
 @click.option("-l", "--long", is_flag=True, help="Print the version of each stream too.")
-def streams(store: str, prefix: str, long: bool) -> None:
+@click.option("--path", "with_paths", is_flag=True, help="Print the files of each stream too, in the order of events.")
+def streams(store: str, prefix: str, long: bool, with_paths: bool) -> None:
     """List the streams, sorted by id."""
     with open_store(store) as event_store:
+        names, checked = JournalNames(event_store.folder.journal), set[str]()
         for stream_id in event_store.list_streams(prefix):
-            version = event_store.get_stream_version(stream_id) if long else None
-            if is_terminal():
-                say(stream_id if version is None else f"{version:>8}  {stream_id}")
-            else:
-                row = {"stream_id": stream_id} if version is None else {"stream_id": stream_id, "version": version}
+            row: dict[str, Any] = {"stream_id": stream_id}
+            if long:
+                row["version"] = event_store.get_stream_version(stream_id)
+            if with_paths:
+                row["paths"] = _paths(event_store.folder, stream_id, names, checked)
+            if not is_terminal():
                 write_json(row)
+                continue
+            say(f"{row['version']:>8}  {stream_id}" if long else stream_id)
+            for path in row.get("paths", ()):
+                say("    ", path)
+
+
+def _paths(folder: Folder, stream_id: str, names: JournalNames, checked: set[str]) -> list[str]:
+    """Return the paths of a stream's segments, in order. Each folder is listed once."""
+    log = folder.stream(stream_id, checked)
+    sealed = [text_path(log.sealed_base(first)) for first in names.sealed(log)]
+    return [*sealed, log.active_path] if folder.filesystem.is_there(log.active_path) else sealed
 
 
 @hangarlog.command()
@@ -38,7 +55,10 @@ def streams(store: str, prefix: str, long: bool) -> None:
 def stats(store: str) -> None:
     """Print the number of events, streams, files and bytes."""
     with open_store(store) as event_store:
-        write_object(_stats(event_store))
+        found = _stats(event_store)
+    if is_terminal():
+        found = {name: shown_time(value) if name.endswith("_at") and value else value for name, value in found.items()}
+    write_object(found)
 
 
 def _stats(store: FileEventStore) -> dict[str, Any]:

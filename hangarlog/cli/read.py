@@ -1,34 +1,43 @@
-"""`hangarlog read` and `hangarlog tail`."""
+"""`hangarlog read` and `hangarlog tail`.
+
+What they need is imported when they run: a short command is mostly imports.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import select
-import signal
 import sys
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from types import FrameType
-from typing import Any, TypedDict, cast
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hangarlog import FileEventStore, StreamNotFoundError
+from hangarlog import FileEventStore
 from hangarlog.cli.app import hangarlog, open_store, with_store
-from hangarlog.cli.terminal import write_event
-from hangarlog.filestore.stored_lines import as_stored
+from hangarlog.cli.terminal import say
 from hangarlog.record.line import StoredEnvelope
 
-_BEAT_SECONDS = 0.5
-"""Seconds after which an idle `tail -f` looks whether its reader is still there."""
+if TYPE_CHECKING:
+    from hangarlog.cli.following import Filters
 
 
-class Filters(TypedDict):
-    """Which events are printed."""
+def _parse_time(context: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
+    if value is None:
+        return None
+    from hangarlog.cli.times import parse_time
 
-    event_types: tuple[str, ...] | None
-    category: str | None
+    return parse_time(context, parameter, value)
+
+
+def _display_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how events are printed."""
+    for option in (
+        click.option("--raw", is_flag=True, help="Print the stored lines even on a terminal."),
+        click.option("--full", is_flag=True, help="Do not cut lines to the width of the terminal."),
+        click.option("--pretty", is_flag=True, help="Print payloads indented, over several lines, in a pipe too."),
+    ):
+        command = option(command)
+    return command
 
 
 @hangarlog.command()
@@ -50,8 +59,16 @@ class Filters(TypedDict):
     "--type", "event_types", multiple=True, metavar="T", help="Print only events of type T. You can repeat this option."
 )
 @click.option("--category", metavar="C", help="Print only streams of category C, whose ids begin with C and a colon.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    callback=_parse_time,
+    help="Print only events recorded at TIME or later: 2026-11-23T03:01:02Z, 2026-11-23 (both in UTC unless TIME has "
+    "an offset), yesterday, or 2h, 30m, 1d12h for so long ago.",
+)
+@click.option("--until", metavar="TIME", callback=_parse_time, help="Print only events recorded before TIME.")
 @click.option("--skip-damaged", is_flag=True, help="Skip events that are damaged in both copies, with a warning.")
-@click.option("--raw", is_flag=True, help="Print the stored lines even on a terminal.")
+@_display_options
 def read(
     store: str,
     stream: str | None,
@@ -60,12 +77,22 @@ def read(
     reverse: bool,
     event_types: tuple[str, ...],
     category: str | None,
+    since: datetime | None,
+    until: datetime | None,
     skip_damaged: bool,
-    raw: bool,
+    **shown: bool,
 ) -> None:
-    """Print the events of STREAM, or of the whole store in commit order."""
+    """Print the events of STREAM, or of the whole store in commit order.
+
+    On a terminal an event is one line, cut to its width, with its time in UTC. In a pipe it is the stored line.
+    """
+    from hangarlog.cli.display import event_writer, with_lines
+
+    if since and until and since > until:
+        raise click.UsageError(f"--since ({since}) is after --until ({until})")
+    write = event_writer(**shown)
     with open_store(store) as event_store:
-        _check_exists(event_store, stream)
+        _check_exists(event_store, stream, f"read {store}")
         blocks = event_store.envelopes(
             stream,
             from_version=start if stream else None,
@@ -74,10 +101,12 @@ def read(
             reverse=reverse,
             event_types=event_types or None,
             category=category,
+            since=since,
+            until=until,
             on_damage="skip" if skip_damaged else "raise",
         )
-        for envelope, line in _with_lines(event_store, blocks, skip_damaged):
-            write_event(envelope, line, raw=raw)
+        for envelope, line in with_lines(event_store, blocks, skip_damaged):
+            write(envelope, line)
 
 
 @hangarlog.command()
@@ -102,7 +131,7 @@ def read(
     metavar="NAME",
     help="With -f, go on at the cursor NAME, and move it behind what was printed. Only one process at a time owns it.",
 )
-@click.option("--raw", is_flag=True, help="Print the stored lines even on a terminal.")
+@_display_options
 def tail(
     store: str,
     stream: str | None,
@@ -112,45 +141,45 @@ def tail(
     event_types: tuple[str, ...],
     category: str | None,
     name: str | None,
-    raw: bool,
+    **shown: bool,
 ) -> None:
-    """Print the last events of STREAM, or of the whole store."""
+    """Print the last events of STREAM, or of the whole store.
+
+    With -f it ends when the reader of its output goes, or with exit code 1 if the store's folder is deleted, moved or
+    replaced. If older files are put in place, it says so, and goes on after the last event that is still there.
+    """
+    from hangarlog.cli.display import event_writer, with_lines
+    from hangarlog.cli.following import collected_interrupts, follow_named
+    from hangarlog.cli.following import follow as follow_on
+
     if start is not None and not follow:
         raise click.UsageError("--from needs -f; without it use `hangarlog read --from`")
     if name is not None and not follow:
         raise click.UsageError("--name needs -f")
     filters: Filters = {"event_types": event_types or None, "category": category}
-    with _interrupts() as interrupts, open_store(store) as event_store:
+    write = event_writer(**shown)
+    with collected_interrupts() as interrupts, open_store(store) as event_store:
         if name is not None:
-            _follow_named(event_store, stream, start or 0, filters, interrupts, name, raw)
+            follow_named(event_store, stream, start or 0, filters, interrupts, write, store, name)
             return
         if not follow:
-            _check_exists(event_store, stream)
+            _check_exists(event_store, stream, f"tail {store}")
         seen = event_store.get_event_count()
         if start is None:
-            for envelope, line in _with_lines(event_store, _last_events(event_store, stream, count, seen, filters)):
-                write_event(envelope, line, raw=raw)
+            for envelope, line in with_lines(event_store, _last_events(event_store, stream, count, seen, filters)):
+                write(envelope, line)
                 seen = max(seen, envelope.position)
         if follow:
+            _hint(event_store, stream, f"tail {store} -f")
             sys.stdout.flush()
-            for block in _follow(event_store, stream, seen if start is None else start, filters, interrupts):
-                for envelope, line in _with_lines(event_store, [block]):
-                    write_event(envelope, line, raw=raw)
-                sys.stdout.flush()
-
-
-def _with_lines(
-    store: FileEventStore, blocks: Iterable[Sequence[StoredEnvelope]], skip: bool = False
-) -> Iterator[tuple[StoredEnvelope, bytes]]:
-    for block, lines in as_stored(store, blocks, skip_damaged=skip):
-        yield from zip(block, lines, strict=True)
+            follow_on(event_store, stream, seen if start is None else start, filters, interrupts, write, store)
 
 
 def _last_events(
     store: FileEventStore, stream: str | None, count: int, committed: int, filters: Filters
 ) -> Iterator[Sequence[StoredEnvelope]]:
     """Yield the last `count` events. Without filters, memory does not grow with `count`."""
-    if any(filters.values()):
+    if filters != {"event_types": None, "category": None}:
         blocks = store.envelopes(stream, reverse=True, limit=count, **filters)
         return iter([[envelope for block in blocks for envelope in block][::-1]])
     if stream is None:
@@ -158,85 +187,18 @@ def _last_events(
     return store.envelopes(stream, from_version=max(0, store.get_stream_version(stream) - count + 1), limit=count)
 
 
-@contextlib.contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Yield a list that collects interrupts.
-
-    Python drops the KeyboardInterrupt of one that arrives in a finalizer.
-    """
-    interrupts: list[int] = []
-    before, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
-    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
-        yield interrupts  # Another handler is set, or interrupts are ignored.
-        return
-
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        interrupts.append(number)
-        signal.default_int_handler(number, frame)
-
-    def unraisable(what: sys.UnraisableHookArgs) -> None:
-        if what.exc_type is not KeyboardInterrupt:
-            hook(what)
-
-    sys.unraisablehook = unraisable
-    signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield interrupts
-    finally:
-        signal.signal(signal.SIGINT, before)
-        sys.unraisablehook = hook
-
-
-def _follow(
-    store: FileEventStore, stream: str | None, position: int, filters: Filters, interrupts: list[int]
-) -> Iterator[Sequence[StoredEnvelope]]:
-    """Yield new events in blocks. Raises `BrokenPipeError` when the reader of the standard output has gone."""
-    options: dict[str, Any] = {**filters, "stream_id": stream, "heartbeat": _BEAT_SECONDS}
-    with store.follow_envelopes(position, **options) as blocks:
-        for block in blocks:
-            if interrupts:
-                raise KeyboardInterrupt
-            if block is None:
-                _refuse_closed_output()
-            else:
-                yield cast("Sequence[StoredEnvelope]", block)
-
-
-def _follow_named(
-    store: FileEventStore,
-    stream: str | None,
-    start: int,
-    filters: Filters,
-    interrupts: list[int],
-    name: str,
-    raw: bool,
-) -> None:
-    """Print the durable events after the cursor `name`, and move it behind them. `start` is where a new one begins."""
-    options: dict[str, Any] = {**filters, "stream_id": stream, "heartbeat": _BEAT_SECONDS}
-    with store.subscribe(start, name=name, batch=1, **options) as subscription:
-        for record in subscription:
-            if interrupts:
-                raise KeyboardInterrupt
-            if record is None:
-                _refuse_closed_output()
-                continue
-            for envelope, line in _with_lines(store, store.envelopes(from_position=record.position - 1, limit=1)):
-                write_event(envelope, line, raw=raw)
-            sys.stdout.flush()
-
-
-def _refuse_closed_output() -> None:
-    if not hasattr(select, "poll"):
-        return  # It is noticed with the next event.
-    poll = select.poll()
-    try:
-        poll.register(sys.stdout.fileno(), 0)
-    except (OSError, ValueError):
-        return  # It is no file.
-    if any(what & (select.POLLERR | select.POLLHUP) for _, what in poll.poll(0)):
-        raise BrokenPipeError(errno.EPIPE, "the reader has gone")
-
-
-def _check_exists(store: FileEventStore, stream: str | None) -> None:
+def _check_exists(store: FileEventStore, stream: str | None, command: str) -> None:
     if stream is not None and store.get_stream_version(stream) < 0:
-        raise StreamNotFoundError(stream)
+        from hangarlog.cli.unknown_stream import unknown_stream
+
+        raise unknown_stream(store, stream, command)
+
+
+def _hint(store: FileEventStore, stream: str | None, command: str) -> None:
+    """Say what else the user may have meant by a stream that does not exist yet: it is waited for."""
+    if stream is not None and store.get_stream_version(stream) < 0:
+        from hangarlog.cli.unknown_stream import suggestion
+
+        found = suggestion(store, stream, command)
+        if found:
+            say(f"hangarlog: there is no stream {stream!r} yet, so this waits for it; {found}", err=True)

@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 import click
 import msgspec
 
-from hangarlog.record.envelope import Envelope
-
 # Invisible characters that `str.isprintable` accepts: fillers that look like spaces, joiners, variation selectors.
 _HIDDEN = (
     "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U00013441\U00013442\U00016fe4"
@@ -104,27 +102,6 @@ def write_object(value: dict[str, Any]) -> None:
     for name, item in value.items():
         shown = f"{item:,}" if type(item) is int else str(item)
         say(styled(name.replace("_", " ").ljust(width), dim=True), "  ", shown)
-
-
-def write_event(envelope: Envelope, line: bytes, *, raw: bool) -> None:
-    """Write an event, formatted on a terminal unless `raw` is true, otherwise `line` as stored."""
-    if raw or not is_terminal():
-        write_line(line)
-        return
-    parts: list[str | Styled] = [
-        styled(f"{envelope.position:>8}", dim=True),
-        " ",
-        styled(envelope.recorded_at[:23].replace("T", " "), dim=True),
-        " ",
-        styled(f"{envelope.stream_id}@{envelope.stream_version}", fg="cyan"),
-        " ",
-        styled(envelope.event_type, fg="green", bold=True),
-        " ",
-        bytes(envelope.data).decode("utf-8", "surrogateescape"),
-    ]
-    if envelope.metadata_json:
-        parts += [" ", styled(envelope.metadata_json.decode("utf-8", "surrogateescape"), dim=True)]
-    say(*parts)
 
 
 @contextlib.contextmanager

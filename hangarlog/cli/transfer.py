@@ -2,39 +2,131 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
+import stat
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from hangarlog import FileEventStore
+from hangarlog import FileEventStore, SourceError
 from hangarlog.cli.app import hangarlog, open_store, with_store
 from hangarlog.cli.terminal import is_terminal, progress, say, write_line, write_object
 from hangarlog.integrations.export import cloud_events, journal_lines, new_file
+
+if TYPE_CHECKING:
+    from hangarlog.integrations.imported import Imported
 
 _FORMAT_BY_SUFFIX = {".db": "db", ".sqlite": "db", ".sqlite3": "db", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
 @hangarlog.command("import")
 @with_store("source")
-def import_(store: str, source: str) -> int:
-    """Import the events and snapshots of SOURCE, an MCP Hangar SQLite database.
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["db", "jsonl", "cloudevents"]),
+    help="The default follows from SOURCE, and is jsonl for standard input.",
+)
+@click.option("--partial", is_flag=True, help="Accept JSON lines that are a part of an export, with gaps.")
+def import_(store: str, source: str, kind: str | None, partial: bool) -> int:
+    """Import the events of SOURCE: an MCP Hangar database (.db), or what `export` wrote.
 
-    Order, versions, event ids and times are kept. You can run it again: only what is new is imported.
+    SOURCE - is standard input. Order, versions, event ids, times and metadata are kept, and those of JSON lines byte
+    for byte, with their batches. In an empty store they get the same positions. You can run it again: only what is new
+    is imported. A database's snapshots are imported, too.
+
+    A line that is damaged, torn, missing or something else ends the import, with its number. What comes before it is
+    imported.
     """
-    from hangarlog.integrations.mcp_hangar_sqlite import count_events, import_database
+    from hangarlog.integrations.imported import Imported
 
-    count = count_events(source)
-    with open_store(store, create=True, durability="relaxed") as event_store, progress("importing", count) as advance:
-        report = import_database(event_store, source, advance)
-    write_object({name: value for name, value in msgspec.structs.asdict(report).items() if "not_taken" not in name})
+    report = Imported()
+    kind = kind or _kind_of(source)
+    try:
+        if kind == "db":
+            _import_database(store, source, report, partial)
+        else:
+            _import_lines(store, source, report, partial)
+    except BaseException:
+        if report.taken:
+            say(f"hangarlog: {_events(report.taken)} imported before this; run it again for the others", err=True)
+        raise
+    write_object({name: value for name, value in msgspec.structs.asdict(report).items() if name in _SHOWN})
     for stream_id, cause in report.not_taken.items():
         say(f"hangarlog: stream {stream_id!r} was not imported: {cause}", err=True)
     for stream_id, cause in report.snapshots_not_taken.items():
         say(f"hangarlog: the snapshot of stream {stream_id!r} was not imported: {cause}", err=True)
+    if not report.positions_kept:
+        say(
+            "hangarlog: the events have other positions than in the source: the store had others, or some lack",
+            err=True,
+        )
     return 1 if report.not_taken or report.snapshots_not_taken else 0
+
+
+_SHOWN = ("taken", "already", "streams", "snapshots")
+
+
+def _events(count: int) -> str:
+    return "1 event was" if count == 1 else f"{count} events were"
+
+
+def _kind_of(source: str) -> str:
+    """Return the format of a source: by its suffix, else a regular file's first byte."""
+    suffix = _FORMAT_BY_SUFFIX.get(os.path.splitext(source)[1])
+    if source == "-" or suffix:
+        return suffix or "jsonl"
+    if os.path.isfile(source):
+        from hangarlog.integrations.line_source import is_text
+
+        with contextlib.suppress(OSError), open(source, "rb") as file:
+            return "jsonl" if is_text(file) else "db"
+    with contextlib.suppress(OSError):
+        if stat.S_ISFIFO(os.stat(source).st_mode):  # As of `<(zcat FILE)`.
+            return "jsonl"
+    return "db"
+
+
+def _import_database(store: str, source: str, report: Imported, partial: bool) -> None:
+    from hangarlog.integrations.mcp_hangar_sqlite import count_events, import_database
+
+    if partial:
+        raise click.UsageError("--partial is for JSON lines; a database is imported as a whole")
+    if source == "-":
+        raise click.UsageError("a database cannot be read from standard input; name a file")
+    if os.path.isfile(os.path.join(source, "hangarlog.json")):
+        command = shlex.join(["hangarlog", "export", source, "-"])
+        raise click.UsageError(
+            f"{source} is a store; copy it by `hangarlog backup`, or pipe `{command}` into an import"
+        )
+    count = count_events(source)
+    with open_store(store, create=True, durability="relaxed") as event_store, progress("importing", count) as advance:
+        import_database(event_store, source, advance, report)
+
+
+def _import_lines(store: str, source: str, report: Imported, partial: bool) -> None:
+    from hangarlog.integrations.json_lines import import_lines
+    from hangarlog.integrations.line_source import LineSource
+
+    with contextlib.ExitStack() as opened:
+        if source == "-":
+            file, size, name = sys.stdin.buffer, 0, "standard input"
+        else:
+            try:
+                file, name = opened.enter_context(open(source, "rb")), source
+            except OSError as error:
+                raise SourceError(source, f"it cannot be read: {error.strerror}") from error
+            size = os.fstat(file.fileno()).st_size
+        advance = opened.enter_context(progress("importing", size)) if size else lambda count: None
+        lines = LineSource(file, name, advance)
+        lines.check_start()
+        event_store = opened.enter_context(open_store(store, create=True, durability="relaxed"))
+        import_lines(event_store, lines, report, partial=partial)
 
 
 @hangarlog.command()

@@ -31,6 +31,7 @@ from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.filestore.stored_lines import as_stored
 from hangarlog.integrations.export import new_file
+from hangarlog.integrations.imported import Imported
 from hangarlog.integrations.sqlite_source import Source, source
 from hangarlog.record.batch import Pending
 from hangarlog.record.envelope import MAX_NUMBER, Encoded, Envelope
@@ -43,22 +44,6 @@ _COUNT = "SELECT count(1) FROM main.events"  # Not count(*), which is one step a
 _SNAPSHOTS = "SELECT stream_id, version, state_data, created_at FROM main.snapshots ORDER BY stream_id"
 
 _T = TypeVar("_T")
-
-
-class Imported(msgspec.Struct):
-    """What an import did.
-
-    `taken` counts events imported now, `already` events that the store had before, `streams` the streams in the source,
-    `snapshots` the snapshots imported. `not_taken` maps the id of each stream that was left out to the reason,
-    `snapshots_not_taken` that of each snapshot that is ahead of its stream.
-    """
-
-    taken: int = 0
-    already: int = 0
-    streams: int = 0
-    snapshots: int = 0
-    not_taken: dict[str, str] = {}
-    snapshots_not_taken: dict[str, str] = {}
 
 
 class _Row(NamedTuple):
@@ -104,16 +89,22 @@ def _convert(path: str, what: str, found: Any, kind: type[_T]) -> _T:
         raise SourceError(path, f"{what} was not written by MCP Hangar: {error}") from error
 
 
-def import_database(store: FileEventStore, path: str, progress: Progress = lambda events: None) -> Imported:
+def import_database(
+    store: FileEventStore,
+    path: str,
+    progress: Progress = lambda events: None,
+    report: Imported | None = None,
+) -> Imported:
     """Import an MCP Hangar database: events with their order, versions, ids, times and metadata, and snapshots.
 
     You can run it again: it imports only what is new. `progress` counts events, including those the store had already.
+    `report`, if given, says after an error how far it came.
 
     Raises:
         SourceError: the database is not MCP Hangar's, cannot be read, or contradicts the store.
         StorageError, OutcomeUnknownError: the store could not be written. Run the import again.
     """
-    report = Imported()
+    report = Imported() if report is None else report
     with _opened(path) as database:
         report.streams = database.value("SELECT count(DISTINCT stream_id) FROM main.events")
         for row in database.rows(_COMPACTED_AWAY):

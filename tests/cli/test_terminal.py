@@ -184,10 +184,14 @@ COMMANDS = {
     "read no stream": ["read", "{s}", f"none:{IN_IDS}"],
     "read a bad id": ["read", "{s}", IN_ARGUMENTS],
     "read by type": ["read", "{s}", "--type", IN_ARGUMENTS, "--category", IN_ARGUMENTS],
+    "read indented": ["read", "{s}", "--pretty"],
+    "read whole": ["read", "{s}", "--full"],
+    "read since no time": ["read", "{s}", "--since", IN_ARGUMENTS],
+    "read no category": ["read", "{s}", "a"],
     "tail": ["tail", "{s}"],
     "tail raw": ["tail", "{s}", "--raw"],
     "streams": ["streams", "{s}"],
-    "streams long": ["streams", "{s}", "-l"],
+    "streams long": ["streams", "{s}", "-l", "--path"],
     "stats": ["stats", "{s}"],
     "verify": ["verify", "{s}"],
     "verify read-only": ["verify", "{s}", "--read-only"],
@@ -202,6 +206,8 @@ COMMANDS = {
     "export to what is there": ["export", "{s}", "{odd}", "--format", "jsonl"],
     "import": ["import", "{s}", "{source}"],
     "import nothing": ["import", "{s}", "{new}"],
+    "import no lines": ["import", "{s}", "{odd}", "--format", "jsonl"],
+    "import lines": ["import", "{s}", "{lines}", "--format", "jsonl"],
     "append": ["append", "{s}", f"a:{IN_IDS}", "--type", "T", "--expected-version", "77"],
     "append to a bad id": ["append", "{s}", IN_ARGUMENTS, "--type", "T"],
     "append bad data": ["append", "{s}", "a:1", "--type", "T", "--data", f'{{"{IN_ARGUMENTS}'],
@@ -247,8 +253,9 @@ def lines_of_a_stranger() -> list[bytes]:
 
 def make_places(tmp_path: Path) -> dict[str, Path]:
     """A database to import, a schema lock, an application, and a file that is none of these."""
-    places = {key: tmp_path / f"{key}{IN_NAMES}" for key in ("new", "odd", "source", "lock")}
+    places = {key: tmp_path / f"{key}{IN_NAMES}" for key in ("new", "odd", "source", "lock", "lines")}
     places["odd"].write_text(IN_IDS)
+    places["lines"].write_bytes(hand_made(1, TIME, data={"_version": WRITABLE}))
     with contextlib.closing(sqlite3.connect(os.fsencode(places["source"]))) as database:
         database.executescript(
             "CREATE TABLE events (global_position INTEGER PRIMARY KEY, stream_id, stream_version, event_type, data,"
