@@ -379,3 +379,11 @@ def test_the_readmes_two_commands_are_tools_dev(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(ROOT / "tools/dev.py"), "nonsense"], capture_output=True, check=False)
     assert done.returncode == 2
     assert b"demo|test|check|python" in done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="jq is not installed")
+def test_the_recording_shows_what_the_commands_print() -> None:
+    """`python tools/record_demo.py > docs/demo.svg` records it again."""
+    command = [sys.executable, ROOT / "tools/record_demo.py"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=True)
+    assert done.stdout.decode() == (ROOT / "docs/demo.svg").read_text()
