@@ -37,6 +37,7 @@ COMMANDS = [
     ["--version"],
     ["append", "{out}/new", "b:1", "--type", "T", "--data", "{}"],
     ["backup", ".", "{out}/backup"],
+    ["bench", "{out}", "--seconds", "0.1", "--processes", "2"],
     ["demo", "{out}/demo"],
     ["export", ".", "{out}/events.db"],
     ["export", ".", "{out}/events.jsonl"],

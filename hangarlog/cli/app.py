@@ -22,6 +22,7 @@ STORE_VARIABLE = "HANGARLOG_STORE"
 _MODULES = {
     "append": "append",
     "backup": "backup",
+    "bench": "bench",
     "demo": "demo",
     "export": "transfer",
     "import": "transfer",

@@ -22,7 +22,7 @@ from hangarlog.schema.check import Finding
 from hangarlog.schema.defaults import Keywords, set_varying
 from hangarlog.schema.describe import described_defaults
 from hangarlog.schema.target import load_events
-from hangarlog.schema.workers import start
+from hangarlog.system.child_process import start
 
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from hangarlog.schema.elsewhere import answer; answer()"
 _TIMEOUT_SECONDS = 120

@@ -20,7 +20,7 @@ import msgspec
 
 from hangarlog.errors import CorruptionWarning, HangarlogError
 from hangarlog.schema.share import Share, StoredKind, read_share
-from hangarlog.system.import_path import elsewhere
+from hangarlog.system.child_process import start
 
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from hangarlog.schema.workers import serve; serve()"
 
@@ -61,15 +61,6 @@ def workers(count: int) -> Iterator[Ask]:
     finally:
         for process in started:
             process.communicate()
-
-
-def start(program: str, variables: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start a Python program, with this process's module path and some environment variables of its own."""
-    given = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    environment = {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(elsewhere(given))}
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # As `multiprocessing` does.
-    command = [sys.executable, "-P", *flags, "-c", program, *elsewhere(sys.path)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 
 
 def _ask(process: subprocess.Popen[bytes], share: Share) -> Answer:

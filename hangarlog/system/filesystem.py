@@ -56,6 +56,7 @@ class FileSystem(Beneath):
     """
 
     _rights: Mapping[str, int] = {}
+    sees_synced_writes = False  # True in a subclass that overrides `sync_data` and `write_at`.
 
     def set_rights(self, folder: str, mode: int | None) -> None:
         """Give new files and folders below `folder` the permissions `mode` and the owner of the folder they are in.
@@ -91,7 +92,7 @@ class FileSystem(Beneath):
         Return (descriptor, True if `write_at` syncs). If False, call `sync_data` after `write_at`.
         """
         # A subclass that overrides `sync_data` must see every sync.
-        if _SYNCED and type(self).sync_data is FileSystem.sync_data:
+        if _SYNCED and (self.sees_synced_writes or type(self).sync_data is FileSystem.sync_data):
             with contextlib.suppress(OSError):
                 return self._open(path, os.O_RDWR | _SYNCED), True
         return self.open_update(path), False

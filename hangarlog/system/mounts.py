@@ -44,6 +44,17 @@ def refuse_unsafe(filesystem: FileSystem, folder: str, accepted: str | None) -> 
             raise UnsafeFileSystemError(folder if number == mount else place, kind)
 
 
+def kind_of(filesystem: FileSystem, folder: str) -> str:
+    """Return the type of the file system that a folder is on, "" if unknown."""
+    table = filesystem.mount_table()
+    number = b"%d" % filesystem.mount(folder)[0] if table else b""
+    for line in table.splitlines():
+        mount, _, source = line.partition(b" - ")
+        if mount.split(b" ", 1)[0] == number:
+            return source.partition(b" ")[0].decode("utf-8", "replace")
+    return ""
+
+
 def _unsafe(table: bytes) -> Iterator[tuple[int, str, str]]:
     """Yield the (number, path, type) of each unsafe mount."""
     for line in table.splitlines():

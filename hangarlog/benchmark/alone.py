@@ -1,0 +1,123 @@
+"""The measures of one process: appends beside the bare calls, and JSON."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from itertools import cycle
+from typing import Any
+
+import msgspec
+
+from hangarlog.benchmark.payloads import Payloads
+from hangarlog.benchmark.turn import TimedFileSystem, Turn, repeat
+from hangarlog.events.registry import UntypedEvent
+from hangarlog.filestore.store import FileEventStore
+
+INTERVAL_SECONDS = 0.1
+"""The interval of the measure that syncs at intervals. It fits into a turn, so turns include syncs."""
+_CODED = 100
+"""Payloads that are encoded or decoded per sample: one takes little longer than reading the clock."""
+
+
+class Alone:
+    """The stores and the file of one round. `most_bytes` is how much a turn may write.
+
+    Appends are watched for syncs in a store of their own, so that watching costs the other appends nothing. Each turn
+    ends with a sync that does not count, so that no turn pays for the one before.
+    """
+
+    def __init__(self, folder: str, payloads: Payloads, most_bytes: int) -> None:
+        self._payloads, self._most_bytes = payloads, most_bytes
+        self._timed = TimedFileSystem()
+        self._durable = FileEventStore.untyped(os.path.join(folder, "durable"), filesystem=self._timed)
+        self._relaxed = FileEventStore.untyped(os.path.join(folder, "relaxed"), durability="relaxed")
+        self._interval = FileEventStore.untyped(os.path.join(folder, "interval"), durability=INTERVAL_SECONDS)
+        self._bare = self._timed.open_new(os.path.join(folder, "bare.jsonl"))
+
+    def close(self) -> None:
+        """Close the stores and the file."""
+        self._timed.close(self._bare)
+        for store in (self._durable, self._relaxed, self._interval):
+            store.close()
+
+    def durable(self, seconds: float, batch: int = 1) -> Turn:
+        """Append batches that are on the device when the append returns."""
+        return self._append(self._durable, seconds, batch, self._timed)
+
+    def interval(self, seconds: float) -> Turn:
+        """Append single events that are synced at intervals."""
+        return self._append(self._interval, seconds, 1)
+
+    def relaxed(self, seconds: float, batch: int = 1) -> Turn:
+        """Append batches that the operating system has when the append returns."""
+        return self._append(self._relaxed, seconds, batch)
+
+    def _append(
+        self, store: FileEventStore[UntypedEvent], seconds: float, batch: int, timed: TimedFileSystem | None = None
+    ) -> Turn:
+        payloads = self._payloads
+        append, stream_id = store.append, f"bench:{batch}"
+        version = store.get_stream_version(stream_id)
+        batches = cycle(list(zip(payloads.batches(batch), _grown(payloads, batch), strict=True)))
+
+        def call() -> int:
+            nonlocal version
+            events, size = next(batches)
+            version = append(stream_id, events, version)
+            return size
+
+        turn = repeat(call, seconds, self._most_bytes, batch, timed)
+        store.sync()
+        return turn
+
+    def bare_synced(self, seconds: float, batch: int = 1) -> Turn:
+        """Append the lines of a batch to a file with one `write`, and call `fdatasync`."""
+        write, sync, fd = self._timed.write, self._timed.sync_data, self._bare
+        texts = cycle([(text, len(text)) for text in self._payloads.batch_lines(batch)])
+
+        def call() -> int:
+            text, size = next(texts)
+            write(fd, text)
+            sync(fd)
+            return size
+
+        return repeat(call, seconds, self._most_bytes, batch, self._timed)
+
+    def bare(self, seconds: float, batch: int = 1) -> Turn:
+        """Append the lines of a batch to a file with one `write`."""
+        write, fd = self._timed.write, self._bare
+        texts = cycle([(text, len(text)) for text in self._payloads.batch_lines(batch)])
+
+        def call() -> int:
+            text, size = next(texts)
+            write(fd, text)
+            return size
+
+        turn = repeat(call, seconds, self._most_bytes, batch)
+        self._timed.sync_data(fd)
+        return turn
+
+    def encode(self, seconds: float) -> Turn:
+        """Encode payloads as JSON."""
+        return _code(msgspec.json.Encoder().encode, [event.data for event in self._payloads.events], seconds)
+
+    def decode(self, seconds: float) -> Turn:
+        """Decode the JSON of payloads."""
+        return _code(msgspec.json.Decoder().decode, self._payloads.texts, seconds)
+
+
+def _grown(payloads: Payloads, batch: int) -> list[int]:
+    """Return by how many bytes a store grows with each of the batches: it keeps two copies."""
+    return [2 * len(text) for text in payloads.batch_lines(batch)]
+
+
+def _code(code: Callable[[Any], object], items: Sequence[Any], seconds: float) -> Turn:
+    taken = [item for item, _ in zip(cycle(items), range(_CODED), strict=False)]
+
+    def call() -> int:
+        for item in taken:
+            code(item)
+        return 0
+
+    return repeat(call, seconds, 1, _CODED)
