@@ -29,6 +29,8 @@ from hangarlog.system.filesystem import FileSystem
 
 Advance = Callable[[str], None]
 """Called before each turn with its title."""
+Begin = Callable[[Plan, str], None]
+"""Called with the plan and the private folder, once a signal ends the run in order."""
 _LEAST_SECONDS = 0.002
 """The length of a turn when the time is up. It has one call at least."""
 _FULL = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
@@ -41,7 +43,13 @@ class Outcome(msgspec.Struct):
     error: BaseException | None = None
 
 
-def run(place: Place, payloads: Payloads, plan: Plan, advance: Advance = lambda title: None) -> Outcome:
+def run(
+    place: Place,
+    payloads: Payloads,
+    plan: Plan,
+    advance: Advance = lambda title: None,
+    begin: Begin = lambda plan, folder: None,
+) -> Outcome:
     """Measure in a private folder below `place`, and remove it. An error or an interrupt does not lose the results.
 
     Raises `BenchmarkError` if the folder cannot be removed.
@@ -53,6 +61,7 @@ def run(place: Place, payloads: Payloads, plan: Plan, advance: Advance = lambda 
     with Interrupts() as interrupts:
         try:
             with scratch(place.folder) as folder, _cleaning(interrupts, running.crew):
+                begin(plan, folder)
                 running.rounds(folder, interrupts, began + plan.seconds)
         except (KeyboardInterrupt, OSError, HangarlogError) as caught:
             error = running.explained(caught, interrupts)

@@ -53,8 +53,8 @@ class Together:
             [
                 Task(
                     "append",
-                    self._shared,
-                    self._events,
+                    os.fsencode(self._shared),
+                    os.fsencode(self._events),
                     stream_id(number),
                     seconds,
                     self._most_bytes // self._processes,
@@ -71,8 +71,8 @@ class Together:
             [
                 Task(
                     "bare",
-                    os.path.join(self._folder, f"bare-{number}.jsonl"),
-                    self._lines,
+                    os.fsencode(os.path.join(self._folder, f"bare-{number}.jsonl")),
+                    os.fsencode(self._lines),
                     seconds=seconds,
                     most_bytes=most_bytes,
                     event_bytes=self._line_bytes,
@@ -96,7 +96,7 @@ class Together:
     def follow(self, seconds: float) -> Turn:
         """Append durably at a steady pace, and measure how long after each append another process has the event."""
         store, batches, clock = self._followed, cycle(self._batches), perf_counter_ns
-        self._crew.begin([Task("follow", store.path, position=store.get_event_count())])
+        self._crew.begin([Task("follow", os.fsencode(store.path), position=store.get_event_count())])
         returned: list[int] = []
         due = begin = clock()
         last = begin + int(seconds * 1e9)

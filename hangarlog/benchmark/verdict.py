@@ -70,12 +70,12 @@ def _bound(results: Results) -> str:
     device = "this memory" if memory else "the disk"
     if share >= _BOUND_SHARE:
         why = (
-            f"{device} bounds durable appends: {share:.0%} of one is spent in the sync. A faster processor helps little"
+            f"{device} bounds durable appends: the sync takes {share:.0%} of the time. A faster processor helps little"
         )
     elif share >= 1 - _BOUND_SHARE:
-        why = f"{device} and the processor both count: {share:.0%} of a durable append is spent in the sync"
+        why = f"{device} and the processor both count: the sync takes {share:.0%} of the time of durable appends"
     else:
-        why = f"the processor bounds durable appends: only {share:.0%} of one is spent in the sync"
+        why = f"the processor bounds durable appends: the sync takes only {share:.0%} of their time"
     return f"{why[0].upper()}{why[1:]}. One process appends {_rate(durable)} events/s"
 
 

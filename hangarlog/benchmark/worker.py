@@ -43,8 +43,8 @@ class Task(msgspec.Struct):
     """
 
     kind: Literal["append", "bare", "follow"]
-    path: str
-    payloads: str = ""
+    path: bytes  # As bytes: not every name of a file is UTF-8.
+    payloads: bytes = b""
     stream_id: str = ""
     seconds: float = 0
     most_bytes: int = 0
@@ -90,18 +90,18 @@ def _prepared(task: Task) -> Iterator[Callable[[], Turn]]:
     """Open what a task needs, and yield the function that does it."""
     filesystem = FileSystem()
     if task.kind == "bare":
-        fd = filesystem.open_append(task.path, create=True)
+        fd = filesystem.open_append(os.fsdecode(task.path), create=True)
         try:
-            lines = filesystem.read_file(task.payloads, limit=1 << 40).splitlines(keepends=True)
+            lines = filesystem.read_file(os.fsdecode(task.payloads), limit=1 << 40).splitlines(keepends=True)
             yield lambda: _bare(task, filesystem, fd, lines)
         finally:
             filesystem.close(fd)
         return
-    with FileEventStore.untyped(task.path, create=False) as store:
+    with FileEventStore.untyped(os.fsdecode(task.path), create=False) as store:
         if task.kind == "follow":
             yield lambda: _follow(task, store)
         else:
-            events = load(filesystem, task.payloads)
+            events = load(filesystem, os.fsdecode(task.payloads))
             yield lambda: _append(task, store, events)
 
 

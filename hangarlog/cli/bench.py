@@ -15,6 +15,7 @@ from hangarlog.errors import BenchmarkError
 
 if TYPE_CHECKING:
     from hangarlog.benchmark.payloads import Payloads
+    from hangarlog.benchmark.plan import Plan
     from hangarlog.benchmark.results import Results
 
 _QUICK_SECONDS = 10.0
@@ -84,16 +85,19 @@ def bench(
     plan = make_plan(place, payloads, seconds, processes or min(_MAX_PROCESSES, max(2, os.cpu_count() or 1)))
     for path in left_over(place.folder):
         say(f"hangarlog: warning: a benchmark that was killed has left {path}; delete it", err=True)
-    say(
-        f"hangarlog: measuring for {seconds:g} s in {place.folder}, with up to {plan.needed_bytes >> 20:,} MiB of "
-        "files, which are removed at the end",
-        err=True,
-    )
     with progress("measuring", plan.rounds * len(plan.measures)) as advance:
-        outcome = run(place, payloads, plan, lambda title: advance(1))
+        outcome = run(place, payloads, plan, lambda title: advance(1), _say_plan)
     _show(outcome.results)
     if outcome.error is not None:
         raise outcome.error
+
+
+def _say_plan(plan: Plan, folder: str) -> None:
+    say(
+        f"hangarlog: measuring for {plan.seconds:g} s in {folder}, with up to {plan.needed_bytes >> 20:,} MiB of "
+        "files, which are removed at the end",
+        err=True,
+    )
 
 
 def _payloads(path: str | None, size: int | None, store: str | None) -> Payloads:

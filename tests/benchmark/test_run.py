@@ -140,7 +140,7 @@ def test_a_full_disk_ends_a_run_with_what_it_has(tmp_path: Path, monkeypatch: py
     outcome = measured(tmp_path, 9, lambda: monkeypatch.setattr(FileSystem, "sync_data", full))
     monkeypatch.undo()
     assert isinstance(outcome.error, BenchmarkError)
-    assert re.search(r"full while measuring '(batches of 10|one append at a time): ", str(outcome.error))
+    assert re.search(r"full while measuring '(batches of 10+|one append at a time): ", str(outcome.error))
     assert "was full while measuring " in str(outcome.error)
     assert re.search(r"MiB are free now that its files are removed", str(outcome.error))
     assert outcome.results.find("durable")
@@ -182,12 +182,12 @@ def test_processes_say_why_they_cannot_measure(tmp_path: Path) -> None:
     crew = Crew(str(tmp_path))
     try:
         with pytest.raises(BenchmarkError, match="missing"):
-            crew.together([Task("append", str(tmp_path / "missing"))])
+            crew.together([Task("append", bytes(tmp_path / "missing"))])
         with pytest.raises(FileNotFoundError):
-            crew.together([Task("bare", str(tmp_path / "missing/file"))])
+            crew.together([Task("bare", bytes(tmp_path / "missing/file"))])
         crew._processes[0].kill()
         with pytest.raises(BenchmarkError, match=r"ended by itself \(exit code -9\)"):
-            crew.together([Task("bare", str(tmp_path / "file"))])
+            crew.together([Task("bare", bytes(tmp_path / "file"))])
     finally:
         crew.stop()
 
