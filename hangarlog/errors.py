@@ -451,17 +451,6 @@ class BackupError(HangarlogError):
         return f"cannot back up to {self.path}: {self.cause}"
 
 
-class BenchmarkError(HangarlogError):
-    """A benchmark cannot begin or go on. Fields: `path` (of the folder or the payload), `cause`."""
-
-    def __init__(self, path: str, cause: str) -> None:
-        super().__init__(path, cause)
-        self.path, self.cause = path, cause
-
-    def __str__(self) -> str:
-        return f"cannot measure with {self.path}: {self.cause}"
-
-
 class SchemaLockError(HangarlogError):
     """The schema lock cannot be read. Fields: `path`, `cause`."""
 

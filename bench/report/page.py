@@ -12,8 +12,9 @@ _HEAD = """# Benchmarks
 `python -m bench` writes this page from its record; do not edit it. It compares hangarlog with floors (the bare calls,
 in Python) and with peers. The engines take turns round by round, and each measurement runs in a fresh process. Figures
 are medians over the rounds. Ratios are medians of the ratios within a round. Read the ratios: absolute times are those
-of this machine, and drift. The page claims nothing about other machines, payloads or settings. No engine is tuned
-beyond the settings listed at the end.
+of this machine, and drift. The page claims nothing about other machines, payloads or settings: `hangarlog bench`
+[measures hangarlog on yours](bench.md), in a minute and without peers. No engine is tuned beyond the settings listed at
+the end.
 
 The payload is MCP Hangar's `ProviderStarted`, about 200 bytes of JSON, each with its own id. Reads return typed
 objects if the engine can. *Durable*: an append returns once its events are on the device. *Relaxed*: the operating

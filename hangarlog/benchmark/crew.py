@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from hangarlog.benchmark.errors import BenchmarkError
 from hangarlog.benchmark.turn import Turn
 from hangarlog.benchmark.worker import READY, Task
-from hangarlog.errors import BenchmarkError
 from hangarlog.system.child_process import start
 
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from hangarlog.benchmark.worker import serve; serve()"

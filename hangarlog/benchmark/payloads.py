@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from hangarlog.errors import BenchmarkError, EventSerializationError
+from hangarlog.benchmark.errors import BenchmarkError
+from hangarlog.errors import EventSerializationError
 from hangarlog.events.payload import FAILURES, decode_object
 from hangarlog.events.registry import EventRegistry, UntypedEvent
 from hangarlog.events.serializer import OWN_TYPES, EventSerializer

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import msgspec
 
 from hangarlog.benchmark.alone import INTERVAL_SECONDS, Alone
+from hangarlog.benchmark.errors import BenchmarkError
 from hangarlog.benchmark.payloads import Payloads
 from hangarlog.benchmark.reading import Reading
 from hangarlog.benchmark.scratch import Place, free_bytes
 from hangarlog.benchmark.together import Together
 from hangarlog.benchmark.turn import Turn
-from hangarlog.errors import BenchmarkError
 
 BATCHES = (10, 100, 1000)
 _MOST_TURN_BYTES = 16 << 20
@@ -43,6 +43,7 @@ class Measure(msgspec.Struct, frozen=True):
         beside: The name of the bare measure it stands beside, "" for none.
         singly: True if each call was timed by itself, so that there are percentiles.
         writes: True if it writes files.
+        paced: True if its rate is its own choice.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Measure(msgspec.Struct, frozen=True):
     beside: str = ""
     singly: bool = True
     writes: bool = True
+    paced: bool = False
 
 
 class Plan(msgspec.Struct):
@@ -147,6 +149,7 @@ def _measures(batches: list[int], processes: int) -> list[Measure]:
             "following",
             lambda s, t: s.together.follow(t),
             1.5,
+            paced=True,
         ),
     ]
     return found

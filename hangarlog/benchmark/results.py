@@ -51,7 +51,7 @@ class Result(msgspec.Struct):
         events_per_second: The rate over all turns.
         bytes_per_second: The rate in bytes: of lines, each event counted once; of payloads for JSON.
         p50_us, p99_us, p999_us, max_us: Of all calls of all turns.
-        spread: The rate of the quickest round divided by that of the slowest.
+        spread: The rate of the quickest round divided by that of the slowest; None where the rate is given.
         disk_us, hangarlog_us: The parts of `p50_us` of a watched append: in syncs, and the rest.
         histogram: [from, to, calls] of each bucket, in microseconds.
     """
@@ -130,7 +130,7 @@ def _result(measure: Measure, turns: Sequence[Turn], payloads: Payloads) -> Resu
         seconds,
         rate,
         rate * (payloads.line_bytes if measure.singly else payloads.mean_bytes),
-        spread=spread(turns),
+        spread=None if measure.paced else spread(turns),
     )
     if not measure.singly:
         return result

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from hangarlog.errors import BenchmarkError
+from hangarlog.benchmark.errors import BenchmarkError
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.mounts import kind_of, refuse_unsafe
 

@@ -11,7 +11,6 @@ import msgspec
 
 from hangarlog.cli.app import STORE_VARIABLE, hangarlog
 from hangarlog.cli.terminal import is_terminal, progress, say, styled, write_json
-from hangarlog.errors import BenchmarkError
 
 if TYPE_CHECKING:
     from hangarlog.benchmark.payloads import Payloads
@@ -75,7 +74,7 @@ def bench(
     if sum((payload is not None, size is not None, stored)) > 1:
         raise click.UsageError("--payload, --size and --stored exclude each other; give one of them")
     from hangarlog.benchmark.plan import make_plan
-    from hangarlog.benchmark.run import run
+    from hangarlog.benchmark.rounds import run
     from hangarlog.benchmark.scratch import find_place, left_over
 
     place = find_place(store or os.environ.get(STORE_VARIABLE) or ".")
@@ -87,7 +86,8 @@ def bench(
         say(f"hangarlog: warning: a benchmark that was killed has left {path}; delete it", err=True)
     with progress("measuring", plan.rounds * len(plan.measures)) as advance:
         outcome = run(place, payloads, plan, lambda title: advance(1), _say_plan)
-    _show(outcome.results)
+    if outcome.results.measures or isinstance(outcome.error, KeyboardInterrupt):
+        _show(outcome.results)
     if outcome.error is not None:
         raise outcome.error
 
@@ -102,6 +102,7 @@ def _say_plan(plan: Plan, folder: str) -> None:
 
 def _payloads(path: str | None, size: int | None, store: str | None) -> Payloads:
     from hangarlog.benchmark import payloads
+    from hangarlog.benchmark.errors import BenchmarkError
 
     if store is not None:
         return payloads.from_store(store)
@@ -111,6 +112,8 @@ def _payloads(path: str | None, size: int | None, store: str | None) -> Payloads
         return payloads.sample()
     try:
         if path == "-":
+            if sys.stdin is None:
+                raise BenchmarkError("standard input", "it is closed")
             return payloads.from_text(sys.stdin.buffer.read(payloads.MAX_BYTES + 1), "standard input")
         with open(path, "rb") as file:
             return payloads.from_text(file.read(payloads.MAX_BYTES + 1), path)

@@ -36,9 +36,11 @@ def _report(results: Results, unicode: bool) -> Iterator[tuple[str, bool]]:
         yield line, False
     for group, found in groupby(results.measures, lambda result: result.group):
         yield "", False
+        rows = list(found)
+        rate = "" if all(map(_has_no_rate, rows)) else "events/s"
         columns = "" if group == _READING else f"{'p50':>8}{'p99':>8}{'p99.9':>8}{'max':>9}"
-        yield f"{group:<36}{'events/s':>11}{columns}", True
-        for result in found:
+        yield f"{group:<36}{rate:>11}{columns}", True
+        for result in rows:
             yield _row(result), False
     parts = [
         ("where the time of a typical append goes", _shares(results, unicode)),
@@ -68,21 +70,21 @@ def _head(results: Results) -> Iterator[str]:
     yield f"{results.seconds:.1f} s, {results.rounds} whole rounds{stopped}"
 
 
+def _has_no_rate(result: Result) -> bool:
+    return result.name == "follow"
+
+
 def _row(result: Result) -> str:
-    mark = "~" if is_noisy(result) else ""
-    rate = "" if result.name == "follow" else f"{rounded(result.events_per_second):,}"
-    times = "".join(f"{_time(time):>8}" for time in (result.p50_us, result.p99_us, result.p999_us))
+    mark = " ~" if is_noisy(result) else ""
     if result.group == _READING:  # A call reads everything.
-        times, last = f"{result.bytes_per_second / 1e6:>19,.0f} MB/s  ", ""
+        times = f"{result.bytes_per_second / 1e6:>19,.0f} MB/s"
     else:
-        last = f"{_time(result.max_us):>9}"
+        times = "".join(f"{_time(time):>8}" for time in (result.p50_us, result.p99_us, result.p999_us))
+        times += f"{_time(result.max_us):>9}"
     title = f"  {result.title}"
-    # A long title takes the place of the rate that is not there.
-    return (
-        f"{title:<36}{f'{rate} {mark}'.rstrip():>11}{times}{last}".rstrip()
-        if rate
-        else (f"{title + ' ' + mark:<47}{times}{last}".rstrip())
-    )
+    if _has_no_rate(result):  # A long title takes its place.
+        return f"{title + mark:<47}{times}".rstrip()
+    return f"{title:<36}{f'{rounded(result.events_per_second):,}{mark}':>11}{times}".rstrip()
 
 
 def _time(microseconds: float | None) -> str:

@@ -8,8 +8,8 @@ import pytest
 
 from hangarlog import ANY, FileEventStore, UntypedEvent
 from hangarlog.benchmark import payloads as module
+from hangarlog.benchmark.errors import BenchmarkError
 from hangarlog.benchmark.payloads import from_store, from_text, load, of_size, sample
-from hangarlog.errors import BenchmarkError
 from hangarlog.system.filesystem import FileSystem
 
 

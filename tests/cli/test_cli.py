@@ -339,6 +339,7 @@ def test_every_command_has_help_and_is_in_the_reference(hangarlog: Command) -> N
     assert commands == [
         "append",
         "backup",
+        "bench",
         "demo",
         "export",
         "import",

@@ -16,13 +16,13 @@ from hangarlog import FileEventStore, HangarlogError, UnsafeFileSystemError, Unt
 from hangarlog.benchmark import plan as plan_module
 from hangarlog.benchmark.alone import Alone
 from hangarlog.benchmark.crew import Crew
+from hangarlog.benchmark.errors import BenchmarkError
 from hangarlog.benchmark.payloads import from_text, of_size, sample
 from hangarlog.benchmark.plan import Plan, make_plan
-from hangarlog.benchmark.run import Outcome, run
+from hangarlog.benchmark.rounds import Outcome, run
 from hangarlog.benchmark.scratch import PREFIX, find_place, left_over, scratch
 from hangarlog.benchmark.turn import TimedFileSystem
 from hangarlog.benchmark.worker import Task
-from hangarlog.errors import BenchmarkError
 from hangarlog.system.filesystem import FileSystem
 
 SEVERAL = b'{"a":1}\n{"a":{"b":[1,2,3]},"_version":2}\n{"text":"\xc3\xa4"}\n'
@@ -140,8 +140,9 @@ def test_a_full_disk_ends_a_run_with_what_it_has(tmp_path: Path, monkeypatch: py
     outcome = measured(tmp_path, 9, lambda: monkeypatch.setattr(FileSystem, "sync_data", full))
     monkeypatch.undo()
     assert isinstance(outcome.error, BenchmarkError)
-    assert re.search(r"full while measuring '(batches of 10+|one append at a time): ", str(outcome.error))
-    assert "was full while measuring " in str(outcome.error)
+    assert re.search(
+        r"No space left on device, while measuring '(batches of 10+|one append at a time): ", str(outcome.error)
+    )
     assert re.search(r"MiB are free now that its files are removed", str(outcome.error))
     assert outcome.results.find("durable")
     assert outcome.results.find("follow") is None

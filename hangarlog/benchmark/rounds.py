@@ -14,6 +14,7 @@ import msgspec
 from hangarlog import __version__
 from hangarlog.benchmark.alone import Alone
 from hangarlog.benchmark.crew import Crew
+from hangarlog.benchmark.errors import BenchmarkError
 from hangarlog.benchmark.interrupts import Interrupts
 from hangarlog.benchmark.payloads import Payloads
 from hangarlog.benchmark.plan import Measure, Plan, Stores
@@ -24,7 +25,7 @@ from hangarlog.benchmark.together import Together
 from hangarlog.benchmark.turn import Turn
 from hangarlog.benchmark.verdict import verdict, warnings
 from hangarlog.benchmark.worker import errno_of
-from hangarlog.errors import BenchmarkError, HangarlogError
+from hangarlog.errors import HangarlogError
 from hangarlog.system.filesystem import FileSystem
 
 Advance = Callable[[str], None]
@@ -141,8 +142,9 @@ class _Running:
             folder, needed = self._place.folder, self._plan.needed_bytes >> 20
             return BenchmarkError(
                 folder,
-                f"the disk, a quota or a limit was full while measuring {self._title!r} ({error}); the run may need "
-                f"{needed:,} MiB, and {free_bytes(folder) >> 20:,} MiB are free now that its files are removed",
+                f"{os.strerror(errno_of(error))}, while measuring {self._title!r}; a run may need {needed:,} MiB, and "
+                f"{free_bytes(folder) >> 20:,} MiB are free now that its files are removed. Free some space, or name a "
+                "folder on another disk",
             )
         return error
 
