@@ -20,6 +20,9 @@ _LEAST_TURN_BYTES = 1 << 20
 _FIXED_BYTES = 16 << 20
 """What stores take besides events: rings, catalogs, indexes."""
 
+_ROUND_SECONDS = 12
+"""The length of a round in a long run: in a longer one, turns would end because they have written enough."""
+
 
 class Stores(msgspec.Struct):
     """What the turns of a round use."""
@@ -89,7 +92,7 @@ def make_plan(place: Place, payloads: Payloads, seconds: float, processes: int) 
             "name a folder on another disk, or measure smaller payloads",
         )
     batches = [size for size in BATCHES if size * 2 * line_bytes <= turn_bytes / 4]
-    rounds = 5 if seconds >= 20 else 3 if seconds >= 5 else 2 if seconds >= 1 else 1
+    rounds = max(5, int(seconds / _ROUND_SECONDS)) if seconds >= 20 else 3 if seconds >= 5 else 2 if seconds >= 1 else 1
     return Plan(seconds, rounds, processes, turn_bytes, needed, _measures(batches, processes))
 
 

@@ -96,12 +96,16 @@ class Results(msgspec.Struct):
         return next((result for result in self.measures if result.name == name), None)
 
 
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def describe_machine(place: Place) -> Machine:
     """Return where the figures come from."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     python = f"{platform.python_implementation()} {platform.python_version()}"
-    cores = os.cpu_count() or 1
-    return Machine(platform.platform(), python, cores, load, place.folder, place.store, place.file_system)
+    return Machine(platform.platform(), python, cores(), load, place.folder, place.store, place.file_system)
 
 
 def describe_payload(payloads: Payloads) -> Payload:

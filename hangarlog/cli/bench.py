@@ -26,7 +26,7 @@ _MAX_PROCESSES = 32
 @click.argument("store", required=False, metavar="[STORE|FOLDER]")
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0.1, max=3600),
+    type=click.FloatRange(min=0.1, max=600),
     default=60.0,
     show_default=True,
     metavar="SECONDS",
@@ -74,6 +74,7 @@ def bench(
     if sum((payload is not None, size is not None, stored)) > 1:
         raise click.UsageError("--payload, --size and --stored exclude each other; give one of them")
     from hangarlog.benchmark.plan import make_plan
+    from hangarlog.benchmark.results import cores
     from hangarlog.benchmark.rounds import run
     from hangarlog.benchmark.scratch import find_place, left_over
 
@@ -81,7 +82,7 @@ def bench(
     if stored and place.store is None:
         raise click.UsageError(f"--stored needs a store, and {place.folder} is none; name one")
     payloads = _payloads(payload, size, place.store if stored else None)
-    plan = make_plan(place, payloads, seconds, processes or min(_MAX_PROCESSES, max(2, os.cpu_count() or 1)))
+    plan = make_plan(place, payloads, seconds, processes or min(_MAX_PROCESSES, max(2, cores())))
     for path in left_over(place.folder):
         say(f"hangarlog: warning: a benchmark that was killed has left {path}; delete it", err=True)
     with progress("measuring", plan.rounds * len(plan.measures)) as advance:
