@@ -12,7 +12,9 @@ import msgspec
 from hangarlog.benchmark.payloads import Payloads
 from hangarlog.benchmark.turn import TimedFileSystem, Turn, repeat
 from hangarlog.events.registry import UntypedEvent
+from hangarlog.filestore.sizes import sizes_of_files
 from hangarlog.filestore.store import FileEventStore
+from hangarlog.system.filesystem import FileSystem
 
 INTERVAL_SECONDS = 0.1
 """The interval of the measure that syncs at intervals. It fits into a turn, so turns include syncs."""
@@ -24,7 +26,7 @@ class Alone:
     """The stores and the file of one round. `most_bytes` is how much a turn may write.
 
     Appends are watched for syncs in a store of their own, so that watching costs the other appends nothing. Each turn
-    ends with a sync that does not count, so that no turn pays for the one before.
+    ends with syncs that do not count, so that no turn pays for the one before.
     """
 
     def __init__(self, folder: str, payloads: Payloads, most_bytes: int) -> None:
@@ -68,7 +70,7 @@ class Alone:
             return size
 
         turn = repeat(call, seconds, self._most_bytes, batch, timed)
-        store.sync()
+        settle(store.path)
         return turn
 
     def bare_synced(self, seconds: float, batch: int = 1) -> Turn:
@@ -105,6 +107,17 @@ class Alone:
     def decode(self, seconds: float) -> Turn:
         """Decode the JSON of payloads."""
         return _code(msgspec.json.Decoder().decode, self._payloads.texts, seconds)
+
+
+def settle(folder: str) -> None:
+    """Sync every file below a folder: the store itself syncs only what it must, such as the journal."""
+    filesystem = FileSystem()
+    for path, _ in sizes_of_files(filesystem, folder):
+        fd = filesystem.open_update(path)
+        try:
+            filesystem.sync_data(fd)
+        finally:
+            filesystem.close(fd)
 
 
 def _grown(payloads: Payloads, batch: int) -> list[int]:

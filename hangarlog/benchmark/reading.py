@@ -6,6 +6,7 @@ import os
 from collections import deque
 from itertools import cycle, islice
 
+from hangarlog.benchmark.alone import settle
 from hangarlog.benchmark.payloads import Payloads
 from hangarlog.benchmark.turn import Turn, repeat
 from hangarlog.errors import ANY
@@ -35,7 +36,7 @@ class Reading:
             count = min(_BATCH, half - first)
             others = [(stream, [event], ANY) for stream, event in islice(zip(streams, events, strict=False), count)]
             self._store.append_many([(_STREAM, list(islice(events, count)), ANY), *others])
-        self._store.sync()
+        settle(self._store.path)
 
     def close(self) -> None:
         """Close the store."""

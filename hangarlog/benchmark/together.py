@@ -8,6 +8,7 @@ from collections.abc import Callable
 from itertools import cycle
 from time import perf_counter_ns
 
+from hangarlog.benchmark.alone import settle
 from hangarlog.benchmark.crew import Crew
 from hangarlog.benchmark.payloads import Payloads
 from hangarlog.benchmark.turn import Turn
@@ -49,7 +50,7 @@ class Together:
         return self._append(seconds, lambda number: "bench:shared")
 
     def _append(self, seconds: float, stream_id: Callable[[int], str]) -> Turn:
-        return self._all(
+        turn = self._all(
             [
                 Task(
                     "append",
@@ -63,6 +64,8 @@ class Together:
                 for number in range(self._processes)
             ]
         )
+        settle(self._shared)
+        return turn
 
     def bare(self, seconds: float) -> Turn:
         """Append with `write` and `fdatasync` in each process, to a file of its own."""
@@ -108,6 +111,7 @@ class Together:
             due = max(due + PACE_NS, returned[-1])
         store.append(END_STREAM, [UntypedEvent("Measured", {})], ANY)
         came = self._crew.answer(0).samples
+        settle(store.path)
         # Without the first one: before it, the follower was not asleep yet.
         delays = [max(0, at - since) for at, since in zip(came, returned, strict=True)][1:]
-        return Turn(delays, [], len(delays), begin, clock(), 2 * len(returned) * self._line_bytes)
+        return Turn(delays, [], len(delays), begin, returned[-1], 2 * len(returned) * self._line_bytes)
