@@ -14,3 +14,10 @@ class BenchmarkError(HangarlogError):
 
     def __str__(self) -> str:
         return f"cannot measure with {self.path}: {self.cause}"
+
+
+class LeftFilesError(BenchmarkError):
+    """A benchmark could not remove its files. Fields: `path` (of the folder to delete), `cause`."""
+
+    def __str__(self) -> str:
+        return f"cannot remove {self.path}: {self.cause}; delete it"

@@ -14,7 +14,7 @@ import msgspec
 from hangarlog import __version__
 from hangarlog.benchmark.alone import Alone
 from hangarlog.benchmark.crew import Crew
-from hangarlog.benchmark.errors import BenchmarkError
+from hangarlog.benchmark.errors import BenchmarkError, LeftFilesError
 from hangarlog.benchmark.interrupts import Interrupts
 from hangarlog.benchmark.payloads import Payloads
 from hangarlog.benchmark.plan import Measure, Plan, Stores
@@ -51,10 +51,7 @@ def run(
     advance: Advance = lambda title: None,
     begin: Begin = lambda plan, folder: None,
 ) -> Outcome:
-    """Measure in a private folder below `place`, and remove it. An error or an interrupt does not lose the results.
-
-    Raises `BenchmarkError` if the folder cannot be removed.
-    """
+    """Measure in a private folder below `place`, and remove it. An error or an interrupt does not lose the results."""
     machine, began = describe_machine(place), monotonic()
     turns: dict[str, list[Turn]] = {}
     running = _Running(place, payloads, plan, turns, advance)
@@ -136,6 +133,8 @@ class _Running:
 
     def explained(self, error: BaseException, interrupts: Interrupts) -> BaseException:
         """Return the error to show for one that ended the run."""
+        if isinstance(error, LeftFilesError):
+            return error
         if interrupts.seen or isinstance(error, KeyboardInterrupt):
             return KeyboardInterrupt()  # A signal to the whole group may have ended a worker first.
         if errno_of(error) in _FULL:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from hangarlog.benchmark.errors import BenchmarkError
+from hangarlog.benchmark.errors import BenchmarkError, LeftFilesError
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.mounts import kind_of, refuse_unsafe
 
@@ -85,7 +85,7 @@ def scratch(folder: str) -> Iterator[str]:
 
 
 def remove(path: str) -> None:
-    """Remove a folder with all that is in it. Raises `BenchmarkError` if something is left."""
+    """Remove a folder with all that is in it. Raises `LeftFilesError` if something is left."""
     # Not through the file system layer: these files are no store's, and the folder is private.
     with contextlib.suppress(FileNotFoundError):
         try:
@@ -93,7 +93,7 @@ def remove(path: str) -> None:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise BenchmarkError(path, f"it could not be removed: {error.strerror or error}; delete it") from error
+            raise LeftFilesError(path, error.strerror or str(error)) from error
 
 
 def left_over(folder: str) -> list[str]:

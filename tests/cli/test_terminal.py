@@ -198,6 +198,8 @@ COMMANDS = {
     "repair": ["repair", "{s}"],
     "backup": ["backup", "{s}", "{new}"],
     "backup to something": ["backup", "{s}", "{odd}"],
+    "bench no folder": ["bench", "{odd}"],
+    "bench a bad payload": ["bench", "{s}", "--payload", "{odd}"],
     "export": ["export", "{s}", "{new}.jsonl"],
     "export shown": ["export", "{s}", "-"],
     "export shown as CloudEvents": ["export", "{s}", "-", "--format", "cloudevents"],
