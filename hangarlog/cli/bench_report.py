@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from hangarlog.benchmark.results import Result, Results
-from hangarlog.benchmark.verdict import is_noisy, rounded
+from hangarlog.benchmark.verdict import MEMORY_TYPES, is_noisy, rounded
 
 WIDTH = 80
 _BAR = 20
@@ -43,7 +43,7 @@ def _report(results: Results, unicode: bool) -> Iterator[tuple[str, bool]]:
         for result in rows:
             yield _row(result), False
     parts = [
-        ("where the time of a typical append goes", _shares(results, unicode)),
+        ("where the time of a typical append goes", _shares(results)),
         ("how long single calls took", _histograms(results, unicode)),
         ("warnings", [line for text in results.warnings for line in _folded(text)]),
         ("verdict", [line for text in results.verdict for line in _folded(text)]),
@@ -97,8 +97,9 @@ def _time(microseconds: float | None) -> str:
     return ""
 
 
-def _shares(results: Results, unicode: bool) -> list[str]:
-    """Return lines such as `durable append  186 µs = 171 µs disk (sync) + 15 µs hangarlog`."""
+def _shares(results: Results) -> list[str]:
+    """Return lines such as `durable append  186 µs = 171 µs disk + 15 µs hangarlog`."""
+    device = "memory" if results.machine.file_system in MEMORY_TYPES else "disk"
     lines = []
     for result in results.measures:
         if result.p50_us is None or result.disk_us is None:
@@ -110,7 +111,7 @@ def _shares(results: Results, unicode: bool) -> list[str]:
         share = result.disk_us / result.p50_us
         bar = "█" * round(share * 10) + "░" * (10 - round(share * 10))
         rest = "write" if bare else "hangarlog"
-        lines.append(f"  {bar}  {what:<22}{total:>8} = {disk} disk + {own} {rest}")
+        lines.append(f"  {bar}  {what:<22}{total:>8} = {disk} {device} + {own} {rest}")
     return lines
 
 
