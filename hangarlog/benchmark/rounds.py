@@ -139,9 +139,10 @@ class _Running:
             return KeyboardInterrupt()  # A signal to the whole group may have ended a worker first.
         if errno_of(error) in _FULL:
             folder, needed = self._place.folder, self._plan.needed_bytes >> 20
+            doing = f"measuring {self._title!r}" if self._title else "preparing"
             return BenchmarkError(
                 folder,
-                f"{os.strerror(errno_of(error))}, while measuring {self._title!r}; a run may need {needed:,} MiB, and "
+                f"{os.strerror(errno_of(error))}, while {doing}; a run may need {needed:,} MiB, and "
                 f"{free_bytes(folder) >> 20:,} MiB are free now that its files are removed. Free some space, or name a "
                 "folder on another disk",
             )
