@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from itertools import cycle
+from itertools import cycle, islice
 from typing import Any
 
 import msgspec
@@ -126,10 +126,10 @@ def _grown(payloads: Payloads, batch: int) -> list[int]:
 
 
 def _code(code: Callable[[Any], object], items: Sequence[Any], seconds: float) -> Turn:
-    taken = [item for item, _ in zip(cycle(items), range(_CODED), strict=False)]
+    going_round = cycle(items)
 
     def call() -> int:
-        for item in taken:
+        for item in islice(going_round, _CODED):
             code(item)
         return 0
 

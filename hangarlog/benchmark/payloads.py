@@ -72,6 +72,7 @@ class Payloads:
             except EventSerializationError as error:
                 raise BenchmarkError(place, error.message) from error
             self.events.append(event)
+        self._batch_lines: dict[int, list[bytes]] = {}
         self.texts = [each[2] for each in encoded]
         self.lines = [encode_records(_AT, "bench:single", _AT, [each], _TIME)[0][0] for each in encoded]
 
@@ -86,12 +87,14 @@ class Payloads:
         return sum(map(len, self.lines)) / len(self.lines)
 
     def batches(self, size: int) -> Sequence[list[UntypedEvent]]:
-        """Return batches of `size` events: several if the events differ."""
+        """Return batches of `size` events, in which each event occurs."""
         return [list(part) for part in _parts(self.events, size)]
 
     def batch_lines(self, size: int) -> Sequence[bytes]:
         """Return the lines of the same batches."""
-        return [b"".join(part) for part in _parts(self.lines, size)]
+        if size not in self._batch_lines:
+            self._batch_lines[size] = [b"".join(part) for part in _parts(self.lines, size)]
+        return self._batch_lines[size]
 
     def save(self, filesystem: FileSystem, path: str) -> None:
         """Write the events to a file for other processes."""
@@ -102,10 +105,9 @@ class Payloads:
 
 
 def _parts(items: Sequence[_Item], size: int) -> list[tuple[_Item, ...]]:
-    """Return lists of `size` items, going round them, so that each item is in one; eight lists at most."""
+    """Return lists of `size` items, going round them, as many as it takes for each item to be in one."""
     going_round = cycle(items)
-    count = min(8, -(-len(items) // size))
-    return [tuple(islice(going_round, size)) for _ in range(count)]
+    return [tuple(islice(going_round, size)) for _ in range(-(-len(items) // size))]
 
 
 def load(filesystem: FileSystem, path: str) -> list[UntypedEvent]:
