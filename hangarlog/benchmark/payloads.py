@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from hangarlog.benchmark.classes import typed
 from hangarlog.benchmark.errors import BenchmarkError
 from hangarlog.errors import EventSerializationError
 from hangarlog.events.payload import FAILURES, decode_object
@@ -54,7 +55,10 @@ class Payloads:
 
     Attributes:
         source: Where they come from, in words.
-        events: What is appended. All measures begin with the first one, and go round.
+        untyped: The events as they were given.
+        events: The same as instances of classes, where that is possible: what is appended. Measures go round them.
+        serializer: It knows these classes.
+        classes: How many there are, 0 if the events are `UntypedEvent`s.
         texts: Their payloads as a store writes them.
         lines: Their lines as a journal has them: what the bare calls write.
     """
@@ -62,16 +66,18 @@ class Payloads:
     def __init__(self, source: str, given: Iterable[tuple[str, bytes]], places: Sequence[str]) -> None:
         """`given` has (event type, payload); `places` names each for an error."""
         self.source = source
-        serializer = EventSerializer(registry=EventRegistry(), unknown="untyped")
-        self.events: list[UntypedEvent] = []
+        self.untyped: list[UntypedEvent] = []
         encoded: list[Encoded] = []
+        serializer = EventSerializer(registry=EventRegistry(), unknown="untyped")
         for (event_type, text), place in zip(given, places, strict=True):
             event = _event(event_type, _object(text, place))
             try:
                 encoded.append(serializer.encode(event))
             except EventSerializationError as error:
                 raise BenchmarkError(place, error.message) from error
-            self.events.append(event)
+            self.untyped.append(event)
+        self.events, self.serializer = typed(self.untyped)
+        self.classes = len(self.serializer.registry.types)
         self._batch_lines: dict[int, list[bytes]] = {}
         self.texts = [each[2] for each in encoded]
         self.lines = [encode_records(_AT, "bench:single", _AT, [each], _TIME)[0][0] for each in encoded]
@@ -86,7 +92,7 @@ class Payloads:
         """The mean bytes of a line. A store keeps two of each."""
         return sum(map(len, self.lines)) / len(self.lines)
 
-    def batches(self, size: int) -> Sequence[list[UntypedEvent]]:
+    def batches(self, size: int) -> Sequence[list[Any]]:
         """Return batches of `size` events, in which each event occurs."""
         return [list(part) for part in _parts(self.events, size)]
 
@@ -99,7 +105,8 @@ class Payloads:
     def save(self, filesystem: FileSystem, path: str) -> None:
         """Write the events to a file for other processes."""
         rows = [
-            _Transport(event.event_type, msgspec.Raw(text)) for event, text in zip(self.events, self.texts, strict=True)
+            _Transport(event.event_type, msgspec.Raw(text))
+            for event, text in zip(self.untyped, self.texts, strict=True)
         ]
         filesystem.replace_file(path, msgspec.json.Encoder().encode_lines(rows), sync=False)
 
@@ -110,10 +117,10 @@ def _parts(items: Sequence[_Item], size: int) -> list[tuple[_Item, ...]]:
     return [tuple(islice(going_round, size)) for _ in range(-(-len(items) // size))]
 
 
-def load(filesystem: FileSystem, path: str) -> list[UntypedEvent]:
-    """Return the events that `Payloads.save` wrote."""
+def load(filesystem: FileSystem, path: str) -> tuple[list[Any], EventSerializer]:
+    """Return the events that `Payloads.save` wrote, and the serializer that knows their classes."""
     rows = msgspec.json.Decoder(_Transport).decode_lines(filesystem.read_file(path, limit=1 << 40))
-    return [_event(row.event_type, decode_object(bytes(row.data))) for row in rows]
+    return typed([_event(row.event_type, decode_object(bytes(row.data))) for row in rows])
 
 
 def sample() -> Payloads:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from itertools import cycle, islice
+from typing import Any
 
 from hangarlog.benchmark.alone import settle
 from hangarlog.benchmark.payloads import Payloads
@@ -29,13 +30,15 @@ class Reading:
         events_at_most = min(_MOST_EVENTS, seconds * _EVENTS_A_SECOND, most_bytes / 2 / payloads.line_bytes)
         half = max(1, int(events_at_most / 2))
         self._filesystem = FileSystem()
-        self._store = FileEventStore.untyped(os.path.join(folder, "reading"), durability="relaxed")
+        self._store: FileEventStore[Any] = FileEventStore(
+            os.path.join(folder, "reading"), serializer=payloads.serializer, durability="relaxed"
+        )
         self._half, self._events = half, 2 * half
         events, streams = cycle(payloads.events), cycle([f"read:{number}" for number in range(100)])
         for first in range(0, half, _BATCH):
             count = min(_BATCH, half - first)
             others = [(stream, [event], ANY) for stream, event in islice(zip(streams, events, strict=False), count)]
-            self._store.append_many([(_STREAM, list(islice(events, count)), ANY), *others])
+            self._store.append_many([(_STREAM, list(islice(events, count)), ANY), *others], retry=False)
         settle(self._store.path)
 
     def close(self) -> None:

@@ -31,10 +31,14 @@ class Machine(msgspec.Struct):
 
 
 class Payload(msgspec.Struct):
-    """What was appended: how many different events, the mean bytes of a payload and of a stored line."""
+    """What was appended: how many different events, the mean bytes of a payload and of a stored line.
+
+    `classes` is how many classes were made for them, 0 if they were appended as `UntypedEvent`s.
+    """
 
     source: str
     events: int
+    classes: int
     bytes: float
     line_bytes: float
 
@@ -110,7 +114,7 @@ def describe_machine(place: Place) -> Machine:
 
 def describe_payload(payloads: Payloads) -> Payload:
     """Return what was appended."""
-    return Payload(payloads.source, len(payloads.events), payloads.mean_bytes, payloads.line_bytes)
+    return Payload(payloads.source, len(payloads.events), payloads.classes, payloads.mean_bytes, payloads.line_bytes)
 
 
 def results_of(plan: Plan, turns: Mapping[str, Sequence[Turn]], payloads: Payloads) -> list[Result]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from itertools import cycle
 from time import perf_counter_ns
+from typing import Any
 
 from hangarlog.benchmark.alone import settle
 from hangarlog.benchmark.crew import Crew
@@ -35,7 +36,9 @@ class Together:
         filesystem.replace_file(self._lines, b"".join(payloads.lines), sync=False)
         self._shared = os.path.join(folder, "shared")
         FileEventStore.untyped(self._shared).close()
-        self._followed = FileEventStore.untyped(os.path.join(folder, "followed"))
+        self._followed: FileEventStore[Any] = FileEventStore(
+            os.path.join(folder, "followed"), serializer=payloads.serializer
+        )
 
     def close(self) -> None:
         """Close the store."""
@@ -99,17 +102,19 @@ class Together:
     def follow(self, seconds: float) -> Turn:
         """Append durably at a steady pace, and measure how long after each append another process has the event."""
         store, batches, clock = self._followed, cycle(self._batches), perf_counter_ns
-        self._crew.begin([Task("follow", os.fsencode(store.path), position=store.get_event_count())])
+        self._crew.begin(
+            [Task("follow", os.fsencode(store.path), os.fsencode(self._events), position=store.get_event_count())]
+        )
         returned: list[int] = []
         due = begin = clock()
         last = begin + int(seconds * 1e9)
         most = max(2, self._most_bytes // (2 * self._line_bytes))
         while len(returned) < 2 or (due < last and len(returned) < most):
             time.sleep(max(0, due - clock()) / 1e9)
-            store.append("bench:followed", next(batches), ANY)
+            store.append("bench:followed", next(batches), ANY, retry=False)
             returned.append(clock())
             due = max(due + PACE_NS, returned[-1])
-        store.append(END_STREAM, [UntypedEvent("Measured", {})], ANY)
+        store.append(END_STREAM, [UntypedEvent("BenchmarkEnded", {})], ANY)
         came = self._crew.answer(0).samples
         settle(store.path)
         # Without the first one: before it, the follower was not asleep yet.

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from time import perf_counter_ns
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from hangarlog.benchmark.payloads import load
 from hangarlog.benchmark.turn import Turn, repeat
 from hangarlog.errors import ANY, HangarlogError
-from hangarlog.events.registry import UntypedEvent
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.system.filesystem import FileSystem
 
@@ -68,7 +68,7 @@ def serve() -> None:
             except BrokenPipeError:
                 raise
             except (HangarlogError, OSError) as error:
-                turn = Turn(error=str(error), errno=errno_of(error))
+                turn = Turn(error=re.sub(r"^\[Errno \d+\] ", "", str(error)), errno=errno_of(error))
             answers.write(msgspec.json.encode(turn) + b"\n")
             answers.flush()
     except BrokenPipeError:  # The process that reads the answers has ended.
@@ -97,19 +97,16 @@ def _prepared(task: Task) -> Iterator[Callable[[], Turn]]:
         finally:
             filesystem.close(fd)
         return
-    with FileEventStore.untyped(os.fsdecode(task.path), create=False) as store:
-        if task.kind == "follow":
-            yield lambda: _follow(task, store)
-        else:
-            events = load(filesystem, os.fsdecode(task.payloads))
-            yield lambda: _append(task, store, events)
+    events, serializer = load(filesystem, os.fsdecode(task.payloads))
+    with FileEventStore(os.fsdecode(task.path), serializer=serializer, create=False) as store:
+        yield lambda: _follow(task, store) if task.kind == "follow" else _append(task, store, events)
 
 
-def _append(task: Task, store: FileEventStore[UntypedEvent], events: list[UntypedEvent]) -> Turn:
+def _append(task: Task, store: FileEventStore[Any], events: list[Any]) -> Turn:
     append, stream_id, batches = store.append, task.stream_id, cycle([[event] for event in events])
 
     def call() -> int:
-        append(stream_id, next(batches), ANY)
+        append(stream_id, next(batches), ANY, retry=False)
         return task.event_bytes
 
     return repeat(call, task.seconds, task.most_bytes)
@@ -126,7 +123,7 @@ def _bare(task: Task, filesystem: FileSystem, fd: int, lines: list[bytes]) -> Tu
     return repeat(call, task.seconds, task.most_bytes)
 
 
-def _follow(task: Task, store: FileEventStore[UntypedEvent]) -> Turn:
+def _follow(task: Task, store: FileEventStore[Any]) -> Turn:
     """Note when each event came, until the one that ends it."""
     came: list[int] = []
     with store.subscribe(task.position) as subscription:

@@ -66,6 +66,8 @@ def _head(results: Results) -> Iterator[str]:
     events = "1 event" if payload.events == 1 else f"{payload.events:,} events"
     sizes = f"{payload.bytes:,.0f} bytes of JSON, {payload.line_bytes:,.0f} bytes a line"
     yield f"payload: {payload.source} ({events}), {sizes}"
+    if not payload.classes:
+        yield "appended as UntypedEvents, which are slower than classes of your own"
     stopped = "" if results.stopped is None else ", stopped early"
     yield f"{results.seconds:.1f} s, {results.rounds} whole rounds{stopped}"
 

@@ -89,7 +89,7 @@ def result(name: str, rate: float = 1000.0, **more: object) -> Result:
 
 def results(*measures: Result, file_system: str = "ext4", load: float = 0.0, rounds: int = 5) -> Results:
     machine = Machine("Linux", "CPython 3", 2, load, "/data", None, file_system)
-    return Results(FORMAT, "1", machine, Payload("sample", 1, 200, 400), rounds, 60.0, None, list(measures))
+    return Results(FORMAT, "1", machine, Payload("sample", 1, 1, 200, 400), rounds, 60.0, None, list(measures))
 
 
 QUIET = result("durable", p50_us=200.0, disk_us=180.0, hangarlog_us=20.0, spread=1.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hangarlog import ANY, FileEventStore, UntypedEvent
@@ -14,7 +15,7 @@ from hangarlog.system.filesystem import FileSystem
 
 
 def test_a_file_has_one_object_perhaps_on_several_lines_or_one_per_line() -> None:
-    assert from_text(b'{\n  "a": 1\n}\n', "f").events == [UntypedEvent("Measured", {"a": 1})]
+    assert from_text(b'{\n  "a": 1\n}\n', "f").untyped == [UntypedEvent("Measured", {"a": 1})]
     assert from_text(b'\xef\xbb\xbf\n{"a":1}\r\n\n {"a":2}', "f").events == [
         UntypedEvent("Measured", {"a": 1}),
         UntypedEvent("Measured", {"a": 2}),
@@ -52,9 +53,9 @@ def test_payloads_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BenchmarkError, match="the event has 108 bytes, a benchmark takes 50 at most"):
         from_text(b'{"a":"%b"}' % (b"x" * 100), "f")
     monkeypatch.setattr(module, "MAX_EVENTS", 3)
-    assert len(from_text(b'{"a":1}\n' * 5, "f").events) == 3
+    assert len(from_text(b'{"a":1}\n' * 5, "f").untyped) == 3
     monkeypatch.setattr(module, "MAX_BYTES", 20)
-    assert len(from_text(b'{"a":1}\n{"a":1}\n{"a":1', "f").events) == 2
+    assert len(from_text(b'{"a":1}\n{"a":1}\n{"a":1', "f").untyped) == 2
 
 
 def test_a_payload_has_the_size_that_is_asked_for() -> None:
@@ -71,10 +72,10 @@ def test_lines_of_a_store_stand_for_their_events(tmp_path: Path) -> None:
         store.append("a:1", events, ANY)
         store.append("hangarlog:parked", [UntypedEvent("hangarlog.Parked", {})], ANY)
         before = {path: path.stat().st_mtime_ns for path in (tmp_path / "s").rglob("*")}
-        assert from_store(str(tmp_path / "s")).events == events
+        assert from_store(str(tmp_path / "s")).untyped == events
         assert {path: path.stat().st_mtime_ns for path in (tmp_path / "s").rglob("*")} == before
     lines = (tmp_path / "s/journal.jsonl").read_bytes().splitlines(keepends=True)
-    assert from_text(b"".join(lines[:3]), "journal.jsonl").events == events
+    assert from_text(b"".join(lines[:3]), "journal.jsonl").untyped == events
     FileEventStore.untyped(tmp_path / "empty").close()
     with pytest.raises(BenchmarkError, match="has no events"):
         from_store(str(tmp_path / "empty"))
@@ -82,9 +83,38 @@ def test_lines_of_a_store_stand_for_their_events(tmp_path: Path) -> None:
 
 def test_batches_go_round_the_events_and_their_lines_are_as_many(tmp_path: Path) -> None:
     payloads = from_text(b'{"a":1}\n{"a":2}\n{"a":3}\n', "f")
-    numbers = [[event.data["a"] for event in batch] for batch in payloads.batches(2)]
+    numbers = [[event.a for event in batch] for batch in payloads.batches(2)]
     assert numbers == [[1, 2], [3, 1]]
     assert [text.count(b"\n") for text in payloads.batch_lines(2)] == [2, 2]
     assert [len(payloads.batches(size)) for size in (1, 10)] == [3, 1]
     payloads.save(FileSystem(), str(tmp_path / "events"))
-    assert load(FileSystem(), str(tmp_path / "events")) == payloads.events
+    again, _ = load(FileSystem(), str(tmp_path / "events"))
+    assert list(map(msgspec.structs.asdict, again)) == [{"a": 1}, {"a": 2}, {"a": 3}]
+
+
+def test_payloads_of_one_shape_become_instances_of_a_class() -> None:
+    """Fields may be missing, and of several types."""
+    given = b'{"a":1,"b":null,"event_id":"x"}\n{"b":[1],"a":2.5,"c":{"d":1},"event_id":"x"}\n'
+    payloads = from_text(given, "f")
+    assert payloads.classes == 1
+    first, second = payloads.events
+    assert (first.a, first.b, first.c) == (1, None, msgspec.UNSET)
+    assert (second.a, second.b, second.c) == (2.5, [1], {"d": 1})
+    assert payloads.serializer.encode(second)[0] == "Measured"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"a b":1}',
+        b'{"class":1}',
+        b'{"_private":1}',
+        b'{"a":1,"_version":2}',
+        b'{"event_id":7}',
+        b"{%b}" % b",".join(b'"a%d":1' % number for number in range(300)),
+    ],
+)
+def test_payloads_that_no_class_can_have_stay_untyped(text: bytes) -> None:
+    payloads = from_text(text, "f")
+    assert payloads.classes == 0
+    assert payloads.events == payloads.untyped

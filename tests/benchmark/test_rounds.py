@@ -180,10 +180,11 @@ def test_batches_that_would_write_too_much_are_left_out(tmp_path: Path) -> None:
 
 
 def test_processes_say_why_they_cannot_measure(tmp_path: Path) -> None:
-    crew = Crew(str(tmp_path))
+    crew, events = Crew(str(tmp_path)), tmp_path / "events"
+    sample().save(FileSystem(), str(events))
     try:
         with pytest.raises(BenchmarkError, match="missing"):
-            crew.together([Task("append", bytes(tmp_path / "missing"))])
+            crew.together([Task("append", bytes(tmp_path / "missing"), bytes(events))])
         with pytest.raises(FileNotFoundError):
             crew.together([Task("bare", bytes(tmp_path / "missing/file"))])
         crew._processes[0].kill()

@@ -23,7 +23,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 DOCUMENT = {
     "": "benchmark hangarlog machine payload rounds seconds stopped measures warnings verdict",
     "machine": "system python cores load folder store file_system",
-    "payload": "source events bytes line_bytes",
+    "payload": "source events classes bytes line_bytes",
     "measures": "name title group beside processes batch calls events seconds events_per_second bytes_per_second "
     "p50_us p99_us p999_us max_us spread disk_us hangarlog_us histogram",
 }
@@ -63,6 +63,7 @@ def test_in_a_pipe_it_is_one_json_object_with_the_documented_keys(hangarlog: Com
     assert found["payload"] | {"bytes": 0, "line_bytes": 0} == {
         "source": f"the newest events of {store}",
         "events": 10,
+        "classes": 1,
         "bytes": 0,
         "line_bytes": 0,
     }
