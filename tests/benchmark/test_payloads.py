@@ -16,7 +16,7 @@ from hangarlog.system.filesystem import FileSystem
 
 def test_a_file_has_one_object_perhaps_on_several_lines_or_one_per_line() -> None:
     assert from_text(b'{\n  "a": 1\n}\n', "f").untyped == [UntypedEvent("Measured", {"a": 1})]
-    assert from_text(b'\xef\xbb\xbf\n{"a":1}\r\n\n {"a":2}', "f").events == [
+    assert from_text(b'\xef\xbb\xbf\n{"a":1}\r\n\n {"a":2}', "f").untyped == [
         UntypedEvent("Measured", {"a": 1}),
         UntypedEvent("Measured", {"a": 2}),
     ]
