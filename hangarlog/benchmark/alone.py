@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
+from time import monotonic
 from typing import Any
 
 import msgspec
 
 from hangarlog.benchmark.payloads import Payloads
 from hangarlog.benchmark.turn import TimedFileSystem, Turn, repeat
+from hangarlog.errors import ANY
 from hangarlog.events.registry import UntypedEvent
+from hangarlog.filestore.group_sync import SYNCS_BEFORE_RING
 from hangarlog.filestore.sizes import sizes_of_files
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.system.filesystem import FileSystem
@@ -29,7 +32,7 @@ class Alone:
     ends with syncs that do not count, so that no turn pays for the one before.
     """
 
-    def __init__(self, folder: str, payloads: Payloads, most_bytes: int) -> None:
+    def __init__(self, folder: str, payloads: Payloads, most_bytes: int, warm_seconds: float = 0.0) -> None:
         self._payloads, self._most_bytes = payloads, most_bytes
         self._timed = TimedFileSystem()
         path, serializer = os.path.join, payloads.serializer
@@ -43,6 +46,7 @@ class Alone:
             path(folder, "interval"), serializer=serializer, durability=INTERVAL_SECONDS
         )
         self._bare = self._timed.open_new(path(folder, "bare.jsonl"))
+        warm(self._durable, warm_seconds)
 
     def close(self) -> None:
         """Close the stores and the file."""
@@ -116,6 +120,15 @@ class Alone:
         kinds = {type(event) for event in self._payloads.events} if self._payloads.classes == 1 else {dict}
         (kind,) = kinds
         return _code(msgspec.json.Decoder(kind).decode, self._payloads.texts, seconds)
+
+
+def warm(store: FileEventStore[Any], seconds: float) -> None:
+    """Append durably until the store has its commit ring, as a store in use has, for `seconds` at most."""
+    last = monotonic() + seconds
+    for _ in range(SYNCS_BEFORE_RING + 1):
+        store.append("bench:warm", [UntypedEvent("Warmed", {})], ANY)
+        if monotonic() >= last:
+            break
 
 
 def settle(folder: str) -> None:

@@ -9,7 +9,7 @@ from itertools import cycle
 from time import perf_counter_ns
 from typing import Any
 
-from hangarlog.benchmark.alone import settle
+from hangarlog.benchmark.alone import settle, warm
 from hangarlog.benchmark.crew import Crew
 from hangarlog.benchmark.payloads import Payloads
 from hangarlog.benchmark.turn import Turn
@@ -26,7 +26,9 @@ PACE_NS = 1_000_000
 class Together:
     """The store and the files of one round, which `processes` processes write. `most_bytes` is for all of them."""
 
-    def __init__(self, folder: str, payloads: Payloads, crew: Crew, processes: int, most_bytes: int) -> None:
+    def __init__(
+        self, folder: str, payloads: Payloads, crew: Crew, processes: int, most_bytes: int, warm_seconds: float
+    ) -> None:
         self._folder, self._crew, self._processes = folder, crew, processes
         self._batches = [[event] for event in payloads.events]
         self._line_bytes, self._most_bytes = int(payloads.line_bytes), most_bytes
@@ -35,10 +37,12 @@ class Together:
         payloads.save(filesystem, self._events)
         filesystem.replace_file(self._lines, b"".join(payloads.lines), sync=False)
         self._shared = os.path.join(folder, "shared")
-        FileEventStore.untyped(self._shared).close()
+        with FileEventStore.untyped(self._shared) as store:
+            warm(store, warm_seconds)
         self._followed: FileEventStore[Any] = FileEventStore(
             os.path.join(folder, "followed"), serializer=payloads.serializer
         )
+        warm(self._followed, warm_seconds)
 
     def close(self) -> None:
         """Close the store."""

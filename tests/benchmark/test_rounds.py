@@ -23,6 +23,7 @@ from hangarlog.benchmark.rounds import Outcome, run
 from hangarlog.benchmark.scratch import PREFIX, find_place, left_over, scratch
 from hangarlog.benchmark.turn import TimedFileSystem
 from hangarlog.benchmark.worker import Task
+from hangarlog.filestore.commit_ring import RING_BYTES
 from hangarlog.system.filesystem import FileSystem
 
 SEVERAL = b'{"a":1}\n{"a":{"b":[1,2,3]},"_version":2}\n{"text":"\xc3\xa4"}\n'
@@ -80,11 +81,12 @@ def test_a_store_that_is_watched_syncs_as_any_other(tmp_path: Path) -> None:
         fds.append(synced)
         filesystem.close(fd)
     assert fds[0] == fds[1]
-    alone = Alone(str(tmp_path), sample(), 1 << 20)
+    alone = Alone(str(tmp_path), sample(), 1 << 20, 60.0)
     try:
         turn = alone.durable(0.01)
     finally:
         alone.close()
+    assert (tmp_path / "durable/ring").stat().st_size == RING_BYTES
     assert all(0 < wait < sample_ns for sample_ns, wait in zip(turn.samples, turn.waits, strict=True))
 
 
