@@ -32,7 +32,7 @@ class Alone:
     ends with syncs that do not count, so that no turn pays for the one before.
     """
 
-    def __init__(self, folder: str, payloads: Payloads, most_bytes: int, warm_seconds: float = 0.0) -> None:
+    def __init__(self, folder: str, payloads: Payloads, most_bytes: int, ring_seconds: float = 0.0) -> None:
         self._payloads, self._most_bytes = payloads, most_bytes
         self._timed = TimedFileSystem()
         path, serializer = os.path.join, payloads.serializer
@@ -46,7 +46,7 @@ class Alone:
             path(folder, "interval"), serializer=serializer, durability=INTERVAL_SECONDS
         )
         self._bare = self._timed.open_new(path(folder, "bare.jsonl"))
-        warm(self._durable, warm_seconds)
+        create_ring(self._durable, ring_seconds)
 
     def close(self) -> None:
         """Close the stores and the file."""
@@ -122,11 +122,11 @@ class Alone:
         return _code(msgspec.json.Decoder(kind).decode, self._payloads.texts, seconds)
 
 
-def warm(store: FileEventStore[Any], seconds: float) -> None:
+def create_ring(store: FileEventStore[Any], seconds: float) -> None:
     """Append durably until the store has its commit ring, as a store in use has, for `seconds` at most."""
     last = monotonic() + seconds
     for _ in range(SYNCS_BEFORE_RING + 1):
-        store.append("bench:warm", [UntypedEvent("Warmed", {})], ANY)
+        store.append("bench:ring", [UntypedEvent("RingCreated", {})], ANY)
         if monotonic() >= last:
             break
 

@@ -34,8 +34,8 @@ Begin = Callable[[Plan, str], None]
 """Called with the plan and the private folder, once a signal ends the run in order."""
 _LEAST_SECONDS = 0.002
 """The length of a turn when the time is up. It has one call at least."""
-_WARM_SHARE = 1 / 40
-"""The most of a run that warming a store takes, on a slow disk."""
+_RING_SHARE = 1 / 40
+"""The most of a run that it takes to create a ring, on a slow disk."""
 _FULL = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 
 
@@ -156,10 +156,10 @@ def _stores(folder: str, reading: Reading, payloads: Payloads, crew: Crew, plan:
     """Make the stores of a round in a new folder, which is removed after the block, so that rounds are alike."""
     FileSystem().create_folder(folder)
     with contextlib.ExitStack() as stack:
-        warm_seconds = plan.seconds * _WARM_SHARE
-        alone = Alone(folder, payloads, plan.turn_bytes, warm_seconds)
+        ring_seconds = plan.seconds * _RING_SHARE
+        alone = Alone(folder, payloads, plan.turn_bytes, ring_seconds)
         stack.callback(alone.close)
-        together = Together(folder, payloads, crew, plan.processes, plan.turn_bytes, warm_seconds)
+        together = Together(folder, payloads, crew, plan.processes, plan.turn_bytes, ring_seconds)
         stack.callback(together.close)
         yield Stores(alone, reading, together)
     remove(folder)

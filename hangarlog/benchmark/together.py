@@ -9,7 +9,7 @@ from itertools import cycle
 from time import perf_counter_ns
 from typing import Any
 
-from hangarlog.benchmark.alone import settle, warm
+from hangarlog.benchmark.alone import create_ring, settle
 from hangarlog.benchmark.crew import Crew
 from hangarlog.benchmark.payloads import Payloads
 from hangarlog.benchmark.turn import Turn
@@ -27,7 +27,7 @@ class Together:
     """The store and the files of one round, which `processes` processes write. `most_bytes` is for all of them."""
 
     def __init__(
-        self, folder: str, payloads: Payloads, crew: Crew, processes: int, most_bytes: int, warm_seconds: float
+        self, folder: str, payloads: Payloads, crew: Crew, processes: int, most_bytes: int, ring_seconds: float
     ) -> None:
         self._folder, self._crew, self._processes = folder, crew, processes
         self._batches = [[event] for event in payloads.events]
@@ -38,11 +38,11 @@ class Together:
         filesystem.replace_file(self._lines, b"".join(payloads.lines), sync=False)
         self._shared = os.path.join(folder, "shared")
         with FileEventStore.untyped(self._shared) as store:
-            warm(store, warm_seconds)
+            create_ring(store, ring_seconds)
         self._followed: FileEventStore[Any] = FileEventStore(
             os.path.join(folder, "followed"), serializer=payloads.serializer
         )
-        warm(self._followed, warm_seconds)
+        create_ring(self._followed, ring_seconds)
 
     def close(self) -> None:
         """Close the store."""
