@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -118,6 +118,17 @@ def test_a_signal_ends_a_run_which_keeps_its_results_and_leaves_no_files(
     assert (outcome.results.stopped, len(outcome.results.measures)) == ("interrupted", at - 1)
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(number) is handler
+
+
+@pytest.fixture(autouse=True)
+def signals_are_not_ignored() -> Iterator[None]:
+    """As they are where a shell runs the tests in its background."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_an_interrupt_that_python_drops_ends_the_run_after_the_turn(

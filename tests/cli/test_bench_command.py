@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,14 @@ def test_in_a_pipe_it_is_one_json_object_with_the_documented_keys(hangarlog: Com
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_it_with_what_it_has_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "hangarlog", "bench", str(tmp_path), "--processes", "2"]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+        # A shell that runs the tests in its background has them ignore it.
+        preexec_fn=partial(signal.signal, number, signal.SIG_DFL),
+    )
     assert running.stderr
     assert b"measuring for 60 s" in running.stderr.readline()
     running.send_signal(number)
