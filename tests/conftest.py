@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,11 @@ class Added(msgspec.Struct, frozen=True):
 
     number: int
     text: str = ""
+
+
+def named(value: object) -> str:
+    """Return the id of a test for `value`: its text, without the addresses that differ in each process."""
+    return re.sub(" at 0x[0-9a-f]+", "", str(value))
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from conftest import Command
+from conftest import Command, named
 
 from hangarlog import (
     ANY,
@@ -53,7 +53,7 @@ TWICE = msgspec.Raw(b'{"a":1,"a":2}')
         Loose({1: 1, "1": 2}),
         Keyed({1: 1, "1": 2}),
     ],
-    ids=str,
+    ids=named,
 )
 def test_no_event_with_a_key_twice_is_appended(store: FileEventStore, event: Any) -> None:
     """Not as raw JSON, nor by keys that become the same text."""

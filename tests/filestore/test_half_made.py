@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Added
+from conftest import ROOT, Added, named
 
 from hangarlog import ANY, FileEventStore, HangarlogError, MemoryEventStore
 from hangarlog.maintenance.verify import verify
@@ -66,7 +66,7 @@ def _open() -> list[str]:
         {"mode": 0o666},
         {"filesystem": 3},
     ],
-    ids=str,
+    ids=named,
 )
 def test_bad_arguments_leave_nothing(tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError, AttributeError)):
