@@ -148,7 +148,7 @@ def test_words_are_completed_without_the_current_folder(hostile: Path) -> None:
     script = [str(hostile / "script/hangarlog")]
     for words in ("hangarlog read . ", "hangarlog read . --type ", "hangarlog replay . ", "hangarlog ver"):
         done = run(hostile, script, [words, ":="], _HANGARLOG_COMPLETE="bash_complete")
-        assert (done.stdout != "\n") == ("replay" not in words)
+        assert done.stdout != "\n" or "replay" in words
 
 
 @pytest.mark.parametrize("entry", ["", "."])

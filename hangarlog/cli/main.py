@@ -68,7 +68,9 @@ def _run() -> int:
 def _system_message(error: OSError) -> str:
     if isinstance(error, FileNotFoundError) and not error.filename and not _has_current_folder():
         return "the current folder was deleted; change to one that exists"
-    return f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+    if error.filename is None:
+        return str(error)
+    return f"{error.strerror or error}: {error.filename or 'a file without a name'}"
 
 
 def _has_current_folder() -> bool:

@@ -74,6 +74,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["export", "s", "out.jsonl"], r"exporting  \[#* *\]  [\d,]+ of 2,000"),
         (["export", "s", "-"], r"exporting  \[#* *\]  [\d,]+ of 2,000"),
         (["import", "t", DATABASE], r"importing  \[#* *\]  [\d,]+ of 758"),
+        (["import", "u", "s/journal.jsonl"], r"importing  \[#* *\]  [\d,]+ of [\d,]+"),
         (["backup", "s", "b"], r"copying  .*\r *\r.*verifying "),
         (["read", "s"], "reading"),
         (["schema", "check", "--store", "s", "--events", "events"], r"reading  \[#* *\]  [\d,]+ of 2,000"),
