@@ -38,6 +38,7 @@ COMMANDS = [
     ["append", "{out}/new", "b:1", "--type", "T", "--data", "{}"],
     ["backup", ".", "{out}/backup"],
     ["bench", "{out}", "--seconds", "0.1", "--processes", "2"],
+    ["completion", "bash"],
     ["demo", "{out}/demo"],
     ["export", ".", "{out}/events.db"],
     ["export", ".", "{out}/events.jsonl"],
@@ -140,6 +141,14 @@ def test_python_m_runs_nothing_of_the_current_folder_once_hangarlog_begins(hosti
 def test_a_completion_script_is_made_without_the_current_folder(hostile: Path) -> None:
     done = run(hostile, [str(hostile / "script/hangarlog")], [], _HANGARLOG_COMPLETE="zsh_source")
     assert "compdef" in done.stdout
+
+
+def test_words_are_completed_without_the_current_folder(hostile: Path) -> None:
+    """Which is a store, from which a person completes."""
+    script = [str(hostile / "script/hangarlog")]
+    for words in ("hangarlog read . ", "hangarlog read . --type ", "hangarlog replay . ", "hangarlog ver"):
+        done = run(hostile, script, [words, ":="], _HANGARLOG_COMPLETE="bash_complete")
+        assert done.stdout != "\n" or "replay" in words
 
 
 @pytest.mark.parametrize("entry", ["", "."])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 
+from hangarlog.cli.standard_streams import fill_closed_streams
 from hangarlog.system.import_path import forget_current_folder
 
 
 def run() -> None:
     """Run `hangarlog` with the arguments of this process, and exit with its exit code."""
     forget_current_folder()
+    fill_closed_streams()
     try:
         import click  # noqa: F401
     except ImportError:

@@ -1,7 +1,8 @@
-"""The `hangarlog` command group, which imports its commands on demand, and the STORE argument of commands."""
+"""The `hangarlog` command group, which imports its commands on demand, and what commands share."""
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -13,7 +14,10 @@ import click
 import msgspec
 
 from hangarlog import FileEventStore, __version__
-from hangarlog.cli.terminal import say
+from hangarlog.cli.exit_codes import ExitCode
+from hangarlog.cli.standard_streams import OutputError
+from hangarlog.cli.suggestions import suggestion
+from hangarlog.cli.terminal import progress, say
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.system.read_only import for_reading
 
@@ -23,6 +27,7 @@ _MODULES = {
     "append": "append",
     "backup": "backup",
     "bench": "bench",
+    "completion": "completion",
     "demo": "demo",
     "export": "transfer",
     "import": "transfer",
@@ -42,7 +47,24 @@ _MODULES = {
 Callback = Callable[..., Any]
 
 
-class _Group(click.Group):
+_DONE = "hangarlog.done"
+
+
+class Group(click.Group):
+    """A group of commands, some of whose names a person may guess wrong."""
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return (name, command, the rest of the arguments). Raises `UsageError` with a suggestion."""
+        name = args[0]
+        if not context.resilient_parsing and name[:1] != "-" and self.get_command(context, name) is None:
+            meant = suggestion(name, self.list_commands(context))
+            raise click.UsageError(f"No such command {name!r}. {meant}", context)
+        return super().resolve_command(context, args)
+
+
+class _Hangarlog(Group):
     def list_commands(self, context: click.Context) -> list[str]:
         """Return the names of all commands, sorted, without importing their modules."""
         return list(_MODULES)
@@ -54,18 +76,34 @@ class _Group(click.Group):
         return super().get_command(context, name)
 
     def invoke(self, context: click.Context) -> Any:
-        """Run a command, and exit with 0, not with 1 as click does, if the reader closes the pipe."""
+        """Run a command. An `OutputError` tells what the command had done."""
+        result = 0
         try:
-            code = super().invoke(context)
+            result = super().invoke(context)
             sys.stdout.flush()
-        except BrokenPipeError:
-            # Discard the buffered output. Python would try to write it at exit and report an error.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        return code
+        except OutputError as error:
+            error.done, error.result = context.meta.get(_DONE, ""), result or 0
+            if error.done:
+                exits_with(error, ExitCode.UNTOLD)
+            raise
+        return result
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def note_done(what: str) -> None:
+    """Note what the command has changed. If it cannot write its answer, it says this, and exits with `UNTOLD`."""
+    click.get_current_context().meta[_DONE] = what
+
+
+_MAX_SECONDS = 1e9  # Thirty years. The system's calls take no more than three hundred.
+
+
+def _seconds(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    if math.isnan(value):
+        raise click.BadParameter("it is not a number", context, parameter)
+    return min(value, _MAX_SECONDS)
+
+
+@click.group(cls=_Hangarlog, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="hangarlog")
 @click.option(
     "--lock-timeout",
@@ -73,6 +111,7 @@ class _Group(click.Group):
     default=60.0,
     show_default=True,
     metavar="SECONDS",
+    callback=_seconds,
     help="How long to wait while other processes have the store locked.",
 )
 def hangarlog(lock_timeout: float) -> None:
@@ -80,6 +119,7 @@ def hangarlog(lock_timeout: float) -> None:
 
     STORE is the folder. You can leave it out if HANGARLOG_STORE names it. Results are readable text on a terminal and
     JSON lines in a pipe. Exit codes: 0 for success, 1 if the store refuses or is damaged, 2 for wrong usage.
+    docs/cli.md has all of them. `hangarlog completion bash --install` lets your shell complete commands.
     """
     context = click.get_current_context()
     context.obj = lock_timeout
@@ -138,8 +178,11 @@ def _assign(given: list[str], names: tuple[str, ...], optional: bool) -> list[st
         if not (ambiguous and os.path.isfile(os.path.join(given[0], "hangarlog.json"))):
             given = [default, *given]
     least = full - 1 if optional else full
+    shown = [name.upper() for name in ("store", *names)]
     if len(given) < least:
-        raise click.UsageError(f"Missing argument '{('store', *names)[len(given)].upper()}'.")
+        raise click.UsageError(f"Missing argument '{shown[len(given)]}'.")
+    if "" in given:  # As from a variable that is not set. As a path, it would be the current folder.
+        raise click.UsageError(f"{shown[given.index('')]} is empty.")
     return [*given, *[None] * (full - len(given))]
 
 
@@ -147,14 +190,15 @@ def open_store(path: str, *, create: bool = False, durability: Any = "always") -
     """Open the store so that a command can read events of any type without their classes."""
     serializer = EventSerializer(unknown="untyped")
     seconds = lock_timeout()
-    store = FileEventStore(
-        path,
-        serializer=serializer,
-        create=create,
-        durability=durability,
-        lock_timeout=seconds,
-        filesystem=None if create else for_reading(path),
-    )
+    with progress("opening the store"):
+        store = FileEventStore(
+            path,
+            serializer=serializer,
+            create=create,
+            durability=durability,
+            lock_timeout=seconds,
+            filesystem=None if create else for_reading(path),
+        )
     _report_recovery(store)
     return store
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from hangarlog import ANY, NO_STREAM, STREAM_EXISTS, AppendResult, UntypedEvent
-from hangarlog.cli.app import hangarlog, open_store, with_store
+from hangarlog.cli.app import hangarlog, note_done, open_store, with_store
 from hangarlog.cli.payloads import object_in, objects_in
 from hangarlog.cli.terminal import say
 from hangarlog.record.line import MAX_LINE_BYTES
@@ -65,6 +65,10 @@ def _events(event_type: str, data: str, event_id: str | None = None) -> list[Unt
     ]
 
 
+def _stored(result: AppendResult) -> str:
+    return f"stored up to version {int(result)} of the stream (position {result.last_position})"
+
+
 def _place(result: AppendResult) -> str:
     first, last = result.first_version, int(result)
     if first == last:
@@ -119,11 +123,15 @@ def append(
     """
     if not event_type:
         raise click.BadParameter("it is empty", param_hint="--type")
+    for option, text in (("--type", event_type), ("--event-id", event_id or "")):
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise click.BadParameter("it is not text in UTF-8", param_hint=option)
     events = _events(event_type, data, event_id)
     extra = None if metadata is None else object_in(_encoded(metadata), "--metadata")
     with open_store(store, create=True) as event_store:
         idempotent = bool(events) and events[0].event_id is not None
         result = event_store.append(stream, events, expected_version, metadata=extra, idempotent=idempotent)
+        note_done(_stored(result) if result.written else f"nothing was written: {_place(result)}")
         say(str(result))
         if events and not result.written:
             say(f"nothing was written: {_place(result)}", err=True)

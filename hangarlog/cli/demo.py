@@ -19,7 +19,7 @@ from hangarlog import (
     UpcasterChain,
     register_event_type,
 )
-from hangarlog.cli.app import STORE_VARIABLE, hangarlog
+from hangarlog.cli.app import STORE_VARIABLE, hangarlog, note_done
 from hangarlog.cli.terminal import progress, say, styled
 from hangarlog.integrations.mcp_hangar_sqlite import count_events, import_database
 from hangarlog.maintenance.verify import verify
@@ -149,6 +149,7 @@ def demo(store: str | None, source: str | None) -> None:
         _say_heading(f"1. Import {database} into {path}")
         with progress("importing", count_events(database)) as advance:
             report = import_database(event_store, database, advance)
+        note_done(f"the events are in the store {path}")
         say(
             f"   {report.taken} events imported, {report.already} were there already, in {report.streams} streams; "
             f"the store holds {event_store.get_event_count()}"

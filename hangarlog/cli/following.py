@@ -24,6 +24,7 @@ from hangarlog import (
     SubscriptionLostError,
 )
 from hangarlog.cli.display import WriteEvent, with_lines
+from hangarlog.cli.standard_streams import OutputError
 from hangarlog.cli.terminal import say
 from hangarlog.record.line import StoredEnvelope
 from hangarlog.system.read_only import ReadOnly
@@ -130,7 +131,7 @@ def follow(
     If older files are put in place, say so and go on after the last event that both have.
 
     Raises:
-        BrokenPipeError: the reader of standard output has gone.
+        OutputError: the reader of standard output has gone.
         PositionError: `position` is beyond the last event.
         FollowingError: the store's folder is gone or replaced, or its history is another one.
     """
@@ -282,7 +283,7 @@ def _end_of(path: str) -> int:
 
 
 def refuse_closed_output() -> None:
-    """Raise `BrokenPipeError` if the reader of standard output has gone."""
+    """Raise `OutputError` if the reader of standard output has gone."""
     if not hasattr(select, "poll"):
         return  # It is noticed with the next event.
     poll = select.poll()
@@ -291,7 +292,7 @@ def refuse_closed_output() -> None:
     except (OSError, ValueError):
         return  # It is no file.
     if any(what & (select.POLLERR | select.POLLHUP) for _, what in poll.poll(0)):
-        raise BrokenPipeError(errno.EPIPE, "the reader has gone")
+        raise OutputError(BrokenPipeError(errno.EPIPE, "the reader has gone"))
 
 
 @contextlib.contextmanager

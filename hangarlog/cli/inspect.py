@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from hangarlog import CorruptionError, FileEventStore
-from hangarlog.cli.app import hangarlog, lock_timeout, open_store, with_store
+from hangarlog.cli.app import hangarlog, lock_timeout, note_done, open_store, with_store
 from hangarlog.cli.display import shown_time
 from hangarlog.cli.terminal import is_terminal, progress, say, styled, write_json, write_object
 from hangarlog.filestore.file_owners import JournalNames
@@ -54,7 +54,7 @@ def _paths(folder: Folder, stream_id: str, names: JournalNames, checked: set[str
 @with_store()
 def stats(store: str) -> None:
     """Print the number of events, streams, files and bytes."""
-    with open_store(store) as event_store:
+    with open_store(store) as event_store, progress("counting"):
         found = _stats(event_store)
     if is_terminal():
         found = {name: shown_time(value) if name.endswith("_at") and value else value for name, value in found.items()}
@@ -148,7 +148,11 @@ def repair(store: str) -> int:
     names = {Repaired: "mended", PutAside: "put aside", Lost: "lost"}
     mended = put_aside = lost = 0
     all_repaired = True
-    for result in repair_store(store, lock_timeout=lock_timeout()):
+    with progress("repairing") as advance:
+        # All at once: it must not end half-way because its results cannot be written.
+        results = list(repair_store(store, advance, lock_timeout=lock_timeout()))
+    note_done("the store was repaired as far as possible; `hangarlog verify` says what is still damaged")
+    for result in results:
         if isinstance(result, CorruptionError):
             _write_damage(result)
         elif is_terminal():

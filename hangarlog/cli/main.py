@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import traceback
 import warnings
-from io import TextIOWrapper
+from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
 from hangarlog import EventsNotFoundError, HangarlogError, StreamIdError
 from hangarlog.cli.app import exit_code, hangarlog
+from hangarlog.cli.exit_codes import ExitCode
+from hangarlog.cli.standard_streams import InputError, OutputError, end_output, take_over_streams
 from hangarlog.cli.terminal import say, say_lines
+
+COMPLETION_VARIABLE = "_HANGARLOG_COMPLETE"
+"""The environment variable by which a shell asks for completions."""
 
 
 def main() -> NoReturn:
@@ -21,31 +27,57 @@ def main() -> NoReturn:
     warnings.showwarning = _show_warning
     sys.excepthook = _show_traceback
     sys.unraisablehook = threading.excepthook = _show_thread_traceback
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # A terminal's encoding may lack characters.
+    take_over_streams()
     try:
-        code = hangarlog.main(standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
+        code = _run()
+    finally:
+        end_output()
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command line, print the error that ends it, and return the exit code."""
+    if COMPLETION_VARIABLE in os.environ:
+        import_module("hangarlog.cli.completing")  # It registers how each shell is answered.
+    try:
+        code = hangarlog.main(standalone_mode=False, complete_var=COMPLETION_VARIABLE)
+        return code if isinstance(code, int) else ExitCode.SUCCESS
     except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
+        return error.exit_code
     except click.Abort:
-        _exit_with("interrupted", 130)
+        return _failed("interrupted", ExitCode.INTERRUPTED)
     except click.exceptions.NoArgsIsHelpError as error:
         say_lines(error.format_message(), err=True)
-        sys.exit(2)
+        return ExitCode.USAGE
     except click.ClickException as error:
         if isinstance(error, click.UsageError) and error.ctx:
             say_lines(error.ctx.get_usage(), err=True)
-        _exit_with(error.format_message(), 2)
+        return _failed(error.format_message(), ExitCode.USAGE)
+    except OutputError as error:
+        return error.result if error.reader_is_gone else _failed(str(error), exit_code(error, ExitCode.FAILED))
     except (StreamIdError, EventsNotFoundError) as error:
-        _exit_with(str(error), exit_code(error, 2))
-    except HangarlogError as error:
-        _exit_with(str(error), exit_code(error, 1))
+        return _failed(str(error), exit_code(error, ExitCode.USAGE))
+    except (HangarlogError, InputError) as error:
+        return _failed(str(error), exit_code(error, ExitCode.FAILED))
     except MemoryError as error:
-        _exit_with(_memory_message(error), exit_code(error, 1))
+        return _failed(_memory_message(error), exit_code(error, ExitCode.FAILED))
     except OSError as error:
-        message = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
-        _exit_with(message, exit_code(error, 1))
+        return _failed(_system_message(error), exit_code(error, ExitCode.FAILED))
+
+
+def _system_message(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError) and not error.filename and not _has_current_folder():
+        return "the current folder was deleted; change to one that exists"
+    if error.filename is None:
+        return str(error)
+    return f"{error.strerror or error}: {error.filename or 'a file without a name'}"
+
+
+def _has_current_folder() -> bool:
+    try:
+        return bool(os.getcwd())
+    except OSError:
+        return False
 
 
 def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
@@ -71,6 +103,6 @@ def _show_thread_traceback(what: Any) -> None:
     _show_traceback(what.exc_type, what.exc_value, what.exc_traceback)
 
 
-def _exit_with(message: str, code: int) -> NoReturn:
+def _failed(message: str, code: int) -> int:
     say(f"hangarlog: {message}", err=True)
-    sys.exit(code)
+    return code

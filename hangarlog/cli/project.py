@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from hangarlog import FileEventStore
-from hangarlog.cli.app import hangarlog, lock_timeout, with_store
+from hangarlog.cli.app import hangarlog, lock_timeout, note_done, with_store
 from hangarlog.cli.terminal import progress, say, write_object
 from hangarlog.projections.definition import Definition
 from hangarlog.projections.follower import Follower
@@ -49,6 +49,7 @@ def project(store: str, projection: str, once: bool, rebuild: bool, standby: boo
             follower.run(0 if once else None)
         shown.close()
         cursor = event_store.cursor(definition.name).position
+        note_done(f"the projection is at position {cursor}")
         lag = event_store.get_event_count() - cursor
         write_object({"projection": definition.name, "version": definition.version, "position": cursor, "lag": lag})
     return 130 if signal.SIGINT in signals else 0

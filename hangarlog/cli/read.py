@@ -14,11 +14,15 @@ import click
 
 from hangarlog import FileEventStore
 from hangarlog.cli.app import hangarlog, open_store, with_store
-from hangarlog.cli.terminal import say
+from hangarlog.cli.terminal import progress_to_file, say
 from hangarlog.record.line import StoredEnvelope
 
 if TYPE_CHECKING:
     from hangarlog.cli.following import Filters
+
+
+_STEP = 256
+"""Events after which a read reports its progress: each by itself would cost a twentieth of the time."""
 
 
 def _parse_time(context: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
@@ -105,8 +109,11 @@ def read(
             until=until,
             on_damage="skip" if skip_damaged else "raise",
         )
-        for envelope, line in with_lines(event_store, blocks, skip_damaged):
-            write(envelope, line)
+        with progress_to_file("reading") as advance:
+            for number, (envelope, line) in enumerate(with_lines(event_store, blocks, skip_damaged), 1):
+                write(envelope, line)
+                if number % _STEP == 0:
+                    advance(_STEP)
 
 
 @hangarlog.command()

@@ -13,7 +13,9 @@ import click
 import msgspec
 
 from hangarlog import EventsNotFoundError, HangarlogError, SchemaLockError
-from hangarlog.cli.app import STORE_VARIABLE, exits_with, hangarlog, with_store
+from hangarlog.cli.app import STORE_VARIABLE, Group, exits_with, hangarlog, note_done, with_store
+from hangarlog.cli.exit_codes import ExitCode
+from hangarlog.cli.standard_streams import OutputError
 from hangarlog.cli.terminal import is_terminal, progress, say, say_lines, styled, write_json, write_object
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.schema.check import Finding, check, failing
@@ -38,7 +40,7 @@ _FORMAT = click.option(
 )
 
 
-@hangarlog.group()
+@hangarlog.group(cls=Group)
 def schema() -> None:
     """Show, check and lock the shapes of stored events.
 
@@ -92,7 +94,7 @@ def _load(target: str, folder: str) -> EventSerializer:
         return load_events(target, folder)
     except EventsNotFoundError as error:
         if error.__cause__ is not None and not _names_nothing(error.__cause__, target):
-            exits_with(error, _UNCHECKED)
+            exits_with(error, ExitCode.UNCHECKED)
         raise
 
 
@@ -105,25 +107,26 @@ def _names_nothing(cause: BaseException, target: str) -> bool:
     return isinstance(cause, ValueError) and target.startswith(":")
 
 
-_UNCHECKED = 3
-"""The exit code of a check that could not be made. 1 is for history that would break."""
-
-
 def _unchecked_on_errors(callback: Callback) -> Callback:
-    """Make the exit code of every error, expected or not, `_UNCHECKED`; wrong usage keeps its own."""
+    """Make the exit code of every error, expected or not, `UNCHECKED`; wrong usage keeps its own.
+
+    1 is for history that would break.
+    """
 
     @wraps(callback)
     def checked(**options: Any) -> Any:
         try:
-            return callback(**options)
+            result = callback(**options)
+            sys.stdout.flush()
+            return result
         except (click.ClickException, click.exceptions.Exit, click.Abort, EventsNotFoundError):
             raise
-        except (HangarlogError, OSError, MemoryError) as error:
-            exits_with(error, _UNCHECKED)
+        except (HangarlogError, OSError, MemoryError, OutputError) as error:
+            exits_with(error, ExitCode.UNCHECKED)
             raise
         except Exception as error:
             sys.excepthook(type(error), error, error.__traceback__)
-            return _UNCHECKED
+            return ExitCode.UNCHECKED
 
     return checked
 
@@ -180,7 +183,7 @@ def check_(
     damaged = 0 if where is None else max(0, count_events(where) - sum(each.count for each in stored))
     if damaged:
         say(f"hangarlog: {damaged:,} events are damaged in both copies, so they were not checked", err=True)
-    return 1 if failures else _UNCHECKED if damaged else 0
+    return 1 if failures else ExitCode.UNCHECKED if damaged else 0
 
 
 def _check_lock(
@@ -251,6 +254,7 @@ def lock(
         forget_lacking(made, serializer, known)
     if made != present:
         write_lock(path, made)
+        note_done(f"the lock file {path} was written")
     versions = sum(len(locked.schemas) for locked in made.events.values())
     write_object({"path": path, "types": len(made.events), "versions": versions})
     return 0

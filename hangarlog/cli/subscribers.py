@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from hangarlog import EventSerializer, EventsNotFoundError, FileEventStore, HangarlogError
-from hangarlog.cli.app import hangarlog, lock_timeout, open_store, with_store
+from hangarlog.cli.app import hangarlog, lock_timeout, note_done, open_store, with_store
 from hangarlog.cli.terminal import is_terminal, say, write_json, write_object
 from hangarlog.eventstore.subscribers import SubscriberStatus
 from hangarlog.schema.target import load_events, module_file
@@ -76,6 +76,7 @@ def replay(store: str, name: str, handler: str | None, events: str | None, on_fa
         serializer = load_events(events, os.getcwd())
     with FileEventStore(store, serializer=serializer, create=False, lock_timeout=lock_timeout()) as event_store:
         done = event_store.replay(name, function, on_failure=on_failure, attempts=attempts)
+        note_done(f"{done} events were replayed")
         write_object({"replayed": done, "parked": len(event_store.parked(name))})
 
 

@@ -1,6 +1,7 @@
-"""All output of the command line: results, events, errors and progress, with control characters escaped.
+"""All output of the command line: results, events and errors, with control characters escaped.
 
-Text goes through `say`, and lines of JSON through `write_line`. Nothing else in this package writes.
+Text goes through `say`, and lines of JSON through `write_line`. Nothing else in this package writes, but for the line
+of `progress`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from typing import Any, NamedTuple
 
 import click
 import msgspec
+
+from hangarlog.cli.progress import Progress, line_erased
+from hangarlog.cli.standard_streams import output_is_file
 
 # Invisible characters that `str.isprintable` accepts: fillers that look like spaces, joiners, variation selectors.
 _HIDDEN = (
@@ -60,7 +64,9 @@ def styled(text: object, **style: Any) -> Styled:
 
 def say(*parts: str | Styled, err: bool = False) -> None:
     """Write a line of text, joined from `parts`, to standard output, or with `err` to standard error."""
-    click.echo("".join(str(part) if isinstance(part, Styled) else printable(part) for part in parts), err=err)
+    text = "".join(str(part) if isinstance(part, Styled) else printable(part) for part in parts)
+    with line_erased():
+        click.echo(text, err=err)
 
 
 def say_lines(text: str, *, err: bool = False) -> None:
@@ -105,9 +111,24 @@ def write_object(value: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def progress(label: str, length: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on standard error if that is a terminal, and yield the function that advances it."""
-    with click.progressbar(
-        length=length, label=label, file=sys.stderr, hidden=not sys.stderr.isatty(), show_pos=True
-    ) as bar:
-        yield bar.update
+def progress(label: str, length: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Show progress on standard error if that is a terminal, and yield the function that advances it.
+
+    Without a `length`, it shows the number only, or the time if the function is never called.
+    """
+    with Progress(label, length) as shown:
+        yield shown.advance
+
+
+@contextlib.contextmanager
+def progress_to_file(label: str, length: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Show progress if standard output is a file. A terminal, or a pager behind a pipe, shows the output itself."""
+    if output_is_file():
+        with progress(label, length) as advance:
+            yield advance
+    else:
+        yield _ignore
+
+
+def _ignore(count: int) -> None:
+    pass

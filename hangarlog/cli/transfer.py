@@ -14,8 +14,8 @@ import click
 import msgspec
 
 from hangarlog import FileEventStore, SourceError
-from hangarlog.cli.app import hangarlog, open_store, with_store
-from hangarlog.cli.terminal import is_terminal, progress, say, write_line, write_object
+from hangarlog.cli.app import hangarlog, note_done, open_store, with_store
+from hangarlog.cli.terminal import is_terminal, progress, progress_to_file, say, write_line, write_object
 from hangarlog.integrations.export import cloud_events, journal_lines, new_file
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def import_(store: str, source: str, kind: str | None, partial: bool) -> int:
         if report.taken:
             say(f"hangarlog: {_events(report.taken)} imported before this; run it again for the others", err=True)
         raise
+    note_done(f"{_events(report.taken)} imported, {report.already} were there already")
     write_object({name: value for name, value in msgspec.structs.asdict(report).items() if name in _SHOWN})
     for stream_id, cause in report.not_taken.items():
         say(f"hangarlog: stream {stream_id!r} was not imported: {cause}", err=True)
@@ -156,11 +157,13 @@ def export(store: str, target: str, kind: str | None, skip_damaged: bool) -> int
             with progress("exporting", committed) as advance:
                 count = export_database(event_store, target, advance, skip_damaged=skip_damaged)
         elif target == "-":
-            count = _write_events(event_store, kind, _write_lines, skip_damaged)
+            with progress_to_file("exporting", committed) as advance:
+                count = _write_events(event_store, kind, _write_lines, skip_damaged, advance)
         else:
-            with new_file(target) as file:
-                count = _write_events(event_store, kind, lambda lines: file.write(lines + b"\n"), skip_damaged)
+            with new_file(target) as file, progress("exporting", committed) as advance:
+                count = _write_events(event_store, kind, lambda lines: file.write(lines + b"\n"), skip_damaged, advance)
     if target != "-":
+        note_done(f"{count} events were exported to {target}")
         write_object({"events": count, "target": target})
     if count < committed:
         lost = f"{committed - count} of {committed} events are damaged in both copies and were not written; see above"
@@ -176,10 +179,18 @@ def _write_lines(lines: bytes) -> None:
         sys.stdout.buffer.write(lines + b"\n")
 
 
-def _write_events(store: FileEventStore, kind: str, write: Callable[[bytes], object], skip_damaged: bool) -> int:
+def _write_events(
+    store: FileEventStore,
+    kind: str,
+    write: Callable[[bytes], object],
+    skip_damaged: bool,
+    advance: Callable[[int], None],
+) -> int:
     count = 0
     events = journal_lines if kind == "jsonl" else cloud_events
     for block in events(store, skip_damaged=skip_damaged):
         write(block)
-        count += block.count(b"\n") + 1
+        lines = block.count(b"\n") + 1
+        count += lines
+        advance(lines)
     return count

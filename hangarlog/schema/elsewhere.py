@@ -7,6 +7,7 @@ process, with another order of sets, time zone, clock, user and host, makes anot
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -30,7 +31,6 @@ _SHIFT_SECONDS = 400 * 86_400 + 5_025
 _ENVIRONMENT = {"TZ": "ELSE-23:30", "USER": "elsewhere", "LOGNAME": "elsewhere", "HOSTNAME": "elsewhere"}
 
 _Defaults = dict[str, dict[str, Keywords]]
-_Question = tuple[str, str | None]
 _decode_defaults = msgspec.json.Decoder(_Defaults).decode
 
 
@@ -48,7 +48,8 @@ def find_varying(serializer: EventSerializer, target: str, folder: str | None) -
     seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     process = start(_PROGRAM, {**_ENVIRONMENT, "PYTHONHASHSEED": seed})
     try:
-        answer, _ = process.communicate(msgspec.json.encode((target, folder)), timeout=_TIMEOUT_SECONDS)
+        question = json.dumps([target, folder]).encode()  # Not by msgspec: the folder's name may be no text.
+        answer, _ = process.communicate(question, timeout=_TIMEOUT_SECONDS)
         there = _decode_defaults(answer)
     except (OSError, subprocess.TimeoutExpired, msgspec.DecodeError):
         return False
@@ -71,7 +72,7 @@ def answer() -> None:
         with open(os.devnull, "wb") as nothing:  # The first process has printed what the application prints.
             os.dup2(nothing.fileno(), 1)
             os.dup2(nothing.fileno(), 2)
-        target, folder = msgspec.json.decode(sys.stdin.buffer.read(), type=_Question)
+        target, folder = json.load(sys.stdin.buffer)
         _move_elsewhere()
         with contextlib.suppress(HangarlogError, OSError):
             answers.write(msgspec.json.encode(_defaults(load_events(target, folder))[1]))

@@ -340,6 +340,7 @@ def test_every_command_has_help_and_is_in_the_reference(hangarlog: Command) -> N
         "append",
         "backup",
         "bench",
+        "completion",
         "demo",
         "export",
         "import",
@@ -380,7 +381,8 @@ def test_a_command_is_imported_when_it_is_asked_for() -> None:
             check=True,
         )
         return set(done.stdout.splitlines()[-1].split()) - {
-            f"hangarlog.cli.{name}" for name in ("app", "main", "terminal")
+            f"hangarlog.cli.{name}"
+            for name in ("app", "exit_codes", "main", "progress", "standard_streams", "suggestions", "terminal")
         }
 
     assert imported_by("--version") == set()
