@@ -27,6 +27,11 @@ class Added(msgspec.Struct, frozen=True):
     text: str = ""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the campaigns come first: of two processes that share the files of tests, one has them to do until the end."""
+    items.sort(key=lambda item: item.path.name != "test_campaigns.py")
+
+
 def named(value: object) -> str:
     """Return the id of a test for `value`: its text, without the addresses that differ in each process."""
     return re.sub(" at 0x[0-9a-f]+", "", str(value))

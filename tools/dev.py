@@ -19,7 +19,7 @@ LINT_IMPORTS = ["-c", "from importlinter.cli import lint_imports_command; lint_i
 """The layers of the package, as pyproject.toml states them."""
 COMMANDS: dict[str, list[list[str]]] = {
     "demo": [["-m", "hangarlog", "demo"]],
-    "test": [["-m", "pytest", "-n", "2", "--dist", "loadgroup"]],
+    "test": [["-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]],
     "check": [["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"], ["-m", "mypy"], LINT_IMPORTS],
     "python": [[]],
     "bench": [["-m", "bench"]],

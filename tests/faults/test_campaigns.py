@@ -12,7 +12,6 @@ from campaigns.table import PAGE, table
 from conftest import ROOT
 
 
-@pytest.mark.xdist_group("campaigns")  # One after the other: each keeps two processors busy.
 @pytest.mark.parametrize("campaign", campaigns(), ids=lambda campaign: f"row-{campaign.row}")
 @pytest.mark.timeout(900)
 def test_campaign(campaign: Campaign) -> None:

@@ -22,8 +22,6 @@ from conftest import ROOT
 
 import hangarlog
 
-pytestmark = pytest.mark.xdist_group("package")  # They share what is built.
-
 PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.13t", "3.14t"]
 TESTED = ["record", "events", "log", "testing", "test_conformance.py", "test_retries.py", "package/test_installed.py"]
 NEEDED = ["attrs", "hypothesis", "pytest", "pytest-timeout", "trio"]
