@@ -28,7 +28,7 @@ class Added(msgspec.Struct, frozen=True):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the campaigns come first: of two processes that share the files of tests, one has them to do until the end."""
+    """Let the campaigns come first: one of two processes that share the files of tests is busy with them."""
     items.sort(key=lambda item: item.path.name != "test_campaigns.py")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
@@ -47,6 +48,18 @@ def seconds_or_none(name: str, value: object) -> float | None:
     if not value >= 0:
         raise ValueError(f"{name} must be seconds from 0 on, not {value!r}")
     return float(value)
+
+
+def patience(name: str, value: object) -> float | None:
+    """Return the seconds that a wait may take; None if it may take for ever, or longer than the system can wait.
+
+    Raises `ValueError` for anything else.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)) or not value >= 0:
+        raise ValueError(f"{name} must be seconds from 0 on, or None, not {value!r}")
+    return None if value > threading.TIMEOUT_MAX else value
 
 
 def flag(name: str, value: object) -> bool:

@@ -17,7 +17,7 @@ from hangarlog.events.registry import EventRegistry, UntypedEvent
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore import engine
 from hangarlog.eventstore.append_result import AppendResult
-from hangarlog.eventstore.arguments import text
+from hangarlog.eventstore.arguments import patience, text
 from hangarlog.eventstore.record import Event
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
@@ -100,8 +100,7 @@ class FileEventStore(FollowingCalls[Event]):
         seconds = 1.0 if durability in ("always", "relaxed") else durability
         if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not seconds > 0:
             raise ValueError(f"durability must be 'always', 'relaxed' or seconds between syncs, not {durability!r}")
-        if lock_timeout is not None and not (isinstance(lock_timeout, (int, float)) and lock_timeout >= 0):
-            raise ValueError(f"lock_timeout must be seconds from 0 on, or None, not {lock_timeout!r}")
+        lock_timeout = patience("lock_timeout", lock_timeout)
         self._durability = durability if isinstance(durability, str) else float(durability)
         self._filesystem, self._lock_timeout = filesystem or FileSystem(), lock_timeout
         self.folder = Folder(self._filesystem, os.fspath(path))

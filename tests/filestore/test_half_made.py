@@ -249,3 +249,10 @@ def test_a_boot_id_that_cannot_be_read_is_unknown(
         store.append("a:1", [Added(1)], ANY)
         with FileEventStore(tmp_path / "s") as other:
             assert other.read_stream("a:1") == [Added(1)]
+
+
+@pytest.mark.parametrize("lock_timeout", [float("inf"), 1e300, 10**400])
+def test_a_wait_longer_than_the_system_can_wait_has_no_end(tmp_path: Path, lock_timeout: float) -> None:
+    store = FileEventStore(tmp_path / "s", lock_timeout=lock_timeout)
+    store.append("a:1", [Added(0)], ANY)
+    store.close()
