@@ -23,6 +23,7 @@ from hangarlog.filestore.shared_state import (
     SharedState,
     Words,
     consistent,
+    words_of,
 )
 from hangarlog.log.segment import Segment
 from hangarlog.record.envelope import LineError
@@ -86,7 +87,7 @@ class FileTail(Tail):
         self._recover = store.recover_after_dead_writer
         self._durable, self._skip = durable, skip
         self._checked_at = 0.0
-        self._seen: Words = self._state.look()
+        self._seen: Words = words_of(b"")
         self._sound = False  # True if they are of this session.
         self._news = False  # True if `wait` has just seen them, and `step` may use them.
         self._behind: Iterator[Sequence[StoredEnvelope]] | None = None
