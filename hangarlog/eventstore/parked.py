@@ -78,10 +78,16 @@ def parked_events(store: Finding[Any], name: str) -> list[ParkedEvent]:
     return [found[position] for position in sorted(found)]
 
 
-def attempt(handler: Handler, records: Sequence[Record[Any]], attempts: int, passed_on: Failures) -> None:
+def attempt(
+    handler: Handler,
+    records: Sequence[Record[Any]],
+    attempts: int,
+    passed_on: Failures,
+    is_done: Callable[[Record[Any]], bool] = lambda record: False,
+) -> None:
     """Call the handler for every record, each up to `attempts` times. Raises what the last attempt raised.
 
-    What `passed_on` names is raised at once.
+    What `passed_on` names is raised at once, and so is any error if the event `is_done` all the same.
     """
     for record in records:
         for left in reversed(range(attempts)):
@@ -91,7 +97,7 @@ def attempt(handler: Handler, records: Sequence[Record[Any]], attempts: int, pas
             except passed_on:
                 raise
             except Exception:
-                if not left:
+                if not left or is_done(record):
                     raise
 
 
