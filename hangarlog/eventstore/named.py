@@ -19,7 +19,7 @@ from hangarlog.errors import (
     StoreOpenError,
     UpcastingError,
 )
-from hangarlog.eventstore.arguments import whole_number
+from hangarlog.eventstore.arguments import NotAwaitedError, whole_number
 from hangarlog.eventstore.engine import Durability
 from hangarlog.eventstore.finding import Finding
 from hangarlog.eventstore.ownership import Ownership
@@ -53,8 +53,15 @@ _LOOK_SECONDS = 0.2
 _MOVE_SECONDS = 1.0
 """Between two moves of a cursor that come with no full batch."""
 
-STORE_FAILURES = CursorConflictError, StoreOpenError, StorageError, StoreBusyError, OutcomeUnknownError
-"""What a handler raises if not its event is the cause, but the store."""
+STORE_FAILURES = (
+    CursorConflictError,
+    StoreOpenError,
+    StorageError,
+    StoreBusyError,
+    OutcomeUnknownError,
+    NotAwaitedError,
+)
+"""What a handler raises if not its event is the cause, but the store, or the handler as a whole."""
 
 
 class NamedSubscription(Subscription[_Item]):

@@ -9,6 +9,7 @@ import msgspec
 
 from hangarlog.errors import EventSerializationError, EventsGoneError, UpcastingError
 from hangarlog.events.encoded_event import EncodedEvent
+from hangarlog.eventstore.arguments import refuse_awaitable
 from hangarlog.eventstore.expected_version import ANY
 from hangarlog.eventstore.finding import ENVELOPE, Finding
 from hangarlog.eventstore.pending import pending
@@ -92,7 +93,7 @@ def attempt(
     for record in records:
         for left in reversed(range(attempts)):
             try:
-                handler(record)
+                refuse_awaitable(handler(record))
                 break
             except passed_on:
                 raise

@@ -231,3 +231,22 @@ def test_an_interrupt_at_the_beginning_brings_back_nothing_before_the_cursor(
             deliver(subscription, seen, runs=True)
         deliver(subscription, seen, runs=True)
     assert seen == [4, 5, 6]
+
+
+async def send_later(record: Any) -> None:
+    raise AssertionError("nobody awaits it")
+
+
+@pytest.mark.parametrize("handler", [send_later, lambda record: send_later(record)])
+@pytest.mark.parametrize("on_failure", ["stop", "park", "skip"])
+def test_a_handler_that_is_a_coroutine_function_is_refused(
+    store: FileEventStore[UntypedEvent], handler: Any, on_failure: Any
+) -> None:
+    """Nobody would await it, and all events would pass as processed. The store for tasks takes it."""
+    with store.subscribe(name="mailer", batch=1, timeout=0) as subscription:
+        with pytest.raises(TypeError, match=r"use hangarlog\.aio"):
+            subscription.run(handler, on_failure=on_failure)
+        subscription.run(lambda record: 1 // (record.position - 3), on_failure="park")
+    with pytest.raises(TypeError, match=r"use hangarlog\.aio"):
+        store.replay("mailer", handler, on_failure="stop" if on_failure == "stop" else "park")
+    assert [event.position for event in store.parked("mailer")] == [3]
