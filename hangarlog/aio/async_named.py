@@ -234,7 +234,7 @@ class AsyncNamedSubscription(AsyncIterator[_Item], Generic[_Item]):
                 try:
                     failed = await self._handle(subscription, record, handler, on_failure, attempts)
                 except BaseException:
-                    rewind = partial(subscription._rewind, record.position - 1)
+                    rewind = partial(subscription._rewind, record.position - 1, record)
                     await self._threads.run_to_the_end(partial(self._alone, rewind))
                     raise
 
@@ -250,7 +250,9 @@ class AsyncNamedSubscription(AsyncIterator[_Item], Generic[_Item]):
         if on_failure == "park_stream" and await self._settled(partial(subscription._parks_too, record, on_failure)):
             return record.position
         try:
-            await attempt_async(handler, [record], attempts)
+            await attempt_async(
+                handler, [record], attempts, lambda record: self._settled(partial(subscription._is_past, record))
+            )
         except Exception as error:
             await self._settled(partial(subscription._settle_failure, record, error, attempts, on_failure))
             return record.position
@@ -260,7 +262,12 @@ class AsyncNamedSubscription(AsyncIterator[_Item], Generic[_Item]):
         return await self._threads.run(self._alone, settle)
 
 
-async def attempt_async(handler: AsyncHandler, records: Sequence[Record[Any]], attempts: int) -> None:
+async def attempt_async(
+    handler: AsyncHandler,
+    records: Sequence[Record[Any]],
+    attempts: int,
+    is_done: Callable[[Record[Any]], Awaitable[bool]] | None = None,
+) -> None:
     """As `hangarlog.eventstore.parked.attempt`: call the handler for every record, up to `attempts` times each."""
     for record in records:
         for left in reversed(range(attempts)):
@@ -270,7 +277,7 @@ async def attempt_async(handler: AsyncHandler, records: Sequence[Record[Any]], a
             except STORE_FAILURES:
                 raise
             except Exception:
-                if not left:
+                if not left or (is_done is not None and await is_done(record)):
                     raise
 
 

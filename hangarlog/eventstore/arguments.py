@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import threading
 from collections.abc import Iterable
@@ -67,6 +68,18 @@ def flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {value!r}")
     return value
+
+
+class NotAwaitedError(TypeError):
+    """A function that is called here is a coroutine function: it has done nothing."""
+
+
+def refuse_awaitable(result: object) -> None:
+    """Raise `NotAwaitedError` if a function has returned something to be awaited."""
+    if result is not None and inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise NotAwaitedError("nobody awaits an async function here; use hangarlog.aio, or a plain function")
 
 
 def one_or_more(name: str, value: object, kinds: Any, what: str) -> list[Any]:

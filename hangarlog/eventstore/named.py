@@ -19,7 +19,7 @@ from hangarlog.errors import (
     StoreOpenError,
     UpcastingError,
 )
-from hangarlog.eventstore.arguments import whole_number
+from hangarlog.eventstore.arguments import NotAwaitedError, whole_number
 from hangarlog.eventstore.engine import Durability
 from hangarlog.eventstore.finding import Finding
 from hangarlog.eventstore.ownership import Ownership
@@ -53,8 +53,15 @@ _LOOK_SECONDS = 0.2
 _MOVE_SECONDS = 1.0
 """Between two moves of a cursor that come with no full batch."""
 
-STORE_FAILURES = CursorConflictError, StoreOpenError, StorageError, StoreBusyError, OutcomeUnknownError
-"""What a handler raises if not its event is the cause, but the store."""
+STORE_FAILURES = (
+    CursorConflictError,
+    StoreOpenError,
+    StorageError,
+    StoreBusyError,
+    OutcomeUnknownError,
+    NotAwaitedError,
+)
+"""What a handler raises if not its event is the cause, but the store, or the handler as a whole."""
 
 
 class NamedSubscription(Subscription[_Item]):
@@ -89,6 +96,8 @@ class NamedSubscription(Subscription[_Item]):
         self._again = False
         self._blocked: set[str] = set()
         self._parked_version = -1
+        self._handled_to: int | None = None  # While `run` is at an event, or about to get one: what is done.
+        self._handling: Record[Any] | None = None
 
     # Moving the cursor
 
@@ -143,7 +152,8 @@ class NamedSubscription(Subscription[_Item]):
 
     @contextlib.contextmanager
     def _giving_up(self) -> Iterator[None]:
-        """Give up the ownership if somebody else has moved a cursor."""
+        """Give up the ownership if somebody else has moved a cursor. Raises `RuntimeError` in a forked child."""
+        self._own.refuse_forked()
         try:
             yield
         except SubscriptionLostError:
@@ -188,6 +198,7 @@ class NamedSubscription(Subscription[_Item]):
         moved = [share for share in self._own.shares.values() if share.was_moved()]
         if moved:
             self._note_processed()
+            self._own.has_new = True
             for share in moved:
                 share.begin()
             self._scan_anew()
@@ -198,10 +209,14 @@ class NamedSubscription(Subscription[_Item]):
 
     def _scan_anew(self) -> None:
         self._position = self._processed = min(share.floor for share in self._own.shares.values())
+        if self._handled_to is not None:
+            self._handled_to = self._position
+        self._own.has_new = False
 
     def _take(self) -> bool:
         self._note_processed()
-        if not self._own.take():
+        self._own.take()
+        if not (self._own.has_new and self._own.shares):  # An interrupt may have come when it had taken some.
             return False
         self._scan_anew()
         self._moved_at = monotonic()
@@ -213,6 +228,7 @@ class NamedSubscription(Subscription[_Item]):
         for record in self._deliver():
             if record is not None:
                 position: int = record.position  # type: ignore[attr-defined]
+                given, self._position = self._position, position - 1  # If what follows fails, it comes again.
                 if position > end:
                     self._processed = position - 1
                     if self._count >= full:
@@ -225,6 +241,7 @@ class NamedSubscription(Subscription[_Item]):
                 if share:
                     share.deliver(position)
                 self._count += 1
+                self._position = given
             yield record
         if not self._again:
             self._move_on()
@@ -293,7 +310,7 @@ class NamedSubscription(Subscription[_Item]):
 
     def close(self) -> None:
         """Move the cursor as after `stop`, if it moves by itself; stop, and release all resources."""
-        if self._batch:
+        if self._batch and not self._own.is_forked:
             with contextlib.suppress(HangarlogError, OSError):  # Then some events come again.
                 self._move_on()
         self._own.leave()
@@ -308,35 +325,49 @@ class NamedSubscription(Subscription[_Item]):
         "stop" raises `HandlerError`, and the next run begins with the same event; "park" appends a note of it to the
         stream `parked:NAME`, with the cause, and goes on; "park_stream" also parks the later events of its stream,
         until `EventStore.replay` has processed the earlier ones; "skip" goes on, with a `SkippedWarning`. Failures of
-        the store itself, and conflicts of cursors, are always raised.
+        the store itself, and conflicts of cursors, are always raised. Once the cursor is past the event, by an append
+        of the handler's, the handler is not called with it again, whatever it raises.
 
         Raises:
             HandlerError: an event could not be processed. Its `__cause__` is what the handler or the read raised.
             SubscriptionLostError: somebody else has moved the cursor.
         """
         check_handling(on_failure, attempts)
+        self._go_back()  # An earlier run was interrupted, and so was its way back.
+        try:
+            self._handle_all(handler, on_failure, attempts)
+        except BaseException:
+            self._go_back()
+            raise
+
+    def _handle_all(self, handler: Handler, on_failure: OnFailure, attempts: int) -> None:
         failed = 0  # The position of the last event that failed: its other parts are passed over.
         while True:
+            self._handling, self._handled_to = None, self._position
             try:
                 record: Any = next(self)
             except StopIteration:
+                self._handled_to = None
                 return
             except UNREADABLE as error:
                 self._settle_unreadable(error, on_failure)
                 continue
             if record is not None and record.position != failed:
-                try:
-                    failed = self._handle(record, handler, on_failure, attempts)
-                except BaseException:
-                    self._rewind(record.position - 1)
-                    raise
+                self._handling = record
+                failed = self._handle(record, handler, on_failure, attempts)
+
+    def _go_back(self) -> None:
+        """Let the next iteration begin with the event that `run` was at, or was about to get."""
+        if self._handled_to is not None:
+            self._rewind(self._handled_to, self._handling)
+            self._handled_to = None
 
     def _handle(self, record: Record[Any], handler: Handler, on_failure: OnFailure, attempts: int) -> int:
         """Call the handler. Return the record's position if it failed and was settled, else 0."""
         if self._parks_too(record, on_failure):
             return record.position
         try:
-            attempt(handler, [record], attempts, STORE_FAILURES)
+            attempt(handler, [record], attempts, STORE_FAILURES, self._is_past)
         except Exception as error:
             self._settle_failure(record, error, attempts, on_failure)
             return record.position
@@ -346,7 +377,7 @@ class NamedSubscription(Subscription[_Item]):
         """Park an event if an earlier one of its stream is parked, and it is to follow. Return True if so."""
         if on_failure != "park_stream" or not self._is_blocked(record.stream_id):
             return False
-        self._settle(record, _FollowsError("an earlier event of its stream is parked"), 0, on_failure)
+        self._settle(record, EarlierParkedError("an earlier event of its stream is parked"), 0, on_failure)
         return True
 
     def _settle_failure(self, record: Record[Any], error: Exception, attempts: int, on_failure: OnFailure) -> None:
@@ -365,10 +396,18 @@ class NamedSubscription(Subscription[_Item]):
         self._settle(envelope_at(self._store, error.position), error, 0, on_failure)
         self._position = error.position
 
-    def _rewind(self, position: int) -> None:
-        """Let the next iteration begin after a position."""
+    def _is_past(self, record: Record[Any]) -> bool:
+        """True if the handler has moved the cursor past an event: its output is written, so it must not run again."""
+        with self._giving_up():
+            return self._current is not None and self._current.is_settled(record.position)
+
+    def _rewind(self, position: int, record: Record[Any] | None) -> None:
+        """Let the next iteration begin after a position, unless the cursor has passed the record that was handled."""
         self._end_iteration()
-        self._position = position
+        with contextlib.suppress(HangarlogError, OSError):
+            if record and self._current is not None and self._current.is_settled(record.position):
+                return
+        self._position = min(position, self._position)
 
     def _settle(self, event: Any, error: Exception, attempts: int, on_failure: OnFailure) -> None:
         """Do with an event that failed what `on_failure` says. It is a record or an envelope."""
@@ -415,5 +454,5 @@ def check_handling(on_failure: str, attempts: int) -> None:
         raise ValueError(f"attempts must be at least 1, not {attempts}")
 
 
-class _FollowsError(Exception):
+class EarlierParkedError(Exception):
     """An event is parked because an earlier event of its stream is."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from hangarlog.eventstore.cursor import Cursor
 from hangarlog.eventstore.engine import Engine
 from hangarlog.eventstore.share import Claim, Share, share_name, share_of, split_name
@@ -21,6 +23,8 @@ class Ownership:
         self._waiting: Share | None = None
         self._seat: Claim | None = None
         self._seat_number = -1
+        self.has_new = False  # Shares were taken that the subscription has not begun to read for.
+        self._process = 0  # That took the places, 0 if none are taken.
 
     def of(self, stream_id: str) -> Share | None:
         """Return the share that a stream belongs to, None if it is not owned here."""
@@ -28,6 +32,8 @@ class Ownership:
 
     def take(self) -> bool:
         """Take what is due and free. Return True if there was something. Raises `WorkersError`."""
+        self.refuse_forked()
+        self._process = os.getpid()
         if self._workers is not None:
             return self._take_due(self._workers)
         if self.shares:
@@ -36,8 +42,19 @@ class Ownership:
         if not (self._waiting.is_first() and self._lay_out()):
             return False
         self._waiting.begin()
+        self.has_new = True
         self.shares[0], self._waiting = self._waiting, None
         return True
+
+    @property
+    def is_forked(self) -> bool:
+        """True in a forked child, if the places are its parent's."""
+        return self._process not in (0, os.getpid())
+
+    def refuse_forked(self) -> None:
+        """Raise `RuntimeError` in a forked child, if the places are its parent's."""
+        if self.is_forked:
+            raise RuntimeError(f"subscriber {self._name!r} is at work in the parent process; subscribe in the child")
 
     def surplus(self) -> list[int]:
         """Return the numbers of the shares that are due to others."""
@@ -58,6 +75,7 @@ class Ownership:
         if self._seat:
             self._seat.leave()
         self._waiting = self._seat = None
+        self._process = 0
 
     # Several members
 
@@ -79,6 +97,7 @@ class Ownership:
             if not share.at and number not in self._layouts().get(workers, {}):
                 share.leave()
                 raise WorkersError(self._name, f"its cursors for workers={workers} were deleted; subscribe again")
+            self.has_new = True
             self.shares[number], taken = share, True
         return taken
 

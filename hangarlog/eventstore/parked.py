@@ -9,6 +9,7 @@ import msgspec
 
 from hangarlog.errors import EventSerializationError, EventsGoneError, UpcastingError
 from hangarlog.events.encoded_event import EncodedEvent
+from hangarlog.eventstore.arguments import refuse_awaitable
 from hangarlog.eventstore.expected_version import ANY
 from hangarlog.eventstore.finding import ENVELOPE, Finding
 from hangarlog.eventstore.pending import pending
@@ -78,20 +79,26 @@ def parked_events(store: Finding[Any], name: str) -> list[ParkedEvent]:
     return [found[position] for position in sorted(found)]
 
 
-def attempt(handler: Handler, records: Sequence[Record[Any]], attempts: int, passed_on: Failures) -> None:
+def attempt(
+    handler: Handler,
+    records: Sequence[Record[Any]],
+    attempts: int,
+    passed_on: Failures,
+    is_done: Callable[[Record[Any]], bool] = lambda record: False,
+) -> None:
     """Call the handler for every record, each up to `attempts` times. Raises what the last attempt raised.
 
-    What `passed_on` names is raised at once.
+    What `passed_on` names is raised at once, and so is any error if the event `is_done` all the same.
     """
     for record in records:
         for left in reversed(range(attempts)):
             try:
-                handler(record)
+                refuse_awaitable(handler(record))
                 break
             except passed_on:
                 raise
             except Exception:
-                if not left:
+                if not left or is_done(record):
                     raise
 
 

@@ -193,10 +193,10 @@ class Subscribing(Subscribers[Event], Generic[Event]):
 
 def _named(name: str, batch: int | None, workers: int | None) -> dict[str, Any]:
     """Return the checked arguments of a named subscription."""
-    check_cursor_name(share_name(check_cursor_name(name), (workers or 1) - 1, workers))
-    if split_name(name)[2] is not None:
+    if split_name(check_cursor_name(name))[2] is not None:
         raise CursorNameError(name, "it is the name of a share; use the name before '#', and workers=")
     for what, number in (("batch", batch), ("workers", workers)):
         if number is not None and whole_number(what, number) < 1:
             raise ValueError(f"{what} must be at least 1, not {number}")
+    check_cursor_name(share_name(name, (workers or 1) - 1, workers))
     return {"name": name, "batch": batch, "workers": workers}

@@ -9,7 +9,7 @@ import math
 import threading
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import msgspec
 
@@ -118,6 +118,9 @@ class Subscription(Generic[_Item]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a subscription cannot be copied or pickled; subscribe again, from its position or its name")
 
     def __iter__(self) -> Iterator[_Item]:
         if self._running is None:

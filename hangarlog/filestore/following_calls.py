@@ -57,8 +57,9 @@ class FollowingCalls(CursorCalls[Event]):
         return sync
 
     def _tail(self, position: int | None, *, durable: bool, skip: bool) -> FileTail:
-        tail = FileTail(self, position, durable=durable, skip=skip)
-        self._tails.add(tail)
+        with self._calling():
+            tail = FileTail(self, position, durable=durable, skip=skip)
+            self._tails.add(tail)
         return tail
 
     @cached_property

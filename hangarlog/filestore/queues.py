@@ -51,6 +51,7 @@ class BytePlace(Place):
         """Join the queue. Raises `OSError`."""
         self._filesystem = filesystem
         self._first, self._process_id = _first_byte(name), -1
+        self._joined_by = os.getpid()
         self._fd = filesystem.open_update(path, create=True)
         try:
             self._at = self._join()
@@ -84,8 +85,9 @@ class BytePlace(Place):
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             try:
-                if self._process_id >= 0:
-                    self._filesystem.leave_byte(fd, self._process_id)
-                self._filesystem.leave_byte(fd, self._at)  # A close alone would leave it to a forked child.
+                if self._joined_by == os.getpid():  # A forked child has no place to give up: it is its parent's.
+                    if self._process_id >= 0:
+                        self._filesystem.leave_byte(fd, self._process_id)
+                    self._filesystem.leave_byte(fd, self._at)  # A close alone would leave it to a forked child.
             finally:
                 self._filesystem.close(fd)

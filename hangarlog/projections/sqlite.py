@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+from hangarlog.eventstore.arguments import refuse_awaitable
 from hangarlog.eventstore.record import Record
 from hangarlog.projections.definition import AnyStore, Definition, Filters, Model, StoredModel
 from hangarlog.projections.errors import ProjectionStateError
@@ -271,7 +272,7 @@ class _SqliteModel(Model):
         connection = self._connection
         if not connection.in_transaction:
             connection.execute("BEGIN IMMEDIATE")
-        self._apply(connection, record)
+        refuse_awaitable(self._apply(connection, record))
         self._projection._refuse_ended(connection)
 
     def is_replaced(self) -> bool:

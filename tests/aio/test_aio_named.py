@@ -214,3 +214,31 @@ async def test_a_move_in_another_process_ends_a_wait(tmp_path: Path) -> None:
                 await anyio.lowlevel.checkpoint()
             with FileEventStore(tmp_path / "s", durability="relaxed") as other:
                 other.cursor("n").advance(5)
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+async def test_a_handler_whose_output_is_written_does_not_write_it_again(tmp_path: Path, cancelled: bool) -> None:
+    """Whether it is cancelled after that, or fails and may be tried again."""
+    written = anyio.Event()
+
+    async def answer(record: Any) -> None:
+        await store.append("out:1", [Added(record.position)], ANY, cursor=events.move())
+        if record.position == 2 and not written.is_set():
+            written.set()
+            if cancelled:
+                await anyio.sleep_forever()
+            raise ValueError("after it")
+
+    async with hangarlog.aio.open(tmp_path / "s", durability="relaxed") as store:
+        await filled(store, 3)
+        async with store.subscribe(name="answering", category="a", timeout=0) as events:
+            if cancelled:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(events.run, answer)
+                    await written.wait()
+                    tasks.cancel_scope.cancel()
+            else:
+                with pytest.raises(HandlerError):
+                    await events.run(answer, attempts=3)
+            await events.run(answer)
+        assert [event.number for event in await store.read_stream("out:1")] == [1, 2, 3]

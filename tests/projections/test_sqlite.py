@@ -48,6 +48,18 @@ def test_rows_and_position_are_of_one_transaction(each: EventStore[Any], tmp_pat
     assert each.wait("sums", 3, 0)
 
 
+def test_a_coroutine_function_is_refused(each: EventStore[Any], tmp_path: Path) -> None:
+    """Nobody would await it, and the position would pass its events."""
+
+    async def later(connection: sqlite3.Connection, record: Record[Counted]) -> None:
+        raise AssertionError("nobody awaits it")
+
+    append(each, 1)
+    with pytest.raises(ProjectionError, match="nobody awaits an async function here"):
+        in_sqlite(tmp_path, apply=later).run(each, 0)
+    assert in_sqlite(tmp_path).position == 0
+
+
 def test_a_function_must_not_end_the_transaction(each: EventStore[Any], tmp_path: Path) -> None:
     """Its rows would be there without their position."""
 
