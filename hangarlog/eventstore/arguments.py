@@ -11,6 +11,9 @@ from typing import Any
 
 from hangarlog.record.timestamp import as_recorded
 
+_MANY_SECONDS = 1e15
+"""More than this is as good as for ever."""
+
 _rfc_3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:([Zz])|([+-]\d\d:\d\d))", re.ASCII
 ).fullmatch
@@ -48,7 +51,7 @@ def seconds_or_none(name: str, value: object) -> float | None:
         raise TypeError(f"{name} must be seconds or None, not {value!r}")
     if not value >= 0:
         raise ValueError(f"{name} must be seconds from 0 on, not {value!r}")
-    return float(value)
+    return min(value, _MANY_SECONDS) * 1.0
 
 
 def patience(name: str, value: object) -> float | None:
