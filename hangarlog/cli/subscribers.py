@@ -18,7 +18,7 @@ from hangarlog.eventstore.subscribers import SubscriberStatus
 from hangarlog.schema.target import load_events, module_file
 
 
-@hangarlog.command()
+@hangarlog.command(short_help="List the named subscribers: how far they are, and owners.")
 @with_store()
 def subscribers(store: str) -> None:
     """List the named subscribers: position, lag in events and seconds, owner, parked events."""
