@@ -32,6 +32,24 @@ def test_the_choices_of_a_missing_argument_are_on_the_line_of_the_error(hangarlo
     assert (done.returncode, done.stderr.splitlines()[-1]) == (2, message)
 
 
+def test_words_that_are_no_commands_are_told_what_to_do(hangarlog: Command) -> None:
+    assert b"No such command 'restore'. To restore a backup, move the store away" in hangarlog("restore", "s").stderr
+    assert b"No such command 'init'. Did you mean 'append'?" in hangarlog("init", "s").stderr
+
+
+def test_a_bad_stream_id_creates_no_store(hangarlog: Command, tmp_path: Path) -> None:
+    assert hangarlog("append", "s", "..", "--type", "T").returncode == 2
+    assert not (tmp_path / "s").exists()
+
+
+def test_replay_says_that_no_subscriber_has_the_name(hangarlog: Command) -> None:
+    """One that exists and has parked nothing prints nothing."""
+    hangarlog("append", "s", "a:1", "--type", "T")
+    done = hangarlog("replay", "s", "mialer")
+    message = b"hangarlog: no subscriber is named 'mialer'; list them with `hangarlog subscribers`"
+    assert (done.returncode, done.stdout, done.stderr.rstrip()) == (0, b"", message)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="not everybody may create links")
 def test_a_link_to_nothing_is_not_called_a_file(hangarlog: Command, tmp_path: Path) -> None:
     (tmp_path / "s").symlink_to("gone")
