@@ -16,7 +16,8 @@ INTRODUCTION = """\
 
 On a terminal, results are formatted for reading. Characters that are invisible, or that control the terminal, are
 escaped as in JSON, also with `--raw` and in `export STORE -`. In a pipe, results are JSON lines, and events are the
-stored lines, byte for byte. Errors and warnings are one line each on standard error, escaped in a pipe too.
+stored lines, byte for byte. Errors and warnings are one line each on standard error, escaped in a pipe too. There are
+no colours if `NO_COLOR` is set or `TERM` is `dumb`.
 
 {exit_codes}
 

@@ -125,7 +125,8 @@ def _follow(results: Results) -> str:
     if follow is None or follow.p50_us is None:
         return ""
     slow = "" if follow.p99_us is None else f", 1 in 100 takes over {_time(follow.p99_us)}"
-    return f"A follower in another process has an event {_time(follow.p50_us)} after its append returned{slow}"
+    when = "before" if follow.p50_us < 0.5 else f"{_time(follow.p50_us)} after"
+    return f"A follower in another process has an event {when} its append returned{slow}"
 
 
 def _cores(count: int) -> str:

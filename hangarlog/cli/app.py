@@ -123,7 +123,7 @@ def hangarlog(lock_timeout: float) -> None:
     """
     context = click.get_current_context()
     context.obj = lock_timeout
-    if os.environ.get("NO_COLOR"):
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         context.color = False
 
 

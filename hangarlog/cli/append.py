@@ -11,6 +11,7 @@ from hangarlog import ANY, NO_STREAM, STREAM_EXISTS, AppendResult, UntypedEvent
 from hangarlog.cli.app import hangarlog, note_done, open_store, with_store
 from hangarlog.cli.payloads import object_in, objects_in
 from hangarlog.cli.terminal import say
+from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.record.line import MAX_LINE_BYTES
 
 _VERSION_NAMES = {"any": ANY, "none": NO_STREAM, "exists": STREAM_EXISTS}
@@ -114,13 +115,14 @@ def append(
     event_id: str | None,
     metadata: str | None,
 ) -> None:
-    """Append an event to STREAM and print the stream's new version.
+    """Append an event to STREAM and print the stream's new version. A missing STORE is created.
 
     With an id (--event-id, or event_id in the payload) you can repeat the append safely, at any time: if the stream has
     the id, nothing is written, whatever the expected version and whatever was appended since. Standard error then says
     where the event is, and the exit code is 0. Without an id, a repeated append is written again, except where
     --expected-version refuses it.
     """
+    check_stream_id(stream)  # Before a store is created for it.
     if not event_type:
         raise click.BadParameter("it is empty", param_hint="--type")
     for option, text in (("--type", event_type), ("--event-id", event_id or "")):

@@ -22,7 +22,7 @@ _MAX_PROCESSES = 32
 """The most processes that are started without being asked for."""
 
 
-@hangarlog.command()
+@hangarlog.command(short_help="Measure appends, reads and following on your disk.")
 @click.argument("store", required=False, metavar="[STORE|FOLDER]")
 @click.option(
     "--seconds",

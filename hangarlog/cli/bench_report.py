@@ -7,6 +7,7 @@ from itertools import groupby
 
 from hangarlog.benchmark.results import Result, Results
 from hangarlog.benchmark.verdict import MEMORY_TYPES, is_noisy, rounded
+from hangarlog.cli.terminal import counted
 
 WIDTH = 80
 _BAR = 20
@@ -63,13 +64,12 @@ def _head(results: Results) -> Iterator[str]:
     yield f"measured in {machine.folder}{beside}"
     yield f"{machine.file_system or 'an unknown file system'}, {machine.cores} cores{load}, {machine.python}"
     yield machine.system
-    events = "1 event" if payload.events == 1 else f"{payload.events:,} events"
     sizes = f"{payload.bytes:,.0f} bytes of JSON, {payload.line_bytes:,.0f} bytes a line"
-    yield f"payload: {payload.source} ({events}), {sizes}"
+    yield f"payload: {payload.source} ({counted(payload.events, 'event')}), {sizes}"
     if not payload.classes:
         yield "appended as UntypedEvents, which are slower than classes of your own"
     stopped = "" if results.stopped is None else ", stopped early"
-    yield f"{results.seconds:.1f} s, {results.rounds} whole rounds{stopped}"
+    yield f"{results.seconds:.1f} s, {counted(results.rounds, 'whole round')}{stopped}"
 
 
 def _has_no_rate(result: Result) -> bool:
@@ -144,7 +144,9 @@ def histogram_lines(columns: Sequence[Sequence[tuple[float, float, int]]], *, un
     rows = _rows(columns)
     most = max(share for _, shares in rows for share in shares)
     return [
-        f"  {label:>16}  " + "".join(f"{_bar(share / most, unicode)} {_percent(share):<9}" for share in shares).rstrip()
+        (
+            f"  {label:>16}  " + "".join(f"{_bar(share / most, unicode)} {_percent(share):<9}" for share in shares)
+        ).rstrip()
         for label, shares in rows
     ]
 

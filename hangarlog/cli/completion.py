@@ -16,7 +16,7 @@ _READ_AT_START = {"bash": ".bashrc", "zsh": ".zshrc"}
 """Shell -> the file in which a line must name the script; fish finds it by itself."""
 
 
-@hangarlog.command()
+@hangarlog.command(short_help="Let the shell complete commands, streams and types.")
 @click.argument("shell", type=click.Choice(list(SCRIPTS)))
 @click.option("--install", is_flag=True, help="Install the script for this user, and print which files were written.")
 def completion(shell: str, install: bool) -> None:

@@ -136,7 +136,7 @@ def _sample_database() -> str:
     raise click.UsageError("the sample events are not installed; name an MCP Hangar database with --source")
 
 
-@hangarlog.command()
+@hangarlog.command(short_help="Import real events of MCP Hangar and show what works.")
 @click.argument("store", required=False)
 @click.option(
     "--source", metavar="DB", help="An MCP Hangar database. The default is a sample that comes with hangarlog."

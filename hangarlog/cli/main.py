@@ -52,7 +52,7 @@ def _run() -> int:
     except click.ClickException as error:
         if isinstance(error, click.UsageError) and error.ctx:
             say_lines(error.ctx.get_usage(), err=True)
-        return _failed(error.format_message(), ExitCode.USAGE)
+        return _failed(_usage_message(error), ExitCode.USAGE)
     except OutputError as error:
         return error.result if error.reader_is_gone else _failed(str(error), exit_code(error, ExitCode.FAILED))
     except (StreamIdError, EventsNotFoundError) as error:
@@ -63,6 +63,18 @@ def _run() -> int:
         return _failed(_memory_message(error), exit_code(error, ExitCode.FAILED))
     except OSError as error:
         return _failed(_system_message(error), exit_code(error, ExitCode.FAILED))
+
+
+def _usage_message(error: click.ClickException) -> str:
+    """Return click's message on one line. An option of `hangarlog` itself that follows the command gets its place."""
+    message = error.format_message().replace("\n\t", " ")  # Click lists choices on lines of their own.
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None and error.ctx.parent is not None:
+        for each in hangarlog.params:
+            if error.option_name in each.opts:
+                option = f"{error.option_name} {each.metavar or ''}".rstrip()
+                command = error.ctx.command_path.removeprefix(error.ctx.find_root().command_path)
+                return f"{error.option_name} belongs before the command: hangarlog {option}{command}"
+    return message
 
 
 def _system_message(error: OSError) -> str:

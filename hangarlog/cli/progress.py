@@ -19,6 +19,7 @@ _FAST_SECONDS = 2.0
 """Seconds after which the time that is left is estimated."""
 
 _BAR_WIDTH = 20
+_LEAST_BAR_WIDTH = 5
 
 _lock = threading.RLock()  # A finalizer may print a warning while its thread draws.
 _shown: Progress | None = None
@@ -72,7 +73,7 @@ class Progress:
     def _draw(self) -> None:
         columns = _columns()
         if columns:
-            text = self._text(monotonic() - self._began)[: columns - 1]
+            text = self._text(monotonic() - self._began, columns - 1)[: columns - 1]
             sys.stderr.write(f"\r{text}{' ' * (self._width - len(text))}")
             sys.stderr.flush()
             self._width = len(text)
@@ -84,14 +85,17 @@ class Progress:
             sys.stderr.flush()
             self._width = 0
 
-    def _text(self, seconds: float) -> str:
+    def _text(self, seconds: float, width: int) -> str:
+        """Return the line; the bar is shorter, or missing, if the numbers would not fit into `width` beside it."""
         if not self._total:
             return f"{self._label}  {self._count:,}" if self._count else f"{self._label}  {_clock(seconds)}"
         part = min(1.0, self._count / self._total)
-        text = f"{self._label}  [{'#' * int(part * _BAR_WIDTH):<{_BAR_WIDTH}}]  {self._count:,} of {self._total:,}"
-        if seconds < _FAST_SECONDS or not self._count:
-            return text
-        return f"{text}  {_clock(seconds / part - seconds)} left"
+        numbers = f"  {self._count:,} of {self._total:,}"
+        if seconds >= _FAST_SECONDS and self._count:
+            numbers += f"  {_clock(seconds / part - seconds)} left"
+        room = min(_BAR_WIDTH, width - len(f"{self._label}  []{numbers}"))
+        bar = f"  [{'#' * int(part * room):<{room}}]" if room >= _LEAST_BAR_WIDTH else ""
+        return f"{self._label}{bar}{numbers}"
 
 
 def _clock(seconds: float) -> str:

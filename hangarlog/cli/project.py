@@ -21,7 +21,7 @@ from hangarlog.projections.follower import Follower
 from hangarlog.schema.target import load_events, module_file
 
 
-@hangarlog.command()
+@hangarlog.command(short_help="Run a projection until it is interrupted.")
 @with_store("projection")
 @click.option("--once", is_flag=True, help="End when the projection has caught up.")
 @click.option("--rebuild", is_flag=True, help="Build it anew, beside the live one, which stays until the end.")

@@ -44,7 +44,7 @@ def _display_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@hangarlog.command()
+@hangarlog.command(short_help="Print the events of STREAM, or of the whole store.")
 @with_store("stream", optional=True)
 @click.option(
     "--from",

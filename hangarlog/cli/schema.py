@@ -16,7 +16,7 @@ from hangarlog import EventsNotFoundError, HangarlogError, SchemaLockError
 from hangarlog.cli.app import STORE_VARIABLE, Group, exits_with, hangarlog, note_done, with_store
 from hangarlog.cli.exit_codes import ExitCode
 from hangarlog.cli.standard_streams import OutputError
-from hangarlog.cli.terminal import is_terminal, progress, say, say_lines, styled, write_json, write_object
+from hangarlog.cli.terminal import counted, is_terminal, progress, say, say_lines, styled, write_json, write_object
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.schema.check import Finding, check, failing
 from hangarlog.schema.elsewhere import find_varying, may_be_varying
@@ -139,7 +139,7 @@ def _store_path(store: str | None, option: str | None, no_store: bool) -> str | 
     return None if no_store else store or option or os.environ.get(STORE_VARIABLE)
 
 
-@schema.command("check")
+@schema.command("check", short_help="Fail if stored events can no longer be read.")
 @_events_options
 @click.option("--locked", is_flag=True, help="Fail unless the lock file is exactly what `lock` would write.")
 @_unchecked_on_errors
@@ -177,9 +177,9 @@ def check_(
     failures = len(failing(findings)) + sum(each.fails for each in stored)
     if _is_text(form):
         untried = sum(finding.kind == "untried" for finding in findings)
-        verdict = f"{failures} failures" if failures else "all history can be read"
+        verdict = counted(failures, "failure") if failures else "all history can be read"
         doubt = f", as far as it was tried: {untried} could not be, see above" if untried else ""
-        say(f"{len(serializer.registry.types)} event types: {verdict}{doubt}")
+        say(f"{counted(len(serializer.registry.types), 'event type')}: {verdict}{doubt}")
     damaged = 0 if where is None else max(0, count_events(where) - sum(each.count for each in stored))
     if damaged:
         say(f"hangarlog: {damaged:,} events are damaged in both copies, so they were not checked", err=True)
@@ -213,7 +213,7 @@ def _read_history(store: str | None, target: str, folder: str, *, with_fields: b
         return check_history(store, target, folder=folder, progress=advance, with_fields=with_fields)
 
 
-@schema.command()
+@schema.command(short_help="Write the shapes of your events to the lock file.")
 @_events_options
 @click.option("--accept", multiple=True, metavar="TYPE", help="Forget the locked shapes of TYPE.")
 def lock(
@@ -256,7 +256,7 @@ def lock(
         write_lock(path, made)
         note_done(f"the lock file {path} was written")
     versions = sum(len(locked.schemas) for locked in made.events.values())
-    write_object({"path": path, "types": len(made.events), "versions": versions})
+    write_object({"path": path, "types": len(made.events), "versions": versions}, text=_is_text(form))
     return 0
 
 
@@ -266,7 +266,7 @@ def _refuse(path: str, findings: Sequence[Finding], form: str) -> int:
     return 1
 
 
-@schema.command()
+@schema.command(short_help="Print what STORE holds by event type and version.")
 @with_store()
 @_FORMAT
 def show(store: str, form: str) -> int:
@@ -282,7 +282,7 @@ def show(store: str, form: str) -> int:
         if not _is_text(form):
             write_json({**_counts(stored), "fields": fields})
             continue
-        say(styled(f"{stored.event_type} v{stored.version}: {stored.count:,} events", bold=True))
+        say(styled(f"{stored.event_type} v{stored.version}: {counted(stored.count, 'event')}", bold=True))
         say(f"  first {stored.first_recorded_at} at position {stored.first_position:,}")
         say(f"  last  {stored.last_recorded_at} at position {stored.last_position:,}")
         width = max(map(len, fields), default=0)
@@ -331,7 +331,7 @@ def _write_stored(stored: StoredKind, text: bool) -> None:
         return
     mark = styled("FAIL", fg="red", bold=True) if stored.fails else styled("  ok", fg="green")
     what = f", {stored.failed:,} cannot be read" if stored.failed else ""
-    say(mark, f" {stored.event_type} v{stored.version}: {stored.count:,} events{what}")
+    say(mark, f" {stored.event_type} v{stored.version}: {counted(stored.count, 'event')}{what}")
     last_cause = ""
     for failure in stored.failures:
         cause = "the same" if failure.cause == last_cause else failure.cause

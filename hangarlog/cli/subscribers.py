@@ -18,7 +18,7 @@ from hangarlog.eventstore.subscribers import SubscriberStatus
 from hangarlog.schema.target import load_events, module_file
 
 
-@hangarlog.command()
+@hangarlog.command(short_help="List the named subscribers: how far they are, and owners.")
 @with_store()
 def subscribers(store: str) -> None:
     """List the named subscribers: position, lag in events and seconds, owner, parked events."""
@@ -66,8 +66,11 @@ def replay(store: str, name: str, handler: str | None, events: str | None, on_fa
     """
     if handler is None:
         with open_store(store) as event_store:
-            for event in event_store.parked(name):
+            parked = event_store.parked(name)
+            for event in parked:
                 write_json(msgspec.structs.asdict(event))
+            if not parked and all(each.name != name for each in event_store.subscribers()):
+                say(f"hangarlog: no subscriber is named {name!r}; list them with `hangarlog subscribers`", err=True)
         return
     function = _load(handler)
     serializer = EventSerializer(unknown="untyped")

@@ -11,6 +11,7 @@ _KNOWN_ELSEWHERE = {
     "consumers": "subscribers",
     "copy": "backup",
     "cp": "backup",
+    "create": "append",
     "dump": "export",
     "events": "read",
     "fix": "repair",
@@ -19,6 +20,7 @@ _KNOWN_ELSEWHERE = {
     "get": "read",
     "head": "read --limit 10",
     "info": "stats",
+    "init": "append",
     "list": "streams",
     "load": "import",
     "log": "read",
@@ -35,10 +37,15 @@ _KNOWN_ELSEWHERE = {
 }
 """Word of another tool -> the command here. A command of the same name comes first."""
 
+_HOW_TO = {"restore": "To restore a backup, move the store away and copy the backup to its place: `cp -r`."}
+"""Word of another tool -> what to do here without a command of ours."""
+
 
 def suggestion(word: str, commands: Iterable[str], known: dict[str, str] = _KNOWN_ELSEWHERE) -> str:
     """Return a sentence about the commands that a word may stand for."""
     lower = word.lower()
+    if lower in _HOW_TO:
+        return _HOW_TO[lower]
     names = list(commands)
     meant = [known[lower]] if known.get(lower, "").partition(" ")[0] in names else []
     if not meant:

@@ -99,15 +99,20 @@ def write_json(value: object) -> None:
         write_line(json.dumps(value, separators=(",", ":")).encode())
 
 
-def write_object(value: dict[str, Any]) -> None:
-    """Write a result, as `name  value` lines on a terminal, as one line of JSON elsewhere."""
-    if not is_terminal():
+def write_object(value: dict[str, Any], *, text: bool | None = None) -> None:
+    """Write a result, as `name  value` lines on a terminal or if `text`, else as one line of JSON."""
+    if not (is_terminal() if text is None else text):
         write_json(value)
         return
     width = max(map(len, value))
     for name, item in value.items():
-        shown = f"{item:,}" if type(item) is int else str(item)
+        shown = "-" if item is None else f"{item:,}" if type(item) is int else str(item)
         say(styled(name.replace("_", " ").ljust(width), dim=True), "  ", shown)
+
+
+def counted(number: int, name: str) -> str:
+    """Return a number with the name of what is counted: `1 event`, `2,000 events`."""
+    return f"{number:,} {name}" if number == 1 else f"{number:,} {name}s"
 
 
 @contextlib.contextmanager

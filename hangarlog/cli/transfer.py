@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _FORMAT_BY_SUFFIX = {".db": "db", ".sqlite": "db", ".sqlite3": "db", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
-@hangarlog.command("import")
+@hangarlog.command("import", short_help="Import an export, or an MCP Hangar database.")
 @with_store("source")
 @click.option(
     "--format",
@@ -130,7 +130,7 @@ def _import_lines(store: str, source: str, report: Imported, partial: bool) -> N
         import_lines(event_store, lines, report, partial=partial)
 
 
-@hangarlog.command()
+@hangarlog.command(short_help="Export all events to a file or standard output.")
 @with_store("target")
 @click.option(
     "--format",

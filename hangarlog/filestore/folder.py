@@ -198,7 +198,9 @@ class Folder:
         entered = self.fd >= 0
         try:
             if os.path.lexists(self.path) and not os.path.isdir(self.path):
-                raise StoreOpenError(self.path, "it is a file; a store is a folder")
+                dangles = not os.path.exists(self.path)
+                what = "it is a link to what does not exist" if dangles else "it is a file; a store is a folder"
+                raise StoreOpenError(self.path, what)
             self._enter_checked(unsafe_file_system)
             meta = self._load() or self._create(segment_bytes, create, mode)
             if self.fd < 0:  # Another process created it meanwhile.

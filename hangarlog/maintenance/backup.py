@@ -134,6 +134,9 @@ def _check_target(store: FileEventStore, copy: Folder) -> None:
         raise BackupError(copy.path, "neither the target nor the store may lie inside the other; name another folder")
     if os.path.lexists(copy.path) and not os.path.isdir(copy.path):
         raise BackupError(copy.path, "it is a file; name a folder")
+    above = os.path.dirname(os.path.abspath(copy.path))
+    if not os.path.isdir(above):  # It may be a disk that is not mounted, so the backup does not create it.
+        raise BackupError(copy.path, f"there is no folder {above}; create it, or mount its disk")
     try:
         entries = {entry.name for entry in copy.filesystem.entries(copy.path)}
         if entries <= {"locks"} or _owner(copy) == store.meta.store_id:

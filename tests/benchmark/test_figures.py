@@ -144,6 +144,7 @@ def test_the_verdict_says_what_several_processes_do_and_nothing_that_was_not_mea
     said = verdict(results(QUIET, own, one, result("follow", p50_us=65.0, p99_us=1100.0)))
     assert "4 processes together append 2,500 durable events/s to streams of their own (2.5 times" in said[1]
     assert said[2].endswith("65 µs after its append returned, 1 in 100 takes over 1.1 ms.")
+    assert verdict(results(result("follow", p50_us=0.0)))[0].endswith("has an event before its append returned.")
     assert verdict(results()) == []
 
 

@@ -131,3 +131,16 @@ def test_a_terminal_of_few_letters_is_counted_with_its_escapes() -> None:
 def test_a_cut_keeps_the_styles_of_what_is_left() -> None:
     parts = [("ab", {"dim": True}), (" ", {}), ("cdef", {"fg": "red"})]
     assert cut(parts, 5, "utf-8") == [("ab", {"dim": True}), (" ", {}), ("c", {"fg": "red"}), ("…", {"dim": True})]
+
+
+def test_a_dumb_terminal_gets_no_colours(folder: Path) -> None:
+    """`NO_COLOR` is empty here, which counts as not set."""
+    assert "\x1b" not in "".join(shown(folder, 80, "verify", "s", NO_COLOR=""))
+    assert "\x1b" in "".join(shown(folder, 80, "verify", "s", NO_COLOR="", TERM="xterm"))
+
+
+def test_a_value_that_is_missing_is_a_dash(folder: Path) -> None:
+    """A second installation adds no line to the start file."""
+    home = str(folder)
+    assert shown(folder, 200, "completion", "bash", "--install", HOME=home)[1].endswith(".bashrc")
+    assert shown(folder, 200, "completion", "bash", "--install", HOME=home)[1] == "added to  -"

@@ -143,9 +143,11 @@ def test_the_line_fits_into_the_terminal_and_says_what_is_left() -> None:
 
     line = Progress("verifying", 1000)
     line.advance(250)
-    assert line._text(10.0) == "verifying  [#####               ]  250 of 1,000  0:30 left"
-    assert line._text(1.0) == "verifying  [#####               ]  250 of 1,000"
-    assert Progress("opening the store", None)._text(75.0) == "opening the store  1:15"
-    assert Progress("verifying", 0)._text(3700.0) == "verifying  1:01:40"
+    assert line._text(10.0, 79) == "verifying  [#####               ]  250 of 1,000  0:30 left"
+    assert line._text(1.0, 79) == "verifying  [#####               ]  250 of 1,000"
+    assert line._text(1.0, 39) == "verifying  [###         ]  250 of 1,000"
+    assert line._text(10.0, 39) == "verifying  250 of 1,000  0:30 left"
+    assert Progress("opening the store", None)._text(75.0, 79) == "opening the store  1:15"
+    assert Progress("verifying", 0)._text(3700.0, 79) == "verifying  1:01:40"
     line.advance(10_000)
-    assert line._text(5.0).endswith("0:00 left")
+    assert line._text(5.0, 79).endswith("0:00 left")

@@ -53,6 +53,21 @@ def write(project: Path, source: str) -> None:
     (project / "myapp/events.py").write_text(source)
 
 
+def test_the_format_of_what_a_lock_prints_is_the_one_asked_for(hangarlog: Command, project: Path) -> None:
+    """Counts are in words that fit them."""
+    assert hangarlog("schema", "lock", "--format", "text").stdout.splitlines()[0].split() == [
+        b"path",
+        b"event-schema.json",
+    ]
+    assert hangarlog("schema", "lock", "--format", "json").stdout.startswith(b'{"path":')
+    write(project, APPLICATION.replace("provider_id", "name"))
+    hangarlog("append", "s", "a:1", "--type", "Stopped")
+    text = hangarlog("schema", "check", "--format", "text", "s").stdout.decode()
+    assert "Stopped v1: 1 event\n" in text
+    assert "event types: 1 failure\n" in text
+    assert "Stopped v1: 1 event\n" in hangarlog("schema", "show", "--format", "text", "s").stdout.decode()
+
+
 def test_a_lock_is_made_and_checked_and_holds_json_schemas(hangarlog: Command, project: Path) -> None:
     done = hangarlog("schema", "lock")
     assert (done.returncode, json.loads(done.stdout)) == (0, {"path": "event-schema.json", "types": 3, "versions": 2})
@@ -84,7 +99,7 @@ def test_a_build_fails_with_the_change_and_the_upcaster_to_write(hangarlog: Comm
     text = hangarlog("schema", "check", "--format", "text").stdout.decode()
     assert text.startswith("FAIL Started: has changed, but not its version 1; raise it to 2")
     assert "cannot be read: event type 'Started': the stored payload does not fit" in text
-    assert text.endswith("3 event types: 1 failures\n")
+    assert text.endswith("3 event types: 1 failure\n")
     write(project, RAISED)
     (finding,) = map(json.loads, hangarlog("schema", "check").stdout.splitlines())
     assert (finding["kind"], finding["version"]) == ("gap", 1)
@@ -167,7 +182,7 @@ def test_every_stored_event_is_read_and_the_first_failures_are_named(hangarlog: 
     assert second["failures"][0]["position"] == 30_002
     text = hangarlog("schema", "check", "s", "--format", "text").stdout.decode()
     assert "  ok Started v1: 30,000 events\n" in text
-    assert "FAIL Started v2: 1 events, 1 cannot be read\n       position 30002, a:2@1: event type 'Started'" in text
+    assert "FAIL Started v2: 1 event, 1 cannot be read\n       position 30002, a:2@1: event type 'Started'" in text
 
 
 def test_upcasters_are_watched_on_what_is_stored(hangarlog: Command, project: Path) -> None:
