@@ -436,7 +436,7 @@ def test_no_control_character_of_the_data_reaches_a_terminal_raw(tmp_path: Path)
             cwd=tmp_path,
             stdout=slave,
             stderr=slave,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "TERM": "xterm"},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "TERM": "xterm", "COLUMNS": "300"},
         )
         os.close(slave)
         shown = b""
