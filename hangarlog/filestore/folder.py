@@ -30,7 +30,11 @@ from hangarlog.system.open_folder import Entry
 FORMAT = 1
 MAX_SEGMENT_BYTES = 2 << 30  # An index has offsets of 32 bits, and a batch may exceed the segment size.
 
+META_ADVICE = "; run `hangarlog repair`, or restore it from a backup"
+"""What the error about a damaged `hangarlog.json` ends with."""
+
 _META = "hangarlog.json"
+_MOST_SHOWN, _MOST_CAUSE = 80, 200  # So many characters of a value, or of a cause, are shown: a file has 64 KiB.
 _JOURNAL = "journal"
 _MODES = frozenset(f"06{group}{others}" for group in "046" for others in "04")
 _OURS = frozenset(["locks", "streams", "state", "ring", "catalog", text_path(_JOURNAL), _META + FRESH])
@@ -51,6 +55,10 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
     created_at: str
     segment_bytes: int
     mode: str | None = None
+
+
+def _damaged(path: str, cause: str) -> StoreFormatError:
+    return StoreFormatError(path, f"{_META} is damaged ({cause[:_MOST_CAUSE]}){META_ADVICE}")
 
 
 class Folder:
@@ -214,7 +222,8 @@ class Folder:
                 self.path, f"{error.strerror} ({error.filename}); it belongs to another user"
             ) from error
         except OSError as error:
-            raise StoreOpenError(self.path, f"{error.strerror} ({error.filename})") from error
+            where = f" ({error.filename})" if error.filename else ""
+            raise StoreOpenError(self.path, f"{error.strerror}{where}; remove the cause, then try again") from error
         finally:
             if not entered:
                 self.close()
@@ -253,26 +262,28 @@ class Folder:
             return None
         except OSError as error:
             if error.errno == errno.EFBIG:
-                raise StoreFormatError(self.path, f"{_META} is damaged ({error.strerror})") from error
+                raise _damaged(self.path, str(error.strerror)) from error
             raise
         try:
             found = msgspec.json.decode(content, type=dict[str, object]).get("format")
             if found != FORMAT:
-                newer = isinstance(found, int) and found > FORMAT
-                advice = "upgrade hangarlog to open it" if newer else f"{_META} is damaged"
-                raise StoreFormatError(self.path, f"its format is {found!r}, this version knows {FORMAT}; {advice}")
+                cause = f"its format is {repr(found)[:_MOST_SHOWN]}, this version knows {FORMAT}"
+                if isinstance(found, int) and found > FORMAT:
+                    raise StoreFormatError(self.path, f"{cause}; upgrade hangarlog to open it")
+                raise _damaged(self.path, cause)
             refuse_repeated_keys(content)
             meta = msgspec.json.decode(content, type=Meta)
             if not is_store_id(meta.store_id):
-                cause = f"{_META} is damaged: store_id is {meta.store_id[:80]!r}, not up to 64 of A-Z, a-z, 0-9 and -"
-                raise StoreFormatError(self.path, f"{cause}; restore it from a backup, or run `hangarlog repair`")
+                cause = f"store_id is {meta.store_id[:_MOST_SHOWN]!r}, not up to 64 of A-Z, a-z, 0-9 and -"
+                raise _damaged(self.path, cause)
             if not 1 <= meta.segment_bytes <= MAX_SEGMENT_BYTES:
-                raise StoreFormatError(self.path, f"{_META} is damaged: segment_bytes is {meta.segment_bytes}")
+                cause = f"segment_bytes is {str(meta.segment_bytes)[:_MOST_SHOWN]}, not 1 to {MAX_SEGMENT_BYTES}"
+                raise _damaged(self.path, cause)
             if meta.mode is not None and meta.mode not in _MODES:
-                raise StoreFormatError(self.path, f"{_META} is damaged: mode is {meta.mode!r}, not as '0640'")
+                raise _damaged(self.path, f"mode is {meta.mode[:_MOST_SHOWN]!r}, not as '0640'")
             return meta
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise StoreFormatError(self.path, f"{_META} is damaged ({error}); restore it from a backup") from error
+            raise _damaged(self.path, str(error)) from error
 
     def _set_rights(self, meta: Meta) -> None:
         """Set the permissions and the owner that new files of the store get."""

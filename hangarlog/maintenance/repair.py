@@ -19,7 +19,7 @@ from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.progress import Progress
 from hangarlog.filestore.checkpoint import load_checkpoint
 from hangarlog.filestore.commit_ring import Frame, read_ring, ring_owner
-from hangarlog.filestore.folder import FORMAT, Folder, Meta, is_store_id
+from hangarlog.filestore.folder import FORMAT, META_ADVICE, Folder, Meta, is_store_id
 from hangarlog.filestore.line_scan import REBUILT, found_in, journal_files, opened, stream_files
 from hangarlog.filestore.recovery.rebuild import SETTLED, UNFINISHED, Rebuilt, VersionSpan, rebuild
 from hangarlog.filestore.recovery.rewriting import Replaced
@@ -143,9 +143,14 @@ def _check_is_store(folder: Folder) -> None:
     """Raise `StoreOpenError` unless the folder is a store or holds the remains of one."""
     try:
         folder.open(1, create=False)
-    except StoreOpenError:
-        if _is_newer(folder) or not os.path.isdir(folder.path) or not _has_records(folder):
+    except StoreOpenError as error:
+        if _is_newer(folder) or not os.path.isdir(folder.path):
             raise
+        if not _has_records(folder):
+            if not error.cause.endswith(META_ADVICE):
+                raise
+            advice = "it has no event to repair it from: delete that file and create the store anew"
+            raise StoreFormatError(folder.path, f"{error.cause.removesuffix(META_ADVICE)}; {advice}") from error
 
 
 def _is_newer(folder: Folder) -> bool:
@@ -185,9 +190,9 @@ def _repair_meta(folder: Folder) -> tuple[Meta, list[Result]]:
 
 
 def _source_of_meta(error: StoreOpenError) -> str:
-    return (
-        f"the commit ring and the defaults ({error.cause})" if isinstance(error, StoreFormatError) else "the defaults"
-    )
+    if not isinstance(error, StoreFormatError):
+        return "the defaults"
+    return f"the commit ring and the defaults ({error.cause.removesuffix(META_ADVICE)})"
 
 
 # The repair

@@ -24,6 +24,7 @@ from hangarlog import (
 )
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.recovery.report import Recovered
+from hangarlog.maintenance.repair import repair
 from hangarlog.system.filesystem import FileSystem
 
 
@@ -76,6 +77,39 @@ def test_a_damaged_meta_file_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "s/hangarlog.json").write_text(content)
     with pytest.raises(StoreFormatError, match=r"hangarlog\.json is damaged"):
         FileEventStore(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "[" * 100_000,
+        '{"format":"1"}',
+        '{"format":"%s"}' % ("x" * 60_000),
+        '{"format":1,"store_id":"","created_at":"","segment_bytes":1}',
+        '{"format":1,"store_id":"a","created_at":"","segment_bytes":1%s}' % ("0" * 4000),
+        '{"format":1,"store_id":"a","created_at":"","segment_bytes":1%s}' % ("0" * 60_000),
+        '{"format":1,"store_id":"a","created_at":"","segment_bytes":1,"mode":"%s"}' % ("7" * 60_000),
+        '{{"format":1,"{}":1,"{}":1}}'.format("k" * 30_000, "k" * 30_000),
+    ],
+    ids=str,
+)
+def test_a_damaged_meta_file_is_told_briefly_with_a_next_step_that_works(tmp_path: Path, content: str) -> None:
+    path, meta = tmp_path / "s", tmp_path / "s/hangarlog.json"
+    FileEventStore(path).close()
+    meta.write_text(content)
+    for attempt in (lambda: FileEventStore(path), lambda: list(repair(path))):  # There is nothing to repair it from.
+        with pytest.raises(StoreFormatError) as caught:
+            attempt()
+        assert len(str(caught.value)) < 500 + len(str(path))
+        assert "run `hangarlog repair`, or restore it" in str(caught.value) or "delete that file" in str(caught.value)
+    meta.unlink()
+    with FileEventStore(path) as store:
+        store.append("s:1", [Added(1)], -1)
+    meta.write_text(content)
+    assert "or restore it" not in str(next(repair(path)))
+    with FileEventStore(path) as store:
+        assert store.read_stream("s:1") == [Added(1)]
 
 
 def test_a_journal_without_its_meta_file_is_refused_and_the_message_mends_it(tmp_path: Path) -> None:
