@@ -21,7 +21,8 @@ from hangarlog import (
 )
 from hangarlog.cli.app import STORE_VARIABLE, hangarlog, note_done
 from hangarlog.cli.terminal import progress, say, styled
-from hangarlog.integrations.mcp_hangar_sqlite import count_events, import_database
+from hangarlog.integrations.imported import Imported
+from hangarlog.integrations.mcp_hangar_sqlite import count_events, import_database, list_streams
 from hangarlog.maintenance.verify import verify
 
 _DATABASE_NAME = "mcp-hangar-events.db"
@@ -142,13 +143,23 @@ def _sample_database() -> str:
     "--source", metavar="DB", help="An MCP Hangar database. The default is a sample that comes with hangarlog."
 )
 def demo(store: str | None, source: str | None) -> None:
-    """Import real events of MCP Hangar into STORE (default: demo-store), and show what hangarlog does with them."""
+    """Import real events of MCP Hangar into STORE (default: demo-store), and show what hangarlog does with them.
+
+    A store that has other events is refused.
+    """
     path = store or os.environ.get(STORE_VARIABLE) or "demo-store"
     database = source or _sample_database()
     with FileEventStore(path, serializer=_serializer()) as event_store:
+        _refuse_others(event_store, path, database)
         _say_heading(f"1. Import {database} into {path}")
-        with progress("importing", count_events(database)) as advance:
-            report = import_database(event_store, database, advance)
+        report = Imported()
+        try:
+            with progress("importing", count_events(database)) as advance:
+                import_database(event_store, database, advance, report)
+        except BaseException:
+            if report.taken:
+                say(f"hangarlog: {report.taken} events were imported before this", err=True)
+            raise
         note_done(f"the events are in the store {path}")
         say(
             f"   {report.taken} events imported, {report.already} were there already, in {report.streams} streams; "
@@ -164,6 +175,15 @@ def demo(store: str | None, source: str | None) -> None:
     say(f"   tail -n 3 {folder}/journal.jsonl")
     say(f"""   grep '"event_type":"ProviderStarted"' {folder}/streams/provider/math.jsonl""")
     say(f"   jq -r '[.position, .stream_id, .event_type] | @tsv' {folder}/journal.jsonl | tail -n 3")
+
+
+def _refuse_others(store: FileEventStore, path: str, database: str) -> None:
+    """Raise `UsageError` if the store has a stream that the database lacks: what is imported stays there for ever."""
+    known = set(list_streams(database))
+    other = next((stream_id for stream_id in store.folder.stream_ids("") if stream_id not in known), None)
+    if other is not None:
+        cause = f"{path} has other events, such as those of the stream {other!r}"
+        raise click.UsageError(f"{cause}; name a new folder, as in `hangarlog demo demo-store`")
 
 
 def _show_types(store: FileEventStore) -> None:

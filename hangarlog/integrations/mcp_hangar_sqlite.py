@@ -81,6 +81,17 @@ def count_events(path: str) -> int:
         return int(database.value(_COUNT))
 
 
+def list_streams(path: str) -> list[str]:
+    """Return the ids of the streams in an MCP Hangar database.
+
+    Raises:
+        SourceError: it is not such a database, or cannot be read.
+    """
+    with _opened(path) as database:
+        rows = database.rows("SELECT DISTINCT stream_id FROM main.events")
+        return [_convert(path, "a stream", row, tuple[str])[0] for row in rows]
+
+
 def _convert(path: str, what: str, found: Any, kind: type[_T]) -> _T:
     """Convert a value or a row to the type that MCP Hangar writes, because SQLite does not enforce column types."""
     try:

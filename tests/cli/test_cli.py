@@ -325,6 +325,15 @@ def test_the_demo_runs_twice_on_one_store(hangarlog: Command, tmp_path: Path) ->
         assert output.count(b"\n") >= 1
 
 
+def test_the_demo_refuses_a_store_with_other_events(hangarlog: Command, tmp_path: Path) -> None:
+    """As one that `HANGARLOG_STORE` names: what is imported cannot be taken out again."""
+    assert hangarlog("append", "s", "a:1", "--type", "T").returncode == 0
+    before = (tmp_path / "s/journal.jsonl").read_bytes()
+    done = hangarlog("demo", "s")
+    assert (done.returncode, (tmp_path / "s/journal.jsonl").read_bytes()) == (2, before)
+    assert b"s has other events, such as those of the stream 'a:1'; name a new folder" in done.stderr
+
+
 def test_every_command_has_help_and_is_in_the_reference(hangarlog: Command) -> None:
     """docs/cli.md is what `tools/cli_reference.py` prints."""
     reference = subprocess.run(
