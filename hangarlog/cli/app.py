@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from importlib import import_module
 from typing import Any
@@ -135,6 +136,16 @@ def exits_with(error: BaseException, code: int) -> None:
 def exit_code(error: BaseException, default: int) -> int:
     """Return the code to exit with after an error."""
     return int(getattr(error, "exit_code", default))
+
+
+@contextlib.contextmanager
+def named(what: str) -> Iterator[None]:
+    """Let the message about a call that the system refuses begin with `what`, such as "the repair is not complete"."""
+    try:
+        yield
+    except OSError as error:
+        error.add_note(what)
+        raise
 
 
 def lock_timeout() -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from hangarlog.cli.app import hangarlog, lock_timeout, note_done, with_store
+from hangarlog.cli.app import hangarlog, lock_timeout, named, note_done, with_store
 from hangarlog.cli.terminal import progress, write_object
 
 
@@ -21,7 +21,7 @@ def backup(store: str, target: str) -> None:
     """
     from hangarlog.maintenance.backup import backup as copy
 
-    with _bars() as advance:
+    with named(f"the backup to {target} is not complete"), _bars() as advance:
         done = copy(store, target, advance, lock_timeout=lock_timeout())
     note_done(f"the backup is complete, up to position {done.position}")
     write_object({"target": target, **msgspec.structs.asdict(done)})

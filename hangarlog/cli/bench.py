@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from hangarlog.cli.app import STORE_VARIABLE, hangarlog
+from hangarlog.cli.app import STORE_VARIABLE, hangarlog, named
 from hangarlog.cli.terminal import is_terminal, progress, say, styled, write_json
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ def bench(
     if outcome.results.measures or isinstance(outcome.error, KeyboardInterrupt):
         _show(outcome.results)
     if outcome.error is not None:
-        raise outcome.error
+        with named(f"cannot measure in {place.folder}"):
+            raise outcome.error
 
 
 def _say_plan(plan: Plan, folder: str) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from pathlib import Path
 
 import click
 
-from hangarlog.cli.app import hangarlog, note_done
+from hangarlog.cli.app import hangarlog, named, note_done
 from hangarlog.cli.completion_scripts import SCRIPTS
 from hangarlog.cli.terminal import say_lines, write_object
 
@@ -33,10 +34,14 @@ def completion(shell: str, install: bool) -> None:
         cause = "HOME does not name a folder" if home else "HOME is not set"
         raise click.UsageError(f"{cause}, so there is no place for the script; print it without --install")
     script = _place(shell, Path(home))
-    _replace(script, SCRIPTS[shell])
-    note_done(f"{script} was written")
     start = _read_at_start(shell, Path(home))
-    added = start is not None and _add_line(start, f"[ -r {_quoted(script)} ] && . {_quoted(script)}")
+    if start is not None and start.exists() and not start.is_file():
+        raise click.UsageError(f"{start} is no file, so the line cannot be added; print the script without --install")
+    with named("the script was not installed"):
+        _replace(script, SCRIPTS[shell])
+    note_done(f"{script} was written")
+    with named(f"{script} was written, but the line that reads it was not added"):
+        added = start is not None and _add_line(start, f"[ -r {_quoted(script)} ] && . {_quoted(script)}")
     write_object({"script": str(script), "added_to": str(start) if added else None})
 
 
@@ -70,17 +75,28 @@ def _replace(path: Path, text: str) -> None:
     """Write a file that is whole at any time, as a shell may start meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.new")
-    fresh.write_text(text)
-    fresh.replace(path)
+    try:
+        fresh.write_text(text)
+        fresh.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        raise
 
 
 def _add_line(path: Path, line: str) -> bool:
     """Add a line to the end of a file, unless it has it already. Return True if it was added."""
-    data = path.read_bytes() if path.exists() else b""
+    is_new = not path.exists()
+    data = b"" if is_new else path.read_bytes()
     wanted = os.fsencode(line)
     if wanted in data.split(b"\n"):
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        file.write((b"" if not data or data.endswith(b"\n") else b"\n") + wanted + b"\n")
+    try:
+        with path.open("ab") as file:
+            file.write((b"" if not data or data.endswith(b"\n") else b"\n") + wanted + b"\n")
+    except OSError:  # A part of the line would break each shell that starts.
+        with contextlib.suppress(OSError):
+            path.unlink() if is_new else os.truncate(path, len(data))
+        raise
     return True

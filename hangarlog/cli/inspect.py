@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from hangarlog import CorruptionError, FileEventStore
-from hangarlog.cli.app import hangarlog, lock_timeout, note_done, open_store, with_store
+from hangarlog.cli.app import hangarlog, lock_timeout, named, note_done, open_store, with_store
 from hangarlog.cli.display import shown_time
 from hangarlog.cli.terminal import is_terminal, progress, say, styled, write_json, write_object
 from hangarlog.filestore.file_owners import JournalNames
@@ -148,7 +148,7 @@ def repair(store: str) -> int:
     names = {Repaired: "mended", PutAside: "put aside", Lost: "lost"}
     mended = put_aside = lost = 0
     all_repaired = True
-    with progress("repairing") as advance:
+    with named(f"the repair of {store} is not complete"), progress("repairing") as advance:
         # All at once: it must not end half-way because its results cannot be written.
         results = list(repair_store(store, advance, lock_timeout=lock_timeout()))
     note_done("the store was repaired as far as possible; `hangarlog verify` says what is still damaged")

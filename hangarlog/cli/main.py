@@ -62,7 +62,9 @@ def _run() -> int:
     except MemoryError as error:
         return _failed(_memory_message(error), exit_code(error, ExitCode.FAILED))
     except OSError as error:
-        return _failed(_system_message(error), exit_code(error, ExitCode.FAILED))
+        from hangarlog.cli.system_errors import system_message
+
+        return _failed(system_message(error), exit_code(error, ExitCode.FAILED))
 
 
 def _usage_message(error: click.ClickException) -> str:
@@ -75,21 +77,6 @@ def _usage_message(error: click.ClickException) -> str:
                 command = error.ctx.command_path.removeprefix(error.ctx.find_root().command_path)
                 return f"{error.option_name} belongs before the command: hangarlog {option}{command}"
     return message
-
-
-def _system_message(error: OSError) -> str:
-    if isinstance(error, FileNotFoundError) and not error.filename and not _has_current_folder():
-        return "the current folder was deleted; change to one that exists"
-    if error.filename is None:
-        return str(error)
-    return f"{error.strerror or error}: {error.filename or 'a file without a name'}"
-
-
-def _has_current_folder() -> bool:
-    try:
-        return bool(os.getcwd())
-    except OSError:
-        return False
 
 
 def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:

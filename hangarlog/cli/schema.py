@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from hangarlog import EventsNotFoundError, HangarlogError, SchemaLockError
-from hangarlog.cli.app import STORE_VARIABLE, Group, exits_with, hangarlog, note_done, with_store
+from hangarlog.cli.app import STORE_VARIABLE, Group, exits_with, hangarlog, named, note_done, with_store
 from hangarlog.cli.exit_codes import ExitCode
 from hangarlog.cli.standard_streams import OutputError
 from hangarlog.cli.terminal import counted, is_terminal, progress, say, say_lines, styled, write_json, write_object
@@ -253,7 +253,8 @@ def lock(
         _write_findings(losses, _is_text(form))
         forget_lacking(made, serializer, known)
     if made != present:
-        write_lock(path, made)
+        with named(f"the lock file {path} was not written"):
+            write_lock(path, made)
         note_done(f"the lock file {path} was written")
     versions = sum(len(locked.schemas) for locked in made.events.values())
     write_object({"path": path, "types": len(made.events), "versions": versions}, text=_is_text(form))

@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from hangarlog import FileEventStore, SourceError
-from hangarlog.cli.app import hangarlog, note_done, open_store, with_store
+from hangarlog.cli.app import hangarlog, named, note_done, open_store, with_store
 from hangarlog.cli.terminal import is_terminal, progress, progress_to_file, say, write_line, write_object
 from hangarlog.integrations.export import cloud_events, journal_lines, new_file
 
@@ -149,7 +149,8 @@ def export(store: str, target: str, kind: str | None, skip_damaged: bool) -> int
         raise click.UsageError(f"the suffix of {target!r} names no format; give --format")
     if kind == "db" and target == "-":
         raise click.UsageError("a database cannot be written to standard output; name a file")
-    with open_store(store) as event_store:
+    failed = f"the export of {store} failed" if target == "-" else f"no file {target} was written"
+    with named(failed), open_store(store) as event_store:
         committed = event_store.get_event_count()
         if kind == "db":
             from hangarlog.integrations.mcp_hangar_sqlite import export_database

@@ -11,7 +11,14 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from hangarlog.errors import HangarlogError, LockTimeoutError, OutcomeUnknownError, StoreOpenError, SyncError
+from hangarlog.errors import (
+    HangarlogError,
+    LockTimeoutError,
+    OutcomeUnknownError,
+    StorageError,
+    StoreOpenError,
+    SyncError,
+)
 from hangarlog.filestore.commit_ring import MAX_FRAME_BYTES, Ring
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.session import FolderWatch
@@ -102,7 +109,8 @@ class JournalSync:
             raise self._unknown(error) from error
 
     def _unknown(self, error: Exception) -> OutcomeUnknownError:
-        return OutcomeUnknownError(self._path, f"it is written, but could not be synced: {error}")
+        cause = error.cause if isinstance(error, StorageError) else error  # Its own text says that nothing is written.
+        return OutcomeUnknownError(self._path, f"it is written, but could not be synced: {cause}")
 
     def _ensure(self, position: int, failures: int) -> None:
         seconds = left = self._lock_seconds

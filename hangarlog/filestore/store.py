@@ -180,10 +180,12 @@ class FileEventStore(FollowingCalls[Event]):
                 create_state(self._filesystem, path)
             return SharedState(self._filesystem, path, home)
         except OSError as error:
-            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+            if refused:
                 with contextlib.suppress(OSError, ValueError):
                     return SharedState(self._filesystem, path, home, writable=False)
-            cause = f"its shared state can neither be made nor read: {error}; open it once with write permission"
+            advice = "open it once with write permission" if refused else "remove the cause, then try again"
+            cause = f"its shared state can neither be made nor read: {error}; {advice}"
             raise StoreOpenError(self.path, cause) from error
 
     # Appending

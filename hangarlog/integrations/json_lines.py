@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from itertools import chain, groupby
 
@@ -11,6 +12,7 @@ from hangarlog.errors import (
     ConcurrencyError,
     CursorConflictError,
     CursorNameError,
+    HangarlogError,
     NumberError,
     StreamDeletedError,
     TooLargeError,
@@ -54,9 +56,13 @@ def import_lines(store: FileEventStore, source: LineSource, report: Imported, *,
         for number, event in source:
             importer.add(number, event)
         importer.end()
+    except BaseException:
+        with contextlib.suppress(HangarlogError):  # The first error is the cause.
+            store.sync()
+        raise
     finally:
         report.streams = len(importer.streams)
-        store.sync()
+    store.sync()
 
 
 class _Importer:
@@ -174,7 +180,7 @@ class _Importer:
                     cause = (
                         f"it is version {event.stream_version} of stream {stream_id!r}, and {missing} must come before"
                     )
-                    raise self._source.refuse(number, f"{cause}; import what comes before it first")
+                    raise self._source.refuse(number, f"{cause}; import that first, {_PART}")
                 self._store.begin_stream(stream_id, event.stream_version)  # It was imported compacted, there too.
                 due = event.stream_version
             due += 1

@@ -22,7 +22,7 @@ from hangarlog.errors import SchemaLockError
 from hangarlog.record.strict import refuse_repeated_keys
 from hangarlog.schema.definitions import MAX_DEPTH, PREFIX, Definitions, bounded, share, with_references
 from hangarlog.schema.describe import Schema
-from hangarlog.system.filesystem import FileSystem
+from hangarlog.system.filesystem import FRESH, FileSystem
 
 FORMAT = 2
 _FIRST_FORMAT = 1  # It is read too. Each schema has its own definitions there.
@@ -175,7 +175,12 @@ def write_lock(path: str, lock: SchemaLock) -> None:
         if stat.S_ISREG(found):  # Otherwise a link has appeared since. It is replaced, so its permissions do not count.
             rights = stat.S_IMODE(found) & 0o777
     filesystem.set_rights(os.path.dirname(path), rights)
-    filesystem.replace_file(path, lock.encode())
+    try:
+        filesystem.replace_file(path, lock.encode())
+    except OSError:
+        with contextlib.suppress(OSError):
+            filesystem.remove(path + FRESH)
+        raise
 
 
 def _source_rights() -> int:
