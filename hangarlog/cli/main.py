@@ -94,6 +94,9 @@ def _show_traceback(kind: type[BaseException], error: BaseException | None, trac
     if isinstance(error, MemoryError):
         say(f"hangarlog: {_memory_message(error)}", err=True)
         return
+    if isinstance(error, KeyboardInterrupt):  # Before click handles it, or after.
+        say("hangarlog: interrupted", err=True)
+        return
     say_lines("".join(traceback.format_exception(kind, error, trace)).removesuffix("\n"), err=True)
 
 

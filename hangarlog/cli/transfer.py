@@ -7,7 +7,7 @@ import os
 import shlex
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -150,7 +150,7 @@ def export(store: str, target: str, kind: str | None, skip_damaged: bool) -> int
     if kind == "db" and target == "-":
         raise click.UsageError("a database cannot be written to standard output; name a file")
     failed = f"the export of {store} failed" if target == "-" else f"no file {target} was written"
-    with named(failed), open_store(store) as event_store:
+    with _ended_by_signals(target != "-"), named(failed), open_store(store) as event_store:
         committed = event_store.get_event_count()
         if kind == "db":
             from hangarlog.integrations.mcp_hangar_sqlite import export_database
@@ -170,6 +170,19 @@ def export(store: str, target: str, kind: str | None, skip_damaged: bool) -> int
         lost = f"{committed - count} of {committed} events are damaged in both copies and were not written; see above"
         say(f"hangarlog: {lost}", err=True)
     return 1 if count < committed else 0
+
+
+@contextlib.contextmanager
+def _ended_by_signals(writes_file: bool) -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does if it writes a file, so that no piece of it is left."""
+    if writes_file:
+        from hangarlog.benchmark.interrupts import Interrupts
+
+        with Interrupts() as interrupts:
+            interrupts.release()
+            yield
+    else:
+        yield
 
 
 def _write_lines(lines: bytes) -> None:

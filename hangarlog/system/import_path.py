@@ -7,6 +7,10 @@ one, and imports only modules that Python loads at its start.
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _HOMES = (os.path.dirname(_PACKAGE), os.path.dirname(os.path.abspath(os.__file__)))
 """The folders of hangarlog and of Python, whose code is trusted."""
@@ -26,8 +30,24 @@ def forget_current_folder() -> None:
     sys.path[:] = elsewhere(sys.path)
 
 
+def end_quietly(kind: type[BaseException], error: BaseException, trace: "TracebackType | None") -> None:
+    """Print the error that ends this process. Ctrl-C is no error of hangarlog: one line, and the exit code 130."""
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    try:
+        os.write(2, b"hangarlog: interrupted\n")
+    finally:
+        os._exit(130)  # Nothing has been begun.
+
+
+# The command's imports take longer than most commands, and Ctrl-C may come meanwhile. Its main function replaces this.
+if os.path.basename((getattr(sys, "argv", None) or [""])[0]) in ("hangarlog", "hangarlog.exe"):
+    sys.excepthook = end_quietly
+
 # While `python -m` looks the module up, argv[0] is "-m" and the current folder is first on the path.
 if getattr(sys, "argv", [])[:1] == ["-m"]:
     _option = sys.orig_argv[-len(sys.argv)]  # `hangarlog`, or `-mhangarlog` in one word.
     if _option == "hangarlog" or (_option.startswith("-") and _option.endswith("mhangarlog")):
+        sys.excepthook = end_quietly
         forget_current_folder()
