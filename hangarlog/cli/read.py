@@ -96,7 +96,7 @@ def read(
         raise click.UsageError(f"--since ({since}) is after --until ({until})")
     write = event_writer(**shown)
     with open_store(store) as event_store:
-        _check_exists(event_store, stream, f"read {store}")
+        _check_exists(event_store, stream, ("read", store))
         blocks = event_store.envelopes(
             stream,
             from_version=start if stream else None,
@@ -170,14 +170,14 @@ def tail(
             follow_named(event_store, stream, start or 0, filters, interrupts, write, store, name)
             return
         if not follow:
-            _check_exists(event_store, stream, f"tail {store}")
+            _check_exists(event_store, stream, ("tail", store))
         seen = event_store.get_event_count()
         if start is None:
             for envelope, line in with_lines(event_store, _last_events(event_store, stream, count, seen, filters)):
                 write(envelope, line)
                 seen = max(seen, envelope.position)
         if follow:
-            _hint(event_store, stream, f"tail {store} -f")
+            _hint(event_store, stream, ("tail", store, "-f"))
             sys.stdout.flush()
             follow_on(event_store, stream, seen if start is None else start, filters, interrupts, write, store)
 
@@ -194,18 +194,18 @@ def _last_events(
     return store.envelopes(stream, from_version=max(0, store.get_stream_version(stream) - count + 1), limit=count)
 
 
-def _check_exists(store: FileEventStore, stream: str | None, command: str) -> None:
+def _check_exists(store: FileEventStore, stream: str | None, words: Sequence[str]) -> None:
     if stream is not None and store.get_stream_version(stream) < 0:
         from hangarlog.cli.unknown_stream import unknown_stream
 
-        raise unknown_stream(store, stream, command)
+        raise unknown_stream(store, stream, words)
 
 
-def _hint(store: FileEventStore, stream: str | None, command: str) -> None:
+def _hint(store: FileEventStore, stream: str | None, words: Sequence[str]) -> None:
     """Say what else the user may have meant by a stream that does not exist yet: it is waited for."""
     if stream is not None and store.get_stream_version(stream) < 0:
         from hangarlog.cli.unknown_stream import suggestion
 
-        found = suggestion(store, stream, command)
+        found = suggestion(store, stream, words)
         if found:
             say(f"hangarlog: there is no stream {stream!r} yet, so this waits for it; {found}", err=True)

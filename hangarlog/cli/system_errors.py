@@ -7,6 +7,7 @@ import os
 
 _ROOM = "free some space there, then run it again"
 _RIGHTS = "run it as a user who may do that, or name another place"
+_PATH = "check the path, then run it again"
 _FILES = "allow more open files (`ulimit -n`), then run it again"
 _ADVICE = {
     errno.ENOSPC: _ROOM,
@@ -15,6 +16,11 @@ _ADVICE = {
     errno.EACCES: _RIGHTS,
     errno.EPERM: _RIGHTS,
     errno.EROFS: "name a place that can be written to",
+    errno.ENOENT: _PATH,
+    errno.ENOTDIR: _PATH,
+    errno.EISDIR: _PATH,
+    errno.ELOOP: _PATH,
+    errno.ENAMETOOLONG: _PATH,
     errno.EMFILE: _FILES,
     errno.ENFILE: _FILES,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+from collections.abc import Sequence
 from difflib import get_close_matches
 from itertools import islice
 
@@ -24,22 +25,25 @@ class UnknownStreamError(StreamNotFoundError):
         return f"stream not found: {self.stream_id!r}; {self.suggestion}"
 
 
-def unknown_stream(store: FileEventStore, stream_id: str, command: str) -> StreamNotFoundError:
-    """Return the error for a stream that does not exist, for a command such as `read STORE`."""
-    found = suggestion(store, stream_id, command)
-    return UnknownStreamError(stream_id, found) if found else StreamNotFoundError(stream_id)
+def unknown_stream(store: FileEventStore, stream_id: str, words: Sequence[str]) -> StreamNotFoundError:
+    """Return the error for a stream that does not exist, for the words of a command such as `read STORE`."""
+    found = suggestion(store, stream_id, words) or f"list the streams with {_list(words)}"
+    return UnknownStreamError(stream_id, found)
 
 
-def suggestion(store: FileEventStore, stream_id: str, command: str) -> str | None:
+def _list(words: Sequence[str]) -> str:
+    return f"`{shlex.join(['hangarlog', 'streams', words[1]])}`"
+
+
+def suggestion(store: FileEventStore, stream_id: str, words: Sequence[str]) -> str | None:
     """Return what the user may have meant by the id of a stream that does not exist, None if nothing is like it."""
     if ":" not in stream_id and any(_shows(store, each) for each in store.folder.stream_ids(f"{stream_id}:")):
-        words = shlex.join([*command.split(" ", 1), "--category", stream_id])
-        return f"it is a category: `hangarlog {words}`"
+        return f"it is a category: `{shlex.join(['hangarlog', *words, '--category', stream_id])}`"
     category, colon, _ = stream_id.partition(":")
     near = _close(store, stream_id, f"{category}:" if colon else "") or (_close(store, stream_id, "") if colon else [])
     if not near:
         return None
-    return f"did you mean {' or '.join(map(repr, near))}? List the streams with `hangarlog streams`"
+    return f"did you mean {' or '.join(map(repr, near))}? List the streams with {_list(words)}"
 
 
 def _close(store: FileEventStore, stream_id: str, prefix: str) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 
 from hangarlog import FileEventStore, StreamNotFoundError, UntypedEvent
 from hangarlog.cli.app import hangarlog
+from hangarlog.cli.read import _hint
 from hangarlog.cli.unknown_stream import unknown_stream
 
 
@@ -44,21 +45,22 @@ def test_the_files_of_a_stream_are_listed_in_the_order_of_events(
     ("stream_id", "said"),
     [
         ("order", "it is a category: `hangarlog read s --category order`"),
-        ("provider:maths", "did you mean 'provider:math'? List the streams with `hangarlog streams`"),
+        ("provider:maths", "did you mean 'provider:math'? List the streams with `hangarlog streams s`"),
         ("Provider:math", "did you mean 'provider:math'"),
         ("audit log", "did you mean 'Audit Log'"),
         ("orders:1", "did you mean 'order:1'"),
     ],
 )
 def test_what_the_user_may_have_meant_is_said(store: FileEventStore[UntypedEvent], stream_id: str, said: str) -> None:
-    found = unknown_stream(store, stream_id, "read s")
+    found = unknown_stream(store, stream_id, ("read", "s"))
     assert str(found).startswith(f"stream not found: {stream_id!r}; {said}")
 
 
 @pytest.mark.parametrize("stream_id", ["gone", "gone:2", "nothing:like-it", "z" * 300])
 def test_nothing_is_suggested_where_nothing_is_like_it(store: FileEventStore[UntypedEvent], stream_id: str) -> None:
     """A deleted stream is not suggested."""
-    assert type(unknown_stream(store, stream_id, "read s")) is StreamNotFoundError
+    said = f"stream not found: {stream_id!r}; list the streams with `hangarlog streams 'my store'`"
+    assert str(unknown_stream(store, stream_id, ("read", "my store"))) == said
 
 
 def test_reading_an_unknown_stream_suggests_the_category(store: FileEventStore[UntypedEvent]) -> None:
@@ -66,4 +68,13 @@ def test_reading_an_unknown_stream_suggests_the_category(store: FileEventStore[U
     for command in ("read", "tail"):
         with pytest.raises(StreamNotFoundError, match=f"hangarlog {command} .*/s --category order"):
             hangarlog.main([command, store.path, "order"], standalone_mode=False)
-    assert "`hangarlog read 'my store' --category order`" in str(unknown_stream(store, "order", "read my store"))
+    assert "`hangarlog read 'my store' --category order`" in str(unknown_stream(store, "order", ("read", "my store")))
+
+
+def test_a_follower_of_a_category_is_told_a_command_that_works(
+    store: FileEventStore[UntypedEvent], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The store and `-f` were quoted as one word."""
+    _hint(store, "order", ("tail", store.path, "-f"))
+    said = capsys.readouterr().err
+    assert said.endswith(f"it is a category: `hangarlog tail {store.path} -f --category order`\n")
