@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -69,8 +70,8 @@ def replay(store: str, name: str, handler: str | None, events: str | None, on_fa
             parked = event_store.parked(name)
             for event in parked:
                 write_json(msgspec.structs.asdict(event))
-            if not parked and all(each.name != name for each in event_store.subscribers()):
-                say(f"hangarlog: no subscriber is named {name!r}; list them with `hangarlog subscribers`", err=True)
+            if not parked:
+                _warn_of_unknown(event_store, name, store)
         return
     function = _load(handler)
     serializer = EventSerializer(unknown="untyped")
@@ -80,7 +81,17 @@ def replay(store: str, name: str, handler: str | None, events: str | None, on_fa
     with FileEventStore(store, serializer=serializer, create=False, lock_timeout=lock_timeout()) as event_store:
         done = event_store.replay(name, function, on_failure=on_failure, attempts=attempts)
         note_done(f"{done} events were replayed")
-        write_object({"replayed": done, "parked": len(event_store.parked(name))})
+        parked = event_store.parked(name)
+        write_object({"replayed": done, "parked": len(parked)})
+        if not (done or parked):
+            _warn_of_unknown(event_store, name, store)
+
+
+def _warn_of_unknown(event_store: FileEventStore, name: str, store: str) -> None:
+    """Print a warning if no subscriber has the name: with a wrong one, nothing seems to be parked."""
+    if all(each.name != name for each in event_store.subscribers()):
+        command = shlex.join(["hangarlog", "subscribers", store])
+        say(f"hangarlog: no subscriber is named {name!r}; list them with `{command}`", err=True)
 
 
 def _announce(target: str) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from hangarlog import FileEventStore, SourceError
+from hangarlog import FileEventStore, OutcomeUnknownError, SourceError
 from hangarlog.cli.app import hangarlog, named, note_done, open_store, with_store
 from hangarlog.cli.terminal import is_terminal, progress, progress_to_file, say, write_line, write_object
 from hangarlog.integrations.export import cloud_events, journal_lines, new_file
@@ -52,9 +52,12 @@ def import_(store: str, source: str, kind: str | None, partial: bool) -> int:
             _import_database(store, source, report, partial)
         else:
             _import_lines(store, source, report, partial)
-    except BaseException:
+    except BaseException as error:
         if report.taken:
             say(f"hangarlog: {_events(report.taken)} imported before this; run it again for the others", err=True)
+        if isinstance(error, OutcomeUnknownError):  # Its advice is for a single append.
+            cause = f"its events in the store may not survive a power cut: {error.cause}; run the import again"
+            raise SourceError(source, cause) from error
         raise
     note_done(f"{_events(report.taken)} imported, {report.already} were there already")
     write_object({name: value for name, value in msgspec.structs.asdict(report).items() if name in _SHOWN})

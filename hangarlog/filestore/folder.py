@@ -218,9 +218,8 @@ class Folder:
             entered = True
             return meta
         except PermissionError as error:
-            raise StoreOpenError(
-                self.path, f"{error.strerror} ({error.filename}); it belongs to another user"
-            ) from error
+            advice = "if it belongs to another user, run this as that user; else name another place"
+            raise StoreOpenError(self.path, f"{error.strerror} ({error.filename}); {advice}") from error
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
             raise StoreOpenError(self.path, f"{error.strerror}{where}; remove the cause, then try again") from error

@@ -18,7 +18,7 @@ import click
 import pytest
 from conftest import DATABASE, ROOT, Command, tool
 
-from hangarlog import FileEventStore, SourceError, UntypedEvent
+from hangarlog import FileEventStore, OutcomeUnknownError, SourceError, UntypedEvent
 from hangarlog.cli.app import hangarlog as group
 
 Run = Callable[..., bytes]
@@ -146,3 +146,19 @@ def test_events_can_be_piped_from_one_store_into_another_while_they_come(tmp_pat
             os.killpg(pipeline.pid, 9)
             pipeline.wait()
     assert (tmp_path / "errors").read_text() == ""
+
+
+def test_a_sync_that_fails_is_told_as_an_imports_own(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was appended the second time, so "append again with the same event ids" would be no advice."""
+    for name in ("source", "s"):
+        with FileEventStore.untyped(tmp_path / name) as store:
+            store.append("a:1", [UntypedEvent("T", {}, event_id="x")], -1)
+    (tmp_path / "s/journal.jsonl").write_bytes((tmp_path / "source/journal.jsonl").read_bytes())
+    (tmp_path / "s/streams/a/1.jsonl").write_bytes((tmp_path / "source/journal.jsonl").read_bytes())
+
+    def refuse(self: FileEventStore) -> None:
+        raise OutcomeUnknownError("journal.jsonl", "it is written, but could not be synced: Permission denied")
+
+    monkeypatch.setattr(FileEventStore, "sync", refuse)
+    with pytest.raises(SourceError, match=r"Permission denied; run the import again$"):
+        run("import", "s", "source/journal.jsonl")

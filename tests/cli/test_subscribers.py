@@ -94,3 +94,15 @@ def test_a_handler_that_does_not_exist_is_named(folder: Path) -> None:
         done = run(folder, "replay", "s", "mailer", "--handler", target)
         assert done.returncode == 2
         assert cause in done.stderr
+
+
+@pytest.mark.parametrize("more", [[], ["--handler", "builtins:print"]], ids=["shown", "handled"])
+def test_replay_of_an_unknown_subscriber_says_so(tmp_path: Path, more: list[str]) -> None:
+    """With a wrong name, nothing seemed to be parked."""
+    with FileEventStore.untyped(tmp_path / "my store") as store:
+        store.cursor("mailer").advance(0)
+    done = run(tmp_path, "replay", "my store", "mialer", *more)
+    said = "hangarlog: no subscriber is named 'mialer'; list them with `hangarlog subscribers 'my store'`\n"
+    assert (done.returncode, done.stderr) == (0, said)
+    done = run(tmp_path, "replay", "my store", "mailer", *more)
+    assert (done.returncode, done.stderr) == (0, "")
