@@ -46,7 +46,7 @@ def test_replay_says_that_no_subscriber_has_the_name(hangarlog: Command) -> None
     """One that exists and has parked nothing prints nothing."""
     hangarlog("append", "s", "a:1", "--type", "T")
     done = hangarlog("replay", "s", "mialer")
-    message = b"hangarlog: no subscriber is named 'mialer'; list them with `hangarlog subscribers`"
+    message = b"hangarlog: no subscriber is named 'mialer'; list them with `hangarlog subscribers s`"
     assert (done.returncode, done.stdout, done.stderr.rstrip()) == (0, b"", message)
 
 
