@@ -36,7 +36,7 @@ def end_quietly(kind: type[BaseException], error: BaseException, trace: "Traceba
         sys.__excepthook__(kind, error, trace)
         return
     try:
-        os.write(2, b"hangarlog: interrupted\n")
+        print("hangarlog: interrupted", file=sys.stderr, flush=True)
     finally:
         os._exit(130)  # Nothing has been begun.
 
