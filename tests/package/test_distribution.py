@@ -23,7 +23,7 @@ from conftest import ROOT
 import hangarlog
 
 PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.13t", "3.14t"]
-TESTED = ["record", "events", "log", "testing", "test_conformance.py", "test_retries.py", "package/test_installed.py"]
+TESTED = ["record", "log", "testing", "test_conformance.py", "package/test_installed.py"]
 NEEDED = ["attrs", "hypothesis", "pytest", "pytest-timeout", "trio"]
 """What these tests import."""
 

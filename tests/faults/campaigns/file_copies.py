@@ -397,7 +397,7 @@ CAMPAIGN = Campaign(
     "said; a repair ends with a store that works",
     how="files copied in the orders of cp, tar and rsync and in any, with appends, rolls and compactions between any "
     "two; the tools themselves beside a writing process; copies by hard links",
-    ci=600,
+    ci=500,
     release=50_000,
     unit="orders",
     run=run,

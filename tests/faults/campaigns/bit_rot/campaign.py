@@ -117,7 +117,7 @@ CAMPAIGN = Campaign(
     promise="what is read is right, from the other copy and with a warning, or refused with its place; repair mends it",
     how="bits flipped, bytes set, files cut and zeroed, lines swapped, doubled and removed, in every file of a store, "
     "running and restarted; then all is read in both directions, verified, appended to and repaired",
-    ci=20_000,
+    ci=12_000,
     release=100_000,
     unit="damages",
     run=run,

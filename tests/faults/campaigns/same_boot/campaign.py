@@ -90,7 +90,7 @@ CAMPAIGN = Campaign(
     "a gap is refused with its place, and repaired",
     how="every crash state of row 1 with a shared state of its own boot; older sets of files put back in place, whole "
     "and in part, some with a line damaged; images of a store that is written to; and a crash in what comes after",
-    ci=6_000,
+    ci=5_000,
     release=500_000,
     unit="states",
     run=run,
