@@ -54,7 +54,7 @@ def test_less_shows_every_event_over_rolls(desk: Path) -> None:
                     seen += os.read(terminal, 65536)
                 store.append("a:1", [UntypedEvent("Added", {"number": number})], ANY)
         finally:
-            os.kill(pid, signal.SIGKILL)
+            os.killpg(pid, signal.SIGKILL)  # The shell, and what it has started.
             os.waitpid(pid, 0)
             os.close(terminal)
         assert len(store.folder.journal.sealed()) >= 2
