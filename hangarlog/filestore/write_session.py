@@ -25,6 +25,7 @@ from hangarlog.filestore.shared_state import (
     LAYOUT,
     LOCK_WAITERS,
     STANDING,
+    SYNC_FAILED,
     TAIL,
     WAITING,
     WRITING,
@@ -42,12 +43,9 @@ if TYPE_CHECKING:
 
 _DYING_SECONDS = 0.2
 """Seconds to wait for an exclusive holder that may be dying."""
-
 _UNWATCHED_SECONDS = 0.001
 """Seconds for which a relaxed append may overlook a change of the store's folder. Nothing durable is lost in them."""
-
 _NOBODY = bytes(8)
-
 _forks = 0
 
 
@@ -276,13 +274,15 @@ class WriteSession:
             self.forget()  # Another file was put in its place, perhaps not yet on the device.
             self.journal = self._open_journal()
             self.sync_now(self.journal)
-        if self.journal is None:
-            self.journal = self._open_journal()
-        if self.filesystem.size(self.journal.fd) != state.journal_size:
+        self.journal = self.journal or self._open_journal()
+        words = state.look()
+        known = state.believes(words)  # Else somebody has emptied the state meanwhile.
+        if known and self.filesystem.size(self.journal.fd) != words[JOURNAL_SIZE]:
             self._recover()
             self.journal = self._open_journal()
-        self.journal.resize(state.journal_size)
-        if state.sync_failed:
+            words = state.look()
+        self.journal.resize(words[JOURNAL_SIZE] if known else self.journal.size)
+        if known and words[SYNC_FAILED]:
             self._heal()
             self.journal = self._open_journal()
         if changed and state.ring_file not in (0, self.filesystem.identity_at(self.folder.ring_path)):
@@ -290,6 +290,8 @@ class WriteSession:
         self._watch.settle(moment)
         self._note_words(state.raw())
         self.streams.turn += 1
+        if not state.believes(words_of(self.raw)):
+            self._look(self.raw)
 
     def _note_words(self, raw: bytes) -> None:
         words = words_of(raw)

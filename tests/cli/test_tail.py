@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -169,9 +170,11 @@ def test_a_follower_says_that_the_folder_was_replaced_and_how_to_go_on(
 ) -> None:
     """As backup.md says how to restore. It goes on after the last event that the store in its place has."""
     path, older, follower = followed
+    follower.send_signal(signal.SIGSTOP)  # So that it sees no store that is half in its place.
     os.rename(path, tmp_path / "before")
     shutil.copytree(older, path)
     put(path, 9)
+    follower.send_signal(signal.SIGCONT)
     output, errors = follower.communicate(timeout=60)
     assert (follower.returncode, output) == (1, b"")
     assert b"its folder was moved, deleted or replaced while it was open" in errors
