@@ -35,12 +35,13 @@ def new_file(path: str, filesystem: FileSystem | None = None) -> Iterator[Binary
     if os.path.lexists(path):
         raise _exists(path)
     unfinished = f"{path}.{os.urandom(4).hex()}{UNFINISHED}"  # Random, so that two exports do not share a file.
-    try:
-        fd = filesystem.open_new(unfinished)
-    except OSError as error:
-        error.filename = path  # The name that the user knows.
-        raise
-    try:
+    fd = -1
+    try:  # Before the file is there: an interrupt may come as soon as it is.
+        try:
+            fd = filesystem.open_new(unfinished)
+        except OSError as error:
+            error.filename = path  # The name that the user knows.
+            raise
         with open(fd, "wb", closefd=False) as file:
             yield file
         filesystem.sync_data(fd)
@@ -48,7 +49,8 @@ def new_file(path: str, filesystem: FileSystem | None = None) -> Iterator[Binary
         _give_name(filesystem, unfinished, path)
         _check_same_file(filesystem, path, fd)  # The name may have come to lead to another file.
     finally:
-        filesystem.close(fd)
+        if fd >= 0:
+            filesystem.close(fd)
         filesystem.remove(unfinished)
     filesystem.sync_folder(os.path.dirname(path))
 

@@ -22,7 +22,9 @@ def test_an_id_that_the_ring_could_not_hold_is_refused_and_repair_gives_another(
         store.append("a:1", [UntypedEvent("T", {})], ANY)
     path = tmp_path / "s/hangarlog.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "store_id": store_id}))
-    with pytest.raises(StoreFormatError, match=r"hangarlog\.json is damaged: store_id is .* run `hangarlog repair`"):
+    with pytest.raises(
+        StoreFormatError, match=r"hangarlog\.json is damaged \(store_id is .*\); run `hangarlog repair`"
+    ):
         opened(tmp_path / "s")
     assert any(getattr(result, "path", "") == str(path) for result in repair(tmp_path / "s"))
     with opened(tmp_path / "s") as store:
