@@ -15,7 +15,6 @@ from hangarlog import __version__
 from hangarlog.benchmark.alone import Alone
 from hangarlog.benchmark.crew import Crew
 from hangarlog.benchmark.errors import BenchmarkError, LeftFilesError
-from hangarlog.benchmark.interrupts import Interrupts
 from hangarlog.benchmark.payloads import Payloads
 from hangarlog.benchmark.plan import Measure, Plan, Stores
 from hangarlog.benchmark.reading import Reading
@@ -27,6 +26,7 @@ from hangarlog.benchmark.verdict import verdict, warnings
 from hangarlog.benchmark.worker import errno_of
 from hangarlog.errors import HangarlogError
 from hangarlog.system.filesystem import FileSystem
+from hangarlog.system.interrupts import Interrupts
 
 Advance = Callable[[str], None]
 """Called before each turn with its title."""

@@ -179,7 +179,7 @@ def export(store: str, target: str, kind: str | None, skip_damaged: bool) -> int
 def _ended_by_signals(writes_file: bool) -> Iterator[None]:
     """Let SIGTERM and SIGHUP end the block as Ctrl-C does if it writes a file, so that no piece of it is left."""
     if writes_file:
-        from hangarlog.benchmark.interrupts import Interrupts
+        from hangarlog.system.interrupts import Interrupts
 
         with Interrupts() as interrupts:
             interrupts.release()

@@ -158,6 +158,8 @@ class FileTail(Tail):
             if consistent(words):
                 self._sound = state.believes(words)
                 return words
+            if not any(words):
+                break  # There is no state yet, or somebody has emptied it.
         self._sound = False  # A writer is publishing. A sleeper would not be woken for what came before.
         return self._seen
 

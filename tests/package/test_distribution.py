@@ -128,8 +128,12 @@ def _run_tests(python: str, packages: list[str], tests: Path, folder: Path) -> N
 def _found(version: str) -> str | None:
     """Return a Python of this version: one on the PATH, or one installed beside this one."""
     free = version.endswith("t")
-    beside = sorted(Path(sys.base_prefix).parent.glob(f"{version.rstrip('t')}*{'t' * free}/bin/python3"))
-    for python in (shutil.which(f"python{version}"), *map(str, beside)):
+    command = shutil.which(f"python{version}")
+    folders = [Path(sys.base_prefix).parent]
+    if command:  # It may be a script of a version manager, which runs only a version that is chosen.
+        folders.append(Path(command).parent.parent / "versions")
+    beside = [python for folder in folders for python in folder.glob(f"{version.rstrip('t')}*{'t' * free}/bin/python3")]
+    for python in (command, *map(str, sorted(beside))):
         if python is None:
             continue
         code = "import sys, sysconfig; print(*sys.version_info[:2], bool(sysconfig.get_config_var('Py_GIL_DISABLED')))"

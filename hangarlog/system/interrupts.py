@@ -1,4 +1,4 @@
-"""Interrupts of a run: Ctrl-C, SIGTERM and SIGHUP end it, but never its cleaning up."""
+"""Signals that end a program: Ctrl-C, SIGTERM and SIGHUP end what it does, but never its cleaning up."""
 
 from __future__ import annotations
 
