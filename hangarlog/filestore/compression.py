@@ -20,6 +20,7 @@ from hangarlog.log.compressing import write_compressed
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.log.segment_name import compressed_path, index_path, is_compressed
+from hangarlog.record.line import is_record
 from hangarlog.system.file_lock import FileLock, held
 
 CompressionProgress = Callable[[int, int], None]
@@ -110,6 +111,8 @@ class Compression:
 
     def _compress(self, log: Log, first: int, go_on: Callable[[int], None], report: Compressed) -> None:
         with contextlib.closing(log.open_sealed(first)) as segment:
+            if not isinstance(segment, CompressedSegment):
+                self._refuse_shorter(segment)
             temporary = write_compressed(segment, first, go_on)
             try:
                 if not self._put_beside(log, segment, temporary):
@@ -121,6 +124,20 @@ class Compression:
             report.segments += 1
             report.text_bytes += segment.size
             report.file_bytes += self._filesystem.size_at(compressed_path(segment.base))
+
+    def _refuse_shorter(self, segment: Segment) -> None:
+        """Raise `CorruptionError` if a compressed file is there that goes on where a plain segment ends.
+
+        `zstd -d` writes the plain one in place: it may not have ended yet, or it was cut short.
+        """
+        with (
+            contextlib.suppress(FileNotFoundError),
+            contextlib.closing(CompressedSegment(self._filesystem, segment.base, segment.field)) as other,
+        ):
+            lines, _ = other.lines_at(segment.size, 1)
+            if lines and is_record(lines[0]):
+                cause = "it ends before its compressed form does; delete it if nothing is unpacking it"
+                raise segment.damage(segment.size, cause)
 
     def _put_beside(self, log: Log, segment: Segment, temporary: str) -> bool:
         """Give the compressed file its name. Return False if the segment was replaced meanwhile."""

@@ -41,6 +41,8 @@ def write_compressed(segment: Segment, first: int, go_on: Callable[[int], None])
     """
     filesystem, path = segment.filesystem, compressed_path(segment.base)
     temporary = path + FRESH
+    if not segment.size:
+        raise segment.damage(0, "a sealed segment is empty")
     long = _repeats_itself(segment, first, path)
     packer, frame_bytes = (Packer(path, _WINDOW_LOG), LONG_FRAME_BYTES) if long else (Packer(path), FRAME_BYTES)
     packed, sizes, counts = [], [], []
@@ -58,14 +60,15 @@ def write_compressed(segment: Segment, first: int, go_on: Callable[[int], None])
             go_on(len(part.text))
         filesystem.write(fd, tables(first, packed, sizes, counts))
         filesystem.sync_data(fd)
-    except BaseException:
         filesystem.close(fd)
+        fd = -1
+        if not holds(filesystem, temporary, crc, segment):
+            raise segment.damage(0, "what was compressed reads differently; the disk or the memory may be faulty")
+    except BaseException:
+        if fd >= 0:
+            filesystem.close(fd)
         filesystem.remove(temporary)
         raise
-    filesystem.close(fd)
-    if not holds(segment.filesystem, temporary, crc, segment):
-        filesystem.remove(temporary)
-        raise segment.damage(0, "what was compressed reads differently; the disk or the memory may be faulty")
     return temporary
 
 

@@ -1,0 +1,86 @@
+"""Compression of what people, other tools and killed processes leave behind."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from compressed_stores import frames, full, numbers, packed
+from conftest import tool
+
+from hangarlog import FileEventStore
+from hangarlog.log import compressing
+from hangarlog.maintenance.repair import Repaired, repair
+from hangarlog.maintenance.verify import verify
+
+pytestmark = pytest.mark.filterwarnings("ignore::hangarlog.CorruptionWarning")
+
+__all__ = ["frames", "full"]
+
+
+@pytest.mark.parametrize("lines", [0, 1, 20])
+def test_a_plain_file_that_was_cut_short_replaces_no_compressed_one(
+    full: FileEventStore[Any], tmp_path: Path, lines: int
+) -> None:
+    """As a `zstd -d` leaves it that was killed, or that has not ended yet: it may have whole lines only."""
+    file = packed(tmp_path / "s")[1]
+    content, plain = file.read_bytes(), file.with_suffix("")
+    subprocess.run([tool("zstd"), "-dq", file], check=True)
+    text = plain.read_bytes()
+    plain.write_bytes(b"".join(text.splitlines(keepends=True)[:lines]))
+    for _ in range(2):
+        done = full.compress()
+        assert (done.segments, done.damaged) == (0, [str(plain)])
+        assert file.read_bytes() == content
+    assert numbers(full) == [*range(1000)]
+    plain.write_bytes(text)
+    assert full.compress().segments == 1
+    assert not plain.exists()
+    assert numbers(full) == [*range(1000)]
+    assert list(verify(full)) == []
+
+
+def test_a_repair_takes_the_whole_form_of_two(full: FileEventStore[Any], tmp_path: Path) -> None:
+    """And the next compression ends it."""
+    full.close()
+    file = packed(tmp_path / "s")[1]
+    subprocess.run([tool("zstd"), "-dq", file], check=True)
+    plain = file.with_suffix("")
+    plain.write_bytes(b"".join(plain.read_bytes().splitlines(keepends=True)[:20]))
+    assert {type(result) for result in repair(tmp_path / "s")} == {Repaired}
+    with FileEventStore(tmp_path / "s", durability="relaxed") as store:
+        assert list(verify(store)) == []
+        assert store.compress().damaged == []
+        assert numbers(store) == [*range(1000)]
+        assert list(verify(store)) == []
+
+
+@pytest.mark.parametrize("suffix", ["", ".zst"])
+def test_an_empty_segment_is_damaged(full: FileEventStore[Any], tmp_path: Path, suffix: str) -> None:
+    """It stays as it is, and is named, each time."""
+    file = packed(tmp_path / "s")[1]
+    file.unlink()
+    empty = Path(str(file.with_suffix("")) + suffix)
+    empty.touch()
+    for _ in range(2):
+        done = full.compress()
+        assert (done.segments, done.damaged) == (0, [str(empty)])
+        assert empty.read_bytes() == b""
+    assert numbers(full) == [*range(1000)]
+
+
+def test_an_interrupt_while_it_is_read_back_leaves_no_file(
+    full: FileEventStore[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run([tool("zstd"), "-dq", "--rm", packed(tmp_path / "s")[1]], check=True)
+
+    def interrupted(*arguments: Any) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(compressing, "holds", interrupted)
+        full.compress()
+    assert not [*(tmp_path / "s").rglob("*.new")]
+    assert full.compress().segments == 1
