@@ -27,7 +27,7 @@ from hangarlog.filestore.recovery.stream_repair import (
     is_stream_name,
     load_snapshot,
 )
-from hangarlog.filestore.snapshot_files import MAX_SNAPSHOT_BYTES, snapshot_paths
+from hangarlog.filestore.snapshot_files import snapshot_paths
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.log.compressed_segment import CompressedSegment
 from hangarlog.log.log import Log
@@ -270,8 +270,12 @@ class _Backup:
             size, last = _end_at(active, position)
             while sealed and not size:  # The active segment has no record up to the position.
                 stack.close()
-                active = stack.enter_context(contextlib.closing(log.open_sealed(sealed.pop())))
+                active = stack.enter_context(contextlib.closing(log.open_sealed(sealed[-1])))
                 size, last = _end_at(active, position)
+                if size == active.size and isinstance(active, CompressedSegment):
+                    size = 0  # All of it: it stays compressed, before an empty active segment.
+                    break
+                sealed.pop()
             if last is None and log.field == "stream_version":
                 return None
             for first in sealed:
@@ -300,12 +304,13 @@ class _Backup:
                 DeletedStreams(self._copy).note(snapshot.stream_id)
 
     def _stage_content(self, path: str, content: bytes) -> None:
-        """Get a small file into the target, at `path` or at its temporary name."""
+        """Get a file with this content into the target, at `path` or at its temporary name."""
         filesystem = self._filesystem
         if (
             self._keeps_files
             and filesystem.is_there(path)
-            and filesystem.read_file(path, MAX_SNAPSHOT_BYTES) == content
+            and filesystem.size_at(path) == len(content)
+            and filesystem.read_file(path, len(content)) == content
         ):
             filesystem.remove(path + REBUILT)
             self.report.kept += 1

@@ -145,6 +145,22 @@ def test_a_backup_follows_a_compression(full: FileEventStore[Any], tmp_path: Pat
             full.compress()
 
 
+def test_a_backup_of_sealed_streams_stays_compressed(full: FileEventStore[Any], tmp_path: Path) -> None:
+    """Also if nothing was appended since, and if an earlier backup has the same events in active segments."""
+    path, copy = tmp_path / "s", tmp_path / "copy"
+    backup(path, copy)
+    full.compress(seal=True)
+    for number in range(2):
+        done = backup(path, copy)
+        assert {file.relative_to(copy) for file in packed(copy)} == {file.relative_to(path) for file in packed(path)}
+        assert [file for file in copy.rglob("*.jsonl") if file.stat().st_size] == []
+        assert (done.copied == 0) == (number == 1)
+    with FileEventStore(copy, durability="relaxed") as store:
+        assert numbers(store) == [*range(1000)]
+        fill(store, 1000, 1010)
+        assert list(verify(store)) == []
+
+
 def test_a_segment_unpacked_by_hand_counts(full: FileEventStore[Any], tmp_path: Path) -> None:
     """As `zstd -d --rm` leaves it, or `zstd -d`."""
     for number, file in enumerate(packed(tmp_path / "s")):
