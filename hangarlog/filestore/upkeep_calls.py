@@ -7,9 +7,10 @@ import re
 import threading
 from contextlib import AbstractContextManager
 from time import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hangarlog.errors import CorruptionError, HangarlogError, StreamDeletedError
+from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.record import Event
 from hangarlog.filestore.file_owners import JournalNames
 from hangarlog.filestore.following_calls import FollowingCalls
@@ -48,11 +49,15 @@ class UpkeepCalls(FollowingCalls[Event]):
     """The part of a file store that keeps it small."""
 
     _compress_after: float | None = None
-    _compression: Compression | None = None
     _behind: threading.Thread | None = None
     _compressed_layout = -1
 
+    def __init__(self, serializer: EventSerializer | None = None) -> None:
+        super().__init__(serializer)
+        self._compressions: set[Compression] = set()
+
     if TYPE_CHECKING:
+        _closed: bool
         _lock_timeout: float | None
         _writer: Writer
 
@@ -75,22 +80,21 @@ class UpkeepCalls(FollowingCalls[Event]):
         Raises:
             MissingExtraError: zstd is not installed.
             LockTimeoutError: another process compresses the store for longer than `lock_timeout`.
+            OSError: the operating system refused a call, as on a full disk. What is done stays.
             Otherwise what `append` raises.
         """
         with self._calling():
             before = time() - older_than if older_than else None
             if seal:
                 self._seal(before)
-            compression = self._new_compression()
-            try:
-                return compression.run(before, progress, self._lock_timeout)
-            finally:
-                self._compression = None
+            return self._run(before, progress, self._lock_timeout)
 
     def _seal(self, before: float | None) -> None:
         folder, names = self._write_session.folder, JournalNames(self._write_session.folder.journal)
         due = [(part, name, file.path) for part, name, file in folder.stream_files() if _is_due(file, before)]
         for category, name, path in due:
+            if self._closed:
+                return
             with contextlib.suppress(CorruptionError, StreamDeletedError):  # The compression will report damage.
                 stream_id = folder.stream_id_at(category, name, path, names)
                 if stream_id is not None:
@@ -99,11 +103,17 @@ class UpkeepCalls(FollowingCalls[Event]):
         if any(file.path == journal and _is_due(file, before) for file in folder.filesystem.entries(folder.path)):
             self._writer.seal(None)
 
-    def _new_compression(self) -> Compression:
+    def _run(self, before: float | None, *arguments: Any) -> Compressed:
         with importing:
             from hangarlog.filestore.compression import Compression
-        compression = self._compression = Compression(self._write_session)
-        return compression
+        compression = Compression(self._write_session)
+        self._compressions.add(compression)
+        try:
+            if self._closed:
+                compression.stop()  # `close` may have looked before it was added.
+            return compression.run(before, *arguments)
+        finally:
+            self._compressions.discard(compression)
 
     def _begin_upkeep(self, after: float | None) -> None:
         self._compress_after = after
@@ -116,18 +126,19 @@ class UpkeepCalls(FollowingCalls[Event]):
     def _compress_behind(self) -> None:
         """Compress in a thread what is due, if segments were sealed since it was last done here."""
         session = self._write_session
+        if self._closed:
+            return
         if session.state.layout != self._compressed_layout and not (self._behind and self._behind.is_alive()):
             self._behind = session.filesystem.in_background(self._compress_due, "hangarlog-compress")
 
     def _compress_due(self) -> None:
         with contextlib.suppress(HangarlogError, OSError):  # The next roll tries again.
-            self._new_compression().run(time() - (self._compress_after or 0))
+            self._run(time() - (self._compress_after or 0))
             self._compressed_layout = self._write_session.state.layout
 
     def _stop_upkeep(self) -> None:
-        """Let a compression end soon."""
-        compression = self._compression
-        if compression is not None:
+        """Let the compressions that run end soon."""
+        for compression in self._compressions.copy():
             compression.stop()
 
     def _end_upkeep(self, seconds: float | None) -> None:

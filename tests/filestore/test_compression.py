@@ -210,13 +210,37 @@ def test_closing_stops_a_compression(full: FileEventStore[Any], tmp_path: Path) 
     def close(done: int, total: int) -> None:
         if done:
             threading.Thread(target=full.close).start()
-            while not full._compression or not full._compression._stopped:
+            while not any(compression._stopped for compression in full._compressions):
                 pass
 
     full.compress(progress=close)
     with FileEventStore(tmp_path / "s") as store:
         assert numbers(store) == [*range(1500)]
         assert list(verify(store)) == []
+    assert not [*(tmp_path / "s").rglob("*.new")]
+
+
+def test_closing_stops_each_compression(full: FileEventStore[Any], tmp_path: Path) -> None:
+    """The one that runs, and the one that waits for it."""
+    fill(full, 1000, 1500)
+    found: list[int] = []
+    threads: list[threading.Thread] = []
+
+    def close(done: int, total: int) -> None:
+        if done and not threads:
+            threads.extend(threading.Thread(target=target) for target in (lambda: full.compress(), full.close))
+            threads[0].start()
+            while len(full._compressions) < 2:
+                pass
+            threads[1].start()
+            while not all(compression._stopped for compression in full._compressions):
+                pass
+        found.append(done)
+
+    full.compress(progress=close)
+    for thread in threads:
+        thread.join()
+    assert len(found) == 1
     assert not [*(tmp_path / "s").rglob("*.new")]
 
 
