@@ -70,6 +70,8 @@ class Compression:
             MissingExtraError: there is no zstd.
             What taking the write lock raises.
         """
+        with self._session.lock():
+            pass  # Refuses a store that may only be read, and finishes a roll that was cut short.
         lock = FileLock(self._filesystem, self._session.folder.lock_path("compress"))
         with contextlib.closing(lock), held(lock, seconds):
             return self._run(sealed_before, progress)

@@ -70,9 +70,10 @@ class Log:
         return next(filter(self.filesystem.is_there, (text_path(base), compressed_path(base))), "")
 
     def remove_sealed(self, first: int) -> None:
-        """Delete a sealed segment and its caches. Hold the write lock."""
+        """Delete a sealed segment, its caches, and what a killed compression left of it. Hold the write lock."""
         base = self.sealed_base(first)
-        for path in (text_path(base), compressed_path(base), index_path(base), times_path(base)):
+        packed = compressed_path(base)
+        for path in (text_path(base), packed, packed + FRESH, index_path(base), times_path(base)):
             self.filesystem.remove(path)
 
     def open_active(self) -> Segment | None:

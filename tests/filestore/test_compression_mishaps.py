@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import pytest
 from compressed_stores import frames, full, numbers, packed
 from conftest import tool
 
-from hangarlog import FileEventStore
+from hangarlog import FileEventStore, StoreOpenError
 from hangarlog.log import compressing
 from hangarlog.maintenance.repair import Repaired, repair
 from hangarlog.maintenance.verify import verify
+from hangarlog.system.read_only import ReadOnly
 
 pytestmark = pytest.mark.filterwarnings("ignore::hangarlog.CorruptionWarning")
 
@@ -85,3 +87,25 @@ def test_an_interrupt_while_it_is_read_back_leaves_no_file(
             full.compress()
     assert not [*(tmp_path / "s").rglob("*.new")]
     assert full.compress().segments == 1
+
+
+def test_a_deleted_stream_leaves_nothing_of_a_compression_that_was_killed(
+    full: FileEventStore[Any], tmp_path: Path
+) -> None:
+    """Nor do compacted events."""
+    path = tmp_path / "s/streams/a"
+    for file in packed(path):
+        shutil.copy(file, f"{file}.new")
+    full.delete_stream("a:0")
+    full.save_snapshot("a:1", 332, {"x": 1})
+    full.compact_stream("a:1")
+    assert {file.name[0] for file in path.glob("*.new")} == {"2"}
+
+
+def test_a_store_that_may_only_be_read_says_so(full: FileEventStore[Any], tmp_path: Path) -> None:
+    """As an append does, whether anything is to be done or not."""
+    full.close()
+    with FileEventStore(tmp_path / "s", filesystem=ReadOnly()) as store:
+        for seal in (False, True):
+            with pytest.raises(StoreOpenError, match="can only be read"):
+                store.compress(seal=seal)
