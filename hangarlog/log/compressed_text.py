@@ -33,7 +33,8 @@ _END = struct.Struct("<IBI")  # Of the table: the number of frames, its form, th
 _MAX_FRAME_BYTES = MAX_LINE_BYTES + (64 << 20)
 """The most text of a frame: a longest line, and what comes before it."""
 _MAX_TEXT_BYTES = 1 << 32
-_PART_BYTES = 1 << 20
+_FIRST_BYTES = 4 << 10
+"""Read where a frame may begin: there may be millions of such places that begin none."""
 _KEPT_BYTES = 32 << 20
 
 
@@ -180,11 +181,13 @@ class CompressedText:
     def _found_frames(self) -> Frames:
         """Find the frames by unpacking them. What is no frame counts as a damaged one with one line."""
         packed, sizes, counts = [], [], []
+        total = 0
         for length, text in self._parts():
             packed.append(length)
             sizes.append(len(text) if text else max(2, length))
             counts.append(text.count(b"\n") if text else 1)
-            if sum(sizes) > _MAX_TEXT_BYTES:
+            total += sizes[-1]
+            if total > _MAX_TEXT_BYTES:
                 break
         return Frames(0, packed, sizes, counts)
 
@@ -207,20 +210,22 @@ class CompressedText:
 
     def _frame_at(self, at: int, size: int) -> tuple[bytes, int] | None:
         """Return (text, length) of the frame at a place in the file, None if there is no whole one."""
-        length = _PART_BYTES
+        length = _FIRST_BYTES
         while True:
             data = self._filesystem.read(self._fd, min(length, size - at), at)
             if not data.startswith(MAGIC):
                 return None
             found = self._unpacker.unpack_first(data, _MAX_FRAME_BYTES)
-            if found is not None or length >= min(size - at, _MAX_FRAME_BYTES):
+            if found is None or found[1]:
                 return found
+            if length >= min(size - at, _MAX_FRAME_BYTES):
+                return None
             length *= 8
 
     def _magic_after(self, at: int, size: int) -> int:
         """Return the place in the file where a frame may begin, from `at` on; its size if there is none."""
         while at < size:
-            data = self._filesystem.read(self._fd, _PART_BYTES, at)
+            data = self._filesystem.read(self._fd, _FIRST_BYTES, at)
             found = data.find(MAGIC)
             if found >= 0:
                 return at + found

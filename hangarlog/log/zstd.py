@@ -64,17 +64,18 @@ class Unpacker:
         return text if unpacker.eof and not unpacker.unused_data and len(text) == size else None
 
     def unpack_first(self, data: bytes, most: int) -> tuple[bytes, int] | None:
-        """Return (text, size of the frame) of the frame that `data` begins with, None if it is not whole or damaged.
+        """Return (text, size of the frame) of the frame that `data` begins with, None if it is damaged.
 
-        A frame with more than `most` bytes of text counts as damaged.
+        The size is 0 if `data` ends within the frame. A frame with more than `most` bytes of text counts as damaged.
         """
         try:
             unpacker = self._zstd.ZstdDecompressor()
             text = unpacker.decompress(data, most + 1)
         except self._zstd.ZstdError:
             return None
-        whole = unpacker.eof and len(text) <= most
-        return (text, len(data) - len(unpacker.unused_data)) if whole else None
+        if len(text) > most:
+            return None
+        return text, len(data) - len(unpacker.unused_data) if unpacker.eof else 0
 
 
 class Packer:

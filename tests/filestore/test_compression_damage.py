@@ -17,6 +17,7 @@ from hangarlog.log import compressed_text, zstd
 from hangarlog.log.compressed_segment import CompressedSegment
 from hangarlog.maintenance.repair import Repaired, repair
 from hangarlog.maintenance.verify import verify
+from hangarlog.system.filesystem import FileSystem
 from hangarlog.testing.crashes import Recording, crash_states
 
 pytestmark = pytest.mark.filterwarnings("ignore::hangarlog.CorruptionWarning")
@@ -192,3 +193,25 @@ with FileEventStore.untyped({str(tmp_path / "s")!r}) as store:
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout == "1000\n", done.stderr
+
+
+@pytest.mark.parametrize(("piece", "places"), [(zstd.MAGIC, 30_000), (b"a\n", 20_000)])
+def test_many_beginnings_of_frames_are_looked_at_once(tmp_path: Path, piece: bytes, places: int) -> None:
+    """Without tables, the time to find the frames grows with the file, not with its square."""
+    content = piece if piece == zstd.MAGIC else zstd.zstd("").compress(piece)
+    (tmp_path / "x").write_bytes(content * places)
+    read = 0
+
+    class Counting(FileSystem):
+        def read(self, fd: int, size: int, offset: int) -> bytes:
+            nonlocal read
+            data = super().read(fd, size, offset)
+            read += len(data)
+            return data
+
+    filesystem = Counting()
+    fd = filesystem.open_read(str(tmp_path / "x"))
+    text = compressed_text.CompressedText(filesystem, fd, "x")
+    filesystem.close(fd)
+    assert len(text.frames) == (1 if piece == zstd.MAGIC else places)
+    assert read <= (places + 10) * 2 * compressed_text._FIRST_BYTES
