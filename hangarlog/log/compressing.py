@@ -15,7 +15,7 @@ from hangarlog.record.checksum import crc32
 from hangarlog.system.filesystem import FRESH, FileSystem
 
 FRAME_BYTES = 128 << 10
-"""Text in a frame: unpacked in 60 µs, and larger ones are hardly denser."""
+"""The most text in a frame of short lines, unpacked in 60 µs. Larger ones are hardly denser."""
 LONG_FRAME_BYTES, _WINDOW_LOG = 16 << 20, 24
 """Text in a frame of a segment that repeats itself at long distances, as the transcripts of agents do."""
 _MUCH = 1.5
@@ -74,12 +74,13 @@ def write_compressed(segment: Segment, first: int, go_on: Callable[[int], None])
 
 def _repeats_itself(segment: Segment, first: int, path: str) -> bool:
     """True if the text of the first long frame is much smaller as one frame than as many."""
-    packer, small = Packer(path), 0
+    packer, small, size = Packer(path), 0, 0
     sample: list[bytes] = []
     for part in _parts(segment, first, FRAME_BYTES):
         small += len(packer.pack(part.text))
         sample.append(part.text)
-        if len(sample) * FRAME_BYTES >= LONG_FRAME_BYTES:
+        size += len(part.text)
+        if size >= LONG_FRAME_BYTES:
             break
     return len(sample) > 1 and len(Packer(path, _WINDOW_LOG).pack(b"".join(sample))) * _MUCH < small
 

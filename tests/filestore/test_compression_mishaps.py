@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from compressed_stores import frames, full, numbers, packed
-from conftest import tool
+from conftest import Added, tool
 
-from hangarlog import FileEventStore, StoreOpenError
+from hangarlog import ANY, FileEventStore, StoreOpenError
 from hangarlog.log import compressing
+from hangarlog.log.zstd import Packer
 from hangarlog.maintenance.repair import Repaired, repair
 from hangarlog.maintenance.verify import verify
 from hangarlog.system.read_only import ReadOnly
@@ -109,3 +110,22 @@ def test_a_store_that_may_only_be_read_says_so(full: FileEventStore[Any], tmp_pa
         for seal in (False, True):
             with pytest.raises(StoreOpenError, match="can only be read"):
                 store.compress(seal=seal)
+
+
+def test_long_lines_do_not_make_the_sample_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What decides about long frames is as much text as such a frame has, whatever the lines."""
+    packed_sizes: list[int] = []
+
+    class Noting(Packer):
+        def pack(self, text: bytes) -> bytes:
+            packed_sizes.append(len(text))
+            return super().pack(text)
+
+    monkeypatch.setattr(compressing, "Packer", Noting)
+    monkeypatch.setattr(compressing, "FRAME_BYTES", 4000)
+    monkeypatch.setattr(compressing, "LONG_FRAME_BYTES", 40_000)
+    with FileEventStore(tmp_path / "s", durability="relaxed", segment_bytes=300_000) as store:
+        for number in range(40):
+            store.append("a:1", [Added(number, f"{number} " * 5000)], ANY)
+        assert store.compress().segments > 0
+        assert max(packed_sizes) < 80_000
