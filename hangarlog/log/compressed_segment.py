@@ -100,8 +100,10 @@ class CompressedSegment(Segment):
         if not self.has_tables_for(first) or number >= frames.numbers[-1]:
             return
         name = os.path.basename(self.path)
-        for at in range(text.of(max(first, number)), len(frames)):
-            content = text.intact(at)
+        begin = text.of(max(first, number))
+        for at in range(begin, len(frames)):
+            # The first is kept, because a page may end in it, and the next one begin there.
+            content = text.text(at) if at == begin else text.intact(at)
             begins, following = frames.numbers[at : at + 2]
             if content is None:
                 return

@@ -329,6 +329,25 @@ def test_long_repetitions_make_long_frames(tmp_path: Path) -> None:
         assert list(verify(store)) == []
 
 
+def test_the_pages_of_one_frame_unpack_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also pages that are read as blocks, not event by event."""
+    unpacked: list[int] = []
+    unpack = zstd.Unpacker.unpack
+
+    def counting(self: Any, frame: bytes, size: int) -> bytes | None:
+        unpacked.append(size)
+        return unpack(self, frame, size)
+
+    with FileEventStore(tmp_path / "s", durability="relaxed") as store:
+        for number in range(160):
+            store.append("a:1", [Added(number, "x" * 150)], ANY)
+        assert store.compress(seal=True).segments == 2
+        monkeypatch.setattr(zstd.Unpacker, "unpack", counting)
+        for start in (0, 70):
+            assert len([*store.records(from_position=start, limit=70)]) == 70
+        assert len(unpacked) == 1
+
+
 def test_readers_do_not_notice_a_compression(tmp_path: Path) -> None:
     """Neither those that have plain segments open, nor those that open them at this moment."""
     with FileEventStore(tmp_path / "s", durability="relaxed", segment_bytes=SEGMENT_BYTES) as store:
