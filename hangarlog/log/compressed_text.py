@@ -19,6 +19,7 @@ from itertools import accumulate, count
 
 from hangarlog.log.zstd import MAGIC, Unpacker
 from hangarlog.record.checksum import crc32
+from hangarlog.record.envelope import MAX_NUMBER
 from hangarlog.record.line import MAX_LINE_BYTES, MIN_LINE_BYTES
 from hangarlog.system.filesystem import FileSystem
 
@@ -92,6 +93,8 @@ def read_tables(filesystem: FileSystem, fd: int) -> Frames | None:
     at = start - numbers_at
     numbers, entries = data[_SKIPPED.size : at - _SKIPPED.size], data[at : at + 8 * (frames - 1)]
     name, first = _NUMBERS.unpack_from(numbers)
+    if first > MAX_NUMBER:
+        return None
     if name != _NUMBERS_NAME or _CRC.pack(crc32(entries, crc32(numbers[: -_CRC.size]))) != numbers[-_CRC.size :]:
         return None
     words, counts = _from_little(entries), _from_little(numbers[_NUMBERS.size : -_CRC.size])

@@ -277,7 +277,7 @@ def _segment_index_damage(log: Log, segment: Segment, first: int) -> Iterator[Co
         cause = "its tables are damaged, so it is unpacked as a whole; `hangarlog compress` writes them anew"
         yield CorruptionError(segment.path, os.path.basename(segment.path), segment.file_bytes, cause, mendable=False)
     elif isinstance(segment, CompressedSegment) and not segment.compressed.tables_agree():
-        cause = "its tables do not match its text; delete it, and `hangarlog repair` restores it from the other copy"
+        cause = "its tables do not match its text; run `zstd -d --rm` on it, then `hangarlog compress`"
         yield CorruptionError(segment.path, os.path.basename(segment.path), segment.file_bytes, cause, mendable=False)
     path = index_path(segment.base)
     index = Index.open(log.filesystem, path, max(segment.size, STRIDE_BYTES), first)

@@ -163,6 +163,11 @@ def test_a_hostile_table_is_not_believed(full: FileEventStore[Any], tmp_path: Pa
     sizes = [b - a for a, b in zip(frames.starts, frames.starts[1:], strict=False)]
     counts = [b - a for a, b in zip(frames.numbers, frames.numbers[1:], strict=False)]
     lengths = [b - a for a, b in zip(frames.offsets, frames.offsets[1:], strict=False)]
+    for first in (2, 1 << 63, (1 << 64) - 1):
+        file.write_bytes(text + compressed_text.tables(first, lengths, sizes, counts))
+        with FileEventStore(path) as store:
+            assert numbers(store) == [*range(1000)]
+            assert list(verify(store))
     for wrong_sizes, wrong_counts in (
         ([(1 << 32) - 1] * len(sizes), counts),
         ([*sizes[:-1], sizes[-1] + 1], counts),
