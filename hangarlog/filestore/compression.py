@@ -117,12 +117,13 @@ class Compression:
                 self._refuse_shorter(segment)
             temporary = write_compressed(segment, first, go_on)
             try:
-                if not self._put_beside(log, segment, temporary):
+                identity = self._put_beside(log, segment, temporary)
+                if not identity:
                     return
             finally:
                 self._filesystem.remove(temporary)
             self._filesystem.sync_folder(log.folder)  # First: else a power cut could undo the rename, not the removal.
-            self._remove_plain(segment)
+            self._remove_plain(segment, identity)
             report.segments += 1
             report.text_bytes += segment.size
             report.file_bytes += self._filesystem.size_at(compressed_path(segment.base))
@@ -141,22 +142,24 @@ class Compression:
                 cause = "it ends before its compressed form does; delete it if nothing is unpacking it"
                 raise segment.damage(segment.size, cause)
 
-    def _put_beside(self, log: Log, segment: Segment, temporary: str) -> bool:
-        """Give the compressed file its name. Return False if the segment was replaced meanwhile."""
+    def _put_beside(self, log: Log, segment: Segment, temporary: str) -> int:
+        """Give the compressed file its name, and return its identity; 0 if the segment was replaced meanwhile."""
         with self._session.lock():
             if not segment.is_in_place or self._is_active(log, segment):
-                return False
+                return 0
             self._filesystem.rename(temporary, compressed_path(segment.base))
-            return True
+            return self._filesystem.identity_at(compressed_path(segment.base))
 
     def _is_active(self, log: Log, segment: Segment) -> bool:
         """True if a roll that was cut short has left the active segment with two names."""
         return self._filesystem.identity_at(log.active_path) == self._filesystem.identity(segment.fd)
 
-    def _remove_plain(self, segment: Segment) -> None:
+    def _remove_plain(self, segment: Segment, identity: int) -> None:
         with self._session.lock():
             if isinstance(segment, CompressedSegment) or not segment.is_in_place:
                 return  # It was compressed before, without tables; or it was replaced.
+            if self._filesystem.identity_at(compressed_path(segment.base)) != identity:
+                return  # A repair has put the compressed one aside, or a `zstd -d --rm` has deleted it.
             self._filesystem.remove(segment.path)
             self._filesystem.remove(index_path(segment.base))
             self._session.changed_layout()  # So that others close the plain file, and its space is free.

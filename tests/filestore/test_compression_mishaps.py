@@ -129,3 +129,23 @@ def test_long_lines_do_not_make_the_sample_longer(tmp_path: Path, monkeypatch: p
             store.append("a:1", [Added(number, f"{number} " * 5000)], ANY)
         assert store.compress().segments > 0
         assert max(packed_sizes) < 80_000
+
+
+def test_the_plain_file_stays_if_the_compressed_one_goes(
+    full: FileEventStore[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by the `--rm` of a `zstd -d` that ends at that moment, or by a repair, which needs one form only."""
+    file = packed(tmp_path / "s")[1]
+    subprocess.run([tool("zstd"), "-dq", "--rm", file], check=True)
+    sync = full.folder.filesystem.sync_folder
+
+    def remove(path: str) -> None:
+        file.unlink(missing_ok=True)
+        sync(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(full.folder.filesystem, "sync_folder", remove)
+        full.compress()
+    assert file.with_suffix("").exists()
+    assert full.compress().segments == 1
+    assert list(verify(full)) == []
