@@ -95,7 +95,8 @@ class Compression:
                 except FileNotFoundError:
                     continue  # A compaction has removed it, or another process has compressed it.
                 except CorruptionError as damage:
-                    report.damaged.append(damage.path)
+                    if damage.path not in report.damaged:
+                        report.damaged.append(damage.path)
         return report
 
     def _due(self, sealed_before: float | None) -> Iterator[tuple[Log, int, int]]:
@@ -108,8 +109,11 @@ class Compression:
                     yield log, first, status.st_size
 
     def _lacks_tables(self, log: Log, first: int) -> bool:
-        with contextlib.closing(log.open_sealed(first)) as segment:
-            return isinstance(segment, CompressedSegment) and not segment.has_tables_for(first)
+        try:
+            with contextlib.closing(log.open_sealed(first)) as segment:
+                return isinstance(segment, CompressedSegment) and not segment.has_tables_for(first)
+        except CorruptionError:
+            return True  # It is no file: `_compress` will say so.
 
     def _compress(self, log: Log, first: int, go_on: Callable[[int], None], report: Compressed) -> None:
         with contextlib.closing(log.open_sealed(first)) as segment:

@@ -149,3 +149,16 @@ def test_the_plain_file_stays_if_the_compressed_one_goes(
     assert file.with_suffix("").exists()
     assert full.compress().segments == 1
     assert list(verify(full)) == []
+
+
+@pytest.mark.parametrize("suffix", ["", ".zst"])
+def test_what_is_no_file_stops_no_other_compression(full: FileEventStore[Any], tmp_path: Path, suffix: str) -> None:
+    """It is named once, as a damaged segment is."""
+    first, second = packed(tmp_path / "s")[1:3]
+    subprocess.run([tool("zstd"), "-dq", "--rm", second], check=True)
+    folder = Path(str(first.with_suffix("")) + suffix)
+    folder.unlink(missing_ok=True)
+    folder.mkdir()
+    done = full.compress()
+    assert (done.segments, done.damaged) == (1, [str(folder)])
+    assert numbers(full) == [*range(1000)]
