@@ -64,7 +64,9 @@ def write_compressed(segment: Segment, first: int, go_on: Callable[[int], None])
         fd = -1
         if not holds(filesystem, temporary, crc, segment):
             raise segment.damage(0, "what was compressed reads differently; the disk or the memory may be faulty")
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = temporary  # Else nothing says which disk is full.
         if fd >= 0:
             filesystem.close(fd)
         filesystem.remove(temporary)

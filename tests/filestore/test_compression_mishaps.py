@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 from pathlib import Path
@@ -162,3 +163,20 @@ def test_what_is_no_file_stops_no_other_compression(full: FileEventStore[Any], t
     done = full.compress()
     assert (done.segments, done.damaged) == (1, [str(folder)])
     assert numbers(full) == [*range(1000)]
+
+
+def test_a_full_disk_is_named(full: FileEventStore[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the file that could not be written. Nothing is left of it."""
+    file = packed(tmp_path / "s")[1]
+    subprocess.run([tool("zstd"), "-dq", "--rm", file], check=True)
+
+    def no_space(fd: int, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(full.folder.filesystem, "write", no_space)
+        with pytest.raises(OSError, match="No space left") as raised:
+            full.compress()
+    assert raised.value.filename == f"{file}.new"
+    assert not [*(tmp_path / "s").rglob("*.new")]
+    assert full.compress().segments == 1
