@@ -40,6 +40,7 @@ COMMANDS = [
     ["bench", "{out}", "--seconds", "0.1", "--processes", "2"],
     ["completion", "bash"],
     ["demo", "{out}/demo"],
+    ["doctor", ".", "--ignore", "file-system-in-memory"],
     ["export", ".", "{out}/events.db"],
     ["export", ".", "{out}/events.jsonl"],
     ["export", ".", "{out}/events.json", "--format", "cloudevents"],

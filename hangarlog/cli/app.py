@@ -30,6 +30,7 @@ _MODULES = {
     "bench": "bench",
     "completion": "completion",
     "demo": "demo",
+    "doctor": "doctor",
     "export": "transfer",
     "import": "transfer",
     "project": "project",
