@@ -156,3 +156,13 @@ def mounted(tmp_path: Path, script: str, **environment: str) -> list[Finding]:
 def of_kind(findings: list[Finding], kind: str) -> Finding:
     (finding,) = [finding for finding in findings if finding.kind == kind]
     return finding
+
+
+def program(path: Path, code: str) -> list[Finding]:
+    """The findings of another process, which runs `code` first."""
+    text = f"import sys, msgspec, os\nfrom hangarlog.doctor.examination import examine\nimport ctypes, zlib\n{code}\n"
+    text += f"found = list(examine({str(path)!r}))\nsys.stdout.buffer.write(msgspec.json.encode(found))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", text], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=True
+    )
+    return msgspec.json.decode(done.stdout, type=list[Finding])

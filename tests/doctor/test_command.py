@@ -10,14 +10,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner, Result
 from conftest import ROOT, Command
 from examined import made
 
+from hangarlog.cli.app import hangarlog as group
 from hangarlog.doctor.finding import KINDS, SEVERITIES, Finding, duration, found, size
 
 PAGE = ROOT / "docs" / "doctor.md"
 MEMORY = ("--ignore", "file-system-in-memory")
+
+
+def doctor(*arguments: object) -> Result:
+    return CliRunner().invoke(group, ["doctor", *map(str, arguments)], standalone_mode=False)
 
 
 def test_the_exit_code_is_for_cron(hangarlog: Command, tmp_path: Path) -> None:
@@ -31,12 +38,13 @@ def test_the_exit_code_is_for_cron(hangarlog: Command, tmp_path: Path) -> None:
     assert sum(counts.values()) == len(findings)
     (path / "put-aside.jsonl").touch(0o600)
     for arguments, printed in (((), True), (("--least", "warning"), True), (("--least", "problem"), False)):
-        done = hangarlog("doctor", path, *MEMORY, *arguments)
-        assert (done.returncode, b"put-aside" in done.stdout) == (1, printed)
-    assert hangarlog("doctor", path, *MEMORY, "--ignore", "put-aside").returncode == 0
-    assert hangarlog("doctor", tmp_path / "nowhere").returncode == 1
+        done = doctor(path, *MEMORY, *arguments)
+        assert (done.return_value, "put-aside" in done.stdout) == (1, printed)
+    assert doctor(path, *MEMORY, "--ignore", "put-aside").return_value == 0
+    assert doctor(tmp_path / "nowhere").return_value == 1
     for arguments in ((), (path, "--least", "x"), (path, "--ignore", "x"), (path, "more")):
-        assert hangarlog("doctor", *arguments).returncode == 2
+        assert isinstance(doctor(*arguments).exception, click.UsageError)
+    assert hangarlog("doctor").returncode == 2
 
 
 def test_cron_has_nothing_to_mail_of_a_healthy_store(hangarlog: Command, tmp_path: Path) -> None:
