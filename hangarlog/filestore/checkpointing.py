@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
+from hangarlog.errors import CorruptionError
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.shared_state import FAILURES, TAIL, WRITING, SharedState, consistent
+from hangarlog.log.log import Log
+from hangarlog.log.time_search import note_sealed
 from hangarlog.system.import_lock import importing
 
 _REPLAYED_IN_TIME_BYTES = 6 << 20
@@ -14,6 +18,10 @@ _REPLAYED_IN_TIME_BYTES = 6 << 20
 _REPLAYED_AT_ONCE_BYTES = 256 << 10
 """The most bytes that the last process to close a store leaves to replay. A recovery reads them in 2 ms."""
 
+_MOST_ROLLED = 64
+_NEWEST = 2
+"""So many sealed segments of a log have their times noted. The very latest is too new for the log's own file."""
+
 
 class Checkpointing:
     """The checkpoints of one store, in this process. All calls but `begin` need the write lock."""
@@ -21,6 +29,7 @@ class Checkpointing:
     def __init__(self, folder: Folder, state: SharedState) -> None:
         self._folder, self._state = folder, state
         self._running: threading.Thread | None = None
+        self._rolled: dict[str, Log] = {}
         self.due = False
         """True if a checkpoint is due after the current commit."""
 
@@ -35,7 +44,19 @@ class Checkpointing:
     def begin(self) -> None:
         """Make a checkpoint in the background, unless one is being made."""
         if not (self._running and self._running.is_alive()):
-            self._running = self._folder.filesystem.in_background(self.make, "hangarlog-checkpoint")
+            self._running = self._folder.filesystem.in_background(self._make_and_note_times, "hangarlog-checkpoint")
+
+    def rolled(self, log: Log) -> None:
+        """Note that a segment of a log was sealed: its recorded times are noted in the background."""
+        if len(self._rolled) < _MOST_ROLLED:
+            self._rolled[log.base] = log
+
+    def _make_and_note_times(self) -> None:
+        self.make()
+        while self._rolled:
+            _, log = self._rolled.popitem()
+            with contextlib.suppress(OSError, CorruptionError):
+                note_sealed(log, _NEWEST)
 
     def make(self) -> None:
         """Bring the streams to the device, so that a recovery has little to replay."""

@@ -265,6 +265,7 @@ class Writer:
         session.state.begin(os.getpid())  # The new file may grow as long as this one: its size proves nothing.
         journal = session.journal = journal.roll()
         session.checkpointing.due = True
+        session.checkpointing.rolled(session.folder.journal)
         session.changed_layout()
         return journal
 
@@ -278,5 +279,6 @@ class Writer:
             session.sync_now(active)
         session.folder.refuse_moved()
         active = end.active = active.roll()
+        session.checkpointing.rolled(active.log)
         session.changed_layout()
         return active

@@ -63,6 +63,10 @@ class Log:
         """Open the sealed segment that begins with record `first`."""
         return Segment(self.filesystem, self.sealed_base(first), self.field)
 
+    def sealed_mark(self, first: int) -> tuple[int, int, int, int] | None:
+        """Return what changes whenever the file of a sealed segment does; None if there is none."""
+        return self.filesystem.mark_at(text_path(self.sealed_base(first)))
+
     def open_active(self) -> Segment | None:
         """Open the active segment. Return None if the log does not exist."""
         try:
