@@ -110,7 +110,7 @@ class _Inventory:
         names = {seen.name for seen in entries}
         for seen in entries:
             if seen.name.endswith(CACHES) and seen.ours and seen.top in ("", "streams"):
-                base = seen.name.rpartition(".")[0]
+                base = seen.name.rpartition(".")[0].removesuffix(".sealed")
                 active = base.partition(".")[0] + TEXT
                 gone = not any(name in names for name in (base + TEXT, base + TEXT + ".zst", base + TEXT + ".gz"))
                 if gone and (seen.name.endswith(INDEX) or active not in names):

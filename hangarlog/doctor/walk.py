@@ -14,9 +14,9 @@ from hangarlog.doctor.look import Look
 _MOST_ENTRIES = 10_000
 """So many entries below `streams`, and as many of each other folder, are looked at, unless the look is thorough."""
 
-_LOG_FILE = r"[^.]+(?:\.\d{20})?\.(?:jsonl(?:\.[a-z]+)?|index|times)"
+_LOG_FILE = r"[^.]+(?:(?:\.\d{20})?\.(?:jsonl(?:\.[a-z]+)?|index|times)|\.sealed\.times)"
 _OURS = {
-    "": re.compile(r"journal(?:\.\d{20})?\.(?:jsonl(?:\.[a-z]+)?|index|times)|backup\.json", re.ASCII),
+    "": re.compile(rf"(?=journal\.){_LOG_FILE}|backup\.json", re.ASCII),
     "locks": re.compile(r".+\.lock"),
     "streams": re.compile(_LOG_FILE, re.ASCII),
     "snapshots": re.compile(r"[^.]+\.json"),
