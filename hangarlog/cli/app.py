@@ -29,6 +29,7 @@ _MODULES = {
     "backup": "backup",
     "bench": "bench",
     "completion": "completion",
+    "compress": "compress",
     "demo": "demo",
     "doctor": "doctor",
     "export": "transfer",

@@ -16,7 +16,7 @@ from hangarlog.doctor.neighbours import check_checksums, check_neighbours
 from hangarlog.doctor.place import check_file_system, check_room
 from hangarlog.doctor.processes import check_limit, check_processes
 from hangarlog.doctor.running import check_locks, check_recovery, check_syncs
-from hangarlog.errors import CorruptionError, StoreFormatError
+from hangarlog.errors import CorruptionError, MissingExtraError, StoreFormatError
 from hangarlog.system.filesystem import NO_FILE, FileSystem
 
 Check = Callable[[Look], Iterator[Finding]]
@@ -99,6 +99,9 @@ def _findings(look: Look, check: Check) -> Iterator[Finding]:
             yield found("damaged", "problem", f"it is no file that can be read: {error.strerror}", error.filename, text)
         else:
             yield _failed(look, check, error)
+    except MissingExtraError as error:
+        text = command("pip", "install", f"hangarlog[{error.extra}]")
+        yield found("check-failed", "warning", str(error), error.path, text)
     except Exception as error:  # Whatever somebody has put into the files, the other checks must be made.
         yield _failed(look, check, error)
 

@@ -11,7 +11,7 @@ from hangarlog.doctor.finding import Finding, Severity, command, counted, durati
 from hangarlog.doctor.look import Look
 from hangarlog.doctor.walk import Seen, walk
 from hangarlog.log.index import STRIDE_BYTES
-from hangarlog.log.segment_name import CACHES, INDEX, TEXT, first_of
+from hangarlog.log.segment_name import CACHES, COMPRESSED, INDEX, TEXT, first_of
 
 _MOST_NAMED = 5
 """The most files that one finding names."""
@@ -112,7 +112,7 @@ class _Inventory:
             if seen.name.endswith(CACHES) and seen.ours and seen.top in ("", "streams"):
                 base = seen.name.rpartition(".")[0].removesuffix(".sealed")
                 active = base.partition(".")[0] + TEXT
-                gone = not any(name in names for name in (base + TEXT, base + TEXT + ".zst", base + TEXT + ".gz"))
+                gone = not names & {base + TEXT, base + COMPRESSED}
                 if gone and (seen.name.endswith(INDEX) or active not in names):
                     self.some["stray"].add(seen)
             elif seen.name.endswith(TEXT) and seen.is_file and seen.status.st_size >= STRIDE_BYTES:

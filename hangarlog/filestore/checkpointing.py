@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 
 from hangarlog.errors import CorruptionError
 from hangarlog.filestore.folder import Folder
@@ -32,6 +33,8 @@ class Checkpointing:
         self._rolled: dict[str, Log] = {}
         self.due = False
         """True if a checkpoint is due after the current commit."""
+        self.afterwards: Callable[[], None] = lambda: None
+        """Called in the background after a checkpoint."""
 
     def tail_after(self, tail: int, added: int) -> int:
         """Return the bytes to replay after a commit of `added` bytes; 0 if a checkpoint is due now."""
@@ -44,19 +47,20 @@ class Checkpointing:
     def begin(self) -> None:
         """Make a checkpoint in the background, unless one is being made."""
         if not (self._running and self._running.is_alive()):
-            self._running = self._folder.filesystem.in_background(self._make_and_note_times, "hangarlog-checkpoint")
+            self._running = self._folder.filesystem.in_background(self._make_and_go_on, "hangarlog-checkpoint")
 
     def rolled(self, log: Log) -> None:
         """Note that a segment of a log was sealed: its recorded times are noted in the background."""
         if len(self._rolled) < _MOST_ROLLED:
             self._rolled[log.base] = log
 
-    def _make_and_note_times(self) -> None:
+    def _make_and_go_on(self) -> None:
         self.make()
         while self._rolled:
             _, log = self._rolled.popitem()
             with contextlib.suppress(OSError, CorruptionError):
                 note_sealed(log, _NEWEST)
+        self.afterwards()
 
     def make(self) -> None:
         """Bring the streams to the device, so that a recovery has little to replay."""

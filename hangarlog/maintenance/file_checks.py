@@ -23,7 +23,7 @@ from hangarlog.log.index import STRIDE_BYTES, Index, is_harmless
 from hangarlog.log.log import Log
 from hangarlog.log.sealed_times import SealedTimes, Span
 from hangarlog.log.segment import Segment
-from hangarlog.log.segment_name import index_path, sealed_times_path, text_path, times_path
+from hangarlog.log.segment_name import index_path, sealed_times_path, times_path
 from hangarlog.log.times import Times, load_times
 from hangarlog.maintenance.store_view import StoreView
 from hangarlog.record.checked_json import without_crc
@@ -237,7 +237,7 @@ def foreign_segments(log: Log) -> list[CorruptionError]:
             begins = active.first_number()
         identity = log.filesystem.identity(active.fd)
         for first in log.sealed() if begins is not None else []:
-            path = text_path(log.sealed_base(first))
+            path = log.sealed_path(first)
             other = log.filesystem.identity_at(path) != identity  # After an interrupted roll it is the same file.
             if begins is not None and first >= begins and other and _holds_records(log, first):
                 cause = f"this log's active segment begins with {log.field} {begins}, before this one; move it away"

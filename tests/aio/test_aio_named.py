@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -168,8 +169,11 @@ async def test_a_forgotten_subscription_owns_nothing(tmp_path: Path) -> None:
             while not store._hubs[False]._waiting:
                 await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
+        inner = weakref.ref(forgotten._subscription)
         del forgotten
         gc.collect()
+        while inner() is not None:  # The thread of the last call may not have let go of it yet.
+            await anyio.lowlevel.checkpoint()
         assert [status.owner for status in await store.subscribers()] == [None]
         closed = store.subscribe(name="mailer")
         await closed.aclose()

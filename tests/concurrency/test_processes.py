@@ -201,6 +201,11 @@ def test_interrupts_anywhere_in_an_append_leave_a_store_that_works(tmp_path: Pat
                         acknowledged += 1
                 except Interrupt:
                     interrupts += 1
+                except RuntimeError as error:
+                    # Python's own conditions raise it if an interrupt comes as they begin to wait.
+                    if not isinstance(error.__context__, Interrupt):
+                        raise
+                    interrupts += 1
             signal.setitimer(signal.ITIMER_REAL, 0)
             store.append("a:1", [Added(-2)], ANY)
             numbers = [event.number for event in store.read_stream("a:1")]

@@ -10,6 +10,7 @@ import pytest
 from examined import (
     Watched,
     ago,
+    examined,
     has,
     made,
     numbered,
@@ -19,7 +20,7 @@ from examined import (
     treat,
 )
 
-from hangarlog import ANY, FileEventStore
+from hangarlog import ANY, FileEventStore, MissingExtraError
 from hangarlog.doctor import files, followers, walk
 from hangarlog.doctor.examination import examine
 from hangarlog.doctor.finding import Finding
@@ -138,6 +139,28 @@ def test_many_small_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert only(path, "streams-many-small").severity == "note"
         store.append("a:1", numbered(100, 1000), ANY)
         assert not has(path, "streams-many-small")
+
+
+def test_compressed_segments_are_segments(tmp_path: Path) -> None:
+    """Also without the library that unpacks them, which is a finding."""
+    path = tmp_path / "s"
+    with FileEventStore.untyped(path, segment_bytes=70_000, durability="relaxed") as store:
+        for day in range(5):
+            store.append("a:1", numbered(400, 100, [ago((5 - day) * 80_000)]), ANY)
+        before = only(path, "segments").facts
+        try:
+            store.compress()
+        except MissingExtraError:
+            pytest.skip("zstd is not installed")
+        assert only(path, "segments").facts["segments"] == before["segments"]
+        assert only(path, "segments").facts["journal_bytes"] < before["journal_bytes"] / 2
+        assert only(path, "growth").facts["bytes_a_day"] > 0
+        kinds = {finding.kind for finding in examined(path) if finding.severity != "ok"}
+        assert not kinds & {"foreign-files", "cache-without-segment", "segment-without-index", "segment-odd-size"}
+    (path / "journal.jsonl").write_bytes(b"")
+    missing = program(path, "sys.modules['backports'] = sys.modules['compression'] = None")
+    failed = [finding for finding in missing if finding.kind == "check-failed"]
+    assert {finding.next for finding in failed} == {"pip install 'hangarlog[zstd]'"}
 
 
 def test_what_was_put_aside(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from test_time_search import COUNT, check_all, fill, marks_at_once, numbers, rising, set_back, text_of
 
-from hangarlog import FileEventStore
+from hangarlog import FileEventStore, MissingExtraError
 from hangarlog.filestore.checkpointing import Checkpointing
 from hangarlog.log.sealed_times import SealedTimes, Span, _File, load_spans
 from hangarlog.maintenance.repair import repair
@@ -139,6 +139,24 @@ CHANGES: list[Callable[[Path], object]] = [
     retired,
     of_another_store,
 ]
+
+
+def test_compressed_segments_have_times(path: Path) -> None:
+    """Those that they had before, and the file of all is written anew."""
+    with FileEventStore(path, durability="relaxed") as store:
+        try:
+            store.compress()
+        except MissingExtraError:
+            pytest.skip("zstd is not installed")
+        check_all(store, set_back(), [(2499, 2501), (6000, 6100)])
+    assert not sealed(path)
+    filesystem = Opening()
+    with FileEventStore(path, durability="relaxed", filesystem=filesystem) as store:
+        filesystem.opened.clear()
+        assert not numbers(store, since=text_of(90_000))
+        assert not [name for name in filesystem.opened if name.endswith(".zst")]
+        check_all(store, set_back(), [(2499, 2501)])
+        assert not list(verify(store))
 
 
 @pytest.mark.parametrize("change", CHANGES)
