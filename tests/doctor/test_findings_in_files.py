@@ -147,16 +147,17 @@ def test_compressed_segments_are_segments(tmp_path: Path) -> None:
     with FileEventStore.untyped(path, segment_bytes=70_000, durability="relaxed") as store:
         for day in range(5):
             store.append("a:1", numbered(400, 100, [ago((5 - day) * 80_000)]), ANY)
-        before = only(path, "segments").facts
+    before = only(path, "segments").facts
+    with FileEventStore.untyped(path) as store:
         try:
             store.compress()
         except MissingExtraError:
             pytest.skip("zstd is not installed")
-        assert only(path, "segments").facts["segments"] == before["segments"]
-        assert only(path, "segments").facts["journal_bytes"] < before["journal_bytes"] / 2
-        assert only(path, "growth").facts["bytes_a_day"] > 0
-        kinds = {finding.kind for finding in examined(path) if finding.severity != "ok"}
-        assert not kinds & {"foreign-files", "cache-without-segment", "segment-without-index", "segment-odd-size"}
+    assert only(path, "segments").facts["segments"] == before["segments"]
+    assert only(path, "segments").facts["journal_bytes"] < before["journal_bytes"] / 2
+    assert only(path, "growth").facts["bytes_a_day"] > 0
+    kinds = {finding.kind for finding in examined(path) if finding.severity != "ok"}
+    assert not kinds & {"foreign-files", "cache-without-segment", "segment-without-index", "segment-odd-size"}
     (path / "journal.jsonl").write_bytes(b"")
     missing = program(path, "sys.modules['backports'] = sys.modules['compression'] = None")
     failed = [finding for finding in missing if finding.kind == "check-failed"]
