@@ -101,7 +101,7 @@ def _findings(look: Look, check: Check) -> Iterator[Finding]:
             yield _failed(look, check, error)
     except MissingExtraError as error:
         text = command("pip", "install", f"hangarlog[{error.extra}]")
-        yield found("check-failed", "warning", str(error), error.path, text)
+        yield found("check-failed", "warning", str(error), str(error.path), text)
     except Exception as error:  # Whatever somebody has put into the files, the other checks must be made.
         yield _failed(look, check, error)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 
 import msgspec
@@ -72,7 +73,7 @@ def _behind(look: Look, place: Place, committed: int) -> Finding | None:
         program = (
             f"from hangarlog import FileEventStore as S; S.untyped({look.path!r}).cursor({place.cursor!r}).delete()"
         )
-        text = f"start it again; or, if it is no longer used: {command('python3', '-c', program)}"
+        text = f"start it again; or, if it is no longer used: {command(sys.executable, '-c', program)}"
         return found("follower-abandoned", "warning", said, place.cursor, text, **facts)
     return found("follower-behind", "note", said, place.cursor, command("hangarlog", "subscribers", look.path), **facts)
 

@@ -22,7 +22,7 @@ _COPIES = 2
 """The journal and the streams have each event."""
 _PROBLEM_DAYS, _WARNING_DAYS, _NOTE_DAYS = 3, 30, 365
 _STEP_BYTES = 8 << 10
-_LAST_BYTES = 256 << 10
+_MOST_SEGMENTS, _MOST_RECORDS = 64, 100
 _BACK_SECONDS = 1.0
 _AHEAD_SECONDS = 60.0
 
@@ -152,21 +152,32 @@ def check_clock(look: Look) -> Iterator[Finding]:
     """Yield recorded times that go back, or are in the future."""
     if look.meta is None:
         return
-    records = _latest(look)
+    records = [*_firsts(look), *_latest(look)]
     times = [(record.position, time) for record in records if (time := seconds_of(record.recorded_at)) is not None]
-    steps = [(before[1] - after[1], after[0]) for before, after in pairwise(times)]
+    steps = [(before[1] - after[1], after[0]) for before, after in pairwise(times) if before[0] < after[0]]
     back, position = max(steps, default=(0.0, 0))
     ahead = max((time for _, time in times), default=0.0) - look.now
     journal = look.folder.journal.active_path
+    among = f"among {len(times):,} events, of the beginnings of segments and the journal's end"
     if back > _BACK_SECONDS:
-        said = f"the time goes back by {duration(back)} at position {position}, among the last {len(times):,} events"
+        said = f"the time goes back by {duration(back)} before or at position {position}, {among}"
         text = command("hangarlog", "read", look.path, "--from", str(max(0, position - 2)), "--limit", "2")
         yield found("clock-back", "note", said, journal, text, seconds=back, position=position)
     if ahead > _AHEAD_SECONDS:
-        said = f"the latest events were recorded {duration(ahead)} in the future"
+        said = f"events were recorded {duration(ahead)} in the future"
         yield found("clock-ahead", "warning", said, journal, "date -u; timedatectl", seconds=ahead)
     if back <= _BACK_SECONDS and ahead <= _AHEAD_SECONDS:
-        yield found("clock", "ok", f"the times of the last {len(times):,} events rise", journal)
+        yield found("clock", "ok", f"the recorded times rise, {among}", journal)
+
+
+def _firsts(look: Look) -> Iterator[StoredEnvelope]:
+    """Yield the first record of each of the newest sealed segments."""
+    for file in look.sealed[-_MOST_SEGMENTS:]:
+        with contextlib.suppress(FileNotFoundError, CorruptionError):
+            with contextlib.closing(look.open_sealed(file.first)) as segment:
+                record = segment.first_record()
+            if record:
+                yield record
 
 
 def _latest(look: Look) -> list[StoredEnvelope]:
@@ -174,6 +185,6 @@ def _latest(look: Look) -> list[StoredEnvelope]:
     records: list[StoredEnvelope] = []
     for block in look.folder.journal.backward():
         records += block
-        if len(records) > 1:
+        if len(records) > _MOST_RECORDS:
             break
     return records[::-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -18,6 +19,8 @@ _MOST_NAMED = 5
 _OLD_SECONDS = 3600
 _AHEAD_SECONDS = 60
 _WRITE = 0o022
+_ANY_OF = "/" if sys.platform == "linux" else "+"
+"""Before some bits, it lets `find` look for files with any of them."""
 
 
 class _Some:
@@ -132,13 +135,14 @@ class _Inventory:
             files, may = some["writable" if bits & _WRITE else "readable"], "change" if bits & _WRITE else "read"
             said = f"other users may {may} {counted(files.count, 'file')}" if files.count else "others may write in it"
             letters = ",".join(filter(None, (_letters("g", bits >> 3), _letters("o", bits))))
-            text = command("chmod", *(["-R"] if files.count else []), letters, look.path)
+            text = _on_each(look.path, ["-perm", f"{_ANY_OF}{bits:03o}"], "chmod", letters)
             yield found("rights-too-open", severity, said, (files.paths or [look.path])[0], text, count=files.count)
         if "locked" in some:
-            text = command("chmod", "-R", "u+rwX", look.path)
+            text = _on_each(look.path, ["!", "-perm", "-600"], "chmod", "u+rwX")
             yield some["locked"].finding("rights-keep-owner-out", "warning", "lack the rights of their owner", text)
         if "others'" in some:
-            text = command("sudo", "chown", "-R", f"{self._owner}:{self._group}", look.path)
+            text = _on_each(look.path, ["!", "-user", str(self._owner)], "chown", f"{self._owner}:{self._group}")
+            text = f"sudo {text}"
             yield some["others'"].finding("rights-keep-owner-out", "warning", "belong to other users", text)
         if not (bits or "locked" in some or "others'" in some):
             yield found("rights", "ok", f"files have at most the rights {self._mode:04o}", look.path)
@@ -149,7 +153,8 @@ class _Inventory:
 
     def _leftovers(self) -> Iterator[Finding]:
         look, some = self._look, self.some
-        delete, away = ("rm", "--"), ("sh", "-c", 'mkdir -p "$0" && mv -- "$@" "$0"', f"{look.path}-foreign")
+        delete = ("rm", "-r", "--")
+        away = ("sh", "-c", 'mkdir -p "$0" && mv --backup=numbered -- "$@" "$0"', f"{look.path}-foreign")
         if "damaged" in some:
             yield some["damaged"].finding("damaged-kept", "note", "were kept by repairs", each=delete)
         if "new" in some:
@@ -169,6 +174,14 @@ class _Inventory:
         if "ahead" in some:
             said = "were written in the future"
             yield some["ahead"].finding("clock-ahead", "warning", said, "date -u; timedatectl")
+
+
+def _on_each(folder: str, which: list[str], *change: str) -> str:
+    """Return a command that changes only the files that need it: the others keep the time of their last change.
+
+    It follows no link.
+    """
+    return command("find", folder, "!", "-type", "l", *which, "-exec", *change, "{}", "+")
 
 
 def _letters(who: str, bits: int) -> str:

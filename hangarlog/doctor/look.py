@@ -17,7 +17,7 @@ from hangarlog.filestore.shared_state import SharedState
 from hangarlog.log.segment import Segment
 from hangarlog.record.line import StoredEnvelope
 from hangarlog.system.filesystem import FileSystem
-from hangarlog.system.mounts import unsafe_kinds
+from hangarlog.system.mounts import unsafe_mounts
 from hangarlog.system.read_only import ReadOnly
 
 _sealed_name = re.compile(r"journal\.(\d{20})\.jsonl(?:\.[a-z]+)?", re.ASCII).fullmatch
@@ -48,7 +48,7 @@ class Look:
         self.refused: HangarlogError | OSError | None = None
         try:
             self.folder.enter()
-            accepted = ",".join(unsafe_kinds(self.filesystem))
+            accepted = ",".join(kind for _, kind in unsafe_mounts(self.filesystem))
             self.meta = self.folder.open(1, create=False, unsafe_file_system=accepted)
         except (HangarlogError, OSError) as error:
             self.refused = error

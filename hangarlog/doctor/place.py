@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from hangarlog.doctor.finding import Finding, Severity, command, found, size
 from hangarlog.doctor.look import Look
 from hangarlog.doctor.quota import quota_of
-from hangarlog.system.mounts import Mount, accepted_kinds, is_unsafe, mount_of
+from hangarlog.system.mounts import Mount, accepted_kinds, is_unsafe, mount_of, unsafe_mounts
 
 _IN_MEMORY = frozenset(["tmpfs", "ramfs"])
 _NO_LINKS = frozenset(["vfat", "msdos", "exfat", "exfat-fuse"])
@@ -47,12 +47,14 @@ def _same_file(first: str, second: str) -> bool:
 
 def _traps(look: Look, mount: Mount) -> Iterator[Finding]:
     what = f"{mount.kind} ({mount.source} at {mount.place})"
-    if is_unsafe(mount.kind):
-        accepted = mount.kind in accepted_kinds()
+    below = os.path.realpath(look.path) + os.sep
+    unsafe = [(place, kind) for place, kind in unsafe_mounts(look.filesystem) if place.startswith(below)]
+    for place, kind in [(look.path, mount.kind), *unsafe] if is_unsafe(mount.kind) else unsafe:
+        accepted = kind in accepted_kinds()
         said = "you have accepted it" if accepted else "a store is not opened there"
         move = f"copy the store to a local disk: {command('cp', '-a', look.path, '/LOCAL/DISK/')}"
         severity: Severity = "warning" if accepted else "problem"
-        yield found("file-system-unsafe", severity, f"{what}: its locks may not hold; {said}", look.path, move)
+        yield found("file-system-unsafe", severity, f"{kind}: its locks may not hold; {said}", place, move)
     if mount.kind in _IN_MEMORY:
         move = f"copy it to a disk: {command('hangarlog', 'backup', look.path, '/DISK/STORE')}"
         yield found("file-system-in-memory", "warning", f"{what}: a restart of the machine deletes it", look.path, move)

@@ -44,7 +44,7 @@ def check_locks(look: Look) -> Iterator[Finding]:
     state = look.state
     if state is None or not look.is_in_use:
         return
-    if state.exclusive:
+    if state.exclusive and _is_alive(state.exclusive):
         said = f"process {state.exclusive} holds the store exclusively"
         yield found("held-exclusively", "note", said, f"process {state.exclusive}", pid=state.exclusive)
     gone = [name for name in ("write", "sync") if not _is_of_session(look, state, name)]

@@ -83,9 +83,9 @@ def accepted_kinds() -> set[str]:
     return {name.strip() for name in os.environ.get(VARIABLE, "").split(",")} - {""}
 
 
-def unsafe_kinds(filesystem: FileSystem) -> list[str]:
-    """Return the types of all unsafe mounts."""
-    return [kind for _, _, kind in _unsafe(filesystem.mount_table())]
+def unsafe_mounts(filesystem: FileSystem) -> list[tuple[str, str]]:
+    """Return the (path, type) of each unsafe mount."""
+    return [(place, kind) for _, place, kind in _unsafe(filesystem.mount_table())]
 
 
 def _place(field: bytes) -> str:

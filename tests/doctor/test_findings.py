@@ -119,11 +119,14 @@ def test_rights_that_are_too_open(tmp_path: Path) -> None:
         treat(finding)
         assert (path / "journal.jsonl").stat().st_mode & 0o777 == 0o600
         assert only(path, "rights").severity == "ok"
+    (path / "link").symlink_to(tmp_path / "outside")
+    (tmp_path / "outside").touch(0o666)
     path.chmod(0o777)
     finding = only(path, "rights-too-open")
     assert finding.severity == "problem"
     treat(finding)
     assert path.stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "outside").stat().st_mode & 0o777 == 0o644
     assert not has(path, "rights-too-open")
 
 

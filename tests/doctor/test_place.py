@@ -157,7 +157,8 @@ def test_a_type_without_two_names_and_folded_cases(tmp_path: Path) -> None:
 
     class Mounted(Watched):
         def mount_table(self) -> bytes:
-            return b"7 1 8:1 / / rw,relatime shared:1 - vfat /dev/sd\\040a1 rw,barrier=0\n"
+            below = b"8 7 0:9 / %b/streams rw - nfs4 host:/x rw\n" % os.fsencode(path)
+            return b"7 1 8:1 / / rw,relatime shared:1 - vfat /dev/sd\\040a1 rw,barrier=0\n" + below
 
         def mount(self, folder: str) -> tuple[int, str]:
             return 7, folder
@@ -168,6 +169,8 @@ def test_a_type_without_two_names_and_folded_cases(tmp_path: Path) -> None:
     assert findings["file-system-no-links"].what.startswith("vfat (/dev/sd a1 at /)")
     assert findings["file-system-folds-case"].severity == "note"
     assert findings["file-system-no-barriers"].severity == "warning"
+    unsafe = findings["file-system-unsafe"]
+    assert (unsafe.severity, unsafe.where) == ("problem", f"{path}/streams")
 
 
 def test_a_file_system_that_nothing_is_wrong_with(tmp_path: Path) -> None:
