@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from time import monotonic
 
 import msgspec
 
@@ -21,6 +22,7 @@ from hangarlog.system.platform import BYTE_LOCKS
 
 _ABANDONED_SECONDS = 86_400
 _MOST_FOLLOWERS = 1000
+_MOST_SECONDS = 3.0
 _MOST_PARKED = 100_000
 """So many records of a stream of parked events are read."""
 
@@ -38,13 +40,15 @@ def check_followers(look: Look) -> Iterator[Finding]:
     places = sorted(
         (place for pair in pairs_in(content) if (place := pair.counting(committed))), key=lambda place: place.cursor
     )
-    late = 0
+    late, deadline = 0, None if look.thorough else monotonic() + _MOST_SECONDS
+    searched = True
     for place in places[:_MOST_FOLLOWERS]:
-        finding = _behind(look, place, committed)
+        searched = deadline is None or monotonic() < deadline  # A search is slow where an index is missing.
+        finding = _behind(look, place, committed, searched)
         if finding:
             late += 1
             yield finding
-    if len(places) > _MOST_FOLLOWERS:
+    if len(places) > _MOST_FOLLOWERS or not searched:
         look.skipped.append(look.folder.cursors_path)
     said = f"{counted(len(places), 'cursor')}, {late} of them behind"
     yield found("followers", "ok", said, look.folder.cursors_path, cursors=len(places), behind=late)
@@ -52,22 +56,23 @@ def check_followers(look: Look) -> Iterator[Finding]:
         yield from _parked(look, name)
 
 
-def _behind(look: Look, place: Place, committed: int) -> Finding | None:
-    """Return the finding about a cursor that has events after it, None if it is at the end."""
+def _behind(look: Look, place: Place, committed: int, search: bool) -> Finding | None:
+    """Return the finding about a cursor that has events after it, None if it is at the end.
+
+    Without `search`, the age of the first of these events is not looked up.
+    """
     lag = committed - place.position
     if lag <= 0:
         return None
     what = "projection" if look.filesystem.is_there(state_path(look.folder, place.cursor, "saved")) else "subscriber"
     owner = _owner(look, place.cursor)
-    first = look.record_at(place.position + 1)
+    first = look.record_at(place.position + 1) if search else None
     at, moved = (seconds_of(text) for text in (first.recorded_at if first else "", place.moved_at))
     age = max(0.0, look.now - at) if at is not None else 0.0
     idle = max(0.0, look.now - moved) if moved is not None else 0.0
     by = "nobody runs it" if owner is None else f"process {owner} runs it" if owner else "a process runs it"
-    said = (
-        f"{what} {place.cursor!r} has {counted(lag, 'event')} to process, the first {duration(age)} old; {by}, "
-        f"it moved {duration(idle)} ago"
-    )
+    old = f", the first {duration(age)} old" if at is not None else ""
+    said = f"{what} {place.cursor!r} has {counted(lag, 'event')} to process{old}; {by}, it moved {duration(idle)} ago"
     facts = {"name": place.cursor, "position": place.position, "lag": lag, "lag_seconds": age, "owner": owner}
     if owner is None and min(age, idle) > _ABANDONED_SECONDS and BYTE_LOCKS:
         program = (

@@ -90,6 +90,11 @@ def test_more_followers_than_are_looked_at(tmp_path: Path, monkeypatch: pytest.M
         for name in ("a", "b", "c"):
             store.cursor(name).advance(10)
     assert only(path, "skipped").facts["folders"] == [str(path / "cursors.jsonl")]
+    monkeypatch.undo()
+    assert not has(path, "skipped")
+    monkeypatch.setattr(followers, "_MOST_SECONDS", 0.0)
+    assert has(path, "skipped")
+    assert not has(path, "skipped", thorough=True)
 
 
 # Segments and other files

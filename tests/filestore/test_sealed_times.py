@@ -163,10 +163,11 @@ def test_compressed_segments_have_times(path: Path) -> None:
 def test_nothing_is_hidden_whatever_the_file_is(path: Path, change: Callable[[Path], object]) -> None:
     """And it is no damage."""
     change(path)
-    for _ in range(2):
-        with FileEventStore(path, durability="relaxed") as store:
-            check_all(store, set_back(), [(2499, 2501), (6000, 6100)])
-            assert not list(verify(store))
+    with FileEventStore(path, durability="relaxed") as store:
+        check_all(store, set_back(), [(2499, 2501)])
+    with FileEventStore(path, durability="relaxed") as store:
+        check_all(store, set_back(), [(6000, 6100)])
+        assert not list(verify(store))
 
 
 def test_a_span_that_claims_too_much_hides_nothing_of_the_next_segment(path: Path) -> None:
