@@ -27,7 +27,8 @@ def parse_age(context: click.Context, parameter: click.Parameter, value: str | N
 @hangarlog.command(short_help="Compress sealed segments.")
 @with_store()
 @click.option("--older-than", metavar="AGE", callback=parse_age, help="Only segments that are sealed for AGE: 1d, 12h.")
-def compress(store: str, older_than: float) -> int:
+@click.option("--seal", is_flag=True, help="First seal the active segments of that age with 16 KiB or more.")
+def compress(store: str, older_than: float, seal: bool) -> int:
     """Compress the sealed segments of STORE, as zstd files that zstdcat, zstdgrep and DuckDB read.
 
     Others may read and write meanwhile. The active segments stay plain text, so tail and grep show what is new. Exit
@@ -40,7 +41,7 @@ def compress(store: str, older_than: float) -> int:
             advance(done - sum(bars))
             bars[:] = [done]
 
-        done = opened.compress(older_than=older_than, progress=show)
+        done = opened.compress(older_than=older_than, seal=seal, progress=show)
     note_done(f"{done.segments} segments are compressed")
     write_object(msgspec.structs.asdict(done))
     for path in done.damaged:

@@ -100,8 +100,8 @@ def _findings(look: Look, check: Check) -> Iterator[Finding]:
         else:
             yield _failed(look, check, error)
     except MissingExtraError as error:
-        text = command("pip", "install", f"hangarlog[{error.extra}]")
-        yield found("check-failed", "warning", str(error), str(error.path), text)
+        text = command("pip", "install", "hangarlog[zstd]")
+        yield found("check-failed", "warning", str(error), error.path, text)
     except Exception as error:  # Whatever somebody has put into the files, the other checks must be made.
         yield _failed(look, check, error)
 

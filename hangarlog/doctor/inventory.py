@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from hangarlog.doctor.finding import Finding, Severity, command, counted, duration, found, size
@@ -78,9 +78,9 @@ class _Inventory:
     def _match_links(self, entries: list[Seen]) -> None:
         """Find active segments with a second name that is not that of a sealed one, as after an interrupted roll."""
         linked = [seen for seen in entries if seen.is_file and seen.status.st_nlink > 1 and seen.top in ("", "streams")]
+        names = Counter(seen.status.st_ino for seen in linked)
         for seen in linked:
-            names = sum(seen.status.st_ino == other.status.st_ino for other in linked)
-            if _is_active(seen.name) and seen.status.st_nlink > names:
+            if _is_active(seen.name) and seen.status.st_nlink > names[seen.status.st_ino]:
                 self.some["linked"].add(seen)
 
     def _sort(self, seen: Seen) -> None:
@@ -116,12 +116,18 @@ class _Inventory:
                 base = seen.name.rpartition(".")[0].removesuffix(".sealed")
                 active = base.partition(".")[0] + TEXT
                 gone = not names & {base + TEXT, base + COMPRESSED}
-                if gone and (seen.name.endswith(INDEX) or active not in names):
+                if gone and (seen.name.endswith(INDEX) or active not in names) and not self._has_segment(seen.path):
                     self.some["stray"].add(seen)
             elif seen.name.endswith(TEXT) and seen.is_file and seen.status.st_size >= STRIDE_BYTES:
                 sealed = first_of(seen.name, seen.name.partition(".")[0]) is not None
-                if sealed and seen.name.removesuffix(TEXT) + INDEX not in names:
+                index = seen.path.removesuffix(TEXT) + INDEX
+                if sealed and os.path.basename(index) not in names and not self._look.filesystem.is_there(index):
                     self.some["unindexed"].add(seen)
+
+    def _has_segment(self, path: str) -> bool:
+        """True if a cache has its segment after all: not all files were listed, or it was sealed meanwhile."""
+        base = path.rpartition(".")[0].removesuffix(".sealed")
+        return any(map(self._look.filesystem.is_there, (base + TEXT, base + COMPRESSED)))
 
     def findings(self) -> Iterator[Finding]:
         """Yield what was found."""
@@ -165,7 +171,7 @@ class _Inventory:
             yield some["rebuilt"].finding("unfinished", "warning", "wait for the end of a repair", text)
         if "foreign" in some:
             yield some["foreign"].finding("foreign-files", "note", "are not the store's", each=away)
-        if "stray" in some:
+        if "stray" in some and not all(map(self._has_segment, some["stray"].paths)):  # A roll renames the index first.
             said = "belong to segments that are gone"
             yield some["stray"].finding("cache-without-segment", "note", said, each=delete)
         if "unindexed" in some:

@@ -106,7 +106,7 @@ class Compression:
 
     def _lacks_tables(self, log: Log, first: int) -> bool:
         with contextlib.closing(log.open_sealed(first)) as segment:
-            return isinstance(segment, CompressedSegment) and not segment.compressed.has_tables
+            return isinstance(segment, CompressedSegment) and not segment.has_tables_for(first)
 
     def _compress(self, log: Log, first: int, go_on: Callable[[int], None], report: Compressed) -> None:
         with contextlib.closing(log.open_sealed(first)) as segment:

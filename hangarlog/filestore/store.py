@@ -445,6 +445,7 @@ class FileEventStore(UpkeepCalls[Event]):
             return
         self._closed = True
         try:
+            self._stop_upkeep()
             self._wake_tails()
         finally:
             if self._calls.wait(self._lock_timeout, self._close):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from hangarlog.errors import CorruptionError
 from hangarlog.log.compressed_text import CompressedText
@@ -40,6 +41,10 @@ class CompressedSegment(Segment):
         again.compressed = self.compressed
         return again
 
+    def has_tables_for(self, first: int) -> bool:
+        """True if its tables are there, and say that it begins with record `first`."""
+        return self.compressed.has_tables and self.compressed.frames.first == first
+
     def read(self, size: int, offset: int) -> bytes:
         """Return `size` bytes of text from `offset`, fewer only at the end. A damaged frame reads as damaged lines."""
         return self.compressed.read(size, offset)
@@ -56,7 +61,7 @@ class CompressedSegment(Segment):
         """Return the (offset, number) of the first record in the frame with record `number`."""
         text = self.compressed
         frames = text.frames
-        if number <= first or not text.has_tables or frames.first != first:
+        if number <= first or not self.has_tables_for(first):
             return 0, first
         if number >= frames.numbers[-1]:
             return self.size, frames.numbers[-1]
@@ -72,13 +77,19 @@ class CompressedSegment(Segment):
         """As `Segment.records_at`."""
         text = self.compressed
         frames = text.frames
-        if not text.has_tables or frames.first != first or not first <= number < frames.numbers[-1]:
+        if not (self.has_tables_for(first) and first <= number < frames.numbers[-1]):
             return []
         at = text.of(number)
-        skipped = number - frames.numbers[at]
-        lines = text.text(at).split(b"\n", skipped + count)[skipped : skipped + count]
+        content, start = text.text(at), 0
+        lines: list[bytes] = []
+        for _ in range(number - frames.numbers[at]):
+            start = content.find(b"\n", start) + 1
+        offset = frames.starts[at] + start
+        while len(lines) < count and (end := content.find(b"\n", start)) >= 0:
+            lines.append(content[start:end])
+            start = end + 1
         try:
-            return self.decode([line for line in lines if line], frames.starts[at], number)
+            return self.decode(lines, offset, number)
         except CorruptionError:
             return []
 
@@ -86,7 +97,7 @@ class CompressedSegment(Segment):
         """Yield the frames from that of record `number` on, up to the first one that is damaged."""
         text = self.compressed
         frames = text.frames
-        if not text.has_tables or frames.first != first or number >= frames.numbers[-1]:
+        if not self.has_tables_for(first) or number >= frames.numbers[-1]:
             return
         name = os.path.basename(self.path)
         for at in range(text.of(max(first, number)), len(frames)):
@@ -137,15 +148,15 @@ class CompressedSegment(Segment):
         """Return the size: every frame ends with a whole line."""
         return self.size
 
-    def damage(self, offset: int, cause: str) -> CorruptionError:
+    def damage(self, offset: int, cause: str, *event: Any) -> CorruptionError:
         """Return the error for damage at `offset` of the text. Its own offset is that of the frame, in the file."""
         text = getattr(self, "compressed", None)  # Missing if the file could not be opened.
         if text is None or not text.size:
-            return super().damage(0, cause)
+            return super().damage(0, cause, *event)
         at = min(text.at(offset), len(text.frames) - 1)
         if text.intact(at) is None:
-            cause = "its frame cannot be unpacked"
-        return super().damage(text.frames.offsets[at], cause)
+            cause = "its frame is damaged"
+        return super().damage(text.frames.offsets[at], cause, *event)
 
 
 def _parts_of(text: bytes) -> Iterator[bytes]:

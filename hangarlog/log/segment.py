@@ -354,6 +354,13 @@ class Segment:
             raise self.damage(offset + sum(len(line) + 1 for line in lines[: len(records)]), str(error)) from error
         return records
 
-    def damage(self, offset: int, cause: str) -> CorruptionError:
-        """Return the error for damage at `offset` of this segment."""
-        return CorruptionError(self.path, os.path.basename(self.path), offset, cause)
+    def damage(
+        self,
+        offset: int,
+        cause: str,
+        position: int | None = None,
+        stream_id: str | None = None,
+        version: int | None = None,
+    ) -> CorruptionError:
+        """Return the error for damage at `offset` of this segment, and the event there as far as it is known."""
+        return CorruptionError(self.path, os.path.basename(self.path), offset, cause, position, stream_id, version)

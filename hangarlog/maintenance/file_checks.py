@@ -19,6 +19,7 @@ from hangarlog.filestore.hidden_events import DeletedStreams
 from hangarlog.filestore.id_table import IdTable, TableError
 from hangarlog.filestore.salvage import read_lines, segments_between
 from hangarlog.filestore.snapshot_files import SnapshotFiles
+from hangarlog.log.compressed_segment import CompressedSegment
 from hangarlog.log.index import STRIDE_BYTES, Index, is_harmless
 from hangarlog.log.log import Log
 from hangarlog.log.sealed_times import SealedTimes, Span
@@ -277,6 +278,12 @@ def index_damage(log: Log) -> list[CorruptionError]:
 
 
 def _segment_index_damage(log: Log, segment: Segment, first: int) -> Iterator[CorruptionError]:
+    if isinstance(segment, CompressedSegment) and not segment.has_tables_for(first):
+        cause = "its tables are damaged, so it is unpacked as a whole; `hangarlog compress` writes them anew"
+        yield CorruptionError(segment.path, os.path.basename(segment.path), segment.file_bytes, cause, mendable=False)
+    elif isinstance(segment, CompressedSegment) and not segment.compressed.tables_agree():
+        cause = "its tables do not match its text; delete it, and `hangarlog repair` restores it from the other copy"
+        yield CorruptionError(segment.path, os.path.basename(segment.path), segment.file_bytes, cause, mendable=False)
     path = index_path(segment.base)
     index = Index.open(log.filesystem, path, max(segment.size, STRIDE_BYTES), first)
     if index is None:
