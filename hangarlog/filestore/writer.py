@@ -287,9 +287,10 @@ class Writer:
         session.sync_now(journal)
         session.folder.refuse_moved()
         session.state.begin(os.getpid())  # The new file may grow as long as this one: its size proves nothing.
+        first = journal.first_number_or_raise()
         journal = session.journal = journal.roll()
         session.checkpointing.due = True
-        session.checkpointing.rolled(session.folder.journal)
+        session.checkpointing.sealed(journal.log, first)
         session.changed_layout()
         return journal
 
@@ -302,7 +303,8 @@ class Writer:
         else:
             session.sync_now(active)
         session.folder.refuse_moved()
+        first = active.first_number_or_raise()
         active = end.active = active.roll()
-        session.checkpointing.rolled(active.log)
+        session.checkpointing.sealed(active.log, first)
         session.changed_layout()
         return active

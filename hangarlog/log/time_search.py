@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
-from hangarlog.errors import CorruptionError
+from hangarlog.errors import CorruptionError, MissingExtraError
 from hangarlog.log.log import Log
 from hangarlog.log.sealed_times import KeptTimes, SealedTimes
 from hangarlog.log.segment import Segment
@@ -17,6 +17,7 @@ Range = tuple[int | None, int | None]
 
 _MAX_KEPT = 4096
 _BEFORE_ALL = -sys.maxsize
+_UNREADABLE = OSError, CorruptionError, MissingExtraError
 
 
 def ranges_in_time(
@@ -98,12 +99,13 @@ def _sealed_times(
         if times is None:
             mark, span = None, spans.proved.get(first)
             if span is None:
-                mark = log.sealed_mark(first)
+                with contextlib.suppress(OSError):
+                    mark = log.sealed_mark(first)
                 span = spans.find(first, mark)
             if span and span.is_outside(*wanted):
                 yield span.times(firsts[at + 1])
                 continue
-            with contextlib.suppress(OSError, CorruptionError), contextlib.closing(log.open_sealed(first)) as segment:
+            with contextlib.suppress(*_UNREADABLE), contextlib.closing(log.open_sealed(first)) as segment:
                 times = _times(log, kept, segment, first)
             if times and not span:
                 spans.add(times, mark)
@@ -127,8 +129,7 @@ def _times(log: Log, kept: KeptTimes, segment: Segment, first: int) -> Times | N
     return times
 
 
-def note_sealed(log: Log, newest: int) -> None:
-    """Note the times of the `newest` sealed segments of a log, so that the first read finds them."""
-    kept, firsts = KeptTimes({}, {}), log.sealed()[-newest:]
-    for _ in _sealed_times(log, kept, [*firsts, sys.maxsize], ("", "~"), False):
+def note_sealed(log: Log, firsts: list[int]) -> None:
+    """Note the times of the sealed segments that begin with these records, so that the first read finds them."""
+    for _ in _sealed_times(log, KeptTimes({}, {}), [*firsts, sys.maxsize], ("", "~"), False):
         pass
