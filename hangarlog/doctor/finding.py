@@ -171,7 +171,8 @@ KINDS = {
     "growth": Kind(("ok",), "how much the store grows a day, weighted: the last two days count most", ""),
     "disk-full-soon": Kind(
         ("note", "warning", "problem"),
-        "when the disk will be full at that rate: a note below a year, a warning below 30 days, a problem below 3",
+        "when the disk will be full at that rate: a note below a year (or of a store that is younger than a day), a "
+        "warning below 30 days, a problem below 3",
         "free space, or move the store",
     ),
     "clock": Kind(("ok",), "the latest recorded times rise, and none is in the future", ""),

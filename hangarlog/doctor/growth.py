@@ -141,7 +141,7 @@ def check_growth(look: Look) -> Iterator[Finding]:
         days = free.f_bavail * free.f_frsize / grows
         if days < _NOTE_DAYS:
             severity: Severity = "note"
-            if days < _WARNING_DAYS:
+            if days < _WARNING_DAYS and rate[1] >= DAY:  # An hour of an import tells little of the next days.
                 severity = "problem" if days < _PROBLEM_DAYS else "warning"
             said = f"at {size(grows)} a day, its disk is full in about {duration(days * DAY)}"
             text = f"{command('df', '-h', look.path)}  # then free space, or move the store"

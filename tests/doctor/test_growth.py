@@ -57,14 +57,15 @@ def test_a_young_store_has_no_rate_and_half_a_day_is_scaled(tmp_path: Path) -> N
 
 def test_when_the_disk_will_be_full(tmp_path: Path) -> None:
     """On a real one of 20 MB; on a large one it is not worth a word."""
-    for name, days in (("slow", [40, 40]), ("medium", [400, 400]), ("fast", [4000])):
+    stores = {"slow": [40, 40], "medium": [400, 400], "fast": [4000, 10], "young": [4000]}
+    for name, days in stores.items():
         grown(tmp_path / name, days)
     assert only(tmp_path / "slow", "growth").facts["bytes_a_day"] == pytest.approx(2 * 40 * EVENT, rel=0.1)
     assert not has(tmp_path / "slow", "disk-full-soon")
     script = "mkdir m && mount -t tmpfs -o size=20m none m && cp -r {0} m && $d m/{0}"
-    for name, severity in (("slow", "note"), ("medium", "warning"), ("fast", "problem")):
+    for name, severity in zip(stores, ("note", "warning", "problem", "note"), strict=True):
         finding = of_kind(mounted(tmp_path, script.format(name)), "disk-full-soon")
-        assert (finding.severity, finding.kind) == (severity, "disk-full-soon")
+        assert finding.severity == severity, name
         (tmp_path / "m").rmdir()
 
 
