@@ -27,6 +27,7 @@ from ..proofs import (
     evidence,
     kept_aside,
     stored,
+    text_in,
     whole_lines,
     write_in_place,
 )
@@ -220,7 +221,7 @@ class Tried:
 def _lines_of(folder: Path) -> dict[int, Proved]:
     """Every whole line of every file of lines, those that were put aside too, by position."""
     files = [file for file in folder.rglob("*") if file.is_file() and ".jsonl" in file.name]
-    return {line.position: line for file in files for line in whole_lines(file.read_bytes())}
+    return {line.position: line for file in files for line in whole_lines(text_in(file.name, file.read_bytes()))}
 
 
 def _batch_of(lines: dict[int, Proved], position: int) -> set[int]:
