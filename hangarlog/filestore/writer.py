@@ -263,9 +263,11 @@ class Writer:
         session.sync_now(journal)
         session.folder.refuse_moved()
         session.state.begin(os.getpid())  # The new file may grow as long as this one: its size proves nothing.
+        sealed_bytes = journal.size
         journal = session.journal = journal.roll()
         session.checkpointing.due = True
         session.changed_layout()
+        session.state.count_sealed(sealed_bytes)
         return journal
 
     def _rolled(self, end: StreamEnd, active: ActiveSegment) -> ActiveSegment:
