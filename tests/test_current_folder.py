@@ -44,6 +44,7 @@ COMMANDS = [
     ["export", ".", "{out}/events.jsonl"],
     ["export", ".", "{out}/events.json", "--format", "cloudevents"],
     ["import", "{out}/imported", str(DATABASE)],
+    ["metrics", "."],
     ["project", ".", "application:totals", "--events", "application:registry", "--once"],
     ["read", ".", "--limit", "3"],
     ["read", ".", "gone"],

@@ -32,6 +32,7 @@ _MODULES = {
     "demo": "demo",
     "export": "transfer",
     "import": "transfer",
+    "metrics": "metrics",
     "project": "project",
     "read": "read",
     "repair": "inspect",

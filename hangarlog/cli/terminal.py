@@ -89,6 +89,28 @@ def write_line(line: bytes) -> None:
         sys.stdout.buffer.write(line + b"\n")
 
 
+def write_text(text: str) -> None:
+    """Write lines of text that programs read: on a terminal escaped, else as UTF-8."""
+    if is_terminal():
+        say_lines(text.removesuffix("\n"))
+    else:
+        sys.stdout.buffer.write(text.encode())
+
+
+def write_screen(text: str) -> None:
+    """Write a text that acts on the terminal, in one call past the buffer: signal handlers may interrupt any other.
+
+    Its parts that come from a store must be `printable`, or `colored`.
+    """
+    output: Any = sys.stdout.buffer
+    getattr(output, "raw", output).write(text.encode(sys.stdout.encoding or "utf-8", "backslashreplace"))
+
+
+def colored(text: str, **style: Any) -> str:
+    """Return a text for `write_screen`, escaped, with colours for the terminal."""
+    return str(Styled(text, style)) if style else printable(text)
+
+
 def write_json(value: object) -> None:
     """Write a result as a line of JSON. In a file name that is not UTF-8, `\\udcff` stands for the byte 0xFF."""
     try:
