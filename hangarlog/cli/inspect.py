@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from hangarlog import CorruptionError, FileEventStore
-from hangarlog.cli.app import hangarlog, lock_timeout, named, note_done, open_store, with_store
+from hangarlog.cli.app import checked_seconds, hangarlog, lock_timeout, named, note_done, open_store, with_store
 from hangarlog.cli.display import shown_time
 from hangarlog.cli.terminal import is_terminal, progress, say, styled, write_json, write_object
 from hangarlog.filestore.file_owners import JournalNames
@@ -18,6 +18,8 @@ from hangarlog.filestore.sizes import part_of, sizes_of_files
 from hangarlog.filestore.stored_lines import as_stored
 from hangarlog.log.segment_name import text_path
 from hangarlog.system.filesystem import FileSystem
+
+_WATCH_SECONDS = 1.0
 
 
 @hangarlog.command()
@@ -50,10 +52,48 @@ def _paths(folder: Folder, stream_id: str, names: JournalNames, checked: set[str
     return [*sealed, log.active_path] if folder.filesystem.is_there(log.active_path) else sealed
 
 
-@hangarlog.command()
+class _Stats(click.Command):
+    """A command whose option `--watch` may lack its value. What follows it is its value only if it is a number."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Give the option its default value."""
+        for number, word in enumerate(args):
+            following = args[number + 1] if number + 1 < len(args) else ""
+            if word == "--watch" and not _is_number(following):
+                args = [*args[:number], f"--watch={_WATCH_SECONDS:g}", *args[number + 1 :]]
+        return super().parse_args(context, args)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+@hangarlog.command(cls=_Stats)
 @with_store()
-def stats(store: str) -> None:
-    """Print the number of events, streams, files and bytes."""
+@click.option(
+    "--watch",
+    "watch_seconds",
+    type=click.FloatRange(min=0.1),
+    metavar="[SECONDS]",
+    callback=lambda context, parameter, value: value and checked_seconds(context, parameter, value),
+    help=f"Show how the store is doing on one screen, every SECONDS (by default {_WATCH_SECONDS:g}). In a pipe, print "
+    "a line of JSON each time. The store is not opened for writing.",
+)
+def stats(store: str, watch_seconds: float | None) -> None:
+    """Print the number of events, streams, files and bytes.
+
+    With --watch, show what happens: appends, bytes and syncs a second, how long syncs take, busy and large streams,
+    types, and followers. It ends with `q`, or when the reader of its output goes.
+    """
+    if watch_seconds is not None:
+        from hangarlog.cli.watching import watch
+
+        watch(store, watch_seconds)
+        return
     with open_store(store) as event_store, progress("counting"):
         found = _stats(event_store)
     if is_terminal():

@@ -112,7 +112,9 @@ class Screen:
 
     def draw(self, lines: Sequence[str]) -> None:
         """Show these lines and nothing else. They must be narrower than the screen, and not more than it has rows."""
-        write_screen(_HOME + f"{_END_OF_LINE}\r\n".join(lines) + _END_OF_LINE + _END_OF_SCREEN)
+        # Without line ends, which would scroll a screen that has just become smaller.
+        text = "".join(f"\x1b[{row};1H{line}{_END_OF_LINE}" for row, line in enumerate(lines, 1))
+        write_screen(_HOME + text + _END_OF_SCREEN)
 
     def wait(self, seconds: float) -> bool:
         """Sleep until a key is pressed or a signal comes, for at most `seconds`. Return True if the user quits."""

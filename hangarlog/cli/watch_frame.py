@@ -97,7 +97,9 @@ def _summary(look: Look, width: int, unicode: bool) -> Line:
 def _gauges(look: Look, history: History, width: int, unicode: bool) -> Iterator[Line]:
     rates = look.rates or Rates(0.0)
     micro = "µ" if unicode else "u"
-    waits = f"p50 {timed(rates.sync_p50, micro):>6}  p99 {timed(rates.sync_p99, micro):>6}"
+    p50, p99 = (
+        f"  {name} {timed(value, micro):>6}" for name, value in (("p50", rates.sync_p50), ("p99", rates.sync_p99))
+    )
     rows = [
         ("appends", f"{short(rates.events_per_second)}/s", history.events, "green"),
         ("bytes", f"{sized(rates.bytes_per_second)}/s", history.bytes, "green"),
@@ -108,8 +110,9 @@ def _gauges(look: Look, history: History, width: int, unicode: bool) -> Iterator
         line: Line = [(f"{name:<8}", _DIM), (f"{text:>11}", _BOLD)]
         used = 8 + 11
         if name == "syncs":
-            line.append((f"  {waits}", {}))
-            used += 2 + len(waits)
+            waits = next(text for text in (p50 + p99, p99, "") if used + len(text) <= width or not text)
+            line.append((waits, {}))
+            used += len(waits)
         room = width - used - 2
         if room >= _LEAST_SPARKLINE:
             line += [("  ", {}), (sparkline(list(values), room, unicode=unicode), {"fg": color})]
@@ -156,13 +159,17 @@ def _most_behind(look: Look) -> list[SubscriberSigns]:
 
 def _follower(signs: SubscriberSigns) -> tuple[str, float | None, tuple[str, ...]]:
     owner = "-" if signs.is_owned is None else "none" if not signs.is_owned else str(signs.owner or "?")
-    return signs.name, None, (short(signs.lag), timed(signs.lag_seconds) if signs.lag else "0 s", owner)
+    return signs.name, None, (short(signs.lag), _behind(signs), owner)
+
+
+def _behind(signs: SubscriberSigns) -> str:
+    return "0 s" if not signs.lag else timed(signs.lag_seconds and max(0.001, signs.lag_seconds))
 
 
 def _column(tables: list[Table], width: int, height: int, unicode: bool) -> list[Line]:
     """Return tables one below the other. Each gets as many rows as it has, or its share of the height."""
     shown = [table for table in tables if table.rows] or tables[:1]
-    shown = shown[: max(1, height // 3)]  # A blank line, a head, and a row at least.
+    shown = shown[: max(1, height // 4)]  # A blank line, a head, and two rows.
     lines: list[Line] = []
     for number, table in enumerate(shown):
         rest = sum(len(later.rows) + 2 for later in shown[number + 1 :])
@@ -214,9 +221,7 @@ def one_line(look: Look, *, unicode: bool) -> str:
         f"{events} events",
         f"{short(rates.events_per_second)}/s",
         f"{sized(rates.bytes_per_second)}/s",
-        f"{short(rates.syncs_per_second)} syncs/s",
-        f"p50 {timed(rates.sync_p50, micro)}",
-        f"p99 {timed(rates.sync_p99, micro)}",
-        f"most lag {short(lag)}",
+        f"{short(rates.syncs_per_second)} syncs/s (p99 {timed(rates.sync_p99, micro)})",
+        f"lag {short(lag)}",
     ]
     return f"{clock}  {', '.join(figures)}{'; ' + look.problems[0] if look.problems else ''}"

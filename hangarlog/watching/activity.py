@@ -52,6 +52,13 @@ class Tally:
         self._total *= factor
         self._scores = {name: score * factor for name, score in self._scores.items() if score * factor > 0.01}
 
+    def take(self, other: Tally, weight: float) -> None:
+        """Add all that another tally has counted, each `weight` times."""
+        for name, score in other._scores.items():
+            self._scores[name] = self._scores.get(name, 0.0) + score * weight
+        self._total += other._total * weight
+        self.add(())
+
     def most(self, count: int) -> tuple[Share, ...]:
         """Return the most frequent names, the most frequent first."""
         if not self._total:
@@ -77,10 +84,8 @@ class Activity:
 
     def update(self, seconds: float) -> None:
         """Count what is new, for at most `seconds` or so."""
-        deadline = monotonic() + seconds
         try:
-            tail = self._tail or self._follow()
-            self._count(tail, deadline)
+            self._count(self._tail or self._follow(), seconds)
             self.problem = None
         except (HangarlogError, OSError) as error:
             self.problem = str(error)
@@ -92,19 +97,22 @@ class Activity:
         self._tail = self._store._tail(max(0, committed - WINDOW_EVENTS), durable=False, skip=True)
         return self._tail
 
-    def _count(self, tail: Tail, deadline: float) -> None:
-        new = max(0, tail.end() - tail.position)
-        window = max(WINDOW_EVENTS, _WINDOW_LOOKS * new)
-        self.streams.fade(exp(-new / window))
-        self.types.fade(exp(-new / window))
-        self.is_sample = False
+    def _count(self, tail: Tail, seconds: float) -> None:
+        new, counted = max(0, tail.end() - tail.position), 0
+        deadline = monotonic() + seconds
+        streams, types = Tally(), Tally()
         while (block := tail.step()) is not None:
-            self.streams.add([envelope.stream_id for envelope in block])
-            self.types.add([envelope.event_type[:_MOST_CHARACTERS] for envelope in block])
+            counted += len(block)
+            streams.add([envelope.stream_id for envelope in block])
+            types.add([envelope.event_type[:_MOST_CHARACTERS] for envelope in block])
             if monotonic() > deadline:
-                self.is_sample = tail.end() > tail.position
                 tail.seek(tail.end())
-                return
+                break
+        self.is_sample = counted < new
+        window = max(WINDOW_EVENTS, _WINDOW_LOOKS * new)
+        for all_, some in ((self.streams, streams), (self.types, types)):
+            all_.fade(exp(-new / window))
+            all_.take(some, max(1.0, new / counted) if counted else 1.0)
 
     def close(self) -> None:
         """Close the store; the next update opens it again."""
