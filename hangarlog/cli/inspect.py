@@ -83,22 +83,48 @@ def _is_number(text: str) -> bool:
     help=f"Show how the store is doing on one screen, every SECONDS (by default {_WATCH_SECONDS:g}). In a pipe, print "
     "a line of JSON each time. The store is not opened for writing.",
 )
-def stats(store: str, watch_seconds: float | None) -> None:
-    """Print the number of events, streams, files and bytes.
+@click.option(
+    "--html",
+    "page_file",
+    metavar="FILE",
+    help="Write a page of plots to FILE, which opens in any browser. An earlier page is replaced. The store is not "
+    "opened for writing.",
+)
+@click.option("--force", is_flag=True, help="With --html, replace FILE whatever it is.")
+@click.option(
+    "--plot/--no-plot",
+    default=None,
+    help="Draw a picture of growth and types below the figures. By default, on a terminal.",
+)
+def stats(store: str, watch_seconds: float | None, page_file: str | None, force: bool, plot: bool | None) -> int:
+    """Print the number of events, streams, files and bytes, and draw when events came and of which types.
 
     With --watch, show what happens: appends, bytes and syncs a second, how long syncs take, busy and large streams,
     types, and followers. It ends with `q`, or when the reader of its output goes.
     """
+    if watch_seconds is not None and page_file is not None:
+        raise click.UsageError("--watch and --html exclude each other")
+    if force and page_file is None:
+        raise click.UsageError("--force needs --html")
     if watch_seconds is not None:
         from hangarlog.cli.watching import watch
 
         watch(store, watch_seconds)
-        return
+        return 0
+    if page_file is not None:
+        from hangarlog.cli.pictures import write_page_of
+
+        return write_page_of(store, page_file, force)
     with open_store(store) as event_store, progress("counting"):
         found = _stats(event_store)
-    if is_terminal():
+    if is_terminal() or plot:
         found = {name: shown_time(value) if name.endswith("_at") and value else value for name, value in found.items()}
-    write_object(found)
+    write_object(found, text=plot or None)
+    if plot or (plot is None and is_terminal()):
+        from hangarlog.cli.pictures import draw
+
+        draw(store)
+    return 0
 
 
 def _stats(store: FileEventStore) -> dict[str, Any]:

@@ -80,6 +80,15 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
+def has_blocks() -> bool:
+    """True if the output's encoding has the characters of bars and sparklines."""
+    try:
+        "▁█▏·µ…".encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
 def write_line(line: bytes) -> None:
     """Write a line of JSON, with or without its newline, to standard output; only a terminal gets it escaped."""
     line = line.rstrip(b"\n")

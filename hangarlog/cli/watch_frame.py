@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from hangarlog.cli.display import fitted
-from hangarlog.cli.figures import short, sized, timed
 from hangarlog.cli.sparkline import bar, sparkline
+from hangarlog.watching.figures import short, sized, timed
 from hangarlog.watching.subscriber_signs import SubscriberSigns
 from hangarlog.watching.watcher import MOST_NAMES, Look, Rates
 

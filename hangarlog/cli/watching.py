@@ -13,7 +13,7 @@ from typing import Any
 
 from hangarlog.cli.following import refuse_closed_output
 from hangarlog.cli.screen import Screen
-from hangarlog.cli.terminal import colored, is_terminal, say, write_json
+from hangarlog.cli.terminal import colored, has_blocks, is_terminal, say, write_json
 from hangarlog.cli.watch_frame import History, Line, frame, one_line
 from hangarlog.record.timestamp import as_recorded
 from hangarlog.system.interrupts import Interrupts
@@ -48,7 +48,7 @@ def _no_warnings() -> Iterator[None]:
 
 
 def _on_screen(watcher: Watcher, screen: Screen, seconds: float) -> None:
-    unicode, color, history = _has_blocks(), not _is_plain(), History()
+    unicode, color, history = has_blocks(), not _is_plain(), History()
     due = monotonic()
     look: Look | None = None
     while True:
@@ -72,7 +72,7 @@ def _in_lines(watcher: Watcher, seconds: float) -> None:
     while True:
         look = watcher.look()
         if is_terminal():
-            say(one_line(look, unicode=_has_blocks()))
+            say(one_line(look, unicode=has_blocks()))
         else:
             write_json(as_json(look))
             sys.stdout.flush()
@@ -81,15 +81,6 @@ def _in_lines(watcher: Watcher, seconds: float) -> None:
             refuse_closed_output()
             sleep(min(left, _BEAT_SECONDS))
         refuse_closed_output()
-
-
-def _has_blocks() -> bool:
-    """True if the output's encoding has the characters of bars and sparklines."""
-    try:
-        "▁█▏·µ…".encode(sys.stdout.encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
 
 
 def _is_plain() -> bool:
