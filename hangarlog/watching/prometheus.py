@@ -141,9 +141,7 @@ def _of_files(vitals: Vitals) -> Iterator[Family]:
 
 def _of_subscribers(subscribers: tuple[SubscriberSigns, ...]) -> Iterator[Family]:
     yield _one("hangarlog_subscribers", "gauge", "Named subscribers, shares counted one by one.", len(subscribers))
-    if len(subscribers) > MOST_SUBSCRIBERS:
-        behind = sorted(subscribers, key=lambda each: (-(each.lag or 0), each.name))
-        subscribers = tuple(sorted(behind[:MOST_SUBSCRIBERS], key=lambda each: each.name))
+    subscribers = most_behind(subscribers)
     for name, text in (
         ("position", "Position up to which a subscriber has processed events."),
         ("lag", "Events after a subscriber's position."),
@@ -154,3 +152,11 @@ def _of_subscribers(subscribers: tuple[SubscriberSigns, ...]) -> Iterator[Family
         metric = {"lag": "lag_events", "is_owned": "owned"}.get(name, name)
         samples: list[_Sample] = [("", {"subscriber": who}, +at) for who, at in values if at is not None]
         yield Family(f"hangarlog_subscriber_{metric}", "gauge", text, samples)
+
+
+def most_behind(subscribers: tuple[SubscriberSigns, ...]) -> tuple[SubscriberSigns, ...]:
+    """Return the subscribers that have series of their own, sorted by name."""
+    if len(subscribers) <= MOST_SUBSCRIBERS:
+        return subscribers
+    behind = sorted(subscribers, key=lambda each: (-(each.lag or 0), each.name))
+    return tuple(sorted(behind[:MOST_SUBSCRIBERS], key=lambda each: each.name))
