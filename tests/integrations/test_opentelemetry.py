@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -129,3 +130,19 @@ def test_nothing_is_imported_before_it_is_used() -> None:
         check=True,
     )
     assert "pip install 'hangarlog[opentelemetry]'" in done.stdout
+
+
+def test_the_pages_program_runs_and_its_names_are_the_instruments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: Any, reader: InMemoryMetricReader
+) -> None:
+    page = (ROOT / "docs/watching.md").read_text().partition("## OpenTelemetry")[2]
+    (program,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(program, {})  # noqa: S102 - that is the test
+    with FileEventStore(tmp_path / "mystore") as store:
+        for number in range(2):
+            store.append("a:1", [Added(number)], ANY)
+        store.cursor("mailer").advance(1)
+        observe("mystore", meter_provider=provider, files=True)
+        named = set(re.findall(r"`(\.[a-z._]+)`", page))
+        assert {name.removeprefix("hangarlog") for name in exported(reader)} == named
