@@ -18,6 +18,12 @@ class HangarlogError(Exception):
     """The base class of all hangarlog errors. An error's fields are its arguments, so every error can be pickled."""
 
 
+class _CauseError(HangarlogError):
+    def __init__(self, path: str, cause: str) -> None:
+        super().__init__(path, cause)
+        self.path, self.cause = path, cause
+
+
 class StreamIdError(HangarlogError, ValueError):
     """The stream id is invalid. Fields: `stream_id`, `cause`."""
 
@@ -322,12 +328,8 @@ class UnreadableWarning(UserWarning):
     """
 
 
-class StoreOpenError(HangarlogError):
+class StoreOpenError(_CauseError):
     """The folder cannot be opened as a store. Fields: `path`, `cause`."""
-
-    def __init__(self, path: str, cause: str) -> None:
-        super().__init__(path, cause)
-        self.path, self.cause = path, cause
 
     def __str__(self) -> str:
         return f"cannot open the store {self.path}: {self.cause}"
@@ -352,6 +354,17 @@ class UnsafeFileSystemError(StoreOpenError):
             "host). If the store is only ever used through this one mount, open it with "
             f"unsafe_file_system={self.kind!r}, or set HANGARLOG_UNSAFE_FILE_SYSTEM={self.kind}"
         )
+
+
+class MissingExtraError(HangarlogError, ImportError):
+    """Something needs an optional package. Fields: `path` (of a file), `cause`, `extra` (of hangarlog)."""
+
+    def __init__(self, path: str, cause: str, extra: str) -> None:
+        super().__init__(path, cause, extra)
+        self.path, self.cause, self.extra = path, cause, extra
+
+    def __str__(self) -> str:
+        return f"cannot read {self.path}: {self.cause}; run: pip install 'hangarlog[{self.extra}]'"
 
 
 class StoreBusyError(HangarlogError):
@@ -429,34 +442,22 @@ class SyncError(OutcomeUnknownError):
         )
 
 
-class SourceError(HangarlogError):
+class SourceError(_CauseError):
     """An import source cannot be read, or contradicts the store. Fields: `path`, `cause`."""
-
-    def __init__(self, path: str, cause: str) -> None:
-        super().__init__(path, cause)
-        self.path, self.cause = path, cause
 
     def __str__(self) -> str:
         return f"cannot import {self.path}: {self.cause}"
 
 
-class BackupError(HangarlogError):
+class BackupError(_CauseError):
     """A backup failed. Fields: `path` (of the target), `cause`."""
-
-    def __init__(self, path: str, cause: str) -> None:
-        super().__init__(path, cause)
-        self.path, self.cause = path, cause
 
     def __str__(self) -> str:
         return f"cannot back up to {self.path}: {self.cause}"
 
 
-class SchemaLockError(HangarlogError):
+class SchemaLockError(_CauseError):
     """The schema lock cannot be read. Fields: `path`, `cause`."""
-
-    def __init__(self, path: str, cause: str) -> None:
-        super().__init__(path, cause)
-        self.path, self.cause = path, cause
 
     def __str__(self) -> str:
         return f"schema lock {self.path}: {self.cause}"

@@ -55,6 +55,8 @@ COMMANDS = [
     ["schema", "check", ".", "--events", "application:registry", "--lock", "{out}/lock.json"],
     ["schema", "show", "."],
     ["stats", "."],
+    ["stats", ".", "--html", "{out}/page.html"],
+    ["stats", ".", "--plot"],
     ["streams", "."],
     ["subscribers", "."],
     ["tail", "."],

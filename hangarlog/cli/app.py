@@ -29,6 +29,7 @@ _MODULES = {
     "backup": "backup",
     "bench": "bench",
     "completion": "completion",
+    "compress": "compress",
     "demo": "demo",
     "export": "transfer",
     "import": "transfer",

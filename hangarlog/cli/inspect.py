@@ -16,7 +16,6 @@ from hangarlog.filestore.file_owners import JournalNames
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.sizes import part_of, sizes_of_files
 from hangarlog.filestore.stored_lines import as_stored
-from hangarlog.log.segment_name import text_path
 from hangarlog.system.filesystem import FileSystem
 
 _WATCH_SECONDS = 1.0
@@ -48,7 +47,7 @@ def streams(store: str, prefix: str, long: bool, with_paths: bool) -> None:
 def _paths(folder: Folder, stream_id: str, names: JournalNames, checked: set[str]) -> list[str]:
     """Return the paths of a stream's segments, in order. Each folder is listed once."""
     log = folder.stream(stream_id, checked)
-    sealed = [text_path(log.sealed_base(first)) for first in names.sealed(log)]
+    sealed = [*map(log.sealed_path, names.sealed(log))]
     return [*sealed, log.active_path] if folder.filesystem.is_there(log.active_path) else sealed
 
 

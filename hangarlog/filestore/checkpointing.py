@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.shared_state import FAILURES, TAIL, WRITING, SharedState, consistent
@@ -23,6 +24,8 @@ class Checkpointing:
         self._running: threading.Thread | None = None
         self.due = False
         """True if a checkpoint is due after the current commit."""
+        self.afterwards: Callable[[], None] = lambda: None
+        """Called in the background after a checkpoint."""
 
     def tail_after(self, tail: int, added: int) -> int:
         """Return the bytes to replay after a commit of `added` bytes; 0 if a checkpoint is due now."""
@@ -35,7 +38,11 @@ class Checkpointing:
     def begin(self) -> None:
         """Make a checkpoint in the background, unless one is being made."""
         if not (self._running and self._running.is_alive()):
-            self._running = self._folder.filesystem.in_background(self.make, "hangarlog-checkpoint")
+            self._running = self._folder.filesystem.in_background(self._make_and_go_on, "hangarlog-checkpoint")
+
+    def _make_and_go_on(self) -> None:
+        self.make()
+        self.afterwards()
 
     def make(self) -> None:
         """Bring the streams to the device, so that a recovery has little to replay."""

@@ -7,7 +7,7 @@ import contextlib
 from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
-from hangarlog.log.segment_name import index_path, text_path, times_path
+from hangarlog.log.segment_name import text_path
 from hangarlog.record.line import erased_line
 
 
@@ -33,9 +33,7 @@ def compact(log: Log, through: int) -> None:
                     kept = _kept(segment, first, keep_from)
                 if kept:
                     filesystem.replace_file(text_path(log.sealed_base(keep_from)), kept)
-            filesystem.remove(text_path(log.sealed_base(first)))
-            filesystem.remove(index_path(log.sealed_base(first)))
-            filesystem.remove(times_path(log.sealed_base(first)))
+            log.remove_sealed(first)
     with contextlib.closing(ActiveSegment(log)) as active:
         if shows and active.size and active.first_number_or_raise() < keep_from:
             _replace(active, _kept(active, active.first_number_or_raise(), keep_from))

@@ -17,7 +17,7 @@ class JournalNames:
         self._journal = journal
         self._ids: dict[tuple[str, str], str] | None = None
         self._damage: CorruptionError | None = None
-        self._sealed: dict[str, dict[str, list[int]]] = {}
+        self._sealed: dict[str, dict[str, set[int]]] = {}
 
     def get(self, folder: str, name: str) -> str | None:
         """Return the id of the stream with the file (folder, name), or None if the journal has no such stream.
@@ -53,5 +53,5 @@ class JournalNames:
                 name = entry.name.partition(".")[0]
                 first = first_of(entry.name, name)
                 if first is not None:
-                    listed.setdefault(name, []).append(first)
+                    listed.setdefault(name, set()).add(first)
         return sorted(listed.get(log.name, ()))

@@ -15,8 +15,8 @@ from hangarlog.errors import CorruptionError, StoreFormatError, StoreOpenError
 from hangarlog.filestore.file_names import stream_id_of, stream_path
 from hangarlog.filestore.file_owners import JournalNames
 from hangarlog.log.active_segment import ActiveSegment
+from hangarlog.log.compressed_segment import open_segment
 from hangarlog.log.log import Log
-from hangarlog.log.segment import Segment
 from hangarlog.log.segment_name import TEXT, text_path
 from hangarlog.record.line import decode_record, is_record
 from hangarlog.record.strict import refuse_repeated_keys
@@ -371,7 +371,7 @@ def _id_in(base: str, log: Log) -> str | None:
     """Return the stream id in the first intact record at a segment's beginning, or None."""
     with (
         contextlib.suppress(FileNotFoundError, CorruptionError),
-        contextlib.closing(Segment(log.filesystem, base, log.field)) as it,
+        contextlib.closing(open_segment(log.filesystem, base, log.field)) as it,
     ):
         return next((decode_record(line).stream_id for line in it.lines_at(0)[0] if is_record(line)), None)
     return None

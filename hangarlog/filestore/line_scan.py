@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from hangarlog.filestore.folder import Folder
+from hangarlog.log.compressed_segment import segment_of
 from hangarlog.log.segment import CHUNK_BYTES, Segment
-from hangarlog.log.segment_name import TEXT, first_of
+from hangarlog.log.segment_name import first_of
 from hangarlog.record.envelope import LineError
 from hangarlog.record.line import StoredEnvelope, may_be_torn
 from hangarlog.record.strict import kept_record, strict_records
@@ -19,7 +20,7 @@ from hangarlog.system.filesystem import NO_FILE, FileSystem
 REBUILT = ".rebuilt"
 """The suffix of a new file until it replaces the old one."""
 
-_FILE = re.compile(rf"([^.]+)(?:\.[0-9]{{20}})?\.jsonl((?:\.new|{REBUILT})(?:\.[0-9]+)?)?").fullmatch
+_FILE = re.compile(rf"([^.]+)(?:\.jsonl|\.[0-9]{{20}}\.jsonl(?:\.zst)?)((?:\.new|{REBUILT})(?:\.[0-9]+)?)?").fullmatch
 
 
 class File(NamedTuple):
@@ -77,7 +78,7 @@ def opened(filesystem: FileSystem, path: str) -> Iterator[Segment | None]:
             raise
         yield None
         return
-    with contextlib.closing(Segment(filesystem, path.removesuffix(TEXT), "position", fd)) as segment:
+    with contextlib.closing(segment_of(filesystem, path, "position", fd)) as segment:
         yield segment
 
 

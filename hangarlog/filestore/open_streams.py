@@ -12,7 +12,6 @@ from hangarlog.filestore.catalog import Catalog
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.hidden_events import DeletedStreams
 from hangarlog.log.active_segment import ActiveSegment
-from hangarlog.log.segment_name import text_path
 from hangarlog.record.batch import Pending
 from hangarlog.system import descriptors
 from hangarlog.system.filesystem import FRESH
@@ -72,7 +71,7 @@ class StreamEnd:
                 log.finish_roll()
                 self.active = ActiveSegment(log)
         self.exists = self.active is not None
-        self.gone = not self.exists and log.filesystem.is_there(text_path(log.sealed_base(0)))
+        self.gone = not self.exists and log.sealed_path(0) != ""
         if self.active:
             self._look(self.active)
 

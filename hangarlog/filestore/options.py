@@ -21,4 +21,5 @@ class StoreOptions(TypedDict, total=False):
     create: bool
     mode: int | None
     unsafe_file_system: str | None
+    compress: str | None
     filesystem: FileSystem | None

@@ -13,6 +13,7 @@ from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.log.segment_name import first_of, text_path
 from hangarlog.system.filesystem import FRESH
+from hangarlog.system.open_folder import Entry
 
 
 class RolledStream(NamedTuple):
@@ -34,18 +35,33 @@ class RolledStream(NamedTuple):
         return False
 
 
+def sealed_files(folder: Folder) -> Iterator[tuple[Log, int, Entry]]:
+    """Yield (log, first number, file) of all sealed segments, the journal's first, from one listing of each folder."""
+    for entry in folder.filesystem.entries(folder.path):
+        first = first_of(entry.name, folder.journal.name)
+        if first is not None:
+            yield folder.journal, first, entry
+    categories = [entry.path for entry in folder.filesystem.entries(folder.streams_path) if entry.is_dir()]
+    for path in [folder.streams_path, *categories]:
+        for entry in folder.filesystem.entries(path):
+            name = entry.name.partition(".")[0]
+            first = first_of(entry.name, name)
+            if first is not None:
+                yield Log(folder.filesystem, path, name, "stream_version"), first, entry
+
+
 def rolled_streams(folder: Folder) -> Iterator[RolledStream]:
     """Yield the streams that have sealed segments, from one listing of each folder."""
     categories = [entry.name for entry in folder.filesystem.entries(folder.streams_path) if entry.is_dir()]
     for category in ["", *categories]:
         path = folder.category_path(category)
         active: set[str] = set()
-        sealed: defaultdict[str, list[int]] = defaultdict(list)
+        sealed: defaultdict[str, set[int]] = defaultdict(set)
         for entry in folder.filesystem.entries(path):
             name = entry.name.partition(".")[0]
             first = first_of(entry.name, name)
             if first is not None:
-                sealed[name].append(first)
+                sealed[name].add(first)
             elif entry.name in (text_path(name), text_path(name) + FRESH):
                 active.add(name)
         for name, firsts in sealed.items():

@@ -89,7 +89,7 @@ def damage_at(segment: Segment, offset: int, line: bytes, cause: str) -> Corrupt
     with contextlib.suppress(LineError):
         (found,) = decode_places([line])
         place = (found.position, found.stream_id, found.stream_version)
-    return CorruptionError(segment.path, os.path.basename(segment.path), offset, cause, *place)
+    return segment.damage(offset, cause, *place)
 
 
 def stream_lines(folder: Folder) -> Iterator[tuple[bytes, StoredEnvelope]]:

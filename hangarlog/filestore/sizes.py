@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from hangarlog.log.segment_name import COMPRESSED, TEXT
 from hangarlog.system.filesystem import FileSystem
 
 
@@ -24,7 +25,7 @@ def sizes_of_files(filesystem: FileSystem, folder: str, levels: int = 3) -> Iter
 def part_of(folder: str, path: str) -> str:
     """Return which part of a store a file belongs to: "journal" or "streams" for text, else "other"."""
     top, *below = os.path.relpath(path, folder).split(os.sep)
-    if not path.endswith(".jsonl"):
+    if not path.endswith((TEXT, COMPRESSED)):
         return "other"
     if below:
         return "streams" if top == "streams" else "other"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sys
 import threading
@@ -25,22 +24,23 @@ from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.filestore.catalog import Catalog, Known
 from hangarlog.filestore.event_ids import EventIds, Moment
 from hangarlog.filestore.folder import Folder
-from hangarlog.filestore.following_calls import FollowingCalls
 from hangarlog.filestore.group_sync import IntervalSync, JournalSync, sync_at_exit
 from hangarlog.filestore.hidden_events import DeletedStreams
+from hangarlog.filestore.opening import open_state
 from hangarlog.filestore.options import Durability, StoreOptions
 from hangarlog.filestore.reader import Reader
 from hangarlog.filestore.running_calls import RunningCalls
 from hangarlog.filestore.session import FolderWatch
-from hangarlog.filestore.shared_state import COMMITTED, LAYOUT, SharedState, Words, consistent, create_state
+from hangarlog.filestore.shared_state import COMMITTED, LAYOUT, Words, consistent
 from hangarlog.filestore.sizes import is_text, sizes_of_files
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.filestore.turns import Turns
+from hangarlog.filestore.upkeep_calls import UpkeepCalls, seconds_after
 from hangarlog.filestore.write_session import WriteSession
 from hangarlog.filestore.writer import Writer
 from hangarlog.record.batch import Pending
 from hangarlog.record.line import StoredEnvelope
-from hangarlog.system.file_lock import FairLock, FileLock, held
+from hangarlog.system.file_lock import FileLock
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.import_lock import importing
 
@@ -53,7 +53,7 @@ _UNWATCHED_SECONDS = 0.001
 """Seconds for which a read may overlook a change of the store's folder."""
 
 
-class FileEventStore(FollowingCalls[Event]):
+class FileEventStore(UpkeepCalls[Event]):
     """An event store that is a folder of plain text, shared by any number of threads and processes.
 
     Args:
@@ -70,6 +70,7 @@ class FileEventStore(FollowingCalls[Event]):
             keeps its own.
         unsafe_file_system: the type, or types with commas between, of file systems to use although their locks or
             shared memory may fail; by default the value of the variable HANGARLOG_UNSAFE_FILE_SYSTEM.
+        compress: compress segments in the background once they are sealed for a time, such as "after 1d".
         filesystem: the seam to the operating system, for tests.
 
     Raises:
@@ -94,9 +95,11 @@ class FileEventStore(FollowingCalls[Event]):
         create: bool = True,
         mode: int | None = None,
         unsafe_file_system: str | None = None,
+        compress: str | None = None,
         filesystem: FileSystem | None = None,
     ) -> None:
         super().__init__(serializer)
+        compress_after = seconds_after(compress)
         seconds = 1.0 if durability in ("always", "relaxed") else durability
         if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not seconds > 0:
             raise ValueError(f"durability must be 'always', 'relaxed' or seconds between syncs, not {durability!r}")
@@ -106,7 +109,7 @@ class FileEventStore(FollowingCalls[Event]):
         self.folder = Folder(self._filesystem, os.fspath(path))
         self.meta = self.folder.open(segment_bytes, create=create, mode=mode, unsafe_file_system=unsafe_file_system)
         lock = self.folder.write_lock()
-        state = self._state = self._open_state(lock)
+        state = self._state = open_state(self.folder, lock, lock_timeout)
         lock.wake_with(state.gate_futex, state.lock_futex)
         sync_lock = FileLock(self._filesystem, self.folder.lock_path("sync"), state.sync_futex)
         catalog = self._catalog = Catalog(self._filesystem, self.folder.catalog_path)
@@ -130,6 +133,7 @@ class FileEventStore(FollowingCalls[Event]):
         try:
             with self._refusals():
                 self._begin(exclusive)
+                self._begin_upkeep(compress_after)
         except BaseException:
             self.close()
             raise
@@ -170,23 +174,6 @@ class FileEventStore(FollowingCalls[Event]):
     def recovered(self) -> Recovered | None:
         """The report of the last recovery that this store made, None before one."""
         return self._write_session.recovered
-
-    def _open_state(self, lock: FairLock) -> SharedState:
-        path, home = self.folder.state_path, self.folder.home
-        with contextlib.suppress(OSError, ValueError):
-            return SharedState(self._filesystem, path, home)
-        try:
-            with held(lock, self._lock_timeout):
-                create_state(self._filesystem, path)
-            return SharedState(self._filesystem, path, home)
-        except OSError as error:
-            refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-            if refused:
-                with contextlib.suppress(OSError, ValueError):
-                    return SharedState(self._filesystem, path, home, writable=False)
-            advice = "open it once with write permission" if refused else "remove the cause, then try again"
-            cause = f"its shared state can neither be made nor read: {error}; {advice}"
-            raise StoreOpenError(self.path, cause) from error
 
     # Appending
 
@@ -458,6 +445,7 @@ class FileEventStore(FollowingCalls[Event]):
             return
         self._closed = True
         try:
+            self._stop_upkeep()
             self._wake_tails()
         finally:
             if self._calls.wait(self._lock_timeout, self._close):
@@ -474,6 +462,7 @@ class FileEventStore(FollowingCalls[Event]):
             closing.callback(self._sync.close, seconds)
             closing.callback(self._close_cursors, seconds)
             closing.callback(self._write_session.close, seconds)  # First: a session needs both lock files.
+            closing.callback(self._end_upkeep, seconds)
             if self._interval:
                 self._interval.stop(seconds)
                 with contextlib.suppress(HangarlogError):

@@ -29,7 +29,7 @@ from hangarlog.log.segment import Segment
 from hangarlog.record.envelope import LineError
 from hangarlog.record.line import StoredEnvelope, decode_records
 
-PATIENCE_SECONDS = 1.0
+PATIENCE_SECONDS = 2.0
 """Seconds after which a sleeper that nobody woke looks again: a writer may have died before it woke anybody."""
 
 _UNWATCHED_SECONDS = 0.001

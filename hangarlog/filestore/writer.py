@@ -258,6 +258,30 @@ class Writer:
                 session.catalog.put(end.stream_id, end.version, end.last[2])
         session.state.abandon()
 
+    def seal(self, stream_id: str | None) -> None:
+        """Seal the active segment of a stream, or of the journal (None), if it has records."""
+        session = self._session
+        with session.lock():
+            try:
+                if stream_id is None:
+                    self._seal_journal()
+                else:
+                    end = session.streams.get(stream_id, monotonic(), session.committed)
+                    if end.exists and end.open().size:
+                        self._rolled(end, end.open())
+            except BaseException:
+                session.forget()  # The next writer finds out how far a roll came.
+                raise
+
+    def _seal_journal(self) -> None:
+        session = self._session
+        journal, first = session.journal, session.committed + 1
+        if journal and journal.size:
+            self._roll_journal(journal)
+            session.standing = session.state.publish(session.raw, session.committed, first, 0, session.tail)
+            session.journal_first = first
+            session.state.abandon()
+
     def _roll_journal(self, journal: ActiveSegment) -> ActiveSegment:
         session = self._session
         session.sync_now(journal)

@@ -12,10 +12,11 @@ from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
 
 from hangarlog.errors import CorruptionError
+from hangarlog.log.compressed_segment import open_segment
 from hangarlog.log.index import STRIDE_BYTES
 from hangarlog.log.segment import CHUNK_BYTES, FROM_FIRST, Segment
 from hangarlog.log.segment_cache import SegmentCache
-from hangarlog.log.segment_name import first_of, index_path, sealed_base, text_path
+from hangarlog.log.segment_name import compressed_path, first_of, index_path, sealed_base, text_path, times_path
 from hangarlog.record.line import StoredEnvelope
 from hangarlog.system.filesystem import FRESH, FileSystem
 
@@ -52,16 +53,27 @@ class Log:
         """Return the first record numbers of the sealed segments, in order. This lists the folder, which is slow."""
         if self.listed is not None:
             return self.listed
-        firsts = (first_of(entry.name, self.name) for entry in self.filesystem.entries(self.folder))
-        return sorted(first for first in firsts if first is not None)
+        firsts = {first_of(entry.name, self.name) for entry in self.filesystem.entries(self.folder)}
+        return sorted(first for first in firsts if first is not None)  # A set: one may be compressed at this moment.
 
     def sealed_base(self, first: int) -> str:
         """Return the base of the sealed segment that begins with record `first`."""
         return sealed_base(self.base, first)
 
     def open_sealed(self, first: int) -> Segment:
-        """Open the sealed segment that begins with record `first`."""
-        return Segment(self.filesystem, self.sealed_base(first), self.field)
+        """Open the sealed segment that begins with record `first`, compressed or not."""
+        return open_segment(self.filesystem, self.sealed_base(first), self.field)
+
+    def sealed_path(self, first: int) -> str:
+        """Return the path of the sealed segment that begins with record `first`; "" if there is none."""
+        base = self.sealed_base(first)
+        return next(filter(self.filesystem.is_there, (text_path(base), compressed_path(base))), "")
+
+    def remove_sealed(self, first: int) -> None:
+        """Delete a sealed segment and its caches. Hold the write lock."""
+        base = self.sealed_base(first)
+        for path in (text_path(base), compressed_path(base), index_path(base), times_path(base)):
+            self.filesystem.remove(path)
 
     def open_active(self) -> Segment | None:
         """Open the active segment. Return None if the log does not exist."""

@@ -45,7 +45,7 @@ class Segment:
 
     def __init__(self, filesystem: FileSystem, base: str, field: str, fd: int | None = None) -> None:
         self.filesystem, self.base, self.field = filesystem, base, field
-        self.path = text_path(base)
+        self.path = self.path_of(base)
         self._owner: Segment | None = None
         self._index: Index | None = None
         self._first: StoredEnvelope | None = None
@@ -56,17 +56,31 @@ class Segment:
                 raise
             raise self.damage(0, f"it cannot be opened as a file ({error.strerror})") from error
         try:
-            self.size = filesystem.size(self.fd)
-        except OSError:
+            self.size = self._measured()
+        except BaseException:
             self.close()
             raise
+
+    @staticmethod
+    def path_of(base: str) -> str:
+        """Return the path of the segment with this base."""
+        return text_path(base)
+
+    def _measured(self) -> int:
+        """Return the size of the text, in bytes."""
+        return self.filesystem.size(self.fd)
+
+    @property
+    def file_bytes(self) -> int:
+        """The size of the file."""
+        return self.filesystem.size(self.fd)
 
     def again(self, *, grown: bool = True) -> Segment:
         """Return the segment as it is now. It shares the open file, which closes when neither is used any more.
 
         Pass `grown=False` if its size cannot have changed.
         """
-        again = Segment.__new__(Segment)
+        again = Segment.__new__(type(self))
         again.filesystem, again.base, again.field = self.filesystem, self.base, self.field
         again.path, again._owner, again._first, again.fd = self.path, self._owner or self, self._first, self.fd
         again.size = self.filesystem.size(self.fd) if grown else self.size
@@ -97,8 +111,12 @@ class Segment:
                     self._index.close()
 
     def read(self, size: int, offset: int) -> bytes:
-        """Return `size` bytes from `offset`, fewer only at the end of the file."""
+        """Return `size` bytes of text from `offset`, fewer only at the end."""
         return self.filesystem.read(self.fd, size, offset)
+
+    def data_from(self, offset: int) -> tuple[int, int]:
+        """Return (start, end) of the next text, not hole, from `offset` on; (size, size) if there is none."""
+        return self.filesystem.data_from(self.fd, offset)
 
     def crc_before(self, offset: int) -> str:
         """Return the checksum stored in the line that ends at `offset`, "" if no line ends there."""
@@ -177,7 +195,7 @@ class Segment:
         for count, end, crc in index.blocks(number):
             if not offset < end <= min(self.size, offset + _MAX_BLOCK_BYTES):
                 return
-            text = self.filesystem.read(self.fd, end - offset, offset)
+            text = self.read(end - offset, offset)
             if crc32(text) != crc:
                 return
             try:
@@ -196,7 +214,7 @@ class Segment:
         """
         while offset < self.size:
             size = min(size, self.size - offset)
-            chunk = self.filesystem.read(self.fd, size, offset)
+            chunk = self.read(size, offset)
             end = chunk.rfind(b"\n") + 1
             if end:
                 lines = chunk[:end].split(b"\n")
@@ -226,7 +244,7 @@ class Segment:
         """
         while True:
             start = max(0, offset - size)
-            chunk = self.filesystem.read(self.fd, offset - start, start)
+            chunk = self.read(offset - start, start)
             skip = chunk.find(b"\n") + 1 if start else 0
             if skip < len(chunk) or not start:
                 lines = chunk[skip:].split(b"\n")
@@ -254,14 +272,14 @@ class Segment:
     def end_offset(self) -> int:
         """Return the offset after the last whole line."""
         start = max(0, self.size - _SMALL_BYTES)
-        newline = self.filesystem.read(self.fd, self.size - start, start).rfind(b"\n")
+        newline = self.read(self.size - start, start).rfind(b"\n")
         return (start + newline if newline >= 0 else self._newline_before(start)) + 1
 
     def _newline_after(self, offset: int) -> int:
         """Return the offset of the next newline, -1 if there is none."""
         for start, stop in self._data(offset, self.size):
             for at in range(start, stop, CHUNK_BYTES):
-                newline = self.filesystem.read(self.fd, min(CHUNK_BYTES, stop - at), at).find(b"\n")
+                newline = self.read(min(CHUNK_BYTES, stop - at), at).find(b"\n")
                 if newline >= 0:
                     return at + newline
         return -1
@@ -274,7 +292,7 @@ class Segment:
             for start, stop in reversed([*self._data(before, offset)]):
                 while stop > start:
                     at = max(start, stop - CHUNK_BYTES)
-                    newline = self.filesystem.read(self.fd, stop - at, at).rfind(b"\n")
+                    newline = self.read(stop - at, at).rfind(b"\n")
                     if newline >= 0:
                         return at + newline
                     stop = at
@@ -284,7 +302,7 @@ class Segment:
     def _data(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Yield the (start, end) of the data between two offsets. Holes, which may be huge, are left out."""
         while start < stop:
-            begin, end = self.filesystem.data_from(self.fd, start)
+            begin, end = self.data_from(start)
             if begin >= stop or end <= start:  # The file may have been cut meanwhile.
                 return
             yield begin, min(end, stop)
@@ -294,14 +312,14 @@ class Segment:
         """Yield the (offset, bytes) of pieces up to `stop`, split at sector borders, but only the start of a hole."""
         stop = min(stop, self.size)
         while offset < stop:
-            begin, end = self.filesystem.data_from(self.fd, offset)
+            begin, end = self.data_from(offset)
             if end <= offset:
                 return
             if begin > offset:
                 yield offset, bytes(min(CHUNK_BYTES, begin - offset, stop - offset))
             for at in range(begin - begin % CHUNK_BYTES, min(end, stop), CHUNK_BYTES):
                 start = max(at, begin)
-                yield start, self.filesystem.read(self.fd, min(at + CHUNK_BYTES, end, stop) - start, start)
+                yield start, self.read(min(at + CHUNK_BYTES, end, stop) - start, start)
             offset = end
 
     def rest(self, offset: int) -> Iterator[list[bytes]]:
@@ -336,6 +354,13 @@ class Segment:
             raise self.damage(offset + sum(len(line) + 1 for line in lines[: len(records)]), str(error)) from error
         return records
 
-    def damage(self, offset: int, cause: str) -> CorruptionError:
-        """Return the error for damage at `offset` of this segment."""
-        return CorruptionError(self.path, os.path.basename(self.path), offset, cause)
+    def damage(
+        self,
+        offset: int,
+        cause: str,
+        position: int | None = None,
+        stream_id: str | None = None,
+        version: int | None = None,
+    ) -> CorruptionError:
+        """Return the error for damage at `offset` of this segment, and the event there as far as it is known."""
+        return CorruptionError(self.path, os.path.basename(self.path), offset, cause, position, stream_id, version)

@@ -18,7 +18,7 @@ from hangarlog.events.serializer import EventSerializer
 from hangarlog.filestore.file_names import stream_path
 from hangarlog.filestore.folder import Folder, Meta
 from hangarlog.filestore.hidden_events import DeletedStreams
-from hangarlog.filestore.line_scan import REBUILT, log_files, opened, stream_files
+from hangarlog.filestore.line_scan import REBUILT, log_files, stream_files
 from hangarlog.filestore.recovery.rewriting import last_number
 from hangarlog.filestore.recovery.stream_repair import (
     Mending,
@@ -29,9 +29,10 @@ from hangarlog.filestore.recovery.stream_repair import (
 )
 from hangarlog.filestore.snapshot_files import MAX_SNAPSHOT_BYTES, snapshot_paths
 from hangarlog.filestore.store import FileEventStore
+from hangarlog.log.compressed_segment import CompressedSegment
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
-from hangarlog.log.segment_name import INDEX, TEXT, index_beside, index_path, text_path
+from hangarlog.log.segment_name import COMPRESSED, INDEX, TEXT, index_beside, index_path, text_path
 from hangarlog.maintenance.cursor_check import cursors_for_copy, put_cursors, with_new_cursors
 from hangarlog.maintenance.projection_check import put_states, states_for_copy
 from hangarlog.maintenance.verify import verify
@@ -276,9 +277,12 @@ class _Backup:
             for first in sealed:
                 with contextlib.closing(log.open_sealed(first)) as segment:
                     path = os.path.join(target, os.path.basename(segment.path))
-                    self._stage(path, segment.fd, segment.size)
+                    self._stage(path, segment.fd, segment.file_bytes)
                 self._stage_file(index_path(segment.base), index_beside(path))
-            self._stage(text_path(base), active.fd, size)
+            if isinstance(active, CompressedSegment):
+                self._stage_content(text_path(base), active.read(size, 0))
+            else:
+                self._stage(text_path(base), active.fd, size)
             return last
 
     def _stage_snapshot(self, path: str) -> None:
@@ -342,12 +346,21 @@ class _Backup:
 
         The ends are enough, because sealed segments do not change.
         """
-        with opened(self._filesystem, path) as copied:
-            if copied is None or copied.size != size:
-                return False
+        filesystem = self._filesystem
+        try:
+            copied = filesystem.open_read(path)
+        except OSError as error:
+            if error.errno not in NO_FILE and not isinstance(error, FileNotFoundError):
+                raise
+            return False
+        try:
             offsets = {0, max(0, size - _END_BYTES)} if size else ()
-            read = self._filesystem.read
-            return all(read(copied.fd, _END_BYTES, at) == read(fd, min(_END_BYTES, size - at), at) for at in offsets)
+            read = filesystem.read
+            return filesystem.size(copied) == size and all(
+                read(copied, _END_BYTES, at) == read(fd, min(_END_BYTES, size - at), at) for at in offsets
+            )
+        finally:
+            filesystem.close(copied)
 
     # Placing
 
@@ -432,7 +445,7 @@ def _sizes(filesystem: FileSystem, path: str, levels: int = 3) -> Iterator[int]:
         if entry.is_dir():
             if levels > 1:
                 yield from _sizes(filesystem, entry.path, levels - 1)
-        elif entry.name.endswith((TEXT, INDEX, ".json")):
+        elif entry.name.endswith((TEXT, COMPRESSED, INDEX, ".json")):
             with contextlib.suppress(FileNotFoundError):
                 yield entry.stat().st_size
 

@@ -18,10 +18,11 @@ from hangarlog.filestore.hidden_events import DeletedStreams
 from hangarlog.filestore.id_table import IdTable, TableError
 from hangarlog.filestore.salvage import read_lines, segments_between
 from hangarlog.filestore.snapshot_files import SnapshotFiles
+from hangarlog.log.compressed_segment import CompressedSegment
 from hangarlog.log.index import STRIDE_BYTES, Index, is_harmless
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
-from hangarlog.log.segment_name import index_path, text_path, times_path
+from hangarlog.log.segment_name import index_path, times_path
 from hangarlog.log.times import Times, load_times
 from hangarlog.maintenance.store_view import StoreView
 from hangarlog.record.checked_json import without_crc
@@ -235,7 +236,7 @@ def foreign_segments(log: Log) -> list[CorruptionError]:
             begins = active.first_number()
         identity = log.filesystem.identity(active.fd)
         for first in log.sealed() if begins is not None else []:
-            path = text_path(log.sealed_base(first))
+            path = log.sealed_path(first)
             other = log.filesystem.identity_at(path) != identity  # After an interrupted roll it is the same file.
             if begins is not None and first >= begins and other and _holds_records(log, first):
                 cause = f"this log's active segment begins with {log.field} {begins}, before this one; move it away"
@@ -272,6 +273,9 @@ def index_damage(log: Log) -> list[CorruptionError]:
 
 
 def _segment_index_damage(log: Log, segment: Segment, first: int) -> Iterator[CorruptionError]:
+    if isinstance(segment, CompressedSegment) and not segment.has_tables_for(first):
+        cause = "its tables are damaged, so it is unpacked as a whole; `hangarlog compress` writes them anew"
+        yield CorruptionError(segment.path, os.path.basename(segment.path), segment.file_bytes, cause, mendable=False)
     path = index_path(segment.base)
     index = Index.open(log.filesystem, path, max(segment.size, STRIDE_BYTES), first)
     if index is None:

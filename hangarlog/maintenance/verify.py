@@ -121,6 +121,14 @@ class _Check:
         self._names, self._layout = JournalNames(folder.journal), view.layout
 
     def run(self) -> Iterator[CorruptionError]:
+        """Yield all damage, once: the lines of a damaged frame are one damage."""
+        before = ""
+        for damage in self._all():
+            if str(damage) != before:
+                yield damage
+            before = str(damage)
+
+    def _all(self) -> Iterator[CorruptionError]:
         folder, confirm = self._folder, self._view.confirm
         yield from snapshot_damage(folder, self._compacted)
         journal = JournalCheck(folder, self._view, self._compacted, self._progress)

@@ -117,7 +117,8 @@ class Rewriting:
 
     def _seal(self) -> None:
         assert self._first is not None
-        self._write(text_path(self._log.sealed_base(self._first)))
+        path, kept = text_path(self._log.sealed_base(self._first)), self._log.sealed_path(self._first)
+        self._write(kept if kept and self._has_text(kept, b"".join(self._text)) else path)
         self._text, self._size, self._lost_through = [], 0, 0
 
     def _write(self, path: str) -> None:
@@ -134,7 +135,7 @@ class Rewriting:
         with opened(self._filesystem, path) as segment:
             if segment is None or segment.size != len(text):
                 return False
-            return self._filesystem.read(segment.fd, segment.size, 0) == text
+            return segment.read(segment.size, 0) == text
 
     def finish(self) -> None:
         """Write the last segments, when all lines were added."""

@@ -19,7 +19,7 @@ from hangarlog.filestore.line_scan import File, found_in, opened, stream_files
 from hangarlog.filestore.recovery.rebuild import VersionSpan
 from hangarlog.filestore.recovery.rewriting import Replaced, Rewriting
 from hangarlog.filestore.snapshot_files import SnapshotFiles, snapshot_paths
-from hangarlog.log.segment_name import CACHES, TEXT, index_beside, text_path
+from hangarlog.log.segment_name import CACHES, compressed_path, index_beside, text_path
 from hangarlog.record.checksum import crc32
 from hangarlog.record.line import StoredEnvelope, erased_line, erased_record
 from hangarlog.record.strict import snapshot_flaw
@@ -135,7 +135,7 @@ class Mending:
 
     def _journal(self) -> Iterator[tuple[StoredEnvelope, bytes]]:
         journal = self._folder.journal
-        for path in [*(text_path(journal.sealed_base(first)) for first in journal.sealed()), journal.active_path]:
+        for path in [*map(journal.sealed_path, journal.sealed()), journal.active_path]:
             with opened(self._filesystem, path) as segment:
                 for _, found in found_in(segment) if segment else ():
                     for line, record in found:
@@ -296,10 +296,10 @@ def forget_indexes(folder: Folder) -> None:
     filesystem = folder.filesystem
     categories = [e.path for e in filesystem.entries(folder.streams_path) if e.is_dir()]
     for path in [folder.path, folder.streams_path, *categories]:
-        names = {entry.name for entry in filesystem.entries(path) if entry.name.endswith((TEXT, *CACHES))}
+        names = {entry.name for entry in filesystem.entries(path)}
         for name in names:
             base, _ = os.path.splitext(name)
-            if name.endswith(CACHES) and text_path(base) not in names:
+            if name.endswith(CACHES) and not names & {text_path(base), compressed_path(base)}:
                 filesystem.remove(os.path.join(path, name))
 
 
