@@ -29,10 +29,12 @@ class Counters(NamedTuple):
 
     Attributes:
         sealed_bytes: The bytes of the journal segments that were sealed.
+        sealed_first: The first position of the last one of these, 0 before one.
         syncs: The (number of syncs, sum of their nanoseconds) of each bucket.
     """
 
     sealed_bytes: int
+    sealed_first: int
     syncs: tuple[tuple[int, int], ...]
 
 
@@ -41,7 +43,8 @@ def counters_in(raw: bytes) -> Counters | None:
     if len(raw) < _END:
         return None
     words = _pairs.unpack_from(raw, _SYNCS_AT)
-    return Counters(_one.unpack_from(raw, _SEALED_AT)[0], tuple(zip(words[::2], words[1::2], strict=True)))
+    size, first = _pair.unpack_from(raw, _SEALED_AT)
+    return Counters(size, first, tuple(zip(words[::2], words[1::2], strict=True)))
 
 
 # A file that was cut, or cannot be written, is left alone: what is counted has worked.
@@ -57,12 +60,12 @@ def count_sync(filesystem: FileSystem, fd: int, nanoseconds: int) -> None:
             filesystem.write_at(fd, _pair.pack(count + 1 & _MASK, total + nanoseconds & _MASK), at)
 
 
-def count_sealed(filesystem: FileSystem, fd: int, size: int) -> None:
-    """Count the bytes of a journal segment that was sealed. Needs the write lock."""
+def count_sealed(filesystem: FileSystem, fd: int, first: int, size: int) -> None:
+    """Count the bytes of a journal segment that was sealed, which begins at position `first`. Needs the write lock."""
     with contextlib.suppress(OSError):
         raw = filesystem.pread(fd, 8, _SEALED_AT)
         if len(raw) == 8:
-            filesystem.write_at(fd, _one.pack(_one.unpack(raw)[0] + size & _MASK), _SEALED_AT)
+            filesystem.write_at(fd, _pair.pack(_one.unpack(raw)[0] + size & _MASK, first), _SEALED_AT)
 
 
 def forget_counters(filesystem: FileSystem, fd: int) -> None:

@@ -480,9 +480,9 @@ class SharedState:
         """Count a sync of the journal that took so long. Needs the sync lock."""
         count_sync(self._filesystem, self._fd, nanoseconds)
 
-    def count_sealed(self, size: int) -> None:
-        """Count the bytes of a journal segment that was sealed. Needs the write lock, and `begin`."""
-        count_sealed(self._filesystem, self._fd, size)
+    def count_sealed(self, first: int, size: int) -> None:
+        """Count the bytes of the journal segment from position `first` on, which was sealed. Needs the write lock."""
+        count_sealed(self._filesystem, self._fd, first, size)
 
     def mark_sync_failed(self) -> None:
         """Tell every process that the device has refused bytes."""

@@ -291,7 +291,7 @@ class Writer:
         journal = session.journal = journal.roll()
         session.checkpointing.due = True
         session.changed_layout()
-        session.state.count_sealed(sealed_bytes)
+        session.state.count_sealed(session.journal_first, sealed_bytes)
         return journal
 
     def _rolled(self, end: StreamEnd, active: ActiveSegment) -> ActiveSegment:

@@ -6,7 +6,7 @@ import contextlib
 
 import msgspec
 
-from hangarlog.filestore.counters import counters_in
+from hangarlog.filestore.counters import Counters, counters_in
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.session import session_going_on
 from hangarlog.filestore.shared_state import (
@@ -29,7 +29,7 @@ from hangarlog.system.platform import BYTE_LOCKS
 from hangarlog.watching.durations import SyncTimes
 
 _MAX_LOOKS = 500
-"""Looks at words that a commit or a roll is changing."""
+"""Looks at words that a commit is publishing."""
 
 
 class StateSigns(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +45,7 @@ class StateSigns(msgspec.Struct, frozen=True, kw_only=True):
         writing: The process that is changing files, or died while it did; 0 if none does.
         has_failed: True if a sync has failed, and the journal was not written anew since.
         failed_syncs: The number of syncs that have failed since the machine started.
-        sealed_bytes: The bytes of the journal segments that were sealed since then; None during a roll.
+        written_bytes: The bytes written to the journal since counting began.
         syncs: How long syncs took since then.
         problem: Why nothing is known, None if there is no reason: there may have been no writer yet.
     """
@@ -61,14 +61,9 @@ class StateSigns(msgspec.Struct, frozen=True, kw_only=True):
     writing: int | None = None
     has_failed: bool | None = None
     failed_syncs: int | None = None
-    sealed_bytes: int | None = None
+    written_bytes: int | None = None
     syncs: SyncTimes | None = None
     problem: str | None = None
-
-    @property
-    def written_bytes(self) -> int | None:
-        """The bytes written to the journal since counting began: it only rises until the machine restarts."""
-        return None if self.sealed_bytes is None or self.journal_size is None else self.sealed_bytes + self.journal_size
 
 
 def read_state(folder: Folder) -> StateSigns:
@@ -99,7 +94,7 @@ def read_state(folder: Folder) -> StateSigns:
         writing=words[WRITING],
         has_failed=words[SYNC_FAILED] != 0,
         failed_syncs=words[FAILURES],
-        sealed_bytes=counters.sealed_bytes if counters and not words[WRITING] else None,
+        written_bytes=_written(counters, words) if counters else None,
         syncs=SyncTimes(counters.syncs) if counters else None,
     )
 
@@ -115,15 +110,19 @@ def _is_open(folder: Folder) -> bool | None:
 
 
 def _settled(state: SharedState) -> tuple[Words, bytes]:
-    """Return all words and bytes, if possible while no commit publishes them and no roll changes them."""
+    """Return all words and bytes, if possible while no commit publishes them."""
     for _ in range(_MAX_LOOKS):
         words, raw = state.look_at_all()
-        if consistent(words) and not words[WRITING]:
-            break
-        if not any(words):
+        if consistent(words) or not any(words):
             break
         give_way()
     return words, raw
+
+
+def _written(counters: Counters, words: Words) -> int:
+    """Return the bytes that were written. During a roll, the sealed segment may still be the published active one."""
+    is_counted = counters.sealed_first == words[JOURNAL_FIRST]
+    return counters.sealed_bytes + (0 if is_counted else words[JOURNAL_SIZE])
 
 
 def _doubt(state: SharedState, words: Words, last: int) -> str | None:

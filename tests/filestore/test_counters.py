@@ -93,6 +93,8 @@ def test_all_that_was_written_to_the_journal_is_counted(tmp_path: Path) -> None:
     sealed = sum(path.stat().st_size for path in (tmp_path / "s").glob("journal.0*.jsonl"))
     assert sealed > 4000
     assert counters(tmp_path / "s").sealed_bytes == sealed
+    last = max(int(path.name.split(".")[1]) for path in (tmp_path / "s").glob("journal.0*.jsonl"))
+    assert counters(tmp_path / "s").sealed_first == last
 
 
 @pytest.mark.parametrize("size", [0, 100, 224, 300, 1055])
@@ -128,9 +130,9 @@ def test_counters_begin_anew_in_a_copy_and_after_a_restart(tmp_path: Path) -> No
     assert counters(tmp_path / "s").syncs != ((0, 0),) * BUCKETS
     shutil.copytree(tmp_path / "s", tmp_path / "copy")
     with FileEventStore(tmp_path / "copy", durability="relaxed"):
-        assert counters(tmp_path / "copy") == Counters(0, ((0, 0),) * BUCKETS)
+        assert counters(tmp_path / "copy") == Counters(0, 0, ((0, 0),) * BUCKETS)
     raw = bytearray((tmp_path / "s/state").read_bytes())
     raw[17 * 8 : 18 * 8] = struct.pack("=Q", 1)  # Another boot.
     (tmp_path / "s/state").write_bytes(raw)
     with FileEventStore(tmp_path / "s", durability="relaxed"):
-        assert counters(tmp_path / "s") == Counters(0, ((0, 0),) * BUCKETS)
+        assert counters(tmp_path / "s") == Counters(0, 0, ((0, 0),) * BUCKETS)

@@ -16,6 +16,7 @@ from conftest import ROOT, Added, tool
 from watched_stores import snapshot
 
 from hangarlog import ANY, FileEventStore, StoreOpenError
+from hangarlog.system.filesystem import FileSystem
 from hangarlog.watching.durations import BOUNDS_SECONDS, SyncTimes
 from hangarlog.watching.vitals import Vitals, read_vitals
 
@@ -284,3 +285,24 @@ def test_a_difference_of_durations_is_what_came_between_or_all_if_they_began_ane
     assert first.since(second) == first
     assert histogram([]).quantile(0.5) is None
     assert histogram([1 << 40]).quantile(0.99) == pytest.approx((1 << 40) / 1e9)
+
+
+def test_what_was_written_never_falls_at_any_step_of_a_roll(tmp_path: Path) -> None:
+    """Looked at after each write to the shared state, by another reader."""
+    seen: list[int] = []
+
+    class Looking(FileSystem):
+        def write_at(self, fd: int, data: bytes | memoryview, offset: int) -> None:
+            super().write_at(fd, data, offset)
+            if os.fstat(fd).st_ino == self.identity_at(str(tmp_path / "s/state")):
+                written = read_vitals(tmp_path / "s").state.written_bytes
+                if written is not None:
+                    seen.append(written)
+
+    with FileEventStore(tmp_path / "s", durability="relaxed", segment_bytes=1500, filesystem=Looking()) as store:
+        for number in range(40):
+            store.append("a:1", [Added(number)], ANY)
+        sizes = sum(file.stat().st_size for file in (tmp_path / "s").glob("journal*.jsonl"))
+    assert len(list((tmp_path / "s").glob("journal.0*.jsonl"))) > 3
+    assert seen == sorted(seen)
+    assert seen[-1] == sizes
