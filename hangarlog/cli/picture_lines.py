@@ -15,6 +15,8 @@ MOST_EVENTS, MOST_PLACES = 20_000, 50
 """So many events are read for a picture, at so many places."""
 
 _ROWS, _TYPES = 5, 8
+_NUMBERS = 15
+"""The columns of a share and a number."""
 _MOST_WIDTH, _LEAST_WIDTH = 100, 30
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 _DIM, _BOLD = {"dim": True}, {"bold": True}
@@ -23,9 +25,9 @@ _DIM, _BOLD = {"dim": True}, {"bold": True}
 def picture(survey: Survey, width: int, *, unicode: bool) -> Iterator[Line]:
     """Yield the lines of a picture that is at most `width` columns wide; none if that is too narrow."""
     width = min(width, _MOST_WIDTH)
-    if width >= _LEAST_WIDTH and survey.times:
+    if width >= _LEAST_WIDTH and survey.types:
         about = "" if survey.is_exact else f", estimated from {survey.looked_at:,} events"
-        if survey.times[-1] > survey.times[0]:
+        if survey.times and survey.times[-1] > survey.times[0]:
             yield []
             yield from _by_time(survey, width, about, unicode)
         yield []
@@ -74,12 +76,13 @@ def _types(survey: Survey, width: int, about: str, unicode: bool) -> Iterator[Li
 
 
 def _shares(rows: Sequence[tuple[str, float]], total: float, width: int, unicode: bool) -> Iterator[Line]:
-    highest = max((value for _, value in rows), default=1.0)
-    name_width = min(max(len(name) for name, _ in rows), width // 2)
-    bar_width = max(0, width - name_width - 2 - 6 - 9)
+    highest = max((value for _, value in rows), default=0.0) or 1.0
+    name_width = min(max(len(name) for name, _ in rows), width // 2, width - 2 - _NUMBERS)
+    bar_width = width - name_width - 2 - _NUMBERS
     for name, value in rows:
         drawn = bar(value / highest, bar_width, unicode=unicode)
-        share = "" if not total else f"{100 * value / total:.0f}%" if value / total >= 0.01 else "<1%"
+        part = min(1.0, value / total) if total else 0.0
+        share = f"{100 * part:.0f}%" if part >= 0.01 else "<1%"
         yield [
             (fitted(name, name_width), {}),
             ("  ", {}),

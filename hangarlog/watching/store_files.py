@@ -17,7 +17,7 @@ from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.sizes import part_of, sizes_of_files
 from hangarlog.log.log import Log
 from hangarlog.system.open_folder import Entry
-from hangarlog.watching.journal_end import SEGMENT
+from hangarlog.watching.journal_signs import SEGMENT
 
 PARTS = ("journal", "streams", "other")
 """The parts of a store: the text of the journal, that of the streams, and all other files."""

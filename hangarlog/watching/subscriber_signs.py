@@ -7,7 +7,7 @@ import msgspec
 from hangarlog.filestore.cursor_file import as_place, pairs_in, read_content
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.queues import owner_of
-from hangarlog.watching.journal_end import event_after, seconds_of
+from hangarlog.watching.journal_signs import event_after, seconds_of
 
 MOST_AGES = 100
 """So many different positions are read for the age of the event after them; the subscribers most behind come first."""

@@ -16,12 +16,14 @@ from hangarlog.errors import HangarlogError
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.record.envelope import Envelope
 from hangarlog.system.read_only import ReadOnly
-from hangarlog.watching.journal_end import seconds_of
+from hangarlog.watching.journal_signs import seconds_of
 
 MOST_EVENTS, MOST_PLACES = 100_000, 200
 _MOST_TYPES = 1000
 """So many types are told apart. Of more, the rarer ones are one."""
 _NAME_CHARACTERS = 200
+_EARLIEST, _LATEST = -30_610_224_000.0, 221_845_392_000.0
+"""Times of the years 1000 to 9000, which calendars can round in both directions. Others are left out."""
 
 
 class TypeShare(msgspec.Struct, frozen=True):
@@ -119,7 +121,8 @@ class _Counts:
                 name = name[:_NAME_CHARACTERS] if len(types) < _MOST_TYPES else ""  # No event has that.
             types[name] = types.get(name, 0) + 1
             largest[name] = largest.get(name, 0) + size
-        self._times += filter(None, (self._time(envelope.recorded_at) for envelope in block))
+        times = (self._time(envelope.recorded_at) for envelope in block)
+        self._times += (time for time in times if time is not None and _EARLIEST <= time <= _LATEST)
 
     def _time(self, recorded_at: str) -> float | None:
         second = recorded_at[:19]  # Many events have the same second, and only its part needs a calendar.

@@ -17,7 +17,7 @@ import msgspec
 from hangarlog.errors import CorruptionError, StoreFormatError, StoreOpenError
 from hangarlog.filestore.folder import Folder, Meta
 from hangarlog.system.read_only import ReadOnly
-from hangarlog.watching.journal_end import JournalFiles, first_of_active, journal_files, last_event, seconds_of
+from hangarlog.watching.journal_signs import JournalFiles, first_of_active, journal_files, last_event, seconds_of
 from hangarlog.watching.state_signs import StateSigns, read_state
 from hangarlog.watching.store_files import StoreFiles, scan_files
 from hangarlog.watching.subscriber_signs import SubscriberSigns, read_subscribers
