@@ -82,19 +82,20 @@ class Activity:
         self.problem: str | None = None
         self.is_sample = False
 
-    def update(self, seconds: float) -> None:
-        """Count what is new, for at most `seconds` or so."""
+    def update(self, seconds: float, first: int = 1) -> None:
+        """Count what is new, for at most `seconds` or so. `first` is the first position that the journal has."""
         try:
-            self._count(self._tail or self._follow(), seconds)
+            self._count(self._tail or self._follow(first), seconds)
             self.problem = None
         except (HangarlogError, OSError) as error:
             self.problem = str(error)
             self.close()
 
-    def _follow(self) -> Tail:
+    def _follow(self, first: int) -> Tail:
         self._store = FileEventStore.untyped(self._path, create=False, lock_timeout=0, filesystem=ReadOnly())
         committed = self._store.get_event_count()
-        self._tail = self._store._tail(max(0, committed - WINDOW_EVENTS), durable=False, skip=True)
+        position = min(committed, max(first - 1, committed - WINDOW_EVENTS))
+        self._tail = self._store._tail(position, durable=False, skip=True)
         return self._tail
 
     def _count(self, tail: Tail, seconds: float) -> None:

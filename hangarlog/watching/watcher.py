@@ -69,7 +69,7 @@ class Watcher:
         before, now = self._before, monotonic()
         vitals = read_vitals(self._path)
         self._before = now, vitals
-        self._activity.update(min(_MOST_COUNTING_SECONDS, _COUNTING_SHARE * self._seconds))
+        self._activity.update(min(_MOST_COUNTING_SECONDS, _COUNTING_SHARE * self._seconds), vitals.first)
         if before is None:
             self._scan_due = now  # Not now: the first look should not have to wait for it.
         elif now >= self._scan_due:
