@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -135,12 +136,14 @@ class _Reading:
         """Enter the folder. Return its settings, None if they cannot be read. Raises `StoreOpenError`."""
         folder, filesystem = self._folder, self._folder.filesystem
         try:
-            if not os.path.isdir(folder.path):
-                raise StoreOpenError(folder.path, "there is no such folder")
+            if not stat.S_ISDIR(os.stat(folder.path).st_mode):
+                raise StoreOpenError(folder.path, "it is a file; a store is a folder")
             folder.enter()
             has_settings = filesystem.is_there(folder.meta_path)
             if not (has_settings or filesystem.is_there(folder.journal.active_path)):
                 raise StoreOpenError(folder.path, "it is not a store: it has no hangarlog.json")
+        except (FileNotFoundError, NotADirectoryError):
+            raise StoreOpenError(folder.path, "there is no such folder") from None
         except OSError as error:
             raise StoreOpenError(folder.path, f"it cannot be read: {error.strerror}; run this as its user") from error
         if not has_settings:
