@@ -19,6 +19,8 @@ class HangarlogError(Exception):
 
 
 class _CauseError(HangarlogError):
+    """Something failed. Fields: `path`, `cause`."""
+
     def __init__(self, path: str, cause: str) -> None:
         super().__init__(path, cause)
         self.path, self.cause = path, cause
@@ -356,15 +358,11 @@ class UnsafeFileSystemError(StoreOpenError):
         )
 
 
-class MissingExtraError(HangarlogError, ImportError):
-    """Something needs an optional package. Fields: `path` (of a file), `cause`, `extra` (of hangarlog)."""
-
-    def __init__(self, path: str, cause: str, extra: str) -> None:
-        super().__init__(path, cause, extra)
-        self.path, self.cause, self.extra = path, cause, extra
+class MissingExtraError(_CauseError):
+    """A file cannot be read without an optional package. Fields: `path`, `cause` (it says what to install)."""
 
     def __str__(self) -> str:
-        return f"cannot read {self.path}: {self.cause}; run: pip install 'hangarlog[{self.extra}]'"
+        return f"cannot read {self.path}: {self.cause}"
 
 
 class StoreBusyError(HangarlogError):

@@ -39,6 +39,7 @@ COMMANDS = [
     ["backup", ".", "{out}/backup"],
     ["bench", "{out}", "--seconds", "0.1", "--processes", "2"],
     ["completion", "bash"],
+    ["compress", ".", "--seal"],
     ["demo", "{out}/demo"],
     ["export", ".", "{out}/events.db"],
     ["export", ".", "{out}/events.jsonl"],
@@ -68,7 +69,8 @@ COMMANDS = [
 def names() -> set[str]:
     """What Python, hangarlog and whatever they bring along may import: each would be found in the folder."""
     found = {*sys.stdlib_module_names, *(name.partition(".")[0] for name in sys.modules)}
-    found |= {module.name for module in pkgutil.iter_modules()} | {"sitecustomize", "usercustomize", "isal"}
+    found |= {module.name for module in pkgutil.iter_modules()}
+    found |= {"sitecustomize", "usercustomize", "isal", "backports"}
     return {name for name in found if name.isidentifier()}
 
 

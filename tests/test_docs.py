@@ -22,6 +22,7 @@ from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.filestore.file_names import stream_id_of, stream_path
 from hangarlog.filestore.folder import Folder
 from hangarlog.log.index import extend
+from hangarlog.log.zstd import zstd
 from hangarlog.projections import Projection
 from hangarlog.record.line import decode_record, encode_envelope
 from hangarlog.schema.target import Settings, read_settings
@@ -86,8 +87,13 @@ def test_the_format_pages_programs_run(tmp_path: Path) -> None:
         assert not any(store.envelopes(until="2026-01-01T00:00:00Z"))
     sealed = tmp_path / "rolled/journal.00000000000000000001.jsonl"
     names |= {"sealed_path": sealed, "times_path": sealed.with_suffix(".times")}
+    shutil.copytree(tmp_path / "rolled", tmp_path / "packed")
+    with FileEventStore(tmp_path / "packed", durability="relaxed") as store:
+        store.compress()
+    names |= {"compressed_path": tmp_path / f"packed/{sealed.name}.zst", "zstd": zstd("")}
+    names["compressed_text"] = sealed.read_bytes()
     programs = blocks(FORMAT, "python")
-    assert len(programs) == 8
+    assert len(programs) == 9
     for program in programs:
         exec(program, names)  # noqa: S102 - that is the test
 

@@ -1,11 +1,13 @@
 -- The events of a hangarlog store, as views that take the store's folder: SELECT … FROM events('mystore');
 -- duckdb -init tools/duckdb_views.sql
 
+-- The pattern is of names that end in `.jsonl` or `.jsonl.zst`: there may be `.damaged` files beside them.
+
 -- Every segment. A line that is not whole, because it is being written or is damaged, is left out.
 CREATE OR REPLACE MACRO events(store) AS TABLE
 SELECT *
 FROM read_json(
-    store || '/journal*.jsonl',
+    store || '/journal*[oz][ns][lt]',
     format = 'newline_delimited',
     ignore_errors = true,
     columns = {
@@ -15,7 +17,8 @@ FROM read_json(
 )
 WHERE position IS NOT NULL;
 
--- Whether `events` has each event once: a roll while the files are listed may hide a segment or show one twice.
+-- Whether `events` has each event once: a roll, or a compression, while the files are listed may hide a segment or show
+-- one twice.
 CREATE OR REPLACE MACRO events_complete(store) AS TABLE
 SELECT count(*) AS events, max(position) AS last_position, count(*) = max(position) AS complete
 FROM events(store);
@@ -24,7 +27,7 @@ FROM events(store);
 CREATE OR REPLACE MACRO sealed_events(store) AS TABLE
 SELECT *
 FROM read_json(
-    store || '/journal.0*.jsonl',
+    store || '/journal.0*[oz][ns][lt]',
     format = 'newline_delimited',
     columns = {
         position: 'BIGINT', stream_id: 'VARCHAR', stream_version: 'BIGINT', event_type: 'VARCHAR',

@@ -16,10 +16,12 @@ import click
 import msgspec
 
 from hangarlog.cli.app import STORE_VARIABLE
+from hangarlog.errors import HangarlogError
 from hangarlog.eventstore.share import split_name
 from hangarlog.filestore.cursor_file import pairs_in, read_content
 from hangarlog.filestore.file_names import file_name, stream_id_of, stream_path
 from hangarlog.filestore.folder import Folder
+from hangarlog.log.segment import Segment
 from hangarlog.log.segment_name import TEXT
 from hangarlog.system.read_only import ReadOnly
 
@@ -120,18 +122,23 @@ def categories(context: click.Context, typed: str) -> Iterator[Word]:
             yield from _categories(folder, typed, streams_too=False)
 
 
+def _end(segment: Segment | None) -> bytes:
+    """Return the last bytes of a segment, and close it."""
+    if segment is None:
+        return b""
+    with contextlib.closing(segment):
+        return segment.read(min(segment.size, _SAMPLE_BYTES), max(0, segment.size - _SAMPLE_BYTES))
+
+
 def event_types(context: click.Context, typed: str) -> Iterator[Word]:
     """Yield the types of the latest events. Those of hangarlog itself are left out."""
     with _looked_into(context) as folder:
         if folder is None:
             return
-        filesystem = folder.filesystem
-        fd = filesystem.open_read(folder.journal.active_path)
-        try:
-            size = filesystem.size(fd)
-            content = filesystem.read(fd, min(size, _SAMPLE_BYTES), max(0, size - _SAMPLE_BYTES))
-        finally:
-            filesystem.close(fd)
+        content = _end(folder.journal.open_active())
+        sealed = folder.journal.sealed() if len(content) < _SAMPLE_BYTES else []
+        with contextlib.suppress(HangarlogError):
+            content += _end(folder.journal.open_sealed(sealed[-1])) if sealed else b""
         texts = {found[1] for found in map(_find_type, content.split(b"\n")) if found}
         for text in texts:
             with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):

@@ -80,10 +80,16 @@ class CompressedSegment(Segment):
         if not (self.has_tables_for(first) and first <= number < frames.numbers[-1]):
             return []
         at = text.of(number)
-        skipped = number - frames.numbers[at]
-        lines = text.text(at).split(b"\n", skipped + count)[skipped : skipped + count]
+        content, start = text.text(at), 0
+        lines: list[bytes] = []
+        for _ in range(number - frames.numbers[at]):
+            start = content.find(b"\n", start) + 1
+        offset = frames.starts[at] + start
+        while len(lines) < count and (end := content.find(b"\n", start)) >= 0:
+            lines.append(content[start:end])
+            start = end + 1
         try:
-            return self.decode([line for line in lines if line], frames.starts[at], number)
+            return self.decode(lines, offset, number)
         except CorruptionError:
             return []
 
@@ -148,7 +154,7 @@ class CompressedSegment(Segment):
         if text is None or not text.size:
             return super().damage(0, cause, *event)
         at = min(text.at(offset), len(text.frames) - 1)
-        if not text.is_intact(at):
+        if text.intact(at) is None:
             cause = "its frame is damaged"
         return super().damage(text.frames.offsets[at], cause, *event)
 

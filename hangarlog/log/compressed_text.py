@@ -144,18 +144,18 @@ class CompressedText:
         """Return the text of a frame; of a damaged one, as many lines without a record as it had."""
         kept = _kept.get((self._key, frame))
         if kept is None:
-            kept = self._text(frame) or self._damaged(frame)
+            kept = self.intact(frame) or self._damaged(frame)
             _kept.put((self._key, frame), kept)
         return kept
 
-    def is_intact(self, frame: int) -> bool:
-        """True if a frame can be unpacked, and has as many lines as the tables say."""
-        return self._text(frame) is not None
-
-    def _text(self, frame: int) -> bytes | None:
-        text, numbers = self.intact(frame), self.frames.numbers
-        lines = numbers[frame + 1] - numbers[frame]
-        return text if text is not None and text.count(b"\n") == lines else None
+    def tables_agree(self) -> bool:
+        """True if every frame that is intact has as many lines as the tables say. This unpacks all."""
+        numbers = self.frames.numbers
+        for frame in range(len(self.frames)):
+            text = self.intact(frame)
+            if text is not None and text.count(b"\n") != numbers[frame + 1] - numbers[frame]:
+                return False
+        return True
 
     def _damaged(self, frame: int) -> bytes:
         starts, numbers = self.frames.starts, self.frames.numbers

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
 from typing import TYPE_CHECKING
 
 from hangarlog.errors import MissingExtraError
 from hangarlog.system.import_lock import importing
+from hangarlog.system.import_path import elsewhere
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 MAGIC = b"\x28\xb5\x2f\xfd"
 """The first bytes of a frame."""
 
+_PART_BYTES = 1 << 20
 _LEVEL, _LONG_LEVEL = 1, 3
 _LEAST_MATCH_BYTES = 7
 """Of events, level 1 with longer matches leaves a tenth less than level 3, at twice the speed: docs/performance.md."""
@@ -26,10 +30,18 @@ def zstd(path: str) -> ModuleType:
             if sys.version_info >= (3, 14):
                 from compression import zstd as module
             else:
+                _find_backports()
                 from backports import zstd as module
         except ImportError as error:
-            raise MissingExtraError(path, "it is compressed with zstd", "zstd") from error
+            raise MissingExtraError(path, "it is compressed; run: pip install 'hangarlog[zstd]'") from error
     return module
+
+
+def _find_backports() -> None:
+    """Import the package `backports`, which is only a folder: a `backports.py` in the current one would go first."""
+    found = None if "backports" in sys.modules else PathFinder.find_spec("backports", elsewhere(sys.path))
+    if found is not None:
+        sys.modules["backports"] = module_from_spec(found)
 
 
 class Unpacker:
@@ -42,9 +54,13 @@ class Unpacker:
         """Return the `size` bytes of a frame, None if the frame is damaged or has another size."""
         try:
             unpacker = self._zstd.ZstdDecompressor()
-            text: bytes = unpacker.decompress(frame, size + 1)
+            # In parts, whose memory is used again: to unpack a long frame at once takes three times as long.
+            parts = [unpacker.decompress(frame, min(size + 1, _PART_BYTES))]
+            while len(parts) * _PART_BYTES <= size and not unpacker.eof:
+                parts.append(unpacker.decompress(b"", _PART_BYTES))
         except self._zstd.ZstdError:
             return None
+        text = b"".join(parts) if len(parts) > 1 else parts[0]
         return text if unpacker.eof and not unpacker.unused_data and len(text) == size else None
 
     def unpack_first(self, data: bytes, most: int) -> tuple[bytes, int] | None:

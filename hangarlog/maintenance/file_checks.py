@@ -276,6 +276,9 @@ def _segment_index_damage(log: Log, segment: Segment, first: int) -> Iterator[Co
     if isinstance(segment, CompressedSegment) and not segment.has_tables_for(first):
         cause = "its tables are damaged, so it is unpacked as a whole; `hangarlog compress` writes them anew"
         yield CorruptionError(segment.path, os.path.basename(segment.path), segment.file_bytes, cause, mendable=False)
+    elif isinstance(segment, CompressedSegment) and not segment.compressed.tables_agree():
+        cause = "its tables do not match its text; delete it, and `hangarlog repair` restores it from the other copy"
+        yield CorruptionError(segment.path, os.path.basename(segment.path), segment.file_bytes, cause, mendable=False)
     path = index_path(segment.base)
     index = Index.open(log.filesystem, path, max(segment.size, STRIDE_BYTES), first)
     if index is None:

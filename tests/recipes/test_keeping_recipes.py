@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 from campaigns.disks import no_mounts
 from conftest import tool
-from recipe_page import EVENTS, desk, events_in, fill, mystore, opened, output, recipe, section
+from recipe_page import EVENTS, desk, events_in, fill, journal_lines, mystore, opened, output, recipe, section
 
 from hangarlog import ANY, UntypedEvent
 
 __all__ = ["desk", "mystore"]
 NIGHT = "Back up every night"
+COMPRESS = "Compress old segments"
 SHARE = "I want one user to read"
 
 
@@ -67,6 +68,28 @@ def test_the_lines_of_cron_and_systemd_run_as_they_would_run_them(mystore: Path)
             ours = unit.replace("/usr/local/bin/hangarlog", "/bin/true").replace("User=myuser\n", "")
             Path(f"hangarlog-backup.{name}").write_text(ours)
         assert output("systemd-analyze verify ./hangarlog-backup.service ./hangarlog-backup.timer") == ""
+
+
+def test_compressed_segments_are_read(mystore: Path) -> None:
+    """Each command finds in compressed and plain segments together what the store has; the timer's command works."""
+    for name in ("zstdcat", "zstdgrep", "duckdb", "jq"):
+        tool(name)
+    (commands,) = recipe(COMPRESS)
+    compress, count, search, query = commands.splitlines()
+    before = events_in()
+    sealed = journal_lines(sealed=True)
+    paid = [line for line in journal_lines() if b'"event_type":"Paid"' in line]
+    output(compress)
+    assert not [*mystore.glob("journal.0*.jsonl")]
+    assert sum(int(line.split()[0]) for line in output(count).splitlines()) == len(sealed)
+    assert sorted(output(search).encode().splitlines(keepends=True)) == sorted(paid)
+    assert output(query).split() == ["n", str(len(before))]
+    assert events_in() == before
+    (cron,) = recipe(COMPRESS, "cron")
+    service, _ = recipe(COMPRESS, "systemd")
+    command = service.rpartition("ExecStart=")[2].strip()
+    assert cron.strip().split(maxsplit=5)[5] == f"{command} > /dev/null"
+    output(command.replace("/usr/local/bin/", "").replace("/srv/", ""))
 
 
 def test_a_backup_is_restored(mystore: Path) -> None:
