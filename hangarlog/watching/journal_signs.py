@@ -10,9 +10,10 @@ import msgspec
 
 from hangarlog.errors import CorruptionError
 from hangarlog.filestore.folder import Folder
+from hangarlog.log.segment_name import COMPRESSED, TEXT
 from hangarlog.record.line import StoredEnvelope
 
-SEGMENT = re.compile(r"(?P<name>[^.]+)(?:\.(?P<first>[0-9]{20}))?\.jsonl(?:\.zst)?")
+SEGMENT = re.compile(rf"(?P<name>[^.]+)(?:\.(?P<first>[0-9]{{20}}))?(?:{re.escape(TEXT)}|{re.escape(COMPRESSED)})")
 """The name of a segment, also of a compressed one."""
 
 

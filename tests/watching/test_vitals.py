@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Added, tool
+from conftest import ROOT, Added, Command, tool
 from watched_stores import snapshot
 
 from hangarlog import ANY, FileEventStore, StoreOpenError
@@ -306,3 +306,25 @@ def test_what_was_written_never_falls_at_any_step_of_a_roll(tmp_path: Path) -> N
     assert len(list((tmp_path / "s").glob("journal.0*.jsonl"))) > 3
     assert seen == sorted(seen)
     assert seen[-1] == sizes
+
+
+def test_compressed_segments_are_segments(tmp_path: Path, hangarlog: Command) -> None:
+    pytest.importorskip("backports.zstd", reason="zstd is not installed")
+    path = filled(tmp_path / "s", events=300)
+    before = read_vitals(path, files=True, largest=1)
+    assert hangarlog("compress", path).returncode == 0
+    assert list(path.glob("journal.*.zst"))
+    after = read_vitals(path, files=True, largest=1)
+    assert (after.committed, after.first, after.problems) == (300, 1, ())
+    assert before.journal
+    assert after.journal
+    assert after.journal.segments == before.journal.segments
+    assert (
+        after.journal.bytes == sum(file.stat().st_size for file in path.glob("journal*.jsonl*")) < before.journal.bytes
+    )
+    assert after.files
+    assert before.files
+    assert after.files.streams == 3
+    assert after.files.parts["journal"].bytes == after.journal.bytes
+    assert [each.lag for each in after.subscribers] == [290, 0]
+    assert after.subscribers[0].lag_seconds is not None
