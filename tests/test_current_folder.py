@@ -41,6 +41,7 @@ COMMANDS = [
     ["completion", "bash"],
     ["compress", ".", "--seal"],
     ["demo", "{out}/demo"],
+    ["doctor", ".", "--ignore", "file-system-in-memory"],
     ["export", ".", "{out}/events.db"],
     ["export", ".", "{out}/events.jsonl"],
     ["export", ".", "{out}/events.json", "--format", "cloudevents"],

@@ -31,6 +31,7 @@ _MODULES = {
     "completion": "completion",
     "compress": "compress",
     "demo": "demo",
+    "doctor": "doctor",
     "export": "transfer",
     "import": "transfer",
     "metrics": "metrics",
