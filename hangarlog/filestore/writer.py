@@ -287,11 +287,12 @@ class Writer:
         session.sync_now(journal)
         session.folder.refuse_moved()
         session.state.begin(os.getpid())  # The new file may grow as long as this one: its size proves nothing.
-        first = journal.first_number_or_raise()
+        first, sealed_bytes = journal.first_number_or_raise(), journal.size
         journal = session.journal = journal.roll()
         session.checkpointing.due = True
         session.checkpointing.sealed(journal.log, first)
         session.changed_layout()
+        session.state.count_sealed(session.journal_first, sealed_bytes)
         return journal
 
     def _rolled(self, end: StreamEnd, active: ActiveSegment) -> ActiveSegment:
