@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.two_copies import missing_position
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
+from hangarlog.log.segment_name import first_of, text_path
 from hangarlog.record.envelope import LineError
 from hangarlog.record.line import StoredEnvelope, decode_places, decode_record, decode_records, erased_record
 from hangarlog.record.strict import are_strict, record_or_cause, strict_records
@@ -94,12 +96,31 @@ def damage_at(segment: Segment, offset: int, line: bytes, cause: str) -> Corrupt
 
 def stream_lines(folder: Folder) -> Iterator[tuple[bytes, StoredEnvelope]]:
     """Yield (line, record) of every intact record that stands in its own stream."""
-    for category, name, _ in folder.stream_files():
-        log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
+    for category, log in _stream_logs(folder):
         for segment in segments_between(log, 0, ENDLESS):
             for _, line, record in read_lines(segment):
-                if isinstance(record, StoredEnvelope) and stream_path(record.stream_id) == (category, name):
+                if isinstance(record, StoredEnvelope) and stream_path(record.stream_id) == (category, log.name):
                     yield line, record
+
+
+def _stream_logs(folder: Folder) -> Iterator[tuple[str, Log]]:
+    """Yield (category folder, log) of every stream, of those without an active file too. Each folder is listed once."""
+    filesystem = folder.filesystem
+    categories = [entry.name for entry in filesystem.entries(folder.streams_path) if entry.is_dir()]
+    for category in ["", *categories]:
+        path = folder.category_path(category)
+        firsts: defaultdict[str, set[int]] = defaultdict(set)
+        for entry in filesystem.entries(path):
+            name = entry.name.partition(".")[0]
+            first = first_of(entry.name, name)
+            if first is not None:
+                firsts[name].add(first)
+            elif entry.name == text_path(name):
+                firsts[name] |= set()
+        for name, sealed in firsts.items():
+            log = Log(filesystem, path, name, "stream_version")
+            log.listed = sorted(sealed)
+            yield category, log
 
 
 class Salvage:

@@ -64,6 +64,16 @@ def lose(path: Path, numbers: Iterable[int], how: Callable[[bytes], bytes] = fli
     return places
 
 
+def test_a_stream_without_its_active_segment_still_has_its_sealed_ones(tmp_path: Path) -> None:
+    """What they have stands in for a line of the journal. Somebody had put back a part of the files."""
+    path = tmp_path / "s"
+    fill(path)
+    change(path / "journal", 5, lambda line: b"")
+    (path / "streams/a/2.jsonl").unlink()  # Event 5 is in a sealed segment of this stream.
+    with pytest.warns(CorruptionWarning), FileEventStore(path, durability="relaxed") as store:
+        assert [record.event.number for record in store.records(on_damage="skip")][:10] == [*range(10)]
+
+
 def seen(records: Iterable[Record], into: list[int]) -> CorruptionError | None:
     """Read until an error comes: what was read goes `into` the list."""
     with warnings.catch_warnings():
