@@ -15,6 +15,7 @@ from hangarlog.errors import CorruptionError, CorruptionWarning
 from hangarlog.filestore.file_names import stream_path
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.two_copies import missing_position
+from hangarlog.log.compressed_segment import CompressedSegment
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.log.segment_name import first_of, text_path
@@ -72,6 +73,18 @@ def segments_between(log: Log, first: int, last: int) -> Iterator[Segment]:
     finally:
         if active:
             active.close()
+
+
+def _twins(log: Log, first: int, last: int) -> Iterator[Segment]:
+    """Yield the compressed files beside plain sealed segments that may hold records `first` to `last`."""
+    for start, following in pairwise([*log.sealed(), ENDLESS]):
+        base = log.sealed_base(start)
+        if start <= last and first < following and log.filesystem.is_there(text_path(base)):
+            with (
+                contextlib.suppress(CorruptionError, FileNotFoundError),
+                contextlib.closing(CompressedSegment(log.filesystem, base, log.field)) as segment,
+            ):
+                yield segment
 
 
 def bounds(log: Log, number: int) -> tuple[int, int]:
@@ -187,6 +200,15 @@ class Salvage:
         for number in self._conflicting & self.own.keys():
             del self.own[number]  # The other copy tells which line is right.
 
+    def _read_twins(self) -> None:
+        """Add what is missing from compressed files that a compression, or somebody, has left beside plain segments."""
+        for segment in _twins(self._log, self.first, self.last):
+            for _, line, record in read_lines(segment):
+                if isinstance(record, StoredEnvelope) and self._stream_id in (None, record.stream_id):
+                    number = segment.number_of(record)
+                    if number not in self.own:
+                        self._add(self.other, number, line)
+
     def _wrong_number(self, segment: Segment, offset: int, expected: int, number: int) -> CorruptionError:
         return segment.damage(offset, f"{self._log.field} {expected} must come here, not {number}")
 
@@ -220,6 +242,7 @@ class Salvage:
     def read_streams(self, folder: Folder) -> None:
         """Add the journal's missing records from the streams. Reads all streams."""
         self._conflicting.clear()
+        self._read_twins()
         for line, record in stream_lines(folder):
             if self.first <= record.position <= self.last and record.position not in self.own:
                 self._add(self.other, record.position, line)
@@ -228,6 +251,7 @@ class Salvage:
 
     def read_journal(self, folder: Folder, after: int, committed: int) -> None:
         """Add a stream's missing records from the journal. They come after position `after`."""
+        self._read_twins()
         after, before = self._gap(after, committed)
         position, whole = after, True
         for segment in segments_between(folder.journal, after + 1, before):
