@@ -65,7 +65,7 @@ def test_the_format_pages_lines_come_out_of_a_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ring_at_once")
-def test_the_format_pages_programs_run(tmp_path: Path) -> None:
+def test_the_format_pages_programs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the page's own lines, on an index of them, and on a ring, a state, a catalog, cursors and so on."""
     lines = example_lines()
     index = tmp_path / "journal.index"
@@ -81,12 +81,14 @@ def test_the_format_pages_programs_run(tmp_path: Path) -> None:
         store.append("a:1", [UntypedEvent("Added", {"number": number}) for number in range(3)], ANY)
         Projection("balances", lambda state, record: {"events": state.get("events", 0) + 1}).run(store, 0)
     names["projection_path"] = tmp_path / "projected/projections/balances.json"
+    monkeypatch.setattr("hangarlog.log.sealed_times._RACY_NS", 0)  # The file is listed as soon as it is there.
     with FileEventStore(tmp_path / "rolled", durability="relaxed", segment_bytes=100_000) as store:
         for _ in range(2):
             store.append("a:1", [UntypedEvent("Added", {"number": number}) for number in range(1000)], ANY)
         assert not any(store.envelopes(until="2026-01-01T00:00:00Z"))
     sealed = tmp_path / "rolled/journal.00000000000000000001.jsonl"
-    names |= {"sealed_path": sealed, "times_path": sealed.with_suffix(".times")}
+    names |= {"sealed_path": sealed, "times_path": sealed.with_suffix(".times"), "os": os}
+    names["sealed_times_path"] = tmp_path / "rolled/journal.sealed.times"
     shutil.copytree(tmp_path / "rolled", tmp_path / "packed")
     with FileEventStore(tmp_path / "packed", durability="relaxed") as store:
         store.compress()

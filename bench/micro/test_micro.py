@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from bench.engines.registry import load_engine
 from bench.harness.engine import Session
 from bench.harness.payload import ProviderStarted, event, events
-from hangarlog import ANY, EventSerializer, UntypedEvent
+from hangarlog import ANY, EncodedEvent, EventSerializer, UntypedEvent
 from hangarlog.record.line import decode_record, encode_envelope
 
 pytest.importorskip("pytest_benchmark")
@@ -222,3 +223,37 @@ def test_make_the_table(benchmark: Any, side: str, store_with_ids: Any) -> None:
             return bool(other.contains("id-7"))
 
     benchmark.pedantic(make_anew if side == "hangarlog" else lambda: [*store.envelopes()], rounds=5)
+
+
+@pytest.fixture
+def store_of_segments(make: Make, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A store of 200 sealed segments, whose times are known."""
+    monkeypatch.setattr("hangarlog.log.sealed_times._RACY_NS", 0)  # Files that have just changed are noted, too.
+    session: Any = make("hangarlog")
+    folder = Path(session.store.path).with_name("segments")
+    with type(session.store).untyped(folder, durability="relaxed", segment_bytes=70_000) as store:
+        for minute in range(400):
+            moment = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=minute)
+            store.append(_STREAM, [EncodedEvent("Noted", b"{}", recorded_at=moment)] * 200, ANY, retry=False)
+        assert next(iter(store.records(since=moment))).recorded_at == moment
+        assert not list(store.records(since=moment + timedelta(days=1)))
+        yield store
+
+
+@SIDES
+@pytest.mark.benchmark(group="the first event of a time")
+def test_find_a_time(benchmark: Any, side: str, store_of_segments: Any) -> None:
+    """With nothing in memory. The floor lists the folder, reads the file of times, and looks at each segment."""
+    store, folder = store_of_segments, Path(store_of_segments.path)
+    since = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=390)
+
+    def find() -> object:
+        store._reader.look_again()
+        return next(iter(store.records(since=since)))
+
+    def look() -> object:
+        found = msgspec.json.decode((folder / "journal.sealed.times").read_bytes())
+        names = [name for name in os.listdir(folder) if name.startswith("journal.0") and name.endswith(".jsonl")]
+        return found, [os.stat(folder / name) for name in names]
+
+    benchmark(find if side == "hangarlog" else look)

@@ -31,8 +31,10 @@ _MODULES = {
     "completion": "completion",
     "compress": "compress",
     "demo": "demo",
+    "doctor": "doctor",
     "export": "transfer",
     "import": "transfer",
+    "metrics": "metrics",
     "project": "project",
     "read": "read",
     "repair": "inspect",
@@ -99,7 +101,8 @@ def note_done(what: str) -> None:
 _MAX_SECONDS = 1e9  # Thirty years. The system's calls take no more than three hundred.
 
 
-def _seconds(context: click.Context, parameter: click.Parameter, value: float) -> float:
+def checked_seconds(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    """Return a number of seconds that the system's calls take, for an option."""
     if math.isnan(value):
         raise click.BadParameter("it is not a number", context, parameter)
     return min(value, _MAX_SECONDS)
@@ -113,7 +116,7 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: float) -
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    callback=_seconds,
+    callback=checked_seconds,
     help="How long to wait while other processes have the store locked.",
 )
 def hangarlog(lock_timeout: float) -> None:

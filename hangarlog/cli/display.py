@@ -144,6 +144,14 @@ def cut(parts: list[_Part], width: int | None, encoding: str | None = None) -> l
     return [*kept, (ellipsis[:width], {"dim": True})]
 
 
+def fitted(text: str, width: int) -> str:
+    """Return a text as a terminal shows it, cut or filled up with blanks to `width` columns."""
+    encoding = sys.stdout.encoding or "utf-8"
+    shown = "".join(part for part, _ in cut([(text, {})], width, encoding)) if width > 0 else ""
+    cells = list(_cells([(shown, {})], encoding))
+    return "".join(cell[0] for cell in cells) + " " * max(0, width - sum(cell[1] for cell in cells))
+
+
 def _cells(parts: list[_Part], encoding: str) -> Iterator[_Cell]:
     for number, (text, _) in enumerate(parts):
         for character in text:

@@ -17,7 +17,11 @@ class ExitCode(IntEnum):
         return member
 
     SUCCESS = 0, "success; also if the reader of a pipe closes it early"
-    FAILED = 1, "the command failed: a conflict, damage found, an unknown stream, a full disk, an output that is closed"
+    FAILED = (
+        1,
+        "the command failed: a conflict, damage found, a warning of `doctor`, an unknown stream, a full disk, an "
+        "output that is closed",
+    )
     USAGE = 2, "wrong usage: an unknown flag, a missing argument, a payload that is not a JSON object, a bad stream id"
     UNCHECKED = (
         3,

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from hangarlog import CorruptionError, FileEventStore
-from hangarlog.cli.app import hangarlog, lock_timeout, named, note_done, open_store, with_store
+from hangarlog.cli.app import checked_seconds, hangarlog, lock_timeout, named, note_done, open_store, with_store
 from hangarlog.cli.display import shown_time
 from hangarlog.cli.terminal import is_terminal, progress, say, styled, write_json, write_object
 from hangarlog.filestore.file_owners import JournalNames
@@ -17,6 +17,8 @@ from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.sizes import part_of, sizes_of_files
 from hangarlog.filestore.stored_lines import as_stored
 from hangarlog.system.filesystem import FileSystem
+
+_WATCH_SECONDS = 1.0
 
 
 @hangarlog.command()
@@ -49,15 +51,79 @@ def _paths(folder: Folder, stream_id: str, names: JournalNames, checked: set[str
     return [*sealed, log.active_path] if folder.filesystem.is_there(log.active_path) else sealed
 
 
-@hangarlog.command()
+class _Stats(click.Command):
+    """A command whose option `--watch` may lack its value. What follows it is its value only if it is a number."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Give the option its default value."""
+        for number, word in enumerate(args):
+            following = args[number + 1] if number + 1 < len(args) else ""
+            if word == "--watch" and not _is_number(following):
+                args = [*args[:number], f"--watch={_WATCH_SECONDS:g}", *args[number + 1 :]]
+        return super().parse_args(context, args)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+@hangarlog.command(cls=_Stats)
 @with_store()
-def stats(store: str) -> None:
-    """Print the number of events, streams, files and bytes."""
+@click.option(
+    "--watch",
+    "watch_seconds",
+    type=click.FloatRange(min=0.1),
+    metavar="[SECONDS]",
+    callback=lambda context, parameter, value: value and checked_seconds(context, parameter, value),
+    help=f"Show how the store is doing on one screen, every SECONDS (by default {_WATCH_SECONDS:g}). In a pipe, print "
+    "a line of JSON each time. The store is not opened for writing.",
+)
+@click.option(
+    "--html",
+    "page_file",
+    metavar="FILE",
+    help="Write a page of plots to FILE, which opens in any browser. An earlier page is replaced. The store is not "
+    "opened for writing.",
+)
+@click.option("--force", is_flag=True, help="With --html, replace FILE whatever it is.")
+@click.option(
+    "--plot/--no-plot",
+    default=None,
+    help="Draw a picture of growth and types below the figures. By default, on a terminal.",
+)
+def stats(store: str, watch_seconds: float | None, page_file: str | None, force: bool, plot: bool | None) -> int:
+    """Print the number of events, streams, files and bytes, and draw when events came and of which types.
+
+    With --watch, show what happens: appends, bytes and syncs a second, how long syncs take, busy and large streams,
+    types, and followers. It ends with `q`, or when the reader of its output goes.
+    """
+    if watch_seconds is not None and page_file is not None:
+        raise click.UsageError("--watch and --html exclude each other")
+    if force and page_file is None:
+        raise click.UsageError("--force needs --html")
+    if watch_seconds is not None:
+        from hangarlog.cli.watching import watch
+
+        watch(store, watch_seconds)
+        return 0
+    if page_file is not None:
+        from hangarlog.cli.pictures import write_page_of
+
+        return write_page_of(store, page_file, force)
     with open_store(store) as event_store, progress("counting"):
         found = _stats(event_store)
-    if is_terminal():
+    if is_terminal() or plot:
         found = {name: shown_time(value) if name.endswith("_at") and value else value for name, value in found.items()}
-    write_object(found)
+    write_object(found, text=plot or None)
+    if plot or (plot is None and is_terminal()):
+        from hangarlog.cli.pictures import draw
+
+        draw(store)
+    return 0
 
 
 def _stats(store: FileEventStore) -> dict[str, Any]:

@@ -80,6 +80,15 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
+def has_blocks() -> bool:
+    """True if the output's encoding has the characters of bars and sparklines."""
+    try:
+        "▁█▏·µ…".encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
 def write_line(line: bytes) -> None:
     """Write a line of JSON, with or without its newline, to standard output; only a terminal gets it escaped."""
     line = line.rstrip(b"\n")
@@ -87,6 +96,28 @@ def write_line(line: bytes) -> None:
         say(line.decode("utf-8", "surrogateescape"))
     else:
         sys.stdout.buffer.write(line + b"\n")
+
+
+def write_text(text: str) -> None:
+    """Write lines of text that programs read: on a terminal escaped, else as UTF-8."""
+    if is_terminal():
+        say_lines(text.removesuffix("\n"))
+    else:
+        sys.stdout.buffer.write(text.encode())
+
+
+def write_screen(text: str) -> None:
+    """Write a text that acts on the terminal, in one call past the buffer: signal handlers may interrupt any other.
+
+    Its parts that come from a store must be `printable`, or `colored`.
+    """
+    output: Any = sys.stdout.buffer
+    getattr(output, "raw", output).write(text.encode(sys.stdout.encoding or "utf-8", "backslashreplace"))
+
+
+def colored(text: str, **style: Any) -> str:
+    """Return a text for `write_screen`, escaped, with colours for the terminal."""
+    return str(Styled(text, style)) if style else printable(text)
 
 
 def write_json(value: object) -> None:

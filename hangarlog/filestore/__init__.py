@@ -28,6 +28,8 @@ A durable append to an open stream, from the call down:
             filestore.group_sync       JournalSync._sync
               filestore.commit_ring      Ring.write
               filestore.shared_state     SharedState.made_durable
+              filestore.shared_state     SharedState.count_sync
+                filestore.counters         count_sync
 
 A read of a short stream:
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 
+from hangarlog.errors import HangarlogError
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.shared_state import FAILURES, TAIL, WRITING, SharedState, consistent
+from hangarlog.log.log import Log
+from hangarlog.log.time_search import note_sealed
 from hangarlog.system.import_lock import importing
 
 _REPLAYED_IN_TIME_BYTES = 6 << 20
@@ -15,6 +19,9 @@ _REPLAYED_IN_TIME_BYTES = 6 << 20
 _REPLAYED_AT_ONCE_BYTES = 256 << 10
 """The most bytes that the last process to close a store leaves to replay. A recovery reads them in 2 ms."""
 
+_MOST_LOGS, _MOST_SEGMENTS = 64, 64
+"""Of so many logs, the times of so many segments are noted after a checkpoint. Reads find those of others."""
+
 
 class Checkpointing:
     """The checkpoints of one store, in this process. All calls but `begin` need the write lock."""
@@ -22,6 +29,8 @@ class Checkpointing:
     def __init__(self, folder: Folder, state: SharedState) -> None:
         self._folder, self._state = folder, state
         self._running: threading.Thread | None = None
+        self._sealed: dict[str, tuple[Log, list[int]]] = {}  # By base: the log, and its segments without noted times.
+        self._latest: dict[str, int] = {}  # By base: the segment noted last.
         self.due = False
         """True if a checkpoint is due after the current commit."""
         self.afterwards: Callable[[], None] = lambda: None
@@ -40,8 +49,22 @@ class Checkpointing:
         if not (self._running and self._running.is_alive()):
             self._running = self._folder.filesystem.in_background(self._make_and_go_on, "hangarlog-checkpoint")
 
+    def sealed(self, log: Log, first: int) -> None:
+        """Have the recorded times of a segment that was just sealed noted in the background."""
+        _, firsts = self._sealed.get(log.base, (log, []))
+        if len(firsts) < _MOST_SEGMENTS and (firsts or len(self._sealed) < _MOST_LOGS):
+            self._sealed[log.base] = log, [*firsts, first]
+
     def _make_and_go_on(self) -> None:
         self.make()
+        while self._sealed:
+            base, (log, firsts) = self._sealed.popitem()
+            # Once more the one before: the file of all of a log's sealed segments does not take the very latest.
+            before = self._latest.pop(base, None)
+            if len(self._latest) < _MOST_LOGS:
+                self._latest[base] = firsts[-1]
+            with contextlib.suppress(OSError, HangarlogError):
+                note_sealed(log, firsts if before is None else [before, *firsts])
         self.afterwards()
 
     def make(self) -> None:

@@ -254,6 +254,10 @@ class Folder:
 
     __del__ = close
 
+    def settings(self) -> Meta | None:
+        """Return what `hangarlog.json` says, None if it is missing. Raises `StoreFormatError` or `OSError`."""
+        return self._load()
+
     def _load(self) -> Meta | None:
         try:
             content = self.filesystem.read_file(self.meta_path)

@@ -8,7 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from hangarlog.errors import (
@@ -258,14 +258,18 @@ class JournalSync:
         # Not in the `try`: failing to open a file is not a failed sync. After a roll this opens the new segment, which
         # is enough, because the roll has synced the old one.
         fd = self._journal_fd(words)
+        began = perf_counter_ns()
         try:
             if not known:
                 self._filesystem.sync_data(fd)
             following = self._sync_published(fd, words, published)
+            took = perf_counter_ns() - began
             state.made_durable(published, following)
         except OSError as error:
             state.mark_sync_failed()
             raise SyncError(self._path, str(error)) from error
+        if not known or durable_in(words, published[1]) < published[2]:  # Else there was nothing to sync.
+            state.count_sync(took)
         return published[0]
 
     def _sync_published(self, fd: int, words: Words, published: tuple[int, int, int]) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -14,8 +15,10 @@ from hangarlog.errors import CorruptionError, CorruptionWarning
 from hangarlog.filestore.file_names import stream_path
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.two_copies import missing_position
+from hangarlog.log.compressed_segment import CompressedSegment
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
+from hangarlog.log.segment_name import first_of, text_path
 from hangarlog.record.envelope import LineError
 from hangarlog.record.line import StoredEnvelope, decode_places, decode_record, decode_records, erased_record
 from hangarlog.record.strict import are_strict, record_or_cause, strict_records
@@ -72,6 +75,18 @@ def segments_between(log: Log, first: int, last: int) -> Iterator[Segment]:
             active.close()
 
 
+def _twins(log: Log, first: int, last: int) -> Iterator[Segment]:
+    """Yield the compressed files beside plain sealed segments that may hold records `first` to `last`."""
+    for start, following in pairwise([*log.sealed(), ENDLESS]):
+        base = log.sealed_base(start)
+        if start <= last and first < following and log.filesystem.is_there(text_path(base)):
+            with (
+                contextlib.suppress(CorruptionError, FileNotFoundError),
+                contextlib.closing(CompressedSegment(log.filesystem, base, log.field)) as segment,
+            ):
+                yield segment
+
+
 def bounds(log: Log, number: int) -> tuple[int, int]:
     """Return the (first, last) number of the segment that holds `number`, by the names of sealed segments.
 
@@ -94,12 +109,31 @@ def damage_at(segment: Segment, offset: int, line: bytes, cause: str) -> Corrupt
 
 def stream_lines(folder: Folder) -> Iterator[tuple[bytes, StoredEnvelope]]:
     """Yield (line, record) of every intact record that stands in its own stream."""
-    for category, name, _ in folder.stream_files():
-        log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
+    for category, log in _stream_logs(folder):
         for segment in segments_between(log, 0, ENDLESS):
             for _, line, record in read_lines(segment):
-                if isinstance(record, StoredEnvelope) and stream_path(record.stream_id) == (category, name):
+                if isinstance(record, StoredEnvelope) and stream_path(record.stream_id) == (category, log.name):
                     yield line, record
+
+
+def _stream_logs(folder: Folder) -> Iterator[tuple[str, Log]]:
+    """Yield (category folder, log) of every stream, of those without an active file too. Each folder is listed once."""
+    filesystem = folder.filesystem
+    categories = [entry.name for entry in filesystem.entries(folder.streams_path) if entry.is_dir()]
+    for category in ["", *categories]:
+        path = folder.category_path(category)
+        firsts: defaultdict[str, set[int]] = defaultdict(set)
+        for entry in filesystem.entries(path):
+            name = entry.name.partition(".")[0]
+            first = first_of(entry.name, name)
+            if first is not None:
+                firsts[name].add(first)
+            elif entry.name == text_path(name):
+                firsts[name] |= set()
+        for name, sealed in firsts.items():
+            log = Log(filesystem, path, name, "stream_version")
+            log.listed = sorted(sealed)
+            yield category, log
 
 
 class Salvage:
@@ -166,6 +200,15 @@ class Salvage:
         for number in self._conflicting & self.own.keys():
             del self.own[number]  # The other copy tells which line is right.
 
+    def _read_twins(self) -> None:
+        """Add what is missing from compressed files that a compression, or somebody, has left beside plain segments."""
+        for segment in _twins(self._log, self.first, self.last):
+            for _, line, record in read_lines(segment):
+                if isinstance(record, StoredEnvelope) and self._stream_id in (None, record.stream_id):
+                    number = segment.number_of(record)
+                    if number not in self.own:
+                        self._add(self.other, number, line)
+
     def _wrong_number(self, segment: Segment, offset: int, expected: int, number: int) -> CorruptionError:
         return segment.damage(offset, f"{self._log.field} {expected} must come here, not {number}")
 
@@ -199,6 +242,7 @@ class Salvage:
     def read_streams(self, folder: Folder) -> None:
         """Add the journal's missing records from the streams. Reads all streams."""
         self._conflicting.clear()
+        self._read_twins()
         for line, record in stream_lines(folder):
             if self.first <= record.position <= self.last and record.position not in self.own:
                 self._add(self.other, record.position, line)
@@ -207,6 +251,7 @@ class Salvage:
 
     def read_journal(self, folder: Folder, after: int, committed: int) -> None:
         """Add a stream's missing records from the journal. They come after position `after`."""
+        self._read_twins()
         after, before = self._gap(after, committed)
         position, whole = after, True
         for segment in segments_between(folder.journal, after + 1, before):

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable
 from struct import Struct
 
+from hangarlog.filestore.counters import count_sealed, count_sync, forget_counters
 from hangarlog.system.file_lock import FileLock, held
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.futex import Futex
@@ -245,6 +246,11 @@ class SharedState:
         raw = self._pread(self._fd, _SIZE_OF_ALL, 0)  # As `words_of(self.raw())`, without two calls.
         return _all.unpack(raw) if len(raw) == _SIZE_OF_ALL else _NOTHING
 
+    def look_at_all(self) -> tuple[Words, bytes]:
+        """Return (all words, all bytes with the counters after them) as they are now; zeros if the file was cut."""
+        raw = self._pread(self._fd, _SIZE_BYTES, 0)
+        return words_of(raw[:_SIZE_OF_ALL]), raw
+
     def believes(self, words: Words) -> bool:
         """True if these words belong to the session that this process takes part in."""
         return words[_SESSION] == self.session != 0 and words[_FORMAT] == _MAGIC and words[_FILE] == self._file
@@ -378,6 +384,7 @@ class SharedState:
             # They were of another file, or of an earlier boot. Since then everything is read from the device.
             self._put(FAILURES, 0)
             self._put(SYNC_FAILED, 0)
+            forget_counters(self._filesystem, self._fd)
         self._put(WRITING, pid)
 
     def recovered(self, committed: int, journal_first: int, journal_size: int, tail: int) -> None:
@@ -468,6 +475,14 @@ class SharedState:
     def count_cursor_sync(self, count: int) -> None:
         """Note that a sync of the cursors begins (odd) or has ended (even). Needs the sync lock."""
         self._put(CURSOR_SYNCS, count)
+
+    def count_sync(self, nanoseconds: int) -> None:
+        """Count a sync of the journal that took so long. Needs the sync lock."""
+        count_sync(self._filesystem, self._fd, nanoseconds)
+
+    def count_sealed(self, first: int, size: int) -> None:
+        """Count the bytes of the journal segment from position `first` on, which was sealed. Needs the write lock."""
+        count_sealed(self._filesystem, self._fd, first, size)
 
     def mark_sync_failed(self) -> None:
         """Tell every process that the device has refused bytes."""

@@ -287,9 +287,12 @@ class Writer:
         session.sync_now(journal)
         session.folder.refuse_moved()
         session.state.begin(os.getpid())  # The new file may grow as long as this one: its size proves nothing.
+        first, sealed_bytes = journal.first_number_or_raise(), journal.size
         journal = session.journal = journal.roll()
         session.checkpointing.due = True
+        session.checkpointing.sealed(journal.log, first)
         session.changed_layout()
+        session.state.count_sealed(session.journal_first, sealed_bytes)
         return journal
 
     def _rolled(self, end: StreamEnd, active: ActiveSegment) -> ActiveSegment:
@@ -301,6 +304,8 @@ class Writer:
         else:
             session.sync_now(active)
         session.folder.refuse_moved()
+        first = active.first_number_or_raise()
         active = end.active = active.roll()
+        session.checkpointing.sealed(active.log, first)
         session.changed_layout()
         return active

@@ -76,6 +76,11 @@ class Log:
         for path in (text_path(base), packed, packed + FRESH, index_path(base), times_path(base)):
             self.filesystem.remove(path)
 
+    def sealed_mark(self, first: int) -> tuple[int, int, int, int] | None:
+        """Return what changes whenever the file of a sealed segment does; None if there is none."""
+        base, mark_at = self.sealed_base(first), self.filesystem.mark_at
+        return mark_at(text_path(base)) or mark_at(compressed_path(base))
+
     def open_active(self) -> Segment | None:
         """Open the active segment. Return None if the log does not exist."""
         try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections import OrderedDict
 
+from hangarlog.log.sealed_times import KeptTimes
 from hangarlog.log.segment import Segment
-from hangarlog.log.times import Times
 from hangarlog.system import descriptors
 from hangarlog.system.platform import WINDOWS
 
@@ -18,13 +18,13 @@ class SegmentCache:
     """The segments that were last read, valid for one `layout` of the store. Threads and forked children may share it.
 
     `folders` are those known not to lead out of the store. The base of a segment or a log is its path without a suffix.
-    `times` are the recorded times by the base of their segment. A segment closes when its last reader releases it.
+    `times` are the recorded times that reads have found. A segment closes when its last reader releases it.
     """
 
     def __init__(self, layout: int) -> None:
         self.layout = layout
         self.folders: set[str] = set()
-        self.times: dict[str, Times] = {}
+        self.times = KeptTimes({}, {})
         self._segments: OrderedDict[str, Segment] = OrderedDict()
         self._listings: OrderedDict[str, tuple[int | None, list[int]]] = OrderedDict()
 

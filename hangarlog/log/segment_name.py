@@ -49,6 +49,11 @@ def times_path(base: str) -> str:
     return base + TIMES
 
 
+def sealed_times_path(base: str) -> str:
+    """Return the path of the recorded times of the sealed segments of the log with this base."""
+    return f"{base}.sealed{TIMES}"
+
+
 def index_beside(path: str) -> str:
     """Return the path of the index of the segment at `path`."""
     return base_of(path) + INDEX

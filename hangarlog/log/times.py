@@ -39,9 +39,13 @@ class Times(msgspec.Struct, frozen=True):
     latest: str
     blocks: list[Block]
 
+    def is_outside(self, since: str, until: str) -> bool:
+        """True if no block has a time from `since` to before `until`."""
+        return self.latest < since or self.earliest >= until
+
     def outside(self, since: str, until: str) -> Iterator[tuple[int, int]]:
         """Yield the (first, last) record of the ranges without a time from `since` to before `until`."""
-        if self.latest < since or self.earliest >= until:
+        if self.is_outside(since, until):
             yield self.first, self.blocks[-1][0] - 1
             return
         begin = self.first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from bisect import bisect_right
 from collections.abc import Iterator
 
@@ -21,8 +22,9 @@ from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.log.compressed_segment import CompressedSegment
 from hangarlog.log.index import STRIDE_BYTES, Index, is_harmless
 from hangarlog.log.log import Log
+from hangarlog.log.sealed_times import SealedTimes, Span
 from hangarlog.log.segment import Segment
-from hangarlog.log.segment_name import index_path, times_path
+from hangarlog.log.segment_name import index_path, sealed_times_path, times_path
 from hangarlog.log.times import Times, load_times
 from hangarlog.maintenance.store_view import StoreView
 from hangarlog.record.checked_json import without_crc
@@ -262,10 +264,13 @@ def index_damage(log: Log) -> list[CorruptionError]:
     found: list[CorruptionError] = []
     # Damaged lines are reported by the checks of the log.
     with contextlib.suppress(CorruptionError), log.opened() as (sealed, active_first, active):
+        spans = SealedTimes(log.filesystem, log.base) if sealed else None
         for first in sealed:
             with contextlib.closing(log.open_sealed(first)) as segment:
                 found += _segment_index_damage(log, segment, first)
                 found += _segment_times_damage(segment, first)
+                if spans and (span := spans.find(first, log.sealed_mark(first))):
+                    found += _span_damage(log, segment, span)
         if active and active_first is not None:
             found += _segment_index_damage(log, active, active_first)
             found += _segment_times_damage(active, active_first)
@@ -316,6 +321,17 @@ def _segment_times_damage(segment: Segment, first: int) -> Iterator[CorruptionEr
     if times and not _holds_all_times(times, segment):
         path = times_path(segment.base)
         yield CorruptionError(path, os.path.basename(path), 0, "it does not match its segment; delete it")
+
+
+def _span_damage(log: Log, segment: Segment, span: Span) -> Iterator[CorruptionError]:
+    """Yield damage if a segment has a time outside of its span in the file of the log's sealed segments."""
+    own, times = load_times(segment, span.first, segment.base), span.times(sys.maxsize)
+    proved = own and own.earliest >= span.earliest and own.latest <= span.latest and own.blocks[-1][0] >= span.following
+    if not proved and not _holds_all_times(times, segment):
+        path = sealed_times_path(log.base)
+        yield CorruptionError(
+            path, os.path.basename(path), 0, f"it does not match {os.path.basename(segment.path)}; delete it"
+        )
 
 
 def _holds_all_times(times: Times, segment: Segment) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from hangarlog.errors import UnsafeFileSystemError
 from hangarlog.system.filesystem import FileSystem
@@ -44,15 +45,52 @@ def refuse_unsafe(filesystem: FileSystem, folder: str, accepted: str | None) -> 
             raise UnsafeFileSystemError(folder if number == mount else place, kind)
 
 
-def kind_of(filesystem: FileSystem, folder: str) -> str:
-    """Return the type of the file system that a folder is on, "" if unknown."""
+class Mount(NamedTuple):
+    """A mount: the type of its file system, where it is, what is mounted there, and its options."""
+
+    kind: str
+    place: str
+    source: str
+    options: frozenset[str]
+
+
+def mount_of(filesystem: FileSystem, folder: str) -> Mount | None:
+    """Return the mount that a folder is on, None if unknown."""
     table = filesystem.mount_table()
     number = b"%d" % filesystem.mount(folder)[0] if table else b""
     for line in table.splitlines():
         mount, _, source = line.partition(b" - ")
-        if mount.split(b" ", 1)[0] == number:
-            return source.partition(b" ")[0].decode("utf-8", "replace")
-    return ""
+        fields, (kind, device, *more) = mount.split(b" "), [*source.split(b" "), b"", b""]
+        if fields[0] == number and len(fields) > 5:
+            options = b",".join([fields[5], *more]).decode("utf-8", "replace").split(",")
+            return Mount(kind.decode("utf-8", "replace"), _place(fields[4]), _place(device), frozenset(options))
+    return None
+
+
+def kind_of(filesystem: FileSystem, folder: str) -> str:
+    """Return the type of the file system that a folder is on, "" if unknown."""
+    mount = mount_of(filesystem, folder)
+    return mount.kind if mount else ""
+
+
+def is_unsafe(kind: str) -> bool:
+    """True if a file system of this type is refused unless it is named."""
+    return kind.encode() in _UNSAFE or kind.startswith("fuse.")
+
+
+def accepted_kinds() -> set[str]:
+    """Return the unsafe types that the environment names as accepted."""
+    return {name.strip() for name in os.environ.get(VARIABLE, "").split(",")} - {""}
+
+
+def unsafe_mounts(filesystem: FileSystem) -> list[tuple[str, str]]:
+    """Return the (path, type) of each unsafe mount."""
+    return [(place, kind) for _, place, kind in _unsafe(filesystem.mount_table())]
+
+
+def _place(field: bytes) -> str:
+    """Return a path of the table of mounts without its escapes."""
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda found: bytes((int(found[1], 8),)), field))
 
 
 def _unsafe(table: bytes) -> Iterator[tuple[int, str, str]]:
@@ -62,8 +100,4 @@ def _unsafe(table: bytes) -> Iterator[tuple[int, str, str]]:
         kind = source.partition(b" ")[0]
         if kind in _UNSAFE or kind.startswith(b"fuse."):
             number, _, _, _, place, *_ = mount.split(b" ")
-            yield (
-                int(number),
-                os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda found: bytes((int(found[1], 8),)), place)),
-                kind.decode(),
-            )
+            yield int(number), _place(place), kind.decode()

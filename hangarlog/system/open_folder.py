@@ -243,6 +243,17 @@ class Beneath:
         status = self._stat(path)
         return status.st_ino ^ status.st_ctime_ns
 
+    def mark_at(self, path: str) -> tuple[int, int, int, int] | None:
+        """Return numbers that change whenever the file at `path` is changed or replaced; None if there is none.
+
+        They are its size, its inode, and when its content and its status last changed, in nanoseconds.
+        """
+        try:
+            status = self._stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+
     def modified_at(self, path: str) -> float:
         """Return when the file at `path` was last written, in seconds since 1970; 0 if there is none."""
         try:

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import pickle
 import random
+import shutil
 import tracemalloc
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -55,6 +56,23 @@ def opened_after(path: Path, damage: Callable[[], object], *, closed: bool = Fal
         yield store
 
 
+def test_a_copy_that_lacks_a_line_takes_it_from_the_stream(tmp_path: Path) -> None:
+    """Although sealed segments of streams go beyond its journal, which is whole but for that line."""
+    source, path = tmp_path / "source", tmp_path / "copy"
+    fill(source)
+    shutil.copytree(source, path)
+    change(path / "journal", 5, lambda line: b"")
+    *_, last = sorted(path.glob("journal.0*.jsonl"))
+    following = int(last.name.split(".")[1]) - 1
+    last.unlink()
+    (path / "journal.jsonl").write_bytes(b"")
+    change(path / f"streams/a/{following % 3}", following, lambda line: b"")  # So nothing joins the journal's end.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CorruptionWarning)
+        with FileEventStore(path, durability="relaxed") as store:
+            assert [record.event.number for record in store.records()] == [*range(following)]
+
+
 def lose(path: Path, numbers: Iterable[int], how: Callable[[bytes], bytes] = flip) -> dict[int, tuple[str, int]]:
     """Damage these events in both copies: the places in the journal."""
     places = {}
@@ -62,6 +80,16 @@ def lose(path: Path, numbers: Iterable[int], how: Callable[[bytes], bytes] = fli
         change(path / f"streams/a/{number % 3}.jsonl", number, how)
         places[number] = change(path / "journal.jsonl", number, how)
     return places
+
+
+def test_a_stream_without_its_active_segment_still_has_its_sealed_ones(tmp_path: Path) -> None:
+    """What they have stands in for a line of the journal. Somebody had put back a part of the files."""
+    path = tmp_path / "s"
+    fill(path)
+    change(path / "journal", 5, lambda line: b"")
+    (path / "streams/a/2.jsonl").unlink()  # Event 5 is in a sealed segment of this stream.
+    with pytest.warns(CorruptionWarning), FileEventStore(path, durability="relaxed") as store:
+        assert [record.event.number for record in store.records(on_damage="skip")][:10] == [*range(10)]
 
 
 def seen(records: Iterable[Record], into: list[int]) -> CorruptionError | None:

@@ -214,6 +214,7 @@ def test_closing_stops_a_compression(full: FileEventStore[Any], tmp_path: Path) 
                 pass
 
     full.compress(progress=close)
+    assert [*(tmp_path / "s").glob("journal.0*.jsonl")]
     with FileEventStore(tmp_path / "s") as store:
         assert numbers(store) == [*range(1500)]
         assert list(verify(store)) == []

@@ -220,3 +220,22 @@ def test_many_beginnings_of_frames_are_looked_at_once(tmp_path: Path, piece: byt
     filesystem.close(fd)
     assert len(text.frames) == (1 if piece == zstd.MAGIC else places)
     assert read <= (places + 10) * 2 * compressed_text._FIRST_BYTES
+
+
+def test_a_compressed_file_beside_a_damaged_plain_one_is_a_copy(full: FileEventStore[Any], tmp_path: Path) -> None:
+    """As when older plain files were put back, and the compressed ones left lying."""
+    full.close()
+    path = tmp_path / "s"
+    for file in (packed(path)[0], next(file for file in packed(path) if file.name.startswith("0."))):
+        plain = zstd.zstd("").decompress(file.read_bytes())
+        assert b'"number":3,' in plain
+        file.with_suffix("").write_bytes(plain.replace(b'"number":3,', b'"number":4,', 1))
+    with FileEventStore(path, durability="relaxed") as store:
+        assert numbers(store) == [*range(1000)]
+        assert [event.number for event in store.read_stream("a:0")] == [*range(0, 1000, 3)]
+        assert list(verify(store))
+    list(repair(path))
+    with FileEventStore(path, durability="relaxed") as store:
+        store.compress()
+        assert numbers(store) == [*range(1000)]
+        assert list(verify(store)) == []

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from hangarlog import ANY, FileEventStore
+from hangarlog.log.sealed_times import KeptTimes
 from hangarlog.log.segment import Segment
 from hangarlog.log.segment_name import times_path
 from hangarlog.log.time_search import ranges_in_time
@@ -137,7 +138,7 @@ def test_the_ranges_of_a_log_leave_out_what_lies_outside(tmp_path: Path) -> None
 
         def ranges(start: int | None, stop: int | None, since: int, until: int, reverse: bool = False) -> list[object]:
             log = store.folder.journal_log()
-            return list(ranges_in_time(log, {}, start, stop, minute(since), minute(until), reverse))
+            return list(ranges_in_time(log, KeptTimes({}, {}), start, stop, minute(since), minute(until), reverse))
 
         assert ranges(1, None, 120, 130) == [(COUNT + 1, 2 * COUNT), (4 * COUNT + 1, None)]
         assert ranges(None, 1200, 120, 130) == [(None, 0), (COUNT + 1, 1200)]

@@ -17,6 +17,7 @@ from hangarlog.filestore.rolled_streams import rolled_streams
 from hangarlog.filestore.salvage import stream_lines
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.log.log import Log
+from hangarlog.log.segment import Segment
 from hangarlog.log.segment_name import text_path
 from hangarlog.record.line import StoredEnvelope
 
@@ -80,8 +81,19 @@ def is_whole(folder: Folder) -> bool:
         return False
     for file in journal_files(folder):
         with opened(folder.filesystem, file.path) as segment:
-            if segment is None or not all(record for _, found in found_in(segment) for _, record in found):
+            if segment is None or not _counts_up(segment):
                 return False
+    return True
+
+
+def _counts_up(segment: Segment) -> bool:
+    """True if every line of a segment of the journal is a record, each with the position after that of the last."""
+    following = None
+    for _, found in found_in(segment):
+        for _, record in found:
+            if record is None or record.position != (following or record.position):
+                return False
+            following = record.position + 1
     return True
 
 

@@ -412,15 +412,15 @@ def _put_others_aside(
     """Put aside the records that only the stream has, before its active segment is replaced.
 
     Raises:
-        CorruptionError: the journal has later records of the stream, so it has lost these.
+        CorruptionError: the journal has later records, so it has lost these.
     """
-    others = {
-        record.stream_version: line for record, line in whole_lines(active) if lines.get(record.stream_version) is None
-    }
-    if others and min(others) < max(lines, default=-1):
-        cause = f"it has stream_version {min(others)}, which the journal has lost"
-        raise CorruptionError(log.active_path, os.path.basename(log.active_path), 0, cause)
+    others = {record: line for record, line in whole_lines(active) if lines.get(record.stream_version) is None}
     if others:
+        lost, end = min(record.stream_version for record in others), folder.journal.last_record()
+        later = end is not None and min(record.position for record in others) < end.position
+        if later or lost < max(lines, default=-1):
+            cause = f"it has stream_version {lost}, which the journal has lost"
+            raise CorruptionError(log.active_path, os.path.basename(log.active_path), 0, cause)
         folder.put_aside(others.values())
         report.put_aside += len(others)
 

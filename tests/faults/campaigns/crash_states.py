@@ -43,6 +43,7 @@ COMMITS: list[tuple[Commit, str]] = [
 ]
 COMPACTED = ("a:1", 6, 4)  # A snapshot of version 4 and a compaction after commit 6.
 HEALED, REPAIRED = (8, 11), 12
+COMPRESSED = 9, 15  # The last time, active segments too.
 
 
 def event(commit: int, part: int, size: int) -> UntypedEvent:
@@ -95,6 +96,8 @@ def record(path: Path, kind: type[Failing] = Failing) -> Failing:
             store.save_snapshot(COMPACTED[0], COMPACTED[2], {})
             recording.note(("compacting", 0))
             store.compact_stream(COMPACTED[0])
+        if number in COMPRESSED:
+            store.compress(seal=number == COMPRESSED[-1])
         if number == REPAIRED:
             file = path / "streams/f/1.jsonl"
             fd = recording.open_update(str(file))

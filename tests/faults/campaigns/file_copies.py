@@ -31,7 +31,17 @@ from hangarlog.testing import Unsynced
 from .cells import in_two_processes
 from .harness import Campaign, Figures
 from .jobs import die_with_parent
-from .proofs import Row, check_commits, check_streams, evidence, kept_aside, stored, whole_lines
+from .proofs import (
+    Row,
+    check_commits,
+    check_streams,
+    evidence,
+    kept_aside,
+    segments_in,
+    stored,
+    text_in,
+    whole_lines,
+)
 
 STREAMS = ["a:1", "a:2", "b:1", "b:2", "plain"]
 COPIES_OF_A_STORE = 5  # Then another one is made.
@@ -238,8 +248,8 @@ class Checked:
 
 
 def _lines_of(folder: Path) -> Iterator[Any]:
-    for file in [*folder.glob("journal*.jsonl"), *(folder / "streams").rglob("*.jsonl")]:
-        yield from whole_lines(file.read_bytes())
+    for file in segments_in([*folder.glob("journal*"), *(folder / "streams").rglob("*")]):
+        yield from whole_lines(text_in(file.name, file.read_bytes()))
 
 
 def orders(scratch: Path, size: int, seed: str) -> Checked:

@@ -6,16 +6,30 @@ import contextlib
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hangarlog import FileEventStore
+from hangarlog.log.zstd import MAGIC, zstd
 
 BLOCK = 4 << 10
 Row = tuple[int, str, int, str]  # Position, stream, version, event id.
 READABLE = "put-aside.jsonl", ".damaged"  # Where recovery and repair keep what no history leads to.
+
+
+def text_in(name: str, content: bytes) -> bytes:
+    """The text of a file of this name: what its whole frames have if it is compressed, up to the first that is not."""
+    if ".zst" not in name:
+        return content
+    module, texts = zstd(name), []
+    with contextlib.suppress(module.ZstdError):
+        while content.startswith(MAGIC):
+            unpacker = module.ZstdDecompressor()
+            texts.append(unpacker.decompress(content))
+            content = unpacker.unused_data
+    return b"".join(texts)
 
 
 class Proved(NamedTuple):
@@ -93,18 +107,23 @@ class Evidence:
         return position
 
 
+def segments_in(files: Iterable[Path]) -> list[Path]:
+    """Those files that are segments, compressed or not."""
+    return [file for file in files if file.name.endswith((".jsonl", ".jsonl.zst"))]
+
+
 def evidence(folder: Path) -> Evidence:
     found = Evidence()
     store_id = json.loads((folder / "hangarlog.json").read_bytes())["store_id"]
-    texts = [file.read_bytes() for file in folder.glob("journal*.jsonl")]
+    texts = [text_in(file.name, file.read_bytes()) for file in segments_in(folder.glob("journal*"))]
     ring = folder / "ring"
     texts += frames(ring.read_bytes(), store_id) if ring.exists() else []
     for text in texts:
         for line in whole_lines(text):
             found.lines.setdefault(line.position, line)
     found.committed = max([_checkpoint(folder), *found.lines])
-    for file in (folder / "streams").rglob("*.jsonl"):
-        for line in whole_lines(file.read_bytes()):
+    for file in segments_in((folder / "streams").rglob("*")):
+        for line in whole_lines(text_in(file.name, file.read_bytes())):
             if b'"event_type":"","event_id":' in line.line:
                 continue  # An erased line keeps the place of a hidden event, and proves nothing of what it was.
             if line.position > found.committed:
@@ -125,7 +144,7 @@ def kept_aside(folder: Path) -> set[bytes]:
         line
         for path in folder.rglob("*")
         if path.is_file() and path.name.endswith(READABLE)
-        for line in path.read_bytes().splitlines(keepends=True)
+        for line in text_in(path.name, path.read_bytes()).splitlines(keepends=True)
     }
 
 

@@ -12,7 +12,7 @@ from hangarlog.testing import Unsynced
 
 from ..crash_states import IDS, Failing, open_store
 from ..crash_states import record as record_workload
-from ..proofs import Files, whole_lines
+from ..proofs import Files, text_in, whole_lines
 
 STATE = "state"
 
@@ -66,7 +66,9 @@ class Past:
 
 def _lines_by_position(files: Files) -> dict[int, bytes]:
     texts = [
-        content for path, content in files.contents.items() if path.endswith(".jsonl") and path != "put-aside.jsonl"
+        text_in(path, content)
+        for path, content in files.contents.items()
+        if path.endswith((".jsonl", ".jsonl.zst")) and path != "put-aside.jsonl"
     ]
     return {line.position: line.line for text in texts for line in whole_lines(text)}
 

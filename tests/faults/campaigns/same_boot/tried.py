@@ -27,6 +27,7 @@ from ..proofs import (
     evidence,
     kept_aside,
     stored,
+    text_in,
     whole_lines,
     write_in_place,
 )
@@ -68,6 +69,7 @@ class Tried:
         """Every whole line is read up to where the store ends, and no batch of which all lines were there is gone."""
         self.put(case.files)
         before, committed = _lines_of(self._path), evidence(self._path).committed
+        before = {position: line for position, line in before.items() if not self._is_hidden(line)}
         held = None
         try:
             with warnings.catch_warnings():
@@ -89,6 +91,13 @@ class Tried:
             text = str(error) if isinstance(error, AssertionError) else _told(error)
             self.failures.append(f"{case.kind}: {case.what}: {text[:1500]}")
         self.counted[f"states of {WORDS[case.kind]}"] += 1
+
+    def _is_hidden(self, line: Proved) -> bool:
+        """True if a stream hides the line: its copy there is erased, so the journal's is the only one."""
+        if line.stream_id != COMPACTED[0] or line.version > COMPACTED[2]:
+            return False
+        in_journal = {each.position for file in self._path.glob("journal*") for each in _whole_in(file)}
+        return (self._path / "snapshots").exists() and line.position not in in_journal
 
     def put(self, files: Files) -> None:
         """Make the folder hold these files. The shared state keeps its inode, else nothing would believe it."""
@@ -220,7 +229,11 @@ class Tried:
 def _lines_of(folder: Path) -> dict[int, Proved]:
     """Every whole line of every file of lines, those that were put aside too, by position."""
     files = [file for file in folder.rglob("*") if file.is_file() and ".jsonl" in file.name]
-    return {line.position: line for file in files for line in whole_lines(file.read_bytes())}
+    return {line.position: line for file in files for line in _whole_in(file)}
+
+
+def _whole_in(file: Path) -> list[Proved]:
+    return list(whole_lines(text_in(file.name, file.read_bytes())))
 
 
 def _batch_of(lines: dict[int, Proved], position: int) -> set[int]:

@@ -78,6 +78,9 @@ class Round:
         """Let something happen."""
         rng = self._rng
         time.sleep(rng.random() ** 2 * 0.1)
+        if rng.random() < 0.1:
+            self._compress()
+            return
         group = self._writers if rng.random() < 0.3 else self._followers
         at = rng.randrange(len(group))
         what = rng.choice(("kill", "kill", "pause", "stop"))
@@ -96,6 +99,26 @@ class Round:
         else:
             return
         self.done[f"{what} {'writer' if group is self._writers else 'follower'}"] += 1
+
+    def _compress(self) -> None:
+        """Compress in a process that may be killed at any moment."""
+        seal, killed = self._rng.random() < 0.5, self._rng.random() < 0.5
+
+        def work(report: int) -> None:
+            die_with_parent()
+            with FileEventStore.untyped(self.store, durability="relaxed") as store:
+                store.compress(seal=seal)
+
+        child = Child(work)
+        try:
+            if killed:
+                time.sleep(self._rng.random() ** 2 * 0.1)
+                child.kill()
+            child.rest()
+            assert child.wait() in (0, -signal.SIGKILL), f"a compression ended with {child.status}"
+        finally:
+            child.end()
+        self.done["kill compression" if child.status else "compress"] += 1
 
     def settle(self) -> None:
         """End the writers. Then one last batch must wake all followers, and be their last."""
@@ -176,7 +199,7 @@ def run(folder: Path, size: int, seed: int) -> Figures:
         done["stores"] += 1
         shutil.rmtree(path)
     names = ("deliveries", "events", "stores", "kill writer", "kill follower", "pause writer", "pause follower")
-    return {name: done[name] for name in (*names, "stop follower")}
+    return {name: done[name] for name in (*names, "stop follower", "compress", "kill compression")}
 
 
 def _missing() -> str | None:
@@ -187,11 +210,12 @@ def _missing() -> str | None:
 
 CAMPAIGN = Campaign(
     row=19,
-    fault="subscribers that are killed, stopped and started, of a store whose writers are, too",
+    fault="subscribers that are killed, stopped and started, of a store whose writers and compressions are, too",
     promise="every subscriber gets exactly the committed events after its start: no gap, no double, at a stop never "
     "half a batch, nothing that is not durable yet if it asked for that; no wake-up is lost",
     how="2 processes append single events and batches, relaxed and durable, roll and truncate; 9 subscribers in 3 "
-    "processes, some with filters, are killed, paused and stopped, and go on from their positions; all that they were "
+    "processes, some with filters, are killed, paused and stopped, and go on from their positions; segments are sealed "
+    "and compressed by processes that are killed, too; all that they were "
     "given is compared with the journal's lines; at the end, when none looks by itself any more, one batch must wake "
     "all",
     ci=1_000_000,

@@ -15,6 +15,8 @@ from pathlib import Path
 from struct import Struct
 from typing import Any
 
+from hangarlog.log.zstd import zstd
+
 PAIR = Struct("=QQ")
 STOPPED, STARTED = 1 << 63, 1 << 62
 
@@ -41,11 +43,14 @@ def number_of(event_id: str) -> int:
 
 
 class Model:
-    """The committed sequence, read from the journal's files without the library."""
+    """The committed sequence, read from the files of the journal."""
 
     def __init__(self, store: Path) -> None:
-        sealed = sorted(store.glob("journal.*.jsonl"))
-        self.lines = [json.loads(line) for file in [*sealed, store / "journal.jsonl"] for line in file.open("rb")]
+        files = {
+            file.name.split(".")[1]: file for file in (*store.glob("journal.0*.zst"), *store.glob("journal.0*.jsonl"))
+        }
+        sealed = [files[first] for first in sorted(files)]
+        self.lines = [json.loads(line) for file in [*sealed, store / "journal.jsonl"] for line in _lines(file)]
         assert [line["position"] for line in self.lines] == list(range(1, len(self.lines) + 1)), "the journal has gaps"
         self._given = [[(one["position"], number_of(one["event_id"])) for one in self.lines if w(one)] for w in _WANTED]
 
@@ -78,6 +83,11 @@ def _difference(events: list[tuple[int, int]], wanted: list[tuple[int, int]], at
     came, due = events[at], wanted[at] if at < len(wanted) else (0, 0)
     kind = "another event at" if came[0] == due[0] else "a gap before" if came[0] > due[0] else "a double at"
     return f"{kind} {came[0]}: {due[0]} was due, after {events[max(0, at - 3) : at]}"
+
+
+def _lines(file: Path) -> list[bytes]:
+    content = file.read_bytes()
+    return (zstd("").decompress(content) if file.suffix == ".zst" else content).splitlines(keepends=True)
 
 
 def logged(log: Path) -> Iterator[tuple[int, int]]:

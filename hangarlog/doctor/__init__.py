@@ -1,0 +1,1 @@
+"""How a store is doing: its file system, rights, processes, followers, growth and leftovers. Nothing is changed."""
