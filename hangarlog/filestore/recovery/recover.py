@@ -168,7 +168,7 @@ def _mend_streams(folder: Folder, meta: Meta, lost: Iterable[VersionSpan], last:
     """Make the streams match the journal, if sealed segments go beyond its `last` position (-1: in any case).
 
     Unless the journal was just rebuilt, the streams stay as they are while lines of it are damaged or missing: only the
-    streams may have them. What goes beyond it is then put aside. Return how many records that were.
+    streams may have them. What goes beyond it is put aside. Return how many records that were.
     """
     with importing:
         from hangarlog.filestore.recovery.gaps import is_whole, lines_beyond
@@ -177,7 +177,6 @@ def _mend_streams(folder: Folder, meta: Meta, lost: Iterable[VersionSpan], last:
     if last < 0 or (beyond and is_whole(folder)):
         for _ in Mending(folder, meta.segment_bytes, lost).run():
             pass
-        return 0
     if beyond:
         folder.put_aside(beyond)
     return len(beyond)

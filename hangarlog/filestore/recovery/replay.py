@@ -414,10 +414,14 @@ def _put_others_aside(
     Raises:
         CorruptionError: the journal has later records, so it has lost these.
     """
-    others = {record: line for record, line in whole_lines(active) if lines.get(record.stream_version) is None}
+    others, positions = {}, []
+    for record, line in whole_lines(active):
+        if lines.get(record.stream_version) is None:
+            others[record.stream_version] = line
+            positions.append(record.position)
     if others:
-        lost, end = min(record.stream_version for record in others), folder.journal.last_record()
-        later = end is not None and min(record.position for record in others) < end.position
+        lost, end = min(others), folder.journal.last_record()
+        later = end is not None and min(positions) < end.position
         if later or lost < max(lines, default=-1):
             cause = f"it has stream_version {lost}, which the journal has lost"
             raise CorruptionError(log.active_path, os.path.basename(log.active_path), 0, cause)
