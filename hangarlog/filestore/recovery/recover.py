@@ -265,7 +265,9 @@ class _Recovery:
         lost_pages = end.cut or end.joined or end.mended or wanted > end.last or not self._same_boot
         few = self._catalog.used() <= _FEW_STREAMS
         if restarted and (few or (lost_pages and not clean)):
-            _cut_uncommitted(folder, report.since, known, report)
+            # The checkpoint of a copy may be newer than its journal, so it tells nothing of the streams' files.
+            begun = 0.0 if self._state.is_of_copy else load_checkpoint(folder).begun
+            _cut_uncommitted(folder, report.since, known, report, begun)
         settle_cursors(folder, replay.moves, active, report, restarted=restarted, anew=state.failures > 0)
         journal = (end.last, end.last + 1 if first is None else first, active.size)
         if restarted:
@@ -289,12 +291,12 @@ def _sync(folder: Folder, active: ActiveSegment, state: SharedState) -> None:
         raise SyncError(active.path, f"{again}{error}") from error
 
 
-def _cut_uncommitted(folder: Folder, settled: int, known: Iterable[str], report: Recovered) -> None:
+def _cut_uncommitted(folder: Folder, settled: int, known: Iterable[str], report: Recovered, begun: float) -> None:
     """Cut records that reached their stream but not the journal before the power cut, in streams not in `known`.
 
-    Looks only at files that changed since the checkpoint. If a wrong clock hides one, it is found when it is used.
+    Looks only at files that changed since a checkpoint was `begun`. If a wrong clock hides one, its use finds it.
     """
-    since = load_checkpoint(folder).begun - _CLOCK_SLACK_SECONDS
+    since = begun - _CLOCK_SLACK_SECONDS
     paths = {stream_path(stream_id) for stream_id in known}
     names, empty = JournalNames(folder.journal), []
     for category, name, file in folder.stream_files():

@@ -168,7 +168,10 @@ def copy(source: Source, target: Path, rng: random.Random) -> str:
             steps -= 1
         with contextlib.suppress(FileNotFoundError):  # It has vanished since it was listed.
             _copy_file(source, source.path / path, target / path, rng, order is as_rsync)
-    return f"{order.__name__}, a step before {busy:.0%} of the files"
+    keeps = rng.random() < 0.5
+    for file in target.rglob("*") if keeps else ():
+        os.utime(file, (1e9, 1e9))  # As `cp -a` and `rsync -a` keep times: here, of before any checkpoint.
+    return f"{order.__name__}, a step before {busy:.0%} of the files{', with old times' * keeps}"
 
 
 def _copy_file(source: Source, old: Path, new: Path, rng: random.Random, to_its_size: bool) -> None:
