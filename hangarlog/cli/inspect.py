@@ -71,7 +71,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-@hangarlog.command(cls=_Stats)
+@hangarlog.command(cls=_Stats, short_help="Count the events, streams, files and bytes, and draw them.")
 @with_store()
 @click.option(
     "--watch",

@@ -181,8 +181,8 @@ def code_without_output(command: str) -> int:
     words = command.split()
     if "schema check" in command:
         return 3
-    changes = words[0] in ("append", "backup", "export", "import", "project", "repair") or "schema lock" in command
-    changes |= "--handler" in command or "--install" in command
+    changing = ("append", "backup", "compress", "export", "import", "project", "repair", "schema lock")
+    changes = command.startswith(changing) or any(f"--{word}" in words for word in ("handler", "html", "install"))
     return 4 if changes and command != "export . -" else 1
 
 
