@@ -58,7 +58,10 @@ class Checkpointing:
     def _make_and_go_on(self) -> None:
         self.make()
         while self._sealed:
-            base, (log, firsts) = self._sealed.popitem()
+            try:
+                base, (log, firsts) = self._sealed.popitem()
+            except KeyError:  # The store is being closed.
+                break
             # Once more the one before: the file of all of a log's sealed segments does not take the very latest.
             before = self._latest.pop(base, None)
             if len(self._latest) < _MOST_LOGS:
@@ -80,8 +83,13 @@ class Checkpointing:
         if quiet and words[TAIL] > _REPLAYED_AT_ONCE_BYTES:
             self.make()
 
+    def end(self, seconds: float | None) -> None:
+        """Wait for the checkpoint that is being made. Times that are not noted yet are left to reads."""
+        self._sealed.clear()
+        self.wait(seconds)
+
     def wait(self, seconds: float | None) -> None:
-        """Wait for the checkpoint that is being made."""
+        """Wait for what runs in the background."""
         running = self._running
         # A finalizer may run in that thread too.
         if running and running is not threading.current_thread():

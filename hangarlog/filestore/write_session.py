@@ -456,7 +456,7 @@ class WriteSession:
         self._close_later = False
         mine = self._fork == _forks
         if mine:
-            self.checkpointing.wait(self.lock_seconds)
+            self.checkpointing.end(self.lock_seconds)
         with contextlib.ExitStack() as closing:  # Close all, also if one fails.
             closing.callback(self.write_lock.close)
             if mine:

@@ -13,6 +13,7 @@ from test_time_search import COUNT, check_all, fill, marks_at_once, numbers, ris
 
 from hangarlog import FileEventStore, MissingExtraError
 from hangarlog.filestore.checkpointing import Checkpointing
+from hangarlog.log.log import Log
 from hangarlog.log.sealed_times import SealedTimes, Span, _File, load_spans
 from hangarlog.maintenance.repair import repair
 from hangarlog.maintenance.verify import verify
@@ -236,6 +237,27 @@ def test_many_rolls_are_noted_in_bounds(tmp_path: Path) -> None:
             assert not checkpointing._sealed
             checkpointing.sealed(store.folder.stream("b:1"), 0)
         assert len(checkpointing._latest) == 64
+
+
+def test_closing_waits_for_the_times_of_one_log_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not noted by then is left to reads."""
+    with FileEventStore(tmp_path / "s", durability="relaxed") as store:
+        checkpointing = Checkpointing(store.folder, store._state)
+        noted: list[Log] = []
+
+        def note(log: Log, firsts: list[int]) -> None:
+            noted.append(log)
+            closing = threading.Thread(target=checkpointing.end, args=(None,))
+            closing.start()
+            while checkpointing._sealed:
+                pass
+
+        monkeypatch.setattr("hangarlog.filestore.checkpointing.note_sealed", note)
+        for number in range(20):
+            checkpointing.sealed(store.folder.stream(f"a:{number}"), 0)
+        checkpointing.begin()
+        checkpointing.wait(None)
+        assert len(noted) == 1
 
 
 def test_the_file_is_not_written_for_each_of_many(tmp_path: Path) -> None:
