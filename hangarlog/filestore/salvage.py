@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 
-from hangarlog.errors import CorruptionError, CorruptionWarning
+from hangarlog.errors import CorruptionError, CorruptionWarning, MissingExtraError
 from hangarlog.filestore.file_names import stream_path
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.two_copies import missing_position
@@ -81,7 +81,7 @@ def _twins(log: Log, first: int, last: int) -> Iterator[Segment]:
         base = log.sealed_base(start)
         if start <= last and first < following and log.filesystem.is_there(text_path(base)):
             with (
-                contextlib.suppress(CorruptionError, FileNotFoundError),
+                contextlib.suppress(CorruptionError, FileNotFoundError, MissingExtraError),
                 contextlib.closing(CompressedSegment(log.filesystem, base, log.field)) as segment,
             ):
                 yield segment

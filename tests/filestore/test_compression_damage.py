@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from compressed_stores import SEGMENT_BYTES, fill, frames, full, numbers, packed
 
-from hangarlog import CorruptionError, FileEventStore
+from hangarlog import CorruptionError, FileEventStore, MissingExtraError
 from hangarlog.log import compressed_text, zstd
 from hangarlog.log.compressed_segment import CompressedSegment
 from hangarlog.maintenance.repair import Repaired, repair
@@ -239,3 +239,23 @@ def test_a_compressed_file_beside_a_damaged_plain_one_is_a_copy(full: FileEventS
         store.compress()
         assert numbers(store) == [*range(1000)]
         assert list(verify(store)) == []
+
+
+def test_a_compressed_file_that_cannot_be_read_hides_no_other_copy(
+    full: FileEventStore[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without zstd, a damaged plain segment beside it is read from the streams."""
+    full.close()
+    path = tmp_path / "s"
+    for file in packed(path):
+        plain = zstd.zstd("").decompress(file.read_bytes())
+        file.with_suffix("").write_bytes(
+            plain.replace(b'"number":3,', b'"number":4,', 1) if file.parent == path else plain
+        )
+
+    def missing(path: str) -> Any:
+        raise MissingExtraError(path, "it is compressed")
+
+    monkeypatch.setattr(zstd, "zstd", missing)
+    with FileEventStore(path) as store:
+        assert numbers(store) == [*range(1000)]
