@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import re
-
 import click
 import msgspec
 
 from hangarlog.cli.app import hangarlog, named, note_done, open_store, with_store
 from hangarlog.cli.exit_codes import ExitCode
 from hangarlog.cli.terminal import progress, say, write_object
-
-_AGE = re.compile(r"([0-9]{1,9})([smhdw])").fullmatch
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+from hangarlog.filestore.upkeep_calls import seconds_of
 
 
 def parse_age(context: click.Context, parameter: click.Parameter, value: str | None) -> float:
     """Return the seconds of an age such as `1d`, 0 for None. Raises `click.BadParameter`."""
-    found = _AGE(value) if value is not None else None
-    if value is not None and found is None:
+    seconds = 0.0 if value is None else seconds_of(value)
+    if seconds is None:
         cause = f"{value!r} is not an age; give one such as '1d' (s, m, h, d or w)"
         raise click.BadParameter(cause, context, parameter)
-    return float(int(found[1]) * _SECONDS[found[2]]) if found else 0.0
+    return seconds
 
 
 @hangarlog.command(short_help="Compress sealed segments.")

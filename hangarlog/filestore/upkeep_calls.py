@@ -25,17 +25,24 @@ _WORTH_SEALING_BYTES = 16 << 10
 """Compressing a smaller segment would free a block of the disk or two, and take another file."""
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_AFTER = re.compile(r"after ([0-9]{1,9})([smhdw])").fullmatch
+_AGE = re.compile(r"([0-9]{1,9})([smhdw])").fullmatch
+
+
+def seconds_of(age: str) -> float | None:
+    """Return the seconds of an age such as "1d", None if it is none."""
+    found = _AGE(age)
+    return int(found[1]) * float(_UNITS[found[2]]) if found else None
 
 
 def seconds_after(compress: str | None) -> float | None:
     """Return the seconds in an option such as "after 1d", None for None. Raises `ValueError`."""
     if compress is None:
         return None
-    found = _AFTER(compress) if isinstance(compress, str) else None
-    if found is None:
+    after, _, age = compress.partition(" ") if isinstance(compress, str) else ("", "", "")
+    seconds = seconds_of(age) if after == "after" else None
+    if seconds is None:
         raise ValueError(f"compress must be 'after' and a time such as 'after 1d' (s, m, h, d or w), not {compress!r}")
-    return int(found[1]) * float(_UNITS[found[2]])
+    return seconds
 
 
 def _is_due(entry: Entry, before: float | None) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -99,7 +98,6 @@ class CompressedSegment(Segment):
         frames = text.frames
         if not self.has_tables_for(first) or number >= frames.numbers[-1]:
             return
-        name = os.path.basename(self.path)
         begin = text.of(max(first, number))
         for at in range(begin, len(frames)):
             # The first is kept, because a page may end in it, and the next one begin there.
@@ -110,11 +108,8 @@ class CompressedSegment(Segment):
             offset = frames.starts[at]
             for part in _parts_of(content):
                 lines = part.count(b"\n") if part is not content else following - begins
-                try:
-                    block = VerifiedBlock(part, lines, self.path, name, offset)
-                except LineError:
-                    return
-                if (self.number_of(block.first), self.number_of(block.last)) != (begins, begins + lines - 1):
+                block = self._block(part, lines, offset, begins)
+                if block is None:
                     return
                 if begins + lines > number:
                     yield block

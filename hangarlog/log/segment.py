@@ -191,21 +191,26 @@ class Segment:
         if index is None:
             return
         number, offset = index.block_of(number)
-        name = os.path.basename(self.path)
         for count, end, crc in index.blocks(number):
             if not offset < end <= min(self.size, offset + _MAX_BLOCK_BYTES):
                 return
             text = self.read(end - offset, offset)
             if crc32(text) != crc:
                 return
-            try:
-                block = VerifiedBlock(text, count, self.path, name, offset)
-            except LineError:
-                return
-            if (self.number_of(block.first), self.number_of(block.last)) != (number, number + count - 1):
+            block = self._block(text, count, offset, number)
+            if block is None:
                 return
             yield block
             number, offset = number + count, end
+
+    def _block(self, text: bytes, count: int, offset: int, number: int) -> VerifiedBlock | None:
+        """Return the block of a text at `offset`, None unless it has `count` records from `number` on."""
+        try:
+            block = VerifiedBlock(text, count, self.path, os.path.basename(self.path), offset)
+        except LineError:
+            return None
+        numbers = self.number_of(block.first), self.number_of(block.last)
+        return block if numbers == (number, number + count - 1) else None
 
     def lines_at(self, offset: int, size: int = CHUNK_BYTES) -> tuple[list[bytes], int]:
         """Return whole lines from `offset` on, about `size` bytes, and the offset after them; no lines at the end.

@@ -321,14 +321,22 @@ class _Backup:
         self._wanted[path] = None
 
     def _stage_file(self, source: str, target: str) -> None:
+        with self._opened(source) as fd:
+            if fd is not None:  # It is a cache: leave it out if it is missing or not a regular file.
+                self._stage(target, fd, self._filesystem.size(fd))
+
+    @contextlib.contextmanager
+    def _opened(self, path: str) -> Iterator[int | None]:
+        """Open the file at `path`; None if there is no regular file."""
         try:
-            fd = self._filesystem.open_read(source)
+            fd = self._filesystem.open_read(path)
         except OSError as error:
             if error.errno not in NO_FILE and not isinstance(error, FileNotFoundError):
                 raise
-            return  # It is a cache: leave it out if it is missing or not a regular file.
+            yield None
+            return
         try:
-            self._stage(target, fd, self._filesystem.size(fd))
+            yield fd
         finally:
             self._filesystem.close(fd)
 
@@ -351,21 +359,12 @@ class _Backup:
 
         The ends are enough, because sealed segments do not change.
         """
-        filesystem = self._filesystem
-        try:
-            copied = filesystem.open_read(path)
-        except OSError as error:
-            if error.errno not in NO_FILE and not isinstance(error, FileNotFoundError):
-                raise
-            return False
-        try:
-            offsets = {0, max(0, size - _END_BYTES)} if size else ()
+        filesystem, offsets = self._filesystem, {0, max(0, size - _END_BYTES)} if size else ()
+        with self._opened(path) as copied:
+            if copied is None or filesystem.size(copied) != size:
+                return False
             read = filesystem.read
-            return filesystem.size(copied) == size and all(
-                read(copied, _END_BYTES, at) == read(fd, min(_END_BYTES, size - at), at) for at in offsets
-            )
-        finally:
-            filesystem.close(copied)
+            return all(read(copied, _END_BYTES, at) == read(fd, min(_END_BYTES, size - at), at) for at in offsets)
 
     # Placing
 
