@@ -20,7 +20,7 @@ from eventsourcing.dcb.popo import SimpleDCBReadResponse
 from eventsourcing.persistence import IntegrityError, ProgrammingError
 
 from hangarlog import ANY, ConcurrencyError, EncodedEvent, Envelope, EventSerializationError
-from hangarlog.integrations.eventsourcing.payload import errors, read, state_member
+from hangarlog.integrations.eventsourcing.payload import errors, payloads, state_member, state_of
 from hangarlog.integrations.eventsourcing.recorder import HangarlogRecorder
 
 _json = msgspec.json.Encoder().encode
@@ -77,13 +77,14 @@ class _Matching:
 
     def events(self, block: Sequence[Envelope]) -> Iterator[DCBSequencedEvent]:
         """Yield the events of a block that match."""
-        for envelope in block:
-            payload, state = read(envelope)
+        for envelope, payload in zip(block, payloads(block), strict=True):
             if not self._items or any(
                 (not types or envelope.event_type in types) and tags.issubset(payload.tags)
                 for types, tags in self._items
             ):
-                yield DCBSequencedEvent(DCBEvent(envelope.event_type, state, payload.tags), envelope.position)
+                yield DCBSequencedEvent(
+                    DCBEvent(envelope.event_type, state_of(payload), payload.tags), envelope.position
+                )
 
 
 class HangarlogDCBRecorder(HangarlogRecorder, DCBRecorder):

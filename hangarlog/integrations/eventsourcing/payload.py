@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -38,7 +38,7 @@ def errors() -> Iterator[None]:
         raise next(kind for ours, kind in _KINDS if isinstance(error, ours))(error) from error
 
 
-class Payload(msgspec.Struct):
+class Payload(msgspec.Struct, gc=False):
     """What a record holds of a stored event. `version` is the originator's. `state` is JSON, or stands in base64."""
 
     version: int = 0
@@ -47,10 +47,8 @@ class Payload(msgspec.Struct):
     tags: list[str] = []
 
 
-_payload = msgspec.json.Decoder(Payload).decode
-_json = msgspec.json.Encoder().encode
+_payloads = msgspec.json.Decoder(list[Payload]).decode
 _check = msgspec.json.Decoder(msgspec.Raw).decode
-_BLANKS = (b" ", b"\n", b"\t", b"\r")
 
 
 def state_member(state: bytes, *, as_base64: bool = False) -> bytes:
@@ -58,18 +56,23 @@ def state_member(state: bytes, *, as_base64: bool = False) -> bytes:
     if not as_base64:
         try:
             _check(state)
-            if not any(blank in state for blank in _BLANKS) or msgspec.json.format(state, indent=-1) == state:
+            blank = b" " in state or b"\n" in state or b"\t" in state or b"\r" in state
+            if not blank or msgspec.json.format(state, indent=-1) == state:
                 return b'"state":%b' % state
         except (msgspec.MsgspecError, ValueError, RecursionError):
             pass
     return b'"state_base64":"%b"' % b64encode(state)
 
 
-def read(envelope: Envelope) -> tuple[Payload, bytes]:
-    """Return a payload and its state."""
-    with errors():
-        try:
-            payload = _payload(envelope.data)
-        except msgspec.MsgspecError as error:
-            raise DataError(f"the record at position {envelope.position} is no stored event: {error}") from error
-    return payload, bytes(payload.state) if payload.state_base64 is None else payload.state_base64
+def payloads(block: Sequence[Envelope]) -> list[Payload]:
+    """Return the payloads of the records of a block. Raises `DataError` if one is no stored event."""
+    try:
+        return _payloads(b"[%b]" % b",".join([bytes(envelope.data) for envelope in block]))
+    except msgspec.MsgspecError as error:
+        at = [envelope.position for envelope in block]
+        raise DataError(f"a record at positions {at[0]} to {at[-1]} is no stored event: {error}") from error
+
+
+def state_of(payload: Payload) -> bytes:
+    """Return the state of a payload."""
+    return bytes(payload.state) if payload.state_base64 is None else payload.state_base64

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from eventsourcing.persistence import IntegrityError, Recorder
 
 from hangarlog import NO_STREAM, AppendResult, ConcurrencyError, EncodedEvent, FileEventStore, UntypedEvent
-from hangarlog.integrations.eventsourcing.payload import read
+from hangarlog.integrations.eventsourcing.payload import payloads
 
 Store = FileEventStore[UntypedEvent]
 Append = tuple[str, Sequence[EncodedEvent | UntypedEvent], int]
@@ -33,10 +33,10 @@ class HangarlogRecorder(Recorder):
 
     def _end(self, stream_id: str) -> tuple[int, int]:
         """Return where a stream ends: (its version, the version in its last payload), both -1 if it is empty."""
-        last = next((block[0] for block in self.store.envelopes(stream_id, reverse=True, limit=1) if block), None)
+        last = next((block for block in self.store.envelopes(stream_id, reverse=True, limit=1) if block), None)
         if last is None:
             return self.store.get_stream_version(stream_id), -1
-        return last.stream_version, read(last)[0].version
+        return last[0].stream_version, payloads(last)[0].version
 
     def _note_end(self, stream_id: str, end: tuple[int, int]) -> None:
         while len(self._ends) >= KNOWN_ENDS:

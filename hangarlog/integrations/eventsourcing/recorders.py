@@ -21,8 +21,11 @@ from eventsourcing.persistence import (
 )
 
 from hangarlog import AppendResult, Envelope, EventSerializationError
-from hangarlog.integrations.eventsourcing.payload import errors, read, state_member
+from hangarlog.integrations.eventsourcing.payload import errors, payloads, state_member, state_of
 from hangarlog.integrations.eventsourcing.recorder import Append, HangarlogRecorder, Run
+
+AGGREGATE = "aggregate:"
+"""How the names of aggregates' streams begin."""
 
 
 class HangarlogAggregateRecorder(HangarlogRecorder, AggregateRecorder):
@@ -54,7 +57,7 @@ class HangarlogAggregateRecorder(HangarlogRecorder, AggregateRecorder):
         """Group events that follow each other in one aggregate, in their order."""
         return [
             (
-                f"aggregate:{originator_id}",
+                f"{AGGREGATE}{originator_id}",
                 [(each.originator_version, each.topic, state_member(each.state, as_base64=as_base64)) for each in run],
             )
             for originator_id, run in groupby(stored_events, attrgetter("originator_id"))
@@ -71,7 +74,7 @@ class HangarlogAggregateRecorder(HangarlogRecorder, AggregateRecorder):
     ) -> Sequence[StoredEvent]:
         """Return the events of an aggregate with versions above `gt` and up to `lte`."""
         with errors():
-            return self._select(f"aggregate:{originator_id}", originator_id, gt, lte, desc, limit)
+            return self._select(f"{AGGREGATE}{originator_id}", originator_id, gt, lte, desc, limit)
 
     def _select(
         self, stream_id: str, originator_id: UUID | str, gt: int | None, lte: int | None, desc: bool, limit: int | None
@@ -83,18 +86,21 @@ class HangarlogAggregateRecorder(HangarlogRecorder, AggregateRecorder):
             first = max(0, gt + 1 - (version - at))
         begin, end = (lte, first) if desc else (first, lte)
         lowest, highest = -1 if gt is None else gt, float("inf") if lte is None else lte
+        bounded = lowest >= 0 or lte is not None
         found: list[StoredEvent] = []
-        last, version = None, -1
-        for block in self.store.envelopes(stream_id, reverse=desc, from_version=begin, to_version=end):
-            for last in block:
-                payload, state = read(last)
-                version = payload.version
-                if lowest < version <= highest:
+        last = None
+        blocks = self.store.envelopes(
+            stream_id, reverse=desc, from_version=begin, to_version=end, limit=None if bounded else limit
+        )
+        for block in blocks:
+            for envelope, payload in zip(block, payloads(block), strict=True):
+                if lowest < payload.version <= highest:
                     if len(found) == limit:
                         return found
-                    found.append(StoredEvent(originator_id, version, last.event_type, state))
-        if last is not None and lte is None and not desc:
-            self._note_end(stream_id, (last.stream_version, version))
+                    found.append(StoredEvent(originator_id, payload.version, envelope.event_type, state_of(payload)))
+                last = envelope.stream_version, payload.version
+        if last is not None and lte is limit is None and not desc:
+            self._note_end(stream_id, last)
         return found
 
 
@@ -148,15 +154,20 @@ class HangarlogApplicationRecorder(HangarlogAggregateRecorder, ApplicationRecord
 
     def _notifications(self, block: Sequence[Envelope]) -> list[Notification]:
         notifications, ids = [], dict[str, UUID | str]()
-        for envelope in block:
-            payload, state = read(envelope)
+        for envelope, payload in zip(block, payloads(block), strict=True):
             originator_id = ids.get(envelope.stream_id)
             if originator_id is None:
-                text = envelope.stream_id.partition(":")[2]
-                originator_id = ids[envelope.stream_id] = text if self._text_ids else UUID(text)
-            place = originator_id, payload.version, envelope.event_type, state
+                originator_id = ids[envelope.stream_id] = self._originator_id(envelope.stream_id)
+            place = originator_id, payload.version, envelope.event_type, state_of(payload)
             notifications.append(Notification(*place, id=envelope.position))
         return notifications
+
+    def _originator_id(self, stream_id: str) -> UUID | str:
+        text = stream_id.removeprefix(AGGREGATE)
+        try:
+            return text if self._text_ids else UUID(text)
+        except ValueError as error:
+            raise DataError(f"the stream {stream_id!r} has no UUID in its name: are its ids text?") from error
 
     def select_notifications(
         self,
@@ -169,15 +180,32 @@ class HangarlogApplicationRecorder(HangarlogAggregateRecorder, ApplicationRecord
     ) -> Sequence[Notification]:
         """Return at most `limit` notifications from `start` to `stop`: durable ones, unless the store is relaxed."""
         with errors():
-            blocks = self.store.envelopes(
-                from_position=max(0, (start or 0) - inclusive_of_start),
+            blocks = self._blocks(max(0, (start or 0) - inclusive_of_start), stop, limit, tuple(topics))
+            return [notification for block in blocks for notification in self._notifications(block)]
+
+    def _blocks(
+        self, after: int, stop: int | None, limit: int, topics: tuple[str, ...]
+    ) -> Iterator[Sequence[Envelope]]:
+        """Yield at most `limit` records of aggregates after a position."""
+        durable = self._durable
+        if topics:
+            yield from self.store.envelopes(
+                from_position=after,
                 to_position=stop,
                 category="aggregate",
-                event_types=tuple(topics) or None,
+                event_types=topics,
                 limit=limit,
-                durable=self._durable,
+                durable=durable,
             )
-            return [notification for block in blocks for notification in self._notifications(block)]
+            return
+        found = asked = 0
+        while limit > 0 and found == asked:  # Without a filter, the store decodes no more than the limit.
+            found, asked = 0, limit
+            for block in self.store.envelopes(from_position=after, to_position=stop, limit=asked, durable=durable):
+                found, after = found + len(block), block[-1].position
+                mine = [envelope for envelope in block if envelope.stream_id.startswith(AGGREGATE)]
+                limit -= len(mine)
+                yield mine
 
     def max_notification_id(self) -> int | None:
         """Return the id of the last notification, None if there is none."""
