@@ -6,15 +6,18 @@ Only plain event classes are read so. All others, and payloads that do not fit, 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import types
 import typing
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from mcp_hangar.domain.events import LEGACY_EVENT_TYPE_NAMES, DomainEvent
 from mcp_hangar.domain.events.producer import UNKNOWN_PRODUCER
+from mcp_hangar.domain.value_objects.compat import accepts_legacy_provider_id
 from mcp_hangar.infrastructure.persistence import event_serializer as theirs
 
 from hangarlog import EventRegistry, EventSerializer, HangarlogError, UntypedEvent, UpcasterChain
@@ -44,21 +47,30 @@ def _twin(event_class: type[DomainEvent]) -> type | None:
     """
     if event_class.rehydrate.__func__ is not DomainEvent.rehydrate.__func__ or "__slots__" in vars(event_class):  # type: ignore[attr-defined]
         return None
-    if event_class.__init__.__code__.co_filename != "<string>":  # Not the one that `dataclass` makes.
+    if not _is_usual(event_class.__init__):
         return None
     hints = typing.get_type_hints(event_class)
     fields: list[tuple[str, Any, Any]] = []
     for field in dataclasses.fields(event_class):
         if not field.init or not _is_plain(hints[field.name]):
             return None
-        default: dict[str, Any] = {"default": field.default, "default_factory": field.default_factory}
-        if field.name == "produced_by":
-            default = {"default": UNKNOWN_PRODUCER}
-        given = {key: value for key, value in default.items() if value is not dataclasses.MISSING}
-        fields.append((field.name, hints[field.name], dataclasses.field(**given, kw_only=True)))
-    namespace = {"__post_init__": event_class.__post_init__} if hasattr(event_class, "__post_init__") else {}
-    twin = dataclasses.make_dataclass(event_class.__name__, fields, namespace=namespace)
+        default: Any = UNKNOWN_PRODUCER if field.name == "produced_by" else field.default
+        given: dict[str, Any] = {"kw_only": True}
+        if default is not dataclasses.MISSING:  # A factory, so that each instance is given it, and not only the class.
+            given["default_factory"] = partial(_same, default)
+        elif field.default_factory is not dataclasses.MISSING:
+            given["default_factory"] = field.default_factory
+        fields.append((field.name, hints[field.name], dataclasses.field(**given)))
+    bases = DomainEvent.__bases__  # The class of an instance can only be changed to one with alike bases.
+    twin = dataclasses.make_dataclass(event_class.__name__, fields, bases=bases)
     return None if _does_not_fit(twin, event_class) else twin
+
+
+def _is_usual(constructor: Any) -> bool:
+    """True if a constructor is the one that `dataclass` makes, perhaps in MCP Hangar's wrapper for a former name."""
+    if constructor.__code__.co_filename == accepts_legacy_provider_id.__code__.co_filename:
+        constructor = inspect.unwrap(constructor)
+    return bool(constructor.__code__.co_filename == "<string>")
 
 
 def _does_not_fit(twin: type, event_class: type) -> bool:
@@ -126,7 +138,12 @@ class NativeReader:
         event_class = self._classes.get(type(read))
         if event_class is not None:
             read.__class__ = event_class
-            return typing.cast("DomainEvent", read)
+            event = typing.cast("DomainEvent", read)
+            try:
+                event.__post_init__()
+            except Exception as error:
+                raise theirs.EventSerializationError(event_class.__name__, str(error)) from error
+            return event
         untyped: UntypedEvent = read
         payload = {"_version": untyped.schema_version, **untyped.data}
         return self._fallback.deserialize(untyped.event_type, json.dumps(payload))
@@ -142,5 +159,5 @@ class NativeReader:
             yield position, stream_id, event(each)
 
 
-def _same(data: dict[str, Any]) -> dict[str, Any]:
-    return data
+def _same(value: Any) -> Any:
+    return value
