@@ -20,7 +20,7 @@ from eventsourcing.dcb.popo import SimpleDCBReadResponse
 from eventsourcing.persistence import IntegrityError, ProgrammingError
 
 from hangarlog import ANY, ConcurrencyError, EncodedEvent, Envelope, EventSerializationError
-from hangarlog.integrations.eventsourcing.payload import errors, payloads, state_member, state_of
+from hangarlog.integrations.eventsourcing.payload import errors, payloads, state_members, state_of
 from hangarlog.integrations.eventsourcing.recorder import HangarlogRecorder
 
 _json = msgspec.json.Encoder().encode
@@ -59,7 +59,7 @@ class HangarlogDCBSubscription(DCBSubscription["HangarlogDCBRecorder"]):
                 if event.position > self._last_position:
                     self._last_position = event.position
                     return event
-            with errors():
+            with errors:
                 block = next(self._following, None)
                 if block is None:
                     break
@@ -99,7 +99,7 @@ class HangarlogDCBRecorder(HangarlogRecorder, DCBRecorder):
         self, query: DCBQuery | None = None, *, after: int | None = None, limit: int | None = None
     ) -> DCBReadResponse:
         """Return the events after a position that match the query."""
-        with errors():
+        with errors:
             head = self.store.get_event_count()
             events = list(self._matches(query, after, head, limit))
         if limit is not None:
@@ -122,11 +122,11 @@ class HangarlogDCBRecorder(HangarlogRecorder, DCBRecorder):
         """
         if not events:
             raise ProgrammingError("there must be at least one event to append")
-        with errors():
+        with errors:
             try:
-                return self._append([_dcb_event(event) for event in events], condition)
+                return self._append(_encoded(events), condition)
             except EventSerializationError:
-                return self._append([_dcb_event(event, as_base64=True) for event in events], condition)
+                return self._append(_encoded(events, as_base64=True), condition)
 
     def _append(self, made: list[EncodedEvent], condition: DCBAppendCondition | None) -> int:
         if condition is None:
@@ -143,10 +143,13 @@ class HangarlogDCBRecorder(HangarlogRecorder, DCBRecorder):
 
     def subscribe(self, query: DCBQuery | None = None, *, after: int | None = None) -> HangarlogDCBSubscription:
         """Return an iterator over the events after a position that match, which waits for more."""
-        with errors():
+        with errors:
             return HangarlogDCBSubscription(self, query, after)
 
 
-def _dcb_event(event: DCBEvent, *, as_base64: bool = False) -> EncodedEvent:
-    tags = _json(list(event.tags))
-    return EncodedEvent(event.type, b'{"tags":%b,%b}' % (tags, state_member(event.data, as_base64=as_base64)))
+def _encoded(events: Sequence[DCBEvent], *, as_base64: bool = False) -> list[EncodedEvent]:
+    members = state_members([event.data for event in events], as_base64=as_base64)
+    return [
+        EncodedEvent(event.type, b'{"tags":%b,%b}' % (_json(list(event.tags)), member))
+        for event, member in zip(events, members, strict=True)
+    ]

@@ -60,7 +60,7 @@ class HangarlogFactory(
             ) from None
 
     def _recorder(self, kind: type[_Recorder], purpose: str) -> _Recorder:
-        with errors():
+        with errors:
             if purpose not in self._stores:
                 path = os.path.join(self._folder, _folder_name(purpose))
                 self._stores[purpose] = FileEventStore.untyped(path, durability=self._durability)

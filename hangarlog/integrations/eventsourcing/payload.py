@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import msgspec
 from eventsourcing.persistence import DataError, IntegrityError, InterfaceError, OperationalError, PersistenceError
@@ -29,13 +28,17 @@ _KINDS: list[tuple[type[Exception] | tuple[type[Exception], ...], type[Persisten
 ]
 
 
-@contextmanager
-def errors() -> Iterator[None]:
-    """Raise eventsourcing's kind of error for hangarlog's."""
-    try:
-        yield
-    except HangarlogError as error:
-        raise next(kind for ours, kind in _KINDS if isinstance(error, ours))(error) from error
+class _Errors:
+    """A context in which hangarlog's errors become eventsourcing's kinds of errors."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, HangarlogError):
+            raise next(kind for ours, kind in _KINDS if isinstance(error, ours))(error) from error
+
+
+errors = _Errors()
 
 
 class Payload(msgspec.Struct, gc=False):
@@ -48,19 +51,37 @@ class Payload(msgspec.Struct, gc=False):
 
 
 _payloads = msgspec.json.Decoder(list[Payload]).decode
-_check = msgspec.json.Decoder(msgspec.Raw).decode
+_raw = msgspec.json.Decoder(msgspec.Raw)
+_check, _values = _raw.decode, _raw.decode_lines
 
 
-def state_member(state: bytes, *, as_base64: bool = False) -> bytes:
-    """Return a member that holds a state. JSON stays JSON, where it is read back to the same bytes."""
-    if not as_base64:
+def state_members(states: Sequence[bytes], *, as_base64: bool = False) -> list[bytes]:
+    """Return members that hold the states. JSON stays JSON, where it is read back to the same bytes."""
+    if as_base64:
+        return list(map(_in_base64, states))
+    text = b"\n".join(states)
+    if len(states) > 1 and not (b" " in text or b"\t" in text or b"\r" in text):
         try:
-            _check(state)
-            blank = b" " in state or b"\n" in state or b"\t" in state or b"\r" in state
-            if not blank or msgspec.json.format(state, indent=-1) == state:
-                return b'"state":%b' % state
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            pass
+            values = _values(text)
+        except (msgspec.MsgspecError, RecursionError):
+            values = []
+        if len(values) == len(states) and list(map(bytes, values)) == states:
+            return [b'"state":%b' % state for state in states]
+    return list(map(_state_member, states))
+
+
+def _state_member(state: bytes) -> bytes:
+    try:
+        _check(state)
+        blank = b" " in state or b"\n" in state or b"\t" in state or b"\r" in state
+        if not blank or msgspec.json.format(state, indent=-1) == state:
+            return b'"state":%b' % state
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        pass
+    return _in_base64(state)
+
+
+def _in_base64(state: bytes) -> bytes:
     return b'"state_base64":"%b"' % b64encode(state)
 
 

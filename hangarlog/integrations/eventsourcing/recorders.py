@@ -21,11 +21,14 @@ from eventsourcing.persistence import (
 )
 
 from hangarlog import AppendResult, Envelope, EventSerializationError
-from hangarlog.integrations.eventsourcing.payload import errors, payloads, state_member, state_of
+from hangarlog.eventstore.selection import ReadOptions
+from hangarlog.integrations.eventsourcing.payload import errors, payloads, state_members, state_of
 from hangarlog.integrations.eventsourcing.recorder import Append, HangarlogRecorder, Run
 
 AGGREGATE = "aggregate:"
 """How the names of aggregates' streams begin."""
+
+_originator_id = attrgetter("originator_id")
 
 
 class HangarlogAggregateRecorder(HangarlogRecorder, AggregateRecorder):
@@ -43,7 +46,7 @@ class HangarlogAggregateRecorder(HangarlogRecorder, AggregateRecorder):
         """Record events, and return the position of the first one."""
         if stored_events and min(event.originator_version for event in stored_events) < 0:
             raise DataError("an originator's version must be 0 or more")
-        with errors():
+        with errors:
             try:
                 return self._first(self._runs(stored_events), **kwargs)
             except EventSerializationError:  # JSON that a line cannot hold, such as a repeated key.
@@ -55,12 +58,10 @@ class HangarlogAggregateRecorder(HangarlogRecorder, AggregateRecorder):
 
     def _runs(self, stored_events: Sequence[StoredEvent], *, as_base64: bool = False) -> list[Run]:
         """Group events that follow each other in one aggregate, in their order."""
+        members = iter(state_members([event.state for event in stored_events], as_base64=as_base64))
         return [
-            (
-                f"{AGGREGATE}{originator_id}",
-                [(each.originator_version, each.topic, state_member(each.state, as_base64=as_base64)) for each in run],
-            )
-            for originator_id, run in groupby(stored_events, attrgetter("originator_id"))
+            (f"{AGGREGATE}{originator_id}", [(each.originator_version, each.topic, next(members)) for each in run])
+            for originator_id, run in groupby(stored_events, _originator_id)
         ]
 
     def select_events(
@@ -73,32 +74,30 @@ class HangarlogAggregateRecorder(HangarlogRecorder, AggregateRecorder):
         limit: int | None = None,
     ) -> Sequence[StoredEvent]:
         """Return the events of an aggregate with versions above `gt` and up to `lte`."""
-        with errors():
+        with errors:
             return self._select(f"{AGGREGATE}{originator_id}", originator_id, gt, lte, desc, limit)
 
     def _select(
         self, stream_id: str, originator_id: UUID | str, gt: int | None, lte: int | None, desc: bool, limit: int | None
     ) -> list[StoredEvent]:
-        # A version is never below that of the stream, and what it is above it by only grows.
-        first = 0
+        options: ReadOptions = {"reverse": True} if desc else {}
+        if lte is not None:  # A version is never below that of the stream, and what it is above it by only grows.
+            options["from_version" if desc else "to_version"] = lte
         if gt is not None and gt > 0:
             at, version = self._ends.get(stream_id) or self._end(stream_id)
-            first = max(0, gt + 1 - (version - at))
-        begin, end = (lte, first) if desc else (first, lte)
+            options["to_version" if desc else "from_version"] = max(0, gt + 1 - (version - at))
+        elif lte is None and limit is not None:
+            options["limit"] = limit + (gt == 0)
         lowest, highest = -1 if gt is None else gt, float("inf") if lte is None else lte
-        bounded = lowest >= 0 or lte is not None
         found: list[StoredEvent] = []
         last = None
-        blocks = self.store.envelopes(
-            stream_id, reverse=desc, from_version=begin, to_version=end, limit=None if bounded else limit
-        )
-        for block in blocks:
+        for block in self.store.envelopes(stream_id, **options):
             for envelope, payload in zip(block, payloads(block), strict=True):
-                if lowest < payload.version <= highest:
-                    if len(found) == limit:
-                        return found
+                if lowest < payload.version <= highest and len(found) != limit:
                     found.append(StoredEvent(originator_id, payload.version, envelope.event_type, state_of(payload)))
                 last = envelope.stream_version, payload.version
+            if len(found) == limit:
+                break
         if last is not None and lte is limit is None and not desc:
             self._note_end(stream_id, last)
         return found
@@ -136,7 +135,7 @@ class HangarlogSubscription(Subscription["HangarlogApplicationRecorder"]):
                 if notification.id > (self._last_notification_id or 0):
                     self._last_notification_id = notification.id
                     return notification
-            with errors():
+            with errors:
                 block = next(self._following, None)
                 if block is None:
                     break
@@ -179,7 +178,7 @@ class HangarlogApplicationRecorder(HangarlogAggregateRecorder, ApplicationRecord
         inclusive_of_start: bool = True,
     ) -> Sequence[Notification]:
         """Return at most `limit` notifications from `start` to `stop`: durable ones, unless the store is relaxed."""
-        with errors():
+        with errors:
             blocks = self._blocks(max(0, (start or 0) - inclusive_of_start), stop, limit, tuple(topics))
             return [notification for block in blocks for notification in self._notifications(block)]
 
@@ -209,13 +208,13 @@ class HangarlogApplicationRecorder(HangarlogAggregateRecorder, ApplicationRecord
 
     def max_notification_id(self) -> int | None:
         """Return the id of the last notification, None if there is none."""
-        with errors():
+        with errors:
             blocks = self.store.envelopes(reverse=True, category="aggregate", limit=1, durable=self._durable)
             return next((block[0].position for block in blocks if block), None)
 
     def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> HangarlogSubscription:
         """Return an iterator over the notifications after `gt`, which waits for more."""
-        with errors():
+        with errors:
             return HangarlogSubscription(self, gt, topics)
 
 
@@ -231,12 +230,12 @@ class HangarlogTrackingRecorder(HangarlogRecorder, TrackingRecorder):
 
         `appends` are those of `append_many`: (stream id, events, expected version).
         """
-        with errors():
+        with errors:
             return self._commit(_tracked(tracking), *appends)
 
     def max_tracking_id(self, application_name: str) -> int | None:
         """Return the id of the last notification that was processed, None if none was."""
-        with errors():
+        with errors:
             version = self._end(f"tracking:{application_name}")[1]
         return None if version < 0 else version
 
