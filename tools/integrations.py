@@ -122,7 +122,7 @@ def measure(environments: list[Environment]) -> str:
     for environment in environments:
         if (ROOT / f"bench/adapters/{environment.name}.py").is_file():
             environment.set_up()
-            command = [environment.python, "-m", "bench.adapters", environment.name]
+            command = [str(environment.python), "-m", "bench.adapters", environment.name]
             tables.append(subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, check=True).stdout)
             print(tables[-1], flush=True)
     return "\n".join(tables)
