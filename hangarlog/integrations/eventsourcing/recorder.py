@@ -13,7 +13,7 @@ Store = FileEventStore[UntypedEvent]
 Append = tuple[str, Sequence[EncodedEvent | UntypedEvent], int]
 """An append of `append_many`: (stream id, events, expected version)."""
 
-Run = tuple[str, list[tuple[int, str, bytes]]]
+StreamEvents = tuple[str, list[tuple[int, str, bytes]]]
 """Events to record in one stream: (stream id, [(version, event type, member with the state)])."""
 
 KNOWN_ENDS = 10_000
@@ -43,7 +43,7 @@ class HangarlogRecorder(Recorder):
             self._ends.pop(next(iter(self._ends)), None)
         self._ends[stream_id] = end
 
-    def _commit(self, runs: list[Run], *more: Append) -> dict[str, AppendResult]:
+    def _commit(self, runs: list[StreamEvents], *more: Append) -> dict[str, AppendResult]:
         """Append runs and `more`, all or nothing.
 
         Versions must grow in each stream. Where a stream ends is known from the last read or append; if another process

@@ -23,7 +23,7 @@ from eventsourcing.persistence import (
 from hangarlog import AppendResult, Envelope, EventSerializationError
 from hangarlog.eventstore.selection import ReadOptions
 from hangarlog.integrations.eventsourcing.payload import errors, payloads, state_members, state_of
-from hangarlog.integrations.eventsourcing.recorder import Append, HangarlogRecorder, Run
+from hangarlog.integrations.eventsourcing.recorder import Append, HangarlogRecorder, StreamEvents
 
 AGGREGATE = "aggregate:"
 """How the names of aggregates' streams begin."""
@@ -52,11 +52,11 @@ class HangarlogAggregateRecorder(HangarlogRecorder, AggregateRecorder):
             except EventSerializationError:  # JSON that a line cannot hold, such as a repeated key.
                 return self._first(self._runs(stored_events, as_base64=True), **kwargs)
 
-    def _first(self, runs: list[Run], tracking: Tracking | None = None, **_: Any) -> int:
+    def _first(self, runs: list[StreamEvents], tracking: Tracking | None = None, **_: Any) -> int:
         results = self._commit(runs)
         return results[runs[0][0]].first_position if runs else 0
 
-    def _runs(self, stored_events: Sequence[StoredEvent], *, as_base64: bool = False) -> list[Run]:
+    def _runs(self, stored_events: Sequence[StoredEvent], *, as_base64: bool = False) -> list[StreamEvents]:
         """Group events that follow each other in one aggregate, in their order."""
         members = iter(state_members([event.state for event in stored_events], as_base64=as_base64))
         return [
@@ -240,7 +240,7 @@ class HangarlogTrackingRecorder(HangarlogRecorder, TrackingRecorder):
         return None if version < 0 else version
 
 
-def _tracked(tracking: Tracking | None) -> list[Run]:
+def _tracked(tracking: Tracking | None) -> list[StreamEvents]:
     if tracking is None:
         return []
     return [(f"tracking:{tracking.application_name}", [(tracking.notification_id, "Tracked", b'"state":null')])]
@@ -249,6 +249,6 @@ def _tracked(tracking: Tracking | None) -> list[Run]:
 class HangarlogProcessRecorder(HangarlogTrackingRecorder, HangarlogApplicationRecorder, ProcessRecorder):
     """Records events together with the notification that they come from: each is processed once."""
 
-    def _first(self, runs: list[Run], tracking: Tracking | None = None, **_: Any) -> int:
+    def _first(self, runs: list[StreamEvents], tracking: Tracking | None = None, **_: Any) -> int:
         results = self._commit([*runs, *_tracked(tracking)])
         return results[runs[0][0]].first_position if runs else 0
