@@ -39,8 +39,8 @@ class HangarlogRecorder(Recorder):
         return last[0].stream_version, payloads(last)[0].version
 
     def _note_end(self, stream_id: str, end: tuple[int, int]) -> None:
-        while len(self._ends) >= KNOWN_ENDS:
-            self._ends.pop(next(iter(self._ends)), None)
+        if len(self._ends) >= KNOWN_ENDS:
+            self._ends.clear()
         self._ends[stream_id] = end
 
     def _commit(self, runs: list[StreamEvents], *more: Append) -> dict[str, AppendResult]:
@@ -70,8 +70,10 @@ class HangarlogRecorder(Recorder):
     ) -> Append:
         """Return the append of events to a stream, whose end is in `ends` then."""
         end, first = ends.get(stream_id) or self._ends.get(stream_id), given[0][0]
-        if end is None:  # A first version of 0 or 1 is most likely that of a new aggregate.
-            end = (NO_STREAM, -1) if first in (0, 1) and stream_id not in looked else self._end(stream_id)
+        if end is None and first in (0, 1) and stream_id not in looked:
+            end = (NO_STREAM, -1)  # It is most likely a new aggregate.
+        elif end is None or (first <= end[1] and stream_id not in ends):  # Or it was deleted, and begins anew.
+            end = self._end(stream_id)
         expected, version = end
         made = []
         for each, event_type, state in given:

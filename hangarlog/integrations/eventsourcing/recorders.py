@@ -81,11 +81,9 @@ class HangarlogAggregateRecorder(HangarlogRecorder, AggregateRecorder):
         self, stream_id: str, originator_id: UUID | str, gt: int | None, lte: int | None, desc: bool, limit: int | None
     ) -> list[StoredEvent]:
         options: ReadOptions = {"reverse": True} if desc else {}
-        if lte is not None:  # A version is never below that of the stream, and what it is above it by only grows.
-            options["from_version" if desc else "to_version"] = lte
-        if gt is not None and gt > 0:
+        if gt is not None and gt > 0:  # By how much a version is above that of the stream only grows.
             at, version = self._ends.get(stream_id) or self._end(stream_id)
-            options["to_version" if desc else "from_version"] = max(0, gt + 1 - (version - at))
+            options["to_version" if desc else "from_version"] = max(0, min(at + 1, gt + 1 - (version - at)))
         elif lte is None and limit is not None:
             options["limit"] = limit + (gt == 0)
         lowest, highest = -1 if gt is None else gt, float("inf") if lte is None else lte
@@ -96,7 +94,7 @@ class HangarlogAggregateRecorder(HangarlogRecorder, AggregateRecorder):
                 if lowest < payload.version <= highest and len(found) != limit:
                     found.append(StoredEvent(originator_id, payload.version, envelope.event_type, state_of(payload)))
                 last = envelope.stream_version, payload.version
-            if len(found) == limit:
+            if len(found) == limit or (last and not desc and last[1] > highest):
                 break
         if last is not None and lte is limit is None and not desc:
             self._note_end(stream_id, last)
