@@ -351,9 +351,9 @@ class FileEventStore(UpkeepCalls[Event]):
         return [*sure, *self._reader.committed_among(found - sure, committed)]
 
     def get_event_count(self) -> int:
-        """How many events the store holds: the position of the last one."""
+        """How many events the store holds: those from the first position on that no retention dropped."""
         with self._calling(), self._refusals():
-            return self._committed()
+            return max(0, self._committed() - self._reader.begins() + 1)
 
     @property
     def durable_position(self) -> int:
