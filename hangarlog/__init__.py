@@ -47,6 +47,7 @@ from hangarlog.eventstore.stats import StoreStats
 from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.cursor import Cursor
 from hangarlog.eventstore.record import Record
+from hangarlog.eventstore.retention_policy import RetentionPolicy
 from hangarlog.eventstore.named import NamedSubscription
 from hangarlog.eventstore.subscription import Subscription
 from hangarlog.eventstore.subscriber_errors import (
@@ -115,6 +116,7 @@ __all__ = [
     "PositionError",
     "Record",
     "ReplayBusyError",
+    "RetentionPolicy",
     "RetryUnknownError",
     "SchemaLockError",
     "SkippedWarning",

@@ -18,7 +18,7 @@ def most_to_drop(session: WriteSession) -> int:
     """
     published, checkpoint = session.state.published(), load_checkpoint(session.folder)
     if not published or checkpoint.first < published[1]:
-        session.checkpointing.make()
+        session.checkpointing.make(session.lock_seconds)
         checkpoint = load_checkpoint(session.folder)
     return checkpoint.first if checkpoint.mark and fits(checkpoint, session.folder) else 1
 

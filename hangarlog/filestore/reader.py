@@ -291,13 +291,13 @@ class Reader:
             blocks = self._journal_backward(journal, min(last, committed), committed, span.skip)
             newest = [record for record in reversed(tail) if record.position <= last]
             return chain([newest], blocks) if newest else blocks
-        first = max((span.start or 0) + 1, self.begins())
-        blocks = self._journal_forward(journal, first, committed, span.limit, span.skip, passes or not span.start)
+        first, passing = max((span.start or 0) + 1, self.begins()), True if passes else False if span.start else None
+        blocks = self._journal_forward(journal, first, committed, span.limit, span.skip, passing)
         newest = [record for record in tail if record.position >= first]
         return chain(blocks, [newest]) if newest else blocks
 
     def _journal_forward(
-        self, journal: Log, position: int, committed: int, limit: int | None, skip: bool, passes: bool
+        self, journal: Log, position: int, committed: int, limit: int | None, skip: bool, passes: bool | None
     ) -> Iterator[Sequence[StoredEnvelope]]:
         while position <= committed:
             left = committed - position + 1 if limit is None else limit  # Few records are found through the index.
@@ -306,13 +306,13 @@ class Reader:
                     if block[0].position != position:
                         break
                     yield block
-                    position = block[-1].position + 1
+                    passes, position = bool(passes), block[-1].position + 1
                     if position > committed:
                         return
                 raise missing_position(journal, position, committed)
             except (CorruptionError, FileNotFoundError) as error:
                 if (begins := self._folder.journal.begins()) > position:  # It was dropped meanwhile.
-                    if not passes:
+                    if passes is False:
                         raise EventsDroppedError(self._folder.path, begins, position) from error
                     self._cache, position = None, begins
                     journal = self._journal(committed)
