@@ -102,6 +102,12 @@ class Mending:
         for stream in self._streams.values():
             if stream.last < 0 < stream.next and stream.position < begins and stream.whole:
                 stream.dropped, stream.last = True, stream.next - 1
+                stream_id, mark = stream.stream_id, self._snapshots.get(stream.stream_id)
+                if stream.last > (mark.compacted_through if mark else -1):  # An older one, in a copy.
+                    mark = msgspec.structs.replace(mark or Snapshot(stream_id), compacted_through=stream.last)
+                    self._snapshots[stream_id] = mark if mark.version >= stream.last else mark.without_state()
+                    self._snapshot_files.save(self._snapshots[stream_id])
+                    yield Replaced(self._snapshot_files.path(stream_id), "")
         for stream_id, snapshot in self._snapshots.items() if begins > 1 else ():
             stream = self._streams[stream_path(stream_id)]
             if stream.last < 0 and not snapshot.is_beginning:  # Only its mark is left.
@@ -205,7 +211,7 @@ class Mending:
                         stream.erased = record is not None and record.position >= self._journal_begins
                         if record and not stream.erased and stream_path(record.stream_id) == key:
                             stream.start = stream.next = record.stream_version + 1
-                            stream.position = record.position
+                            stream.position, stream.stream_id = record.position, record.stream_id
                             continue  # The journal does not have it any more.
                     if record is None:
                         holes += 1
@@ -219,6 +225,7 @@ class Mending:
                     lost_within |= holes > 0
                     stream.crc = crc32(line, stream.crc)
                     stream.next, stream.position, holes = version + 1, record.position, 0
+                    stream.stream_id = record.stream_id
             if file.sealed is None:  # Writers check the end of the active segment, so it may have no lost line.
                 return not (holes or lost_within) and end == segment.size
             stream.holes += range(stream.next, stream.next + holes)
