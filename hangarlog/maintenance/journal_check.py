@@ -15,6 +15,8 @@ import msgspec
 from hangarlog.errors import CorruptionError
 from hangarlog.eventstore.progress import Progress
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.hidden_events import without_left_over
+from hangarlog.filestore.journal import Journal
 from hangarlog.filestore.salvage import damage_at, read_lines
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.log.log import Log
@@ -29,20 +31,20 @@ MISSING = "it is missing"
 """The cause of the damage when an active segment does not exist."""
 
 
-def open_segments(log: Log) -> Iterator[tuple[Segment | CorruptionError, int | None]]:
+def open_segments(log: Log, compacted: int = -1) -> Iterator[tuple[Segment | CorruptionError, int | None]]:
     """Yield (segment, number in its name) in order; the number is None for the active segment.
 
     Each segment is closed when the next one is requested. One that cannot be opened is yielded as its error. Sealed
-    segments that do not belong to this log are skipped.
+    segments that do not belong to this log are skipped, and those that a compaction up to version `compacted` has left.
     """
     active, begins = None, None
     try:
         with contextlib.suppress(CorruptionError):
             active = log.open_active()
             begins = active.first_number() if active else None
-        oldest = 1 if log.field == "position" else 0
+        oldest = log.begins() if isinstance(log, Journal) else 0
         sealed = [] if begins == oldest else log.sealed_before(begins)  # Listing a large folder is slow.
-        for first in sealed:
+        for first in without_left_over(sealed, compacted):
             try:
                 segment = log.open_sealed(first)
             except CorruptionError as error:
@@ -119,7 +121,7 @@ class JournalCheck:
         self._folder, self._view, self._compacted, self._progress = folder, view, compacted, progress
         self.streams: dict[str, StreamSummary] = {}
         self.lost = LostPositions()
-        self._position = 0
+        self._position = folder.journal.begins() - 1
         self._damaged_lines = 0  # Since the last whole line.
         self._batch_end = 0  # The last position of a batch that has begun, 0 between batches.
 
