@@ -15,6 +15,7 @@ import msgspec
 
 from hangarlog.errors import BackupError, CorruptionError, StoreOpenError
 from hangarlog.events.serializer import EventSerializer
+from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.filestore.file_names import stream_path
 from hangarlog.filestore.folder import Folder, Meta
 from hangarlog.filestore.hidden_events import DeletedStreams
@@ -30,6 +31,7 @@ from hangarlog.filestore.recovery.stream_repair import (
 )
 from hangarlog.filestore.snapshot_files import snapshot_paths
 from hangarlog.filestore.store import FileEventStore
+from hangarlog.filestore.stream_ends import lines_of_stream
 from hangarlog.log.compressed_segment import CompressedSegment
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
@@ -37,6 +39,7 @@ from hangarlog.log.segment_name import COMPRESSED, INDEX, TEXT, index_beside, in
 from hangarlog.maintenance.cursor_check import cursors_for_copy, put_cursors, with_new_cursors
 from hangarlog.maintenance.projection_check import put_states, states_for_copy
 from hangarlog.maintenance.verify import verify
+from hangarlog.record.checked_json import with_crc
 from hangarlog.record.line import StoredEnvelope, decode_record, is_record
 from hangarlog.system.file_copy import copy_open
 from hangarlog.system.file_lock import held
@@ -310,13 +313,32 @@ class _Backup:
             return  # It is damaged. The journal has all its events.
         snapshot, content = found
         last = self._last_versions.get(stream_path(snapshot.stream_id), -1)
-        if not is_ahead(snapshot, last):  # Leave out a newer snapshot: `rewrite_streams` restores the older stream.
-            below = os.path.relpath(path, self._source.snapshots_path)
-            self._filesystem.make_folder(self._copy.snapshots_path)
-            self._filesystem.make_folder(os.path.dirname(os.path.join(self._copy.snapshots_path, below)))
-            self._stage_content(os.path.join(self._copy.snapshots_path, below), content)
-            if snapshot.deleted_through >= 0:
-                DeletedStreams(self._copy).note(snapshot.stream_id)
+        if is_ahead(snapshot, last):
+            snapshot = self._as_it_was(snapshot, last)
+            content = with_crc(snapshot)
+        if snapshot.says_nothing:
+            return
+        below = os.path.relpath(path, self._source.snapshots_path)
+        self._filesystem.make_folder(self._copy.snapshots_path)
+        self._filesystem.make_folder(os.path.dirname(os.path.join(self._copy.snapshots_path, below)))
+        self._stage_content(os.path.join(self._copy.snapshots_path, below), content)
+        if snapshot.deleted_through >= 0:
+            DeletedStreams(self._copy).note(snapshot.stream_id)
+
+    def _as_it_was(self, newer: Snapshot, last: int) -> Snapshot:
+        """Return what a stream hid when it ended at version `last`, as far as the copy needs it, without a state.
+
+        `rewrite_streams` restores the rest of the older stream from the journal.
+        """
+        hidden = newer.without_state()
+        if newer.compacted_through <= last:
+            return hidden
+        through = -1
+        if self._begins > 1:
+            lines = lines_of_stream(self._source, newer.stream_id, 0, self.report.position)
+            through = next((record.stream_version - 1 for record, _ in lines), last)
+        deleted = newer.deleted_through if newer.deleted_through <= last else -1
+        return msgspec.structs.replace(hidden, compacted_through=through, deleted_through=deleted, tombstone=False)
 
     def _stage_content(self, path: str, content: bytes) -> None:
         """Get a file with this content into the target, at `path` or at its temporary name."""

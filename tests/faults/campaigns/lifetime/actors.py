@@ -53,7 +53,7 @@ class Writer:
         self._streams = range(writer * PER_WRITER, (writer + 1) * PER_WRITER)
         self._next = process * NUMBERS
         self._diary = Diary(diary)
-        retain = rules.policies() if self._rng.random() < 0.3 else None
+        retain = rules.policies() if self._rng.random() < 0.3 else []
         compress: Any = self._rng.choice((None, "after 0s"))
         self._store = FileEventStore.untyped(path, durability="relaxed", retain=retain, compress=compress)
         self._versions = {each: self._store.get_stream_version(stream_id(each)) for each in self._streams}

@@ -14,13 +14,12 @@ from itertools import count
 from pathlib import Path
 
 from hangarlog import FileEventStore
-from hangarlog.maintenance.backup import backup
 
 from ..child import Child
 from ..harness import Campaign, Figures
 from ..jobs import die_with_parent
 from .actors import Shared, Writer, follow
-from .keepers import KEEPERS
+from .keepers import KEEPERS, back_up
 from .model import Model
 from .streams import Rules
 
@@ -124,6 +123,7 @@ class Life:
         for follower in self._followers:
             self._join(follower)
         self.model.learn(self._diaries())
+        self.model.learn_deliveries(self._logs())
         self.model.check(self._store, settled_at=began)
         self.done["deliveries"] += self.model.check_followers(self._logs(), last)
 
@@ -133,7 +133,7 @@ class Life:
         if kind == "stay":
             return
         if kind == "restore":
-            backup(self._store, self._folder / "backup")
+            back_up(self._store, self._rules, self._rng)
         self._store.rename(old)
         source = self._folder / "backup" if kind == "restore" else old
         subprocess.run(["cp", "-a" if self._rng.random() < 0.5 else "-r", source, self._store], check=True)

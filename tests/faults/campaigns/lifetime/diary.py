@@ -38,7 +38,14 @@ class Diary:
         self._fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
 
     def note(
-        self, done: int, act: int, stream: int = 0, count: int = 0, number: int = 0, position: int = 0, version: int = -1
+        self,
+        done: int,
+        act: int,
+        stream: int = 0,
+        count: int = 0,
+        number: int = 0,
+        position: int = 0,
+        version: int = -1,
     ) -> None:
         os.write(self._fd, _RECORD.pack(done, act, stream, count, number, position, version, time.time()))
 

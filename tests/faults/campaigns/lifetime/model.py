@@ -71,7 +71,7 @@ class Model:
             damage = list(verify(store))
             assert not damage, f"verify finds {damage}"
             shown = self._check_journal(store)
-            rules = Applied(self._rules, self._known, self._hidden, self._snapshots)
+            rules = Applied(self._rules, self._known, self._tried, self._hidden, self._snapshots)
             gone = self._known.keys() - shown
             lost = gone - rules.may_go(time.time())
             assert not lost, f"{len(lost)} events are lost: at {min(lost)}, {self._known[min(lost)]}"
@@ -91,12 +91,7 @@ class Model:
             position, number = record.position, number_of(record.event_id)
             assert position > last, f"position {position} comes after {last}"
             last = position
-            if number in self._tried:
-                stream, version, moment = self._tried.pop(number)
-                assert position not in self._known, f"position {position} was given twice"
-                self._known[position] = Known(stream, version, number, moment)
-            assert position in self._known, f"position {position} has an event that nobody appended"
-            known = self._known[position]
+            known = self._at(position, number)
             there = record.stream_id, record.stream_version, number
             assert there == (stream_id(known.stream), known.version, known.number), f"{position} has {there}: {known}"
             shown.add(position)
@@ -104,6 +99,15 @@ class Model:
         assert not returned, f"positions {sorted(returned)[:5]} are shown again"
         self.last = max(last, max(self._known, default=0))
         return shown
+
+    def _at(self, position: int, number: int) -> Known:
+        """Return the event at a position, which shows the event `number`. If that was only tried, it is known now."""
+        if number in self._tried:
+            stream, version, moment = self._tried.pop(number)
+            assert position not in self._known, f"position {position} was given twice"
+            self._known[position] = Known(stream, version, number, moment)
+        assert position in self._known, f"position {position} has event {number}, which nobody appended"
+        return self._known[position]
 
     def _check_streams(self, store: FileEventStore[Any], shown: set[int]) -> set[int]:
         """Return the positions that reads of the streams show. Each stream shows the last events it has."""
@@ -113,43 +117,62 @@ class Model:
         found = set()
         for stream, events in by_stream.items():
             name = stream_id(stream)
-            assert store.get_stream_version(name) == events[-1][0], f"{name} is at another version"
+            versions = {version for each, version, _ in self._tried.values() if each == stream} | {events[-1][0]}
+            assert store.get_stream_version(name) in versions, f"{name} is at another version than {versions}"
             here = [(record.stream_version, record.position) for record in store.records(name)]
             assert here == events[len(events) - len(here) :], f"{name} shows {here[:3]} to {here[-3:]}: {events[-3:]}"
             found |= {position for _, position in here}
         assert found <= shown, f"streams show {min(found - shown)}, the journal does not"
         return found
 
+    def learn_deliveries(self, logs: list[Path]) -> None:
+        """Take in what the followers were given. It may be gone since, without an acknowledgement."""
+        for log in logs:
+            for position, number in pairs(log):
+                assert self._at(position, number).number == number, f"{log.name}: {number} came at {position}"
+
     def check_followers(self, logs: list[Path], last: int) -> int:
-        """Return how many events the followers were given: each the known one, in order, and all that are shown."""
+        """Return how many events the followers were given: in order, and all that are shown."""
         deliveries = 0
         for log in logs:
-            content = log.read_bytes()
             before = 0
-            for position, number in PAIR.iter_unpack(content[: len(content) // PAIR.size * PAIR.size]):
+            for position, _ in pairs(log):
                 assert position > before, f"{log.name}: {position} came after {before}"
-                missed = [each for each in range(before + 1, position) if each in self._known and each not in self._gone]
+                missed = [
+                    each for each in range(before + 1, position) if each in self._known and each not in self._gone
+                ]
                 assert not missed, f"{log.name}: {missed[:3]} did not come before {position}"
-                assert self._known[position].number == number, f"{log.name}: {number} came at {position}"
                 before, deliveries = position, deliveries + 1
             assert before >= last, f"{log.name}: the last event came not, but {before} of {last}"
         return deliveries
+
+
+def pairs(log: Path) -> Iterator[tuple[int, int]]:
+    """Yield (position, number of its event) of all that a follower was given."""
+    content = log.read_bytes()
+    return PAIR.iter_unpack(content[: len(content) // PAIR.size * PAIR.size])
 
 
 class Applied:
     """The policies of a store, applied to all that was ever committed to it."""
 
     def __init__(
-        self, rules: Rules, known: dict[int, Known], hidden: Counter[int], snapshots: Counter[int]
+        self,
+        rules: Rules,
+        known: dict[int, Known],
+        tried: dict[int, tuple[int, int, float]],
+        hidden: Counter[int],
+        snapshots: Counter[int],
     ) -> None:
         self._rules, self._known, self._hidden, self._snapshots = rules, known, hidden, snapshots
+        self._tried = tried
 
     def may_go(self, now: float) -> set[int]:
         """Return the positions of events that a policy, a truncation or a deletion may have dropped until `now`."""
         rules = self._rules
         return {
             position
-            for position, known, later in self._counted()
+            for position, known, later in self._counted(maybe=True)
             if known.version < self._hidden[known.stream]
             or (rules.all_events and later.all >= rules.all_events)
             or (rules.all_bytes and later.most_bytes >= rules.all_bytes)
@@ -190,10 +213,15 @@ class Applied:
                 return known.time <= now - rules.old_seconds
         return False
 
-    def _counted(self) -> Iterator[tuple[int, Known, Later]]:
-        """Yield (position, event, what comes after it), the last event first."""
-        later = Later(0, 0, 0, 0, 0)
-        of_stream: Counter[int] = Counter()
+    def _counted(self, *, maybe: bool = False) -> Iterator[tuple[int, Known, Later]]:
+        """Yield (position, event, what comes after it), the last event first.
+
+        With `maybe`, count what was tried, too: it may have been committed, and dropped before anybody has seen it.
+        """
+        tried = self._tried if maybe else {}
+        new = sum(category(stream) == "new" for stream, _, _ in tried.values())
+        later = Later(len(tried), new, 0, 0, sum(LINE_BYTES + text_bytes(number) for number in tried))
+        of_stream = Counter(stream for stream, _, _ in tried.values())
         for position in sorted(self._known, reverse=True):
             known = self._known[position]
             yield position, known, later._replace(of_stream=of_stream[known.stream])
