@@ -1,7 +1,8 @@
 """What a writer has tried, and what was acknowledged: records that outlive its death.
 
-A writer appends one before a call, and one after it. `number` is the number of the first event of an append; the others
-follow. `version` and `position` are those of the last event, or the version that a deletion, truncation or snapshot is of.
+A writer appends one before a call, and one after it. `number` is the number of the first event of an append; the
+others follow. `version` and `position` are those of the last event. `version` may also be the one that a deletion, a
+truncation or a snapshot is of.
 """
 
 from __future__ import annotations

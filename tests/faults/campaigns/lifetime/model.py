@@ -181,11 +181,8 @@ class Applied:
 
     def must_go(self, settled_at: float, sealed: list[int]) -> set[int]:
         """Return those that must be gone once the policies were applied. `sealed` are the ends of sealed segments."""
-        rules, ends = self._rules, {}
-        counted = [*self._counted()]
-        for position, _, later in counted:
-            if position in sealed:
-                ends[position] = later
+        rules, counted = self._rules, [*self._counted()]
+        ends = {position: later for position, _, later in counted if position in sealed}
         gone = set()
         for position, known, later in counted:
             end = next((each for each in sealed if each >= position), None)
