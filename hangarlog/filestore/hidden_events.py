@@ -14,7 +14,7 @@ from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.filestore.file_names import stream_path
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.snapshot_files import SnapshotFiles
-from hangarlog.record.line import StoredEnvelope, erased_line
+from hangarlog.record.line import StoredEnvelope, erased_line, is_erased
 
 
 def kept_lines(folder: Folder, stream_id: str, lines: list[tuple[StoredEnvelope, bytes]]) -> list[bytes]:
@@ -24,7 +24,7 @@ def kept_lines(folder: Folder, stream_id: str, lines: list[tuple[StoredEnvelope,
     """
     mark = SnapshotFiles(folder.filesystem, folder.snapshots_path).load(stream_id)
     through = mark.compacted_through if mark else -1
-    kept = [line for record, line in lines if record.stream_version > through]
+    kept = [line for record, line in lines if record.stream_version > through and not is_erased(record)]
     return kept or [erased_line(record).removesuffix(b"\n") for record, _ in lines[-1:]]
 
 

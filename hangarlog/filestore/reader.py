@@ -26,6 +26,7 @@ from hangarlog.log.segment import Segment
 from hangarlog.log.segment_cache import SegmentCache
 from hangarlog.log.time_search import ranges_in_time
 from hangarlog.record.line import StoredEnvelope, is_erased
+from hangarlog.record.verified_block import up_to, without_erased
 from hangarlog.system.import_lock import importing
 
 if TYPE_CHECKING:
@@ -98,8 +99,7 @@ class Reader:
         return chain.from_iterable(self._up_to_stop(part, committed) for part in self._parts_in_time(span, committed))
 
     def _up_to_stop(self, span: Span, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
-        stop = span.stop
-        if stop is None:
+        if (stop := span.stop) is None:
             return self._from_start(span, committed)
         if not span.reverse:
             count = stop - (span.start or 0) + (span.stream_id is not None)  # A start position is exclusive.
@@ -120,9 +120,9 @@ class Reader:
         return self._stream_forward(span.stream_id, span.start or 0, committed, span.limit, span.skip)
 
     def blocks_at(self, span: Span, moment: Moment) -> Iterator[Sequence[StoredEnvelope]]:
-        """Yield what `blocks` yields, of the store as it was at a moment."""
+        """Yield what `blocks` yields, of the store as it was at a moment, and what is left of erased events."""
         self.layout = moment.layout
-        return self.blocks(span, moment.committed)
+        return self.blocks(replace(span, erased=True), moment.committed)
 
     def _parts_in_time(self, span: Span, committed: int) -> Iterator[Span]:
         """Yield the parts of a span that may hold records of its time, in order."""
@@ -262,6 +262,10 @@ class Reader:
 
     def _journal_blocks(self, span: Span, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
         """Yield the journal's records up to position `committed`, after the span's start or, in reverse, before it."""
+        blocks = self._all_journal_blocks(span, committed)
+        return blocks if span.erased else filter(None, map(without_erased, blocks))
+
+    def _all_journal_blocks(self, span: Span, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
         journal = self._journal(committed)
         tail: Sequence[StoredEnvelope] = ()
         if self._unrecovered and not self._state.valid:
@@ -282,7 +286,7 @@ class Reader:
         while position <= committed:
             left = committed - position + 1 if limit is None else limit  # Few records are found through the index.
             try:
-                for block in _up_to(journal.forward(position, left), committed):
+                for block in up_to(journal.forward(position, left), committed):
                     if block[0].position != position:
                         break
                     yield block
@@ -355,7 +359,7 @@ class Reader:
     ) -> Iterator[Sequence[StoredEnvelope]]:
         """Yield a stream's committed records. Its file may also have records that a power cut took from the journal."""
         last = known.version if known else sys.maxsize
-        for block in _up_to(blocks, committed):
+        for block in up_to(blocks, committed):
             if max(block[0].stream_version, block[-1].stream_version) <= last:
                 yield block
             elif counted := [
@@ -386,7 +390,7 @@ class Reader:
         if committed < position <= now:
             return  # It was committed since.
         if position <= 0 or conflicts_with_journal(self._folder, stream_id, last, position):
-            # A power cut, or a restored older file, has taken what the catalog knows of. The journal tells.
+            # A power cut, or an older file, has taken what the catalog knows of. The journal tells.
             records = [record for record, _ in lines_of_stream(self._folder, stream_id, 0, committed)]
             last, position = (records[-1].stream_version, records[-1].position) if records else (-1, 0)
         if last > version:
@@ -394,7 +398,9 @@ class Reader:
 
     def stream_ids(self, committed: int) -> set[str]:
         """Return the ids of all streams in the journal. Reads the whole journal."""
-        return {record.stream_id for block in self._journal_blocks(Span(None), committed) for record in block}
+        return {
+            record.stream_id for block in self._journal_blocks(Span(None, erased=True), committed) for record in block
+        }
 
     def committed_among(self, stream_ids: Iterable[str], committed: int) -> list[str]:
         """Return those of these streams that have a record up to position `committed`.
@@ -459,8 +465,8 @@ def _journal_part(
     folder: Folder, journal: Log, damage: CorruptionError, positions: tuple[int, int], *, reverse: bool = False
 ) -> Salvage:
     with importing:
-        from hangarlog.filestore.salvage import journal_part
-    return journal_part(folder, journal, damage, positions, reverse=reverse)
+        from hangarlog.filestore import salvage
+    return salvage.journal_part(folder, journal, damage, positions, reverse=reverse)
 
 
 def _refuse_late_beginning(log: Log, version: int | None, through: int, committed: int, exists: bool) -> None:
@@ -486,14 +492,3 @@ def _served(source: str, damage: CorruptionError) -> CorruptionWarning:
 def _missing_versions(log: Log, first: int, last: int) -> CorruptionError:
     cause = f"stream_version {first} to {last} are missing"
     return CorruptionError(log.active_path, os.path.basename(log.active_path), 0, cause)
-
-
-def _up_to(blocks: Iterator[Sequence[StoredEnvelope]], committed: int) -> Iterator[Sequence[StoredEnvelope]]:
-    """Yield only committed records: a record is in its file before it is committed."""
-    for block in blocks:
-        if block[0].position <= committed >= block[-1].position:
-            yield block
-        else:
-            kept = [record for record in block if record.position <= committed]
-            if kept:
-                yield kept

@@ -36,7 +36,7 @@ from hangarlog.log.segment_name import COMPRESSED, INDEX, TEXT, index_beside, in
 from hangarlog.maintenance.cursor_check import cursors_for_copy, put_cursors, with_new_cursors
 from hangarlog.maintenance.projection_check import put_states, states_for_copy
 from hangarlog.maintenance.verify import verify
-from hangarlog.record.line import StoredEnvelope, decode_record, is_record
+from hangarlog.record.line import StoredEnvelope, decode_record, is_erased, is_record
 from hangarlog.system.file_copy import copy_open
 from hangarlog.system.file_lock import held
 from hangarlog.system.filesystem import NO_FILE, FileSystem
@@ -165,9 +165,10 @@ def _check_nothing_appended(store: FileEventStore, copy: Folder) -> None:
     except CorruptionError:
         return
     if last is not None:
-        for block in store.envelopes(from_position=last.position - 1, limit=1):
-            if block[0].crc == last.crc:
+        for block in store.folder.journal.forward(last.position, 1):
+            if block[0].crc == last.crc or (is_erased(block[0]) and block[0].event_id == last.event_id):
                 return
+            break
         cause = f"its event at position {last.position} is not in the store: somebody has appended to the backup"
         raise BackupError(copy.path, f"{cause}; name another folder")
 
