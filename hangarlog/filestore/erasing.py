@@ -22,10 +22,19 @@ from hangarlog.log.compressed_segment import CompressedSegment
 from hangarlog.log.compressing import proved, write_compressed
 from hangarlog.log.rewriting import forget_changed, write_changed
 from hangarlog.log.segment import Segment
-from hangarlog.log.segment_name import compressed_path, erased_path, index_path, text_path, times_path
+from hangarlog.log.segment_name import (
+    COMPRESSED,
+    ERASED,
+    compressed_path,
+    erased_path,
+    index_path,
+    text_path,
+    times_path,
+)
 from hangarlog.record.envelope import Place
 from hangarlog.record.line import ERASED_MARK, decode_places, decode_record, erased_in_journal, erased_journal_record
 from hangarlog.system.file_lock import FileLock, held
+from hangarlog.system.filesystem import FRESH
 
 ErasingProgress = Callable[[int, int], None]
 """Called with the bytes of text that are looked at, and with those that there are to look at."""
@@ -53,7 +62,7 @@ class Erased(msgspec.Struct):
 
 
 class _Hidden(msgspec.Struct):
-    """What is hidden in a segment and not erased yet: events, their bytes of text, and whether a deleted stream's is."""
+    """What is hidden in a segment and not erased yet: events, their bytes of text, whether a deleted stream has any."""
 
     events: int = 0
     size: int = 0
@@ -99,12 +108,20 @@ class Erasing:
         lock = FileLock(self._filesystem, self._folder.lock_path("compress"))
         with contextlib.closing(lock), held(lock, seconds):
             report = Erased()
+            if not dry_run:
+                self._remove_leftovers()
             self._read_marks()
             with contextlib.suppress(_StoppedError):
                 self._run(report, progress, least, dry_run)
             if self._hidden and not dry_run:
                 self._give_up_ring()
             return report
+
+    def _remove_leftovers(self) -> None:
+        """Delete what a killed erasing, or compression of the journal, was writing."""
+        for entry in self._filesystem.entries(self._folder.path):
+            if entry.name.endswith((ERASED, COMPRESSED + FRESH)):
+                self._filesystem.remove(entry.path)
 
     def _read_marks(self) -> None:
         """Read what is hidden. Those who hide something have it on the device before they leave the write lock."""
@@ -148,6 +165,9 @@ class Erasing:
         firsts = self._folder.journal.sealed()
         checkpoint = load_checkpoint(self._folder).first
         if firsts and checkpoint <= firsts[-1]:
+            being_made = FileLock(self._filesystem, self._folder.lock_path("checkpoint"))
+            with contextlib.closing(being_made), held(being_made, self._session.lock_seconds):
+                pass
             self._session.checkpointing.make()
             checkpoint = load_checkpoint(self._folder).first
         due = [*pairwise(firsts), *((first, checkpoint) for first in firsts[-1:])]

@@ -456,6 +456,7 @@ def _stream_part(
         last = version or 0
     part = Salvage(log, damage, first, last, reverse=reverse, stream_id=stream_id)
     part.known = -1 if damage.stream_version is None else damage.stream_version
+    part.erased_too = through < 0
     part.read_own(committed, begins or through + 1)
     part.read_journal(folder, after, committed)
     return part

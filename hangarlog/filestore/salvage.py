@@ -182,6 +182,8 @@ class Salvage:
         self.other_is_whole = True
         self.certain = True
         """True if the reported damage cannot be a write in progress."""
+        self.erased_too = False
+        """True if what the journal has erased of a stream counts: its last version is asked for."""
         self.known = -1
         """A number that must exist in the last part of a log, or -1."""
         self.places: dict[int, CorruptionError] = {}
@@ -285,7 +287,7 @@ class Salvage:
                     continue
                 whole &= record.position == position + 1
                 position = record.position
-                if is_erased(record):
+                if is_erased(record) and not self.erased_too:
                     continue
                 if record.stream_id == self._stream_id and record.stream_version not in self.own:
                     self._add(self.other, record.stream_version, line)

@@ -15,6 +15,7 @@ import msgspec
 
 from hangarlog.errors import BackupError, CorruptionError, StoreOpenError
 from hangarlog.events.serializer import EventSerializer
+from hangarlog.eventstore.selection import Span
 from hangarlog.filestore.file_names import stream_path
 from hangarlog.filestore.folder import Folder, Meta
 from hangarlog.filestore.hidden_events import DeletedStreams
@@ -165,7 +166,7 @@ def _check_nothing_appended(store: FileEventStore, copy: Folder) -> None:
     except CorruptionError:
         return
     if last is not None:
-        for block in store.folder.journal.forward(last.position, 1):
+        for block in store._blocks(Span(None, last.position - 1, limit=1, erased=True)):
             if block[0].crc == last.crc or (is_erased(block[0]) and block[0].event_id == last.event_id):
                 return
             break

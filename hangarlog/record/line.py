@@ -152,7 +152,7 @@ def erased_line(record: Envelope) -> bytes:
 
 
 ERASED_MARK = b"\t"
-"""Each erased line of the journal has this byte, and no other line that a store writes. To look for it costs nothing."""
+"""Each erased line of the journal has this byte, and no other line that a store writes: it is found at no cost."""
 
 
 def erased_in_journal(record: Envelope, marks: int = 1) -> bytes:

@@ -90,11 +90,18 @@ def without_erased(block: Sequence[StoredEnvelope]) -> Sequence[StoredEnvelope]:
     if ERASED_MARK not in block.text:
         return block
     lines = block.text.split(b"\n")[: block.size]
-    kept = [line for line in lines if ERASED_MARK not in line or not is_erased(decode_proved(line))]
+    kept = [line for line in lines if ERASED_MARK not in line or not _is_erased(line)]
     if len(kept) == len(lines):
         return block
     text = b"\n".join([*kept, b""])
     return VerifiedBlock(text, len(kept), block.path, block.segment, block.offset) if kept else []
+
+
+def _is_erased(line: bytes) -> bool:
+    try:
+        return is_erased(decode_proved(line))
+    except LineError:
+        return False  # It is damage, and reported when it is read.
 
 
 def up_to(blocks: Iterator[Sequence[StoredEnvelope]], committed: int) -> Iterator[Sequence[StoredEnvelope]]:

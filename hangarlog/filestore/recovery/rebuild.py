@@ -213,7 +213,9 @@ class _History:
             )
             self._put_aside(candidates, self._ended)
             return
-        self._put_aside([each for each in candidates if not _is_same(each, best)], "another record has its position")
+        same = [each for each in candidates if _is_same(each, best)]
+        best.runs = [run for each in same for run in each.runs]
+        self._put_aside([each for each in candidates if each not in same], "another record has its position")
         if best.runs and not self._follows(best):
             self._streams.clear()
         self._runs, line = best.runs, best.line
@@ -237,8 +239,8 @@ class _History:
     def _rank(self, candidate: Candidate) -> tuple[bool, bool, bool, bool, int, int, bool]:
         """Return the sort key of a candidate.
 
-        Preferred, in this order: it follows the history; it is erased, and a mark hides it; it is valid in the full format; it has the expected version;
-        streams confirm its run; its run reaches furthest; the journal has it.
+        Preferred, in this order: it follows the history; it is erased, and a mark hides it; it is valid in the full
+        format; it has the expected version; streams confirm its run; its run reaches furthest; the journal has it.
         """
         follows = not self._contradicted(candidate)
         record, runs = candidate.record, candidate.runs
