@@ -140,7 +140,7 @@ def follow(
         PositionError: `position` is beyond the last event.
         FollowingError: the store's folder is gone or replaced, or its history is another one.
     """
-    if position > (last := store.get_event_count()):
+    if position > (last := store.last_position):
         raise PositionError(store.path, position, last)
     history = History(store, position)
     with contextlib.ExitStack() as opened:
@@ -203,7 +203,7 @@ def _follow_on(
 
 
 def _go_back(store: FileEventStore, stream: str | None, filters: Filters, history: History, shown: str) -> None:
-    seen, last = history.position, store.get_event_count()
+    seen, last = history.position, store.last_position
     cause = f"older files were put in place of {store.path}: it ends at position {last} now"
     if last >= seen:
         cause = f"other files were put in place of {store.path}: position {seen} has another event now"
@@ -283,7 +283,7 @@ def follow_named(
 def _end_of(path: str) -> int:
     """Return the last position of the store at a path, 0 if there is none."""
     with contextlib.suppress(HangarlogError, OSError), _opened_to_look(path) as store:
-        return store.get_event_count()
+        return store.last_position
     return 0
 
 

@@ -65,8 +65,7 @@ class Span(msgspec.Struct, frozen=True):
     (exclusive); None means from the first record, with `reverse` from the last. `limit` is the number of records that
     the caller will use at most. `skip` skips lost events. `durable` stops at the durable position. `stop` is the last
     version or position (inclusive) in the direction of reading. The caller leaves out what is recorded before `since`,
-    or at `until` or later, in the form of records: an engine may skip it. With `erased`, what is left of erased events
-    comes too: their places, ids and times.
+    or at `until` or later, in the form of records: an engine may skip it.
     """
 
     stream_id: str | None
@@ -78,7 +77,6 @@ class Span(msgspec.Struct, frozen=True):
     stop: int | None = None
     since: str | None = None
     until: str | None = None
-    erased: bool = False
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):

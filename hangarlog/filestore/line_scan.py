@@ -134,8 +134,8 @@ class Stretch(NamedTuple):
 class _Scan:
     """The state of reading through one file."""
 
-    def __init__(self, file: File, *, journal: bool) -> None:
-        self._file, self._journal = file, journal
+    def __init__(self, file: File, *, journal: bool, begins: int) -> None:
+        self._file, self._journal, self._begins = file, journal, begins
         self._sealed = file.sealed if journal else None
         self.runs: list[Stretch] = []
         self._after = 0  # The position of the last intact line.
@@ -158,7 +158,7 @@ class _Scan:
             run = self.runs[-1]
             self.runs[-1] = run._replace(last=position, end=end, lines=run.lines + 1)
         else:
-            before = last or (self._sealed or 1) - 1
+            before = last or (self._sealed or self._begins) - 1
             if self._damaged and self._journal and position - before - 1 == self._damaged:
                 self._note_bad(before, offset)
             path = self._file.path
@@ -177,12 +177,12 @@ class _Scan:
             self._foreign = False
         # The active segment may end in text that was never committed.
         if self._journal and self._damaged and not self._foreign:
-            self._note_bad(self._after or (self._sealed or 1) - 1, size)
+            self._note_bad(self._after or (self._sealed or self._begins) - 1, size)
 
 
-def runs_in(filesystem: FileSystem, file: File, *, journal: bool) -> tuple[list[Stretch], bool]:
-    """Return (the runs of lines in a file, True if it holds anything else)."""
-    scan, damaged, offset = _Scan(file, journal=journal), False, 0
+def runs_in(filesystem: FileSystem, file: File, *, journal: bool, begins: int = 1) -> tuple[list[Stretch], bool]:
+    """Return (the runs of lines in a file, True if it holds anything else). The journal `begins` at that position."""
+    scan, damaged, offset = _Scan(file, journal=journal, begins=begins), False, 0
     with opened(filesystem, file.path) as segment:
         if segment is None:
             return [], False

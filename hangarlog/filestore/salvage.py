@@ -279,7 +279,7 @@ class Salvage:
     def read_journal(self, folder: Folder, after: int, committed: int) -> None:
         """Add a stream's missing records from the journal. They come after position `after`."""
         self._read_twins()
-        after, before = self._gap(after, committed)
+        after, before = self._gap(max(after, folder.journal.begins() - 1), committed)
         position, whole = after, True
         for segment in segments_between(folder.journal, after + 1, before):
             for _, line, record in read_journal_lines(segment):
@@ -413,7 +413,7 @@ def journal_part(
     first, last = positions
     begins, ends = bounds(journal, last if reverse else first)
     part = Salvage(journal, damage, max(first, begins), min(last, ends), reverse=reverse)
-    part.read_own(last, begins or 1)
+    part.read_own(last, begins or folder.journal.begins())
     if not part.is_complete:
         part.read_streams(folder)
     return part
@@ -431,7 +431,7 @@ def journal_lines(folder: Folder, committed: int, *, skip: bool) -> Iterator[lis
 
     A lost event raises `CorruptionError` in its turn, or is skipped with a warning if `skip` is given.
     """
-    position = 1
+    position = folder.journal.begins()
     while position <= committed:
         try:
             for records, lines in folder.journal.forward_lines(position):

@@ -15,6 +15,7 @@ import msgspec
 from hangarlog.errors import CorruptionError
 from hangarlog.eventstore.progress import Progress
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.journal import Journal
 from hangarlog.filestore.salvage import damage_at, read_journal_lines
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.log.log import Log
@@ -40,7 +41,7 @@ def open_segments(log: Log) -> Iterator[tuple[Segment | CorruptionError, int | N
         with contextlib.suppress(CorruptionError):
             active = log.open_active()
             begins = active.first_number() if active else None
-        oldest = 1 if log.field == "position" else 0
+        oldest = log.begins() if isinstance(log, Journal) else 0
         sealed = [] if begins == oldest else log.sealed_before(begins)  # Listing a large folder is slow.
         for first in sealed:
             try:
@@ -119,7 +120,7 @@ class JournalCheck:
         self._folder, self._view, self._compacted, self._progress = folder, view, compacted, progress
         self.streams: dict[str, StreamSummary] = {}
         self.lost = LostPositions()
-        self._position = 0
+        self._position = folder.journal.begins() - 1
         self._damaged_lines = 0  # Since the last whole line.
         self._batch_end = 0  # The last position of a batch that has begun, 0 between batches.
 

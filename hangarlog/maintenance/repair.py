@@ -21,6 +21,7 @@ from hangarlog.filestore.checkpoint import load_checkpoint
 from hangarlog.filestore.commit_ring import Frame, read_ring, ring_owner
 from hangarlog.filestore.folder import FORMAT, META_ADVICE, Folder, Meta, is_store_id
 from hangarlog.filestore.line_scan import REBUILT, found_in, journal_files, opened, stream_files
+from hangarlog.filestore.recovery.beginning import settle_beginning
 from hangarlog.filestore.recovery.rebuild import SETTLED, UNFINISHED, Rebuilt, VersionSpan, rebuild
 from hangarlog.filestore.recovery.rewriting import Replaced
 from hangarlog.filestore.recovery.stream_repair import Mending, break_links, forget_indexes
@@ -182,6 +183,8 @@ def _repair_meta(folder: Folder) -> tuple[Meta, list[Result]]:
             raise
         first = next(_records(folder), None)
         owner = ring_owner(folder.filesystem, folder.ring_path)
+        with contextlib.suppress(CorruptionError):
+            owner = owner or getattr(folder.journal.read_retained(), "store_id", "")
         store_id = owner if is_store_id(owner) else str(uuid4())
         meta = Meta(FORMAT, store_id, first.recorded_at if first else now().decode(), _SEGMENT_BYTES)
         kept = keep_damaged(folder.filesystem, folder.meta_path)
@@ -212,6 +215,7 @@ def _repair_files(folder: Folder) -> list[Result]:
             raise
         results.append(_set_aside(folder, folder.ring_path, "nothing: it is not a ring"))
     committed = _committed_before(folder)
+    results += [Repaired(*each) for each in settle_beginning(folder)]
     _delete_caches(folder)
     rebuilt = rebuild(folder, frames)
     results += _results_of_rebuild(rebuilt, committed)

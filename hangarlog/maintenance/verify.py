@@ -130,6 +130,11 @@ class _Check:
 
     def _all(self) -> Iterator[CorruptionError]:
         folder, confirm = self._folder, self._view.confirm
+        try:
+            folder.journal.begins()
+        except CorruptionError as damage:
+            yield damage  # Nothing else tells what must be there.
+            return
         yield from snapshot_damage(folder, self._compacted)
         journal = JournalCheck(folder, self._view, self._compacted, self._progress)
         yield from journal.damages()

@@ -101,6 +101,6 @@ def event_id_at(store: EventStore[Any], position: int) -> str:
 
 def is_of_history(store: EventStore[Any], position: int, event_id: str) -> bool:
     """True if the event that was at a position when something was saved is there now."""
-    if position > store.get_event_count():
+    if position > store.last_position:
         return False
     return not event_id or event_id_at(store, position) in ("", event_id)

@@ -102,14 +102,3 @@ def _is_erased(line: bytes) -> bool:
         return is_erased(decode_proved(line))
     except LineError:
         return False  # It is damage, and reported when it is read.
-
-
-def up_to(blocks: Iterator[Sequence[StoredEnvelope]], committed: int) -> Iterator[Sequence[StoredEnvelope]]:
-    """Yield the records up to a committed position: a record is in its file before it is committed."""
-    for block in blocks:
-        if block[0].position <= committed >= block[-1].position:
-            yield block
-        else:
-            kept = [record for record in block if record.position <= committed]
-            if kept:
-                yield kept

@@ -106,7 +106,7 @@ class Merge:
     """
 
     def __init__(self, folder: Folder, frames: list[Frame]) -> None:
-        self._folder = folder
+        self._folder, self._begins = folder, folder.journal.begins()
         self._snapshots = SnapshotFiles(folder.filesystem, folder.snapshots_path)
         self._runs: list[Stretch] = []
         self._files: set[tuple[str, str]] = set()
@@ -116,7 +116,7 @@ class Merge:
         self.explained = False
         self._snapshot = lru_cache(4096)(self._load)
         for file in journal_files(folder):
-            self._runs += runs_in(folder.filesystem, file, journal=True)[0]
+            self._runs += runs_in(folder.filesystem, file, journal=True, begins=self._begins)[0]
         self.torn_apart = [run for run in self._runs if run.whole and 0 < run.after < run.first - 1]
         whole = self._is_contiguous()
         for file in stream_files(folder):
@@ -135,7 +135,7 @@ class Merge:
             self._scan_all()
 
     def _is_contiguous(self) -> bool:
-        following = 1
+        following = self._begins
         for run in sorted(self._runs):
             if run.first != following or not run.whole:
                 return False
@@ -154,7 +154,8 @@ class Merge:
 
     def _scan_all(self) -> None:
         """Read everything once to find `confirmed` and `explained`. Needed only if the journal is not intact."""
-        last = missing = 0
+        last, missing = self._begins - 1, 0
+        firsts: dict[str, int] = {}
         versions: defaultdict[str, int] = defaultdict(int)  # {stream id: how many of its records were found}
         tops: dict[str, int] = {}
         for position, candidates, _ in self.positions():
@@ -165,7 +166,10 @@ class Merge:
                 missing, last = missing + position - last - 1, position
                 record = candidates[0].record
                 versions[record.stream_id] += 1
+                firsts.setdefault(record.stream_id, record.stream_version)
                 tops[record.stream_id] = max(record.stream_version, tops.get(record.stream_id, 0))
+        for stream_id, first in firsts.items():  # What was dropped before is not lost.
+            versions[stream_id] += min(first, self.through(stream_id) + 1) if self._begins > 1 else 0
         lost = sum(top + 1 - versions[stream_id] for stream_id, top in tops.items() if self._explains(stream_id))
         self.explained = 0 < missing == lost
 
@@ -176,7 +180,10 @@ class Merge:
         return compacted or key in self._damaged or key not in self._files
 
     def positions(self) -> Iterator[tuple[int, list[Candidate], bytes | None]]:
-        """Yield (position, intact lines that claim it, damaged line in its place) for each position found, in order."""
+        """Yield (position, intact lines that claim it, damaged line in its place) for each position found, in order.
+
+        What lies before the journal's beginning is left out.
+        """
         width = self._window_positions()
         waiting = sorted(map(_Cursor, self._runs), key=lambda cursor: cursor.next, reverse=True)
         active: list[_Cursor] = []
@@ -198,7 +205,7 @@ class Merge:
                     candidate.in_ring = True
                     candidate.after += [before] if before else []
             active = [cursor for cursor in active if not cursor.done]
-            for position in sorted(found.keys() | bad.keys()):
+            for position in sorted(at for at in found.keys() | bad.keys() if at >= self._begins):
                 yield position, found.get(position, []), bad.get(position)
 
     def _window_positions(self) -> int:

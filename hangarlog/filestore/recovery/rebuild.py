@@ -139,7 +139,7 @@ class _History:
     def __init__(self, folder: Folder, rewriting: Rewriting, merge: Merge, bridges: bool) -> None:
         self._folder, self._rewriting, self._merge, self._bridges = folder, rewriting, merge, bridges
         self._report = Rebuilt()
-        self._next = 1
+        self._next = folder.journal.begins()
         self._versions: dict[str, int] = {}  # {stream id: next version}
         self._crcs: dict[str, str] = {}  # {stream id: checksum of its last record}
         self._crc = ""  # The checksum of the last record of all; "" if that is lost.

@@ -60,14 +60,16 @@ class _End(NamedTuple):
 class Replay:
     """Writes the journal's records into each stream that lacks them, and notes in `report` what was done."""
 
-    def __init__(self, folder: Folder, after: int, report: Recovered, catalog: Catalog, *, restarted: bool) -> None:
-        """Replay the records after position `after`."""
+    def __init__(
+        self, folder: Folder, after: int, report: Recovered, catalog: Catalog, *, restarted: bool, synced: bool
+    ) -> None:
+        """Replay the records after position `after`, up to which all indexes are on the device if `synced`."""
         self._folder, self._report, self._restarted, self._catalog = folder, report, restarted, catalog
         self.size = 0
         """Bytes of journal that were replayed, plus an equivalent for each stream opened."""
         self.moves: dict[str, tuple[int, CursorPlace]] = {}
         """{name of a cursor: (position of the last record that carries a move of it, where that leads)}."""
-        self._after, self._position, self._checked = after, after + 1, False
+        self._synced, self._position, self._checked = synced, after + 1, False
         self._seen: Shares | None = Shares()
         self._ends: dict[str, _End] = {}
         self._damaged: set[str] = set()  # Streams whose files are damaged.
@@ -181,7 +183,7 @@ class Replay:
         log = self._folder.stream(stream_id)
         with contextlib.closing(self._open(log, share, begins=end is None)) as active:
             if end is None:
-                if self._restarted and self._after:
+                if self._restarted and self._synced:
                     active.trim_index(share.versions[0] - 1)
                 else:
                     forget_index(active, restarted=self._restarted)

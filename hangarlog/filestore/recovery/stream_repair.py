@@ -21,6 +21,7 @@ from hangarlog.filestore.recovery.rewriting import Replaced, Rewriting
 from hangarlog.filestore.snapshot_files import SnapshotFiles, snapshot_paths
 from hangarlog.log.segment_name import CACHES, compressed_path, index_beside, text_path
 from hangarlog.record.checksum import crc32
+from hangarlog.record.envelope import Envelope
 from hangarlog.record.line import StoredEnvelope, erased_line, erased_record, is_erased
 from hangarlog.record.strict import snapshot_flaw
 from hangarlog.system.file_copy import copy_file, keep_damaged
@@ -61,6 +62,9 @@ class _Stream(msgspec.Struct):
     last: int = -1
     size: int = 0
     journal_crc: int = 0
+    # Before its beginning:
+    position: int = 0  # Of the last record in the files.
+    dropped: bool = False
 
 
 class Mending:
@@ -69,6 +73,7 @@ class Mending:
     def __init__(self, folder: Folder, segment_bytes: int, lost: Iterable[VersionSpan]) -> None:
         self._folder, self._filesystem, self._segment_bytes = folder, folder.filesystem, segment_bytes
         self._snapshot_files = SnapshotFiles(folder.filesystem, folder.snapshots_path)
+        self._journal_begins = folder.journal.begins()
         self._lost: defaultdict[str, set[int]] = defaultdict(set)
         for span in lost:
             self._lost[span.stream_id].update(range(span.first, span.last + 1))
@@ -85,13 +90,33 @@ class Mending:
             self._read(stream)
         for record, line in self._journal():
             self._note_record(record, line)
+        yield from self._dropped()
         yield from self._wrong_snapshots()
-        wrong = [key for key, stream in self._streams.items() if stream.last >= 0 and not self._matches_journal(stream)]
+        wrong = [key for key, stream in self._streams.items() if not self._is_right(stream)]
         for group in self._groups(wrong):
             yield from self._write(group)
         for key, stream in self._streams.items():
             if stream.last < 0:
                 yield from self._remove_unknown(key, stream)
+
+    def _dropped(self) -> Iterator[Replaced]:
+        """Keep the last versions of streams whose events were all dropped from the journal."""
+        begins = self._journal_begins
+        for stream in self._streams.values():
+            if stream.last < 0 < stream.next and stream.position < begins and stream.whole:
+                stream.dropped, stream.last = True, stream.next - 1
+        for stream_id, snapshot in self._snapshots.items() if begins > 1 else ():
+            stream = self._streams[stream_path(stream_id)]
+            if stream.last < 0 and not snapshot.is_beginning:  # Only its mark is left.
+                for file in stream.files:
+                    self._filesystem.remove(index_beside(file.path))
+                    yield Replaced(file.path, keep_damaged(self._filesystem, file.path, remove=True))
+                log, through = self._folder.stream(stream_id), snapshot.compacted_through
+                record = Envelope(begins - 1, stream_id, through, "", "dropped", snapshot.saved_at, msgspec.Raw(b"{}"))
+                self._folder.make_category(log)
+                self._filesystem.replace_file(log.active_path, erased_line(record))
+                stream.dropped, stream.last = True, through
+                yield Replaced(log.active_path, "")
 
     # Snapshots
 
@@ -192,7 +217,11 @@ class Mending:
                     end += len(line) + 1
                     if record is None and stream.start < 0 and not holes:
                         record = erased_record(line)
-                        stream.erased = record is not None
+                        stream.erased = record is not None and record.position >= self._journal_begins
+                        if record and not stream.erased and stream_path(record.stream_id) == key:
+                            stream.start = stream.next = record.stream_version + 1
+                            stream.position = record.position
+                            continue  # The journal does not have it any more.
                     if record is None:
                         holes += 1
                         continue
@@ -207,12 +236,16 @@ class Mending:
                         stream.hidden = snapshot.compacted_through
                     if version > stream.hidden:
                         stream.crc = crc32(line, stream.crc)
-                    stream.next, holes = version + 1, 0
+                    stream.next, stream.position, holes = version + 1, record.position, 0
             if file.sealed is None:  # Writers check the end of the active segment, so it may have no lost line.
                 return not (holes or lost_within) and end == segment.size
             stream.holes += range(stream.next, stream.next + holes)
             stream.next += holes
             return before < stream.next and end == segment.size
+
+    def _is_right(self, stream: _Stream) -> bool:
+        """True if nothing needs to be written for a stream: it agrees with the journal, or that does not know it."""
+        return stream.last < 0 or stream.dropped or self._matches_journal(stream)
 
     def _matches_journal(self, stream: _Stream) -> bool:
         if self._shows_erased(stream):

@@ -35,15 +35,16 @@ class Unrecovered:
     def __init__(self, folder: Folder, store_id: str) -> None:
         self.doubt: CorruptionError | None = None
         checkpoint = load_checkpoint(folder)
-        self.stored = self.settled = checkpoint.position
-        self._crc = checkpoint.line_crc  # Of the line at `stored`.
+        dropped = folder.journal.begins() - 1
+        self.stored = self.settled = max(checkpoint.position, dropped)
+        self._crc = checkpoint.line_crc if checkpoint.position >= dropped else ""  # Of the line at `stored`.
         self.ends: dict[str, int] = {}
         self._last_seen = 0
         known = self._read_journal(folder)
-        if self._last_seen < self.settled:
+        if self._last_seen < self.settled and self.settled > dropped:
             cause = f"it is at position {self.settled}, but the journal ends at {self._last_seen}"
             ahead = CorruptionError(folder.checkpoint_path, os.path.basename(folder.checkpoint_path), 0, cause)
-            self.stored, self.settled, self._crc = 0, 0, ""
+            self.stored, self.settled, self._crc = dropped, dropped, ""
             known = self._read_journal(folder)
             self.doubt = ahead
         frames = read_ring(folder.filesystem, folder.ring_path, store_id).frames
