@@ -31,6 +31,14 @@ def kept_lines(folder: Folder, stream_id: str, lines: list[tuple[StoredEnvelope,
     return kept or [erased_line(record).removesuffix(b"\n") for record, _ in lines[-1:]]
 
 
+def without_left_over(sealed: list[int], through: int) -> list[int]:
+    """Return a stream's sealed segments without those that a compaction up to version `through`, cut short, has left.
+
+    It has written the segment that begins after that version, and not yet removed those before it.
+    """
+    return [first for first in sealed if first > through] if through + 1 in sealed else sealed
+
+
 class HiddenEvents:
     """The events that no read of a stream shows, by the marks of their streams; `more` may hide further ones."""
 

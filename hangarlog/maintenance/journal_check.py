@@ -15,6 +15,7 @@ import msgspec
 from hangarlog.errors import CorruptionError
 from hangarlog.eventstore.progress import Progress
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.hidden_events import without_left_over
 from hangarlog.filestore.journal import Journal
 from hangarlog.filestore.salvage import damage_at, read_journal_lines
 from hangarlog.filestore.snapshot_files import SnapshotFiles
@@ -30,11 +31,11 @@ MISSING = "it is missing"
 """The cause of the damage when an active segment does not exist."""
 
 
-def open_segments(log: Log) -> Iterator[tuple[Segment | CorruptionError, int | None]]:
+def open_segments(log: Log, compacted: int = -1) -> Iterator[tuple[Segment | CorruptionError, int | None]]:
     """Yield (segment, number in its name) in order; the number is None for the active segment.
 
     Each segment is closed when the next one is requested. One that cannot be opened is yielded as its error. Sealed
-    segments that do not belong to this log are skipped.
+    segments that do not belong to this log are skipped, and those that a compaction up to version `compacted` has left.
     """
     active, begins = None, None
     try:
@@ -43,7 +44,7 @@ def open_segments(log: Log) -> Iterator[tuple[Segment | CorruptionError, int | N
             begins = active.first_number() if active else None
         oldest = log.begins() if isinstance(log, Journal) else 0
         sealed = [] if begins == oldest else log.sealed_before(begins)  # Listing a large folder is slow.
-        for first in sealed:
+        for first in without_left_over(sealed, compacted):
             try:
                 segment = log.open_sealed(first)
             except CorruptionError as error:

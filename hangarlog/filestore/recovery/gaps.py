@@ -12,6 +12,7 @@ from hangarlog.errors import CorruptionError
 from hangarlog.filestore.commit_ring import Frame, lines_of_frames
 from hangarlog.filestore.file_owners import JournalNames
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.hidden_events import without_left_over
 from hangarlog.filestore.line_scan import found_in, journal_files, opened
 from hangarlog.filestore.rolled_streams import rolled_streams
 from hangarlog.filestore.salvage import stream_lines
@@ -40,7 +41,7 @@ def refuse_gaps(folder: Folder, begins: int) -> None:
             snapshot = snapshots.load(stream_id)
             log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
             following = snapshot.compacted_through + 1 if snapshot else 0
-            _refuse_gaps(log, names.sealed if names else [], 0, following)
+            _refuse_gaps(log, without_left_over(names.sealed if names else [], following - 1), 0, following)
             shown = next(log.forward(following, 1), None) if begins > 1 else None
             if shown and shown[0].position < begins:
                 raise CorruptionError(log.active_path, text_path(name), 0, f"the journal begins at position {begins}")

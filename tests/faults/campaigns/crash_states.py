@@ -18,7 +18,7 @@ from hangarlog.maintenance.repair import repair
 from hangarlog.maintenance.verify import verify
 from hangarlog.testing import CrashState, Recording, Unsynced, crash_states
 
-from . import moves_and_marks
+from . import dropped_beginnings, moves_and_marks
 from .cells import in_two_processes
 from .harness import Campaign, Figures
 
@@ -165,8 +165,8 @@ Check = Callable[[Path, list[CrashState]], None]
 
 
 def run(folder: Path, size: int, seed: int) -> Figures:
-    """`size` states in two processes, a tenth of them cuts in the recovery of others; and a tenth as many again of the
-    second workload.
+    """`size` states in two processes, a tenth of them cuts in the recovery of others; and a tenth as many again of each
+    of the other two workloads.
     """
     with small_ring():
         recording = record(folder / "recorded")
@@ -174,7 +174,13 @@ def run(folder: Path, size: int, seed: int) -> Figures:
         with moves_and_marks.small_caches():
             work = moves_and_marks.record(folder / "moves-and-marks")
             more = explored(work.recording, work.check, folder, size // 10, seed)
-    return {**figures, "states of cursors, marks and ids": more["states"]}
+        drops = dropped_beginnings.record(folder / "dropped-beginnings")
+        dropped = explored(drops.recording, drops.check, folder, size // 10, seed)
+    return {
+        **figures,
+        "states of cursors, marks and ids": more["states"],
+        "states of retentions": dropped["states"],
+    }
 
 
 def explored(recording: Recording, check: Check, folder: Path, size: int, seed: int) -> Figures:
