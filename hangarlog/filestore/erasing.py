@@ -8,12 +8,15 @@ lock. So it may stop at any point, and goes on when it is run again.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 import msgspec
 
 from hangarlog.errors import CorruptionError
+from hangarlog.eventstore.retention_policy import ErasedSegment
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.filestore.checkpoint import load_checkpoint
 from hangarlog.filestore.snapshot_files import SnapshotFiles, snapshot_paths
@@ -41,17 +44,6 @@ ErasingProgress = Callable[[int, int], None]
 
 LEAST_HIDDEN = 0.25
 """A segment is written anew once this share of its bytes is hidden, or it has an event of a deleted stream."""
-
-
-class ErasedSegment(msgspec.Struct, frozen=True):
-    """A segment of the journal from which `events` were erased. Its file is smaller by `freed` bytes.
-
-    `first` is the position in its name.
-    """
-
-    first: int
-    events: int
-    freed: int
 
 
 class Erased(msgspec.Struct):
@@ -93,11 +85,14 @@ class Erasing:
         *,
         least: float = LEAST_HIDDEN,
         dry_run: bool = False,
+        between: tuple[int, int] = (1, sys.maxsize),
+        planned: Mapping[str, int] | None = None,
     ) -> Erased:
         """Erase what is hidden, and return what was done. If another one is erasing or compressing, wait for it.
 
         Segments of which a share below `least` is hidden stay as they are, unless they have events of deleted streams.
-        With `dry_run`, nothing is changed: the result says what would be.
+        Nor is anything erased outside of the positions `between` a first one and the one after the last. With
+        `dry_run`, nothing is changed: the result says what would be, if the `planned` versions of streams were hidden.
 
         Raises:
             LockTimeoutError: the other one takes too long.
@@ -111,8 +106,12 @@ class Erasing:
             if not dry_run:
                 self._remove_leftovers()
             self._read_marks()
+            for stream_id, through in (planned or {}).items():
+                mark = self._hidden.get(stream_id) or Snapshot(stream_id)
+                hides = max(through, mark.compacted_through)
+                self._hidden[stream_id] = msgspec.structs.replace(mark, compacted_through=hides)
             with contextlib.suppress(_StoppedError):
-                self._run(report, progress, least, dry_run)
+                self._run(report, progress, least, between, dry_run=dry_run)
             if self._hidden and not dry_run:
                 self._give_up_ring()
             return report
@@ -135,8 +134,10 @@ class Erasing:
         with self._session.lock():
             self._session_number = self._session.state.session
 
-    def _run(self, report: Erased, progress: ErasingProgress, least: float, dry_run: bool) -> None:
-        due = self._due()
+    def _run(
+        self, report: Erased, progress: ErasingProgress, least: float, between: tuple[int, int], *, dry_run: bool
+    ) -> None:
+        due = [each for each in self._due() if between[0] <= each[0] and each[1] <= between[1]]
         done, total = 0, sum(self._size_of(first) for first, _ in due)
 
         def go_on(size: int) -> None:
@@ -208,7 +209,7 @@ class Erasing:
             if not self._rewrite(segment, first):
                 return
             freed = before - self._size_of(first)
-        report.segments.append(ErasedSegment(first, hidden.events, freed))
+        report.segments.append(ErasedSegment(os.path.basename(segment.path), first, hidden.events, freed))
 
     def _count(self, text: bytes, hidden: _Hidden) -> None:
         marks = self._hidden

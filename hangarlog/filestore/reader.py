@@ -128,12 +128,9 @@ class Reader:
         return self._stream_forward(span.stream_id, span.start or 0, committed, span.limit, span.skip)
 
     def blocks_at(self, span: Span, moment: Moment) -> Iterator[Sequence[StoredEnvelope]]:
-        """Yield the records of a span of the whole store as it was at a moment, without those that were dropped.
-
-        What is left of erased ones is among them.
-        """
+        """Yield the records of a span of the whole store as it was at a moment, also what is left of erased ones."""
         self.layout = moment.layout
-        return self._all_journal_blocks(span, moment.committed, passes=True)
+        return self._whole_journal(span, moment.committed, passes=True)
 
     def _parts_in_time(self, span: Span, committed: int) -> Iterator[Span]:
         """Yield the parts of a span that may hold records of its time, in order."""
@@ -279,11 +276,9 @@ class Reader:
         return cache.begins
 
     def _journal_blocks(self, span: Span, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
-        return filter(None, map(without_erased, self._all_journal_blocks(span, committed)))
+        return filter(None, map(without_erased, self._whole_journal(span, committed)))
 
-    def _all_journal_blocks(
-        self, span: Span, committed: int, *, passes: bool = False
-    ) -> Iterator[Sequence[StoredEnvelope]]:
+    def _whole_journal(self, span: Span, committed: int, *, passes: bool = False) -> Iterator[Sequence[StoredEnvelope]]:
         """Yield the journal's records up to position `committed`, after the span's start or, in reverse, before it.
 
         With `passes`, positions that are dropped meanwhile are passed over. What is left of erased events comes too.
@@ -405,13 +400,7 @@ class Reader:
                 yield counted
 
     def _refuse_short(
-        self,
-        log: Log,
-        stream_id: str,
-        known: Known | None,
-        version: int,
-        committed: int,
-        wanted: int | None = None,
+        self, log: Log, stream_id: str, known: Known | None, version: int, committed: int, wanted: int | None = None
     ) -> None:
         """Raise if a stream's file ends at `version`, before what is `known` of the stream.
 
@@ -433,7 +422,7 @@ class Reader:
 
     def stream_ids(self, committed: int) -> set[str]:
         """Return the ids of all streams in the journal. Reads the whole journal."""
-        return {record.stream_id for block in self._all_journal_blocks(Span(None), committed) for record in block}
+        return {record.stream_id for block in self._whole_journal(Span(None), committed) for record in block}
 
     def committed_among(self, stream_ids: Iterable[str], committed: int) -> list[str]:
         """Return those of these streams that have a record up to position `committed`.

@@ -296,3 +296,27 @@ def test_standard_tools_read_what_is_left(tmp_path: Path) -> None:
                          capture_output=True, check=True).stdout  # fmt: skip
     assert set(out.split()) == {b"[null,{}]"}
     assert list(verify_folder(tmp_path / "s")) == []
+
+
+def test_retain_without_policies_frees_what_is_hidden(store: FileEventStore[Any], tmp_path: Path) -> None:
+    """It drops the first segments if all of them is hidden, and writes those anew that have something to show."""
+    planned = store.retain(dry_run=True)
+    done = store.retain()
+    assert [each.first for each in planned.erased] == [each.first for each in done.erased]
+    assert len(done.erased) > 3
+    assert done.bytes_freed >= sum(each.bytes for each in done.erased)
+    assert with_secret(tmp_path / "s") == set()
+    check(store)
+
+
+def test_what_a_subscriber_has_not_read_stays(store: FileEventStore[Any], tmp_path: Path) -> None:
+    store.cursor("slow").advance(20)
+    done = store.retain()
+    assert done.erased
+    assert all(each.first < 20 for each in done.erased)
+    assert [n for n in journal(store)[GONE] if n > 3] == [*range(4, ROUNDS)]
+    check(store, journal_too=False)
+    store.cursor("slow").delete()
+    store.retain()
+    assert with_secret(tmp_path / "s") == set()
+    check(store)
