@@ -187,7 +187,7 @@ class Salvage:
         self.known = -1
         """A number that must exist in the last part of a log, or -1."""
         self.places: dict[int, CorruptionError] = {}
-        self._erased: set[int] = set()  # Of the journal: nothing is looked for, and nothing yielded.
+        self._erased: set[int] = set()  # What the journal has erased: nothing is looked for, and nothing yielded.
         self._damaged_numbers: list[int] = []  # The sorted keys of `places`.
         self._size = 0
         self._conflicting: set[int] = set()
@@ -287,11 +287,13 @@ class Salvage:
                     continue
                 whole &= record.position == position + 1
                 position = record.position
-                if is_erased(record) and not self.erased_too:
-                    continue
-                if record.stream_id == self._stream_id and record.stream_version not in self.own:
-                    self._add(self.other, record.stream_version, line)
-                    if record.stream_version == self.last:
+                version = record.stream_version
+                if record.stream_id == self._stream_id and version not in self.own:
+                    if is_erased(record) and not self.erased_too:
+                        self._erased.add(version)  # A mark has hidden it.
+                    else:
+                        self._add(self.other, version, line)
+                    if version == self.last:
                         return
         self.other_is_whole = whole and position == before  # Then the journal has no further ones.
 

@@ -73,9 +73,7 @@ def test_a_category_has_a_policy_of_its_own(tmp_path: Path, size: int) -> None:
         had = {r.position for r in store.records(category="log")}
         report = store.retain(RetentionPolicy(prefix="log:", max_events=4))
         after = shown(store)
-        gone = had - {
-            r.position for name in ("log:1", "log:2") for r in store.records(name)
-        }
+        gone = had - {r.position for name in ("log:1", "log:2") for r in store.records(name)}
         assert after["a:0"] == before["a:0"]
         assert sum(len(after[name]) for name in ("log:1", "log:2")) >= 4
         assert max(gone) <= last

@@ -411,8 +411,9 @@ def rebuild(folder: Folder, log: Log, active: ActiveSegment, stream_id: str, rep
     found = [*stream_lines_in_journal(folder, stream_id)]
     lines = [(record.stream_version, line + b"\n") for record, line in found]
     erased = {record.stream_version for record, _ in found if is_erased(record)}
-    _refuse_to_erase(active, erased, version)
-    text = b"".join(line for number, line in lines if number >= version and number not in erased)
+    _refuse_to_erase(active, erased, version, sealed=bool(sealed))
+    begins = max([version, *(number + 1 for number in erased)])  # What comes before an erased event is hidden, too.
+    text = b"".join(line for number, line in lines if number >= begins)
     if lines and not text and not sealed:
         text = erased_line(decode_record(lines[-1][1].removesuffix(b"\n")))
     _put_others_aside(folder, log, active, dict(lines), report)
@@ -424,8 +425,13 @@ def rebuild(folder: Folder, log: Log, active: ActiveSegment, stream_id: str, rep
     return _End(len(text), lines[-1][0] + 1 if lines else version, len(text))
 
 
-def _refuse_to_erase(active: ActiveSegment, erased: set[int], first: int) -> None:
-    """Raise `CorruptionError` if the stream has an event, from version `first` on, that the journal has erased."""
+def _refuse_to_erase(active: ActiveSegment, erased: set[int], first: int, *, sealed: bool) -> None:
+    """Raise `CorruptionError` if the stream has an event, from version `first` on, that the journal has erased.
+
+    So it does if the journal has erased one behind the `sealed` segments.
+    """
+    if sealed and max(erased, default=-1) >= first:
+        raise active.damage(0, f"the journal has erased version {max(erased)}, but not what is sealed here")
     for record, _ in whole_lines(active) if erased else ():
         if record.stream_version >= first and record.stream_version in erased and not is_erased(record):
             cause = f"the journal has erased version {record.stream_version}, but no mark hides it"

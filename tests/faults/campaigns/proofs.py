@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hangarlog import FileEventStore
+from hangarlog.eventstore.selection import Span
+from hangarlog.filestore.event_ids import Moment
 from hangarlog.log.zstd import MAGIC, zstd
+from hangarlog.record.line import is_erased
 
 BLOCK = 4 << 10
 Row = tuple[int, str, int, str]  # Position, stream, version, event id.
@@ -213,6 +216,19 @@ def write_in_place(path: Path, content: bytes) -> None:
 def stored(records: Any) -> list[Row]:
     """Records that a store has given."""
     return [(record.position, record.stream_id, record.stream_version, record.event_id) for record in records]
+
+
+def all_stored(store: FileEventStore, dropped: dict[str, set[int]]) -> list[Row]:
+    """What a store gives, and the places of what is erased: only what its stream was told to hide."""
+    committed = store.last_position
+    blocks = store._reader.blocks_at(Span(None), Moment(committed, store._reader.layout, (0, 0)))
+    records = [record for block in blocks for record in block]
+    shown = [record for record in records if not is_erased(record)]
+    assert stored(store.records()) == stored(shown), "reads give something else than the journal has"
+    for record in records:
+        hidden = record.stream_version < max(dropped.get(record.stream_id, {0}))
+        assert hidden or not is_erased(record), f"{record.stream_id} version {record.stream_version} is erased"
+    return stored(records)
 
 
 def check_commits(held: list[Row], commits: dict[int, list[tuple[str, str]]]) -> None:
