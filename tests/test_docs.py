@@ -95,7 +95,7 @@ def test_the_format_pages_programs_run(tmp_path: Path, monkeypatch: pytest.Monke
     names |= {"compressed_path": tmp_path / f"packed/{sealed.name}.zst", "zstd": zstd("")}
     names["compressed_text"] = sealed.read_bytes()
     programs = blocks(FORMAT, "python")
-    assert len(programs) == 9
+    assert len(programs) == 10
     for program in programs:
         exec(program, names)  # noqa: S102 - that is the test
 
