@@ -260,9 +260,8 @@ class Reader:
                 return
             if version is not None and version <= through:
                 return  # The stream was compacted while it was read.
-            part = _stream_part(
-                self._folder, log, damage, stream_id, version, 0, through, committed, reverse=True, exists=exists
-            )
+            found = (self._folder, log, damage, stream_id, version, 0, through, committed)
+            part = _stream_part(*found, reverse=True, exists=exists, compacted=compacted)
             numbers = part.numbers()
             stop = numbers.stop if version is None else min(numbers.stop, version + 1)
             yield from part.records(range(numbers.start, stop)[::-1], skip, _served("journal", damage))
@@ -463,6 +462,7 @@ def _stream_part(
     *,
     reverse: bool = False,
     exists: bool = False,
+    compacted: bool = False,
 ) -> Salvage:
     """Return what both copies have of a stream's part that holds `version` (None: the last), forwards or backwards.
 
@@ -478,7 +478,7 @@ def _stream_part(
         last = version or 0
     part = Salvage(log, damage, first, last, reverse=reverse, stream_id=stream_id)
     part.known = -1 if damage.stream_version is None else damage.stream_version
-    part.erased_too = through < 0
+    part.erased_too = compacted
     part.read_own(committed, begins or through + 1)
     part.read_journal(folder, after, committed)
     return part

@@ -34,7 +34,7 @@ from erased_stores import (
     with_secret,
 )
 
-from hangarlog import CorruptionError, UntypedEvent
+from hangarlog import ANY, CorruptionError, UntypedEvent
 from hangarlog.maintenance.backup import backup
 from hangarlog.maintenance.repair import repair
 from hangarlog.maintenance.verify import verify, verify_folder
@@ -146,8 +146,12 @@ def test_nothing_brings_erased_events_back(tmp_path: Path, later: str, least: fl
 
 
 @FORMS
+@pytest.mark.usefixtures("ring_at_once")
 def test_a_power_cut_at_every_step(tmp_path: Path, form: str) -> None:
-    """Whatever is lost, everything that is shown is there, and the next run ends it."""
+    """Whatever is lost, everything that is shown is there, and the next run ends it.
+
+    At the last run there is a checkpoint, and an append is durable only in the ring.
+    """
     path = tmp_path / "s"
     in_form(path, form, durability="always")
     recording = Recording(path)
@@ -155,7 +159,10 @@ def test_a_power_cut_at_every_step(tmp_path: Path, form: str) -> None:
         store.append(KEPT, [UntypedEvent("Named", {"n": ROUNDS})], ROUNDS - 1)
         erase(store, least=0.0)
         recording.note("erased")
-        store.append(KEPT, [UntypedEvent("Named", {"n": ROUNDS + 1})], ROUNDS)
+        for n in (1, 2):
+            store.append(KEPT, [UntypedEvent("Named", {"n": ROUNDS + n})], ROUNDS + n - 1)
+            recording.note(ROUNDS + n)
+        erase(store, least=0.0)
     erased_states = 0
     for number, state in enumerate(crash_states(recording.operations, random.Random(3), 2)):
         where = tmp_path / "crashed"
@@ -163,7 +170,8 @@ def test_a_power_cut_at_every_step(tmp_path: Path, form: str) -> None:
         state.write_to(where)
         with opened(where) as store:
             left = journal(store)
-            assert left[KEPT][:ROUNDS] == SHOWN[KEPT], (state.at, state.lost)
+            durable = max([ROUNDS - 1, *(n for n in state.notes if n != "erased")])
+            assert left[KEPT][: durable + 1] == [*range(durable + 1)], (state.at, state.lost)
             assert [n for n in left[CUT] if n >= TRUNCATED_AT] == SHOWN[CUT]
             for stream_id in (GONE, CUT):
                 assert numbers(store, stream_id) == SHOWN[stream_id], (state.at, state.lost)
@@ -386,5 +394,72 @@ def test_a_compressed_twin_with_what_was_erased_goes(tmp_path: Path) -> None:
     with opened(path) as store:
         check(store)
         erase(store, least=0.0)
+        check(store)
+    assert with_secret(path) == set()
+
+
+def test_a_power_cut_leaves_no_index_of_what_was_erased(tmp_path: Path) -> None:
+    """Whatever of the caches and of the new text reaches the device."""
+    path = tmp_path / "s"
+    with opened(path, segment_bytes=80_000) as store:
+        for n in range(70):
+            store.append(f"s:{n % 2}", [UntypedEvent("T", {"n": n, "text": "x" * 3_000})], ANY)
+        store.delete_stream("s:1")
+    assert len([*path.glob("journal.0*.index")]) > 1
+    recording = Recording(path)
+    with opened(path, filesystem=recording) as store:
+        erase(store)
+    for state in crash_states(recording.operations, random.Random(3), 2):
+        where = tmp_path / "crashed"
+        where.mkdir()
+        state.write_to(where)
+        with opened(where) as store:
+            assert numbers(store, "s:0") == [*range(0, 70, 2)]
+            assert journal(store)["s:0"] == [*range(0, 70, 2)]
+            assert list(verify(store)) == [], (state.at, state.lost)
+        shutil.rmtree(where)
+
+
+def test_a_recovery_takes_nothing_from_a_stream_because_the_journal_has_erased_it(tmp_path: Path) -> None:
+    """The stream is from before the deletion and has lost its end, so that it is to be written anew."""
+    path, old = tmp_path / "s", tmp_path / "old"
+    with filled(path, segment_bytes=2_000) as store:
+        shutil.copytree(path, old)
+        store.truncate_stream(CUT, TRUNCATED_AT)
+        erase(store, least=0.0)
+    for file in path.glob("streams/person/3*"):
+        file.unlink()
+    (path / "snapshots/person/3.json").unlink()
+    text = b"".join(file.read_bytes() for file in sorted(old.glob("streams/person/3.*")))
+    lines = text.splitlines(keepends=True)
+    assert len(lines) == ROUNDS
+    (path / "streams/person/3.jsonl").write_bytes(b"".join(lines[:4]) + lines[6])
+    without_caches(path)
+    with opened(path) as store:
+        found = {record.stream_version for record in store.records(CUT, on_damage="skip")}
+        assert found >= {0, 1, 2, 3, *range(TRUNCATED_AT, ROUNDS)}
+    repaired(path)  # As version 4 is erased, those before it are hidden.
+    with opened(path) as store:
+        assert numbers(store, CUT) == SHOWN[CUT]
+        assert list(verify(store)) == []
+
+
+def test_a_repair_prefers_what_is_erased(tmp_path: Path) -> None:
+    """A stream may have whole lines of hidden events, as a deletion leaves it that was cut short."""
+    path, old = tmp_path / "s", tmp_path / "old"
+    with filled(path) as store:
+        shutil.copytree(path, old)
+        hide(store)
+        erase(store, least=0.0)
+    for file in path.glob("streams/person/1*"):
+        file.unlink()
+    for file in old.glob("streams/person/1*"):
+        shutil.copy(file, path / "streams/person")
+    without_a_line_of_the_journal(path)
+    repaired(path)
+    for kept in [*path.rglob("*.damaged*")]:
+        kept.unlink()
+    with opened(path) as store:
+        hide(store)
         check(store)
     assert with_secret(path) == set()

@@ -286,7 +286,9 @@ class Mending:
             log = self._folder.stream(stream.stream_id)
             rewriting = Rewriting(log, self._segment_bytes)
             begins = self._begins(stream)
-            writing[stream.stream_id] = rewriting, min(begins, begins if rewriting.begins is None else rewriting.begins)
+            least = begins if rewriting.begins is None else min(begins, rewriting.begins)
+            # What comes before an erased event is hidden, too.
+            writing[stream.stream_id] = rewriting, min(stream.last, max(least, stream.gone + 1))
         nexts: dict[str, int] = {}
         for record, line in self._journal():
             stream_id, version = record.stream_id, record.stream_version
