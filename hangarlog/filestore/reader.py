@@ -205,6 +205,8 @@ class Reader:
                 damage = error.with_traceback(None)  # The traceback would keep this frame and its files.
             part = _stream_part(self._folder, log, damage, stream_id, version, position, through, committed)
             part.certain = not self._commit_in_progress()
+            if position and part.hidden_through >= version:
+                raise damage  # It has given events before one that is hidden: their mark is gone.
             for records in part.records(part.numbers(), skip, _served("journal", damage)):
                 yield records
                 position = records[-1].position
@@ -262,6 +264,7 @@ class Reader:
                 return  # The stream was compacted while it was read.
             found = (self._folder, log, damage, stream_id, version, 0, through, committed)
             part = _stream_part(*found, reverse=True, exists=exists, compacted=compacted)
+            through = max(through, part.hidden_through)
             numbers = part.numbers()
             stop = numbers.stop if version is None else min(numbers.stop, version + 1)
             yield from part.records(range(numbers.start, stop)[::-1], skip, _served("journal", damage))

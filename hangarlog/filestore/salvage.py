@@ -187,7 +187,9 @@ class Salvage:
         self.known = -1
         """A number that must exist in the last part of a log, or -1."""
         self.places: dict[int, CorruptionError] = {}
-        self._erased: set[int] = set()  # What the journal has erased: nothing is looked for, and nothing yielded.
+        self._erased: set[int] = set()  # Of the journal: nothing is looked for, and nothing yielded.
+        self.hidden_through = -1
+        """The last version of a stream that the journal has erased and the stream lacks, -1 if there is none."""
         self._damaged_numbers: list[int] = []  # The sorted keys of `places`.
         self._size = 0
         self._conflicting: set[int] = set()
@@ -290,12 +292,19 @@ class Salvage:
                 version = record.stream_version
                 if record.stream_id == self._stream_id and version not in self.own:
                     if is_erased(record) and not self.erased_too:
-                        self._erased.add(version)  # A mark has hidden it.
+                        self._hide_through(version)
                     else:
                         self._add(self.other, version, line)
                     if version == self.last:
                         return
         self.other_is_whole = whole and position == before  # Then the journal has no further ones.
+
+    def _hide_through(self, version: int) -> None:
+        """Leave out what comes up to a version that the journal has erased: a mark has hidden all of it."""
+        self.hidden_through = version
+        for lines in (self.own, self.other):
+            for number in [number for number in lines if number <= version]:
+                del lines[number]
 
     def _gap(self, after: int, committed: int) -> tuple[int, int]:
         """Return (a position before all missing records of the stream, a position at or after the last of them)."""
@@ -328,7 +337,10 @@ class Salvage:
         if not self.ends:
             return range(self.first, self.last + 1)
         top = max(
-            self.first - 1, self.known, *(max(lines, default=-1) for lines in (self.own, self.other, self._erased))
+            self.first - 1,
+            self.known,
+            self.hidden_through,
+            *(max(lines, default=-1) for lines in (self.own, self.other, self._erased)),
         )
         return range(self.first, top + 1 + (top + 1 in self.places and not self.other_is_whole))
 
@@ -343,7 +355,7 @@ class Salvage:
         for found in self._ranges(numbers):
             first = found[0]
             line = self.own.get(first) or self.other.get(first)
-            if line is None and first in self._erased:
+            if line is None and (first in self._erased or first <= self.hidden_through):
                 continue
             if block and (line is None or len(block) == _BLOCK_RECORDS):
                 yield block

@@ -34,7 +34,7 @@ from erased_stores import (
     with_secret,
 )
 
-from hangarlog import ANY, FileEventStore, StreamDeletedError, UntypedEvent
+from hangarlog import ANY, EncodedEvent, FileEventStore, StreamDeletedError, UntypedEvent
 from hangarlog.filestore import erasing
 from hangarlog.integrations.export import cloud_events, journal_lines
 from hangarlog.integrations.imported import Imported
@@ -277,14 +277,15 @@ def test_a_segment_is_never_as_long_as_it_was(tmp_path: Path) -> None:
     """A backup tells by its size whether it has it."""
     with opened(tmp_path / "s", segment_bytes=1_000) as store:
         for n in range(60):  # Erased, such an event has as many bytes.
-            store.append("s:1" if n % 9 == 8 else "s:2", [UntypedEvent("T" * 7, {"n": n})], ANY)
+            store.append(f"s:{int(n % 9 == 8)}", [EncodedEvent("T" * 12, b'{"n":%d}' % (n % 10))], ANY)
         sizes = {file.name: file.stat().st_size for file in (tmp_path / "s").glob("journal.0*.jsonl")}
         store.delete_stream("s:1")
         done = erase(store)
         assert len(done.segments) > 3
         for each in done.segments:
-            name = f"journal.{each.first:020d}.jsonl"
-            assert (tmp_path / "s" / name).stat().st_size != sizes[name]
+            assert (tmp_path / "s" / each.name).stat().st_size != sizes[each.name]
+            assert b'"metadata":\t\tnull' in (tmp_path / "s" / each.name).read_bytes()
+        assert {record.stream_id for record in store.records(to_position=done.segments[-1].first)} == {"s:0"}
         assert list(verify(store)) == []
 
 
