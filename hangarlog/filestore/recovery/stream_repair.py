@@ -100,9 +100,10 @@ class Mending:
         """Keep the last versions of streams whose events were all dropped from the journal."""
         begins = self._journal_begins
         for stream in self._streams.values():
-            if stream.last < 0 < stream.next and stream.position < begins and stream.whole:
+            stream_id, mark = stream.stream_id, self._snapshots.get(stream.stream_id)
+            ahead = mark is not None and mark.compacted_through >= stream.next
+            if stream.last < 0 < stream.next and stream.position < begins and stream.whole and not ahead:
                 stream.dropped, stream.last = True, stream.next - 1
-                stream_id, mark = stream.stream_id, self._snapshots.get(stream.stream_id)
                 if stream.last > (mark.compacted_through if mark else -1):  # An older one, in a copy.
                     mark = msgspec.structs.replace(mark or Snapshot(stream_id), compacted_through=stream.last)
                     self._snapshots[stream_id] = mark if mark.version >= stream.last else mark.without_state()
@@ -142,6 +143,8 @@ class Mending:
                 del self._snapshots[stream_id]
                 yield Replaced(path, keep_damaged(self._filesystem, path, remove=True))
                 left = snapshot.still_hides(last)
+                if self._streams[stream_path(stream_id)].dropped:
+                    left = msgspec.structs.replace(left, compacted_through=last)
                 if left.compacted_through >= 0:
                     self._snapshots[stream_id] = left
                     self._snapshot_files.save(left)
