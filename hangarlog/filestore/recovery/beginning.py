@@ -15,7 +15,7 @@ from hangarlog.filestore.hidden_events import HiddenEvents
 from hangarlog.filestore.journal import Journal
 from hangarlog.filestore.line_scan import journal_files, opened
 from hangarlog.filestore.recovery.gaps import refuse_gaps
-from hangarlog.filestore.recovery.rewriting import first_number
+from hangarlog.filestore.recovery.rewriting import first_number, last_number
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.system.file_copy import keep_damaged
 
@@ -52,14 +52,20 @@ def _active_first(journal: Journal) -> int | None:
     return None
 
 
-def first_position(folder: Folder) -> int | None:
-    """Return the lowest position that the files of the journal begin with, None without any."""
-    found = []
-    for file in journal_files(folder):
+def _connected_from(folder: Folder) -> int | None:
+    """Return the lowest position from which on the segments of the journal follow on each other, None without any."""
+    begins = following = None
+    for file in sorted(journal_files(folder), key=lambda file: (file.sealed is None, file.sealed or 0)):
         with opened(folder.filesystem, file.path) as segment:
             first = first_number(folder.journal, segment) if segment and not file.spare else None
-            found += [] if first is None else [file.sealed or first]
-    return min(found, default=None)
+            if segment is None or first is None:
+                continue
+            first = file.sealed or first
+            if begins is None or first != following:
+                begins = first
+            last = last_number(folder.journal, segment)
+            following = None if last is None else last + 1
+    return begins
 
 
 def refuse_dropped(folder: Folder) -> None:
@@ -67,8 +73,8 @@ def refuse_dropped(folder: Folder) -> None:
 
     It was copied while that happened: its `retained.json` is older than its segments.
     """
-    first = first_position(folder)
-    if first is not None and first > folder.journal.begins() and _hides_any(folder) and _proves(folder, first):
+    first = _connected_from(folder)
+    if first is not None and first > folder.journal.begins() and _hides_any(folder) and _is_hidden(folder, first):
         cause = f"the journal begins at position {first}, which it does not say; the store was copied meanwhile"
         raise folder.journal.retained_damage(cause)
 
@@ -80,8 +86,26 @@ def _hides_any(folder: Folder) -> bool:
     return False
 
 
-def _proves(folder: Folder, first: int) -> bool:
-    """True if no stream shows an event from before position `first`, and nothing is missing after that."""
+def _is_hidden(folder: Folder, first: int) -> bool:
+    """True if the marks of the streams hide every event before position `first`, and no stream lacks a later one."""
+    journal, hidden, seen = folder.journal, HiddenEvents(folder), set[str]()
+    with contextlib.suppress(CorruptionError):
+        if not _shows_none_before(folder, first):
+            return False
+        if any(hidden.first_shown(journal, each) for each in journal.sealed() if each < first):
+            return False
+        for block in journal.forward(first):
+            for record in block:
+                if record.stream_id not in seen:
+                    seen.add(record.stream_id)
+                    if record.stream_version > hidden.through(record.stream_id) + 1:
+                        return False
+        return True
+    return False
+
+
+def _shows_none_before(folder: Folder, first: int) -> bool:
+    """True if no stream shows an event from before position `first`, and none has a gap."""
     with contextlib.suppress(CorruptionError):
         refuse_gaps(folder, first)
         return True
@@ -93,30 +117,29 @@ def settle_beginning(folder: Folder) -> Iterator[tuple[str, str, str]]:
 
     Yield (path, what it was made from, where the old file is kept) of each file that was changed.
     """
-    journal, damage, begins, kept = folder.journal, "", 1, ""
-    first = first_position(folder)
+    journal, filesystem, first = folder.journal, folder.filesystem, _connected_from(folder) or 1
+    begins, shown, kept, damage = 1, "", "", ""
     try:
         begins = journal.begins()
-        if first is not None and first < begins:
-            damage = _why_not_left_over(folder, begins)
-            if not damage:
-                for left in journal.left_over():
-                    path = journal.sealed_path(left)
-                    journal.remove_sealed(left)
-                    yield path, "nothing: its events were dropped", ""
-                return
+        shown = _why_not_left_over(folder, begins) if journal.left_over() else ""
+        settles = _is_hidden(folder, first) if first > begins else first < begins and shown != ""
     except CorruptionError as error:
-        damage = error.cause
-        if not folder.filesystem.is_there(journal.retained_path):
+        if not filesystem.is_there(journal.retained_path):
             raise
-    if damage:
-        kept = keep_damaged(folder.filesystem, journal.retained_path, remove=True)
-    if first is not None and first > 1 and (first < begins or (first > begins and _proves(folder, first))):
+        damage, kept = error.cause, keep_damaged(filesystem, journal.retained_path, remove=True)
+        settles = _shows_none_before(folder, first)  # Nothing else is left.
+    if settles and first > 1:
+        kept = kept or (keep_damaged(filesystem, journal.retained_path) if shown else "")
         journal.write_retained(first)
-        source = f"the journal, which begins at position {first}; no stream shows an earlier event"
-        yield journal.retained_path, source, kept
-    elif damage:
-        yield journal.retained_path, f"nothing: the journal begins at position 1 ({damage})", kept
+        yield journal.retained_path, f"the journal, which begins at position {first}", kept
+    elif damage or settles:
+        kept = kept or keep_damaged(filesystem, journal.retained_path, remove=True)
+        yield journal.retained_path, f"nothing: the journal begins at position 1 ({damage or shown})", kept
+    for left in journal.left_over():
+        path = journal.sealed_path(left)
+        kept = keep_damaged(filesystem, path, remove=True) if shown else ""
+        journal.remove_sealed(left)
+        yield path, "nothing: its events were dropped", kept
 
 
 def note_dropped_streams(folder: Folder, catalog: Catalog) -> None:

@@ -30,7 +30,7 @@ def refuse_gaps(folder: Folder, begins: int) -> None:
 
     It is a gap, too, if a stream shows an event from before that position.
     """
-    _refuse_gaps(folder.journal, folder.journal.sealed(), begins, begins)
+    _refuse_gaps(folder.journal, [first for first in folder.journal.sealed() if first >= begins], begins, begins)
     rolled = {(names.category, names.log.name): names for names in rolled_streams(folder)}
     snapshots = SnapshotFiles(folder.filesystem, folder.snapshots_path)
     journal_names = JournalNames(folder.journal)

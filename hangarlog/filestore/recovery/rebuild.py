@@ -139,7 +139,7 @@ class _History:
     def __init__(self, folder: Folder, rewriting: Rewriting, merge: Merge, bridges: bool) -> None:
         self._folder, self._rewriting, self._merge, self._bridges = folder, rewriting, merge, bridges
         self._report = Rebuilt()
-        self._next = folder.journal.begins()
+        self._next = self._begins = folder.journal.begins()
         self._versions: dict[str, int] = {}  # {stream id: next version}
         self._crcs: dict[str, str] = {}  # {stream id: checksum of its last record}
         self._crc = ""  # The checksum of the last record of all; "" if that is lost.
@@ -266,6 +266,8 @@ class _History:
     def _follows(self, candidate: Candidate) -> bool:
         """True if a candidate follows the last line in a file of the journal, not counting damaged lines."""
         position = candidate.record.position
+        if position == self._begins > 1:
+            return bool(candidate.runs)
         return any(run in self._runs or (run.first == position and 0 < run.after < position) for run in candidate.runs)
 
     def _version(self, candidate: Candidate) -> int | None:

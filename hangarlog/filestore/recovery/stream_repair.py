@@ -103,8 +103,15 @@ class Mending:
         """Keep the last versions of streams whose events were all dropped from the journal."""
         begins = self._journal_begins
         for stream in self._streams.values():
-            if stream.last < 0 < stream.next and stream.position < begins and stream.whole:
+            stream_id, mark = stream.stream_id, self._snapshots.get(stream.stream_id)
+            ahead = mark is not None and mark.compacted_through >= stream.next
+            if stream.last < 0 < stream.next and stream.position < begins and stream.whole and not ahead:
                 stream.dropped, stream.last = True, stream.next - 1
+                if stream.last > (mark.compacted_through if mark else -1):  # An older one, in a copy.
+                    mark = msgspec.structs.replace(mark or Snapshot(stream_id), compacted_through=stream.last)
+                    self._snapshots[stream_id] = mark if mark.version >= stream.last else mark.without_state()
+                    self._snapshot_files.save(self._snapshots[stream_id])
+                    yield Replaced(self._snapshot_files.path(stream_id), "")
         for stream_id, snapshot in self._snapshots.items() if begins > 1 else ():
             stream = self._streams[stream_path(stream_id)]
             if stream.last < 0 and not snapshot.is_beginning:  # Only its mark is left.
@@ -140,6 +147,8 @@ class Mending:
                 self._streams[stream_path(stream_id)].whole = False  # What was hidden is to be compared, too.
                 yield Replaced(path, keep_damaged(self._filesystem, path, remove=True))
                 left = snapshot.still_hides(last)
+                if self._streams[stream_path(stream_id)].dropped:
+                    left = msgspec.structs.replace(left, compacted_through=last)
                 if left.compacted_through >= 0:
                     self._snapshots[stream_id] = left
                     self._snapshot_files.save(left)
@@ -220,7 +229,7 @@ class Mending:
                         stream.erased = record is not None and record.position >= self._journal_begins
                         if record and not stream.erased and stream_path(record.stream_id) == key:
                             stream.start = stream.next = record.stream_version + 1
-                            stream.position = record.position
+                            stream.position, stream.stream_id = record.position, record.stream_id
                             continue  # The journal does not have it any more.
                     if record is None:
                         holes += 1
@@ -237,6 +246,7 @@ class Mending:
                     if version > stream.hidden:
                         stream.crc = crc32(line, stream.crc)
                     stream.next, stream.position, holes = version + 1, record.position, 0
+                    stream.stream_id = record.stream_id
             if file.sealed is None:  # Writers check the end of the active segment, so it may have no lost line.
                 return not (holes or lost_within) and end == segment.size
             stream.holes += range(stream.next, stream.next + holes)
