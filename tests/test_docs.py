@@ -110,7 +110,7 @@ def test_the_format_pages_programs_run(tmp_path: Path, monkeypatch: pytest.Monke
         assert store.retain(RetentionPolicy(max_events=20)).segments
     names["retained_path"] = str(tmp_path / "dropped/retained.json")
     programs = blocks(FORMAT, "python")
-    assert len(programs) == 10
+    assert len(programs) == 11
     for program in programs:
         exec(program, names)  # noqa: S102 - that is the test
 
