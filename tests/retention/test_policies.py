@@ -115,6 +115,15 @@ def test_never_past_a_subscriber_unless_told(tmp_path: Path) -> None:
         assert store.first_position == report.first_position > 21
 
 
+def test_what_is_hidden_stays_in_the_journal_for_a_subscriber(tmp_path: Path) -> None:
+    with written(tmp_path / "s", streams=1) as store:
+        store.cursor("mailer").advance(20)
+        store.truncate_stream("a:0", 50)
+        assert store.retain().first_position <= 21
+        with store.subscribe(0, name="mailer") as subscription:
+            assert next(subscription).position == 21
+
+
 def test_without_policies_what_is_hidden_goes(tmp_path: Path) -> None:
     with written(tmp_path / "s", streams=2) as store:
         store.delete_stream("a:0")
