@@ -54,6 +54,9 @@ class FollowingError(HangarlogError):
         return f"{self.cause}; {self.advice}"
 
 
+_GONE = "gone"
+
+
 class History:
     """What a follower has seen of a store, by which it notices that older files were put in place.
 
@@ -93,7 +96,7 @@ class History:
     def holds(self, store: FileEventStore) -> bool:
         """True if the last event that was seen is still in the store."""
         position, crc = self._marks[-1]
-        return _crc_at(store, position) == crc
+        return _crc_at(store, position) in (crc, _GONE)
 
     def go_back(self, store: FileEventStore) -> int | None:
         """Forget the events that are no longer in the store. Return the position of the last one that is, or None."""
@@ -102,7 +105,7 @@ class History:
         while low < high:
             middle = (low + high) // 2
             position, crc = marks[middle]
-            low, high = (middle + 1, high) if _crc_at(store, position) == crc else (low, middle)
+            low, high = (middle + 1, high) if _crc_at(store, position) in (crc, _GONE) else (low, middle)
         if not low:
             return None
         del marks[low:]
@@ -110,11 +113,13 @@ class History:
 
 
 def _crc_at(store: FileEventStore, position: int) -> str | None:
-    """Return the checksum of the event at a position, "" at 0, None if there is none."""
+    """Return the checksum of the event at a position, "" at 0, None if there is none, `_GONE` if it is erased."""
     if position == 0:
         return ""
     block = next(chain(store.envelopes(from_position=position - 1, limit=1)), ())
-    return block[0].crc if block and block[0].position == position else None
+    if block and block[0].position == position:
+        return block[0].crc
+    return _GONE if position <= store.get_event_count() else None
 
 
 def follow(

@@ -101,16 +101,31 @@ class RetainedSegment(msgspec.Struct, frozen=True):
     bytes: int
 
 
+class ErasedSegment(msgspec.Struct, frozen=True):
+    """A segment of the journal that stays without what is hidden.
+
+    The name of its file, the position in that name, how many `events` are erased, and the bytes that this frees.
+    """
+
+    name: str
+    first: int
+    events: int
+    bytes: int
+
+
 class RetentionReport(msgspec.Struct):
     """What a retention did, or, as a `dry_run`, would do.
 
-    `policies` is what each policy hides, in the order given. `segments` of the journal are removed, with `bytes_freed`
-    bytes; the journal then begins with `first_position`. `held_by` says what keeps the next segment.
+    `policies` is what each policy hides, in the order given. `segments` of the journal are removed; the journal then
+    begins with `first_position`. `erased` ones are written anew without what is hidden; `damaged` are the paths of
+    those that cannot be. Together this frees `bytes_freed` bytes. `held_by` says what keeps the next segment.
     """
 
     dry_run: bool = False
     policies: list[HiddenByPolicy] = []
     segments: list[RetainedSegment] = []
+    erased: list[ErasedSegment] = []
+    damaged: list[str] = []
     bytes_freed: int = 0
     first_position: int = 1
     held_by: str = ""

@@ -23,10 +23,11 @@ from hangarlog.record.line import StoredEnvelope, decode_record, decode_records,
 def kept_lines(folder: Folder, stream_id: str, lines: list[tuple[StoredEnvelope, bytes]]) -> list[bytes]:
     """Return what a stream's file has of these lines, the first ones in it and the last of the stream.
 
-    Hidden events are not written again; the last of the stream is, as an erased line. The lines have no newlines.
+    Hidden events are not written again; the last of the stream is, as an erased line. What comes before an event that
+    the journal has erased is hidden, too. The lines have no newlines.
     """
     mark = SnapshotFiles(folder.filesystem, folder.snapshots_path).load(stream_id)
-    through = mark.compacted_through if mark else -1
+    through = max([mark.compacted_through if mark else -1, *(r.stream_version for r, _ in lines if is_erased(r))])
     kept = [line for record, line in lines if record.stream_version > through]
     return kept or [erased_line(record).removesuffix(b"\n") for record, _ in lines[-1:]]
 

@@ -13,7 +13,7 @@ from hangarlog.log.compressed_segment import segment_of
 from hangarlog.log.segment import CHUNK_BYTES, Segment
 from hangarlog.log.segment_name import first_of
 from hangarlog.record.envelope import LineError
-from hangarlog.record.line import StoredEnvelope, may_be_torn
+from hangarlog.record.line import StoredEnvelope, erased_journal_record, may_be_torn
 from hangarlog.record.strict import kept_record, strict_records
 from hangarlog.system.filesystem import NO_FILE, FileSystem
 
@@ -82,8 +82,13 @@ def opened(filesystem: FileSystem, path: str) -> Iterator[Segment | None]:
         yield segment
 
 
-def found_in(segment: Segment, offset: int = 0, stop: int | None = None) -> Iterator[tuple[int, Found]]:
-    """Yield (offset, lines) of each block from `offset` up to `stop`, without text after the last newline."""
+def found_in(
+    segment: Segment, offset: int = 0, stop: int | None = None, *, journal: bool = False
+) -> Iterator[tuple[int, Found]]:
+    """Yield (offset, lines) of each block from `offset` up to `stop`, without text after the last newline.
+
+    In the `journal`, an erased line has a record, too.
+    """
     stop = segment.size if stop is None else stop
     while offset < stop:
         lines, following = segment.lines_at(offset, min(CHUNK_BYTES, stop - offset))
@@ -93,7 +98,7 @@ def found_in(segment: Segment, offset: int = 0, stop: int | None = None) -> Iter
         try:
             records = [*strict_records(lines)]
         except LineError:
-            records = [*map(kept_record, lines)]
+            records = [kept_record(line) or (erased_journal_record(line) if journal else None) for line in lines]
         yield offset, list(zip(lines, records, strict=True))
         offset = following
 
@@ -181,7 +186,7 @@ def runs_in(filesystem: FileSystem, file: File, *, journal: bool, begins: int = 
     with opened(filesystem, file.path) as segment:
         if segment is None:
             return [], False
-        for offset, found in found_in(segment):
+        for offset, found in found_in(segment, journal=journal):
             for line, record in found:
                 scan.add(offset, line, record)
                 damaged |= record is None

@@ -26,6 +26,7 @@ from hangarlog.log.segment import Segment
 from hangarlog.log.segment_cache import SegmentCache
 from hangarlog.log.time_search import ranges_in_time
 from hangarlog.record.line import StoredEnvelope, is_erased
+from hangarlog.record.verified_block import without_erased
 from hangarlog.system.import_lock import importing
 
 if TYPE_CHECKING:
@@ -106,8 +107,7 @@ class Reader:
         return chain.from_iterable(self._up_to_stop(part, committed) for part in self._parts_in_time(span, committed))
 
     def _up_to_stop(self, span: Span, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
-        stop = span.stop
-        if stop is None:
+        if (stop := span.stop) is None:
             return self._from_start(span, committed)
         if not span.reverse:
             count = stop - (span.start or 0) + (span.stream_id is not None)  # A start position is exclusive.
@@ -128,9 +128,9 @@ class Reader:
         return self._stream_forward(span.stream_id, span.start or 0, committed, span.limit, span.skip)
 
     def blocks_at(self, span: Span, moment: Moment) -> Iterator[Sequence[StoredEnvelope]]:
-        """Yield the records of a span of the whole store as it was at a moment, without those that were dropped."""
+        """Yield the records of a span of the whole store as it was at a moment, also what is left of erased ones."""
         self.layout = moment.layout
-        return self._journal_blocks(span, moment.committed, passes=True)
+        return self._whole_journal(span, moment.committed, passes=True)
 
     def _parts_in_time(self, span: Span, committed: int) -> Iterator[Span]:
         """Yield the parts of a span that may hold records of its time, in order."""
@@ -205,6 +205,8 @@ class Reader:
                 damage = error.with_traceback(None)  # The traceback would keep this frame and its files.
             part = _stream_part(self._folder, log, damage, stream_id, version, position, through, committed)
             part.certain = not self._commit_in_progress()
+            if position and part.hidden_through >= version:
+                raise damage  # It has given events before one that is hidden: their mark is gone.
             for records in part.records(part.numbers(), skip, _served("journal", damage)):
                 yield records
                 position = records[-1].position
@@ -260,9 +262,9 @@ class Reader:
                 return
             if version is not None and version <= through:
                 return  # The stream was compacted while it was read.
-            part = _stream_part(
-                self._folder, log, damage, stream_id, version, 0, through, committed, reverse=True, exists=exists
-            )
+            found = (self._folder, log, damage, stream_id, version, 0, through, committed)
+            part = _stream_part(*found, reverse=True, exists=exists, compacted=compacted)
+            through = max(through, part.hidden_through)
             numbers = part.numbers()
             stop = numbers.stop if version is None else min(numbers.stop, version + 1)
             yield from part.records(range(numbers.start, stop)[::-1], skip, _served("journal", damage))
@@ -275,12 +277,13 @@ class Reader:
             cache.begins = self._folder.journal.begins()
         return cache.begins
 
-    def _journal_blocks(
-        self, span: Span, committed: int, *, passes: bool = False
-    ) -> Iterator[Sequence[StoredEnvelope]]:
+    def _journal_blocks(self, span: Span, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
+        return filter(None, map(without_erased, self._whole_journal(span, committed)))
+
+    def _whole_journal(self, span: Span, committed: int, *, passes: bool = False) -> Iterator[Sequence[StoredEnvelope]]:
         """Yield the journal's records up to position `committed`, after the span's start or, in reverse, before it.
 
-        With `passes`, positions that are dropped meanwhile are passed over.
+        With `passes`, positions that are dropped meanwhile are passed over. What is left of erased events comes too.
         """
         journal = self._journal(committed)
         tail: Sequence[StoredEnvelope] = ()
@@ -399,13 +402,7 @@ class Reader:
                 yield counted
 
     def _refuse_short(
-        self,
-        log: Log,
-        stream_id: str,
-        known: Known | None,
-        version: int,
-        committed: int,
-        wanted: int | None = None,
+        self, log: Log, stream_id: str, known: Known | None, version: int, committed: int, wanted: int | None = None
     ) -> None:
         """Raise if a stream's file ends at `version`, before what is `known` of the stream.
 
@@ -419,7 +416,7 @@ class Reader:
         if committed < position <= now:
             return  # It was committed since.
         if position <= 0 or conflicts_with_journal(self._folder, stream_id, last, position):
-            # A power cut, or a restored older file, has taken what the catalog knows of. The journal tells.
+            # A power cut, or an older file, has taken what the catalog knows of. The journal tells.
             records = [record for record, _ in lines_of_stream(self._folder, stream_id, 0, committed)]
             last, position = (records[-1].stream_version, records[-1].position) if records else (-1, 0)
         if last > version:
@@ -427,7 +424,7 @@ class Reader:
 
     def stream_ids(self, committed: int) -> set[str]:
         """Return the ids of all streams in the journal. Reads the whole journal."""
-        return {record.stream_id for block in self._journal_blocks(Span(None), committed) for record in block}
+        return {record.stream_id for block in self._whole_journal(Span(None), committed) for record in block}
 
     def committed_among(self, stream_ids: Iterable[str], committed: int) -> list[str]:
         """Return those of these streams that have a record up to position `committed`.
@@ -468,6 +465,7 @@ def _stream_part(
     *,
     reverse: bool = False,
     exists: bool = False,
+    compacted: bool = False,
 ) -> Salvage:
     """Return what both copies have of a stream's part that holds `version` (None: the last), forwards or backwards.
 
@@ -483,6 +481,7 @@ def _stream_part(
         last = version or 0
     part = Salvage(log, damage, first, last, reverse=reverse, stream_id=stream_id)
     part.known = -1 if damage.stream_version is None else damage.stream_version
+    part.erased_too = compacted
     part.read_own(committed, begins or through + 1)
     part.read_journal(folder, after, committed)
     return part
@@ -492,8 +491,8 @@ def _journal_part(
     folder: Folder, journal: Log, damage: CorruptionError, positions: tuple[int, int], *, reverse: bool = False
 ) -> Salvage:
     with importing:
-        from hangarlog.filestore.salvage import journal_part
-    return journal_part(folder, journal, damage, positions, reverse=reverse)
+        from hangarlog.filestore import salvage
+    return salvage.journal_part(folder, journal, damage, positions, reverse=reverse)
 
 
 def _served(source: str, damage: CorruptionError) -> CorruptionWarning:

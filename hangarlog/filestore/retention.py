@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from hangarlog.errors import StreamNotFoundError
 from hangarlog.eventstore.retention_policy import RetainedSegment, RetentionPolicy, RetentionReport
 from hangarlog.filestore.dropping import drop_before, most_to_drop
+from hangarlog.filestore.erasing import Erasing
 from hangarlog.filestore.hidden_events import HiddenEvents
 from hangarlog.filestore.retention_plan import Plan, Sealed, Streams, sealed_segments
 from hangarlog.filestore.write_session import WriteSession
@@ -34,11 +35,13 @@ class Retention:
         """`places` are those of all cursors."""
         self._session, self._folder = session, session.folder
         self._streams, self._hide, self._places = streams, hide, places
-        self._stopped = False
+        self._erasing, self._stopped = Erasing(session), False
+        self._unread = 1
 
     def stop(self) -> None:
         """Stop soon. What is not done stays as it was."""
         self._stopped = True
+        self._erasing.stop()
 
     def run(
         self,
@@ -59,10 +62,22 @@ class Retention:
         lock = FileLock(self._session.filesystem, self._folder.lock_path("retain"))
         report = RetentionReport(dry_run)
         with contextlib.closing(lock), held(lock, seconds), contextlib.suppress(_StoppedError):
-            self._run(policies, report, progress)
+            planned = self._run(policies, report, progress)
+            self._erase(report, planned, seconds)
         return report
 
-    def _run(self, policies: tuple[RetentionPolicy, ...], report: RetentionReport, progress: RetentionProgress) -> None:
+    def _erase(self, report: RetentionReport, planned: Mapping[str, int], seconds: float | None) -> None:
+        """Write the segments that stay anew without what is hidden."""
+        begins, planned = (report.first_position, planned) if report.dry_run else (1, {})
+        between = (begins, self._unread)
+        done = self._erasing.run(seconds=seconds, dry_run=report.dry_run, between=between, planned=planned)
+        report.erased, report.damaged = done.segments, done.damaged
+        report.bytes_freed += sum(each.bytes for each in done.segments)
+
+    def _run(
+        self, policies: tuple[RetentionPolicy, ...], report: RetentionReport, progress: RetentionProgress
+    ) -> Mapping[str, int]:
+        """Hide what the policies say, and drop what begins the journal. Return {stream: version} of what they say."""
         report.first_position = self._folder.journal.begins()
         active_first, committed = self._ends()
         sealed = sealed_segments(self._folder.journal, active_first)
@@ -86,7 +101,9 @@ class Retention:
             progress(len(plan.through), len(plan.through))
         if any(policy.past_subscribers for policy in policies):
             unread = sys.maxsize
+        self._unread = unread
         self._drop(sealed, unread, plan.through if report.dry_run else {}, report)
+        return plan.through
 
     def _go_on(self) -> None:
         if self._stopped:

@@ -39,7 +39,7 @@ from hangarlog.filestore.upkeep_calls import UpkeepCalls, seconds_after
 from hangarlog.filestore.write_session import WriteSession
 from hangarlog.filestore.writer import Writer
 from hangarlog.record.batch import Pending
-from hangarlog.record.line import StoredEnvelope
+from hangarlog.record.line import StoredEnvelope, is_erased
 from hangarlog.system.file_lock import FileLock
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.import_lock import importing
@@ -307,7 +307,11 @@ class FileEventStore(UpkeepCalls[Event]):
             now = Moment(self._committed(), self._reader.layout, self._state.history)
             if self._state.writable:
                 self._ids.prepare(now)
-            return self._ids.find(event_id, None, now)
+            found = self._ids.find(event_id, None, now)
+            if found and is_erased(found):  # Another stream may have an event with the same id.
+                blocks = self._reader.blocks(Span(None, found.position), now.committed)
+                return next((record for block in blocks for record in block if record.event_id == event_id), None)
+            return found
 
     if TYPE_CHECKING:
 

@@ -40,7 +40,7 @@ from hangarlog.maintenance.cursor_check import cursors_for_copy, put_cursors, wi
 from hangarlog.maintenance.projection_check import put_states, states_for_copy
 from hangarlog.maintenance.verify import verify
 from hangarlog.record.checked_json import with_crc
-from hangarlog.record.line import StoredEnvelope, decode_record, is_record
+from hangarlog.record.line import StoredEnvelope, decode_record, is_erased, is_record
 from hangarlog.system.file_copy import copy_open
 from hangarlog.system.file_lock import held
 from hangarlog.system.filesystem import NO_FILE, FileSystem
@@ -170,9 +170,11 @@ def _check_nothing_appended(store: FileEventStore, copy: Folder) -> None:
         return
     if last is not None:
         dropped = last.position < store.folder.journal.begins()
-        for block in () if dropped else store.envelopes(from_position=last.position - 1, limit=1):
-            if block[0].crc == last.crc:
+        for block in () if dropped else store.folder.journal.backward(last.position):
+            record = block[0]
+            if record.crc == last.crc or (is_erased(record) and record.event_id == last.event_id):
                 return
+            break
         if dropped:
             cause = f"the store has dropped all of its events, up to position {last.position}"
             raise BackupError(copy.path, f"{cause}, so nothing tells that it is of this store; name another folder")
@@ -336,7 +338,7 @@ class _Backup:
         through = -1
         if self._begins > 1:
             lines = lines_of_stream(self._source, newer.stream_id, 0, self.report.position)
-            through = next((record.stream_version - 1 for record, _ in lines), last)
+            through = next((record.stream_version - 1 for record, _ in lines if not is_erased(record)), last)
         deleted = newer.deleted_through if newer.deleted_through <= last else -1
         return msgspec.structs.replace(hidden, compacted_through=through, deleted_through=deleted, tombstone=False)
 

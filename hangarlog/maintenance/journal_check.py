@@ -17,12 +17,12 @@ from hangarlog.eventstore.progress import Progress
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.hidden_events import without_left_over
 from hangarlog.filestore.journal import Journal
-from hangarlog.filestore.salvage import damage_at, read_lines
+from hangarlog.filestore.salvage import damage_at, read_journal_lines
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.maintenance.store_view import StoreView
-from hangarlog.record.line import StoredEnvelope, read_crc
+from hangarlog.record.line import StoredEnvelope, is_erased, read_crc
 
 PROGRESS_RECORDS = 1000
 """Records between two reports of progress."""
@@ -147,9 +147,11 @@ class JournalCheck:
             yield self._damage_at_end(f"the batch up to position {self._batch_end} is not whole")
 
     def _read(self, segment: Segment) -> Iterator[CorruptionError]:
-        for offset, line, record in read_lines(segment):
+        for offset, line, record in read_journal_lines(segment):
             if self._position >= self._view.committed:
                 return
+            if not isinstance(record, str) and is_erased(record) and not self._is_hidden(record):
+                record = "it is erased, but no mark hides the event; its stream may still have it"
             if isinstance(record, str):
                 self._damaged_lines += 1
                 yield damage_at(segment, offset, line, record)
@@ -168,6 +170,15 @@ class JournalCheck:
             yield from self._check_stream(segment, offset, record)
             if record.position % PROGRESS_RECORDS == 0:
                 self._progress(PROGRESS_RECORDS)
+
+    def _is_hidden(self, record: StoredEnvelope) -> bool:
+        """True if a mark hides a record, or may do so: one that is damaged is reported itself."""
+        if record.stream_version > self._compacted.get(record.stream_id, -1):
+            snapshots = SnapshotFiles(self._folder.filesystem, self._folder.snapshots_path)
+            with contextlib.suppress(CorruptionError):  # The mark may have come since.
+                snapshot = snapshots.load(record.stream_id)
+                return snapshot is not None and record.stream_version <= snapshot.compacted_through
+        return True
 
     def _gap(self, segment: Segment, offset: int, position: int) -> Iterator[CorruptionError]:
         """Note missing positions before `position`: damage, unless as many damaged lines account for them."""
@@ -214,7 +225,7 @@ class JournalCheck:
         known.last = max(known.last, version)
         if record.position <= self._view.settled:
             known.settled = known.last
-        if version > compacted:
+        if version > compacted and not is_erased(record):
             known.add(record)
 
     def _may_lack_beginning(self, stream_id: str) -> bool:

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import msgspec
 
-from hangarlog.errors import CorruptionError, LockTimeoutError, StoreFormatError, StoreOpenError
+from hangarlog.errors import CorruptionError, HangarlogError, LockTimeoutError, StoreFormatError, StoreOpenError
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.progress import Progress
 from hangarlog.filestore.checkpoint import load_checkpoint
@@ -117,10 +117,30 @@ def repair(
     with contextlib.closing(Folder(filesystem, os.fspath(path))) as folder:
         folder.enter()
         _check_is_store(folder)
+        yield from _settle_copy(folder, lock_timeout)
         with _locked(folder, lock_timeout):
             results = _repair_files(folder)
         yield from results
         yield from _open_and_verify(folder, progress)
+
+
+def _settle_copy(folder: Folder, lock_timeout: float | None) -> list[Result]:
+    """Let a copy open that was made while events were dropped. Then it recovers as other copies do, before the repair.
+
+    A repair by itself would keep places for all that the copy lacks.
+    """
+    settled: list[Result] = []
+    with contextlib.suppress(OSError, ValueError, HangarlogError):
+        with contextlib.closing(
+            SharedState(folder.filesystem, folder.state_path, folder.home, writable=False)
+        ) as state:
+            is_of_copy = state.is_of_copy
+        if is_of_copy and folder.store_id:
+            with _locked(folder, lock_timeout):
+                settled = [Repaired(*each) for each in settle_beginning(folder)]
+            if settled:
+                FileEventStore.untyped(folder.path, create=False, filesystem=folder.filesystem).close()
+    return settled
 
 
 @contextlib.contextmanager

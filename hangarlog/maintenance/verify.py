@@ -108,7 +108,7 @@ def count_events(path: str | os.PathLike[str], *, filesystem: FileSystem | None 
     with contextlib.closing(Folder(filesystem or FileSystem(), os.fspath(path))) as folder:
         meta = folder.open(1, create=False)
         with contextlib.closing(StoreView(folder, meta.store_id)) as view:
-            return view.committed
+            return max(0, view.committed - folder.journal.begins() + 1)
 
 
 class _Check:

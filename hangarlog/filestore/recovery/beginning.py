@@ -117,29 +117,29 @@ def settle_beginning(folder: Folder) -> Iterator[tuple[str, str, str]]:
 
     Yield (path, what it was made from, where the old file is kept) of each file that was changed.
     """
-    journal, first, kept = folder.journal, _connected_from(folder), ""
+    journal, filesystem, first = folder.journal, folder.filesystem, _connected_from(folder) or 1
+    begins, shown, kept, damage = 1, "", "", ""
     try:
         begins = journal.begins()
-        damage = _why_not_left_over(folder, begins) if journal.left_over() else ""
-        settles = first is not None and first > begins and _is_hidden(folder, first)
+        shown = _why_not_left_over(folder, begins) if journal.left_over() else ""
+        settles = _is_hidden(folder, first) if first > begins else first < begins and shown != ""
     except CorruptionError as error:
-        if not folder.filesystem.is_there(journal.retained_path):
+        if not filesystem.is_there(journal.retained_path):
             raise
-        kept = keep_damaged(folder.filesystem, journal.retained_path, remove=True)
-        begins, damage, settles = 1, error.cause, first is not None and _shows_none_before(folder, first)
-    if damage:
-        kept = kept or keep_damaged(folder.filesystem, journal.retained_path, remove=True)
-        settles = settles or (first is not None and first < begins)
-    if first is not None and first > 1 and settles:
+        damage, kept = error.cause, keep_damaged(filesystem, journal.retained_path, remove=True)
+        settles = _shows_none_before(folder, first)  # Nothing else is left.
+    if settles and first > 1:
+        kept = kept or (keep_damaged(filesystem, journal.retained_path) if shown else "")
         journal.write_retained(first)
-        source = f"the journal, which begins at position {first}; no stream shows an earlier event"
-        yield journal.retained_path, source, kept
-    elif damage:
-        yield journal.retained_path, f"nothing: the journal begins at position 1 ({damage})", kept
+        yield journal.retained_path, f"the journal, which begins at position {first}", kept
+    elif damage or settles:
+        kept = kept or keep_damaged(filesystem, journal.retained_path, remove=True)
+        yield journal.retained_path, f"nothing: the journal begins at position 1 ({damage or shown})", kept
     for left in journal.left_over():
         path = journal.sealed_path(left)
+        kept = keep_damaged(filesystem, path, remove=True) if shown else ""
         journal.remove_sealed(left)
-        yield path, "nothing: its events were dropped", ""
+        yield path, "nothing: its events were dropped", kept
 
 
 def note_dropped_streams(folder: Folder, catalog: Catalog) -> None:

@@ -98,7 +98,7 @@ def is_whole(folder: Folder) -> bool:
 def _counts_up(segment: Segment) -> bool:
     """True if every line of a segment of the journal is a record, each with the position after that of the last."""
     following = None
-    for _, found in found_in(segment):
+    for _, found in found_in(segment, journal=True):
         for _, record in found:
             if record is None or record.position != (following or record.position):
                 return False

@@ -15,7 +15,7 @@ from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.line_scan import Stretch, found_in, journal_files, opened, runs_in, stream_files
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.log.segment import CHUNK_BYTES, Segment
-from hangarlog.record.line import StoredEnvelope, decode_record
+from hangarlog.record.line import StoredEnvelope, decode_record, is_erased
 from hangarlog.record.strict import kept_record
 
 WINDOW_BYTES = 16 << 20
@@ -31,16 +31,18 @@ class Candidate:
         runs: The runs of the journal that hold it.
         in_stream: True if a stream has it.
         in_ring: True if the commit ring has it.
+        erased: True if only the event's place is left of it.
         before: The checksums of the lines before it in streams.
         after: The checksums of the lines that it follows, as the commit ring says.
     """
 
-    __slots__ = ("after", "before", "in_ring", "in_stream", "line", "record", "runs")
+    __slots__ = ("after", "before", "erased", "in_ring", "in_stream", "line", "record", "runs")
 
     def __init__(self, line: bytes, record: StoredEnvelope) -> None:
         self.line, self.record = line, record
         self.runs: list[Stretch] = []
         self.in_stream = self.in_ring = False
+        self.erased = is_erased(record)
         self.before: list[str] = []
         self.after: list[str] = []
 
@@ -62,7 +64,7 @@ class _Cursor:
                 if not self.run.whole:
                     yield from self._damaged_lines(segment, min(stop, self.run.last + 1))
                     return
-                for _, found in found_in(segment, self._offset, self.run.end):
+                for _, found in found_in(segment, self._offset, self.run.end, journal=self.run.journal):
                     for line, record in found:
                         if record is None or self._offset >= self.run.end:
                             break

@@ -55,7 +55,7 @@ def _number(log: Log, record: StoredEnvelope) -> int:
 def first_number(log: Log, segment: Segment) -> int | None:
     """Return the number that a segment begins with, or None if it has no intact line."""
     before = 0
-    for _, found in found_in(segment):
+    for _, found in found_in(segment, journal=log.field == "position"):
         for _, record in found:
             if record:
                 return _number(log, record) - before

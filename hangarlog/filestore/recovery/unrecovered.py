@@ -13,7 +13,7 @@ from hangarlog.errors import CorruptionError
 from hangarlog.filestore.checkpoint import load_checkpoint
 from hangarlog.filestore.commit_ring import lines_of_frames, read_ring
 from hangarlog.filestore.folder import Folder
-from hangarlog.filestore.salvage import ENDLESS, read_lines, segments_between, stream_lines
+from hangarlog.filestore.salvage import ENDLESS, read_journal_lines, segments_between, stream_lines
 from hangarlog.log.segment import Segment
 from hangarlog.record.line import MIN_LINE_BYTES, StoredEnvelope, decode_record
 
@@ -71,7 +71,7 @@ class Unrecovered:
         lost: list[range] = []
         may_be_lost = 0  # The most lines that the damaged text may have held: a forged record may claim any position.
         for segment in segments_between(folder.journal, before + 1, ENDLESS):
-            for offset, line, record in read_lines(segment):
+            for offset, line, record in read_journal_lines(segment):
                 if isinstance(record, str):
                     may_be_lost += 1 + len(line) // MIN_LINE_BYTES
                     if damaged is None and b"\0" not in line and not _is_torn(segment, offset):

@@ -1,5 +1,5 @@
 """Row 15: copies made file by file from a store that is written to. Between any two files it appends, rolls, compacts,
-and drops the beginning of its journal.
+drops the beginning of its journal, and erases.
 
 Such a copy holds every file as it was at another moment. What was committed before the copy began, and is still in the
 copied files, has to be there when it is opened; what came later and does not connect is put aside, and said. A copy
@@ -33,6 +33,7 @@ from hangarlog import (
     RetentionPolicy,
     UntypedEvent,
 )
+from hangarlog.filestore.erasing import Erasing
 from hangarlog.maintenance.repair import repair
 from hangarlog.maintenance.verify import verify
 from hangarlog.system.filesystem import FileSystem
@@ -43,12 +44,12 @@ from .harness import Campaign, Figures
 from .jobs import die_with_parent
 from .proofs import (
     Row,
+    all_stored,
     check_commits,
     check_streams,
     evidence,
     kept_aside,
     segments_in,
-    stored,
     text_in,
     whole_lines,
 )
@@ -86,6 +87,8 @@ class Source:
             self._store.sync()
         elif choice < 0.17:
             self._retain()
+        elif choice < 0.2:
+            Erasing(self._store._write_session).run(seconds=60.0, least=0.0)
         else:
             self._append()
 
@@ -262,7 +265,7 @@ class Checked:
             return open_store(copied)
 
     def _look(self, store: FileEventStore, source: Source) -> list[Row]:
-        held, first = stored(store.records()), store.first_position
+        held, first = all_stored(store, source.dropped), store.first_position
         assert first in source.begins or first < max(source.begins), f"it begins at {first}, not one of {source.begins}"
         self.counted["of them with a later beginning"] += first > 1
         check_commits(held, source.commits, first)
@@ -284,7 +287,7 @@ class Checked:
                 event = UntypedEvent("Copied", {"text": ""}, event_id=event_id)
                 assert store.append(stream_id, [event], count - 1) == count, f"the version of {stream_id} is another"
                 held.append((last := last + 1, stream_id, count, event_id))
-            assert stored(store.records()) == held, "what was appended is not behind what was there"
+            assert all_stored(store, source.dropped) == held, "what was appended is not behind what was there"
             damages = list(verify(store))
             assert not damages, f"after the repair verify finds {damages[0]}"
 
@@ -398,7 +401,7 @@ def linked_by(tool: str, scratch: Path, seed: str, checked: Checked) -> None:
     before = {file: file.read_bytes() for file in other.rglob("*") if file.is_file() and file.name != "state"}
     try:
         with open_store(scratch / "linked") as store:
-            held = stored(store.records())
+            held = all_stored(store, source.dropped)
             assert held[-1][0] == len([e for commit in source.commits.values() for e in commit]), "it cannot be read"
             assert not list(verify(store)), "it cannot be verified"
         checked._repaired(scratch / "linked", source, held)

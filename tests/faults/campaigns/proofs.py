@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hangarlog import FileEventStore
+from hangarlog.eventstore.selection import Span
+from hangarlog.filestore.event_ids import Moment
 from hangarlog.log.zstd import MAGIC, zstd
+from hangarlog.record.line import StoredEnvelope, is_erased
 
 BLOCK = 4 << 10
 Row = tuple[int, str, int, str]  # Position, stream, version, event id.
@@ -215,6 +218,24 @@ def stored(records: Any) -> list[Row]:
     return [(record.position, record.stream_id, record.stream_version, record.event_id) for record in records]
 
 
+def all_stored(store: FileEventStore, dropped: dict[str, set[int]], *, skip: bool = False) -> list[Row]:
+    """What a store gives, and the places of what is erased: only what its stream was told to hide."""
+    records = _all_records(store, skip=skip)
+    shown = [record for record in records if not is_erased(record)]
+    assert stored(store.records(on_damage="skip" if skip else "raise")) == stored(shown), (
+        "reads give something else than the journal has"
+    )
+    for record in records:
+        hidden = record.stream_version < max(dropped.get(record.stream_id, {0}))
+        assert hidden or not is_erased(record), f"{record.stream_id} version {record.stream_version} is erased"
+    return stored(records)
+
+
+def _all_records(store: FileEventStore, *, skip: bool = False) -> list[StoredEnvelope]:
+    moment = Moment(store.last_position, store._reader.layout, (0, 0))
+    return [record for block in store._reader.blocks_at(Span(None, skip=skip), moment) for record in block]
+
+
 def check_commits(held: list[Row], commits: dict[int, list[tuple[str, str]]], first: int = 1) -> None:
     """Positions are dense from `first` on, and the events are those of whole commits in their order: (stream, id).
 
@@ -237,8 +258,10 @@ def check_streams(
     """Every stream has its share of `held`, from its first version on or from one of those it was compacted to.
 
     `earlier` is how many events of a stream came before the first of `held`. Of one that has no others, a copy made
-    while these were dropped may know another version, or nothing.
+    while these were dropped may know another version, or nothing. It may also begin after the last one that is erased:
+    a copy need not have the mark.
     """
+    erased = {each.stream_id: each.stream_version for each in _all_records(store) if is_erased(each)}
     gone, streams = earlier or {}, dict[str, list[Row]]()
     for each in held:
         streams.setdefault(each[1], []).append(each)
@@ -252,7 +275,8 @@ def check_streams(
         versions = list(range(end - len(of_stream), end))
         assert [each[2] for each in of_stream] == versions, f"versions of {stream_id} are not dense"
         found = stored(store.records(stream_id))
-        shares = [[each for each in of_stream if each[2] >= first] for first in (0, *dropped.get(stream_id, ()))]
+        begins = (erased.get(stream_id, -1) + 1, 0, *dropped.get(stream_id, ()))
+        shares = [[each for each in of_stream if each[2] >= first] for first in begins]
         assert found in shares, f"stream {stream_id} holds {found}, not {of_stream}"
         version = store.get_stream_version(stream_id)
         assert version == end - 1, f"{stream_id} is said to be at version {version}, not {end - 1}"
