@@ -164,8 +164,8 @@ class KeptStreams(Engine):
     def compact_stream(self, stream_id: str) -> int:
         """Drop the events of a stream that its snapshot covers, and return how many were dropped.
 
-        Reads of the stream then begin after the snapshot. The stream keeps its version, the journal keeps all events until
-        `retain`.
+        Reads of the stream then begin after the snapshot. The stream keeps its version, the journal keeps all events
+        until `retain`.
 
         Raises:
             StreamNotFoundError: the stream does not exist.
@@ -188,8 +188,8 @@ class KeptStreams(Engine):
         """Drop the events of a stream before `before_version`, and return how many were dropped.
 
         Reads of the stream then begin with `before_version`. The stream keeps its version, the journal keeps all
-        events until `retain`. A version beyond the end drops all events; one that is dropped already changes nothing. A snapshot that
-        would miss dropped events goes too.
+        events until `retain`. A version beyond the end drops all events; one that is dropped already changes nothing. A
+        snapshot that would miss dropped events goes too.
 
         Raises:
             StreamNotFoundError: the stream does not exist.
