@@ -69,7 +69,7 @@ class RetryUnknownError(ConcurrencyError):
         return (
             f"stream {self.stream_id!r} is at version {self.actual}, not {self.expected}, and the events after that "
             "version are compacted away, so this append may be a retry of them; nothing was written. Look for its "
-            "event ids in the journal (`hangarlog read STORE`), which keeps all events"
+            "event ids in the journal (`hangarlog read STORE`), which keeps all events until a retention"
         )
 
 
