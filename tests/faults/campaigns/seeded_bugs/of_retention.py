@@ -5,7 +5,7 @@ from __future__ import annotations
 from .bug import Bug
 
 BEGINNING = "tests/retention/test_beginning.py"
-CRASHES = "tests/retention/test_crashes.py"
+CRASHES = "tests/retention/test_retention_crashes.py"
 POLICIES = "tests/retention/test_policies.py"
 
 OF_RETENTION = [
