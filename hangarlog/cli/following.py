@@ -95,8 +95,7 @@ class History:
 
     def holds(self, store: FileEventStore) -> bool:
         """True if the last event that was seen is still in the store."""
-        position, crc = self._marks[-1]
-        return _crc_at(store, position) in (crc, _GONE)
+        return _has(store, *self._marks[-1])
 
     def go_back(self, store: FileEventStore) -> int | None:
         """Forget the events that are no longer in the store. Return the position of the last one that is, or None."""
@@ -104,12 +103,16 @@ class History:
         low, high = 0, len(marks)  # Two histories are equal up to some position, and differ from then on.
         while low < high:
             middle = (low + high) // 2
-            position, crc = marks[middle]
-            low, high = (middle + 1, high) if _crc_at(store, position) in (crc, _GONE) else (low, middle)
+            low, high = (middle + 1, high) if _has(store, *marks[middle]) else (low, middle)
         if not low:
             return None
         del marks[low:]
         return self.position
+
+
+def _has(store: FileEventStore, position: int, crc: str) -> bool:
+    """True if the event at a position has this checksum, or was dropped or erased since."""
+    return 0 < position < store.first_position or _crc_at(store, position) in (crc, _GONE)
 
 
 def _crc_at(store: FileEventStore, position: int) -> str | None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hangarlog.eventstore.snapshot import Snapshot
     from hangarlog.filestore.compression import Compressed, Compression, CompressionProgress
     from hangarlog.filestore.reader import Reader
-    from hangarlog.filestore.retention import Retention, RetentionProgress
+    from hangarlog.filestore.retaining import Retention, RetentionProgress
 
 Work = TypeVar("Work", "Compression", "Retention")
 
@@ -152,7 +152,7 @@ class UpkeepCalls(FollowingCalls[Event]):
 
     def _retain(self, policies: tuple[RetentionPolicy, ...], **options: Any) -> RetentionReport:
         with importing:
-            from hangarlog.filestore.retention import Retention
+            from hangarlog.filestore.retaining import Retention
             from hangarlog.filestore.retention_plan import Streams
 
         def snapshot(stream_id: str) -> Snapshot | None:

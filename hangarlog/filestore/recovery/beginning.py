@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 from hangarlog.errors import CorruptionError
@@ -52,20 +53,23 @@ def _active_first(journal: Journal) -> int | None:
     return None
 
 
-def _connected_from(folder: Folder) -> int | None:
-    """Return the lowest position from which on the segments of the journal follow on each other, None without any."""
-    begins = following = None
+def _first_left(folder: Folder, *, dropped: bool) -> int:
+    """Return the position that the journal may begin with, by its files: the lowest one in them; 1 without any.
+
+    If events were `dropped` before, it is the lowest one from which on the segments follow on each other.
+    """
+    journal, lowest, begins, following = folder.journal, sys.maxsize, 1, 1
     for file in sorted(journal_files(folder), key=lambda file: (file.sealed is None, file.sealed or 0)):
         with opened(folder.filesystem, file.path) as segment:
-            first = first_number(folder.journal, segment) if segment and not file.spare else None
+            first = first_number(journal, segment) if segment and not file.spare else None
             if segment is None or first is None:
                 continue
-            first = file.sealed or first
-            if begins is None or first != following:
-                begins = first
-            last = last_number(folder.journal, segment)
-            following = None if last is None else last + 1
-    return begins
+            if file.sealed not in (None, first):
+                return 1  # It has the lines of another segment.
+            lowest = min(lowest, first)
+            begins = begins if first == following else first
+            following = (last_number(journal, segment) or sys.maxsize - 1) + 1
+    return 1 if lowest == sys.maxsize else begins if dropped else lowest
 
 
 def refuse_dropped(folder: Folder) -> None:
@@ -73,8 +77,9 @@ def refuse_dropped(folder: Folder) -> None:
 
     It was copied while that happened: its `retained.json` is older than its segments.
     """
-    first = _connected_from(folder)
-    if first is not None and first > folder.journal.begins() and _hides_any(folder) and _is_hidden(folder, first):
+    begins = folder.journal.begins()
+    first = _first_left(folder, dropped=begins > 1)
+    if first > begins and _hides_any(folder) and _is_hidden(folder, first):
         cause = f"the journal begins at position {first}, which it does not say; the store was copied meanwhile"
         raise folder.journal.retained_damage(cause)
 
@@ -117,16 +122,18 @@ def settle_beginning(folder: Folder) -> Iterator[tuple[str, str, str]]:
 
     Yield (path, what it was made from, where the old file is kept) of each file that was changed.
     """
-    journal, filesystem, first = folder.journal, folder.filesystem, _connected_from(folder) or 1
-    begins, shown, kept, damage = 1, "", "", ""
+    journal, filesystem = folder.journal, folder.filesystem
+    shown = kept = damage = ""
     try:
         begins = journal.begins()
+        first = _first_left(folder, dropped=begins > 1)
         shown = _why_not_left_over(folder, begins) if journal.left_over() else ""
         settles = _is_hidden(folder, first) if first > begins else first < begins and shown != ""
     except CorruptionError as error:
         if not filesystem.is_there(journal.retained_path):
             raise
         damage, kept = error.cause, keep_damaged(filesystem, journal.retained_path, remove=True)
+        first = _first_left(folder, dropped=False)
         settles = _shows_none_before(folder, first)  # Nothing else is left.
     if settles and first > 1:
         kept = kept or (keep_damaged(filesystem, journal.retained_path) if shown else "")

@@ -33,7 +33,7 @@ OF_RETENTION = [
     ),
     Bug(
         "the journal drops what a subscriber has not read",
-        "retention.py",
+        "retaining.py",
         "        if each.following > unread:",
         "        if False:",
         f"{POLICIES}::test_what_is_hidden_stays_in_the_journal_for_a_subscriber",
