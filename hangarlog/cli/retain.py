@@ -41,7 +41,8 @@ def retain(store: str, dry_run: bool, as_json: bool, **limits: Any) -> None:
 
         report = opened.retain(*policies, dry_run=dry_run, progress=show)
     if not dry_run:
-        note_done(f"{len(report.segments)} segments of the journal are dropped")
+        erased = f", {len(report.erased)} are written anew without what is hidden" if report.erased else ""
+        note_done(f"{len(report.segments)} segments of the journal are dropped{erased}")
     _write(report, as_json or not is_terminal())
 
 
@@ -65,6 +66,10 @@ def _write(report: RetentionReport, as_json: bool) -> None:
         say(f"{policy.events:,} events of {policy.streams:,} streams {hidden}")
     for segment in report.segments:
         say(f"{segment.name}: positions {segment.first} to {segment.last}, {segment.bytes:,} bytes {goes}")
+    for each in report.erased:
+        say(f"{each.name}: {each.events:,} hidden events, {each.bytes:,} bytes {goes}")
+    for path in report.damaged:
+        say(f"{path} is damaged, and stays as it is; `hangarlog repair` mends it", err=True)
     what = f"{report.bytes_freed:,} bytes of the journal {goes}; it begins at position {report.first_position}"
     say(styled(what, bold=True))
     if report.held_by:
