@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from conftest import ROOT, Command
+from conftest import ROOT, Command, tool
 from made_transcripts import MAKERS, ROLLOUT, SESSION, claude_lines, codex_lines, damaged, places
 
 from hangarlog import ANY, FileEventStore, SourceError, StorageError, UntypedEvent
@@ -424,3 +426,21 @@ def test_json_lines_are_an_export_if_they_look_like_one(hangarlog: Command, tmp_
     assert (done.returncode, done.stderr.count(b"offset 14 (line 2): 4 bytes")) == (1, 1)
     done = hangarlog("import", "--format", "jsonl", "t", "missing.jsonl")
     assert b"cannot import missing.jsonl: it cannot be read: No such file" in done.stderr
+
+
+def test_the_pages_commands_run(hangarlog: Command, tmp_path: Path) -> None:
+    """In a home that has transcripts of all kinds; the first three again find nothing new."""
+    for kind, folder in (("claude", "home/.claude"), ("codex", "home/.codex"), ("jsonl", "logs")):
+        written(places(tmp_path / folder, kind), MAKERS[kind](20))
+    page = (ROOT / "docs/transcripts.md").read_text()
+    imports, looks = (block.splitlines() for block in re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    assert len(imports) == 3
+    for taken in (True, False):
+        for line in imports:
+            done = hangarlog(*shlex.split(line.replace("~", str(tmp_path / "home")))[1:])
+            assert (done.returncode, done.stderr) == (0, b"")
+            assert bool(json.loads(done.stdout)["taken"]) is taken
+    for line in looks:
+        name, *words = shlex.split(line)
+        command = hangarlog if name == "hangarlog" else lambda *given: subprocess.run(given, cwd=tmp_path, check=False)
+        assert command(*(words if name == "hangarlog" else [tool(name), *words])).returncode == 0
