@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import blake2b
 from typing import Literal, NamedTuple
 
 from hangarlog.errors import SourceError
-from hangarlog.eventstore.stream_id import MAX_STREAM_ID_BYTES
+from hangarlog.integrations.stream_names import as_part, shortened
 from hangarlog.record.line import HEAD
 from hangarlog.system.filesystem import FileSystem
 
@@ -17,7 +16,6 @@ Kind = Literal["claude", "codex", "jsonl"]
 
 _SUFFIXES = (".jsonl", ".ndjson")
 _is_packed = re.compile(r".+\.(?:jsonl|ndjson)\.(?:gz|zst|xz|bz2|lz4|zip)").fullmatch
-_unsafe = re.compile(r"[\x00-\x1f\x7f-\x9f%:\\/\ud800-\udfff]")
 _EXPORT_BYTES = 64
 _is_export = re.compile(re.escape(HEAD) + rb'[0-9]+,"stream_id":').match
 
@@ -138,15 +136,4 @@ def stream_id_of(path: str, kind: Kind) -> str:
     elif kind == "claude":
         above = [number for number, part in enumerate(parts[:-1]) if part == "subagents" and number > 1]
         parts = parts[above[-1] - 2 :] if above else parts[-2:]
-    text = f"{kind}:{'/'.join(map(_part, parts))}"
-    raw = text.encode()
-    if len(raw) <= MAX_STREAM_ID_BYTES:
-        return text
-    mark = blake2b(raw, digest_size=16).hexdigest()
-    return raw[: MAX_STREAM_ID_BYTES - len(mark) - 1].decode(errors="ignore") + "~" + mark
-
-
-def _part(name: str) -> str:
-    """Return a file's or folder's name as a stream id may have it: the bytes that it may not hold as %XX."""
-    text = _unsafe.sub(lambda found: "".join(f"%{byte:02X}" for byte in os.fsencode(found[0])), name)
-    return text.replace(".", "%2E") if text in (".", "..") else text
+    return shortened(f"{kind}:{'/'.join(map(as_part, parts))}")

@@ -1,0 +1,161 @@
+"""Writes what threads log: at once, and together with what other threads log meanwhile.
+
+A record is in the store when `write` returns, so nothing waits in memory for an exit, a fork or a kill. Whoever finds
+no other thread writing appends all records that wait, in one batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hangarlog.eventstore.base import EventStore
+from hangarlog.eventstore.engine import Durability
+from hangarlog.eventstore.expected_version import ANY
+from hangarlog.filestore.store import FileEventStore
+from hangarlog.record.batch import Pending
+from hangarlog.record.envelope import Encoded
+from hangarlog.record.event_id import new_event_id
+
+_MAX_BATCH = 1000
+LOCK_TIMEOUT = 10.0
+"""Seconds that a record waits for other processes at most. A log should not stop its program for a minute."""
+
+Store = str | os.PathLike[str] | EventStore[Any]
+Failed = Callable[[], None]
+"""Called within the `except` block of what kept a record from being stored."""
+
+
+class _Entry:
+    """A record that waits to be written. With `in_doubt`, an append of it may have been cut short."""
+
+    __slots__ = ("event", "failed", "in_doubt", "is_done", "stream_id")
+
+    def __init__(self, stream_id: str, event: Encoded, failed: Failed) -> None:
+        self.stream_id, self.event, self.failed = stream_id, event, failed
+        self.is_done = self.in_doubt = False
+
+
+class LogWriter:
+    """Writes to a store, which is given open, or as its path. That one is opened when it is needed, and closed."""
+
+    def __init__(self, store: Store, durability: Durability | float | None) -> None:
+        self._path = None if isinstance(store, EventStore) else os.path.abspath(store)
+        self._store = store if isinstance(store, EventStore) else None
+        self._durability = durability if durability or self._store else "relaxed"
+        self._begin()
+        _writers.add(self)
+
+    def _begin(self) -> None:
+        self._waiting = deque[_Entry]()
+        self._writing = threading.RLock()  # A signal's handler may log at any moment.
+        self._writer = 0  # The thread that writes.
+
+    def open(self) -> EventStore[Any]:
+        """Return the store. Raises what opening one raises."""
+        if self._store is None:
+            assert self._path is not None
+            durability = self._durability or "relaxed"
+            self._store = FileEventStore.untyped(self._path, durability=durability, lock_timeout=LOCK_TIMEOUT)
+        return self._store
+
+    def write(self, stream_id: str, event_type: str, data: bytes, time: str | None, failed: Failed) -> None:
+        """Write a record. It is in the store, or `failed` was called, when this returns.
+
+        If this thread is in a call of the store (which warns, and warnings are logged), the record waits for the next
+        one, or for `flush`.
+        """
+        entry = _Entry(stream_id, (event_type, new_event_id(), data, time, None), failed)
+        self._waiting.append(entry)
+        self._drain(entry)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if self._waiting:
+            self._drain(None)
+
+    def close(self) -> None:
+        """Write what waits, and close the store if it was given as a path. A later record opens it again."""
+        for _ in range(2):  # The close may warn.
+            self.flush()
+            if self._path is not None and self._store is not None and not self._is_in_call():
+                with self._writing:
+                    self._writer, store, self._store = threading.get_ident(), self._store, None
+                    try:
+                        store.close()
+                    finally:
+                        self._writer = 0
+
+    def _is_in_call(self) -> bool:
+        """True if this thread is in a call of the store, and may hold its locks."""
+        calls = getattr(self._store, "_calls", None)
+        return self._writer == threading.get_ident() or (calls is not None and threading.get_ident() in calls.running)
+
+    def _drain(self, entry: _Entry | None) -> None:
+        if self._is_in_call():
+            return
+        with self._writing:
+            if entry and entry.is_done:
+                return  # Another thread took it along.
+            self._writer = threading.get_ident()
+            try:
+                self._write_waiting()
+                self._write_waiting()  # What the first has logged. What this one logs waits, or it would never end.
+            finally:
+                self._writer = 0
+
+    def _write_waiting(self) -> None:
+        left = len(self._waiting)
+        while left > 0:
+            batch = [self._waiting[number] for number in range(min(left, _MAX_BATCH))]
+            left -= len(batch)
+            in_doubt = any(entry.in_doubt for entry in batch)
+            for entry in batch:
+                entry.in_doubt = True  # Until it is out of the queue: Ctrl-C may come at any moment.
+            try:
+                self._append(batch, idempotent=in_doubt)
+            except Exception:  # One of them may be too large, or all fail: each says so itself.
+                self._one_by_one(batch)
+            for entry in batch:
+                entry.is_done = True
+                self._waiting.popleft()
+
+    def _one_by_one(self, batch: list[_Entry]) -> None:
+        for entry in batch:
+            try:
+                self._append([entry], idempotent=True)  # It may have been written.
+            except Exception:
+                with contextlib.suppress(Exception):  # As `logging` does: the application goes on.
+                    entry.failed()
+
+    def _append(self, batch: Sequence[_Entry], *, idempotent: bool) -> None:
+        store = self.open()
+        if idempotent and len(batch) > 1:
+            for entry in batch:
+                self._append([entry], idempotent=True)
+            return
+        pendings = list[Pending]()
+        for entry in batch:
+            if pendings and pendings[-1].stream_id == entry.stream_id:
+                pendings[-1].events.append(entry.event)
+            else:
+                pendings.append(Pending(entry.stream_id, [entry.event], ANY, retry=False, idempotent=idempotent))
+        store._commit(pendings, None if self._path else self._durability)  # type: ignore[arg-type]
+
+
+_writers: weakref.WeakSet[LogWriter] = weakref.WeakSet()
+
+
+def _begin_in_child() -> None:
+    """After a fork: what waits is the parent's to write, and the thread that wrote is not here."""
+    for writer in [*_writers]:
+        writer._begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
