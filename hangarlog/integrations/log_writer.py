@@ -1,7 +1,8 @@
-"""Writes what threads log: at once, and together with what other threads log meanwhile.
+"""Writes what threads log: at once, together with what other threads log meanwhile; or a moment later, in batches.
 
-A record is in the store when `write` returns, so nothing waits in memory for an exit, a fork or a kill. Whoever finds
-no other thread writing appends all records that wait, in one batch.
+Without `linger`, a record is in the store when `write` returns: nothing waits in memory for an exit, a fork or a kill.
+With it, records wait so many seconds at most, and are written before a fork, and at the end of the process: the thread
+that writes them is one that Python waits for, also in a child of multiprocessing, which calls no exit handlers.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from time import monotonic, sleep
 from typing import Any
 
 from hangarlog.eventstore.base import EventStore
@@ -23,6 +25,7 @@ from hangarlog.record.envelope import Encoded
 from hangarlog.record.event_id import new_event_id
 
 _MAX_BATCH = 1000
+_MAX_LINGER, _STEP = 60.0, 0.05
 LOCK_TIMEOUT = 10.0
 """Seconds that a record waits for other processes at most. A log should not stop its program for a minute."""
 
@@ -44,7 +47,10 @@ class _Entry:
 class LogWriter:
     """Writes to a store, which is given open, or as its path. That one is opened when it is needed, and closed."""
 
-    def __init__(self, store: Store, durability: Durability | float | None) -> None:
+    def __init__(self, store: Store, durability: Durability | float | None, linger: float = 0.0) -> None:
+        if not 0 <= linger <= _MAX_LINGER:
+            raise ValueError(f"linger must be a number of seconds from 0 to {_MAX_LINGER:g}, not {linger!r}")
+        self._linger = linger
         self._path = None if isinstance(store, EventStore) else os.path.abspath(store)
         self._store = store if isinstance(store, EventStore) else None
         self._durability = durability if durability or self._store else "relaxed"
@@ -55,6 +61,7 @@ class LogWriter:
         self._waiting = deque[_Entry]()
         self._writing = threading.RLock()  # A signal's handler may log at any moment.
         self._writer = 0  # The thread that writes.
+        self._later: threading.Thread | None = None
 
     def open(self) -> EventStore[Any]:
         """Return the store. Raises what opening one raises."""
@@ -64,18 +71,44 @@ class LogWriter:
             self._store = FileEventStore.untyped(self._path, durability=durability, lock_timeout=LOCK_TIMEOUT)
         return self._store
 
-    def write(self, stream_id: str, event_type: str, data: bytes, time: str | None, failed: Failed) -> None:
-        """Write a record. It is in the store, or `failed` was called, when this returns.
+    def write(
+        self, stream_id: str, event_type: str, data: bytes, time: str | None, failed: Failed, *, now: bool = False
+    ) -> None:
+        """Write a record. It is in the store, or `failed` was called, when this returns, unless records linger.
 
-        If this thread is in a call of the store (which warns, and warnings are logged), the record waits for the next
-        one, or for `flush`.
+        With `now`, this one does not linger. If this thread is in a call of the store (which warns, and warnings are
+        logged), the record is written a moment later.
         """
         entry = _Entry(stream_id, (event_type, new_event_id(), data, time, None), failed)
         self._waiting.append(entry)
-        self._drain(entry)
+        if self._is_in_call():
+            if self._writer != threading.get_ident():  # Or a store that warns at each append would never rest.
+                self._write_later()
+        elif now or not self._linger or len(self._waiting) >= _MAX_BATCH or not self._write_later():
+            self._drain(entry)
+
+    def _write_later(self) -> bool:
+        """Let a thread write what waits. Return False if none can be started any more."""
+        if self._later is None:
+            self._later = threading.Thread(target=self._linger_and_drain, name="hangarlog-logging")
+            try:
+                self._later.start()
+            except RuntimeError:  # The process ends, or has too many.
+                self._later = None
+                return False
+        return True
+
+    def _linger_and_drain(self) -> None:
+        until, main, me = monotonic() + (self._linger or _STEP), threading.main_thread(), threading.current_thread()
+        while self._later is me and main.is_alive() and (left := until - monotonic()) > 0:
+            sleep(min(left, _STEP))
+        if self._later is me:
+            self._later = None  # What comes from now on starts another thread.
+        self._drain(None)
 
     def flush(self) -> None:
         """Write what waits."""
+        self._later = None
         if self._waiting:
             self._drain(None)
 
@@ -151,6 +184,12 @@ class LogWriter:
 _writers: weakref.WeakSet[LogWriter] = weakref.WeakSet()
 
 
+def _flush_before() -> None:
+    """Before a fork: what waits is written by the parent, so a child has no part of it."""
+    for writer in [*_writers]:
+        writer.flush()
+
+
 def _begin_in_child() -> None:
     """After a fork: what waits is the parent's to write, and the thread that wrote is not here."""
     for writer in [*_writers]:
@@ -158,4 +197,4 @@ def _begin_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_in_child)
+    os.register_at_fork(before=_flush_before, after_in_child=_begin_in_child)

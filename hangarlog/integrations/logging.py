@@ -33,6 +33,8 @@ class HangarlogHandler(logging.Handler):
         stream: the stream; by default one for each logger. `"log:all"` is one for all.
         durability: "relaxed" (a record survives the death of the process, not a power cut), "always", or, for a path,
             the seconds between syncs. By default that of an open store, and "relaxed" for a path.
+        linger: seconds that a record below ERROR may wait in memory, to be appended with others. With 0, each is in the
+            store when the call that logs it returns.
 
     Raises what opening a store raises. Later, what keeps a record from being stored goes to `handleError`, as with any
     handler.
@@ -45,10 +47,11 @@ class HangarlogHandler(logging.Handler):
         *,
         stream: StreamOf = "log:{name}",
         durability: Durability | float | None = None,
+        linger: float = 0.0,
     ) -> None:
         super().__init__(level)
         self._stream = stream
-        self._writer = LogWriter(store, durability)
+        self._writer = LogWriter(store, durability, linger)
         self._writer.open()
 
     def handle(self, record: logging.LogRecord) -> bool | logging.LogRecord:  # type: ignore[override]
@@ -59,7 +62,7 @@ class HangarlogHandler(logging.Handler):
         return passed
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Append a record. It is in the store when this returns, unless `handleError` was called."""
+        """Append a record. It is in the store when this returns, unless it lingers, or `handleError` was called."""
         try:
             stream_id, data = self.stream_of(record), msgspec.json.encode(self.data_of(record))
             time = as_recorded(datetime.fromtimestamp(record.created, UTC))
@@ -68,7 +71,8 @@ class HangarlogHandler(logging.Handler):
         except Exception:
             self.handleError(record)
             return
-        self._writer.write(stream_id, EVENT_TYPE, data, time, lambda: self.handleError(record))
+        now = record.levelno >= logging.ERROR
+        self._writer.write(stream_id, EVENT_TYPE, data, time, lambda: self.handleError(record), now=now)
 
     def stream_of(self, record: logging.LogRecord) -> str:
         """Return the stream for a record."""
@@ -100,7 +104,7 @@ class HangarlogHandler(logging.Handler):
         return data
 
     def flush(self) -> None:
-        """Append what waits: only what was logged while a record was being appended does."""
+        """Append what waits: what lingers, and what was logged while a record was being appended."""
         self._writer.flush()
 
     def close(self) -> None:

@@ -19,6 +19,8 @@ from hangarlog.record.timestamp import as_recorded
 
 EVENT_TYPE = "Logged"
 
+_NOW = frozenset(["error", "exception", "critical", "fatal"])
+
 EventDict = MutableMapping[str, Any]
 
 
@@ -27,9 +29,9 @@ class HangarlogProcessor:
 
     Args:
         store: an open store, which stays yours to close; or a path.
-        stream: the stream, in which `{name}` stands for the key `logger`, or a function of the event dictionary. By
-            default one for each logger; events without that key go to `log:structlog`.
-        durability: as of `HangarlogHandler`.
+        stream: the stream, in which `{name}` stands for the key `logger`, else for the name of a standard logger, else
+            for "structlog"; or a function of the event dictionary. By default one for each logger.
+        durability, linger: as of `HangarlogHandler`.
         last: drop the event afterwards, so that nothing is printed. Otherwise the next processor gets it.
         on_error: called within the `except` block if an event cannot be stored. By default the traceback is printed to
             standard error, and the application goes on.
@@ -43,36 +45,40 @@ class HangarlogProcessor:
         *,
         stream: str | Callable[[EventDict], str] = "log:{name}",
         durability: Durability | float | None = None,
+        linger: float = 0.0,
         last: bool = False,
         on_error: Callable[[EventDict], None] | None = None,
     ) -> None:
         self._stream, self._last, self._on_error = stream, last, on_error or _print_error
-        self._writer = LogWriter(store, durability)
+        self._writer = LogWriter(store, durability, linger)
         self._writer.open()
 
     def __call__(self, logger: Any, method_name: str, event_dict: EventDict) -> EventDict:
         """Append an event dictionary, and return it. It is in the store then, unless `on_error` was called."""
         try:
-            stream_id, data = self._stream_of(event_dict), msgspec.json.encode(_data_of(method_name, event_dict))
+            stream_id, data = (
+                self._stream_of(logger, event_dict),
+                msgspec.json.encode(_data_of(method_name, event_dict)),
+            )
         except Exception:
             self._on_error(event_dict)
         else:
-            time = _time(event_dict.get("timestamp"))
-            self._writer.write(stream_id, EVENT_TYPE, data, time, lambda: self._on_error(event_dict))
+            time, now = _time(event_dict.get("timestamp")), method_name in _NOW
+            self._writer.write(stream_id, EVENT_TYPE, data, time, lambda: self._on_error(event_dict), now=now)
         if self._last:
             from structlog import DropEvent
 
             raise DropEvent
         return event_dict
 
-    def _stream_of(self, event_dict: EventDict) -> str:
+    def _stream_of(self, logger: Any, event_dict: EventDict) -> str:
         if callable(self._stream):
             return self._stream(event_dict)
-        name = as_part(as_text(event_dict.get("logger") or "structlog"))
+        name = as_part(as_text(event_dict.get("logger") or getattr(logger, "name", None) or "structlog"))
         return shortened(self._stream.replace("{name}", name))
 
     def flush(self) -> None:
-        """Append what waits: only what was logged while an event was being appended does."""
+        """Append what waits: what lingers, and what was logged while an event was being appended."""
         self._writer.flush()
 
     def close(self) -> None:
