@@ -12,15 +12,11 @@ _unsafe = re.compile(r"[\x00-\x1f\x7f-\x9f%:\\/\ud800-\udfff]")
 
 def as_part(name: str) -> str:
     """Return a name as a part of a stream id: what ids may not hold, separators and % become %XX, byte for byte."""
-    text = _unsafe.sub(lambda found: "".join(f"%{byte:02X}" for byte in _bytes(found[0])), name)
-    return text.replace(".", "%2E") if text in (".", "..") else text
-
-
-def _bytes(character: str) -> bytes:
-    try:
-        return character.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # A surrogate that stands for no byte.
-        return character.encode("utf-8", "surrogatepass")
+    if name in (".", ".."):
+        return name.replace(".", "%2E")
+    return _unsafe.sub(
+        lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass")), name
+    )
 
 
 def shortened(stream_id: str) -> str:

@@ -125,8 +125,9 @@ def _opened(
 def stream_id_of(path: str, kind: Kind) -> str:
     """Return the stream of a transcript, whose absolute path without links is `path`.
 
-    `claude:PROJECT/SESSION`, and `claude:PROJECT/SESSION/subagents/…` for those of its subagents; `codex:` and the name
-    of the rollout, wherever it is archived; `jsonl:` and the whole path.
+    `claude:PROJECT/SESSION`, and `claude:PROJECT/SESSION/subagents%2F…` for those of its subagents, as the store of the
+    Claude Agent SDK names them; `codex:` and the name of the rollout, wherever it is archived; `jsonl:` and the whole
+    path.
     """
     parts = os.path.splitdrive(path)[1].strip(os.sep).split(os.sep)
     name, suffix = os.path.splitext(parts[-1])
@@ -135,5 +136,8 @@ def stream_id_of(path: str, kind: Kind) -> str:
         parts = [name.removeprefix("rollout-") or name]
     elif kind == "claude":
         above = [number for number, part in enumerate(parts[:-1]) if part == "subagents" and number > 1]
-        parts = parts[above[-1] - 2 :] if above else parts[-2:]
+        if above:
+            start = above[-1]
+            parts = [*parts[start - 2 : start], "/".join(parts[start:])]
+        parts = parts[-3:] if above else parts[-2:]
     return shortened(f"{kind}:{'/'.join(map(as_part, parts))}")

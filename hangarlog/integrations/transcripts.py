@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from hashlib import blake2b
@@ -137,10 +138,12 @@ class _Importer:
     def _take(self, read: Callable[[int, int], bytes], file: TranscriptFile) -> int:
         """Import what the stream does not have, and return how many records the file has."""
         stream = _Stream(self._store, file.stream_id)
+        if stream.is_deleted:
+            raise SourceError(file.path, f"all events of its stream {file.stream_id!r} were deleted or compacted")
         batch, size, records, time = list[Encoded](), 0, 0, None
         for found in self._records(read, file.size):
             records += 1
-            event, own_id, own_time, as_text = _event(found)
+            event, own_id, own_time, as_text = _event(self._kind, found)
             time = own_time or time
             event_id = stream.new_id(own_id, event[2])
             if event_id is not None:
@@ -193,33 +196,47 @@ class _Importer:
 class _Stream:
     """A stream, and which records of a file it has.
 
-    A record is there if the stream has an event of its id. The id is the record's own, unless that came before with
-    another content; else it is derived from the stream, the content, and how often that came before.
+    A record is there if the stream has an event of its id and content, or one of its content from another program. The
+    id is the record's own, unless that came before with another content; else it is derived from the stream, the
+    content, and how often that came before.
     """
 
     def __init__(self, store: FileEventStore[Any], stream_id: str) -> None:
         self._store, self._stream_id = store, stream_id
         self._version = store.get_stream_version(stream_id)
-        self._contents = dict[str, bytes]()
+        self._there = dict[str, bytes]()
         if self._version >= 0:
             for block in store.envelopes(stream_id, to_version=self._version, on_damage="skip"):
-                self._contents.update((each.event_id, _content(bytes(each.data))) for each in block)
-        self.hides = len(self._contents) <= self._version
+                self._there.update((each.event_id, _content(bytes(each.data))) for each in block)
+        self.hides = len(self._there) <= self._version
         """True if it does not show all its events. Then each append looks for its ids."""
-        self._seen = set[str]()
-        self._times = dict[bytes, int]()
+        self.is_deleted = self.hides and not self._there
+        self._left = Counter(self._there.values())
+        self._used = set[str]()
+        self._times = Counter[bytes]()
 
     def new_id(self, own_id: str | None, data: bytes) -> str | None:
         """Return the id for the next record of the file, None if it is there."""
-        if own_id is not None and own_id not in self._seen:
-            there = self._contents.get(own_id)
-            if there is None or there == _content(data):
-                self._seen.add(own_id)
-                return None if there else own_id
-        content = blake2b(data, digest_size=16, person=b"hangarlog").digest()
-        times = self._times[content] = self._times.get(content, 0) + 1
-        event_id = _derived_id(self._stream_id, content, times)
-        return None if event_id in self._contents else event_id
+        raw = blake2b(data, digest_size=16, person=b"hangarlog").digest()
+        content = _content(data) if self._there else b""
+        self._times[raw] += 1
+        new = ""
+        for candidate in (own_id, _derived_id(self._stream_id, raw, self._times[raw])):
+            if candidate is None or candidate in self._used:
+                continue
+            stored = self._there.get(candidate)
+            if stored == content:
+                self._used.add(candidate)
+                self._left[content] -= 1
+                return None
+            if stored is None:
+                new = candidate
+                break
+        if self._left[content] > 0:
+            self._left[content] -= 1
+            return None
+        self._used.add(new)
+        return new
 
     def append(self, events: list[Encoded]) -> int:
         """Append events whose ids are new, and return how many were written. Raises what `append` raises."""
@@ -248,22 +265,27 @@ def _content(data: bytes) -> bytes:
     return blake2b(data, digest_size=16).digest()
 
 
-def _event(found: Found) -> tuple[Encoded, str | None, str | None, bool]:
+def _event(kind: Kind, found: Found) -> tuple[Encoded, str | None, str | None, bool]:
     """Return (a record as an append stores it; its own id, and its time, None if it has none; True if it is text)."""
     try:
         head = _decode_head(found.text)
     except FAILURES:  # No object, or with numbers that JSON does not have.
         head = _Head()
-    names = [each for each in (head.type, head.record_type, head.event) if each and isinstance(each, str)]
-    name = names[0] if names and len(names[0]) <= _MAX_TYPE else "line"
     times = [each for each in (head.timestamp, head.time, head.ts) if isinstance(each, str)]
     own_id = head.uuid if isinstance(head.uuid, str) and _is_uuid(head.uuid) else None
-    time = _time(times[0]) if times else None
+    time, name, whole, text = _time(times[0]) if times else None, _name(head), found.text, "text"
+    if kind == "claude":  # As the store of the Claude Agent SDK keeps it, which can go on with it.
+        name, whole, text = "Entry", b'{"entry":%b}' % whole, "entry_json"
     try:
-        return encode_given(EncodedEvent(name, found.text)), own_id, time, False
+        return encode_given(EncodedEvent(name, whole)), own_id, time, False
     except EventSerializationError:  # Too deep, a key twice, no object, …
-        text = msgspec.json.encode({"text": found.text.decode()})
-        return encode_given(EncodedEvent(name, text)), own_id, time, True
+        kept = msgspec.json.encode({text: found.text.decode()})
+        return encode_given(EncodedEvent(name, kept)), own_id, time, True
+
+
+def _name(head: _Head) -> str:
+    names = [each for each in (head.type, head.record_type, head.event) if each and isinstance(each, str)]
+    return names[0] if names and len(names[0]) <= _MAX_TYPE else "line"
 
 
 def _time(text: str) -> str | None:

@@ -45,7 +45,9 @@ def take(store: FileEventStore[Any], kind: str, *paths: Path) -> tuple[Transcrip
 
 
 def payloads(store: FileEventStore[Any], stream_id: str) -> list[bytes]:
-    return [bytes(each.data) for block in store.envelopes(stream_id) for each in block]
+    """The records as they stand in a stream; those of Claude Code are in an `entry`."""
+    datas = [bytes(each.data) for block in store.envelopes(stream_id) for each in block]
+    return [data.removeprefix(b'{"entry":')[: -1 if data.startswith(b'{"entry":') else None] for data in datas]
 
 
 def written(path: Path, lines: list[bytes]) -> Path:
@@ -81,7 +83,7 @@ def test_every_record_comes_in_as_it_is_and_once(kind: str, tmp_path: Path, stor
     time = ""
     for record, line in zip(store.records(stream_id), lines, strict=True):
         given = json.loads(line)
-        assert record.event_type == given.get("type", given.get("event"))
+        assert record.event_type == ("Entry" if kind == "claude" else given.get("type", given.get("event")))
         if kind == "claude" and "uuid" in given:
             assert record.event_id == given["uuid"]
         time = given.get("timestamp", given.get("ts", time)) or time
@@ -124,14 +126,13 @@ def test_records_that_are_alike_all_come_in(tmp_path: Path, store: FileEventStor
 
 
 def test_what_another_program_wrote_into_the_stream_is_known(tmp_path: Path, store: FileEventStore[Any]) -> None:
-    """Under the record's own id, with other escapes, as a store of sessions does it."""
-    lines = claude_lines(8)
-    for line in lines[1:5]:
-        data = json.loads(line)
-        event = UntypedEvent(data["type"], data, event_id=data["uuid"])
-        store.append("claude:p/s", [event], ANY)
+    """As the store of the Claude Agent SDK does it: the same payloads, with ids and escapes of its own."""
+    plain = b'{"type":"last-prompt","sessionId":"x"}'
+    lines = [*claude_lines(8), plain, plain, plain]
+    for line in [*lines[:5], plain, plain]:
+        store.append("claude:p/s", [UntypedEvent("Entry", {"entry": json.loads(line)})], ANY)
     path = written(tmp_path / "p/s.jsonl", [json.dumps(json.loads(line)).encode() for line in lines])
-    assert take(store, "claude", path)[0] == Transcripts(taken=len(lines) - 4, already=4, files=1)
+    assert take(store, "claude", path)[0] == Transcripts(taken=len(lines) - 7, already=7, files=1)
     assert take(store, "claude", path)[0] == Transcripts(already=len(lines), files=1)
 
 
@@ -146,9 +147,9 @@ def test_what_was_deleted_or_compacted_does_not_come_back(tmp_path: Path, store:
     for name in ("gone", "for-good", "short"):
         written(tmp_path / f"p/{name}.jsonl", lines)
     report, _ = take(store, "claude", tmp_path / "p")
-    assert (report.taken, report.already) == (2 * (len(lines) - 15), 30)
-    assert [*report.left_out] == [str(tmp_path / "p/for-good.jsonl")]
-    assert payloads(store, "claude:p/gone") == lines[15:]
+    assert (report.taken, report.already) == (len(lines) - 15, 15)
+    assert [*report.left_out] == [str(tmp_path / f"p/{name}.jsonl") for name in ("for-good", "gone")]
+    assert payloads(store, "claude:p/gone") == []
     assert payloads(store, "claude:p/short") == lines[10:]
 
 
@@ -173,6 +174,14 @@ def test_a_whole_record_that_no_payload_can_hold_is_kept_as_text(
     assert event == UntypedEvent("line", {"text": text.decode()})
 
 
+def test_a_record_of_claude_code_that_no_payload_can_hold(tmp_path: Path, store: FileEventStore[Any]) -> None:
+    """It is kept as the store of the Claude Agent SDK keeps it."""
+    text = b'{"type":"user","sessionId":"s","message":"\\ud83d"}'
+    path = written(tmp_path / "p/s.jsonl", [text])
+    assert take(store, "claude", path)[0] == Transcripts(taken=1, files=1, as_text=1)
+    assert store.read_stream("claude:p/s") == [UntypedEvent("Entry", {"entry_json": text.decode()})]
+
+
 def test_a_record_whose_fields_are_hostile_comes_in(tmp_path: Path, store: FileEventStore[Any]) -> None:
     """Types, times and ids that are none; numbers of any size; text that no one would write."""
     lines = [
@@ -186,7 +195,8 @@ def test_a_record_whose_fields_are_hostile_comes_in(tmp_path: Path, store: FileE
     report, _ = take(store, "claude", path)
     assert report.taken == len(lines)
     assert take(store, "claude", path)[0].already == len(lines)
-    assert {record.event_type for record in store.records()} == {"line", "\u202e\x00", "a"}
+    assert take(store, "codex", path)[0].taken == len(lines)
+    assert {record.event_type for record in store.records("codex:s")} == {"line", "\u202e\x00", "a"}
 
 
 def test_bytes_that_are_no_text_are_named(tmp_path: Path, store: FileEventStore[Any]) -> None:
@@ -374,8 +384,8 @@ def test_a_transcript_is_found_wherever_it_lies() -> None:
     for path, kind, stream_id in (
         ("/h/.claude/projects/-h-app/ab-1.jsonl", "claude", "claude:-h-app/ab-1"),
         ("/backup/-h-app/ab-1.jsonl", "claude", "claude:-h-app/ab-1"),
-        ("/h/.claude/projects/-h-app/ab-1/subagents/agent-7.jsonl", "claude", "claude:-h-app/ab-1/subagents/agent-7"),
-        ("/h/-h-app/ab-1/subagents/w/agent-7.jsonl", "claude", "claude:-h-app/ab-1/subagents/w/agent-7"),
+        ("/h/.claude/projects/-h-app/ab-1/subagents/agent-7.jsonl", "claude", "claude:-h-app/ab-1/subagents%2Fagent-7"),
+        ("/h/-h-app/ab-1/subagents/w/agent-7.jsonl", "claude", "claude:-h-app/ab-1/subagents%2Fw%2Fagent-7"),
         ("/h/.codex/sessions/2026/11/02/rollout-2026-11-02-x.jsonl", "codex", "codex:2026-11-02-x"),
         ("/h/.codex/archived_sessions/rollout-2026-11-02-x.jsonl", "codex", "codex:2026-11-02-x"),
         ("/var/log/app.jsonl", "jsonl", "jsonl:var/log/app"),
