@@ -23,7 +23,7 @@ def are_transcripts(kind: str | None, source: str, more: Sequence[str]) -> TypeG
     if kind != "jsonl" or source == "-":
         return kind in ("claude", "codex")
     if more or not os.path.isfile(source):
-        return os.path.exists(source)
+        return bool(more) or os.path.isdir(source)  # A pipe, as of `<(zcat FILE)`, is an export.
     try:
         with open(source, "rb") as file:
             return not any(map(is_export, file.read(_START_BYTES).split(b"\n")))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic, sleep
 from typing import Any
 
+from hangarlog.errors import HangarlogError, StoreOpenError
 from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.engine import Durability
 from hangarlog.eventstore.expected_version import ANY
@@ -178,7 +179,16 @@ class LogWriter:
                 pendings[-1].events.append(entry.event)
             else:
                 pendings.append(Pending(entry.stream_id, [entry.event], ANY, retry=False, idempotent=idempotent))
-        store._commit(pendings, None if self._path else self._durability)  # type: ignore[arg-type]
+        wanted: Any = None if self._path else self._durability
+        try:
+            store._commit(pendings, wanted)
+        except StoreOpenError:  # Its folder was moved or deleted, as logs are.
+            if self._path is None:
+                raise
+            self._store = None
+            with contextlib.suppress(HangarlogError):
+                store.close()
+            self.open()._commit(pendings, wanted)
 
 
 _writers: weakref.WeakSet[LogWriter] = weakref.WeakSet()

@@ -38,11 +38,12 @@ def is_export(start: bytes) -> bool:
 
 
 def transcript_files(
-    filesystem: FileSystem, paths: Sequence[str], kind: Kind, leave_out: LeaveOut
+    filesystem: FileSystem, paths: Sequence[str], kind: Kind, leave_out: LeaveOut, target: str = ""
 ) -> Iterator[TranscriptFile]:
     """Yield the files at `paths` and in the folders there, each once, opened. It closes each when it goes on.
 
-    Links in folders are not followed; a path that is given may be one.
+    The store at `target` is passed over, others are left out. Links in folders are not followed; a path that is given
+    may be one.
 
     Raises:
         SourceError: one of the paths cannot be read. This comes first.
@@ -63,7 +64,7 @@ def transcript_files(
             continue
         filesystem.enter(real, fd)  # Below it no link is followed, even one that is put there meanwhile.
         try:
-            for path in _below(filesystem, real, leave_out):
+            for path in _below(filesystem, real, leave_out, os.path.realpath(target)):
                 yield from _opened(filesystem, path, kind, seen, leave_out)
         finally:
             filesystem.leave(fd)
@@ -71,13 +72,14 @@ def transcript_files(
                 filesystem.close(fd)
 
 
-def _below(filesystem: FileSystem, top: str, leave_out: LeaveOut) -> Iterator[str]:
+def _below(filesystem: FileSystem, top: str, leave_out: LeaveOut, target: str) -> Iterator[str]:
     """Yield the paths of the transcripts below a folder, sorted within each folder."""
     folders = [top]
     while folders:
         folder = folders.pop()
         if filesystem.is_file(os.path.join(folder, "hangarlog.json")):
-            leave_out(folder, "it is a store; use `hangarlog export` and `hangarlog import`")
+            if folder != target:
+                leave_out(folder, "it is a store; use `hangarlog export` and `hangarlog import`")
             continue
         try:
             entries = sorted((entry.name, entry.is_dir(), entry.is_file()) for entry in filesystem.entries(folder))

@@ -30,6 +30,8 @@ from hangarlog.system.filesystem import FileSystem
 _BATCH_EVENTS, _BATCH_BYTES = 1000, 4 << 20
 _ENVELOPE_BYTES = 16 << 10  # The most that a line has besides its payload.
 _MAX_TYPE = 200
+_MAX_DECODED_BYTES = 32 << 20
+"""A larger record is kept as text: its values would take twenty times its memory."""
 _MAX_SHAPES = 1000
 _ATTEMPTS = 10
 _is_uuid = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
@@ -91,7 +93,7 @@ def import_transcripts(
     importer = _Importer(store, kind, report, tell, advance)
     filesystem = FileSystem()  # Not the store's own.
     try:
-        for file in transcript_files(filesystem, paths, kind, report.left_out.__setitem__):
+        for file in transcript_files(filesystem, paths, kind, report.left_out.__setitem__, store.path):
             importer.take(filesystem, file)
     except BaseException:
         with contextlib.suppress(HangarlogError):  # The first error is the cause.
@@ -276,11 +278,11 @@ def _event(kind: Kind, found: Found) -> tuple[Encoded, str | None, str | None, b
     time, name, whole, text = _time(times[0]) if times else None, _name(head), found.text, "text"
     if kind == "claude":  # As the store of the Claude Agent SDK keeps it, which can go on with it.
         name, whole, text = "Entry", b'{"entry":%b}' % whole, "entry_json"
-    try:
-        return encode_given(EncodedEvent(name, whole)), own_id, time, False
-    except EventSerializationError:  # Too deep, a key twice, no object, …
-        kept = msgspec.json.encode({text: found.text.decode()})
-        return encode_given(EncodedEvent(name, kept)), own_id, time, True
+    if len(whole) <= _MAX_DECODED_BYTES:
+        with contextlib.suppress(EventSerializationError):  # Too deep, a key twice, no object, …
+            return encode_given(EncodedEvent(name, whole)), own_id, time, False
+    kept = msgspec.json.encode({text: found.text.decode()})
+    return encode_given(EncodedEvent(name, kept)), own_id, time, True
 
 
 def _name(head: _Head) -> str:

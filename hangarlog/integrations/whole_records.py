@@ -12,8 +12,8 @@ import msgspec
 from hangarlog.record.line import MAX_LINE_BYTES
 
 _READ_BYTES = 1 << 20
-_MAX_SEARCH_BYTES = 64 << 20
-"""A broken line of more bytes is not searched for records: its values would take ten times the memory."""
+_MAX_SEARCH_BYTES = 32 << 20
+"""A broken line of more bytes is not searched for records: its values would take twenty times the memory."""
 _FIRST_LOOK, _MAX_TOKEN = 4096, 16
 _SEARCHED_TIMES = 32
 """How often each byte of a broken line may be read. A hostile line could ask for its whole length at each byte."""

@@ -10,6 +10,7 @@ import logging.handlers
 import os
 import queue
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -262,6 +263,19 @@ def test_it_can_be_configured_by_a_dictionary_and_opens_again(tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreOpenError):
         HangarlogHandler(tmp_path / "file")
+
+
+def test_a_folder_that_was_moved_or_deleted_is_made_anew(tmp_path: Path, logger: logging.Logger) -> None:
+    """As for any log. What was logged before is where the folder is."""
+    logger.addHandler(HangarlogHandler(tmp_path / "logs"))
+    logger.info("one")
+    (tmp_path / "logs").rename(tmp_path / "logs.1")
+    logger.info("two")
+    shutil.rmtree(tmp_path / "logs")
+    logger.info("three")
+    for name, message in (("logs.1", "one"), ("logs", "three")):
+        with FileEventStore.untyped(tmp_path / name) as store:
+            assert [data["message"] for data in stored(store)] == [message]
 
 
 class Odd(FileSystem):
