@@ -16,7 +16,14 @@ from collections.abc import Callable, Sequence
 from time import monotonic, sleep
 from typing import Any
 
-from hangarlog.errors import HangarlogError, StoreOpenError
+from hangarlog.errors import (
+    CorruptionError,
+    HangarlogError,
+    OutcomeUnknownError,
+    StorageError,
+    StoreBusyError,
+    StoreOpenError,
+)
 from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.engine import Durability
 from hangarlog.eventstore.expected_version import ANY
@@ -29,6 +36,9 @@ _MAX_BATCH = 1000
 _MAX_LINGER, _STEP = 60.0, 0.05
 LOCK_TIMEOUT = 10.0
 """Seconds that a record waits for other processes at most. A log should not stop its program for a minute."""
+
+_STORE_FAILURES = (StorageError, StoreBusyError, StoreOpenError, OutcomeUnknownError, CorruptionError, OSError)
+"""No record of a batch is their cause: to try each by itself might wait as long again for each."""
 
 Store = str | os.PathLike[str] | EventStore[Any]
 Failed = Callable[[], None]
@@ -153,19 +163,23 @@ class LogWriter:
                 entry.in_doubt = True  # Until it is out of the queue: Ctrl-C may come at any moment.
             try:
                 self._append(batch, idempotent=in_doubt)
-            except Exception:  # One of them may be too large, or all fail: each says so itself.
+            except _STORE_FAILURES:
+                _fail(batch)
+            except Exception:  # One of them may be too large.
                 self._one_by_one(batch)
             for entry in batch:
                 entry.is_done = True
                 self._waiting.popleft()
 
     def _one_by_one(self, batch: list[_Entry]) -> None:
-        for entry in batch:
+        for number, entry in enumerate(batch):
             try:
                 self._append([entry], idempotent=True)  # It may have been written.
+            except _STORE_FAILURES:
+                _fail(batch[number:])
+                return
             except Exception:
-                with contextlib.suppress(Exception):  # As `logging` does: the application goes on.
-                    entry.failed()
+                _fail([entry])
 
     def _append(self, batch: Sequence[_Entry], *, idempotent: bool) -> None:
         store = self.open()
@@ -189,6 +203,13 @@ class LogWriter:
             with contextlib.suppress(HangarlogError):
                 store.close()
             self.open()._commit(pendings, wanted)
+
+
+def _fail(entries: list[_Entry]) -> None:
+    """Tell of entries that could not be stored, within the `except` block of the cause."""
+    for entry in entries:
+        with contextlib.suppress(Exception):  # The application goes on.
+            entry.failed()
 
 
 _writers: weakref.WeakSet[LogWriter] = weakref.WeakSet()

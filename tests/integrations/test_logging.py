@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from hangarlog import FileEventStore, StoreOpenError, UntypedEvent
+from hangarlog import FileEventStore, StoreBusyError, StoreOpenError, UntypedEvent
 from hangarlog.integrations.logging import HangarlogHandler
 from hangarlog.memory import MemoryEventStore
 from hangarlog.system.filesystem import FileSystem
@@ -267,15 +267,19 @@ def test_it_can_be_configured_by_a_dictionary_and_opens_again(tmp_path: Path) ->
 
 def test_a_folder_that_was_moved_or_deleted_is_made_anew(tmp_path: Path, logger: logging.Logger) -> None:
     """As for any log. What was logged before is where the folder is."""
-    logger.addHandler(HangarlogHandler(tmp_path / "logs"))
+    logs = tmp_path / "logs"
+    logger.addHandler(HangarlogHandler(logs))
     logger.info("one")
-    (tmp_path / "logs").rename(tmp_path / "logs.1")
-    logger.info("two")
-    shutil.rmtree(tmp_path / "logs")
-    logger.info("three")
-    for name, message in (("logs.1", "one"), ("logs", "three")):
-        with FileEventStore.untyped(tmp_path / name) as store:
-            assert [data["message"] for data in stored(store)] == [message]
+    logs.rename(tmp_path / "logs.1")
+    for message in ("two", "three"):
+        while not logs.exists():  # A store notices it within a millisecond.
+            logger.info(message)
+        if message == "two":
+            shutil.rmtree(logs)
+    with FileEventStore.untyped(tmp_path / "logs.1") as store:
+        assert stored(store)[0]["message"] == "one"
+    with FileEventStore.untyped(logs) as store:
+        assert stored(store)[-1]["message"] == "three"
 
 
 class Odd(FileSystem):
@@ -302,7 +306,7 @@ def test_a_store_that_fails_does_not_stop_the_application(
     with FileEventStore.untyped(tmp_path / "s", durability="relaxed", filesystem=disk) as store:
         logger.addHandler(HangarlogHandler(store))
         logger.info("one")
-        disk.acts = [full] * 4
+        disk.acts = [full] * 2
         for name in ("two", "three"):
             logger.info(name)
             told = capsys.readouterr().err
@@ -312,6 +316,40 @@ def test_a_store_that_fails_does_not_stop_the_application(
         logger.info("four")
         assert [data["message"] for data in stored(store)] == ["one", "four"]
         assert capsys.readouterr().err == ""
+
+
+def test_a_store_that_is_busy_is_waited_for_once(
+    tmp_path: Path, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for each record of a batch. Each is told, and the next is stored."""
+    monkeypatch.setattr("hangarlog.integrations.log_writer.LOCK_TIMEOUT", 0.2)
+    told = []
+
+    class Telling(HangarlogHandler):
+        def handleError(self, record: logging.LogRecord) -> None:
+            told.append((record.getMessage(), sys.exc_info()[0]))
+
+    handler = Telling(tmp_path / "s", stream="log:all")
+    logger.addHandler(handler)
+    calls: list[int] = []
+    real = FileEventStore._commit
+    monkeypatch.setattr(
+        FileEventStore, "_commit", lambda self, *given: calls.append(len(given[0])) or real(self, *given)
+    )
+    with FileEventStore.untyped(tmp_path / "s", exclusive=True), handler._writer._writing:
+        threads = [threading.Thread(target=logger.info, args=(str(number),)) for number in range(5)]
+        for thread in threads:
+            thread.start()
+        while len(handler._writer._waiting) < 5:
+            pass
+        handler.flush()
+    for thread in threads:
+        thread.join()
+    assert sorted(told) == [(str(number), StoreBusyError) for number in range(5)]
+    assert len(calls) == 1
+    logger.info("after")
+    with FileEventStore.untyped(tmp_path / "s") as store:
+        assert [data["message"] for data in stored(store, "log:all")] == ["after"]
 
 
 def test_a_record_that_is_too_large_does_not_take_others_with_it(
