@@ -20,6 +20,9 @@ from hangarlog.testing import Scenario, registered
 
 pytest_plugins = ["pytester"]
 
+PLUGIN = ("-q", "-p", "no:cacheprovider", "-p", "no:hangarlog", "-p", "pytest_hangarlog")
+"""The plugin as it is here, installed or not."""
+
 
 class Deposited(msgspec.Struct):
     amount: int
@@ -234,7 +237,7 @@ def test_the_fixtures_are_a_projects_own_store(pytester: pytest.Pytester, monkey
             hangarlog_scenario.given("a:1", Deposited(1, "EUR")).when(list).then(Deposited(1, "USD"))
         """
     )
-    result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider")
+    result = pytester.runpytest_subprocess(*PLUGIN)
     result.assert_outcomes(passed=4, failed=1)
     result.stdout.fnmatch_lines(
         ["E*other events were appended (- expected, + found):", 'E*- Deposited *"USD"}', "*(nothing)"]
@@ -248,4 +251,4 @@ def test_the_pages_tests_pass(pytester: pytest.Pytester, monkeypatch: pytest.Mon
     programs = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert len(programs) == 3
     pytester.makepyfile("\n\n".join(programs))
-    pytester.runpytest_subprocess("-q", "-W", "error", "-p", "no:cacheprovider").assert_outcomes(passed=6)
+    pytester.runpytest_subprocess(*PLUGIN, "-W", "error").assert_outcomes(passed=6)
