@@ -111,7 +111,7 @@ def _in_line(line: _Line, is_record: IsRecord) -> Iterator[Found | Lost]:
         yield Lost(number, offset, size, f"the line is longer than the limit of {MAX_LINE_BYTES} bytes")
         return
     if is_whole(text):
-        yield Found(number, offset, text.strip(_BLANKS))
+        yield _found(number, offset, text)
         return
     for piece in _pieces(text):
         start, part = offset + piece.start(), piece[0]
@@ -120,10 +120,15 @@ def _in_line(line: _Line, is_record: IsRecord) -> Iterator[Found | Lost]:
         elif start == 0 and part.startswith(b"\xef\xbb\xbf"):  # A byte order mark.
             yield from _in_line(_Line(number, 3, len(part) - 3, part[3:], is_ended), is_record)
         elif is_whole(part):
-            yield Found(number, start, part.strip(_BLANKS))
+            yield _found(number, start, part)
         elif part.strip(_BLANKS):
             cause = _TORN if is_ended or piece.end() < size else _UNFINISHED
             yield from _search(number, start, part, cause, is_record)
+
+
+def _found(number: int, offset: int, text: bytes) -> Found:
+    record = text.lstrip(_BLANKS)
+    return Found(number, offset + len(text) - len(record), record.rstrip(_BLANKS))
 
 
 def is_whole(text: bytes) -> bool:

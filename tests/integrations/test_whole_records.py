@@ -6,6 +6,7 @@ import json
 import random
 
 import pytest
+from hypothesis import given, strategies
 from made_transcripts import MAKERS, damaged
 
 from hangarlog.integrations import whole_records as module
@@ -28,7 +29,7 @@ def split(text: bytes, kind: str = "claude") -> tuple[list[bytes], list[Lost]]:
         else:
             losses.append(found)
             done = found.offset + found.size
-    assert text[done:].strip() == b""
+    assert text[done:].strip(b" \t\r\n\xef\xbb\xbf") == b""
     return records, losses
 
 
@@ -41,6 +42,19 @@ def test_whatever_was_torn_the_whole_records_are_found(kind: str, seed: int) -> 
     records, losses = split(text, kind)
     assert records == whole
     assert losses
+
+
+PIECES = [bytes([byte]) for byte in b'{}[]":,\\\n\0 \xff'] + [b"\\u", b"d8", b"\r\n", b"\xc3\xa9"]
+WORDS = [b'{"type":"a","sessionId":"s"}', b'{"a":1}', b'{"a":', b"NaN", b"1e999", b"true", b'"type"', b"\xef\xbb\xbf"]
+
+
+@given(strategies.lists(strategies.sampled_from(PIECES + WORDS), max_size=60).map(b"".join))
+def test_any_bytes_are_records_or_losses(text: bytes) -> None:
+    """Never both, and none of them neither; a record by itself is a record again."""
+    for kind in MAKERS:
+        records, _ = split(text, kind)
+        for record in records:
+            assert split(record, kind) == ([record], [])
 
 
 @pytest.mark.parametrize("kind", MAKERS)
