@@ -19,6 +19,7 @@ from hangarlog.log.segment_cache import SegmentCache
 from hangarlog.log.segment_name import (
     base_of,
     compressed_path,
+    erased_path,
     first_of,
     index_path,
     is_compressed,
@@ -79,10 +80,14 @@ class Log:
         return next(filter(self.filesystem.is_there, (text_path(base), compressed_path(base))), "")
 
     def remove_sealed(self, first: int) -> None:
-        """Delete a sealed segment, its caches, and what a killed compression left of it. Hold the write lock."""
+        """Delete a sealed segment, its caches, and what was left by a killed compression or erasing of it.
+
+        Hold the write lock.
+        """
         base = self.sealed_base(first)
         packed = compressed_path(base)
-        for path in (text_path(base), packed, packed + FRESH, index_path(base), times_path(base)):
+        waiting = (packed + FRESH, erased_path(text_path(base)), erased_path(index_path(base)))
+        for path in (text_path(base), packed, *waiting, index_path(base), times_path(base)):
             self.filesystem.remove(path)
 
     def sealed_mark(self, first: int) -> tuple[int, int, int, int] | None:
