@@ -1,6 +1,7 @@
-"""Set up and run a command, with nothing but Python: `python3 tools/dev.py demo|test|check|python|bench …`.
+"""Set up and run a command, with nothing but Python: `python3 tools/dev.py demo|test|check|python|bench|integrations`.
 
 The first run creates `.venv` in the root of the project and installs the project with the extras of the command.
+`integrations` makes environments of its own: see tools/integrations.py.
 """
 
 import os
@@ -42,12 +43,15 @@ def set_up(extra: str) -> None:
 
 def main() -> int:
     """Run the command that the first argument names, with the rest as its arguments. Return its exit code."""
-    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
-        print(f"usage: python3 tools/dev.py {'|'.join(COMMANDS)} …", file=sys.stderr)
+    if len(sys.argv) < 2 or sys.argv[1] not in [*COMMANDS, "integrations"]:
+        print(f"usage: python3 tools/dev.py {'|'.join(COMMANDS)}|integrations …", file=sys.stderr)
         return 2
     if sys.version_info < (3, 11):  # noqa: UP036 - an older Python runs this file first
         print("hangarlog needs Python 3.11 or newer", file=sys.stderr)
         return 2
+    if sys.argv[1] == "integrations":
+        command = [sys.executable, str(ROOT / "tools/integrations.py"), *sys.argv[2:]]
+        return subprocess.run(command, cwd=ROOT, check=False).returncode
     set_up({"demo": "cli", "bench": "test,bench"}.get(sys.argv[1], "test"))
     for command in COMMANDS[sys.argv[1]]:
         done = subprocess.run([str(PYTHON), *command, *sys.argv[2:]], cwd=ROOT, check=False)
