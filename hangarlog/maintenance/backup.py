@@ -316,14 +316,13 @@ class _Backup:
         snapshot, content = found
         last = self._last_versions.get(stream_path(snapshot.stream_id), -1)
         if is_ahead(snapshot, last):
-            snapshot = self._as_it_was(snapshot, last)
-            content = with_crc(snapshot)
+            content = with_crc(snapshot := self._as_it_was(snapshot, last))
         if snapshot.says_nothing:
             return
-        below = os.path.relpath(path, self._source.snapshots_path)
-        self._filesystem.make_folder(self._copy.snapshots_path)
-        self._filesystem.make_folder(os.path.dirname(os.path.join(self._copy.snapshots_path, below)))
-        self._stage_content(os.path.join(self._copy.snapshots_path, below), content)
+        target = os.path.join(self._copy.snapshots_path, os.path.relpath(path, self._source.snapshots_path))
+        for folder in (self._copy.snapshots_path, os.path.dirname(target)):
+            self._filesystem.make_folder(folder)
+        self._stage_content(target, content)
         if snapshot.deleted_through >= 0:
             DeletedStreams(self._copy).note(snapshot.stream_id)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from conftest import Added
 from retained_stores import segment_firsts, written
 
-from hangarlog import ANY, EncodedEvent, FileEventStore, RetentionPolicy
+from hangarlog import ANY, EncodedEvent, FileEventStore, RetentionPolicy, aio
 from hangarlog.maintenance.verify import verify
 
 
@@ -192,3 +193,16 @@ def test_in_the_background(tmp_path: Path) -> None:
         store.retain(RetentionPolicy(max_events=50))
         assert 50 <= store.get_event_count() < 65
         assert not list(verify(store))
+
+
+def test_in_tasks(tmp_path: Path) -> None:
+    """The store for tasks has the same call."""
+    written(tmp_path / "s").close()
+
+    async def main() -> tuple[int, int]:
+        async with aio.open(tmp_path / "s") as store:
+            report = await store.retain(RetentionPolicy(max_events=20))
+            return report.first_position, await store.first_position()
+
+    first, same = asyncio.run(main())
+    assert first == same > 1

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from hangarlog.errors import CorruptionError
 from hangarlog.filestore.catalog import Catalog
+from hangarlog.filestore.commit_ring import lines_of_frames, read_ring
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.hidden_events import HiddenEvents
 from hangarlog.filestore.journal import Journal
@@ -18,6 +19,7 @@ from hangarlog.filestore.line_scan import journal_files, opened
 from hangarlog.filestore.recovery.gaps import refuse_gaps
 from hangarlog.filestore.recovery.rewriting import first_number, last_number
 from hangarlog.filestore.snapshot_files import SnapshotFiles
+from hangarlog.record.line import decode_record
 from hangarlog.system.file_copy import keep_damaged
 
 
@@ -110,9 +112,15 @@ def _is_hidden(folder: Folder, first: int) -> bool:
 
 
 def _shows_none_before(folder: Folder, first: int) -> bool:
-    """True if no stream shows an event from before position `first`, and none has a gap."""
+    """True if neither a stream nor the ring shows an event from before position `first`, and no stream has a gap."""
+    hidden = HiddenEvents(folder)
+    frames = read_ring(folder.filesystem, folder.ring_path, folder.journal.store_id)
     with contextlib.suppress(CorruptionError):
         refuse_gaps(folder, first)
+        for line in lines_of_frames([*frames.older, *frames.frames], 0, "").values():
+            record = decode_record(line)
+            if record.position < first and record.stream_version > hidden.through(record.stream_id):
+                return False
         return True
     return False
 
