@@ -309,7 +309,7 @@ class Log:
                 raise segment.damage(offset, f"{self.field} {number} must come before here, not {last}")
             yield records
             number = last - len(records)
-            size = CHUNK_BYTES
+            size = min(4 * size, CHUNK_BYTES)  # Who wants the last ten stops soon.
         if number is not None and number != first - 1:
             raise segment.damage(0, f"{self.field} {first} must come here, not {number + 1}")
         return first - 1
