@@ -33,22 +33,19 @@ class Sides(NamedTuple):
 async def _round(make: Callable[[Path], Any], turns: dict[str, Turn]) -> dict[str, float]:
     """Return how often each turn's call was made in a second, on a fresh store."""
     with tempfile.TemporaryDirectory(prefix="hangarlog-bench-") as folder:
-        store = make(Path(folder))
-        store = await store.__aenter__() if hasattr(store, "__aenter__") else store
+        made = make(Path(folder))
+        store = await made.__aenter__() if hasattr(made, "__aenter__") else made
         rates = {}
         for name, turn in turns.items():
             start = perf_counter()
             count = await turn(store)
             rates[name] = count / (perf_counter() - start)
-        for close in ("aclose", "close"):
-            if hasattr(store, close):
-                closing = getattr(store, close)()
-                if asyncio.iscoroutine(closing):
-                    await closing
-                break
-        else:
-            if hasattr(store, "__aexit__"):
-                await store.__aexit__(None, None, None)
+        if hasattr(made, "__aexit__"):
+            await made.__aexit__(None, None, None)
+        elif hasattr(made, "close"):
+            closing = made.close()
+            if asyncio.iscoroutine(closing):
+                await closing
         return rates
 
 

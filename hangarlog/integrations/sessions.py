@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from hangarlog.aio.threads import Threads
-from hangarlog.errors import StoreOpenError, StreamIdError
+from hangarlog.errors import EventSerializationError, StoreOpenError, StreamIdError
 from hangarlog.events.payload import too_deep
 from hangarlog.events.registry import UntypedEvent
 from hangarlog.eventstore.append_result import AppendResult
@@ -226,3 +226,12 @@ class Streams(Generic[State]):
     def _take(self, known: Known[State], envelope: Envelope) -> None:
         self._add(known.state, envelope)
         known.version, known.event_id = envelope.stream_version, envelope.event_id
+
+
+def not_known(envelope: Envelope) -> EventSerializationError:
+    """Return the error for an event of a type that this version does not know."""
+    place = f"version {envelope.stream_version} of stream {envelope.stream_id!r}"
+    return EventSerializationError(
+        envelope.event_type,
+        f"{place} is none of this adapter's; if a newer hangarlog has written it, update this one",
+    )
