@@ -31,7 +31,7 @@ from hangarlog.filestore.options import Durability, StoreOptions
 from hangarlog.filestore.reader import Reader
 from hangarlog.filestore.running_calls import RunningCalls
 from hangarlog.filestore.session import FolderWatch
-from hangarlog.filestore.shared_state import COMMITTED, LAYOUT, Words, consistent
+from hangarlog.filestore.shared_state import COMMITTED, FAILURES, LAYOUT, WRITING, Words, consistent
 from hangarlog.filestore.sizes import is_text, sizes_of_files
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.filestore.turns import Turns
@@ -261,6 +261,14 @@ class FileEventStore(UpkeepCalls[Event]):
         # The store is read-only here and no writer has it open: the files themselves say.
         with self._refusals():
             return self._reader.unrecovered(self.meta.store_id).committed
+
+    def _moment(self) -> Moment | None:
+        """Return what stays the same as long as no read would find anything else; None if nothing can tell."""
+        self._use_files_in_place()
+        words = self._state.look()
+        if not self._state.believes(words) or words[WRITING] or not consistent(words):
+            return None
+        return Moment(words[COMMITTED], words[LAYOUT], (self._state.session, words[FAILURES]))
 
     def _committed_after_all(self) -> int:
         """Return the committed position if the shared state has none: a writer is publishing it, or it is damaged."""

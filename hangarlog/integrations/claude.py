@@ -6,8 +6,6 @@ import os
 from datetime import datetime
 from typing import Any
 
-from msgspec.structs import replace
-
 try:
     from claude_agent_sdk import (
         SessionKey,
@@ -26,15 +24,15 @@ except ModuleNotFoundError as error:
     ) from error
 
 from hangarlog.errors import ConcurrencyError, StreamNotFoundError
-from hangarlog.events.encoded_event import EncodedEvent
 from hangarlog.eventstore.engine import Durability
 from hangarlog.integrations.sessions import (
+    Opened,
     Store,
     Streams,
     as_json,
+    event,
     from_json,
     names_of,
-    opened,
     prefix_of,
     stream_id,
 )
@@ -77,8 +75,8 @@ class SessionStore(_SessionStore):
     """
 
     def __init__(self, where: str | os.PathLike[str] | Store, *, durability: Durability = "always") -> None:
-        self._opened = opened(where, durability)
-        self._streams = Streams(self._opened.store, _Transcript, _Transcript.read)
+        self._opened = Opened(where, durability)
+        self._streams = Streams(self._opened, _Transcript, _Transcript.read)
 
     @property
     def store(self) -> Store:
@@ -102,15 +100,15 @@ class SessionStore(_SessionStore):
                 if not new:
                     return
                 summary = None if key.get("subpath") else _folded(known.state.summary, key, new)
-                events = [EncodedEvent("Entry", as_json(_ENTRY, entry)) for entry in new]
-                if summary is not None:
-                    events[-1] = replace(events[-1], metadata=as_json(_SUMMARY, summary))
+                datas = [as_json(_ENTRY, entry) for entry in new]
+                metadata = None if summary is None else as_json(_SUMMARY, summary)
+                events = [event("Entry", data) for data in datas[:-1]]
+                events.append(event("Entry", datas[-1], metadata=metadata))
                 try:
-                    result = self.store.append(stream, events, known.version)
+                    self._streams.append(stream, known, events)
                 except ConcurrencyError:
                     continue  # Another process has appended. What it wrote may be the same.
                 known.state.take(new, summary)
-                known.took(result)
                 return
 
     async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:

@@ -36,20 +36,21 @@ except ModuleNotFoundError as error:
     ) from error
 
 from hangarlog.errors import ConcurrencyError, StreamNotFoundError
-from hangarlog.events.encoded_event import EncodedEvent
 from hangarlog.eventstore.engine import Durability
-from hangarlog.eventstore.expected_version import ANY
+from hangarlog.eventstore.expected_version import ANY, STREAM_EXISTS
 from hangarlog.integrations.sessions import (
+    Opened,
     Store,
     Streams,
+    append,
     as_json,
+    event,
     from_json,
     names_of,
     not_known,
-    opened,
     stream_id,
 )
-from hangarlog.record.envelope import Envelope
+from hangarlog.record.envelope import Encoded, Envelope
 
 _CATEGORY, _CHECKPOINT, _WRITES, _KEPT = "langgraph", "Checkpoint", "Writes", "Kept"
 _AT_ONCE = 16
@@ -157,8 +158,8 @@ class Saver(BaseCheckpointSaver[str]):
         serde: SerializerProtocol | None = None,
     ) -> None:
         super().__init__(serde=serde)
-        self._opened = opened(where, durability)
-        self._streams = Streams(self._opened.store, _Index, _Index.add)
+        self._opened = Opened(where, durability)
+        self._streams = Streams(self._opened, _Index, _Index.add)
 
     @property
     def store(self) -> Store:
@@ -202,7 +203,7 @@ class Saver(BaseCheckpointSaver[str]):
         self._append(place["thread_id"], _WRITES, _encode(stored))
 
     def _append(self, thread_id: Any, kind: str, data: bytes) -> None:
-        self.store.append(_stream(thread_id), [EncodedEvent(kind, data)], ANY)
+        append(self.store, _stream(thread_id), [event(kind, data)], ANY)
 
     # Reading
 
@@ -361,10 +362,11 @@ class Saver(BaseCheckpointSaver[str]):
                 if not versions:
                     self.store.delete_stream(stream, expected_version=version)
                     return
-                copies = [_copy(envelope) for envelope in self._read(stream, versions)]
-                result = self.store.append(stream, [EncodedEvent(_KEPT, b"{}"), *copies], version)
+                events = [event(_KEPT, b"{}"), *map(_copy, self._read(stream, versions))]
+                # An append at the last version of a thread that was deleted meanwhile would begin it anew.
+                result = append(self.store, stream, events, version, STREAM_EXISTS)
             except ConcurrencyError:
-                continue  # Something was put meanwhile.
+                continue  # Something was put or deleted meanwhile.
             self.store.truncate_stream(stream, result.first_version)
             return
 
@@ -375,7 +377,7 @@ class Saver(BaseCheckpointSaver[str]):
             versions = known.state.versions({*known.state.all(None)})
         if versions:
             copies = [_copy(envelope) for envelope in self._read(source, versions)]
-            self.store.append(_stream(target_thread_id), copies, ANY)
+            append(self.store, _stream(target_thread_id), copies, ANY)
 
     # The same for event loops
 
@@ -447,5 +449,5 @@ def _place(found: CheckpointTuple) -> tuple[str, str]:
     return place["checkpoint_ns"], place["checkpoint_id"]
 
 
-def _copy(envelope: Envelope) -> EncodedEvent:
-    return EncodedEvent(envelope.event_type, envelope.data, recorded_at=envelope.recorded_at)
+def _copy(envelope: Envelope) -> Encoded:
+    return event(envelope.event_type, bytes(envelope.data), recorded_at=envelope.recorded_at)

@@ -20,13 +20,16 @@ import msgspec
 
 from hangarlog.aio.threads import Threads
 from hangarlog.errors import EventSerializationError, StoreOpenError, StreamIdError
-from hangarlog.events.payload import too_deep
+from hangarlog.events.payload import FAILURES, checked_json, too_deep
 from hangarlog.events.registry import UntypedEvent
 from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.engine import Durability
+from hangarlog.eventstore.expected_version import STREAM_EXISTS
 from hangarlog.eventstore.stream_id import why_not_an_id
+from hangarlog.filestore.event_ids import Moment
 from hangarlog.filestore.store import FileEventStore
-from hangarlog.record.envelope import Envelope
+from hangarlog.record.batch import Pending
+from hangarlog.record.envelope import Encoded, Envelope
 
 Store = FileEventStore[UntypedEvent]
 State = TypeVar("State")
@@ -95,12 +98,25 @@ def _as_plain_json(value: Any) -> bytes | None:
         data = _encode_quickly(value)
         if _decode_any(data) == value:  # Else msgspec has made text of bytes, or null of NaN, which json.dumps refuses.
             return data
-    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
+    except FAILURES:
         pass
     try:
-        return _encode(value).encode()
-    except ValueError:
+        data = _encode(value).encode()
+        checked_json(b'{"":%b}' % data)
+    except (ValueError, msgspec.MsgspecError):
         return None
+    return data
+
+
+def event(kind: str, data: bytes, *, metadata: bytes | None = None, recorded_at: str | None = None) -> Encoded:
+    """Return an event to append. `data` and `metadata` are of `as_json` or of a stored event, so nobody checks them."""
+    return kind, None, data, recorded_at, metadata
+
+
+def append(store: Store, stream: str, events: list[Encoded], *expected: int) -> AppendResult:
+    """Append to a stream that is as all of `expected` say. Raises what `FileEventStore.append` raises."""
+    *checks, last = [Pending(stream, [], each, None) for each in expected]
+    return store._commit([*checks, msgspec.structs.replace(last, events=events)])[stream]
 
 
 def from_json(name: str, data: bytes | msgspec.Raw) -> Any:
@@ -112,71 +128,102 @@ def from_json(name: str, data: bytes | msgspec.Raw) -> Any:
 
 # The open store
 
-_shared: WeakValueDictionary[tuple[str, Durability, int], Opened] = WeakValueDictionary()
+
+class _Shared:
+    """A store that was opened for adapters, and the threads in which its calls run."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.users = store, 0
+        self._threads, self._pid = Threads(), os.getpid()
+
+    @property
+    def threads(self) -> Threads:
+        """The threads of this process: a fork has none."""
+        if self._pid != os.getpid():
+            self._threads, self._pid = Threads(), os.getpid()
+        return self._threads
+
+    @property
+    def is_usable(self) -> bool:
+        """True unless the store was closed, or its folder was moved or deleted."""
+        try:
+            self.store.get_event_count()
+        except StoreOpenError:
+            return False
+        return True
+
+
+_shared: WeakValueDictionary[tuple[str, Durability, int], _Shared] = WeakValueDictionary()
 _sharing = threading.Lock()
 
 
 class Opened:
-    """A store, and threads for its calls. The adapters of a process that open the same path share one."""
+    """A store as one adapter uses it. The adapters of a process that open the same path share it.
 
-    def __init__(self, store: Store, users: int) -> None:
-        self.store, self._users = store, users
-        self._threads, self._pid = Threads(), os.getpid()
+    It closes with the last of them. A store that was given is its giver's to close.
+
+    Raises what `FileEventStore` raises.
+    """
+
+    def __init__(self, where: str | os.PathLike[str] | Store, durability: Durability) -> None:
+        self._given = isinstance(where, FileEventStore)
+        with _sharing:
+            if isinstance(where, FileEventStore):
+                self._shared = _Shared(where)
+            else:
+                key = (os.path.abspath(where), durability, os.getpid())
+                found = _shared.get(key)
+                if found is None or not found.is_usable:
+                    found = _shared[key] = _Shared(FileEventStore.untyped(where, durability=durability))
+                self._shared = found
+            self._shared.users += 1
+        self._closed = False
+
+    @property
+    def store(self) -> Store:
+        """The store. Raises `StoreOpenError` once this was closed."""
+        if self._closed:
+            raise StoreOpenError(self._shared.store.path, "it was closed")
+        return self._shared.store
 
     async def run(self, function: Callable[..., Result], *args: Any) -> Result:
         """Call a function in a thread. If the task is cancelled meanwhile, wait for the end of what has begun."""
-        if self._pid != os.getpid():  # A fork has no threads.
-            self._threads, self._pid = Threads(), os.getpid()
-        return await self._threads.run(function, *args)
-
-    def add_user(self) -> None:
-        """Count one more adapter."""
-        self._users += 1
+        return await self._shared.threads.run(function, *args)
 
     def close(self) -> None:
-        """Close the store when its last adapter is closed. A store that was given is its giver's."""
+        """Use the store no more; closing twice is fine."""
         with _sharing:
-            self._users -= 1
-            last = self._users == 0
+            if self._closed:
+                return
+            self._closed = True
+            self._shared.users -= 1
+            last = not self._given and self._shared.users == 0
         if last:
-            self.store.close()
-
-
-def opened(where: str | os.PathLike[str] | Store, durability: Durability) -> Opened:
-    """Return the store at a path, or the store given. Raises what `FileEventStore` raises."""
-    if isinstance(where, FileEventStore):
-        return Opened(where, users=-1)
-    key = (os.path.abspath(where), durability, os.getpid())
-    with _sharing:
-        found = _shared.get(key)
-        if found is None or not _is_usable(found.store):
-            found = _shared[key] = Opened(FileEventStore.untyped(where, durability=durability), users=0)
-        found.add_user()
-        return found
-
-
-def _is_usable(store: Store) -> bool:
-    """True unless the store was closed, or its folder was moved or deleted."""
-    try:
-        store.get_event_count()
-    except StoreOpenError:
-        return False
-    return True
+            self._shared.store.close()
 
 
 # What is known of streams
 
 
 class Known(Generic[State]):
-    """A stream as far as it was read: what its events come to, and its version."""
+    """A stream as far as it was read: what its events come to, its version, and when that was looked up."""
 
     def __init__(self, state: State) -> None:
         self.state, self.version, self.event_id = state, -1, ""
+        self.first = -1
+        """The version of the first event that the state depends on."""
+        self.moment: Moment | None = None
+        self.files: tuple[Any, ...] = ()
+        """What the moment says of the store's files: while it stays, nothing is deleted."""
         self.lock = threading.Lock()
 
     def took(self, result: AppendResult) -> None:
         """Note an append whose events the state has taken, so that they are not read again."""
+        before = self.moment
         self.version, self.event_id = int(result), result.event_ids[-1]
+        self.first = result.first_version if self.first < 0 else self.first
+        alone = before is not None and result.first_position == before.committed + 1
+        self.moment = before._replace(committed=result.last_position) if alone and before else None
 
 
 class Streams(Generic[State]):
@@ -185,30 +232,64 @@ class Streams(Generic[State]):
     `begin` returns the state of an empty stream; `add(state, envelope)` takes an event into it.
     """
 
-    def __init__(self, store: Store, begin: Callable[[], State], add: Callable[[State, Envelope], None]) -> None:
-        self._store, self._begin, self._add = store, begin, add
+    def __init__(self, opened: Opened, begin: Callable[[], State], add: Callable[[State, Envelope], None]) -> None:
+        self._opened, self._begin, self._add = opened, begin, add
         self._known: OrderedDict[str, Known[State]] = OrderedDict()
         self._lock = threading.Lock()
 
-    @contextmanager
-    def of(self, stream: str) -> Iterator[Known[State]]:
-        """Lend what is known of a stream now. Other threads wait until it is given back."""
+    def _of(self, stream: str) -> Known[State]:
         with self._lock:
             known = self._known.pop(stream, None) or Known(self._begin())
             self._known[stream] = known
             if len(self._known) > _MOST_KNOWN:
                 self._known.popitem(last=False)
+            return known
+
+    @contextmanager
+    def of(self, stream: str) -> Iterator[Known[State]]:
+        """Lend what is known of a stream now. Other threads wait until it is given back."""
+        store, known = self._opened.store, self._of(stream)
         with known.lock:
-            if not self._read_on(stream, known):
-                self._read_all(stream, known)
+            moment = store._moment()
+            if moment is None or moment != known.moment:
+                files = moment[1:] if moment else ()
+                if not self._read_on(store, stream, known, files == known.files != ()):
+                    known.state, known.event_id, known.first, known.moment = self._begin(), "", -1, None
+                    known.version = store.get_stream_version(stream)  # First: whatever comes later is a conflict.
+                    self._read_all(store, stream, known)
+                known.moment, known.files = moment, files
             yield known
 
-    def _read_on(self, stream: str, known: Known[State]) -> bool:
+    def append(self, stream: str, known: Known[State], events: list[Encoded]) -> AppendResult:
+        """Append behind what is known. The caller takes the events into the state.
+
+        Raises `ConcurrencyError` if others have appended since, or deleted the stream, and what `append` raises.
+        """
+        # An append at the last version of a deleted stream would begin it anew.
+        expected = (known.version, STREAM_EXISTS) if known.event_id else (known.version,)
+        result = append(self._opened.store, stream, events, *expected)
+        known.took(result)
+        return result
+
+    @contextmanager
+    def at_once(self, stream: str) -> Iterator[Known[State] | None]:
+        """Lend what is known of a stream if nothing must be read or waited for, else None."""
+        known = self._of(stream)
+        if not known.lock.acquire(blocking=False):
+            yield None
+            return
+        try:
+            moment = self._opened.store._moment()
+            yield known if moment is not None and moment == known.moment else None
+        finally:
+            known.lock.release()
+
+    def _read_on(self, store: Store, stream: str, known: Known[State], same_files: bool) -> bool:
         """Read what is new. Return False if the stream is not the one that was read: it was deleted, or put back."""
-        if not known.event_id:
+        if not known.event_id or not (same_files or self._shows(store, stream, known.first)):
             return False
         newer: list[Envelope] = []
-        for block in self._store.envelopes(stream, reverse=True, to_version=known.version):
+        for block in store.envelopes(stream, reverse=True, to_version=known.version):
             newer += block
         if not newer or (newer[-1].stream_version, newer[-1].event_id) != (known.version, known.event_id):
             return False
@@ -216,16 +297,21 @@ class Streams(Generic[State]):
             self._take(known, envelope)
         return True
 
-    def _read_all(self, stream: str, known: Known[State]) -> None:
-        known.state, known.event_id = self._begin(), ""
-        known.version = self._store.get_stream_version(stream)  # First: whatever comes later is a conflict.
-        for block in self._store.envelopes(stream):
+    @staticmethod
+    def _shows(store: Store, stream: str, version: int) -> bool:
+        """True if an event was not deleted; then none behind it was."""
+        blocks = store.envelopes(stream, from_version=version, limit=1)
+        return any(envelope.stream_version == version for block in blocks for envelope in block)
+
+    def _read_all(self, store: Store, stream: str, known: Known[State]) -> None:
+        for block in store.envelopes(stream):
             for envelope in block:
                 self._take(known, envelope)
 
     def _take(self, known: Known[State], envelope: Envelope) -> None:
         self._add(known.state, envelope)
         known.version, known.event_id = envelope.stream_version, envelope.event_id
+        known.first = known.version if known.first < 0 else known.first
 
 
 def not_known(envelope: Envelope) -> EventSerializationError:
