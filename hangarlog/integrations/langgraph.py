@@ -48,6 +48,7 @@ from hangarlog.integrations.sessions import (
     from_json,
     names_of,
     not_known,
+    read_at,
     stream_id,
 )
 from hangarlog.record.envelope import Encoded, Envelope
@@ -57,7 +58,6 @@ _AT_ONCE = 16
 """How many checkpoints an asynchronous list reads at once."""
 
 Result = TypeVar("Result")
-_Versions = list[int]
 _Envelopes = list[Envelope]
 _Pending = list[tuple[str, str, Any]]
 
@@ -221,22 +221,9 @@ class Saver(BaseCheckpointSaver[str]):
                 found = known.state.find(ns, checkpoint_id)
             if found is None:
                 return None
-            envelopes = self._read(stream, found[1])
+            envelopes = read_at(self.store, stream, found[1])
             if len(envelopes) == len(found[1]):  # Else the thread was pruned meanwhile.
                 return self._tuple(thread_id, ns, found[0], envelopes)
-
-    def _read(self, stream: str, versions: _Versions) -> _Envelopes:
-        """Return the events of a stream at some versions, in this order, without those that are gone."""
-        first, last = min(versions), max(versions)
-        together = last - first < 2 * len(versions)
-        spans = [(first, last)] if together else [(version, version) for version in versions]
-        found = {
-            envelope.stream_version: envelope
-            for first, last in spans
-            for block in self.store.envelopes(stream, from_version=first, to_version=last)
-            for envelope in block
-        }
-        return [found[version] for version in versions if version in found]
 
     def _tuple(self, thread_id: str, ns: str, checkpoint_id: str, envelopes: _Envelopes) -> CheckpointTuple:
         stored = _stored_checkpoint(envelopes[0].data)
@@ -362,7 +349,7 @@ class Saver(BaseCheckpointSaver[str]):
                 if not versions:
                     self.store.delete_stream(stream, expected_version=version)
                     return
-                events = [event(_KEPT, b"{}"), *map(_copy, self._read(stream, versions))]
+                events = [event(_KEPT, b"{}"), *map(_copy, read_at(self.store, stream, versions))]
                 # An append at the last version of a thread that was deleted meanwhile would begin it anew.
                 result = append(self.store, stream, events, version, STREAM_EXISTS)
             except ConcurrencyError:
@@ -376,7 +363,7 @@ class Saver(BaseCheckpointSaver[str]):
         with self._streams.of(source) as known:
             versions = known.state.versions({*known.state.all(None)})
         if versions:
-            copies = [_copy(envelope) for envelope in self._read(source, versions)]
+            copies = [_copy(envelope) for envelope in read_at(self.store, source, versions)]
             append(self.store, _stream(target_thread_id), copies, ANY)
 
     # The same for event loops

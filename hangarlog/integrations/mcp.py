@@ -32,9 +32,8 @@ except ModuleNotFoundError as error:
 
 from hangarlog.aio.threads import Threads
 from hangarlog.errors import StoreOpenError
-from hangarlog.events.payload import FAILURES, checked_json
 from hangarlog.eventstore.expected_version import ANY
-from hangarlog.integrations.sessions import Opened, append, event, not_known
+from hangarlog.integrations.sessions import Opened, append, event, member, not_known
 
 _STREAM, _SENT = "mcp:events", "Sent"
 _NAME = re.compile("mcp-events-([0-9]{1,12})")
@@ -192,13 +191,8 @@ class _SessionEvents(EventStore):
 
 def _as_sent(session: str, stream_id: str, text: bytes | None) -> bytes:
     """Return an event's payload."""
-    where = {"session": session, "stream": stream_id}
-    if text is None:
-        return _encode(where)
-    try:
-        return checked_json(b'%b,"message":%b}' % (_encode(where)[:-1], text))
-    except FAILURES:
-        return _encode({**where, "message_json": text.decode()})
+    where = _encode({"session": session, "stream": stream_id})
+    return where if text is None else b"%b,%b}" % (where[:-1], member("message", text))
 
 
 # Whose call it is

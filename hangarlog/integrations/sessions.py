@@ -108,9 +108,37 @@ def _as_plain_json(value: Any) -> bytes | None:
     return data
 
 
+def member(name: str, text: bytes) -> bytes:
+    """Return the member `"NAME":text` of a JSON object, for JSON that another library has made.
+
+    If a store's line cannot hold it, it is stored as text, `"NAME_json":"…"`, as by `as_json`.
+    """
+    try:
+        checked_json(b'{"":%b}' % text)
+    except FAILURES:
+        return b'"%b_json":%b' % (name.encode(), _encode_quickly(text.decode()))
+    return b'"%b":%b' % (name.encode(), text)
+
+
 def event(kind: str, data: bytes, *, metadata: bytes | None = None, recorded_at: str | None = None) -> Encoded:
     """Return an event to append. `data` and `metadata` are of `as_json` or of a stored event, so nobody checks them."""
     return kind, None, data, recorded_at, metadata
+
+
+def read_at(store: Store, stream: str, versions: list[int]) -> list[Envelope]:
+    """Return the events of a stream at some versions, in this order, without those that are gone."""
+    if not versions:
+        return []
+    first, last = min(versions), max(versions)
+    together = last - first < 2 * len(versions)
+    spans = [(first, last)] if together else [(version, version) for version in versions]
+    found = {
+        envelope.stream_version: envelope
+        for first, last in spans
+        for block in store.envelopes(stream, from_version=first, to_version=last)
+        for envelope in block
+    }
+    return [found[version] for version in versions if version in found]
 
 
 def append(store: Store, stream: str, events: list[Encoded], *expected: int) -> AppendResult:
