@@ -7,7 +7,6 @@ messages that it begins with, so that deleting the one erases it and leaves the 
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -31,6 +30,7 @@ from hangarlog.eventstore.engine import Durability
 from hangarlog.integrations.sessions import (
     Known,
     Opened,
+    Recent,
     Store,
     Streams,
     event,
@@ -42,8 +42,6 @@ from hangarlog.integrations.sessions import (
 from hangarlog.record.envelope import Encoded, Envelope
 
 _CATEGORY, _MESSAGE, _SAVED = "pydantic-ai", "Message", "Saved"
-_RECENT_BYTES = 256 << 10
-"""So much of each conversation's last messages is kept in memory."""
 _MANY = 64
 """So many messages are decoded in a thread, not in the event loop."""
 _MOST_PLACES = 10_000
@@ -79,17 +77,13 @@ class _Log:
     def __init__(self) -> None:
         self.entries: dict[str, tuple[int, str | None]] = {}
         self.record: bytes | None = None
-        self._recent: OrderedDict[int, bytes] = OrderedDict()
-        self._recent_bytes = 0
+        self.recent = Recent()
 
     def add(self, envelope: Envelope) -> None:
         if envelope.event_type == _MESSAGE:
             link, data = _link(envelope.data), bytes(envelope.data)
             self.entries[link.id] = envelope.stream_version, link.parent
-            self._recent[envelope.stream_version] = data
-            self._recent_bytes += len(data)
-            while self._recent_bytes > _RECENT_BYTES:
-                self._recent_bytes -= len(self._recent.popitem(last=False)[1])
+            self.recent.add(envelope.stream_version, data)
         elif envelope.event_type == _SAVED:
             stored = _stored(envelope.data)
             self.record = bytes(stored.record) or stored.record_json.encode()
@@ -103,11 +97,6 @@ class _Log:
             version, entry_id = self.entries[entry_id]
             versions.append(version)
         return versions[::-1]
-
-    def recent(self, versions: list[int]) -> list[bytes] | None:
-        """Return the events at some versions, None if one of them is too old."""
-        found = [data for version in versions if (data := self._recent.get(version))]
-        return found if len(found) == len(versions) else None
 
 
 class ConversationStore(_ConversationStore):
@@ -244,7 +233,7 @@ class ConversationStore(_ConversationStore):
         if place := self._places.get(head_id):
             with self._logs.at_once(place) as known:
                 versions = known.state.chain(head_id, limit) if known else []
-                if known and 0 < len(versions) < _MANY and (datas := known.state.recent(versions)):
+                if known and 0 < len(versions) < _MANY and (datas := known.state.recent.at(versions)):
                     return _decoded_entries(place, datas)
         return await self._opened.run(self._history, head_id, limit)
 
@@ -258,7 +247,7 @@ class ConversationStore(_ConversationStore):
                 continue
             with self._logs.of(stream) as known:
                 versions = known.state.chain(head_id, limit)
-                found = known.state.recent(versions)
+                found = known.state.recent.at(versions)
             if found is None:
                 found = [bytes(envelope.data) for envelope in read_at(self.store, stream, versions)]
             if found and len(found) == len(versions):  # Else it was deleted meanwhile.

@@ -10,7 +10,7 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 from urllib.parse import unquote
@@ -24,7 +24,7 @@ from hangarlog.events.payload import FAILURES, checked_json, too_deep
 from hangarlog.events.registry import UntypedEvent
 from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.engine import Durability
-from hangarlog.eventstore.expected_version import STREAM_EXISTS
+from hangarlog.eventstore.expected_version import ANY, STREAM_EXISTS
 from hangarlog.eventstore.stream_id import why_not_an_id
 from hangarlog.filestore.event_ids import Moment
 from hangarlog.filestore.store import FileEventStore
@@ -141,10 +141,16 @@ def read_at(store: Store, stream: str, versions: list[int]) -> list[Envelope]:
     return [found[version] for version in versions if version in found]
 
 
-def append(store: Store, stream: str, events: list[Encoded], *expected: int) -> AppendResult:
-    """Append to a stream that is as all of `expected` say. Raises what `FileEventStore.append` raises."""
+def append(
+    store: Store, stream: str, events: list[Encoded], *expected: int, also: Iterable[tuple[str, list[Encoded]]] = ()
+) -> AppendResult:
+    """Append to a stream that is as all of `expected` say, and at the ends of other streams: all or nothing.
+
+    Raises what `FileEventStore.append` raises.
+    """
     *checks, last = [Pending(stream, [], each, None) for each in expected]
-    return store._commit([*checks, msgspec.structs.replace(last, events=events)])[stream]
+    others = [Pending(other, more, ANY, None) for other, more in also]
+    return store._commit([*checks, msgspec.structs.replace(last, events=events), *others])[stream]
 
 
 def from_json(name: str, data: bytes | msgspec.Raw) -> Any:
@@ -233,6 +239,26 @@ class Opened:
 # What is known of streams
 
 
+class Recent:
+    """The last events of a stream, by version: so many bytes of them."""
+
+    def __init__(self, most_bytes: int = 256 << 10) -> None:
+        self._datas: OrderedDict[int, bytes] = OrderedDict()
+        self._bytes, self._most_bytes = 0, most_bytes
+
+    def add(self, version: int, data: bytes) -> None:
+        """Keep an event, and forget the oldest ones that are too many."""
+        self._datas[version] = data
+        self._bytes += len(data)
+        while self._bytes > self._most_bytes:
+            self._bytes -= len(self._datas.popitem(last=False)[1])
+
+    def at(self, versions: list[int]) -> list[bytes] | None:
+        """Return the events at some versions, None if one of them is too old."""
+        found = [data for version in versions if (data := self._datas.get(version))]
+        return found if len(found) == len(versions) else None
+
+
 class Known(Generic[State]):
     """A stream as far as it was read: what its events come to, its version, and when that was looked up."""
 
@@ -288,14 +314,20 @@ class Streams(Generic[State]):
                 known.moment, known.files = moment, files
             yield known
 
-    def append(self, stream: str, known: Known[State], events: list[Encoded]) -> AppendResult:
-        """Append behind what is known. The caller takes the events into the state.
+    def append(
+        self,
+        stream: str,
+        known: Known[State],
+        events: list[Encoded],
+        also: Iterable[tuple[str, list[Encoded]]] = (),
+    ) -> AppendResult:
+        """Append behind what is known, and to other streams. The caller takes the events into the state.
 
         Raises `ConcurrencyError` if others have appended since, or deleted the stream, and what `append` raises.
         """
         # An append at the last version of a deleted stream would begin it anew.
         expected = (known.version, STREAM_EXISTS) if known.event_id else (known.version,)
-        result = append(self._opened.store, stream, events, *expected)
+        result = append(self._opened.store, stream, events, *expected, also=also)
         known.took(result)
         return result
 
