@@ -12,11 +12,20 @@ from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
 
 from hangarlog.errors import CorruptionError
-from hangarlog.log.compressed_segment import open_segment
+from hangarlog.log.compressed_segment import CompressedSegment, open_segment
 from hangarlog.log.index import STRIDE_BYTES
 from hangarlog.log.segment import CHUNK_BYTES, FROM_FIRST, Segment
 from hangarlog.log.segment_cache import SegmentCache
-from hangarlog.log.segment_name import compressed_path, first_of, index_path, sealed_base, text_path, times_path
+from hangarlog.log.segment_name import (
+    base_of,
+    compressed_path,
+    first_of,
+    index_path,
+    is_compressed,
+    sealed_base,
+    text_path,
+    times_path,
+)
 from hangarlog.record.line import StoredEnvelope
 from hangarlog.system.filesystem import FRESH, FileSystem
 
@@ -369,8 +378,7 @@ class Log:
         first = None
         with contextlib.suppress(CorruptionError):
             first = active.first_number()
-        sealed = "" if first is None else text_path(self.sealed_base(first))
-        return sealed if sealed and self.filesystem.is_there(sealed) else ""
+        return "" if first is None else self.sealed_path(first)
 
     def _agrees_with(self, sealed: str) -> bool:
         """True if the active segment and a sealed one with the same first record are the same.
@@ -383,17 +391,31 @@ class Log:
         filesystem = self.filesystem
         if filesystem.identity_at(self.active_path) == filesystem.identity_at(sealed):
             return True
-        longer = filesystem.size_at(self.active_path) - filesystem.size_at(sealed)
-        if not filesystem.begin_alike(self.active_path, sealed):
+        alike, longer = self._compared_with(sealed)
+        if not alike:
             cause = f"it and {os.path.basename(sealed)} have different records from the same one on"
             raise CorruptionError(self.active_path, os.path.basename(self.active_path), 0, cause)
         if longer > 0:
-            filesystem.rename(self.active_path, sealed)
+            filesystem.rename(self.active_path, text_path(base_of(sealed)))
             filesystem.close(filesystem.open_new(self.active_path))
             filesystem.sync_folder(self.folder)
-        elif longer < 0:
+        elif longer < 0 or is_compressed(sealed):
             filesystem.replace_file(self.active_path, b"")
-        return longer == 0
+        return longer == 0 and not is_compressed(sealed)
+
+    def _compared_with(self, sealed: str) -> tuple[bool, int]:
+        """Compare the active segment with a sealed one: (one begins with the other, bytes that it is longer)."""
+        filesystem, path = self.filesystem, self.active_path
+        if not is_compressed(sealed):
+            return filesystem.begin_alike(path, sealed), filesystem.size_at(path) - filesystem.size_at(sealed)
+        with (
+            contextlib.closing(Segment(filesystem, self.base, self.field)) as active,
+            contextlib.closing(CompressedSegment(filesystem, base_of(sealed), self.field)) as other,
+        ):
+            both = min(active.size, other.size)
+            parts = range(0, both, CHUNK_BYTES)
+            sizes = [(min(CHUNK_BYTES, both - offset), offset) for offset in parts]
+            return all(active.read(*part) == other.read(*part) for part in sizes), active.size - other.size
 
     def last_record(self) -> StoredEnvelope | None:
         """Return the last whole record, None if there is none."""

@@ -82,10 +82,10 @@ def recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog, *,
 def _recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) -> Recovered:
     ring = Found() if state.valid else read_ring(folder.filesystem, folder.ring_path, meta.store_id)
     if not state.is_of_copy:
-        gap = None if state.valid else _gap_filled_by_ring(folder, ring)
-        if gap:
+        damage = None if state.valid else _gap_filled_by_ring(folder, ring) or _overlap(folder.journal)
+        if damage:
             report = _rebuild(folder, meta, state, catalog, ring, bridge=True)
-            report.damage.append(gap)
+            report.damage.append(damage)
             return report
         recovery = _Recovery(folder, state, catalog, ring)
         report = recovery.run()
@@ -145,6 +145,24 @@ def _gap_filled_by_ring(folder: Folder, ring: Found) -> CorruptionError | None:
             cause = f"{missing} were missing in the journal; restored from the ring and the streams"
             return CorruptionError(journal.active_path, os.path.basename(journal.active_path), 0, cause, mendable=False)
     return None
+
+
+def _overlap(journal: Log) -> CorruptionError | None:
+    """Return the damage if sealed segments go beyond the active one, because an older file has its place.
+
+    If one begins as the active one does, finishing the roll settles it.
+    """
+    first, active = None, journal.open_active()
+    if active:
+        with contextlib.closing(active), contextlib.suppress(CorruptionError):
+            first = active.first_number()
+    sealed = [] if first is None else journal.sealed()
+    if active is None or first is None or first in sealed or first > max(sealed, default=0):
+        return None
+    cause = (
+        f"it begins with position {first}, and a sealed segment with {sealed[-1]}; the journal was put together anew"
+    )
+    return active.damage(0, cause, first)
 
 
 def _rebuild(

@@ -252,7 +252,9 @@ class Checked:
 
 def _lines_of(folder: Path) -> Iterator[Any]:
     for file in segments_in([*folder.glob("journal*"), *(folder / "streams").rglob("*")]):
-        yield from whole_lines(text_in(file.name, file.read_bytes()))
+        for line in whole_lines(text_in(file.name, file.read_bytes())):
+            if not line.is_erased:  # What it had was hidden before.
+                yield line
 
 
 def orders(scratch: Path, size: int, seed: str) -> Checked:

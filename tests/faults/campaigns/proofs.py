@@ -46,6 +46,10 @@ class Proved(NamedTuple):
     def ends_batch(self) -> bool:
         return self.batch_end in (0, self.position)
 
+    @property
+    def is_erased(self) -> bool:
+        return b'"event_type":"","event_id":' in self.line
+
 
 def proved(line: bytes) -> Proved | None:
     """What a line, given with its newline, says, if its checksum is right."""
@@ -124,8 +128,8 @@ def evidence(folder: Path) -> Evidence:
     found.committed = max([_checkpoint(folder), *found.lines])
     for file in segments_in((folder / "streams").rglob("*")):
         for line in whole_lines(text_in(file.name, file.read_bytes())):
-            if b'"event_type":"","event_id":' in line.line:
-                continue  # An erased line keeps the place of a hidden event, and proves nothing of what it was.
+            if line.is_erased:
+                continue  # It keeps the place of a hidden event, and proves nothing of what it was.
             if line.position > found.committed:
                 found.streams_only[line.position] = line
             found.lines.setdefault(line.position, line)

@@ -157,3 +157,39 @@ def test_what_only_a_sealed_segment_of_a_stream_has_is_put_aside(tmp_path: Path)
     assert _mend_streams(folder, folder.open(1, create=False), [], 5) == len(beyond) > 5
     assert set((path / "put-aside.jsonl").read_bytes().splitlines()) == beyond
     assert {file: file.read_bytes() for file in (path / "streams/a").glob("1.0*.jsonl")} == segments
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("merged", [False, True])
+def test_an_older_active_segment_hides_nothing_that_is_sealed(tmp_path: Path, compressed: bool, merged: bool) -> None:
+    """The journal goes on where its sealed segments end, also if none of them begins as the older one does."""
+    path = tmp_path / "s"
+    older: dict[Path, bytes] = {}
+    for n in range(40):
+        with FileEventStore(path, segment_bytes=1000) as store:
+            store.append(f"a:{n % 3}", [Added(n)], ANY)
+            rolls = len(store.folder.journal.sealed())
+        if rolls == 2 and not older:
+            FileEventStore(path, exclusive=True).close()
+            older = {
+                path / name: (path / name).read_bytes() for name in ("journal.jsonl", "checkpoint.json", "catalog")
+            }
+    sealed = sorted(path.glob("journal.0*.jsonl"))
+    assert 0 < older[path / "journal.jsonl"].count(b"\n") < sealed[2].read_bytes().count(b"\n")
+    if merged:  # As a repair may have written them.
+        sealed[1].write_bytes(sealed[1].read_bytes() + sealed[2].read_bytes())
+        sealed[1].with_suffix(".index").unlink(missing_ok=True)
+        sealed[2].unlink()
+    if compressed:
+        with FileEventStore(path) as store:
+            store.compress()
+    for file, content in older.items():
+        write_in_place(file, content)
+    for name in ("state", "ring"):
+        (path / name).unlink(missing_ok=True)
+    with FileEventStore(path) as store:
+        held = numbers(store)
+        assert held == [*range(40)]
+        assert store.append("a:0", [Added(40)], 13) == 14
+        assert numbers(store) == [*range(41)]
+        assert list(verify(store)) == []
