@@ -9,7 +9,8 @@ import os
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import msgspec
@@ -55,7 +56,7 @@ from hangarlog.record.envelope import Encoded, Envelope
 
 _CATEGORY, _CHECKPOINT, _WRITES, _KEPT = "langgraph", "Checkpoint", "Writes", "Kept"
 _AT_ONCE = 16
-"""How many checkpoints an asynchronous list reads at once."""
+"""How many checkpoints a list reads at once."""
 
 Result = TypeVar("Result")
 _Envelopes = list[Envelope]
@@ -215,15 +216,19 @@ class Saver(BaseCheckpointSaver[str]):
         return found._replace(config=config) if found and wanted else found
 
     def _find(self, thread_id: str, ns: str, checkpoint_id: str | None) -> CheckpointTuple | None:
+        found = self._find_all(thread_id, [(ns, checkpoint_id)])
+        return found[0] if found else None
+
+    def _find_all(self, thread_id: str, wanted: Sequence[tuple[str, str | None]]) -> Sequence[CheckpointTuple]:
+        """Return the checkpoints of a thread at some (namespace, id or None for the latest) that are there."""
         stream = _stream(thread_id)
         while True:
             with self._streams.of(stream) as known:
-                found = known.state.find(ns, checkpoint_id)
-            if found is None:
-                return None
-            envelopes = read_at(self.store, stream, found[1])
-            if len(envelopes) == len(found[1]):  # Else the thread was pruned meanwhile.
-                return self._tuple(thread_id, ns, found[0], envelopes)
+                places = [(ns, found) for ns, one in wanted if (found := known.state.find(ns, one))]
+            versions = [version for _, (_, own) in places for version in own]
+            at = {envelope.stream_version: envelope for envelope in read_at(self.store, stream, versions)}
+            if at.keys() >= set(versions):  # Else the thread was pruned meanwhile.
+                return [self._tuple(thread_id, ns, one, [at[version] for version in own]) for ns, (one, own) in places]
 
     def _tuple(self, thread_id: str, ns: str, checkpoint_id: str, envelopes: _Envelopes) -> CheckpointTuple:
         stored = _stored_checkpoint(envelopes[0].data)
@@ -259,18 +264,21 @@ class Saver(BaseCheckpointSaver[str]):
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
         """Yield the checkpoints of a thread, or of all threads, the latest first."""
-        found = self._matching(config, filter, get_checkpoint_id(before) if before else None)
-        return islice(found, None if limit is None else max(0, limit))
+        most = None if limit is None else max(0, limit)
+        found = self._matching(config, filter, get_checkpoint_id(before) if before else None, most or _AT_ONCE)
+        return islice(found, most)
 
     def _matching(
-        self, config: RunnableConfig | None, wanted: dict[str, Any] | None, before: str | None
+        self, config: RunnableConfig | None, wanted: dict[str, Any] | None, before: str | None, most: int
     ) -> Iterator[CheckpointTuple]:
-        for thread_id, ns, checkpoint_id in self._places(config):
-            if before and checkpoint_id >= before:
-                continue
-            found = self._find(thread_id, ns, checkpoint_id)
-            if found and all(found.metadata.get(key) == value for key, value in (wanted or {}).items()):
-                yield found
+        places = [each for each in self._places(config) if not before or each[2] < before]
+        for thread_id, group in groupby(places, key=itemgetter(0)):
+            rest = [(ns, checkpoint_id) for _, ns, checkpoint_id in group]
+            while rest:
+                some, rest = rest[: min(most, _AT_ONCE)], rest[min(most, _AT_ONCE) :]
+                for found in self._find_all(thread_id, some):
+                    if all(found.metadata.get(key) == value for key, value in (wanted or {}).items()):
+                        yield found
 
     def _places(self, config: RunnableConfig | None) -> Sequence[tuple[str, str, str]]:
         """Return the (thread id, namespace, id) of the checkpoints that a config is about, the latest first."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from pydantic_ai.conversation_store import (
 from pydantic_ai.conversation_store import ConversationStore as Base
 from pydantic_ai.messages import ModelMessagesTypeAdapter, ModelRequest, ModelResponse, TextPart, UserPromptPart
 
-from bench.micro.agent_frameworks import Sides
+from bench.adapters.__main__ import Row
+from bench.adapters.agents import Pair
 from hangarlog.integrations.pydantic_ai import ConversationStore
 
 _RECORD = TypeAdapter(ConversationRecord)
@@ -87,45 +89,52 @@ class _Sqlite(Base):
         ]
 
 
-async def _turn(store: Any, number: int, limit: int | None) -> None:
-    conversation = await store.load("a", limit=limit) or Conversation(conversation_id="a")
-    conversation.messages.append(ModelRequest(parts=[UserPromptPart(f"{_TEXT} {number}")]))
-    conversation.messages.append(ModelResponse(parts=[TextPart(f"{_TEXT} {number}")]))
+_numbers = count()
+
+
+async def _turn(store: Any, conversation_id: str, limit: int | None) -> None:
+    conversation = await store.load(conversation_id, limit=limit) or Conversation(conversation_id=conversation_id)
+    conversation.messages.append(ModelRequest(parts=[UserPromptPart(_TEXT)]))
+    conversation.messages.append(ModelResponse(parts=[TextPart(_TEXT)]))
     await store.save(conversation)
 
 
 async def _turns(store: Any) -> int:
-    for number in range(100):
-        await _turn(store, number, None)
-    return 100
-
-
-async def _windows(store: Any) -> int:
-    for number in range(100):
-        await _turn(store, number, 10)
-    return 100
-
-
-async def _load(store: Any) -> int:
+    conversation_id = f"turns {next(_numbers)}"
     for _ in range(50):
-        assert len((await store.load("a")).messages) == 400
+        await _turn(store, conversation_id, None)
     return 50
 
 
-async def _recent(store: Any) -> int:
+async def _windows(store: Any) -> int:
+    for _ in range(50):
+        await _turn(store, "windows", 10)
+    return 50
+
+
+async def _fill(store: Any) -> None:
     for _ in range(200):
-        assert len((await store.load("a", limit=10)).messages) == 10
-    return 200
+        await _turn(store, "filled", 2)
 
 
-SIDES = Sides(
-    "a store of sqlite3",
-    lambda folder: ConversationStore(folder / "store"),
-    _Sqlite,
-    {
-        "load up to 200 messages, add 2, save": _turns,
-        "load the last 10, add 2, save": _windows,
-        "load 400 messages": _load,
-        "load the last 10": _recent,
-    },
-)
+async def _load(store: Any) -> int:
+    for _ in range(10):
+        assert len((await store.load("filled")).messages) == 400
+    return 10
+
+
+async def _recent(store: Any) -> int:
+    for _ in range(100):
+        assert len((await store.load("filled", limit=10)).messages) == 10
+    return 100
+
+
+def rows(folder: Path) -> Iterator[Row]:
+    """Yield the rows."""
+    pair = Pair(ConversationStore(folder / "store"), _Sqlite(folder))
+    pair.fill(_fill)
+    yield pair.row("load up to 100 messages, add 2, save", _turns)
+    yield pair.row("load the last 10, add 2, save", _windows)
+    yield pair.row("load 400 messages", _load)
+    yield pair.row("load the last 10", _recent)
+    pair.close()

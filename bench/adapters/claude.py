@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from claude_agent_sdk import fold_session_summary
 
-from bench.micro.agent_frameworks import Sides
+from bench.adapters.__main__ import Row
+from bench.adapters.agents import Pair
 from hangarlog.integrations.claude import SessionStore
 
 _KEY: Any = {"project_key": "p", "session_id": "s"}
@@ -56,27 +59,36 @@ def _entries(turn: int, count: int) -> list[Any]:
     return [{"type": "assistant", "uuid": f"{turn}-{n}", "sessionId": "s", "message": message} for n in range(count)]
 
 
+_numbers = count()
+
+
 async def _batches(store: Any) -> int:
-    for turn in range(200):
-        await store.append(_KEY, _entries(turn, 5))
-    return 200
+    for _ in range(100):
+        await store.append(_KEY, _entries(next(_numbers), 5))
+    return 500
 
 
 async def _large(store: Any) -> int:
-    for turn in range(10):
-        await store.append(_KEY, _entries(1000 + turn, 500))
-    return 10
+    for _ in range(5):
+        await store.append({**_KEY, "session_id": "large"}, _entries(next(_numbers), 500))
+    return 2500
+
+
+async def _fill(store: Any) -> None:
+    for turn in range(60):
+        await store.append({**_KEY, "session_id": "filled"}, _entries(turn, 100))
 
 
 async def _load(store: Any) -> int:
-    for _ in range(10):
-        assert len(await store.load(_KEY)) == 6000
-    return 10
+    assert len(await store.load({**_KEY, "session_id": "filled"})) == 6000
+    return 6000
 
 
-SIDES = Sides(
-    "sqlite3, one table",
-    lambda folder: SessionStore(folder / "store"),
-    _Table,
-    {"append 5 entries": _batches, "append 500 entries": _large, "load 6,000 entries": _load},
-)
+def rows(folder: Path) -> Iterator[Row]:
+    """Yield the rows."""
+    pair = Pair(SessionStore(folder / "store"), _Table(folder))
+    pair.fill(_fill)
+    yield pair.row("append 5 entries", _batches)
+    yield pair.row("append 500 entries", _large)
+    yield pair.row("load 6,000 entries", _load)
+    pair.close()

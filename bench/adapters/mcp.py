@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mcp_types import JSONRPCNotification, jsonrpc_message_adapter
 
-from bench.micro.agent_frameworks import Sides
+from bench.adapters.__main__ import Row
+from bench.adapters.agents import Pair
 from hangarlog.integrations.mcp import ResumableEvents
 
 _PARAMS: dict[str, Any] = {"progressToken": "p", "progress": 1, "message": "Some words of progress. " * 5}
@@ -54,9 +56,9 @@ class _Table:
 
 async def _store(events: Any) -> int:
     session = events.session("s")
-    for number in range(1000):
+    for number in range(300):
         await session.store_event(str(number // 50), _MESSAGE)
-    return 1000
+    return 300
 
 
 async def _replay(events: Any) -> int:
@@ -68,16 +70,16 @@ async def _replay(events: Any) -> int:
     first = await session.store_event("last", None)
     for _ in range(20):
         await session.store_event("last", _MESSAGE)
-    for _ in range(200):
+    for _ in range(50):
         got.clear()
         assert await session.replay_events_after(first, take) == "last"
         assert len(got) == 20
-    return 200
+    return 50
 
 
-SIDES = Sides(
-    "sqlite3, one table",
-    lambda folder: ResumableEvents(folder / "sent"),
-    _Table,
-    {"store an event": _store, "replay 20 events": _replay},
-)
+def rows(folder: Path) -> Iterator[Row]:
+    """Yield the rows."""
+    pair = Pair(ResumableEvents(folder / "sent"), _Table(folder))
+    yield pair.row("store an event", _store)
+    yield pair.row("replay 20 events", _replay)
+    pair.close()

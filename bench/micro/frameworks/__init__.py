@@ -1,1 +1,0 @@
-"""What is measured of each agent framework. A module is imported only in the environment of its adapter."""
