@@ -13,7 +13,7 @@ Store = FileEventStore[UntypedEvent]
 Append = tuple[str, Sequence[EncodedEvent | UntypedEvent], int]
 """An append of `append_many`: (stream id, events, expected version)."""
 
-Run = tuple[str, list[tuple[int, str, bytes]]]
+StreamEvents = tuple[str, list[tuple[int, str, bytes]]]
 """Events to record in one stream: (stream id, [(version, event type, member with the state)])."""
 
 KNOWN_ENDS = 10_000
@@ -39,11 +39,11 @@ class HangarlogRecorder(Recorder):
         return last[0].stream_version, payloads(last)[0].version
 
     def _note_end(self, stream_id: str, end: tuple[int, int]) -> None:
-        while len(self._ends) >= KNOWN_ENDS:
-            self._ends.pop(next(iter(self._ends)), None)
+        if len(self._ends) >= KNOWN_ENDS:
+            self._ends.clear()
         self._ends[stream_id] = end
 
-    def _commit(self, runs: list[Run], *more: Append) -> dict[str, AppendResult]:
+    def _commit(self, runs: list[StreamEvents], *more: Append) -> dict[str, AppendResult]:
         """Append runs and `more`, all or nothing.
 
         Versions must grow in each stream. Where a stream ends is known from the last read or append; if another process
@@ -70,8 +70,10 @@ class HangarlogRecorder(Recorder):
     ) -> Append:
         """Return the append of events to a stream, whose end is in `ends` then."""
         end, first = ends.get(stream_id) or self._ends.get(stream_id), given[0][0]
-        if end is None:  # A first version of 0 or 1 is most likely that of a new aggregate.
-            end = (NO_STREAM, -1) if first in (0, 1) and stream_id not in looked else self._end(stream_id)
+        if end is None and first in (0, 1) and stream_id not in looked:
+            end = (NO_STREAM, -1)  # It is most likely a new aggregate.
+        elif end is None or (first <= end[1] and stream_id not in ends):  # Or it was deleted, and begins anew.
+            end = self._end(stream_id)
         expected, version = end
         made = []
         for each, event_type, state in given:

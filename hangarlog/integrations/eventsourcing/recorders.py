@@ -23,7 +23,7 @@ from eventsourcing.persistence import (
 from hangarlog import AppendResult, Envelope, EventSerializationError
 from hangarlog.eventstore.selection import ReadOptions
 from hangarlog.integrations.eventsourcing.payload import errors, payloads, state_members, state_of
-from hangarlog.integrations.eventsourcing.recorder import Append, HangarlogRecorder, Run
+from hangarlog.integrations.eventsourcing.recorder import Append, HangarlogRecorder, StreamEvents
 
 AGGREGATE = "aggregate:"
 """How the names of aggregates' streams begin."""
@@ -52,11 +52,11 @@ class HangarlogAggregateRecorder(HangarlogRecorder, AggregateRecorder):
             except EventSerializationError:  # JSON that a line cannot hold, such as a repeated key.
                 return self._first(self._runs(stored_events, as_base64=True), **kwargs)
 
-    def _first(self, runs: list[Run], tracking: Tracking | None = None, **_: Any) -> int:
+    def _first(self, runs: list[StreamEvents], tracking: Tracking | None = None, **_: Any) -> int:
         results = self._commit(runs)
         return results[runs[0][0]].first_position if runs else 0
 
-    def _runs(self, stored_events: Sequence[StoredEvent], *, as_base64: bool = False) -> list[Run]:
+    def _runs(self, stored_events: Sequence[StoredEvent], *, as_base64: bool = False) -> list[StreamEvents]:
         """Group events that follow each other in one aggregate, in their order."""
         members = iter(state_members([event.state for event in stored_events], as_base64=as_base64))
         return [
@@ -81,11 +81,9 @@ class HangarlogAggregateRecorder(HangarlogRecorder, AggregateRecorder):
         self, stream_id: str, originator_id: UUID | str, gt: int | None, lte: int | None, desc: bool, limit: int | None
     ) -> list[StoredEvent]:
         options: ReadOptions = {"reverse": True} if desc else {}
-        if lte is not None:  # A version is never below that of the stream, and what it is above it by only grows.
-            options["from_version" if desc else "to_version"] = lte
-        if gt is not None and gt > 0:
+        if gt is not None and gt > 0:  # By how much a version is above that of the stream only grows.
             at, version = self._ends.get(stream_id) or self._end(stream_id)
-            options["to_version" if desc else "from_version"] = max(0, gt + 1 - (version - at))
+            options["to_version" if desc else "from_version"] = max(0, min(at + 1, gt + 1 - (version - at)))
         elif lte is None and limit is not None:
             options["limit"] = limit + (gt == 0)
         lowest, highest = -1 if gt is None else gt, float("inf") if lte is None else lte
@@ -96,7 +94,7 @@ class HangarlogAggregateRecorder(HangarlogRecorder, AggregateRecorder):
                 if lowest < payload.version <= highest and len(found) != limit:
                     found.append(StoredEvent(originator_id, payload.version, envelope.event_type, state_of(payload)))
                 last = envelope.stream_version, payload.version
-            if len(found) == limit:
+            if len(found) == limit or (last and not desc and last[1] > highest):
                 break
         if last is not None and lte is limit is None and not desc:
             self._note_end(stream_id, last)
@@ -240,7 +238,7 @@ class HangarlogTrackingRecorder(HangarlogRecorder, TrackingRecorder):
         return None if version < 0 else version
 
 
-def _tracked(tracking: Tracking | None) -> list[Run]:
+def _tracked(tracking: Tracking | None) -> list[StreamEvents]:
     if tracking is None:
         return []
     return [(f"tracking:{tracking.application_name}", [(tracking.notification_id, "Tracked", b'"state":null')])]
@@ -249,6 +247,6 @@ def _tracked(tracking: Tracking | None) -> list[Run]:
 class HangarlogProcessRecorder(HangarlogTrackingRecorder, HangarlogApplicationRecorder, ProcessRecorder):
     """Records events together with the notification that they come from: each is processed once."""
 
-    def _first(self, runs: list[Run], tracking: Tracking | None = None, **_: Any) -> int:
+    def _first(self, runs: list[StreamEvents], tracking: Tracking | None = None, **_: Any) -> int:
         results = self._commit([*runs, *_tracked(tracking)])
         return results[runs[0][0]].first_position if runs else 0

@@ -62,8 +62,11 @@ def _twin(event_class: type[DomainEvent]) -> type | None:
             given["default_factory"] = field.default_factory
         fields.append((field.name, hints[field.name], dataclasses.field(**given)))
     bases = DomainEvent.__bases__  # The class of an instance can only be changed to one with alike bases.
-    twin = dataclasses.make_dataclass(event_class.__name__, fields, bases=bases)
-    return None if _does_not_fit(twin, event_class) else twin
+    twin: Any = dataclasses.make_dataclass(event_class.__name__, fields, bases=bases)
+    if _does_not_fit(twin, event_class):
+        return None
+    twin._event_class = event_class
+    return twin
 
 
 def _is_usual(constructor: Any) -> bool:
@@ -90,7 +93,6 @@ class NativeReader:
 
     def __init__(self, fallback: theirs.EventSerializer) -> None:
         self._fallback, self._made_for = fallback, self._definitions(fallback)
-        self._classes: dict[type, type] = {}
         registry, chain = EventRegistry(), UpcasterChain()
         if type(fallback) is theirs.EventSerializer:  # One of another class may read otherwise.
             for name, event_class in list(theirs.EVENT_TYPE_MAP.items()):
@@ -131,11 +133,10 @@ class NativeReader:
             registry.versions[each] = version
             for step in range(1, version):  # Without upcasters, MCP Hangar reads an older payload as it is.
                 chain.upcaster(each, from_version=step)(_same)
-        self._classes[twin] = event_class
 
     def event(self, read: Any) -> DomainEvent:
         """Return the event of what the store has read. Raises MCP Hangar's `EventSerializationError`."""
-        event_class = self._classes.get(type(read))
+        event_class = getattr(type(read), "_event_class", None)
         if event_class is not None:
             read.__class__ = event_class
             event = typing.cast("DomainEvent", read)

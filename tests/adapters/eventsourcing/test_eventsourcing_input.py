@@ -111,6 +111,19 @@ def test_versions_may_begin_anywhere_and_have_gaps_but_must_grow(
         return [each.originator_version for each in found]
 
     assert versions() == [3, 4, 9]
+    recorder.select_events(one)  # It knows the end now.
+    another.insert_events([StoredEvent(one, 100, "topic", b"{}")])
+    assert [each.originator_version for each in recorder.select_events(one, gt=50)] == [100]
+    assert [each.originator_version for each in recorder.select_events(one, gt=50, desc=True)] == [100]
+    recorder.store.delete_stream(f"aggregate:{one}")
+    for version in (1, 2, 50):
+        another.insert_events([StoredEvent(one, version, "topic", b"{}")])
+    assert versions() == [1, 2, 50]
+    assert (versions(lte=1), versions(gt=1), versions(gt=1, lte=2)) == ([1], [2, 50], [2])
+    assert (versions(lte=2, desc=True), versions(gt=2, desc=True)) == ([2, 1], [50])
+    one = uuid4()
+    for version in (3, 4, 9):
+        recorder.insert_events([StoredEvent(one, version, "topic", b"%d" % version)])
     assert versions(gt=3) == [4, 9]
     assert versions(gt=4, lte=8) == []
     assert versions(lte=4) == [3, 4]
