@@ -22,7 +22,7 @@ from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.filestore.catalog import Catalog, Known
-from hangarlog.filestore.event_ids import EventIds, Moment
+from hangarlog.filestore.event_ids import EventIds, Moment, moment_of
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.group_sync import IntervalSync, JournalSync, sync_at_exit
 from hangarlog.filestore.hidden_events import DeletedStreams
@@ -31,7 +31,7 @@ from hangarlog.filestore.options import Durability, StoreOptions
 from hangarlog.filestore.reader import Reader
 from hangarlog.filestore.running_calls import RunningCalls
 from hangarlog.filestore.session import FolderWatch
-from hangarlog.filestore.shared_state import COMMITTED, FAILURES, LAYOUT, WRITING, Words, consistent
+from hangarlog.filestore.shared_state import COMMITTED, LAYOUT, Words, consistent
 from hangarlog.filestore.sizes import is_text, sizes_of_files
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.filestore.turns import Turns
@@ -270,10 +270,7 @@ class FileEventStore(UpkeepCalls[Event]):
     def _moment(self) -> Moment | None:
         """Return what stays the same as long as no read would find anything else; None if nothing can tell."""
         self._use_files_in_place()
-        words = self._state.look()
-        if not self._state.believes(words) or words[WRITING] or not consistent(words):
-            return None
-        return Moment(words[COMMITTED], words[LAYOUT], (self._state.session, words[FAILURES]))
+        return moment_of(self._state)
 
     def _committed_after_all(self) -> int:
         """Return the committed position if the shared state has none: a writer is publishing it, or it is damaged."""

@@ -182,6 +182,7 @@ class _Shared:
         """True unless the store was closed, or its folder was moved or deleted."""
         try:
             self.store.get_event_count()
+            self.store.folder.refuse_moved()  # A read may overlook it for a moment.
         except StoreOpenError:
             return False
         return True

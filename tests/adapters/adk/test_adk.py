@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from google.adk.sessions.session import Session
 from google.adk.sessions.sqlite_session_service import SqliteSessionService
 from google.genai import types
 from hostile import NAMES, VALUES, deep, killed_after, no_file_outside, same, together
+from pages import run_page
 
 from hangarlog import ANY, EventSerializationError, FileEventStore, UntypedEvent
 from hangarlog.integrations.adk import SessionService
@@ -319,6 +320,6 @@ def test_two_processes_on_one_session_lose_and_double_nothing(tmp_path: Path) ->
     run(service.close())
 
 
-def test_the_pages_programs_run(run_page: Callable[[str], dict]) -> None:
+def test_the_pages_programs_run(tmp_path: Path) -> None:
     """The lines that somebody copies."""
-    run_page("google-adk.md")
+    run_page("google-adk.md", tmp_path)

@@ -12,6 +12,7 @@ import claude_agent_sdk as sdk
 import pytest
 from claude_agent_sdk.testing import run_session_store_conformance
 from hostile import NAMES, VALUES, deep, killed_after, no_file_outside, same, together
+from pages import run_page
 
 from hangarlog import FileEventStore
 from hangarlog.integrations.claude import SessionStore
@@ -246,6 +247,6 @@ def test_one_line_of_the_journal_is_one_entry(store: SessionStore, tmp_path: Pat
     assert json.loads(line)["data"]["entry"] == entry(1, text="\u2028")
 
 
-def test_the_pages_programs_run(run_page: object) -> None:
+def test_the_pages_programs_run(tmp_path: Path) -> None:
     """The lines that somebody copies."""
-    run_page("claude-agent-sdk.md")
+    run_page("claude-agent-sdk.md", tmp_path)

@@ -20,6 +20,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, interrupt
+from pages import run_page
 
 from hangarlog import ANY, EventSerializationError, FileEventStore, UntypedEvent
 from hangarlog.integrations.langgraph import Saver
@@ -341,6 +342,6 @@ def test_two_processes_on_one_thread_lose_nothing(tmp_path: Path) -> None:
     saver.close()
 
 
-def test_the_pages_programs_run(run_page: Any) -> None:
+def test_the_pages_programs_run(tmp_path: Path) -> None:
     """The lines that somebody copies."""
-    run_page("langgraph.md")
+    run_page("langgraph.md", tmp_path)

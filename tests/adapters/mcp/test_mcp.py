@@ -19,6 +19,7 @@ from mcp import Client
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.streamable_http import EventMessage
 from mcp_types import JSONRPCNotification, JSONRPCResponse, jsonrpc_message_adapter
+from pages import run_page
 
 from hangarlog import ANY, EventSerializationError, FileEventStore, UntypedEvent
 from hangarlog.integrations import mcp as adapter
@@ -325,6 +326,6 @@ def test_what_was_stored_before_a_kill_can_be_replayed(tmp_path: Path) -> None:
     events.close()
 
 
-def test_the_pages_programs_run(run_page: Any) -> None:
+def test_the_pages_programs_run(tmp_path: Path) -> None:
     """The lines that somebody copies."""
-    run_page("mcp.md")
+    run_page("mcp.md", tmp_path)

@@ -17,6 +17,7 @@ from agents.memory import SessionSettings
 from agents.models.interface import Model
 from hostile import NAMES, VALUES, deep, killed_after, no_file_outside, same, together
 from openai.types.responses import ResponseOutputMessage, ResponseOutputText
+from pages import run_page
 
 from hangarlog import ANY, EventSerializationError, FileEventStore, StoreOpenError, UntypedEvent
 from hangarlog.integrations.openai_agents import Session
@@ -285,6 +286,6 @@ def test_removals_do_not_make_reads_longer(session: Session) -> None:
     del session.store.envelopes
 
 
-def test_the_pages_programs_run(run_page: Any) -> None:
+def test_the_pages_programs_run(tmp_path: Path) -> None:
     """The lines that somebody copies."""
-    run_page("openai-agents.md")
+    run_page("openai-agents.md", tmp_path)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hostile import NAMES, killed_after, no_file_outside, together
+from pages import run_page
 from pydantic_ai import (
     Agent,
     BinaryContent,
@@ -341,6 +342,6 @@ def test_entries_of_ones_own_making_are_kept_with_those_before_them(store: Conve
     asyncio.run(main())
 
 
-def test_the_pages_programs_run(run_page: Callable[[str], dict]) -> None:
+def test_the_pages_programs_run(tmp_path: Path) -> None:
     """The lines that somebody copies."""
-    run_page("pydantic-ai.md")
+    run_page("pydantic-ai.md", tmp_path)
