@@ -12,6 +12,7 @@ from hangarlog.errors import (
     CorruptionWarning,
     CursorConflictError,
     CursorNameError,
+    EventsDroppedError,
     EventsGoneError,
     EventSerializationError,
     EventsNotFoundError,
@@ -46,6 +47,7 @@ from hangarlog.eventstore.stats import StoreStats
 from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.cursor import Cursor
 from hangarlog.eventstore.record import Record
+from hangarlog.eventstore.retention_policy import RetentionPolicy
 from hangarlog.eventstore.named import NamedSubscription
 from hangarlog.eventstore.subscription import Subscription
 from hangarlog.eventstore.subscriber_errors import (
@@ -97,6 +99,7 @@ __all__ = [
     "EventSerializationError",
     "EventSerializer",
     "EventStore",
+    "EventsDroppedError",
     "EventsGoneError",
     "EventsNotFoundError",
     "FileEventStore",
@@ -113,6 +116,7 @@ __all__ = [
     "PositionError",
     "Record",
     "ReplayBusyError",
+    "RetentionPolicy",
     "RetryUnknownError",
     "SchemaLockError",
     "SkippedWarning",

@@ -96,6 +96,11 @@ class Repository(Generic[State, Event]):
         if category is not None:
             check_stream_id(f"{category}:x")
 
+    @property
+    def makes_snapshots(self) -> bool:
+        """True if `execute` saves snapshots by itself."""
+        return self._every is not None
+
     def stream_id(self, aggregate_id: str) -> str:
         """Return the stream of an aggregate."""
         return check_stream_id(aggregate_id if self._category is None else f"{self._category}:{aggregate_id}")

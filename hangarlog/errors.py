@@ -21,9 +21,14 @@ class HangarlogError(Exception):
 class _CauseError(HangarlogError):
     """Something failed. Fields: `path`, `cause`."""
 
+    _failed = ""
+
     def __init__(self, path: str, cause: str) -> None:
         super().__init__(path, cause)
         self.path, self.cause = path, cause
+
+    def __str__(self) -> str:
+        return f"{self._failed} {self.path}: {self.cause}"
 
 
 class StreamIdError(HangarlogError, ValueError):
@@ -64,7 +69,7 @@ class RetryUnknownError(ConcurrencyError):
         return (
             f"stream {self.stream_id!r} is at version {self.actual}, not {self.expected}, and the events after that "
             "version are compacted away, so this append may be a retry of them; nothing was written. Look for its "
-            "event ids in the journal (`hangarlog read STORE`), which keeps all events"
+            "event ids in the journal (`hangarlog read STORE`), which keeps all events until a retention"
         )
 
 
@@ -143,26 +148,29 @@ class StreamDeletedError(HangarlogError):
         )
 
 
-class SnapshotError(HangarlogError, ValueError):
+class _StreamCauseError(HangarlogError):
+    """Something failed with a stream. Fields: `stream_id`, `cause`."""
+
+    _failed = ""
+
+    def __init__(self, stream_id: str, cause: str) -> None:
+        super().__init__(stream_id, cause)
+        self.stream_id, self.cause = stream_id, cause
+
+    def __str__(self) -> str:
+        return f"{self._failed} stream {self.stream_id!r}: {self.cause}"
+
+
+class SnapshotError(_StreamCauseError, ValueError):
     """The snapshot cannot be saved. Fields: `stream_id`, `cause`."""
 
-    def __init__(self, stream_id: str, cause: str) -> None:
-        super().__init__(stream_id, cause)
-        self.stream_id, self.cause = stream_id, cause
-
-    def __str__(self) -> str:
-        return f"cannot save this snapshot of stream {self.stream_id!r}: {self.cause}"
+    _failed = "cannot save this snapshot of"
 
 
-class CompactionError(HangarlogError):
+class CompactionError(_StreamCauseError):
     """The stream cannot be compacted. Fields: `stream_id`, `cause`."""
 
-    def __init__(self, stream_id: str, cause: str) -> None:
-        super().__init__(stream_id, cause)
-        self.stream_id, self.cause = stream_id, cause
-
-    def __str__(self) -> str:
-        return f"cannot compact stream {self.stream_id!r}: {self.cause}"
+    _failed = "cannot compact"
 
 
 class _ReadError(HangarlogError):
@@ -317,24 +325,17 @@ class LinkedFileError(CorruptionError):
 
 
 class CorruptionWarning(UserWarning):
-    """A damaged record was read from its other copy, or skipped because both are damaged (`on_damage="skip"`).
-
-    The message names the file and the offset.
-    """
+    """A damaged record was read from its other copy, or skipped (`on_damage="skip"`). The message names the place."""
 
 
 class UnreadableWarning(UserWarning):
-    """A read passed over an event that cannot be read as its class (`EventSerializer(unreadable="skip")`).
-
-    The message names the event's place and the cause.
-    """
+    """A read passed over an event that its class cannot read (`unreadable="skip"`). The message names the place."""
 
 
 class StoreOpenError(_CauseError):
     """The folder cannot be opened as a store. Fields: `path`, `cause`."""
 
-    def __str__(self) -> str:
-        return f"cannot open the store {self.path}: {self.cause}"
+    _failed = "cannot open the store"
 
 
 class StoreFormatError(StoreOpenError):
@@ -361,8 +362,7 @@ class UnsafeFileSystemError(StoreOpenError):
 class MissingExtraError(_CauseError):
     """A file cannot be read without an optional package. Fields: `path`, `cause` (it says what to install)."""
 
-    def __str__(self) -> str:
-        return f"cannot read {self.path}: {self.cause}"
+    _failed = "cannot read"
 
 
 class StoreBusyError(HangarlogError):
@@ -412,15 +412,11 @@ class StorageError(HangarlogError):
         )
 
 
-class OutcomeUnknownError(HangarlogError):
+class OutcomeUnknownError(_CauseError):
     """An append was cut short, and whether it counts is not known yet. Fields: `path`, `cause`.
 
     The next writer settles it. Append again with the same event ids: events that were written are not written twice.
     """
-
-    def __init__(self, path: str, cause: str) -> None:
-        super().__init__(path, cause)
-        self.path, self.cause = path, cause
 
     def __str__(self) -> str:
         return f"append to {self.path} was cut short: {self.cause}; append again with the same event ids to settle it"
@@ -443,22 +439,19 @@ class SyncError(OutcomeUnknownError):
 class SourceError(_CauseError):
     """An import source cannot be read, or contradicts the store. Fields: `path`, `cause`."""
 
-    def __str__(self) -> str:
-        return f"cannot import {self.path}: {self.cause}"
+    _failed = "cannot import"
 
 
 class BackupError(_CauseError):
     """A backup failed. Fields: `path` (of the target), `cause`."""
 
-    def __str__(self) -> str:
-        return f"cannot back up to {self.path}: {self.cause}"
+    _failed = "cannot back up to"
 
 
 class SchemaLockError(_CauseError):
     """The schema lock cannot be read. Fields: `path`, `cause`."""
 
-    def __str__(self) -> str:
-        return f"schema lock {self.path}: {self.cause}"
+    _failed = "schema lock"
 
 
 class EventsNotFoundError(HangarlogError):
@@ -473,10 +466,7 @@ class EventsNotFoundError(HangarlogError):
 
 
 class PositionError(HangarlogError):
-    """A subscription is beyond the store's last event: events were lost, or older files put back.
-
-    Fields: `path`, `position`, `last`.
-    """
+    """A subscription is beyond the store's last event. Fields: `path`, `position`, `last`."""
 
     def __init__(self, path: str, position: int, last: int) -> None:
         super().__init__(path, position, last)
@@ -496,3 +486,15 @@ class EventsGoneError(HangarlogError):
     def __str__(self) -> str:
         left = f"begin at {self.first_position - 1}" if self.first_position else "begin at 'end'"
         return f"events of {self.source!r} after position {self.position} are compacted or deleted; to go on, {left}"
+
+
+class EventsDroppedError(HangarlogError):
+    """Events that a read wants were dropped by a retention. Fields: `path`, `first` (position left), `wanted`."""
+
+    def __init__(self, path: str, first: int, wanted: int) -> None:
+        super().__init__(path, first, wanted)
+        self.path, self.first, self.wanted = path, first, wanted
+
+    def __str__(self) -> str:
+        begin = f"begin after position {self.first - 1}, or at 0 for the first one left"
+        return f"position {self.wanted} of {self.path} was dropped: the first event left is {self.first}; {begin}"

@@ -53,6 +53,7 @@ COMMANDS = [
     ["repair", "."],
     ["replay", ".", "mailer"],
     ["replay", ".", "mailer", "--handler", "application:handler"],
+    ["retain", ".", "--max-events", "1"],
     ["schema", "lock", "--events", "application:registry", "--lock", "{out}/lock.json", "--no-store"],
     ["schema", "check", ".", "--events", "application:registry", "--lock", "{out}/lock.json"],
     ["schema", "show", "."],

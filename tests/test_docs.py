@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pkgutil
 import re
@@ -17,7 +18,16 @@ import msgspec
 import pytest
 from conftest import DATABASE, ROOT, Command, tool
 
-from hangarlog import ANY, EncodedEvent, Envelope, FileEventStore, StreamIdError, UntypedEvent, register_event_type
+from hangarlog import (
+    ANY,
+    EncodedEvent,
+    Envelope,
+    FileEventStore,
+    RetentionPolicy,
+    StreamIdError,
+    UntypedEvent,
+    register_event_type,
+)
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.filestore.file_names import stream_id_of, stream_path
 from hangarlog.filestore.folder import Folder
@@ -94,8 +104,13 @@ def test_the_format_pages_programs_run(tmp_path: Path, monkeypatch: pytest.Monke
         store.compress()
     names |= {"compressed_path": tmp_path / f"packed/{sealed.name}.zst", "zstd": zstd("")}
     names["compressed_text"] = sealed.read_bytes()
+    with FileEventStore(tmp_path / "dropped", durability="relaxed", segment_bytes=1000) as store:
+        for number in range(50):
+            store.append("a:1", [UntypedEvent("Added", {"number": number})], ANY)
+        assert store.retain(RetentionPolicy(max_events=20)).segments
+    names["retained_path"] = str(tmp_path / "dropped/retained.json")
     programs = blocks(FORMAT, "python")
-    assert len(programs) == 9
+    assert len(programs) == 11
     for program in programs:
         exec(program, names)  # noqa: S102 - that is the test
 
@@ -117,6 +132,7 @@ def test_the_format_pages_files_are_those_of_a_store(tmp_path: Path) -> None:
     caches = (folder.state_path, folder.catalog_path, folder.ids_path, folder.checkpoint_path)
     for path in (
         folder.meta_path,
+        folder.journal.retained_path,
         folder.ring_path,
         folder.cursors_path,
         *caches,
@@ -128,6 +144,23 @@ def test_the_format_pages_files_are_those_of_a_store(tmp_path: Path) -> None:
         assert Path(path).name in listing
     assert Path(folder.journal.sealed_base(1)).name in listing
     assert Path(folder.stream("provider:math").sealed_base(0)).name in listing
+
+
+def test_the_retention_pages_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangarlog: Command) -> None:
+    """The program, then the commands."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    (program,) = blocks(ROOT / "docs/retention.md", "python")
+    exec(program, names)  # noqa: S102 - that is the test
+    store = names["store"]
+    assert isinstance(store, FileEventStore)
+    store.close()
+    (commands,) = blocks(ROOT / "docs/retention.md", "sh")
+    for line in commands.splitlines():
+        words = line.split()
+        assert words.pop(0) == "hangarlog"
+        done = hangarlog(*words)
+        assert (done.returncode, json.loads(done.stdout)["first_position"]) == (0, 1)
 
 
 def test_the_cursor_pages_programs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ EXAMPLES: dict[str, tuple[Any, ...]] = {
     "LockTimeoutError": ("p", 7, 1.5),
     "StreamNotFoundError": ("s",),
     "PositionError": ("p", 7, 5),
+    "EventsDroppedError": ("/s", 101, 7),
     "EventsGoneError": ("s", 7, 9),
     "HangarlogError": ("x",),
 }

@@ -3,8 +3,9 @@
 
 -- The pattern is of names that end in `.jsonl` or `.jsonl.zst`: there may be `.damaged` files beside them.
 
--- Every segment. A line that is not whole, because it is being written or is damaged, is left out.
-CREATE OR REPLACE MACRO events(store) AS TABLE
+-- Every segment, also the lines of erased events, whose type is empty. A line that is not whole, because it is being
+-- written or is damaged, is left out.
+CREATE OR REPLACE MACRO lines(store) AS TABLE
 SELECT *
 FROM read_json(
     store || '/journal*[oz][ns][lt]',
@@ -17,11 +18,17 @@ FROM read_json(
 )
 WHERE position IS NOT NULL;
 
+CREATE OR REPLACE MACRO events(store) AS TABLE
+SELECT * FROM lines(store) WHERE event_type <> '';
+
 -- Whether `events` has each event once: a roll, or a compression, while the files are listed may hide a segment or show
--- one twice.
+-- one twice. A store may have dropped its first events.
 CREATE OR REPLACE MACRO events_complete(store) AS TABLE
-SELECT count(*) AS events, max(position) AS last_position, count(*) = max(position) AS complete
-FROM events(store);
+SELECT
+    count(*) FILTER (WHERE event_type <> '') AS events,
+    max(position) AS last_position,
+    count(*) = max(position) - min(position) + 1 AS complete
+FROM lines(store);
 
 -- Sealed segments only: files that never change. Damage is an error, and so is a store without a sealed segment.
 CREATE OR REPLACE MACRO sealed_events(store) AS TABLE
@@ -33,4 +40,5 @@ FROM read_json(
         position: 'BIGINT', stream_id: 'VARCHAR', stream_version: 'BIGINT', event_type: 'VARCHAR',
         event_id: 'VARCHAR', recorded_at: 'TIMESTAMPTZ', metadata: 'JSON', data: 'JSON'
     }
-);
+)
+WHERE event_type <> '';

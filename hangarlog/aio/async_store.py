@@ -33,6 +33,7 @@ from hangarlog.eventstore.engine import Durability
 from hangarlog.eventstore.expected_version import ANY
 from hangarlog.eventstore.pending import Metadata
 from hangarlog.eventstore.record import Event, Record
+from hangarlog.eventstore.retention_policy import RetentionPolicy, RetentionReport
 from hangarlog.eventstore.selection import OnDamage, ReadOptions
 from hangarlog.eventstore.snapshot import SnapshotInfo
 from hangarlog.eventstore.stats import StoreStats
@@ -304,6 +305,12 @@ class AsyncEventStore(AsyncSubscribing[Event], Generic[Event]):
             self._store.delete_stream, stream_id, permanent=permanent, expected_version=expected_version
         )
 
+    async def retain(self, *policies: RetentionPolicy, dry_run: bool = False) -> RetentionReport:
+        """As `FileEventStore.retain`. Raises `TypeError` for a store that is no folder."""
+        if not isinstance(self._store, FileEventStore):
+            raise TypeError("only a store in a folder has segments to drop")
+        return await self._threads.run(self._store.retain, *policies, dry_run=dry_run)
+
     # Queries
 
     async def get_stream_version(self, stream_id: str) -> int:
@@ -325,6 +332,14 @@ class AsyncEventStore(AsyncSubscribing[Event], Generic[Event]):
     async def get_stream_count(self) -> int:
         """As `EventStore.get_stream_count`."""
         return await self._threads.run(self._store.get_stream_count)
+
+    async def first_position(self) -> int:
+        """As `EventStore.first_position`."""
+        return await self._threads.run(lambda: self._store.first_position)
+
+    async def last_position(self) -> int:
+        """As `EventStore.last_position`."""
+        return await self._threads.run(lambda: self._store.last_position)
 
     async def durable_position(self) -> int:
         """As `EventStore.durable_position`."""

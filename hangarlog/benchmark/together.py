@@ -107,7 +107,7 @@ class Together:
         """Append durably at a steady pace, and measure how long after each append another process has the event."""
         store, batches, clock = self._followed, cycle(self._batches), perf_counter_ns
         self._crew.begin(
-            [Task("follow", os.fsencode(store.path), os.fsencode(self._events), position=store.get_event_count())]
+            [Task("follow", os.fsencode(store.path), os.fsencode(self._events), position=store.last_position)]
         )
         returned: list[int] = []
         due = begin = clock()

@@ -39,6 +39,7 @@ _MODULES = {
     "read": "read",
     "repair": "inspect",
     "replay": "subscribers",
+    "retain": "retain",
     "schema": "schema",
     "stats": "inspect",
     "streams": "inspect",

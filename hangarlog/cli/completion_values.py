@@ -170,5 +170,5 @@ VALUES: dict[str, Find] = {
 }
 """Name of a parameter -> what finds its values."""
 
-FILES = frozenset(["lock_path", "page_file", "source", "target"])
+FILES = frozenset(["lock_path", "more", "page_file", "source", "target"])
 """Names of parameters that are paths, which the shell completes by itself."""

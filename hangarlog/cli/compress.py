@@ -8,7 +8,7 @@ import msgspec
 from hangarlog.cli.app import hangarlog, named, note_done, open_store, with_store
 from hangarlog.cli.exit_codes import ExitCode
 from hangarlog.cli.terminal import progress, say, write_object
-from hangarlog.filestore.upkeep_calls import seconds_of
+from hangarlog.eventstore.arguments import seconds_of
 
 
 def parse_age(context: click.Context, parameter: click.Parameter, value: str | None) -> float:

@@ -54,6 +54,9 @@ class FollowingError(HangarlogError):
         return f"{self.cause}; {self.advice}"
 
 
+_GONE = "gone"
+
+
 class History:
     """What a follower has seen of a store, by which it notices that older files were put in place.
 
@@ -92,8 +95,7 @@ class History:
 
     def holds(self, store: FileEventStore) -> bool:
         """True if the last event that was seen is still in the store."""
-        position, crc = self._marks[-1]
-        return _crc_at(store, position) == crc
+        return _has(store, *self._marks[-1])
 
     def go_back(self, store: FileEventStore) -> int | None:
         """Forget the events that are no longer in the store. Return the position of the last one that is, or None."""
@@ -101,20 +103,26 @@ class History:
         low, high = 0, len(marks)  # Two histories are equal up to some position, and differ from then on.
         while low < high:
             middle = (low + high) // 2
-            position, crc = marks[middle]
-            low, high = (middle + 1, high) if _crc_at(store, position) == crc else (low, middle)
+            low, high = (middle + 1, high) if _has(store, *marks[middle]) else (low, middle)
         if not low:
             return None
         del marks[low:]
         return self.position
 
 
+def _has(store: FileEventStore, position: int, crc: str) -> bool:
+    """True if the event at a position has this checksum, or was dropped or erased since."""
+    return 0 < position < store.first_position or _crc_at(store, position) in (crc, _GONE)
+
+
 def _crc_at(store: FileEventStore, position: int) -> str | None:
-    """Return the checksum of the event at a position, "" at 0, None if there is none."""
+    """Return the checksum of the event at a position, "" at 0, None if there is none, `_GONE` if it is erased."""
     if position == 0:
         return ""
     block = next(chain(store.envelopes(from_position=position - 1, limit=1)), ())
-    return block[0].crc if block and block[0].position == position else None
+    if block and block[0].position == position:
+        return block[0].crc
+    return _GONE if position <= store.get_event_count() else None
 
 
 def follow(
@@ -135,7 +143,7 @@ def follow(
         PositionError: `position` is beyond the last event.
         FollowingError: the store's folder is gone or replaced, or its history is another one.
     """
-    if position > (last := store.get_event_count()):
+    if position > (last := store.last_position):
         raise PositionError(store.path, position, last)
     history = History(store, position)
     with contextlib.ExitStack() as opened:
@@ -198,7 +206,7 @@ def _follow_on(
 
 
 def _go_back(store: FileEventStore, stream: str | None, filters: Filters, history: History, shown: str) -> None:
-    seen, last = history.position, store.get_event_count()
+    seen, last = history.position, store.last_position
     cause = f"older files were put in place of {store.path}: it ends at position {last} now"
     if last >= seen:
         cause = f"other files were put in place of {store.path}: position {seen} has another event now"
@@ -278,7 +286,7 @@ def follow_named(
 def _end_of(path: str) -> int:
     """Return the last position of the store at a path, 0 if there is none."""
     with contextlib.suppress(HangarlogError, OSError), _opened_to_look(path) as store:
-        return store.get_event_count()
+        return store.last_position
     return 0
 
 

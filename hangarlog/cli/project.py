@@ -50,7 +50,7 @@ def project(store: str, projection: str, once: bool, rebuild: bool, standby: boo
         shown.close()
         cursor = event_store.cursor(definition.name).position
         note_done(f"the projection is at position {cursor}")
-        lag = event_store.get_event_count() - cursor
+        lag = event_store.last_position - cursor
         write_object({"projection": definition.name, "version": definition.version, "position": cursor, "lag": lag})
     return 130 if signal.SIGINT in signals else 0
 

@@ -171,7 +171,7 @@ def tail(
             return
         if not follow:
             _check_exists(event_store, stream, ("tail", store))
-        seen = event_store.get_event_count()
+        seen = event_store.last_position
         if start is None:
             for envelope, line in with_lines(event_store, _last_events(event_store, stream, count, seen, filters)):
                 write(envelope, line)

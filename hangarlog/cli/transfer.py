@@ -29,11 +29,12 @@ _FORMAT_BY_SUFFIX = {".db": "db", ".sqlite": "db", ".sqlite3": "db", ".jsonl": "
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["db", "jsonl", "cloudevents"]),
+    type=click.Choice(["db", "jsonl", "cloudevents", "claude", "codex"]),
     help="The default follows from SOURCE, and is jsonl for standard input.",
 )
 @click.option("--partial", is_flag=True, help="Accept JSON lines that are a part of an export, with gaps.")
-def import_(store: str, source: str, kind: str | None, partial: bool) -> int:
+@click.argument("more", nargs=-1, metavar="[SOURCE]...")
+def import_(store: str, source: str, more: tuple[str, ...], kind: str | None, partial: bool) -> int:
     """Import the events of SOURCE: an MCP Hangar database (.db), or what `export` wrote.
 
     SOURCE - is standard input. Order, versions, event ids, times and metadata are kept, and those of JSON lines byte
@@ -42,9 +43,20 @@ def import_(store: str, source: str, kind: str | None, partial: bool) -> int:
 
     A line that is damaged, torn, missing or something else ends the import, with its number. What comes before it is
     imported.
+
+    With --format claude or codex, SOURCEs are files or folders of transcripts of Claude Code or Codex, with --format
+    jsonl also any other JSON lines. Each file becomes a stream, each whole record an event. What is torn is named with
+    its file and offset, and the import goes on; at the end it exits with 1.
     """
+    from hangarlog.cli.transcripts import are_transcripts, take_transcripts
     from hangarlog.integrations.imported import Imported
 
+    if are_transcripts(kind, source, more):
+        if partial:
+            raise click.UsageError("--partial is for what `export` wrote")
+        return take_transcripts(store, [source, *more], kind)
+    if more:
+        raise click.UsageError("several SOURCEs need --format claude, codex or jsonl")
     report = Imported()
     kind = kind or _kind_of(source)
     try:

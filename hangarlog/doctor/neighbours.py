@@ -14,6 +14,7 @@ import msgspec
 from hangarlog.doctor.finding import Finding, command, found
 from hangarlog.doctor.look import Look
 from hangarlog.errors import HangarlogError
+from hangarlog.record.line import is_erased
 
 _MOST_NEIGHBOURS = 1000
 _META = "hangarlog.json"
@@ -65,7 +66,7 @@ def _compared(look: Look, path: str) -> Finding:
     with contextlib.closing(Look(path, filesystem=look.filesystem)) as other, contextlib.suppress(HangarlogError):
         both = min(look.committed, other.committed)
         mine, its = look.record_at(both), other.record_at(both)
-        if both and mine and its and mine.crc != its.crc:
+        if both and mine and its and mine.crc != its.crc and not (is_erased(mine) or is_erased(its)):
             said = f"it has another event at position {both}: two histories have one id"
             export, take = command("hangarlog", "export", path, "-"), command("hangarlog", "import", f"{path}-own", "-")
             return found("store-id-shared", "warning", said, path, f"{export} | {take}", position=both)

@@ -23,7 +23,7 @@ _OURS = {
     "deleted": re.compile(r"[^.]+"),
     "projections": re.compile(r"[^.]+(?:\.latest|\.latest-2|\.rebuilding)?\.json"),
 }
-_spare = re.compile(r"(.+?)\.(new|rebuilt|damaged)(?:\.\d+)?", re.ASCII).fullmatch
+_spare = re.compile(r"(.+?)\.(new|erased|rebuilt|damaged)(?:\.\d+)?", re.ASCII).fullmatch
 
 
 class Seen(NamedTuple):
@@ -89,6 +89,6 @@ def _entries(look: Look, path: str, top: str, names: set[str], most: int | None)
             return
         with contextlib.suppress(FileNotFoundError):  # It is gone by now.
             spare = _spare(entry.name)
-            name, kind = (spare[1], spare[2]) if spare else (entry.name, "")
+            name, kind = (spare[1], spare[2].replace("erased", "new")) if spare else (entry.name, "")
             known = name in names or ours(name) is not None or (top in _OURS and path.endswith(top) and entry.is_dir())
             yield Seen(entry.path, entry.name, top, entry.stat(), kind, known)

@@ -19,6 +19,16 @@ _rfc_3339 = re.compile(
 ).fullmatch
 
 
+_AGE_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_AGE = re.compile(r"([0-9]{1,9})([smhdw])").fullmatch
+
+
+def seconds_of(age: str) -> float | None:
+    """Return the seconds of an age such as "1d", None if it is none."""
+    found = _AGE(age)
+    return int(found[1]) * float(_AGE_UNITS[found[2]]) if found else None
+
+
 def is_whole(value: object) -> bool:
     """True for an `int`, also for one that an append has returned, but for no `bool`."""
     return isinstance(value, int) and not isinstance(value, bool)

@@ -387,12 +387,22 @@ class EventStore(HasCursors, Subscribing[Event], KeptStreams):
 
     @abstractmethod
     def get_event_count(self) -> int:
-        """Return the number of events in the store, which is the position of the last one."""
+        """Return the number of events in the store: those that a retention dropped do not count."""
+
+    @property
+    def first_position(self) -> int:
+        """The position of the store's first event: 1 unless a retention has dropped events."""
+        return 1
+
+    @property
+    def last_position(self) -> int:
+        """The position of the store's last event, 0 if it never had one."""
+        return self.get_event_count()
 
     @property
     def durable_position(self) -> int:
         """The position up to which every event is known to be on the device."""
-        return self.get_event_count()
+        return self.last_position
 
     @abstractmethod
     def get_stream_count(self) -> int:

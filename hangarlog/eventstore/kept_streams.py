@@ -166,7 +166,8 @@ class KeptStreams(Engine):
     def compact_stream(self, stream_id: str) -> int:
         """Drop the events of a stream that its snapshot covers, and return how many were dropped.
 
-        Reads of the stream then begin after the snapshot. The stream keeps its version, the journal keeps all events.
+        Reads of the stream then begin after the snapshot. The stream keeps its version, the journal keeps all events
+        until `retain`.
 
         Raises:
             StreamNotFoundError: the stream does not exist.
@@ -189,8 +190,8 @@ class KeptStreams(Engine):
         """Drop the events of a stream before `before_version`, and return how many were dropped.
 
         Reads of the stream then begin with `before_version`. The stream keeps its version, the journal keeps all
-        events. A version beyond the end drops all events; one that is dropped already changes nothing. A snapshot that
-        would miss dropped events goes too.
+        events until `retain`. A version beyond the end drops all events; one that is dropped already changes nothing. A
+        snapshot that would miss dropped events goes too.
 
         Raises:
             StreamNotFoundError: the stream does not exist.
@@ -229,7 +230,8 @@ class KeptStreams(Engine):
         """Delete a stream: its events, and its snapshot. Return how many events were dropped.
 
         The stream reads as empty and is not listed. It keeps its version: an append begins it anew with the next one.
-        With `permanent`, it takes no appends any more. The journal keeps all events. Deleting a stream again is fine.
+        With `permanent`, it takes no appends any more. The journal keeps all events until `retain`. Deleting a
+        stream again is fine.
 
         `expected_version` is the version that the stream must be at, or `STREAM_EXISTS`.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from hangarlog.errors import EventSerializationError, EventsGoneError, UpcastingError
+from hangarlog.errors import EventsDroppedError, EventSerializationError, EventsGoneError, UpcastingError
 from hangarlog.events.encoded_event import EncodedEvent
 from hangarlog.eventstore.arguments import refuse_awaitable
 from hangarlog.eventstore.expected_version import ANY
@@ -111,7 +111,10 @@ def cause_of(error: BaseException) -> str:
 
 def envelope_at(store: Finding[Any], position: int) -> Envelope:
     """Return the envelope at a position. Raises `EventsGoneError`, and what reads raise."""
-    envelope = next((block[0] for block in store._blocks(Span(None, position - 1, limit=1))), None)
+    try:
+        envelope = next((block[0] for block in store._blocks(Span(None, position - 1, limit=1))), None)
+    except EventsDroppedError as error:
+        raise EventsGoneError("the store", position - 1, error.first) from error
     if envelope is None or envelope.position != position:
         raise EventsGoneError("the store", position - 1, envelope.position if envelope else None)
     return envelope

@@ -104,15 +104,17 @@ def _has_line(checkpoint: Checkpoint, segment: Segment) -> bool:
     return True
 
 
-def make_checkpoint(filesystem: FileSystem, folder: Folder, state: SharedState) -> None:
-    """Sync everything, then record a checkpoint. Do nothing if another process does so, or the device refuses.
+def make_checkpoint(filesystem: FileSystem, folder: Folder, state: SharedState, seconds: float | None = 0) -> None:
+    """Sync everything, then record a checkpoint. Do nothing if the device refuses.
+
+    Wait for `seconds` (None: without limit) while another process makes one, then do nothing.
 
     No error is raised: without a checkpoint, recovery only has more to read.
     """
     lock = FileLock(filesystem, folder.lock_path("checkpoint"))
     with contextlib.suppress(OSError, CorruptionError, msgspec.MsgspecError), contextlib.closing(lock):
         try:
-            if lock.acquire(0):
+            if lock.acquire(seconds):
                 _save(filesystem, folder, state)
         finally:
             lock.release()

@@ -70,11 +70,14 @@ class Checkpointing:
                 note_sealed(log, firsts if before is None else [before, *firsts])
         self.afterwards()
 
-    def make(self) -> None:
-        """Bring the streams to the device, so that a recovery has little to replay."""
+    def make(self, seconds: float | None = 0) -> None:
+        """Bring the streams to the device, so that a recovery has little to replay.
+
+        If another process does so for `seconds`, do nothing.
+        """
         with importing:
             from hangarlog.filestore.checkpoint import make_checkpoint
-        make_checkpoint(self._folder.filesystem, self._folder, self._state)
+        make_checkpoint(self._folder.filesystem, self._folder, self._state, seconds)
 
     def make_last(self) -> None:
         """Make a checkpoint if the next process to open the store would have much to replay."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from hangarlog.errors import EventsDroppedError
 from hangarlog.eventstore import engine
 from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.record import Event
@@ -27,6 +29,7 @@ class CursorCalls(EventStore[Event]):
     """The part of a file store that deals with cursors."""
 
     if TYPE_CHECKING:
+        _reader: Reader
         _durability: engine.Durability | float
         _sync: JournalSync
         _write_session: WriteSession
@@ -48,8 +51,16 @@ class CursorCalls(EventStore[Event]):
         self._cursor_sync.close(seconds)
         self._cursors.close()
 
-    def committed(self) -> int:
-        """Return the committed position, for a copy of the cursors as of it or before."""
+    @property
+    def first_position(self) -> int:
+        """As `EventStore.first_position`."""
+        with self._calling(), self._refusals():
+            self._committed()
+            return self._reader.begins()
+
+    @property
+    def last_position(self) -> int:
+        """As `EventStore.last_position`."""
         with self._calling(), self._refusals():
             return self._committed()
 
@@ -91,6 +102,7 @@ class CursorCalls(EventStore[Event]):
 def _crc_at(reader: Reader, state: SharedState, position: int, committed: int) -> str | None:
     """Return the checksum of the record at a position, None if it is unknown."""
     reader.layout = state.layout
-    span = Span(None, position - 1, limit=1, skip=True)
-    record = next((block[0] for block in reader.blocks(span, committed)), None)
+    span, record = Span(None, position - 1, limit=1, skip=True), None
+    with contextlib.suppress(EventsDroppedError):
+        record = next((block[0] for block in reader.blocks(span, committed)), None)
     return record.crc if record and record.position == position else None

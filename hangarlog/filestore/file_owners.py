@@ -6,6 +6,7 @@ import os
 
 from hangarlog.errors import CorruptionError
 from hangarlog.filestore.file_names import stream_path
+from hangarlog.filestore.journal import Journal
 from hangarlog.log.log import Log
 from hangarlog.log.segment_name import first_of
 
@@ -13,7 +14,7 @@ from hangarlog.log.segment_name import first_of
 class JournalNames:
     """The ids of the journal's streams by folder and name. The journal is read when first needed."""
 
-    def __init__(self, journal: Log) -> None:
+    def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._ids: dict[tuple[str, str], str] | None = None
         self._damage: CorruptionError | None = None
@@ -40,8 +41,8 @@ class JournalNames:
         return stream_id
 
     def _refuse_later_beginning(self, position: int) -> None:
-        if position != 1:
-            path, cause = self._journal.active_path, f"position 1 to {position - 1} are missing"
+        if position != (begins := self._journal.begins()):
+            path, cause = self._journal.active_path, f"position {begins} to {position - 1} are missing"
             raise CorruptionError(path, os.path.basename(path), 0, cause)
 
     def sealed(self, log: Log) -> list[int]:

@@ -14,6 +14,7 @@ import msgspec
 from hangarlog.errors import CorruptionError, StoreFormatError, StoreOpenError
 from hangarlog.filestore.file_names import stream_id_of, stream_path
 from hangarlog.filestore.file_owners import JournalNames
+from hangarlog.filestore.journal import Journal
 from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.compressed_segment import open_segment
 from hangarlog.log.log import Log
@@ -83,13 +84,15 @@ class Folder:
         self.deleted_path = os.path.join(path, "deleted")
         self.projections_path = os.path.join(path, "projections")
         self.locks_path = os.path.join(path, "locks")
+        self.store_id = ""
+        """The store's id, once it is open."""
         self.journal = self.journal_log()
         self.home = 0
         """A number that identifies the folder; a copy of it has another one."""
 
-    def journal_log(self) -> Log:
+    def journal_log(self) -> Journal:
         """Return the log of the journal."""
-        return Log(self.filesystem, self.path, _JOURNAL, "position")
+        return Journal(self.filesystem, self.path, _JOURNAL, self.store_id)
 
     def stream(self, stream_id: str, known: set[str] | None = None) -> Log:
         """Return the log of a stream. Raises `CorruptionError` if its folder is a symbolic link.
@@ -215,6 +218,7 @@ class Folder:
                 self._enter_checked(unsafe_file_system)
             self._set_rights(meta)
             self.home = self.filesystem.made_at(self.meta_path)
+            self.store_id = self.journal.store_id = meta.store_id
             entered = True
             return meta
         except PermissionError as error:

@@ -13,7 +13,7 @@ from hangarlog.log.compressed_segment import segment_of
 from hangarlog.log.segment import CHUNK_BYTES, Segment
 from hangarlog.log.segment_name import first_of
 from hangarlog.record.envelope import LineError
-from hangarlog.record.line import StoredEnvelope, may_be_torn
+from hangarlog.record.line import StoredEnvelope, erased_journal_record, may_be_torn
 from hangarlog.record.strict import kept_record, strict_records
 from hangarlog.system.filesystem import NO_FILE, FileSystem
 
@@ -82,8 +82,13 @@ def opened(filesystem: FileSystem, path: str) -> Iterator[Segment | None]:
         yield segment
 
 
-def found_in(segment: Segment, offset: int = 0, stop: int | None = None) -> Iterator[tuple[int, Found]]:
-    """Yield (offset, lines) of each block from `offset` up to `stop`, without text after the last newline."""
+def found_in(
+    segment: Segment, offset: int = 0, stop: int | None = None, *, journal: bool = False
+) -> Iterator[tuple[int, Found]]:
+    """Yield (offset, lines) of each block from `offset` up to `stop`, without text after the last newline.
+
+    In the `journal`, an erased line has a record, too.
+    """
     stop = segment.size if stop is None else stop
     while offset < stop:
         lines, following = segment.lines_at(offset, min(CHUNK_BYTES, stop - offset))
@@ -93,7 +98,7 @@ def found_in(segment: Segment, offset: int = 0, stop: int | None = None) -> Iter
         try:
             records = [*strict_records(lines)]
         except LineError:
-            records = [*map(kept_record, lines)]
+            records = [kept_record(line) or (erased_journal_record(line) if journal else None) for line in lines]
         yield offset, list(zip(lines, records, strict=True))
         offset = following
 
@@ -129,8 +134,8 @@ class Stretch(NamedTuple):
 class _Scan:
     """The state of reading through one file."""
 
-    def __init__(self, file: File, *, journal: bool) -> None:
-        self._file, self._journal = file, journal
+    def __init__(self, file: File, *, journal: bool, begins: int) -> None:
+        self._file, self._journal, self._begins = file, journal, begins
         self._sealed = file.sealed if journal else None
         self.runs: list[Stretch] = []
         self._after = 0  # The position of the last intact line.
@@ -153,7 +158,7 @@ class _Scan:
             run = self.runs[-1]
             self.runs[-1] = run._replace(last=position, end=end, lines=run.lines + 1)
         else:
-            before = last or (self._sealed or 1) - 1
+            before = last or (self._sealed or self._begins) - 1
             if self._damaged and self._journal and position - before - 1 == self._damaged:
                 self._note_bad(before, offset)
             path = self._file.path
@@ -172,16 +177,16 @@ class _Scan:
             self._foreign = False
         # The active segment may end in text that was never committed.
         if self._journal and self._damaged and not self._foreign:
-            self._note_bad(self._after or (self._sealed or 1) - 1, size)
+            self._note_bad(self._after or (self._sealed or self._begins) - 1, size)
 
 
-def runs_in(filesystem: FileSystem, file: File, *, journal: bool) -> tuple[list[Stretch], bool]:
-    """Return (the runs of lines in a file, True if it holds anything else)."""
-    scan, damaged, offset = _Scan(file, journal=journal), False, 0
+def runs_in(filesystem: FileSystem, file: File, *, journal: bool, begins: int = 1) -> tuple[list[Stretch], bool]:
+    """Return (the runs of lines in a file, True if it holds anything else). The journal `begins` at that position."""
+    scan, damaged, offset = _Scan(file, journal=journal, begins=begins), False, 0
     with opened(filesystem, file.path) as segment:
         if segment is None:
             return [], False
-        for offset, found in found_in(segment):
+        for offset, found in found_in(segment, journal=journal):
             for line, record in found:
                 scan.add(offset, line, record)
                 damaged |= record is None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 from hangarlog.eventstore import engine
+from hangarlog.eventstore.retention_policy import RetentionPolicy
 from hangarlog.system.filesystem import FileSystem
 
 Durability = engine.Durability | float
@@ -22,4 +24,5 @@ class StoreOptions(TypedDict, total=False):
     mode: int | None
     unsafe_file_system: str | None
     compress: str | None
+    retain: Sequence[RetentionPolicy]
     filesystem: FileSystem | None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -11,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from hangarlog.errors import CorruptionError, CorruptionWarning, StoreOpenError
+from hangarlog.errors import CorruptionError, CorruptionWarning, EventsDroppedError, StoreOpenError
 from hangarlog.eventstore.limits import ended
 from hangarlog.eventstore.selection import Span
 from hangarlog.filestore.catalog import Catalog, Known
 from hangarlog.filestore.event_ids import Moment
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.shared_state import JOURNAL_SIZE, WRITING, SharedState
+from hangarlog.filestore.shown_blocks import missing_versions, refuse_late_beginning, shown, up_to
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.filestore.stream_ends import conflicts_with_journal, disproved_by_journal, ends_early, lines_of_stream
 from hangarlog.filestore.two_copies import missing_position
@@ -26,6 +26,7 @@ from hangarlog.log.segment import Segment
 from hangarlog.log.segment_cache import SegmentCache
 from hangarlog.log.time_search import ranges_in_time
 from hangarlog.record.line import StoredEnvelope, is_erased
+from hangarlog.record.verified_block import without_erased
 from hangarlog.system.import_lock import importing
 
 if TYPE_CHECKING:
@@ -93,14 +94,21 @@ class Reader:
         return self._folder.stream(stream_id, cache.folders).cached_in(cache, committed)
 
     def blocks(self, span: Span, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
-        """Yield the records of a span up to position `committed`. An event damaged in both copies raises its error."""
+        """Yield the records of a span up to position `committed`. An event damaged in both copies raises its error.
+
+        Raises:
+            EventsDroppedError: the span begins, in its direction, with a position that was dropped.
+        """
+        if span.stream_id is None and span.start:
+            wanted = span.start + (-1 if span.reverse else 1)
+            if 0 < wanted < (first := self.begins()) - span.reverse:  # The end of a read in reverse is none.
+                raise EventsDroppedError(self._folder.path, first, wanted)
         if span.since is None and span.until is None:
             return self._up_to_stop(span, committed)
         return chain.from_iterable(self._up_to_stop(part, committed) for part in self._parts_in_time(span, committed))
 
     def _up_to_stop(self, span: Span, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
-        stop = span.stop
-        if stop is None:
+        if (stop := span.stop) is None:
             return self._from_start(span, committed)
         if not span.reverse:
             count = stop - (span.start or 0) + (span.stream_id is not None)  # A start position is exclusive.
@@ -121,9 +129,9 @@ class Reader:
         return self._stream_forward(span.stream_id, span.start or 0, committed, span.limit, span.skip)
 
     def blocks_at(self, span: Span, moment: Moment) -> Iterator[Sequence[StoredEnvelope]]:
-        """Yield what `blocks` yields, of the store as it was at a moment."""
+        """Yield the records of a span of the whole store as it was at a moment, also what is left of erased ones."""
         self.layout = moment.layout
-        return self.blocks(span, moment.committed)
+        return self._whole_journal(span, moment.committed, passes=True)
 
     def _parts_in_time(self, span: Span, committed: int) -> Iterator[Span]:
         """Yield the parts of a span that may hold records of its time, in order."""
@@ -179,9 +187,9 @@ class Reader:
                 for block in self._committed_only(log.forward(version, limit), known, committed):
                     first = block[0]
                     if first.stream_version != version:
-                        raise _missing_versions(log, version, first.stream_version - 1)
+                        raise missing_versions(log, version, first.stream_version - 1)
                     if not first.event_type and is_erased(first):
-                        raise _missing_versions(log, version, version)  # The mark that hides it is gone.
+                        raise missing_versions(log, version, version)  # The mark that hides it is gone.
                     yield block
                     version, position = block[-1].stream_version + 1, block[-1].position
                 self._refuse_torn(log)
@@ -198,6 +206,8 @@ class Reader:
                 damage = error.with_traceback(None)  # The traceback would keep this frame and its files.
             part = _stream_part(self._folder, log, damage, stream_id, version, position, through, committed)
             part.certain = not self._commit_in_progress()
+            if position and part.hidden_through >= version:
+                raise damage  # It has given events before one that is hidden: their mark is gone.
             for records in part.records(part.numbers(), skip, _served("journal", damage)):
                 yield records
                 position = records[-1].position
@@ -225,7 +235,7 @@ class Reader:
             known = self._known(stream_id)
             try:
                 for block in self._committed_only(log.backward(version, span.limit), known, committed):
-                    kept = _shown(block, through, compacted)
+                    kept = shown(block, through, compacted)
                     self._refuse_torn(log)  # Otherwise an earlier record may be taken for the last one.
                     if not exists:
                         self._refuse_short(log, stream_id, known, block[0].stream_version, committed, version)
@@ -240,7 +250,7 @@ class Reader:
                 if not exists:
                     self._refuse_short(log, stream_id, known, -1, committed, version)
                 if not compacted:
-                    _refuse_late_beginning(log, version, through, committed, exists)
+                    refuse_late_beginning(log, version, through, committed, exists)
             except FileNotFoundError as error:
                 log = self._relisted(stream_id, committed, listings := listings + 1, error)
                 through = -1 if compacted else self._compacted_through(stream_id)
@@ -252,16 +262,29 @@ class Reader:
                 return
             if version is not None and version <= through:
                 return  # The stream was compacted while it was read.
-            part = _stream_part(
-                self._folder, log, damage, stream_id, version, 0, through, committed, reverse=True, exists=exists
-            )
+            found = (self._folder, log, damage, stream_id, version, 0, through, committed)
+            part = _stream_part(*found, reverse=True, exists=exists, compacted=compacted)
+            through = max(through, part.hidden_through)
             numbers = part.numbers()
             stop = numbers.stop if version is None else min(numbers.stop, version + 1)
             yield from part.records(range(numbers.start, stop)[::-1], skip, _served("journal", damage))
             version, exists = part.first - 1, True
 
+    def begins(self) -> int:
+        """Return the first position that the journal has."""
+        cache = self._cached()
+        if not cache.begins:
+            cache.begins = self._folder.journal.begins()
+        return cache.begins
+
     def _journal_blocks(self, span: Span, committed: int) -> Iterator[Sequence[StoredEnvelope]]:
-        """Yield the journal's records up to position `committed`, after the span's start or, in reverse, before it."""
+        return filter(None, map(without_erased, self._whole_journal(span, committed)))
+
+    def _whole_journal(self, span: Span, committed: int, *, passes: bool = False) -> Iterator[Sequence[StoredEnvelope]]:
+        """Yield the journal's records up to position `committed`, after the span's start or, in reverse, before it.
+
+        With `passes`, positions that are dropped meanwhile are passed over. What is left of erased events comes too.
+        """
         journal = self._journal(committed)
         tail: Sequence[StoredEnvelope] = ()
         if self._unrecovered and not self._state.valid:
@@ -271,26 +294,34 @@ class Reader:
             blocks = self._journal_backward(journal, min(last, committed), committed, span.skip)
             newest = [record for record in reversed(tail) if record.position <= last]
             return chain([newest], blocks) if newest else blocks
-        first = (span.start or 0) + 1
-        blocks = self._journal_forward(journal, first, committed, span.limit, span.skip)
+        first, passing = max((span.start or 0) + 1, self.begins()), True if passes else False if span.start else None
+        blocks = self._journal_forward(journal, first, committed, span.limit, span.skip, passing)
         newest = [record for record in tail if record.position >= first]
         return chain(blocks, [newest]) if newest else blocks
 
     def _journal_forward(
-        self, journal: Log, position: int, committed: int, limit: int | None, skip: bool
+        self, journal: Log, position: int, committed: int, limit: int | None, skip: bool, passes: bool | None
     ) -> Iterator[Sequence[StoredEnvelope]]:
         while position <= committed:
             left = committed - position + 1 if limit is None else limit  # Few records are found through the index.
             try:
-                for block in _up_to(journal.forward(position, left), committed):
+                for block in up_to(journal.forward(position, left), committed):
                     if block[0].position != position:
                         break
                     yield block
-                    position = block[-1].position + 1
+                    passes, position = bool(passes), block[-1].position + 1
                     if position > committed:
                         return
                 raise missing_position(journal, position, committed)
-            except CorruptionError as error:
+            except (CorruptionError, FileNotFoundError) as error:
+                if (begins := self._folder.journal.begins()) > position:  # It was dropped meanwhile.
+                    if passes is False:
+                        raise EventsDroppedError(self._folder.path, begins, position) from error
+                    self._cache, position = None, begins
+                    journal = self._journal(committed)
+                    continue
+                if isinstance(error, FileNotFoundError):
+                    raise
                 damage = error.with_traceback(None)
             part = _journal_part(self._folder, journal, damage, (position, committed))
             part.certain = part.last < committed or not self._commit_in_progress()
@@ -300,20 +331,25 @@ class Reader:
     def _journal_backward(
         self, journal: Log, position: int, committed: int, skip: bool
     ) -> Iterator[Sequence[StoredEnvelope]]:
-        while position >= 1:
+        begins = self.begins()
+        while position >= begins:
             try:
                 for block in journal.backward(position):
                     if block[0].position != position:
                         break
                     yield block
                     position = block[-1].position - 1
-                if position >= 1:
+                if position >= begins:
                     raise missing_position(journal, position, committed)
-            except CorruptionError as error:
+            except (CorruptionError, FileNotFoundError) as error:
+                if (begins := self._folder.journal.begins()) > position:
+                    return  # The rest was dropped meanwhile.
+                if isinstance(error, FileNotFoundError):
+                    raise
                 damage = error.with_traceback(None)
             else:
                 return
-            part = _journal_part(self._folder, journal, damage, (1, position), reverse=True)
+            part = _journal_part(self._folder, journal, damage, (begins, position), reverse=True)
             yield from part.records(part.numbers()[::-1], skip, _served("streams", damage))
             position = part.first - 1
 
@@ -355,7 +391,7 @@ class Reader:
     ) -> Iterator[Sequence[StoredEnvelope]]:
         """Yield a stream's committed records. Its file may also have records that a power cut took from the journal."""
         last = known.version if known else sys.maxsize
-        for block in _up_to(blocks, committed):
+        for block in up_to(blocks, committed):
             if max(block[0].stream_version, block[-1].stream_version) <= last:
                 yield block
             elif counted := [
@@ -366,13 +402,7 @@ class Reader:
                 yield counted
 
     def _refuse_short(
-        self,
-        log: Log,
-        stream_id: str,
-        known: Known | None,
-        version: int,
-        committed: int,
-        wanted: int | None = None,
+        self, log: Log, stream_id: str, known: Known | None, version: int, committed: int, wanted: int | None = None
     ) -> None:
         """Raise if a stream's file ends at `version`, before what is `known` of the stream.
 
@@ -386,7 +416,7 @@ class Reader:
         if committed < position <= now:
             return  # It was committed since.
         if position <= 0 or conflicts_with_journal(self._folder, stream_id, last, position):
-            # A power cut, or a restored older file, has taken what the catalog knows of. The journal tells.
+            # A power cut, or an older file, has taken what the catalog knows of. The journal tells.
             records = [record for record, _ in lines_of_stream(self._folder, stream_id, 0, committed)]
             last, position = (records[-1].stream_version, records[-1].position) if records else (-1, 0)
         if last > version:
@@ -394,7 +424,7 @@ class Reader:
 
     def stream_ids(self, committed: int) -> set[str]:
         """Return the ids of all streams in the journal. Reads the whole journal."""
-        return {record.stream_id for block in self._journal_blocks(Span(None), committed) for record in block}
+        return {record.stream_id for block in self._whole_journal(Span(None), committed) for record in block}
 
     def committed_among(self, stream_ids: Iterable[str], committed: int) -> list[str]:
         """Return those of these streams that have a record up to position `committed`.
@@ -435,6 +465,7 @@ def _stream_part(
     *,
     reverse: bool = False,
     exists: bool = False,
+    compacted: bool = False,
 ) -> Salvage:
     """Return what both copies have of a stream's part that holds `version` (None: the last), forwards or backwards.
 
@@ -450,6 +481,7 @@ def _stream_part(
         last = version or 0
     part = Salvage(log, damage, first, last, reverse=reverse, stream_id=stream_id)
     part.known = -1 if damage.stream_version is None else damage.stream_version
+    part.erased_too = compacted
     part.read_own(committed, begins or through + 1)
     part.read_journal(folder, after, committed)
     return part
@@ -459,41 +491,9 @@ def _journal_part(
     folder: Folder, journal: Log, damage: CorruptionError, positions: tuple[int, int], *, reverse: bool = False
 ) -> Salvage:
     with importing:
-        from hangarlog.filestore.salvage import journal_part
-    return journal_part(folder, journal, damage, positions, reverse=reverse)
-
-
-def _refuse_late_beginning(log: Log, version: int | None, through: int, committed: int, exists: bool) -> None:
-    """Raise if a stream that was read backwards begins after `version`, and should begin after `through`."""
-    last = None if exists or version is None else log.last_record()
-    if (exists or (last and last.position <= committed)) and version != through:
-        raise _missing_versions(log, through + 1, version or 0)
-
-
-def _shown(block: Sequence[StoredEnvelope], through: int, compacted: bool) -> list[StoredEnvelope]:
-    """Return the records after version `through`, without an erased one whose mark is gone, unless `compacted`."""
-    return [
-        record
-        for record in block
-        if record.stream_version > through and (record.event_type or compacted or not is_erased(record))
-    ]
+        from hangarlog.filestore import salvage
+    return salvage.journal_part(folder, journal, damage, positions, reverse=reverse)
 
 
 def _served(source: str, damage: CorruptionError) -> CorruptionWarning:
     return CorruptionWarning(f"served from the {source}: {damage}")
-
-
-def _missing_versions(log: Log, first: int, last: int) -> CorruptionError:
-    cause = f"stream_version {first} to {last} are missing"
-    return CorruptionError(log.active_path, os.path.basename(log.active_path), 0, cause)
-
-
-def _up_to(blocks: Iterator[Sequence[StoredEnvelope]], committed: int) -> Iterator[Sequence[StoredEnvelope]]:
-    """Yield only committed records: a record is in its file before it is committed."""
-    for block in blocks:
-        if block[0].position <= committed >= block[-1].position:
-            yield block
-        else:
-            kept = [record for record in block if record.position <= committed]
-            if kept:
-                yield kept

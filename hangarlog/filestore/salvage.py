@@ -20,7 +20,15 @@ from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.log.segment_name import first_of, text_path
 from hangarlog.record.envelope import LineError
-from hangarlog.record.line import StoredEnvelope, decode_places, decode_record, decode_records, erased_record
+from hangarlog.record.line import (
+    StoredEnvelope,
+    decode_places,
+    decode_record,
+    decode_records,
+    erased_journal_record,
+    erased_record,
+    is_erased,
+)
 from hangarlog.record.strict import are_strict, record_or_cause, strict_records
 
 MAX_PART_BYTES = 64 << 20
@@ -52,6 +60,12 @@ def read_lines(segment: Segment, offset: int = 0) -> Iterator[tuple[int, bytes, 
         offset = following
     if offset < segment.size:
         yield offset, b"", f"{segment.size - offset} bytes after the last whole line"
+
+
+def read_journal_lines(segment: Segment, offset: int = 0) -> Iterator[tuple[int, bytes, StoredEnvelope | str]]:
+    """Yield what `read_lines` yields of a segment of the journal. Erased lines have records."""
+    for at, line, record in read_lines(segment, offset):
+        yield at, line, (isinstance(record, str) and erased_journal_record(line)) or record
 
 
 def segments_between(log: Log, first: int, last: int) -> Iterator[Segment]:
@@ -168,9 +182,14 @@ class Salvage:
         self.other_is_whole = True
         self.certain = True
         """True if the reported damage cannot be a write in progress."""
+        self.erased_too = False
+        """True if what the journal has erased of a stream counts: its last version is asked for."""
         self.known = -1
         """A number that must exist in the last part of a log, or -1."""
         self.places: dict[int, CorruptionError] = {}
+        self._erased: set[int] = set()  # Of the journal: nothing is looked for, and nothing yielded.
+        self.hidden_through = -1
+        """The last version of a stream that the journal has erased and the stream lacks, -1 if there is none."""
         self._damaged_numbers: list[int] = []  # The sorted keys of `places`.
         self._size = 0
         self._conflicting: set[int] = set()
@@ -180,8 +199,9 @@ class Salvage:
         end = None
         for segment in segments_between(self._log, self.first, self.last):
             for offset, line, record in read_lines(segment):
-                if isinstance(record, str) and erased_record(line):
-                    continue  # It is hidden, or its mark is gone: the other copy has the event.
+                if isinstance(record, str) and self._passes_erased(line):
+                    expected += self._stream_id is None
+                    continue  # It is hidden, or its mark is gone: a stream's other copy has the event.
                 number = expected if isinstance(record, str) else segment.number_of(record)
                 if isinstance(record, str):
                     self._note(expected, damage_at(segment, offset, line, record))
@@ -199,6 +219,14 @@ class Salvage:
             self._note(expected, end)
         for number in self._conflicting & self.own.keys():
             del self.own[number]  # The other copy tells which line is right.
+
+    def _passes_erased(self, line: bytes) -> bool:
+        if self._stream_id is not None:
+            return erased_record(line) is not None
+        record = erased_journal_record(line)
+        if record and self.first <= record.position <= self.last:
+            self._erased.add(record.position)
+        return record is not None
 
     def _read_twins(self) -> None:
         """Add what is missing from compressed files that a compression, or somebody, has left beside plain segments."""
@@ -244,27 +272,39 @@ class Salvage:
         self._conflicting.clear()
         self._read_twins()
         for line, record in stream_lines(folder):
-            if self.first <= record.position <= self.last and record.position not in self.own:
-                self._add(self.other, record.position, line)
+            position = record.position
+            if self.first <= position <= self.last and not (position in self.own or position in self._erased):
+                self._add(self.other, position, line)
         for position in self._conflicting & self.other.keys():
             del self.other[position]  # Two streams claim it.
 
     def read_journal(self, folder: Folder, after: int, committed: int) -> None:
         """Add a stream's missing records from the journal. They come after position `after`."""
         self._read_twins()
-        after, before = self._gap(after, committed)
+        after, before = self._gap(max(after, folder.journal.begins() - 1), committed)
         position, whole = after, True
         for segment in segments_between(folder.journal, after + 1, before):
-            for _, line, record in read_lines(segment):
+            for _, line, record in read_journal_lines(segment):
                 if isinstance(record, str) or not position < record.position <= before:
                     continue
                 whole &= record.position == position + 1
                 position = record.position
-                if record.stream_id == self._stream_id and record.stream_version not in self.own:
-                    self._add(self.other, record.stream_version, line)
-                    if record.stream_version == self.last:
+                version = record.stream_version
+                if record.stream_id == self._stream_id and version not in self.own:
+                    if is_erased(record) and not self.erased_too:
+                        self._hide_through(version)
+                    else:
+                        self._add(self.other, version, line)
+                    if version == self.last:
                         return
         self.other_is_whole = whole and position == before  # Then the journal has no further ones.
+
+    def _hide_through(self, version: int) -> None:
+        """Leave out what comes up to a version that the journal has erased: a mark has hidden all of it."""
+        self.hidden_through = version
+        for lines in (self.own, self.other):
+            for number in [number for number in lines if number <= version]:
+                del lines[number]
 
     def _gap(self, after: int, committed: int) -> tuple[int, int]:
         """Return (a position before all missing records of the stream, a position at or after the last of them)."""
@@ -286,11 +326,22 @@ class Salvage:
         """True if nothing comes after this part."""
         return self.last == ENDLESS
 
+    @property
+    def is_complete(self) -> bool:
+        """True if the log itself has every number of the part."""
+        erased = sum(self.first <= number <= self.last for number in self._erased)
+        return len(self.own) + erased > self.last - self.first
+
     def numbers(self) -> range:
         """Return the numbers to read: up to the last one known or found, and one more if damage may hide it."""
         if not self.ends:
             return range(self.first, self.last + 1)
-        top = max(self.first - 1, self.known, max(self.own, default=-1), max(self.other, default=-1))
+        top = max(
+            self.first - 1,
+            self.known,
+            self.hidden_through,
+            *(max(lines, default=-1) for lines in (self.own, self.other, self._erased)),
+        )
         return range(self.first, top + 1 + (top + 1 in self.places and not self.other_is_whole))
 
     def lines(self, numbers: range, skip: bool, served: CorruptionWarning) -> Iterator[list[bytes]]:
@@ -304,6 +355,8 @@ class Salvage:
         for found in self._ranges(numbers):
             first = found[0]
             line = self.own.get(first) or self.other.get(first)
+            if line is None and (first in self._erased or first <= self.hidden_through):
+                continue
             if block and (line is None or len(block) == _BLOCK_RECORDS):
                 yield block
                 block = []
@@ -327,7 +380,7 @@ class Salvage:
 
         A forged record may claim any number, so such a run may be huge.
         """
-        there = {number for lines in (self.own, self.other) for number in lines if number in numbers}
+        there = {number for lines in (self.own, self.other, self._erased) for number in lines if number in numbers}
         at = 0
         for stop in [*sorted(map(numbers.index, there)), len(numbers)]:
             missing = numbers[at:stop]
@@ -374,8 +427,8 @@ def journal_part(
     first, last = positions
     begins, ends = bounds(journal, last if reverse else first)
     part = Salvage(journal, damage, max(first, begins), min(last, ends), reverse=reverse)
-    part.read_own(last, begins or 1)
-    if len(part.own) <= part.last - part.first:
+    part.read_own(last, begins or folder.journal.begins())
+    if not part.is_complete:
         part.read_streams(folder)
     return part
 
@@ -392,16 +445,22 @@ def journal_lines(folder: Folder, committed: int, *, skip: bool) -> Iterator[lis
 
     A lost event raises `CorruptionError` in its turn, or is skipped with a warning if `skip` is given.
     """
-    position = 1
+    position = folder.journal.begins()
     while position <= committed:
         try:
             for records, lines in folder.journal.forward_lines(position):
                 if records[0].position != position:
                     break
-                lines = lines[: committed + 1 - position]
-                if not are_strict(records[: len(lines)], lines):
+                shown = [
+                    (record, line)
+                    for record, line in zip(records[: committed + 1 - position], lines, strict=False)
+                    if not erased_journal_record(line)
+                ]
+                lines = [line for _, line in shown]
+                if not are_strict([record for record, _ in shown], lines):
                     _refuse_invalid(folder.journal, lines)
-                yield lines
+                if lines:
+                    yield lines
                 position = records[-1].position + 1
                 if position > committed:
                     return

@@ -39,12 +39,13 @@ from hangarlog.filestore.upkeep_calls import UpkeepCalls, seconds_after
 from hangarlog.filestore.write_session import WriteSession
 from hangarlog.filestore.writer import Writer
 from hangarlog.record.batch import Pending
-from hangarlog.record.line import StoredEnvelope
+from hangarlog.record.line import StoredEnvelope, is_erased
 from hangarlog.system.file_lock import FileLock
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.import_lock import importing
 
 if TYPE_CHECKING:
+    from hangarlog.eventstore.retention_policy import RetentionPolicy
     from hangarlog.eventstore.selection import ReadOptions
     from hangarlog.filestore.recovery.report import Recovered
 
@@ -71,6 +72,7 @@ class FileEventStore(UpkeepCalls[Event]):
         unsafe_file_system: the type, or types with commas between, of file systems to use although their locks or
             shared memory may fail; by default the value of the variable HANGARLOG_UNSAFE_FILE_SYSTEM.
         compress: compress segments in the background once they are sealed for a time, such as "after 1d".
+        retain: policies whose `retain` runs in the background whenever a segment was sealed.
         filesystem: the seam to the operating system, for tests.
 
     Raises:
@@ -96,6 +98,7 @@ class FileEventStore(UpkeepCalls[Event]):
         mode: int | None = None,
         unsafe_file_system: str | None = None,
         compress: str | None = None,
+        retain: Sequence[RetentionPolicy] = (),
         filesystem: FileSystem | None = None,
     ) -> None:
         super().__init__(serializer)
@@ -133,7 +136,7 @@ class FileEventStore(UpkeepCalls[Event]):
         try:
             with self._refusals():
                 self._begin(exclusive)
-                self._begin_upkeep(compress_after)
+                self._begin_upkeep(compress_after, retain)
         except BaseException:
             self.close()
             raise
@@ -314,7 +317,11 @@ class FileEventStore(UpkeepCalls[Event]):
             now = Moment(self._committed(), self._reader.layout, self._state.history)
             if self._state.writable:
                 self._ids.prepare(now)
-            return self._ids.find(event_id, None, now)
+            found = self._ids.find(event_id, None, now)
+            if found and is_erased(found):  # Another stream may have an event with the same id.
+                blocks = self._reader.blocks(Span(None, found.position), now.committed)
+                return next((record for block in blocks for record in block if record.event_id == event_id), None)
+            return found
 
     if TYPE_CHECKING:
 
@@ -361,9 +368,9 @@ class FileEventStore(UpkeepCalls[Event]):
         return [*sure, *self._reader.committed_among(found - sure, committed)]
 
     def get_event_count(self) -> int:
-        """How many events the store holds: the position of the last one."""
+        """How many events the store holds: those from the first position on that no retention dropped."""
         with self._calling(), self._refusals():
-            return self._committed()
+            return max(0, self._committed() - self._reader.begins() + 1)
 
     @property
     def durable_position(self) -> int:

@@ -17,10 +17,11 @@ from hangarlog.errors import CorruptionError, CorruptionWarning
 from hangarlog.filestore.catalog import Catalog
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.hidden_events import kept_lines
+from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
-from hangarlog.record.line import StoredEnvelope, decode_record, is_record, stream_key
+from hangarlog.record.line import StoredEnvelope, decode_record, is_erased, is_record, stream_key
 
 _CHUNK_BYTES = 1 << 20
 
@@ -132,6 +133,9 @@ def settle_stream(folder: Folder, catalog: Catalog, stream_id: str, committed: i
         last, keep = _last_confirmed(folder, log, active, committed)
         due = list(lines_of_stream(folder, stream_id, last.position if last else 0, committed))
         _refuse_gap(log, last.stream_version if last else None, [record for record, _ in due])
+        if active and last and any(is_erased(record) for record, _ in due):
+            _cut_hidden(folder, log, active, [record for record, _ in due if is_erased(record)][-1])
+            last, keep = None, 0
         lines = [line for _, line in due] if last or not due else kept_lines(folder, stream_id, due)
         text = b"".join([line + b"\n" for line in lines])
         if active is None and (text or last):
@@ -150,6 +154,15 @@ def settle_stream(folder: Folder, catalog: Catalog, stream_id: str, committed: i
         old = last.stream_version if last else -1
         cause = f"{log.active_path} ended at version {old}, but the journal has versions up to {version}"
         warnings.warn(CorruptionWarning(f"{cause}; the missing events were written again"), stacklevel=2)
+
+
+def _cut_hidden(folder: Folder, log: Log, active: ActiveSegment, erased: StoredEnvelope) -> None:
+    """Cut off all of a stream, as the journal has erased a later event, if its mark hides it."""
+    mark = SnapshotFiles(folder.filesystem, folder.snapshots_path).load(erased.stream_id)
+    if log.sealed() or mark is None or mark.compacted_through < erased.stream_version:
+        cause = f"the journal has erased version {erased.stream_version}, but not what comes before it here"
+        raise active.damage(active.size, cause, erased.position, erased.stream_id, erased.stream_version)
+    active.cut(0)
 
 
 def _open_active(log: Log) -> ActiveSegment | None:

@@ -28,6 +28,7 @@ from hangarlog.filestore.shared_state import (
 from hangarlog.log.segment import Segment
 from hangarlog.record.envelope import LineError
 from hangarlog.record.line import StoredEnvelope, decode_records
+from hangarlog.record.verified_block import without_erased
 
 PATIENCE_SECONDS = 2.0
 """Seconds after which a sleeper that nobody woke looks again: a writer may have died before it woke anybody."""
@@ -170,7 +171,7 @@ class FileTail(Tail):
             return self.position  # A writer recovers.
         return min(words[DURABLE], words[COMMITTED]) if self._durable else words[COMMITTED]
 
-    def _at_end(self, segment: Segment, size: int, end: int) -> Sequence[StoredEnvelope]:
+    def _at_end(self, segment: Segment, size: int, end: int) -> Sequence[StoredEnvelope] | None:
         segment.size = size
         lines, _ = segment.lines_at(self._offset, _CHUNK_BYTES)
         lines, first = lines[: end - self.position], self.position + 1
@@ -183,7 +184,7 @@ class FileTail(Tail):
             raise segment.damage(self._offset, f"position {first} must come here")
         self._offset += sum(map(len, lines)) + len(lines)
         self.position = last
-        return records
+        return without_erased(records) or None
 
     def _catch_up(self, words: tuple[int, ...], end: int) -> Sequence[StoredEnvelope] | None:
         self._release()

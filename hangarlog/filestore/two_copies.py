@@ -123,7 +123,7 @@ def missing_position(journal: Log, position: int, last: int) -> CorruptionError:
 
 def journal_bounds(folder: Folder, position: int, active_first: int, last: int) -> tuple[int, int]:
     """Return the (first, last) position of the journal segment that holds `position`, by the names of all segments."""
-    firsts = sorted({1, *folder.journal.sealed(), active_first})
+    firsts = sorted({folder.journal.begins(), *folder.journal.sealed(), active_first})
     at = bisect_right(firsts, position) - 1
     return firsts[at], firsts[at + 1] - 1 if at + 1 < len(firsts) else last
 

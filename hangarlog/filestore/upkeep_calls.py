@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hangarlog.errors import CorruptionError, HangarlogError, StreamDeletedError
 from hangarlog.events.serializer import EventSerializer
+from hangarlog.eventstore.arguments import seconds_of
 from hangarlog.eventstore.record import Event
 from hangarlog.filestore.file_owners import JournalNames
 from hangarlog.filestore.following_calls import FollowingCalls
@@ -19,19 +20,16 @@ from hangarlog.system.import_lock import importing
 from hangarlog.system.open_folder import Entry
 
 if TYPE_CHECKING:
+    from hangarlog.eventstore.retention_policy import RetentionPolicy, RetentionReport
+    from hangarlog.eventstore.snapshot import Snapshot
     from hangarlog.filestore.compression import Compressed, Compression, CompressionProgress
+    from hangarlog.filestore.reader import Reader
+    from hangarlog.filestore.retaining import Retention, RetentionProgress
+
+Work = TypeVar("Work", "Compression", "Retention")
 
 _WORTH_SEALING_BYTES = 16 << 10
 """Compressing a smaller segment would free a block of the disk or two, and take another file."""
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_AGE = re.compile(r"([0-9]{1,9})([smhdw])").fullmatch
-
-
-def seconds_of(age: str) -> float | None:
-    """Return the seconds of an age such as "1d", None if it is none."""
-    found = _AGE(age)
-    return int(found[1]) * float(_UNITS[found[2]]) if found else None
 
 
 def seconds_after(compress: str | None) -> float | None:
@@ -56,16 +54,18 @@ class UpkeepCalls(FollowingCalls[Event]):
     """The part of a file store that keeps it small."""
 
     _compress_after: float | None = None
+    _policies: tuple[RetentionPolicy, ...] = ()
     _behind: threading.Thread | None = None
-    _compressed_layout = -1
+    _tended_layout = -1
 
     def __init__(self, serializer: EventSerializer | None = None) -> None:
         super().__init__(serializer)
-        self._compressions: set[Compression] = set()
+        self._running: set[Compression | Retention] = set()
 
     if TYPE_CHECKING:
         _closed: bool
         _lock_timeout: float | None
+        _reader: Reader
         _writer: Writer
 
         def _calling(self) -> AbstractContextManager[None]: ...
@@ -113,40 +113,88 @@ class UpkeepCalls(FollowingCalls[Event]):
     def _run(self, before: float | None, *arguments: Any) -> Compressed:
         with importing:
             from hangarlog.filestore.compression import Compression
-        compression = Compression(self._write_session)
-        self._compressions.add(compression)
+        with self._stoppable(Compression(self._write_session)) as compression:
+            return compression.run(before, *arguments)
+
+    @contextlib.contextmanager
+    def _stoppable(self, work: Work) -> Iterator[Work]:
+        self._running.add(work)
         try:
             if self._closed:
-                compression.stop()  # `close` may have looked before it was added.
-            return compression.run(before, *arguments)
+                work.stop()  # `close` may have looked before it was added.
+            yield work
         finally:
-            self._compressions.discard(compression)
+            self._running.discard(work)
 
-    def _begin_upkeep(self, after: float | None) -> None:
-        self._compress_after = after
+    def retain(
+        self,
+        *policies: RetentionPolicy,
+        dry_run: bool = False,
+        progress: RetentionProgress = lambda done, total: None,
+    ) -> RetentionReport:
+        """Let go of the events that policies do not keep, and return what went; with `dry_run`, what would go.
+
+        Each policy hides events of streams, as `truncate_stream` does: a snapshot of a lower version goes too. Then the
+        journal drops its first segments, as far as every event in them is hidden and every named subscriber, cursor and
+        projection has read it. Without policies it drops what deletions, truncations and compactions have hidden.
+        Positions and versions go on.
+
+        Other threads and processes read and write meanwhile. You may interrupt it, and run it again.
+
+        Raises:
+            LockTimeoutError: another process does the same for longer than `lock_timeout`.
+            CorruptionError: the mark of a stream, or the end of one, is damaged.
+            OSError: the operating system refused a call. What is done stays.
+            Otherwise what `append` raises.
+        """
+        with self._calling():
+            return self._retain(policies, dry_run=dry_run, progress=progress, seconds=self._lock_timeout)
+
+    def _retain(self, policies: tuple[RetentionPolicy, ...], **options: Any) -> RetentionReport:
+        with importing:
+            from hangarlog.filestore.retaining import Retention
+            from hangarlog.filestore.retention_plan import Streams
+
+        def snapshot(stream_id: str) -> Snapshot | None:
+            found = self._load_snapshot(stream_id)
+            return found if found and found.version >= 0 and self._matches(found) else None
+
+        def hide(stream_id: str, through: int) -> int:
+            return self._hide_through(stream_id, lambda version: min(through, version))
+
+        streams = Streams(self.get_stream_version, snapshot)
+        with self._stoppable(Retention(self._write_session, streams, hide, self._cursor_places()[1])) as retention:
+            return retention.run(policies, **options)
+
+    def _begin_upkeep(self, after: float | None, policies: Sequence[RetentionPolicy]) -> None:
+        self._compress_after, self._policies = after, tuple(policies)
         if after is not None:
             with importing:
                 from hangarlog.log.zstd import zstd
             zstd(self._write_session.path)  # Raise now what the thread could tell nobody.
-            self._write_session.checkpointing.afterwards = self._compress_behind
+        if after is not None or policies:
+            self._write_session.checkpointing.afterwards = self._tend_behind
 
-    def _compress_behind(self) -> None:
-        """Compress in a thread what is due, if segments were sealed since it was last done here."""
+    def _tend_behind(self) -> None:
+        """Do in a thread what is due, if segments were sealed since it was last done here."""
         session = self._write_session
         if self._closed:
             return
-        if session.state.layout != self._compressed_layout and not (self._behind and self._behind.is_alive()):
-            self._behind = session.filesystem.in_background(self._compress_due, "hangarlog-compress")
+        if session.state.layout != self._tended_layout and not (self._behind and self._behind.is_alive()):
+            self._behind = session.filesystem.in_background(self._tend_due, "hangarlog-upkeep")
 
-    def _compress_due(self) -> None:
+    def _tend_due(self) -> None:
         with contextlib.suppress(HangarlogError, OSError):  # The next roll tries again.
-            self._run(time() - (self._compress_after or 0))
-            self._compressed_layout = self._write_session.state.layout
+            if self._policies:
+                self._retain(self._policies, dry_run=False)
+            if self._compress_after is not None:
+                self._run(time() - self._compress_after)
+            self._tended_layout = self._write_session.state.layout
 
     def _stop_upkeep(self) -> None:
-        """Let the compressions that run end soon."""
-        for compression in self._compressions.copy():
-            compression.stop()
+        """Let what runs end soon."""
+        for work in self._running.copy():
+            work.stop()
 
     def _end_upkeep(self, seconds: float | None) -> None:
         """Wait for what runs in the background."""

@@ -88,7 +88,7 @@ def journal_lines(store: FileEventStore, *, skip_damaged: bool = False) -> Itera
     Raises:
         CorruptionError: an event is damaged in both copies.
     """
-    for lines in salvage.journal_lines(store.folder, store.get_event_count(), skip=skip_damaged):
+    for lines in salvage.journal_lines(store.folder, store.last_position, skip=skip_damaged):
         yield b"\n".join(lines)
 
 

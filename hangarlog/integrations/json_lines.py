@@ -191,7 +191,7 @@ class _Importer:
         moves = sum(1 for _, events, _ in runs for event in events if bytes(event.cursor))
         if moves > 1:
             raise self._source.refuse(number, "its batch moves cursors more than once, as no store writes it")
-        with_moves = bool(moves) and self._report.positions_kept and self._store.get_event_count() == position - 1
+        with_moves = bool(moves) and self._report.positions_kept and self._store.last_position == position - 1
         try:
             pendings = [pending for run in runs for pending in _pendings(*run, with_moves)]
             results = self._store.append_encoded(pendings)

@@ -1,7 +1,8 @@
-"""A store's vital signs as OpenTelemetry metrics: `observe(path)`. Install `hangarlog[opentelemetry]`.
+"""A store for OpenTelemetry: `observe(path)`, its vital signs; `instrument(store)`, spans and metrics of its calls.
 
-The instruments are observable: the SDK asks for them when it exports, and the store is then read as `hangarlog metrics`
-reads it, without a lock or a write. The program that observes a store need not be one that uses it.
+Install `hangarlog[opentelemetry]`. The instruments of vital signs are observable: the SDK asks for them when it
+exports, and the store is then read as `hangarlog metrics` reads it, without a lock or a write. The program that
+observes a store need not be one that uses it.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ except ModuleNotFoundError as error:
     ) from error
 
 from hangarlog.errors import HangarlogError
+from hangarlog.integrations.opentelemetry_calls import Instrumented, instrument
 from hangarlog.watching.durations import SyncTimes
 from hangarlog.watching.prometheus import most_behind
 from hangarlog.watching.vitals import Vitals, read_vitals
+
+__all__ = ["STORE", "SUBSCRIBER", "Instrumented", "Observed", "instrument", "observe"]
 
 SUBSCRIBER, STORE = "hangarlog.subscriber", "hangarlog.store"
 """The attributes of series: the name of a subscriber, and the path of the store."""

@@ -91,7 +91,7 @@ def _parts(segment: Segment, first: int, frame_bytes: int) -> Iterator[_Part]:
     """Yield the text of a segment in parts of about this size. Every line of them is proved."""
     texts: list[bytes] = []
     lines = size = 0
-    for text, count in _proved(segment, first):
+    for text, count in proved(segment, first):
         if texts and size + len(text) > frame_bytes:
             yield _Part(b"".join(texts), lines)
             texts, lines, size = [], 0, 0
@@ -101,7 +101,7 @@ def _parts(segment: Segment, first: int, frame_bytes: int) -> Iterator[_Part]:
         yield _Part(b"".join(texts), lines)
 
 
-def _proved(segment: Segment, first: int) -> Iterator[tuple[bytes, int]]:
+def proved(segment: Segment, first: int) -> Iterator[tuple[bytes, int]]:
     """Yield (text, number of lines) of proved parts of a segment, in order.
 
     Raises:

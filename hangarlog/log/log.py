@@ -10,6 +10,7 @@ import os
 import sys
 from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
+from itertools import zip_longest
 
 from hangarlog.errors import CorruptionError
 from hangarlog.log.compressed_segment import CompressedSegment, open_segment
@@ -19,6 +20,7 @@ from hangarlog.log.segment_cache import SegmentCache
 from hangarlog.log.segment_name import (
     base_of,
     compressed_path,
+    erased_path,
     first_of,
     index_path,
     is_compressed,
@@ -26,7 +28,7 @@ from hangarlog.log.segment_name import (
     text_path,
     times_path,
 )
-from hangarlog.record.line import StoredEnvelope
+from hangarlog.record.line import StoredEnvelope, decode_record, is_erased, is_record
 from hangarlog.system.filesystem import FRESH, FileSystem
 
 _RETRIES = 3
@@ -79,10 +81,14 @@ class Log:
         return next(filter(self.filesystem.is_there, (text_path(base), compressed_path(base))), "")
 
     def remove_sealed(self, first: int) -> None:
-        """Delete a sealed segment, its caches, and what a killed compression left of it. Hold the write lock."""
+        """Delete a sealed segment, its caches, and what was left by a killed compression or erasing of it.
+
+        Hold the write lock.
+        """
         base = self.sealed_base(first)
         packed = compressed_path(base)
-        for path in (text_path(base), packed, packed + FRESH, index_path(base), times_path(base)):
+        waiting = (packed + FRESH, erased_path(text_path(base)), erased_path(index_path(base)))
+        for path in (text_path(base), packed, *waiting, index_path(base), times_path(base)):
             self.filesystem.remove(path)
 
     def sealed_mark(self, first: int) -> tuple[int, int, int, int] | None:
@@ -391,34 +397,56 @@ class Log:
         filesystem = self.filesystem
         if filesystem.identity_at(self.active_path) == filesystem.identity_at(sealed):
             return True
-        alike, longer = self._compared_with(sealed)
-        if not alike:
-            cause = f"it and {os.path.basename(sealed)} have different records from the same one on"
-            raise CorruptionError(self.active_path, os.path.basename(self.active_path), 0, cause)
+        alike = not is_compressed(sealed) and filesystem.begin_alike(self.active_path, sealed)
+        if alike:
+            longer = filesystem.size_at(self.active_path) - filesystem.size_at(sealed)
+        else:
+            longer = self._lines_more_than(sealed)
         if longer > 0:
             filesystem.rename(self.active_path, text_path(base_of(sealed)))
             filesystem.close(filesystem.open_new(self.active_path))
             filesystem.sync_folder(self.folder)
-        elif longer < 0 or is_compressed(sealed):
+        elif longer < 0 or not alike:
             filesystem.replace_file(self.active_path, b"")
-        return longer == 0 and not is_compressed(sealed)
+        return longer == 0 and alike
 
-    def _compared_with(self, sealed: str) -> tuple[bool, int]:
-        """Compare the active segment with a sealed one: (one begins with the other, bytes that it is longer)."""
-        filesystem, path = self.filesystem, self.active_path
-        if not is_compressed(sealed):
-            return filesystem.begin_alike(path, sealed), filesystem.size_at(path) - filesystem.size_at(sealed)
+    def _lines_more_than(self, sealed: str) -> int:
+        """Return how many lines the active segment has more than a sealed one, which may be compressed, or erased in.
+
+        Raises:
+            CorruptionError: they have different records.
+        """
         with (
-            contextlib.closing(Segment(filesystem, self.base, self.field)) as active,
-            contextlib.closing(CompressedSegment(filesystem, base_of(sealed), self.field)) as other,
+            contextlib.closing(Segment(self.filesystem, self.base, self.field)) as active,
+            contextlib.closing(
+                (CompressedSegment if is_compressed(sealed) else Segment)(self.filesystem, base_of(sealed), self.field)
+            ) as other,
         ):
-            both = min(active.size, other.size)
-            parts = range(0, both, CHUNK_BYTES)
-            sizes = [(min(CHUNK_BYTES, both - offset), offset) for offset in parts]
-            return all(active.read(*part) == other.read(*part) for part in sizes), active.size - other.size
+            more = 0
+            for ours, theirs in zip_longest(_lines_of(active), _lines_of(other)):
+                more += (theirs is None) - (ours is None)
+                if ours != theirs and ours and theirs and not _are_of_one_event(ours, theirs):
+                    cause = f"it and {os.path.basename(sealed)} have different records from the same one on"
+                    raise active.damage(0, cause)
+            return more
 
     def last_record(self) -> StoredEnvelope | None:
         """Return the last whole record, None if there is none."""
         for records in self.backward():
             return records[0]
         return None
+
+
+def _lines_of(segment: Segment) -> Iterator[bytes]:
+    lines, offset = segment.lines_at(0)
+    while lines:
+        yield from lines
+        lines, offset = segment.lines_at(offset)
+
+
+def _are_of_one_event(one: bytes, other: bytes) -> bool:
+    """True if one of two lines is the other one erased."""
+    if not (is_record(one) and is_record(other)):
+        return False
+    records = decode_record(one), decode_record(other)
+    return any(map(is_erased, records)) and len({(each.position, each.event_id) for each in records}) == 1

@@ -23,6 +23,8 @@ class SegmentCache:
 
     def __init__(self, layout: int) -> None:
         self.layout = layout
+        self.begins = 0
+        """The first position of the journal, 0 while nobody has asked."""
         self.folders: set[str] = set()
         self.times = KeptTimes({}, {})
         self._segments: OrderedDict[str, Segment] = OrderedDict()

@@ -15,6 +15,7 @@ COMPRESSED = TEXT + ".zst"
 INDEX = ".index"
 TIMES = ".times"
 CACHES = (INDEX, TIMES)
+ERASED = ".erased"
 
 _DIGITS = 20
 
@@ -57,6 +58,11 @@ def sealed_times_path(base: str) -> str:
 def index_beside(path: str) -> str:
     """Return the path of the index of the segment at `path`."""
     return base_of(path) + INDEX
+
+
+def erased_path(path: str) -> str:
+    """Return the path of what waits to replace a file after events were erased. Nothing but the erasing reads it."""
+    return path + ERASED
 
 
 def sealed_base(base: str, first: int) -> str:

@@ -133,3 +133,17 @@ def note_sealed(log: Log, firsts: list[int]) -> None:
     """Note the times of the sealed segments that begin with these records, so that the first read finds them."""
     for _ in _sealed_times(log, KeptTimes({}, {}), [*firsts, sys.maxsize], ("", "~"), False):
         pass
+
+
+def latest_time(log: Log, first: int, following: int) -> str | None:
+    """Return the latest time in the sealed segment of numbers `first` to before `following`; None if unknown.
+
+    It takes what the caches say, and reads the segment only for its cache.
+    """
+    span = SealedTimes(log.filesystem, log.base).find(first, log.sealed_mark(first))
+    if span:
+        return span.latest if span.following >= following else None
+    with contextlib.suppress(*_UNREADABLE), contextlib.closing(log.open_sealed(first)) as segment:
+        times = _times(log, KeptTimes({}, {}), segment, first)
+        return times.latest if times and times.end == segment.size else None
+    return None

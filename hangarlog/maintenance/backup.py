@@ -15,9 +15,11 @@ import msgspec
 
 from hangarlog.errors import BackupError, CorruptionError, StoreOpenError
 from hangarlog.events.serializer import EventSerializer
+from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.filestore.file_names import stream_path
 from hangarlog.filestore.folder import Folder, Meta
 from hangarlog.filestore.hidden_events import DeletedStreams
+from hangarlog.filestore.journal import Journal
 from hangarlog.filestore.line_scan import REBUILT, log_files, stream_files
 from hangarlog.filestore.recovery.rewriting import last_number
 from hangarlog.filestore.recovery.stream_repair import (
@@ -29,6 +31,7 @@ from hangarlog.filestore.recovery.stream_repair import (
 )
 from hangarlog.filestore.snapshot_files import snapshot_paths
 from hangarlog.filestore.store import FileEventStore
+from hangarlog.filestore.stream_ends import lines_of_stream
 from hangarlog.log.compressed_segment import CompressedSegment
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
@@ -36,7 +39,8 @@ from hangarlog.log.segment_name import COMPRESSED, INDEX, TEXT, index_beside, in
 from hangarlog.maintenance.cursor_check import cursors_for_copy, put_cursors, with_new_cursors
 from hangarlog.maintenance.projection_check import put_states, states_for_copy
 from hangarlog.maintenance.verify import verify
-from hangarlog.record.line import StoredEnvelope, decode_record, is_record
+from hangarlog.record.checked_json import with_crc
+from hangarlog.record.line import StoredEnvelope, decode_record, is_erased, is_record
 from hangarlog.system.file_copy import copy_open
 from hangarlog.system.file_lock import held
 from hangarlog.system.filesystem import NO_FILE, FileSystem
@@ -165,9 +169,15 @@ def _check_nothing_appended(store: FileEventStore, copy: Folder) -> None:
     except CorruptionError:
         return
     if last is not None:
-        for block in store.envelopes(from_position=last.position - 1, limit=1):
-            if block[0].crc == last.crc:
+        dropped = last.position < store.folder.journal.begins()
+        for block in () if dropped else store.folder.journal.backward(last.position):
+            record = block[0]
+            if record.crc == last.crc or (is_erased(record) and record.event_id == last.event_id):
                 return
+            break
+        if dropped:
+            cause = f"the store has dropped all of its events, up to position {last.position}"
+            raise BackupError(copy.path, f"{cause}, so nothing tells that it is of this store; name another folder")
         cause = f"its event at position {last.position} is not in the store: somebody has appended to the backup"
         raise BackupError(copy.path, f"{cause}; name another folder")
 
@@ -197,13 +207,14 @@ class _Listing:
         first = active.first_number()
         if first is None or not (first == 0 or self._reaches(log, first)):
             self.refresh()
-        return sorted(n for n in self._sealed[log.name] if first is None or n < first)
+        begins = log.begins() if isinstance(log, Journal) else 0  # After the listing: see `Journal.sealed`.
+        return sorted(n for n in self._sealed[log.name] if n >= begins and (first is None or n < first))
 
     def _reaches(self, log: Log, first: int) -> bool:
         """True if the last sealed segment in the listing ends just before number `first`."""
         before = [n for n in self._sealed[log.name] if n < first]
         if not before:
-            return first == 1 and log.field == "position"
+            return isinstance(log, Journal) and first == log.begins()
         with contextlib.closing(log.open_sealed(max(before))) as segment:
             return last_number(log, segment) == first - 1
 
@@ -215,10 +226,11 @@ class _Backup:
         self._source, self._copy, self._progress = store.folder, copy, progress
         self._filesystem, self._meta = copy.filesystem, store.meta
         # Read first, so that no cursor and no state is beyond the events of the copy.
-        cursors = cursors_for_copy(store.folder, store.committed())
+        cursors = cursors_for_copy(store.folder, store.last_position)
         self._states = states_for_copy(store.folder)
-        self.report = BackedUp(store.get_event_count())
+        self.report = BackedUp(store.last_position)
         self._cursors = with_new_cursors(store.folder, cursors, self.report.position)
+        self._begins = 1  # The first position of the source's journal.
         self._keeps_files = True  # Whether a file in the target with the right size and ends is kept.
         self._wanted: dict[str, None] = {}  # The paths that the target must have, in order.
         self._last_versions: dict[tuple[str, str], int] = {}  # By category folder and name of the stream.
@@ -227,7 +239,15 @@ class _Backup:
     # Copying
 
     def stage(self) -> None:
-        """Copy the files that the target does not have yet."""
+        """Copy the files that the target does not have yet. Begin anew if a retention drops events meanwhile."""
+        for _ in range(_MAX_ATTEMPTS):
+            self._begins = self._source.journal.begins()
+            self._stage_files()
+            if self._source.journal.begins() == self._begins:
+                return
+        raise BackupError(self._copy.path, "the store drops events all the time; run the backup again")
+
+    def _stage_files(self) -> None:
         filesystem, source, copy = self._filesystem, self._source, self._copy
         self._wanted, self._done, self._total = {}, 0, sum(_sizes(filesystem, source.path))
         filesystem.replace_file(os.path.join(copy.path, _MARKER_NAME), msgspec.json.encode(self._meta) + b"\n")
@@ -295,13 +315,31 @@ class _Backup:
             return  # It is damaged. The journal has all its events.
         snapshot, content = found
         last = self._last_versions.get(stream_path(snapshot.stream_id), -1)
-        if not is_ahead(snapshot, last):  # Leave out a newer snapshot: `rewrite_streams` restores the older stream.
-            below = os.path.relpath(path, self._source.snapshots_path)
-            self._filesystem.make_folder(self._copy.snapshots_path)
-            self._filesystem.make_folder(os.path.dirname(os.path.join(self._copy.snapshots_path, below)))
-            self._stage_content(os.path.join(self._copy.snapshots_path, below), content)
-            if snapshot.deleted_through >= 0:
-                DeletedStreams(self._copy).note(snapshot.stream_id)
+        if is_ahead(snapshot, last):
+            content = with_crc(snapshot := self._as_it_was(snapshot, last))
+        if snapshot.says_nothing:
+            return
+        target = os.path.join(self._copy.snapshots_path, os.path.relpath(path, self._source.snapshots_path))
+        for folder in (self._copy.snapshots_path, os.path.dirname(target)):
+            self._filesystem.make_folder(folder)
+        self._stage_content(target, content)
+        if snapshot.deleted_through >= 0:
+            DeletedStreams(self._copy).note(snapshot.stream_id)
+
+    def _as_it_was(self, newer: Snapshot, last: int) -> Snapshot:
+        """Return what a stream hid when it ended at version `last`, as far as the copy needs it, without a state.
+
+        `rewrite_streams` restores the rest of the older stream from the journal.
+        """
+        hidden = newer.without_state()
+        if newer.compacted_through <= last:
+            return hidden
+        through = -1
+        if self._begins > 1:
+            lines = lines_of_stream(self._source, newer.stream_id, 0, self.report.position)
+            through = next((record.stream_version - 1 for record, _ in lines if not is_erased(record)), last)
+        deleted = newer.deleted_through if newer.deleted_through <= last else -1
+        return msgspec.structs.replace(hidden, compacted_through=through, deleted_through=deleted, tombstone=False)
 
     def _stage_content(self, path: str, content: bytes) -> None:
         """Get a file with this content into the target, at `path` or at its temporary name."""
@@ -376,6 +414,10 @@ class _Backup:
         for path in self._wanted:
             if filesystem.is_there(path + REBUILT):
                 filesystem.rename(path + REBUILT, path)
+        if self._begins > 1:  # Before the copy's segments are removed.
+            Journal(filesystem, copy.path, copy.journal.name, self._meta.store_id).write_retained(self._begins)
+        elif filesystem.is_there(copy.journal.retained_path):
+            filesystem.remove(copy.journal.retained_path)
         journal = [file.path for file in log_files(filesystem, copy.path) if file.name == copy.journal.name]
         streams = [file.path for file in stream_files(copy)]
         for path in [*journal, *streams, *snapshot_paths(filesystem, copy.snapshots_path)]:
@@ -434,7 +476,7 @@ def _verify_copy(copy: Folder, position: int, progress: BackupProgress) -> list[
     serializer = EventSerializer(unknown="untyped")
     try:
         with FileEventStore(copy.path, serializer=serializer, create=False, filesystem=copy.filesystem) as store:
-            count, path = store.get_event_count(), copy.journal.active_path
+            count, path = store.last_position, copy.journal.active_path
             if count != position:
                 cause = f"it ends at position {count}; {position} events were committed"
                 return [CorruptionError(path, os.path.basename(path), 0, cause)]

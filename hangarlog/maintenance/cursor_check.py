@@ -22,6 +22,7 @@ from hangarlog.filestore.cursor_file import (
 )
 from hangarlog.filestore.folder import Folder
 from hangarlog.maintenance.store_view import StoreView
+from hangarlog.record.line import is_erased
 from hangarlog.system.file_copy import keep_damaged
 from hangarlog.system.filesystem import NO_FILE, FileSystem
 
@@ -62,7 +63,8 @@ def _pair_damage(folder: Folder, view: StoreView, pair: Pair) -> Iterator[Corrup
     crc = None
     with contextlib.suppress(CorruptionError):
         block = next(folder.journal.forward(place.tip, 1), None) if place.tip else None
-        crc = block[0].crc if block and block[0].position == place.tip else None
+        there = block and block[0].position == place.tip and not is_erased(block[0])
+        crc = block[0].crc if block and there else None
     if place.tip_crc == UNKNOWN or crc not in (None, place.tip_crc):
         cause = f"cursor {pair.name!r} was at position {place.position} of another history; {advice}"
         yield cursor_damage(path, pair.offset, cause)

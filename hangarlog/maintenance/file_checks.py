@@ -17,7 +17,7 @@ from hangarlog.filestore.commit_ring import BLOCK_BYTES, Frame, block_after, fra
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.hidden_events import DeletedStreams
 from hangarlog.filestore.id_table import IdTable, TableError
-from hangarlog.filestore.salvage import read_lines, segments_between
+from hangarlog.filestore.salvage import read_journal_lines, segments_between
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.log.compressed_segment import CompressedSegment
 from hangarlog.log.index import STRIDE_BYTES, Index, is_harmless
@@ -30,7 +30,7 @@ from hangarlog.maintenance.store_view import StoreView
 from hangarlog.record.checked_json import without_crc
 from hangarlog.record.checksum import crc32
 from hangarlog.record.envelope import LineError
-from hangarlog.record.line import StoredEnvelope, decode_records, read_crc
+from hangarlog.record.line import StoredEnvelope, decode_records, is_erased, read_crc
 from hangarlog.record.strict import kept_record, record_or_cause, snapshot_flaw
 from hangarlog.system.filesystem import FRESH
 
@@ -122,12 +122,12 @@ def _frame_damage(folder: Folder, view: StoreView, block: int, frame: Frame) -> 
         offset = 0
         with contextlib.suppress(CorruptionError):  # Its first line may be damaged.
             offset, _ = segment.seek(frame.first, segment.first_number() or 1)
-        for _, line, record in read_lines(segment, offset):
+        for _, line, record in read_journal_lines(segment, offset):
             if isinstance(record, str) or record.position not in lines:
                 if isinstance(record, StoredEnvelope) and record.position > frame.last:
                     break
                 continue
-            if line != lines[record.position] and view.is_committed(record.position):
+            if line != lines[record.position] and not is_erased(record) and view.is_committed(record.position):
                 cause = f"its record of position {record.position} differs from the journal's"
                 yield file_damage(*place, cause, record.position)
 
@@ -162,7 +162,7 @@ def _records_up_to(folder: Folder, last: int) -> Iterator[list[StoredEnvelope]]:
     """Yield the whole records of the journal up to a position, many at a time."""
     records: list[StoredEnvelope] = []
     for segment in segments_between(folder.journal, 1, last):
-        for _, _, record in read_lines(segment):
+        for _, _, record in read_journal_lines(segment):
             if not isinstance(record, StoredEnvelope):
                 continue
             if record.position > last:

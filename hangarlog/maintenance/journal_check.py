@@ -15,12 +15,14 @@ import msgspec
 from hangarlog.errors import CorruptionError
 from hangarlog.eventstore.progress import Progress
 from hangarlog.filestore.folder import Folder
-from hangarlog.filestore.salvage import damage_at, read_lines
+from hangarlog.filestore.hidden_events import without_left_over
+from hangarlog.filestore.journal import Journal
+from hangarlog.filestore.salvage import damage_at, read_journal_lines
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.maintenance.store_view import StoreView
-from hangarlog.record.line import StoredEnvelope, read_crc
+from hangarlog.record.line import StoredEnvelope, is_erased, read_crc
 
 PROGRESS_RECORDS = 1000
 """Records between two reports of progress."""
@@ -29,20 +31,20 @@ MISSING = "it is missing"
 """The cause of the damage when an active segment does not exist."""
 
 
-def open_segments(log: Log) -> Iterator[tuple[Segment | CorruptionError, int | None]]:
+def open_segments(log: Log, compacted: int = -1) -> Iterator[tuple[Segment | CorruptionError, int | None]]:
     """Yield (segment, number in its name) in order; the number is None for the active segment.
 
     Each segment is closed when the next one is requested. One that cannot be opened is yielded as its error. Sealed
-    segments that do not belong to this log are skipped.
+    segments that do not belong to this log are skipped, and those that a compaction up to version `compacted` has left.
     """
     active, begins = None, None
     try:
         with contextlib.suppress(CorruptionError):
             active = log.open_active()
             begins = active.first_number() if active else None
-        oldest = 1 if log.field == "position" else 0
+        oldest = log.begins() if isinstance(log, Journal) else 0
         sealed = [] if begins == oldest else log.sealed_before(begins)  # Listing a large folder is slow.
-        for first in sealed:
+        for first in without_left_over(sealed, compacted):
             try:
                 segment = log.open_sealed(first)
             except CorruptionError as error:
@@ -119,7 +121,7 @@ class JournalCheck:
         self._folder, self._view, self._compacted, self._progress = folder, view, compacted, progress
         self.streams: dict[str, StreamSummary] = {}
         self.lost = LostPositions()
-        self._position = 0
+        self._position = folder.journal.begins() - 1
         self._damaged_lines = 0  # Since the last whole line.
         self._batch_end = 0  # The last position of a batch that has begun, 0 between batches.
 
@@ -145,9 +147,11 @@ class JournalCheck:
             yield self._damage_at_end(f"the batch up to position {self._batch_end} is not whole")
 
     def _read(self, segment: Segment) -> Iterator[CorruptionError]:
-        for offset, line, record in read_lines(segment):
+        for offset, line, record in read_journal_lines(segment):
             if self._position >= self._view.committed:
                 return
+            if not isinstance(record, str) and is_erased(record) and not self._is_hidden(record):
+                record = "it is erased, but no mark hides the event; its stream may still have it"
             if isinstance(record, str):
                 self._damaged_lines += 1
                 yield damage_at(segment, offset, line, record)
@@ -166,6 +170,15 @@ class JournalCheck:
             yield from self._check_stream(segment, offset, record)
             if record.position % PROGRESS_RECORDS == 0:
                 self._progress(PROGRESS_RECORDS)
+
+    def _is_hidden(self, record: StoredEnvelope) -> bool:
+        """True if a mark hides a record, or may do so: one that is damaged is reported itself."""
+        if record.stream_version > self._compacted.get(record.stream_id, -1):
+            snapshots = SnapshotFiles(self._folder.filesystem, self._folder.snapshots_path)
+            with contextlib.suppress(CorruptionError):  # The mark may have come since.
+                snapshot = snapshots.load(record.stream_id)
+                return snapshot is not None and record.stream_version <= snapshot.compacted_through
+        return True
 
     def _gap(self, segment: Segment, offset: int, position: int) -> Iterator[CorruptionError]:
         """Note missing positions before `position`: damage, unless as many damaged lines account for them."""
@@ -212,7 +225,7 @@ class JournalCheck:
         known.last = max(known.last, version)
         if record.position <= self._view.settled:
             known.settled = known.last
-        if version > compacted:
+        if version > compacted and not is_erased(record):
             known.add(record)
 
     def _may_lack_beginning(self, stream_id: str) -> bool:

@@ -14,13 +14,14 @@ from uuid import uuid4
 
 import msgspec
 
-from hangarlog.errors import CorruptionError, LockTimeoutError, StoreFormatError, StoreOpenError
+from hangarlog.errors import CorruptionError, HangarlogError, LockTimeoutError, StoreFormatError, StoreOpenError
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.progress import Progress
 from hangarlog.filestore.checkpoint import load_checkpoint
 from hangarlog.filestore.commit_ring import Frame, read_ring, ring_owner
 from hangarlog.filestore.folder import FORMAT, META_ADVICE, Folder, Meta, is_store_id
 from hangarlog.filestore.line_scan import REBUILT, found_in, journal_files, opened, stream_files
+from hangarlog.filestore.recovery.beginning import settle_beginning
 from hangarlog.filestore.recovery.rebuild import SETTLED, UNFINISHED, Rebuilt, VersionSpan, rebuild
 from hangarlog.filestore.recovery.rewriting import Replaced
 from hangarlog.filestore.recovery.stream_repair import Mending, break_links, forget_indexes
@@ -116,10 +117,30 @@ def repair(
     with contextlib.closing(Folder(filesystem, os.fspath(path))) as folder:
         folder.enter()
         _check_is_store(folder)
+        yield from _settle_copy(folder, lock_timeout)
         with _locked(folder, lock_timeout):
             results = _repair_files(folder)
         yield from results
         yield from _open_and_verify(folder, progress)
+
+
+def _settle_copy(folder: Folder, lock_timeout: float | None) -> list[Result]:
+    """Let a copy open that was made while events were dropped. Then it recovers as other copies do, before the repair.
+
+    A repair by itself would keep places for all that the copy lacks.
+    """
+    settled: list[Result] = []
+    with contextlib.suppress(OSError, ValueError, HangarlogError):
+        with contextlib.closing(
+            SharedState(folder.filesystem, folder.state_path, folder.home, writable=False)
+        ) as state:
+            is_of_copy = state.is_of_copy
+        if is_of_copy and folder.store_id:
+            with _locked(folder, lock_timeout):
+                settled = [Repaired(*each) for each in settle_beginning(folder)]
+            if settled:
+                FileEventStore.untyped(folder.path, create=False, filesystem=folder.filesystem).close()
+    return settled
 
 
 @contextlib.contextmanager
@@ -182,6 +203,8 @@ def _repair_meta(folder: Folder) -> tuple[Meta, list[Result]]:
             raise
         first = next(_records(folder), None)
         owner = ring_owner(folder.filesystem, folder.ring_path)
+        with contextlib.suppress(CorruptionError):
+            owner = owner or getattr(folder.journal.read_retained(), "store_id", "")
         store_id = owner if is_store_id(owner) else str(uuid4())
         meta = Meta(FORMAT, store_id, first.recorded_at if first else now().decode(), _SEGMENT_BYTES)
         kept = keep_damaged(folder.filesystem, folder.meta_path)
@@ -212,6 +235,7 @@ def _repair_files(folder: Folder) -> list[Result]:
             raise
         results.append(_set_aside(folder, folder.ring_path, "nothing: it is not a ring"))
     committed = _committed_before(folder)
+    results += [Repaired(*each) for each in settle_beginning(folder)]
     _delete_caches(folder)
     rebuilt = rebuild(folder, frames)
     results += _results_of_rebuild(rebuilt, committed)

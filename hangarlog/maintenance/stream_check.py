@@ -66,7 +66,7 @@ class StreamCheck:
         """
         found, steps = StreamSummary(), 0
         try:
-            for segment, _ in open_segments(self.log):
+            for segment, _ in open_segments(self.log, compacted):
                 if isinstance(segment, CorruptionError):
                     return True
                 for _, line, found_record in read_lines(segment):
@@ -99,7 +99,7 @@ class StreamCheck:
         `lost` are the positions that the journal does not have.
         """
         self._compacted, self._journal_crcs, self._lost = compacted, journal_crcs, lost
-        for segment, first in open_segments(self.log):
+        for segment, first in open_segments(self.log, -1 if compacted is None else compacted):
             if isinstance(segment, CorruptionError):
                 if not self._may_be_missing(segment):
                     yield segment

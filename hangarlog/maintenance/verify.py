@@ -108,7 +108,7 @@ def count_events(path: str | os.PathLike[str], *, filesystem: FileSystem | None 
     with contextlib.closing(Folder(filesystem or FileSystem(), os.fspath(path))) as folder:
         meta = folder.open(1, create=False)
         with contextlib.closing(StoreView(folder, meta.store_id)) as view:
-            return view.committed
+            return max(0, view.committed - folder.journal.begins() + 1)
 
 
 class _Check:
@@ -130,6 +130,11 @@ class _Check:
 
     def _all(self) -> Iterator[CorruptionError]:
         folder, confirm = self._folder, self._view.confirm
+        try:
+            folder.journal.begins()
+        except CorruptionError as damage:
+            yield damage  # Nothing else tells what must be there.
+            return
         yield from snapshot_damage(folder, self._compacted)
         journal = JournalCheck(folder, self._view, self._compacted, self._progress)
         yield from journal.damages()

@@ -48,7 +48,7 @@ class Follower:
     @property
     def lag(self) -> int:
         """The number of events in the store after `position`."""
-        return max(0, self._store.get_event_count() - self.position)
+        return max(0, self._store.last_position - self.position)
 
     def run(self, timeout: float | None = None) -> None:
         """Follow the store until `stop`, or until `timeout` seconds pass without an event (None: never).

@@ -66,7 +66,7 @@ class Rebuild:
         return not built or self._definition._has_unfinished(self._store)
 
     def _report(self) -> None:
-        self._progress(self._feeder.position, self._store.get_event_count())
+        self._progress(self._feeder.position, self._store.last_position)
 
     def _save(self, position: int, event_id: str) -> None:
         assert self._model

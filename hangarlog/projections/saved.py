@@ -92,7 +92,9 @@ def _latest(store: EventStore[Any], name: str) -> list[SavedState]:
 
 
 def event_id_at(store: EventStore[Any], position: int) -> str:
-    """Return the id of the event at a position, "" if there is none or it is damaged."""
+    """Return the id of the event at a position, "" if there is none, or it is damaged or dropped."""
+    if position < store.first_position:
+        return ""
     for block in store.envelopes(from_position=position - 1, limit=1, on_damage="skip") if position else ():
         if block:
             return block[0].event_id if block[0].position == position else ""
@@ -101,6 +103,6 @@ def event_id_at(store: EventStore[Any], position: int) -> str:
 
 def is_of_history(store: EventStore[Any], position: int, event_id: str) -> bool:
     """True if the event that was at a position when something was saved is there now."""
-    if position > store.get_event_count():
+    if position > store.last_position:
         return False
     return not event_id or event_id_at(store, position) in ("", event_id)

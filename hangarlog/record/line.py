@@ -148,9 +148,25 @@ def erased_line(record: Envelope) -> bytes:
 
     Its type is empty, and its metadata is null, which no other line has. So only a stream's end takes it for a record.
     """
+    return _without_content(record, _NULL)
+
+
+ERASED_MARK = b"\t"
+"""Each erased line of the journal has this byte, and no other line that a store writes: it is found at no cost."""
+
+
+def erased_in_journal(record: Envelope, marks: int = 1) -> bytes:
+    """Return the line that keeps a hidden record's place in the journal without its content, with a newline.
+
+    It has `marks` tabs before its null, and the move of a cursor, if the record carries one.
+    """
+    return _without_content(record, ERASED_MARK * marks + _NULL, bytes(record.cursor))
+
+
+def _without_content(record: Envelope, metadata: bytes, cursor: bytes = b"") -> bytes:
     event = ("", record.event_id, b"{}", record.recorded_at, None)
     (line,), _ = encode_records(
-        record.position, record.stream_id, record.stream_version, [event], b"", _NULL, record.batch_end
+        record.position, record.stream_id, record.stream_version, [event], b"", metadata, record.batch_end, cursor
     )
     return line
 
@@ -161,9 +177,16 @@ def is_erased(record: Envelope) -> bool:
 
 
 def erased_record(line: bytes) -> StoredEnvelope | None:
-    """Return the record of an erased line, given without its newline; None if it is another line."""
+    """Return the record of an erased line of a stream, given without its newline; None if it is another line."""
     record = decode_record(line) if b'"metadata":null' in line and is_record(line) else None
     return record if record and is_erased(record) else None
+
+
+def erased_journal_record(line: bytes) -> StoredEnvelope | None:
+    """Return the record of an erased line of the journal, given without its newline; None if it is another line."""
+    record = decode_record(line) if ERASED_MARK in line and is_record(line) else None
+    whole = record and is_erased(record) and erased_in_journal(record, line.count(ERASED_MARK))[:-1] == line
+    return record if whole else None
 
 
 def decode_record(line: bytes) -> StoredEnvelope:

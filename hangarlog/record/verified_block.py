@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import overload
 
 from hangarlog.errors import CorruptionError
 from hangarlog.record.envelope import LineError
-from hangarlog.record.line import LONG_LINE_BYTES, StoredEnvelope, decode_long, decode_proved, decode_proved_lines
+from hangarlog.record.line import (
+    ERASED_MARK,
+    LONG_LINE_BYTES,
+    StoredEnvelope,
+    decode_long,
+    decode_proved,
+    decode_proved_lines,
+    is_erased,
+)
+
+_event_type = attrgetter("event_type")
 
 
 class VerifiedBlock(Sequence[StoredEnvelope]):
@@ -69,3 +80,25 @@ class VerifiedBlock(Sequence[StoredEnvelope]):
 
 def _decode(text: bytes, start: int, stop: int) -> StoredEnvelope:
     return decode_proved(text[start:stop]) if stop - start < LONG_LINE_BYTES else decode_long(text, start, stop)
+
+
+def without_erased(block: Sequence[StoredEnvelope]) -> Sequence[StoredEnvelope]:
+    """Return the records of a block of the journal but those of erased lines: the block itself if there are none."""
+    if type(block) is not VerifiedBlock:
+        whole = all(map(_event_type, block))
+        return block if whole else [record for record in block if record.event_type or not is_erased(record)]
+    if ERASED_MARK not in block.text:
+        return block
+    lines = block.text.split(b"\n")[: block.size]
+    kept = [line for line in lines if ERASED_MARK not in line or not _is_erased(line)]
+    if len(kept) == len(lines):
+        return block
+    text = b"\n".join([*kept, b""])
+    return VerifiedBlock(text, len(kept), block.path, block.segment, block.offset) if kept else []
+
+
+def _is_erased(line: bytes) -> bool:
+    try:
+        return is_erased(decode_proved(line))
+    except LineError:
+        return False  # It is damage, and reported when it is read.

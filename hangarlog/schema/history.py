@@ -57,12 +57,12 @@ def show_history(path: str, *, progress: Progress = lambda events: None) -> list
 def count_events(path: str) -> int:
     """Return the number of events in a store. Raises `StoreOpenError`."""
     with open_to_read(path) as store:
-        return store.get_event_count()
+        return store.last_position
 
 
 def check_store(store: EventStore, serializer: EventSerializer) -> list[StoredKind]:
     """Check an open store of any kind as `check_history` does, in this process."""
-    return list(_merged([scan(store, 0, store.get_event_count(), serializer, False)]).values())
+    return list(_merged([scan(store, 0, store.last_position, serializer, False)]).values())
 
 
 def _read_store(

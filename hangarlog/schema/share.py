@@ -151,6 +151,9 @@ def scan(
     found: dict[Key, StoredKind] = {}
     latest: dict[Key, tuple[Sequence[Envelope], int]] = {}
     finding = None if serializer is None else _StoredLosses(serializer)
+    start = max(start, store.first_position - 1)
+    if start >= stop:
+        return []
     options: ReadOptions = {"from_position": start, "limit": stop - start, "on_damage": "skip"}
     blocks: Iterable[Sequence[Envelope]]
     if isinstance(store, FileEventStore):

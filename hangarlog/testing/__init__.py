@@ -5,12 +5,13 @@
             return MyStore(serializer=serializer)
 
 Any test runner works that calls the methods named `test_…`, each on a fresh instance. For `Recording` and
-`crash_states`, see `hangarlog.testing.crashes`.
+`crash_states`, see `hangarlog.testing.crashes`; for given, when, then, `hangarlog.testing.scenario`.
 """
 
 from hangarlog.testing.conformance import EventStoreConformance
 from hangarlog.testing.crashes import CrashState, Recording, Unsynced, crash_states
 from hangarlog.testing.events import Counted, Noted, raises, registered
+from hangarlog.testing.scenario import Scenario
 
 __all__ = [
     "Counted",
@@ -18,6 +19,7 @@ __all__ = [
     "EventStoreConformance",
     "Noted",
     "Recording",
+    "Scenario",
     "Unsynced",
     "crash_states",
     "raises",

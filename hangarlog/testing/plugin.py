@@ -1,5 +1,5 @@
 """The pytest plugin under its former name, for `-p hangarlog.testing.plugin`."""
 
-from pytest_hangarlog import hangarlog_schema
+from pytest_hangarlog import hangarlog_scenario, hangarlog_schema, hangarlog_store
 
-__all__ = ["hangarlog_schema"]
+__all__ = ["hangarlog_scenario", "hangarlog_schema", "hangarlog_store"]

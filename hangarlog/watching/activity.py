@@ -93,7 +93,7 @@ class Activity:
 
     def _follow(self, first: int) -> Tail:
         self._store = FileEventStore.untyped(self._path, create=False, lock_timeout=0, filesystem=ReadOnly())
-        committed = self._store.get_event_count()
+        committed = self._store.last_position
         position = min(committed, max(first - 1, committed - WINDOW_EVENTS))
         self._tail = self._store._tail(position, durable=False, skip=True)
         return self._tail

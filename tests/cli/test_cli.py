@@ -360,6 +360,7 @@ def test_every_command_has_help_and_is_in_the_reference(hangarlog: Command) -> N
         "read",
         "repair",
         "replay",
+        "retain",
         "schema",
         "stats",
         "streams",

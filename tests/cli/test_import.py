@@ -79,13 +79,15 @@ def test_what_is_wrong_with_a_source_is_said(run: Run, tmp_path: Path) -> None:
     """And no store is made for a source that cannot be read."""
     text = run("export", "s", "-")
     (tmp_path / "out.gz").write_bytes(gzip.compress(text))
-    (tmp_path / "text").write_text("hello")
+    for name in ("text", "text.jsonl"):
+        (tmp_path / name).write_text("hello")
+    (tmp_path / "folder.jsonl").mkdir()
     for words, cause in (
         (["out.gz"], "cannot import out.gz: it is compressed by gzip"),
         (["text"], "cannot import text: it is not a SQLite database"),
-        (["text", "--format", "jsonl"], "cannot import text: line 1: the line does not start with"),
+        (["text.jsonl"], "cannot import text.jsonl: line 1: the line does not start with"),
         (["none.jsonl"], "cannot import none.jsonl: it cannot be read: No such file"),
-        ([".", "--format", "jsonl"], "it cannot be read: Is a directory"),
+        (["folder.jsonl"], "it cannot be read: Is a directory"),
     ):
         with pytest.raises(SourceError, match=cause):
             run("import", "t", *words)

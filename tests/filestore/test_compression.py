@@ -210,7 +210,7 @@ def test_closing_stops_a_compression(full: FileEventStore[Any], tmp_path: Path) 
     def close(done: int, total: int) -> None:
         if done:
             threading.Thread(target=full.close).start()
-            while not any(compression._stopped for compression in full._compressions):
+            while not any(compression._stopped for compression in full._running):
                 pass
 
     full.compress(progress=close)
@@ -231,10 +231,10 @@ def test_closing_stops_each_compression(full: FileEventStore[Any], tmp_path: Pat
         if done and not threads:
             threads.extend(threading.Thread(target=target) for target in (lambda: full.compress(), full.close))
             threads[0].start()
-            while len(full._compressions) < 2:
+            while len(full._running) < 2:
                 pass
             threads[1].start()
-            while not all(compression._stopped for compression in full._compressions):
+            while not all(compression._stopped for compression in full._running):
                 pass
         found.append(done)
 

@@ -23,6 +23,7 @@ from hangarlog import ANY, UntypedEvent
 __all__ = ["desk", "mystore"]
 NIGHT = "Back up every night"
 COMPRESS = "Compress old segments"
+RETAIN = "Drop old events"
 SHARE = "I want one user to read"
 
 
@@ -90,6 +91,25 @@ def test_compressed_segments_are_read(mystore: Path) -> None:
     command = service.rpartition("ExecStart=")[2].strip()
     assert cron.strip().split(maxsplit=5)[5] == f"{command} > /dev/null"
     output(command.replace("/usr/local/bin/", "").replace("/srv/", ""))
+
+
+def test_old_events_are_dropped(mystore: Path) -> None:
+    """The dry run changes nothing; then the newest ones are left. The timer's command works."""
+    (commands,) = recipe(RETAIN)
+    dry, run = commands.splitlines()
+    before = events_in()
+    output(dry)
+    assert events_in() == before
+    output(run)
+    left = len(events_in())
+    assert 20 <= left < EVENTS
+    assert events_in() == before[-left:]
+    (cron,) = recipe(RETAIN, "cron")
+    service, _ = recipe(RETAIN, "systemd")
+    command = service.rpartition("ExecStart=")[2].strip()
+    assert cron.strip().split(maxsplit=5)[5] == f"{command} > /dev/null"
+    output(command.replace("/usr/local/bin/", "").replace("/srv/", ""))
+    assert len(events_in()) == left
 
 
 def test_a_backup_is_restored(mystore: Path) -> None:

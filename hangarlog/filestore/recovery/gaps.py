@@ -12,6 +12,7 @@ from hangarlog.errors import CorruptionError
 from hangarlog.filestore.commit_ring import Frame, lines_of_frames
 from hangarlog.filestore.file_owners import JournalNames
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.hidden_events import without_left_over
 from hangarlog.filestore.line_scan import found_in, journal_files, opened
 from hangarlog.filestore.rolled_streams import rolled_streams
 from hangarlog.filestore.salvage import stream_lines
@@ -24,9 +25,12 @@ from hangarlog.record.line import StoredEnvelope
 _MAX_GAP = 1 << 20  # The longest gap, in positions, that is searched when a store is opened.
 
 
-def refuse_gaps(folder: Folder) -> None:
-    """Raise `CorruptionError` if the journal or a stream lacks a segment."""
-    _refuse_gaps(folder.journal, folder.journal.sealed(), 1, 1)
+def refuse_gaps(folder: Folder, begins: int) -> None:
+    """Raise `CorruptionError` if a stream, or the journal from position `begins` on, lacks a segment.
+
+    It is a gap, too, if a stream shows an event from before that position.
+    """
+    _refuse_gaps(folder.journal, [first for first in folder.journal.sealed() if first >= begins], begins, begins)
     rolled = {(names.category, names.log.name): names for names in rolled_streams(folder)}
     snapshots = SnapshotFiles(folder.filesystem, folder.snapshots_path)
     journal_names = JournalNames(folder.journal)
@@ -36,7 +40,11 @@ def refuse_gaps(folder: Folder) -> None:
         if stream_id is not None:
             snapshot = snapshots.load(stream_id)
             log = Log(folder.filesystem, folder.category_path(category), name, "stream_version")
-            _refuse_gaps(log, names.sealed if names else [], 0, snapshot.compacted_through + 1 if snapshot else 0)
+            following = snapshot.compacted_through + 1 if snapshot else 0
+            _refuse_gaps(log, without_left_over(names.sealed if names else [], following - 1), 0, following)
+            shown = next(log.forward(following, 1), None) if begins > 1 else None
+            if shown and shown[0].position < begins:
+                raise CorruptionError(log.active_path, text_path(name), 0, f"the journal begins at position {begins}")
     for names in rolled.values():
         raise CorruptionError(names.log.active_path, text_path(names.log.name), 0, "its active segment is missing")
 
@@ -65,7 +73,7 @@ def ring_fills_gap(folder: Folder, frames: list[Frame], before: StoredEnvelope |
     The gap lies between the record `before`, None for the beginning, and the position `following`. If the streams have
     all of it, nothing needs to be restored: reads take it from there.
     """
-    after, crc = (before.position, before.crc) if before else (0, "")
+    after, crc = (before.position, before.crc) if before else (folder.journal.begins() - 1, "")
     in_ring = {position for position in lines_of_frames(frames, after, crc) if position < following}
     if not in_ring or following - after > _MAX_GAP:
         return False
@@ -74,9 +82,10 @@ def ring_fills_gap(folder: Folder, frames: list[Frame], before: StoredEnvelope |
 
 
 def is_whole(folder: Folder) -> bool:
-    """True if every line of the journal is an intact record, and none is missing from position 1 on."""
+    """True if every line of the journal is an intact record, and none is missing from its beginning on."""
     try:
-        _refuse_gaps(folder.journal, folder.journal.sealed(), 1, 1)
+        begins = folder.journal.begins()
+        _refuse_gaps(folder.journal, folder.journal.sealed(), begins, begins)
     except CorruptionError:
         return False
     for file in journal_files(folder):
@@ -89,7 +98,7 @@ def is_whole(folder: Folder) -> bool:
 def _counts_up(segment: Segment) -> bool:
     """True if every line of a segment of the journal is a record, each with the position after that of the last."""
     following = None
-    for _, found in found_in(segment):
+    for _, found in found_in(segment, journal=True):
         for _, record in found:
             if record is None or record.position != (following or record.position):
                 return False

@@ -15,6 +15,7 @@ import msgspec
 from hangarlog.errors import CorruptionError
 from hangarlog.filestore.commit_ring import Frame, lines_of_frames
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.journal import Journal
 from hangarlog.filestore.two_copies import Missing, journal_lines_in_streams
 from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
@@ -91,7 +92,7 @@ def recover_journal_end(
     return recovery.run(ring_lines)
 
 
-def _open_batch(journal: Log, active: ActiveSegment, batches_end: int, last: int) -> int | None:
+def _open_batch(journal: Journal, active: ActiveSegment, batches_end: int, last: int) -> int | None:
     """Return the end of the batch that the record at `last` is within; 0 if it ends its batch, None if unknown.
 
     A damaged sealed segment may end within a batch.
@@ -100,7 +101,7 @@ def _open_batch(journal: Log, active: ActiveSegment, batches_end: int, last: int
     with contextlib.suppress(CorruptionError, LineError):
         if batches_end:
             record = decode_record(active.lines_before(batches_end)[0][-1])
-        elif not last:
+        elif last < journal.begins():
             return 0
         elif sealed := journal.sealed():
             record = last_record_of_sealed(journal, sealed[-1])
@@ -110,7 +111,7 @@ def _open_batch(journal: Log, active: ActiveSegment, batches_end: int, last: int
 
 
 def _complete_batches(
-    journal: Log, active: ActiveSegment, start: tuple[int, int], on_records: OnRecords
+    journal: Journal, active: ActiveSegment, start: tuple[int, int], on_records: OnRecords
 ) -> tuple[int, int, str | None]:
     """Return (offset after the last complete batch, its last position, what is wrong after it or None)."""
     if start[0]:
@@ -170,11 +171,11 @@ def _records_after(last: int, lines: list[bytes]) -> tuple[list[StoredEnvelope],
     return records, None
 
 
-def _last_before(journal: Log, active_first: int | None) -> int:
+def _last_before(journal: Journal, active_first: int | None) -> int:
     """Return the last position before the active segment. `active_first` is the first one in it, None if unreadable."""
     sealed = journal.sealed()
     if not sealed:
-        return 0
+        return journal.begins() - 1
     with contextlib.closing(journal.open_sealed(sealed[-1])) as segment:
         torn = segment.end_offset() != segment.size
     try:

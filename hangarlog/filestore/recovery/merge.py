@@ -15,7 +15,7 @@ from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.line_scan import Stretch, found_in, journal_files, opened, runs_in, stream_files
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.log.segment import CHUNK_BYTES, Segment
-from hangarlog.record.line import StoredEnvelope, decode_record
+from hangarlog.record.line import StoredEnvelope, decode_record, is_erased
 from hangarlog.record.strict import kept_record
 
 WINDOW_BYTES = 16 << 20
@@ -31,16 +31,18 @@ class Candidate:
         runs: The runs of the journal that hold it.
         in_stream: True if a stream has it.
         in_ring: True if the commit ring has it.
+        erased: True if only the event's place is left of it.
         before: The checksums of the lines before it in streams.
         after: The checksums of the lines that it follows, as the commit ring says.
     """
 
-    __slots__ = ("after", "before", "in_ring", "in_stream", "line", "record", "runs")
+    __slots__ = ("after", "before", "erased", "in_ring", "in_stream", "line", "record", "runs")
 
     def __init__(self, line: bytes, record: StoredEnvelope) -> None:
         self.line, self.record = line, record
         self.runs: list[Stretch] = []
         self.in_stream = self.in_ring = False
+        self.erased = is_erased(record)
         self.before: list[str] = []
         self.after: list[str] = []
 
@@ -62,7 +64,7 @@ class _Cursor:
                 if not self.run.whole:
                     yield from self._damaged_lines(segment, min(stop, self.run.last + 1))
                     return
-                for _, found in found_in(segment, self._offset, self.run.end):
+                for _, found in found_in(segment, self._offset, self.run.end, journal=self.run.journal):
                     for line, record in found:
                         if record is None or self._offset >= self.run.end:
                             break
@@ -104,7 +106,7 @@ class Merge:
     """
 
     def __init__(self, folder: Folder, frames: list[Frame]) -> None:
-        self._folder = folder
+        self._folder, self._begins = folder, folder.journal.begins()
         self._snapshots = SnapshotFiles(folder.filesystem, folder.snapshots_path)
         self._runs: list[Stretch] = []
         self._files: set[tuple[str, str]] = set()
@@ -114,7 +116,7 @@ class Merge:
         self.explained = False
         self._snapshot = lru_cache(4096)(self._load)
         for file in journal_files(folder):
-            self._runs += runs_in(folder.filesystem, file, journal=True)[0]
+            self._runs += runs_in(folder.filesystem, file, journal=True, begins=self._begins)[0]
         self.torn_apart = [run for run in self._runs if run.whole and 0 < run.after < run.first - 1]
         whole = self._is_contiguous()
         for file in stream_files(folder):
@@ -133,7 +135,7 @@ class Merge:
             self._scan_all()
 
     def _is_contiguous(self) -> bool:
-        following = 1
+        following = self._begins
         for run in sorted(self._runs):
             if run.first != following or not run.whole:
                 return False
@@ -152,7 +154,8 @@ class Merge:
 
     def _scan_all(self) -> None:
         """Read everything once to find `confirmed` and `explained`. Needed only if the journal is not intact."""
-        last = missing = 0
+        last, missing = self._begins - 1, 0
+        firsts: dict[str, int] = {}
         versions: defaultdict[str, int] = defaultdict(int)  # {stream id: how many of its records were found}
         tops: dict[str, int] = {}
         for position, candidates, _ in self.positions():
@@ -163,7 +166,10 @@ class Merge:
                 missing, last = missing + position - last - 1, position
                 record = candidates[0].record
                 versions[record.stream_id] += 1
+                firsts.setdefault(record.stream_id, record.stream_version)
                 tops[record.stream_id] = max(record.stream_version, tops.get(record.stream_id, 0))
+        for stream_id, first in firsts.items():  # What was dropped before is not lost.
+            versions[stream_id] += min(first, self.through(stream_id) + 1) if self._begins > 1 else 0
         lost = sum(top + 1 - versions[stream_id] for stream_id, top in tops.items() if self._explains(stream_id))
         self.explained = 0 < missing == lost
 
@@ -174,7 +180,10 @@ class Merge:
         return compacted or key in self._damaged or key not in self._files
 
     def positions(self) -> Iterator[tuple[int, list[Candidate], bytes | None]]:
-        """Yield (position, intact lines that claim it, damaged line in its place) for each position found, in order."""
+        """Yield (position, intact lines that claim it, damaged line in its place) for each position found, in order.
+
+        What lies before the journal's beginning is left out.
+        """
         width = self._window_positions()
         waiting = sorted(map(_Cursor, self._runs), key=lambda cursor: cursor.next, reverse=True)
         active: list[_Cursor] = []
@@ -196,7 +205,7 @@ class Merge:
                     candidate.in_ring = True
                     candidate.after += [before] if before else []
             active = [cursor for cursor in active if not cursor.done]
-            for position in sorted(found.keys() | bad.keys()):
+            for position in sorted(at for at in found.keys() | bad.keys() if at >= self._begins):
                 yield position, found.get(position, []), bad.get(position)
 
     def _window_positions(self) -> int:

@@ -20,7 +20,7 @@ from hangarlog.filestore.line_scan import Stretch
 from hangarlog.filestore.recovery.merge import Candidate, Merge
 from hangarlog.filestore.recovery.rewriting import Replaced, Rewriting
 from hangarlog.record.envelope import MAX_NUMBER
-from hangarlog.record.line import StoredEnvelope, encode_envelope
+from hangarlog.record.line import StoredEnvelope, encode_envelope, erased_in_journal
 from hangarlog.record.strict import record_or_cause
 
 _MIN_LINE_BYTES = 100
@@ -139,7 +139,7 @@ class _History:
     def __init__(self, folder: Folder, rewriting: Rewriting, merge: Merge, bridges: bool) -> None:
         self._folder, self._rewriting, self._merge, self._bridges = folder, rewriting, merge, bridges
         self._report = Rebuilt()
-        self._next = 1
+        self._next = self._begins = folder.journal.begins()
         self._versions: dict[str, int] = {}  # {stream id: next version}
         self._crcs: dict[str, str] = {}  # {stream id: checksum of its last record}
         self._crc = ""  # The checksum of the last record of all; "" if that is lost.
@@ -213,15 +213,22 @@ class _History:
             )
             self._put_aside(candidates, self._ended)
             return
-        self._put_aside([each for each in candidates if each is not best], "another record has its position")
+        same = [each for each in candidates if _is_same(each, best)]
+        best.runs = [run for each in same for run in each.runs]
+        self._put_aside([each for each in candidates if each not in same], "another record has its position")
         if best.runs and not self._follows(best):
             self._streams.clear()
         self._runs, line = best.runs, best.line
-        self._crc = self._crcs[record.stream_id] = record.crc
+        if best.erased:  # A whole copy of it, which others may name, has another checksum.
+            self._crc = ""
+            self._crcs.pop(record.stream_id, None)
+        else:
+            self._crc = self._crcs[record.stream_id] = record.crc
         if version != record.stream_version:
             self._put_aside([best], SETTLED)
             self._report.settled.append(Settled(position, record.stream_id, record.stream_version, version))
-            line = encode_envelope(msgspec.structs.replace(record, stream_version=version))[:-1]
+            encode = erased_in_journal if best.erased else encode_envelope
+            line = encode(msgspec.structs.replace(record, stream_version=version))[:-1]
         self._next, self._versions[record.stream_id] = position + 1, version + 1
         self._streams.add(record.stream_id)
         self._batch.append(_Kept(position, line, best))
@@ -229,11 +236,11 @@ class _History:
             self._commit()
         self._torn &= not record.ends_batch
 
-    def _rank(self, candidate: Candidate) -> tuple[bool, bool, bool, int, int, bool]:
+    def _rank(self, candidate: Candidate) -> tuple[bool, bool, bool, bool, int, int, bool]:
         """Return the sort key of a candidate.
 
-        Preferred, in this order: it follows the history; it is valid in the full format; it has the expected version;
-        streams confirm its run; its run reaches furthest; the journal has it.
+        Preferred, in this order: it follows the history; it is erased, and a mark hides it; it is valid in the full
+        format; it has the expected version; streams confirm its run; its run reaches furthest; the journal has it.
         """
         follows = not self._contradicted(candidate)
         record, runs = candidate.record, candidate.runs
@@ -243,7 +250,8 @@ class _History:
         confirmed = max((self._merge.confirmed[run] for run in runs), default=0)
         reach = max((run.last for run in runs), default=0)
         strict = isinstance(record_or_cause(candidate.line), StoredEnvelope)
-        return follows, strict, record.stream_version == expected, confirmed, reach, bool(runs)
+        hidden = candidate.erased and record.stream_version <= self._merge.through(record.stream_id)
+        return follows, hidden, strict, record.stream_version == expected, confirmed, reach, bool(runs)
 
     def _contradicted(self, candidate: Candidate) -> bool:
         """True if a candidate follows a line that is not in the history, in every place where it was found."""
@@ -258,6 +266,8 @@ class _History:
     def _follows(self, candidate: Candidate) -> bool:
         """True if a candidate follows the last line in a file of the journal, not counting damaged lines."""
         position = candidate.record.position
+        if position == self._begins > 1:
+            return bool(candidate.runs)
         return any(run in self._runs or (run.first == position and 0 < run.after < position) for run in candidate.runs)
 
     def _version(self, candidate: Candidate) -> int | None:
@@ -275,7 +285,7 @@ class _History:
             self._report.lost_versions.append(VersionSpan(expected, version - 1, stream_id))
             return version
         belongs = candidate.in_stream or (self._follows(candidate) and (new or stream_id in self._streams))
-        if not belongs:
+        if not belongs and not (new and candidate.in_ring and self._begins > 1):  # Its earlier ones may be dropped.
             return None
         # An imported stream without the snapshot that tells its first version, or a version given twice.
         return version if new else expected if expected <= MAX_NUMBER else None
@@ -348,6 +358,14 @@ class _History:
             _sync(self._folder, self._folder.aside_path)
         self._report.replaced = self._rewriting.put_in_place()
         return self._report
+
+
+def _is_same(candidate: Candidate, best: Candidate) -> bool:
+    """True if a candidate is the best one, or the same event, and one of both is erased."""
+    if candidate is best or not (candidate.erased or best.erased):
+        return candidate is best
+    one, other = candidate.record, best.record
+    return (one.stream_id, one.stream_version, one.event_id) == (other.stream_id, other.stream_version, other.event_id)
 
 
 def _missing_before(run: Stretch, position: int) -> bool:

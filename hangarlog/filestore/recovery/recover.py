@@ -80,6 +80,10 @@ def recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog, *,
 
 
 def _recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) -> Recovered:
+    if folder.journal.left_over():
+        with importing:
+            from hangarlog.filestore.recovery.beginning import remove_left_over
+        remove_left_over(folder)
     ring = Found() if state.valid else read_ring(folder.filesystem, folder.ring_path, meta.store_id)
     if not state.is_of_copy:
         damage = None if state.valid else _gap_filled_by_ring(folder, ring) or _overlap(folder.journal)
@@ -102,12 +106,14 @@ def _recover(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog) -
 def _recover_copy(folder: Folder, meta: Meta, state: SharedState, catalog: Catalog, ring: Found) -> Recovered:
     """Recover a copy. Its files were copied at different moments, so records that do not connect are put aside."""
     with importing:
+        from hangarlog.filestore.recovery.beginning import refuse_dropped
         from hangarlog.filestore.recovery.gaps import refuse_gaps
     with contextlib.suppress(CorruptionError):
-        refuse_gaps(folder)
+        refuse_gaps(folder, folder.journal.begins())
         report = _Recovery(folder, state, catalog, ring).run()
         report.put_aside += _mend_streams(folder, meta, [], report.last)
         return report
+    refuse_dropped(folder)
     return _rebuild(folder, meta, state, catalog, ring, bridge=False)
 
 
@@ -125,7 +131,7 @@ def _gap_filled_by_ring(folder: Folder, ring: Found) -> CorruptionError | None:
             first = active.first_number()
     gaps: list[tuple[StoredEnvelope | None, int]] = []
     begins = sealed[0] if sealed else first
-    if begins is not None and begins > 1:
+    if begins is not None and begins > journal.begins():
         gaps.append((None, begins))
     if sealed and first is not None:
         with (
@@ -141,7 +147,7 @@ def _gap_filled_by_ring(folder: Folder, ring: Found) -> CorruptionError | None:
         from hangarlog.filestore.recovery.gaps import ring_fills_gap
     for before, following in gaps:
         if ring_fills_gap(folder, ring.older + ring.frames, before, following):
-            missing = f"position {before.position + 1 if before else 1} to {following - 1}"
+            missing = f"position {before.position + 1 if before else journal.begins()} to {following - 1}"
             cause = f"{missing} were missing in the journal; restored from the ring and the streams"
             return CorruptionError(journal.active_path, os.path.basename(journal.active_path), 0, cause, mendable=False)
     return None
@@ -225,7 +231,7 @@ class _Recovery:
             self.older_file_found = True  # The streams may have what the newer file had.
         if self._restarted:
             checkpoint = self._checkpoint()
-            report.since = checkpoint.position
+            report.since = max(checkpoint.position, self._folder.journal.begins() - 1)
             report.ring_lost = bool(state.ring_file) and not self._ring.whole
         else:
             self._settled = self._wanted = report.since
@@ -264,7 +270,7 @@ class _Recovery:
             forget_index(active, restarted=restarted)
         settled = max(self._settled, report.since)
         wanted = max(self._wanted, settled)
-        replay = Replay(folder, report.since, report, self._catalog, restarted=restarted)
+        replay = Replay(folder, report.since, report, self._catalog, restarted=restarted, synced=checkpoint.end > 0)
         promised = (settled, sys.maxsize if self.older_file_found else wanted)
         end = recover_journal_end(folder, active, start, promised, self._ring.frames, replay.see, restarted=restarted)
         report.journal_cut, report.joined, report.mended = end.cut, end.joined, end.mended
@@ -280,6 +286,10 @@ class _Recovery:
             # ring may be overwritten, because the journal has all of it.
             _sync(folder, active, state)
         known = replay.run(first or end.last + 1, end.last)
+        if restarted and not checkpoint.end and folder.journal.begins() > 1:
+            with importing:
+                from hangarlog.filestore.recovery.beginning import note_dropped_streams
+            note_dropped_streams(folder, self._catalog)
         lost_pages = end.cut or end.joined or end.mended or wanted > end.last or not self._same_boot
         few = self._catalog.used() <= _FEW_STREAMS
         if restarted and (few or (lost_pages and not clean)):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import defaultdict
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +17,7 @@ from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.hidden_events import kept_lines
 from hangarlog.filestore.open_streams import COLD_BYTES
 from hangarlog.filestore.recovery.journal_end import READ_BYTES, last_record_of_sealed
+from hangarlog.filestore.recovery.shares import Record, Share, Shares
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.filestore.stream_ends import put_records_aside
 from hangarlog.filestore.two_copies import journal_blocks, missing_position, stream_lines_in_journal, whole_lines
@@ -25,8 +25,17 @@ from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
 from hangarlog.log.segment import CHUNK_BYTES, Segment
 from hangarlog.record.cursor_move import CursorPlace, carried_move
-from hangarlog.record.envelope import LineError, Place
-from hangarlog.record.line import StoredEnvelope, decode_places, decode_record, decode_records, erased_line, is_record
+from hangarlog.record.envelope import LineError
+from hangarlog.record.line import (
+    StoredEnvelope,
+    decode_places,
+    decode_record,
+    decode_records,
+    erased_in_journal,
+    erased_line,
+    is_erased,
+    is_record,
+)
 
 if TYPE_CHECKING:
     from hangarlog.filestore.recovery.report import Recovered
@@ -37,36 +46,7 @@ WINDOW_BYTES = 64 << 20
 _NEAR_BYTES = 4 << 10
 _LINES_AT_ONCE = 100  # Lines compared per read: for more, the system would map and zero new memory each time.
 
-_Record = StoredEnvelope | Place
-_RecordsAndLines = tuple[Sequence[_Record], list[bytes]]
-
-
-class _Share:
-    """The journal's lines of one stream, and their versions; `last` is the position of the last line."""
-
-    __slots__ = ("last", "lines", "versions")
-
-    def __init__(self, versions: list[int], lines: list[bytes]) -> None:
-        self.versions, self.lines, self.last = versions, lines, 0
-
-
-class _Shares:
-    """A part of the journal, sorted by stream: the lines of positions `first` to `last`, `size` bytes in total."""
-
-    def __init__(self) -> None:
-        self.by_stream: defaultdict[str, _Share] = defaultdict(lambda: _Share([], []))
-        self.first = self.last = self.size = 0
-
-    def add(self, records: Sequence[_Record], lines: list[bytes]) -> None:
-        """Add the lines that follow."""
-        for record, line in zip(records, lines, strict=True):
-            share = self.by_stream[record.stream_id]
-            share.versions.append(record.stream_version)
-            share.lines.append(line)
-            share.last = record.position
-        self.first = self.first or records[0].position
-        self.last = records[-1].position
-        self.size += sum(map(len, lines))
+_RecordsAndLines = tuple[Sequence[Record], list[bytes]]
 
 
 class _End(NamedTuple):
@@ -80,17 +60,20 @@ class _End(NamedTuple):
 class Replay:
     """Writes the journal's records into each stream that lacks them, and notes in `report` what was done."""
 
-    def __init__(self, folder: Folder, after: int, report: Recovered, catalog: Catalog, *, restarted: bool) -> None:
-        """Replay the records after position `after`."""
+    def __init__(
+        self, folder: Folder, after: int, report: Recovered, catalog: Catalog, *, restarted: bool, synced: bool
+    ) -> None:
+        """Replay the records after position `after`, up to which all indexes are on the device if `synced`."""
         self._folder, self._report, self._restarted, self._catalog = folder, report, restarted, catalog
         self.size = 0
         """Bytes of journal that were replayed, plus an equivalent for each stream opened."""
         self.moves: dict[str, tuple[int, CursorPlace]] = {}
         """{name of a cursor: (position of the last record that carries a move of it, where that leads)}."""
-        self._after, self._position, self._checked = after, after + 1, False
-        self._seen: _Shares | None = _Shares()
+        self._synced, self._position, self._checked = synced, after + 1, False
+        self._seen: Shares | None = Shares()
         self._ends: dict[str, _End] = {}
         self._damaged: set[str] = set()  # Streams whose files are damaged.
+        self._erased: dict[str, StoredEnvelope] = {}  # The last erased event of each stream that has some.
         self._lost = False  # True if both copies of an event are damaged, and its stream is unknown.
 
     def see(self, records: list[StoredEnvelope], lines: list[bytes]) -> None:
@@ -121,6 +104,7 @@ class Replay:
             # Again, with each line verified, and damaged ones read from the streams. If they have none, this raises.
             self._checked = True
             self._replay(journal_blocks(self._folder, self._position, active_first, last, pass_over=True))
+        self._end_erased()
         for stream_id, end in self._ends.items():
             if end.size > end.offset:
                 with contextlib.closing(ActiveSegment(self._folder.stream(stream_id))) as active:
@@ -134,33 +118,64 @@ class Replay:
         cut(self._folder, active, offset, self._report)
 
     def _replay(self, blocks: Iterable[_RecordsAndLines]) -> None:
-        shares = _Shares()
+        shares = Shares()
         for records, lines in blocks:
             self._lost |= records[-1].position - (shares.last or self._position - 1) > len(lines)
             shares.add(records, lines)
             if shares.size > WINDOW_BYTES:
                 self._update_streams(shares)
-                shares = _Shares()
+                shares = Shares()
         self._update_streams(shares)
 
-    def _update_streams(self, shares: _Shares) -> None:
+    def _update_streams(self, shares: Shares) -> None:
         self.size += shares.size
         for stream_id, share in shares.by_stream.items():
-            self._catalog.put(stream_id, share.versions[-1], share.last)
-            for move in filter(None, map(carried_move, share.lines)):
+            self._catalog.put(stream_id, share.version, share.last)
+            erased = map(erased_in_journal, share.erased)
+            for move in filter(None, map(carried_move, [*erased, *share.lines])):
                 if move[0] >= self.moves.get(move[1].name, move)[0]:
                     self.moves[move[1].name] = move
             if stream_id not in self._damaged:
                 self.size += 0 if stream_id in self._ends else COLD_BYTES
                 try:
-                    self._ends[stream_id] = self._update_stream(stream_id, share, self._ends.get(stream_id))
+                    if share.erased:
+                        self._pass_over(stream_id, share.erased[-1])
+                    if share.lines:
+                        self._ends[stream_id] = self._update_stream(stream_id, share, self._ends.get(stream_id))
                 except CorruptionError:
                     if not self._checked:
                         raise
                     self._damaged.add(stream_id)  # Reads use the journal instead, and `repair` restores the stream.
         self._position = max(self._position, shares.last + 1)
 
-    def _update_stream(self, stream_id: str, share: _Share, end: _End | None) -> _End:
+    def _pass_over(self, stream_id: str, erased: StoredEnvelope) -> None:
+        """Take note that the journal has erased what it has of a stream up to here."""
+        self._erased[stream_id] = erased
+        end = self._ends.get(stream_id)
+        if end and end.version <= erased.stream_version:
+            # Its file begins with what is hidden, too.
+            with contextlib.closing(ActiveSegment(self._folder.stream(stream_id))) as active:
+                log = self._folder.stream(stream_id)
+                self._ends[stream_id] = rebuild(self._folder, log, active, stream_id, self._report)
+
+    def _end_erased(self) -> None:
+        """Keep the versions of the streams of which the journal has only erased events."""
+        for stream_id, erased in self._erased.items():
+            if stream_id in self._ends or stream_id in self._damaged:
+                continue
+            log = self._folder.stream(stream_id)
+            with contextlib.suppress(CorruptionError):
+                last = log.last_record()
+                if last and last.stream_version == erased.stream_version:
+                    self._damaged.add(stream_id)  # Nothing is missing.
+                    continue
+            share = Share([erased.stream_version], [erased_line(erased).removesuffix(b"\n")])
+            try:
+                self._ends[stream_id] = self._update_stream(stream_id, share, None)
+            except CorruptionError:
+                self._damaged.add(stream_id)
+
+    def _update_stream(self, stream_id: str, share: Share, end: _End | None) -> _End:
         """Write what a stream lacks of its share, after cutting off what differs.
 
         The share continues where the stream's previous one ended, at `end`.
@@ -168,7 +183,7 @@ class Replay:
         log = self._folder.stream(stream_id)
         with contextlib.closing(self._open(log, share, begins=end is None)) as active:
             if end is None:
-                if self._restarted and self._after:
+                if self._restarted and self._synced:
                     active.trim_index(share.versions[0] - 1)
                 else:
                     forget_index(active, restarted=self._restarted)
@@ -181,7 +196,7 @@ class Replay:
                 self._hide(stream_id, active, due)
             return self._write_missing(active, due, end) if due.lines else end
 
-    def _open(self, log: Log, share: _Share, *, begins: bool) -> ActiveSegment:
+    def _open(self, log: Log, share: Share, *, begins: bool) -> ActiveSegment:
         if begins:
             with contextlib.suppress(FileNotFoundError):
                 active = ActiveSegment(log)
@@ -196,7 +211,7 @@ class Replay:
             self._folder.make_category(log)
             return ActiveSegment(log, new=True)
 
-    def _due(self, share: _Share, version: int) -> _Share:
+    def _due(self, share: Share, version: int) -> Share:
         """Return the part of a share from `version` on.
 
         Everything before is in a sealed segment, which was synced before it was sealed.
@@ -206,7 +221,7 @@ class Replay:
             return share
         if self._checked and versions != list(range(versions[0], versions[0] + len(versions))):
             raise CorruptionError("", "", 0, "a version between is damaged in both copies")
-        due, following = _Share([], []), version
+        due, following = Share([], []), version
         for number, line in zip(versions, lines, strict=True):
             if number >= following:
                 due.versions.append(number)
@@ -219,7 +234,7 @@ class Replay:
             _check_lines(lines[: len(lines) - len(due.lines)])
         return due
 
-    def _hide(self, stream_id: str, active: ActiveSegment, due: _Share) -> None:
+    def _hide(self, stream_id: str, active: ActiveSegment, due: Share) -> None:
         """Take out of the lines that begin a segment what its stream no longer shows and does not have."""
         first = due.lines[0] + b"\n"
         if active.read(len(first), 0) == first or not is_record(due.lines[0]):
@@ -231,7 +246,7 @@ class Replay:
             kept = kept_lines(self._folder, stream_id, [(decode_record(line), line) for line in due.lines])
             due.versions, due.lines = due.versions[-len(kept) :], kept
 
-    def _write_missing(self, active: ActiveSegment, share: _Share, end: _End) -> _End:
+    def _write_missing(self, active: ActiveSegment, share: Share, end: _End) -> _End:
         same, offset = _count_same(active, share.lines, end.offset)
         missing = share.lines[same:]
         if missing:
@@ -323,7 +338,7 @@ def forget_index(active: ActiveSegment, *, restarted: bool) -> None:
         active.forget_longer_index()
 
 
-def _place_of(log: Log, active: ActiveSegment, share: _Share) -> tuple[int, int] | None:
+def _place_of(log: Log, active: ActiveSegment, share: Share) -> tuple[int, int] | None:
     """Return (offset, version) of a share's place in the active segment, or of the segment's first record if later.
 
     Returns None if the segment is damaged, or lacks records before the share.
@@ -348,7 +363,7 @@ def _place_of(log: Log, active: ActiveSegment, share: _Share) -> tuple[int, int]
     return None if offset is None else (offset, version)
 
 
-def _share_offset(active: ActiveSegment, share: _Share, size: int) -> int | None:
+def _share_offset(active: ActiveSegment, share: Share, size: int) -> int | None:
     """Return a share's offset if it begins the segment, or begins `size` bytes before its end; else None."""
     line = share.lines[0] + b"\n"
     if active.read(len(line), 0) == line:
@@ -393,8 +408,12 @@ def rebuild(folder: Folder, log: Log, active: ActiveSegment, stream_id: str, rep
     """Replace a stream's active segment, in one step, with what the whole journal has of the stream."""
     sealed = log.sealed()
     version = last_record_of_sealed(log, sealed[-1]).stream_version + 1 if sealed else _first_kept(folder, stream_id)
-    lines = [(record.stream_version, line + b"\n") for record, line in stream_lines_in_journal(folder, stream_id)]
-    text = b"".join(line for number, line in lines if number >= version)
+    found = [*stream_lines_in_journal(folder, stream_id)]
+    lines = [(record.stream_version, line + b"\n") for record, line in found]
+    erased = {record.stream_version for record, _ in found if is_erased(record)}
+    _refuse_to_erase(active, erased, version, sealed=bool(sealed))
+    begins = max([version, *(number + 1 for number in erased)])  # What comes before an erased event is hidden, too.
+    text = b"".join(line for number, line in lines if number >= begins)
     if lines and not text and not sealed:
         text = erased_line(decode_record(lines[-1][1].removesuffix(b"\n")))
     _put_others_aside(folder, log, active, dict(lines), report)
@@ -404,6 +423,19 @@ def rebuild(folder: Folder, log: Log, active: ActiveSegment, stream_id: str, rep
     log.filesystem.remove(active.index_path)
     log.filesystem.replace_file(log.active_path, text)
     return _End(len(text), lines[-1][0] + 1 if lines else version, len(text))
+
+
+def _refuse_to_erase(active: ActiveSegment, erased: set[int], first: int, *, sealed: bool) -> None:
+    """Raise `CorruptionError` if the stream has an event, from version `first` on, that the journal has erased.
+
+    So it does if the journal has erased one behind the `sealed` segments.
+    """
+    if sealed and max(erased, default=-1) >= first:
+        raise active.damage(0, f"the journal has erased version {max(erased)}, but not what is sealed here")
+    for record, _ in whole_lines(active) if erased else ():
+        if record.stream_version >= first and record.stream_version in erased and not is_erased(record):
+            cause = f"the journal has erased version {record.stream_version}, but no mark hides it"
+            raise active.damage(0, cause, record.position, record.stream_id, record.stream_version)
 
 
 def _put_others_aside(

@@ -37,7 +37,7 @@ class _Bounds:
                         self._note(log, file, segment)
 
     def _note(self, log: Log, file: File, segment: Segment) -> None:
-        first = _first(log, segment)
+        first = first_number(log, segment)
         if file.sealed is None:
             self.active = first
         elif first is None or first >= file.sealed:
@@ -52,10 +52,10 @@ def _number(log: Log, record: StoredEnvelope) -> int:
     return int(getattr(record, log.field))
 
 
-def _first(log: Log, segment: Segment) -> int | None:
+def first_number(log: Log, segment: Segment) -> int | None:
     """Return the number that a segment begins with, or None if it has no intact line."""
     before = 0
-    for _, found in found_in(segment):
+    for _, found in found_in(segment, journal=log.field == "position"):
         for _, record in found:
             if record:
                 return _number(log, record) - before

@@ -21,7 +21,8 @@ from hangarlog.filestore.recovery.rewriting import Replaced, Rewriting
 from hangarlog.filestore.snapshot_files import SnapshotFiles, snapshot_paths
 from hangarlog.log.segment_name import CACHES, compressed_path, index_beside, text_path
 from hangarlog.record.checksum import crc32
-from hangarlog.record.line import StoredEnvelope, erased_line, erased_record
+from hangarlog.record.envelope import Envelope
+from hangarlog.record.line import StoredEnvelope, erased_line, erased_record, is_erased
 from hangarlog.record.strict import snapshot_flaw
 from hangarlog.system.file_copy import copy_file, keep_damaged
 from hangarlog.system.filesystem import FileSystem
@@ -42,7 +43,8 @@ class _Stream(msgspec.Struct):
     """A stream as its files have it and as the journal has it.
 
     The files have the versions from `start` to before `next`. `whole` is True if their segments are intact and have no
-    gap between them; `holes` are the versions whose lines are lost.
+    gap between them; `holes` are the versions whose lines are lost. What a mark hides, up to version `hidden`, is not
+    compared. The journal has erased the events up to version `gone`.
     """
 
     stream_id: str = ""
@@ -52,12 +54,17 @@ class _Stream(msgspec.Struct):
     next: int = 0
     holes: list[int] = []
     erased: bool = False  # The first line is an erased one.
+    hidden: int = -1
     crc: int = 0
     # In the journal:
+    gone: int = -1
     first: int = -1
     last: int = -1
     size: int = 0
     journal_crc: int = 0
+    # Before its beginning:
+    position: int = 0  # Of the last record in the files.
+    dropped: bool = False
 
 
 class Mending:
@@ -66,6 +73,7 @@ class Mending:
     def __init__(self, folder: Folder, segment_bytes: int, lost: Iterable[VersionSpan]) -> None:
         self._folder, self._filesystem, self._segment_bytes = folder, folder.filesystem, segment_bytes
         self._snapshot_files = SnapshotFiles(folder.filesystem, folder.snapshots_path)
+        self._journal_begins = folder.journal.begins()
         self._lost: defaultdict[str, set[int]] = defaultdict(set)
         for span in lost:
             self._lost[span.stream_id].update(range(span.first, span.last + 1))
@@ -82,13 +90,40 @@ class Mending:
             self._read(stream)
         for record, line in self._journal():
             self._note_record(record, line)
+        yield from self._dropped()
         yield from self._wrong_snapshots()
-        wrong = [key for key, stream in self._streams.items() if stream.last >= 0 and not self._matches_journal(stream)]
+        wrong = [key for key, stream in self._streams.items() if not self._is_right(stream)]
         for group in self._groups(wrong):
             yield from self._write(group)
         for key, stream in self._streams.items():
             if stream.last < 0:
                 yield from self._remove_unknown(key, stream)
+
+    def _dropped(self) -> Iterator[Replaced]:
+        """Keep the last versions of streams whose events were all dropped from the journal."""
+        begins = self._journal_begins
+        for stream in self._streams.values():
+            stream_id, mark = stream.stream_id, self._snapshots.get(stream.stream_id)
+            ahead = mark is not None and mark.compacted_through >= stream.next
+            if stream.last < 0 < stream.next and stream.position < begins and stream.whole and not ahead:
+                stream.dropped, stream.last = True, stream.next - 1
+                if stream.last > (mark.compacted_through if mark else -1):  # An older one, in a copy.
+                    mark = msgspec.structs.replace(mark or Snapshot(stream_id), compacted_through=stream.last)
+                    self._snapshots[stream_id] = mark if mark.version >= stream.last else mark.without_state()
+                    self._snapshot_files.save(self._snapshots[stream_id])
+                    yield Replaced(self._snapshot_files.path(stream_id), "")
+        for stream_id, snapshot in self._snapshots.items() if begins > 1 else ():
+            stream = self._streams[stream_path(stream_id)]
+            if stream.last < 0 and not snapshot.is_beginning:  # Only its mark is left.
+                for file in stream.files:
+                    self._filesystem.remove(index_beside(file.path))
+                    yield Replaced(file.path, keep_damaged(self._filesystem, file.path, remove=True))
+                log, through = self._folder.stream(stream_id), snapshot.compacted_through
+                record = Envelope(begins - 1, stream_id, through, "", "dropped", snapshot.saved_at, msgspec.Raw(b"{}"))
+                self._folder.make_category(log)
+                self._filesystem.replace_file(log.active_path, erased_line(record))
+                stream.dropped, stream.last = True, through
+                yield Replaced(log.active_path, "")
 
     # Snapshots
 
@@ -109,8 +144,11 @@ class Mending:
             if is_ahead(snapshot, last) or event_id != self._event_ids.get(stream_id, event_id):
                 path = self._snapshot_files.path(stream_id)
                 del self._snapshots[stream_id]
+                self._streams[stream_path(stream_id)].whole = False  # What was hidden is to be compared, too.
                 yield Replaced(path, keep_damaged(self._filesystem, path, remove=True))
                 left = snapshot.still_hides(last)
+                if self._streams[stream_path(stream_id)].dropped:
+                    left = msgspec.structs.replace(left, compacted_through=last)
                 if left.compacted_through >= 0:
                     self._snapshots[stream_id] = left
                     self._snapshot_files.save(left)
@@ -120,9 +158,13 @@ class Mending:
                 deleted.note(stream_id)
                 yield Replaced(deleted.path(stream_id), "")
         for stream in self._streams.values():
-            begins = max(0, stream.first)
-            if begins > self._compacted_through(stream) + 1 and begins - 1 not in self._lost[stream.stream_id]:
-                snapshot = Snapshot(stream.stream_id, compacted_through=begins - 1)
+            begins = max(0, stream.first, stream.gone + 1)
+            if self._shows_erased(stream) or begins - 1 in self._lost[stream.stream_id]:
+                continue
+            if begins > self._compacted_through(stream) + 1:
+                before = self._snapshots.get(stream.stream_id)
+                kept = before if before and before.version >= begins - 1 else Snapshot(stream.stream_id)
+                snapshot = msgspec.structs.replace(kept, compacted_through=begins - 1)
                 self._snapshots[stream.stream_id] = snapshot
                 self._snapshot_files.save(snapshot)
                 yield Replaced(self._snapshot_files.path(stream.stream_id), "")
@@ -131,13 +173,18 @@ class Mending:
         snapshot = self._snapshots.get(stream.stream_id)
         return snapshot.compacted_through if snapshot else -1
 
+    def _shows_erased(self, stream: _Stream) -> bool:
+        """True if the journal has erased events that no mark hides, and the stream has them. It stays as it is."""
+        has = stream.start <= stream.gone < stream.next and not stream.erased
+        return has and stream.gone > self._compacted_through(stream)
+
     # Reading
 
     def _journal(self) -> Iterator[tuple[StoredEnvelope, bytes]]:
         journal = self._folder.journal
         for path in [*map(journal.sealed_path, journal.sealed()), journal.active_path]:
             with opened(self._filesystem, path) as segment:
-                for _, found in found_in(segment) if segment else ():
+                for _, found in found_in(segment, journal=True) if segment else ():
                     for line, record in found:
                         if record:
                             yield record, line
@@ -150,7 +197,9 @@ class Mending:
             stream.first = version
         stream.last = version
         stream.size += len(line) + 1
-        if version >= stream.start:
+        gone = is_erased(record)
+        stream.gone = version if gone else stream.gone
+        if version >= stream.start and version > stream.hidden and (stream.erased or not gone):
             erased = stream.erased and version == stream.start
             stream.journal_crc = crc32(erased_line(record)[:-1] if erased else line, stream.journal_crc)
         snapshot = self._snapshots.get(stream_id)
@@ -177,7 +226,11 @@ class Mending:
                     end += len(line) + 1
                     if record is None and stream.start < 0 and not holes:
                         record = erased_record(line)
-                        stream.erased = record is not None
+                        stream.erased = record is not None and record.position >= self._journal_begins
+                        if record and not stream.erased and stream_path(record.stream_id) == key:
+                            stream.start = stream.next = record.stream_version + 1
+                            stream.position, stream.stream_id = record.position, record.stream_id
+                            continue  # The journal does not have it any more.
                     if record is None:
                         holes += 1
                         continue
@@ -188,15 +241,25 @@ class Mending:
                         return False
                     stream.holes += range(stream.next, version)
                     lost_within |= holes > 0
-                    stream.crc = crc32(line, stream.crc)
-                    stream.next, holes = version + 1, 0
+                    if stream.hidden < 0 and (snapshot := self._snapshots.get(record.stream_id)):
+                        stream.hidden = snapshot.compacted_through
+                    if version > stream.hidden:
+                        stream.crc = crc32(line, stream.crc)
+                    stream.next, stream.position, holes = version + 1, record.position, 0
+                    stream.stream_id = record.stream_id
             if file.sealed is None:  # Writers check the end of the active segment, so it may have no lost line.
                 return not (holes or lost_within) and end == segment.size
             stream.holes += range(stream.next, stream.next + holes)
             stream.next += holes
             return before < stream.next and end == segment.size
 
+    def _is_right(self, stream: _Stream) -> bool:
+        """True if nothing needs to be written for a stream: it agrees with the journal, or that does not know it."""
+        return stream.last < 0 or stream.dropped or self._matches_journal(stream)
+
     def _matches_journal(self, stream: _Stream) -> bool:
+        if self._shows_erased(stream):
+            return True
         lost = sorted(version for version in self._lost[stream.stream_id] if version >= stream.start)
         begins = max(self._begins(stream), 0)
         same = (stream.crc, stream.next, stream.holes) == (stream.journal_crc, stream.last + 1, lost)
@@ -233,17 +296,19 @@ class Mending:
             log = self._folder.stream(stream.stream_id)
             rewriting = Rewriting(log, self._segment_bytes)
             begins = self._begins(stream)
-            writing[stream.stream_id] = rewriting, min(begins, begins if rewriting.begins is None else rewriting.begins)
+            least = begins if rewriting.begins is None else min(begins, rewriting.begins)
+            # What comes before an erased event is hidden, too.
+            writing[stream.stream_id] = rewriting, min(stream.last, max(least, stream.gone + 1))
         nexts: dict[str, int] = {}
         for record, line in self._journal():
             stream_id, version = record.stream_id, record.stream_version
             if stream_id in writing:
                 rewriting, begins = writing[stream_id]
-                if version >= begins:
+                stream = self._streams[stream_path(stream_id)]
+                hidden = version == stream.last <= self._compacted_through(stream)
+                if version >= begins and (hidden or not is_erased(record)):
                     for lost in self._lost_between(stream_id, nexts.get(stream_id, begins), version):
                         rewriting.add(lost, _LOST % lost, hole=True)
-                    stream = self._streams[stream_path(stream_id)]
-                    hidden = version == stream.last <= self._compacted_through(stream)
                     rewriting.add(version, erased_line(record)[:-1] if hidden else line)
                 nexts[stream_id] = version + 1
         for rewriting, _ in writing.values():

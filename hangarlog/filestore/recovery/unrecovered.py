@@ -13,7 +13,7 @@ from hangarlog.errors import CorruptionError
 from hangarlog.filestore.checkpoint import load_checkpoint
 from hangarlog.filestore.commit_ring import lines_of_frames, read_ring
 from hangarlog.filestore.folder import Folder
-from hangarlog.filestore.salvage import ENDLESS, read_lines, segments_between, stream_lines
+from hangarlog.filestore.salvage import ENDLESS, read_journal_lines, segments_between, stream_lines
 from hangarlog.log.segment import Segment
 from hangarlog.record.line import MIN_LINE_BYTES, StoredEnvelope, decode_record
 
@@ -35,15 +35,16 @@ class Unrecovered:
     def __init__(self, folder: Folder, store_id: str) -> None:
         self.doubt: CorruptionError | None = None
         checkpoint = load_checkpoint(folder)
-        self.stored = self.settled = checkpoint.position
-        self._crc = checkpoint.line_crc  # Of the line at `stored`.
+        dropped = folder.journal.begins() - 1
+        self.stored = self.settled = max(checkpoint.position, dropped)
+        self._crc = checkpoint.line_crc if checkpoint.position >= dropped else ""  # Of the line at `stored`.
         self.ends: dict[str, int] = {}
         self._last_seen = 0
         known = self._read_journal(folder)
-        if self._last_seen < self.settled:
+        if self._last_seen < self.settled and self.settled > dropped:
             cause = f"it is at position {self.settled}, but the journal ends at {self._last_seen}"
             ahead = CorruptionError(folder.checkpoint_path, os.path.basename(folder.checkpoint_path), 0, cause)
-            self.stored, self.settled, self._crc = 0, 0, ""
+            self.stored, self.settled, self._crc = dropped, dropped, ""
             known = self._read_journal(folder)
             self.doubt = ahead
         frames = read_ring(folder.filesystem, folder.ring_path, store_id).frames
@@ -70,7 +71,7 @@ class Unrecovered:
         lost: list[range] = []
         may_be_lost = 0  # The most lines that the damaged text may have held: a forged record may claim any position.
         for segment in segments_between(folder.journal, before + 1, ENDLESS):
-            for offset, line, record in read_lines(segment):
+            for offset, line, record in read_journal_lines(segment):
                 if isinstance(record, str):
                     may_be_lost += 1 + len(line) // MIN_LINE_BYTES
                     if damaged is None and b"\0" not in line and not _is_torn(segment, offset):

@@ -14,13 +14,15 @@ import hangarlog.filestore.commit_ring
 import hangarlog.filestore.group_sync
 from hangarlog import ANY, EventSerializer, FileEventStore, UntypedEvent
 from hangarlog.filestore import shared_state
+from hangarlog.filestore.erasing import Erasing
 from hangarlog.maintenance.repair import repair
 from hangarlog.maintenance.verify import verify
 from hangarlog.testing import CrashState, Recording, Unsynced, crash_states
 
-from . import moves_and_marks
+from . import dropped_beginnings, moves_and_marks
 from .cells import in_two_processes
 from .harness import Campaign, Figures
+from .proofs import all_stored
 
 Commit = list[tuple[str, int]]  # (stream, size of the event's text)
 
@@ -44,6 +46,7 @@ COMMITS: list[tuple[Commit, str]] = [
 COMPACTED = ("a:1", 6, 4)  # A snapshot of version 4 and a compaction after commit 6.
 HEALED, REPAIRED = (8, 11), 12
 COMPRESSED = 9, 15  # The last time, active segments too.
+ERASED = 18
 
 
 def event(commit: int, part: int, size: int) -> UntypedEvent:
@@ -98,6 +101,9 @@ def record(path: Path, kind: type[Failing] = Failing) -> Failing:
             store.compact_stream(COMPACTED[0])
         if number in COMPRESSED:
             store.compress(seal=number == COMPRESSED[-1])
+        if number == ERASED:
+            done = Erasing(store._write_session).run(seconds=60.0, least=0.0)
+            assert done.segments, "blind: nothing was erased"
         if number == REPAIRED:
             file = path / "streams/f/1.jsonl"
             fd = recording.open_update(str(file))
@@ -140,7 +146,7 @@ def check(path: Path, notes: list[tuple[str, int]]) -> None:
     durable = max((number for what, number in notes if what == "always"), default=-1)
     compacting = ("compacting", 0) in notes
     with open_store(path, Unsynced()) as store:
-        held = [(record.stream_id, record.event_id) for record in store.records()]
+        held = [(row[1], row[3]) for row in all_stored(store, {COMPACTED[0]: {COMPACTED[2] + 1}})]
         absent = {number for number in failed if IDS[number][0] not in held}
         whole = [
             [pair for number, commit in enumerate(IDS[: count + 1]) if number not in absent for pair in commit]
@@ -165,8 +171,8 @@ Check = Callable[[Path, list[CrashState]], None]
 
 
 def run(folder: Path, size: int, seed: int) -> Figures:
-    """`size` states in two processes, a tenth of them cuts in the recovery of others; and a tenth as many again of the
-    second workload.
+    """`size` states in two processes, a tenth of them cuts in the recovery of others; and a tenth as many again of each
+    of the other two workloads.
     """
     with small_ring():
         recording = record(folder / "recorded")
@@ -174,7 +180,13 @@ def run(folder: Path, size: int, seed: int) -> Figures:
         with moves_and_marks.small_caches():
             work = moves_and_marks.record(folder / "moves-and-marks")
             more = explored(work.recording, work.check, folder, size // 10, seed)
-    return {**figures, "states of cursors, marks and ids": more["states"]}
+        drops = dropped_beginnings.record(folder / "dropped-beginnings")
+        dropped = explored(drops.recording, drops.check, folder, size // 10, seed)
+    return {
+        **figures,
+        "states of cursors, marks and ids": more["states"],
+        "states of retentions": dropped["states"],
+    }
 
 
 def explored(recording: Recording, check: Check, folder: Path, size: int, seed: int) -> Figures:

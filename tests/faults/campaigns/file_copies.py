@@ -1,7 +1,9 @@
-"""Row 15: copies made file by file from a store that is written to. Between any two files it appends, rolls, compacts.
+"""Row 15: copies made file by file from a store that is written to. Between any two files it appends, rolls, compacts,
+drops the beginning of its journal, and erases.
 
 Such a copy holds every file as it was at another moment. What was committed before the copy began, and is still in the
-copied files, has to be there when it is opened; what came later and does not connect is put aside, and said.
+copied files, has to be there when it is opened; what came later and does not connect is put aside, and said. A copy
+made while events were dropped may have to be repaired first.
 """
 
 from __future__ import annotations
@@ -22,7 +24,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hangarlog import ANY, CorruptionWarning, EventSerializer, FileEventStore, UntypedEvent
+from hangarlog import (
+    ANY,
+    CorruptionError,
+    CorruptionWarning,
+    EventSerializer,
+    FileEventStore,
+    RetentionPolicy,
+    UntypedEvent,
+)
+from hangarlog.filestore.erasing import Erasing
 from hangarlog.maintenance.repair import repair
 from hangarlog.maintenance.verify import verify
 from hangarlog.system.filesystem import FileSystem
@@ -33,12 +44,12 @@ from .harness import Campaign, Figures
 from .jobs import die_with_parent
 from .proofs import (
     Row,
+    all_stored,
     check_commits,
     check_streams,
     evidence,
     kept_aside,
     segments_in,
-    stored,
     text_in,
     whole_lines,
 )
@@ -60,6 +71,7 @@ class Source:
         self.path, self._rng = path, rng
         self.commits: dict[int, list[tuple[str, str]]] = {}
         self.dropped: dict[str, set[int]] = {}  # The versions that streams may begin with since they were compacted.
+        self.begins = [1]  # The positions that the journal has begun with.
         self._options = {"segment_bytes": rng.choice([600, 1500, 4000]), "filesystem": filesystem or Unsynced()}
         self._store = open_store(path, **self._options)
 
@@ -73,6 +85,10 @@ class Source:
             self._compact()
         elif choice < 0.14:
             self._store.sync()
+        elif choice < 0.17:
+            self._retain()
+        elif choice < 0.2:
+            Erasing(self._store._write_session).run(seconds=60.0, least=0.0)
         else:
             self._append()
 
@@ -104,8 +120,16 @@ class Source:
             self.dropped.setdefault(stream_id, set()).add(covered + 1)
             self._store.compact_stream(stream_id)
 
+    def _retain(self) -> None:
+        report = self._store.retain(RetentionPolicy(max_events=self._rng.choice([5, 20, 60])))
+        self.begins.append(report.first_position)
+        for stream_id in self._store.list_streams():
+            shown = next(self._store.records(stream_id), None)
+            first = shown.stream_version if shown else self._store.get_stream_version(stream_id) + 1
+            self.dropped.setdefault(stream_id, set()).add(first)
+
     def committed(self) -> int:
-        return self._store.get_event_count()
+        return self._store.last_position
 
     def close(self) -> None:
         self._store.close()
@@ -209,27 +233,44 @@ class Checked:
     def _check(self, copied: Path, source: Source, before: int) -> None:
         proofs = evidence(copied)
         proofs.committed = max(proofs.lines, default=0)  # What was committed before is in a stream because it counts.
-        least = min(before, proofs.through())
-        self.counted["of them without all that was there before"] += least < before
-        later = [line.line for line in _lines_of(copied) if line.position > least]
+        found = list(_lines_of(copied))
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always", CorruptionWarning)
-            with open_store(copied) as store:
-                held = self._look(store, source)
+            with self._opened(copied, source) as store:
+                first, held = store.first_position, self._look(store, source)
                 said = bool(warned) or bool(store.recovered and store.recovered.put_aside)
-        assert len(held) >= least, f"it holds {len(held)} events, not the {least} that its files have"
+        least = min(before, proofs.through(first))
+        self.counted["of them without all that was there before"] += least < before
+        later = [line.line for line in found if line.position > least]
+        last = first + len(held) - 1
+        assert last >= least, f"it holds events up to {last}, not up to the {least} that its files have"
         aside = kept_aside(copied)
-        apart = [line for line in later if json.loads(line)["position"] > len(held)]
+        apart = [line for line in later if json.loads(line)["position"] > last]
         missing = [line for line in apart if line not in aside]
         assert not missing, f"{len(missing)} of {len(apart)} later lines are gone: {missing[0]!r}"
         assert said or not apart, f"{len(apart)} lines were put aside without a word"
         self.counted["of them with lines put aside"] += bool(apart)
         self._repaired(copied, source, held)
 
+    def _opened(self, copied: Path, source: Source) -> FileEventStore:
+        """Open a copy. Only one made while the store dropped its beginning may have to be repaired first."""
+        try:
+            return open_store(copied)
+        except CorruptionError as error:
+            if source.begins == [1] or "retained.json" not in str(error):
+                raise
+            self.counted["of them refused until a repair"] += 1
+            for done in repair(copied, filesystem=Unsynced()):
+                warnings.warn(CorruptionWarning(str(done)), stacklevel=2)
+            return open_store(copied)
+
     def _look(self, store: FileEventStore, source: Source) -> list[Row]:
-        held = stored(store.records())
-        check_commits(held, source.commits)
-        check_streams(store, held, source.dropped)
+        held, first = all_stored(store, source.dropped), store.first_position
+        assert first in source.begins or first < max(source.begins), f"it begins at {first}, not one of {source.begins}"
+        self.counted["of them with a later beginning"] += first > 1
+        check_commits(held, source.commits, first)
+        events = [each for commit in source.commits.values() for each in commit]
+        check_streams(store, held, source.dropped, Counter(stream_id for stream_id, _ in events[: first - 1]))
         return held
 
     def _repaired(self, copied: Path, source: Source, held: list[Row]) -> None:
@@ -239,13 +280,14 @@ class Checked:
         list(repair(copied, filesystem=Unsynced()))
         with open_store(copied) as store:
             assert self._look(store, source) == held, "the repair has changed what it holds"
+            last = store.last_position
             for stream_id in [*store.list_streams(), "next:1"]:
-                count = sum(1 for each in held if each[1] == stream_id)
+                count = store.get_stream_version(stream_id) + 1
                 event_id = f"{len(source.commits) + len(held)}-0"
                 event = UntypedEvent("Copied", {"text": ""}, event_id=event_id)
                 assert store.append(stream_id, [event], count - 1) == count, f"the version of {stream_id} is another"
-                held.append((len(held) + 1, stream_id, count, event_id))
-            assert stored(store.records()) == held, "what was appended is not behind what was there"
+                held.append((last := last + 1, stream_id, count, event_id))
+            assert all_stored(store, source.dropped) == held, "what was appended is not behind what was there"
             damages = list(verify(store))
             assert not damages, f"after the repair verify finds {damages[0]}"
 
@@ -299,7 +341,8 @@ def write_until_told(path: Path, seed: str, commits: Path) -> None:
         time.sleep(0.0005)  # So that a copy of it comes to an end.
     source.close()
     dropped = {stream_id: sorted(firsts) for stream_id, firsts in source.dropped.items()}
-    commits.write_text(json.dumps({"commits": list(source.commits.values()), "dropped": dropped}))
+    done = {"commits": list(source.commits.values()), "dropped": dropped, "begins": source.begins}
+    commits.write_text(json.dumps(done))
 
 
 class Written:
@@ -308,6 +351,7 @@ class Written:
     def __init__(self, found: dict[str, Any]) -> None:
         self.commits = {n: [tuple(each) for each in commit] for n, commit in enumerate(found["commits"])}
         self.dropped = {stream_id: set(firsts) for stream_id, firsts in found["dropped"].items()}
+        self.begins: list[int] = found["begins"]
 
 
 def copied_by(tool: str, scratch: Path, seed: str, checked: Checked) -> None:
@@ -321,7 +365,7 @@ def copied_by(tool: str, scratch: Path, seed: str, checked: Checked) -> None:
             deadline = time.monotonic() + random.Random(seed).uniform(0.05, 0.5)
             with open_store(scratch / "source", filesystem=FileSystem()) as store:
                 while time.monotonic() < deadline:
-                    before = store.get_event_count()
+                    before = store.last_position
             done = run_tool(TOOLS[tool], scratch)
             assert done.returncode in CHANGED[tool], f"{tool} ended with {done.returncode}: {done.stderr}"
         finally:
@@ -357,8 +401,8 @@ def linked_by(tool: str, scratch: Path, seed: str, checked: Checked) -> None:
     before = {file: file.read_bytes() for file in other.rglob("*") if file.is_file() and file.name != "state"}
     try:
         with open_store(scratch / "linked") as store:
-            held = stored(store.records())
-            assert len(held) == len([e for commit in source.commits.values() for e in commit]), "it cannot be read"
+            held = all_stored(store, source.dropped)
+            assert held[-1][0] == len([e for commit in source.commits.values() for e in commit]), "it cannot be read"
             assert not list(verify(store)), "it cannot be verified"
         checked._repaired(scratch / "linked", source, held)
         after = {file: file.read_bytes() for file in other.rglob("*") if file.is_file() and file.name != "state"}

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hangarlog import FileEventStore
+from hangarlog.eventstore.selection import Span
+from hangarlog.filestore.event_ids import Moment
 from hangarlog.log.zstd import MAGIC, zstd
+from hangarlog.record.line import StoredEnvelope, is_erased
 
 BLOCK = 4 << 10
 Row = tuple[int, str, int, str]  # Position, stream, version, event id.
@@ -91,10 +94,10 @@ class Evidence:
     committed: int = 0
     streams_only: dict[int, Proved] = field(default_factory=dict)
 
-    def through(self) -> int:
-        """The last position of the whole batches that follow on each other from position 1 on."""
-        whole = 0
-        for position in range(1, self._connected() + 1):
+    def through(self, first: int = 1) -> int:
+        """The last position of the whole batches that follow on each other from position `first` on."""
+        whole = first - 1
+        for position in range(first, self._connected(first) + 1):
             if self.lines[position].ends_batch:
                 whole = position
         return whole
@@ -104,8 +107,8 @@ class Evidence:
         """Whether something was committed behind a position that no file has."""
         return self.committed > self._connected()
 
-    def _connected(self) -> int:
-        position = 0
+    def _connected(self, first: int = 1) -> int:
+        position = first - 1
         while position + 1 in self.lines and position < self.committed:
             position += 1
         return position
@@ -215,8 +218,26 @@ def stored(records: Any) -> list[Row]:
     return [(record.position, record.stream_id, record.stream_version, record.event_id) for record in records]
 
 
-def check_commits(held: list[Row], commits: dict[int, list[tuple[str, str]]]) -> None:
-    """Positions are dense, and the events are those of whole commits in their order: (stream, event id) of each.
+def all_stored(store: FileEventStore, dropped: dict[str, set[int]], *, skip: bool = False) -> list[Row]:
+    """What a store gives, and the places of what is erased: only what its stream was told to hide."""
+    records = _all_records(store, skip=skip)
+    shown = [record for record in records if not is_erased(record)]
+    assert stored(store.records(on_damage="skip" if skip else "raise")) == stored(shown), (
+        "reads give something else than the journal has"
+    )
+    for record in records:
+        hidden = record.stream_version < max(dropped.get(record.stream_id, {0}))
+        assert hidden or not is_erased(record), f"{record.stream_id} version {record.stream_version} is erased"
+    return stored(records)
+
+
+def _all_records(store: FileEventStore, *, skip: bool = False) -> list[StoredEnvelope]:
+    moment = Moment(store.last_position, store._reader.layout, (0, 0))
+    return [record for block in store._reader.blocks_at(Span(None, skip=skip), moment) for record in block]
+
+
+def check_commits(held: list[Row], commits: dict[int, list[tuple[str, str]]], first: int = 1) -> None:
+    """Positions are dense from `first` on, and the events are those of whole commits in their order: (stream, id).
 
     An event's id begins with the number of its commit.
     """
@@ -228,22 +249,34 @@ def check_commits(held: list[Row], commits: dict[int, list[tuple[str, str]]]) ->
         assert there == commit, f"from position {at + 1} on it holds {there}, not {commit}"
         assert last < number, f"commit {number} comes after {last}"
         at, last = at + len(commit), number
-    assert [each[0] for each in held] == list(range(1, len(held) + 1)), "positions are not dense"
+    assert [each[0] for each in held] == list(range(first, first + len(held))), "positions are not dense"
 
 
-def check_streams(store: FileEventStore, held: list[Row], dropped: dict[str, set[int]]) -> None:
-    """Every stream has its share of `held`, from its first version on or from one of those it was compacted to."""
-    streams: dict[str, list[Row]] = {}
+def check_streams(
+    store: FileEventStore, held: list[Row], dropped: dict[str, set[int]], earlier: dict[str, int] | None = None
+) -> None:
+    """Every stream has its share of `held`, from its first version on or from one of those it was compacted to.
+
+    `earlier` is how many events of a stream came before the first of `held`. Of one that has no others, a copy made
+    while these were dropped may know another version, or nothing. It may also begin after the last one that is erased:
+    a copy need not have the mark.
+    """
+    erased = {each.stream_id: each.stream_version for each in _all_records(store) if is_erased(each)}
+    gone, streams = earlier or {}, dict[str, list[Row]]()
     for each in held:
         streams.setdefault(each[1], []).append(each)
     names = store.list_streams()
+    for name in {*names} - streams.keys() if gone else ():
+        names.remove(name)
+        assert not list(store.records(name)), f"stream {name} shows what was dropped"
     assert names == sorted(streams), f"the streams are {names}, not {sorted(streams)}"
     for stream_id, of_stream in streams.items():
-        assert [each[2] for each in of_stream] == list(range(len(of_stream))), f"versions of {stream_id} are not dense"
+        end = gone.get(stream_id, 0) + len(of_stream)
+        versions = list(range(end - len(of_stream), end))
+        assert [each[2] for each in of_stream] == versions, f"versions of {stream_id} are not dense"
         found = stored(store.records(stream_id))
-        shares = [of_stream[first:] for first in (0, *dropped.get(stream_id, ()))]
+        begins = (erased.get(stream_id, -1) + 1, 0, *dropped.get(stream_id, ()))
+        shares = [[each for each in of_stream if each[2] >= first] for first in begins]
         assert found in shares, f"stream {stream_id} holds {found}, not {of_stream}"
         version = store.get_stream_version(stream_id)
-        assert version == len(of_stream) - 1, (
-            f"{stream_id} is said to be at version {version}, not {len(of_stream) - 1}"
-        )
+        assert version == end - 1, f"{stream_id} is said to be at version {version}, not {end - 1}"

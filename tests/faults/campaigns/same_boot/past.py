@@ -10,9 +10,9 @@ from typing import Any
 
 from hangarlog.testing import Unsynced
 
-from ..crash_states import IDS, Failing, open_store
+from ..crash_states import COMPACTED, IDS, Failing, open_store
 from ..crash_states import record as record_workload
-from ..proofs import Files, text_in, whole_lines
+from ..proofs import Files, all_stored, text_in, whole_lines
 
 STATE = "state"
 
@@ -50,12 +50,12 @@ class Past:
     @cache  # noqa: B019 - there are few pasts
     def agreeing(self) -> list[int]:
         """The moments between two calls whose lines all came to stay: none of an append that was taken back."""
-        last = _lines_by_position(self.moments[-1])
+        last = _ids_by_position(self.moments[-1])
         return [
             at
             for at in self.notes
             if "hangarlog.json" in self.moments[at].contents
-            and _lines_by_position(self.moments[at]).items() <= last.items()
+            and _ids_by_position(self.moments[at]).items() <= last.items()
         ]
 
     def state_before(self, at: int, rng: random.Random) -> bytes | None:
@@ -64,13 +64,13 @@ class Past:
         return self.moments[min(place, len(self.moments) - 1)].contents.get(STATE)
 
 
-def _lines_by_position(files: Files) -> dict[int, bytes]:
+def _ids_by_position(files: Files) -> dict[int, str]:
     texts = [
         text_in(path, content)
         for path, content in files.contents.items()
         if path.endswith((".jsonl", ".jsonl.zst")) and path != "put-aside.jsonl"
     ]
-    return {line.position: line.line for text in texts for line in whole_lines(text)}
+    return {line.position: line.event_id for text in texts for line in whole_lines(text)}
 
 
 def recorded(path: Path) -> Past:
@@ -80,7 +80,8 @@ def recorded(path: Path) -> Past:
     durable, position = {}, 0
     commits = [note for note in (operation.note for operation in recording.operations) if note and note[0] == "always"]
     with open_store(path, Unsynced()) as store:
-        last = {int(record.event_id.partition("-")[0]): record.position for record in store.records()}
+        rows = all_stored(store, {COMPACTED[0]: {COMPACTED[2] + 1}})
+        last = {int(event_id.partition("-")[0]): position for position, _, _, event_id in rows}
     for note in commits:
         position = durable[note] = last[note[1]]
     assert position > 30

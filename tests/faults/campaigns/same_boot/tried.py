@@ -22,11 +22,11 @@ from ..proofs import (
     Files,
     Proved,
     Row,
+    all_stored,
     check_commits,
     check_streams,
     evidence,
     kept_aside,
-    stored,
     text_in,
     whole_lines,
     write_in_place,
@@ -75,7 +75,7 @@ class Tried:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", CorruptionWarning)
                 with suppress(CorruptionError, StoreOpenError), open_store(self._path, Unsynced()) as store:
-                    held = {record.position for record in store.records(on_damage="skip")}
+                    held = {row[0] for row in all_stored(store, DROPPED, skip=True)}
                     end = store.get_event_count()
             if held is None:
                 self.counted["damaged, and refused"] += 1
@@ -130,7 +130,7 @@ class Tried:
                 version = store.append(stream_id, [event], count - 1, durability="always")
                 assert version == count, f"{stream_id} is given version {version} after {count - 1}"
                 held.append((len(held) + 1, stream_id, count, event.event_id))
-            assert stored(store.records()) == held, "what was appended is not behind what was there"
+            assert all_stored(store, DROPPED) == held, "what was appended is not behind what was there"
             damages = list(verify(store))
         assert not damages or case.mixed, f"verify finds {damages[0]}"
         if damages:
@@ -156,7 +156,7 @@ class Tried:
     def _without_lost(self, store: FileEventStore, proofs: Evidence) -> None:
         """Events of which no copy is left keep their places: what is proved before and behind them can be read."""
         with store:
-            held = {row[0] for row in stored(store.records(on_damage="skip"))}
+            held = {row[0] for row in all_stored(store, DROPPED, skip=True)}
             missing = set(range(1, proofs.through() + 1)) - held
             assert not missing, f"the repair has lost {sorted(missing)}, which the files prove"
             assert store.append("next:lost", [made_event(900, 0, 1)], -1) == 0
@@ -183,7 +183,7 @@ class Tried:
 
     def _look(self, store: FileEventStore, case: Case, proofs: Evidence) -> list[Row]:
         """What it holds is the history up to some commit, and nothing that is proved is missing."""
-        held = stored(store.records())
+        held = all_stored(store, DROPPED)
         check_commits(held, self._past.commits)
         through = proofs.through()
         least = min(through, case.durable)
@@ -205,7 +205,7 @@ class Tried:
     def _repaired(self, held: list[Row]) -> None:
         list(repair(self._path, filesystem=Unsynced()))
         with open_store(self._path, Unsynced()) as store:
-            assert stored(store.records()) == held, "the repair has changed what was there"
+            assert all_stored(store, DROPPED) == held, "the repair has changed what was there"
             damages = list(verify(store))
             assert not damages, f"verify finds after a repair {damages[0]}"
 
@@ -219,7 +219,7 @@ class Tried:
             self._give_state_back()
             write_in_place(self._state, self._rng.choice(self._past.states))
         with open_store(self._path, Unsynced()) as store:
-            again = stored(store.records())
+            again = all_stored(store, DROPPED)
             assert again == held, f"opened again it holds {len(again)} events, not {len(held)}"
             check_streams(store, held, DROPPED)
             damages = list(verify(store))

@@ -18,6 +18,7 @@ from .of_crashes import OF_CRASHES
 from .of_following import OF_FOLLOWING
 from .of_handling import OF_HANDLING
 from .of_kept_streams import OF_KEPT_STREAMS
+from .of_retention import OF_RETENTION
 from .of_upkeep import OF_UPKEEP
 
 HANG = 240.0  # Seconds after which a check counts as hung: far more than any of them takes.
@@ -43,7 +44,7 @@ FIRST = (
 """The most telling ones of each sort: a small size runs only those."""
 
 BUGS = sorted(
-    OF_CRASHES + OF_HANDLING + OF_KEPT_STREAMS + OF_FOLLOWING + OF_UPKEEP,
+    OF_CRASHES + OF_HANDLING + OF_KEPT_STREAMS + OF_FOLLOWING + OF_UPKEEP + OF_RETENTION,
     key=lambda bug: FIRST.index(bug.name) if bug.name in FIRST else len(FIRST),
 )
 
