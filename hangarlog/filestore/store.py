@@ -174,11 +174,6 @@ class FileEventStore(UpkeepCalls[Event]):
         return self.folder.path
 
     @property
-    def durability(self) -> Durability:
-        """The durability of an append that names none."""
-        return self._durability
-
-    @property
     def recovered(self) -> Recovered | None:
         """The report of the last recovery that this store made, None before one."""
         return self._write_session.recovered

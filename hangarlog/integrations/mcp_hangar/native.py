@@ -62,7 +62,7 @@ def _twin(event_class: type[DomainEvent]) -> type | None:
             given["default_factory"] = field.default_factory
         fields.append((field.name, hints[field.name], dataclasses.field(**given)))
     bases = DomainEvent.__bases__  # The class of an instance can only be changed to one with alike bases.
-    twin: Any = dataclasses.make_dataclass(event_class.__name__, fields, bases=bases)
+    twin: type[Any] = dataclasses.make_dataclass(event_class.__name__, fields, bases=bases)
     if _does_not_fit(twin, event_class):
         return None
     twin._event_class = event_class
