@@ -267,8 +267,7 @@ class FileEventStore(UpkeepCalls[Event]):
 
     def _moment(self) -> Moment | None:
         """Return what stays the same as long as no read would find anything else; None if nothing can tell."""
-        self._use_files_in_place()
-        return moment_of(self._state)
+        return None if self._use_files_in_place() else moment_of(self._state)
 
     def _committed_after_all(self) -> int:
         """Return the committed position if the shared state has none: a writer is publishing it, or it is damaged."""
