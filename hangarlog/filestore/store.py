@@ -267,7 +267,8 @@ class FileEventStore(UpkeepCalls[Event]):
 
     def _moment(self) -> Moment | None:
         """Return what stays the same as long as no read would find anything else; None if nothing can tell."""
-        return None if self._use_files_in_place() else moment_of(self._state)
+        self._use_files_in_place()
+        return moment_of(self._state)
 
     def _committed_after_all(self) -> int:
         """Return the committed position if the shared state has none: a writer is publishing it, or it is damaged."""
@@ -286,10 +287,8 @@ class FileEventStore(UpkeepCalls[Event]):
         self.folder.refuse_moved()
         state = self._state
         if not (state.is_in_place and state.readable(state.look())):
-            if state.writable:
-                self._write_session.rejoin()
-            else:
-                self._write_session.see_session()
+            see = self._write_session.rejoin if state.writable else self._write_session.see_session
+            see()
         self._reader.look_again()
         self._read_watch.settle(moment)
 
