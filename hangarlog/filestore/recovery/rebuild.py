@@ -285,7 +285,8 @@ class _History:
             self._report.lost_versions.append(VersionSpan(expected, version - 1, stream_id))
             return version
         belongs = candidate.in_stream or (self._follows(candidate) and (new or stream_id in self._streams))
-        if not belongs and not (new and candidate.in_ring and self._begins > 1):  # Its earlier ones may be dropped.
+        dropped = new and self._begins > 1 and (candidate.in_ring or bool(candidate.runs))  # Its earlier ones may be.
+        if not belongs and not dropped:
             return None
         # An imported stream without the snapshot that tells its first version, or a version given twice.
         return version if new else expected if expected <= MAX_NUMBER else None
