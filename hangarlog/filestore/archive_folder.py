@@ -71,7 +71,7 @@ class Proof(msgspec.Struct):
             proof.size, proof.crc = proof.size + len(text), crc32(text, proof.crc)
             proof.streams |= {place.stream_id: place.stream_version for place in decode_places(text.split(b"\n")[:-1])}
         if each.first + lines != each.following:
-            raise segment.damage(segment.size, f"it ends at position {each.first + lines - 1}, not {each.following - 1}")
+            raise segment.damage(segment.size, f"it has {lines} events, not {each.following - each.first}")
         return proof
 
 
@@ -172,7 +172,8 @@ class ArchiveFolder:
             self._compare(segment, proof, each, go_on)
         with self.opened() as archive:  # It makes the streams.
             if archive.last_position < each.following - 1:
-                raise ArchiveError(self.path, f"it ends at position {archive.last_position}; run `hangarlog verify` on it")
+                cause = f"it ends at position {archive.last_position}, not {each.following - 1}"
+                raise ArchiveError(self.path, f"{cause}; run `hangarlog verify` on it")
             archive.seal_large(proof.streams)
         return proof.streams
 

@@ -118,7 +118,7 @@ class Archiving(Retention):
 
 def _before(before: Before) -> Callable[[Journal, Sealed], bool]:
     """Return what tells whether a whole segment is before that. Raises `TypeError` or `ValueError`."""
-    if is_whole(before):
+    if isinstance(before, int) and is_whole(before):
         return lambda journal, each: each.following <= before
     age = seconds_of(before) if isinstance(before, str) else None
     time = moment_or_none("before", before) if age is None else time_before(age)

@@ -88,6 +88,7 @@ class Folder:
         self.locks_path = os.path.join(path, "locks")
         self.store_id = ""
         """The store's id, once it is open."""
+        self.is_archive = False
         self.journal = self.journal_log()
         self.home = 0
         """A number that identifies the folder; a copy of it has another one."""
@@ -229,6 +230,7 @@ class Folder:
             self._set_rights(meta)
             self.home = self.filesystem.made_at(self.meta_path)
             self.store_id = self.journal.store_id = meta.store_id
+            self.is_archive = meta.archive
             entered = True
             return meta
         except PermissionError as error:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from time import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hangarlog.errors import CorruptionError, HangarlogError, StreamDeletedError
 from hangarlog.events.serializer import EventSerializer
@@ -216,8 +216,9 @@ class UpkeepCalls(FollowingCalls[Event]):
             from hangarlog.filestore.archiving import Archiving
         session = self._write_session
         options = {"lock_timeout": self._lock_timeout, "create": False, "filesystem": session.filesystem}
+        untyped = cast("Any", type(self)).untyped
         folder = ArchiveFolder(
-            session.folder, os.fspath(target), lambda path: self.untyped(path, **options), self._lock_timeout
+            session.folder, os.fspath(target), lambda path: untyped(path, **options), self._lock_timeout
         )
         with self._stoppable(Archiving(session, *self._retaining())) as archiving:
             yield archiving, folder

@@ -71,7 +71,7 @@ class WriteSession:
         self.path = folder.path
         self.recovered: Recovered | None = None
         self.folder, self.filesystem, self.segment_bytes = folder, folder.filesystem, meta.segment_bytes
-        self._meta, self.state, self.catalog, self.is_archive = meta, state, catalog, meta.archive
+        self._meta, self.state, self.catalog = meta, state, catalog
         self.write_lock, self._sync_lock = locks
         self.lock_seconds = lock_seconds
         self._session = Session(folder.filesystem, folder.fd, locks)

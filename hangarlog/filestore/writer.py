@@ -40,7 +40,7 @@ class Writer:
         Raises what `EventStore.append` raises.
         """
         session, idempotent = self._session, pendings[0].idempotent
-        if session.is_archive:
+        if session.folder.is_archive:
             raise ArchiveError(session.path, "it takes no appends; append to the store whose events it has")
         if idempotent:
             self._prepare_ids()
