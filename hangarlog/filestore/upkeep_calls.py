@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from hangarlog.filestore.reader import Reader
     from hangarlog.filestore.retaining import Retention, RetentionProgress
     from hangarlog.filestore.retention_plan import Streams
+    from hangarlog.filestore.unarchiving import Unarchiving
     from hangarlog.record.cursor_move import CursorPlace
 
-Work = TypeVar("Work", "Compression", "Retention", "Archiving")
+Work = TypeVar("Work", "Compression", "Retention", "Archiving", "Unarchiving")
 
 _WORTH_SEALING_BYTES = 16 << 10
 """Compressing a smaller segment would free a block of the disk or two, and take another file."""
@@ -205,23 +206,37 @@ class UpkeepCalls(FollowingCalls[Event]):
             Otherwise what `retain` raises.
         """
         options = {"compress": compress, "past_subscribers": past_subscribers, "dry_run": dry_run}
-        with self._calling(), self._archiving(target) as (archiving, folder):
-            seconds = self._lock_timeout
-            return archiving.archive(folder, self.meta, before, **options, progress=progress, seconds=seconds)
+        with importing:
+            from hangarlog.filestore.archiving import Archiving
+        seconds = self._lock_timeout
+        with self._calling(), self._stoppable(Archiving(self._write_session, *self._retaining())) as work:
+            folder = self._archive_in(target)
+            return work.archive(folder, self.meta, before, **options, progress=progress, seconds=seconds)
 
-    @contextlib.contextmanager
-    def _archiving(self, target: str | os.PathLike[str]) -> Iterator[tuple[Archiving, ArchiveFolder]]:
+    def restore_archive(
+        self, target: str | os.PathLike[str], *, progress: ArchiveProgress = lambda done, total: None
+    ) -> RetentionReport:
+        """Bring what `archive` has moved to the folder `target` back, and return which segments that were.
+
+        The journal begins earlier again, and streams show their archived events, but for those that something else
+        hides: a deletion, or a later truncation, compaction or retention. A snapshot that was dropped stays dropped.
+        The archive stays as it is. Other threads and processes read and write meanwhile. You may interrupt it, and run
+        it again.
+
+        Raises what `archive` raises.
+        """
+        with importing:
+            from hangarlog.filestore.unarchiving import Unarchiving
+        with self._calling(), self._stoppable(Unarchiving(self._write_session, *self._retaining())) as work:
+            return work.restore(self._archive_in(target), progress=progress, seconds=self._lock_timeout)
+
+    def _archive_in(self, target: str | os.PathLike[str]) -> ArchiveFolder:
         with importing:
             from hangarlog.filestore.archive_folder import ArchiveFolder
-            from hangarlog.filestore.archiving import Archiving
         session = self._write_session
         options = {"lock_timeout": self._lock_timeout, "create": False, "filesystem": session.filesystem}
-        untyped = cast("Any", type(self)).untyped
-        folder = ArchiveFolder(
-            session.folder, os.fspath(target), lambda path: untyped(path, **options), self._lock_timeout
-        )
-        with self._stoppable(Archiving(session, *self._retaining())) as archiving:
-            yield archiving, folder
+        untyped, seconds = cast("Any", type(self)).untyped, self._lock_timeout
+        return ArchiveFolder(session.folder, os.fspath(target), lambda path: untyped(path, **options), seconds)
 
     def seal_large(self, streams: Mapping[str, int]) -> None:
         """Seal the active segments of streams that are full, and make a checkpoint: for an archive."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from archived_stores import ALL, held, opened, positions, shown, written
 from dying import Died, DyingFileSystem
+
+from hangarlog import FileEventStore
 
 BEFORE = 30  # So the journal's segments up to position 24 go.
 
@@ -45,6 +48,28 @@ def test_killed_at_any_call_while_an_archive_grows(tmp_path: Path) -> None:
             break
 
 
+def test_killed_at_any_call_while_it_is_brought_back(tmp_path: Path) -> None:
+    """What a truncation and a deletion hide stays hidden; the archive stays as it is."""
+    with written(tmp_path / "made") as made:
+        made.truncate_stream("a:1", 3)  # Positions 2, 5 and 8.
+        made.archive(tmp_path / "grows", before=BEFORE)
+        made.delete_stream("a:2")
+    gone = [*range(3, 61, 3)]
+    for at in count(0, 4):
+        store, archive = _copied(tmp_path)
+        ended = _run(
+            store, DyingFileSystem(at, at % 4 / 4), lambda source, archive=archive: source.restore_archive(archive)
+        )
+        _check_nothing_lost(store, archive)
+        assert _run(store, DyingFileSystem(), lambda source, archive=archive: source.restore_archive(archive))
+        assert (held(archive), held(store)) == (ALL[:24], ALL)
+        with opened(store) as here:
+            assert shown(here) == [position for position in ALL if position not in [2, 5, 8, *gone]]
+            assert here.get_stream_version("a:2") == 19
+        if ended:
+            break
+
+
 def _copied(tmp_path: Path) -> tuple[Path, Path]:
     for name, source in (("store", "made"), ("archive", "grows")):
         shutil.rmtree(tmp_path / name, ignore_errors=True)
@@ -54,10 +79,14 @@ def _copied(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def _archive(store: Path, archive: Path, filesystem: DyingFileSystem) -> bool:
+    return _run(store, filesystem, lambda source: source.archive(archive, before=BEFORE))
+
+
+def _run(store: Path, filesystem: DyingFileSystem, call: Callable[[FileEventStore[Any]], object]) -> bool:
     """Return True if it was not killed."""
     try:
         with opened(store, filesystem) as source:
-            source.archive(archive, before=BEFORE)
+            call(source)
     except Died:
         return False
     return filesystem.at is None or filesystem.calls <= filesystem.at
