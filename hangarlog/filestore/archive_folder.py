@@ -168,8 +168,9 @@ class ArchiveFolder:
             proof = Proof.of(segment, each, go_on)
             if self._last() < each.first:
                 self._hide(proof, hidden)
-                self._copy(segment, each)
-            self._compare(segment, proof, each, go_on)
+                self._copy(segment, proof, each, go_on)
+            else:
+                self._compare(segment, proof, each, go_on)
         with self.opened() as archive:  # It makes the streams.
             if archive.last_position < each.following - 1:
                 cause = f"it ends at position {archive.last_position}, not {each.following - 1}"
@@ -197,9 +198,15 @@ class ArchiveFolder:
             self.folder.refuse_moved()
             yield
 
-    def _copy(self, segment: Segment, each: Sealed) -> None:
+    def _copy(self, segment: Segment, proof: Proof, each: Sealed, go_on: Callable[[int], None]) -> None:
         with self._write_locked():
             put_sealed(segment, self.folder, each.first)
+            try:
+                self._compare(segment, proof, each, go_on)
+            except ArchiveError as error:
+                self.folder.journal.remove_sealed(each.first)
+                cause = f"what was copied reads differently ({error.cause}); the disk or the memory may be faulty"
+                raise ArchiveError(self.path, cause) from error
             self._filesystem.remove(self.folder.state_path)  # The next to open it recovers, and writes the streams.
 
     def _compare(self, segment: Segment, proof: Proof, each: Sealed, go_on: Callable[[int], None]) -> None:

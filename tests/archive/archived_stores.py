@@ -14,9 +14,9 @@ EVENTS, STREAMS = 60, 3
 ALL = [*range(1, EVENTS + 1)]
 
 
-def written(path: Path, events: int = EVENTS) -> FileEventStore[Any]:
+def written(path: Path, events: int = EVENTS, filesystem: Any = None) -> FileEventStore[Any]:
     """Return a store whose segments have 8 events: event `n` is in stream `a:(n % 3)`, at position n + 1."""
-    store = FileEventStore(path, segment_bytes=2000, durability="relaxed")
+    store = FileEventStore(path, segment_bytes=2000, durability="relaxed", filesystem=filesystem)
     for number in range(events):
         store.append(f"a:{number % STREAMS}", [Added(number, "x" * 40)], ANY)
     return store
@@ -30,11 +30,11 @@ def positions(store: FileEventStore[Any], stream_id: str | None = None) -> list[
     return [record.position for block in store.envelopes(stream_id) for record in block]
 
 
-def held(path: Path) -> list[int]:
+def held(path: Path, filesystem: Any = None) -> list[int]:
     """The positions in a store, which must be whole; none if there is no store yet."""
     if not (path / "hangarlog.json").exists():
         return []
-    with opened(path) as store:
+    with opened(path, filesystem) as store:
         damages = list(verify(store))
         assert not damages, f"verify finds {damages[0]}"
         return positions(store)

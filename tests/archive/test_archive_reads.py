@@ -93,11 +93,11 @@ def test_a_gap_between_both_is_an_error(tmp_path: Path, hangarlog: Command) -> N
     with written(tmp_path / "s") as store:
         store.archive(tmp_path / "a", before=18)
         store.retain(RetentionPolicy(max_events=20))
-        with pytest.raises(ArchiveError, match="it has positions 1 to 16, and the store begins with 33"):
+        with pytest.raises(ArchiveError, match="it has positions 1 to 16, and the store begins with 41"):
             store.archive(tmp_path / "a", before=50)
     done = hangarlog("read", "s", "--archive", "a")
     assert (done.returncode, done.stdout) == (1, b"")
-    assert b"has dropped positions 17 to 32" in done.stderr
+    assert b"has dropped positions 17 to 40" in done.stderr
 
 
 def test_a_move_while_both_are_read_is_an_error_at_the_end(tmp_path: Path) -> None:
