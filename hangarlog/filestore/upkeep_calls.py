@@ -241,6 +241,8 @@ class UpkeepCalls(FollowingCalls[Event]):
     def seal_large(self, streams: Mapping[str, int]) -> None:
         """Seal the active segments of streams that are full, and make a checkpoint: for an archive."""
         session = self._write_session
+        with session.lock():
+            pass  # Refuses a store that may only be read, as on a full disk: it may lack the streams.
         for stream_id in streams:
             path = session.folder.stream(stream_id).active_path
             if session.filesystem.size_at(path) >= session.segment_bytes:
