@@ -59,7 +59,7 @@ OF_ARCHIVE = [
         "unarchiving.py",
         "mark.deleted_through if mark else -1)",
         "-1)",
-        f"{ARCHIVE}::test_a_deletion_does_not_reach_the_archive",
+        f"{ARCHIVE}::test_a_stream_that_was_archived_whole_and_then_deleted_stays_deleted",
     ),
     Bug(
         "what comes back is lost if a recovery takes it for left over",
