@@ -1,6 +1,7 @@
-"""Test adapters, each in an environment of its own: `python3 tools/dev.py integrations [--record] [NAME…]`.
+"""Test adapters, each in an environment of its own: `python3 tools/dev.py integrations [--speed] [--record] [NAME…]`.
 
-tools/integrations.toml says what is installed and what is run. `--record` writes the counts into docs/integrations.md.
+tools/integrations.toml says what is installed and what is run. `--speed` measures the adapters beside their frameworks'
+own storage instead (`bench.adapters`). `--record` writes the counts, or the figures, into docs/integrations.md.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = ROOT / "tools/integrations.toml"
 PAGE = ROOT / "docs/integrations.md"
-BEGIN, END = "<!-- counts: begin -->\n", "<!-- counts: end -->\n"
 AT_ONCE = 2
 """How many environments are made and tested at once."""
 
@@ -108,25 +108,46 @@ def row(environment: Environment, result: Table) -> str:
     return f"| {versions} | {result['title']} | {result.get('passed', 0)} | {result.get('failed', 0)} | {reasons} |\n"
 
 
-def record(rows: list[str]) -> None:
-    """Write the rows between the markers of docs/integrations.md."""
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    head = "| for | suite | passed | failed | left out, and why |\n| --- | --- | --- | --- | --- |\n"
-    PAGE.write_text(before + BEGIN + head + "".join(rows) + END + after)
+def record(what: str, text: str) -> None:
+    """Write a text between two markers of docs/integrations.md."""
+    begin, end = (f"<!-- {what}: {edge} -->\n" for edge in ("begin", "end"))
+    before, _, rest = PAGE.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    PAGE.write_text(before + begin + text + end + after)
+
+
+def measure(environments: list[Environment]) -> str:
+    """Measure the adapters that bench.adapters has a module for, one after the other, and return their tables."""
+    tables = []
+    for environment in environments:
+        if (ROOT / f"bench/adapters/{environment.name}.py").is_file():
+            environment.set_up()
+            command = [str(environment.python), "-m", "bench.adapters", environment.name]
+            tables.append(subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, check=True).stdout)
+            print(tables[-1], flush=True)
+    return "\n".join(tables)
 
 
 def main(arguments: list[str]) -> int:
     """Test the named adapters, or all. Return 1 if anything failed."""
     tables: dict[str, Table] = tomllib.loads(TABLES.read_text())
-    names = [argument for argument in arguments if argument != "--record"] or list(tables)
+    options = {argument for argument in arguments if argument.startswith("-")}
+    names = [argument for argument in arguments if argument not in options] or list(tables)
+    if options - {"--record", "--speed"}:
+        print("usage: python3 tools/dev.py integrations [--speed] [--record] [NAME…]", file=sys.stderr)
+        return 2
     if unknown := set(names) - set(tables):
         print(f"no table in tools/integrations.toml: {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
-    if "--record" in arguments and names != list(tables):
+    if "--record" in options and names != list(tables):
         print("--record writes the counts of all adapters: name none", file=sys.stderr)
         return 2
     environments = [Environment(name, tables[name]) for name in names]
+    if "--speed" in options:
+        figures = measure(environments)
+        if "--record" in options:
+            record("speed", figures)
+        return 0
     rows, failed = [], 0
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for environment, future in [(each, pool.submit(each.test)) for each in environments]:
@@ -139,8 +160,9 @@ def main(arguments: list[str]) -> int:
             print("\n".join(environment.said) if bad else "".join(rows[-len(results) :]), end="", flush=True)
             failed += bad
     passed = sum(int(each.split(" | ")[2]) for each in rows)
-    if "--record" in arguments and not failed:
-        record(rows)
+    if "--record" in options and not failed:
+        head = "| for | suite | passed | failed | left out, and why |\n| --- | --- | --- | --- | --- |\n"
+        record("counts", head + "".join(rows))
     print(f"integrations: {passed} passed, {failed} failed")
     return 1 if failed else 0
 

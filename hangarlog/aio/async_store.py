@@ -262,10 +262,17 @@ class AsyncEventStore(AsyncSubscribing[Event], Generic[Event]):
         *,
         schema_version: int = 1,
         saved_at: datetime | str | None = None,
+        ahead: bool = False,
     ) -> None:
         """As `EventStore.save_snapshot`."""
         await self._threads.run(
-            self._store.save_snapshot, stream_id, version, state, schema_version=schema_version, saved_at=saved_at
+            self._store.save_snapshot,
+            stream_id,
+            version,
+            state,
+            schema_version=schema_version,
+            saved_at=saved_at,
+            ahead=ahead,
         )
 
     async def load_snapshot(self, stream_id: str, *, schema_version: int | None = None) -> dict[str, Any] | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from itertools import repeat
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +22,13 @@ from hangarlog.events.payload import (
     too_deep,
 )
 from hangarlog.record.envelope import Encoded
+from hangarlog.record.nesting import MAX_NESTING
 from hangarlog.record.timestamp import as_recorded
+
+_decode_lines = msgspec.json.Decoder(dict[str, Any]).decode_lines
+_encode_lines = msgspec.json.Encoder().encode_lines
+_data, _types = attrgetter("data"), attrgetter("event_type")
+_rest = attrgetter("event_id", "metadata", "recorded_at")
 
 
 class EncodedEvent(msgspec.Struct, frozen=True):
@@ -50,6 +59,42 @@ def encode_given(event: EncodedEvent) -> Encoded:
     except FAILURES as error:
         raise EventSerializationError(name, f"cannot be stored: {error}") from error
     return name, own_id(name, event.event_id), data, time, _metadata(event.metadata)
+
+
+def encode_given_all(events: Sequence[EncodedEvent]) -> list[Encoded] | None:
+    """Return what `encode_given` returns of each event. Return None if one of them needs a closer look.
+
+    All payloads are decoded and written again in two calls. If that gives the same text, each is what a line holds.
+    """
+    datas = list(map(_data, events))
+    if set(map(type, datas)) != {bytes}:
+        return None
+    text = b"%b\n" % b"\n".join(datas)
+    try:
+        payloads = _decode_lines(text)
+        if len(payloads) != len(datas) or _encode_lines(payloads) != text:
+            return None
+        if b'"_version"' in text:
+            for payload in payloads:
+                check_version(payload.get("_version", 1))
+        del payloads  # They may be large.
+        types = list(map(_types, events))
+        for name in set(types):
+            checked_type(name)
+    except (*FAILURES, EventSerializationError):
+        return None
+    if max(map(len, datas)) > 2 * MAX_NESTING and any(map(too_deep, datas)):
+        return None
+    rest = list(map(_rest, events))
+    if set(map(type, rest[0])) == {type(None)} and rest.count(rest[0]) == len(rest):
+        return list(zip(types, repeat(None), datas, repeat(None), repeat(None)))
+    try:
+        return [
+            (name, own_id(name, event_id), data, None if time is None else _time(time), _metadata(metadata))
+            for name, data, (event_id, metadata, time) in zip(types, datas, rest, strict=True)
+        ]
+    except (*FAILURES, EventSerializationError):
+        return None
 
 
 def _checked(data: bytes) -> bytes:

@@ -12,7 +12,7 @@ import msgspec
 
 from hangarlog.errors import EventSerializationError, UnknownEventTypeError, UpcastingError
 from hangarlog.events.block_reader import Parts, Reader, TypedBlocks
-from hangarlog.events.encoded_event import EncodedEvent, checked_type, encode_given, own_id
+from hangarlog.events.encoded_event import EncodedEvent, checked_type, encode_given, encode_given_all, own_id
 from hangarlog.events.event_class import check_event_class, deferred, field_names
 from hangarlog.events.payload import (
     FAILURES,
@@ -215,7 +215,9 @@ class EventSerializer:
             return None
         writer = self._writers.get(event_class)
         if writer is None or not writer.current():
-            if event_class in (UntypedEvent, EncodedEvent):
+            if event_class is EncodedEvent:
+                return self._encode_given(events)
+            if event_class is UntypedEvent:
                 return None
             writer = self._new_writer(event_class)
         if writer.raw_in_fields:
@@ -237,6 +239,17 @@ class EventSerializer:
         datas = [head + body[1:] for body in bodies]
         return list(zip(repeat(writer.event_type), ids, datas, repeat(None), repeat(None)))
 
+    def _encode_given(self, events: Sequence[EncodedEvent]) -> list[Encoded] | None:
+        encoded = encode_given_all(events)
+        for name in {event[0] for event in encoded or ()}:
+            if self._is_read(name):
+                return None  # `encode` of each will prove it.
+        return encoded
+
+    def _is_read(self, event_type: str) -> bool:
+        """True if stored events of this type become something else than an `UntypedEvent`."""
+        return event_type in self.registry.types or bool(self.chain.split_of(event_type))
+
     def prove(self, event_type: str, data: bytes) -> None:
         """Prove that a payload can be read, if its type is registered, split or dropped.
 
@@ -244,7 +257,7 @@ class EventSerializer:
             EventSerializationError: the payload does not fit the class of its type, or a part of it does not.
             UpcastingError: it cannot be brought to its current schema version.
         """
-        if not self.validate or not (event_type in self.registry.types or self.chain.split_of(event_type)):
+        if not self.validate or not self._is_read(event_type):
             return
         try:
             self.reader(event_type)(data)

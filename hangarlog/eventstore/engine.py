@@ -38,6 +38,11 @@ class Engine(ABC):
     _durability: Durability | float = "relaxed"
     """What an append is that names no durability. Seconds are those between syncs."""
 
+    @property
+    def durability(self) -> Durability | float:
+        """The durability of an append that names none: "always", "relaxed", or the seconds between syncs."""
+        return self._durability
+
     def _sync_from_here(self) -> Callable[[bool], None]:
         """Return a function that makes durable what is committed between this call and that one; True: cursors, too.
 

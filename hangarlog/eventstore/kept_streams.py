@@ -11,7 +11,7 @@ import msgspec
 
 from hangarlog.errors import CompactionError, CorruptionError, SnapshotError, StreamNotFoundError
 from hangarlog.events.payload import FAILURES, encode_object
-from hangarlog.eventstore.arguments import is_whole, moment_or_none, number_or_none, text, whole_number
+from hangarlog.eventstore.arguments import flag, is_whole, moment_or_none, number_or_none, text, whole_number
 from hangarlog.eventstore.engine import Engine
 from hangarlog.eventstore.expected_version import ANY, STREAM_EXISTS, conflict, is_at
 from hangarlog.eventstore.selection import Span
@@ -32,12 +32,14 @@ class KeptStreams(Engine):
         *,
         schema_version: int = 1,
         saved_at: datetime | str | None = None,
+        ahead: bool = False,
     ) -> None:
         """Save `state` as the aggregate's state at stream version `version`, in place of any earlier snapshot.
 
         The snapshot is on the device when the call returns. `schema_version` is that of the state: `load_snapshot`
         ignores snapshots of another one. `saved_at` is the time of the snapshot (a datetime with a time zone, or RFC
-        3339 text), by default now.
+        3339 text), by default now. With `ahead`, the stream need not be at that version yet: `load_snapshot` then
+        cannot tell whether the state matches the events.
 
         A snapshot older than the stored one is refused, unless the stored one is of a lower `schema_version`, or does
         not match the stream's events any more.
@@ -56,7 +58,7 @@ class KeptStreams(Engine):
         encoded = msgspec.Raw(encode_object(state, "snapshot"))
         with self._calling():
             event_id = self._event_id_at(stream_id, version)
-            if event_id is None:
+            if event_id is None and not flag("ahead", ahead):
                 self._refuse_ahead(stream_id, version)
             stored = self._load_snapshot(stream_id)
             overtaken = None  # A stored snapshot that does not match its events.

@@ -169,16 +169,23 @@ class Subscribing(Subscribers[Event], Generic[Event]):
         return reading, self._tail(None if start is None else max(0, int(start)), durable=durable, skip=skip)
 
     def follow_envelopes(
-        self, from_position: int, *, stream_id: str | None, heartbeat: float, **filters: Any
+        self,
+        from_position: int,
+        *,
+        stream_id: str | None,
+        heartbeat: float | None,
+        durable: bool = False,
+        **filters: Any,
     ) -> Subscription[Sequence[Envelope] | None]:
-        """Yield the committed events after `from_position` as `envelopes` does, in blocks, and wait for more.
+        """Yield the events after `from_position` as `envelopes` does, in blocks, and wait for more.
 
-        `heartbeat` is that of `subscribe`, which also has the filters. No event types need to be registered. Events
+        `durable` yields an event once it is on the device, not once it is committed. `heartbeat` is that of
+        `subscribe`, which also has the filters. No event types need to be registered. Events
         that were compacted meanwhile come, too.
         """
         selected = selection(stream_id, filters, self.serializer)
         selected = msgspec.structs.replace(selected, stream_id=None, of_stream=selected.stream_id)
-        tail = self._tail(from_position, durable=False, skip=skips(selected.on_damage))
+        tail = self._tail(from_position, durable=durable, skip=skips(selected.on_damage))
         reading = Reading(selected, lambda part: [(part[-1], part)] if part else [], lambda _, part: part)
         return Subscription(tail, reading, None, heartbeat)
 

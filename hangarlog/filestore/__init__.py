@@ -41,6 +41,7 @@ A read of a short stream:
         filestore.reader           Reader._stream_forward
           filestore.folder           Folder.stream
           filestore.catalog          Catalog.get
+          filestore.shown_blocks     up_to
           log.log                    Log.forward
             log.segment_cache          SegmentCache.active
             log.segment                Segment.lines_at

@@ -18,6 +18,7 @@ from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.selection import Span
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.id_table import Covered, IdTable, TableError
+from hangarlog.filestore.shared_state import COMMITTED, FAILURES, LAYOUT, WRITING, SharedState, consistent
 from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.record.line import StoredEnvelope, read_crc
 from hangarlog.system.file_lock import FileLock, alone, enter
@@ -37,6 +38,14 @@ class Moment(NamedTuple):
     committed: int
     layout: int
     history: tuple[int, int]
+
+
+def moment_of(state: SharedState) -> Moment | None:
+    """Return what the shared state says of now, None if a writer is changing it or it is not believed."""
+    words = state.look()
+    if not state.believes(words) or words[WRITING] or not consistent(words):
+        return None
+    return Moment(words[COMMITTED], words[LAYOUT], (state.session, words[FAILURES]))
 
 
 Read = Callable[[Span, Moment], Iterator[Sequence[StoredEnvelope]]]

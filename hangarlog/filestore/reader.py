@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hangarlog.filestore.recovery.unrecovered import Unrecovered
     from hangarlog.filestore.salvage import Salvage
 
+_Blocks = Iterator[Sequence[StoredEnvelope]]
 _NO_STREAM = Known(-1, 0)
 _FEW_DOUBTFUL = 8
 _MAX_LISTINGS = 100  # Listings of a stream's files in one read.
@@ -124,7 +125,7 @@ class Reader:
         if self._unrecovered and not self._state.valid:
             return self._unrecovered_stream(self._unrecovered, span.stream_id, span)
         if span.reverse:
-            return self._stream_backward(span.stream_id, span.start, committed, span.skip)
+            return self._stream_backward(span, committed)
         return self._stream_forward(span.stream_id, span.start or 0, committed, span.limit, span.skip)
 
     def blocks_at(self, span: Span, moment: Moment) -> Iterator[Sequence[StoredEnvelope]]:
@@ -169,7 +170,7 @@ class Reader:
 
         if span.reverse:
             yield from filter(None, newer())
-            yield from self._stream_backward(stream_id, span.start, found.settled, span.skip)
+            yield from self._stream_backward(span, found.settled)
         else:
             yield from self._stream_forward(stream_id, first, found.settled, None, span.skip)
             yield from filter(None, newer())
@@ -224,17 +225,16 @@ class Reader:
         self._cache = None
         return self._stream_log(stream_id, committed)
 
-    def _stream_backward(
-        self, stream_id: str, from_version: int | None, committed: int, skip: bool, *, compacted: bool = False
-    ) -> Iterator[Sequence[StoredEnvelope]]:
+    def _stream_backward(self, span: Span, committed: int, *, compacted: bool = False) -> _Blocks:
         """Yield a stream's records, latest first; with `compacted` also those that are hidden but not yet deleted."""
+        stream_id, from_version, skip = span.stream_id or "", span.start, span.skip
         log = self._stream_log(stream_id, committed)
         through = -1 if compacted else self._compacted_through(stream_id)
         version, listings, exists = from_version, 0, False  # `exists`: the stream is known to have `version`.
         while version is None or version > through:
             known = self._known(stream_id)
             try:
-                for block in self._committed_only(log.backward(version), known, committed):
+                for block in self._committed_only(log.backward(version, span.limit), known, committed):
                     kept = shown(block, through, compacted)
                     self._refuse_torn(log)  # Otherwise an earlier record may be taken for the last one.
                     if not exists:
@@ -359,7 +359,7 @@ class Reader:
             if stream_id in self._unrecovered.ends:
                 return self._unrecovered.ends[stream_id]
             committed = self._unrecovered.settled
-        for block in self._stream_backward(stream_id, None, committed, skip=False, compacted=True):
+        for block in self._stream_backward(Span(stream_id, limit=1), committed, compacted=True):
             return block[0].stream_version
         return -1
 

@@ -22,7 +22,7 @@ from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.filestore.catalog import Catalog, Known
-from hangarlog.filestore.event_ids import EventIds, Moment
+from hangarlog.filestore.event_ids import EventIds, Moment, moment_of
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.group_sync import IntervalSync, JournalSync, sync_at_exit
 from hangarlog.filestore.hidden_events import DeletedStreams
@@ -265,6 +265,11 @@ class FileEventStore(UpkeepCalls[Event]):
         with self._refusals():
             return self._reader.unrecovered(self.meta.store_id).committed
 
+    def _moment(self) -> Moment | None:
+        """Return what stays the same as long as no read would find anything else; None if nothing can tell."""
+        self._use_files_in_place()
+        return moment_of(self._state)
+
     def _committed_after_all(self) -> int:
         """Return the committed position if the shared state has none: a writer is publishing it, or it is damaged."""
         for _ in range(1000):
@@ -282,10 +287,8 @@ class FileEventStore(UpkeepCalls[Event]):
         self.folder.refuse_moved()
         state = self._state
         if not (state.is_in_place and state.readable(state.look())):
-            if state.writable:
-                self._write_session.rejoin()
-            else:
-                self._write_session.see_session()
+            see = self._write_session.rejoin if state.writable else self._write_session.see_session
+            see()
         self._reader.look_again()
         self._read_watch.settle(moment)
 

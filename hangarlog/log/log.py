@@ -280,31 +280,36 @@ class Log:
                 damage = error
         raise damage
 
-    def backward(self, start: int | None = None) -> Iterator[list[StoredEnvelope]]:
+    def backward(self, start: int | None = None, wanted: int | None = None) -> Iterator[list[StoredEnvelope]]:
         """Yield the records from number `start` (default: the last) down, latest first and in blocks.
+
+        The first blocks have no more records than `wanted`, so that none is decoded for nothing.
 
         Raises:
             CorruptionError: a record is damaged, or one is missing between two others.
         """
         with self.opened(sys.maxsize) as (sealed, active_first, active):
-            number = start
+            number, left = start, [wanted or 0]
             newest = True  # Only the newest segment may end before `start`.
             if active and active_first is not None:
                 if start is None or start >= active_first:
-                    number = yield from self._read_backward(active, active_first, start, newest)
+                    number = yield from self._read_backward(active, active_first, start, newest, left)
                 newest = False
             if sealed or active_first:
                 sealed = self._sealed_before(active_first)  # Listed only now, because it may take long.
             for first in reversed(sealed):
                 if number is None or number >= first:
                     with contextlib.closing(self._segment(first)) as segment:
-                        number = yield from self._read_backward(segment, first, number, newest)
+                        number = yield from self._read_backward(segment, first, number, newest, left)
                 newest = False
 
     def _read_backward(
-        self, segment: Segment, first: int, number: int | None, newest: bool
+        self, segment: Segment, first: int, number: int | None, newest: bool, left: list[int]
     ) -> Generator[list[StoredEnvelope], None, int]:
-        """Yield the records from `number` (None: the last) down to the first, and return the number before that."""
+        """Yield the records from `number` (None: the last) down to the first, and return the number before that.
+
+        `left` holds how many are still wanted, 0 if that is not known.
+        """
         offset = segment.end_offset()
         self.torn |= offset != segment.size
         if number is not None:
@@ -317,6 +322,10 @@ class Log:
             lines, offset = segment.lines_before(offset, size)
             if not lines:
                 raise segment.damage(offset, "there is no whole record")
+            if left[0]:
+                offset += sum(len(line) + 1 for line in lines[: -left[0]])
+                lines = lines[-left[0] :]
+                left[0] -= len(lines)
             (oldest,) = segment.decode(lines[:1], offset)
             records = segment.decode(lines, offset, segment.number_of(oldest))[::-1]
             last = segment.number_of(records[0])
@@ -324,7 +333,7 @@ class Log:
                 raise segment.damage(offset, f"{self.field} {number} must come before here, not {last}")
             yield records
             number = last - len(records)
-            size = CHUNK_BYTES
+            size = min(4 * size, CHUNK_BYTES)  # Who wants the last ten stops soon.
         if number is not None and number != first - 1:
             raise segment.damage(0, f"{self.field} {first} must come here, not {number + 1}")
         return first - 1

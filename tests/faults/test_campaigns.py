@@ -35,6 +35,6 @@ def test_campaign(campaign: Campaign) -> None:
 
 def test_the_page_has_the_table_that_the_harness_makes() -> None:
     """docs/reliability.md, from docs/reliability.json: every row of the fault table, each with what it has counted."""
-    assert [campaign.row for campaign in campaigns()] == list(range(1, 20))
+    assert [campaign.row for campaign in campaigns()] == list(range(1, 21))
     assert table() in PAGE.read_text()
     assert "| not yet |" not in table()

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT, Added
 
-from hangarlog import ANY, FileEventStore
+from hangarlog import ANY, FileEventStore, MemoryEventStore
 from hangarlog.system.filesystem import FileSystem
 
 pytestmark = pytest.mark.usefixtures("ring_at_once")
@@ -236,3 +237,10 @@ def test_what_is_not_durable_yet_is_not_seen_by_who_asks_for_durable(tmp_path: P
         assert len(reader.read_stream("a:1", durable=True)) == 4
         store.sync()
         assert len(reader.read_stream("a:1", durable=True)) == 5
+
+
+@pytest.mark.parametrize("durability", ["always", "relaxed", 2.5])
+def test_a_store_says_what_its_appends_are(tmp_path: Path, durability: Any) -> None:
+    with FileEventStore(tmp_path / "store", durability=durability) as store:
+        assert store.durability == durability
+    assert MemoryEventStore().durability == "relaxed"

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from following import LONG, Follower, opened, put
 
-from hangarlog import ANY, EncodedEvent, StoreOpenError
+from hangarlog import ANY, EncodedEvent, FileEventStore, StoreOpenError, UntypedEvent
 from hangarlog.system import waking
 from hangarlog.system.read_only import ReadOnly
 
@@ -353,3 +353,15 @@ def test_a_forked_child_may_go_on_with_a_subscription(tmp_path: Path) -> None:
         os.waitpid(pid, 0)
         os.close(reading)
         os.close(writing)
+
+
+def test_blocks_are_followed_once_they_are_durable(tmp_path: Path) -> None:
+    with FileEventStore.untyped(tmp_path / "store") as store:
+        store.append("a:1", [UntypedEvent("One", {})], -1)
+        store.append("a:1", [UntypedEvent("Two", {})], 0, durability="relaxed")
+        with store.follow_envelopes(0, stream_id=None, heartbeat=0.0) as committed:
+            assert [each.event_type for each in next(committed) or ()] == ["One", "Two"]
+        with store.follow_envelopes(0, stream_id=None, heartbeat=0.0, durable=True) as durable:
+            assert [each.event_type for each in next(durable) or ()] == ["One"]
+            store.sync()
+            assert [each.event_type for each in next(each for each in durable if each) or ()] == ["Two"]

@@ -67,6 +67,20 @@ class SnapshotConformance(Opening):
             assert store.list_snapshots() == []
             assert store.get_stream_version("b:1") == -1
 
+    def test_a_snapshot_may_be_ahead_if_the_caller_says_so(self) -> None:
+        """The stream need not exist; it cannot be compacted before it has got there."""
+        with self.store() as store:
+            store.save_snapshot("a:1", 5, {"n": 5}, ahead=True)
+            assert store.load_snapshot("a:1") == {"version": 5, "state": {"n": 5}}
+            assert (store.list_streams(), store.get_stream_version("a:1")) == ([], -1)
+            store.append("a:1", [Counted(n) for n in range(3)], NO_STREAM)
+            assert store.load_snapshot("a:1") == {"version": 5, "state": {"n": 5}}
+            assert store.read_stream("a:1") == [Counted(n) for n in range(3)]
+            with raises(CompactionError):
+                store.compact_stream("a:1")
+            with raises(TypeError):
+                store.save_snapshot("a:1", 6, {}, ahead=1)  # type: ignore[arg-type]
+
     def test_a_snapshot_older_than_the_stored_one_is_refused(self) -> None:
         """One of the same version replaces it, and an older one does if the stored one is of a lower schema version."""
         with self.store() as store:

@@ -68,7 +68,7 @@ class Writer:
 
     def _append(self) -> None:
         rng, each = self._rng, self._rng.choice(self._streams)
-        count = 1 if rng.random() < 0.8 else rng.randrange(1, 40)
+        count = 1 if rng.random() < 0.9 else rng.randrange(2, 10)
         durability: Any = "always" if rng.random() < 0.02 else "relaxed"
         number, version = self._next, self._versions[each]
         self._next += count

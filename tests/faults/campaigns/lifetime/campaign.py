@@ -24,7 +24,7 @@ from .model import Model
 from .streams import Rules
 
 WRITERS, FOLLOWERS = 2, 2
-PHASE = 60_000
+PHASE = 20_000
 """Calls of the writers in a phase, about."""
 PHASES = 4
 
@@ -37,7 +37,7 @@ class Life:
         self._folder, self._store = folder, folder / "store"
         for name in ("diaries", "logs"):
             (folder / name).mkdir()
-        segment_bytes = self._rng.choice((4_000, 20_000, 200_000))
+        segment_bytes = self._rng.choice((10_000, 50_000, 400_000))
         FileEventStore.untyped(self._store, durability="relaxed", segment_bytes=segment_bytes).close()
         self._rules = Rules.made(self._rng)
         self.model, self.done = Model(self._rules), Counter[str]()

@@ -43,8 +43,8 @@ OF_CRASHES = [
     Bug(
         "a roll is finished only where its fresh file has kept its name",
         "log.py",
-        'return sealed if sealed and self.filesystem.is_there(sealed) else ""',
-        'return sealed if sealed and self.filesystem.is_there(self.active_path + ".new") else ""',
+        'return "" if first is None else self.sealed_path(first)',
+        'return self.sealed_path(first or 0) if self.filesystem.is_there(self.active_path + ".new") else ""',
         f"{BY_HAND}::test_a_folder_in_the_middle_of_a_roll_opens",
     ),
     Bug(
@@ -253,9 +253,9 @@ OF_CRASHES = [
     ),
     Bug(
         "readers see what is not committed yet",
-        "reader.py",
-        "def _up_to(",
-        "def _up_to(blocks: Iterator[list[Envelope]], committed: int) -> Iterator[list[Envelope]]:\n"
+        "shown_blocks.py",
+        "def up_to(",
+        "def up_to(blocks: Iterator[list[Envelope]], committed: int) -> Iterator[list[Envelope]]:\n"
         "    return blocks\n\n\ndef _up_to_committed(",
         f"{FAILING}::test_no_reader_sees_a_commit_before_it_is_published",
     ),

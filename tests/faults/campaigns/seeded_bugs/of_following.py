@@ -36,8 +36,8 @@ OF_FOLLOWING = [
     Bug(
         "a read at the end of the journal counts a record too many",
         "tail.py",
-        "self.position = last\n        return records",
-        "self.position = last + (len(records) > 3)\n        return records",
+        "self.position = last\n        return without",
+        "self.position = last + (len(records) > 3)\n        return without",
         ROW,
     ),
     Bug(

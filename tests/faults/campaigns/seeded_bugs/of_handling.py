@@ -318,8 +318,8 @@ OF_HANDLING = [
     Bug(
         "a read that the device refuses is called damage",
         "reader.py",
-        "except (CorruptionError, FileNotFoundError) as error:",
-        "except (CorruptionError, OSError) as error:\n                if not isinstance(error, FileNotFoundError):\n"
+        "return\n            except (CorruptionError, FileNotFoundError) as error:",
+        "return\n            except (CorruptionError, OSError) as error:\n                if not isinstance(error, FileNotFoundError):\n"
         '                    raise CorruptionError(log.active_path, "", 0, str(error)) from error',
         f"{FAILING}::test_a_read_that_is_refused_does_not_speak_of_writing",
     ),
