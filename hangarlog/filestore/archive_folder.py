@@ -22,11 +22,13 @@ from hangarlog.filestore.retention_plan import Sealed
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.log.compressing import proved
 from hangarlog.log.segment import Segment
+from hangarlog.log.segment_name import index_path
 from hangarlog.record.checksum import crc32
 from hangarlog.record.line import decode_places, decode_record, is_erased
 from hangarlog.record.timestamp import now
-from hangarlog.system.file_copy import copy_open
+from hangarlog.system.file_copy import copy_file, copy_open
 from hangarlog.system.file_lock import FileLock, held
+from hangarlog.system.filesystem import NO_FILE
 
 
 class OpenArchive(Protocol):
@@ -232,6 +234,11 @@ def put_sealed(segment: Segment, folder: Folder, first: int) -> None:
     filesystem, path = folder.filesystem, os.path.join(folder.path, os.path.basename(segment.path))
     folder.journal.remove_sealed(first)  # With caches, which may be of another text.
     copy_open(filesystem, segment.fd, segment.file_bytes, path)
+    try:
+        copy_file(filesystem, index_path(segment.base), index_path(folder.journal.sealed_base(first)))
+    except OSError as error:
+        if error.errno not in NO_FILE and not isinstance(error, FileNotFoundError):
+            raise  # Else it is a cache that is missing.
     try:
         filesystem.sync_folder(folder.path)
     except OSError:

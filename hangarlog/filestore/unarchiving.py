@@ -17,11 +17,12 @@ import msgspec
 from hangarlog.errors import ArchiveError
 from hangarlog.eventstore.retention_policy import RetainedSegment, RetentionReport
 from hangarlog.filestore.archive_folder import ArchiveFolder, Proof, put_sealed
-from hangarlog.filestore.recovery.rewriting import Rewriting
+from hangarlog.filestore.compaction import compact
 from hangarlog.filestore.retaining import Retention
 from hangarlog.filestore.retention_plan import Sealed, sealed_segments
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.log.log import Log
+from hangarlog.log.segment_name import index_path, text_path
 
 Ends = defaultdict[str, set[int]]
 """The versions of each stream up to which an archive may have hidden it: the last ones in its segments."""
@@ -115,15 +116,24 @@ class Unarchiving(Retention):
 
     def _put_back(self, archived: Log, first: int, last: int, stream_id: str) -> None:
         """Put the lines of an archived stream, from version `first` to `last`, before those of the stream here."""
-        log = self._folder.stream(stream_id)
-        rewriting = Rewriting(log, self._session.segment_bytes)
+        log, filesystem = self._folder.stream(stream_id), self._session.filesystem
+        compact(log, last)  # So that what follows begins in a file of its own.
         end = log.last_record()
-        for source, begins, stop in ((archived, first, last), (log, last + 1, end.stream_version if end else -1)):
-            for records, lines in source.forward_lines(begins) if begins <= stop else ():
-                for record, line in zip(records, lines, strict=True):
-                    if begins <= record.stream_version <= stop:
-                        rewriting.add(record.stream_version, line)
-        rewriting.finish()
-        for replaced in rewriting.put_in_place():
-            if replaced.kept:
-                self._session.filesystem.remove(replaced.kept)
+        text, size, begins, number = list[bytes](), 0, first, first
+        for records, lines in archived.forward_lines(first):
+            for record, line in zip(records, lines, strict=True):
+                if record.stream_version != number or number > last:
+                    break
+                if size >= self._session.segment_bytes:
+                    filesystem.replace_file(text_path(log.sealed_base(begins)), b"".join(text))
+                    text, size, begins = [], 0, number
+                text.append(line + b"\n")
+                size, number = size + len(line) + 1, number + 1
+        if number <= last:
+            cause = f"its stream {stream_id!r} lacks version {number}; run `hangarlog repair` on it"
+            raise ArchiveError(archived.folder, cause)
+        if end and end.stream_version > last:
+            filesystem.replace_file(text_path(log.sealed_base(begins)), b"".join(text))
+        else:
+            filesystem.remove(index_path(log.base))
+            filesystem.replace_file(log.active_path, b"".join(text))
