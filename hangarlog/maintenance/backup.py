@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -21,7 +20,6 @@ from hangarlog.filestore.folder import Folder, Meta
 from hangarlog.filestore.hidden_events import DeletedStreams
 from hangarlog.filestore.journal import Journal
 from hangarlog.filestore.line_scan import REBUILT, log_files, stream_files
-from hangarlog.filestore.recovery.rewriting import last_number
 from hangarlog.filestore.recovery.stream_repair import (
     Mending,
     forget_indexes,
@@ -37,6 +35,7 @@ from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.log.segment_name import COMPRESSED, INDEX, TEXT, index_beside, index_path, text_path
 from hangarlog.maintenance.cursor_check import cursors_for_copy, put_cursors, with_new_cursors
+from hangarlog.maintenance.listing import Listing
 from hangarlog.maintenance.projection_check import put_states, states_for_copy
 from hangarlog.maintenance.verify import verify
 from hangarlog.record.checked_json import with_crc
@@ -182,43 +181,6 @@ def _check_nothing_appended(store: FileEventStore, copy: Folder) -> None:
         raise BackupError(copy.path, f"{cause}; name another folder")
 
 
-class _Listing:
-    """The logs in a folder and their sealed segments, listed once and again when the listing is out of date."""
-
-    def __init__(self, filesystem: FileSystem, folder: str) -> None:
-        self._filesystem, self._folder = filesystem, folder
-        self.refresh()
-
-    def refresh(self) -> None:
-        """List the folder."""
-        self.names: set[str] = set()
-        self._sealed: defaultdict[str, list[int]] = defaultdict(list)
-        for file in log_files(self._filesystem, self._folder):
-            if file.sealed is None:
-                self.names.add(file.name)
-            elif not file.spare:
-                self._sealed[file.name].append(file.sealed)
-
-    def sealed(self, log: Log, active: Segment) -> list[int]:
-        """Return the first numbers of the sealed segments before an active one that is open.
-
-        The open one stays readable even if it is sealed meanwhile.
-        """
-        first = active.first_number()
-        if first is None or not (first == 0 or self._reaches(log, first)):
-            self.refresh()
-        begins = log.begins() if isinstance(log, Journal) else 0  # After the listing: see `Journal.sealed`.
-        return sorted(n for n in self._sealed[log.name] if n >= begins and (first is None or n < first))
-
-    def _reaches(self, log: Log, first: int) -> bool:
-        """True if the last sealed segment in the listing ends just before number `first`."""
-        before = [n for n in self._sealed[log.name] if n < first]
-        if not before:
-            return isinstance(log, Journal) and first == log.begins()
-        with contextlib.closing(log.open_sealed(max(before))) as segment:
-            return last_number(log, segment) == first - 1
-
-
 class _Backup:
     """One run of a backup: copy every file under a temporary name, then rename all of them into place."""
 
@@ -256,11 +218,11 @@ class _Backup:
             self._stage_category(category)
         for path in snapshot_paths(filesystem, source.snapshots_path):
             self._stage_snapshot(path)
-        self._stage_log(source.journal, copy.path, _Listing(filesystem, source.path))
+        self._stage_log(source.journal, copy.path, Listing(filesystem, source.path))
 
     def _stage_category(self, category: str) -> None:
         source, target = self._source.category_path(category), self._copy.category_path(category)
-        listing = _Listing(self._filesystem, source)
+        listing = Listing(self._filesystem, source)
         self._filesystem.make_folder(target)
         for name in sorted(listing.names):
             if is_stream_name(category, name):
@@ -269,7 +231,7 @@ class _Backup:
                 if last:
                     self._last_versions[category, name] = last.stream_version
 
-    def _stage_log(self, log: Log, target: str, listing: _Listing) -> StoredEnvelope | None:
+    def _stage_log(self, log: Log, target: str, listing: Listing) -> StoredEnvelope | None:
         """Stage a log up to the backup's position, and return its last record there."""
         for _ in range(_MAX_ATTEMPTS):
             with contextlib.suppress(FileNotFoundError):
@@ -279,7 +241,7 @@ class _Backup:
                 return None  # The stream was new, and its first append failed.
         raise BackupError(self._copy.path, f"{log.active_path} changes too often; run the backup again")
 
-    def _try_log(self, log: Log, target: str, listing: _Listing) -> StoredEnvelope | None:
+    def _try_log(self, log: Log, target: str, listing: Listing) -> StoredEnvelope | None:
         """Stage a log once. Raises `FileNotFoundError` if a segment goes away meanwhile."""
         position, base = self.report.position, os.path.join(target, log.name)
         with contextlib.ExitStack() as stack:
@@ -299,15 +261,25 @@ class _Backup:
             if last is None and log.field == "stream_version":
                 return None
             for first in sealed:
-                with contextlib.closing(log.open_sealed(first)) as segment:
-                    path = os.path.join(target, os.path.basename(segment.path))
-                    self._stage(path, segment.fd, segment.file_bytes)
-                self._stage_file(index_path(segment.base), index_beside(path))
+                while not self._stage_sealed(log, first, target):
+                    pass  # It was replaced meanwhile, because events were erased in it.
             if isinstance(active, CompressedSegment):
                 self._stage_content(text_path(base), active.read(size, 0))
             else:
                 self._stage(text_path(base), active.fd, size)
             return last
+
+    def _stage_sealed(self, log: Log, first: int, target: str) -> bool:
+        """Stage a sealed segment and its index. Return False if these may be of two files."""
+        with contextlib.closing(log.open_sealed(first)) as segment:
+            path = os.path.join(target, os.path.basename(segment.path))
+            self._stage(path, segment.fd, segment.file_bytes)
+            self._stage_file(index_path(segment.base), index_beside(path))
+            if segment.is_in_place:
+                return True
+            for staged in (path, index_beside(path)):
+                self._wanted.pop(staged, None)
+            return False
 
     def _stage_snapshot(self, path: str) -> None:
         found = load_snapshot(self._filesystem, path)
@@ -423,7 +395,7 @@ class _Backup:
         for path in [*journal, *streams, *snapshot_paths(filesystem, copy.snapshots_path)]:
             if path not in self._wanted:
                 filesystem.remove(path)
-        for path in [copy.journal.active_path, *streams]:
+        for path in [*journal, *streams]:
             if index_beside(path) not in self._wanted:
                 filesystem.remove(index_beside(path))
         forget_indexes(copy)

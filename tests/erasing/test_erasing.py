@@ -321,3 +321,19 @@ def test_what_a_subscriber_has_not_read_stays(store: FileEventStore[Any], tmp_pa
     store.retain()
     assert with_secret(tmp_path / "s") == set()
     check(store)
+
+
+def test_a_backup_keeps_no_index_of_a_segment_that_has_none_any_more(tmp_path: Path) -> None:
+    """An erasing that was killed leaves the segment that it wrote anew without an index."""
+    source, target = tmp_path / "s", tmp_path / "backup"
+    with FileEventStore.untyped(source, durability="relaxed", segment_bytes=200_000) as store:
+        for number in range(900):
+            store.append(f"a:{number % 2}", [UntypedEvent("Named", {"n": number, "text": "x" * 200})], ANY)
+        backup(source, target)
+        store.delete_stream("a:1")
+        store.retain()
+        index = min(source.glob("journal.0*.index"))
+        assert (target / index.name).exists()
+        index.unlink()
+        backup(source, target)
+        assert not (target / index.name).exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import select
 import shutil
 import signal
 import subprocess
@@ -84,12 +85,16 @@ class Life:
         rng = self._rng
         time.sleep(rng.random() ** 2 * 0.05)
         kind = rng.random()
-        if kind < 0.2:
-            self._replace(self._writers, self._writer, "writer")
-        elif kind < 0.4:
-            self._replace(self._followers, self._follower, "follower")
+        if kind < 0.4:
+            self._replace_one()
         else:
             self._keep(rng.choice([*KEEPERS]), killed=rng.random() < 0.4)
+
+    def _replace_one(self) -> None:
+        if self._rng.random() < 0.5:
+            self._replace(self._writers, self._writer, "writer")
+        else:
+            self._replace(self._followers, self._follower, "follower")
 
     def _replace(self, group: list[Child], start: Callable[[int], Child], name: str) -> None:
         at = self._rng.randrange(len(group))
@@ -104,6 +109,8 @@ class Life:
         if killed:
             time.sleep(self._rng.random() ** 3 * 0.3)
             child.kill()
+        while not (self._shared.ending or select.select([child.reading], [], [], self._rng.random() * 0.4)[0]):
+            self._replace_one()  # Others die beside it.
         self._join(child)
         self.done[f"kill: {name}" if child.status else name] += 1
 

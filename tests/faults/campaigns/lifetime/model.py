@@ -38,6 +38,7 @@ class Model:
         self._tried: dict[int, tuple[int, int, float]] = {}  # {number: (stream, version, time)} not acknowledged.
         self._hidden: Counter[int] = Counter()  # {stream: how many versions its deletions and truncations may hide}
         self._snapshots: Counter[int] = Counter()  # {stream: how many versions its snapshots may cover}
+        self._saved: Counter[int] = Counter()  # {stream: how many versions its acknowledged snapshots cover}
         self._gone: set[int] = set()  # Positions that are shown no more.
         self.operations = self.last = 0
 
@@ -60,7 +61,8 @@ class Model:
                 elif entry.act in (DELETE, TRUNCATE):
                     self._hidden[entry.stream] = max(self._hidden[entry.stream], entry.version + 1)
                 elif entry.act == SNAPSHOT:
-                    self._snapshots[entry.stream] = max(self._snapshots[entry.stream], entry.version + 1)
+                    for found in (self._snapshots, self._saved) if entry.done else (self._snapshots,):
+                        found[entry.stream] = max(found[entry.stream], entry.version + 1)
 
     def check(self, path: Path, settled_at: float | None = None) -> None:
         """Compare a store that nobody changes with what is known.
@@ -71,7 +73,7 @@ class Model:
             damage = list(verify(store))
             assert not damage, f"verify finds {damage}"
             shown = self._check_journal(store)
-            rules = Applied(self._rules, self._known, self._tried, self._hidden, self._snapshots)
+            rules = Applied(self._rules, self._known, self._tried, self._hidden, self._snapshots, self._saved)
             gone = self._known.keys() - shown
             lost = gone - rules.may_go(time.time())
             assert not lost, f"{len(lost)} events are lost: at {min(lost)}, {self._known[min(lost)]}"
@@ -163,9 +165,10 @@ class Applied:
         tried: dict[int, tuple[int, int, float]],
         hidden: Counter[int],
         snapshots: Counter[int],
+        saved: Counter[int],
     ) -> None:
         self._rules, self._known, self._hidden, self._snapshots = rules, known, hidden, snapshots
-        self._tried = tried
+        self._tried, self._saved = tried, saved
 
     def may_go(self, now: float) -> set[int]:
         """Return the positions of events that a policy, a truncation or a deletion may have dropped until `now`."""
@@ -176,7 +179,7 @@ class Applied:
             if known.version < self._hidden[known.stream]
             or (rules.all_events and later.all >= rules.all_events)
             or (rules.all_bytes and later.most_bytes >= rules.all_bytes)
-            or self._category_drops(known, later, now)
+            or self._category_drops(known, later, now, self._snapshots)
         }
 
     def must_go(self, settled_at: float, sealed: list[int]) -> set[int]:
@@ -190,14 +193,14 @@ class Applied:
                 continue
             behind = ends.get(end)
             if (
-                self._category_drops(known, later, settled_at)
+                self._category_drops(known, later, settled_at, self._saved)
                 or (rules.all_events and behind and behind.all >= rules.all_events)
                 or (rules.all_bytes and behind and behind.least_bytes >= rules.all_bytes)
             ):
                 gone.add(position)
         return gone
 
-    def _category_drops(self, known: Known, later: Later, now: float) -> bool:
+    def _category_drops(self, known: Known, later: Later, now: float, covered: Counter[int]) -> bool:
         rules = self._rules
         match category(known.stream):
             case "new":
@@ -205,7 +208,7 @@ class Applied:
             case "few":
                 return later.of_stream >= rules.few_events
             case "saved":
-                return known.version < self._snapshots[known.stream]
+                return known.version < covered[known.stream]
             case "old":
                 return known.time <= now - rules.old_seconds
         return False

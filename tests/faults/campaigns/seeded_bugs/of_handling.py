@@ -319,7 +319,8 @@ OF_HANDLING = [
         "a read that the device refuses is called damage",
         "reader.py",
         "return\n            except (CorruptionError, FileNotFoundError) as error:",
-        "return\n            except (CorruptionError, OSError) as error:\n                if not isinstance(error, FileNotFoundError):\n"
+        "return\n            except (CorruptionError, OSError) as error:\n"
+        "                if not isinstance(error, FileNotFoundError):\n"
         '                    raise CorruptionError(log.active_path, "", 0, str(error)) from error',
         f"{FAILING}::test_a_read_that_is_refused_does_not_speak_of_writing",
     ),
