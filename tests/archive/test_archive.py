@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from archived_stores import ALL, held, opened, positions, shown, written
 from conftest import ROOT, Added
@@ -25,9 +26,11 @@ from hangarlog import (
     FileEventStore,
     HangarlogError,
     LockTimeoutError,
+    MemoryEventStore,
     RetentionPolicy,
     StorageError,
 )
+from hangarlog.aio import AsyncEventStore
 from hangarlog.filestore.recovery.beginning import remove_left_over
 from hangarlog.filestore.unarchiving import Unarchiving
 from hangarlog.maintenance.backup import backup
@@ -443,6 +446,21 @@ def test_the_command(tmp_path: Path, hangarlog: Command) -> None:
     for wrong in ([], ["--before", "soon"], ["--restore", "--before", "3"]):
         assert hangarlog("archive", "s", "a", *wrong).returncode == 2
     assert b"there is no folder" in hangarlog("archive", "s", "no/a", "--before", "3").stderr
+
+
+def test_tasks_archive_too(tmp_path: Path) -> None:
+    async def move() -> None:
+        async with AsyncEventStore(written(tmp_path / "s")) as store:
+            assert (await store.archive(tmp_path / "a", before=30, compress=True)).first_position == 25
+            assert (await store.restore_archive(tmp_path / "a")).first_position == 1
+        async with AsyncEventStore(MemoryEventStore()) as store:
+            with pytest.raises(TypeError):
+                await store.archive(tmp_path / "a", before=30)
+            with pytest.raises(TypeError):
+                await store.restore_archive(tmp_path / "a")
+
+    anyio.run(move)
+    assert held(tmp_path / "s") == ALL
 
 
 def test_callers_with_other_stores_of_one_class(tmp_path: Path) -> None:
