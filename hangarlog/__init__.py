@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from hangarlog.eventstore.expected_version import ANY, NO_STREAM, STREAM_EXISTS
 from hangarlog.errors import (
+    ArchiveError,
     BackupError,
     CompactionError,
     ConcurrencyError,
@@ -85,6 +86,7 @@ __all__ = [
     "NO_STREAM",
     "STREAM_EXISTS",
     "AppendResult",
+    "ArchiveError",
     "BackupError",
     "CompactionError",
     "ConcurrencyError",

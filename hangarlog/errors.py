@@ -385,10 +385,8 @@ class LockTimeoutError(StoreBusyError):
 
     def __str__(self) -> str:
         holder = f"process {self.pid} is writing" if self.pid else "others hold it"
-        return (
-            f"the store {self.path} was locked for {self.seconds:g} s: {holder}; nothing was written. "
-            "Check whether that process hangs, or open the store with a longer lock_timeout"
-        )
+        advice = "Check whether that process hangs, or open the store with a longer lock_timeout"
+        return f"the store {self.path} was locked for {self.seconds:g} s: {holder}; nothing was written. {advice}"
 
 
 class StorageError(HangarlogError):
@@ -402,14 +400,9 @@ class StorageError(HangarlogError):
         self.path, self.errno, self.cause, self.reading = path, errno, cause, reading
 
     def __str__(self) -> str:
-        if self.reading:
-            what, outcome = "reading", ""
-        else:
-            what, outcome = "writing to", "; nothing was written"
-        return (
-            f"the operating system refused a call while {what} the store {self.path}: {self.cause}{outcome}. "
-            "Remove the cause, then try again"
-        )
+        what, outcome = ("reading", "") if self.reading else ("writing to", "; nothing was written")
+        refused = f"the operating system refused a call while {what} the store {self.path}: {self.cause}{outcome}"
+        return f"{refused}. Remove the cause, then try again"
 
 
 class OutcomeUnknownError(_CauseError):
@@ -446,6 +439,12 @@ class BackupError(_CauseError):
     """A backup failed. Fields: `path` (of the target), `cause`."""
 
     _failed = "cannot back up to"
+
+
+class ArchiveError(_CauseError):
+    """A folder cannot be the archive of a store, or an archive was used as a store. Fields: `path`, `cause`."""
+
+    _failed = "the archive"
 
 
 class SchemaLockError(_CauseError):

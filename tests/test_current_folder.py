@@ -37,6 +37,7 @@ COMMANDS = [
     ["--version"],
     ["append", "{out}/new", "b:1", "--type", "T", "--data", "{}"],
     ["backup", ".", "{out}/backup"],
+    ["archive", ".", "{out}/archive", "--before", "1"],
     ["bench", "{out}", "--seconds", "0.1", "--processes", "2"],
     ["completion", "bash"],
     ["compress", ".", "--seal"],

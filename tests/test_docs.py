@@ -163,6 +163,40 @@ def test_the_retention_pages_examples_run(tmp_path: Path, monkeypatch: pytest.Mo
         assert (done.returncode, json.loads(done.stdout)["first_position"]) == (0, 1)
 
 
+def test_the_archive_pages_examples_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangarlog: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The commands and the programs, on a store with old events; then DuckDB sees those of both."""
+    monkeypatch.chdir(tmp_path)
+    with FileEventStore.untyped("mystore", durability="relaxed", segment_bytes=2_000) as store:
+        for number in range(60):
+            old = EncodedEvent("Added", b"{}", recorded_at="2026-01-01T00:00:00.000000Z")
+            store.append(f"a:{number % 3}", [old], ANY)
+    move, both = blocks(ROOT / "docs/archive.md", "python")
+    (query,) = blocks(ROOT / "docs/archive.md", "sql")
+    names: dict[str, object] = {}
+    exec(move, names)  # noqa: S102 - that is the test
+    store = names["store"]
+    assert isinstance(store, FileEventStore)
+    first = store.archive("myarchive", before="90d").first_position
+    store.close()
+    assert first > 1
+    capsys.readouterr()
+    exec(both, {})  # noqa: S102 - that is the test
+    assert [int(line.split()[0]) for line in capsys.readouterr().out.splitlines()] == [*range(1, 61)]
+    duckdb = pytest.importorskip("duckdb")
+    connection = duckdb.connect()
+    connection.sql((ROOT / "tools/duckdb_views.sql").read_text())
+    assert connection.sql(query).fetchall() == [(f"a:{number}", 20) for number in range(3)]
+    for (commands,) in [blocks(ROOT / "docs/archive.md", "sh")]:
+        for line in commands.splitlines():
+            done = hangarlog(*line.split()[1:])
+            assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "all.jsonl").read_text().splitlines()) == 60
+    with FileEventStore.untyped("mystore") as store:
+        assert store.first_position == 1
+
+
 def test_the_cursor_pages_programs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}

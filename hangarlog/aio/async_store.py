@@ -311,6 +311,18 @@ class AsyncEventStore(AsyncSubscribing[Event], Generic[Event]):
             raise TypeError("only a store in a folder has segments to drop")
         return await self._threads.run(self._store.retain, *policies, dry_run=dry_run)
 
+    async def archive(self, target: str | os.PathLike[str], **options: Any) -> RetentionReport:
+        """As `FileEventStore.archive`, with its options. Raises `TypeError` for a store that is no folder."""
+        if not isinstance(self._store, FileEventStore):
+            raise TypeError("only a store in a folder has segments to move")
+        return await self._threads.run(self._store.archive, target, **options)
+
+    async def restore_archive(self, target: str | os.PathLike[str]) -> RetentionReport:
+        """As `FileEventStore.restore_archive`. Raises `TypeError` for a store that is no folder."""
+        if not isinstance(self._store, FileEventStore):
+            raise TypeError("only a store in a folder has an archive")
+        return await self._threads.run(self._store.restore_archive, target)
+
     # Queries
 
     async def get_stream_version(self, stream_id: str) -> int:

@@ -26,6 +26,7 @@ STORE_VARIABLE = "HANGARLOG_STORE"
 
 _MODULES = {
     "append": "append",
+    "archive": "archive",
     "backup": "backup",
     "bench": "bench",
     "completion": "completion",

@@ -5,6 +5,7 @@ What they need is imported when they run: a short command is mostly imports.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -72,6 +73,7 @@ def _display_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--until", metavar="TIME", callback=_parse_time, help="Print only events recorded before TIME.")
 @click.option("--skip-damaged", is_flag=True, help="Skip events that are damaged in both copies, with a warning.")
+@click.option("--archive", metavar="TARGET", help="Also print the events of the store's archive TARGET.")
 @_display_options
 def read(
     store: str,
@@ -84,36 +86,54 @@ def read(
     since: datetime | None,
     until: datetime | None,
     skip_damaged: bool,
+    archive: str | None,
     **shown: bool,
 ) -> None:
     """Print the events of STREAM, or of the whole store in commit order.
 
     On a terminal an event is one line, cut to its width, with its time in UTC. In a pipe it is the stored line.
     """
-    from hangarlog.cli.display import event_writer, with_lines
+    from hangarlog.cli.display import event_writer
 
     if since and until and since > until:
         raise click.UsageError(f"--since ({since}) is after --until ({until})")
     write = event_writer(**shown)
-    with open_store(store) as event_store:
+    filters = {"event_types": event_types or None, "category": category, "since": since, "until": until}
+    with open_store(store) as event_store, _opened(archive) as archived:
         _check_exists(event_store, stream, ("read", store))
-        blocks = event_store.envelopes(
-            stream,
-            from_version=start if stream else None,
-            from_position=None if stream else start,
-            limit=limit,
-            reverse=reverse,
-            event_types=event_types or None,
-            category=category,
-            since=since,
-            until=until,
-            on_damage="skip" if skip_damaged else "raise",
-        )
+        found = _found(event_store, archived, stream, start, limit, reverse, skip_damaged, filters)
         with progress_to_file("reading") as advance:
-            for number, (envelope, line) in enumerate(with_lines(event_store, blocks, skip_damaged), 1):
+            for number, (envelope, line) in enumerate(found, 1):
                 write(envelope, line)
                 if number % _STEP == 0:
                     advance(_STEP)
+
+
+def _opened(archive: str | None) -> contextlib.AbstractContextManager[FileEventStore | None]:
+    return contextlib.nullcontext() if archive is None else open_store(archive)
+
+
+def _found(
+    store: FileEventStore,
+    archive: FileEventStore | None,
+    stream: str | None,
+    start: int | None,
+    limit: int | None,
+    reverse: bool,
+    skip_damaged: bool,
+    filters: dict[str, Any],
+) -> Iterator[tuple[StoredEnvelope, bytes]]:
+    if archive:
+        from hangarlog.cli.both import records_of_both
+
+        flags = {"reverse": reverse, "skip_damaged": skip_damaged}
+        return records_of_both(store, archive, stream, start, limit, **flags, **filters)
+    from hangarlog.cli.display import with_lines
+
+    begin: dict[str, Any] = {"from_version" if stream else "from_position": start}
+    damage: Any = "skip" if skip_damaged else "raise"
+    blocks = store.envelopes(stream, limit=limit, reverse=reverse, on_damage=damage, **begin, **filters)
+    return with_lines(store, blocks, skip_damaged)
 
 
 @hangarlog.command()

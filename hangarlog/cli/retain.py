@@ -43,7 +43,7 @@ def retain(store: str, dry_run: bool, as_json: bool, **limits: Any) -> None:
     if not dry_run:
         erased = f", {len(report.erased)} are written anew without what is hidden" if report.erased else ""
         note_done(f"{len(report.segments)} segments of the journal are dropped{erased}")
-    _write(report, as_json or not is_terminal())
+    write_report(report, as_json or not is_terminal())
 
 
 def _policies(limits: dict[str, Any]) -> list[RetentionPolicy]:
@@ -55,13 +55,15 @@ def _policies(limits: dict[str, Any]) -> list[RetentionPolicy]:
         raise click.UsageError(str(error)) from error
 
 
-def _write(report: RetentionReport, as_json: bool) -> None:
+def write_report(report: RetentionReport, as_json: bool, *, came: bool = False) -> None:
+    """Print what went, or came."""
     if as_json:
         for segment in report.segments:
             write_json(msgspec.structs.asdict(segment))
         write_json({name: value for name, value in msgspec.to_builtins(report).items() if name != "segments"})
         return
     goes, hidden = ("would go", "would be hidden") if report.dry_run else ("went", "were hidden")
+    goes = "came back" if came else goes
     for policy in report.policies:
         say(f"{policy.events:,} events of {policy.streams:,} streams {hidden}")
     for segment in report.segments:
@@ -70,7 +72,8 @@ def _write(report: RetentionReport, as_json: bool) -> None:
         say(f"{each.name}: {each.events:,} hidden events, {each.bytes:,} bytes {goes}")
     for path in report.damaged:
         say(f"{path} is damaged, and stays as it is; `hangarlog repair` mends it", err=True)
-    what = f"{report.bytes_freed:,} bytes of the journal {goes}; it begins at position {report.first_position}"
+    size = sum(each.bytes for each in report.segments) if came else report.bytes_freed
+    what = f"{size:,} bytes of the journal {goes}; it begins at position {report.first_position}"
     say(styled(what, bold=True))
     if report.held_by:
         say(styled(f"the next segment stays: {report.held_by}", dim=True))

@@ -8,6 +8,7 @@ import shlex
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import click
@@ -154,7 +155,8 @@ def _import_lines(store: str, source: str, report: Imported, partial: bool) -> N
     help="The default follows from TARGET's suffix, and is jsonl for standard output.",
 )
 @click.option("--skip-damaged", is_flag=True, help="Skip events that are damaged in both copies, with a warning.")
-def export(store: str, target: str, kind: str | None, skip_damaged: bool) -> int:
+@click.option("--archive", metavar="FOLDER", help="Also export the events of the store's archive in FOLDER.")
+def export(store: str, target: str, kind: str | None, skip_damaged: bool, archive: str | None) -> int:
     """Export all events to the new file TARGET: an MCP Hangar database (.db), JSON lines (.jsonl), or CloudEvents.
 
     TARGET - is standard output. A file appears only when it is complete. Exit with 1 if not all events were written.
@@ -164,9 +166,17 @@ def export(store: str, target: str, kind: str | None, skip_damaged: bool) -> int
         raise click.UsageError(f"the suffix of {target!r} names no format; give --format")
     if kind == "db" and target == "-":
         raise click.UsageError("a database cannot be written to standard output; name a file")
+    if kind == "db" and archive:
+        raise click.UsageError("--archive is for JSON lines and CloudEvents")
     failed = f"the export of {store} failed" if target == "-" else f"no file {target} was written"
-    with _ended_by_signals(target != "-"), named(failed), open_store(store) as event_store:
+    with contextlib.ExitStack() as opened:
+        opened.enter_context(_ended_by_signals(target != "-"))
+        opened.enter_context(named(failed))
+        event_store = opened.enter_context(open_store(store))
+        archived = opened.enter_context(open_store(archive)) if archive else None
         committed = event_store.get_event_count()
+        if archived:
+            committed = event_store.last_position - archived.first_position + 1
         if kind == "db":
             from hangarlog.integrations.mcp_hangar_sqlite import export_database
 
@@ -174,10 +184,11 @@ def export(store: str, target: str, kind: str | None, skip_damaged: bool) -> int
                 count = export_database(event_store, target, advance, skip_damaged=skip_damaged)
         elif target == "-":
             with progress_to_file("exporting", committed) as advance:
-                count = _write_events(event_store, kind, _write_lines, skip_damaged, advance)
+                count = _write_events(event_store, archived, kind, _write_lines, skip_damaged, advance)
         else:
             with new_file(target) as file, progress("exporting", committed) as advance:
-                count = _write_events(event_store, kind, lambda lines: file.write(lines + b"\n"), skip_damaged, advance)
+                write = lambda lines: file.write(lines + b"\n")  # noqa: E731
+                count = _write_events(event_store, archived, kind, write, skip_damaged, advance)
     if target != "-":
         note_done(f"{count} events were exported to {target}")
         write_object({"events": count, "target": target})
@@ -210,6 +221,7 @@ def _write_lines(lines: bytes) -> None:
 
 def _write_events(
     store: FileEventStore,
+    archive: FileEventStore | None,
     kind: str,
     write: Callable[[bytes], object],
     skip_damaged: bool,
@@ -217,7 +229,14 @@ def _write_events(
 ) -> int:
     count = 0
     events = journal_lines if kind == "jsonl" else cloud_events
-    for block in events(store, skip_damaged=skip_damaged):
+    found = events(store, skip_damaged=skip_damaged)
+    if archive:
+        from hangarlog.cli.both import bound, unmoved
+
+        first = bound(store, archive)
+        before = events(archive, skip_damaged=skip_damaged, last=first - 1)
+        found = chain(before, unmoved(found, archive.path, first, lambda: bound(store, archive)))
+    for block in found:
         write(block)
         lines = block.count(b"\n") + 1
         count += lines

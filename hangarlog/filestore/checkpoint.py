@@ -141,7 +141,10 @@ def _save(filesystem: FileSystem, folder: Folder, state: SharedState) -> None:
 
 
 def _journal_end(folder: Folder, state: SharedState) -> Checkpoint | None:
-    """Return where the journal ends now, or None if writers keep rolling it."""
+    """Return where the journal ends now, or None if writers keep rolling it.
+
+    If the active segment is empty, as in an archive, it ends with the last sealed one.
+    """
     for _ in range(_TRIES):
         published = state.published()
         active = folder.journal.open_active()
@@ -149,6 +152,11 @@ def _journal_end(folder: Folder, state: SharedState) -> Checkpoint | None:
             position, first, end = published
             with contextlib.closing(active):
                 crc = active.crc_before(end) if active.first_number() == first else ""
+            if not active.size and (sealed := folder.journal.sealed()):
+                with contextlib.closing(folder.journal.open_sealed(first := sealed[-1])) as segment:
+                    crc, end = segment.crc_before(segment.size), segment.size
+                    if not _has_line(Checkpoint(position, first, end, crc), segment):
+                        continue
             if crc:
                 return Checkpoint(position, first, end, crc, getrandbits(62) | 1)
     return None

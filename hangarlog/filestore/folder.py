@@ -48,7 +48,8 @@ is_store_id = re.compile(r"[A-Za-z0-9-]{1,64}").fullmatch
 class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
     """The contents of `hangarlog.json`: the format's number, the store's id, and the settings it was created with.
 
-    `mode` is the permissions of its files in octal digits; None means private.
+    `mode` is the permissions of its files in octal digits; None means private. An `archive` of the store takes no
+    appends.
     """
 
     format: int
@@ -56,6 +57,7 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
     created_at: str
     segment_bytes: int
     mode: str | None = None
+    archive: bool = False
 
 
 def _damaged(path: str, cause: str) -> StoreFormatError:
@@ -86,6 +88,7 @@ class Folder:
         self.locks_path = os.path.join(path, "locks")
         self.store_id = ""
         """The store's id, once it is open."""
+        self.is_archive = False
         self.journal = self.journal_log()
         self.home = 0
         """A number that identifies the folder; a copy of it has another one."""
@@ -194,9 +197,17 @@ class Folder:
     # Opening
 
     def open(
-        self, segment_bytes: int, *, create: bool, mode: int | None = None, unsafe_file_system: str | None = None
+        self,
+        segment_bytes: int,
+        *,
+        create: bool,
+        mode: int | None = None,
+        unsafe_file_system: str | None = None,
+        settings: Meta | None = None,
     ) -> Meta:
         """Return the store's settings. With `create`, make a store if there is none, its files with `mode`.
+
+        Given `settings` are those of a new store.
 
         Raises:
             UnsafeFileSystemError: its file system is not safe, and not of the type named by `unsafe_file_system`.
@@ -213,12 +224,13 @@ class Folder:
                 what = "it is a link to what does not exist" if dangles else "it is a file; a store is a folder"
                 raise StoreOpenError(self.path, what)
             self._enter_checked(unsafe_file_system)
-            meta = self._load() or self._create(segment_bytes, create, mode)
+            meta = self._load() or self._create(segment_bytes, create, mode, settings)
             if self.fd < 0:  # Another process created it meanwhile.
                 self._enter_checked(unsafe_file_system)
             self._set_rights(meta)
             self.home = self.filesystem.made_at(self.meta_path)
             self.store_id = self.journal.store_id = meta.store_id
+            self.is_archive = meta.archive
             entered = True
             return meta
         except PermissionError as error:
@@ -301,7 +313,7 @@ class Folder:
         # Private even if others may read: opening a lock file is enough to hold the lock.
         self.filesystem.set_rights(self.locks_path, mode and (0o660 if mode & 0o020 else PRIVATE_MODE))
 
-    def _create(self, segment_bytes: int, create: bool, mode: int | None) -> Meta:
+    def _create(self, segment_bytes: int, create: bool, mode: int | None, settings: Meta | None) -> Meta:
         if type(segment_bytes) is not int or not 1 <= segment_bytes <= MAX_SEGMENT_BYTES:
             raise ValueError(f"segment_bytes must be from 1 to {MAX_SEGMENT_BYTES}, not {segment_bytes!r}")
         if not create and not os.path.isdir(self.path):
@@ -316,7 +328,8 @@ class Folder:
             )
             raise StoreOpenError(self.path, cause)
         private = mode is None or mode == PRIVATE_MODE
-        meta = Meta(FORMAT, str(uuid4()), now().decode(), segment_bytes, None if private else f"{mode:04o}")
+        new = Meta(FORMAT, str(uuid4()), now().decode(), segment_bytes, None if private else f"{mode:04o}")
+        meta = settings or new
         self._set_rights(meta)
         os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
         filesystem.make_folder(self.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from hangarlog.errors import StreamNotFoundError
 from hangarlog.eventstore.retention_policy import RetainedSegment, RetentionPolicy, RetentionReport
@@ -57,14 +57,20 @@ class Retention:
             LockTimeoutError: the other one takes too long.
             What taking the write lock raises.
         """
-        with self._session.lock():
-            pass  # Refuses a store that may only be read, and finishes what a dead writer left.
-        lock = FileLock(self._session.filesystem, self._folder.lock_path("retain"))
         report = RetentionReport(dry_run)
-        with contextlib.closing(lock), held(lock, seconds), contextlib.suppress(_StoppedError):
+        with self._alone(seconds):
             planned = self._run(policies, report, progress)
             self._erase(report, planned, seconds)
         return report
+
+    @contextlib.contextmanager
+    def _alone(self, seconds: float | None) -> Iterator[None]:
+        """Keep others from dropping events meanwhile. `stop` ends the block."""
+        with self._session.lock():
+            pass  # Refuses a store that may only be read, and finishes what a dead writer left.
+        lock = FileLock(self._session.filesystem, self._folder.lock_path("retain"))
+        with contextlib.closing(lock), held(lock, seconds), contextlib.suppress(_StoppedError):
+            yield
 
     def _erase(self, report: RetentionReport, planned: Mapping[str, int], seconds: float | None) -> None:
         """Write the segments that stay anew without what is hidden."""
@@ -81,7 +87,7 @@ class Retention:
         report.first_position = self._folder.journal.begins()
         active_first, committed = self._ends()
         sealed = sealed_segments(self._folder.journal, active_first)
-        unread = min((place.position for place in self._places), default=sys.maxsize - 1) + 1
+        unread = self._first_unread()
         plan = Plan(
             self._folder.journal,
             sealed,
@@ -104,6 +110,10 @@ class Retention:
         self._unread = unread
         self._drop(sealed, unread, plan.through if report.dry_run else {}, report)
         return plan.through
+
+    def _first_unread(self) -> int:
+        """Return the first position that a named subscriber, cursor or projection has not read."""
+        return min((place.position for place in self._places), default=sys.maxsize - 1) + 1
 
     def _go_on(self) -> None:
         if self._stopped:

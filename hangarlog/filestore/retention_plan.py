@@ -48,6 +48,16 @@ def sealed_segments(journal: Journal, active_first: int) -> list[Sealed]:
     return found
 
 
+def latest_recorded(journal: Journal, each: Sealed) -> str:
+    """Return the latest time in a sealed segment, a late one if a line is damaged or has a time of another form."""
+    latest = latest_time(journal, each.first, each.following)
+    if latest is None:
+        with contextlib.closing(journal.open_sealed(each.first)) as segment:
+            times = [record.recorded_at for record, _ in _records(segment)]
+        latest = max(times) if len(times) == each.following - each.first and in_form(times) else "~"
+    return latest
+
+
 class Plan:
     """What goes by some policies. `through` has the last version of each stream that is to be hidden."""
 
@@ -109,21 +119,12 @@ class Plan:
         aged = True
         for each in self._sealed:
             left -= each.size
-            aged = aged and seconds is not None and self._latest(each) < _before(seconds)
+            aged = aged and seconds is not None and latest_recorded(self._journal, each) < time_before(seconds)
             many = policy.max_events is not None and self._committed - each.following + 1 >= policy.max_events
             if not (aged or many or (bytes_kept is not None and left >= bytes_kept)):
                 break
             end = each.following
         return end
-
-    def _latest(self, each: Sealed) -> str:
-        """Return the latest time in a sealed segment, a late one if a line is damaged or has a time of another form."""
-        latest = latest_time(self._journal, each.first, each.following)
-        if latest is None:
-            with contextlib.closing(self._journal.open_sealed(each.first)) as segment:
-                times = [record.recorded_at for record, _ in _records(segment)]
-            latest = max(times) if len(times) == each.following - each.first and in_form(times) else "~"
-        return latest
 
     def _active_bytes(self) -> int:
         active = self._journal.open_active()
@@ -157,7 +158,7 @@ class _Due:
     def __init__(self, policy: RetentionPolicy, end: int, beyond: tuple[int, int] | None, streams: Streams) -> None:
         self._policy, self._end, self._streams = policy, end, streams
         self._events, self._bytes = beyond or (0, 0)
-        self._oldest = None if policy.seconds is None else _before(policy.seconds)
+        self._oldest = None if policy.seconds is None else time_before(policy.seconds)
         self._kept: set[str] = set()  # Streams of which an event stays: so do all later ones.
         self._covered: dict[str, int] = {}
         self._lasts: dict[str, int] = {}
@@ -195,7 +196,7 @@ class _Due:
         return record.stream_version <= self._covered[stream_id]
 
 
-def _before(seconds: float) -> str:
+def time_before(seconds: float) -> str:
     """Return the time so many seconds ago, in the form of records."""
     try:
         return as_recorded(datetime.now(UTC) - timedelta(seconds=seconds))

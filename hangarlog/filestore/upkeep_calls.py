@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from time import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hangarlog.errors import CorruptionError, HangarlogError, StreamDeletedError
 from hangarlog.events.serializer import EventSerializer
@@ -22,11 +23,17 @@ from hangarlog.system.open_folder import Entry
 if TYPE_CHECKING:
     from hangarlog.eventstore.retention_policy import RetentionPolicy, RetentionReport
     from hangarlog.eventstore.snapshot import Snapshot
+    from hangarlog.filestore.archive_folder import ArchiveFolder
+    from hangarlog.filestore.archiving import ArchiveProgress, Archiving, Before
     from hangarlog.filestore.compression import Compressed, Compression, CompressionProgress
+    from hangarlog.filestore.folder import Meta
     from hangarlog.filestore.reader import Reader
     from hangarlog.filestore.retaining import Retention, RetentionProgress
+    from hangarlog.filestore.retention_plan import Streams
+    from hangarlog.filestore.unarchiving import Unarchiving
+    from hangarlog.record.cursor_move import CursorPlace
 
-Work = TypeVar("Work", "Compression", "Retention")
+Work = TypeVar("Work", "Compression", "Retention", "Archiving", "Unarchiving")
 
 _WORTH_SEALING_BYTES = 16 << 10
 """Compressing a smaller segment would free a block of the disk or two, and take another file."""
@@ -63,6 +70,7 @@ class UpkeepCalls(FollowingCalls[Event]):
         self._running: set[Compression | Retention] = set()
 
     if TYPE_CHECKING:
+        meta: Meta
         _closed: bool
         _lock_timeout: float | None
         _reader: Reader
@@ -153,6 +161,12 @@ class UpkeepCalls(FollowingCalls[Event]):
     def _retain(self, policies: tuple[RetentionPolicy, ...], **options: Any) -> RetentionReport:
         with importing:
             from hangarlog.filestore.retaining import Retention
+        with self._stoppable(Retention(self._write_session, *self._retaining())) as retention:
+            return retention.run(policies, **options)
+
+    def _retaining(self) -> tuple[Streams, Callable[[str, int], int], list[CursorPlace]]:
+        """Return what a retention asks of the store."""
+        with importing:
             from hangarlog.filestore.retention_plan import Streams
 
         def snapshot(stream_id: str) -> Snapshot | None:
@@ -162,9 +176,78 @@ class UpkeepCalls(FollowingCalls[Event]):
         def hide(stream_id: str, through: int) -> int:
             return self._hide_through(stream_id, lambda version: min(through, version))
 
-        streams = Streams(self.get_stream_version, snapshot)
-        with self._stoppable(Retention(self._write_session, streams, hide, self._cursor_places()[1])) as retention:
-            return retention.run(policies, **options)
+        return Streams(self.get_stream_version, snapshot), hide, self._cursor_places()[1]
+
+    def archive(
+        self,
+        target: str | os.PathLike[str],
+        *,
+        before: Before,
+        compress: bool = False,
+        past_subscribers: bool = False,
+        dry_run: bool = False,
+        progress: ArchiveProgress = lambda done, total: None,
+    ) -> RetentionReport:
+        """Move the journal's first segments to the folder `target`, and return what went.
+
+        Those go that end before a position, before a time (a datetime, or RFC 3339), or at an age such as "90d" or
+        more, up to what a named subscriber, cursor or projection has not read yet. The archive is a store itself, which
+        takes no appends; a later call adds to it. With `compress`, its segments are compressed. When all is proved and
+        on the device there, the events are hidden here and the segments removed, as by `retain`: positions and versions
+        go on. With `dry_run`, only say what would go.
+
+        Other threads and processes read and write meanwhile. You may interrupt it, and run it again.
+
+        Raises:
+            ArchiveError: the target is no archive of this store, or does not end where this store begins.
+            CorruptionError: a segment is damaged. It stays; run `hangarlog repair`.
+            LockTimeoutError: another process does the same for longer than `lock_timeout`.
+            OSError: the operating system refused a call, as on a full disk. What is done stays.
+            Otherwise what `retain` raises.
+        """
+        options = {"compress": compress, "past_subscribers": past_subscribers, "dry_run": dry_run}
+        with importing:
+            from hangarlog.filestore.archiving import Archiving
+        seconds = self._lock_timeout
+        with self._calling(), self._stoppable(Archiving(self._write_session, *self._retaining())) as work:
+            folder = self._archive_in(target)
+            return work.archive(folder, self.meta, before, **options, progress=progress, seconds=seconds)
+
+    def restore_archive(
+        self, target: str | os.PathLike[str], *, progress: ArchiveProgress = lambda done, total: None
+    ) -> RetentionReport:
+        """Bring what `archive` has moved to the folder `target` back, and return which segments that were.
+
+        The journal begins earlier again, and streams show their archived events, but for those that something else
+        hides: a deletion, or a later truncation, compaction or retention. A snapshot that was dropped stays dropped.
+        The archive stays as it is. Other threads and processes read and write meanwhile. You may interrupt it, and run
+        it again.
+
+        Raises what `archive` raises.
+        """
+        with importing:
+            from hangarlog.filestore.unarchiving import Unarchiving
+        with self._calling(), self._stoppable(Unarchiving(self._write_session, *self._retaining())) as work:
+            return work.restore(self._archive_in(target), progress=progress, seconds=self._lock_timeout)
+
+    def _archive_in(self, target: str | os.PathLike[str]) -> ArchiveFolder:
+        with importing:
+            from hangarlog.filestore.archive_folder import ArchiveFolder
+        session = self._write_session
+        options = {"lock_timeout": self._lock_timeout, "create": False, "filesystem": session.filesystem}
+        untyped, seconds = cast("Any", type(self)).untyped, self._lock_timeout
+        return ArchiveFolder(session.folder, os.fspath(target), lambda path: untyped(path, **options), seconds)
+
+    def seal_large(self, streams: Mapping[str, int]) -> None:
+        """Seal the active segments of streams that are full, and make a checkpoint: for an archive."""
+        session = self._write_session
+        with session.lock():
+            pass  # Refuses a store that may only be read, as on a full disk: it may lack the streams.
+        for stream_id in streams:
+            path = session.folder.stream(stream_id).active_path
+            if session.filesystem.size_at(path) >= session.segment_bytes:
+                self._writer.seal(stream_id)
+        session.checkpointing.make(self._lock_timeout)
 
     def _begin_upkeep(self, after: float | None, policies: Sequence[RetentionPolicy]) -> None:
         self._compress_after, self._policies = after, tuple(policies)

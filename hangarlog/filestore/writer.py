@@ -7,11 +7,7 @@ import os
 import sys
 from time import monotonic
 
-from hangarlog.errors import (
-    LockTimeoutError,
-    OutcomeUnknownError,
-    SyncError,
-)
+from hangarlog.errors import ArchiveError, LockTimeoutError, OutcomeUnknownError, SyncError
 from hangarlog.eventstore.append_result import AppendResult
 from hangarlog.eventstore.expected_version import StoredId, settle
 from hangarlog.eventstore.idempotent import retried
@@ -44,6 +40,8 @@ class Writer:
         Raises what `EventStore.append` raises.
         """
         session, idempotent = self._session, pendings[0].idempotent
+        if session.folder.is_archive:
+            raise ArchiveError(session.path, "it takes no appends; append to the store whose events it has")
         if idempotent:
             self._prepare_ids()
         now, threads, entered = monotonic(), session.write_lock.threads, False

@@ -79,8 +79,8 @@ def _exists(path: str) -> FileExistsError:
     return FileExistsError(errno.EEXIST, "it exists already; export to a new file", path)
 
 
-def journal_lines(store: FileEventStore, *, skip_damaged: bool = False) -> Iterator[bytes]:
-    """Yield blocks of committed lines as they are stored, in commit order, joined by newlines.
+def journal_lines(store: FileEventStore, *, skip_damaged: bool = False, last: int | None = None) -> Iterator[bytes]:
+    """Yield blocks of committed lines as they are stored, in commit order, joined by newlines; up to position `last`.
 
     A damaged line is read from its other copy. With `skip_damaged`, an event that is damaged in both copies is skipped
     with a `CorruptionWarning`.
@@ -88,18 +88,18 @@ def journal_lines(store: FileEventStore, *, skip_damaged: bool = False) -> Itera
     Raises:
         CorruptionError: an event is damaged in both copies.
     """
-    for lines in salvage.journal_lines(store.folder, store.last_position, skip=skip_damaged):
+    for lines in salvage.journal_lines(store.folder, store.last_position if last is None else last, skip=skip_damaged):
         yield b"\n".join(lines)
 
 
-def cloud_events(store: FileEventStore, *, skip_damaged: bool = False) -> Iterator[bytes]:
-    """Yield each event in the JSON format of CloudEvents 1.0, in commit order, without newlines.
+def cloud_events(store: FileEventStore, *, skip_damaged: bool = False, last: int | None = None) -> Iterator[bytes]:
+    """Yield each event up to position `last` in the JSON format of CloudEvents 1.0, in commit order, without newlines.
 
     `source` is the store, `subject` the stream. Extension attributes are `sequence` (the position), `streamversion`,
     and from the metadata `correlationid` and `causationid`. Damage is handled as by `journal_lines`.
     """
     source = f"urn:uuid:{store.meta.store_id}"
-    blocks = store.envelopes(on_damage="skip" if skip_damaged else "raise")
+    blocks = store.envelopes(to_position=last, on_damage="skip" if skip_damaged else "raise")
     for block, _ in as_stored(store, blocks, skip_damaged=skip_damaged):
         for envelope in block:
             yield msgspec.json.encode(_cloud_event(source, envelope))

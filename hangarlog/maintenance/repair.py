@@ -206,10 +206,18 @@ def _repair_meta(folder: Folder) -> tuple[Meta, list[Result]]:
         with contextlib.suppress(CorruptionError):
             owner = owner or getattr(folder.journal.read_retained(), "store_id", "")
         store_id = owner if is_store_id(owner) else str(uuid4())
-        meta = Meta(FORMAT, store_id, first.recorded_at if first else now().decode(), _SEGMENT_BYTES)
+        created = first.recorded_at if first else now().decode()
+        meta = Meta(FORMAT, store_id, created, _SEGMENT_BYTES, archive=_was_archive(folder))
         kept = keep_damaged(folder.filesystem, folder.meta_path)
         folder.filesystem.replace_file(folder.meta_path, msgspec.json.format(msgspec.json.encode(meta)) + b"\n")
         return folder.open(1, create=False), [Repaired(folder.meta_path, _source_of_meta(error), kept)]
+
+
+def _was_archive(folder: Folder) -> bool:
+    """True if a damaged `hangarlog.json` says that the store is an archive."""
+    with contextlib.suppress(OSError):
+        return b'"archive": true' in folder.filesystem.read_file(folder.meta_path)
+    return False
 
 
 def _source_of_meta(error: StoreOpenError) -> str:

@@ -347,6 +347,7 @@ def test_every_command_has_help_and_is_in_the_reference(hangarlog: Command) -> N
     commands = [line.split()[0] for line in text.partition("Commands:")[2].splitlines() if line.strip()]
     assert commands == [
         "append",
+        "archive",
         "backup",
         "bench",
         "completion",

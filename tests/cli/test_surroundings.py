@@ -181,7 +181,18 @@ def code_without_output(command: str) -> int:
     words = command.split()
     if "schema check" in command:
         return 3
-    changing = ("append", "backup", "compress", "export", "import", "project", "repair", "retain", "schema lock")
+    changing = (
+        "append",
+        "archive",
+        "backup",
+        "compress",
+        "export",
+        "import",
+        "project",
+        "repair",
+        "retain",
+        "schema lock",
+    )
     changes = command.startswith(changing) or any(f"--{word}" in words for word in ("handler", "html", "install"))
     return 4 if changes and command != "export . -" else 1
 

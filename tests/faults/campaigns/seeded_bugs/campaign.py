@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..harness import ROOT, Campaign, Figures
 from .bug import Bug
+from .of_archive import OF_ARCHIVE
 from .of_crashes import OF_CRASHES
 from .of_following import OF_FOLLOWING
 from .of_handling import OF_HANDLING
@@ -44,7 +45,7 @@ FIRST = (
 """The most telling ones of each sort: a small size runs only those."""
 
 BUGS = sorted(
-    OF_CRASHES + OF_HANDLING + OF_KEPT_STREAMS + OF_FOLLOWING + OF_UPKEEP + OF_RETENTION,
+    OF_CRASHES + OF_HANDLING + OF_KEPT_STREAMS + OF_FOLLOWING + OF_UPKEEP + OF_RETENTION + OF_ARCHIVE,
     key=lambda bug: FIRST.index(bug.name) if bug.name in FIRST else len(FIRST),
 )
 
