@@ -1,1 +1,1 @@
-"""Row 20: stores that live long. They are written, followed, compressed, retained, backed up, restored, and killed."""
+"""Row 20: stores that live long: written, followed, kept small, copied, and used by processes that are killed."""

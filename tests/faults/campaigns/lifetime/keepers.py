@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hangarlog import BackupError, FileEventStore
+from hangarlog import ArchiveError, BackupError, FileEventStore
 from hangarlog.maintenance.backup import backup
 from hangarlog.maintenance.verify import verify
 
@@ -62,9 +62,22 @@ def check_backup(path: Path, rules: Rules, rng: random.Random) -> None:
             assert not damage, f"verify finds {damage} in a restored backup"
 
 
+def archive(path: Path, rules: Rules, rng: random.Random) -> None:
+    """Move the first segments into the archive beside the store; into a new one if a retention came in between."""
+    target = path.with_name("archive")
+    with _opened(path) as store:
+        before = rng.randint(store.first_position, store.last_position)
+        try:
+            store.archive(target, before=before, compress=rng.random() < 0.5)
+        except ArchiveError:
+            target.rename(path.with_name(f"archive {store.first_position}"))
+            store.archive(target, before=before)
+
+
 KEEPERS: dict[str, Callable[[Path, Rules, random.Random], None]] = {
     "compress": compress,
     "retain": retain,
+    "archive": archive,
     "free": free,
     "back up": back_up,
     "check a backup": check_backup,

@@ -75,11 +75,12 @@ class Model:
             shown = self._check_journal(store)
             rules = Applied(self._rules, self._known, self._tried, self._hidden, self._snapshots, self._saved)
             gone = self._known.keys() - shown
-            lost = gone - rules.may_go(time.time())
+            archived = self._archived(path.parent)
+            lost = gone - rules.may_go(time.time()) - archived
             assert not lost, f"{len(lost)} events are lost: at {min(lost)}, {self._known[min(lost)]}"
             self._gone |= gone
             in_streams = self._check_streams(store, shown)
-            lost = self._known.keys() - in_streams - rules.may_go(time.time())
+            lost = self._known.keys() - in_streams - rules.may_go(time.time()) - archived
             assert not lost, f"{len(lost)} are lost in their streams: at {min(lost)}, {self._known[min(lost)]}"
             if settled_at is not None:
                 kept = in_streams & rules.must_go(settled_at, sealed_ends(path))
@@ -101,6 +102,20 @@ class Model:
         assert not returned, f"positions {sorted(returned)[:5]} are shown again"
         self.last = max(last, max(self._known, default=0))
         return shown
+
+    def _archived(self, folder: Path) -> set[int]:
+        """Return the positions that the archives have. Each is a store of its own."""
+        found = set()
+        for archive in folder.glob("archive*"):
+            if not (archive / "hangarlog.json").exists():
+                continue  # It was killed before anything was moved.
+            with FileEventStore.untyped(archive, create=False) as store:
+                damage = list(verify(store))
+                assert not damage, f"verify finds {damage} in {archive.name}"
+                for record in store.records():
+                    assert self._at(record.position, number_of(record.event_id)).version == record.stream_version
+                    found.add(record.position)
+        return found
 
     def _at(self, position: int, number: int) -> Known:
         """Return the event at a position, which shows the event `number`. If that was only tried, it is known now."""
