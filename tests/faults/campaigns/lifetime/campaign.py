@@ -191,8 +191,8 @@ CAMPAIGN = Campaign(
     "within their bounds; every follower gets what is there, in order; `verify` finds nothing",
     how="2 processes append, read, delete, truncate and save snapshots, 2 follow, and others compress, retain, "
     "archive, back up and restore, each killed at random moments; then the policies are applied once more, and every "
-    "event that a writer has noted is looked for in the journal, in its stream and in the archives; the next phase goes "
-    "on with the store, its backup, or a copy of it",
+    "event that a writer has noted is looked for in the journal, in its stream and in the archives; the next phase "
+    "goes on with the store, its backup, or a copy of it",
     ci=100_000,
     release=10_000_000,
     unit="operations",
