@@ -95,7 +95,7 @@ def test_a_wait_for_ever_is_as_long_as_a_wait_can_be(hangarlog: Command) -> None
         (["veryfi"], "Did you mean 'verify'?"),
         (["Append"], "Did you mean 'append'?"),
         (["schema", "chekc"], "Did you mean 'check'?"),
-        (["zzz"], "The commands are append, backup,"),
+        (["zzz"], "The commands are append, archive, backup,"),
         (["read", "s", "--revrese"], "--reverse"),
     ],
 )

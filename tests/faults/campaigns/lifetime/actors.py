@@ -56,7 +56,8 @@ class Writer:
         retain = rules.policies() if self._rng.random() < 0.3 else []
         compress: Any = self._rng.choice((None, "after 0s"))
         self._store = FileEventStore.untyped(path, durability="relaxed", retain=retain, compress=compress)
-        self._store.recover_after_dead_writer()  # It may have the batch that the killed writer had begun.
+        with self._store.changing_files():
+            pass  # The batch that the killed writer had begun is settled now.
         self._versions = {each: self._store.get_stream_version(stream_id(each)) for each in self._streams}
 
     def run(self) -> None:
