@@ -289,9 +289,9 @@ def test_a_copy_whose_files_are_of_different_moments(tmp_path: Path, form: str) 
 def test_a_copy_without_the_marks_keeps_what_its_streams_show(tmp_path: Path) -> None:
     """Its streams and snapshots are from before the deletion, its journal from after the erasing."""
     path, old = tmp_path / "s", tmp_path / "old"
-    with filled(path) as store:
-        store.sync()
-        shutil.copytree(path, old)
+    filled(path).close()
+    shutil.copytree(path, old)
+    with opened(path) as store:
         hide(store)
         erase(store, least=0.0)
     for name in ("streams", "snapshots", "deleted"):
@@ -452,8 +452,9 @@ def test_a_power_cut_leaves_no_index_of_what_was_erased(tmp_path: Path) -> None:
 def test_a_recovery_takes_nothing_from_a_stream_because_the_journal_has_erased_it(tmp_path: Path) -> None:
     """The stream is from before the deletion and has lost its end, so that it is to be written anew."""
     path, old = tmp_path / "s", tmp_path / "old"
-    with filled(path, segment_bytes=2_000) as store:
-        shutil.copytree(path, old)
+    filled(path, segment_bytes=2_000).close()
+    shutil.copytree(path, old)
+    with opened(path) as store:
         store.truncate_stream(CUT, TRUNCATED_AT)
         erase(store, least=0.0)
     for file in path.glob("streams/person/3*"):
@@ -475,8 +476,9 @@ def test_a_recovery_takes_nothing_from_a_stream_because_the_journal_has_erased_i
 def test_a_repair_prefers_what_is_erased(tmp_path: Path) -> None:
     """A stream may have whole lines of hidden events, as a deletion leaves it that was cut short."""
     path, old = tmp_path / "s", tmp_path / "old"
-    with filled(path) as store:
-        shutil.copytree(path, old)
+    filled(path).close()
+    shutil.copytree(path, old)
+    with opened(path) as store:
         hide(store)
         erase(store, least=0.0)
     for file in path.glob("streams/person/1*"):
