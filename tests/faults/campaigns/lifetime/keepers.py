@@ -51,15 +51,15 @@ def back_up(path: Path, rules: Rules, rng: random.Random) -> None:
 
 
 def check_backup(path: Path, rules: Rules, rng: random.Random) -> None:
-    """Restore the last backup elsewhere: it opens, takes appends, and `verify` finds nothing."""
-    source, restored = path.with_name("backup"), path.with_name("restored")
+    """Make a backup, and restore it elsewhere: it opens, takes appends, and `verify` finds nothing."""
+    back_up(path, rules, rng)
+    restored = path.with_name("restored")
     shutil.rmtree(restored, ignore_errors=True)
-    if (source / "hangarlog.json").exists() and not (source / "backup.json").exists():
-        shutil.copytree(source, restored)
-        with _opened(restored) as store:
-            store.append("kept:restored", [], -1)
-            damage = list(verify(store))
-            assert not damage, f"verify finds {damage} in a restored backup"
+    shutil.copytree(path.with_name("backup"), restored)
+    with _opened(restored) as store:
+        store.append("kept:restored", [], -1)
+        damage = list(verify(store))
+        assert not damage, f"verify finds {damage} in a restored backup"
 
 
 def archive(path: Path, rules: Rules, rng: random.Random) -> None:
