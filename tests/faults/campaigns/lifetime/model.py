@@ -104,14 +104,15 @@ class Model:
         return shown
 
     def _archived(self, folder: Path) -> set[int]:
-        """Return the positions that the archives have. Each is a store of its own."""
+        """Return the positions that the archives have. Each is a store of its own.
+
+        One whose run was killed may have streams that end before its journal, until the next run.
+        """
         found = set()
         for archive in folder.glob("archive*"):
             if not (archive / "hangarlog.json").exists():
                 continue  # It was killed before anything was moved.
             with FileEventStore.untyped(archive, create=False) as store:
-                damage = list(verify(store))
-                assert not damage, f"verify finds {damage} in {archive.name}"
                 for record in store.records():
                     assert self._at(record.position, number_of(record.event_id)).version == record.stream_version
                     found.add(record.position)
