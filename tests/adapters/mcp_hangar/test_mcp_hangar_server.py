@@ -126,7 +126,7 @@ def test_the_server_is_driven_tailed_killed_and_restarted(folder: Path) -> None:
 
     with HangarlogEventStore(folder / "data/events").log as log:
         counted = Counter(record.event_type for record in log.records())
-        last = log.get_event_count()
+        last, mark = log.get_event_count(), log.cursor("mcp-hangar:dispatch").position
     assert counted[DONE] >= sum(answers) >= 60
     assert not list(verify_folder(folder / "data/events"))
 
@@ -134,4 +134,5 @@ def test_the_server_is_driven_tailed_killed_and_restarted(folder: Path) -> None:
         asyncio.run(call(address, 3, answers))
         with log.subscribe(last, event_types=[DONE]) as tail:
             assert [next(tail).stream_version for _ in range(3)]
-        assert log.cursor("mcp-hangar:dispatch").position > last
+        # With a backend selected, MCP Hangar hands over nothing again at its start: the mark may stay behind the end.
+        assert log.cursor("mcp-hangar:dispatch").position > mark
