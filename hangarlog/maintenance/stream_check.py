@@ -112,7 +112,7 @@ class StreamCheck:
                     yield segment.damage(
                         0, f"its name says {first}, but it begins with version {begins.stream_version}"
                     )
-            yield from self._read(segment)
+            yield from self._read(segment, active=first is None)
             if first is None:
                 yield from self._check_end(segment)
 
@@ -128,7 +128,7 @@ class StreamCheck:
         summary = self._summary or StreamSummary()
         return summary.last if self._view.published() else summary.settled
 
-    def _read(self, segment: Segment) -> Iterator[CorruptionError]:
+    def _read(self, segment: Segment, *, active: bool) -> Iterator[CorruptionError]:
         pending: list[CorruptionError] = []
         for offset, line, found in read_lines(segment):
             record = self._hidden(line, self._compacted) or found
@@ -144,7 +144,7 @@ class StreamCheck:
             yield from pending
             pending.clear()
             yield from self._check_record(segment, offset, record)
-        if pending and not self._may_be_torn(segment, pending[0].offset):
+        if pending and not (active and self._may_be_torn(segment, pending[0].offset)):  # A sealed one was synced.
             yield from pending
 
     def _hidden(self, line: bytes, compacted: int | None) -> StoredEnvelope | None:
