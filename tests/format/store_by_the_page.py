@@ -417,7 +417,8 @@ class Store:
         content = small_file(self.path / "checkpoint.json")
         if content is not None:
             found = loaded(signed(content))
-            if found is None:
+            numbers = [found.get(key, 0) for key in ("position", "first", "end", "mark")] if found else [-1]
+            if not all(is_int(each, 0, 2**63 - 1) for each in numbers):
                 yield "checkpoint.json"
             elif self.checkpoint["position"] > self.stored:
                 yield "checkpoint.json is ahead"
