@@ -39,9 +39,7 @@ def test_it_appends_to_closed_stores(tmp_path: Path, kind: str) -> None:
             with file.open("ab") as opened:
                 opened.write(chosen.choice(TAILS))
         for number in range(8):
-            append(
-                path, [("b", [("Added", b'{"_version":1,"n":%d}' % number)] * 2), ('q"\\', [("Ä\n", b"{}")])]
-            )
+            append(path, [("b", [("Added", b'{"_version":1,"n":%d}' % number)] * 2), ('q"\\', [("Ä\n", b"{}")])])
         taken_over(path, before + 24)
 
 
