@@ -122,6 +122,11 @@ def _snapshot(content: bytes) -> tuple[Json, bytes] | None:
     return (found, text) if good else None
 
 
+def is_gone(found: Json) -> bool:
+    """True for what an erased line says."""
+    return found.get("metadata", {}) is None
+
+
 class Store:
     """A closed store."""
 
@@ -225,7 +230,7 @@ class Store:
 
     def shown(self) -> list[bytes]:
         """The lines of all events, from whichever copy is whole."""
-        found = {r["position"]: line for (_, line, _), r in self.lines() if r and "\t" not in line.decode("latin-1")}
+        found = {r["position"]: line for (_, line, _), r in self.lines() if r and not is_gone(r)}
         for path in self.stream_paths():
             for segment in self.stream(path):
                 for line, ended in segment.parts():
@@ -248,9 +253,9 @@ class Store:
     def of_journal(self) -> dict[str, list[Json]]:
         """The records of the journal up to the stored position, by the paths of their streams."""
         found: dict[str, list[Json]] = {}
-        for (_, line, _), r in self.lines():
+        for _, r in self.lines():
             if r and r["position"] <= self.stored:
-                found.setdefault(path_of(r["stream_id"]), []).append(r | {"erased": b"\t" in line})
+                found.setdefault(path_of(r["stream_id"]), []).append(r)
         return found
 
     def stream(self, path: str) -> list[Segment]:
@@ -372,7 +377,7 @@ class Store:
 
     def _stream(self, path: str) -> Iterator[str]:
         through, ours = self.hidden(path), self.of_journal.get(path, [])
-        known = {r["stream_version"]: r["crc"] for r in ours if not r["erased"]}
+        known = {r["stream_version"]: r["crc"] for r in ours if not is_gone(r)}
         settled = [r["stream_version"] for r in ours if r["position"] <= self.checkpoint["position"]]
         needed, last, highest, damaged = max(settled, default=-1), through, -1, 0
         tail: list[tuple[bytes, bool]] = []  # What is no record since the last one.
@@ -467,7 +472,7 @@ class Store:
             yield "ring: its size"
             return
         following = min((block for block, *_ in self.frames), default=0)
-        lines = {r["position"]: line for (_, line, _), r in self.lines() if r and b"\t" not in line}
+        lines = {r["position"]: line for (_, line, _), r in self.lines() if r and not is_gone(r)}
         for block, after, header, text in self.frames:
             if block != following:
                 yield "ring: a frame is missing"
@@ -496,7 +501,7 @@ class Store:
             counting = [place for place in whole if place["appended"] <= self.stored]
             place = max(counting, key=lambda place: int(place["move"]), default=None)
             if place and place["tip"] <= self.stored:
-                there = {r["position"]: r["crc"] for _, r in self.lines() if r and r.get("metadata", {}) is not None}
+                there = {r["position"]: r["crc"] for _, r in self.lines() if r and not is_gone(r)}
                 crc = there.get(place["tip"])
                 if place["tip_crc"] == "unknown" or crc not in (None, place["tip_crc"]):
                     yield "cursors.jsonl: of another history"

@@ -7,7 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from by_the_page import Segment, erased, path_of, record, string, written
-from store_by_the_page import Store
+from store_by_the_page import Store, is_gone
 
 Share = tuple[str, list[tuple[str, bytes]]]
 """A stream's id, and its events: (type, payload)."""
@@ -82,7 +82,7 @@ def lacking(store: Store, where: str, segments: list[Segment]) -> list[bytes]:
     return [
         line
         for (_, line, _), r in store.lines()
-        if r and path_of(r["stream_id"]) == where and r["stream_version"] > last and b"\t" not in line
+        if r and path_of(r["stream_id"]) == where and r["stream_version"] > last and not is_gone(r)
     ]
 
 
