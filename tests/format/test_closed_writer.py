@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from store_by_the_page import Store
 from test_verdicts import KINDS, made
+from verifier_by_the_page import damages
 from writer_by_the_page import CannotAppendError, append, new_store
 
 from hangarlog import ANY, FileEventStore, StreamDeletedError, UntypedEvent
@@ -19,7 +20,7 @@ TAILS = [b"", b'{"position":99,"str', b"\n", b" \n\n", bytes(700)]
 def taken_over(path: Path, events: int) -> None:
     """Let hangarlog open, check and append to a store with so many positions."""
     assert list(verify_folder(path)) == []
-    assert Store(path).damages() == []
+    assert damages(path) == []
     with FileEventStore.untyped(path, durability="relaxed") as store:
         assert store.recovered
         assert not store.recovered.damage

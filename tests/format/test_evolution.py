@@ -16,6 +16,7 @@ from conftest import ROOT, Command
 from made_lines import line
 from store_by_the_page import Store
 from test_vectors import made
+from verifier_by_the_page import damages
 
 from hangarlog import ANY, FileEventStore, StoreFormatError, UntypedEvent
 from hangarlog.filestore.commit_ring import encode_frame
@@ -75,7 +76,7 @@ def test_every_copy_keeps_the_bytes_of_lines(tmp_path: Path) -> None:
     assert lines_of(tmp_path / "backup") == LINES
     damaged = shutil.copytree(path, tmp_path / "damaged")
     (damaged / "streams/a/1.jsonl").write_bytes(b"".join(LINES[::2]))
-    (damaged / "journal.jsonl").write_bytes(b"".join(LINES[:2] + [b"hello\n"] + LINES[3:]))
+    (damaged / "journal.jsonl").write_bytes(b"".join([*LINES[:2], b"hello\n", *LINES[3:]]))
     assert list(repair(damaged))
     assert lines_of(damaged) == LINES
     with FileEventStore.untyped(path, durability="relaxed") as store:
@@ -139,7 +140,7 @@ def test_caches_of_a_later_format_are_passed_over(tmp_path: Path, name: str) -> 
         if name == "journal.index" and (path / f"{base}.index").exists():
             (path / f"{base}.index").write_bytes(text)
     assert list(verify_folder(path)) == []
-    assert Store(path).damages() == []
+    assert damages(path) == []
     with FileEventStore.untyped(path, durability="relaxed") as store:
         assert store.get_event_count() == len(list(store.records())) == 1500
         assert not any(store.envelopes(until="2020-01-01T00:00:00Z"))
@@ -190,7 +191,7 @@ def test_a_copy_of_a_store_within_a_roll_is_as_whole_as_the_store(tmp_path: Path
     (path / f"{log}.jsonl.new").touch()
     copy = shutil.copytree(path, tmp_path / "copy")
     for each in (path, copy):
-        assert list(verify_folder(each)) == Store(each).damages() == []
+        assert list(verify_folder(each)) == damages(each) == []
         with FileEventStore.untyped(each) as store:
             assert store.append("b", [UntypedEvent("Added", {})], 2) == 3
             assert list(verify(store)) == []
@@ -200,10 +201,10 @@ def test_a_sealed_segment_has_no_torn_tail(tmp_path: Path) -> None:
     with FileEventStore.untyped(tmp_path / "s", durability="relaxed", segment_bytes=500) as store:
         for number in range(9):
             store.append("b", [UntypedEvent("Added", {"number": number})], ANY)
-    sealed = sorted((tmp_path / "s/streams").glob("b.0*.jsonl"))[-1]
+    sealed = max((tmp_path / "s/streams").glob("b.0*.jsonl"))
     sealed.write_bytes(sealed.read_bytes() + b"\n")
     assert [damage.segment for damage in verify_folder(tmp_path / "s")] == [sealed.name]
-    assert Store(tmp_path / "s").damages()
+    assert damages(tmp_path / "s")
 
 
 def test_names_that_the_page_reserves_are_ignored(tmp_path: Path) -> None:
@@ -219,7 +220,7 @@ def test_names_that_the_page_reserves_are_ignored(tmp_path: Path) -> None:
     for name in ("streams/A b.jsonl", "streams/a/1.5.jsonl", "streams/a/deep/x.jsonl", "snapshots/a/deep/x.json"):
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_bytes(b"hello\n")
-    assert list(verify_folder(path)) == Store(path).damages() == []
+    assert list(verify_folder(path)) == damages(path) == []
     with FileEventStore.untyped(path) as store:
         assert store.list_streams() == ["a:1"]
         assert store.get_event_count() == len(LINES)

@@ -114,7 +114,8 @@ def test_the_lock_files_are_those_of_the_page(tmp_path: Path) -> None:
         store.append("a:1", [UntypedEvent("Added", {})], ANY)
         with open(tmp_path / "s/locks/write.lock", "rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            probe = "import sys; from hangarlog import *; FileEventStore.untyped(sys.argv[1], lock_timeout=0.2).append('a:1', [UntypedEvent('Added', {})], ANY)"
+            probe = "import sys; from hangarlog import *; store = FileEventStore.untyped(sys.argv[1], lock_timeout=0.2)"
+            probe += "; store.append('a:1', [UntypedEvent('Added', {})], ANY)"
             done = subprocess.run(
                 [sys.executable, "-c", probe, str(tmp_path / "s")],
                 capture_output=True,

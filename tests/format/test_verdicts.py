@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from store_by_the_page import RefusedError, Store
+from verifier_by_the_page import damages
 
 from hangarlog import ANY, FileEventStore, HangarlogError, UntypedEvent
 from hangarlog.filestore.stored_lines import as_stored
@@ -96,7 +97,7 @@ def verdict(path: Path) -> bool:
 
 def verdict_by_the_page(path: Path) -> bool:
     try:
-        return bool(Store(path).damages())
+        return bool(damages(path))
     except RefusedError:
         return True
 
@@ -108,7 +109,7 @@ def test_it_reads_the_same_events_of_a_healthy_store(tmp_path: Path, kind: str) 
         path = tmp_path / str(seed)
         made(kind, path, random.Random(seed))
         assert not verdict(path)
-        assert Store(path).damages() == []
+        assert damages(path) == []
         shown = Store(path).shown()
         with FileEventStore.untyped(path) as store:
             assert shown == [line for _, lines in as_stored(store, store.envelopes()) for line in lines]

@@ -67,7 +67,7 @@ def last_version(store: Store, stream_id: str) -> int:
     if mark.get("tombstone"):
         raise CannotAppendError("deleted for good")
     versions = [r["stream_version"] for r in store.of_journal.get(where, []) if r["stream_id"] == stream_id]
-    return max([*versions, store.hidden(where), store._last_in_file(where) if not versions else -1])
+    return max([*versions, store.hidden(where), store.last_in_file(where) if not versions else -1])
 
 
 def lacking(store: Store, where: str, segments: list[Segment]) -> list[bytes]:
