@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from by_the_page import record
 from conftest import ROOT, tool
-from test_pages import FORMAT, blocks
+from test_format_pages import FORMAT, blocks
 
 from hangarlog import ANY, FileEventStore, UntypedEvent
 from hangarlog.system.platform import BYTE_LOCKS

@@ -11,8 +11,8 @@ import pytest
 from by_the_page import is_stream_id, string
 from conftest import ROOT
 from store_by_the_page import Store
+from test_format_pages import BINARY, FORMAT
 from test_golden import GOLDEN
-from test_pages import BINARY, FORMAT
 from verifier_by_the_page import damages
 from writer_by_the_page import append
 
