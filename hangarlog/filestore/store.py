@@ -454,6 +454,9 @@ class FileEventStore(UpkeepCalls[Event]):
         if self._closed:
             return
         self._closed = True
+        # At interpreter exit threads stop, perhaps with a lock held. The system closes files and frees locks.
+        if sys.is_finalizing():
+            return
         try:
             self._stop_upkeep()
             self._wake_tails()
@@ -494,6 +497,4 @@ class FileEventStore(UpkeepCalls[Event]):
         raise TypeError(f"a FileEventStore cannot be copied or pickled; open it there: FileEventStore({self.path!r})")
 
     def __del__(self) -> None:
-        # At interpreter exit threads stop, perhaps with a lock held. The system closes files and frees locks.
-        if not sys.is_finalizing():
-            self.close()
+        self.close()
