@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import traceback
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -50,7 +50,7 @@ class Histories:
     moments: list[Files] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
     events: list[list[tuple[str, int, str]]] = field(default_factory=list)
-    inode: int = 0
+    parted: int = 0  # The last position that both have in common.
 
     def do(self, rng: random.Random) -> None:
         self.path.mkdir(mode=0o700)
@@ -58,6 +58,7 @@ class Histories:
         with open_store(self.path, Unsynced()) as store:
             self._calls(store, COMMON, rng)
         common, parted = list(self.events[0]), Files.of(self.path)
+        self.parted = len(common)
         for history in range(2):
             if history:
                 parted.put(self.path)
@@ -65,7 +66,6 @@ class Histories:
             with open_store(self.path, Unsynced()) as store:
                 self._calls(store, OWN, rng)
                 assert store.first_position > 1, "blind: nothing was dropped"
-        self.inode = (self.path / STATE).stat().st_ino
         assert min(map(len, self.events)) > len(common), "blind: they have no positions in common"
 
     def _calls(self, store: FileEventStore, count: int, rng: random.Random) -> None:
@@ -131,6 +131,8 @@ class Mixed:
         self._path, self._past, self._case, self._counted = path, past, case, counted
         self._told = [past.told[at] for at in case.moments]
         self._proofs = evidence(path)
+        journal = {line.event_id[0] for line in _lines_in(path, "journal*") if line.position > past.parted}
+        self._both = len(journal) > 1  # Lines of both histories are in the journal.
         self._before = {line.event_id: line for line in _lines_in(path, "*.jsonl", "*.jsonl.zst")}
 
     def failure(self) -> str:
@@ -143,6 +145,7 @@ class Mixed:
         return ""
 
     def _try(self) -> None:
+        refusal = ""
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always", CorruptionWarning)
             try:
@@ -150,19 +153,20 @@ class Mixed:
                     said = bool(store.recovered and (store.recovered.put_aside or store.recovered.damage))
                     look = self._look(store)
             except (CorruptionError, StoreOpenError) as error:
-                assert str(self._path) in str(error), f"the refusal names no place: {error}"
+                refusal = str(error)
                 self._counted["of another history, and refused"] += 1
             else:
                 said |= bool(warned or look.damages)
                 self._counted["of two histories, and said"] += self._mixes(look) and said
                 assert said or not self._mixes(look), f"two histories are mixed, and nobody says so: {_shown(look)}"
                 self._kept(look, said)
+            assert not refusal or str(self._path) in refusal, f"the refusal names no place: {refusal}"
             lost = any(isinstance(result, Lost) for result in repair(self._path, filesystem=Unsynced()))
-        self._repaired(lost)
+            self._repaired(lost)
 
-    def _look(self, store: FileEventStore) -> Look:
-        records = list(store.records())
-        streams = {name: list(store.records(name)) for name in store.list_streams()}
+    def _look(self, store: FileEventStore, on_damage: Literal["raise", "skip"] = "raise") -> Look:
+        records = list(store.records(on_damage=on_damage))
+        streams = {name: list(store.records(name, on_damage=on_damage)) for name in store.list_streams()}
         return Look(store.first_position, records, streams, list(verify(store)))
 
     def _mixes(self, look: Look) -> bool:
@@ -182,8 +186,9 @@ class Mixed:
     def _repaired(self, lost: bool) -> None:
         """A repair ends with a store that works, and with every event in it or aside."""
         with open_store(self._path, Unsynced()) as store:
-            look = self._look(store)
-            assert lost or not look.damages, f"after a repair verify finds {look.damages[0]}"
+            look = self._look(store, "skip" if lost else "raise")
+            # Of a journal of both, half a batch may be left.
+            assert lost or self._both or not look.damages, f"after a repair verify finds {look.damages[0]}"
             positions = [each.position for each in look.records]
             assert positions == sorted(set(positions)), f"positions {positions}"
             ids = [each.event_id for each in look.records]
@@ -196,16 +201,20 @@ class Mixed:
                 assert not versions or versions[-1] == last, f"{name} is at {last}, and shows {versions}"
                 assert store.append(name, [event(f"next-{name}")], last) == last + 1
             shown = {each.event_id for records in look.streams.values() for each in records}
-        kept = {line.event_id for line in _lines_in(self._path, "put-aside.jsonl", "*.damaged*")}
-        gone = [line for id, line in self._before.items() if id not in shown | kept and not self._is_hidden(line)]
-        assert not gone, f"no file has {[(line.position, *line[1:4]) for line in gone]} any more; shown {_shown(look)}"
+        kept = {
+            line.event_id for line in _lines_in(self._path, "put-aside.jsonl", "*.jsonl.damaged*", "*.zst.damaged*")
+        }
+        left = [line for event_id, line in self._before.items() if event_id not in shown | kept]
+        gone = [line[:4] for line in left if line.position >= look.first and not self._is_hidden(line)]
+        assert not gone, f"no file has {gone} any more; shown {_shown(look)}"
 
     def _is_hidden(self, line: Proved) -> bool:
         return line.is_erased or any(line.version <= told.hidden.get(line.stream_id, -1) for told in self._told)
 
 
 def _shown(look: Look) -> str:
-    return f"{look.first}: {' '.join(f'{each.stream_id}#{each.stream_version}={each.event_id}' for each in look.records)}"
+    places = [f"{each.stream_id}#{each.stream_version}={each.event_id}" for each in look.records]
+    return f"{look.first}: {' '.join(places)}"
 
 
 def _lines_in(folder: Path, *patterns: str) -> list[Proved]:
