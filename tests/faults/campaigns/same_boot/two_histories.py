@@ -73,7 +73,7 @@ class Histories:
         durable, hidden = len(self.events[-1]), self.told[COMMON - 1].hidden if len(self.told) >= COMMON else {}
         for number in range(count):
             act = rng.random() if number > 8 else 1.0
-            if act < 0.12:
+            if act < 0.14 or number == 20:
                 store.retain(RetentionPolicy(max_events=rng.choice([8, 15])))
                 hidden = {name: _hidden_of(store, name) for name, _, _ in self.events[-1]}
                 durable = len(self.events[-1])
