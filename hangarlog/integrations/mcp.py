@@ -34,6 +34,7 @@ from hangarlog.aio.threads import Threads
 from hangarlog.errors import StoreOpenError
 from hangarlog.eventstore.expected_version import ANY
 from hangarlog.integrations.sessions import Opened, append, event, member, not_known
+from hangarlog.record.envelope import Envelope
 
 _STREAM, _SENT = "mcp:events", "Sent"
 _NAME = re.compile("mcp-events-([0-9]{1,12})")
@@ -56,6 +57,15 @@ class _Sent(msgspec.Struct, frozen=True):
 
 
 _encode, _decode = msgspec.json.Encoder().encode, msgspec.json.Decoder(_Sent).decode
+
+
+def _sent_in(envelope: Envelope) -> _Sent:
+    if envelope.event_type != _SENT:
+        raise not_known(envelope)
+    try:
+        return _decode(envelope.data)
+    except msgspec.MsgspecError as error:
+        raise not_known(envelope, str(error)) from error
 
 
 class ResumableEvents(EventStore):
@@ -170,9 +180,7 @@ class ResumableEvents(EventStore):
             blocks = opened.store.envelopes(_STREAM, reverse=True, to_version=version) if opened else ()
             for block in reversed([*blocks]):
                 for envelope in reversed(block):
-                    if envelope.event_type != _SENT:
-                        raise not_known(envelope)
-                    yield at, envelope.stream_version, _decode(envelope.data)
+                    yield at, envelope.stream_version, _sent_in(envelope)
             version = 0
 
 
