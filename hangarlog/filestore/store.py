@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
-from hangarlog.errors import HangarlogError, LinkedFileError, StorageError, StoreOpenError, StreamDeletedError
+from hangarlog.errors import HangarlogError, LinkedFileError, StorageError, StoreOpenError
 from hangarlog.events.registry import EventRegistry, UntypedEvent
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore import engine
@@ -422,26 +422,23 @@ class FileEventStore(UpkeepCalls[Event]):
 
     def _hide_events(self, stream_id: str, change: Callable[[int, Snapshot | None], Snapshot | None]) -> None:
         with importing:
-            from hangarlog.filestore.compaction import compact
+            from hangarlog.filestore.compaction import compact, end_of
         session, snapshots = self._write_session, self._snapshots
         with self._calling(), session.lock():
-            try:
-                version = session.streams.get(stream_id, monotonic(), session.committed).version
-            except StreamDeletedError as deleted:
-                version = deleted.version
+            end = end_of(session, stream_id)
             before = snapshots.load(stream_id)
-            after = change(version, before)
-            if after is None:
+            after = change(end.version if end else -1, before)
+            if after is None or end is None:
                 return
             saves = after != before or not snapshots.is_synced(after)
             if saves:
                 session.sync_journal()  # What is hidden must not be what the journal could still lose.
-            if after.deleted_through >= version:
+            if after.deleted_through >= end.version:
                 DeletedStreams(self.folder).note(stream_id)
             with session.changing_files():
                 if saves:
                     snapshots.save(after, before, in_place=not self._state.failures)
-                compact(self.folder.stream(stream_id), after.compacted_through)
+                compact(session, after, end)
 
     # Closing
 
