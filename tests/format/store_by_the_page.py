@@ -175,7 +175,7 @@ class Store:
                 continue
             if behind and position < max(behind):
                 order = "records out of order"
-            if 0 <= position - reached - 1 <= room:
+            if 0 <= position - reached - 1 <= (room if damaged else 0):
                 reached, batch[position] = position, found
                 if found.get("batch_end", 0) in (0, position):
                     self.committed = self.stored = position
@@ -255,6 +255,15 @@ class Store:
         through = self.hidden(path) + 1
         numbers = [each.number for each in found]
         return [each for each in found if each.number is None or through not in numbers or each.number >= through]
+
+    def beyond(self, path: str) -> list[Segment]:
+        """The sealed segments of a stream that are not before the active one, or have none that the journal may have."""
+        folder, name = os.path.split(path)
+        active = self.path / "streams" / folder / f"{name}.jsonl"
+        found, others = segments(active.parent, name, "stream_version")
+        if not active.is_file():
+            return [] if path in self.of_journal or active.with_name(f"{active.name}.new").exists() else found
+        return [each for each in others if each.path.read_bytes() != active.read_bytes()]
 
     def hidden(self, path: str) -> int:
         return int(self.snapshots.get(path, SNAPSHOT)["compacted_through"])

@@ -119,7 +119,7 @@ class _Verifier:
         through, ours = store.hidden(path), store.of_journal.get(path, [])
         settled = [r["stream_version"] for r in ours if r["position"] <= store.checkpoint["position"]]
         needed, records = max(settled, default=-1), _Versions(path, through, ours)
-        tail: list[tuple[bytes, bool]] = []  # What is no record since the last one.
+        tail: list[bool] = []  # Of what is no record since the last one: whether it is torn.
         for segment in store.stream(path):
             if segment.is_damaged:
                 yield "a compressed segment"
@@ -129,15 +129,19 @@ class _Verifier:
                 found = found or (gone if gone and gone["stream_version"] <= through else None)
                 if found is None:
                     records.damaged += 1
-                    tail.append((line, ended or segment.number is not None))
+                    tail.append(segment.number is None and is_torn(line, ended=ended))
                 elif found["position"] <= store.stored:
                     if tail:
                         yield "a damaged line"
                     tail = []
                     yield from records.add(found)
         ends_early = records.highest < needed
-        if tail and (ends_early or not all(is_torn(line, ended=ended) for line, ended in tail)):
+        if tail and (ends_early or not all(tail)):
             yield "a damaged line at its end"
+        if needed >= 0 and not (store.path / "streams" / f"{path}.jsonl").is_file():
+            yield "it is missing"
+        if any(record(each.first) for each in store.beyond(path)):
+            yield "a sealed segment without an active one, or beyond it"
         if needed - records.highest > records.damaged:
             yield f"it ends at version {records.highest}, before {needed}"
 
