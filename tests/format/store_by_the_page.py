@@ -257,7 +257,7 @@ class Store:
         return [each for each in found if each.number is None or through not in numbers or each.number >= through]
 
     def beyond(self, path: str) -> list[Segment]:
-        """The sealed segments of a stream that are not before the active one, or have none that the journal may have."""
+        """The sealed segments of a stream that do not belong before its active one."""
         folder, name = os.path.split(path)
         active = self.path / "streams" / folder / f"{name}.jsonl"
         found, others = segments(active.parent, name, "stream_version")
