@@ -117,3 +117,19 @@ def test_what_a_drop_or_a_compaction_has_left_is_ignored(tmp_path: Path) -> None
     assert list(verify_folder(path)) == damages(path) == []
     assert Store(path).shown() == shown
     assert Store(path).begins > 1
+
+
+def test_a_stream_may_end_in_zeros_and_in_records_that_the_journal_has_lost(tmp_path: Path) -> None:
+    """As a power cut leaves it: no damage, and the next writer cuts both off."""
+    path = tmp_path / "s"
+    with FileEventStore.untyped(path, durability="relaxed") as store:
+        for number in range(5):
+            store.append("b", [UntypedEvent("Added", {"number": number})], number - 1)
+    lines = (path / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    copy = shutil.copytree(path, tmp_path / "copy")
+    (copy / "journal.jsonl").write_bytes(b"".join(lines[:2]))
+    (copy / "streams/b.jsonl").write_bytes(b"".join([*lines[:2], bytes(len(lines[2]) - 1), b"\n", *lines[3:]]))
+    assert list(verify_folder(copy)) == damages(copy) == []
+    with FileEventStore.untyped(copy) as store:
+        assert store.append("b", [UntypedEvent("Added", {})], ANY) in (2, 5)
+        assert list(verify(store)) == []
