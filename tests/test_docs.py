@@ -471,3 +471,11 @@ def test_the_recording_shows_what_the_commands_print() -> None:
     command = [sys.executable, ROOT / "tools/record_demo.py"]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=True)
     assert done.stdout.decode() == (ROOT / "docs/demo.svg").read_text()
+
+
+def test_a_page_that_shows_the_command_installs_it() -> None:
+    """`hangarlog tail` needs the extra `cli`."""
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        installed = re.findall(r"pip install 'hangarlog\[([^\]]+)\]'", page.read_text())
+        if installed and re.search("^hangarlog ", "".join(blocks(page, "sh")), re.MULTILINE):
+            assert any("cli" in extras.split(",") for extras in installed), page.name
