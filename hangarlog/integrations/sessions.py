@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +27,7 @@ from hangarlog.eventstore.expected_version import ANY, STREAM_EXISTS
 from hangarlog.eventstore.stream_id import why_not_an_id
 from hangarlog.filestore.event_ids import Moment
 from hangarlog.filestore.store import FileEventStore
+from hangarlog.integrations.stream_names import as_part
 from hangarlog.record.batch import Pending
 from hangarlog.record.envelope import Encoded, Envelope
 
@@ -41,15 +41,13 @@ _MOST_KNOWN = 256
 
 # Names
 
-_UNSAFE = re.compile(r"[%/\\:\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-
 
 def stream_id(category: str, *names: str) -> str:
     """Return the stream for some names, which may be any text. Different names have different streams.
 
     Raises `StreamIdError` if they are too long together, and `TypeError` if one is no text.
     """
-    found = f"{category}:{'/'.join(map(_quoted, names))}"
+    found = f"{category}:{'/'.join(as_part(name) or '%' for name in names)}"
     if cause := why_not_an_id(found):
         raise StreamIdError(found, cause)
     return found
@@ -64,12 +62,6 @@ def names_of(stream: str) -> list[str]:
     """Return the names that `stream_id` was given."""
     _, _, path = stream.partition(":")
     return ["" if name == "%" else unquote(name, errors="surrogatepass") for name in path.split("/")]
-
-
-def _quoted(name: str) -> str:
-    if name in ("", ".", ".."):
-        return name.replace(".", "%2E") or "%"
-    return _UNSAFE.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode(errors="surrogatepass")), name)
 
 
 # Payloads
