@@ -55,9 +55,9 @@ class _Transcript:
     def read(self, envelope: Envelope) -> None:
         entries: list[Any] = []
         _add_entry(entries, envelope)
-        behind = self.behind + 1
-        self.take(entries, _summary_in(envelope))
-        self.behind = 0 if envelope.metadata_json else behind
+        summary = _summary_in(envelope)
+        self.take(entries, summary)
+        self.behind = 0 if summary is not None else self.behind + 1
 
     def take(self, entries: list[Any], summary: dict[str, Any] | None) -> None:
         self.uuids.update(uuid for entry in entries if (uuid := _uuid(entry)))
