@@ -18,6 +18,7 @@ from hangarlog.copying.sound import UnsoundError, sound
 from hangarlog.errors import ConcurrencyError, NumberError, StreamDeletedError, TooLargeError
 from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.tail import Tail
+from hangarlog.filestore.store import FileEventStore
 from hangarlog.record.batch import Pending
 from hangarlog.record.envelope import Envelope
 
@@ -86,7 +87,7 @@ class Copy:
     ) -> None:
         self._source, self._target, self._progress = source, target, progress
         self._names = _name(source), _name(target)
-        if source is target or (self._names[0] == self._names[1] and hasattr(source, "path")):
+        if _are_one(source, target):
             raise self._error("both are the same store; name another target")
         self._positions = Positions()
         self._cursors = CursorCopy(source, target, self._positions)
@@ -138,11 +139,14 @@ class Copy:
 
     def finish(self) -> Copied:
         """Bring all to the device, with snapshots, marks and cursors. The target may be used from then on."""
-        self._settle()
-        self.done.cursors, self.done.cursors_ahead = self._cursors.run()
         if self._target.last_position != self.done.target_position:
             raise self._foreign(self.done.target_position + 1)
+        self._settle()
         return self.done
+
+    def left(self) -> int:
+        """Return how many positions the source has after those that were copied."""
+        return max(0, self._source.last_position - self.done.position)
 
     def compare(self) -> Copied:
         """Compare what was copied with the source, event by event. What was there before is compared already."""
@@ -226,7 +230,8 @@ class Copy:
             raise self._error(f"{error}; repair the source first, or export the rest of it") from error
         self._append(batches)
         self.done.position = max(self.done.position, position) if not self._batch else self.done.position
-        self._progress("copying", self.done.position, self._source.last_position)
+        total = 0 if self._tail else self._source.last_position
+        self._progress("following" if self._tail else "copying", self.done.position, total)
 
     def _add(self, event: Envelope) -> None:
         if not event.may_follow(self._open_batch):
@@ -313,6 +318,12 @@ class Copy:
             f"somebody else writes to the target: its position {position} is not of this copy{more}; stop that, and "
             "copy to a new target"
         )
+
+
+def _are_one(source: Any, target: Any) -> bool:
+    if isinstance(source, FileEventStore) and isinstance(target, FileEventStore):
+        return source.folder.home == target.folder.home
+    return source is target or (hasattr(source, "path") and _name(source) == _name(target))
 
 
 def _name(store: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 
@@ -64,7 +64,7 @@ def sound(store: Any, blocks: Iterator[Sequence[Envelope]]) -> Iterator[Sequence
         CorruptionError: an event is damaged in both copies.
     """
     if isinstance(store, FileEventStore):
-        for records, lines in as_stored(store, blocks):
+        for records, lines in as_stored(store, cast("Iterator[Sequence[StoredEnvelope]]", blocks)):
             _refuse_unknown(records, lines)
             yield records
         return
@@ -116,7 +116,7 @@ def _may_be_too_deep(line: bytes) -> bool:
 
 
 def why_refused(event: Envelope, line: bytes, *, is_record: bool = True) -> str | None:
-    """Return why no append could write what a strict line says, None if one could. It may be no record, but an event."""
+    """Return why no append could write what a strict line says, None if one could. It may be of another format."""
     try:
         check_stream_id(event.stream_id)
         own_id(checked_type(event.event_type), event.event_id)

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from hangarlog.record.envelope import LineError
+from hangarlog.record.envelope import Envelope, LineError
 from hangarlog.record.line import HEAD, StoredEnvelope, decode_record, decode_records, encode_envelope, why_bad
 from hangarlog.system.import_lock import importing
 
@@ -121,7 +121,7 @@ def strict_records(lines: Sequence[bytes]) -> list[StoredEnvelope]:
     return records if are_strict(records, lines) else [strict_record(line) for line in lines]
 
 
-def are_strict(records: Sequence[StoredEnvelope], lines: Sequence[bytes]) -> bool:
+def are_strict(records: Sequence[Envelope], lines: Sequence[bytes]) -> bool:
     """True if lines with right checksums are exactly as a store writes them, the usual case. This check is fast.
 
     If False, check each line by itself.
