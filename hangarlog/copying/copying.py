@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 from typing import Any
 
@@ -15,7 +15,7 @@ from hangarlog.copying.errors import CopyError
 from hangarlog.copying.kept import CursorCopy, copy_snapshots, hidden_in
 from hangarlog.copying.positions import Positions
 from hangarlog.copying.sound import UnsoundError, sound
-from hangarlog.errors import ConcurrencyError, NumberError, StreamDeletedError, TooLargeError
+from hangarlog.errors import ConcurrencyError, CorruptionError, NumberError, StreamDeletedError, TooLargeError
 from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.tail import Tail
 from hangarlog.filestore.store import FileEventStore
@@ -63,8 +63,8 @@ def copy(
     write to the target.
 
     Raises:
-        CopyError: the target has other events, or somebody writes to it; or the two are not equal.
-        CorruptionError: an event of the source is damaged in both copies.
+        CopyError: the target has other events, or somebody writes to it; an event of the source is damaged in both
+            copies, or says what no store writes; or the two are not equal.
         EventsDroppedError: events of the source were dropped meanwhile. Run it again.
         StorageError, OutcomeUnknownError: the target could not be written. Run it again.
     """
@@ -120,7 +120,7 @@ class Copy:
         with contextlib.closing(self._source._tail(self.done.position, durable=False, skip=False)) as self._tail:
             busy = monotonic()
             while not self._stopped and (until_idle is None or monotonic() - busy < until_idle):
-                block = self._tail.step()
+                block = self._step(self._tail)
                 if block:
                     self._take(block, self._tail.position)
                     busy = monotonic()
@@ -151,7 +151,7 @@ class Copy:
     def compare(self) -> Copied:
         """Compare what was copied with the source, event by event. What was there before is compared already."""
         done = self.done
-        here = self._source.envelopes(from_position=self._begin_source, to_position=done.position)
+        here = self._read(from_position=self._begin_source, to_position=done.position)
         there = self._target.envelopes(from_position=self._begin_target, to_position=done.target_position)
         work = Comparison(hidden_in(self._source), self._positions, notes=False)
         try:
@@ -180,7 +180,7 @@ class Copy:
     def _is_dense(self, last: int) -> bool:
         """True if the source has all events from position 1 on."""
         before = 0
-        for block in self._source.envelopes(to_position=last):
+        for block in self._read(to_position=last):
             if block[0].position != before + 1 or block[-1].position - block[0].position != len(block) - 1:
                 return False
             before = block[-1].position
@@ -189,7 +189,7 @@ class Copy:
     def _compare_before(self, end: int, last: int) -> None:
         """Compare the events that the target has with the first ones of the source."""
         done, work = self.done, Comparison(self._hidden, self._positions, notes=True)
-        here, there = self._source.envelopes(to_position=last), self._target.envelopes(to_position=end)
+        here, there = self._read(to_position=last), self._target.envelopes(to_position=end)
         try:
             for count in work.run(here, there, part=True):
                 done.already = done.compared = done.compared + count
@@ -207,11 +207,24 @@ class Copy:
             return
         with contextlib.closing(self._source._tail(self.done.position, durable=False, skip=False)) as tail:
             while self.done.position < last:
-                block = tail.step()
+                block = self._step(tail)
                 if block or tail.position > self.done.position:
                     self._take(block or (), tail.position)
                 else:
                     tail.wait(_BEAT_SECONDS)
+
+    def _step(self, tail: Tail) -> Sequence[Envelope] | None:
+        try:
+            return tail.step()
+        except CorruptionError as error:
+            raise self._flaw(error) from error
+
+    def _read(self, **options: Any) -> Iterator[Sequence[Envelope]]:
+        """Yield events of the source in blocks."""
+        try:
+            yield from self._source.envelopes(**options)
+        except CorruptionError as error:
+            raise self._flaw(error) from error
 
     def _take(self, block: Sequence[Envelope], position: int) -> None:
         """Copy the batches that end in a block of events. `position` is the last one that was read."""
@@ -225,9 +238,9 @@ class Copy:
                     if not self._open_batch and self._batch:
                         batches.append(self._batch)
                         self._batch = []
-        except UnsoundError as error:
+        except (UnsoundError, CorruptionError) as error:
             self._append(batches)
-            raise self._error(f"{error}; repair the source first, or export the rest of it") from error
+            raise self._flaw(error) from error
         self._append(batches)
         self.done.position = max(self.done.position, position) if not self._batch else self.done.position
         total = 0 if self._tail else self._source.last_position
@@ -308,6 +321,15 @@ class Copy:
         self.done.snapshots, self.done.not_taken = copy_snapshots(self._source, self._target)
         self.done.cursors, self.done.cursors_ahead = self._cursors.run()
         self.done.positions_kept = self._positions.kept
+
+    def _flaw(self, error: UnsoundError | CorruptionError) -> CopyError:
+        """Return the error for an event of the source."""
+        if isinstance(error, UnsoundError):
+            return self._error(f"{error}; what comes before it is copied")
+        of = f"position {error.position} (stream {error.stream_id!r}, version {error.stream_version}) of the source"
+        where = f"is damaged in both copies, in {error.path} at offset {error.offset}: {error.cause}"
+        advice = "restore it from a backup, or keep all others in a folder by `hangarlog backup`"
+        return self._error(f"{of} {where}. Nothing behind it is copied: {advice}")
 
     def _error(self, cause: str) -> CopyError:
         return CopyError(*self._names, cause)

@@ -80,7 +80,7 @@ class CursorCopy:
             if at > to and self._moved.get(cursor.name) != at:
                 ahead[cursor.name] = at
                 continue
-            if at != to:
+            if at != to or cursor.name not in there:  # One at 0 must be there, too: it begins anywhere else.
                 with contextlib.suppress(CursorConflictError):  # Somebody uses it just now.
                     move = Cursor(self._target, cursor.name)
                     (move.advance if at < to else move.reset)(to, expected=at, durability="always")
