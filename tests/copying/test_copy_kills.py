@@ -34,12 +34,12 @@ def made(path: Path) -> None:
 
 
 def test_killed_at_any_call_another_run_completes_it(tmp_path: Path) -> None:
-    """At every fifth call that changes a file of the target, with a different part of a write; the second run dies,
+    """At every ninth call that changes a file of the target, with a different part of a write; the second run dies,
     too."""
     made(tmp_path / "source")
     with opened(tmp_path / "source") as source:
         rows = contents(source)
-    for at in count(0, 5):
+    for at in count(0, 9):
         shutil.rmtree(tmp_path / "target", ignore_errors=True)
         ended = _run(tmp_path, DyingFileSystem(at, at % 4 / 4))
         if not ended:
@@ -81,9 +81,9 @@ def test_a_command_that_is_killed_again_and_again_ends_up_complete(tmp_path: Pat
             source.append(f"a:{number % 7}", [event(number, text="x" * 50)] * (1 + number % 3), ANY)
     command = [sys.executable, "-m", "hangarlog", "copy", "source", "target"]
     sizes = list[int]()
-    for kills in range(12):
+    for kills in range(6):
         running = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
-        wanted = kills * 100_000
+        wanted = kills * 200_000
         while running.poll() is None and _size(tmp_path / "target") <= wanted:
             pass
         running.send_signal(signal.SIGKILL)
