@@ -26,6 +26,9 @@ Progress = Callable[[str, int, int], None]
 """Told ("comparing" or "copying", how many events are done, how many there are)."""
 
 _BEAT_SECONDS = 0.5
+_CHUNK_BYTES, _ENVELOPE_BYTES = 4 << 20, 200
+"""So much is copied at once; what an event takes beside its payload."""
+
 _KNOWN_STREAMS = 1 << 16
 
 
@@ -91,7 +94,9 @@ class Copy:
             raise self._error("both are the same store; name another target")
         self._positions = Positions()
         self._cursors = CursorCopy(source, target, self._positions)
-        self._batch: list[Envelope] = []
+        self._batch: list[Envelope] = []  # Its end was not read yet.
+        self._ready: list[list[Envelope]] = []  # Whole batches, to be copied together.
+        self._ready_bytes = 0
         self._open_batch = 0
         self._known: dict[str, None] = {}  # Streams that the target has.
         self._last_versions: dict[str, int] = {}
@@ -122,12 +127,15 @@ class Copy:
             while not self._stopped and (until_idle is None or monotonic() - busy < until_idle):
                 block = self._step(self._tail)
                 if block:
-                    self._take(block, self._tail.position)
+                    self._take(block)
                     busy = monotonic()
-                else:
+                elif self._ready:
+                    self._flush(self._tail.position)
                     self._target.sync()
+                else:
                     left = _BEAT_SECONDS if until_idle is None else max(0.001, busy + until_idle - monotonic())
                     self._tail.wait(min(left, _BEAT_SECONDS))
+            self._flush(self._tail.position)
         self._tail = None
         self._copy_to(self._source.last_position)
 
@@ -206,17 +214,19 @@ class Copy:
         if self.done.position >= last:
             return
         with contextlib.closing(self._source._tail(self.done.position, durable=False, skip=False)) as tail:
-            while self.done.position < last:
-                block = self._step(tail)
-                if block or tail.position > self.done.position:
-                    self._take(block or (), tail.position)
-                else:
+            while tail.position < last:
+                before, block = tail.position, self._step(tail)
+                if block:
+                    self._take(block)
+                elif tail.position == before:
                     tail.wait(_BEAT_SECONDS)
+            self._flush(tail.position)
 
     def _step(self, tail: Tail) -> Sequence[Envelope] | None:
         try:
             return tail.step()
         except CorruptionError as error:
+            self._flush()
             raise self._flaw(error) from error
 
     def _read(self, **options: Any) -> Iterator[Sequence[Envelope]]:
@@ -226,23 +236,29 @@ class Copy:
         except CorruptionError as error:
             raise self._flaw(error) from error
 
-    def _take(self, block: Sequence[Envelope], position: int) -> None:
-        """Copy the batches that end in a block of events. `position` is the last one that was read."""
-        if position > self._source.durable_position:
-            self._source.sync()  # A power cut must not take what the target has.
-        batches: list[list[Envelope]] = []
+    def _take(self, block: Sequence[Envelope]) -> None:
+        """Take the events of a block, and copy the batches that are whole once they are large enough together."""
         try:
-            for events in sound(self._source, iter([block] if block else [])):
+            for events in sound(self._source, iter([block])):
                 for event in events:
                     self._add(event)
-                    if not self._open_batch and self._batch:
-                        batches.append(self._batch)
-                        self._batch = []
-        except (UnsoundError, CorruptionError) as error:
-            self._append(batches)
+        except UnsoundError as error:
+            self._flush()
+            raise self._error(f"{error}; what comes before it is copied") from error
+        except CorruptionError as error:
+            self._flush()
             raise self._flaw(error) from error
+        if self._ready_bytes >= _CHUNK_BYTES:
+            self._flush()
+
+    def _flush(self, position: int = 0) -> None:
+        """Copy the batches that are whole. If no other is open, everything up to `position` was read."""
+        last = self._ready[-1][-1].position if self._ready else 0
+        if last > self._source.durable_position:
+            self._source.sync()  # A power cut must not take what the target has.
+        batches, self._ready, self._ready_bytes = self._ready, [], 0
         self._append(batches)
-        self.done.position = max(self.done.position, position) if not self._batch else self.done.position
+        self.done.position = max(self.done.position, last, 0 if self._batch else position)
         total = 0 if self._tail else self._source.last_position
         self._progress("following" if self._tail else "copying", self.done.position, total)
 
@@ -252,6 +268,10 @@ class Copy:
         self._open_batch = event.open_batch
         if not (self._leaves_out and self._is_left_out(event)):
             self._batch.append(event)
+            self._ready_bytes += len(bytes(event.data)) + _ENVELOPE_BYTES
+        if self._batch and not self._open_batch:
+            self._ready.append(self._batch)
+            self._batch = []
 
     def _is_left_out(self, event: Envelope) -> bool:
         """True if a stream hides an event, and has later ones. The last event of a stream keeps its version."""
@@ -271,17 +291,17 @@ class Copy:
             at += len(batch)
         at = self.done.target_position
         try:
-            results = self._target.append_batches([self._pendings(batch) for batch in batches])
+            firsts = self._target.append_batches([self._pendings(batch) for batch in batches])
         except (ConcurrencyError, StreamDeletedError) as error:
             raise self._foreign(at + 1, str(error)) from error
         except (TooLargeError, NumberError, ValueError) as error:
             raise self._error(str(error)) from error
-        for batch, result in zip(batches, results, strict=True):
-            if min(each.first_position for each in result.values()) != at + 1:
+        for batch, first in zip(batches, firsts, strict=True):
+            if first != at + 1:
                 raise self._foreign(at + 1)
             at += len(batch)
             self.done.events += len(batch)
-        self.done.target_position, self.done.position = at, batches[-1][-1].position
+        self.done.target_position = at
 
     def _note(self, batch: list[Envelope], target: int) -> None:
         if batch[-1].position - batch[0].position == len(batch) - 1:
@@ -322,10 +342,8 @@ class Copy:
         self.done.cursors, self.done.cursors_ahead = self._cursors.run()
         self.done.positions_kept = self._positions.kept
 
-    def _flaw(self, error: UnsoundError | CorruptionError) -> CopyError:
-        """Return the error for an event of the source."""
-        if isinstance(error, UnsoundError):
-            return self._error(f"{error}; what comes before it is copied")
+    def _flaw(self, error: CorruptionError) -> CopyError:
+        """Return the error for an event that the source has lost."""
         of = f"position {error.position} (stream {error.stream_id!r}, version {error.stream_version}) of the source"
         where = f"is damaged in both copies, in {error.path} at offset {error.offset}: {error.cause}"
         advice = "restore it from a backup, or keep all others in a folder by `hangarlog backup`"
