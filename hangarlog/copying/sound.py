@@ -107,8 +107,13 @@ def _are_usual(events: Sequence[Envelope], lines: Sequence[bytes], text: bytes) 
     return (
         all(event.event_type and event.event_id for event in events)
         and not any(map(why_not_an_id, {event.stream_id for event in events}))
-        and (max(map(len, lines)) <= 2 * MAX_NESTING or not any(map(_may_be_too_deep, lines)))
+        # Each line opens two objects at least, so none opens more than what all others leave.
+        and (_opened(text) - 2 * (len(lines) - 1) <= MAX_NESTING or not any(map(_may_be_too_deep, lines)))
     )
+
+
+def _opened(text: bytes) -> int:
+    return text.count(b"{") + text.count(b"[")
 
 
 def _may_be_too_deep(line: bytes) -> bool:

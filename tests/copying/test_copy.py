@@ -132,9 +132,10 @@ def test_the_same_store_is_refused_as_target(source: FileEventStore[Any], tmp_pa
 @pytest.mark.parametrize("stream_id", ["z:new", HOSTILE[0], "b:1"])
 @pytest.mark.parametrize("when", ["copying", "comparing"])
 def test_somebody_else_who_writes_to_the_target_is_noticed(
-    source: FileEventStore[Any], tmp_path: Path, stream_id: str, when: str
+    source: FileEventStore[Any], tmp_path: Path, stream_id: str, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the middle of the copy, or at its end; in a stream of its own, too."""
+    monkeypatch.setattr("hangarlog.copying.copying._CHUNK_BYTES", 1)
     with opened(tmp_path / "target") as target:
         left = [event(0)]
 

@@ -31,10 +31,12 @@ stopped = []
 signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
 path, stream, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
 with FileEventStore.untyped(path, durability=sys.argv[4]) as store:
-    print("ready", flush=True)
-    while not stopped:
+    began = number
+    while not stopped or number == began:
         events = [UntypedEvent("T", {"n": number + one}) for one in range(1 + number % 3)]
         store.append(stream, events, number - 1)
+        if number == began:
+            print("ready", flush=True)
         number += len(events)
 print(number, flush=True)
 """
@@ -42,10 +44,13 @@ WRITERS = 3
 
 
 def started(path: Path, number: int, at: int) -> subprocess.Popen[str]:
-    """Start a writer, which appends dense numbers from `at` on until SIGTERM, and then prints the next one."""
+    """Start a writer, which appends dense numbers from `at` on until SIGTERM, and then prints the next one. It has begun."""
     durability = "always" if number else "relaxed"
     command = [sys.executable, "-c", WRITER, str(path), f"w:{number}", str(at), durability]
-    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    writer = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    assert writer.stdout
+    assert writer.stdout.readline() == "ready\n"
+    return writer
 
 
 def stopped(writers: list[subprocess.Popen[str]]) -> list[int]:

@@ -76,14 +76,14 @@ def _check_first_ones(target: Path, rows: list[Any]) -> None:
 @POSIX
 def test_a_command_that_is_killed_again_and_again_ends_up_complete(tmp_path: Path) -> None:
     """By SIGKILL, each time after it has written a bit more."""
-    with opened(tmp_path / "source", segment_bytes=100_000) as source:
+    with opened(tmp_path / "source") as source:
         for number in range(3000):
-            source.append(f"a:{number % 7}", [event(number, text="x" * 50)] * (1 + number % 3), ANY)
+            source.append(f"a:{number % 7}", [event(number, text="x" * 4000)] * (1 + number % 3), ANY)
     command = [sys.executable, "-m", "hangarlog", "copy", "source", "target"]
     sizes = list[int]()
     for kills in range(6):
         running = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
-        wanted = kills * 200_000
+        wanted = kills * 4_000_000
         while running.poll() is None and _size(tmp_path / "target") <= wanted:
             pass
         running.send_signal(signal.SIGKILL)
@@ -114,8 +114,8 @@ def _size(target: Path) -> int:
 def test_a_disk_that_is_full_is_named_and_the_copy_goes_on_when_there_is_room(tmp_path: Path) -> None:
     with opened(tmp_path / "source") as source:
         for number in range(400):
-            source.append("a:1", [event(number, text="x" * 500)], ANY)
-    command = ["sh", "-c", 'ulimit -f 100; exec "$@"', "sh", sys.executable, "-m", "hangarlog", "copy"]
+            source.append("a:1", [event(number, text="x" * 40_000)], ANY)
+    command = ["sh", "-c", 'ulimit -f 16000; exec "$@"', "sh", sys.executable, "-m", "hangarlog", "copy"]
     full = subprocess.run([*command, "source", "target"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert full.returncode == 1
     assert "File too large" in full.stderr
@@ -140,22 +140,19 @@ def test_a_target_that_fails_once_is_completed_by_the_next_run(tmp_path: Path, m
             raise error
 
         with monkeypatch.context() as patch:
+            patch.setattr("hangarlog.copying.copying._CHUNK_BYTES", 1)
             patch.setattr(FileEventStore, "append_batches", failing)
             with pytest.raises(type(error)):
-                _copied_in_blocks(tmp_path)
+                copied(tmp_path / "source", tmp_path / "target")
         copied(tmp_path / "source", tmp_path / "target")
         with opened(tmp_path / "source") as source, opened(tmp_path / "target") as target:
             check_equal(source, target)
         shutil.rmtree(tmp_path / "target")
 
 
-def _copied_in_blocks(folder: Path) -> None:
-    """The source has small segments, so a copy takes several calls."""
-    copied(folder / "source", folder / "target")
-
-
-def test_two_copies_at_the_same_time_double_nothing(tmp_path: Path) -> None:
+def test_two_copies_at_the_same_time_double_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each finds the other's appends as its own retries."""
+    monkeypatch.setattr("hangarlog.copying.copying._CHUNK_BYTES", 2000)
     with opened(tmp_path / "source", segment_bytes=5000) as source:
         fill(source, 30)
     errors: list[BaseException] = []
