@@ -44,7 +44,7 @@ WRITERS = 3
 
 
 def started(path: Path, number: int, at: int) -> subprocess.Popen[str]:
-    """Start a writer, and wait for its first append. It appends dense numbers from `at` on, and prints the next at last."""
+    """Start a writer of dense numbers from `at` on, and wait for its first append. At SIGTERM it prints the next."""
     durability = "always" if number else "relaxed"
     command = [sys.executable, "-c", WRITER, str(path), f"w:{number}", str(at), durability]
     writer = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
