@@ -15,7 +15,15 @@ from hangarlog.copying.errors import CopyError
 from hangarlog.copying.kept import CursorCopy, copy_snapshots, hidden_in
 from hangarlog.copying.positions import Positions
 from hangarlog.copying.sound import UnsoundError, sound
-from hangarlog.errors import ConcurrencyError, CorruptionError, NumberError, StreamDeletedError, TooLargeError
+from hangarlog.errors import (
+    ConcurrencyError,
+    CorruptionError,
+    NumberError,
+    OutcomeUnknownError,
+    StreamDeletedError,
+    SyncError,
+    TooLargeError,
+)
 from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.tail import Tail
 from hangarlog.filestore.store import FileEventStore
@@ -255,12 +263,25 @@ class Copy:
         """Copy the batches that are whole. If no other is open, everything up to `position` was read."""
         last = self._ready[-1][-1].position if self._ready else 0
         if last > self._source.durable_position:
-            self._source.sync()  # A power cut must not take what the target has.
+            self._sync_source()
         batches, self._ready, self._ready_bytes = self._ready, [], 0
         self._append(batches)
         self.done.position = max(self.done.position, last, 0 if self._batch else position)
         total = 0 if self._tail else self._source.last_position
         self._progress("following" if self._tail else "copying", self.done.position, total)
+
+    def _sync_source(self) -> None:
+        """Bring the source's events to its device: a power cut must not take what the target has.
+
+        In a store that may only be read, it must be left to the writers.
+        """
+        try:
+            self._source.sync()
+        except SyncError:
+            raise
+        except OutcomeUnknownError as error:
+            if not isinstance(error.__cause__, PermissionError):
+                raise
 
     def _add(self, event: Envelope) -> None:
         if not event.may_follow(self._open_batch):

@@ -55,6 +55,24 @@ def fill(store: EventStore[Any], rounds: int = 3) -> None:
         store.cursor(f"reader {number}").advance(store.last_position - number)
 
 
+def dropped(path: Path) -> FileEventStore[Any]:
+    """A store whose journal begins later after a retention; some of its streams hide events, one was deleted."""
+    store = opened(path, segment_bytes=2000)
+    for number in range(90):
+        store.append(f"a:{number % 3}", [event(number, text="x" * 40)], ANY)
+        if number % 10 == 0:
+            store.append_many([("b:1", [event(number)], ANY), ("a:1", [event(number)], ANY)])
+    for name, at in (("old", 3), ("middle", 50), ("new", 95)):
+        store.cursor(name).advance(at)
+    store.cursor("old").delete()
+    store.delete_stream("a:2")
+    store.append("a:2", [event(100)], ANY)
+    store.truncate_stream("a:0", 20)
+    store.truncate_stream("a:1", 24)
+    store.truncate_stream("b:1", 6)
+    return store
+
+
 def contents(store: EventStore[Any], first: int = 0) -> list[tuple[Any, ...]]:
     """All that reads show of a store's events."""
     return [

@@ -20,6 +20,7 @@ from copied_stores import check_equal, contents, cursors, event, opened
 from hangarlog import ANY, FileEventStore, MemoryEventStore
 from hangarlog.cli.app import hangarlog as commands
 from hangarlog.copying import Copy, copy
+from hangarlog.system.read_only import ReadOnly
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to ask a process by")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
@@ -147,6 +148,18 @@ def test_events_of_relaxed_writers_are_synced_before_they_are_copied(tmp_path: P
             target.append_batches = append  # type: ignore[method-assign]
             copy(source, target)
             assert seen == [50]
+
+
+def test_a_store_that_may_only_be_read_is_copied_while_others_write_to_it(tmp_path: Path) -> None:
+    """As that of another user: it cannot be synced from here."""
+    with opened(tmp_path / "source") as writer, MemoryEventStore.untyped() as target:
+        writer.append("a:1", [event(1)], ANY)
+        with opened(tmp_path / "source", ReadOnly(), create=False) as source:
+            assert source.durable_position == 0
+            copy(source, target)
+            writer.append("a:1", [event(1)] * 2, ANY)
+            assert copy(source, target).events == 2
+        check_equal(writer, target)
 
 
 def test_it_ends_by_itself_when_nothing_comes(tmp_path: Path, hangarlog: Any) -> None:

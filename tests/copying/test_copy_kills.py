@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
-from copied_stores import check_equal, contents, copied, event, fill, opened
+from copied_stores import check_equal, contents, copied, dropped, event, fill, opened, versions
 from dying import Died, DyingFileSystem
 
 from hangarlog import ANY, FileEventStore, OutcomeUnknownError, StorageError
 from hangarlog.copying import copy
+from hangarlog.maintenance.verify import verify
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL and no limit of a file's size")
 
@@ -49,6 +50,26 @@ def test_killed_at_any_call_another_run_completes_it(tmp_path: Path) -> None:
         copied(tmp_path / "source", tmp_path / "target")
         with opened(tmp_path / "source") as source, opened(tmp_path / "target") as target:
             check_equal(source, target)
+        if ended:
+            assert at > 100
+            break
+
+
+def test_killed_at_any_call_with_a_source_whose_journal_begins_later(tmp_path: Path) -> None:
+    """Its streams begin later, too: each is begun before its first event."""
+    with dropped(tmp_path / "source") as source:
+        source.retain()
+        assert source.first_position > 1
+        shown = versions(source)
+    for at in count(0, 13):
+        shutil.rmtree(tmp_path / "target", ignore_errors=True)
+        ended = _run(tmp_path, DyingFileSystem(at, at % 4 / 4))
+        _run(tmp_path, DyingFileSystem(at // 2, 0.5))
+        copied(tmp_path / "source", tmp_path / "target")
+        with opened(tmp_path / "target") as target:
+            assert versions(target) == shown
+            assert [row[0] for row in contents(target)] == [*range(1, target.last_position + 1)]
+            assert not list(verify(target))
         if ended:
             assert at > 100
             break

@@ -7,31 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from copied_stores import OtherEngine, contents, copied, cursors, event, opened, versions
+from copied_stores import OtherEngine, contents, copied, cursors, dropped, event, opened, versions
 from made_lines import line
 
-from hangarlog import ANY, CorruptionError, Envelope, FileEventStore, MemoryEventStore, RetentionPolicy
+from hangarlog import ANY, CorruptionError, Envelope, MemoryEventStore, RetentionPolicy
 from hangarlog.copying import CopyError, copy
 from hangarlog.maintenance.verify import verify
 from hangarlog.record.line import encode_envelope
-
-
-def dropped(path: Path) -> FileEventStore[Any]:
-    """A store whose journal begins later, and has erased events; some of its streams hide events, some are deleted."""
-    store = opened(path, segment_bytes=2000)
-    for number in range(90):
-        store.append(f"a:{number % 3}", [event(number, text="x" * 40)], ANY)
-        if number % 10 == 0:
-            store.append_many([("b:1", [event(number)], ANY), ("a:1", [event(number)], ANY)])
-    for name, at in (("old", 3), ("middle", 50), ("new", 95)):
-        store.cursor(name).advance(at)
-    store.cursor("old").delete()
-    store.delete_stream("a:2")
-    store.append("a:2", [event(100)], ANY)
-    store.truncate_stream("a:0", 20)
-    store.truncate_stream("a:1", 24)
-    store.truncate_stream("b:1", 6)
-    return store
 
 
 def test_a_source_whose_journal_begins_later_gets_dense_positions(tmp_path: Path) -> None:
