@@ -12,7 +12,7 @@ import msgspec
 from hangarlog.copying.batches import pendings, runs
 from hangarlog.copying.comparison import Comparison, DifferenceError
 from hangarlog.copying.errors import CopyError
-from hangarlog.copying.kept import CursorCopy, copy_snapshots, hidden_in
+from hangarlog.copying.marks_and_cursors import CursorCopy, copy_snapshots, hidden_in
 from hangarlog.copying.positions import Positions
 from hangarlog.copying.sound import UnsoundError, sound
 from hangarlog.errors import (
