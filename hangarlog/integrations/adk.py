@@ -93,7 +93,7 @@ class _Log:
         """Take an event at a version into the state."""
         stored = _stored(data)
         self.updated = stored.time
-        self.state.update(from_json("state", data) or {})
+        self.state.update(from_json("state", data, {}))
         if kind == _CREATED:
             self.created = True
             return

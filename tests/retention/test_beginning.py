@@ -12,7 +12,7 @@ from retained_stores import drop, dropped, hide_before, segment_firsts, written
 
 from hangarlog import ANY, CorruptionError, CorruptionWarning, EventsDroppedError, FileEventStore, UntypedEvent
 from hangarlog.maintenance.backup import backup
-from hangarlog.maintenance.repair import repair
+from hangarlog.maintenance.repair import Lost, repair
 from hangarlog.maintenance.verify import verify, verify_folder
 from hangarlog.record.checked_json import with_crc
 
@@ -262,6 +262,19 @@ def test_a_lost_segment_is_still_damage(tmp_path: Path) -> None:
         assert list(verify(store))
     list(repair(path))
     assert whole(path) == [*range(first, 61)]
+
+
+def test_a_beginning_that_no_mark_hides_is_lost_and_named(tmp_path: Path) -> None:
+    """The sealed segments and the files of all streams are gone, and one mark hides some of it: nothing was dropped."""
+    path = tmp_path / "s"
+    with written(path) as store:
+        store.truncate_stream("a:0", 20)
+        store._writer.seal(None)
+        store.append("b:1", [Added(60)], ANY)
+    for file in [*path.glob("journal.0*"), *path.glob("streams/a/*")]:
+        file.unlink()
+    assert (1, 60) in [(done.first, done.last) for done in repair(path) if isinstance(done, Lost)]
+    whole(path)
 
 
 def test_what_was_hidden_only_in_part_stays(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hangarlog.filestore.commit_ring import lines_of_frames, read_ring
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.salvage import ENDLESS, read_journal_lines, segments_between, stream_lines
 from hangarlog.log.segment import Segment
-from hangarlog.record.line import MIN_LINE_BYTES, StoredEnvelope, decode_record
+from hangarlog.record.line import MIN_LINE_BYTES, StoredEnvelope, decode_record, says_nothing
 
 
 class Unrecovered:
@@ -74,7 +74,7 @@ class Unrecovered:
             for offset, line, record in read_journal_lines(segment):
                 if isinstance(record, str):
                     may_be_lost += 1 + len(line) // MIN_LINE_BYTES
-                    if damaged is None and b"\0" not in line and not _is_torn(segment, offset):
+                    if damaged is None and not _is_torn(segment, offset, line):
                         damaged = segment.damage(offset, record)
                     continue
                 self._last_seen = max(self._last_seen, record.position)
@@ -110,6 +110,8 @@ class Unrecovered:
         self._note([decode_record(*lines) for lines in claims.values() if len(lines) == 1])
 
 
-def _is_torn(segment: Segment, offset: int) -> bool:
-    """True if `offset` begins the text after the last newline, and a crash may have left it."""
-    return offset == segment.end_offset() and segment.rest_may_be_torn(offset)
+def _is_torn(segment: Segment, offset: int, line: bytes) -> bool:
+    """True if a crash may have left a line that is no record, or the text after the last newline, at `offset`."""
+    if offset == segment.end_offset():
+        return segment.rest_may_be_torn(offset)
+    return says_nothing(line)
