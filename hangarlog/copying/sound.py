@@ -104,20 +104,9 @@ def _are_usual(events: Sequence[Envelope], lines: Sequence[bytes], text: bytes) 
                 _decode_version(event.data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
-    return (
-        all(event.event_type and event.event_id for event in events)
-        and not any(map(why_not_an_id, {event.stream_id for event in events}))
-        # Each line opens two objects at least, so none opens more than what all others leave.
-        and (_opened(text) - 2 * (len(lines) - 1) <= MAX_NESTING or not any(map(_may_be_too_deep, lines)))
+    return all(event.event_type and event.event_id for event in events) and not any(
+        map(why_not_an_id, {event.stream_id for event in events})
     )
-
-
-def _opened(text: bytes) -> int:
-    return text.count(b"{") + text.count(b"[")
-
-
-def _may_be_too_deep(line: bytes) -> bool:
-    return nesting(line) > MAX_NESTING + 1
 
 
 def why_refused(event: Envelope, line: bytes, *, is_record: bool = True) -> str | None:
