@@ -211,7 +211,7 @@ class Copy:
                 done.already = done.compared = done.compared + count
                 self._progress("comparing", done.compared, end)
         except DifferenceError as error:
-            raise self._error(f"it has other events: {error}; copy to a new target") from error
+            raise self._error(f"the target has other events: {error}; copy to a new target") from error
         self._positions.target = end
         self._open_batch = work.last.open_batch if work.last else 0
 
