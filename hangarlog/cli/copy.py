@@ -54,9 +54,15 @@ def copy(store: str, target: str, follow: bool, until_idle: float | None) -> int
 
 
 def _follow(work: Copy, until_idle: float | None) -> None:
-    """Follow until a signal comes. Later ones interrupt the comparison."""
+    """Follow until a signal comes. Before the target has caught up, and while both are compared, it interrupts."""
     with Interrupts(work.stop) as interrupts:
-        work.follow(until_idle=until_idle, caught_up=lambda: _tell("following", work.done))
+
+        def caught_up() -> None:
+            interrupts.hold()
+            _tell("following", work.done)
+
+        interrupts.release()
+        work.follow(until_idle=until_idle, caught_up=caught_up)
         _tell("complete", work.finish())
         interrupts.forget()
         work.compare()
@@ -64,6 +70,7 @@ def _follow(work: Copy, until_idle: float | None) -> None:
 
 def _tell(state: str, done: Copied) -> None:
     """Write where a copy is that others wait for."""
+    note_done(f"the target has everything up to position {done.position}, and is not compared")
     if is_terminal():
         more = ": stop the writers, then press Ctrl-C" if state == "following" else ": start the writers on the target"
         say(f"{state}, up to position {done.position:,}{more}")

@@ -12,7 +12,7 @@ import msgspec
 from hangarlog.copying.batches import pendings, runs
 from hangarlog.copying.comparison import Comparison, DifferenceError
 from hangarlog.copying.errors import CopyError
-from hangarlog.copying.marks_and_cursors import CursorCopy, copy_snapshots, hidden_in
+from hangarlog.copying.marks_and_cursors import CursorCopy, SnapshotCopy, hidden_in
 from hangarlog.copying.positions import Positions
 from hangarlog.copying.sound import UnsoundError, sound
 from hangarlog.errors import (
@@ -101,7 +101,7 @@ class Copy:
         if _are_one(source, target):
             raise self._error("both are the same store; name another target")
         self._positions = Positions()
-        self._cursors = CursorCopy(source, target, self._positions)
+        self._snapshots, self._cursors = SnapshotCopy(source, target), CursorCopy(source, target, self._positions)
         self._batch: list[Envelope] = []  # Its end was not read yet.
         self._ready: list[list[Envelope]] = []  # Whole batches, to be copied together.
         self._ready_bytes = 0
@@ -313,7 +313,13 @@ class Copy:
         at = self.done.target_position
         try:
             firsts = self._target.append_batches([self._pendings(batch) for batch in batches])
-        except (ConcurrencyError, StreamDeletedError) as error:
+        except ConcurrencyError as error:
+            if 0 <= error.actual < error.expected:
+                gap = f"versions {error.actual + 1} to {error.expected} of stream {error.stream_id!r}"
+                cause = f"{gap} were dropped from the source, and the target has those before; copy to a new target"
+                raise self._error(cause) from error
+            raise self._foreign(at + 1, str(error)) from error
+        except StreamDeletedError as error:
             raise self._foreign(at + 1, str(error)) from error
         except (TooLargeError, NumberError, ValueError) as error:
             raise self._error(str(error)) from error
@@ -358,9 +364,10 @@ class Copy:
     # How it ends
 
     def _settle(self) -> None:
-        self._target.sync()
-        self.done.snapshots, self.done.not_taken = copy_snapshots(self._source, self._target)
+        self._target.sync()  # First: what is hidden, or passed by a cursor, must be there.
+        self.done.snapshots, self.done.not_taken = self._snapshots.run()
         self.done.cursors, self.done.cursors_ahead = self._cursors.run()
+        self._target.sync()
         self.done.positions_kept = self._positions.kept
 
     def _flaw(self, error: CorruptionError) -> CopyError:

@@ -73,6 +73,23 @@ def test_events_that_are_erased_in_the_middle_of_a_stream(tmp_path: Path, before
         assert not list(verify(target))
 
 
+def test_a_stream_that_has_lost_its_middle_since_the_first_copy_is_named(tmp_path: Path) -> None:
+    """The target has its beginning, and no stream has gaps."""
+    with opened(tmp_path / "source", segment_bytes=12000) as source, opened(tmp_path / "target") as target:
+        for number in range(30):
+            source.append("keeps:1", [event(number, text="x" * 1000)], ANY)
+            source.append("keeps:2", [event(number)] * (1 if number < 15 else 6), ANY)
+            if number == 5:
+                copy(source, target)
+        source.truncate_stream("keeps:2", 100)
+        source.retain()
+        with pytest.raises(CopyError, match="versions 6 to 99 of stream 'keeps:2' were dropped from the source"):
+            copy(source, target)
+        copied(tmp_path / "source", tmp_path / "another")
+        with opened(tmp_path / "another") as another:
+            _check_streams(source, another)
+
+
 def test_a_deleted_stream_without_events_is_named(tmp_path: Path, hangarlog: Any) -> None:
     with opened(tmp_path / "source", segment_bytes=2000) as source:
         for number in range(40):
