@@ -10,7 +10,7 @@ import msgspec
 
 from hangarlog.cli.app import checked_seconds, hangarlog, named, note_done, open_store, with_store
 from hangarlog.cli.terminal import counted, is_terminal, progress_of_steps, say, write_json, write_object
-from hangarlog.copying import Copied, Copy
+from hangarlog.copying import Copied, Copy, CopyError
 from hangarlog.system.interrupts import Interrupts
 
 
@@ -43,12 +43,17 @@ def copy(store: str, target: str, follow: bool, until_idle: float | None) -> int
         progress_of_steps() as show,
     ):
         work = Copy(source, opened, progress=show)
-        if follow:
-            _follow(work, until_idle)
-        else:
-            work.catch_up()
-            work.finish()
-            work.compare()
+        try:
+            if follow:
+                _follow(work, until_idle)
+            else:
+                work.catch_up()
+                work.finish()
+                work.compare()
+        except BaseException as error:
+            if work.done.events and not isinstance(error, CopyError):
+                say(f"hangarlog: up to position {work.done.position} it is copied; run it again for the rest", err=True)
+            raise
         late = work.left() if follow else 0
     return _report(target, work.done, late)
 

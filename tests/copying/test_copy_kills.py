@@ -141,6 +141,7 @@ def test_a_disk_that_is_full_is_named_and_the_copy_goes_on_when_there_is_room(tm
     assert full.returncode == 1
     assert "File too large" in full.stderr
     assert "target" in full.stderr
+    assert "it is copied; run it again for the rest" in full.stderr
     with opened(tmp_path / "source") as source, opened(tmp_path / "target") as target:
         _check_first_ones(tmp_path / "target", contents(source))
         assert 0 < copy(source, target).already < 400
