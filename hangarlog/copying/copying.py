@@ -105,7 +105,7 @@ class Copy:
         self._batch: list[Envelope] = []  # Its end was not read yet.
         self._ready: list[list[Envelope]] = []  # Whole batches, to be copied together.
         self._ready_bytes = 0
-        self._open_batch = 0
+        self._open_batch = self._begun_batch = 0  # Positions of the source.
         self._known: dict[str, None] = {}  # Streams that the target has.
         self._last_versions: dict[str, int] = {}
         self._hidden: dict[str, int] = {}
@@ -213,7 +213,7 @@ class Copy:
         except DifferenceError as error:
             raise self._error(f"the target has other events: {error}; copy to a new target") from error
         self._positions.target = end
-        self._open_batch = work.last.open_batch if work.last else 0
+        self._open_batch = self._begun_batch = work.last.open_batch if work.last else 0
 
     # How events go
 
@@ -284,15 +284,24 @@ class Copy:
                 raise
 
     def _add(self, event: Envelope) -> None:
+        if 0 < self._open_batch < event.position:
+            self._end_batch()  # Its last events were erased.
         if not event.may_follow(self._open_batch):
             raise self._error(f"the batch of position {event.position} of the source is not whole; repair the source")
         self._open_batch = event.open_batch
         if not (self._leaves_out and self._is_left_out(event)):
+            if 0 < event.batch_end == self._begun_batch:
+                cause = f"it has only a part of the batch that ends at position {event.batch_end} of the source"
+                raise self._error(f"the target has other events: {cause}; copy to a new target")
             self._batch.append(event)
             self._ready_bytes += len(bytes(event.data)) + _ENVELOPE_BYTES
-        if self._batch and not self._open_batch:
+        if not self._open_batch:
+            self._end_batch()
+
+    def _end_batch(self) -> None:
+        if self._batch:
             self._ready.append(self._batch)
-            self._batch = []
+        self._batch, self._open_batch = [], 0
 
     def _is_left_out(self, event: Envelope) -> bool:
         """True if a stream hides an event, and has later ones. The last event of a stream keeps its version."""

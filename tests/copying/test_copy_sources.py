@@ -73,6 +73,33 @@ def test_events_that_are_erased_in_the_middle_of_a_stream(tmp_path: Path, before
         assert not list(verify(target))
 
 
+@pytest.mark.parametrize("erased", ["first:1", "middle:1", "last:1"])
+def test_a_batch_of_which_a_part_is_erased_stays_a_batch(tmp_path: Path, erased: str) -> None:
+    with opened(tmp_path / "source", segment_bytes=3000) as source:
+        for number in range(30):
+            source.append_many([(stream, [event(number)] * 2, ANY) for stream in ("first:1", "middle:1", "last:1")])
+        source.delete_stream(erased)
+        source.append("z:1", [event(1)], ANY)
+        source.retain()
+        assert len(contents(source)) < source.last_position
+        copied(tmp_path / "source", tmp_path / "target")
+        with opened(tmp_path / "target") as target:
+            _check_streams(source, target)
+            sizes = [len(batch) for batch in batches(target)]
+            assert sizes[:20] == [4] * 20
+            assert not list(verify(target))
+        assert copied(tmp_path / "source", tmp_path / "target").events == 0
+
+
+def batches(store: Any) -> list[list[Any]]:
+    found: list[list[Any]] = [[]]
+    for row in contents(store):
+        found[-1].append(row)
+        if row[8] in (0, row[0]):
+            found.append([])
+    return found[:-1]
+
+
 def test_a_stream_that_has_lost_its_middle_since_the_first_copy_is_named(tmp_path: Path) -> None:
     """The target has its beginning, and no stream has gaps."""
     with opened(tmp_path / "source", segment_bytes=12000) as source, opened(tmp_path / "target") as target:
