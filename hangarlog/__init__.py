@@ -72,6 +72,7 @@ from hangarlog.events.registry import (
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.eventstore.snapshot import SnapshotInfo
+from hangarlog.opening import open as open  # noqa: A004 - not in `__all__`: `import *` must not take Python's own
 from hangarlog.events.upcaster import IEventUpcaster, UpcasterChain
 
 if TYPE_CHECKING:
