@@ -48,17 +48,18 @@ class Reader:
         """
         begun, tries = monotonic(), 0
         while True:
+            seen = self.seen  # Taken before the question: another thread may append meanwhile.
             state = self._connection.run(self._connection.state(self._name))
             last = int(state["last_seq"])
-            if last >= self.seen:
-                self.seen = last
+            if last >= seen:
+                self.seen = max(self.seen, last)
                 return last
             tries += 1
             if self._tries == _TRIES_ALONE and tries >= _TRIES_ALONE:
-                cause = f"the store ends at position {last}, and position {self.seen} was there: its tail is cut off"
+                cause = f"the store ends at position {last}, and position {seen} was there: its tail is cut off"
                 raise missing(self.path, cause, last + 1)
             if monotonic() - begun > self._connection.seconds:
-                cause = f"the server ends at position {last}, and position {self.seen} was there; it may be cut off"
+                cause = f"the server ends at position {last}, and position {seen} was there; it may be cut off"
                 raise UnavailableError(self.path, cause, self._connection.seconds, reading=True)
             _pause(tries)
 
