@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
     """Run the tests, or those that the arguments name. Return pytest's exit code."""
     environment = Environment("jetstream", {"extra": "aio,cli,jetstream", "packages": PACKAGES, "suites": []})
     environment.set_up()
-    command = [environment.python, "-m", "pytest", *(arguments or ["tests/jetstream"])]
+    command: list[str] = [str(environment.python), "-m", "pytest", *(arguments or ["tests/jetstream"])]
     return subprocess.run(command, cwd=ROOT, env={**os.environ}, check=False).returncode
 
 

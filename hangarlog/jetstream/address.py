@@ -88,7 +88,7 @@ def _options(query: str, shown: str) -> dict[str, Any]:
                 found[key] = int(value)
             elif key in ("durability", "monitor"):
                 found[key] = value.split(",") if key == "monitor" else value
-            elif key in ("synced", "untested_server", "lost_tail", "create"):
+            elif key in ("synced", "untested_server", "accept_loss", "create"):
                 found[key] = _flags[value]
             else:
                 raise StoreOpenError(shown, f"an address has no option {key!r}")

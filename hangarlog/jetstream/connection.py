@@ -28,7 +28,7 @@ _FIRST_SECONDS = 5.0
 """For servers none of which answers at all: the address is probably wrong."""
 _MOVE_SECONDS = 3.0
 """For a server that is there and cannot do it: it may be cut off from the others."""
-_NOT_FOUND = 10037
+_NOT_FOUND, _NOT_ENABLED = 10037, (10039, 10076)
 FAILURES = (nats.errors.Error, asyncio.TimeoutError, OSError)
 
 
@@ -149,6 +149,8 @@ class Connection:
                 "reconnected_cb": self._note_reconnect,
             },
         )
+        if not (self.nc._server_info.get("jetstream") or self.nc._server_info.get("cluster")):
+            raise StoreOpenError(self.path, "JetStream is not enabled: the server's configuration needs jetstream {}")
         self._inbox = self.nc.new_inbox()
         await self.nc.subscribe(f"{self._inbox}.*", cb=self._collect)
 
@@ -244,7 +246,7 @@ class Connection:
                 cause = str(error)
             else:
                 error_ = answer.get("error")
-                if not error_ or error_["code"] < 500:
+                if not error_ or error_["code"] < 500 or error_["err_code"] in _NOT_ENABLED:
                     return answer
                 cause = str(error_.get("description"))
                 await self._move_on()

@@ -32,7 +32,8 @@ class Reader:
     def __init__(self, connection: Connection, name: str, replicas: int) -> None:
         self._connection, self._name, self.path = connection, name, connection.path
         self.prefix = f"{name}.e."
-        self._tries = _TRIES if replicas > 1 else _TRIES_ALONE
+        self._is_alone = replicas == 1
+        self._tries = _TRIES_ALONE if self._is_alone else _TRIES
         self.seen = 0
 
     def subject(self, stream_id: str) -> str:
@@ -55,8 +56,11 @@ class Reader:
                 self.seen = max(self.seen, last)
                 return last
             tries += 1
-            if self._tries == _TRIES_ALONE and tries >= _TRIES_ALONE:
-                cause = f"the store ends at position {last}, and position {seen} was there: its tail is cut off"
+            if self._is_alone and tries >= self._tries:
+                cause = f"the store ends at position {last}, and position {seen} was there: its tail is gone; "
+                cause += (
+                    "restore the server's folder, or open the store with accept_loss=True to go on with what is left"
+                )
                 raise missing(self.path, cause, last + 1)
             if monotonic() - begun > self._connection.seconds:
                 cause = f"the server ends at position {last}, and position {seen} was there; it may be cut off"
@@ -66,35 +70,47 @@ class Reader:
     def end(self, stream_id: str, known: End = NO_END) -> End:
         """Return the end of a stream as the leader has it; `known` is one that was there before.
 
-        Raises `CorruptionError` if the last event is damaged, or events are missing that the leader counts.
+        Raises:
+            CorruptionError: the last event is damaged, or events are missing that were counted or were there.
+            UnavailableError: the same, where a server may only be cut off from the others.
         """
-        subject, tries, begun = self.subject(stream_id), 0, monotonic()
+        subject, begun, tries = self.subject(stream_id), monotonic(), 0
         while True:
-            tries += 1
+            count, message = self._connection.run(self._count_and_last(subject, known, tries))
             try:
-                return self._sound_end(stream_id, subject, known)
-            except CorruptionError:
-                enough = monotonic() - begun > self._connection.seconds / 3
-                if tries >= self._tries if self._tries == _TRIES_ALONE else enough:
-                    raise
+                end = end_of(message, self.path) if message else NO_END
+                if end.position >= known.position and end.version - end.first + 1 >= count:
+                    self.seen = max(self.seen, end.position)
+                    return end
+                flaw = self._no_end(stream_id, end, known, count)
+            except CorruptionError as error:
+                flaw = error
+            tries += 1
+            is_over = monotonic() - begun > self._connection.seconds or not isinstance(flaw, UnavailableError)
+            if tries >= self._tries and is_over:
+                raise flaw
             _pause(tries)
 
-    def _sound_end(self, stream_id: str, subject: str, known: End) -> End:
-        count, message = self._connection.run(self._count_and_last(subject, known.version < 0))
-        end = end_of(message, self.path) if message else NO_END
-        if end.position < known.position or (count or 0) > end.version - end.first + 1:
-            held = f"{count} are counted" if count else f"version {known.version} was there"
-            cause = f"the last event that can be read has version {end.version}, and {held}"
-            raise missing(self.path, cause, None, stream_id, end.version + 1)
-        self.seen = max(self.seen, end.position)
-        return end
+    def _no_end(self, stream_id: str, end: End, known: End, count: int) -> CorruptionError | UnavailableError:
+        has = f"the last event of stream {stream_id!r} that can be read has version {end.version}"
+        if end.position < known.position and not self._is_alone:
+            cause = f"{has}, and version {known.version} was there: the server may be cut off from the others"
+            return UnavailableError(self.path, cause, self._connection.seconds, reading=True)
+        held = f"version {known.version} was there" if end.position < known.position else f"{count} events are counted"
+        return missing(self.path, f"{has}, and {held}", None, stream_id, end.version + 1)
 
-    async def _count_and_last(self, subject: str, counts: bool) -> tuple[int | None, Message | None]:
+    async def _count_and_last(self, subject: str, known: End, tries: int) -> tuple[int, Message | None]:
+        """Return how many events a stream must have, if that is to be asked for, and its last one.
+
+        What the leader has first, then what any replica has.
+        """
         # In this order: events that come between are more than were counted, never fewer.
-        counting = self._connection.count(self._name, subject) if counts else None
-        count = await counting if counting else None
-        if count == 0:
+        count = 0 if known.version >= 0 and not tries else await self._connection.count(self._name, subject)
+        if count == 0 and known.version < 0:
             return 0, None
+        if tries % 2:
+            found = await self._connection.fetch(self._name, {"multi_last": [subject], "batch": 1})
+            return count, found[0] if found else None
         return count, await self._connection.stored(self._name, last_by_subj=subject)
 
     def following(self, stream_id: str, position: int) -> Message | None:

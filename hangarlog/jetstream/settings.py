@@ -19,7 +19,7 @@ from hangarlog.jetstream.connection import Connection
 TESTED_SERVERS = ("2.15.",)
 """The beginnings of the versions that the tests have run on."""
 _FORMAT = "hangarlog.format"
-_NO_STREAM, _OFFLINE = 10059, 10118
+_NO_STREAM = 10059
 _HTTP_SECONDS = 2.0
 
 
@@ -32,6 +32,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     monitor: Sequence[str] = ()
     untested_server: bool = False
     create: bool = True
+    accept_loss: bool = False
 
 
 def bucket_of(name: str) -> str:
@@ -91,8 +92,8 @@ def flaws(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     return said
 
 
-async def prepare(connection: Connection, name: str, wanted: Wanted) -> None:
-    """Check the servers and the store's streams, and make the streams if there are none.
+async def prepare(connection: Connection, name: str, wanted: Wanted) -> int:
+    """Check the servers and the store's streams, and make the streams if there are none. Return the replicas.
 
     Raises `StoreOpenError`, which says everything that is not as it must be.
     """
@@ -102,42 +103,60 @@ async def prepare(connection: Connection, name: str, wanted: Wanted) -> None:
         cause = f"the server has version {version}, and the tests ran on {tested}; accept it with untested_server=True"
         raise StoreOpenError(connection.path, cause)
     await _check_syncs(connection, wanted)
-    for settings in (stream_settings(name, wanted.replicas), bucket_settings(name, wanted.replicas)):
-        await _prepare_stream(connection, settings, wanted)
+    events, bucket = stream_settings(name, wanted.replicas), bucket_settings(name, wanted.replicas)
+    found = await _settings(connection, name)
+    if found is None and not wanted.create:
+        raise StoreOpenError(connection.path, f"there is no JetStream stream {name!r}, and create=False")
+    if found is not None:
+        _check(connection.path, found, events)
+    kept = await _settings(connection, bucket["name"])
+    if kept is None and found is not None and not wanted.accept_loss:
+        cause = (
+            f"the key-value bucket of the store is gone ({bucket['name']}), with its snapshots and cursors, and what "
+            "it hides; restore it, or begin without them with accept_loss=True"
+        )
+        raise StoreOpenError(connection.path, cause)
+    # The bucket comes first: a process that dies between the two leaves no events without one.
+    _check(connection.path, kept or await _create(connection, bucket), bucket)
+    if found is None:
+        found = await _create(connection, events)
+        _check(connection.path, found, events)
+    return int(found["num_replicas"])
 
 
-async def _prepare_stream(connection: Connection, settings: dict[str, Any], wanted: Wanted) -> None:
-    name, path = settings["name"], connection.path
+async def _settings(connection: Connection, name: str) -> dict[str, Any] | None:
     answer = await connection.api(f"STREAM.INFO.{name}")
-    error = answer.get("error")
-    if error and error["err_code"] == _NO_STREAM:
-        if not wanted.create:
-            raise StoreOpenError(path, f"there is no JetStream stream {name!r}, and create=False")
-        answer = await connection.api(f"STREAM.CREATE.{name}", settings)
-        if answer.get("error"):  # Another process may have made it.
-            refused, answer = answer["error"], await connection.api(f"STREAM.INFO.{name}")
-            if answer.get("error"):
-                raise StoreOpenError(path, f"the JetStream stream {name!r} cannot be made: {refused['description']}")
-    elif error:
-        raise StoreOpenError(path, f"JetStream says: {error['description']}")
-    found = answer["config"]
-    if _FORMAT not in (found.get("metadata") or {}):
-        raise StoreOpenError(
-            path,
-            f"the JetStream stream {name!r} belongs to another program: it lacks the metadata {_FORMAT!r}; "
-            "use another name",
-        )
-    if (form := found["metadata"][_FORMAT]) != "1":
-        raise StoreOpenError(
-            path, f"the JetStream stream {name!r} has format {form!r}, which this version does not know"
-        )
-    said = flaws(found, settings)
-    if said:
-        advice = (
-            "a weaker replicas=N is accepted if you name it"
-            if "num_replicas" in " ".join(said)
-            else "mend it with `nats stream edit`"
-        )
+    if error := answer.get("error"):
+        if error["err_code"] == _NO_STREAM:
+            return None
+        raise StoreOpenError(connection.path, f"JetStream says: {error['description']}")
+    settings: dict[str, Any] = answer["config"]
+    return settings
+
+
+async def _create(connection: Connection, settings: dict[str, Any]) -> dict[str, Any]:
+    name = settings["name"]
+    answer = await connection.api(f"STREAM.CREATE.{name}", settings)
+    if error := answer.get("error"):
+        found = await _settings(connection, name)  # Another process may have made it.
+        if found is None:
+            cause = f"the JetStream stream {name!r} cannot be made: {error['description']}"
+            raise StoreOpenError(connection.path, cause)
+        return found
+    return dict(answer["config"])
+
+
+def _check(path: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    name = wanted["name"]
+    form = (found.get("metadata") or {}).get(_FORMAT)
+    if form is None:
+        cause = f"the JetStream stream {name!r} belongs to another program: it lacks the metadata {_FORMAT!r}"
+        raise StoreOpenError(path, f"{cause}; use another name")
+    if form != "1":
+        cause = f"the JetStream stream {name!r} has format {form!r}, which this version does not know"
+        raise StoreOpenError(path, f"{cause}; use the version of hangarlog that wrote it, or a later one")
+    if said := flaws(found, wanted):
+        advice = "change that with `nats stream edit`; fewer replicas are accepted if you name them: replicas=N"
         raise StoreOpenError(
             path, f"the JetStream stream {name!r} is not as a store needs it: {'; '.join(said)}; {advice}"
         )

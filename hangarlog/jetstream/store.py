@@ -59,7 +59,7 @@ class JetStreamEventStore(EventStore[Event]):
         untested_server: use a version of the server that the tests have not run on.
         timeout: seconds that a call takes at most while servers do not answer; then it raises `UnavailableError`.
         create: with False, a store that is not there is an error instead of being made.
-        lost_tail: open a store whose last events are gone, and go on after those that are left.
+        accept_loss: open a store that has lost its last events, or its key-value bucket, and go on with what is left.
         connection: options for `nats.connect`, such as {"user_credentials": path} or {"tls": context}.
 
     Raises:
@@ -84,7 +84,7 @@ class JetStreamEventStore(EventStore[Event]):
         untested_server: bool = False,
         timeout: float = 30.0,
         create: bool = True,
-        lost_tail: bool = False,
+        accept_loss: bool = False,
         connection: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(serializer)
@@ -102,6 +102,7 @@ class JetStreamEventStore(EventStore[Event]):
             monitor=(monitor,) if isinstance(monitor, str) else monitor,
             untested_server=flag("untested_server", untested_server),
             create=flag("create", create),
+            accept_loss=flag("accept_loss", accept_loss),
         )
         self.path, self.name, self._durability = address.shown, address.name, durability
         self._process, self._seconds = os.getpid(), seconds
@@ -109,19 +110,18 @@ class JetStreamEventStore(EventStore[Event]):
         self._turns = threading.Lock()
         self._connection = Connection(address, connection or {}, seconds)
         try:
-            self._connection.run(prepare(self._connection, self.name, wanted))
-            self._begin(replicas, flag("lost_tail", lost_tail))
+            self._begin(self._connection.run(prepare(self._connection, self.name, wanted)), accept_loss)
         except BaseException:
             self._connection.close()
             raise
         self._closed = False
 
-    def _begin(self, replicas: int, lost_tail: bool) -> None:
+    def _begin(self, replicas: int, accept_loss: bool) -> None:
         connection, name = self._connection, self.name
         self._bucket = Bucket(connection, name)
         self._reader = Reader(connection, name, replicas)
         self._mark, self._bell = Mark(self._bucket), Bell(connection, name)
-        if lost_tail:
+        if accept_loss:
             connection.run(self._mark.lower(self._reader.last()))
         else:
             self._reader.seen = self._mark.read()

@@ -104,7 +104,7 @@ server_name: NAME
 listen: "127.0.0.1:PORT"
 http: "127.0.0.1:MONITOR"
 max_payload: %d
-jetstream { store_dir: "STORE", sync_interval: always }
+jetstream { store_dir: "STORE", sync_interval: %s }
 """
 _CLUSTER = """
 cluster { name: tests, listen: "127.0.0.1:ROUTE", routes: [%s] }
@@ -114,10 +114,13 @@ cluster { name: tests, listen: "127.0.0.1:ROUTE", routes: [%s] }
 class Cluster:
     """Servers that keep stores together."""
 
-    def __init__(self, folder: Path, size: int, rest: str = "") -> None:
+    def __init__(
+        self, folder: Path, size: int, *, syncs: str = "always", rest: str = "", without: str = "nothing"
+    ) -> None:
         self.size = size
         ports = [free_ports(3) for _ in range(size)]
-        text = _CONFIG % MAX_PAYLOAD + rest
+        text = _CONFIG % (MAX_PAYLOAD, syncs) + rest
+        text = "\n".join(line for line in text.splitlines() if not line.startswith(without))
         if size > 1:
             text += _CLUSTER % ", ".join(f'"nats://127.0.0.1:{route}"' for _, _, route in ports)
         self.servers = [Server(folder, number, own, text) for number, own in enumerate(ports, 1)]
@@ -165,6 +168,11 @@ class Cluster:
                 await client.close()
 
         return asyncio.run(ask())
+
+    def made(self, settings: dict[str, Any]) -> None:
+        """Make a JetStream stream."""
+        answer = self.api(f"STREAM.CREATE.{settings['name']}", settings)
+        assert "error" not in answer, answer
 
     def delete(self, name: str) -> None:
         """Delete a store."""
