@@ -28,7 +28,7 @@ _FIRST_SECONDS = 5.0
 """For servers none of which answers at all: the address is probably wrong."""
 _MOVE_SECONDS = 3.0
 """For a server that is there and cannot do it: it may be cut off from the others."""
-_NOT_FOUND, _NOT_ENABLED = 10037, (10039, 10076)
+_NOT_FOUND, _FINAL = 10037, (10039, 10074, 10076)
 FAILURES = (nats.errors.Error, asyncio.TimeoutError, OSError)
 
 
@@ -151,27 +151,35 @@ class Connection:
         )
         if not (self.nc._server_info.get("jetstream") or self.nc._server_info.get("cluster")):
             raise StoreOpenError(self.path, "JetStream is not enabled: the server's configuration needs jetstream {}")
-        self._inbox = self.nc.new_inbox()
+        self._inbox, self._inboxes = self.nc.new_inbox(), options.get("inbox_prefix", "_INBOX")
         await self.nc.subscribe(f"{self._inbox}.*", cb=self._collect)
 
     async def _why_not(self, server: str, options: dict[str, Any]) -> Exception | None:
         """Return why no connection to a server can be made, None if it can. A `StoreOpenError` is final."""
-        host = server.partition("://")[2]
+        host, _, port = server.partition("://")[2].rpartition(":")
+        where = f"{host}:{port}"
+        if not options.get("tls_handshake_first"):
+            try:
+                greeting = await asyncio.wait_for(_greeting(host.strip("[]"), int(port)), _ATTEMPT_SECONDS)
+            except TimeoutError:
+                return OSError(f"{where} does not answer as a NATS server does")
+            except (OSError, ValueError) as error:
+                return OSError(f"{where} cannot be reached ({error})")
+            if not greeting.startswith(b"INFO "):
+                return StoreOpenError(self.path, f"what listens at {where} is no NATS server: it does not greet as one")
+        said: list[str] = []
 
-        async def ignore(_: Exception) -> None:
-            pass
+        async def note(error: Exception) -> None:
+            said.append(str(error))
 
+        once = {"allow_reconnect": False, "max_reconnect_attempts": 1, "reconnect_time_wait": 0, "error_cb": note}
         try:
-            probe = await nats.connect(server, **{**options, "allow_reconnect": False, "error_cb": ignore})
-        except (OSError, nats.errors.NoServersError) as error:
-            return OSError(f"{host} cannot be reached ({error})")
-        except (TimeoutError, nats.errors.Error, ValueError) as error:
-            text = str(error) or type(error).__name__
+            probe = await nats.connect(server, **{**options, **once})
+        except (TimeoutError, OSError, nats.errors.Error, ValueError) as error:
+            text = "; ".join([*dict.fromkeys(said), str(error) or type(error).__name__])
             if "uthorization" in text or "uthentication" in text:
-                return StoreOpenError(self.path, f"{host} refuses the user, password, token or key that was given")
-            if "INFO" in text or "json" in text:
-                return StoreOpenError(self.path, f"what listens at {host} is no NATS server: it does not greet as one")
-            return OSError(f"{host} does not answer as a NATS server does ({text})")
+                return StoreOpenError(self.path, f"{where} refuses the user, password, token or key that was given")
+            return OSError(f"{where} does not let a client in ({text})")
         await probe.close()
         return None
 
@@ -221,7 +229,7 @@ class Connection:
             raise NotSentError(str(error) or type(error).__name__) from error
 
     def _raise_denied(self, subject: str) -> None:
-        if self._denied and f'"{subject}"' in self._denied:
+        if any(f'"{part.lower()}' in self._denied.lower() for part in (f'{subject}"', self._inboxes)):
             raise StorageError(self.path, None, f"a permission is missing: {self._denied.removeprefix('nats: ')}")
 
     async def _move_on(self) -> None:
@@ -246,7 +254,7 @@ class Connection:
                 cause = str(error)
             else:
                 error_ = answer.get("error")
-                if not error_ or error_["code"] < 500 or error_["err_code"] in _NOT_ENABLED:
+                if not error_ or error_["code"] < 500 or error_["err_code"] in _FINAL:
                     return answer
                 cause = str(error_.get("description"))
                 await self._move_on()
@@ -331,6 +339,15 @@ class Connection:
             found.append(Message(int(headers["Nats-Sequence"]), headers["Nats-Subject"], headers, message.data))
         elif not done.done():
             done.set_result(int(headers.get("Status", 500)))
+
+
+async def _greeting(host: str, port: int) -> bytes:
+    """Return the first line that a server sends by itself."""
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        return await reader.readline()
+    finally:
+        writer.close()
 
 
 def _headers(text: bytes) -> dict[str, str]:

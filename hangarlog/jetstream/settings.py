@@ -7,32 +7,65 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
 from urllib.request import urlopen
 
 import msgspec
 
 from hangarlog.errors import StoreOpenError
+from hangarlog.eventstore.arguments import flag, patience, whole_number
+from hangarlog.eventstore.engine import Durability, check_durability
 from hangarlog.jetstream.connection import Connection
 
 TESTED_SERVERS = ("2.15.",)
 """The beginnings of the versions that the tests have run on."""
 _FORMAT = "hangarlog.format"
 _NO_STREAM = 10059
-_HTTP_SECONDS = 2.0
+_HTTP_SECONDS, _MIN_SECONDS = 2.0, 1.0
+
+
+class ServerOptions(TypedDict, total=False):
+    """The options of `JetStreamEventStore`."""
+
+    durability: Durability
+    replicas: int
+    synced: bool
+    monitor: str | Sequence[str]
+    untested_server: bool
+    timeout: float
+    create: bool
+    accept_loss: bool
+    connection: Mapping[str, Any]
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller wants of the servers, and accepts."""
+    """What a caller wants of the servers, and accepts: the options with their defaults."""
 
+    durability: Durability = "always"
     replicas: int = 3
-    durability: str = "always"
     synced: bool = False
-    monitor: Sequence[str] = ()
+    monitor: str | Sequence[str] = ()
     untested_server: bool = False
+    timeout: float = 30.0
     create: bool = True
     accept_loss: bool = False
+    connection: Mapping[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        """Raise `TypeError` or `ValueError` if an option is wrong."""
+        check_durability(self.durability)
+        for name in ("synced", "untested_server", "create", "accept_loss"):
+            flag(name, getattr(self, name))
+        if whole_number("replicas", self.replicas) not in range(1, 6):
+            raise ValueError(f"replicas must be from 1 to 5, not {self.replicas}")
+        if (patience("timeout", self.timeout) or 0) < _MIN_SECONDS:
+            raise ValueError(f"timeout must be at least {_MIN_SECONDS:g} seconds, not {self.timeout!r}")
+
+    @property
+    def monitors(self) -> Sequence[str]:
+        """The monitoring addresses."""
+        return (self.monitor,) if isinstance(self.monitor, str) else self.monitor
 
 
 def bucket_of(name: str) -> str:
@@ -166,14 +199,14 @@ async def _check_syncs(connection: Connection, wanted: Wanted) -> None:
     """Raise `StoreOpenError` unless the servers sync each write, or the caller accepts that they may not."""
     if wanted.durability == "relaxed" or wanted.synced:
         return
-    if not wanted.monitor:
+    if not wanted.monitors:
         raise StoreOpenError(
             connection.path,
             "a client cannot see whether the servers sync each write (`sync_interval: always`). Give their monitoring "
             "addresses, monitor=['http://host:8222', …], or vouch for it with synced=True, or accept with "
             "durability='relaxed' that a power cut may lose acknowledged events",
         )
-    for url in wanted.monitor:
+    for url in wanted.monitors:
         try:
             found = await asyncio.to_thread(_varz, url)
             always = found["jetstream"]["config"].get("sync_always")

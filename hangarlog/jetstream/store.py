@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Unpack
 
 from hangarlog.errors import PositionError, StoreOpenError
 from hangarlog.events.registry import EventRegistry, UntypedEvent
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.append_result import AppendResult
-from hangarlog.eventstore.arguments import flag, patience, text, whole_number
+from hangarlog.eventstore.arguments import text
 from hangarlog.eventstore.base import EventStore
-from hangarlog.eventstore.engine import Durability, StateSlot, check_durability
+from hangarlog.eventstore.engine import Durability, StateSlot
 from hangarlog.eventstore.queue import Place
 from hangarlog.eventstore.record import Event
 from hangarlog.eventstore.selection import Span
@@ -31,7 +31,7 @@ from hangarlog.jetstream.leases import Leases
 from hangarlog.jetstream.mark import Mark
 from hangarlog.jetstream.messages import missing
 from hangarlog.jetstream.reader import Reader
-from hangarlog.jetstream.settings import Wanted, prepare
+from hangarlog.jetstream.settings import ServerOptions, Wanted, prepare
 from hangarlog.jetstream.snapshots import Snapshots
 from hangarlog.jetstream.subjects import stream_id_of, token
 from hangarlog.jetstream.tail import ServerTail
@@ -39,8 +39,6 @@ from hangarlog.jetstream.writer import Writer
 from hangarlog.record.batch import Pending
 from hangarlog.record.cursor_move import CursorMove, CursorPlace
 from hangarlog.record.envelope import Envelope
-
-_MIN_SECONDS = 1.0
 
 
 class JetStreamEventStore(EventStore[Event]):
@@ -77,40 +75,18 @@ class JetStreamEventStore(EventStore[Event]):
         name: str | None = None,
         *,
         serializer: EventSerializer | None = None,
-        durability: Durability = "always",
-        replicas: int = 3,
-        synced: bool = False,
-        monitor: str | Sequence[str] = (),
-        untested_server: bool = False,
-        timeout: float = 30.0,
-        create: bool = True,
-        accept_loss: bool = False,
-        connection: Mapping[str, Any] | None = None,
+        **options: Unpack[ServerOptions],
     ) -> None:
         super().__init__(serializer)
-        check_durability(durability)
-        if whole_number("replicas", replicas) not in (1, 2, 3, 4, 5):
-            raise ValueError(f"replicas must be from 1 to 5, not {replicas}")
-        seconds = patience("timeout", timeout)
-        if seconds is None or seconds < _MIN_SECONDS:
-            raise ValueError(f"timeout must be at least {_MIN_SECONDS:g} seconds, not {timeout!r}")
         address = parse(url, name)
-        wanted = Wanted(
-            replicas=replicas,
-            durability=durability,
-            synced=flag("synced", synced),
-            monitor=(monitor,) if isinstance(monitor, str) else monitor,
-            untested_server=flag("untested_server", untested_server),
-            create=flag("create", create),
-            accept_loss=flag("accept_loss", accept_loss),
-        )
-        self.path, self.name, self._durability = address.shown, address.name, durability
-        self._process, self._seconds = os.getpid(), seconds
+        wanted = Wanted(**{**address.options, **options})
+        self.path, self.name, self._durability = address.shown, address.name, wanted.durability
+        self._process, self._seconds = os.getpid(), wanted.timeout
         self._calls, self._running = threading.Condition(), dict[int, int]()
         self._turns = threading.Lock()
-        self._connection = Connection(address, connection or {}, seconds)
+        self._connection = Connection(address, wanted.connection, wanted.timeout)
         try:
-            self._begin(self._connection.run(prepare(self._connection, self.name, wanted)), accept_loss)
+            self._begin(self._connection.run(prepare(self._connection, self.name, wanted)), wanted.accept_loss)
         except BaseException:
             self._connection.close()
             raise
@@ -142,7 +118,7 @@ class JetStreamEventStore(EventStore[Event]):
 
     @classmethod
     def untyped(
-        cls: type[JetStreamEventStore[Any]], url: str, name: str | None = None, **options: Any
+        cls: type[JetStreamEventStore[Any]], url: str, name: str | None = None, **options: Unpack[ServerOptions]
     ) -> JetStreamEventStore[UntypedEvent]:
         """Open a store that reads every event as an `UntypedEvent`. No type needs to be registered."""
         serializer = EventSerializer(registry=EventRegistry(), unknown="untyped")

@@ -34,7 +34,7 @@ from hangarlog.record.envelope import Envelope
 from hangarlog.record.event_id import new_event_id
 
 _CONFLICT, _IN_FLIGHT, _BATCH_LIMIT, _NOT_STORED = 10071, 10164, 10199, 10077
-_LATER = {10023, 10074, 10167, 10176, 10210, 10211}
+_LATER = {10023, 10167, 10176, 10210, 10211}
 """No room or no leader now, a batch with a gap, too many batches: nothing was done, and it may work a moment later."""
 _KNOWN_ENDS = 1 << 16
 _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.0005, 0.02
