@@ -66,8 +66,8 @@ class Connection:
         self._closed = False
         self._denied = ""
         self._last_error = ""
-        self.reconnects = 0
-        """How often the connection was made anew: what was not stored may have been missed then."""
+        self.losses = 0
+        """How often the connection was lost. What came meanwhile was missed, and the server may have begun anew."""
         self._moving_since: float | None = None
         self._numbers = itertools.count()
         self._collecting: dict[str, tuple[list[Message], asyncio.Future[int]]] = {}
@@ -146,7 +146,7 @@ class Connection:
                 "dont_randomize": True,
                 **options,
                 "error_cb": self._note_error,
-                "reconnected_cb": self._note_reconnect,
+                "disconnected_cb": self._note_loss,
             },
         )
         if not (self.nc._server_info.get("jetstream") or self.nc._server_info.get("cluster")):
@@ -173,14 +173,18 @@ class Connection:
             said.append(str(error))
 
         once = {"allow_reconnect": False, "max_reconnect_attempts": 1, "reconnect_time_wait": 0, "error_cb": note}
+        probe = nats.NATS()
         try:
-            probe = await nats.connect(server, **{**options, **once})
+            await probe.connect(server, **{**options, **once})
         except (TimeoutError, OSError, nats.errors.Error, ValueError) as error:
             text = "; ".join([*dict.fromkeys(said), str(error) or type(error).__name__])
             if "uthorization" in text or "uthentication" in text:
                 return StoreOpenError(self.path, f"{where} refuses the user, password, token or key that was given")
             return OSError(f"{where} does not let a client in ({text})")
-        await probe.close()
+        finally:
+            await probe.close()
+            if probe._transport:  # It stays open if the server refused the client.
+                probe._transport.close()
         return None
 
     async def _note_error(self, error: Exception) -> None:
@@ -188,8 +192,8 @@ class Connection:
         if "permissions violation" in text:
             self._denied = text
 
-    async def _note_reconnect(self) -> None:
-        self.reconnects += 1
+    async def _note_loss(self) -> None:
+        self.losses += 1
 
     @property
     def server_version(self) -> str:

@@ -34,7 +34,7 @@ class Reader:
         self.prefix = f"{name}.e."
         self._is_alone = replicas == 1
         self._tries = _TRIES_ALONE if self._is_alone else _TRIES
-        self.seen = 0
+        self.seen = self._losses = 0
 
     def subject(self, stream_id: str) -> str:
         """Return the subject of a stream."""
@@ -67,6 +67,13 @@ class Reader:
                 raise UnavailableError(self.path, cause, self._connection.seconds, reading=True)
             _pause(tries)
 
+    def refuse_cut_off(self) -> None:
+        """After the connection was lost, raise what `last` raises if the store has lost its last events."""
+        losses = self._connection.losses
+        if losses != self._losses:
+            self.last()
+            self._losses = losses
+
     def end(self, stream_id: str, known: End = NO_END) -> End:
         """Return the end of a stream as the leader has it; `known` is one that was there before.
 
@@ -77,9 +84,12 @@ class Reader:
         subject, begun, tries = self.subject(stream_id), monotonic(), 0
         while True:
             count, message = self._connection.run(self._count_and_last(subject, known, tries))
+            self.refuse_cut_off()
             try:
                 end = end_of(message, self.path) if message else NO_END
-                if end.position >= known.position and end.version - end.first + 1 >= count:
+                if end.position >= known.position and (
+                    end.version - end.first + 1 >= count or (tries > 1 and self._reads_whole(subject, end))
+                ):
                     self.seen = max(self.seen, end.position)
                     return end
                 flaw = self._no_end(stream_id, end, known, count)
@@ -90,6 +100,19 @@ class Reader:
             if tries >= self._tries and is_over:
                 raise flaw
             _pause(tries)
+
+    def _reads_whole(self, subject: str, end: End) -> bool:
+        """True if a stream has all its versions up to its end, and nothing else.
+
+        A server that has lost its copy and got it back from the others may count each event twice.
+        """
+        last = 0
+        try:
+            for block in self._walk(subject, 1, end.position, end.first, end.version, False, None):
+                last = block[-1].position
+        except CorruptionError:
+            return False
+        return last == end.position > 0
 
     def _no_end(self, stream_id: str, end: End, known: End, count: int) -> CorruptionError | UnavailableError:
         has = f"the last event of stream {stream_id!r} that can be read has version {end.version}"

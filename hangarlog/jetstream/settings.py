@@ -206,17 +206,24 @@ async def _check_syncs(connection: Connection, wanted: Wanted) -> None:
             "addresses, monitor=['http://host:8222', …], or vouch for it with synced=True, or accept with "
             "durability='relaxed' that a power cut may lose acknowledged events",
         )
+    unseen = []
     for url in wanted.monitors:
         try:
             found = await asyncio.to_thread(_varz, url)
             always = found["jetstream"]["config"].get("sync_always")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreOpenError(
-                connection.path, f"{url} is no monitoring address of a server with JetStream ({error})"
-            ) from error
+        except OSError as error:
+            unseen.append(f"{url} cannot be reached ({error})")
+            continue
+        except (ValueError, KeyError, TypeError) as error:
+            cause = f"{url} is no monitoring address of a server with JetStream ({error})"
+            raise StoreOpenError(connection.path, cause) from error
         if not always:
             cause = f"the server at {url} does not sync each write: set `jetstream {{ sync_interval: always }}`"
             raise StoreOpenError(connection.path, f"{cause}, or accept it with durability='relaxed'")
+    if len(unseen) == len(wanted.monitors):  # A server that is down does not keep others from working.
+        raise StoreOpenError(
+            connection.path, f"whether the servers sync each write cannot be seen: {'; '.join(unseen)}"
+        )
 
 
 def _varz(url: str) -> Any:

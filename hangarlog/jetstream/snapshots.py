@@ -38,7 +38,7 @@ class Snapshots:
         self._connection, self._bucket = connection, bucket
         self._hints = f"{key_prefix(name)}h.>"
         self._hiding: set[str] = set()
-        self._reconnects = 0
+        self._losses = 0
         connection.run(self._listen())
         self._learn()
 
@@ -50,12 +50,12 @@ class Snapshots:
         self._hiding.add(stream_id_of(message.subject))
 
     def _learn(self) -> None:
-        self._reconnects = self._connection.reconnects
+        self._losses = self._connection.losses
         self._hiding.update(map(stream_id_of, self._bucket.keys("h.")))
 
     def hiding(self) -> set[str]:
         """Return the streams that may hide events."""
-        if self._connection.reconnects != self._reconnects:  # Some may not have been heard of.
+        if self._connection.losses != self._losses:  # Some may not have been heard of.
             self._learn()
         return self._hiding
 

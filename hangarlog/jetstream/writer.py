@@ -26,7 +26,7 @@ from hangarlog.jetstream.bell import Bell
 from hangarlog.jetstream.connection import Connection, NoReplyError, NotSentError
 from hangarlog.jetstream.cursors import Cursors, Offer, OvertakenError, new_move_id
 from hangarlog.jetstream.mark import Mark
-from hangarlog.jetstream.messages import NO_END, End, Outgoing, encode, results_of
+from hangarlog.jetstream.messages import NO_END, End, Outgoing, encode, missing, results_of
 from hangarlog.jetstream.reader import Reader
 from hangarlog.jetstream.snapshots import Snapshots
 from hangarlog.record.batch import Pending, StreamShare
@@ -262,7 +262,12 @@ class _Append:
         move = (carrier.stream_id, self._move_id) if carrier else None
         messages, shares = encode(self._reader.prefix, to_write, self._ends, move)
         until = self._offer(carrier) if carrier else None
+        self._reader.refuse_cut_off()
+        seen = self._reader.seen
         last = self._writer._connection.run(self._sending(messages, until))
+        if last <= seen:
+            cause = f"the event was stored at position {last}, and position {seen} was there: the store lost its tail"
+            raise missing(self._reader.path, cause, last)
         results = results_of(shares, last, len(messages))
         self._remember(shares, results)
         return results
