@@ -174,6 +174,11 @@ class Cluster:
         answer = self.api(f"STREAM.CREATE.{settings['name']}", settings)
         assert "error" not in answer, answer
 
+    def leader(self, name: str) -> Server:
+        """The server that leads a JetStream stream."""
+        name = self.api(f"STREAM.INFO.{name}")["cluster"]["leader"]
+        return next(server for server in self.servers if server.name == name)
+
     def delete(self, name: str) -> None:
         """Delete a store."""
         for stream in (name, f"KV_{name}_state"):
