@@ -27,7 +27,8 @@ def main(arguments: list[str]) -> int:
     environment = Environment("jetstream", {"extra": "aio,cli,jetstream", "packages": PACKAGES, "suites": []})
     environment.set_up()
     command: list[str] = [str(environment.python), "-m", "pytest", *(arguments or ["tests/jetstream"])]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ}, check=False).returncode
+    variables = {"PYTHONPATH": str(ROOT / "tests/aio")}  # Its adapter is used here, too.
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **variables}, check=False).returncode
 
 
 if __name__ == "__main__":

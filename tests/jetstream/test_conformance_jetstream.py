@@ -7,16 +7,26 @@ from itertools import count
 from typing import Any
 
 import pytest
+from adapter import SyncStore
 from nats_servers import Cluster, cluster  # noqa: F401
 
 from hangarlog import EventSerializer
 from hangarlog.jetstream import JetStreamEventStore
 from hangarlog.testing import EventStoreConformance
+from hangarlog.testing.conformance import (
+    AppendConformance,
+    ExecuteConformance,
+    NamedConformance,
+    SubscribeConformance,
+    WaitConformance,
+)
 
 _NAMES = (f"store-{number}" for number in count())
 
 
-class OnServers(EventStoreConformance):
+class OnServers:
+    """Opens stores on the servers of a test, and deletes them after it."""
+
     @pytest.fixture(autouse=True)
     def servers(self, cluster: Cluster) -> Iterator[None]:
         self._cluster, self._opened = cluster, list[JetStreamEventStore[Any]]()
@@ -32,10 +42,31 @@ class OnServers(EventStoreConformance):
 
 
 @pytest.mark.parametrize("cluster", [1], indirect=True, scope="session")
-class TestOnOneServer(OnServers):
+class TestOnOneServer(OnServers, EventStoreConformance):
     pass
 
 
 @pytest.mark.parametrize("cluster", [3], indirect=True, scope="session")
-class TestOnThreeServers(OnServers):
+class TestOnThreeServers(OnServers, EventStoreConformance):
     pass
+
+
+class AsyncOnServers(
+    OnServers, AppendConformance, ExecuteConformance, NamedConformance, SubscribeConformance, WaitConformance
+):
+    """What an event loop has a part in."""
+
+    backend = "asyncio"
+
+    def open_store(self, serializer: EventSerializer) -> Any:
+        return SyncStore(lambda: OnServers.open_store(self, serializer), self.backend)
+
+
+@pytest.mark.parametrize("cluster", [1], indirect=True, scope="session")
+class TestAsyncOnOneServer(AsyncOnServers):
+    pass
+
+
+@pytest.mark.parametrize("cluster", [1], indirect=True, scope="session")
+class TestAsyncOnOneServerOnTrio(AsyncOnServers):
+    backend = "trio"
