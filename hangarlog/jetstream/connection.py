@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import json
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError, Future
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
@@ -231,6 +231,12 @@ class Connection:
             await self.nc.publish(subject, payload, headers=headers)
         except FAILURES as error:
             raise NotSentError(str(error) or type(error).__name__) from error
+
+    async def hear(self, subject: str, heard: Callable[[Any], Awaitable[None]]) -> None:
+        """Call `heard` with every message of a subject from now on, also after the connection was made anew."""
+        await self.nc.subscribe(subject, cb=heard)
+        with contextlib.suppress(*FAILURES):  # Then the connection is lost, which its user notices.
+            await self.nc.flush()
 
     def _raise_denied(self, subject: str) -> None:
         if any(f'"{part.lower()}' in self._denied.lower() for part in (f'{subject}"', self._inboxes)):

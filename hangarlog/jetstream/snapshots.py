@@ -39,12 +39,8 @@ class Snapshots:
         self._hints = f"{key_prefix(name)}h.>"
         self._hiding: set[str] = set()
         self._losses = 0
-        connection.run(self._listen())
+        connection.run(connection.hear(self._hints, self._heard))
         self._learn()
-
-    async def _listen(self) -> None:
-        await self._connection.nc.subscribe(self._hints, cb=self._heard)
-        await self._connection.nc.flush()
 
     async def _heard(self, message: Any) -> None:
         self._hiding.add(stream_id_of(message.subject))

@@ -23,7 +23,6 @@ from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.eventstore.tail import Tail
 from hangarlog.jetstream.address import parse
-from hangarlog.jetstream.bell import Bell
 from hangarlog.jetstream.bucket import Bucket
 from hangarlog.jetstream.connection import Connection
 from hangarlog.jetstream.cursors import Cursors
@@ -35,6 +34,7 @@ from hangarlog.jetstream.settings import ServerOptions, Wanted, prepare
 from hangarlog.jetstream.snapshots import Snapshots
 from hangarlog.jetstream.subjects import stream_id_of, token
 from hangarlog.jetstream.tail import ServerTail
+from hangarlog.jetstream.wake_ups import WakeUps
 from hangarlog.jetstream.writer import Writer
 from hangarlog.record.batch import Pending
 from hangarlog.record.cursor_move import CursorMove, CursorPlace
@@ -96,7 +96,7 @@ class JetStreamEventStore(EventStore[Event]):
         connection, name = self._connection, self.name
         self._bucket = Bucket(connection, name)
         self._reader = Reader(connection, name, replicas)
-        self._mark, self._bell = Mark(self._bucket), Bell(connection, name)
+        self._mark, self._wake_ups = Mark(self._bucket), WakeUps(connection, name)
         if accept_loss:
             connection.run(self._mark.lower(self._reader.last()))
         else:
@@ -105,7 +105,7 @@ class JetStreamEventStore(EventStore[Event]):
         self._snapshots = Snapshots(connection, self._bucket, name)
         self._cursors = Cursors(self._bucket, self._reader)
         self._leases = Leases(connection, self._bucket)
-        self._writer = Writer(connection, self._reader, self._snapshots, self._cursors, self._bell, self._mark)
+        self._writer = Writer(connection, self._reader, self._snapshots, self._cursors, self._wake_ups, self._mark)
 
     def _check_tail(self) -> None:
         """Raise `CorruptionError` if the store ends before the position that was noted."""
@@ -153,7 +153,7 @@ class JetStreamEventStore(EventStore[Event]):
         if self._closed or self._process != os.getpid():
             return
         self._closed = True
-        self._bell.wake()
+        self._wake_ups.wake()
         with self._calls:
             me = threading.get_ident()
             self._calls.wait_for(lambda: not set(self._running) - {me}, self._seconds)
@@ -204,7 +204,7 @@ class JetStreamEventStore(EventStore[Event]):
             last = self._reader.last()
         if position is not None and position > last:
             raise PositionError(self.path, position, last)
-        return ServerTail(self._reader, self._bell, last if position is None else position, skip)
+        return ServerTail(self._reader, self._wake_ups, last if position is None else position, skip)
 
     def get_stream_version(self, stream_id: str) -> int:
         """Return the version of a stream's last event, -1 if it never had one."""
@@ -279,7 +279,7 @@ class JetStreamEventStore(EventStore[Event]):
     def _move_cursor(self, move: CursorMove, durability: Durability | None = None) -> None:
         with self._calling():
             if self._cursors.move(move):
-                self._connection.run(self._bell.ring())
+                self._connection.run(self._wake_ups.wake_all())
 
     def _delete_cursor(self, name: str) -> None:
         with self._calling():
@@ -289,16 +289,16 @@ class JetStreamEventStore(EventStore[Event]):
         until = monotonic() + seconds
         while True:
             with self._calling():
-                rings = self._bell.listen()
+                count = self._wake_ups.listen()
             if reached():
                 return True
             left = until - monotonic()
             if left <= 0:
                 return False
-            self._bell.wait(left, rings, lambda: self._closed)
+            self._wake_ups.wait(left, count, lambda: self._closed)
 
     def _wake_cursor_waits(self) -> None:
-        self._bell.wake()
+        self._wake_ups.wake()
 
     # Names and projections
 

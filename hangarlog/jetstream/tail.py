@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from hangarlog.eventstore.tail import Tail
-from hangarlog.jetstream.bell import Bell
 from hangarlog.jetstream.reader import Reader
+from hangarlog.jetstream.wake_ups import WakeUps
 from hangarlog.record.envelope import Envelope
 
 
 class ServerTail(Tail):
     """The events of a store after a position."""
 
-    def __init__(self, reader: Reader, bell: Bell, position: int, skip: bool) -> None:
-        self._reader, self._bell, self._skip = reader, bell, skip
+    def __init__(self, reader: Reader, wake_ups: WakeUps, position: int, skip: bool) -> None:
+        self._reader, self._wake_ups, self._skip = reader, wake_ups, skip
         self.position = position
         self._reading: Iterator[Sequence[Envelope]] | None = None
-        self._rings = 0
+        self._count = 0
         self._stopped = False
 
     def end(self) -> int:
@@ -27,7 +27,7 @@ class ServerTail(Tail):
     def step(self) -> Sequence[Envelope] | None:
         """As `Tail.step`."""
         if self._reading is None:
-            self._rings = self._bell.listen()
+            self._count = self._wake_ups.listen()
             last = self._reader.last()
             if last <= self.position:
                 return None
@@ -49,12 +49,12 @@ class ServerTail(Tail):
 
     def wait(self, seconds: float) -> None:
         """As `Tail.wait`."""
-        self._bell.wait(seconds, self._rings, lambda: self._stopped)
+        self._wake_ups.wait(seconds, self._count, lambda: self._stopped)
 
     def stop(self) -> None:
         """As `Tail.stop`."""
         self._stopped = True
-        self._bell.wake()
+        self._wake_ups.wake()
 
     def close(self) -> None:
         """As `Tail.close`."""

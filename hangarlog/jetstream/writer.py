@@ -22,13 +22,13 @@ from hangarlog.eventstore.idempotent import retried
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.server_errors import AppendUnknownError, BatchLimitError, UnavailableError
 from hangarlog.eventstore.snapshot import Snapshot
-from hangarlog.jetstream.bell import Bell
 from hangarlog.jetstream.connection import Connection, NoReplyError, NotSentError
 from hangarlog.jetstream.cursors import Cursors, Offer, OvertakenError, new_move_id
 from hangarlog.jetstream.mark import Mark
 from hangarlog.jetstream.messages import NO_END, End, Outgoing, encode, missing, results_of
 from hangarlog.jetstream.reader import Reader
 from hangarlog.jetstream.snapshots import Snapshots
+from hangarlog.jetstream.wake_ups import WakeUps
 from hangarlog.record.batch import Pending, StreamShare
 from hangarlog.record.envelope import Envelope
 from hangarlog.record.event_id import new_event_id
@@ -49,10 +49,16 @@ class Writer:
     """The appends of a store."""
 
     def __init__(
-        self, connection: Connection, reader: Reader, snapshots: Snapshots, cursors: Cursors, bell: Bell, mark: Mark
+        self,
+        connection: Connection,
+        reader: Reader,
+        snapshots: Snapshots,
+        cursors: Cursors,
+        wake_ups: WakeUps,
+        mark: Mark,
     ) -> None:
         self._connection, self._reader, self._snapshots, self._cursors = connection, reader, snapshots, cursors
-        self._bell, self._mark = bell, mark
+        self._wake_ups, self._mark = wake_ups, mark
         self._ends: dict[str, End] = {}
 
     def commit(self, pendings: list[Pending]) -> dict[str, AppendResult]:
@@ -95,7 +101,7 @@ class Writer:
             self._refused(error, len(messages), path)
         position = int(answer["seq"])
         self._mark.note(position)
-        await self._bell.ring()
+        await self._wake_ups.wake_all()
         return position
 
     def _refused(self, error: dict[str, Any], count: int, path: str) -> None:
