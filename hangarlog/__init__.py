@@ -152,7 +152,6 @@ __all__ = [
     "WorkersError",
     "event",
     "get_current_version",
-    "open",
     "register_event_type",
 ]
 
