@@ -240,7 +240,7 @@ def test_the_design_names_every_package_and_module() -> None:
         found = (ROOT / "hangarlog" / package.replace(".", "/")).glob("*.py")
         assert sorted(named) == sorted(path.stem for path in found if path.stem != "__init__"), package
     packages = {name for names in floors for name in names}
-    assert {*parts, "cli", "testing", "memory", "aggregates", "errors"} == packages | INNER
+    assert {*parts, "cli", "testing", "opening", "memory", "aggregates", "errors"} == packages | INNER
 
 
 def test_no_page_names_a_module_that_is_gone() -> None:
@@ -362,3 +362,12 @@ def test_the_recording_shows_what_the_commands_print() -> None:
     command = [sys.executable, ROOT / "tools/record_demo.py"]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=True)
     assert done.stdout.decode() == (ROOT / "docs/demo.svg").read_text()
+
+
+def test_a_page_that_says_what_to_install_installs_the_command_it_shows() -> None:
+    """`hangarlog tail` needs the extra `cli`."""
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        before, shown, _ = page.read_text().partition("\nhangarlog ")
+        installed = re.findall(r"pip install 'hangarlog\[([^\]]+)\]'", before)
+        if shown and installed:
+            assert any("cli" in extras.split(",") for extras in installed), page.name
