@@ -162,5 +162,6 @@ CAMPAIGN = Campaign(
     release=100_000,
     unit="sites of a kind in each phase at most",
     run=run,
+    in_memory=True,
     missing=lambda: None if os.path.isdir(FDS) else "this system does not list open files",
 )

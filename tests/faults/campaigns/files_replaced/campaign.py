@@ -66,5 +66,6 @@ CAMPAIGN = Campaign(
     release=1_000,
     unit="changes to files at each step, of all there are",
     run=run,
+    in_memory=True,
     missing=missing,
 )
