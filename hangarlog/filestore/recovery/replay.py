@@ -35,6 +35,7 @@ from hangarlog.record.line import (
     erased_line,
     is_erased,
     is_record,
+    says_nothing,
 )
 
 if TYPE_CHECKING:
@@ -270,7 +271,7 @@ def _keep_damage(
     due = () if due and any(b"\0" in piece for _, piece in active.pieces(offset)) else frozenset(due)
     for lines in active.blocks(offset):
         for line in lines:
-            if line in due or (line and b"\0" not in line and not is_record(line)):
+            if line in due or not (says_nothing(line) or is_record(line)):
                 folder.keep_damaged(active.path)
                 cause = "it differed from the journal; it was mended from the journal"
                 report.damage.append(active.damage(offset, cause))
