@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import signal
@@ -12,7 +11,6 @@ import threading
 from pathlib import Path
 from uuid import UUID, uuid4
 
-import faults
 import pytest
 from eventsourcing.application import Application
 from eventsourcing.dcb.api import DCBAppendCondition, DCBEvent, DCBQuery, DCBQueryItem
@@ -22,7 +20,6 @@ from eventsourcing.persistence import (
     IntegrityError,
     InterfaceError,
     OperationalError,
-    PersistenceError,
     StoredEvent,
     Tracking,
 )
@@ -254,25 +251,6 @@ def test_a_dcb_condition_holds_between_recorders(tmp_path: Path) -> None:
     assert sum(isinstance(each, int) for each in done) == 1
     assert [each.event.data for each in recorder.read(taken)] == [b"\xff"]
     assert list(recorder.read(DCBQuery([DCBQueryItem(tags=["seat:2"])]))) == []
-
-
-class TestFaults(faults.Faults):
-    """What befalls the store of an aggregate."""
-
-    stream, errors, versions = "aggregate:s", (PersistenceError,), itertools.count()
-    test_an_event_of_a_newer_release_is_an_error_that_names_it = None  # The application's mapper knows types.
-
-    def open(self, path: Path) -> adapter.HangarlogApplicationRecorder:
-        return adapter.HangarlogApplicationRecorder(FileEventStore.untyped(path), text_ids=True)
-
-    def close(self, session: adapter.HangarlogApplicationRecorder) -> None:
-        session.store.close()
-
-    def add(self, session: adapter.HangarlogApplicationRecorder, turn: int) -> None:
-        session.insert_events([StoredEvent("s", next(self.versions), "Said", b"%d" % turn)])
-
-    def turns(self, session: adapter.HangarlogApplicationRecorder) -> list[int]:
-        return [int(each.state) for each in session.select_events("s")]
 
 
 class Counter(Aggregate):
