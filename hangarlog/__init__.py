@@ -50,6 +50,7 @@ from hangarlog.eventstore.cursor import Cursor
 from hangarlog.eventstore.record import Record
 from hangarlog.eventstore.retention_policy import RetentionPolicy
 from hangarlog.eventstore.named import NamedSubscription
+from hangarlog.eventstore.server_errors import AppendUnknownError, BatchLimitError, UnavailableError
 from hangarlog.eventstore.subscription import Subscription
 from hangarlog.eventstore.subscriber_errors import (
     HandlerError,
@@ -72,6 +73,7 @@ from hangarlog.events.registry import (
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.eventstore.snapshot import SnapshotInfo
+from hangarlog.opening import open as open  # noqa: A004 - not in `__all__`: `import *` must not take Python's own
 from hangarlog.events.upcaster import IEventUpcaster, UpcasterChain
 
 if TYPE_CHECKING:
@@ -86,8 +88,10 @@ __all__ = [
     "NO_STREAM",
     "STREAM_EXISTS",
     "AppendResult",
+    "AppendUnknownError",
     "ArchiveError",
     "BackupError",
+    "BatchLimitError",
     "CompactionError",
     "ConcurrencyError",
     "CorruptionError",
@@ -137,6 +141,7 @@ __all__ = [
     "SubscriptionLostError",
     "SyncError",
     "TooLargeError",
+    "UnavailableError",
     "UnknownEventTypeError",
     "UnreadableWarning",
     "UnsafeFileSystemError",

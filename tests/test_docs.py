@@ -240,7 +240,7 @@ def test_the_design_names_every_package_and_module() -> None:
         found = (ROOT / "hangarlog" / package.replace(".", "/")).glob("*.py")
         assert sorted(named) == sorted(path.stem for path in found if path.stem != "__init__"), package
     packages = {name for names in floors for name in names}
-    assert {*parts, "cli", "testing", "memory", "aggregates", "errors"} == packages | INNER
+    assert {*parts, "cli", "testing", "opening", "memory", "aggregates", "errors"} == packages | INNER
 
 
 def test_no_page_names_a_module_that_is_gone() -> None:

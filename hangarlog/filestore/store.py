@@ -433,7 +433,7 @@ class FileEventStore(UpkeepCalls[Event]):
             saves = after != before or not snapshots.is_synced(after)
             if saves:
                 session.sync_journal()  # What is hidden must not be what the journal could still lose.
-            if after.deleted_through >= end.version:
+            if after.deleted_through >= 0:  # It may have begun anew.
                 DeletedStreams(self.folder).note(stream_id)
             with session.changing_files():
                 if saves:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from hangarlog.record.cursor_move import is_move
-from hangarlog.record.envelope import LineError
+from hangarlog.record.envelope import Envelope, LineError
 from hangarlog.record.line import HEAD, StoredEnvelope, decode_record, decode_records, encode_envelope, why_bad
 from hangarlog.record.nesting import MAX_NESTING, nesting
 from hangarlog.system.import_lock import importing
@@ -123,7 +123,7 @@ def strict_records(lines: Sequence[bytes]) -> list[StoredEnvelope]:
     return records if are_strict(records, lines) else [strict_record(line) for line in lines]
 
 
-def are_strict(records: Sequence[StoredEnvelope], lines: Sequence[bytes]) -> bool:
+def are_strict(records: Sequence[Envelope], lines: Sequence[bytes]) -> bool:
     """True if lines with right checksums are exactly as a store writes them, the usual case. This check is fast.
 
     If False, check each line by itself.
