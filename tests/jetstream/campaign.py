@@ -7,6 +7,7 @@ of docs/reliability.md checks it. Reads do not count there: a server that is cut
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import random
@@ -118,14 +119,15 @@ class Writer(threading.Thread):
 
     def run(self) -> None:
         try:
-            rng, known = random.Random(self.number), [-1] * STREAMS
+            rng, known = random.Random(self.number), [-1] * (STREAMS + WRITERS)
             while not self.stopping.is_set():
                 self._append(rng, known)
         except BaseException as error:
             self.failure = error
 
     def _append(self, rng: random.Random, known: list[int]) -> None:
-        stream, count, number = rng.randrange(STREAMS), rng.choice((1, 1, 1, 3)), len(self.history)
+        number, count = len(self.history), rng.choice((1, 1, 1, 3))
+        stream = STREAMS + self.number if number % 2 else rng.randrange(STREAMS)  # Its own, or one that all write to.
         name, expected, told, kind = f"s:{stream}", known[stream], -1, APPENDED
         events = [EncodedEvent("Moved", b"{}", event_id=f"{self.number}-{number}-{part}") for part in range(count)]
         start, end = time.perf_counter_ns(), NEVER
@@ -145,8 +147,6 @@ class Writer(threading.Thread):
         told_there = -1 if kind != APPENDED else told
         line = Operation(kind, 0 if refused else start, end, stream, expected, count, told_there)
         self.history.append(line)
-        if kind == BEGUN:
-            known[stream] = -1  # The next conflict says where the stream is.
 
 
 class Faults:
@@ -221,17 +221,27 @@ def back_after(writers: list[Writer], begun: float) -> float:
     return max(writer.acknowledged_at for writer in writers) - begun
 
 
+def opened(cluster: NamespacedCluster, number: int) -> JetStreamEventStore[Any]:
+    """A store whose first server is another one for each number."""
+    servers = [server.address for server in cluster.servers]
+    first = number % 3
+    address = f"nats://{','.join(servers[first:] + servers[:first])}/orders"
+    monitor = [f"http://{server.host}:8222" for server in cluster.servers]
+    return JetStreamEventStore.untyped(address, monitor=monitor, timeout=20)
+
+
 def run(folder: Path, counts: dict[str, int], seed: int) -> dict[str, Any]:
     check_the_checker()
     cluster = NamespacedCluster(folder)
-    cluster.start()
-    stores = []
-    for number in range(WRITERS + 1):
-        servers = [f"{server.host}:4222" for server in cluster.servers]
-        first = number % 3
-        address = f"nats://{','.join(servers[first:] + servers[:first])}/orders"
-        monitor = [f"http://{server.host}:8222" for server in cluster.servers]
-        stores.append(JetStreamEventStore.untyped(address, monitor=monitor, timeout=20))
+    try:
+        cluster.start()
+        return run_on(cluster, counts, seed)
+    finally:
+        cluster.stop()
+
+
+def run_on(cluster: NamespacedCluster, counts: dict[str, int], seed: int) -> dict[str, Any]:
+    stores = [opened(cluster, number) for number in range(WRITERS + 1)]
     writers = [Writer(number, store) for number, store in enumerate(stores[1:])]
     followed: list[str] = []
     following = stores[0].subscribe(timeout=_LONG)
@@ -242,12 +252,13 @@ def run(folder: Path, counts: dict[str, int], seed: int) -> dict[str, Any]:
     plan = [name for name, count in counts.items() for _ in range(count)]
     faults.rng.shuffle(plan)
     back_after(writers, time.monotonic())
-    for name in plan:
+    for number, name in enumerate(plan, 1):
         begun = time.monotonic()
+        print(f"{number}/{len(plan)} {name}: ", end="", flush=True)
         end = getattr(faults, name)()
         seconds = back_after(writers, begun)
         figures.setdefault(name, []).append(round(seconds, 1))
-        print(f"{name}: all writers back after {seconds:.1f} s", flush=True)
+        print(f"all writers back after {seconds:.1f} s", flush=True)
         end()
         back_after(writers, time.monotonic())
     for writer in writers:
@@ -259,7 +270,6 @@ def run(folder: Path, counts: dict[str, int], seed: int) -> dict[str, Any]:
     check_all(stores[0], writers, following, follower, followed, figures)
     for store in stores:
         store.close()
-    cluster.stop()
     return figures
 
 
@@ -282,7 +292,7 @@ def check_all(
     assert len(ids) == last
     assert followed == ids
     stored: list[list[tuple[int, int, int]]] = []
-    for stream in range(STREAMS):
+    for stream in range(STREAMS + WRITERS):
         events = [envelope.event_id for block in store.envelopes(f"s:{stream}") for envelope in block]
         stored.append([tuple(map(int, each.split("-"))) for each in events])  # type: ignore[misc]
     found, absent = check([writer.history for writer in writers], stored)
@@ -297,6 +307,8 @@ def main(arguments: list[str]) -> None:
     if not os.environ.get("HANGARLOG_IN_NAMESPACE"):
         environment = {**os.environ, "HANGARLOG_IN_NAMESPACE": "1"}
         os.execvpe("unshare", ["unshare", "-n", sys.executable, __file__, *arguments], environment)
+    faulthandler.register(signal.SIGUSR1)  # Where is it? Ask by this signal.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     seed = int(arguments.pop()) if "--seed" in arguments else 1
     counts = {name: int(count) for name, _, count in (each.partition("=") for each in arguments if "=" in each)}
     with tempfile.TemporaryDirectory(prefix="hangarlog-jetstream-") as folder:
