@@ -29,6 +29,8 @@ _FIRST_SECONDS = 5.0
 _API = "$JS.API."
 _MOVE_SECONDS = 2.0
 """For a server that is there and cannot do it: it may be cut off from the others."""
+_STAY_SECONDS = 9.0
+"""At the next server: the others may be electing a leader."""
 _NOT_FOUND, _FINAL = 10037, (10039, 10074, 10076)
 FAILURES = (nats.errors.Error, asyncio.TimeoutError, OSError)
 
@@ -69,6 +71,7 @@ class Connection:
         self._last_error = ""
         self.losses = 0
         """How often the connection was lost. What came meanwhile was missed, and the server may have begun anew."""
+        self._moved_at = -_STAY_SECONDS
         self._failing_since: dict[bool, float] = {}  # True: questions, False: writes.
         self._numbers = itertools.count()
         self._collecting: dict[str, tuple[list[Message], asyncio.Future[int]]] = {}
@@ -249,8 +252,10 @@ class Connection:
         Such a server may still answer questions, so they do not count for writes.
         """
         now, asks = monotonic(), subject.startswith(_API)
-        if now - self._failing_since.setdefault(asks, now) > _MOVE_SECONDS and len(self.nc.servers) > 1:
+        fails = now - self._failing_since.setdefault(asks, now) > _MOVE_SECONDS
+        if fails and now - self._moved_at > _STAY_SECONDS and len(self.nc.servers) > 1:
             self._failing_since.clear()
+            self._moved_at = now
             await self.nc.force_reconnect()
 
     async def api(self, what: str, request: object = None) -> dict[str, Any]:

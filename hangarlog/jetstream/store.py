@@ -279,7 +279,7 @@ class JetStreamEventStore(EventStore[Event]):
     def _move_cursor(self, move: CursorMove, durability: Durability | None = None) -> None:
         with self._calling():
             if self._cursors.move(move):
-                self._connection.run(self._wake_ups.wake_all())
+                self._connection.run(self._wake_ups.telling())
 
     def _delete_cursor(self, name: str) -> None:
         with self._calling():

@@ -101,7 +101,7 @@ class Writer:
             self._refused(error, len(messages), path)
         position = int(answer["seq"])
         self._mark.note(position)
-        await self._wake_ups.wake_all()
+        self._wake_ups.tell()
         return position
 
     def _refused(self, error: dict[str, Any], count: int, path: str) -> None:

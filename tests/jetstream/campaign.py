@@ -211,10 +211,11 @@ class Faults:
 
 
 def back_after(writers: list[Writer], begun: float) -> float:
-    """Wait until every writer was acknowledged something that it sent after a fault; return the seconds."""
-    until = begun + _LONG
+    """Wait until every writer was acknowledged something after a fault; return the seconds since it began."""
+    now = time.monotonic()
+    until = now + _LONG
     for writer in writers:
-        while writer.acknowledged_at <= begun:
+        while writer.acknowledged_at <= now:
             assert writer.failure is None, writer.failure
             assert time.monotonic() < until, f"writer {writer.number} is not back"
             time.sleep(0.01)
