@@ -106,21 +106,25 @@ class Connection:
         """End the connection, and every call that still runs with `StoreOpenError`."""
         if self._closed:
             return
-        self._closed = True
-
-        async def end() -> None:
-            with contextlib.suppress(*FAILURES, AttributeError):
-                await asyncio.wait_for(self.nc.close(), _ATTEMPT_SECONDS)
-            others = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
-            self._loop.stop()
-
-        asyncio.run_coroutine_threadsafe(end(), self._loop)
+        self.abandon()
         if threading.current_thread() is not self._thread:
             self._thread.join()
             self._loop.close()
+
+    def abandon(self) -> None:
+        """End the connection, and do not wait for that: a finalizer may call this, in any thread."""
+        if not self._closed:
+            self._closed = True
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop)
+
+    async def _end(self) -> None:
+        with contextlib.suppress(*FAILURES, AttributeError):
+            await asyncio.wait_for(self.nc.close(), _ATTEMPT_SECONDS)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        self._loop.stop()
 
     # Connecting
 

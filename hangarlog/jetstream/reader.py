@@ -12,7 +12,7 @@ from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.server_errors import UnavailableError
 from hangarlog.jetstream.connection import Connection, Message
 from hangarlog.jetstream.messages import NO_END, End, damage, decode, end_of, missing, version_of
-from hangarlog.jetstream.subjects import stream_tokens
+from hangarlog.jetstream.subjects import stream_id_of, stream_tokens
 from hangarlog.record.envelope import Envelope
 
 _BLOCK, _BLOCK_BYTES = 1000, 8 << 20
@@ -69,6 +69,14 @@ class Reader:
                 cause = f"the server ends at position {last}, and position {seen} was there; it may be cut off"
                 raise UnavailableError(self.path, cause, self._connection.seconds, reading=True)
             _pause(tries)
+
+    def stream_ids(self, subjects: str) -> list[str]:
+        """Return the streams whose subjects match. Raises `CorruptionError` if one is that of no stream."""
+        found = self._connection.run(self._connection.subjects(self._name, subjects))
+        try:
+            return list(map(stream_id_of, found))
+        except ValueError as error:
+            raise missing(self.path, f"another program has written into the store: {error}") from error
 
     def refuse_cut_off(self) -> None:
         """After the connection was lost, raise what `last` raises if the store has lost its last events."""

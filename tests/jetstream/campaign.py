@@ -7,6 +7,7 @@ of docs/reliability.md checks it. Reads do not count there: a server that is cut
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -59,6 +60,8 @@ class NamespacedServer(Server):
         self.name, self.folder, self.number = f"n{number}", folder / f"n{number}", number
         self.folder.mkdir()
         self.store, self.config = self.folder / "store", self.folder / "server.conf"
+        self.store.mkdir()  # A disk of its own, which can be full.
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m", "hangarlog", self.store], check=True)
         self.config.write_text(_CONFIG % {"number": number, "store": self.store})
         self.port, self.monitor = 4222, 8222
         self.process = None
@@ -195,8 +198,24 @@ class Faults:
     def wipe_one(self) -> Callable[[], None]:
         server = self.rng.choice(self.cluster.servers)
         server.kill()
-        shutil.rmtree(server.store)
+        for path in server.store.iterdir():
+            shutil.rmtree(path)
         return self.cluster.start
+
+    def fill_a_disk(self) -> Callable[[], None]:
+        """A server whose disk was full begins anew when there is room."""
+        server = self.rng.choice(self.cluster.servers)
+        ballast = server.store / "ballast"
+        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1 << 16))
+
+        def empty() -> None:
+            ballast.unlink()
+            server.kill()
+            self.cluster.start()
+
+        return empty
 
     def flip_bytes(self) -> Callable[[], None]:
         """In the events' files of one server while it is down."""
@@ -239,6 +258,8 @@ def run(folder: Path, counts: dict[str, int], seed: int) -> dict[str, Any]:
         return run_on(cluster, counts, seed)
     finally:
         cluster.stop()
+        for server in cluster.servers:
+            subprocess.run(["umount", server.store], check=True)
 
 
 def run_on(cluster: NamespacedCluster, counts: dict[str, int], seed: int) -> dict[str, Any]:
@@ -307,7 +328,7 @@ def check_all(
 def main(arguments: list[str]) -> None:
     if not os.environ.get("HANGARLOG_IN_NAMESPACE"):
         environment = {**os.environ, "HANGARLOG_IN_NAMESPACE": "1"}
-        os.execvpe("unshare", ["unshare", "-n", sys.executable, __file__, *arguments], environment)
+        os.execvpe("unshare", ["unshare", "-n", "-m", sys.executable, __file__, *arguments], environment)
     faulthandler.register(signal.SIGUSR1)  # Where is it? Ask by this signal.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     seed = int(arguments.pop()) if "--seed" in arguments else 1
