@@ -73,7 +73,7 @@ from hangarlog.events.registry import (
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.eventstore.snapshot import SnapshotInfo
-from hangarlog.opening import open as open  # noqa: A004 - `hangarlog.open`
+from hangarlog.opening import open as open  # noqa: A004 - not in `__all__`: `import *` must not take Python's own
 from hangarlog.events.upcaster import IEventUpcaster, UpcasterChain
 
 if TYPE_CHECKING:
@@ -152,7 +152,6 @@ __all__ = [
     "WorkersError",
     "event",
     "get_current_version",
-    "open",
     "register_event_type",
 ]
 

@@ -41,6 +41,8 @@ COMMANDS = [
     ["bench", "{out}", "--seconds", "0.1", "--processes", "2"],
     ["completion", "bash"],
     ["compress", ".", "--seal"],
+    ["copy", ".", "{out}/copy"],
+    ["copy", ".", "{out}/copy", "--follow", "--until-idle", "0.05"],
     ["demo", "{out}/demo"],
     ["doctor", ".", "--ignore", "file-system-in-memory"],
     ["export", ".", "{out}/events.db"],

@@ -31,6 +31,7 @@ _MODULES = {
     "bench": "bench",
     "completion": "completion",
     "compress": "compress",
+    "copy": "copy",
     "demo": "demo",
     "doctor": "doctor",
     "export": "transfer",

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-
 import msgspec
 
 from hangarlog.cli.app import hangarlog, lock_timeout, named, note_done, with_store
-from hangarlog.cli.terminal import progress, write_object
+from hangarlog.cli.terminal import progress_of_steps, write_object
 
 
 @hangarlog.command()
@@ -21,24 +18,7 @@ def backup(store: str, target: str) -> None:
     """
     from hangarlog.maintenance.backup import backup as copy
 
-    with named(f"the backup to {target} is not complete"), _bars() as advance:
+    with named(f"the backup to {target} is not complete"), progress_of_steps() as advance:
         done = copy(store, target, advance, lock_timeout=lock_timeout())
     note_done(f"the backup is complete, up to position {done.position}")
     write_object({"target": target, **msgspec.structs.asdict(done)})
-
-
-@contextlib.contextmanager
-def _bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a progress callback that shows a bar for each step."""
-    with contextlib.ExitStack() as stack:
-        bars: dict[str, Callable[[int], None]] = {}
-        shown = dict.fromkeys(("copying", "verifying"), 0)
-
-        def advance(step: str, done: int, total: int) -> None:
-            if step not in bars:
-                stack.close()
-                bars[step] = stack.enter_context(progress(step, total))
-            bars[step](done - shown[step])
-            shown[step] = done
-
-        yield advance

@@ -157,6 +157,27 @@ def progress(label: str, length: int | None = None) -> Iterator[Callable[[int], 
 
 
 @contextlib.contextmanager
+def progress_of_steps() -> Iterator[Callable[[str, int, int], None]]:
+    """Show the progress of one step after the other, and yield what is told (step, done, total).
+
+    With a total of 0, it shows the number only.
+    """
+    with contextlib.ExitStack() as stack:
+        step, shown = "", 0
+        advance: Callable[[int], None] = _ignore
+
+        def tell(now: str, done: int, total: int) -> None:
+            nonlocal step, shown, advance
+            if now != step:
+                stack.close()
+                step, shown, advance = now, 0, stack.enter_context(progress(now, total))
+            advance(done - shown)
+            shown = done
+
+        yield tell
+
+
+@contextlib.contextmanager
 def progress_to_file(label: str, length: int | None = None) -> Iterator[Callable[[int], None]]:
     """Show progress if standard output is a file. A terminal, or a pager behind a pipe, shows the output itself."""
     if output_is_file():

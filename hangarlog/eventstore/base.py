@@ -230,6 +230,14 @@ class EventStore(HasCursors, Subscribing[Event], KeptStreams):
         """Append encoded events, as `append_many` does, without a sync: call `sync` to make them durable."""
         return self._commit(pendings, "relaxed")
 
+    def append_batches(self, batches: list[list[Pending]]) -> list[int]:
+        """Append encoded batches one after the other, without a sync, and return the first position of each.
+
+        Each is written as a whole or not at all. If one fails, those before it are there. An engine may write many at
+        once, as long as a crash leaves whole batches, and none without those before it.
+        """
+        return [min(result.first_position for result in self.append_encoded(batch).values()) for batch in batches]
+
     def begin_stream(self, stream_id: str, version: int) -> None:
         """Begin a stream that you import without its events before `version`."""
         beginning = Snapshot(stream_id, compacted_through=version - 1)

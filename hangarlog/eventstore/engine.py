@@ -31,8 +31,8 @@ class Engine(ABC):
     """The storage of an event store.
 
     A subclass implements the abstract methods here and the queries of `EventStore`. It may also override `_find`,
-    `_follows_durable`, `append_encoded`, `begin_stream`, `sync`, `durable_position`, `close`, `_calling`, `_turn`,
-    `_await_turn`, `_durability` and `_sync_from_here`.
+    `_follows_durable`, `append_encoded`, `append_batches`, `begin_stream`, `sync`, `durable_position`, `close`,
+    `_calling`, `_turn`, `_await_turn`, `_durability` and `_sync_from_here`.
     """
 
     _durability: Durability | float = "relaxed"

@@ -61,6 +61,11 @@ def why_not_an_id(stream_id: str) -> str | None:
     return None
 
 
+def why_no_stream_has(stream_id: str) -> str | None:
+    """Return why no stored stream may have this id, None if one may: a later version may have begun one with `$`."""
+    return why_not_an_id(stream_id.removeprefix("$"))
+
+
 def category_of(stream_id: str) -> str:
     """Return the part of a stream id before its first `:`, "" if it has no `:`."""
     category, colon, _ = stream_id.partition(":")

@@ -20,6 +20,7 @@ from hangarlog.record.line import decode_places
 from hangarlog.system.file_lock import FileLock
 from hangarlog.system.filesystem import FileSystem
 
+_FORMAT = 1
 _TRIES = 100
 _LINE_BYTES = 2 << 10  # Most lines are no longer.
 
@@ -38,6 +39,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
         mark: The number that the checkpoint wrote into the catalog.
         begun: Everything written before this time is covered. Seconds since 1970, by the file system's clock.
         store: The store's id.
+        format: The format of the file. One of another format is not used.
     """
 
     position: _Number = 0
@@ -47,13 +49,15 @@ class Checkpoint(msgspec.Struct, frozen=True):
     mark: _Number = 0
     begun: float = 0.0
     store: str = ""
+    format: int = _FORMAT
 
 
 def load_checkpoint(folder: Folder) -> Checkpoint:
-    """Return the last checkpoint, or one at position 0 if it is missing, not readable, or of another store."""
+    """Return the last checkpoint; one at position 0 if it is missing, not readable, or of another store or format."""
     try:
         checkpoint = _read(folder)
-        return checkpoint if checkpoint.store == _store_id(folder) else Checkpoint()
+        ours = (checkpoint.store, checkpoint.format) == (_store_id(folder), _FORMAT)
+        return checkpoint if ours else Checkpoint()
     except (OSError, msgspec.MsgspecError, ValueError):
         return Checkpoint()
 

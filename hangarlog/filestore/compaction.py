@@ -1,30 +1,54 @@
-"""Frees the space of events that a stream no longer shows. For the holder of the write lock only."""
+"""Frees the space of events that a stream no longer shows. For the holder of the write lock only.
+
+Damage of events that are hidden does not keep them: nothing is read of them but, at the end, the place of the last one.
+"""
 
 from __future__ import annotations
 
 import contextlib
+from time import monotonic
 
+import msgspec
+
+from hangarlog.errors import CorruptionError, LinkedFileError, StreamDeletedError
+from hangarlog.eventstore.snapshot import Snapshot
+from hangarlog.filestore.catalog import Known
+from hangarlog.filestore.stream_ends import journal_line
+from hangarlog.filestore.write_session import WriteSession
 from hangarlog.log.active_segment import ActiveSegment
-from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.log.segment_name import text_path
-from hangarlog.record.line import erased_line
+from hangarlog.record.envelope import Envelope
+from hangarlog.record.line import decode_record, erased_line
 
 
-def compact(log: Log, through: int) -> None:
-    """Delete a stream's records up to version `through`. If it ends there, an erased line keeps its version.
+def end_of(session: WriteSession, stream_id: str) -> Known | None:
+    """Return where a stream ends, by the catalog if its file is damaged there; None if it never had an event."""
+    try:
+        session.streams.get(stream_id, monotonic(), session.committed)  # Brings the file and the catalog in line.
+    except LinkedFileError:
+        raise
+    except (StreamDeletedError, CorruptionError):
+        pass
+    return session.catalog.get(stream_id)
+
+
+def compact(session: WriteSession, mark: Snapshot, end: Known) -> None:
+    """Delete a stream's records that its mark hides. If it `end`s there, an erased line keeps its version.
 
     You may interrupt this at any point and run it again: readers skip what is left.
+
+    Raises:
+        CorruptionError: a record that is not hidden is damaged.
     """
-    filesystem = log.filesystem
+    filesystem, log, through = session.filesystem, session.folder.stream(mark.stream_id), mark.compacted_through
     log.finish_roll()
-    last = log.last_record()
-    if last is None:
+    if not filesystem.is_there(log.active_path):
         return
-    shows = through < last.stream_version
+    shows = through < end.version
     if not shows:
         with contextlib.closing(ActiveSegment(log)) as active:
-            _replace(active, erased_line(last))
+            _replace(active, erased_line(_last_record(session, active, mark, end)))
     keep_from = through + 1
     for first in log.sealed():
         if first < keep_from:
@@ -38,6 +62,20 @@ def compact(log: Log, through: int) -> None:
         if shows and active.size and active.first_number_or_raise() < keep_from:
             _replace(active, _kept(active, active.first_number_or_raise(), keep_from))
     filesystem.sync_folder(log.folder)
+
+
+def _last_record(session: WriteSession, active: ActiveSegment, mark: Snapshot, end: Known) -> Envelope:
+    """Return the last record of a stream; of one that is damaged in both copies, what is known of it."""
+    with contextlib.suppress(CorruptionError):
+        last = active.last_record() or active.log.last_record()
+        if last and last.stream_version == end.version:
+            return last
+    position = end.position_before(session.committed)
+    line = journal_line(session.folder, position)
+    record = decode_record(line) if line else None
+    if record and (record.stream_id, record.stream_version) == (mark.stream_id, end.version):
+        return record
+    return Envelope(position, mark.stream_id, end.version, "", "damaged", mark.saved_at, msgspec.Raw(b"{}"))
 
 
 def _replace(active: ActiveSegment, text: bytes) -> None:
@@ -57,6 +95,8 @@ def _kept(segment: Segment, first: int, keep_from: int) -> bytes:
         lines, following = segment.lines_at(offset)
         if not lines:
             return b"".join(kept)
-        segment.decode(lines, offset, number)
-        kept += [line + b"\n" for line in lines[max(0, keep_from - number) :]]
+        hidden = lines[: max(0, keep_from - number)]
+        shown = lines[len(hidden) :]
+        segment.decode(shown, offset + sum(len(line) + 1 for line in hidden), number + len(hidden))
+        kept += [line + b"\n" for line in shown]
         number, offset = number + len(lines), following

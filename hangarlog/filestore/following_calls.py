@@ -11,7 +11,7 @@ from hangarlog.errors import OutcomeUnknownError, StorageError, StoreOpenError
 from hangarlog.eventstore.engine import StateSlot
 from hangarlog.eventstore.queue import Place
 from hangarlog.eventstore.record import Event
-from hangarlog.filestore.cursor_calls import CursorCalls
+from hangarlog.filestore.batch_calls import BatchCalls
 from hangarlog.filestore.cursor_sync import CursorSync
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.group_sync import JournalSync
@@ -23,7 +23,7 @@ from hangarlog.filestore.shared_state import SharedState
 from hangarlog.filestore.tail import FileTail
 
 
-class FollowingCalls(CursorCalls[Event]):
+class FollowingCalls(BatchCalls[Event]):
     """The part of a file store that deals with those who follow it."""
 
     if TYPE_CHECKING:

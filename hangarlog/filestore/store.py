@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
-from hangarlog.errors import HangarlogError, LinkedFileError, StorageError, StoreOpenError, StreamDeletedError
+from hangarlog.errors import HangarlogError, LinkedFileError, StorageError, StoreOpenError
 from hangarlog.events.registry import EventRegistry, UntypedEvent
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore import engine
@@ -422,26 +422,23 @@ class FileEventStore(UpkeepCalls[Event]):
 
     def _hide_events(self, stream_id: str, change: Callable[[int, Snapshot | None], Snapshot | None]) -> None:
         with importing:
-            from hangarlog.filestore.compaction import compact
+            from hangarlog.filestore.compaction import compact, end_of
         session, snapshots = self._write_session, self._snapshots
         with self._calling(), session.lock():
-            try:
-                version = session.streams.get(stream_id, monotonic(), session.committed).version
-            except StreamDeletedError as deleted:
-                version = deleted.version
+            end = end_of(session, stream_id)
             before = snapshots.load(stream_id)
-            after = change(version, before)
-            if after is None:
+            after = change(end.version if end else -1, before)
+            if after is None or end is None:
                 return
             saves = after != before or not snapshots.is_synced(after)
             if saves:
                 session.sync_journal()  # What is hidden must not be what the journal could still lose.
-            if after.deleted_through >= version:
+            if after.deleted_through >= 0:  # It may have begun anew.
                 DeletedStreams(self.folder).note(stream_id)
             with session.changing_files():
                 if saves:
                     snapshots.save(after, before, in_place=not self._state.failures)
-                compact(self.folder.stream(stream_id), after.compacted_through)
+                compact(session, after, end)
 
     # Closing
 
@@ -454,6 +451,9 @@ class FileEventStore(UpkeepCalls[Event]):
         if self._closed:
             return
         self._closed = True
+        # At interpreter exit threads stop, perhaps with a lock held. The system closes files and frees locks.
+        if sys.is_finalizing():
+            return
         try:
             self._stop_upkeep()
             self._wake_tails()
@@ -494,6 +494,4 @@ class FileEventStore(UpkeepCalls[Event]):
         raise TypeError(f"a FileEventStore cannot be copied or pickled; open it there: FileEventStore({self.path!r})")
 
     def __del__(self) -> None:
-        # At interpreter exit threads stop, perhaps with a lock held. The system closes files and frees locks.
-        if not sys.is_finalizing():
-            self.close()
+        self.close()

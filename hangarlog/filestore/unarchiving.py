@@ -16,8 +16,10 @@ import msgspec
 
 from hangarlog.errors import ArchiveError
 from hangarlog.eventstore.retention_policy import RetainedSegment, RetentionReport
+from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.filestore.archive_folder import ArchiveFolder, Proof, put_sealed
-from hangarlog.filestore.compaction import compact
+from hangarlog.filestore.catalog import Known
+from hangarlog.filestore.compaction import compact, end_of
 from hangarlog.filestore.retaining import Retention
 from hangarlog.filestore.retention_plan import Sealed, sealed_segments
 from hangarlog.filestore.snapshot_files import SnapshotFiles
@@ -110,15 +112,16 @@ class Unarchiving(Retention):
                 mark, other = mine.load(stream_id), marks.load(stream_id)
                 begins = max(other.compacted_through if other else -1, mark.deleted_through if mark else -1)
                 if mark and mark.compacted_through in versions and mark.compacted_through > begins:
+                    end = end_of(self._session, stream_id)
                     with self._session.changing_files():
-                        self._put_back(stream(stream_id), begins + 1, mark.compacted_through, stream_id)
+                        self._put_back(stream(stream_id), begins + 1, mark, end)
                         mine.save(msgspec.structs.replace(mark, compacted_through=begins), mark, in_place=False)
 
-    def _put_back(self, archived: Log, first: int, last: int, stream_id: str) -> None:
-        """Put the lines of an archived stream, from version `first` to `last`, before those of the stream here."""
-        log, filesystem = self._folder.stream(stream_id), self._session.filesystem
-        compact(log, last)  # So that what follows begins in a file of its own.
-        end = log.last_record()
+    def _put_back(self, archived: Log, first: int, mark: Snapshot, end: Known | None) -> None:
+        """Put the lines of an archived stream that are hidden here, from version `first` on, before those shown."""
+        log, filesystem, last = self._folder.stream(mark.stream_id), self._session.filesystem, mark.compacted_through
+        if end:
+            compact(self._session, mark, end)  # So that what follows begins in a file of its own.
         text, size, begins, number = list[bytes](), 0, first, first
         for records, lines in archived.forward_lines(first):
             for record, line in zip(records, lines, strict=True):
@@ -130,9 +133,9 @@ class Unarchiving(Retention):
                 text.append(line + b"\n")
                 size, number = size + len(line) + 1, number + 1
         if number <= last:
-            cause = f"its stream {stream_id!r} lacks version {number}; run `hangarlog repair` on it"
+            cause = f"its stream {mark.stream_id!r} lacks version {number}; run `hangarlog repair` on it"
             raise ArchiveError(archived.folder, cause)
-        if end and end.stream_version > last:
+        if end and end.version > last:
             filesystem.replace_file(text_path(log.sealed_base(begins)), b"".join(text))
         else:
             filesystem.remove(index_path(log.base))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from time import monotonic
 
 from hangarlog.errors import ArchiveError, LockTimeoutError, OutcomeUnknownError, SyncError
@@ -17,9 +18,9 @@ from hangarlog.filestore.open_streams import COLD_BYTES, MAX_OPEN_STREAMS, Strea
 from hangarlog.filestore.shared_state import FAILED, FAILURES, LAYOUT, words_of
 from hangarlog.filestore.write_session import WriteSession
 from hangarlog.log.active_segment import ActiveSegment
-from hangarlog.record.batch import Pending, StreamShare, encode_batch
+from hangarlog.record.batch import EncodedBatch, Pending, StreamShare, encode_batch, encode_batches
 from hangarlog.record.line import StoredEnvelope
-from hangarlog.record.timestamp import now
+from hangarlog.record.timestamp import now as now_text
 from hangarlog.system.file_lock import enter
 
 
@@ -97,7 +98,8 @@ class Writer:
                 )
             if to_write:
                 move = only.cursor if only else next((p.cursor for p in pendings if p.cursor), None)
-                self._write(to_write, ends, results, self._cursors.plan(move) if move else None)
+                encoded = encode_batch(to_write, committed + 1, now_text())
+                self._write(encoded, ends, results, self._cursors.plan(move) if move else None)
             return results
         except OSError as error:
             raise session.refused(error) from error
@@ -107,6 +109,49 @@ class Writer:
             except BaseException:
                 session.leave()  # An interrupt came before the release.
                 raise
+
+    def commit_batches(self, batches: list[list[Pending]]) -> list[int]:
+        """Write the first ones of some batches at once, as many as the journal's segment has room for.
+
+        Return the first position of each that was written. There is none if the first batch needs `commit`: an append
+        does not continue its stream, or a cursor moves. Raises what `commit` raises.
+        """
+        session = self._session
+        if session.folder.is_archive:
+            return []
+        with session.lock():
+            ends: dict[str, StreamEnd] = {}
+            size = session.journal.size if session.journal else 0
+            room = session.segment_bytes - size if size < session.segment_bytes else session.segment_bytes
+            continuing = self._continuing(batches, ends)
+            encoded, firsts = encode_batches(continuing, session.committed + 1, now_text(), room)
+            if firsts:
+                self._write(encoded, ends, {}, None)
+            due, session.checkpointing.due = session.checkpointing.due, False
+        if due and not session.state.failures:
+            session.checkpointing.begin()
+        return firsts
+
+    def _continuing(
+        self, batches: list[list[Pending]], ends: dict[str, StreamEnd]
+    ) -> Iterator[list[tuple[Pending, int]]]:
+        """Yield the first batches that continue their streams, with the first version of each append."""
+        session, now = self._session, monotonic()
+        versions: dict[str, int] = {}
+        for batch in batches:
+            to_write = []
+            for pending in batch:
+                stream_id = pending.stream_id
+                if stream_id not in ends:
+                    end = ends[stream_id] = session.streams.get(stream_id, now, session.committed)
+                    versions[stream_id] = end.version
+                at = versions[stream_id]
+                if pending.expected != at or pending.cursor or not pending.events:
+                    return
+                first = at + 1 if at >= 0 else pending.first_version
+                to_write.append((pending, first))
+                versions[stream_id] = first + len(pending.events) - 1
+            yield to_write
 
     def _stored_at(self, stream_id: str, version: int, count: int) -> list[StoredId]:
         session = self._session
@@ -131,7 +176,7 @@ class Writer:
 
     def _write(
         self,
-        to_write: list[tuple[Pending, int]],
+        encoded: EncodedBatch,
         ends: dict[str, StreamEnd],
         results: dict[str, AppendResult],
         planned: Planned | None,
@@ -140,7 +185,7 @@ class Writer:
         session = self._session
         state = session.state
         position, first = session.committed + 1, session.journal_first
-        data, lengths, shares, last = encode_batch(to_write, position, now())
+        data, lengths, shares, last = encoded
         published = False
         undo: list[tuple[StreamEnd, int]] = []
         moved: Planned | None = None

@@ -93,9 +93,9 @@ class _Log:
         """Take an event at a version into the state."""
         stored = _stored(data)
         self.updated = stored.time
-        self.state.update(from_json("state", data) or {})
+        self.state.update(from_json("state", data, {}))
+        self.created = True  # Also if a retention has dropped the beginning.
         if kind == _CREATED:
-            self.created = True
             return
         self.events.append((stored.time, version))
         self.ids[stored.id] = version

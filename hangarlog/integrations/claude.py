@@ -33,12 +33,14 @@ from hangarlog.integrations.sessions import (
     event,
     from_json,
     names_of,
+    not_known,
     prefix_of,
     stream_id,
+    take,
 )
 from hangarlog.record.envelope import Envelope
 
-_CATEGORY, _ENTRY, _SUMMARY = "claude", "entry", "summary"
+_CATEGORY, _EVENT, _ENTRY, _SUMMARY = "claude", "Entry", "entry", "summary"
 
 
 class _Transcript:
@@ -47,9 +49,15 @@ class _Transcript:
     def __init__(self) -> None:
         self.uuids: set[str] = set()
         self.summary: dict[str, Any] | None = None
+        self.behind = 0
+        """The entries after those that the summary is of: they were imported."""
 
     def read(self, envelope: Envelope) -> None:
-        self.take([_entry_in(envelope)], _summary_in(envelope))
+        entries: list[Any] = []
+        _add_entry(entries, envelope)
+        summary = _summary_in(envelope)
+        self.take(entries, summary)
+        self.behind = 0 if summary is not None else self.behind + 1
 
     def take(self, entries: list[Any], summary: dict[str, Any] | None) -> None:
         self.uuids.update(uuid for entry in entries if (uuid := _uuid(entry)))
@@ -99,11 +107,11 @@ class SessionStore(_SessionStore):
                 new = known.state.unseen(entries)
                 if not new:
                     return
-                summary = None if key.get("subpath") else _folded(known.state.summary, key, new)
+                summary = None if key.get("subpath") else self._summary(known.state, key, new)
                 datas = [as_json(_ENTRY, entry) for entry in new]
                 metadata = None if summary is None else as_json(_SUMMARY, summary)
-                events = [event("Entry", data) for data in datas[:-1]]
-                events.append(event("Entry", datas[-1], metadata=metadata))
+                events = [event(_EVENT, data) for data in datas[:-1]]
+                events.append(event(_EVENT, datas[-1], metadata=metadata))
                 try:
                     self._streams.append(stream, known, events)
                 except ConcurrencyError:
@@ -111,12 +119,25 @@ class SessionStore(_SessionStore):
                 known.state.take(new, summary)
                 return
 
+    def _summary(self, transcript: _Transcript, key: SessionKey, new: list[SessionStoreEntry]) -> dict[str, Any]:
+        """Return the summary of a session with some new entries, as the SDK makes it."""
+        before: SessionSummaryEntry | None = None
+        if transcript.behind:
+            new = [*(self._load(key) or []), *new]
+        elif transcript.summary is not None:
+            before = {"session_id": key["session_id"], "mtime": 0, "data": transcript.summary}
+        return fold_session_summary(before, key, new)["data"]
+
     async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
         """Return all entries of a transcript, None if it has none."""
         return await self._opened.run(self._load, key)
 
     def _load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
-        return [_entry_in(envelope) for block in self.store.envelopes(_stream(key)) for envelope in block] or None
+        found: list[SessionStoreEntry] = []
+        for block in self.store.envelopes(_stream(key)):
+            for envelope in block:
+                take(_add_entry, found, envelope)
+        return found or None
 
     async def list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:
         """Return the sessions of a project, with the time of their last entry."""
@@ -173,20 +194,14 @@ def _uuid(entry: Any) -> str:
     return uuid if isinstance(uuid, str) else ""
 
 
-def _folded(summary: dict[str, Any] | None, key: SessionKey, new: list[SessionStoreEntry]) -> dict[str, Any]:
-    """Return the summary of a session with some new entries, as the SDK makes it."""
-    before: SessionSummaryEntry | None = None
-    if summary is not None:
-        before = {"session_id": key["session_id"], "mtime": 0, "data": summary}
-    return fold_session_summary(before, key, new)["data"]
-
-
-def _entry_in(envelope: Envelope) -> Any:
-    return from_json(_ENTRY, envelope.data)
+def _add_entry(entries: list[Any], envelope: Envelope) -> None:
+    if envelope.event_type != _EVENT:
+        raise not_known(envelope)
+    entries.append(from_json(_ENTRY, envelope.data))
 
 
 def _summary_in(envelope: Envelope) -> dict[str, Any] | None:
-    return from_json(_SUMMARY, envelope.metadata) if envelope.metadata_json else None
+    return from_json(_SUMMARY, envelope.metadata, None) if envelope.metadata_json else None
 
 
 def _milliseconds(envelope: Envelope) -> int:

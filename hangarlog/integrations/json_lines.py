@@ -8,6 +8,7 @@ from itertools import chain, groupby
 
 import msgspec
 
+from hangarlog.copying.batches import pendings
 from hangarlog.errors import (
     ConcurrencyError,
     CursorConflictError,
@@ -17,13 +18,11 @@ from hangarlog.errors import (
     StreamDeletedError,
     TooLargeError,
 )
-from hangarlog.eventstore.cursor import check_cursor_name
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.integrations.imported import Imported
 from hangarlog.integrations.line_source import LineSource
-from hangarlog.record.batch import MAX_BATCH_BYTES, Pending
-from hangarlog.record.cursor_move import CursorMove
-from hangarlog.record.envelope import Encoded, Envelope
+from hangarlog.record.batch import MAX_BATCH_BYTES
+from hangarlog.record.envelope import Envelope
 
 _REFUSALS = (
     CursorConflictError,
@@ -193,8 +192,8 @@ class _Importer:
             raise self._source.refuse(number, "its batch moves cursors more than once, as no store writes it")
         with_moves = bool(moves) and self._report.positions_kept and self._store.last_position == position - 1
         try:
-            pendings = [pending for run in runs for pending in _pendings(*run, with_moves)]
-            results = self._store.append_encoded(pendings)
+            position_of = _same_position if with_moves else None
+            results = self._store.append_encoded([each for run in runs for each in pendings(*run, position_of)])
         except ConcurrencyError as error:
             cause = f"another process appended to stream {error.stream_id!r} meanwhile; run the import again"
             raise self._source.refuse(number, cause) from error
@@ -228,32 +227,8 @@ class _Importer:
             raise self._source.refuse(number, f"{cause}; import into an empty store")
 
 
-def _pendings(stream_id: str, events: list[Envelope], version: int, with_moves: bool) -> Iterator[Pending]:
-    """Yield the parts of an append of a stream's events. The move of a cursor is in the last event of a part."""
-    part: list[Envelope] = []
-    for event in events:
-        part.append(event)
-        carried = bytes(event.cursor) if with_moves else b""
-        if carried or event is events[-1]:
-            move = _move(carried) if carried else None
-            encoded: list[Encoded] = [
-                (e.event_type, e.event_id, bytes(e.data), e.recorded_at, e.metadata_json) for e in part
-            ]
-            yield Pending(
-                stream_id,
-                encoded,
-                version,
-                first_version=part[0].stream_version,
-                retry=False,
-                cursor=move,
-            )
-            version, part = event.stream_version, []
-
-
-def _move(carried: bytes) -> CursorMove:
-    """Return the move of a cursor that a line carries. Raises one of `_REFUSALS`."""
-    move = msgspec.json.decode(carried, type=CursorMove)
-    return CursorMove(check_cursor_name(move.name), max(0, move.position), back=True)
+def _same_position(position: int) -> int:
+    return position
 
 
 def _place(event: Envelope) -> tuple[str, int]:

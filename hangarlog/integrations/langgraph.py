@@ -231,9 +231,11 @@ class Saver(BaseCheckpointSaver[str]):
                 return [self._tuple(thread_id, ns, one, [at[version] for version in own]) for ns, (one, own) in places]
 
     def _tuple(self, thread_id: str, ns: str, checkpoint_id: str, envelopes: _Envelopes) -> CheckpointTuple:
-        stored = _stored_checkpoint(envelopes[0].data)
+        try:
+            stored, metadata = _stored_checkpoint(envelopes[0].data), from_json("metadata", envelopes[0].data)
+        except msgspec.MsgspecError as error:
+            raise not_known(envelopes[0], str(error)) from error
         parent = _config(thread_id, ns, stored.parent) if stored.parent else None
-        metadata = from_json("metadata", envelopes[0].data)
         checkpoint = self.serde.loads_typed(stored.checkpoint)
         writes = self._writes(envelopes[1:])
         return CheckpointTuple(_config(thread_id, ns, checkpoint_id), checkpoint, metadata, parent, writes)
@@ -243,7 +245,10 @@ class Saver(BaseCheckpointSaver[str]):
         found: dict[tuple[str, str, int], tuple[str, str, tuple[str, bytes]]] = {}
         seen: dict[tuple[str, int], tuple[str, str, int]] = {}
         for envelope in envelopes:
-            stored = _stored_writes(envelope.data)
+            try:
+                stored = _stored_writes(envelope.data)
+            except msgspec.MsgspecError as error:
+                raise not_known(envelope, str(error)) from error
             for place, channel, kind, value in stored.writes:
                 before = seen.get((stored.task_id, place))
                 if before is not None:

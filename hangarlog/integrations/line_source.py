@@ -6,23 +6,20 @@ import contextlib
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from itertools import chain, islice
-from typing import Annotated, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
-from hangarlog.errors import EventSerializationError, SourceError, StreamIdError
-from hangarlog.events.encoded_event import checked_type, own_id
+from hangarlog.copying.sound import why_refused
+from hangarlog.errors import SourceError
 from hangarlog.events.payload import decode_object
 from hangarlog.eventstore.progress import Progress
-from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.record.envelope import Envelope, LineError, Place
-from hangarlog.record.line import HEAD, MAX_LINE_BYTES, StoredEnvelope, encode_envelope, may_be_torn
-from hangarlog.record.nesting import MAX_NESTING, nesting
-from hangarlog.record.strict import refuse_repeated_keys, shown_key, strict_record, strict_records
+from hangarlog.record.line import HEAD, MAX_LINE_BYTES, StoredEnvelope, may_be_torn
+from hangarlog.record.strict import refuse_repeated_keys, strict_record, strict_records
 from hangarlog.record.timestamp import as_recorded
 
 _READ_BYTES = 256 << 10
-_KEYS = frozenset(StoredEnvelope.__struct_fields__)
 _OTHER_FORMATS = {
     b"\x1f\x8b": "it is compressed by gzip; pipe it: `gunzip -c FILE | hangarlog import STORE -`",
     b"\x28\xb5\x2f\xfd": "it is compressed by zstd; pipe it: `zstd -dc FILE | hangarlog import STORE -`",
@@ -32,12 +29,6 @@ _OTHER_FORMATS = {
     b"\xfe\xff": "it is UTF-16; convert it to UTF-8",
 }
 
-
-class _Payload(msgspec.Struct):
-    version: Annotated[int, msgspec.Meta(ge=1)] = msgspec.field(default=1, name="_version")
-
-
-_decode_version = msgspec.json.Decoder(_Payload).decode
 
 _START_BYTES = 16
 _ADVICE = "each line must be as `hangarlog export` writes it"
@@ -133,19 +124,9 @@ class LineSource:
 
     def _check(self, number: int, record: Envelope, line: bytes) -> None:
         """Raise `SourceError` unless a store may hold the event as it is."""
-        try:
-            check_stream_id(record.stream_id)
-            own_id(checked_type(record.event_type), record.event_id)
-            _decode_version(record.data)
-        except (StreamIdError, EventSerializationError, msgspec.ValidationError) as error:
-            raise self.refuse(number, str(error)) from error
-        if nesting(line) > MAX_NESTING + 1:
-            raise self.refuse(number, f"it is nested deeper than {MAX_NESTING} levels")
-        if self._decode is strict_record and encode_envelope(record)[:-1] != line:
-            unknown = msgspec.json.decode(line, type=dict[str, msgspec.Raw]).keys() - _KEYS
-            if unknown:  # Otherwise it has blanks, or escapes that are not needed.
-                cause = f"it has the key {shown_key(min(unknown))}, which this version does not know"
-                raise self.refuse(number, f"{cause}; upgrade hangarlog")
+        cause = why_refused(record, line, is_record=self._decode is strict_record)
+        if cause:
+            raise self.refuse(number, cause)
 
 
 class _CloudEvent(msgspec.Struct):

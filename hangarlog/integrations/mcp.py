@@ -6,12 +6,14 @@ for each span of `keep_seconds`, and an older one is deleted as a whole.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from time import time
@@ -31,9 +33,12 @@ except ModuleNotFoundError as error:
     ) from error
 
 from hangarlog.aio.threads import Threads
-from hangarlog.errors import StoreOpenError
+from hangarlog.errors import HangarlogError, StoreOpenError
 from hangarlog.eventstore.expected_version import ANY
 from hangarlog.integrations.sessions import Opened, append, event, member, not_known
+from hangarlog.record.envelope import Envelope
+
+_log = logging.getLogger(__name__)
 
 _STREAM, _SENT = "mcp:events", "Sent"
 _NAME = re.compile("mcp-events-([0-9]{1,12})")
@@ -56,6 +61,15 @@ class _Sent(msgspec.Struct, frozen=True):
 
 
 _encode, _decode = msgspec.json.Encoder().encode, msgspec.json.Decoder(_Sent).decode
+
+
+def _sent_in(envelope: Envelope) -> _Sent:
+    if envelope.event_type != _SENT:
+        raise not_known(envelope)
+    try:
+        return _decode(envelope.data)
+    except msgspec.MsgspecError as error:
+        raise not_known(envelope, str(error)) from error
 
 
 class ResumableEvents(EventStore):
@@ -87,8 +101,19 @@ class ResumableEvents(EventStore):
                 self._open.popitem()[1].close()
 
     async def store_event(self, stream_id: str, message: JSONRPCMessage | None) -> str:
-        """Keep a message, and return its id. It survives the death of the process, not a power cut."""
-        return await self._put(_session_of(sys._getframe(1)), stream_id, message)
+        """Keep a message, and return its id. It survives the death of the process, not a power cut.
+
+        If the store fails, the error is logged, and the message has no id: an error would end the SDK's session. Before
+        a request is taken (`message` is None), the store's error is raised, and the client gets it.
+        """
+        session = _session_of(sys._getframe(1))
+        try:
+            return await self._put(session, stream_id, message)
+        except (HangarlogError, OSError):
+            if message is None:
+                raise
+            _log.exception("a message is sent, but not kept for a client that comes back")
+            return ""
 
     async def replay_events_after(self, last_event_id: str, send_callback: EventCallback) -> str | None:
         """Send what a stream of this session was sent after an event, and return the stream's id.
@@ -137,7 +162,18 @@ class ResumableEvents(EventStore):
 
     def _append(self, data: bytes) -> str:
         number, opened = self._now()
-        return f"{number}-{int(append(opened.store, _STREAM, [event(_SENT, data)], ANY))}"
+        try:
+            result = append(opened.store, _STREAM, [event(_SENT, data)], ANY)
+        except StoreOpenError:  # Its folder was moved or deleted.
+            self._forget(number, opened)
+            number, opened = self._now()
+            result = append(opened.store, _STREAM, [event(_SENT, data)], ANY)
+        return f"{number}-{int(result)}"
+
+    def _forget(self, number: int, opened: Opened) -> None:
+        with self._lock:
+            if self._open.get(number) is opened:
+                self._open.pop(number).close()
 
     async def _replay(self, session: str, last_event_id: str, send: EventCallback) -> str | None:
         found = _EVENT_ID.fullmatch(last_event_id)
@@ -167,12 +203,12 @@ class ResumableEvents(EventStore):
         for at in range(number, current + 1) if number >= current - 1 else ():
             opened = self._at(at)
             # From the end: most clients come back soon.
-            blocks = opened.store.envelopes(_STREAM, reverse=True, to_version=version) if opened else ()
-            for block in reversed([*blocks]):
+            blocks: Sequence[Sequence[Envelope]] = ()
+            with suppress(StoreOpenError):  # It was moved or deleted meanwhile.
+                blocks = [*opened.store.envelopes(_STREAM, reverse=True, to_version=version)] if opened else ()
+            for block in reversed(blocks):
                 for envelope in reversed(block):
-                    if envelope.event_type != _SENT:
-                        raise not_known(envelope)
-                    yield at, envelope.stream_version, _decode(envelope.data)
+                    yield at, envelope.stream_version, _sent_in(envelope)
             version = 0
 
 

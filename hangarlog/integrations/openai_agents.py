@@ -54,6 +54,20 @@ class _Pop(msgspec.Struct, frozen=True):
 _pop = msgspec.json.Decoder(_Pop).decode
 
 
+def _item(stream: str, version: int, data: bytes) -> Any:
+    try:
+        return from_json("item", data)
+    except msgspec.MsgspecError as error:
+        raise not_known(Envelope(0, stream, version, _ITEM, "", "", msgspec.Raw(data)), str(error)) from error
+
+
+def _below(removal: Envelope) -> int:
+    try:
+        return _pop(removal.data).below
+    except msgspec.MsgspecError as error:
+        raise not_known(removal, str(error)) from error
+
+
 class _Tail:
     """The last items of a conversation. Older ones are at version `below` and before it, none if it is -1."""
 
@@ -65,7 +79,7 @@ class _Tail:
         if envelope.event_type == _ITEM:
             self.items.append((envelope.stream_version, bytes(envelope.data)))
         elif envelope.event_type == _POPPED:
-            self.drop_above(_pop(envelope.data).below)
+            self.drop_above(_below(envelope))
         else:
             raise not_known(envelope)
 
@@ -76,10 +90,10 @@ class _Tail:
         if not self.items:
             self.below = min(self.below, version)
 
-    def last(self, count: int | None) -> list[Any]:
+    def last(self, stream: str, count: int | None) -> list[Any]:
         """Return the last items, in their order."""
         first = 0 if count is None else max(0, len(self.items) - count)
-        return [from_json("item", data) for _, data in self.items[first:]]
+        return [_item(stream, *each) for each in self.items[first:]]
 
     def has(self, count: int | None) -> bool:
         """True if no older items are needed for so many."""
@@ -98,7 +112,7 @@ class _Tail:
                     older.append((version, bytes(envelope.data)))
                     below = rest = version - 1
                 elif envelope.event_type == _POPPED:
-                    below = rest = _pop(envelope.data).below
+                    below = rest = _below(envelope)
                 else:
                     raise not_known(envelope)
             if block and below < block[-1].stream_version - 1:
@@ -181,13 +195,13 @@ class Session(SessionABC):
         wanted = None if limit is None or limit < 0 else limit
         with self._tails.at_once(self._stream) as known:
             if known and known.state.has(wanted) and min(len(known.state.items), wanted or _MANY) < _MANY:
-                return known.state.last(wanted)
+                return known.state.last(self._stream, wanted)
         return await self._opened.run(self._get, wanted)
 
     def _get(self, wanted: int | None) -> list[TResponseInputItem]:
         with self._tails.of(self._stream) as known:
             self._tails.read_back(self._stream, known, wanted)
-            return known.state.last(wanted)
+            return known.state.last(self._stream, wanted)
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
         """Append items, all or none."""
@@ -211,13 +225,13 @@ class Session(SessionABC):
                 items = known.state.items
                 if not items:
                     return None
+                item: TResponseInputItem = _item(self._stream, *items[-1])
                 below = items[-2][0] if len(items) > 1 else -1
                 try:
                     removal = event(_POPPED, b'{"below":%d}' % below)
                     self._tails.append(self._stream, known, [removal])
                 except ConcurrencyError:
                     continue
-                item: TResponseInputItem = from_json("item", items[-1][1])
                 known.state.drop_above(below)
                 return item
 

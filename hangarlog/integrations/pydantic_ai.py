@@ -38,6 +38,7 @@ from hangarlog.integrations.sessions import (
     not_known,
     read_at,
     stream_id,
+    take,
 )
 from hangarlog.record.envelope import Encoded, Envelope
 
@@ -154,7 +155,7 @@ class ConversationStore(_ConversationStore):
         )
         log, found = _Log(), []
         for envelope in last:
-            log.add(envelope)
+            take(_Log.add, log, envelope)
             record = _decoded_record(log.record or b"")
             if scope is None or record.scope == scope:
                 found.append(record)

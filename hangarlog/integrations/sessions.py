@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +27,7 @@ from hangarlog.eventstore.expected_version import ANY, STREAM_EXISTS
 from hangarlog.eventstore.stream_id import why_not_an_id
 from hangarlog.filestore.event_ids import Moment
 from hangarlog.filestore.store import FileEventStore
+from hangarlog.integrations.stream_names import as_part
 from hangarlog.record.batch import Pending
 from hangarlog.record.envelope import Encoded, Envelope
 
@@ -41,15 +41,13 @@ _MOST_KNOWN = 256
 
 # Names
 
-_UNSAFE = re.compile(r"[%/\\:\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-
 
 def stream_id(category: str, *names: str) -> str:
     """Return the stream for some names, which may be any text. Different names have different streams.
 
     Raises `StreamIdError` if they are too long together, and `TypeError` if one is no text.
     """
-    found = f"{category}:{'/'.join(map(_quoted, names))}"
+    found = f"{category}:{'/'.join(as_part(name) or '%' for name in names)}"
     if cause := why_not_an_id(found):
         raise StreamIdError(found, cause)
     return found
@@ -64,12 +62,6 @@ def names_of(stream: str) -> list[str]:
     """Return the names that `stream_id` was given."""
     _, _, path = stream.partition(":")
     return ["" if name == "%" else unquote(name, errors="surrogatepass") for name in path.split("/")]
-
-
-def _quoted(name: str) -> str:
-    if name in ("", ".", ".."):
-        return name.replace(".", "%2E") or "%"
-    return _UNSAFE.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode(errors="surrogatepass")), name)
 
 
 # Payloads
@@ -153,11 +145,20 @@ def append(
     return store._commit([*checks, msgspec.structs.replace(last, events=events), *others])[stream]
 
 
-def from_json(name: str, data: bytes | msgspec.Raw) -> Any:
-    """Return the value that `as_json` was given, None if the object has no such member."""
+def from_json(name: str, data: bytes | msgspec.Raw, *default: Any) -> Any:
+    """Return the value that `as_json` was given, or a default.
+
+    Raises `msgspec.ValidationError` if the object has no such member, and no default is given.
+    """
     found = _decode(data)
+    if name in found:
+        return found[name]
     text = found.get(f"{name}_json")
-    return found.get(name) if text is None else json.loads(text)
+    if text is not None:
+        return json.loads(text)
+    if default:
+        return default[0]
+    raise msgspec.ValidationError(f"Object missing required field `{name}`")
 
 
 # The open store
@@ -167,15 +168,7 @@ class _Shared:
     """A store that was opened for adapters, and the threads in which its calls run."""
 
     def __init__(self, store: Store) -> None:
-        self.store, self.users = store, 0
-        self._threads, self._pid = Threads(), os.getpid()
-
-    @property
-    def threads(self) -> Threads:
-        """The threads of this process: a fork has none."""
-        if self._pid != os.getpid():
-            self._threads, self._pid = Threads(), os.getpid()
-        return self._threads
+        self.store, self.users, self.threads = store, 0, Threads()
 
     @property
     def is_usable(self) -> bool:
@@ -370,15 +363,23 @@ class Streams(Generic[State]):
                 self._take(known, envelope)
 
     def _take(self, known: Known[State], envelope: Envelope) -> None:
-        self._add(known.state, envelope)
+        take(self._add, known.state, envelope)
         known.version, known.event_id = envelope.stream_version, envelope.event_id
         known.first = known.version if known.first < 0 else known.first
 
 
-def not_known(envelope: Envelope) -> EventSerializationError:
-    """Return the error for an event of a type that this version does not know."""
+def not_known(envelope: Envelope, cause: str = "") -> EventSerializationError:
+    """Return the error for an event that this version does not know: its type, or for some cause its payload."""
     place = f"version {envelope.stream_version} of stream {envelope.stream_id!r}"
+    which = f"{place} is none of this adapter's{cause and f' ({cause})'}"
     return EventSerializationError(
-        envelope.event_type,
-        f"{place} is none of this adapter's; if a newer hangarlog has written it, update this one",
+        envelope.event_type, f"{which}; if a newer hangarlog has written it, update this one"
     )
+
+
+def take(add: Callable[[State, Envelope], None], state: State, envelope: Envelope) -> None:
+    """Take an event into a state. Raises `EventSerializationError` if its payload is not what `add` reads."""
+    try:
+        add(state, envelope)
+    except msgspec.MsgspecError as error:
+        raise not_known(envelope, str(error)) from error

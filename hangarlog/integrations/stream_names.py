@@ -1,4 +1,4 @@
-"""Parts of stream ids made of names that anybody may have chosen: files, loggers."""
+"""Parts of stream ids made of names that anybody may have chosen: of files, loggers, sessions."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ STRIDE_BYTES = 64 << 10
 """The index is written, and extended, when this many bytes of text are not indexed. Up to then they are simply read."""
 
 _BLOCK_BYTES = 4 * STRIDE_BYTES  # The approximate size of the longest block. A bigger batch is divided evenly.
-_MAGIC, _FORMER_MAGIC = b"HLINDEX2", b"HLINDEX1"
+_MAGIC, _ANY_MAGIC = b"HLINDEX2", b"HLINDEX"
 _HEADER = struct.Struct("<8sQ")
 _ENTRY_BYTES = 8
 _NO_INDEX = NO_FILE | {errno.ENOENT, errno.EACCES, errno.EPERM}
@@ -157,7 +157,7 @@ class Index:
 
 
 def is_harmless(filesystem: FileSystem, path: str) -> bool:
-    """True if the file at `path` is missing, truncated, of an older format, or begins with zeros after a power cut.
+    """True if the file at `path` is missing, truncated, of another format, or begins with zeros after a power cut.
 
     None of these hides damage, and the next text that is indexed replaces the file.
     """
@@ -173,7 +173,8 @@ def is_harmless(filesystem: FileSystem, path: str) -> bool:
         start = filesystem.read(fd, _HEADER.size, 0)
     finally:
         filesystem.close(fd)
-    return len(start) < _HEADER.size or start.startswith(_FORMER_MAGIC) or not start.strip(b"\0")
+    other = start.startswith(_ANY_MAGIC) and not start.startswith(_MAGIC)
+    return other or len(start) < _HEADER.size or not start.strip(b"\0")
 
 
 Covered = tuple[int, int]

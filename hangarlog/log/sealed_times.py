@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from hangarlog.log.segment_name import sealed_times_path
-from hangarlog.log.times import Times
+from hangarlog.log.times import FORMAT, Times
 from hangarlog.record.checked_json import with_crc, without_crc
 from hangarlog.system.filesystem import FileSystem
 
@@ -49,6 +49,7 @@ class Span(NamedTuple):
 
 class _File(msgspec.Struct, frozen=True):
     sealed: list[Span]
+    format: int = FORMAT
 
 
 class SealedTimes:
@@ -96,7 +97,8 @@ def load_spans(filesystem: FileSystem, base: str) -> list[Span]:
     """Return what the file of a log says, nothing if it is missing or damaged."""
     with contextlib.suppress(OSError, ValueError, msgspec.MsgspecError, RecursionError):
         content = filesystem.read_file(sealed_times_path(base), _MAX_FILE_BYTES)
-        return msgspec.json.decode(without_crc(content), type=_File).sealed
+        found = msgspec.json.decode(without_crc(content), type=_File)
+        return found.sealed if found.format == FORMAT else []
     return []
 
 

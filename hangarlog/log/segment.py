@@ -335,7 +335,14 @@ class Segment:
 
     def rest_may_be_torn(self, offset: int) -> bool:
         """True if the text from `offset`, which is after the last newline, may be a torn tail."""
-        return may_be_torn(self.read(HEAD_BYTES, offset)) or any(b"\0" in piece for _, piece in self.pieces(offset))
+        start, blank = self.read(HEAD_BYTES, offset), True
+        if start.strip() and may_be_torn(start):
+            return True
+        for _, piece in self.pieces(offset):
+            if b"\0" in piece:
+                return True
+            blank = blank and not piece.strip()
+        return blank
 
     def decode(self, lines: list[bytes], offset: int, expected: int | None = None) -> list[StoredEnvelope]:
         """Check and decode lines that begin at `offset`. With `expected`, their numbers must count up from it.

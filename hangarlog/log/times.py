@@ -18,6 +18,8 @@ from hangarlog.log.segment_name import times_path
 from hangarlog.record.checked_json import with_crc, without_crc
 from hangarlog.record.timestamp import in_form
 
+FORMAT = 1
+"""The format of the files of recorded times. One of another format is not used."""
 _MAX_FILE_BYTES = 8 << 20
 _STEP_BYTES = 4 << 20  # The file of an active segment is written when as much text has gathered.
 _ANY_TIME = ("", "~")  # Of a block with times in another form.
@@ -38,6 +40,7 @@ class Times(msgspec.Struct, frozen=True):
     earliest: str
     latest: str
     blocks: list[Block]
+    format: int = FORMAT
 
     def is_outside(self, since: str, until: str) -> bool:
         """True if no block has a time from `since` to before `until`."""
@@ -58,7 +61,8 @@ class Times(msgspec.Struct, frozen=True):
         """True if the segment begins with record `first`, and has these lines."""
         numbers = [self.first, *(following for following, _, _ in self.blocks)]
         rising = len(numbers) > 1 and all(before < after for before, after in pairwise(numbers))
-        return rising and self.first == first and self.tail != "" and segment.crc_before(self.end) == self.tail
+        ours = rising and self.format == FORMAT and self.first == first
+        return ours and self.tail != "" and segment.crc_before(self.end) == self.tail
 
 
 def load_times(segment: Segment, first: int, active_base: str) -> Times | None:

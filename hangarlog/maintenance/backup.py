@@ -42,7 +42,7 @@ from hangarlog.record.checked_json import with_crc
 from hangarlog.record.line import StoredEnvelope, decode_record, is_erased, is_record
 from hangarlog.system.file_copy import copy_open
 from hangarlog.system.file_lock import held
-from hangarlog.system.filesystem import NO_FILE, FileSystem
+from hangarlog.system.filesystem import FRESH, NO_FILE, FileSystem
 from hangarlog.system.read_only import for_reading
 
 BackupProgress = Callable[[str, int, int], None]
@@ -143,7 +143,8 @@ def _check_target(store: FileEventStore, copy: Folder) -> None:
         raise BackupError(copy.path, f"there is no folder {above}; create it, or mount its disk")
     try:
         entries = {entry.name for entry in copy.filesystem.entries(copy.path)}
-        if entries <= {"locks"} or _owner(copy) == store.meta.store_id:
+        begun = {"locks", _MARKER_NAME + FRESH}  # What the first steps of a backup leave.
+        if entries <= begun or _owner(copy) == store.meta.store_id:
             return
     except (StoreOpenError, msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise BackupError(copy.path, f"it is not empty and not a backup of this store ({error})") from error

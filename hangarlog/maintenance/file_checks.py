@@ -239,11 +239,18 @@ def foreign_segments(log: Log) -> list[CorruptionError]:
         identity = log.filesystem.identity(active.fd)
         for first in log.sealed() if begins is not None else []:
             path = log.sealed_path(first)
-            other = log.filesystem.identity_at(path) != identity  # After an interrupted roll it is the same file.
+            other = log.filesystem.identity_at(path) != identity  # After an interrupted roll it is the same file,
+            other = other and not (first == begins and _is_same_text(log, path))  # or in a copy the same text.
             if begins is not None and first >= begins and other and _holds_records(log, first):
                 cause = f"this log's active segment begins with {log.field} {begins}, before this one; move it away"
                 damages.append(file_damage(path, 0, cause))
     return damages
+
+
+def _is_same_text(log: Log, path: str) -> bool:
+    """True if a file has the same bytes as the active segment."""
+    same_size = log.filesystem.size_at(path) == log.filesystem.size_at(log.active_path)
+    return same_size and log.filesystem.begin_alike(log.active_path, path)
 
 
 def _holds_records(log: Log, first: int) -> bool:

@@ -14,6 +14,7 @@ import msgspec
 
 from hangarlog.errors import CorruptionError
 from hangarlog.eventstore.progress import Progress
+from hangarlog.eventstore.stream_id import why_no_stream_has
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.hidden_events import without_left_over
 from hangarlog.filestore.journal import Journal
@@ -23,6 +24,7 @@ from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.maintenance.store_view import StoreView
 from hangarlog.record.line import StoredEnvelope, is_erased, read_crc
+from hangarlog.record.strict import shown_key
 
 PROGRESS_RECORDS = 1000
 """Records between two reports of progress."""
@@ -213,6 +215,11 @@ class JournalCheck:
         known = self.streams.get(record.stream_id)
         if known is None:
             known = self.streams[record.stream_id] = StreamSummary()
+            if cause := why_no_stream_has(record.stream_id):
+                shown = shown_key(record.stream_id)
+                damage = segment.damage(offset, f"no stream may have the id {shown}: {cause}; it can only be read")
+                damage.mendable = False
+                yield damage
             missing = version > compacted + 1 and not self._may_lack_beginning(record.stream_id)
         else:
             missing = version > known.last + 1

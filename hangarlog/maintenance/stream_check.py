@@ -13,7 +13,7 @@ from hangarlog.filestore.salvage import damage_at, read_lines
 from hangarlog.log.segment import Segment
 from hangarlog.maintenance.journal_check import MISSING, PROGRESS_RECORDS, LostPositions, StreamSummary, open_segments
 from hangarlog.maintenance.store_view import StoreView
-from hangarlog.record.line import StoredEnvelope, erased_record, may_be_torn, read_crc
+from hangarlog.record.line import StoredEnvelope, erased_record, read_crc, says_nothing
 
 _KNOWN = 1 << 32  # A bit above the checksums, set for each line that there is.
 
@@ -112,7 +112,7 @@ class StreamCheck:
                     yield segment.damage(
                         0, f"its name says {first}, but it begins with version {begins.stream_version}"
                     )
-            yield from self._read(segment)
+            yield from self._read(segment, active=first is None)
             if first is None:
                 yield from self._check_end(segment)
 
@@ -128,7 +128,7 @@ class StreamCheck:
         summary = self._summary or StreamSummary()
         return summary.last if self._view.published() else summary.settled
 
-    def _read(self, segment: Segment) -> Iterator[CorruptionError]:
+    def _read(self, segment: Segment, *, active: bool) -> Iterator[CorruptionError]:
         pending: list[CorruptionError] = []
         for offset, line, found in read_lines(segment):
             record = self._hidden(line, self._compacted) or found
@@ -144,7 +144,7 @@ class StreamCheck:
             yield from pending
             pending.clear()
             yield from self._check_record(segment, offset, record)
-        if pending and not self._may_be_torn(segment, pending[0].offset):
+        if pending and not (active and self._may_be_torn(segment, pending[0].offset)):  # A sealed one was synced.
             yield from pending
 
     def _hidden(self, line: bytes, compacted: int | None) -> StoredEnvelope | None:
@@ -157,7 +157,7 @@ class StreamCheck:
         if (self._view.published() and not self._view.write_in_progress) or self._last < self._required_version():
             return False
         lines = (line for block in segment.blocks(offset) for line in block)
-        return all(map(may_be_torn, lines)) and segment.rest_may_be_torn(segment.end_offset())
+        return all(map(says_nothing, lines)) and segment.rest_may_be_torn(segment.end_offset())
 
     def _check_record(self, segment: Segment, offset: int, record: StoredEnvelope) -> Iterator[CorruptionError]:
         if record.stream_id != self._stream_id:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from hangarlog.errors import NumberError, TooLargeError
+from hangarlog.errors import HangarlogError, NumberError, TooLargeError
 from hangarlog.record.cursor_move import CursorMove, encode_move
 from hangarlog.record.envelope import MAX_NUMBER, Encoded
 from hangarlog.record.line import MAX_LINE_BYTES, encode_records
@@ -40,9 +40,11 @@ class StreamShare(msgspec.Struct, gc=False):
     ids: Sequence[str]
 
 
-def encode_batch(
-    to_write: list[tuple[Pending, int]], position: int, recorded_at: bytes
-) -> tuple[bytes, list[int], list[StreamShare], int]:
+EncodedBatch = tuple[bytes, list[int], list[StreamShare], int]
+"""Lines, their lengths in bytes, each stream's share, the last position."""
+
+
+def encode_batch(to_write: list[tuple[Pending, int]], position: int, recorded_at: bytes) -> EncodedBatch:
     """Encode a batch whose first record gets `position`. `to_write` has (pending, its first version).
 
     Return (lines, their lengths in bytes, each stream's share, the last position). Raises `TooLargeError` and
@@ -70,17 +72,50 @@ def encode_batch(
     return b"".join([share.data for share in shares]), lengths, _joined(shares), last
 
 
+def encode_batches(
+    batches: Iterable[list[tuple[Pending, int]]], position: int, recorded_at: bytes, room: int
+) -> tuple[EncodedBatch, list[int]]:
+    """Encode batches one after the other, until their lines take `room` bytes, or one cannot be encoded.
+
+    Return (what `encode_batch` returns, for all of them; the first position of each). Raises the error of the first.
+    """
+    texts, lengths, shares, firsts = list[bytes](), list[int](), list[StreamShare](), list[int]()
+    size, last = 0, position - 1
+    try:
+        for batch in batches:
+            text, its_lengths, its_shares, its_last = encode_batch(batch, last + 1, recorded_at)
+            firsts.append(last + 1)
+            texts.append(text)
+            lengths += its_lengths
+            shares += its_shares
+            last, size = its_last, size + len(text)
+            if size >= room:
+                break
+    except HangarlogError:
+        if not firsts:
+            raise
+    return (b"".join(texts), lengths, _joined(shares), last), firsts
+
+
 def _joined(shares: list[StreamShare]) -> list[StreamShare]:
     """Join the shares of a stream that is named more than once."""
-    of_stream: dict[str, StreamShare] = {}
+    of_stream: dict[str, list[StreamShare]] = {}
     for share in shares:
-        first = of_stream.setdefault(share.stream_id, share)
-        if first is not share:
-            first.data += share.data
-            first.lengths = first.lengths + share.lengths
-            first.ids = [*first.ids, *share.ids]
-            first.version, first.last_position = share.version, share.last_position
-    return [*of_stream.values()]
+        of_stream.setdefault(share.stream_id, []).append(share)
+    return [each[0] if len(each) == 1 else _as_one(each) for each in of_stream.values()]
+
+
+def _as_one(shares: list[StreamShare]) -> StreamShare:
+    first, last = shares[0], shares[-1]
+    return StreamShare(
+        first.stream_id,
+        b"".join([share.data for share in shares]),
+        [length for share in shares for length in share.lengths],
+        last.version,
+        first.first_position,
+        last.last_position,
+        [event_id for share in shares for event_id in share.ids],
+    )
 
 
 def _refuse_too_large(lengths: list[int]) -> None:

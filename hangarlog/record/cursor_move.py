@@ -46,12 +46,20 @@ class _Line(msgspec.Struct, frozen=True):
 
 
 _encode = msgspec.json.encode
-_decode = msgspec.json.Decoder(_Line).decode
+_decode, _decode_carried = msgspec.json.Decoder(_Line).decode, msgspec.json.Decoder(_Carried).decode
 
 
 def encode_move(move: CursorMove) -> bytes:
     """Return the value of the key `cursor` in the record that carries a move."""
     return _encode(_Carried(move.name, move.position))
+
+
+def is_move(cursor: msgspec.Raw) -> bool:
+    """True if the value of the key `cursor` is the move of a cursor, or the record has no such key."""
+    try:
+        return not bytes(cursor) or bool(_decode_carried(cursor))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
 
 
 def carried_move(line: bytes) -> tuple[int, CursorPlace] | None:

@@ -286,9 +286,14 @@ def decode_places(lines: list[bytes]) -> list[Place]:
         raise LineError(f"a line is not a record: {error}") from error
 
 
+def says_nothing(line: bytes) -> bool:
+    """True if a line is blank, or has zeros, as in a page that a power cut took: at a log's end it is a torn tail."""
+    return b"\0" in line or not line.strip()
+
+
 def may_be_torn(rest: bytes) -> bool:
     """True if `rest`, the bytes after the last newline of a file, may be a torn tail."""
-    return b"\0" in rest or HEAD.startswith(rest[: len(HEAD)])
+    return says_nothing(rest) or HEAD.startswith(rest[: len(HEAD)])
 
 
 def is_record(line: bytes) -> bool:

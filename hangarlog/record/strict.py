@@ -14,8 +14,10 @@ from typing import Any
 
 import msgspec
 
-from hangarlog.record.envelope import LineError
+from hangarlog.record.cursor_move import is_move
+from hangarlog.record.envelope import Envelope, LineError
 from hangarlog.record.line import HEAD, StoredEnvelope, decode_record, decode_records, encode_envelope, why_bad
+from hangarlog.record.nesting import MAX_NESTING, nesting
 from hangarlog.system.import_lock import importing
 
 _encoder, _decoder = msgspec.json.Encoder(), msgspec.json.Decoder()
@@ -121,7 +123,7 @@ def strict_records(lines: Sequence[bytes]) -> list[StoredEnvelope]:
     return records if are_strict(records, lines) else [strict_record(line) for line in lines]
 
 
-def are_strict(records: Sequence[StoredEnvelope], lines: Sequence[bytes]) -> bool:
+def are_strict(records: Sequence[Envelope], lines: Sequence[bytes]) -> bool:
     """True if lines with right checksums are exactly as a store writes them, the usual case. This check is fast.
 
     If False, check each line by itself.
@@ -136,7 +138,8 @@ def are_strict(records: Sequence[StoredEnvelope], lines: Sequence[bytes]) -> boo
     except _INVALID:
         return False
     objects = {type(value["data"]) for value in values} | {type(value.get("metadata", _EMPTY)) for value in values}
-    return objects <= _DICT and all(map(is_time, {record.recorded_at for record in records}))
+    sound = objects <= _DICT and all(map(is_time, {record.recorded_at for record in records}))
+    return sound and all(is_move(record.cursor) for record in records) and not any(map(_is_too_deep, lines))
 
 
 def strict_record(line: bytes) -> StoredEnvelope:
@@ -148,14 +151,23 @@ def strict_record(line: bytes) -> StoredEnvelope:
     record, key = _record_and_key(line)
     if key is not None:
         raise _not_a_record(f"the key {shown_key(key)} comes twice in one object")
+    if not is_move(record.cursor):
+        raise _not_a_record("its cursor is not an object with a name and a position")
+    if _is_too_deep(line):
+        raise _not_a_record(f"it is nested deeper than {MAX_NESTING} levels")
     return record
+
+
+def _is_too_deep(line: bytes) -> bool:
+    """True if the payload, or another value, is nested deeper than an append allows."""
+    return line.count(b"{") + line.count(b"[") > MAX_NESTING and nesting(line) > MAX_NESTING + 1
 
 
 def kept_record(line: bytes) -> StoredEnvelope | None:
     """Return the record of a line, given without its newline, if a repair keeps it; None if it is damage.
 
-    A repair keeps a key that occurs twice in the payload or metadata: older versions accepted such events, and reads
-    still do.
+    A repair keeps what reads still accept: a key that occurs twice in the payload or metadata, as older versions wrote
+    it, and values that are nested too deep.
     """
     if not line.startswith(HEAD):
         return None  # Faster than an exception: hostile files may hold millions of such lines.

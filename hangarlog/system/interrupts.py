@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from time import monotonic
 from types import FrameType, TracebackType
 from typing import Any
@@ -19,7 +20,9 @@ class Interrupts:
     `seen` is True once one came: Python drops exceptions of signal handlers that run in a finalizer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, noted: Callable[[], None] = lambda: None) -> None:
+        """`noted` is called in the handler of the first signal that is held."""
+        self._noted = noted
         self.seen = False
         self._at = 0.0
         self._held = True
@@ -38,7 +41,9 @@ class Interrupts:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         again = self.seen and monotonic() - self._at < _IMPATIENCE_SECONDS
-        self.seen, self._at = True, monotonic()
+        first, self.seen, self._at = not self.seen, True, monotonic()
+        if first and self._held:
+            self._noted()
         if not (self._held or again):
             raise KeyboardInterrupt
 
@@ -50,6 +55,10 @@ class Interrupts:
         """Raise `KeyboardInterrupt` for signals from now on, and for one that was held."""
         self._held = False
         self.check()
+
+    def forget(self) -> None:
+        """Take the signal that was held for answered, and raise `KeyboardInterrupt` for those that come later."""
+        self.seen = self._held = False
 
     def check(self) -> None:
         """Raise `KeyboardInterrupt` if a signal came."""

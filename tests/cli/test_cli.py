@@ -352,6 +352,7 @@ def test_every_command_has_help_and_is_in_the_reference(hangarlog: Command) -> N
         "bench",
         "completion",
         "compress",
+        "copy",
         "demo",
         "doctor",
         "export",

@@ -186,6 +186,7 @@ def code_without_output(command: str) -> int:
         "archive",
         "backup",
         "compress",
+        "copy",
         "export",
         "import",
         "project",

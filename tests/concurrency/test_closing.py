@@ -248,6 +248,36 @@ def test_the_end_of_a_process_closes_nothing_under_a_daemon_thread(tmp_path: Pat
         assert list(verify(store)) == []
 
 
+FORGOTTEN = """
+import sys
+from hangarlog import ANY, FileEventStore, UntypedEvent
+class Application:
+    def __init__(self):
+        self.store = FileEventStore.untyped(sys.argv[1], durability=sys.argv[2])
+    def __del__(self):
+        self.store.close()
+application = Application()
+for number in range(2_000):  # Enough that the last one to close it makes a checkpoint.
+    application.store.append("a:1", [UntypedEvent("Added", {"number": number, "text": "x" * 900})], ANY)
+"""
+
+
+@pytest.mark.parametrize("durability", ["relaxed", "always"])
+def test_a_store_that_is_closed_while_the_interpreter_ends_says_nothing(tmp_path: Path, durability: str) -> None:
+    """Its owner's finalizer closes it, when nothing can be imported any more."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORGOTTEN, tmp_path / "s", durability],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    with FileEventStore.untyped(tmp_path / "s") as store:
+        assert store.get_event_count() == 2_000
+        assert list(verify(store)) == []
+
+
 UNDER_LOAD = """
 import random, sys, threading
 from hangarlog import ANY, FileEventStore, UntypedEvent

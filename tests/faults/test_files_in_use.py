@@ -337,6 +337,22 @@ def test_a_moved_folder_and_a_new_one_in_its_place_stay_apart(tmp_path: Path, du
         assert list(verify(first)) == []
 
 
+def test_a_folder_above_that_is_moved_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leaves no trace in the store's own folder."""
+    for name in ("write_session._UNWATCHED_SECONDS", "store._UNWATCHED_SECONDS", "session._RACY_NS"):
+        monkeypatch.setattr(f"hangarlog.filestore.{name}", 0)
+    store = five_events(tmp_path / "above/s", durability="relaxed")
+    (tmp_path / "above").rename(tmp_path / "moved")
+    with pytest.raises(StoreOpenError, match="was moved"):
+        store.append("a:1", [event("lost")], ANY)
+    with pytest.raises(StoreOpenError, match="was moved"):
+        store.read_stream("a:1")
+    (tmp_path / "moved").rename(tmp_path / "above")
+    store.append("a:1", [event("there")], ANY)
+    assert ids(store) == [*EVENTS, "there"]
+    store.close()
+
+
 # Who is gone
 
 DIES = """

@@ -292,3 +292,20 @@ def test_the_command_says_what_it_did_and_what_it_refuses(tmp_path: Path, hangar
     done = hangarlog("backup", tmp_path / "s", tmp_path / "s")
     assert done.returncode == 1
     assert b"cannot back up to" in done.stderr
+
+
+def test_a_backup_that_died_before_it_was_marked_as_one_is_made_again(tmp_path: Path) -> None:
+    path, target = tmp_path / "s", tmp_path / "backup"
+    fill(path)
+
+    class Dying(FileSystem):
+        def rename(self, old: str, new: str) -> None:
+            if new.endswith("backup.json"):
+                raise Died
+            super().rename(old, new)
+
+    with pytest.raises(Died):
+        backup(path, target, filesystem=Dying())
+    assert {file.name for file in target.iterdir()} == {"locks", "backup.json.new"}
+    backup(path, target)
+    assert events(target) == events(path)

@@ -95,7 +95,7 @@ def _hides_any(folder: Folder) -> bool:
 
 def _is_hidden(folder: Folder, first: int) -> bool:
     """True if the marks of the streams hide every event before position `first`, and no stream lacks a later one."""
-    journal, hidden, seen = folder.journal, HiddenEvents(folder), set[str]()
+    journal, hidden, seen, later = folder.journal, HiddenEvents(folder), set[str](), 0
     with contextlib.suppress(CorruptionError):
         if not _shows_none_before(folder, first):
             return False
@@ -103,12 +103,24 @@ def _is_hidden(folder: Folder, first: int) -> bool:
             return False
         for block in journal.forward(first):
             for record in block:
+                through = hidden.through(record.stream_id)
+                later += record.stream_version <= through
                 if record.stream_id not in seen:
                     seen.add(record.stream_id)
-                    if record.stream_version > hidden.through(record.stream_id) + 1:
+                    if record.stream_version > through + 1:
                         return False
-        return True
+        return _are_so_many_hidden(folder, first - 1 + later)
     return False
+
+
+def _are_so_many_hidden(folder: Folder, events: int) -> bool:
+    """True if all marks together hide that many events: of a stream whose files are gone nothing else tells.
+
+    An archive has no marks of the streams that had ended before its beginning.
+    """
+    settings = folder.settings()
+    marks = SnapshotFiles(folder.filesystem, folder.snapshots_path).all()
+    return (settings is not None and settings.archive) or sum(mark.compacted_through + 1 for mark in marks) >= events
 
 
 def _shows_none_before(folder: Folder, first: int) -> bool:

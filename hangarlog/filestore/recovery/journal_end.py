@@ -21,7 +21,7 @@ from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
 from hangarlog.log.segment import SECTOR_BYTES
 from hangarlog.record.envelope import LineError
-from hangarlog.record.line import StoredEnvelope, decode_record, decode_records, is_record
+from hangarlog.record.line import StoredEnvelope, decode_record, decode_records, is_record, says_nothing
 
 READ_BYTES = 64 << 10
 """Bytes of journal read at a time. For larger reads the system maps and zeroes new memory each time."""
@@ -263,7 +263,7 @@ class _EndRecovery:
             for line in lines:
                 if not is_record(line):
                     self._note_bad(offset, line)
-                    damaged = bool(line.strip()) and b"\0" not in line
+                    damaged = not says_nothing(line)
                     self._unexplained |= damaged
                     self._damaged |= damaged
                     bad.append(line)

@@ -35,6 +35,7 @@ from hangarlog.record.line import (
     erased_line,
     is_erased,
     is_record,
+    says_nothing,
 )
 
 if TYPE_CHECKING:
@@ -270,7 +271,7 @@ def _keep_damage(
     due = () if due and any(b"\0" in piece for _, piece in active.pieces(offset)) else frozenset(due)
     for lines in active.blocks(offset):
         for line in lines:
-            if line in due or (line and b"\0" not in line and not is_record(line)):
+            if line in due or not (says_nothing(line) or is_record(line)):
                 folder.keep_damaged(active.path)
                 cause = "it differed from the journal; it was mended from the journal"
                 report.damage.append(active.damage(offset, cause))
@@ -407,7 +408,8 @@ def _after_from_start(active: ActiveSegment, version: int, first: int) -> int | 
 def rebuild(folder: Folder, log: Log, active: ActiveSegment, stream_id: str, report: Recovered) -> _End:
     """Replace a stream's active segment, in one step, with what the whole journal has of the stream."""
     sealed = log.sealed()
-    version = last_record_of_sealed(log, sealed[-1]).stream_version + 1 if sealed else _first_kept(folder, stream_id)
+    first = _first_kept(folder, stream_id)
+    version = last_record_of_sealed(log, sealed[-1]).stream_version + 1 if sealed else first
     found = [*stream_lines_in_journal(folder, stream_id)]
     lines = [(record.stream_version, line + b"\n") for record, line in found]
     erased = {record.stream_version for record, _ in found if is_erased(record)}
@@ -416,7 +418,7 @@ def rebuild(folder: Folder, log: Log, active: ActiveSegment, stream_id: str, rep
     text = b"".join(line for number, line in lines if number >= begins)
     if lines and not text and not sealed:
         text = erased_line(decode_record(lines[-1][1].removesuffix(b"\n")))
-    _put_others_aside(folder, log, active, dict(lines), report)
+    _put_others_aside(folder, log, active, dict(lines), max([first, *(number + 1 for number in erased)]), report)
     report.rolled_forward += sum(number >= version for number, _ in lines)
     report.streams_cut += active.size
     _keep_damage(folder, active, 0, report)
@@ -439,26 +441,32 @@ def _refuse_to_erase(active: ActiveSegment, erased: set[int], first: int, *, sea
 
 
 def _put_others_aside(
-    folder: Folder, log: Log, active: ActiveSegment, lines: dict[int, bytes], report: Recovered
+    folder: Folder, log: Log, active: ActiveSegment, lines: dict[int, bytes], first: int, report: Recovered
 ) -> None:
     """Put aside the records that only the stream has, before its active segment is replaced.
+
+    Among them are those of another history: from the `first` version that is shown on, the journal has other lines.
 
     Raises:
         CorruptionError: the journal has later records, so it has lost these.
     """
-    others, positions = {}, []
+    others, positions, of_another = {}, [], []
     for record, line in whole_lines(active):
-        if lines.get(record.stream_version) is None:
+        known = lines.get(record.stream_version)
+        if known is None:
             others[record.stream_version] = line
             positions.append(record.position)
+        elif known != line + b"\n" and record.stream_version >= first:
+            of_another.append(line)
     if others:
         lost, end = min(others), folder.journal.last_record()
         later = end is not None and min(positions) < end.position
         if later or lost < max(lines, default=-1):
             cause = f"it has stream_version {lost}, which the journal has lost"
             raise CorruptionError(log.active_path, os.path.basename(log.active_path), 0, cause)
-        folder.put_aside(others.values())
-        report.put_aside += len(others)
+    if aside := [*others.values(), *of_another]:
+        folder.put_aside(aside)
+        report.put_aside += len(aside)
 
 
 def _first_kept(folder: Folder, stream_id: str) -> int:

@@ -15,7 +15,7 @@ from hangarlog.filestore.commit_ring import lines_of_frames, read_ring
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.salvage import ENDLESS, read_journal_lines, segments_between, stream_lines
 from hangarlog.log.segment import Segment
-from hangarlog.record.line import MIN_LINE_BYTES, StoredEnvelope, decode_record
+from hangarlog.record.line import MIN_LINE_BYTES, StoredEnvelope, decode_record, says_nothing
 
 
 class Unrecovered:
@@ -66,7 +66,7 @@ class Unrecovered:
         """Find the last complete batch, and return {position: record} of what follows it."""
         batch: list[StoredEnvelope] = []
         unconnected: dict[int, StoredEnvelope] = {}
-        before = self.stored
+        before, latest = self.stored, 0
         damaged: CorruptionError | None = None  # The first line after the last complete batch that no crash explains.
         lost: list[range] = []
         may_be_lost = 0  # The most lines that the damaged text may have held: a forged record may claim any position.
@@ -74,7 +74,7 @@ class Unrecovered:
             for offset, line, record in read_journal_lines(segment):
                 if isinstance(record, str):
                     may_be_lost += 1 + len(line) // MIN_LINE_BYTES
-                    if damaged is None and b"\0" not in line and not _is_torn(segment, offset):
+                    if damaged is None and not _is_torn(segment, offset, line):
                         damaged = segment.damage(offset, record)
                     continue
                 self._last_seen = max(self._last_seen, record.position)
@@ -87,11 +87,14 @@ class Unrecovered:
                     batch.append(record)
                 elif record.position > before:
                     unconnected[record.position] = record
-                if batch and record.ends_batch:
+                if batch and batch[-1] is record and record.ends_batch:
                     self._note(batch)
                     self.stored = before = record.position
                     self._crc = record.crc
                     batch, damaged, may_be_lost = [], None, 0
+                elif before < record.position < latest:
+                    damaged = damaged or segment.damage(offset, f"position {record.position} comes after {latest}")
+                latest = max(latest, record.position)
         self._note_lost(folder, lost)
         self.doubt = damaged
         return unconnected | {record.position: record for record in batch}
@@ -110,6 +113,8 @@ class Unrecovered:
         self._note([decode_record(*lines) for lines in claims.values() if len(lines) == 1])
 
 
-def _is_torn(segment: Segment, offset: int) -> bool:
-    """True if `offset` begins the text after the last newline, and a crash may have left it."""
-    return offset == segment.end_offset() and segment.rest_may_be_torn(offset)
+def _is_torn(segment: Segment, offset: int, line: bytes) -> bool:
+    """True if a crash may have left a line that is no record, or the text after the last newline, at `offset`."""
+    if offset == segment.end_offset():
+        return segment.rest_may_be_torn(offset)
+    return says_nothing(line)

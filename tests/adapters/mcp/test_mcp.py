@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -179,6 +180,39 @@ def test_the_sdks_own_client_resumes_by_itself(tmp_path: Path) -> None:
     events.close()
 
 
+def test_a_session_goes_on_while_the_store_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its messages come without ids, as nobody gets them again; a new request is refused; then all is as before."""
+    events, gates, folder = ResumableEvents(tmp_path / "events"), Gates(), tmp_path / "events"
+    call = {"jsonrpc": "2.0", "id": 7, "method": "tools/call"}
+    call["params"] = {"name": "slow", "arguments": {"who": "a"}, "_meta": {"progressToken": "p"}}
+
+    async def main(url: str) -> None:
+        async with httpx2.AsyncClient(timeout=60) as client:
+            headers = await begin(client, url)
+            async with client.stream("POST", url, headers=headers, json=call) as response:
+                texts = response.aiter_lines()
+                first = await lines(texts, lambda found: len(found) == 5)
+                folder.rename(tmp_path / "away")
+                folder.write_text("")
+                gates.open("a cut")
+                gates.open("a resumed")
+                rest = await lines(texts, is_result)
+                refused = await client.post(url, headers=headers, json={**call, "id": 8})
+            assert refused.status_code == 500
+            assert all(each.get("id") for each in first)
+            assert [each.get("id") for each in rest] == [None] * (STEPS - 4 + 1)
+            folder.unlink()
+            async with client.stream("POST", url, headers=headers, json={**call, "id": 9}) as response:
+                again = await lines(response.aiter_lines(), is_result)
+            assert len(again) == STEPS + 2
+            assert all(each.get("id") for each in again)
+
+    with serving(events, gates) as url:
+        asyncio.run(main(url))
+    assert "a message is sent, but not kept" in caplog.text
+    events.close()
+
+
 def notification(number: object) -> JSONRPCNotification:
     return JSONRPCNotification(jsonrpc="2.0", method="n", params={"number": number})
 
@@ -300,6 +334,20 @@ def test_an_event_of_a_newer_version_is_an_error_that_names_it(tmp_path: Path) -
     with pytest.raises(EventSerializationError, match=r"OfTomorrow.*update"):
         asyncio.run(replayed(events.session("s"), first))
     events.close()
+
+
+def test_a_forked_child_keeps_what_it_sends(tmp_path: Path) -> None:
+    """The threads of its parent are not in it."""
+    events = ResumableEvents(tmp_path).session("s")
+    asyncio.run(events.store_event("1", notification(0)))
+    child = os.fork()
+    if child == 0:
+        asyncio.run(events.store_event("1", notification(1)))
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    number = next(tmp_path.iterdir()).name.rpartition("-")[2]
+    _, got = asyncio.run(replayed(events, f"{number}-0"))
+    assert [each.message.params["number"] for each in got] == [1]
 
 
 WRITER = """

@@ -251,24 +251,28 @@ def place(state: CrashState, path: Path) -> None:
     path.mkdir(parents=True, mode=0o700)
     state.write_to(path)
     if state.at % 2:
-        _make_own(path)
+        make_own(path, restarted=True)
 
 
-def _make_own(path: Path) -> None:
-    """Make the words of the shared state, if the device has them, those of this folder and of an earlier boot."""
+def make_own(path: Path, *, restarted: bool) -> bool:
+    """Make the words of the shared state, if it has any, those of this folder, and of this boot or an earlier one.
+
+    Return whether it has.
+    """
     file, ring, filesystem = path / "state", path / "ring", Unsynced()
     raw = file.read_bytes() if file.exists() and (path / "hangarlog.json").exists() else b""
     words = memoryview(bytearray(raw[: len(raw) // 8 * 8])).cast("Q")
     if len(words) <= shared_state._BOOT or not words[shared_state._FILE]:
-        return
+        return False
     home = filesystem.made_at(str(path / "hangarlog.json"))
     with contextlib.closing(shared_state.SharedState(filesystem, str(file), home, writable=False)) as state:
         words[shared_state._FILE] = state._file
-    words[shared_state._BOOT] ^= 1
+    words[shared_state._BOOT] ^= restarted
     if ring.exists() and words[shared_state.RING_FILE]:
         words[shared_state.RING_FILE] = ring.stat().st_ino
     with file.open("r+b") as opened:  # It keeps its inode.
         opened.write(words)
+    return True
 
 
 CAMPAIGN = Campaign(

@@ -18,6 +18,7 @@ from hangarlog.log.zstd import MAGIC, zstd
 from hangarlog.record.line import StoredEnvelope, is_erased
 
 BLOCK = 4 << 10
+META = "hangarlog.json"
 Row = tuple[int, str, int, str]  # Position, stream, version, event id.
 READABLE = "put-aside.jsonl", ".damaged"  # Where recovery and repair keep what no history leads to.
 
@@ -186,7 +187,10 @@ class Files(NamedTuple):
         return cls(contents, links, all_folders)
 
     def put(self, folder: Path) -> None:
-        """Make `folder` hold exactly that, in place: a file that stays keeps its inode, as after a remount."""
+        """Make `folder` hold exactly that, in place: a file that stays keeps its inode, as after a remount.
+
+        `hangarlog.json` also keeps the time of its last change, which is the same as long as the folder is no copy.
+        """
         for file in list(folder.rglob("*")):
             inside = os.path.relpath(file, folder)
             if not file.is_dir() and (inside not in self.contents or file.stat().st_nlink > 1):
@@ -198,9 +202,16 @@ class Files(NamedTuple):
         for inside in sorted(self.folders):
             os.makedirs(folder / inside, mode=0o700, exist_ok=True)
         for inside, content in self.contents.items():
-            write_in_place(folder / inside, content)
+            if inside != META or _content(folder / inside) != content:
+                write_in_place(folder / inside, content)
         for inside, first in self.links.items():
             os.link(folder / first, folder / inside)
+
+
+def _content(path: Path) -> bytes | None:
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_bytes()
+    return None
 
 
 def write_in_place(path: Path, content: bytes) -> None:

@@ -193,3 +193,24 @@ def test_an_older_active_segment_hides_nothing_that_is_sealed(tmp_path: Path, co
         assert store.append("a:0", [Added(40)], 13) == 14
         assert numbers(store) == [*range(41)]
         assert list(verify(store)) == []
+
+
+def test_a_stream_of_another_history_is_put_aside(tmp_path: Path) -> None:
+    """Two histories went on from older files, and a stream of the one lies beside the journal of the other."""
+    path, other = tmp_path / "s", tmp_path / "other"
+    with FileEventStore(path) as store:
+        for number in range(3):
+            store.append("a:1", [Added(number)], ANY)
+    shutil.copytree(path, other)
+    with FileEventStore(other) as store:
+        store.append("a:1", [Added(100)], ANY)
+    with FileEventStore(path) as store:
+        for number in range(3, 6):
+            store.append("a:1", [Added(number)], ANY)
+        store._write_session.checkpointing.make(60)
+        store.append("a:1", [Added(6)], ANY)
+    shutil.copy(other / "streams/a/1.jsonl", path / "streams/a/1.jsonl")
+    (path / "state").unlink()
+    with FileEventStore(path) as store:
+        assert numbers(store) == [event.number for event in store.read_stream("a:1")] == list(range(7))
+    assert '"number":100' in (path / "put-aside.jsonl").read_text()

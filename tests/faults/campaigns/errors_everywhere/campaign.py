@@ -16,22 +16,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hangarlog import HangarlogError
 from hangarlog.filestore import event_ids
 
 from ..harness import Campaign, Figures
 from .bench import FDS, Bench
 from .faults import KINDS, Faults, Interrupter
 from .phases import PHASES, Phase, Run, make_bases
+from .upkeep import UPKEEP
 
 AFTER = ("EIO", "KeyboardInterrupt")
 POINTS = 5
 """So many places of interrupts for each site of another kind: there are as many more."""
 
 
-def wrong_error(site: str, outcome: BaseException, kind: str) -> str | None:
+def wrong_error(phase: Phase, site: str, outcome: BaseException, kind: str) -> str | None:
     """What is wrong about how a fault came out."""
-    expected = HangarlogError if kind.startswith("E") else {"MemoryError": MemoryError}.get(kind, KeyboardInterrupt)
+    expected = phase.raises if kind.startswith("E") else {"MemoryError": MemoryError}.get(kind, KeyboardInterrupt)
     if isinstance(outcome, expected) or not site:
         return None
     return f"comes out as {outcome!r:.120}"
@@ -59,7 +59,7 @@ def every_call(
         finally:
             bench.faults.armed = False
         site = f"{kind} {'after' if after else 'at'} {bench.faults.fired}" if bench.faults.fired else ""
-        if isinstance(outcome, BaseException) and (wrong := wrong_error(site, outcome, kind)):
+        if isinstance(outcome, BaseException) and (wrong := wrong_error(phase, site, outcome, kind)):
             bench.breaks(phase, wrong, site)
         elif site and not isinstance(outcome, BaseException) and not kind.startswith("E") and not bench.unraisable:
             bench.breaks(phase, f"the {kind} is swallowed", site)
@@ -132,7 +132,7 @@ def run(folder: Path, size: int, seed: int) -> Figures:
     rng = random.Random(seed)
     with deletions_heard(bench), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # What cannot be read just then may be served from its other copy.
-        for phase in PHASES:
+        for phase in [*PHASES, *UPKEEP]:
             base = bases[phase.base]
             with faults.beside_the_seam():
                 for kind in KINDS:

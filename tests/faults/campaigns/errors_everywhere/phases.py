@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hangarlog import ANY, EventSerializer, FileEventStore, UntypedEvent
+from hangarlog import ANY, EventSerializer, FileEventStore, HangarlogError, UntypedEvent
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.testing import Unsynced
 
@@ -35,6 +35,10 @@ class Run:
     filesystem: FileSystem
     store: FileEventStore | None = None
 
+    def beside(self, name: str) -> Path:
+        """A place for a store of its own beside this one."""
+        return self.path.with_name(f"{self.path.name}-{name}")
+
     def open(self, **options: Any) -> None:
         self.store = opened(self.path, filesystem=self.filesystem, **options)
 
@@ -56,6 +60,10 @@ class Phase:
     moves: tuple[str, int, int] = ("worker", 2, 2)  # A cursor, from where, and to where.
     snapshots: tuple[Any, Any] = (None, None)  # Of a:1, before and after.
     in_parts: bool = False  # What it appends are several appends.
+    drops: tuple[str, ...] = ()  # The ids of the events that the journal no longer has afterwards.
+    returns: bool = False  # What it hides and drops was so before, and is not afterwards.
+    raises: tuple[type[Exception], ...] = (HangarlogError,)  # What an error of the system comes out as.
+    again: Callable[[Run, FileEventStore], Any] | None = None  # It is done once more at the end, and then is whole.
 
 
 BATCH = (("a:1", "act-1"), ("b:1", "act-2"), ("new:1", "act-3"), ("plain", "act-4"))
@@ -168,8 +176,9 @@ PHASES = [
 
 def make_bases(folder: Path) -> dict[str, Path]:
     """The stores that the phases begin with."""
-    bases = {name: folder / name for name in ("wide", "rolled", "indexed", "ids", "torn", "none")}
+    bases = {name: folder / name for name in ("wide", "rolled", "short", "indexed", "ids", "torn", "none")}
     sizes = (("wide", 1 << 20, 10), ("rolled", 500, 10), ("indexed", 66_000, 66_000), ("ids", 1 << 20, 10))
+    sizes += (("short", 300, 10),)
     for name, segment_bytes, size in sizes:
         with opened(bases[name], segment_bytes=segment_bytes) as store:
             for number in range(3):

@@ -27,6 +27,7 @@ class Case(NamedTuple):
     files: Files
     durable: int
     mixed: bool = False
+    moments: tuple[int, ...] = ()  # Those that the files are of.
 
 
 def crashes(past: Past, rng: random.Random, per_point: int) -> Iterator[Case]:
@@ -90,7 +91,7 @@ def put_back(past: Past, rng: random.Random) -> Case:
                 break
     what = f"{sorted(back)} as after operation {older + 1}{', what came later left lying' * left}, the rest as after "
     what += f"{newer + 1}, without {sorted(gone)}{', only some of the streams' * stream}"
-    return Case("put back", what, files, past.durable(past.notes_before(newer + 1)), mixed=True)
+    return Case("put back", what, files, past.durable(past.notes_before(newer + 1)), True, (older, newer))
 
 
 def damaged(past: Past, rng: random.Random) -> Case:

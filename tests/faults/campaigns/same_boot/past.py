@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hangarlog.filestore.shared_state import COMMITTED
 from hangarlog.testing import Unsynced
 
 from ..crash_states import COMPACTED, IDS, Failing, open_store
@@ -35,7 +37,6 @@ class Past:
     def __init__(self, recording: Moments, durable: dict[Any, int], commits: dict[int, list[tuple[str, str]]]) -> None:
         self.recording, self.moments, self.commits = recording, recording.moments, commits
         self._durable = durable
-        self.inode = os.stat(os.path.join(recording.folder, STATE)).st_ino
         self.notes = [at for at, operation in enumerate(recording.operations) if operation.kind == "note"]
         self.states = list(dict.fromkeys(files.contents[STATE] for files in self.moments if STATE in files.contents))
 
@@ -62,6 +63,11 @@ class Past:
         """The shared state as it was at some moment up to then: often the last one, which is most often believed."""
         place = at if rng.random() < 0.4 else rng.randrange(at + 1)
         return self.moments[min(place, len(self.moments) - 1)].contents.get(STATE)
+
+
+def last_of(state: bytes) -> int:
+    """The last position that the words of a shared state say was committed."""
+    return int.from_bytes(state[8 * COMMITTED :][:8], sys.byteorder)
 
 
 def _ids_by_position(files: Files) -> dict[int, str]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import random
 import traceback
 import warnings
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 from hangarlog import CorruptionError, CorruptionWarning, FileEventStore, StoreOpenError
+from hangarlog.filestore.shared_state import SharedState
 from hangarlog.maintenance.repair import Lost, repair
 from hangarlog.maintenance.verify import verify
 from hangarlog.testing import Unsynced
 
-from ..crash_states import COMPACTED, open_store
+from ..crash_states import COMPACTED, make_own, open_store
 from ..crash_states import event as made_event
 from ..proofs import (
+    META,
     Evidence,
     Files,
     Proved,
@@ -32,7 +33,7 @@ from ..proofs import (
     write_in_place,
 )
 from .cases import Case
-from .past import STATE, Past
+from .past import STATE, Past, last_of
 
 DROPPED = {COMPACTED[0]: {COMPACTED[2] + 1}}
 WORDS = {"crash": "a crash", "in a recovery": "a crash in a recovery", "image": "an image", "put back": "put back"}
@@ -48,7 +49,7 @@ class Tried:
 
     def __init__(self, path: Path, past: Past, rng: random.Random) -> None:
         self._path, self._past, self._rng = path, past, rng
-        self._state, self._away = path / STATE, path.with_name(f"state-{past.inode}")
+        self._state = path / STATE
         self.counted: Counter[str] = Counter()
         self.failures: list[str] = []
 
@@ -100,34 +101,29 @@ class Tried:
         return (self._path / "snapshots").exists() and line.position not in in_journal
 
     def put(self, files: Files) -> None:
-        """Make the folder hold these files. The shared state keeps its inode, else nothing would believe it."""
-        self._take_state_away()  # Where there is none, or one that has to be made anew, the inode would be lost.
-        if len(files.contents.get(STATE, b"")) == len(self._past.states[-1]):
-            self._give_state_back()
-            own = self._state.exists() and self._state.stat().st_ino == self._past.inode
-            self.counted["with the shared state in its own inode"] += own
+        """Make the folder hold these files. The shared state is its own, else nothing would believe it."""
         files.put(self._path)
-
-    def _take_state_away(self) -> None:
-        if self._state.exists() and self._state.stat().st_ino == self._past.inode:
-            os.rename(self._state, self._away)
-
-    def _give_state_back(self) -> None:
-        with suppress(FileNotFoundError):
-            os.rename(self._away, self._state)
+        own = make_own(self._path, restarted=False)
+        self._promised = _promised(self._path) if own else 0
+        self.counted["with a shared state of its own"] += self._promised > 0
 
     def _opened(self, case: Case) -> list[Row]:
         """Open, look, append to every stream, look again; returns what is stored then."""
         proofs = evidence(self._path)
         assert case.mixed or proofs.through() >= case.durable, "the harness is wrong: the files do not prove it"
         store, refused = self._open(case, proofs)
-        with store:
+        with ExitStack() as opened:
+            opened.enter_context(store)
             held = self._look_or_repair(store, case, proofs)
             self.counted["joined from the ring"] += bool(store.recovered and store.recovered.joined)
             for stream_id in [*store.list_streams(), f"next:{len(held)}"]:
                 count = sum(1 for each in held if each[1] == stream_id)
                 event = made_event(900, len(held), 1)
-                version = store.append(stream_id, [event], count - 1, durability="always")
+                try:
+                    version = store.append(stream_id, [event], count - 1, durability="always")
+                except CorruptionError as error:
+                    store = opened.enter_context(self._mended(case, store, error))
+                    version = store.append(stream_id, [event], count - 1, durability="always")
                 assert version == count, f"{stream_id} is given version {version} after {count - 1}"
                 held.append((len(held) + 1, stream_id, count, event.event_id))
             assert all_stored(store, DROPPED) == held, "what was appended is not behind what was there"
@@ -138,13 +134,22 @@ class Tried:
             self._repaired(held)
         return held
 
+    def _mended(self, case: Case, store: FileEventStore, refusal: CorruptionError) -> FileEventStore:
+        """Repair a stream that takes no appends, because older files of it lie beside newer ones."""
+        assert case.mixed, f"it takes no appends: {refusal!r}"
+        assert str(self._path) in str(refusal), f"the refusal names no place: {refusal}"
+        store.close()
+        self.counted["appends refused, then repaired"] += 1
+        list(repair(self._path, filesystem=Unsynced()))
+        return open_store(self._path, Unsynced())
+
     def _open(self, case: Case, proofs: Evidence) -> tuple[FileEventStore, bool]:
         try:
             return open_store(self._path, Unsynced()), False
         except (CorruptionError, StoreOpenError) as error:
             refusal = error
         assert case.mixed, f"it does not open: {refusal!r}"
-        assert proofs.gap, f"it does not open, although nothing is missing: {refusal!r}"
+        assert self._has_gap(proofs), f"it does not open, although nothing is missing: {refusal!r}"
         assert str(self._path) in str(refusal), f"the refusal names no place: {refusal}"
         self.counted["gaps refused, then repaired"] += 1
         results = list(repair(self._path, filesystem=Unsynced()))
@@ -163,6 +168,12 @@ class Tried:
         self.counted["of these with events lost"] += 1
         raise _EventsLost
 
+    def _has_gap(self, proofs: Evidence) -> bool:
+        """True if something was committed that no file has, or only an erased line that no mark hides."""
+        marked = (self._path / "snapshots/a/1.json").exists()
+        erased = [line for line in proofs.lines.values() if line.is_erased]
+        return proofs.gap or self._promised > proofs.through() or (bool(erased) and not marked)
+
     def _look_or_repair(self, store: FileEventStore, case: Case, proofs: Evidence) -> list[Row]:
         """What is gone for good is named by the read that comes to it; a repair says what that was."""
         try:
@@ -170,7 +181,7 @@ class Tried:
         except CorruptionError as error:
             refusal = error
         assert case.mixed, f"it cannot be read: {refusal!r}"
-        assert proofs.gap, f"it cannot be read, although nothing is missing: {refusal!r}"
+        assert self._has_gap(proofs), f"it cannot be read, although nothing is missing: {refusal!r}"
         assert str(self._path) in str(refusal), f"the refusal names no place: {refusal}"
         store.close()
         self.counted["gaps refused, then repaired"] += 1
@@ -212,18 +223,25 @@ class Tried:
     def _restarted(self, held: list[Row]) -> None:
         """A restart changes nothing; neither does the next time that some older shared state comes back."""
         if self._rng.random() < 0.6:
-            self._take_state_away()
-            with suppress(FileNotFoundError):
-                os.unlink(self._state)
+            self._state.unlink(missing_ok=True)
         else:
-            self._give_state_back()
-            write_in_place(self._state, self._rng.choice(self._past.states))
+            older = [words for words in self._past.states if last_of(words) <= len(held)]
+            write_in_place(self._state, self._rng.choice(older))
+            make_own(self._path, restarted=False)
         with open_store(self._path, Unsynced()) as store:
             again = all_stored(store, DROPPED)
             assert again == held, f"opened again it holds {len(again)} events, not {len(held)}"
             check_streams(store, held, DROPPED)
             damages = list(verify(store))
             assert not damages, f"opened again, verify finds {damages[0]}"
+
+
+def _promised(path: Path) -> int:
+    """The last position that a shared state of this folder and this boot says was committed, 0 without one."""
+    filesystem = Unsynced()
+    home = filesystem.made_at(str(path / META))
+    with closing(SharedState(filesystem, str(path / STATE), home, writable=False)) as state:
+        return max(state.promised) if state.of_this_boot and not state.is_of_copy else 0
 
 
 def _lines_of(folder: Path) -> dict[int, Proved]:
