@@ -12,6 +12,7 @@ from pathlib import Path
 from by_the_page import (
     Json,
     Segment,
+    counts,
     erased,
     frames,
     id_at,
@@ -162,7 +163,8 @@ class Store:
         crc = order = ""
         batch: dict[int, Json] = {}
         behind: dict[int, Json] = {}
-        for (segment, line, ended), found in self.lines():
+        for (segment, line, ended), whole in self.lines():
+            found = whole or (counts(line) if ended else None)
             if found is None:
                 room += 1 + (len(line) // 64 if ended else 0)
                 if not is_torn(line, ended=ended or segment.number is not None):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from by_the_page import frames, id_at, is_stream_id, path_of, record, sealed_number
+from by_the_page import counts, frames, id_at, is_stream_id, path_of, record, sealed_number
 from conftest import ROOT
 from store_by_the_page import RefusedError, Store, meta, retained, snapshot
 from verifier_by_the_page import cursor_line, damages
@@ -24,7 +24,7 @@ from hangarlog.log.segment_name import first_of
 from hangarlog.maintenance.cursor_check import cursors_damage
 from hangarlog.maintenance.store_view import StoreView
 from hangarlog.maintenance.verify import verify_folder
-from hangarlog.record.line import decode_record
+from hangarlog.record.line import decode_record, is_record
 from hangarlog.record.strict import record_or_cause
 from hangarlog.system.filesystem import FileSystem
 
@@ -61,7 +61,8 @@ def test_lines(vector: dict[str, Any]) -> None:
     strict = record_or_cause(line)
     assert isinstance(strict, str) is not vector["record"]
     assert (record(line) is not None) is vector["record"]
-    if vector.get("reader", vector["record"]) is True:
+    assert (counts(line) is not None) is is_record(line) is vector.get("reader", vector["record"])
+    if is_record(line):
         # What is not UTF-8, or no float, is found when the payload is decoded.
         assert decode_record(line).stream_id == "a:1"
 

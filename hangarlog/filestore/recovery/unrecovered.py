@@ -15,7 +15,7 @@ from hangarlog.filestore.commit_ring import lines_of_frames, read_ring
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.salvage import ENDLESS, read_journal_lines, segments_between, stream_lines
 from hangarlog.log.segment import Segment
-from hangarlog.record.line import MIN_LINE_BYTES, StoredEnvelope, decode_record, says_nothing
+from hangarlog.record.line import MIN_LINE_BYTES, StoredEnvelope, decode_record, is_record, says_nothing
 
 
 class Unrecovered:
@@ -72,6 +72,8 @@ class Unrecovered:
         may_be_lost = 0  # The most lines that the damaged text may have held: a forged record may claim any position.
         for segment in segments_between(folder.journal, before + 1, ENDLESS):
             for offset, line, record in read_journal_lines(segment):
+                if isinstance(record, str) and is_record(line):
+                    record = decode_record(line)  # It breaks the format, but keeps its place, as for a recovery.
                 if isinstance(record, str):
                     may_be_lost += 1 + len(line) // MIN_LINE_BYTES
                     if damaged is None and not _is_torn(segment, offset, line):
