@@ -250,7 +250,8 @@ class Replay:
         if active.read(len(first), 0) == first:
             due.lines[0] = first.removesuffix(b"\n")
         elif self._folder.filesystem.is_there(self._folder.snapshots_path):
-            kept = kept_lines(self._folder, stream_id, [(decode_record(line), line) for line in due.lines])
+            lines = better_copies(active, decode_records(due.lines), due.lines)
+            kept = kept_lines(self._folder, stream_id, [(decode_record(line), line) for line in lines])
             due.versions, due.lines = due.versions[-len(kept) :], kept
 
     def _write_missing(self, active: ActiveSegment, share: Share, end: _End) -> _End:
@@ -419,8 +420,8 @@ def rebuild(folder: Folder, log: Log, active: ActiveSegment, stream_id: str, rep
     first = _first_kept(folder, stream_id)
     version = last_record_of_sealed(log, sealed[-1]).stream_version + 1 if sealed else first
     found = [*stream_lines_in_journal(folder, stream_id)]
-    records = [record for record, _ in found]
-    better = better_copies(active, records, [line for _, line in found])
+    better = better_copies(active, [record for record, _ in found], [line for _, line in found])
+    records = decode_records(better)
     lines = [(record.stream_version, line + b"\n") for record, line in zip(records, better, strict=True)]
     erased = {record.stream_version for record in records if is_erased(record)}
     _refuse_to_erase(active, erased, version, sealed=bool(sealed))

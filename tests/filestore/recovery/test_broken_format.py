@@ -24,9 +24,18 @@ def damage_is_expected() -> object:
         yield
 
 
-def broken(line: bytes) -> bytes:
-    """The line with a key twice in its payload, and a right checksum."""
-    body = line.rpartition(b',"crc"')[0].replace(b'"number":', b'"number":0,"number":')
+WAYS = {
+    "a key twice": (b'"number":', b'"number":0,"number":'),
+    "another form of the time": (b'Z","data"', b'z","data"'),
+    "not UTF-8": (b'"number":', b'"x":"\xff","number":'),
+    "metadata as if erased": (b',"data"', b',"metadata":null,"data"'),
+    "nested too deep": (b'"number":', b'"x":%b%b,"number":' % (b"[" * 200, b"]" * 200)),
+}
+
+
+def broken(line: bytes, way: str = "a key twice") -> bytes:
+    """The line with something that the format forbids, and a right checksum."""
+    body = line.rpartition(b',"crc"')[0].replace(*WAYS[way])
     return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
 
 
@@ -60,3 +69,26 @@ def test_the_streams_copy_is_kept_and_repair_takes_it(tmp_path: Path, at: int, t
     list(repair(path))
     assert list(verify_folder(path)) == []
     assert lines(path)[:12] == whole
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("marked", [False, True], ids=["no snapshot", "a snapshot"])
+def test_so_it_is_for_all_that_breaks_the_format(tmp_path: Path, way: str, marked: bool) -> None:
+    """In the first lines of a stream, in its middle and at its end; also where a snapshot may hide something."""
+    path = tmp_path / "s"
+    with FileEventStore(path, durability="relaxed") as store:
+        store.append("a", [Added(number) for number in range(8)], -1)
+        if marked:
+            store.save_snapshot("a", 0, {})
+    whole, journal = lines(path), path / "journal.jsonl"
+    journal.write_bytes(
+        b"".join(broken(text, way) if n in (0, 1, 4, 7) else text + b"\n" for n, text in enumerate(whole))
+    )
+    (path / "state").unlink()
+    with FileEventStore(path, durability="relaxed") as store:
+        store.append("a", [Added(8)], 7)
+    assert (path / "streams/a.jsonl").read_bytes().split(b"\n")[:8] == whole
+    assert not (path / "put-aside.jsonl").exists()
+    list(repair(path))
+    assert list(verify_folder(path)) == []
+    assert lines(path)[:8] == whole
