@@ -50,6 +50,7 @@ from hangarlog.eventstore.cursor import Cursor
 from hangarlog.eventstore.record import Record
 from hangarlog.eventstore.retention_policy import RetentionPolicy
 from hangarlog.eventstore.named import NamedSubscription
+from hangarlog.eventstore.server_errors import AppendUnknownError, BatchLimitError, UnavailableError
 from hangarlog.eventstore.subscription import Subscription
 from hangarlog.eventstore.subscriber_errors import (
     HandlerError,
@@ -87,8 +88,10 @@ __all__ = [
     "NO_STREAM",
     "STREAM_EXISTS",
     "AppendResult",
+    "AppendUnknownError",
     "ArchiveError",
     "BackupError",
+    "BatchLimitError",
     "CompactionError",
     "ConcurrencyError",
     "CorruptionError",
@@ -138,6 +141,7 @@ __all__ = [
     "SubscriptionLostError",
     "SyncError",
     "TooLargeError",
+    "UnavailableError",
     "UnknownEventTypeError",
     "UnreadableWarning",
     "UnsafeFileSystemError",

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Unpack
+from typing import Any
 
 from hangarlog.errors import StoreOpenError
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.base import EventStore
-from hangarlog.filestore.options import StoreOptions
 from hangarlog.filestore.store import FileEventStore
+from hangarlog.system.import_lock import importing
+
+_SERVERS = ("nats", "tls")
 
 
 def open(  # noqa: A001 - `hangarlog.open`
-    address: str | os.PathLike[str], *, serializer: EventSerializer | None = None, **options: Unpack[StoreOptions]
+    address: str | os.PathLike[str], *, serializer: EventSerializer | None = None, **options: Any
 ) -> EventStore[Any]:
-    """Open the store at an address: the path of a folder. The options are those of `FileEventStore`.
+    """Open the store at an address: the path of a folder, or `nats://host:port/name`.
+
+    The options are those of `FileEventStore` or `JetStreamEventStore`. The address of a server may have some itself:
+    `nats://host:4222/orders?replicas=1&synced=yes`.
 
     Raises:
         StoreOpenError: the address is a URL of a kind that this version does not know.
-        What `FileEventStore` raises.
+        ModuleNotFoundError: the address is that of a server, and `hangarlog[jetstream]` is not installed.
+        What `FileEventStore` or `JetStreamEventStore` raises.
     """
-    scheme, separator, _ = os.fspath(address).partition("://")
-    if separator and scheme.isalpha():
-        raise StoreOpenError(f"{scheme}://…", "this version opens only paths; for a folder of this name, put ./ first")
-    return FileEventStore(address, serializer=serializer, **options)
+    place = os.fspath(address)
+    scheme, separator, _ = place.partition("://") if isinstance(place, str) else ("", "", "")
+    if not (separator and scheme.isalpha()):
+        return FileEventStore(address, serializer=serializer, **options)
+    if scheme not in _SERVERS:
+        cause = "a store is a folder, nats://host:port/name or tls://…; for a folder of this name, put ./ first"
+        raise StoreOpenError(f"{scheme}://…", cause)
+    with importing:
+        from hangarlog.jetstream import JetStreamEventStore
+    return JetStreamEventStore(place, serializer=serializer, **options)

@@ -362,3 +362,12 @@ def test_the_recording_shows_what_the_commands_print() -> None:
     command = [sys.executable, ROOT / "tools/record_demo.py"]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=True)
     assert done.stdout.decode() == (ROOT / "docs/demo.svg").read_text()
+
+
+def test_a_page_that_says_what_to_install_installs_the_command_it_shows() -> None:
+    """`hangarlog tail` needs the extra `cli`."""
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        before, shown, _ = page.read_text().partition("\nhangarlog ")
+        installed = re.findall(r"pip install 'hangarlog\[([^\]]+)\]'", before)
+        if shown and installed:
+            assert any("cli" in extras.split(",") for extras in installed), page.name

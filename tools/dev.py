@@ -1,7 +1,9 @@
-"""Set up and run a command, with nothing but Python: `python3 tools/dev.py demo|test|check|python|bench|integrations`.
+"""Set up and run a command, with nothing but Python: `python3 tools/dev.py COMMAND`.
+
+The commands are demo, test, check, python, bench, integrations, jetstream.
 
 The first run creates `.venv` in the root of the project and installs the project with the extras of the command.
-`integrations` makes environments of its own: see tools/integrations.py.
+`integrations` and `jetstream` make environments of their own: see tools/integrations.py and tools/jetstream.py.
 """
 
 import os
@@ -18,6 +20,8 @@ EXTRAS = ["cli", "test", "test,bench"]  # Each includes the ones before it.
 
 LINT_IMPORTS = ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()", "--no-cache"]
 """The layers of the package, as pyproject.toml states them."""
+OWN = ["integrations", "jetstream"]
+"""The commands that are modules in tools/."""
 COMMANDS: dict[str, list[list[str]]] = {
     "demo": [["-m", "hangarlog", "demo"]],
     "test": [["-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]],
@@ -43,14 +47,14 @@ def set_up(extra: str) -> None:
 
 def main() -> int:
     """Run the command that the first argument names, with the rest as its arguments. Return its exit code."""
-    if len(sys.argv) < 2 or sys.argv[1] not in [*COMMANDS, "integrations"]:
-        print(f"usage: python3 tools/dev.py {'|'.join(COMMANDS)}|integrations …", file=sys.stderr)
+    if len(sys.argv) < 2 or sys.argv[1] not in [*COMMANDS, *OWN]:
+        print(f"usage: python3 tools/dev.py {'|'.join([*COMMANDS, *OWN])} …", file=sys.stderr)
         return 2
     if sys.version_info < (3, 11):  # noqa: UP036 - an older Python runs this file first
         print("hangarlog needs Python 3.11 or newer", file=sys.stderr)
         return 2
-    if sys.argv[1] == "integrations":
-        command = [sys.executable, str(ROOT / "tools/integrations.py"), *sys.argv[2:]]
+    if sys.argv[1] in OWN:
+        command = [sys.executable, "-m", f"tools.{sys.argv[1]}", *sys.argv[2:]]
         return subprocess.run(command, cwd=ROOT, check=False).returncode
     set_up({"demo": "cli", "bench": "test,bench"}.get(sys.argv[1], "test"))
     for command in COMMANDS[sys.argv[1]]:

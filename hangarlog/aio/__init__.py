@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Unpack
+from typing import Any
 
 try:
     import anyio as _anyio  # noqa: F401
@@ -18,16 +18,15 @@ from hangarlog.aio.async_reading import AsyncReading
 from hangarlog.aio.async_store import AsyncEventStore, Opening
 from hangarlog.aio.async_subscription import AsyncSubscription
 from hangarlog.events.serializer import EventSerializer
-from hangarlog.filestore.options import StoreOptions
 
 __all__ = ["AsyncCursor", "AsyncEventStore", "AsyncNamedSubscription", "AsyncReading", "AsyncSubscription", "open"]
 
 
 def open(  # noqa: A001 - `hangarlog.aio.open`
-    path: str | os.PathLike[str], *, serializer: EventSerializer | None = None, **options: Unpack[StoreOptions]
+    address: str | os.PathLike[str], *, serializer: EventSerializer | None = None, **options: Any
 ) -> Opening[Any]:
-    """Open the store in a folder: `store = await hangarlog.aio.open(path)`, or `async with … as store`.
+    """Open a store: `store = await hangarlog.aio.open(path)`, or `async with … as store`.
 
-    The options and the errors are those of `hangarlog.FileEventStore`.
+    The addresses, the options and the errors are those of `hangarlog.open`.
     """
-    return Opening(path, {"serializer": serializer, **options})
+    return Opening(address, {"serializer": serializer, **options})

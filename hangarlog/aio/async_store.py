@@ -39,6 +39,7 @@ from hangarlog.eventstore.snapshot import SnapshotInfo
 from hangarlog.eventstore.stats import StoreStats
 from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.filestore.store import FileEventStore
+from hangarlog.opening import open as open_store
 from hangarlog.record.cursor_move import CursorMove
 from hangarlog.record.envelope import Envelope
 
@@ -410,7 +411,7 @@ class Opening(Generic[Event]):
     async def _open(self) -> AsyncEventStore[Event]:
         threads = Threads()
         try:
-            store = await threads.run(FileEventStore[Event], self._path, **self._options)
+            store: EventStore[Event] = await threads.run(open_store, self._path, **self._options)
         except BaseException:
             threads.close()
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -21,25 +22,35 @@ class Threads:
     """
 
     def __init__(self) -> None:
+        self._pid = os.getpid()
         self._calls = ThreadPoolExecutor(_CALLS, "hangarlog")
         self._turns = ThreadPoolExecutor(_TURNS, "hangarlog-turn")
+
+    def _refresh(self) -> None:
+        """In a fork, which has none of its parent's threads, begin anew."""
+        if self._pid != os.getpid():
+            self.__init__()  # type: ignore[misc]
 
     async def run(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
         """Call a function in a thread. A cancellation is handled as by `result_of`."""
         await checkpoint_if_cancelled()
+        self._refresh()
         return await result_of(submit(self._calls, lambda: function(*args, **kwargs)))
 
     async def run_waiting(self, function: Callable[[], Result]) -> Result:
         """Call a function that waits for a turn in a thread."""
         await checkpoint_if_cancelled()
+        self._refresh()
         return await result_of(submit(self._turns, function))
 
     async def run_to_the_end(self, function: Callable[[], Result]) -> Result:
         """Call a function in a thread, also if this task is cancelled already."""
+        self._refresh()
         return await result_of(submit(self._calls, function), withdraw=False)
 
     def close(self) -> None:
         """Wait until the threads have ended."""
+        self._refresh()
         self._calls.shutdown()
         self._turns.shutdown()
 

@@ -193,7 +193,8 @@ class SnapshotFiles:
             self._filesystem.sync_folder(os.path.dirname(path))
 
     def _damage(self, path: str, error: Exception) -> CorruptionError:
-        cause = f"it is not an intact snapshot: {error}; delete it, a snapshot can be made again"
+        advice = "`hangarlog repair` puts it aside, and hides again what the journal no longer has"
+        cause = f"it is not an intact snapshot: {error}; {advice}"
         return CorruptionError(path, os.path.relpath(path, self._folder), 0, cause, mendable=False)
 
 

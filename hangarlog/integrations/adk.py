@@ -94,8 +94,8 @@ class _Log:
         stored = _stored(data)
         self.updated = stored.time
         self.state.update(from_json("state", data, {}))
+        self.created = True  # Also if a retention has dropped the beginning.
         if kind == _CREATED:
-            self.created = True
             return
         self.events.append((stored.time, version))
         self.ids[stored.id] = version

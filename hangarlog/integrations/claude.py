@@ -49,11 +49,15 @@ class _Transcript:
     def __init__(self) -> None:
         self.uuids: set[str] = set()
         self.summary: dict[str, Any] | None = None
+        self.behind = 0
+        """The entries after those that the summary is of: they were imported."""
 
     def read(self, envelope: Envelope) -> None:
         entries: list[Any] = []
         _add_entry(entries, envelope)
-        self.take(entries, _summary_in(envelope))
+        summary = _summary_in(envelope)
+        self.take(entries, summary)
+        self.behind = 0 if summary is not None else self.behind + 1
 
     def take(self, entries: list[Any], summary: dict[str, Any] | None) -> None:
         self.uuids.update(uuid for entry in entries if (uuid := _uuid(entry)))
@@ -103,7 +107,7 @@ class SessionStore(_SessionStore):
                 new = known.state.unseen(entries)
                 if not new:
                     return
-                summary = None if key.get("subpath") else _folded(known.state.summary, key, new)
+                summary = None if key.get("subpath") else self._summary(known.state, key, new)
                 datas = [as_json(_ENTRY, entry) for entry in new]
                 metadata = None if summary is None else as_json(_SUMMARY, summary)
                 events = [event(_EVENT, data) for data in datas[:-1]]
@@ -114,6 +118,15 @@ class SessionStore(_SessionStore):
                     continue  # Another process has appended. What it wrote may be the same.
                 known.state.take(new, summary)
                 return
+
+    def _summary(self, transcript: _Transcript, key: SessionKey, new: list[SessionStoreEntry]) -> dict[str, Any]:
+        """Return the summary of a session with some new entries, as the SDK makes it."""
+        before: SessionSummaryEntry | None = None
+        if transcript.behind:
+            new = [*(self._load(key) or []), *new]
+        elif transcript.summary is not None:
+            before = {"session_id": key["session_id"], "mtime": 0, "data": transcript.summary}
+        return fold_session_summary(before, key, new)["data"]
 
     async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
         """Return all entries of a transcript, None if it has none."""
@@ -179,14 +192,6 @@ def _uuid(entry: Any) -> str:
     """Return the id of an entry, "" if it has none."""
     uuid = entry.get("uuid") if isinstance(entry, dict) else None
     return uuid if isinstance(uuid, str) else ""
-
-
-def _folded(summary: dict[str, Any] | None, key: SessionKey, new: list[SessionStoreEntry]) -> dict[str, Any]:
-    """Return the summary of a session with some new entries, as the SDK makes it."""
-    before: SessionSummaryEntry | None = None
-    if summary is not None:
-        before = {"session_id": key["session_id"], "mtime": 0, "data": summary}
-    return fold_session_summary(before, key, new)["data"]
 
 
 def _add_entry(entries: list[Any], envelope: Envelope) -> None:

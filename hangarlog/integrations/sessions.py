@@ -168,15 +168,7 @@ class _Shared:
     """A store that was opened for adapters, and the threads in which its calls run."""
 
     def __init__(self, store: Store) -> None:
-        self.store, self.users = store, 0
-        self._threads, self._pid = Threads(), os.getpid()
-
-    @property
-    def threads(self) -> Threads:
-        """The threads of this process: a fork has none."""
-        if self._pid != os.getpid():
-            self._threads, self._pid = Threads(), os.getpid()
-        return self._threads
+        self.store, self.users, self.threads = store, 0, Threads()
 
     @property
     def is_usable(self) -> bool:

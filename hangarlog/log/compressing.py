@@ -60,8 +60,8 @@ def write_compressed(segment: Segment, first: int, go_on: Callable[[int], None])
             go_on(len(part.text))
         filesystem.write(fd, tables(first, packed, sizes, counts))
         filesystem.sync_data(fd)
-        filesystem.close(fd)
-        fd = -1
+        written, fd = fd, -1  # First: a close that fails, or is interrupted, has closed.
+        filesystem.close(written)
         if not holds(filesystem, temporary, crc, segment):
             raise segment.damage(0, "what was compressed reads differently; the disk or the memory may be faulty")
     except BaseException as error:

@@ -235,10 +235,7 @@ class FileSystem(Beneath):
                 os.close(own)
 
     def folder_changed_at(self, fd: int, path: str) -> int:
-        """Return when the entries of an open folder, or its own name, last changed, in nanoseconds since 1970.
-
-        Return -1 if it is no longer at `path`: a folder above it may have been moved, which leaves no time in it.
-        """
+        """Return when the entries of an open folder, or its own name, last changed, in ns; -1 if it left its path."""
         if fd < 0:
             return os.stat(path).st_mtime_ns
         return os.fstat(fd).st_ctime_ns if self.is_folder_at(fd, path) else -1

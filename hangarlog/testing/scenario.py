@@ -130,7 +130,13 @@ class Scenario:
         Follower(projection, self._store).run(0)
         return self
 
+    def close(self) -> None:
+        """Raise what the last `when` raised, if nothing has asked for it. The pytest fixture calls this at the end."""
+        __tracebackhide__ = True
+        self._refuse_error()
+
     def _refuse_error(self) -> None:
+        __tracebackhide__ = True
         if self._error is not None:
             error, self._error = self._error, None
             raise error

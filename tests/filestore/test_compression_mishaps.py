@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,6 +18,7 @@ from hangarlog.log import compressing
 from hangarlog.log.zstd import Packer
 from hangarlog.maintenance.repair import Repaired, repair
 from hangarlog.maintenance.verify import verify
+from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.read_only import ReadOnly
 
 pytestmark = pytest.mark.filterwarnings("ignore::hangarlog.CorruptionWarning")
@@ -180,3 +182,20 @@ def test_a_full_disk_is_named(full: FileEventStore[Any], tmp_path: Path, monkeyp
     assert raised.value.filename == f"{file}.new"
     assert not [*(tmp_path / "s").rglob("*.new")]
     assert full.compress().segments == 1
+
+
+def test_an_interrupt_in_a_close_is_not_lost_in_another_one(tmp_path: Path) -> None:
+    """A close that is interrupted has closed: the number may be that of another file by now."""
+
+    class Interrupted(FileSystem):
+        def close(self, fd: int) -> None:
+            path = os.readlink(f"/proc/self/fd/{fd}")
+            super().close(fd)
+            if path.endswith(".zst.new"):
+                raise KeyboardInterrupt
+
+    with FileEventStore(tmp_path / "s", segment_bytes=2000, filesystem=Interrupted()) as store:
+        for number in range(20):
+            store.append("a:1", [Added(number, "x" * 60)], ANY)
+        with pytest.raises(KeyboardInterrupt):
+            store.compress()

@@ -10,7 +10,7 @@ import re
 import struct
 from collections.abc import Iterator
 from datetime import datetime
-from hashlib import blake2b, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -208,7 +208,7 @@ def sealed_number(name: str, log: str) -> int | None:
 
 
 class Segment(NamedTuple):
-    """A segment: its number (None: active), its parts by offset, and whether it is a zstd file that is not as it must be."""
+    """A segment: its number (None: active), its text, and whether it is a compressed file that is damaged."""
 
     number: int | None
     path: Path

@@ -5,27 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
-import struct
 from collections.abc import Iterator
 from functools import cached_property
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any
-from zlib import crc32
 
 from by_the_page import (
-    MAX,
     Json,
     Segment,
-    check,
     erased,
     frames,
     id_at,
     is_int,
-    is_nothing,
-    is_stream_id,
     is_torn,
-    part,
     path_of,
     record,
     segments,
@@ -122,6 +113,11 @@ def _snapshot(content: bytes) -> tuple[Json, bytes] | None:
     return (found, text) if good else None
 
 
+def is_gone(found: Json) -> bool:
+    """True for what an erased line says."""
+    return found.get("metadata", {}) is None
+
+
 class Store:
     """A closed store."""
 
@@ -179,7 +175,7 @@ class Store:
                 continue
             if behind and position < max(behind):
                 order = "records out of order"
-            if 0 <= position - reached - 1 <= room:
+            if 0 <= position - reached - 1 <= (room if damaged else 0):
                 reached, batch[position] = position, found
                 if found.get("batch_end", 0) in (0, position):
                     self.committed = self.stored = position
@@ -225,7 +221,7 @@ class Store:
 
     def shown(self) -> list[bytes]:
         """The lines of all events, from whichever copy is whole."""
-        found = {r["position"]: line for (_, line, _), r in self.lines() if r and "\t" not in line.decode("latin-1")}
+        found = {r["position"]: line for (_, line, _), r in self.lines() if r and not is_gone(r)}
         for path in self.stream_paths():
             for segment in self.stream(path):
                 for line, ended in segment.parts():
@@ -248,9 +244,9 @@ class Store:
     def of_journal(self) -> dict[str, list[Json]]:
         """The records of the journal up to the stored position, by the paths of their streams."""
         found: dict[str, list[Json]] = {}
-        for (_, line, _), r in self.lines():
+        for _, r in self.lines():
             if r and r["position"] <= self.stored:
-                found.setdefault(path_of(r["stream_id"]), []).append(r | {"erased": b"\t" in line})
+                found.setdefault(path_of(r["stream_id"]), []).append(r)
         return found
 
     def stream(self, path: str) -> list[Segment]:
@@ -259,6 +255,15 @@ class Store:
         through = self.hidden(path) + 1
         numbers = [each.number for each in found]
         return [each for each in found if each.number is None or through not in numbers or each.number >= through]
+
+    def beyond(self, path: str) -> list[Segment]:
+        """The sealed segments of a stream that do not belong before its active one."""
+        folder, name = os.path.split(path)
+        active = self.path / "streams" / folder / f"{name}.jsonl"
+        found, others = segments(active.parent, name, "stream_version")
+        if not active.is_file():
+            return [] if path in self.of_journal or active.with_name(f"{active.name}.new").exists() else found
+        return [each for each in others if each.path.read_bytes() != active.read_bytes()]
 
     def hidden(self, path: str) -> int:
         return int(self.snapshots.get(path, SNAPSHOT)["compacted_through"])
@@ -273,259 +278,7 @@ class Store:
                 found[where] = each[0]
         return found
 
-    # Verifying
-
-    def damages(self) -> list[str]:
-        """What a verifier reports, in any order."""
-        found = [
-            *self._snapshots(),
-            *self._journal(),
-            *self._caches(),
-            *self._ring(),
-            *self._cursors(),
-            *self._projections(),
-        ]
-        for path in self.stream_paths():
-            found += [f"streams/{path}: {cause}" for cause in self._stream(path)]
-        return found
-
-    def _snapshots(self) -> Iterator[str]:
-        top = self.path / "snapshots"
-        for path in sorted([*top.glob("*.json"), *top.glob("*/*.json")]):
-            where = str(path.relative_to(top)).removesuffix(".json")
-            each = snapshot(small_file(path, 128 << 20) or b"")
-            if each is None:
-                yield f"{where}: no snapshot"
-                continue
-            said, text = each
-            try:
-                check(strict_json(text, 1 << 30), 1 << 30)
-            except ValueError as error:
-                yield f"{where}: {error}"
-            if said["version"] >= 0 and not isinstance(said["state"], dict):
-                yield f"{where}: its state"
-            if path_of(said["stream_id"]) != where:
-                yield f"{where}: of another stream"
-                continue
-            if said["deleted_through"] >= 0 and not (self.path / "deleted" / where).exists():
-                yield f"{where}: not in deleted"
-            last = max((r["stream_version"] for r in self.of_journal.get(where, ())), default=-1)
-            in_file = self._last_in_file(where)
-            begun = in_file >= 0 or said["version"] >= 0 or said["saved_at"]
-            if said["compacted_through"] > max(last, in_file) and begun and not self.meta.get("archive"):
-                yield f"{where}: hides more than there is"
-
-    def _last_in_file(self, path: str) -> int:
+    def last_in_file(self, path: str) -> int:
         lines = [line for segment in self.stream(path) for line, ended in segment.parts() if ended]
         found = [r["stream_version"] for line in lines if (r := record(line) or erased(line, journal=False))]
         return max(found, default=-1)
-
-    def _journal(self) -> Iterator[str]:
-        if not (self.path / "journal.jsonl").is_file():
-            yield "journal.jsonl is missing"
-        if self.cause:
-            yield f"journal: {self.cause}"
-        if any(record(each.first) and not self._is_copy(each) for each in self.foreign):
-            yield "a sealed segment goes beyond the active one"
-        yield from ("a compressed segment" for each in self.journal if each.is_damaged)
-        last, damaged, batch, lost = self.begins - 1, 0, 0, False
-        versions: dict[str, int] = {}
-        for _, found in self.lines():
-            if last >= self.stored:
-                break
-            path = path_of(found["stream_id"]) if found else ""
-            if found is None or (
-                not found["event_type"]
-                and found.get("metadata", {}) is None
-                and self.hidden(path) < found["stream_version"]
-            ):
-                damaged += 1
-                yield f"journal: a damaged line after position {last}"
-                continue
-            position, version, stream_id = found["position"], found["stream_version"], found["stream_id"]
-            if not last < position <= self.stored:
-                damaged += 1
-                yield f"journal: position {position} after {last}"
-                continue
-            if position > last + 1:
-                if position - 1 - last > damaged:
-                    yield f"journal: positions after {last} are missing"
-                lost, batch = True, 0
-            last, damaged, end = position, 0, found.get("batch_end", 0)
-            if (batch and end != batch) or 0 < end < position:
-                yield f"journal: the batch at position {position}"
-            batch = end if end > position else 0
-            if stream_id not in versions and not is_stream_id(stream_id.removeprefix("$")):
-                yield f"journal: the id at position {position}"
-            before = versions.get(stream_id, max(-1, self.hidden(path)))
-            if version <= versions.get(stream_id, -1) or (version > before + 1 and not lost):
-                yield f"journal: version {version} of {stream_id!r} after {before}"
-            versions[stream_id] = max(version, versions.get(stream_id, -1))
-        if last < self.stored and self.stored - last > damaged:
-            yield "journal: it ends too early"
-        if batch > self.stored:
-            yield "journal: its last batch"
-
-    def _is_copy(self, each: Segment) -> bool:
-        active = self.path / "journal.jsonl"
-        return each.path.samefile(active) or each.path.read_bytes() == active.read_bytes()
-
-    def _stream(self, path: str) -> Iterator[str]:
-        through, ours = self.hidden(path), self.of_journal.get(path, [])
-        known = {r["stream_version"]: r["crc"] for r in ours if not r["erased"]}
-        settled = [r["stream_version"] for r in ours if r["position"] <= self.checkpoint["position"]]
-        needed, last, highest, damaged = max(settled, default=-1), through, -1, 0
-        tail: list[tuple[bytes, bool]] = []  # What is no record since the last one.
-        for segment in self.stream(path):
-            if segment.is_damaged:
-                yield "a compressed segment"
-            for line, ended in segment.parts():
-                r = record(line) if ended else None
-                gone = erased(line, journal=False) if ended and not r else None
-                if r is None and not (gone and gone["stream_version"] <= through):
-                    damaged += 1
-                    tail.append((line, ended or segment.number is not None))
-                    continue
-                found = r or gone or {}
-                version = found["stream_version"]
-                if found["position"] > self.stored:
-                    continue
-                if tail:
-                    yield "a damaged line"
-                tail = []
-                if path_of(found["stream_id"]) != path:
-                    yield "another stream's record"
-                    damaged += 1
-                    continue
-                highest = max(highest, version)
-                if version <= through:
-                    continue
-                if version <= last:
-                    yield f"version {version} after {last}"
-                    continue
-                if version - last - 1 > damaged:
-                    yield f"versions after {last} are missing"
-                last, damaged = version, 0
-                if known.get(version) != found["crc"]:
-                    yield f"version {version} differs from the journal's"
-        if tail and (highest < needed or not all(is_torn(line, ended=ended) for line, ended in tail)):
-            yield "a damaged line at its end"
-        if needed - highest > damaged:
-            yield f"it ends at version {highest}, before {needed}"
-
-    def _caches(self) -> Iterator[str]:
-        content = small_file(self.path / "checkpoint.json")
-        if content is not None:
-            found = loaded(signed(content))
-            numbers = [found.get(key, 0) for key in ("position", "first", "end", "mark")] if found else [-1]
-            if not all(is_int(each, 0, 2**63 - 1) for each in numbers):
-                yield "checkpoint.json"
-            elif self.checkpoint["position"] > self.stored:
-                yield "checkpoint.json is ahead"
-        for log, segment in [
-            *((None, each) for each in self.journal),
-            *((p, e) for p in self.stream_paths() for e in self.stream(p)),
-        ]:
-            base = segment.path.name.removesuffix(".zst").removesuffix(".jsonl")
-            index = segment.path.parent / f"{base}.index"
-            if index.is_file() and not self._index_agrees(
-                index.read_bytes(), segment, "position" if log is None else "stream_version"
-            ):
-                yield f"{index.name} of {log or 'the journal'}"
-
-    @staticmethod
-    def _index_agrees(index: bytes, segment: Segment, key: str) -> bool:
-        number = segment.number
-        if number is None:
-            first = record(segment.first) or erased(segment.first, journal=key == "position")
-            if first is None:
-                return True
-            number = first[key]
-        if len(index) < 16 or not index[:16].strip(b"\0"):
-            return True
-        if index[:8] != b"HLINDEX2" or struct.unpack_from("<Q", index, 8)[0] != number:
-            return index.startswith(b"HLINDEX") and index[:8] != b"HLINDEX2"
-        entries = [*struct.iter_unpack("<II", index[16 : len(index) - len(index) % 8])]
-        if len(entries) > len(segment.text) // 64 + 1:
-            return False
-        entries = entries[: len(segment.text) // 64]
-        while entries and not entries[-1][1]:
-            entries.pop()
-        start = at = 0
-        for end, crc in entries:
-            newline = segment.text.find(b"\n", at) + 1
-            if end != newline or not newline or (crc and crc != crc32(segment.text[start:end])):
-                return False
-            at, start = end, end if crc else start
-        return True
-
-    def _ring(self) -> Iterator[str]:
-        ring = small_file(self.path / "ring", 1 << 40)
-        if ring is None:
-            return
-        if len(ring) != 1 << 20:
-            yield "ring: its size"
-            return
-        following = min((block for block, *_ in self.frames), default=0)
-        lines = {r["position"]: line for (_, line, _), r in self.lines() if r and b"\t" not in line}
-        for block, after, header, text in self.frames:
-            if block != following:
-                yield "ring: a frame is missing"
-            following = after
-            for line in text.split(b"\n")[:-1]:
-                r = record(line)
-                if r and r["position"] <= self.stored and lines.get(r["position"], line) != line:
-                    yield f"ring: position {r['position']} differs"
-
-    def _cursors(self) -> Iterator[str]:
-        content, names = small_file(self.path / "cursors.jsonl", 1 << 40), set[str]()
-        for at in range(0, min(len(content or b""), 16 << 20), 1024):
-            texts = [content[at + n : at + n + 512].rstrip(b" \n\0") for n in (0, 512)]  # type: ignore[index]
-            places = [cursor_line(text) for text in texts]
-            bad = [bool(text) and place is None for text, place in zip(texts, places, strict=True)]
-            whole = [place for place in places if place]
-            if len({place["cursor"] for place in whole}) == 2:
-                whole, bad = [], [True, True]
-            if all(bad) or (any(bad) and whole):
-                yield f"cursors.jsonl: a line at {at}"
-            if not whole:
-                continue
-            if whole[0]["cursor"] in names:
-                yield "cursors.jsonl: a name comes twice"
-            names.add(whole[0]["cursor"])
-            counting = [place for place in whole if place["appended"] <= self.stored]
-            place = max(counting, key=lambda place: int(place["move"]), default=None)
-            if place and place["tip"] <= self.stored:
-                there = {r["position"]: r["crc"] for _, r in self.lines() if r and r.get("metadata", {}) is not None}
-                crc = there.get(place["tip"])
-                if place["tip_crc"] == "unknown" or crc not in (None, place["tip_crc"]):
-                    yield "cursors.jsonl: of another history"
-
-    def _projections(self) -> Iterator[str]:
-        for path in (self.path / "projections").glob("*.json"):
-            if path.name.endswith((".latest.json", ".latest-2.json", ".rebuilding.json")):
-                continue
-            found = loaded(signed(small_file(path, 1 << 30) or b"")) or {}
-            whole = isinstance(found.get("projection"), str) and is_int(found.get("position")) and "state" in found
-            if not whole or path.name != f"{part(found['projection'])}.json" or found["position"] > self.stored:
-                yield f"projections/{path.name}"
-
-
-def cursor_line(text: bytes) -> Json | None:
-    found = loaded(signed(text))
-    if found is None:
-        return None
-    found = {"tip": 0, "tip_crc": "", "created": 0, "appended": 0, "fallback": None} | found
-    numbers = [found.get("position"), found.get("move"), found["tip"], found["created"], found["appended"]]
-    numbers += found["fallback"] if isinstance(found["fallback"], list) else []
-    texts = [found.get("cursor"), found.get("moved_at"), found["tip_crc"]]
-    good = all(is_int(each, 0, MAX) for each in numbers) and all(isinstance(each, str) for each in texts)
-    return found if good and (found["fallback"] is None or len(found["fallback"]) == 3) else None
-
-
-def key_of(stream_id: str) -> bytes:
-    """The key of a stream in the catalog."""
-    return blake2b(stream_id.encode(), digest_size=8).digest()
-
-
-__all__ = ["Any", "RefusedError", "Store", "cursor_line", "is_nothing", "key_of", "meta", "retained", "snapshot"]

@@ -337,7 +337,7 @@ from hangarlog import *
 with FileEventStore(sys.argv[1], durability="relaxed") as store:
     print("begun", flush=True)
     number = 0
-    while not os.path.exists(sys.argv[2]):
+    while number < 2_000 and not os.path.exists(sys.argv[2]):  # Else a slow `verify` never catches up.
         number += 1
         stream = f"a:{number % 7}"
         store.append(stream, [UntypedEvent("T", {"x": "y" * 100})] * (1 + number % 40), ANY)

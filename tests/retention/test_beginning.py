@@ -277,6 +277,33 @@ def test_a_beginning_that_no_mark_hides_is_lost_and_named(tmp_path: Path) -> Non
     whole(path)
 
 
+@pytest.mark.filterwarnings("ignore::hangarlog.CorruptionWarning")
+@pytest.mark.parametrize("begins_later", [False, True])
+def test_events_of_which_only_a_lost_segment_had_a_copy_take_no_others_along(
+    tmp_path: Path, begins_later: bool
+) -> None:
+    path = tmp_path / "s"
+    with written(path, 1) as store:
+        store.append("gone:1", [Added(1)], ANY)
+        for number in range(60):
+            store.append(f"a:{number % 3}", [Added(number, "x" * 40)], ANY)
+        if begins_later:
+            drop(store, segment_firsts(store)[2])
+        first, following = segment_firsts(store)[:2]
+        store.delete_stream("gone:1")
+        store.truncate_stream("a:0", store.get_stream_version("a:0") - 3)
+        shown = {each.position for name in store.list_streams() for each in store.records(name)}
+        hidden = [each for each in range(first, following) if each not in shown]
+        lost = store.folder.journal.sealed_path(first)
+    Path(lost).unlink()
+    found = [done for done in repair(path) if isinstance(done, Lost)]
+    assert sorted(position for each in found for position in range(each.first, each.last + 1)) == hidden
+    with FileEventStore.untyped(path) as store:
+        there = [each.position for each in store.records(on_damage="skip")]
+        assert there == [each for each in range(first, 63) if each not in hidden]
+        assert store.append("a:1", [UntypedEvent("Added", {"number": 1})], 19) == 20
+
+
 def test_what_was_hidden_only_in_part_stays(tmp_path: Path) -> None:
     with written(tmp_path / "s") as store:
         hide_before(store, 20)

@@ -245,6 +245,17 @@ def test_the_fixtures_are_a_projects_own_store(pytester: pytest.Pytester, monkey
     assert "scenario.py" not in str(result.stdout)  # The failure is shown where the test is.
 
 
+def test_an_error_that_nothing_asks_for_fails_the_test(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if `when` is the last call."""
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT}/hangarlog/testing/pytest")
+    pytester.makepyfile("def test_it(hangarlog_scenario): hangarlog_scenario.when({}.__getitem__, 'nobody asked')")
+    result = pytester.runpytest_subprocess(*PLUGIN)
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["E*KeyError: 'nobody asked'"])
+
+
 def test_the_pages_tests_pass(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT}/hangarlog/testing/pytest")
     page = (ROOT / "docs/testing.md").read_text()

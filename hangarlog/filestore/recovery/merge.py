@@ -13,7 +13,7 @@ from hangarlog.filestore.commit_ring import Frame
 from hangarlog.filestore.file_names import stream_path
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.line_scan import Stretch, found_in, journal_files, opened, runs_in, stream_files
-from hangarlog.filestore.snapshot_files import SnapshotFiles
+from hangarlog.filestore.snapshot_files import SnapshotFiles, snapshot_paths
 from hangarlog.log.segment import CHUNK_BYTES, Segment
 from hangarlog.record.line import StoredEnvelope, decode_record, is_erased
 from hangarlog.record.strict import kept_record
@@ -168,10 +168,23 @@ class Merge:
                 versions[record.stream_id] += 1
                 firsts.setdefault(record.stream_id, record.stream_version)
                 tops[record.stream_id] = max(record.stream_version, tops.get(record.stream_id, 0))
-        for stream_id, first in firsts.items():  # What was dropped before is not lost.
-            versions[stream_id] += min(first, self.through(stream_id) + 1) if self._begins > 1 else 0
-        lost = sum(top + 1 - versions[stream_id] for stream_id, top in tops.items() if self._explains(stream_id))
-        self.explained = 0 < missing == lost
+        for mark in self._marks():
+            tops.setdefault(mark.stream_id, mark.compacted_through)
+        lost = dropped = 0
+        for stream_id, top in tops.items():
+            if self._explains(stream_id):
+                hidden = min(firsts.get(stream_id, top + 1), self.through(stream_id) + 1) if self._begins > 1 else 0
+                lost += top + 1 - versions[stream_id] - hidden
+                dropped += hidden  # So many at most: the journal began earlier once.
+        self.explained = missing > 0 and lost <= missing <= lost + dropped
+
+    def _marks(self) -> Iterator[Snapshot]:
+        """Yield the marks of the streams that hide events, as far as they can be read."""
+        for path in snapshot_paths(self._folder.filesystem, self._folder.snapshots_path):
+            with contextlib.suppress(CorruptionError, FileNotFoundError):
+                mark = self._snapshots.read(path)
+                if mark.compacted_through >= 0 and not mark.is_beginning:
+                    yield mark
 
     def _explains(self, stream_id: str) -> bool:
         snapshot = self._snapshot(stream_id)

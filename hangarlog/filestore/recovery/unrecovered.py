@@ -66,7 +66,7 @@ class Unrecovered:
         """Find the last complete batch, and return {position: record} of what follows it."""
         batch: list[StoredEnvelope] = []
         unconnected: dict[int, StoredEnvelope] = {}
-        before = self.stored
+        before, latest = self.stored, 0
         damaged: CorruptionError | None = None  # The first line after the last complete batch that no crash explains.
         lost: list[range] = []
         may_be_lost = 0  # The most lines that the damaged text may have held: a forged record may claim any position.
@@ -87,11 +87,14 @@ class Unrecovered:
                     batch.append(record)
                 elif record.position > before:
                     unconnected[record.position] = record
-                if batch and record.ends_batch:
+                if batch and batch[-1] is record and record.ends_batch:
                     self._note(batch)
                     self.stored = before = record.position
                     self._crc = record.crc
                     batch, damaged, may_be_lost = [], None, 0
+                elif before < record.position < latest:
+                    damaged = damaged or segment.damage(offset, f"position {record.position} comes after {latest}")
+                latest = max(latest, record.position)
         self._note_lost(folder, lost)
         self.doubt = damaged
         return unconnected | {record.position: record for record in batch}

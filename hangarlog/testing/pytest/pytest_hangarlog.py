@@ -46,8 +46,10 @@ def hangarlog_store(pytestconfig: pytest.Config) -> Iterator[MemoryEventStore[An
 
 
 @pytest.fixture
-def hangarlog_scenario(hangarlog_store: MemoryEventStore[Any]) -> Scenario:
-    """Return a scenario (given, when, then) in the test's `hangarlog_store`."""
+def hangarlog_scenario(hangarlog_store: MemoryEventStore[Any]) -> Iterator[Scenario]:
+    """Yield a scenario (given, when, then) in the test's `hangarlog_store`, and close it."""
     from hangarlog.testing.scenario import Scenario
 
-    return Scenario(hangarlog_store)
+    scenario = Scenario(hangarlog_store)
+    yield scenario
+    scenario.close()

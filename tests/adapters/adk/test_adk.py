@@ -150,6 +150,27 @@ def test_an_event_is_written_once(service: SessionService) -> None:
     assert told(run(service.get_session(**ONE)))[0] == ["once"]
 
 
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_session_whose_beginning_was_dropped_goes_on(service: SessionService, tmp_path: Path, is_known: bool) -> None:
+    """As by a retention: the latest events stay, with the states that they set."""
+
+    async def main() -> None:
+        session = await service.create_session(**ONE, state={"first": 1})
+        for number in range(4):
+            await service.append_event(session, said(f"e{number}", number, last=number))
+        service.store.truncate_stream("adk:app/user/one", 3)
+        other = service if is_known else SessionService(tmp_path / "store")
+        found = await other.get_session(**ONE)
+        assert found
+        assert told(found)[:2] == (["e2", "e3"], {"last": 3})
+        with pytest.raises(AlreadyExistsError):
+            await other.create_session(**ONE)
+        await other.append_event(found, said("e4", 4))
+        assert told(await other.get_session(**ONE))[0] == ["e2", "e3", "e4"]
+
+    run(main())
+
+
 def test_tasks_of_one_session_append_in_turn(service: SessionService) -> None:
     """As parallel agents do, which share a session object."""
 

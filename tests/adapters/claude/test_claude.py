@@ -14,7 +14,7 @@ from claude_agent_sdk.testing import run_session_store_conformance
 from hostile import NAMES, VALUES, deep, killed_after, no_file_outside, same, together
 from pages import run_page
 
-from hangarlog import FileEventStore
+from hangarlog import ANY, FileEventStore, UntypedEvent
 from hangarlog.integrations.claude import SessionStore
 
 KEY = {"project_key": "project", "session_id": "session"}
@@ -120,6 +120,18 @@ def test_a_deleted_session_can_be_imported_again(store: SessionStore, tmp_path: 
     assert run(store.load(KEY)) == [entry(1), entry(2)]
     (summary,) = run(store.list_session_summaries("project"))
     assert summary["session_id"] == "session"
+
+
+def test_a_session_that_was_imported_is_summed_up_from_its_beginning(store: SessionStore) -> None:
+    """`hangarlog import` writes the entries only."""
+    said = [{"type": "user", "uuid": f"u{n}", "message": {"role": "user", "content": f"said {n}"}} for n in range(6)]
+    theirs = sdk.InMemorySessionStore()
+    for imported, added in ((0, 1), (2, 3), (4, 5)):
+        store.store.append("claude:project/session", [UntypedEvent("Entry", {"entry": said[imported]})], ANY)
+        run(store.append(KEY, [said[added]]))
+        run(theirs.append(KEY, [said[imported], said[added]]))
+        summaries = [run(each.list_session_summaries("project"))[0]["data"] for each in (store, theirs)]
+        assert summaries[0] == summaries[1]
 
 
 def test_hostile_names_are_kept_apart_and_stay_in_the_store(tmp_path: Path) -> None:

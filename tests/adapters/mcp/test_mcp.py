@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -333,6 +334,20 @@ def test_an_event_of_a_newer_version_is_an_error_that_names_it(tmp_path: Path) -
     with pytest.raises(EventSerializationError, match=r"OfTomorrow.*update"):
         asyncio.run(replayed(events.session("s"), first))
     events.close()
+
+
+def test_a_forked_child_keeps_what_it_sends(tmp_path: Path) -> None:
+    """The threads of its parent are not in it."""
+    events = ResumableEvents(tmp_path).session("s")
+    asyncio.run(events.store_event("1", notification(0)))
+    child = os.fork()
+    if child == 0:
+        asyncio.run(events.store_event("1", notification(1)))
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    number = next(tmp_path.iterdir()).name.rpartition("-")[2]
+    _, got = asyncio.run(replayed(events, f"{number}-0"))
+    assert [each.message.params["number"] for each in got] == [1]
 
 
 WRITER = """

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hangarlog import ANY, FileEventStore, HangarlogError, OutcomeUnknownError, StorageError, UntypedEvent
+from hangarlog.filestore.erasing import Erasing
 from hangarlog.maintenance.verify import verify
 from hangarlog.testing import Recording, Unsynced, crash_states
 
@@ -23,10 +24,13 @@ from .harness import Campaign, Figures
 SIZES = [5, 40, 300, 5, 700, 2_500, 5, 900, 5, 5, 300, 200, 100, 5, 1_200, 5, 5, 5, 600, 5, 5, 5, 5, 400, 5, 5]
 
 
+B_1 = [number for number in range(len(SIZES)) if number % 3 == 0 and number % 5 == 1]  # The appends to stream b:1.
 MOVED, SAVED, DELETED = (3, 4, 8, 13, 14, 19, 20), (5, 6, 12, 17), (7, 22)
 FOLDERS = ("snapshots", "snapshots/a", "snapshots/b", "deleted", "deleted/b")
 """There from the beginning: that a device forgets the name of a folder, which it refused to sync, nobody can see."""
-CUTS = 4
+COMPRESSED, FREED = (11,), (24,)
+"""After these appends the store is compressed, and what deletions have hidden is erased."""
+CUTS = 2
 
 
 class Work:
@@ -59,6 +63,10 @@ class Work:
                 if number in SAVED:
                     version = store.get_stream_version("a:1")
                     self.call(("saved", version), partial(store.save_snapshot, "a:1", version, {"at": version}))
+                if number in COMPRESSED:
+                    self.call(("compressed", number), store.compress)
+                if number in FREED:
+                    self.call(("freed", number), self.free(store))
                 if number in DELETED:
                     version = store.get_stream_version("b:1")
                     self.call(("deleted", version), partial(store.delete_stream, "b:1"))
@@ -68,10 +76,13 @@ class Work:
             self.recording.create_folder(str(self.path / folder))
             self.recording._add("sync folder", path=os.path.dirname(self.path / folder))
 
+    def free(self, store: FileEventStore) -> Callable[[], object]:
+        return partial(Erasing(store._write_session).run, seconds=60.0, least=0.0)
+
     def call(self, note: tuple[str, int], call: Callable[[], object]) -> None:
         """A call that is durable when it returns; what it has done is noted then, and whether it began."""
         self.recording.note((f"began {note[0]}", note[1]))
-        with self.noting_failure():
+        with self.noting_failure(), _as_error_of_the_store(self.path):
             call()
             self.recording.note(note)
 
@@ -114,8 +125,10 @@ class Work:
             assert len(set(held)) == len(held), f"something is there twice: {held}"
             own = [event_id for event_id in held if not event_id.endswith("+")]
             assert own == sorted(own, key=int), f"out of order: {own}"
-            assert all(f"{e}+" in held for e in own if int(e) % 3 == 0), f"a batch is not whole: {held}"
-            self.check_calls(store, notes, len(held))
+            erased = {f"{number}+" for number in B_1} if ("began freed", FREED[0]) in notes else set()
+            halves = [e for e in own if int(e) % 3 == 0 and f"{e}+" not in {*held, *erased}]
+            assert not halves, f"batches are not whole: {halves} of {held}"
+            self.check_calls(store, notes, store.last_position)
             store.append("next:1", [UntypedEvent("Tried", {})], ANY)
             again = [("a:1", [UntypedEvent("Tried", {}, event_id=event_id)], ANY) for event_id in own]
             assert not any(result.written for result in store.append_many(again, idempotent=True).values())
@@ -140,6 +153,15 @@ class Work:
             if what == "saved":  # An event that was lost takes its snapshot along.
                 possible |= {-1} if max(possible) > store.get_stream_version("a:1") else set()
             assert found[what] in possible, f"what was {what} is {found[what]}, not of {possible}"
+
+
+@contextlib.contextmanager
+def _as_error_of_the_store(path: Path) -> Iterator[None]:
+    """What keeps a store small lets an error of the system out."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(str(path), error.errno or 0, str(error)) from error
 
 
 def run(folder: Path, size: int, seed: int) -> Figures:

@@ -1,5 +1,6 @@
 """Row 4: kill -9 of processes that write, again and again, wherever they are; then every batch is asked for.
 
+Beside them others compress, archive, free and back up the store, and are killed as well.
 The writers are forked from this process, warm, so that a kill costs a few milliseconds. What a batch holds follows from
 the seed, its writer and its number: the check makes it once more and compares.
 """
@@ -19,7 +20,8 @@ from pathlib import Path
 
 import msgspec
 
-from hangarlog import ANY, FileEventStore, Record
+from hangarlog import ANY, BackupError, FileEventStore, Record
+from hangarlog.maintenance.backup import backup
 from hangarlog.maintenance.verify import verify
 from hangarlog.testing import registered
 
@@ -29,6 +31,8 @@ from .harness import Campaign, Figures
 AT_ONCE = 3
 STORE_BYTES = 32 << 20  # A store of this size is checked and dropped: so a kill costs the same in any run.
 STORE_ROUNDS = 60
+
+ACTS = {"c": "a compression", "a": "an archiving", "f": "a retention", "b": "a backup"}
 
 TEXT = "".join(random.Random(4).choices("abcdefgh", k=4_000)) * 99 + '"\\é\n\u2028' * 200
 
@@ -66,13 +70,44 @@ def write_until_killed(path: Path, seed: int, writer: int, report: int) -> None:
             os.write(report, b"%d\n" % number)  # Before the next one is begun: at most one is in doubt.
 
 
+def keep_until_killed(path: Path, rng: random.Random, report: int) -> None:
+    """Keep a store small, and copy it, again and again. What is moved into the archive is asked for there."""
+    with registered(Written=Written), FileEventStore(path, durability="relaxed") as store:
+        while True:
+            act = rng.choice("ccaaafb")
+            os.write(report, act.encode())
+            if act == "c":
+                store.compress(seal=rng.random() < 0.5)
+            elif act == "a":
+                before = rng.randint(store.first_position, store.last_position + 1)
+                store.archive(path.with_name("archive"), before=before, compress=rng.random() < 0.5)
+            elif act == "f":
+                store.retain()
+            else:
+                back_up(path)
+            os.write(report, b".")
+
+
+def back_up(path: Path) -> None:
+    """Bring the backup beside the store up to date. It is made anew if all of its events are in the archive now."""
+    target = path.with_name("backup")
+    try:
+        backup(path, target)
+    except BackupError as error:
+        if "has dropped all" not in error.cause:
+            raise
+        shutil.rmtree(target)
+        backup(path, target)
+
+
 class Killing:
     """The state of a run: the store of now, and what its writers were told."""
 
     def __init__(self, folder: Path, size: int, seed: int) -> None:
         self.folder, self.size, self.seed = folder, size, seed
         self.rng = random.Random(seed)
-        self.kills = self.torn = self.whole = self.absent = self.batches = self.stores = 0
+        self.kills = self.torn = self.whole = self.absent = self.batches = self.stores = self.archived = 0
+        self.within: Counter[str] = Counter()  # What was done to a store by those who were killed in it.
         self.path = folder
         self.told: dict[int, int] = {}  # Writer: how many of its batches were acknowledged.
 
@@ -89,17 +124,24 @@ class Killing:
                 if self.kills >= self.size or self.bytes_written() > STORE_BYTES:
                     break
             self.check()
-            shutil.rmtree(self.path)
+            for folder in self.folder.iterdir():
+                shutil.rmtree(folder)
             self.stores += 1
 
     def round(self) -> None:
         """Start writers, wait until each has been told of a batch (or not even that), and kill them all."""
-        rng, children = self.rng, dict[int, Child]()
+        rng, children, keeper = self.rng, dict[int, Child](), None
         try:
             for writer in range(self.kills, self.kills + AT_ONCE):
                 children[writer] = Child(
                     lambda report, writer=writer: write_until_killed(self.path, self.seed, writer, report)
                 )
+            rounds = rng.choice([0, 0, 1])
+            if rng.random() < 0.08:
+                keeper = Child(lambda report: keep_until_killed(self.path, rng, report))
+            did = ""
+            while keeper and did.count(".") < rounds:
+                did += keeper.reported().decode()
             told = dict.fromkeys(children, b"")
             if rng.random() < 0.85:  # Else they may be opening the store, or recovering it.
                 told = {writer: child.reported() for writer, child in children.items()}
@@ -108,7 +150,7 @@ class Killing:
                 wait_until_it_grows(self.path / "journal.jsonl")
             else:
                 select.select([], [], [], rng.random() ** 2 * 0.03)
-            for child in children.values():
+            for child in [*children.values(), *filter(None, [keeper])]:
                 child.kill()
                 if one_by_one:
                     select.select([], [], [], rng.random() * 0.005)
@@ -118,10 +160,14 @@ class Killing:
                 assert status == -signal.SIGKILL, f"{self.facts()}: writer {writer} ended by itself: {status}"
                 assert lines == [b"%d" % number for number in range(len(lines))]
                 self.told[writer] = len(lines)
+            if keeper:
+                assert keeper.wait() == -signal.SIGKILL, f"{self.facts()}: a keeper ended by itself: {keeper.status}"
+                did += keeper.rest().decode()
+                self.within[did[-1:]] += not did.endswith(".")
         except AssertionError as error:
             raise AssertionError(f"{self.facts()}: {error}") from error
         finally:
-            for child in children.values():
+            for child in [*children.values(), *filter(None, [keeper])]:
                 child.end()
         self.kills += AT_ONCE
         self.torn += ends_torn(self.path / "journal.jsonl")
@@ -134,17 +180,32 @@ class Killing:
         try:
             with registered(Written=Written), FileEventStore(self.path, durability="relaxed") as store:
                 store.append("s:all", [LAST], ANY)  # First: the next writer settles what a dead one has left.
-                records = list(store.records())
+                records = self.records(store)
                 ends = dense(records)
                 assert records.pop().event == LAST, "the new append is not the last"
                 self.compare(whole_batches(self.seed, records))
-                assert store.list_streams() == sorted(ends), f"the streams are {store.list_streams()}, not {ends}"
+                shown = {record.stream_id for record in records if record.position >= store.first_position}
+                assert shown <= {*store.list_streams()} <= ends.keys(), f"the streams are {store.list_streams()}"
                 for stream_id, version in ends.items():
                     assert store.get_stream_version(stream_id) == version, f"{stream_id} is not at {version}"
                 damage = list(verify(store))
                 assert not damage, f"verify finds {damage}"
+                if self.stores % 3 == 0:
+                    back_up(self.path)
         except Exception as error:
             raise AssertionError(f"{self.facts()}: {error!r}") from error
+
+    def records(self, store: FileEventStore) -> list[Record]:
+        """All there are: in the store, and before its beginning in the archive. What is in both is the same."""
+        found, archive = list(store.records()), self.path.with_name("archive")
+        if store.first_position == 1:
+            return found
+        with FileEventStore(archive, create=False) as opened:
+            archived = list(opened.records())
+            self.archived += store.first_position - 1
+        both = [record for record in archived if record.position >= store.first_position]
+        assert both == found[: len(both)], "the archive has other events than the store"
+        return archived[: len(archived) - len(both)] + found
 
     def compare(self, found: Counter[int]) -> None:
         """What the writers were told is there; of the rest at most the one batch that each was at."""
@@ -214,6 +275,8 @@ def run(folder: Path, size: int, seed: int) -> Figures:
         "batches acknowledged": killing.batches,
         "unknown, found whole": killing.whole,
         "unknown, found absent": killing.absent,
+        **{f"killed in {act}": killing.within[letter] for letter, act in ACTS.items()},
+        "events archived": killing.archived,
     }
 
 
@@ -221,7 +284,8 @@ CAMPAIGN = Campaign(
     row=4,
     fault="kill -9 of writing processes",
     promise="every acknowledged batch is there once and whole, no other is there in part, the store opens and goes on",
-    how="3 forked processes append batches of 100 B to 300 KB events over two streams and are killed at random moments",
+    how="3 forked processes append batches of 100 B to 300 KB events over two streams and are killed at random "
+    "moments, and with them a fourth, which compresses, archives, frees and backs up what they write",
     ci=1_000,
     release=100_000,
     unit="kills",

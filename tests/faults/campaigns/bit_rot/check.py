@@ -14,6 +14,7 @@ from hangarlog.maintenance.repair import Lost, repair
 from hangarlog.maintenance.verify import verify
 from hangarlog.record.line import decode_record, is_record
 
+from ..proofs import text_in
 from .damages import COPIED, RUNNING, Case, is_rare
 from .folder import Folder
 from .store import COMPACTED, FILESYSTEM, Row, Truth, open_store, rows
@@ -32,7 +33,7 @@ def kind_of(name: str) -> str:
     """What sort of file it is."""
     if name.endswith((".index", ".times")):
         return name.rpartition(".")[2]
-    if name.endswith(".jsonl"):
+    if name.endswith((".jsonl", ".zst")):
         live = os.path.basename(name).count(".") == 1
         return f"{'stream' if name.startswith('streams') else 'journal'} {'live' if live else 'sealed'}"
     return "snapshot" if name.startswith("snapshots") else name
@@ -47,18 +48,22 @@ class Check:
         self.base = os.path.join(os.path.dirname(self.path), os.path.basename(self.path).partition(".")[0])
         self.kind, self.whole = kind_of(case.name), folder.texts[case.name]
         self.segment = self.kind.startswith(("stream", "journal"))
-        self.events, self.streams = truth.events, truth.of(len(truth.events))
+        self.events, self.streams, self.last = truth.events, truth.of(truth.last), truth.last
         self.snapshot = truth.snapshot
         self.refused = self.mended = self.appended = self.thorough = False
         at = case.name.removeprefix("streams/").split(".")[0]
+        at = at.removeprefix("snapshots/")
         self.stream_id = next((s for s in truth.streams if "/".join(filter(None, stream_path(s))) == at), "")
+        self.deleted = at == "gone/1"  # Its stream is deleted, and read by nobody.
         self.rare, self.even = is_rare(self.whole, *case[2:]), True
         told.clear()
         folder.damage(case)
-        text = Path(self.path).read_bytes()
-        self.only_copy, self.least = False, len(self.events)
+        text = text_in(case.name, Path(self.path).read_bytes())
+        self.only_copy, self.least = False, truth.last
+        self.packed = case.name.endswith(".zst")
+        self.same = self.packed and text == text_in(case.name, self.whole)  # Its tables have changed, or nothing has.
         if self.kind.startswith("journal"):
-            left, had = positions(text), positions(self.whole)
+            left, had = positions(text), positions(text_in(case.name, self.whole))
             self.only_copy = bool(truth.only & (had - left))
             if self.kind == "journal live" and case.mode != RUNNING:
                 self.least = max([truth.durable, *(left & truth.ends)])
@@ -67,6 +72,8 @@ class Check:
         """(what became of it, whether it was repaired after it was read); some are verified, appended to, repaired."""
         unread, append, mend = number % 20 == 10, number % 20 == 5, number % 20 in (0, 5) or self.rare
         self.even, self.thorough = number % 2 == 0, number % 20 == 0 or self.rare
+        if self.kind == "retained.json":
+            return self.refused_until_repaired(), True
         if unread:
             self.repair()
         try:
@@ -92,22 +99,39 @@ class Check:
             return result, self.mended
         return result, False
 
+    def refused_until_repaired(self) -> str:
+        """Without the file that says where the journal begins, each call is right or names it; a repair settles it."""
+        try:
+            with open_store(self.folder.path) as store:
+                self.reads(store)
+        except CorruptionError as error:
+            self.excuse("opening", "", error)
+        self.repair()
+        if not self.mended:
+            raise Broken("a repair does not settle it")
+        with open_store(self.folder.path) as store:
+            self.reads(store)
+            self.append(store)
+            self.reads(store)
+            self.verify(store)
+        return REFUSED if self.refused else HARMLESS
+
     def judge(self, store: FileEventStore) -> str:
         """Read everything."""
-        count, events = store.get_event_count(), len(self.events)
-        if not self.least <= count <= events:
-            raise Broken(f"{count} events instead of {self.least} to {events}")
-        self.events = self.events[:count]
+        self.last = store.last_position
+        if not self.least <= self.last <= self.truth.last:
+            raise Broken(f"events up to {self.last} instead of {self.least} to {self.truth.last}")
+        self.events = [each for each in self.events if each[0] <= self.last]
         self.streams = self.streams_of(self.events)
         self.reads(store)
         self.check_warnings()
         if self.refused:
             return REFUSED
-        if count < events:
+        if self.last < self.truth.last:
             return LOST
         if self.told:
             return RECOVERED if "it was mended" in self.told[0] else SERVED
-        if not self.segment:
+        if not self.segment or self.same or self.deleted:
             return HARMLESS
         if self.content() != self.whole and not self.mended:
             for damage in verify(store):
@@ -116,8 +140,8 @@ class Check:
         return RECOVERED
 
     def streams_of(self, events: list[Row]) -> dict[str, list[Row]]:
-        """The streams of the first events, of which there are so many."""
-        streams = self.truth.of(len(events))
+        """The streams of these events."""
+        streams = self.truth.of(self.last)
         whole = [event for event in events if event[1] == COMPACTED]
         return streams if self.snapshot else {**streams, COMPACTED: whole}
 
@@ -164,19 +188,27 @@ class Check:
             yield from asks(stream_id, events, 2, "from_version", 0)
             yield stream_id, f"the version of {stream_id}", partial(store.get_stream_version, stream_id), events[-1][2]
         if self.thorough or self.kind in ("stream live", "snapshot"):
-            yield "list", "the streams", store.list_streams, list(self.streams)
+            yield "list", "the streams", lambda: self.listed(store), list(self.streams)
             yield COMPACTED, "the snapshot", partial(store.load_snapshot, COMPACTED), self.snapshot
         if self.thorough or not self.stream_id:
             yield from asks("", self.events, 0, "from_position", 1)
 
+    def listed(self, store: FileEventStore) -> list[str]:
+        """The list of streams. Without its mark a deleted one may be in it again, without events."""
+        loose = self.deleted and self.mended
+        return [name for name in store.list_streams() if not (loose and name == "gone:1")]
+
     def excuse(self, what: str, stream_id: str, error: HangarlogError) -> None:
         """Note a refusal that is right: it names the damaged file, and there is no other copy."""
         named = isinstance(error, CorruptionError) and error.path.startswith(self.base)
-        snapshot = self.kind == "snapshot" and stream_id == COMPACTED
+        copied = self.case.mode == COPIED
+        # Of a deleted stream the list has to know; and in a copy whatever is asked for finds that out first.
+        snapshot = self.kind == "snapshot" and (stream_id in (self.stream_id, "list") or (copied and not stream_id))
         # What was compacted away is in the journal only; and without a checkpoint recovery reads all of that.
-        only = self.only_copy and not stream_id and (what != "opening" or self.case.mode == COPIED)
+        lists = what == "the streams" and copied
+        only = self.only_copy and (lists or (not stream_id and (what != "opening" or copied)))
         meta = self.kind == "hangarlog.json" and isinstance(error, StoreOpenError) and what == "opening"
-        if self.mended or not ((named and (snapshot or only)) or meta):
+        if self.mended or not ((named and (snapshot or only or self.kind == "retained.json")) or meta):
             raise Broken(f"{what}: {error!r}") from error
         self.refused = True
 
@@ -188,15 +220,16 @@ class Check:
     def verify(self, store: FileEventStore) -> None:
         """It must find damage that is there, and nothing else."""
         found, text = list(verify(store)), self.content()
-        whole = self.mended or text == self.whole or len(self.events) < len(self.truth.events)
-        if found and whole:
+        whole = self.mended or text == self.whole or self.same or self.last < self.truth.last
+        if found and whole and not self.same:
             raise Broken(f"verify finds {found[0]!r} in what is whole")
         # A recovery may bring back what was compacted; nobody sees it.
-        longer = self.stream_id == COMPACTED and self.case.mode != RUNNING
+        longer = (self.stream_id == COMPACTED and self.case.mode != RUNNING) or self.deleted
         if self.segment and not (found or whole or longer or self.appended):
             raise Broken("verify finds nothing")
         for damage in found:
-            if not damage.path.startswith(self.base):
+            # Of what was deleted there are a place in the journal, a mark, an erased line: each tells of the others.
+            if not damage.path.startswith(self.base) and not ("/gone/" in damage.path and not self.mended):
                 raise Broken(f"verify finds {damage!r}")
 
     def append(self, store: FileEventStore) -> None:
@@ -211,7 +244,8 @@ class Check:
             return
         if version != right:
             raise Broken(f"append to {stream_id} made version {version}, not {right}")
-        row = (len(self.events) + 1, stream_id, version, f"new{right}", b'{"_version":1,"n":0}')
+        self.last += 1
+        row = (self.last, stream_id, version, f"new{right}", b'{"_version":1,"n":0}')
         self.events = [*self.events, row]
         self.streams = {**self.streams, stream_id: [*self.streams[stream_id], row]}
         self.appended = True
@@ -223,14 +257,16 @@ class Check:
         except HangarlogError as error:
             self.excuse("opening" if isinstance(error, StoreOpenError) else "repair", "", error)
             return
-        left = [result for result in results if isinstance(result, CorruptionError)]
+        left = [result for result in results if isinstance(result, CorruptionError) and not self.same]
         for error in left:
             self.excuse("repair", "", error)
         lost = {p for r in results if isinstance(r, Lost) and not r.stream_id for p in range(r.first, r.last + 1)}
-        if lost and not (self.only_copy or lost <= set(range(self.truth.durable + 1, len(self.truth.events) + 1))):
+        if lost and not (self.only_copy or lost <= set(range(self.truth.durable + 1, self.truth.last + 1))):
             raise Broken(f"repair lost {sorted(lost)}")
         self.mended = not left
-        if self.kind == "snapshot" and not Path(self.path).exists():  # The journal has what it stood for.
+        if (
+            self.case.name == "snapshots/k/1.json" and not Path(self.path).exists()
+        ):  # The journal has what it stood for.
             self.snapshot = None
             self.streams = {**self.streams, COMPACTED: [event for event in self.events if event[1] == COMPACTED]}
 

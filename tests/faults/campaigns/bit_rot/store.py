@@ -13,9 +13,10 @@ import hangarlog.log.active_segment
 import hangarlog.log.index
 import hangarlog.log.log
 import hangarlog.log.segment
-from hangarlog import ANY, EventSerializer, FileEventStore, UntypedEvent
+from hangarlog import ANY, EventSerializer, FileEventStore, RetentionPolicy, UntypedEvent
 from hangarlog.filestore.checkpoint import load_checkpoint
 from hangarlog.filestore.commit_ring import read_ring
+from hangarlog.filestore.erasing import Erasing
 from hangarlog.maintenance.verify import verify
 from hangarlog.testing import Unsynced
 
@@ -48,7 +49,10 @@ def open_store(path: str) -> FileEventStore:
 
 
 def fill(path: str) -> None:
-    """Streams that a checkpoint has settled and others, one compacted, one of a long name; sealed and live segments."""
+    """Streams that a checkpoint has settled and others, one compacted, one of a long name; sealed and live segments.
+
+    The beginning of the journal is dropped, a deleted stream erased in it, and the first sealed segments compressed.
+    """
     number = 0
 
     def append(store: FileEventStore, *streams: str, size: int = 5, durability: Any = "always") -> None:
@@ -63,8 +67,16 @@ def fill(path: str) -> None:
         store.append_many(appends, durability=durability)
 
     with FileEventStore(path, serializer=SERIALIZER, segment_bytes=SEGMENT_BYTES, filesystem=FILESYSTEM) as store:
+        for _ in range(8):
+            append(store, "old:1")
+        store.retain(RetentionPolicy(prefix="old:", max_events=1))
+        assert store.first_position > 1
+        append(store, "gone:1")
         for streams in ("k:1", "s:1"), ("k:1", "k:1", "l"), ("l",), ("s:1",), ("l", "k:1"), ("l", "k:1"), ("l",):
             append(store, *streams)
+        store.delete_stream("gone:1")
+        assert Erasing(store._write_session).run(seconds=60.0, least=0.0).segments
+        assert store.compress().segments
         append(store, LONG)
         store.save_snapshot(COMPACTED, 2, {"n": 3})
         store.compact_stream(COMPACTED)
@@ -92,22 +104,22 @@ class Truth:
     def __init__(self, path: str) -> None:
         with open_store(path) as store:
             self.events = rows(store.envelopes())
+            self.first, self.last = store.first_position, store.last_position
             self.ends = {e.position for block in store.envelopes() for e in block if e.ends_batch}
             self.streams = store.list_streams()
             self.kept = {stream_id: rows(store.envelopes(stream_id))[0][2] for stream_id in self.streams}
             self.snapshot = store.load_snapshot(COMPACTED)
-            self.only = {e[0] for e in self.events if e[2] < self.kept[e[1]]}
+            self.only = {*range(self.first, self.last + 1)} - {e[0] for e in self.events if e[2] >= self.kept[e[1]]}
             self.checkpoint = load_checkpoint(store.folder).position
             frames = read_ring(FILESYSTEM, store.folder.ring_path, store.meta.store_id).frames
             self.durable = max(frame.last for frame in frames)
             assert list(verify(store)) == []
-        assert 0 < max(self.only) < self.checkpoint < self.durable < len(self.events)
+        assert 0 < max(self.only) < self.checkpoint < self.durable < self.last
         self._of: dict[int, dict[str, list[Row]]] = {}
 
-    def of(self, count: int) -> dict[str, list[Row]]:
-        """The events of each stream where the first `count` of all are there."""
-        if count not in self._of:
-            self._of[count] = {
-                s: [e for e in self.events[:count] if e[1] == s and e[2] >= self.kept[s]] for s in self.streams
-            }
-        return self._of[count]
+    def of(self, last: int) -> dict[str, list[Row]]:
+        """The events of each stream where those up to position `last` are there."""
+        if last not in self._of:
+            events = [each for each in self.events if each[0] <= last]
+            self._of[last] = {s: [e for e in events if e[1] == s and e[2] >= self.kept[s]] for s in self.streams}
+        return self._of[last]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hangarlog import ANY, FileEventStore
+from hangarlog import ANY, FileEventStore, RetentionPolicy
 from hangarlog.maintenance.verify import verify
 
 from ..cells import Hooked, event, opened, path_of, site
@@ -116,6 +116,25 @@ def compact(store: FileEventStore) -> list[str]:
     return []
 
 
+def compress(store: FileEventStore) -> list[str]:
+    store.compress()
+    return []
+
+
+def retain(store: FileEventStore) -> list[str]:
+    store.retain(RetentionPolicy(prefix="a:", max_events_per_stream=1))
+    return []
+
+
+def archive(store: FileEventStore) -> list[str]:
+    store.archive(archive_of(Path(store.path)), before=4)
+    return []
+
+
+def archive_of(path: Path) -> Path:
+    return path.with_name("archive")
+
+
 def sync(store: FileEventStore) -> list[str]:
     store.sync()
     return []
@@ -142,10 +161,16 @@ CALLS: dict[str, tuple[Call, Any]] = {
     "back": (read_backwards, "relaxed"),
     "snapshot": (save, "relaxed"),
     "compact": (compact, "relaxed"),
+    "compress": (compress, "relaxed"),
+    "retain": (retain, "relaxed"),
+    "archive": (archive, "relaxed"),
     "sync": (sync, "relaxed"),
     "close": (close, 30.0),
     "open": (open_another, "relaxed"),
 }
+
+UPKEEP = ("compress", "retain", "archive")
+"""The calls of many steps: of some of them, in CI."""
 
 LATER: dict[str, Callable[[FileEventStore], object]] = {
     "append": append,
@@ -161,6 +186,9 @@ LATER: dict[str, Callable[[FileEventStore], object]] = {
     "load_snapshot": lambda store: store.load_snapshot("a:1"),
     "snapshot_time": lambda store: store.snapshot_time("a:1"),
     "compact_stream": compact,
+    "compress": compress,
+    "retain": retain,
+    "archive": archive,
     "sync": sync,
     "verify": lambda store: list(verify(store)),
 }

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hangarlog import ANY, FileEventStore, HangarlogError
+from hangarlog import ANY, FileEventStore, HangarlogError, RetentionPolicy
 
 from ..cells import Hooked, event, opened
 
@@ -53,6 +53,14 @@ def save(store: FileEventStore) -> None:
     store.save_snapshot("a:1", 2, {"n": 2})  # An older one than theirs would be refused.
 
 
+def compress(store: FileEventStore) -> None:
+    store.compress()
+
+
+def retain(store: FileEventStore) -> None:
+    store.retain(RetentionPolicy(prefix="a:", max_events_per_stream=1))
+
+
 ACTS: dict[str, tuple[Callable[[FileEventStore], object], dict[str, Any]]] = {
     "relaxed": (append, {"durability": "relaxed"}),
     "durable": (append, {"durability": "always"}),
@@ -60,6 +68,8 @@ ACTS: dict[str, tuple[Callable[[FileEventStore], object], dict[str, Any]]] = {
     "recover": (append, {"durability": "always"}),
     "compact": (compact, {"durability": "relaxed"}),
     "snapshot": (save, {"durability": "relaxed"}),
+    "compress": (compress, {"durability": "relaxed"}),
+    "retain": (retain, {"durability": "relaxed"}),
     "sync": (lambda store: store.sync(), {"durability": "relaxed"}),
     "close": (lambda store: store.close(), {"durability": 30.0}),
     "exclusive": (append, {"durability": "always", "exclusive": True}),

@@ -1,0 +1,52 @@
+"""Wakes those who wait for events or cursors. Who has written tells them, by a message that is not stored.
+
+It may get lost, so those who wait look by themselves, too, from time to time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from hangarlog.jetstream.connection import FAILURES, Connection
+
+LOOK_SECONDS = 0.5
+"""Between two looks of somebody whom nothing has woken."""
+
+
+class WakeUps:
+    """What wakes those who wait, in all processes that use a store."""
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        self._connection, self._subject = connection, f"{name}.wake"
+        self._woken = threading.Condition()
+        self._hears = False
+        self._count = 0
+
+    async def wake_all(self) -> None:
+        """Tell all processes that there are events, or that a cursor has moved."""
+        with contextlib.suppress(*FAILURES):  # Nobody loses more than time.
+            await self._connection.nc.publish(self._subject, b"")
+
+    def wake(self) -> None:
+        """Let all who wait in this process look again."""
+        with self._woken:
+            self._count += 1
+            self._woken.notify_all()
+
+    def listen(self) -> int:
+        """Begin to hear, and return how often it has woken: take that before you look."""
+        if not self._hears:
+            self._connection.run(self._connection.hear(self._subject, self._heard))
+            self._hears = True
+        return self._count
+
+    async def _heard(self, _: Any) -> None:
+        self.wake()
+
+    def wait(self, seconds: float, count: int, done: Callable[[], bool]) -> None:
+        """Sleep until it has woken more than `count` times, or `done`, for at most `seconds`."""
+        with self._woken:
+            self._woken.wait_for(lambda: self._count > count or done(), min(seconds, LOOK_SECONDS))
