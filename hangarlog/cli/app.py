@@ -14,7 +14,7 @@ from typing import Any
 import click
 import msgspec
 
-from hangarlog import FileEventStore, __version__
+from hangarlog import EventStore, FileEventStore, __version__, opening
 from hangarlog.cli.exit_codes import ExitCode
 from hangarlog.cli.standard_streams import OutputError
 from hangarlog.cli.suggestions import suggestion
@@ -219,6 +219,15 @@ def open_store(path: str, *, create: bool = False, durability: Any = "always") -
         )
     _report_recovery(store)
     return store
+
+
+def open_address(address: str, *, create: bool = False, durability: Any = "always") -> EventStore[Any]:
+    """Open the store in a folder or on servers, as `open_store` does."""
+    if "://" not in address:
+        return open_store(address, create=create, durability=durability)
+    with progress("opening the store"):
+        serializer = EventSerializer(unknown="untyped")
+        return opening.open(address, serializer=serializer, create=create, durability=durability)
 
 
 def _report_recovery(store: FileEventStore) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from hangarlog.cli.app import checked_seconds, hangarlog, named, note_done, open_store, with_store
+from hangarlog.cli.app import checked_seconds, hangarlog, named, note_done, open_address, with_store
 from hangarlog.cli.terminal import counted, is_terminal, progress_of_steps, say, write_json, write_object
 from hangarlog.copying import Copied, Copy, CopyError
 from hangarlog.system.interrupts import Interrupts
@@ -29,7 +29,7 @@ def copy(store: str, target: str, follow: bool, until_idle: float | None) -> int
 
     TARGET is new, or an earlier copy, which is brought up to date: after an interruption, run it again. Ids, versions,
     times, payloads and batches are kept, and so are positions, unless a retention has dropped or erased events. Exit
-    with 1 if the two differ, or somebody else writes to TARGET.
+    with 1 if the two differ, or somebody else writes to TARGET. Either may be a folder or `nats://host:port/name`.
 
     With --follow, stop the writers, then this command. Once it says `complete`, start the writers on TARGET.
     docs/copy.md has the whole recipe.
@@ -37,11 +37,13 @@ def copy(store: str, target: str, follow: bool, until_idle: float | None) -> int
     if until_idle is not None and not follow:
         raise click.UsageError("--until-idle is for --follow")
     with (
-        named(f"the copy to {target} is not complete; run it again"),
-        open_store(store) as source,
-        open_store(target, create=True, durability="relaxed") as opened,
+        named("the copy is not complete; run it again"),
+        open_address(store) as source,
+        open_address(target, create=True, durability="relaxed") as opened,
         progress_of_steps() as show,
     ):
+        if "://" in target:
+            target = str(getattr(opened, "path", ""))  # Without what only a server must know.
         work = Copy(source, opened, progress=show)
         try:
             if follow:

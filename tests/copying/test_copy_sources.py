@@ -113,7 +113,7 @@ def test_a_stream_that_has_lost_its_middle_since_the_first_copy_is_named(tmp_pat
                 copy(source, target)
         source.truncate_stream("keeps:2", 100)
         source.retain()
-        with pytest.raises(CopyError, match="versions [0-9]+ to 99 of stream 'keeps:2' were dropped from the source"):
+        with pytest.raises(CopyError, match=r"versions [0-9]+ to 99 of stream 'keeps:2' were dropped from the source"):
             copy(source, target)
         copied(tmp_path / "source", tmp_path / "another")
         with opened(tmp_path / "another") as another:
