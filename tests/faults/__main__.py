@@ -10,7 +10,6 @@ import argparse
 import json
 import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -23,7 +22,7 @@ PART = 2  # A part has this many times the CI size.
 
 def run(campaign: Campaign, size: int, seed: int) -> tuple[Figures, float]:
     """Return what one run counted, and the seconds it took."""
-    folder = Path(tempfile.mkdtemp(prefix="hangarlog-faults-"))
+    folder = campaign.scratch()
     began = time.monotonic()
     try:
         return campaign.run(folder, size, seed), time.monotonic() - began

@@ -246,4 +246,5 @@ CAMPAIGN = Campaign(
     release=10_000,
     unit="syncs at most",
     run=run,
+    in_memory=True,
 )

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from hangarlog import ANY, EventSerializer, FileEventStore, HangarlogError, UntypedEvent
+from hangarlog import ANY, EventSerializer, FileEventStore, HangarlogError, RetentionPolicy, UntypedEvent
 from hangarlog.maintenance.verify import verify
 
 from .disks import Disk, call, no_loop_mounts, no_mounts
@@ -30,9 +30,10 @@ from .power import shut_down
 
 BYTES = {"ext4": 64 << 20, "xfs": 320 << 20, "btrfs": 128 << 20, "tmpfs": 8 << 20}  # None of them can be much smaller.
 AT_MOST = 300  # Appends until one is refused.
+SEGMENT_BYTES = 2_000  # So that there is something to compress.
 HANG = 60  # Seconds after which a process is killed, by a signal that fails the cell.
 
-OPS = ("relaxed append", "durable append", "batch", "new stream", "read", "open anew", "close")
+OPS = ("relaxed append", "durable append", "batch", "new stream", "read", "keep small", "open anew", "close")
 BREAKAGES = {
     "full": ("ext4", "xfs", "btrfs", "tmpfs"),
     "full after a reflinked copy": ("xfs", "btrfs"),
@@ -116,7 +117,8 @@ def _send(fd: int, what: dict[str, Any]) -> None:
 
 
 def opened(path: str, durability: Any) -> FileEventStore:
-    return FileEventStore(path, durability=durability, serializer=EventSerializer(unknown="untyped"))
+    serializer = EventSerializer(unknown="untyped")
+    return FileEventStore(path, durability=durability, serializer=serializer, segment_bytes=SEGMENT_BYTES)
 
 
 class User:
@@ -151,8 +153,17 @@ class User:
             self.outcome(op, self.store.close)
         elif op == "read":
             self.outcome(op, self.read)
+        elif op == "keep small":
+            self.outcome(op, self.keep_small)
         else:
             self.outcome(op, lambda: [self._append_as(op, n) for n in range(AT_MOST)] and None)
+
+    def keep_small(self) -> None:
+        """These let an error of the system out."""
+        with contextlib.suppress(OSError):
+            self.store.compress()
+        with contextlib.suppress(OSError):
+            self.store.retain(RetentionPolicy(max_events=1_000))
 
     def _append_as(self, op: str, number: int) -> None:
         if op == "batch":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,12 @@ class Campaign:
     unit: str  # What a size counts.
     run: Callable[[Path, int, int], Figures]
     missing: Callable[[], str | None] = _nothing_is_needed
+    in_memory: bool = False  # Its many small stores need no disk, which would only be slower.
+
+    def scratch(self) -> Path:
+        """A new folder for a run."""
+        memory = "/dev/shm" if self.in_memory and os.access("/dev/shm", os.W_OK) else None
+        return Path(tempfile.mkdtemp(prefix="hangarlog-faults-", dir=memory))
 
 
 def campaigns() -> list[Campaign]:

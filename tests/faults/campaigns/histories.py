@@ -23,7 +23,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from hangarlog import ANY, ConcurrencyError, FileEventStore, UntypedEvent
+from hangarlog import ANY, ConcurrencyError, FileEventStore, RetentionPolicy, UntypedEvent
 from hangarlog.maintenance.verify import verify
 
 from .child import Child
@@ -34,6 +34,7 @@ THREADS = 2
 ROUND = 20_000  # Operations on one store, more or less: it is checked, dropped, and the next one is made.
 STREAMS = (1, 1, 4, 16)  # One hot stream, or some; by turns.
 NEVER = 1 << 62
+KEPT = 6  # Every so many stores is compressed all the while.
 
 BEGUN, APPENDED, CONFLICT, READ = range(4)
 FIELDS = 7
@@ -259,6 +260,14 @@ def work_in_threads(path: Path, first: int, seed: int, streams: int, histories: 
         raise failure
 
 
+def keep_small(path: Path, report: int) -> None:
+    """Compress and retain, again and again, until killed."""
+    with FileEventStore(path, durability="relaxed") as store:
+        while True:
+            store.compress(seal=True)
+            store.retain(RetentionPolicy(max_events=1 << 40))
+
+
 class Round:
     """One store, and all that was done to it."""
 
@@ -273,6 +282,7 @@ class Round:
     def run(self) -> None:
         """Let all workers work, and kill some in the midst of it."""
         children: list[Child] = []
+        keeper = Child(lambda report: keep_small(self.path, report)) if self.seed % KEPT == 0 else None
         try:
             for first in range(0, len(self.histories), THREADS):
 
@@ -290,7 +300,7 @@ class Round:
                 status = child.wait()
                 assert status == 0 or (child in doomed and status == -signal.SIGKILL), f"a worker ended with {status}"
         finally:
-            for child in children:
+            for child in [*children, *filter(None, [keeper])]:
                 child.end()
 
     def check(self) -> tuple[History, int, int]:
@@ -353,7 +363,8 @@ CAMPAIGN = Campaign(
     fault="processes and threads with expected versions, some killed",
     promise="one order explains all versions that were given, read and named in conflicts; unknown ones are there once"
     " or not",
-    how="8 processes of 2 threads read versions and append with them; every history is swept by version",
+    how="8 processes of 2 threads read versions and append with them, some beside a ninth that compresses and retains; "
+    "every history is swept by version",
     ci=1_000_000,
     release=10_000_000,
     unit="operations",

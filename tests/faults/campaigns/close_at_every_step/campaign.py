@@ -342,5 +342,6 @@ CAMPAIGN = Campaign(
     release=10_000,
     unit="exits in each call, beside everything else at every step",
     run=run,
+    in_memory=True,
     missing=missing,
 )

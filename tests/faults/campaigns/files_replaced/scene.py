@@ -17,6 +17,7 @@ from hangarlog import (
     HangarlogError,
     LockTimeoutError,
     OutcomeUnknownError,
+    RetentionPolicy,
     StoreOpenError,
 )
 from hangarlog.maintenance.repair import repair
@@ -242,6 +243,15 @@ class Scene:
             version = self.a.get_stream_version("a:1")
             if len(found) < 3 or version < self.ledger.version("a:1"):
                 self.cell.breaks("A: a read that is under way has fewer events than were acknowledged")
+
+    def act_compress(self) -> None:
+        with self.promised("A", "a compression", may_fail=True), contextlib.suppress(OSError):
+            self.a.compress()
+
+    def act_retain(self) -> None:
+        """A retention that keeps all, and the erasing of what no stream hides: it looks at every file."""
+        with self.promised("A", "a retention", may_fail=True), contextlib.suppress(OSError):
+            self.a.retain(RetentionPolicy(max_events=1_000))
 
     def act_open(self) -> None:
         """Another one opens the store."""

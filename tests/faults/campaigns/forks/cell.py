@@ -229,9 +229,16 @@ class Cell:
 
         self._beside(work, self.filesystem.reached, self.filesystem.go_on, also_here=False, child_does=sync_too)
 
+    def inside_a_compression(self) -> None:
+        """Forked while another thread has written half of a compressed file."""
+        append(self.store, "more", 10)
+        self.filesystem.stop_in("write")
+        self._beside(self.store.compress, self.filesystem.reached, self.filesystem.go_on, also_here=False)
+        assert any(name.endswith(".zst") for name in os.listdir(self.path)), "nothing was compressed"
+
     def _beside(
         self,
-        work: Callable[[], None],
+        work: Callable[[], object],
         reached: threading.Event,
         go_on: threading.Event,
         *,

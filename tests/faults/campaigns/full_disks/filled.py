@@ -9,7 +9,7 @@ import random
 import shutil
 from collections import Counter
 
-from hangarlog import FileEventStore, StoreOpenError
+from hangarlog import FileEventStore, HangarlogError, RetentionPolicy, StoreOpenError
 
 from ..disks import Disk
 from .watched import OtherProcess, Watched, error_of, told
@@ -47,11 +47,22 @@ def _fill_once(disk: Disk, room: int, numbers: random.Random, other: OtherProces
         os.truncate(ballast, ballast.stat().st_size - numbers.randint(200 << 10, 400 << 10))
     watched = Watched(path, other, numbers, segment_bytes)
     _fill_up(watched, numbers, counted)
-    ballast.unlink()
-    watched.check()
+    for full in (True, False):
+        _keep_small(watched.stores["relaxed"], counted, may_fail=full)
+        watched.check(here_only=full)
+        if full:
+            ballast.unlink()
     watched.goes_on()
     watched.close()
     shutil.rmtree(path)
+
+
+def _keep_small(store: FileEventStore, counted: Counter[str], *, may_fail: bool) -> None:
+    """Compress, and look for what may go; without room this is refused, and nothing changes."""
+    for work in (lambda: store.compress(seal=True), lambda: store.retain(RetentionPolicy(max_events=1 << 30))):
+        error = error_of((OSError, HangarlogError), work)
+        assert error is None or may_fail, f"with room again it is refused: {error}"
+        counted["refused compressions and retentions"] += error is not None
 
 
 def _fill_up(watched: Watched, numbers: random.Random, counted: Counter[str]) -> None:

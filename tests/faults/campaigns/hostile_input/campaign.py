@@ -84,7 +84,7 @@ CAMPAIGN = Campaign(
     how="stream ids; every file swapped for links, FIFOs, folders; another user who swaps parts of the store in the "
     "middle of every call; nesting, numbers and surrogates; lines with right checksums and wrong contents; files of a "
     "terabyte and counts that lie, each command with a limit on memory and processor time; databases and schema locks; "
-    "umask 0; a pseudo-terminal. There is no compression, so no bomb of it",
+    "umask 0; a pseudo-terminal. Bombs of compression are in tests/filestore/test_compression_damage.py",
     ci=250,
     release=2_000,
     unit="stream ids",

@@ -18,6 +18,7 @@ NUMBERS = (
     "0", "-1", "1.5", '"1"', "null", "true", "[]", "NaN", "1e999", "9" * 400, str(2**63), str(2**64), "-" + "9" * 40,
 )
 # fmt: on
+ABSENT = {"retained.json": '{"retained":1,"store_id":"STORE","first_position":1,"crc":"00000000"}\n'}
 DEEP = ("[" * 2000 + "]" * 2000, "[" * 300_000, '{"x":' * 100_000 + "1" + "}" * 100_000)
 
 
@@ -26,7 +27,8 @@ def small_files(part: Part) -> None:
     base = part.folder / "base"
     make_base(base)
     index = str(next(path for path in base.rglob("*.index")).relative_to(base))
-    texts = {name: wild_objects(base, name) for name in ("hangarlog.json", "checkpoint.json", "snapshots/a/1.json")}
+    names = ("hangarlog.json", "checkpoint.json", "snapshots/a/1.json", "retained.json")
+    texts = {name: wild_objects(base, name) for name in names}
     for name, many in {**texts, **wild_binaries(part, base, index)}.items():
         for number, content in enumerate(many):
             for lost in part.states():
@@ -53,7 +55,10 @@ def small_files(part: Part) -> None:
 
 def wild_objects(base: Path, name: str) -> list[bytes]:
     """Contents of a file that is one JSON object, with something wild in each field in turn."""
-    raw = (base / name).read_text() if (base / name).exists() else '{"position":5,"began_at":1.0,"crc":"00000000"}\n'
+    absent = ABSENT.get(name, '{"position":5,"began_at":1.0,"crc":"00000000"}\n')
+    raw = (base / name).read_text() if (base / name).exists() else absent
+    if name == "retained.json":  # Else it is of another store, whatever else it says.
+        raw = raw.replace("STORE", json.loads((base / "hangarlog.json").read_bytes())["store_id"])
     fields = msgspec.json.decode(raw)
     fields.pop("crc", None)
     found = []

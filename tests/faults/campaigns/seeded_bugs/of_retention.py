@@ -5,6 +5,7 @@ from __future__ import annotations
 from .bug import Bug
 
 BEGINNING = "tests/retention/test_beginning.py"
+MIXED = "tests/filestore/recovery/test_mixed_moments.py"
 CRASHES = "tests/retention/test_retention_crashes.py"
 POLICIES = "tests/retention/test_policies.py"
 
@@ -58,5 +59,26 @@ OF_RETENTION = [
         "            note_dropped_streams(folder, self._catalog)",
         "            pass",
         f"{BEGINNING}::test_a_recovery_begins_there",
+    ),
+    Bug(
+        "a beginning that is lost is taken for dropped",
+        "beginning.py",
+        ">= events",
+        ">= 0",
+        f"{BEGINNING}::test_a_beginning_that_no_mark_hides_is_lost_and_named",
+    ),
+    Bug(
+        "of lost events that were hidden nobody knows that they may have been dropped",
+        "merge.py",
+        "missing <= lost + dropped",
+        "missing <= lost",
+        "--row 5 --size 1000",
+    ),
+    Bug(
+        "a stream of another history is overwritten",
+        "replay.py",
+        "            of_another.append(line)\n",
+        "            pass\n",
+        f"{MIXED}::test_a_stream_of_another_history_is_put_aside",
     ),
 ]

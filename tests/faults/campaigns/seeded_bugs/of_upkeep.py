@@ -6,6 +6,8 @@ from .bug import Bug
 
 DAMAGE = "tests/filestore/test_compression_damage.py"
 COMPRESSION = "tests/filestore/test_compression.py"
+SHUT = "tests/filestore/test_compression_mishaps.py"
+BACKUP = "tests/maintenance/test_backup.py"
 ERASING, MISHAPS = "tests/erasing/test_erasing.py", "tests/erasing/test_erased_mishaps.py"
 
 OF_UPKEEP = [
@@ -127,5 +129,19 @@ OF_UPKEEP = [
         "return follows, hidden, strict,",
         "return follows, not candidate.erased, strict,",
         f"{MISHAPS}::test_a_repair_prefers_what_is_erased",
+    ),
+    Bug(
+        "a close that is interrupted is closed again",
+        "compressing.py",
+        "written, fd = fd, -1  #",
+        "written = fd  #",
+        f"{SHUT}::test_an_interrupt_in_a_close_is_not_lost_in_another_one",
+    ),
+    Bug(
+        "a backup that was interrupted at its first file cannot be made again",
+        "backup.py",
+        'begun = {"locks", _MARKER_NAME + FRESH}',
+        'begun = {"locks"}',
+        f"{BACKUP}::test_a_backup_that_died_before_it_was_marked_as_one_is_made_again",
     ),
 ]

@@ -80,5 +80,6 @@ CAMPAIGN = Campaign(
     release=1_000,
     unit="calls with each set of locks, of all there are",
     run=run,
+    in_memory=True,
     missing=missing,
 )
