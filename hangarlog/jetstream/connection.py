@@ -281,6 +281,8 @@ class Connection:
             return False
         finally:
             await _closed(client)
+        if "config" not in answer:  # It answers with an error.
+            return False
         followers = answer.get("cluster", {}).get("replicas", [])
         near = sum(each.get("active", 0) < _MOVE_SECONDS * 1e9 for each in followers)
         return bool(2 * (near + 1) > len(followers) + 1)
