@@ -281,10 +281,11 @@ class Connection:
             return False
         finally:
             await _closed(client)
-        if "config" not in answer:  # It answers with an error.
+        cluster = answer.get("cluster", {})
+        if "config" not in answer or not cluster.get("leader"):
             return False
-        followers = answer.get("cluster", {}).get("replicas", [])
-        near = sum(each.get("active", 0) < _MOVE_SECONDS * 1e9 for each in followers)
+        followers = cluster.get("replicas", [])
+        near = sum(0 < each.get("active", 0) < _MOVE_SECONDS * 1e9 for each in followers)
         return bool(2 * (near + 1) > len(followers) + 1)
 
     async def api(self, what: str, request: object = None) -> dict[str, Any]:
