@@ -1,4 +1,4 @@
-"""Faults of three servers under writers and a follower: `python tests/jetstream/server_faults.py FAULT=COUNT… [--seed N]`.
+"""Faults of three servers under writers and a follower: `python tests/jetstream/server_faults.py FAULT=COUNT…`.
 
 It runs in a network namespace of its own, and needs root for that. Each server is in another one, with one line to the
 clients and one to the other servers. Writers expect exact versions; what they were told must have one order, as row 8
