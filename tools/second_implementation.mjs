@@ -3,7 +3,7 @@
 // the pages are enough. It leaves out the caches, and what it takes to write beside others. It needs Node 18 and, for
 // compressed segments, the program `zstd`.
 import { spawnSync } from 'node:child_process';
-import { createHash, randomUUID } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
@@ -271,7 +271,7 @@ function findEnd(lines, start, frames) {
     highest = Math.max(highest, position ?? 0);
     if (!line.event) {
       room += 1 + Math.floor(line.bytes.length / 64);
-      if (line.isSealed || !isTorn(line)) cause ||= 'damage at its end';
+      if (!isTorn({ ...line, ended: line.ended || line.isSealed })) cause ||= 'damage at its end';
     } else if (position <= stored) [cause, room, crc] = ['', 0, position === stored ? line.event.crc : crc];
     else if (position > reached && position - reached - 1 <= (cause ? room : 0)) {
       batch.set(position, line);
@@ -295,7 +295,7 @@ function findEnd(lines, start, frames) {
 }
 
 // "Opening". format-binary.md, "Locks": Node cannot ask F_OFD_GETLK, but Linux lists all locks in /proc/locks.
-function openStore(folder) {
+export function openStore(folder) {
   const damage = [];
   const report = (file, what) => damage.push(`${file}: ${what}`);
   const look = (file, parse, limit = 65536) => {
@@ -402,15 +402,18 @@ function verifyStream(store, path, report) {
     if (!event || (event.erased && version > through)) {
       damaged += 1;
       tail.push(!line.isSealed && isTorn(line));
-    } else if (event.position <= store.end.stored) {
+      continue;
+    }
+    const isOther = pathOf(event.stream_id) !== path;
+    if (!isOther) highest = Math.max(highest, version);
+    if (event.position <= store.end.stored) {
       if (tail.length) report('a damaged line');
       tail = [];
-      if (pathOf(event.stream_id) !== path) {
+      if (isOther) {
         damaged += 1;
         report('a record of another stream');
         continue;
       }
-      highest = Math.max(highest, version);
       if (version <= through) continue;
       if (version <= last || version - last - 1 > damaged) report(`version ${version} after ${last}`);
       if (known.get(version) !== event.crc) report(`version ${version} differs from the journal's`);
@@ -461,6 +464,10 @@ export function verify(folder) {
   return [...new Set(store.damage)];
 }
 
+function uuid7() {
+  const hex = Date.now().toString(16).padStart(12, '0') + randomBytes(10).toString('hex');
+  return hex.replace(/^(.{8})(.{4}).(.{3}).(.{3})/, '$1-$2-7$3-a$4-');
+}
 // "A writer must", "To a closed store". It refuses whatever is not sure, before it changes anything.
 export function append(folder, id, type, json) {
   const store = openStore(folder);
@@ -482,7 +489,7 @@ export function append(folder, id, type, json) {
   const known = Math.max(lines[inStream]?.event.stream_version ?? -1, hidden(store, path));
   const envelope = JSON.stringify({ position: committed + 1, stream_id: id,
     stream_version: Math.max(ours.at(-1)?.event.stream_version ?? -1, known) + 1, event_type: type,
-    event_id: randomUUID(), recorded_at: `${new Date().toISOString().slice(0, -1)}000Z` });
+    event_id: uuid7(), recorded_at: `${new Date().toISOString().slice(0, -1)}000Z` });
   const line = Buffer.from(withCrc(`${envelope.slice(0, -1)},"data":${normalise(Buffer.from(json), null)}`));
   const event = parseLine(line) ?? refuse('the payload must be an object, within the limits');
   const endOf = (one) => (one && !one.isSealed ? one.end : 0);
