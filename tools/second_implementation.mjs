@@ -158,7 +158,7 @@ function unpack(packed, first, report) {
   const unzstd = (input) => {
     const { status, stdout, error } = spawnSync('zstd', ['-dcq'], { input, maxBuffer: 2 ** 30 });
     if (error) refuse(`zstd cannot be run: ${error.message}`);
-    return status === 0 ? stdout : null;
+    return { whole: status === 0, text: stdout };
   };
   const n = packed.length < 57 ? 0 : packed.readUInt32LE(packed.length - 9) - 1;
   const [q, p] = [packed.length - 25 - 8 * n, packed.length - 53 - 12 * n];
@@ -171,12 +171,14 @@ function unpack(packed, first, report) {
   if (!lines.length || !packed.subarray(p).equals(tables) || sizes.reduce((a, b) => a + b) !== p
     || lines.some((count, i) => !count || count > lengths[i] / 64)) {
     report('its tables are damaged');
-    return unzstd(packed) ?? Buffer.from('?\n');
+    const { whole, text } = unzstd(packed);
+    return whole ? text : Buffer.concat([text, Buffer.from('?\n')]);
   }
   return Buffer.concat(sizes.map((size, i) => {
     const at = sizes.slice(0, i).reduce((a, b) => a + b, 0);
-    const text = unzstd(packed.subarray(at, at + size));
-    if (text?.length === lengths[i] && text.at(-1) === 10 && [...splitLines(text)].length === lines[i]) return text;
+    const { whole, text } = unzstd(packed.subarray(at, at + size));
+    const right = whole && text.length === lengths[i] && text.at(-1) === 10;
+    if (right && [...splitLines(text)].length === lines[i]) return text;
     report(`frame ${i} is damaged`);
     return Buffer.from('?\n'.repeat(lines[i]));
   }));

@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from click.testing import CliRunner
 from conftest import ROOT, tool
-from store_by_the_page import RefusedError, Store
+from store_by_the_page import Store
+from test_reading_while_others_write import WRITER
 from test_vectors import VECTORS, content, made
 from test_verdicts import KINDS, damage, verdict
 from test_verdicts import made as filled
 
-from hangarlog import ANY, FileEventStore, HangarlogError, UntypedEvent
+from hangarlog import ANY, FileEventStore, UntypedEvent
+from hangarlog.cli.app import hangarlog
 from hangarlog.filestore.erasing import Erasing
-from hangarlog.filestore.stored_lines import as_stored
+from hangarlog.maintenance.verify import verify_folder
 
 SCRIPT = ROOT / "tools/second_implementation.mjs"
 DRIVER = """
@@ -58,15 +61,8 @@ def node(calls: Iterable[tuple[str, ...]]) -> list[Answer]:
 
 
 def lines_of(path: Path) -> list[bytes]:
-    """What `hangarlog read --raw` prints, up to the first event that is lost. A store that needs it is recovered."""
-    found: list[bytes] = []
-    try:
-        with FileEventStore.untyped(path, create=False) as store:
-            for _, lines in as_stored(store, store.envelopes()):
-                found += lines
-    except HangarlogError:
-        pass
-    return found
+    """What `hangarlog read --raw` prints; of a damaged store, up to the first event that is lost."""
+    return CliRunner().invoke(hangarlog, ["read", str(path), "--raw"]).stdout_bytes.split(b"\n")[:-1]
 
 
 # Healthy stores
@@ -152,6 +148,94 @@ def test_it_finds_the_same_stores_damaged(tmp_path: Path, kind: str) -> None:
     for (path, done), verified, shown in zip(stores.items(), answers[::2], answers[1::2], strict=True):
         assert bool(verified.code) is bool(verified.out) is verdict(path), (path, done, verified.out)
         found += verified.code
-        same += shown.out == lines_of(path)
+        ours = lines_of(path)
+        same += shown.out == ours
+        if shown.out != ours:
+            # Never of a store without damage. hangarlog opens a damaged store for writing, if it can: it recovers what
+            # the checkpoint, `state` and the streams tell, so it may have more; or it refuses the store. And it stops
+            # some lines before an event of which no copy is whole: at the beginning of the block it reads.
+            assert verified.code, (path, done)
+            shorter, longer = sorted((shown.out, ours), key=len)
+            assert longer[: len(shorter)] == shorter, (path, done)
+            assert shorter is shown.out or not ours or b"is lost" in shown.err[0], (path, done)
     assert 40 < found < 100
-    assert same > 90
+    assert same >= 85
+
+
+# A store that a process writes to
+
+
+def test_it_reads_and_verifies_a_store_while_a_process_writes(tmp_path: Path) -> None:
+    path, events = tmp_path / "s", 1500
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", WRITER, str(path), str(events)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as writer:
+        assert writer.stdout
+        assert writer.stdout.readline() == b"open\n"
+        reads: list[list[bytes]] = [[]]
+        while len(reads[-1]) < events:
+            answers = node([("verify", str(path)), ("read", str(path))] * 3)
+            assert {(answer.code, *answer.err) for answer in answers} == {(0,)}, answers
+            assert not any(answer.out for answer in answers[::2])
+            reads += [answer.out for answer in answers[1::2]]
+        (refused,) = node([("append", str(path), "a:1", "Added", "{}")])
+        writer.kill()
+    # In a container /proc/locks may lack the locks of others: then it cannot know.
+    assert refused.code == 1 or b"OFDLCK" not in Path("/proc/locks").read_bytes()
+    shown = lines_of(path)
+    assert len(shown) == events
+    for before, after in zip(reads, reads[1:], strict=False):
+        assert after[: len(before)] == before
+        assert shown[: len(after)] == after
+
+
+# Its writer
+
+
+PAYLOADS = [
+    {},
+    {"_version": 2, "text": '\u2028 \x7f " \\ \n \x01 é 😀'},
+    {"numbers": [-5, 2.5, 10**40, 1e300, None, True]},
+]
+
+
+@pytest.mark.usefixtures("ring_at_once")
+@pytest.mark.parametrize("kind", ["by hand", "empty", *HEALTHY])
+def test_it_appends_in_turns_with_hangarlog(tmp_path: Path, kind: str) -> None:
+    """hangarlog opens, verifies and appends to what it wrote, and the other way round."""
+    path, chosen = tmp_path / "s", random.Random(kind)
+    if kind == "by hand":
+        made(path)
+    elif kind in HEALTHY:
+        HEALTHY[kind](path, chosen)
+    with FileEventStore.untyped(path, durability="relaxed") as store:
+        expected = [record.event.data for record in store.records()]
+    for number in range(6):
+        payload = {"turn": number, **chosen.choice(PAYLOADS)}
+        stream_id = chosen.choice(["a:1", "b", "Odd Name.é", "new:" + "x" * 300, f"x:{number}"])
+        command = ("append", str(path), stream_id, "Added", json.dumps(payload, indent=chosen.choice([None, 2])))
+        ((code, out, err),) = node([command])
+        if code and b"is full" in err[0]:  # It does not roll: hangarlog does.
+            assert not number or chosen
+        else:
+            assert (code, err) == (0, []), err
+            expected.append(payload)
+            assert int(out[0].split()[0]) >= len(expected)
+        assert not [*verify_folder(path)]
+        with FileEventStore.untyped(path, durability="relaxed") as store:
+            assert not store.recovered or not store.recovered.damage
+            store.append(stream_id, [UntypedEvent("Added", {"by": "hangarlog"})], ANY)
+            expected.append({"by": "hangarlog"})
+            assert [record.event.data for record in store.records()][-len(expected) :] == expected
+        verified, shown = node([("verify", str(path)), ("read", str(path))])
+        assert verified == (0, [], [])
+        assert shown.out == lines_of(path)
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("read",), ("read", "a", "b"), ("append", "s", "a:1", "T"), ("help", "s"), ("verify", "s", "t")]
+)
+def test_wrong_usage(arguments: tuple[str, ...]) -> None:
+    done = subprocess.run([tool("node"), str(SCRIPT), *arguments], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"usage: ")
