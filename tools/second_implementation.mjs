@@ -95,11 +95,10 @@ export function isStreamId(id) {
     && /[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/.test(id)
     && !/^([$/\\]|[A-Za-z]:[/\\])|(^|[/\\:])\.\.?([/\\:]|$)|^:|^[^:]*:$/.test(id);
 }
-const percent = (text) => text.replace(/[^a-z0-9_-]/g, (one) =>
-  `%${one.charCodeAt(0).toString(16).toUpperCase().padStart(2, '0')}`);
+const percent = (byte) => `%${byte.charCodeAt(0).toString(16).toUpperCase().padStart(2, '0')}`;
 function pathPart(part) {
-  const name = percent(Buffer.from(part).toString('latin1')).replace(/^(con|prn|aux|nul|com\d|lpt\d)$/, (device) =>
-    `%${device.charCodeAt(0).toString(16)}${device.slice(1)}`);
+  const name = Buffer.from(part).toString('latin1').replace(/[^a-z0-9_-]/g, percent)
+    .replace(/^(?=(con|prn|aux|nul|com\d|lpt\d)$)./, percent);
   if (name.length <= 200) return name;
   return `${name.slice(0, 120).replace(/%.?$/, '')}~${createHash('sha256').update(part).digest('hex')}`;
 }
