@@ -25,51 +25,51 @@ const hex8 = (number) => number.toString(16).padStart(8, '0');
 // "A line", "Limits", and the writer's strings: strict JSON, normalised. JSON.parse alone would hide repeated keys, and
 // take 1.0 for an integer: `real` stands for numbers with a point or an exponent.
 const TOKEN = /("(?:[^"\\]+|\\.)*")([ \t\n\r]*:)?|[{[\]}]|-?\d[\d.eE+-]*|[ \t\n\r]+/g;
-export function normalise(bytes, real = '"real"') {
-  const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+export function normalise(bytes, real = '"real"', strict = true) {
+  const text = new TextDecoder('utf-8', { fatal: strict, ignoreBOM: true }).decode(bytes);
   const keys = [];
+  const forbid = (is, what) => is && strict && refuse(what);
   JSON.parse(text);
   return text.replace(TOKEN, (token, string, colon) => {
     if (string) {
       const value = JSON.parse(string);
-      if (/\p{Surrogate}/u.test(value) || (colon && keys.at(-1).has(value))) refuse(`${string}: half a pair, or twice`);
+      forbid(/\p{Surrogate}/u.test(value) || (colon && keys.at(-1).has(value)), `${string}: half a pair, or twice`);
       if (colon) keys.at(-1).add(value);
       return JSON.stringify(value) + (colon ? ':' : '');
     }
-    if (/[{[]/.test(token) && keys.push(new Set()) > 129) refuse('nested too deep');
+    forbid(/[{[]/.test(token) && keys.push(new Set()) > 129, 'nested too deep');
     if (/[\]}]/.test(token)) keys.pop();
     if (!/\d/.test(token)) return token.trim();
-    if (!Number.isFinite(Number(token)) && /[.eE]/.test(token)) refuse('a number beyond a float');
-    if (/^-?\d{4301}/.test(token)) refuse('an integer of more than 4,300 digits');
+    forbid(/[.eE]/.test(token) ? !Number.isFinite(Number(token)) : /\d{4301}/.test(token), 'a number beyond a limit');
     return /[.eE]/.test(token) ? real ?? token : token;
   });
 }
-function parseObject(bytes) {
+function parseObject(bytes, strict) {
   try {
-    const value = JSON.parse(normalise(bytes));
+    const value = JSON.parse(normalise(bytes, undefined, strict));
     return isObject(value) ? value : null;
   } catch { return null; }
 }
 const withCrc = (body) => `${body},"crc":"${hex8(crc32(Buffer.from(body)))}"}`;
-function parseChecked(bytes) {  // "JSON files", "With a checksum"
+function parseChecked(bytes, strict) {  // "JSON files", "With a checksum"
   const body = bytes.subarray(0, Math.max(0, bytes.length - 18));
-  return bytes.toString('latin1', body.length) === `,"crc":"${hex8(crc32(body))}"}` ? parseObject(bytes) : null;
+  return bytes.toString('latin1', body.length) === `,"crc":"${hex8(crc32(body))}"}` ? parseObject(bytes, strict) : null;
 }
 const parseFile = (bytes) => parseChecked(bytes.at(-1) === 10 ? bytes.subarray(0, -1) : bytes);
 
-// "What a line must be", and "Erased lines", which get the key `erased`.
+// "What a line must be", and "Erased lines", which get the key `erased`. Not strict: "A line that keeps its place".
 function isTime(text) {
   const date = new Date(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/.test(text) ? `${text.slice(0, 23)}Z` : NaN);
   return !Number.isNaN(date.getTime()) && date.toISOString().startsWith(text.slice(0, 23)) && !text.startsWith('0000');
 }
-export function parseLine(bytes) {
+export function parseLine(bytes, strict = true) {
   if (bytes.length < 64 || bytes.length >= 2 ** 28 || bytes.toString('latin1', 0, 12) !== '{"position":') return null;
-  const event = bytes.at(-19) === 0x7d ? parseChecked(bytes) : null;
-  if (!event || !isInt(event.position, 1) || !isInt(event.stream_version) || !isTime(event.recorded_at)) return null;
+  const event = bytes.at(-19) === 0x7d ? parseChecked(bytes, strict) : null;
+  if (!event || !isInt(event.position, 1) || !isInt(event.stream_version) || !isOptional(event.batch_end)) return null;
   const { position, stream_id, stream_version, event_id, recorded_at, metadata, batch_end, cursor } = event;
-  if (!hasAll('stream_id event_type event_id', isText, event) || !isObject(event.data)) return null;
-  if (cursor !== undefined && !(isText(cursor?.name) && isInt(cursor.position))) return null;
-  if (!isOptional(batch_end)) return null;
+  if (!hasAll('stream_id event_type event_id recorded_at', isText, event) || !isObject(event.data)) return null;
+  if (!strict) return event;
+  if (!isTime(recorded_at) || !(cursor === undefined || (isText(cursor?.name) && isInt(cursor.position)))) return null;
   if (metadata === undefined || isObject(metadata)) return event;
   const tabs = /"metadata":(\t*)null/.exec(bytes.toString())?.[1];
   const written = JSON.stringify({ position, stream_id, stream_version, event_type: '', event_id, recorded_at,
@@ -127,7 +127,7 @@ export function segmentName(file) {
   return digits && BigInt(digits) < 2n ** 53n ? { log, first: Number(digits) } : null;
 }
 // The lines of a log. `foreign`: a sealed segment is not below the active one. `from`: see "Opening", 3 and 5.
-function readLog(folder, name, key, report, getFrom) {
+function readLogOnce(folder, name, key, report, getFrom) {
   const active = load(`${folder}/${name}.jsonl`);  // before the list: see "Reading while others write"
   const numberOf = (text) => parseLine(text.subarray(0, Math.max(0, text.indexOf(10))))?.[key];
   const first = (active && numberOf(active)) ?? Infinity;
@@ -138,7 +138,9 @@ function readLog(folder, name, key, report, getFrom) {
   const log = { active, lines: [], foreign: false };
   const add = (text, isSealed) => {
     for (const line of splitLines(text)) {
-      log.lines.push({ ...line, isSealed, event: line.ended ? parseLine(line.bytes) : null });
+      const event = line.ended ? parseLine(line.bytes) : null;
+      const counted = event ?? (line.ended ? parseLine(line.bytes, false) : null);
+      log.lines.push({ ...line, isSealed, event, counted });
     }
   };
   for (const [number, file] of sealed.sort(([a], [b]) => a - b).filter(([number]) => number >= least)) {
@@ -150,6 +152,11 @@ function readLog(folder, name, key, report, getFrom) {
   }
   add(active ?? Buffer.alloc(0), false);
   return log;
+}
+function readLog(...log) {  // again if the active segment may have been sealed after it was read
+  let found = readLogOnce(...log);
+  for (let tries = 0; found.foreign && tries < 9; tries += 1) found = readLogOnce(...log);
+  return found;
 }
 // format-binary.md, "Compressed segments": the tables are right if the bytes are those that the numbers in them give.
 const ints = (...numbers) => Buffer.from(Uint32Array.from(numbers).buffer);
@@ -239,7 +246,7 @@ export function ringFrames(ring) {
   for (let block = 0; block * 4096 < size; block += 1) {
     const start = ring.indexOf(10, block * 4096) + 1;
     const header = ring.subarray(block * 4096, Math.max(block * 4096, start - 1));
-    const frame = header[0] === 0x1e && header.length <= 512 ? parseObject(header.subarray(1)) : null;
+    const frame = header[0] === 0x1e && header.length <= 511 ? parseObject(header.subarray(1)) : null;
     if (!frame || !hasAll('generation first last length', isInt, frame) || start + frame.length > size) continue;
     const text = ring.subarray(start, start + frame.length);
     if (frame.crc !== hex8(crc32(text, crc32(header.subarray(0, -18))))) continue;
@@ -262,37 +269,34 @@ function joinRing(frames, last, lastCrc) {
   return joined;
 }
 
-// "What is committed": behind position `start`, by the journal's lines (`stored`), and with the ring (`committed`).
+// "What is committed": behind position `known`, by the journal's lines in order (`stored`), and with the ring.
 const endsBatch = ({ position, batch_end: end }) => !end || end === position;
-function findEnd(lines, start, frames) {
-  let [stored, reached, highest, room, cause, crc] = [start, start, 0, 0, '', ''];
-  const [batch, behind] = [new Map(), new Map()];
+function findEnd(lines, known, frames) {
+  let [inOrder, reached, latest, highest, room, cause, crc] = [known, known, known, 0, 0, '', ''];
+  let [batch, behind] = [new Map(), new Map()];
   for (const line of lines) {
-    const position = line.event?.position;
+    const { bytes, ended, isSealed, counted } = line;
+    const position = counted?.position;
     highest = Math.max(highest, position ?? 0);
-    if (!line.event) {
-      room += 1 + Math.floor(line.bytes.length / 64);
-      if (!isTorn({ ...line, ended: line.ended || line.isSealed })) cause ||= 'damage at its end';
-    } else if (position <= stored) [cause, room, crc] = ['', 0, position === stored ? line.event.crc : crc];
-    else if (position > reached && position - reached - 1 <= (cause ? room : 0)) {
-      batch.set(position, line);
-      reached = position;
-      if (endsBatch(line.event)) [stored, crc, cause, room] = [position, line.event.crc, '', 0];
-    } else {
-      if (Math.max(...behind.keys()) > position) cause ||= 'records out of order';
-      behind.set(position, line);
+    if (!counted) {
+      room += 1 + (ended ? Math.floor(bytes.length / 64) : 0);
+      if (!isTorn({ bytes, ended: ended || isSealed })) cause ||= 'damage at its end';
+    } else if (position <= inOrder) [room, cause, crc] = [0, '', position === inOrder ? counted.crc : crc];
+    else {
+      const follows = position > reached && position <= reached + 1 + (cause ? room : 0);
+      (follows ? batch : behind).set(position, counted);
+      if (follows) reached = position;
+      if (follows && endsBatch(counted)) [inOrder, room, cause, crc, batch] = [position, 0, '', counted.crc, new Map()];
+      else if (position < latest) cause ||= 'records out of order';
+      latest = Math.max(latest, position);
     }
   }
-  const joined = joinRing(frames, stored, crc);
-  const known = new Map([...[...batch].filter(([position]) => position > stored), ...joined, ...behind]);
-  let [committed, last] = [stored, stored];
-  while (known.has(last + 1)) if (endsBatch(known.get(last += 1).event)) committed = last;
-  for (let at = stored + 1; at < Math.min(...behind.keys()) && behind.size; at += 1) {
-    if (!joined.has(at)) { cause ||= 'records that do not follow'; break; }
-  }
-  if (Math.max(...known.keys()) > last) cause ||= 'records that do not connect';
-  const ring = [...joined].filter(([position]) => position <= committed);
-  return { stored, committed, cause, highest, ring: new Map(ring) };
+  const joined = joinRing(frames, inOrder, crc);
+  const others = new Map([...[...joined].map(([at, line]) => [at, line.event]), ...batch, ...behind]);
+  let [committed, last] = [inOrder, inOrder];
+  while (others.has(last + 1)) if (endsBatch(others.get(last += 1))) committed = last;
+  if (Math.max(...others.keys()) > last) cause ||= 'records that do not connect';
+  return { stored: inOrder, committed, cause, highest, ring: new Map([...joined].filter(([at]) => at <= committed)) };
 }
 
 // "Opening". format-binary.md, "Locks": Node cannot ask F_OFD_GETLK, but Linux lists all locks in /proc/locks.
@@ -477,7 +481,15 @@ export function append(folder, id, type, json) {
   if (lock.test(fs.readFileSync('/proc/locks', 'latin1'))) refuse('a process takes part in the store');
   if (config.archive) refuse('an archive takes no appends');
   if (!isStreamId(id)) refuse(`${JSON.stringify(id)} is no stream id`);
-  if (cause || ring.size || !store.active) refuse('the journal needs a recovery: open the store once with hangarlog');
+  const state = load(`${folder}/state`);
+  const claims = state?.length === 4096 && state.readBigUInt64LE(0) === 0x3545544154534c48n
+    ? [state.readBigUInt64LE(24), state.readBigUInt64LE(96)] : [];
+  const ahead = [...streamPaths(store)].some((path) =>
+    openStream(store, path).lines.some(({ event }) => event?.position > committed));
+  if (cause || ring.size || !store.active || ahead || claims.some((position) => position > committed)) {
+    refuse('it needs a recovery: open the store once with hangarlog');
+  }
+  if (!type) refuse('the type is empty');
   const path = pathOf(id);
   const { lines } = openStream(store, path);
   if (store.snapshots.get(path) === null) refuse('the snapshot file is damaged');
