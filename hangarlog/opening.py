@@ -28,12 +28,25 @@ def open(  # noqa: A001 - `hangarlog.open`
         What `FileEventStore` or `JetStreamEventStore` raises.
     """
     place = os.fspath(address)
-    scheme, separator, _ = place.partition("://") if isinstance(place, str) else ("", "", "")
-    if not (separator and scheme.isalpha()):
+    if not (isinstance(place, str) and is_on_servers(place)):
         return FileEventStore(address, serializer=serializer, **options)
-    if scheme not in _SERVERS:
+    if place.partition("://")[0] not in _SERVERS:
         cause = "a store is a folder, nats://host:port/name or tls://…; for a folder of this name, put ./ first"
-        raise StoreOpenError(f"{scheme}://…", cause)
+        raise StoreOpenError(shown_address(place), cause)
     with importing:
         from hangarlog.jetstream import JetStreamEventStore
     return JetStreamEventStore(place, serializer=serializer, **options)
+
+
+def is_on_servers(address: str) -> bool:
+    """True if an address is a URL, not the path of a folder."""
+    scheme, separator, _ = address.partition("://")
+    return bool(separator) and scheme.isalpha()
+
+
+def shown_address(address: str) -> str:
+    """Return an address without the user and the password that it may have."""
+    if not is_on_servers(address):
+        return address
+    scheme, _, rest = address.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"

@@ -14,12 +14,14 @@ from typing import Any
 import click
 import msgspec
 
-from hangarlog import FileEventStore, __version__
+from hangarlog import EventStore, FileEventStore, StoreOpenError, __version__
 from hangarlog.cli.exit_codes import ExitCode
 from hangarlog.cli.standard_streams import OutputError
 from hangarlog.cli.suggestions import suggestion
 from hangarlog.cli.terminal import progress, say
 from hangarlog.events.serializer import EventSerializer
+from hangarlog.opening import is_on_servers, shown_address
+from hangarlog.opening import open as open_address
 from hangarlog.system.read_only import for_reading
 
 STORE_VARIABLE = "HANGARLOG_STORE"
@@ -206,6 +208,10 @@ def _assign(given: list[str], names: tuple[str, ...], optional: bool) -> list[st
 
 def open_store(path: str, *, create: bool = False, durability: Any = "always") -> FileEventStore:
     """Open the store so that a command can read events of any type without their classes."""
+    if is_on_servers(path):
+        raise StoreOpenError(
+            shown_address(path), "this command works on a store in a folder; `hangarlog copy` makes one"
+        )
     serializer = EventSerializer(unknown="untyped")
     seconds = lock_timeout()
     with progress("opening the store"):
@@ -219,6 +225,14 @@ def open_store(path: str, *, create: bool = False, durability: Any = "always") -
         )
     _report_recovery(store)
     return store
+
+
+def open_either(address: str, *, create: bool = False) -> EventStore:
+    """Open the store at an address, in a folder or on servers, as `open_store` does. It need not be durable."""
+    if not is_on_servers(address):
+        return open_store(address, create=create, durability="relaxed" if create else "always")
+    with progress("opening the store"):
+        return open_address(address, serializer=EventSerializer(unknown="untyped"), create=create)
 
 
 def _report_recovery(store: FileEventStore) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import click
 import msgspec
 
-from hangarlog.cli.app import checked_seconds, hangarlog, named, note_done, open_store, with_store
+from hangarlog.cli.app import checked_seconds, hangarlog, named, note_done, open_either, with_store
 from hangarlog.cli.terminal import counted, is_terminal, progress_of_steps, say, write_json, write_object
 from hangarlog.copying import Copied, Copy, CopyError
+from hangarlog.opening import shown_address
 from hangarlog.system.interrupts import Interrupts
 
 
@@ -29,7 +30,7 @@ def copy(store: str, target: str, follow: bool, until_idle: float | None) -> int
 
     TARGET is new, or an earlier copy, which is brought up to date: after an interruption, run it again. Ids, versions,
     times, payloads and batches are kept, and so are positions, unless a retention has dropped or erased events. Exit
-    with 1 if the two differ, or somebody else writes to TARGET.
+    with 1 if the two differ, or somebody else writes to TARGET. Either may be a folder or `nats://host:port/name`.
 
     With --follow, stop the writers, then this command. Once it says `complete`, start the writers on TARGET.
     docs/copy.md has the whole recipe.
@@ -37,9 +38,9 @@ def copy(store: str, target: str, follow: bool, until_idle: float | None) -> int
     if until_idle is not None and not follow:
         raise click.UsageError("--until-idle is for --follow")
     with (
-        named(f"the copy to {target} is not complete; run it again"),
-        open_store(store) as source,
-        open_store(target, create=True, durability="relaxed") as opened,
+        named(f"the copy to {shown_address(target)} is not complete; run it again"),
+        open_either(store) as source,
+        open_either(target, create=True) as opened,
         progress_of_steps() as show,
     ):
         work = Copy(source, opened, progress=show)
@@ -55,7 +56,7 @@ def copy(store: str, target: str, follow: bool, until_idle: float | None) -> int
                 say(f"hangarlog: up to position {work.done.position} it is copied; run it again for the rest", err=True)
             raise
         late = work.left() if follow else 0
-    return _report(target, work.done, late)
+    return _report(shown_address(target), work.done, late)
 
 
 def _follow(work: Copy, until_idle: float | None) -> None:

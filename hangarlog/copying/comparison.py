@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
 
 import msgspec
 
-from hangarlog.copying.batches import carried_move
 from hangarlog.copying.positions import Positions
-from hangarlog.record.cursor_move import encode_move
+from hangarlog.record.cursor_move import CursorMove
 from hangarlog.record.envelope import Envelope
 
 _FIELDS = ("event_type", "event_id", "recorded_at", "data", "metadata")
 _content = attrgetter("stream_id", "stream_version", *_FIELDS)
 _place = attrgetter("stream_id", "stream_version")
+
+
+Find = Callable[[str], Envelope | None]
 
 
 class DifferenceError(Exception):
@@ -54,10 +56,13 @@ class Comparison:
     both, in one order, with the same content, and in the same batches.
     """
 
-    def __init__(self, hidden: Mapping[str, int], positions: Positions, *, notes: bool) -> None:
-        """`hidden` has the last version that each stream hides. With `notes`, `positions` are noted, else they are
-        known."""
-        self._hidden, self._positions, self._notes = hidden, positions, notes
+    def __init__(self, hidden: Mapping[str, int], find: Find, positions: Positions, *, notes: bool, after: int) -> None:
+        """`hidden` has the last version that each stream hides, and `find` finds an event of the source by its id.
+
+        With `notes`, `positions` are noted, else they are known. The source's events are those `after` a position.
+        """
+        self._hidden, self._find, self._positions, self._notes = hidden, find, positions, notes
+        self._read = after  # The position of the source's last event that was looked at.
         self.count = 0
         self.last: Envelope | None = None
         """The last event of the source that is in both."""
@@ -83,9 +88,10 @@ class Comparison:
                 here.take()
                 there.take()
                 yield 1
-            elif second and self._may_lack(second):
+            elif second and self._may_lack(second) and self._is_gone(first, second):
                 there.take()
             elif first and self._may_lack(first):
+                self._read = first.position
                 here.take()
             else:
                 raise DifferenceError(_unmatched(first, second))
@@ -97,13 +103,33 @@ class Comparison:
         if not count or first[0].position != second[0].position or first[:count] != second[:count]:
             return 0
         if self._notes:
-            self._positions.note(first[0].position, first[0].position)
-            self._positions.note(first[count - 1].position, first[count - 1].position)
+            self._note(first[:count])
         self.last, self._last_there = first[count - 1], second[count - 1]
+        self._read = first[count - 1].position
         self.count += count
         here.take(count)
         there.take(count)
         return count
+
+    def _note(self, events: Sequence[Envelope]) -> None:
+        """Note events that have the same positions in both."""
+        start, stop = events[0].position, events[-1].position
+        if stop - start == len(events) - 1:
+            self._positions.note(start, start, len(events))
+            return
+        for event in events:
+            self._positions.note(event.position, event.position)
+
+    def _is_gone(self, first: Envelope | None, second: Envelope) -> bool:
+        """True if a hidden event of the target, in whose place the source has `first`, is not behind it there."""
+        if first is None:
+            return True
+        if first.position == self._read + 1:
+            return False  # The source has lost nothing here.
+        if not self._may_lack(first):
+            return True  # The target has it, too, and behind this one.
+        found = self._find(second.event_id)
+        return not found or _place(found) != _place(second)
 
     def _may_lack(self, event: Envelope) -> bool:
         return event.stream_version <= self._hidden.get(event.stream_id, -1)
@@ -118,16 +144,19 @@ class Comparison:
         before, before_there = self.last, self._last_there
         if before and before_there and _goes_on(before, first) != _goes_on(before_there, second):
             raise DifferenceError(f"{_named(first)} is in another batch in the target, {_at(second)}")
-        if bytes(first.cursor) != bytes(second.cursor) and self._moved(first) != bytes(second.cursor):
+        if bytes(first.cursor) != bytes(second.cursor) and not self._moves_alike(first, second):
             raise DifferenceError(f"{_named(first)} moves a cursor to another place in the target, {_at(second)}")
         self.last, self._last_there = first, second
+        self._read = first.position
         self.count += 1
 
-    def _moved(self, event: Envelope) -> bytes:
+    def _moves_alike(self, first: Envelope, second: Envelope) -> bool:
         try:
-            return encode_move(carried_move(bytes(event.cursor), self._positions.in_target))
-        except (msgspec.MsgspecError, ValueError):
-            return b""
+            here, there = (msgspec.json.decode(each.cursor, type=CursorMove) for each in (first, second))
+        except msgspec.MsgspecError:
+            return False
+        low, high = self._positions.bounds(here.position)
+        return here.name == there.name and low <= there.position <= high
 
 
 def _goes_on(before: Envelope, event: Envelope) -> bool:

@@ -106,8 +106,10 @@ class Copy:
         self._ready: list[list[Envelope]] = []  # Whole batches, to be copied together.
         self._ready_bytes = 0
         self._open_batch = self._begun_batch = 0  # Positions of the source.
+        self._seen = 0  # The position of the source's last event that was read.
         self._known: dict[str, None] = {}  # Streams that the target has.
-        self._last_versions: dict[str, int] = {}
+        self._last_versions: dict[str, int] = {}  # Of the source; and those in the target. Of streams that hide events.
+        self._there: dict[str, int] = {}
         self._hidden: dict[str, int] = {}
         self._leaves_out = self._began = self._stopped = False
         self._begin_source = self._begin_target = 0  # Where copying began: what is before was compared first.
@@ -169,7 +171,8 @@ class Copy:
         done = self.done
         here = self._read(from_position=self._begin_source, to_position=done.position)
         there = self._target.envelopes(from_position=self._begin_target, to_position=done.target_position)
-        work = Comparison(hidden_in(self._source), self._positions, notes=False)
+        hidden, after = hidden_in(self._source), self._begin_source
+        work = Comparison(hidden, self._source._find, self._positions, notes=False, after=after)
         try:
             for count in work.run(here, there):
                 done.compared += count
@@ -191,7 +194,8 @@ class Copy:
         if end:
             self._compare_before(end, last)
         self.done.position, self.done.target_position = self._positions.source, self._positions.target
-        self._begin_source, self._begin_target = self.done.position, self.done.target_position
+        self._seen = self._begin_source = self.done.position
+        self._begin_target = self.done.target_position
 
     def _is_dense(self, last: int) -> bool:
         """True if the source has all events from position 1 on."""
@@ -204,7 +208,8 @@ class Copy:
 
     def _compare_before(self, end: int, last: int) -> None:
         """Compare the events that the target has with the first ones of the source."""
-        done, work = self.done, Comparison(self._hidden, self._positions, notes=True)
+        done = self.done
+        work = Comparison(self._hidden, self._source._find, self._positions, notes=True, after=0)
         here, there = self._read(to_position=last), self._target.envelopes(to_position=end)
         try:
             for count in work.run(here, there, part=True):
@@ -286,9 +291,12 @@ class Copy:
     def _add(self, event: Envelope) -> None:
         if 0 < self._open_batch < event.position:
             self._end_batch()  # Its last events were erased.
-        if not event.may_follow(self._open_batch):
+        first_left = (
+            not self._open_batch and event.ends_batch and event.position > self._seen + 1
+        )  # Others were erased.
+        if not (first_left or event.may_follow(self._open_batch)):
             raise self._error(f"the batch of position {event.position} of the source is not whole; repair the source")
-        self._open_batch = event.open_batch
+        self._open_batch, self._seen = event.open_batch, event.position
         if not (self._leaves_out and self._is_left_out(event)):
             if 0 < event.batch_end == self._begun_batch:
                 cause = f"it has only a part of the batch that ends at position {event.batch_end} of the source"
@@ -304,13 +312,26 @@ class Copy:
         self._batch, self._open_batch = [], 0
 
     def _is_left_out(self, event: Envelope) -> bool:
-        """True if a stream hides an event, and has later ones. The last event of a stream keeps its version."""
+        """True if a stream hides an event, which does not continue it in the target, and has later ones.
+
+        The last event of a stream keeps its version.
+        """
         stream_id, version = event.stream_id, event.stream_version
-        if version > self._hidden.get(stream_id, -1):
+        if (hidden := self._hidden.get(stream_id)) is None:
             return False
+        if stream_id not in self._there:
+            self._there[stream_id] = self._target.get_stream_version(stream_id)
+        goes_on = 0 <= self._there[stream_id] == version - 1
+        if version <= hidden and not goes_on and version < self._last_version(stream_id, version):
+            return True
+        self._there[stream_id] = version
+        return False
+
+    def _last_version(self, stream_id: str, version: int) -> int:
+        """Return the version of a stream of the source, or an earlier one above `version`."""
         if version >= self._last_versions.get(stream_id, -1):
             self._last_versions[stream_id] = self._source.get_stream_version(stream_id)
-        return version < self._last_versions[stream_id]
+        return self._last_versions[stream_id]
 
     def _append(self, batches: list[list[Envelope]]) -> None:
         if not batches:

@@ -95,7 +95,9 @@ class CursorCopy:
         there = {cursor.name: cursor.position for cursor in self._target.cursors()}
         found = self._source.cursors()
         for cursor in found:
-            to, at = self._positions.in_target(cursor.position), there.get(cursor.name, 0)
+            (to, most), at = self._positions.bounds(cursor.position), there.get(cursor.name, 0)
+            if cursor.name in there and to <= at <= most:
+                to = at
             if at > to and self._moved.get(cursor.name) != at:
                 ahead[cursor.name] = at
                 continue

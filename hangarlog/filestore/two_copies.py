@@ -14,7 +14,8 @@ from hangarlog.filestore.folder import Folder
 from hangarlog.log.log import Log, RecordsAndLines
 from hangarlog.log.segment import Segment
 from hangarlog.log.segment_name import first_of
-from hangarlog.record.line import StoredEnvelope, decode_record, is_erased, is_record
+from hangarlog.record.line import ERASED_MARK, StoredEnvelope, decode_record, erased_line, is_erased, is_record
+from hangarlog.record.strict import are_strict, record_or_cause
 
 Line = tuple[StoredEnvelope, bytes]
 
@@ -39,6 +40,33 @@ def segments(log: Log) -> Iterator[Segment]:
     finally:
         if active:
             active.close()
+
+
+def better_copies(segment: Segment, records: list[StoredEnvelope], lines: list[bytes]) -> list[bytes]:
+    """Return lines of the journal, but the stream's copy of each that breaks the format, if that copy is whole.
+
+    A line with a right checksum may break it, for example with a key that comes twice.
+    """
+    if not segment.size or are_strict(records, lines):
+        return lines
+    broken = {
+        _place(record): at
+        for at, (record, line) in enumerate(zip(records, lines, strict=True))
+        if isinstance(record_or_cause(line), str) and not _keeps_erased(record, line)
+    }
+    better = [*lines]
+    for record, line in whole_lines(segment) if broken else ():
+        if _place(record) in broken and isinstance(record_or_cause(line), StoredEnvelope):
+            better[broken[_place(record)]] = line
+    return better
+
+
+def _keeps_erased(record: StoredEnvelope, line: bytes) -> bool:
+    return is_erased(record) and (ERASED_MARK in line or erased_line(record) == line + b"\n")
+
+
+def _place(record: StoredEnvelope) -> tuple[int, str, int]:
+    return record.position, record.stream_id, record.stream_version
 
 
 class Missing(NamedTuple):

@@ -29,9 +29,8 @@ _FIRST_SECONDS = 5.0
 _API = "$JS.API."
 _MOVE_SECONDS = 2.0
 """For a server that is there and cannot do it: it may be cut off from the others."""
-_STAY_SECONDS = 9.0
-"""At the next server: the others may be electing a leader."""
-_NOT_FOUND, _FINAL = 10037, (10039, 10074, 10076)
+_NOT_FOUND, _IN_FLIGHT, _FINAL = 10037, 10164, (10039, 10074, 10076)
+_ONCE = {"allow_reconnect": False, "max_reconnect_attempts": 1, "reconnect_time_wait": 0}
 FAILURES = (nats.errors.Error, asyncio.TimeoutError, OSError)
 
 
@@ -62,7 +61,7 @@ class Connection:
     """
 
     def __init__(self, address: Address, options: Mapping[str, Any], seconds: float) -> None:
-        self.path, self.seconds = address.shown, seconds
+        self.path, self._name, self.seconds = address.shown, address.name, seconds
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="hangarlog-nats", daemon=True)
         self._thread.start()
@@ -71,7 +70,7 @@ class Connection:
         self._last_error = ""
         self.losses = 0
         """How often the connection was lost. What came meanwhile was missed, and the server may have begun anew."""
-        self._moved_at = -_STAY_SECONDS
+        self._looking: asyncio.Task[None] | None = None
         self._failing_since: dict[bool, float] = {}  # True: questions, False: writes.
         self._numbers = itertools.count()
         self._collecting: dict[str, tuple[list[Message], asyncio.Future[int]]] = {}
@@ -129,7 +128,7 @@ class Connection:
     # Connecting
 
     async def _connect(self, address: Address, options: dict[str, Any]) -> None:
-        options = {"connect_timeout": _ATTEMPT_SECONDS, **address.credentials, **options}
+        options = self._options = {"connect_timeout": _ATTEMPT_SECONDS, **address.credentials, **options}
         begun = monotonic()
         while True:
             failures = [await self._why_not(server, options) for server in address.servers]
@@ -180,19 +179,16 @@ class Connection:
         async def note(error: Exception) -> None:
             said.append(str(error))
 
-        once = {"allow_reconnect": False, "max_reconnect_attempts": 1, "reconnect_time_wait": 0, "error_cb": note}
         probe = nats.NATS()
         try:
-            await probe.connect(server, **{**options, **once})
+            await probe.connect(server, **{**options, **_ONCE, "error_cb": note})
         except (TimeoutError, OSError, nats.errors.Error, ValueError) as error:
             text = "; ".join([*dict.fromkeys(said), str(error) or type(error).__name__])
             if "uthorization" in text or "uthentication" in text:
                 return StoreOpenError(self.path, f"{where} refuses the user, password, token or key that was given")
             return OSError(f"{where} does not let a client in ({text})")
         finally:
-            await probe.close()
-            if probe._transport:  # It stays open if the server refused the client.
-                probe._transport.close()
+            await _closed(probe)
         return None
 
     async def _note_error(self, error: Exception) -> None:
@@ -229,8 +225,11 @@ class Connection:
             self._raise_denied(subject)
             await self._move_on(subject)
             raise NoReplyError(str(error) or type(error).__name__) from error
-        self._failing_since.pop(subject.startswith(_API), None)
         answer: dict[str, Any] = json.loads(message.data)
+        if (answer.get("error") or {}).get("err_code") == _IN_FLIGHT:  # A leader that is cut off says so for ever.
+            await self._move_on(subject)
+        else:
+            self._failing_since.pop(subject.startswith(_API), None)
         return answer
 
     async def begin(self, subject: str, payload: bytes, headers: dict[str, str]) -> None:
@@ -251,16 +250,43 @@ class Connection:
             raise StorageError(self.path, None, f"a permission is missing: {self._denied.removeprefix('nats: ')}")
 
     async def _move_on(self, subject: str) -> None:
-        """Go to another server if this one has done nothing for a while: nats-py stays at one that is cut off.
+        """If this server has done nothing for a while, look for a better one: nats-py stays at one that is cut off.
 
         Such a server may still answer questions, so they do not count for writes.
         """
         now, asks = monotonic(), subject.startswith(_API)
         fails = now - self._failing_since.setdefault(asks, now) > _MOVE_SECONDS
-        if fails and now - self._moved_at > _STAY_SECONDS and len(self.nc.servers) > 1:
-            self._failing_since.clear()
-            self._moved_at = now
-            await self.nc.force_reconnect()
+        if fails and len(self.nc.servers) > 1 and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(self._look_elsewhere())
+
+    async def _look_elsewhere(self) -> None:
+        """Go to a server that sees a leader with most of its followers. While there is none, stay."""
+        here, known = self.nc.connected_url, self.nc.servers
+        if here is None or await self._sees_leader(here.geturl()):
+            known = []
+        for url in known:
+            if url != here and await self._sees_leader(url.geturl()):
+                self._failing_since.clear()
+                self.nc.set_server_pool([url.geturl(), *(each.geturl() for each in known if each != url)])
+                await self.nc.force_reconnect()
+                return
+        await asyncio.sleep(_MOVE_SECONDS)
+
+    async def _sees_leader(self, server: str) -> bool:
+        client = nats.NATS()
+        try:
+            await client.connect(server, **{**self._options, **_ONCE, "error_cb": _ignored, "connect_timeout": 1})
+            answer = json.loads((await client.request(f"{_API}STREAM.INFO.{self._name}", timeout=1)).data)
+        except (*FAILURES, ValueError):
+            return False
+        finally:
+            await _closed(client)
+        cluster = answer.get("cluster", {})
+        if "config" not in answer or not cluster.get("leader"):
+            return False
+        followers = cluster.get("replicas", [])
+        near = sum(0 < each.get("active", 0) < _MOVE_SECONDS * 1e9 for each in followers)
+        return bool(2 * (near + 1) > len(followers) + 1)
 
     async def api(self, what: str, request: object = None) -> dict[str, Any]:
         """Ask JetStream for something that changes nothing if it is asked again, until it answers.
@@ -361,6 +387,16 @@ class Connection:
             found.append(Message(int(headers["Nats-Sequence"]), headers["Nats-Subject"], headers, message.data))
         elif not done.done():
             done.set_result(int(headers.get("Status", 500)))
+
+
+async def _closed(client: Any) -> None:
+    await client.close()
+    if client._transport:  # It stays open if the server refused the client.
+        client._transport.close()
+
+
+async def _ignored(_: Exception) -> None:
+    pass
 
 
 async def _greeting(host: str, port: int) -> bytes:

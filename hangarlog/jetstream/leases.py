@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 from uuid import uuid4
 
@@ -65,8 +65,8 @@ class Leases:
 
     def _await_ends(self) -> None:
         """Wait for the names that this process gives up."""
-        for ending in list(self._ending):
-            ending.exception()
+        if self._ending:
+            wait(list(self._ending), self._connection.seconds)
 
     async def _look(self, name: str) -> tuple[_Owner | None, int]:
         content, revision = await self._bucket.getting(_key(name))

@@ -115,6 +115,30 @@ def record(line: bytes) -> Json | None:
     return found if good else None
 
 
+def counts(line: bytes) -> Json | None:
+    """What a line says that keeps its place: a record, or what only breaks the format as a lenient reader allows."""
+    if found := record(line):
+        return found
+    if not line.startswith(HEAD) or line[-CRC_BYTES - 1 : -CRC_BYTES] != b"}" or not signed(line):
+        return None
+    try:
+        read = json.JSONDecoder(parse_int=digits, parse_constant=digits)
+        found = read.decode(line.decode(errors="replace"))
+        check(found, 1 << 30)
+    except (ValueError, RecursionError):
+        return None
+    texts = [found.get(key) for key in ("stream_id", "event_type", "event_id", "recorded_at", "crc")]
+    whole = all(isinstance(text, str) and "\ufffd" not in text for text in texts)
+    numbers = (found.get("position"), 1), (found.get("stream_version"), 0), (found.get("batch_end", 0), 0)
+    whole &= all(is_int(number, least) for number, least in numbers)
+    return found if whole and "data" in found else None
+
+
+def digits(text: str) -> float:
+    """An integer; infinity for a long one. Raises `ValueError` for `NaN` and `Infinity`."""
+    return int(text) if len(text) <= 4300 else float("inf")
+
+
 def written(position: int, stream_id: str, version: int, rest: bytes) -> bytes:
     """A line as a writer writes it: `rest` is all from the type on."""
     body = b'{"position":%d,"stream_id":%b,"stream_version":%d,%b' % (position, string(stream_id), version, rest)

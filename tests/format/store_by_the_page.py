@@ -12,6 +12,7 @@ from pathlib import Path
 from by_the_page import (
     Json,
     Segment,
+    counts,
     erased,
     frames,
     id_at,
@@ -157,12 +158,12 @@ class Store:
 
     def _walk(self, start: int) -> int:
         """Go through the journal behind position `start`. Return its highest position."""
-        self.committed = self.stored = reached = start
-        self.cause, highest, room, damaged = None, 0, 0, ""
-        crc = order = ""
+        self.committed = self.stored = reached = latest = start
+        self.cause, highest, room, damaged, crc = None, 0, 0, "", ""
         batch: dict[int, Json] = {}
         behind: dict[int, Json] = {}
-        for (segment, line, ended), found in self.lines():
+        for (segment, line, ended), whole in self.lines():
+            found = whole or (counts(line) if ended else None)
             if found is None:
                 room += 1 + (len(line) // 64 if ended else 0)
                 if not is_torn(line, ended=ended or segment.number is not None):
@@ -173,16 +174,16 @@ class Store:
             if position <= self.stored:
                 damaged, room, crc = "", 0, found["crc"] if position == self.stored else crc
                 continue
-            if behind and position < max(behind):
-                order = "records out of order"
-            if 0 <= position - reached - 1 <= (room if damaged else 0):
-                reached, batch[position] = position, found
-                if found.get("batch_end", 0) in (0, position):
-                    self.committed = self.stored = position
-                    crc, room, damaged, batch = found["crc"], 0, "", {}
-            else:
-                behind[position] = found
-        self.cause = damaged or order or None
+            follows = reached < position <= reached + 1 + (room if damaged else 0)
+            (batch if follows else behind)[position] = found
+            reached = position if follows else reached
+            if follows and found.get("batch_end", 0) in (0, position):
+                self.committed = self.stored = position
+                crc, room, damaged, batch = found["crc"], 0, "", {}
+            elif position < latest:
+                damaged = damaged or "records out of order"
+            latest = max(latest, position)
+        self.cause = damaged or None
         self.ring_lines: dict[int, bytes] = {}
         self._join(batch, behind, crc)
         return highest
@@ -206,8 +207,6 @@ class Store:
                 if found and found["position"] == position > self.stored:
                     joined[position] = line
         known = batch | {position: json.loads(line) for position, line in joined.items()}
-        if behind and {*range(self.stored + 1, min(behind))} - {*joined}:
-            self.cause = self.cause or "records that do not follow"
         known |= behind
         position = self.committed
         while (position := position + 1) in known:
@@ -215,6 +214,7 @@ class Store:
                 self.committed = position
         if known and max(known) > position - 1:
             self.cause = self.cause or "records that do not connect"
+        self.joined = joined
         self.ring_lines = {p: line for p, line in joined.items() if p <= self.committed}
 
     # Reading

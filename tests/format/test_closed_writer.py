@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,46 @@ def test_it_stops_at_a_damaged_end(tmp_path: Path) -> None:
         journal.write(b"hello")
     with pytest.raises(CannotAppendError):
         append(tmp_path / "s", [("b", [("Added", b"{}")])])
+
+
+@pytest.mark.filterwarnings("ignore::hangarlog.CorruptionWarning")
+@pytest.mark.parametrize("evidence", ["state", "stream", "end"])
+def test_it_stops_where_more_was_committed_or_a_stream_is_damaged(tmp_path: Path, evidence: str) -> None:
+    """A copy without the journal's last line: `state`, or a stream, has what is missing."""
+    with FileEventStore.untyped(tmp_path / "s", durability="relaxed") as store:
+        store.append("b", [UntypedEvent("Added", {"number": number}) for number in range(5)], -1)
+        store.append("c", [UntypedEvent("Added", {})], -1)
+    path = shutil.copytree(tmp_path / "s", tmp_path / "copy")
+    journal, lost = path / "journal.jsonl", path / "streams/c.jsonl"
+    if evidence == "end":
+        with (path / "streams/b.jsonl").open("ab") as stream:
+            stream.write(b"hello\n")
+    else:
+        journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-1]))
+        (path / "state" if evidence == "stream" else lost).unlink()
+    before = journal.read_bytes()
+    with pytest.raises(CannotAppendError):
+        append(path, [("b", [("Added", b"{}")])])
+    assert journal.read_bytes() == before
+    with FileEventStore.untyped(path, durability="relaxed") as store:
+        assert store.recovered
+        assert store.last_position == {"state": 5, "stream": 5, "end": 6}[evidence]
+    append(path, [("b", [("Added", b"{}")])])
+
+
+@pytest.mark.filterwarnings("ignore::hangarlog.CorruptionWarning")
+def test_a_copy_takes_from_its_streams_what_its_state_says_was_committed(tmp_path: Path) -> None:
+    """As the page says of hangarlog: it looks for it, and what it does not find is no damage."""
+    with FileEventStore.untyped(tmp_path / "s", durability="relaxed") as store:
+        for number in range(6):
+            store.append("b", [UntypedEvent("Added", {"number": number})], number - 1)
+    for kept, file in ((6, "catalog"), (3, "streams/b.jsonl")):
+        path = shutil.copytree(tmp_path / "s", tmp_path / f"copy-{kept}")
+        journal = path / "journal.jsonl"
+        journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:3]))
+        (path / file).unlink()
+        with FileEventStore.untyped(path, durability="relaxed") as store:
+            assert store.recovered
+            assert not store.recovered.damage
+            assert store.last_position == kept
+            assert list(verify(store)) == []

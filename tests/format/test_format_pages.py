@@ -96,7 +96,7 @@ def test_the_format_pages_programs_run(tmp_path: Path, monkeypatch: pytest.Monke
         names |= {"some_event_id": record.event_id, "its_position": 123, "store_id": store.meta.store_id}
     names["ids_path"] = tmp_path / "known/event-ids"
     programs = blocks(FORMAT, "python") + blocks(BINARY, "python")
-    assert len(programs) == 12
+    assert len(programs) == 13
     for program in programs:
         exec(program, names)  # noqa: S102 - that is the test
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from by_the_page import frames, id_at, is_stream_id, path_of, record, sealed_number
+from by_the_page import counts, erased, frames, id_at, is_stream_id, is_torn, path_of, record, sealed_number
 from conftest import ROOT
 from store_by_the_page import RefusedError, Store, meta, retained, snapshot
+from test_format_pages import FORMAT, blocks
 from verifier_by_the_page import cursor_line, damages
 
 from hangarlog import CorruptionError, FileEventStore, HangarlogError
@@ -19,12 +20,13 @@ from hangarlog.filestore.commit_ring import frames_in
 from hangarlog.filestore.cursor_file import pairs_in
 from hangarlog.filestore.file_names import stream_id_of, stream_path
 from hangarlog.filestore.folder import Folder
+from hangarlog.filestore.recovery.unrecovered import Unrecovered
 from hangarlog.filestore.snapshot_files import parse
 from hangarlog.log.segment_name import first_of
 from hangarlog.maintenance.cursor_check import cursors_damage
 from hangarlog.maintenance.store_view import StoreView
 from hangarlog.maintenance.verify import verify_folder
-from hangarlog.record.line import decode_record
+from hangarlog.record.line import decode_record, is_record
 from hangarlog.record.strict import record_or_cause
 from hangarlog.system.filesystem import FileSystem
 
@@ -61,7 +63,8 @@ def test_lines(vector: dict[str, Any]) -> None:
     strict = record_or_cause(line)
     assert isinstance(strict, str) is not vector["record"]
     assert (record(line) is not None) is vector["record"]
-    if vector.get("reader", vector["record"]) is True:
+    assert (counts(line) is not None) is is_record(line) is vector.get("reader", vector["record"])
+    if is_record(line):
         # What is not UTF-8, or no float, is found when the payload is decoded.
         assert decode_record(line).stream_id == "a:1"
 
@@ -216,7 +219,10 @@ def test_frames(vector: dict[str, Any]) -> None:
 
 @each("journals")
 def test_journals(tmp_path: Path, vector: dict[str, Any]) -> None:
-    path = made(tmp_path / "s", vector["text"].encode())
+    more = {"ring": "ring", "checkpoint": "checkpoint.json"}
+    files = {name: content({"hex": vector[key]}) for key, name in more.items() if key in vector}
+    files |= {"ring": files["ring"].ljust(1 << 20, b"\0")} if "ring" in files else {}
+    path = made(tmp_path / "s", vector["text"].encode(), **files)
     by_the_page = Store(path)
     found = [*verify_folder(path)]
     assert bool(found) is bool(damages(path)) is vector["damaged"], found
@@ -224,3 +230,25 @@ def test_journals(tmp_path: Path, vector: dict[str, Any]) -> None:
         folder = Folder(FileSystem(), str(path))
         folder.open(1, create=False)
         assert StoreView(folder, "s-1").committed == by_the_page.stored == vector["committed"]
+        if "shown" in vector:
+            assert Unrecovered(folder, "s-1").committed == by_the_page.committed == vector["shown"]
+        assert what_is_committed(by_the_page)[:2] == (by_the_page.stored, by_the_page.committed)
+
+
+def what_is_committed(store: Store) -> tuple[int, int, bool]:
+    """What the program on the page says of a store."""
+    (program,) = [program for program in blocks(FORMAT, "python") if "def what_is_committed" in program]
+    joined = {position: json.loads(line) for position, line in store.joined.items()}
+    names: dict[str, Any] = {
+        "counted": lambda line: counts(line) or erased(line, journal=True),
+        "torn": lambda line, ended: is_torn(line, ended=ended),
+        "joined": lambda after: joined,
+    }
+    exec(program, names)  # noqa: S102 - that is the test
+    parts = [part for segment in store.journal for part in segment.parts()]
+    known = store.checkpoint["position"]
+    found: tuple[int, int, bool] = names["what_is_committed"](parts, known)
+    if "before the checkpoint" in (store.cause or ""):
+        return names["what_is_committed"](parts, 0)  # type: ignore[no-any-return]
+    assert found[2] is bool(store.cause)
+    return found

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 from uuid import uuid4
 
-from by_the_page import Segment, erased, path_of, record, string, written
+from by_the_page import Segment, erased, is_torn, path_of, record, string, written
 from store_by_the_page import Store, is_gone
 
 Share = tuple[str, list[tuple[str, bytes]]]
@@ -32,12 +33,13 @@ def new_store(path: Path) -> None:
 def append(path: Path, shares: list[Share]) -> None:
     """Append one batch to a store that nobody has open."""
     store = Store(path)
-    if store.cause or store.ring_lines or store.meta.get("archive"):
+    if store.cause or store.ring_lines or store.meta.get("archive") or more_was_committed(store):
         raise CannotAppendError(store.cause)
     position, last = store.committed, store.committed + sum(len(events) for _, events in shares)
     first, batches = position + 1, []
     for stream_id, events in shares:
         version = last_version(store, stream_id)
+        refuse_damage(store.stream(path_of(stream_id)))
         lines = []
         for event_type, data in events:
             position, version = position + 1, version + 1
@@ -61,13 +63,24 @@ def append(path: Path, shares: list[Share]) -> None:
         write(file, [*lacking(store, where, segments), *lines], "stream_version", store)
 
 
+def more_was_committed(store: Store) -> bool:
+    """True if `state`, or a stream, has a higher position than the journal."""
+    file = store.path / "state"
+    words = struct.unpack("=13Q", file.read_bytes()[:104].ljust(104, b"\0")) if file.is_file() else (0,) * 13
+    if words[0] == 0x3545544154534C48 and max(words[3], words[12]) > store.committed:
+        return True
+    ends = (store.stream(where)[-1:] for where in store.stream_paths())
+    lines = (line for segment, *_ in filter(None, ends) for line, ended in segment.parts() if ended)
+    return any(found["position"] > store.committed for found in map(record, lines) if found)
+
+
 def last_version(store: Store, stream_id: str) -> int:
     where = path_of(stream_id)
     mark = store.snapshots.get(where, {})
     if mark.get("tombstone"):
         raise CannotAppendError("deleted for good")
     versions = [r["stream_version"] for r in store.of_journal.get(where, []) if r["stream_id"] == stream_id]
-    return max([*versions, store.hidden(where), store.last_in_file(where) if not versions else -1])
+    return max([*versions, store.hidden(where), store.last_in_file(where)])
 
 
 def lacking(store: Store, where: str, segments: list[Segment]) -> list[bytes]:
@@ -84,6 +97,16 @@ def lacking(store: Store, where: str, segments: list[Segment]) -> list[bytes]:
         for (_, line, _), r in store.lines()
         if r and path_of(r["stream_id"]) == where and r["stream_version"] > last and not is_gone(r)
     ]
+
+
+def refuse_damage(segments: list[Segment]) -> None:
+    """Stop at a stream that ends in damage."""
+    tail: list[bool] = []
+    for line, ended in segments[-1].parts() if segments else ():
+        found = (record(line) or erased(line, journal=False)) if ended else None
+        tail = [] if found else [*tail, is_torn(line, ended=ended)]
+    if not all(tail):
+        raise CannotAppendError("a stream ends in damage")
 
 
 def cut(file: Path, active: Segment, key: str, committed: int, store: Store) -> None:

@@ -183,7 +183,10 @@ DAMAGE = {
     ),
     "data": (lambda line: sealed(line, data=[1]), "line 3: the checksum is right but"),
     "metadata": (lambda line: sealed(line, metadata=None), "line 3: the checksum is right but"),
-    "depth": (lambda line: sealed(line, data={"x": nested(300)}), "line 3: it is nested deeper than 128 levels"),
+    "depth": (
+        lambda line: sealed(line, data={"x": nested(300)}),
+        "line 3: the checksum is right but the line is not a record: it is nested deeper than 128 levels",
+    ),
     "a key of the future": (lambda line: sealed(line, colour="red"), "line 3: it has the key 'colour'"),
     "a cursor": (lambda line: sealed(line, cursor={"name": "../x", "position": 1}), "line 3: bad cursor name"),
     "a cursor ahead": (lambda line: sealed(line, cursor={"name": "x", "position": 99}), "line 3: cursor 'x' cannot"),

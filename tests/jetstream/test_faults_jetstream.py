@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-CAMPAIGN = Path(__file__).parent / "campaign.py"
+CAMPAIGN = Path(__file__).parent / "server_faults.py"
 FAULTS = ["kill_leader=1", "cut_off_leader=1", "wipe_one=1", "flip_bytes=1", "fill_a_disk=1"]
 
 

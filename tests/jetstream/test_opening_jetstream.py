@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import os
 import socket
@@ -15,7 +16,7 @@ import pytest
 from conftest import Added
 from nats_servers import Cluster, cluster, free_ports  # noqa: F401
 
-import hangarlog
+import hangarlog.aio
 from hangarlog import CorruptionError, StoreOpenError, UnavailableError
 from hangarlog.errors import HangarlogError, StorageError
 from hangarlog.jetstream import JetStreamEventStore
@@ -281,6 +282,15 @@ def test_one_call_opens_either_store(cluster: Cluster, tmp_path: Path) -> None:
             each.append_at_end("a:1", [Added(1)])
             assert each.read_stream("a:1") == [Added(1)]
     assert "file" not in refusal(lambda: hangarlog.open("http://127.0.0.1/orders"))
+
+
+def test_a_store_for_tasks_opens_by_its_address(cluster: Cluster) -> None:
+    async def work() -> list[Any]:
+        async with hangarlog.aio.open(f"{cluster.address}/orders?replicas=1", synced=True) as store:
+            await asyncio.gather(*(store.append_at_end(f"a:{number}", [Added(number)]) for number in range(20)))
+            return [record.event.number async for record in store.records()]
+
+    assert sorted(asyncio.run(work())) == list(range(20))
 
 
 def test_a_store_without_its_bucket_is_refused_until_that_is_accepted(cluster: Cluster) -> None:

@@ -15,7 +15,7 @@ from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.hidden_events import without_left_over
 from hangarlog.filestore.line_scan import found_in, journal_files, opened
 from hangarlog.filestore.rolled_streams import rolled_streams
-from hangarlog.filestore.salvage import stream_lines
+from hangarlog.filestore.salvage import read_journal_lines, stream_lines
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
@@ -98,11 +98,10 @@ def is_whole(folder: Folder) -> bool:
 def _counts_up(segment: Segment) -> bool:
     """True if every line of a segment of the journal is a record, each with the position after that of the last."""
     following = None
-    for _, found in found_in(segment, journal=True):
-        for _, record in found:
-            if record is None or record.position != (following or record.position):
-                return False
-            following = record.position + 1
+    for _, _, record in read_journal_lines(segment):
+        if isinstance(record, str) or record.position != (following or record.position):
+            return False
+        following = record.position + 1
     return True
 
 

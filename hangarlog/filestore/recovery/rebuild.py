@@ -214,7 +214,7 @@ class _History:
             self._put_aside(candidates, self._ended)
             return
         same = [each for each in candidates if _is_same(each, best)]
-        best.runs = [run for each in same for run in each.runs]
+        best.runs = [run for each in candidates if each in same or _breaks_format(each, best) for run in each.runs]
         self._put_aside([each for each in candidates if each not in same], "another record has its position")
         if best.runs and not self._follows(best):
             self._streams.clear()
@@ -365,8 +365,17 @@ def _is_same(candidate: Candidate, best: Candidate) -> bool:
     """True if a candidate is the best one, or the same event, and one of both is erased."""
     if candidate is best or not (candidate.erased or best.erased):
         return candidate is best
-    one, other = candidate.record, best.record
-    return (one.stream_id, one.stream_version, one.event_id) == (other.stream_id, other.stream_version, other.event_id)
+    return _event_of(candidate) == _event_of(best)
+
+
+def _breaks_format(candidate: Candidate, best: Candidate) -> bool:
+    """True if a candidate is the best one's event, but in a line that breaks the format: its run is of this history."""
+    return _event_of(candidate) == _event_of(best) and isinstance(record_or_cause(candidate.line), str)
+
+
+def _event_of(candidate: Candidate) -> tuple[str, int, str]:
+    record = candidate.record
+    return record.stream_id, record.stream_version, record.event_id
 
 
 def _missing_before(run: Stretch, position: int) -> bool:

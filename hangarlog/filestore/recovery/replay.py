@@ -20,7 +20,13 @@ from hangarlog.filestore.recovery.journal_end import READ_BYTES, last_record_of_
 from hangarlog.filestore.recovery.shares import Record, Share, Shares
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.filestore.stream_ends import put_records_aside
-from hangarlog.filestore.two_copies import journal_blocks, missing_position, stream_lines_in_journal, whole_lines
+from hangarlog.filestore.two_copies import (
+    better_copies,
+    journal_blocks,
+    missing_position,
+    stream_lines_in_journal,
+    whole_lines,
+)
 from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
 from hangarlog.log.segment import CHUNK_BYTES, Segment
@@ -244,14 +250,17 @@ class Replay:
         if active.read(len(first), 0) == first:
             due.lines[0] = first.removesuffix(b"\n")
         elif self._folder.filesystem.is_there(self._folder.snapshots_path):
-            kept = kept_lines(self._folder, stream_id, [(decode_record(line), line) for line in due.lines])
+            lines = better_copies(active, decode_records(due.lines), due.lines)
+            kept = kept_lines(self._folder, stream_id, [(decode_record(line), line) for line in lines])
             due.versions, due.lines = due.versions[-len(kept) :], kept
 
     def _write_missing(self, active: ActiveSegment, share: Share, end: _End) -> _End:
         same, offset = _count_same(active, share.lines, end.offset)
         missing = share.lines[same:]
         if missing:
-            _check_lines(missing)  # Before anything is cut off for them.
+            records = decode_records(missing)  # Raises before anything is cut off for them.
+            if offset < active.size and (better := better_copies(active, records, missing)) != missing:
+                return self._write_missing(active, Share(share.versions, share.lines[:same] + better), end)
             _keep_damage(self._folder, active, offset, self._report, missing)
             self._report.rolled_forward += len(missing)
             cut(self._folder, active, offset, self._report, frozenset(missing))
@@ -411,8 +420,10 @@ def rebuild(folder: Folder, log: Log, active: ActiveSegment, stream_id: str, rep
     first = _first_kept(folder, stream_id)
     version = last_record_of_sealed(log, sealed[-1]).stream_version + 1 if sealed else first
     found = [*stream_lines_in_journal(folder, stream_id)]
-    lines = [(record.stream_version, line + b"\n") for record, line in found]
-    erased = {record.stream_version for record, _ in found if is_erased(record)}
+    better = better_copies(active, [record for record, _ in found], [line for _, line in found])
+    records = decode_records(better)
+    lines = [(record.stream_version, line + b"\n") for record, line in zip(records, better, strict=True)]
+    erased = {record.stream_version for record in records if is_erased(record)}
     _refuse_to_erase(active, erased, version, sealed=bool(sealed))
     begins = max([version, *(number + 1 for number in erased)])  # What comes before an erased event is hidden, too.
     text = b"".join(line for number, line in lines if number >= begins)

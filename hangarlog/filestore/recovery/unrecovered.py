@@ -15,7 +15,7 @@ from hangarlog.filestore.commit_ring import lines_of_frames, read_ring
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.salvage import ENDLESS, read_journal_lines, segments_between, stream_lines
 from hangarlog.log.segment import Segment
-from hangarlog.record.line import MIN_LINE_BYTES, StoredEnvelope, decode_record, says_nothing
+from hangarlog.record.line import MIN_LINE_BYTES, StoredEnvelope, decode_record, is_record, says_nothing
 
 
 class Unrecovered:
@@ -72,14 +72,16 @@ class Unrecovered:
         may_be_lost = 0  # The most lines that the damaged text may have held: a forged record may claim any position.
         for segment in segments_between(folder.journal, before + 1, ENDLESS):
             for offset, line, record in read_journal_lines(segment):
+                if isinstance(record, str) and is_record(line):
+                    record = decode_record(line)  # It breaks the format, but keeps its place, as for a recovery.
                 if isinstance(record, str):
                     may_be_lost += 1 + len(line) // MIN_LINE_BYTES
-                    if damaged is None and not _is_torn(segment, offset, line):
+                    if damaged is None and not _is_torn(segment, offset, line, folder.journal.active_path):
                         damaged = segment.damage(offset, record)
                     continue
                 self._last_seen = max(self._last_seen, record.position)
                 if record.position <= before:
-                    damaged = None  # It was among the settled records.
+                    damaged, may_be_lost = None, 0  # It was among the settled records.
                 if damaged and 0 < record.position - before - len(batch) - 1 <= may_be_lost:
                     lost.append(range(before + len(batch) + 1, record.position))
                     before = record.position - len(batch) - 1
@@ -113,8 +115,8 @@ class Unrecovered:
         self._note([decode_record(*lines) for lines in claims.values() if len(lines) == 1])
 
 
-def _is_torn(segment: Segment, offset: int, line: bytes) -> bool:
+def _is_torn(segment: Segment, offset: int, line: bytes, active_path: str) -> bool:
     """True if a crash may have left a line that is no record, or the text after the last newline, at `offset`."""
     if offset == segment.end_offset():
-        return segment.rest_may_be_torn(offset)
+        return segment.path == active_path and segment.rest_may_be_torn(offset)
     return says_nothing(line)

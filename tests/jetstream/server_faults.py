@@ -1,4 +1,4 @@
-"""Faults of three servers under writers and a follower: `python tests/jetstream/campaign.py FAULT=COUNT… [--seed N]`.
+"""Faults of three servers under writers and a follower: `python tests/jetstream/server_faults.py FAULT=COUNT…`.
 
 It runs in a network namespace of its own, and needs root for that. Each server is in another one, with one line to the
 clients and one to the other servers. Writers expect exact versions; what they were told must have one order, as row 8
@@ -36,7 +36,7 @@ WRITERS, STREAMS = 4, 3
 REFUSED = 9
 """The kind of an operation that is said not to be written."""
 CLIENTS, ROUTES = "10.77.0", "10.78.0"
-_LONG = 120.0
+_LONG = 60.0
 _CONFIG = """
 server_name: n%(number)d
 listen: "10.77.0.%(number)d:4222"
@@ -73,14 +73,16 @@ class NamespacedServer(Server):
     def start(self) -> None:
         server = program()
         lines = ["read go", "ip link set lo up"]
-        for interface, network in (("c0", CLIENTS), ("r0", ROUTES)):
+        for interface, network in (("c0", CLIENTS), ("f0", ROUTES)):
+            # The same hardware address each time: the others remember it.
+            lines += [f"ip link set {interface} address 02:00:00:00:{interface}:{self.number:02}"]
             lines += [f"ip addr add {network}.{self.number}/24 dev {interface}", f"ip link set {interface} up"]
         lines.append(f"exec {server} -c {self.config} -l {self.folder}/log")
         self.process = subprocess.Popen(["unshare", "-n", "sh", "-ec", "\n".join(lines)], stdin=subprocess.PIPE)
         own = os.readlink("/proc/self/ns/net")
         while os.readlink(f"/proc/{self.process.pid}/ns/net") == own:
             time.sleep(0.005)
-        for interface, bridge in (("c0", "clients"), ("r0", "routes")):
+        for interface, bridge in (("c0", "clients"), ("f0", "routes")):
             mine = f"{interface}n{self.number}"
             subprocess.run(["ip", "link", "del", mine], check=False, capture_output=True)
             ip("link", "add", mine, "type", "veth", "peer", "name", interface, "netns", self.process.pid)
@@ -91,10 +93,10 @@ class NamespacedServer(Server):
 
     def cut_off(self) -> None:
         """From the other servers, not from its clients."""
-        ip("link", "set", f"r0n{self.number}", "down")
+        ip("link", "set", f"f0n{self.number}", "down")
 
     def join(self) -> None:
-        ip("link", "set", f"r0n{self.number}", "up")
+        ip("link", "set", f"f0n{self.number}", "up")
 
 
 class NamespacedCluster(Cluster):
@@ -119,6 +121,13 @@ class Writer(threading.Thread):
         self.acknowledged_at = 0.0
         self.failure: BaseException | None = None
         self.stopping = threading.Event()
+        self.said = ""
+
+    def __str__(self) -> str:
+        connection, now = self.store._connection, time.monotonic()
+        url, failing = connection.nc.connected_url, connection._failing_since
+        at = url.netloc if url else "no server"
+        return f"{now - self.acknowledged_at:.1f} s, {at}, {failing}, {connection._last_error}, {self.said}"
 
     def run(self) -> None:
         try:
@@ -140,10 +149,10 @@ class Writer(threading.Thread):
             self.acknowledged_at = time.monotonic()
         except ConcurrencyError as conflict:
             told, kind = conflict.actual, REFUSED
-        except AppendUnknownError:
-            kind = BEGUN
-        except UnavailableError:
-            kind = REFUSED
+        except AppendUnknownError as error:
+            kind, self.said = BEGUN, str(error)
+        except UnavailableError as error:
+            kind, self.said = REFUSED, str(error)
         if kind == APPENDED or (isinstance(told, int) and told >= 0):
             known[stream] = told
         refused = kind == REFUSED
@@ -236,7 +245,8 @@ def back_after(writers: list[Writer], begun: float) -> float:
     for writer in writers:
         while writer.acknowledged_at <= now:
             assert writer.failure is None, writer.failure
-            assert time.monotonic() < until, f"writer {writer.number} is not back"
+            if time.monotonic() > until:
+                raise AssertionError(f"writer {writer.number} is not back: {list(map(str, writers))}")
             time.sleep(0.01)
     return max(writer.acknowledged_at for writer in writers) - begun
 
