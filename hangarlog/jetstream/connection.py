@@ -256,7 +256,12 @@ class Connection:
         """
         now, asks = monotonic(), subject.startswith(_API)
         fails = now - self._failing_since.setdefault(asks, now) > _MOVE_SECONDS
-        if fails and len(self.nc.servers) > 1 and (self._looking is None or self._looking.done()):
+        if fails:
+            await self.doubt()
+
+    async def doubt(self) -> None:
+        """Look for a better server: this one fails, or answers with what is old."""
+        if len(self.nc.servers) > 1 and (self._looking is None or self._looking.done()):
             self._looking = asyncio.create_task(self._look_elsewhere())
 
     async def _look_elsewhere(self) -> None:

@@ -68,6 +68,7 @@ class Reader:
             if monotonic() - begun > self._connection.seconds:
                 cause = f"the server ends at position {last}, and position {seen} was there; it may be cut off"
                 raise UnavailableError(self.path, cause, self._connection.seconds, reading=True)
+            self._connection.run(self._connection.doubt())
             _pause(tries)
 
     def stream_ids(self, subjects: str) -> list[str]:
@@ -110,6 +111,8 @@ class Reader:
             is_over = monotonic() - begun > self._connection.seconds or not isinstance(flaw, UnavailableError)
             if tries >= self._tries and is_over:
                 raise flaw
+            if isinstance(flaw, UnavailableError):
+                self._connection.run(self._connection.doubt())
             _pause(tries)
 
     def note_end(self, subject: str, end: End) -> None:
