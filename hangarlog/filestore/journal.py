@@ -47,7 +47,7 @@ class Journal(Log):
         """
         found = self.read_retained()
         if found is not None and self.store_id not in ("", found.store_id):
-            raise self.retained_damage(f"it is of store {found.store_id[:80]!r}")
+            raise self.retained_damage(f"it is of store {found.store_id[:80]!r}, hangarlog.json of {self.store_id!r}")
         return found.first_position if found else 1
 
     def read_retained(self) -> Retained | None:

@@ -341,7 +341,10 @@ class FileEventStore(UpkeepCalls[Event]):
         deleted, catalog = DeletedStreams(self.folder), self._catalog
         for mark in deleted.marks() if deleted.any else ():
             known = catalog.get(mark.stream_id) if catalog.is_open else None
-            version = known.version if known else self._reader.version(mark.stream_id, self._committed())
+            if known is None or known.version > mark.deleted_through:  # Begun anew, or the catalog is damaged.
+                version = self._reader.version(mark.stream_id, self._committed())
+            else:
+                version = known.version
             if 0 <= version <= mark.deleted_through:
                 yield mark.stream_id
 

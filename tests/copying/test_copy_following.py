@@ -26,7 +26,7 @@ POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTE
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
 
 WRITER = """
-import signal, sys
+import signal, sys, time
 from hangarlog import FileEventStore, UntypedEvent
 stopped = []
 signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
@@ -39,6 +39,7 @@ with FileEventStore.untyped(path, durability=sys.argv[4]) as store:
         if number == began:
             print("ready", flush=True)
         number += len(events)
+        time.sleep(0.001)  # Else nothing could catch up with it on a busy machine.
 print(number, flush=True)
 """
 WRITERS = 3

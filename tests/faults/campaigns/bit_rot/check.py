@@ -200,7 +200,7 @@ class Check:
 
     def excuse(self, what: str, stream_id: str, error: HangarlogError) -> None:
         """Note a refusal that is right: it names the damaged file, and there is no other copy."""
-        named = isinstance(error, CorruptionError) and error.path.startswith(self.base)
+        named = isinstance(error, CorruptionError) and self.names_it(error)
         copied = self.case.mode == COPIED
         # Of a deleted stream the list has to know; and in a copy whatever is asked for finds that out first.
         snapshot = self.kind == "snapshot" and (stream_id in (self.stream_id, "list") or (copied and not stream_id))
@@ -208,9 +208,14 @@ class Check:
         lists = what == "the streams" and copied
         only = self.only_copy and (lists or (not stream_id and (what != "opening" or copied)))
         meta = self.kind == "hangarlog.json" and isinstance(error, StoreOpenError) and what == "opening"
-        if self.mended or not ((named and (snapshot or only or self.kind == "retained.json")) or meta):
+        says = self.kind in ("retained.json", "hangarlog.json")  # What store it is, and where its journal begins.
+        if self.mended or not ((named and (snapshot or only or says)) or meta):
             raise Broken(f"{what}: {error!r}") from error
         self.refused = True
+
+    def names_it(self, damage: CorruptionError) -> bool:
+        """True if it names the damaged file, or says that another one contradicts it."""
+        return damage.path.startswith(self.base) or (self.kind == "hangarlog.json" and self.kind in damage.cause)
 
     def check_warnings(self) -> None:
         for message in self.told:
@@ -229,7 +234,7 @@ class Check:
             raise Broken("verify finds nothing")
         for damage in found:
             # Of what was deleted there are a place in the journal, a mark, an erased line: each tells of the others.
-            if not damage.path.startswith(self.base) and not ("/gone/" in damage.path and not self.mended):
+            if not self.names_it(damage) and not ("/gone/" in damage.path and not self.mended):
                 raise Broken(f"verify finds {damage!r}")
 
     def append(self, store: FileEventStore) -> None:
@@ -239,7 +244,7 @@ class Check:
         try:
             version = store.append(stream_id, [UntypedEvent("Added", {"n": 0}, event_id=f"new{right}")], ANY)
         except CorruptionError as error:
-            if self.mended or not error.path.startswith(self.base):
+            if self.mended or not self.names_it(error):
                 raise Broken(f"append to {stream_id}: {error!r}") from error
             return
         if version != right:

@@ -70,7 +70,7 @@ class Tried:
         """Every whole line is read up to where the store ends, and no batch of which all lines were there is gone."""
         self.put(case.files)
         before, committed = _lines_of(self._path), evidence(self._path).committed
-        before = {position: line for position, line in before.items() if not self._is_hidden(line)}
+        before = {at: line for at, line in before.items() if not (line.is_erased or self._is_hidden(line))}
         held = None
         try:
             with warnings.catch_warnings():
@@ -245,9 +245,10 @@ def _promised(path: Path) -> int:
 
 
 def _lines_of(folder: Path) -> dict[int, Proved]:
-    """Every whole line of every file of lines, those that were put aside too, by position."""
+    """Every whole line of every file of lines, also of what was put aside, by position; erased ones last."""
     files = [file for file in folder.rglob("*") if file.is_file() and ".jsonl" in file.name]
-    return {line.position: line for file in files for line in _whole_in(file)}
+    lines = [line for file in files for line in _whole_in(file)]
+    return {line.position: line for line in sorted(lines, key=lambda line: not line.is_erased)}
 
 
 def _whole_in(file: Path) -> list[Proved]:
