@@ -10,9 +10,9 @@ A durable append to an open stream, from the call down:
             system.file_lock           FileLock.take
             filestore.shared_state     SharedState.raw
           filestore.open_streams     OpenStreams.get
+          record.batch               encode_batch
+            record.line                encode_records
           filestore.writer           Writer._write
-            record.batch               encode_batch
-              record.line                encode_records
             log.active_segment         ActiveSegment.append
               system.filesystem          FileSystem.write
             filestore.writer           Writer._write_streams
