@@ -7,6 +7,7 @@ from typing import Any
 
 from hangarlog import UpcastingError, errors
 from hangarlog.errors import HangarlogError
+from hangarlog.eventstore import server_errors
 
 EXAMPLES: dict[str, tuple[Any, ...]] = {
     "ConcurrencyError": ("s", 1, 2),
@@ -24,8 +25,14 @@ EXAMPLES: dict[str, tuple[Any, ...]] = {
     "PositionError": ("p", 7, 5),
     "EventsDroppedError": ("/s", 101, 7),
     "EventsGoneError": ("s", 7, 9),
+    "UnavailableError": ("nats://h/a", "c", 1.5, True),
+    "AppendUnknownError": ("nats://h/a", "c", {"s:1": (2, ("x",))}),
+    "BatchLimitError": ("nats://h/a", 1001),
     "HangarlogError": ("x",),
 }
+
+
+NAMED = {**vars(errors), **vars(server_errors)}
 
 
 def example(kind: type[HangarlogError]) -> HangarlogError:
@@ -36,7 +43,7 @@ def example(kind: type[HangarlogError]) -> HangarlogError:
 
 def test_every_error_pickles_with_its_fields() -> None:
     """And has one base."""
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, HangarlogError)]
+    kinds = [kind for kind in NAMED.values() if isinstance(kind, type) and issubclass(kind, HangarlogError)]
     assert len(kinds) > 15
     for kind in kinds:
         error = example(kind)
@@ -48,7 +55,7 @@ def test_every_error_pickles_with_its_fields() -> None:
 
 def test_every_field_of_an_error_is_documented() -> None:
     """In its own docstring, or in that of the class it is derived from."""
-    for kind in vars(errors).values():
+    for kind in NAMED.values():
         if isinstance(kind, type) and issubclass(kind, HangarlogError):
             said = " ".join(each.__doc__ or "" for each in kind.__mro__ if issubclass(each, HangarlogError))
             missing = [name for name in vars(example(kind)) if f"`{name}`" not in said and not name.startswith("_")]

@@ -26,8 +26,11 @@ _ATTEMPT_SECONDS = 2.0
 _PAUSE_SECONDS = 0.05
 _FIRST_SECONDS = 5.0
 """For servers none of which answers at all: the address is probably wrong."""
-_MOVE_SECONDS = 3.0
+_API = "$JS.API."
+_MOVE_SECONDS = 2.0
 """For a server that is there and cannot do it: it may be cut off from the others."""
+_STAY_SECONDS = 9.0
+"""At the next server: the others may be electing a leader."""
 _NOT_FOUND, _FINAL = 10037, (10039, 10074, 10076)
 FAILURES = (nats.errors.Error, asyncio.TimeoutError, OSError)
 
@@ -68,7 +71,8 @@ class Connection:
         self._last_error = ""
         self.losses = 0
         """How often the connection was lost. What came meanwhile was missed, and the server may have begun anew."""
-        self._moving_since: float | None = None
+        self._moved_at = -_STAY_SECONDS
+        self._failing_since: dict[bool, float] = {}  # True: questions, False: writes.
         self._numbers = itertools.count()
         self._collecting: dict[str, tuple[list[Message], asyncio.Future[int]]] = {}
         try:
@@ -102,21 +106,25 @@ class Connection:
         """End the connection, and every call that still runs with `StoreOpenError`."""
         if self._closed:
             return
-        self._closed = True
-
-        async def end() -> None:
-            with contextlib.suppress(*FAILURES, AttributeError):
-                await asyncio.wait_for(self.nc.close(), _ATTEMPT_SECONDS)
-            others = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
-            self._loop.stop()
-
-        asyncio.run_coroutine_threadsafe(end(), self._loop)
+        self.abandon()
         if threading.current_thread() is not self._thread:
             self._thread.join()
             self._loop.close()
+
+    def abandon(self) -> None:
+        """End the connection, and do not wait for that: a finalizer may call this, in any thread."""
+        if not self._closed:
+            self._closed = True
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop)
+
+    async def _end(self) -> None:
+        with contextlib.suppress(*FAILURES, AttributeError):
+            await asyncio.wait_for(self.nc.close(), _ATTEMPT_SECONDS)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        self._loop.stop()
 
     # Connecting
 
@@ -215,13 +223,13 @@ class Connection:
         try:
             message = await self.nc.request(subject, payload, timeout=_ATTEMPT_SECONDS, headers=headers)
         except nats.errors.NoRespondersError:
-            await self._move_on()
+            await self._move_on(subject)
             raise NotSentError("nobody answers for JetStream: no leader, or JetStream is not enabled") from None
         except FAILURES as error:
             self._raise_denied(subject)
-            await self._move_on()
+            await self._move_on(subject)
             raise NoReplyError(str(error) or type(error).__name__) from error
-        self._moving_since = None
+        self._failing_since.pop(subject.startswith(_API), None)
         answer: dict[str, Any] = json.loads(message.data)
         return answer
 
@@ -242,12 +250,16 @@ class Connection:
         if any(f'"{part.lower()}' in self._denied.lower() for part in (f'{subject}"', self._inboxes)):
             raise StorageError(self.path, None, f"a permission is missing: {self._denied.removeprefix('nats: ')}")
 
-    async def _move_on(self) -> None:
-        """Go to another server if this one has done nothing for a while: nats-py stays at one that is cut off."""
-        now = monotonic()
-        self._moving_since = self._moving_since or now
-        if now - self._moving_since > _MOVE_SECONDS and len(self.nc.servers) > 1:
-            self._moving_since = None
+    async def _move_on(self, subject: str) -> None:
+        """Go to another server if this one has done nothing for a while: nats-py stays at one that is cut off.
+
+        Such a server may still answer questions, so they do not count for writes.
+        """
+        now, asks = monotonic(), subject.startswith(_API)
+        fails = now - self._failing_since.setdefault(asks, now) > _MOVE_SECONDS
+        if fails and now - self._moved_at > _STAY_SECONDS and len(self.nc.servers) > 1:
+            self._failing_since.clear()
+            self._moved_at = now
             await self.nc.force_reconnect()
 
     async def api(self, what: str, request: object = None) -> dict[str, Any]:
@@ -259,7 +271,7 @@ class Connection:
         begun = monotonic()
         while True:
             try:
-                answer = await self.send(f"$JS.API.{what}", payload)
+                answer = await self.send(f"{_API}{what}", payload)
             except (NotSentError, NoReplyError) as error:
                 cause = str(error)
             else:
@@ -267,7 +279,7 @@ class Connection:
                 if not error_ or error_["code"] < 500 or error_["err_code"] in _FINAL:
                     return answer
                 cause = str(error_.get("description"))
-                await self._move_on()
+                await self._move_on(f"{_API}{what}")
             if monotonic() - begun > self.seconds:
                 raise UnavailableError(self.path, cause, self.seconds, reading=True)
             await asyncio.sleep(_PAUSE_SECONDS)
@@ -314,7 +326,7 @@ class Connection:
 
         Raises `UnavailableError`.
         """
-        payload = json.dumps(request).encode()
+        payload, subject = json.dumps(request).encode(), f"{_API}DIRECT.GET.{stream}"
         begun = monotonic()
         while True:
             key = str(next(self._numbers))  # An answer that comes too late has another one.
@@ -322,20 +334,20 @@ class Connection:
             done: asyncio.Future[int] = self._loop.create_future()
             self._collecting[key] = (found, done)
             try:
-                await self.nc.publish(f"$JS.API.DIRECT.GET.{stream}", payload, reply=f"{self._inbox}.{key}")
+                await self.nc.publish(subject, payload, reply=f"{self._inbox}.{key}")
                 status = await asyncio.wait_for(done, _ATTEMPT_SECONDS)
                 if status in (204, 404):
-                    self._moving_since = None
+                    self._failing_since.pop(True, None)
                     return found
                 cause = f"a direct get was refused with status {status}"
                 await asyncio.sleep(_PAUSE_SECONDS)
             except FAILURES as error:
-                self._raise_denied(f"$JS.API.DIRECT.GET.{stream}")
+                self._raise_denied(subject)
                 cause = str(error) or type(error).__name__
                 await asyncio.sleep(0 if isinstance(error, asyncio.TimeoutError) else _PAUSE_SECONDS)
             finally:
                 self._collecting.pop(key, None)
-            await self._move_on()
+            await self._move_on(subject)
             if monotonic() - begun > self.seconds:
                 raise UnavailableError(self.path, cause, self.seconds, reading=True)
 

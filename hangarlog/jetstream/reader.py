@@ -12,7 +12,7 @@ from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.server_errors import UnavailableError
 from hangarlog.jetstream.connection import Connection, Message
 from hangarlog.jetstream.messages import NO_END, End, damage, decode, end_of, missing, version_of
-from hangarlog.jetstream.subjects import stream_tokens
+from hangarlog.jetstream.subjects import stream_id_of, stream_tokens
 from hangarlog.record.envelope import Envelope
 
 _BLOCK, _BLOCK_BYTES = 1000, 8 << 20
@@ -20,6 +20,8 @@ _BLOCK, _BLOCK_BYTES = 1000, 8 << 20
 _TRIES_ALONE, _TRIES = 3, 24
 """How often an event that is missing or damaged is asked for: of one server, and of several."""
 _LONGEST_PAUSE_SECONDS = 0.1
+_SUBJECTS, _PLACES = 1 << 12, 8
+"""How many streams' ends are remembered, and how many of each."""
 
 
 class Reader:
@@ -35,6 +37,7 @@ class Reader:
         self._is_alone = replicas == 1
         self._tries = _TRIES_ALONE if self._is_alone else _TRIES
         self.seen = self._losses = 0
+        self._places: dict[str, list[tuple[int, int]]] = {}  # By subject: the ends that it had lately.
 
     def subject(self, stream_id: str) -> str:
         """Return the subject of a stream."""
@@ -67,6 +70,14 @@ class Reader:
                 raise UnavailableError(self.path, cause, self._connection.seconds, reading=True)
             _pause(tries)
 
+    def stream_ids(self, subjects: str) -> list[str]:
+        """Return the streams whose subjects match. Raises `CorruptionError` if one is that of no stream."""
+        found = self._connection.run(self._connection.subjects(self._name, subjects))
+        try:
+            return list(map(stream_id_of, found))
+        except ValueError as error:
+            raise missing(self.path, f"another program has written into the store: {error}") from error
+
     def refuse_cut_off(self) -> None:
         """After the connection was lost, raise what `last` raises if the store has lost its last events."""
         losses = self._connection.losses
@@ -90,7 +101,7 @@ class Reader:
                 if end.position >= known.position and (
                     end.version - end.first + 1 >= count or (tries > 1 and self._reads_whole(subject, end))
                 ):
-                    self.seen = max(self.seen, end.position)
+                    self.note_end(subject, end)
                     return end
                 flaw = self._no_end(stream_id, end, known, count)
             except CorruptionError as error:
@@ -100,6 +111,15 @@ class Reader:
             if tries >= self._tries and is_over:
                 raise flaw
             _pause(tries)
+
+    def note_end(self, subject: str, end: End) -> None:
+        """Remember where a stream has ended, to find that place again: a conflict looks at what follows it."""
+        self.seen = max(self.seen, end.position)
+        if end.version >= 0:
+            places = self._places.pop(subject, [])[-_PLACES + 1 :]
+            self._places[subject] = [*places, (end.version, end.position)]
+            if len(self._places) > _SUBJECTS:
+                self._places.pop(next(iter(self._places)), None)
 
     def _reads_whole(self, subject: str, end: End) -> bool:
         """True if a stream has all its versions up to its end, and nothing else.
@@ -193,6 +213,9 @@ class Reader:
         The server has no index of versions, so this is a search: by interpolation, with a bisection every third time.
         """
         low, low_version, high, high_version = 1, end.first, end.position, end.version
+        for known, position in self._places.get(subject, ()):
+            if low_version <= known < version:
+                low, low_version = position + 1, known + 1
         step = 0
         while low_version < version and low < high:
             if version == high_version:

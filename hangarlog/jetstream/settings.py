@@ -97,7 +97,7 @@ def _common(replicas: int) -> dict[str, Any]:
 def stream_settings(name: str, replicas: int) -> dict[str, Any]:
     """Return the settings of the JetStream stream that has a store's events."""
     own = {"max_msgs_per_subject": -1, "allow_atomic": True, "deny_purge": True}
-    return {"name": name, "subjects": [f"{name}.e.>"], **_common(replicas), **own}
+    return {"name": name, "subjects": [f"{name}.e.*.*"], **_common(replicas), **own}
 
 
 def bucket_settings(name: str, replicas: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ asks again before it reports a conflict.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -43,7 +44,8 @@ class Snapshots:
         self._learn()
 
     async def _heard(self, message: Any) -> None:
-        self._hiding.add(stream_id_of(message.subject))
+        with contextlib.suppress(ValueError):  # Somebody else has written it.
+            self._hiding.add(stream_id_of(message.subject))
 
     def _learn(self) -> None:
         self._losses = self._connection.losses

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 from typing import Any, NoReturn, Unpack
@@ -32,7 +33,7 @@ from hangarlog.jetstream.messages import missing
 from hangarlog.jetstream.reader import Reader
 from hangarlog.jetstream.settings import ServerOptions, Wanted, prepare
 from hangarlog.jetstream.snapshots import Snapshots
-from hangarlog.jetstream.subjects import stream_id_of, token
+from hangarlog.jetstream.subjects import token
 from hangarlog.jetstream.tail import ServerTail
 from hangarlog.jetstream.wake_ups import WakeUps
 from hangarlog.jetstream.writer import Writer
@@ -91,6 +92,7 @@ class JetStreamEventStore(EventStore[Event]):
             self._connection.close()
             raise
         self._closed = False
+        weakref.finalize(self, self._connection.abandon).atexit = False
 
     def _begin(self, replicas: int, accept_loss: bool) -> None:
         connection, name = self._connection, self.name
@@ -218,7 +220,7 @@ class JetStreamEventStore(EventStore[Event]):
         category, colon, _ = beginning.partition(":")
         wanted = f"{self._reader.prefix}{token(category)}.>" if colon and category else f"{self._reader.prefix}>"
         with self._calling():
-            found = map(stream_id_of, self._connection.run(self._connection.subjects(self.name, wanted)))
+            found = self._reader.stream_ids(wanted)
             deleted = self._deleted()
         return sorted(each for each in found if each.startswith(beginning) and each not in deleted)
 
@@ -279,7 +281,7 @@ class JetStreamEventStore(EventStore[Event]):
     def _move_cursor(self, move: CursorMove, durability: Durability | None = None) -> None:
         with self._calling():
             if self._cursors.move(move):
-                self._connection.run(self._wake_ups.wake_all())
+                self._connection.run(self._wake_ups.telling())
 
     def _delete_cursor(self, name: str) -> None:
         with self._calling():

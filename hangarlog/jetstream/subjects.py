@@ -19,9 +19,12 @@ def token(text: str) -> str:
 
 
 def untoken(encoded: str) -> str:
-    """Return the text of a token. Raises `ValueError`."""
+    """Return the text of a token. Raises `ValueError` if no text has this token."""
     first, *rest = encoded.encode().split(b"%")
-    return (first + b"".join([bytes.fromhex(part[:2].decode()) + part[2:] for part in rest])).decode()
+    text = (first + b"".join([bytes.fromhex(part[:2].decode()) + part[2:] for part in rest])).decode()
+    if token(text) != encoded:
+        raise ValueError(f"{encoded!r} is not how {text!r} is written")
+    return text
 
 
 def stream_tokens(stream_id: str) -> str:

@@ -5,6 +5,7 @@ It may get lost, so those who wait look by themselves, too, from time to time.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 from hangarlog.jetstream.connection import FAILURES, Connection
 
+_TOGETHER_SECONDS = 0.001
 LOOK_SECONDS = 0.5
 """Between two looks of somebody whom nothing has woken."""
 
@@ -22,13 +24,31 @@ class WakeUps:
     def __init__(self, connection: Connection, name: str) -> None:
         self._connection, self._subject = connection, f"{name}.wake"
         self._woken = threading.Condition()
-        self._hears = False
+        self._hears = self._again = False
         self._count = 0
+        self._telling: asyncio.Task[None] | None = None
 
-    async def wake_all(self) -> None:
-        """Tell all processes that there are events, or that a cursor has moved."""
+    def tell(self) -> None:
+        """Tell all processes that there are events, or that a cursor has moved. For the connection's loop.
+
+        Many appends at once are told together, at once and a moment later.
+        """
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.get_running_loop().create_task(self._tell())
+        else:
+            self._again = True
+
+    async def _tell(self) -> None:
         with contextlib.suppress(*FAILURES):  # Nobody loses more than time.
-            await self._connection.nc.publish(self._subject, b"")
+            self._again = True
+            while self._again:
+                self._again = False
+                await self._connection.nc.publish(self._subject, b"")
+                await asyncio.sleep(_TOGETHER_SECONDS)
+
+    async def telling(self) -> None:
+        """Do what `tell` does."""
+        self.tell()
 
     def wake(self) -> None:
         """Let all who wait in this process look again."""

@@ -101,7 +101,7 @@ class Writer:
             self._refused(error, len(messages), path)
         position = int(answer["seq"])
         self._mark.note(position)
-        await self._wake_ups.wake_all()
+        self._wake_ups.tell()
         return position
 
     def _refused(self, error: dict[str, Any], count: int, path: str) -> None:
@@ -292,8 +292,9 @@ class _Append:
     def _remember(self, shares: list[StreamShare], results: dict[str, AppendResult]) -> None:
         for share in shares:
             end, position = self._ends[share.stream_id], results[share.stream_id].last_position
-            self._writer._remember(share.stream_id, End(share.version, share.ids[-1], position, end.first))
-            self._reader.seen = max(self._reader.seen, position)
+            end = End(share.version, share.ids[-1], position, end.first)
+            self._writer._remember(share.stream_id, end)
+            self._reader.note_end(self._reader.subject(share.stream_id), end)
 
 
 def _with_ids(pending: Pending) -> Pending:

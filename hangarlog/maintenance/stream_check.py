@@ -13,7 +13,7 @@ from hangarlog.filestore.salvage import damage_at, read_lines
 from hangarlog.log.segment import Segment
 from hangarlog.maintenance.journal_check import MISSING, PROGRESS_RECORDS, LostPositions, StreamSummary, open_segments
 from hangarlog.maintenance.store_view import StoreView
-from hangarlog.record.line import StoredEnvelope, erased_record, read_crc, says_nothing
+from hangarlog.record.line import StoredEnvelope, erased_record, is_record, read_crc, says_nothing
 
 _KNOWN = 1 << 32  # A bit above the checksums, set for each line that there is.
 
@@ -157,6 +157,7 @@ class StreamCheck:
         if (self._view.published() and not self._view.write_in_progress) or self._last < self._required_version():
             return False
         lines = (line for block in segment.blocks(offset) for line in block)
+        lines = (line for line in lines if not is_record(line))  # Those here were never committed.
         return all(map(says_nothing, lines)) and segment.rest_may_be_torn(segment.end_offset())
 
     def _check_record(self, segment: Segment, offset: int, record: StoredEnvelope) -> Iterator[CorruptionError]:

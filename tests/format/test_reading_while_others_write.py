@@ -78,6 +78,10 @@ def test_a_store_in_use_is_told_by_its_locks_and_words(tmp_path: Path, writer: s
     number = ((path / "state").stat().st_ino * 0x9E3779B97F4A7C15 & (1 << 64) - 1) ^ home.st_ino ^ home.st_ctime_ns
     assert words[2] == number & (1 << 64) - 1
     assert {held(place) for place in (path, path / "locks/write.lock", path / "locks/sync.lock")} == {words[1]}
+    listed = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    inode = f":{path.stat().st_ino}"
+    found = [line[-2:] for line in listed if "OFDLCK" in line and any(word.endswith(inode) for word in line)]
+    assert found in ([], [[str(words[1])] * 2])  # A container may not show it.
     committed, first, size = words[3:6]
     check = words[0] ^ committed * 0x3C6EF35F ^ first * 0x2545F491 ^ size * 0x27D4EB2F * 16
     assert words[6] == check & (1 << 64) - 1

@@ -16,7 +16,7 @@ from test_golden import GOLDEN
 from verifier_by_the_page import damages
 from writer_by_the_page import append
 
-from hangarlog import ANY, FileEventStore, UntypedEvent
+from hangarlog import ANY, FileEventStore, RetentionPolicy, UntypedEvent
 from hangarlog.eventstore.cursor import MAX_NAME_BYTES
 from hangarlog.eventstore.stream_id import MAX_STREAM_ID_BYTES, why_not_an_id
 from hangarlog.filestore.commit_ring import MAX_FRAME_BYTES, RING_BYTES
@@ -97,3 +97,39 @@ def test_the_vectors_are_named_on_the_page() -> None:
     vectors = msgspec.json.decode((ROOT / "docs/format-vectors.json").read_bytes())
     page = FORMAT.read_text().partition("## Test vectors")[2]
     assert all(f"`{key}`" in page for key in vectors)
+
+
+def test_what_a_drop_or_a_compaction_has_left_is_ignored(tmp_path: Path) -> None:
+    """Segments before `first_position`, and before the one that begins after `compacted_through`."""
+    path = tmp_path / "s"
+    with FileEventStore.untyped(path, durability="relaxed", segment_bytes=1000) as store:
+        for number in range(40):
+            store.append("a:1", [UntypedEvent("Added", {"number": number})], ANY)
+        before = shutil.copytree(path, tmp_path / "before")
+        store.truncate_stream("a:1", 10)
+        assert store.retain(RetentionPolicy(max_events=30)).segments
+    kept = {file.relative_to(path) for file in path.rglob("*.0*.jsonl")}
+    left = {file.relative_to(before) for file in before.rglob("*.0*.jsonl")} - kept
+    assert {file.parts[0][:7] for file in left} == {"journal", "streams"}
+    shown = Store(path).shown()
+    for file in left:
+        shutil.copy(before / file, path / file)
+    assert list(verify_folder(path)) == damages(path) == []
+    assert Store(path).shown() == shown
+    assert Store(path).begins > 1
+
+
+def test_a_stream_may_end_in_zeros_and_in_records_that_the_journal_has_lost(tmp_path: Path) -> None:
+    """As a power cut leaves it: no damage, and the next writer cuts both off."""
+    path = tmp_path / "s"
+    with FileEventStore.untyped(path, durability="relaxed") as store:
+        for number in range(5):
+            store.append("b", [UntypedEvent("Added", {"number": number})], number - 1)
+    lines = (path / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    copy = shutil.copytree(path, tmp_path / "copy")
+    (copy / "journal.jsonl").write_bytes(b"".join(lines[:2]))
+    (copy / "streams/b.jsonl").write_bytes(b"".join([*lines[:2], bytes(len(lines[2]) - 1), b"\n", *lines[3:]]))
+    assert list(verify_folder(copy)) == damages(copy) == []
+    with FileEventStore.untyped(copy) as store:
+        assert store.append("b", [UntypedEvent("Added", {})], ANY) in (2, 5)
+        assert list(verify(store)) == []

@@ -57,9 +57,11 @@ class Server:
         self.config.write_text(text)
         self.process: subprocess.Popen[bytes] | None = None
 
+    host = "127.0.0.1"
+
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def start(self) -> None:
         server = program()
@@ -89,7 +91,7 @@ class Server:
         assert self.process
         if self.process.poll() is not None:
             raise RuntimeError(f"{self.name} ended: {(self.folder / 'log').read_text()}")
-        asking = http.client.HTTPConnection("127.0.0.1", self.monitor, timeout=2)
+        asking = http.client.HTTPConnection(self.host, self.monitor, timeout=2)
         try:
             asking.request("GET", "/healthz")
             return asking.getresponse().status == 200

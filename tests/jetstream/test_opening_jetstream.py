@@ -51,7 +51,7 @@ WEAKER: list[tuple[str, dict[str, Any]]] = [
     ("deny_purge is false, not true", {"deny_purge": False}),
     ('discard is "old", not "new"', {"discard": "old"}),
     ('retention is "interest", not "limits"', {"retention": "interest"}),
-    ('subjects is ["orders.x.>"], not ["orders.e.>"]', {"subjects": ["orders.x.>"]}),
+    ('subjects is ["orders.x.>"], not ["orders.e.*.*"]', {"subjects": ["orders.x.>"]}),
     ("allow_rollup_hdrs is set", {"allow_rollup_hdrs": True, "deny_purge": False}),
     ("subject_transform is set", {"subject_transform": {"src": "orders.e.>", "dest": "orders.f.>"}}),
     ("no_ack is set", {"no_ack": True, "allow_atomic": False}),
