@@ -68,11 +68,4 @@ OF_ARCHIVE = [
         "                if False:",
         f"{ARCHIVE}::test_a_recovery_in_the_middle_of_a_restore_loses_nothing",
     ),
-    Bug(
-        "what comes into an archive is hidden in its store before it is there",
-        "archiving.py",
-        "            for each in due:\n                streams |= archive.take(each, hidden.through, go_on)\n",
-        "            streams |= archive.take(due[-1], hidden.through, go_on)\n",
-        "--row 4 --size 300",
-    ),
 ]
