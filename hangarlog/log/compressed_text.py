@@ -62,9 +62,18 @@ def tables(first: int, packed: Sequence[int], sizes: Sequence[int], counts: Sequ
     entries = _little([*(each for pair in zip(packed, sizes, strict=True) for each in pair)])
     numbers = _NUMBERS.pack(_NUMBERS_NAME, first) + _little(counts)
     numbers += _CRC.pack(crc32(entries, crc32(numbers)))
-    numbers = _SKIPPED.pack(_NUMBERS_MAGIC, len(numbers)) + numbers
-    table = entries + _little([len(numbers), 0]) + _END.pack(len(packed) + 1, 0, _END_MAGIC)
-    return numbers + _SKIPPED.pack(_TABLE_MAGIC, len(table)) + table
+    return _framed(numbers, entries)
+
+
+def _framed(numbers: bytes, entries: bytes) -> bytes:
+    """Return both tables as two frames that readers of the text skip."""
+    first = _skipped(_NUMBERS_MAGIC, numbers)
+    table = entries + _little([len(first), 0]) + _END.pack(len(entries) // 8 + 1, 0, _END_MAGIC)
+    return first + _skipped(_TABLE_MAGIC, table)
+
+
+def _skipped(magic: int, content: bytes) -> bytes:
+    return _SKIPPED.pack(magic, len(content)) + content
 
 
 def _little(numbers: Sequence[int]) -> bytes:
@@ -96,6 +105,8 @@ def read_tables(filesystem: FileSystem, fd: int) -> Frames | None:
     if first > MAX_NUMBER:
         return None
     if name != _NUMBERS_NAME or _CRC.pack(crc32(entries, crc32(numbers[: -_CRC.size]))) != numbers[-_CRC.size :]:
+        return None
+    if data != _framed(numbers, entries):  # Tools that unpack the file read these headers, too.
         return None
     words, counts = _from_little(entries), _from_little(numbers[_NUMBERS.size : -_CRC.size])
     packed, sizes = words[::2], words[1::2]

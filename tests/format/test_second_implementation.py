@@ -252,11 +252,8 @@ def test_it_finds_the_same_stores_damaged(tmp_path: Path, kind: str) -> None:
             path = shutil.copytree(path, tmp_path / f"{seed}-copy")
         stores[path] = [damage(path, chosen) for _ in range(chosen.choice([1, 1, 2, 3]))]
     answers = node((command, str(path)) for path in stores for command in ("verify", "read"))
-    found = same = passed_over = 0
+    found = same = 0
     for (path, done), verified, shown in zip(stores.items(), answers[::2], answers[1::2], strict=True):
-        if any(b"its tables are damaged" in line for line in verified.out) and not verdict(path):
-            passed_over += 1  # hangarlog does not look at a few of the magic numbers and sizes in these tables.
-            continue
         assert bool(verified.code) is bool(verified.out) is verdict(path), (path, done, verified.out)
         found += verified.code
         ours = lines_of(path)
@@ -271,7 +268,6 @@ def test_it_finds_the_same_stores_damaged(tmp_path: Path, kind: str) -> None:
             assert shorter is shown.out or not ours or b"is lost" in shown.err[0], (path, done)
     assert 40 < found < 100
     assert same >= 80
-    assert passed_over <= 4
 
 
 # A store that a process writes to

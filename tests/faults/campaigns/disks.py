@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 MAKE = {
@@ -39,7 +40,13 @@ class Disk:
         call("mount", "-o", f"remount,{options}", str(self.folder))
 
     def umount(self) -> None:
-        call("umount", str(self.folder))
+        """The kernel may let go of a process's files a moment after it has told of the process's end."""
+        for _ in range(100):
+            done = subprocess.run(["umount", str(self.folder)], capture_output=True, text=True, check=False)
+            if "is busy" not in done.stderr:
+                break
+            time.sleep(0.1)
+        assert done.returncode == 0, done.stderr
 
     def free(self) -> int:
         found = os.statvfs(self.folder)
