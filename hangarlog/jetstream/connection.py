@@ -63,7 +63,7 @@ class Connection:
     def __init__(self, address: Address, options: Mapping[str, Any], seconds: float) -> None:
         self.path, self._name, self.seconds = address.shown, address.name, seconds
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="hangarlog-nats", daemon=True)
+        self._thread = threading.Thread(target=_serve, args=(self._loop,), name="hangarlog-nats", daemon=True)
         self._thread.start()
         self._closed = False
         self._denied = ""
@@ -108,7 +108,6 @@ class Connection:
         self.abandon()
         if threading.current_thread() is not self._thread:
             self._thread.join()
-            self._loop.close()
 
     def abandon(self) -> None:
         """End the connection, and do not wait for that: a finalizer may call this, in any thread."""
@@ -392,6 +391,11 @@ class Connection:
             found.append(Message(int(headers["Nats-Sequence"]), headers["Nats-Subject"], headers, message.data))
         elif not done.done():
             done.set_result(int(headers.get("Status", 500)))
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()
 
 
 async def _closed(client: Any) -> None:
