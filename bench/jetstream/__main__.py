@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from time import perf_counter, sleep
@@ -25,12 +26,15 @@ from bench.jetstream.memory import memory_rows
 from bench.jetstream.sides import Bare, Place, Side, Store
 
 sys.path.append(str(ROOT / "tests/jetstream"))
-from nats_servers import Cluster  # noqa: E402
+from nats_servers import Cluster
 
 ROUNDS, WRITER_ROUNDS = 7, 3
 _APPENDS, _BATCHES, _BATCH, _READ = 400, 4, 1000, 20_000
 _PROCESSES, _WRITER_SECONDS = 8, 3.0
 _DELIVERED, _PAUSE_SECONDS = 400, 0.005
+
+
+Sides = tuple[Store, Bare]
 
 
 class Row(NamedTuple):
@@ -50,11 +54,11 @@ def rates(title: str, rounds: list[tuple[float, float]], target: str, unit: str 
     """Return the row of rates of rounds."""
     store, bare = (median(column) for column in zip(*rounds, strict=True))
     ratios = sorted(one / other for one, other in rounds)
-    spread = f"{median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f})"
+    spread = f"{median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})"
     return Row(title, f"{store:,.0f}{unit}", f"{bare:,.0f}{unit}", spread, target)
 
 
-def in_turns(sides: tuple[Store, Bare], rate: Callable[[Side], float], rounds: int = ROUNDS) -> list[tuple[float, float]]:
+def in_turns(sides: Sides, rate: Callable[[Side], float], rounds: int = ROUNDS) -> list[tuple[float, float]]:
     """Return both rates of each round. Every second round begins with the bare loop."""
     store, bare = sides
     rate(store), rate(bare)  # Warm up.
@@ -74,21 +78,25 @@ def _per_second(count: int, work: Callable[[], object]) -> float:
     return count / (perf_counter() - begin)
 
 
-def append_rows(sides: tuple[Store, Bare], name: str, target: str) -> list[Row]:
+def append_rows(sides: Sides, name: str, target: str) -> list[Row]:
     """Return the rows of single appends: rates, and the times that they take."""
     taken: dict[type, list[float]] = {Store: [], Bare: []}
 
     def rate(side: Side) -> float:
         times = side.appends("bench:1", _APPENDS)
-        taken[type(side)] += [(end - begin) / 1e3 for begin, end in zip(times, times[1:], strict=False)]
+        taken[type(side)] += [(end - begin) / 1e3 for begin, end in pairwise(times)]
         return _APPENDS * 1e9 / (times[-1] - times[0])
 
     rows = [rates(name, in_turns(sides, rate), target)]
-    shown = [f"{percentile(sorted(taken[each]), 0.5):,.0f}, {percentile(sorted(taken[each]), 0.99):,.0f} µs" for each in taken]
-    return [*rows, Row("… p50, p99", *shown, "", "")]
+    return [*rows, Row("… p50, p99", _percentiles(taken[Store], "µs"), _percentiles(taken[Bare], "µs"), "", "")]
 
 
-def batch_and_read_rows(sides: tuple[Store, Bare]) -> list[Row]:
+def _percentiles(times: list[float], unit: str) -> str:
+    times.sort()
+    return f"{percentile(times, 0.5):,.4g}, {percentile(times, 0.99):,.4g} {unit}"
+
+
+def batch_and_read_rows(sides: Sides) -> list[Row]:
     """Return the rows of W3 and W4."""
 
     def batches(side: Side) -> float:
@@ -150,28 +158,27 @@ def writer_rows(place: Place, *, shared: bool, target: str) -> list[Row]:
     return [rates(title, rounds, target), Row("… least / most", store, bare, "", "0.25" if shared else "")]
 
 
-def delivery_row(place: Place, sides: tuple[Store, Bare]) -> Row:
+def delivery_row(place: Place, sides: Sides) -> Row:
     """Return the row of W9: from the begin of an append to the typed event in another process."""
     shown = []
-    for side, name in zip(sides, ("store", "bare"), strict=True):
+    for side in sides:
         position = side.position()
         side.appends("bench:9", 1)
-        with running([Task(place, name, "follow", "", _DELIVERED, position)]) as (child,):
+        with running([Task(place, side.name, "follow", "", _DELIVERED, position)]) as (child,):
             begun = []
             for _ in range(_DELIVERED):
                 sleep(_PAUSE_SECONDS)
                 begun.append(side.appends("bench:9", 1)[0])
-            delays = sorted((came - at) / 1e6 for came, at in zip(_times(child), begun, strict=True))
-        shown.append(f"{percentile(delays, 0.5):.2f}, {percentile(delays, 0.99):.2f} ms")
-    return Row("W9: append begun → event in another process, p50, p99", *shown, "", "p99 ≤ 5 ms")
+            shown.append(_percentiles([(came - at) / 1e6 for came, at in zip(_times(child), begun, strict=True)], "ms"))
+    return Row("W9: append begun → event in another process, p50, p99", shown[0], shown[1], "", "p99 ≤ 5 ms")
 
 
 # All of it
 
 
-def rows(size: int, folder: Path, only: str) -> Iterator[Row]:
+def rows(size: int, folder: Path, only: str) -> Iterator[Row | str]:
     """Yield the rows of so many servers whose titles begin with `only`."""
-    for syncs, name in (("always", "W1: append, synced"), ("\"2m\"", "W2: append, servers sync later")):
+    for syncs, name in (("always", "W1: append, synced"), ('"2m"', "W2: append, servers sync later")):
         with Cluster(folder / name[:2], size, syncs=syncs) as cluster:
             place = Place(cluster.address, size, "bench")
             sides = Store(place), Bare(place)
@@ -196,7 +203,8 @@ def main(arguments: list[str]) -> None:
     """Print the tables, of all workloads or of those whose names begin as the first argument does."""
     only = arguments[0] if arguments else ""
     for size in (int(number) for number in arguments[1:] or (1, 3)):
-        print(f"| {size} server{'s' * (size > 1)} | hangarlog | bare loop | ratio | target |\n{'| --- ' * 5}|", flush=True)
+        print(Row(f"{size} server{'s' * (size > 1)}", "hangarlog", "bare loop", "ratio", "target"))
+        print("| --- " * len(Row._fields) + "|", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             for row in rows(size, Path(folder), only):
                 print(row, flush=True)

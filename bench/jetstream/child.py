@@ -38,7 +38,7 @@ def _write(side: Side, task: Task) -> list[int]:
 
 def _follow(side: Side, task: Task) -> list[int]:
     """Follow; return when each event came."""
-    following, times = side.follow(task.position), []
+    following, times = side.follow(task.position), list[int]()
     next(following)
     _await_go()
     while len(times) < task.number:

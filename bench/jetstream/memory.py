@@ -45,10 +45,14 @@ def memory_rows(cluster: Any, place: Place) -> list[str]:
         for first in range(0, _STREAMS, _TOGETHER):
             numbers = range(first, first + _TOGETHER)
             given = events(_TOGETHER, first=first)
-            store.append_many([(f"s:{number}", [event], NO_STREAM) for number, event in zip(numbers, given, strict=True)])
+            store.append_many(
+                [(f"s:{number}", [event], NO_STREAM) for number, event in zip(numbers, given, strict=True)]
+            )
     after = max(map(resident_mb, pids))
     command = [sys.executable, "-m", "bench.jetstream.memory", place.address]
-    seen = msgspec.json.decode(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout, type=Figures)
+    seen = msgspec.json.decode(
+        subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout, type=Figures
+    )
     title = f"memory, {_STREAMS:,} streams"
     opened = f"{seen.open_seconds * 1e3:.0f} ms, {seen.append_seconds * 1e3:.0f} ms"
     return [
@@ -74,9 +78,7 @@ def main(address: str) -> None:
         listed = perf_counter()
         if count != _STREAMS:
             raise RuntimeError(f"{count} streams were listed")
-        figures = Figures(
-            opened - begin, appended - begin, listed - appended, imported, open_mb, resident_mb(own)
-        )
+        figures = Figures(opened - begin, appended - begin, listed - appended, imported, open_mb, resident_mb(own))
     print(msgspec.json.encode(figures).decode())
 
 

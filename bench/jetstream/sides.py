@@ -28,7 +28,7 @@ _CONFLICT = 10071
 
 
 class Place(msgspec.Struct):
-    """Where both sides keep their events: the servers, how many they are, and the names of the store and of the stream."""
+    """Where both sides keep their events: the servers, how many they are, and the name of the store."""
 
     servers: str
     replicas: int
@@ -48,6 +48,8 @@ class Place(msgspec.Struct):
 class Store:
     """The store's side."""
 
+    name = "store"
+
     def __init__(self, place: Place) -> None:
         self.place, self.store = place, hangarlog.open(place.address)
         self._versions: dict[str, int] = {}
@@ -64,7 +66,11 @@ class Store:
 
     def batch(self, stream: str, size: int) -> float:
         """Append a batch, and return how many nanoseconds it took."""
-        given, version, begin = events(size, first=_fresh(size)), self._versions.get(stream, NO_STREAM), perf_counter_ns()
+        given, version, begin = (
+            events(size, first=_fresh(size)),
+            self._versions.get(stream, NO_STREAM),
+            perf_counter_ns(),
+        )
         self._versions[stream] = self.store.append(stream, given, version)
         return perf_counter_ns() - begin
 
@@ -119,6 +125,8 @@ _BODY += b'"schema_version":1,"recorded_at":"2026-11-27T20:00:00.000000Z","data"
 
 class Bare:
     """The bare side. Each call is one run of its event loop."""
+
+    name = "bare"
 
     def __init__(self, place: Place) -> None:
         self.place, self._loop = place, asyncio.new_event_loop()
@@ -210,7 +218,7 @@ class Bare:
 
     def position(self) -> int:
         """As `Store.position`."""
-        return self._run(self.nc.jetstream(timeout=30).stream_info(self.place.bare)).state.last_seq
+        return int(self._run(self.nc.jetstream(timeout=30).stream_info(self.place.bare)).state.last_seq)
 
     def follow(self, position: int) -> Iterator[None]:
         """As `Store.follow`, by an ordered consumer."""
@@ -229,4 +237,4 @@ class Bare:
 
 
 Side = Store | Bare
-SIDES: dict[str, type[Store] | type[Bare]] = {"store": Store, "bare": Bare}
+SIDES: dict[str, type[Store] | type[Bare]] = {each.name: each for each in (Store, Bare)}

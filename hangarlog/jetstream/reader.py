@@ -10,9 +10,10 @@ from typing import Any
 from hangarlog.errors import CorruptionError, CorruptionWarning
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.server_errors import UnavailableError
-from hangarlog.jetstream.connection import Connection, Message
+from hangarlog.jetstream.connection import Connection
 from hangarlog.jetstream.messages import NO_END, End, damage, decode, end_of, missing, version_of
 from hangarlog.jetstream.subjects import stream_id_of, stream_tokens
+from hangarlog.jetstream.wire import Message
 from hangarlog.record.envelope import Envelope
 
 _BLOCK, _BLOCK_BYTES = 1000, 8 << 20
@@ -68,7 +69,7 @@ class Reader:
             if monotonic() - begun > self._connection.seconds:
                 cause = f"the server ends at position {last}, and position {seen} was there; it may be cut off"
                 raise UnavailableError(self.path, cause, self._connection.seconds, reading=True)
-            self._connection.run(self._connection.doubt())
+            self._connection.doubt()
             _pause(tries)
 
     def stream_ids(self, subjects: str) -> list[str]:
@@ -112,7 +113,7 @@ class Reader:
             if tries >= self._tries and is_over:
                 raise flaw
             if isinstance(flaw, UnavailableError):
-                self._connection.run(self._connection.doubt())
+                self._connection.doubt()
             _pause(tries)
 
     def note_end(self, subject: str, end: End) -> None:

@@ -98,7 +98,7 @@ class JetStreamEventStore(EventStore[Event]):
         connection, name = self._connection, self.name
         self._bucket = Bucket(connection, name)
         self._reader = Reader(connection, name, replicas)
-        self._mark, self._wake_ups = Mark(self._bucket), WakeUps(connection, name)
+        self._mark, self._wake_ups = Mark(connection, self._bucket), WakeUps(connection, name)
         if accept_loss:
             connection.run(self._mark.lower(self._reader.last()))
         else:
@@ -281,7 +281,7 @@ class JetStreamEventStore(EventStore[Event]):
     def _move_cursor(self, move: CursorMove, durability: Durability | None = None) -> None:
         with self._calling():
             if self._cursors.move(move):
-                self._connection.run(self._wake_ups.telling())
+                self._connection.post(self._wake_ups.tell)
 
     def _delete_cursor(self, name: str) -> None:
         with self._calling():

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from math import inf
 from time import monotonic, sleep
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 
@@ -25,10 +25,11 @@ from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.jetstream.connection import Connection, NoReplyError, NotSentError
 from hangarlog.jetstream.cursors import Cursors, Offer, OvertakenError, new_move_id
 from hangarlog.jetstream.mark import Mark
-from hangarlog.jetstream.messages import NO_END, End, Outgoing, encode, missing, results_of
+from hangarlog.jetstream.messages import NO_END, End, encode, missing, results_of
 from hangarlog.jetstream.reader import Reader
 from hangarlog.jetstream.snapshots import Snapshots
 from hangarlog.jetstream.wake_ups import WakeUps
+from hangarlog.jetstream.wire import Outgoing
 from hangarlog.record.batch import Pending, StreamShare
 from hangarlog.record.envelope import Envelope
 from hangarlog.record.event_id import new_event_id
@@ -78,34 +79,27 @@ class Writer:
             if len(self._ends) > _KNOWN_ENDS:
                 self._ends.pop(next(iter(self._ends)), None)
 
-    async def publish(self, messages: list[Outgoing], path: str) -> int:
-        """Send the messages of an append, and return the position of the last one.
+    def publish(self, messages: list[Outgoing], until: float) -> int:
+        """Send the messages of an append, unless it is later than `until`. Return the position of the last one.
 
         Raises:
             _ConflictError, NotSentError: nothing was written.
             NoReplyError: it may be written.
             BatchLimitError, TooLargeError, StorageError: it will never be written like this.
         """
-        connection, last = self._connection, messages[-1]
-        if len(messages) > 1:
-            batch = uuid4().hex
-            for number, message in enumerate(messages, 1):
-                message.headers["Nats-Batch-Id"], message.headers["Nats-Batch-Sequence"] = batch, str(number)
-            last.headers["Nats-Batch-Commit"] = "1"
         for message in messages:
-            _refuse_too_large(message, connection.max_bytes)
-        for message in messages[:-1]:
-            await connection.begin(message.subject, message.body, message.headers)
-        answer = await connection.send(last.subject, last.body, last.headers)
+            size = len(message.head) + len(message.body)
+            if size > self._connection.max_bytes:
+                raise TooLargeError("event", size, self._connection.max_bytes)
+        answer = self._connection.ask(messages, self._wake_ups.tell, until)
         if error := answer.get("error"):
-            self._refused(error, len(messages), path)
+            self._refused(error, len(messages))
         position = int(answer["seq"])
         self._mark.note(position)
-        self._wake_ups.tell()
         return position
 
-    def _refused(self, error: dict[str, Any], count: int, path: str) -> None:
-        code, cause = error.get("err_code"), str(error.get("description"))
+    def _refused(self, error: dict[str, Any], count: int) -> None:
+        code, cause, path = error.get("err_code"), str(error.get("description")), self._connection.path
         if code in (_CONFLICT, _IN_FLIGHT):
             raise _ConflictError(cause)
         if code == _BATCH_LIMIT:
@@ -267,21 +261,16 @@ class _Append:
         carrier = next((pending for pending, _ in to_write if pending.cursor), None)
         move = (carrier.stream_id, self._move_id) if carrier else None
         messages, shares = encode(self._reader.prefix, to_write, self._ends, move)
-        until = self._offer(carrier) if carrier else None
+        until = self._offer(carrier) if carrier else inf
         self._reader.refuse_cut_off()
         seen = self._reader.seen
-        last = self._writer._connection.run(self._sending(messages, until))
+        last = self._writer.publish(messages, until)
         if last <= seen:
             cause = f"the event was stored at position {last}, and position {seen} was there: the store lost its tail"
             raise missing(self._reader.path, cause, last)
         results = results_of(shares, last, len(messages))
         self._remember(shares, results)
         return results
-
-    async def _sending(self, messages: list[Outgoing], until: float | None) -> int:
-        if until is not None and monotonic() > until:
-            raise NotSentError("the offer to move the cursor took too long")
-        return await self._writer.publish(messages, self._reader.path)
 
     def _offer(self, carrier: Pending) -> float:
         assert carrier.cursor is not None
@@ -303,9 +292,3 @@ def _with_ids(pending: Pending) -> Pending:
         return pending
     events = [(kind, own or new_event_id(), *rest) for kind, own, *rest in pending.events]
     return msgspec.structs.replace(pending, events=events)
-
-
-def _refuse_too_large(message: Outgoing, limit: int) -> None:
-    size = len(message.body) + 12 + sum(len(name) + len(value) + 4 for name, value in message.headers.items())
-    if size > limit:
-        raise TooLargeError("event", size, limit)
