@@ -206,6 +206,11 @@ class Reader:
             yield from _backwards(self._versions(subject, end, part, high, span))
             high, size = part - 1, _BLOCK
 
+    def versions(self, stream_id: str, end: End, low: int, high: int) -> Iterator[Sequence[Envelope]]:
+        """Yield the events of a stream from one version to another, both inclusive, as far as it has them."""
+        low, high = max(low, end.first), min(high, end.version)
+        return self._versions(self.subject(stream_id), end, low, high, Span(stream_id)) if low <= high else iter(())
+
     def _versions(self, subject: str, end: End, low: int, high: int, span: Span) -> Iterator[Sequence[Envelope]]:
         """Yield the events of a stream from one version to another, both inclusive, which must be there."""
         at = self._place_of(subject, low, end)

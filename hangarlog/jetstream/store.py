@@ -35,6 +35,7 @@ from hangarlog.jetstream.settings import ServerOptions, Wanted, prepare
 from hangarlog.jetstream.snapshots import Snapshots
 from hangarlog.jetstream.subjects import token
 from hangarlog.jetstream.tail import ServerTail
+from hangarlog.jetstream.turns import Turns
 from hangarlog.jetstream.wake_ups import WakeUps
 from hangarlog.jetstream.writer import Writer
 from hangarlog.record.batch import Pending
@@ -107,7 +108,10 @@ class JetStreamEventStore(EventStore[Event]):
         self._snapshots = Snapshots(connection, self._bucket, name)
         self._cursors = Cursors(self._bucket, self._reader)
         self._leases = Leases(connection, self._bucket)
-        self._writer = Writer(connection, self._reader, self._snapshots, self._cursors, self._wake_ups, self._mark)
+        self._appending = Turns(connection, name)
+        self._writer = Writer(
+            connection, self._reader, self._snapshots, self._cursors, self._wake_ups, self._mark, self._appending
+        )
 
     def _check_tail(self) -> None:
         """Raise `CorruptionError` if the store ends before the position that was noted."""
@@ -156,6 +160,7 @@ class JetStreamEventStore(EventStore[Event]):
             return
         self._closed = True
         self._wake_ups.wake()
+        self._appending.close()
         with self._calls:
             me = threading.get_ident()
             self._calls.wait_for(lambda: not set(self._running) - {me}, self._seconds)

@@ -28,6 +28,7 @@ from hangarlog.jetstream.mark import Mark
 from hangarlog.jetstream.messages import NO_END, End, encode, missing, results_of
 from hangarlog.jetstream.reader import Reader
 from hangarlog.jetstream.snapshots import Snapshots
+from hangarlog.jetstream.turns import Turns
 from hangarlog.jetstream.wake_ups import WakeUps
 from hangarlog.jetstream.wire import Outgoing
 from hangarlog.record.batch import Pending, StreamShare
@@ -57,9 +58,10 @@ class Writer:
         cursors: Cursors,
         wake_ups: WakeUps,
         mark: Mark,
+        turns: Turns,
     ) -> None:
         self._connection, self._reader, self._snapshots, self._cursors = connection, reader, snapshots, cursors
-        self._wake_ups, self._mark = wake_ups, mark
+        self._wake_ups, self._mark, self._turns = wake_ups, mark, turns
         self._ends: dict[str, End] = {}
 
     def commit(self, pendings: list[Pending]) -> dict[str, AppendResult]:
@@ -118,8 +120,14 @@ class _Append:
         self._writer, self._given, self._pendings = writer, pendings, [_with_ids(pending) for pending in pendings]
         self._reader, self._seconds = writer._reader, writer._connection.seconds
         self._begun = monotonic()
-        self._fresh = not all(pending.events for pending in pendings)  # Without events, no server would check.
-        """True if nothing may be taken from memory."""
+        self._tries = 0
+        first = pendings[0].stream_id
+        alone = all(pending.stream_id == first for pending in pendings)
+        self._subject = self._reader.subject(first) if alone else None
+        """Of its only stream. To wait for a turn in each of several would take too long."""
+        # Without events, no server would check.
+        self._fresh = self._asks_marks = not all(pending.events for pending in pendings)
+        """True if no end, and no mark of hidden events, may be taken from memory."""
         self._tried: list[Pending] | None = None
         """What was sent without an answer, with the exact versions that it was sent to."""
         self._cause = ""
@@ -129,36 +137,58 @@ class _Append:
         self._move_id = new_move_id() if self._move else ""
 
     def run(self) -> dict[str, AppendResult]:
-        tries = 0
         while True:
-            self._ends.clear()
-            self._marks.clear()
-            settled = self._settled()
-            if settled is None:
-                continue
-            results, to_write = settled
-            if not to_write:
+            results = self._attempt_in_turn()
+            if results is not None:
                 return results
-            tries += 1
-            try:
-                return {**results, **self._write(to_write)}
-            except (_ConflictError, OvertakenError) as conflict:
-                self._again(f"others always came first ({conflict})")
-                if tries > 1:
-                    sleep(random.random() * min(_PAUSE_SECONDS * 2**tries, _LONGEST_PAUSE_SECONDS))
-            except NotSentError as error:
-                self._again(str(error))
-                sleep(_UNAVAILABLE_PAUSE_SECONDS)
-            except NoReplyError as error:
-                self._tried = [
-                    msgspec.structs.replace(pending, expected=version - 1, retry=True, idempotent=False)
-                    for pending, version in to_write
-                ]
-                self._again(str(error))
+
+    def _attempt_in_turn(self) -> dict[str, AppendResult] | None:
+        """Attempt it, in this process's turn if others append to the stream. None: attempt it again."""
+        if self._subject is None:
+            return self._attempt()
+        turns = self._writer._turns
+        taken = turns.take(self._subject, self._begun + self._seconds)
+        try:
+            results = self._attempt()
+        finally:
+            if taken:
+                turns.done(self._subject)
+        if results is not None:
+            turns.wrote(self._subject)
+        return results
+
+    def _attempt(self) -> dict[str, AppendResult] | None:
+        settled = self._settled()
+        if settled is None:
+            return None
+        results, to_write = settled
+        if not to_write:
+            return results
+        self._tries += 1
+        try:
+            return {**results, **self._write(to_write)}
+        except (_ConflictError, OvertakenError) as conflict:
+            self._again(f"others always came first ({conflict})")
+            if self._subject is not None:
+                self._writer._turns.contend(self._subject)
+            if self._tries > 1:
+                sleep(random.random() * min(_PAUSE_SECONDS * 2**self._tries, _LONGEST_PAUSE_SECONDS))
+        except NotSentError as error:
+            self._again(str(error))
+            sleep(_UNAVAILABLE_PAUSE_SECONDS)
+        except NoReplyError as error:
+            self._tried = [
+                msgspec.structs.replace(pending, expected=version - 1, retry=True, idempotent=False)
+                for pending, version in to_write
+            ]
+            self._again(str(error))
+        return None
 
     def _again(self, cause: str) -> None:
-        """Go on, without what is in memory, unless the time is over."""
+        """Go on, without the ends that are in memory, unless the time is over."""
         self._fresh, self._cause = True, cause
+        self._ends.clear()
+        self._marks.clear()
         if monotonic() - self._begun > self._seconds:
             raise self._given_up()
 
@@ -181,14 +211,19 @@ class _Append:
                 return self._settle_tried(self._tried)
             self._refuse_deleted()
             if self._given[0].idempotent:
-                self._fresh = True
+                self._fresh = self._asks_marks = True
                 if stored := self._stored_already():
                     return stored, []
             results, to_write = settle(self._given, self._end, self._ids_at, self._deleted_through)
         except ConcurrencyError:
-            if self._fresh and self._tried is None:
+            if self._fresh and self._asks_marks and self._tried is None:
                 raise
-            self._fresh, self._tried = True, None  # If it was sent, others have its place now: it never will be stored.
+            if self._fresh and self._tried is None:
+                self._asks_marks = True
+            else:
+                self._fresh, self._tried = True, None  # If it was sent, others have its place: it never will be stored.
+                self._ends.clear()
+            self._marks.clear()
             return None
         except UnavailableError as error:
             self._again(error.cause)
@@ -219,7 +254,7 @@ class _Append:
     def _mark(self, stream_id: str) -> Snapshot | None:
         if stream_id not in self._marks:
             snapshots = self._writer._snapshots
-            self._marks[stream_id] = snapshots.load(stream_id) if self._fresh else snapshots.of_hiding(stream_id)
+            self._marks[stream_id] = snapshots.load(stream_id) if self._asks_marks else snapshots.of_hiding(stream_id)
         return self._marks[stream_id]
 
     def _deleted_through(self, stream_id: str) -> int:
@@ -237,8 +272,8 @@ class _Append:
         mark = self._mark(stream_id)
         if mark and version <= mark.compacted_through:
             return []
-        span = Span(stream_id, version, limit=count, stop=version + count - 1)
-        return [(each.event_id, each.position) for block in self._reader.blocks(span, -1) for each in block]
+        blocks = self._reader.versions(stream_id, self._ends[stream_id], version, version + count - 1)
+        return [(each.event_id, each.position) for block in blocks for each in block]
 
     def _stored_already(self) -> dict[str, AppendResult]:
         """Return where the events of an idempotent append are, {} if they are not there. It reads the streams."""
