@@ -114,12 +114,12 @@ def row(environment: Environment, result: Table) -> str:
     return f"| {versions} | {result['title']} | {result.get('passed', 0)} | {result.get('failed', 0)} | {reasons} |\n"
 
 
-def record(what: str, text: str) -> None:
-    """Write a text between two markers of docs/integrations.md."""
+def record(what: str, text: str, page: Path = PAGE) -> None:
+    """Write a text between two markers of a page."""
     begin, end = (f"<!-- {what}: {edge} -->\n" for edge in ("begin", "end"))
-    before, _, rest = PAGE.read_text().partition(begin)
+    before, _, rest = page.read_text().partition(begin)
     _, _, after = rest.partition(end)
-    PAGE.write_text(before + begin + text + end + after)
+    page.write_text(before + begin + text + end + after)
 
 
 def measure(environments: list[Environment]) -> str:

@@ -1,8 +1,8 @@
 """Turns of the processes that append to one stream at once. Else the one that knows its end wins again and again.
 
 Whoever has conflicts says that it wants a turn. Who has it appends for a moment, and passes it on with the list of
-those who want it. This is advice, by messages that are not stored: whoever hears nothing for a while appends as ever, and
-every append is checked by the servers.
+those who want it. This is advice, by messages that are not stored: whoever hears nothing for a while appends as ever,
+and every append is checked by the servers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 
 from hangarlog.jetstream.connection import Connection
 
-_TURN_SECONDS = 0.015
+_TURN_SECONDS = 0.03
 _IDLE_SECONDS = 0.002
 """For one's next append. Then the turn is passed on."""
 _LOST_SECONDS = 0.25
