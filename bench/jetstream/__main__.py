@@ -182,6 +182,9 @@ def rows(size: int, folder: Path, only: str) -> Iterator[Row | str]:
         with Cluster(folder / name[:2], size, syncs=syncs) as cluster:
             place = Place(cluster.address, size, "bench")
             sides = Store(place), Bare(place)
+            if syncs == "always" and "memory".startswith(only):
+                yield from memory_rows(cluster, place)
+                cluster.delete("many")
             if name.startswith(only):
                 yield from append_rows(sides, name, {1: "0.65", 3: "0.8"}[size] if syncs == "always" else "")
             if syncs == "always":
@@ -193,8 +196,6 @@ def rows(size: int, folder: Path, only: str) -> Iterator[Row | str]:
                     yield from writer_rows(place, shared=True, target="400/s" if size == 3 else "")
                 if "W9".startswith(only):
                     yield delivery_row(place, sides)
-                if "memory".startswith(only):
-                    yield from memory_rows(cluster, place)
             for side in sides:
                 side.close()
 

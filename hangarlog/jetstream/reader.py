@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from sys import maxsize
 from time import monotonic, sleep
 from typing import Any
 
@@ -177,6 +178,13 @@ class Reader:
         last = self.last()
         stop = last if span.stop is None else min(last, span.stop)
         return self.between((span.start or 0) + 1, stop, span.skip, span.limit)
+
+    def ahead(self, position: int) -> list[Envelope]:
+        """Return the whole events after a position that one server has at once. It may have none yet, and be behind."""
+        good, _ = self._sound(None, self._fetch(None, position + 1, _BLOCK), maxsize, position + 1)
+        if good:
+            self.seen = max(self.seen, good[-1].position)
+        return good
 
     def between(self, first: int, last: int, skip: bool, limit: int | None = None) -> Iterator[Sequence[Envelope]]:
         """Yield the events from one position to another, both inclusive, which must be there."""
