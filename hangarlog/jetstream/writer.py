@@ -150,12 +150,15 @@ class _Append:
         taken = turns.take(self._subject, self._begun + self._seconds)
         try:
             results = self._attempt()
+            if results is not None:
+                turns.wrote(self._subject)
+            return results
+        except ConcurrencyError:
+            turns.contend(self._subject)
+            raise
         finally:
             if taken:
                 turns.done(self._subject)
-        if results is not None:
-            turns.wrote(self._subject)
-        return results
 
     def _attempt(self) -> dict[str, AppendResult] | None:
         settled = self._settled()
