@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import Any, TypedDict
 from urllib.request import urlopen
 
@@ -23,6 +24,8 @@ TESTED_SERVERS = ("2.15.",)
 _FORMAT = "hangarlog.format"
 _NO_STREAM = 10059
 _HTTP_SECONDS, _MIN_SECONDS = 2.0, 1.0
+_NO_PEERS, _PEERS_SECONDS, _PAUSE_SECONDS = 10005, 5.0, 0.1
+"""A server that has just started, or is slow, counts as offline for a moment."""
 
 
 class ServerOptions(TypedDict, total=False):
@@ -168,15 +171,20 @@ async def _settings(connection: Connection, name: str) -> dict[str, Any] | None:
 
 
 async def _create(connection: Connection, settings: dict[str, Any]) -> dict[str, Any]:
-    name = settings["name"]
-    answer = await connection.api(f"STREAM.CREATE.{name}", settings)
-    if error := answer.get("error"):
+    name, begun = settings["name"], monotonic()
+    while True:
+        answer = await connection.api(f"STREAM.CREATE.{name}", settings)
+        error = answer.get("error")
+        if not error:
+            return dict(answer["config"])
         found = await _settings(connection, name)  # Another process may have made it.
-        if found is None:
+        if found is not None:
+            return found
+        is_offline = error["err_code"] == _NO_PEERS and "offline" in error["description"]
+        if not is_offline or monotonic() - begun > min(_PEERS_SECONDS, connection.seconds):
             cause = f"the JetStream stream {name!r} cannot be made: {error['description']}"
             raise StoreOpenError(connection.path, cause)
-        return found
-    return dict(answer["config"])
+        await asyncio.sleep(_PAUSE_SECONDS)
 
 
 def _check(path: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
