@@ -5,25 +5,24 @@
 import { spawnSync } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
 import fs from 'node:fs';
+import { basename, dirname } from 'node:path';
 import { crc32 } from 'node:zlib';
 
 const refuse = (what) => { throw new Error(what); };
-const hex8 = (number) => number.toString(16).padStart(8, '0');
 const latin1 = (bytes) => bytes.toString('latin1');
-
-// The pages' tables of keys: each key with the kind of its value, and `?` for one that may be absent.
 const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
 const like = (pattern) => (value) => typeof value === 'string' && pattern.test(value);
 const int = (low, high = 2 ** 53 - 1) => (value) => Number.isInteger(value) && value >= low && value <= high;
+// The kinds of values in the pages' tables of keys. A table here is a text: `key:kind`, with `?` if it may be absent.
 const KINDS = { text: like(/^/), object: isObject, any: () => true, flag: (value) => typeof value === 'boolean',
   one: int(1, 1), count: int(0), position: int(1), version: int(-1), long: int(0, 2 ** 63), size: int(1, 2 ** 31),
-  id: like(/^[A-Za-z0-9-]{1,64}$/), mode: like(/^06[046][04]$/), move: (value) => shaped(value, 'name:text position:count'),
+  id: like(/^[A-Za-z0-9-]{1,64}$/), mode: like(/^06[046][04]$/), move: (its) => fit(its, 'name:text position:count'),
   time: (text) => like(/^(?!0000)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/)(text)
     && new Date(`${text.slice(0, 23)}Z`).toJSON() === `${text.slice(0, 23)}Z` };
-const shaped = (value, keys) => (isObject(value) && keys.split(' ').every((each) => {
+const fit = (value, table, isRight = () => true) => (isObject(value) && table.split(' ').every((each) => {
   const [key, kind, optional] = each.split(/[:?]/);
   return (optional === '' && value[key] === undefined) || KINDS[kind](value[key]);
-}) ? value : null);
+}) && isRight(value) ? value : null);
 
 // "A line", "Limits": an object of strict JSON, or null. JSON.parse takes repeated keys, halves of surrogate pairs, and
 // 1.0 for an integer: so a number with a point or an exponent becomes a text here.
@@ -32,21 +31,20 @@ function parseJson(bytes, strict = true) {
   const scopes = [];
   const checked = (token, string, colon, open, close) => {
     const [text, isReal] = [string ? JSON.parse(string) : '', /^-?\d+[.eE]/.test(token)];
-    if (open) scopes.push(new Set());
-    if (close) scopes.pop();
+    if (open) scopes.push(new Set()); else if (close) scopes.pop();
     const isSound = scopes.length <= 129 && text.isWellFormed() && !(colon && scopes.at(-1).has(text))
       && (isReal ? Number.isFinite(Number(token)) : !/^-?\d{4301}/.test(token));
     if (colon) scopes.at(-1).add(text);
-    return strict && !isSound ? refuse(token) : isReal ? '"real"' : token;
+    return strict && !isSound ? refuse(token) : token.replace(/^-?\d+[.eE].*/, '"real"');
   };
   try {
     const text = new TextDecoder('utf-8', { fatal: strict, ignoreBOM: true }).decode(bytes);
     return isObject(JSON.parse(text)) ? JSON.parse(text.replace(TOKEN, checked)) : null;
   } catch { return null; }
 }
-const signature = (body) => `,"crc":"${hex8(crc32(body))}"}`;
-const parseChecked = (bytes, strict) => (  // "With a checksum"
-  latin1(bytes.subarray(-18)) === signature(bytes.subarray(0, -18)) ? parseJson(bytes, strict) : null);
+const signature = (body, more = '') => `,"crc":"${crc32(more, crc32(body)).toString(16).padStart(8, '0')}"}`;
+const isSigned = (bytes, more) => latin1(bytes.subarray(-18)) === signature(bytes.subarray(0, -18), more);
+const parseChecked = (bytes, strict) => (isSigned(bytes) ? parseJson(bytes, strict) : null);  // "With a checksum"
 const trimmed = (bytes, end) => bytes.subarray(0, latin1(bytes).search(end));
 const parseFile = (bytes) => parseChecked(trimmed(bytes, /\n?$/));
 
@@ -56,11 +54,13 @@ const LINE = 'position:position stream_id:text stream_version:count event_type:t
 const ORDER = ['name', ...LINE.match(/\w+(?=:)/g)];  // of the keys of a line, and of the cursor in it
 export function parseLine(bytes, strict = true) {
   if (bytes.length < 64 || bytes.length >= 2 ** 28 || !/^{"position":.*}.{17}}$/s.test(latin1(bytes))) return null;
-  const event = shaped(parseChecked(bytes, strict), LINE);
-  const right = shaped(event && { ...event, metadata: event.metadata ?? {} }, 'recorded_at:time metadata:object cursor:move?');
-  if (!strict || !right || event.metadata !== null) return strict && !right ? null : event;
+  const event = fit(parseChecked(bytes, strict), LINE);
+  if (!event || !strict) return event;
+  const { metadata = {}, cursor } = event;
+  if (!fit({ ...event, metadata: metadata ?? {} }, 'recorded_at:time metadata:object cursor:move?')) return null;
+  if (metadata !== null) return event;
   const tabs = /"metadata":(\t*)null/.exec(latin1(bytes))?.[1];
-  const bare = JSON.stringify({ ...event, event_type: '', cursor: tabs ? event.cursor : undefined, data: {} }, ORDER);
+  const bare = JSON.stringify({ ...event, event_type: '', cursor: tabs ? cursor : undefined, data: {} }, ORDER);
   const isErased = bytes.equals(Buffer.from(bare.replace('"metadata":null', `"metadata":${tabs}null`)));
   return isErased ? { ...event, erased: true } : null;
 }
@@ -70,9 +70,10 @@ function* linesOf(text, sealed = false) {
     end = text.indexOf(10, start) + 1 || text.length;
     const ended = text[end - 1] === 10;
     const bytes = text.subarray(start, ended ? end - 1 : end);
-    const [event, place] = ended ? [parseLine(bytes), parseLine(bytes, false)] : [];
-    const path = place && pathOf(place.stream_id);
-    yield { ...place, bytes, end, ended, sealed, path, whole: Boolean(event), erased: Boolean(event?.erased) };
+    const event = ended ? parseLine(bytes) : null;
+    const counted = event ?? (ended ? parseLine(bytes, false) : null);
+    const path = counted && pathOf(counted.stream_id);
+    yield { ...counted, bytes, end, ended, sealed, path, whole: event !== null, erased: event?.erased === true };
   }
 }
 const isTorn = ({ bytes, ended, sealed }) => !sealed && (!/[^\t-\r ]/.test(latin1(bytes)) || bytes.includes(0)
@@ -104,25 +105,7 @@ const pathsIn = (folder, ending) => list(folder, true).filter((path) => ending.t
   .map((path) => path.replace(ending, ''));
 export function segmentName(file) {
   const [, log, digits] = /^(.+)\.(\d{20})\.jsonl(?:\.zst)?$/s.exec(file) ?? [];
-  return digits && BigInt(digits) < 2n ** 53n ? { log, first: Number(digits) } : null;
-}
-// The lines of a log. `foreign`: a sealed segment is not below the active one. `getFrom`: see "Opening", 3 and 5.
-function readLog(folder, name, key, report, getFrom, tries = 9) {
-  const active = load(`${folder}/${name}.jsonl`);  // before the list: see "Reading while others write"
-  const files = list(folder).filter((file) => segmentName(file)?.log === name).sort().reverse();
-  const segments = new Map(files.map((file) => [segmentName(file).first, file]));  // of two, the plain one
-  const from = getFrom();  // after the list: see "retained.json"
-  const least = key === 'position' || segments.has(from) ? from : 0;
-  const sealed = [...segments].reverse().filter(([number]) => number >= least).map(([number, file]) => {
-    const bytes = load(`${folder}/${file}`) ?? refuse(`${file}: it went away meanwhile`);
-    const text = file.endsWith('.zst') ? unpack(bytes, number, (what) => report(file, what)) : bytes;
-    return { number, text, lines: [...linesOf(text, true)] };
-  });
-  const last = active ? [...linesOf(active)] : [];
-  const below = sealed.filter(({ number }) => !last[0]?.whole || number < last[0][key]);
-  const foreign = sealed.slice(active ? below.length : 0).some(({ lines, text }) => lines[0]?.whole && !active?.equals(text));
-  if (foreign && tries) return readLog(folder, name, key, report, getFrom, tries - 1);  // was one sealed just now?
-  return { active, from, foreign, lines: below.flatMap(({ lines }) => lines).concat(last) };
+  return Number(digits) < 2 ** 53 ? { log, first: Number(digits) } : null;
 }
 // format-binary.md, "Compressed segments": the tables are right if the bytes are those that the numbers in them give.
 const ints = (...numbers) => Buffer.from(Uint32Array.from(numbers).buffer);
@@ -135,39 +118,36 @@ function unpack(packed, first, report) {
   const tables = Buffer.concat([ints(0x184d2a57, 20 + 4 * n), body, ints(crc32(ints(...pairs), crc32(body)), 0x184d2a5e,
     8 * n + 17, ...pairs, 28 + 4 * n, 0, n + 1), Buffer.alloc(1), ints(0x8f92eab1)]);
   let at = 0;
-  const frames = counts.map((count, i) => (
+  let frames = counts.map((count, i) => (
     { count, size: pairs[2 * i + 1], input: packed.subarray(at, at += pairs[2 * i]) }));
-  const isRight = at === p && packed.subarray(p).equals(tables) && frames.every(({ count, size }) =>
-    count > 0 && count <= size / 64 && size <= 335544320);
-  if (!isRight) report('its tables are damaged');
-  return Buffer.concat((isRight ? frames : [{ count: 1, input: packed }]).flatMap(({ count, size, input }) => {
+  if (at !== p || !packed.subarray(p).equals(tables) || frames.some(({ count, size }) => !count || count > size / 64)) {
+    report('its tables are damaged');
+    frames = [{ count: 1, input: packed }];
+  }
+  return Buffer.concat(frames.flatMap(({ count, size, input }) => {
     const { status, stdout, error } = spawnSync('zstd', ['-dcq'], { input, maxBuffer: 2 ** 32 });
     const lines = latin1(stdout ?? refuse(`zstd cannot be run: ${error.message}`)).split('\n');
     const isSame = stdout.length === size && lines.length === count + 1 && lines.at(-1) === '';
-    if (status === 0 && (isSame || !isRight)) return stdout;
+    if (status === 0 && (isSame || size === undefined)) return stdout;
     report('a damaged frame');
-    return [isRight ? Buffer.alloc(0) : stdout, Buffer.from('?\n'.repeat(count))];
+    return [size ? Buffer.alloc(0) : stdout, Buffer.from('?\n'.repeat(count))];
   }));
 }
 
 // "hangarlog.json", "retained.json", "checkpoint.json", "Snapshots and hidden events", "Cursors": null for damage.
-export const parseConfig = (bytes) => shaped(parseJson(bytes),
+export const parseConfig = (bytes) => fit(parseJson(bytes),
   'format:one store_id:id created_at:text segment_bytes:size mode:mode? archive:flag?');
-export function parseRetained(bytes, storeId) {
-  const value = shaped(parseFile(bytes), 'retained:one store_id:id first_position:position');
-  return value?.store_id === storeId ? value : null;
-}
+export const parseRetained = (bytes, storeId) => fit(parseFile(bytes),
+  'retained:one store_id:id first_position:position', (value) => value.store_id === storeId);
 export function parseCheckpoint(bytes, storeId) {
-  const value = shaped(parseFile(bytes), 'position:long first:long end:long mark:long line_crc:text store:text');
+  const value = fit(parseFile(bytes), 'position:long first:long end:long mark:long line_crc:text store:text');
   return value && { position: value.store === storeId && (value.format ?? 1) === 1 ? value.position : 0 };
 }
 export function parseSnapshot(bytes) {
-  const one = (part) => {
-    const absent = { version: -1, compacted_through: -1, deleted_through: -1, number: 0 };
-    const value = shaped({ ...absent, ...parseChecked(trimmed(part, /(?<![ \n])[ \n]*$/)) },
-      'stream_id:text version:version compacted_through:version deleted_through:version number:count');
-    return value && (value.version < 0 || isObject(value.state)) ? value : null;
-  };
+  const absent = { version: -1, compacted_through: -1, deleted_through: -1, number: 0 };
+  const one = (part) => fit({ ...absent, ...parseChecked(trimmed(part, /(?<![ \n])[ \n]*$/)) },
+    'stream_id:text version:version compacted_through:version deleted_through:version number:count',
+    ({ version, state }) => version < 0 || isObject(state));
   const half = bytes.length / 2;
   const halves = half % 4096 ? [] : [bytes.subarray(0, half), bytes.subarray(half)].map(one).filter(Boolean);
   return halves.sort((a, b) => b.number - a.number)[0] ?? one(bytes);
@@ -176,13 +156,14 @@ export function parseCursors(bytes, committed, crcAt = () => undefined) {
   const [cursors, problems] = [Object.create(null), []];
   for (let at = 0; at < bytes.length; at += 1024) {
     const texts = [at, at + 512].map((start) => trimmed(bytes.subarray(start, start + 512), /[\0 ]*\n?$/));
-    const lines = texts.map((text) => shaped(parseChecked(text), 'cursor:text position:count moved_at:time move:count '
+    const lines = texts.map((text) => fit(parseChecked(text), 'cursor:text position:count moved_at:time move:count '
       + 'tip:count? created:count? appended:count?')).filter(Boolean).sort((a, b) => b.move - a.move);
-    const { cursor, position, tip = 0, tip_crc: crc = '' } = lines.find((line) => (line.appended ?? 0) <= committed) ?? {};
-    const isOther = tip <= committed && (crc === 'unknown' || (tip ? crcAt(tip) ?? crc : '') !== crc);
-    if (isOther) problems.push(`${cursor}: another record is at its tip`);
     if (texts.every((text) => text.length) && lines.length < 2) problems.push(`a damaged line at ${at}`);
-    if (lines.some((line) => line.cursor !== lines[0].cursor || line.cursor in cursors)) problems.push(`a name at ${at}`);
+    const isTwice = lines.some(({ cursor }) => cursor !== lines[0].cursor || cursor in cursors);
+    if (isTwice) problems.push(`two cursors, or one that comes twice, at ${at}`);
+    const { cursor, position, tip = 0, tip_crc: crc = '' } = lines.find((line) => !(line.appended > committed)) ?? {};
+    const isOther = crc === 'unknown' || crc !== (tip ? crcAt(tip) ?? crc : '');
+    if (tip <= committed && isOther) problems.push(`another record is the tip at ${at}`);
     if (cursor !== undefined) cursors[cursor] = Math.min(position, committed);
   }
   return { cursors, problems };
@@ -191,13 +172,13 @@ export function parseCursors(bytes, committed, crcAt = () => undefined) {
 // format-binary.md, "The commit ring": its whole frames.
 export function ringFrames(ring) {
   const [frames, size] = [[], Math.min(ring.length, 2 ** 20)];
-  for (let block = 0; block * 4096 < size; block = frames.at(-1)?.next > block ? frames.at(-1).next : block + 1) {
+  for (let block = 0; block * 4096 < size; block = Math.max(block + 1, frames.at(-1)?.next ?? 0)) {
     const start = ring.indexOf(10, block * 4096) + 1;
     const header = ring.subarray(block * 4096, start && start - 1);
     const frame = header[0] === 0x1e && header.length < 512
-      ? shaped(parseJson(header.subarray(1)), 'generation:count first:position last:position length:count') : null;
+      ? fit(parseJson(header.subarray(1)), 'generation:count first:position last:position length:count') : null;
     const text = ring.subarray(start, Math.min(start + frame?.length, size));
-    if (text.length !== frame?.length || frame.crc !== hex8(crc32(text, crc32(header.subarray(0, -18))))) continue;
+    if (text.length !== frame?.length || !isSigned(header, text)) continue;
     if (frame.ring > 1) refuse('ring: a later format: upgrade');
     frames.push({ ...frame, block, next: Math.ceil((start + text.length) / 4096), lines: [...linesOf(text)] });
   }
@@ -217,10 +198,9 @@ function findEnd(lines, known, frames) {
     else {
       const follows = position > reached && position <= reached + 1 + (cause ? room : 0);
       (follows ? batch : behind).set(position, line);
-      if (follows) reached = position;
       if (follows && endsBatch(line)) [stored, room, cause, batch] = [position, 0, '', new Map()];
       else if (position < latest) cause ||= 'records out of order';
-      latest = Math.max(latest, position);
+      [reached, latest] = [follows ? position : reached, Math.max(latest, position)];
     }
   }
   const crc = lines.findLast(({ position }) => position === stored)?.crc;
@@ -241,15 +221,34 @@ function findEnd(lines, known, frames) {
 export function openStore(root) {
   const damage = new Set();
   const report = (file, ...problems) => problems.forEach((what) => what && damage.add(`${file}: ${what}`));
-  const look = (file, parse, limit = 65536) => {  // undefined: no file, null: a damaged one
+  function look(file, parse, limit = 65536) {  // undefined: no file, null: a damaged one
     const bytes = load(`${root}/${file}`);
     const value = bytes && (bytes.length <= limit ? parse(bytes) : null);
     report(file, value === null && 'damaged');
     return value;
-  };
+  }
+  // The lines of a log. `foreign`: a sealed segment is not below the active one. `getFrom`: see "Opening", 3 and 5.
+  function readLog(path, key, getFrom, tries = 9) {
+    const [folder, name, active] = [dirname(`${root}/${path}`), basename(path), load(`${root}/${path}.jsonl`)];
+    const files = list(folder).filter((file) => segmentName(file)?.log === name).sort().reverse();  // after `active`
+    const segments = new Map(files.map((file) => [segmentName(file).first, file]));  // of two, the plain one
+    const from = getFrom();  // after the list: see "retained.json"
+    const least = key === 'position' || segments.has(from) ? from : 0;
+    const sealed = [...segments].reverse().filter(([number]) => number >= least).map(([number, file]) => {
+      const bytes = load(`${folder}/${file}`) ?? refuse(`${file}: it went away meanwhile`);
+      const text = file.endsWith('.zst') ? unpack(bytes, number, (what) => report(`${path}: ${file}`, what)) : bytes;
+      return { number, text, lines: [...linesOf(text, true)] };
+    });
+    const last = active ? [...linesOf(active)] : [];
+    const below = sealed.filter(({ number }) => !last[0]?.whole || number < last[0][key]);
+    const rest = sealed.slice(active ? below.length : 0);
+    const foreign = rest.some(({ text, lines }) => lines[0]?.whole && !active?.equals(text));
+    if (foreign && tries) return readLog(path, key, getFrom, tries - 1);  // was one sealed just now?
+    return { active, from, foreign, lines: below.flatMap(({ lines }) => lines).concat(last) };
+  }
   const config = look('hangarlog.json', parseConfig) ?? refuse('hangarlog.json: missing, damaged, or a later format');
   const checkpoint = look('checkpoint.json', (bytes) => parseCheckpoint(bytes, config.store_id))?.position ?? 0;
-  const { active, foreign, lines, from: begins } = readLog(root, 'journal', 'position', report, () => {
+  const { active, foreign, lines, from: begins } = readLog('journal', 'position', () => {
     const retained = look('retained.json', (bytes) => parseRetained(bytes, config.store_id));
     return retained === null ? refuse('retained.json: damaged, or of another store') : retained?.first_position ?? 1;
   });
@@ -257,37 +256,33 @@ export function openStore(root) {
   const ours = ringFrames(ring ?? Buffer.alloc(0)).filter(({ store }) => store === config.store_id);
   const frames = ours.filter(({ generation }) => ours.every((other) => other.generation <= generation));
   const isShort = checkpoint >= begins && !lines.some(({ position }) => position >= checkpoint);
-  const { stored, committed, cause, others } = findEnd(lines, Math.max(begins - 1, isShort ? 0 : checkpoint), frames);
+  const { stored, committed, others, ...end } = findEnd(lines, Math.max(begins - 1, isShort ? 0 : checkpoint), frames);
+  const cause = isShort ? `it ends before the checkpoint's position ${checkpoint}` : end.cause;
   const stop = lines.findIndex(({ position }) => position === stored) + 1 || lines.length;
   const journal = stored < begins ? [] : lines.slice(0, stop);  // what a verifier checks
-  const found = new Map([...others, ...journal.map((line) => [line.position, line])]);
-  const records = new Map();  // the records and erased lines of each stream
-  for (const line of journal) {
-    if (line.whole) records.set(line.path, records.get(line.path) ?? []).get(line.path).push(line);
+  const [found, records] = [new Map(others), new Map()];  // lines by position; those of each stream
+  const recordsOf = (path) => records.get(path) ?? records.set(path, []).get(path);
+  for (const line of journal.filter(({ whole }) => whole)) {
+    found.set(line.position, line);
+    recordsOf(line.path).push(line);
   }
   const snapshots = new Map(pathsIn(`${root}/snapshots`, /\.json$/).map((path) =>
     [path, look(`snapshots/${path}.json`, parseSnapshot, 2 ** 27)]));
   const hidden = (path) => snapshots.get(path)?.compacted_through ?? -1;
   const isRight = (line) => line.whole && !(line.erased && line.stream_version > hidden(line.path));
+  const stream = (path) => readLog(`streams/${path}`, 'stream_version', () => hidden(path) + 1);
   const streamPaths = () => [...new Set([...records.keys(),
     ...pathsIn(`${root}/streams`, /(\.\d{20})?\.jsonl(\.zst)?$/).filter(isOurs)])];
-  const stream = (path) => {
-    const [, folder, name] = /^(.*)[/](.*)$/.exec(`streams/${path}`);
-    return readLog(`${root}/${folder}`, name, 'stream_version', (file, what) => report(`${folder}/${file}`, what),
-      () => hidden(path) + 1);
-  };
 
-  // "A reader must": every event in the order of the journal; the stream's copy for a damaged or missing one.
-  function* read() {
+  function* read() {  // "A reader must": the journal's order; the stream's copy for a damaged or missing event
     let copies;
     for (let position = begins; position <= committed; position += 1) {
-      let line = found.get(position);
-      if (!line?.whole) {
-        copies ??= new Map(streamPaths().flatMap((path) => stream(path).lines.filter((copy) => copy.whole && copy.path === path))
-          .map((copy) => [copy.position, copy]));
-        line = copies.get(position) ?? refuse(`position ${position} is lost: neither copy is whole`);
+      if (!found.get(position)?.whole) {
+        copies ??= new Map(streamPaths().flatMap((path) => stream(path).lines.filter((copy) =>
+          copy.whole && copy.path === path).map((copy) => [copy.position, copy])));
+        found.set(position, copies.get(position) ?? refuse(`position ${position} is lost: neither copy is whole`));
       }
-      if (!line.erased) yield line.bytes;
+      if (!found.get(position).erased) yield found.get(position).bytes;
     }
   }
 
@@ -295,12 +290,8 @@ export function openStore(root) {
   function verifyJournal() {
     let [last, batch] = [begins - 1, 0];
     report('journal', !active && 'it is missing', foreign && 'a sealed segment is not below the active one', cause);
-    for (const line of journal) {
-      const { position, batch_end: end = 0 } = line;
-      if (!isRight(line)) {
-        report('journal', `a damaged line after position ${last}`);
-        continue;
-      }
+    journal.forEach((line, i) => report('journal', !isRight(line) && `line ${i + 1} is damaged`));
+    for (const { position, batch_end: end = 0 } of journal.filter(isRight)) {
       report('journal', position !== last + 1 && `position ${position} after ${last}`,
         (batch ? end !== batch : end && end < position) && `position ${position}: its batch_end`);
       [last, batch] = [Math.max(last, position), end > position ? end : 0];
@@ -308,72 +299,68 @@ export function openStore(root) {
     report('journal', (last !== stored || batch) && 'it ends too early');
   }
   function verifyStream(path) {
-    const log = stream(path);
-    const [through, snapshot, own] = [hidden(path), snapshots.get(path), records.get(path) ?? []];
+    const [log, own, through, snapshot] = [stream(path), recordsOf(path), hidden(path), snapshots.get(path)];
     const upTo = (some, position) => some.filter((line) => isRight(line) && line.position <= position);
     const shown = (some) => some.filter((line) => line.stream_version > through);
     const lastOf = (some) => some.at(-1)?.stream_version ?? -1;
-    const [copies, due] = [upTo(log.lines, stored), lastOf(upTo(own, checkpoint))];
+    const [copies, known, due] = [upTo(log.lines, stored), shown(own), lastOf(upTo(own, checkpoint))];
     const end = log.lines.lastIndexOf(copies.at(-1));
-    const other = shown(copies).find((line, i) => line.crc !== shown(own)[i]?.crc);
-    const isGap = ({ stream_version: version }, i) => (i ? version !== own[i - 1].stream_version + 1 : version > through + 1);
-    report(`streams/${path}.jsonl`, own.some(isGap) && 'of its versions, the journal lacks one, or has it twice',
+    const other = shown(copies).find((line, i) => line.crc !== known[i]?.crc);
+    const isGap = ({ stream_version: version }, i) =>
+      (i ? version !== own[i - 1].stream_version + 1 : version > through + 1);
+    log.lines.forEach((line, i) => report(`streams/${path}.jsonl`,
+      !isRight(line) && (i < end || !isTorn(line)) && `line ${i + 1} is damaged`));
+    report(`streams/${path}.jsonl`, own.some(isGap) && 'the journal lacks one of its versions, or has it twice',
       own.length && !isStreamId(own[0].stream_id.replace(/^\$/, '')) && 'no stream id',
-      log.lines.some((line, i) => !isRight(line) && (i < end || !isTorn(line))) && 'a damaged line',
       copies.some((line) => line.path !== path) && 'a record of another stream',
       other && `version ${other.stream_version} is not what the journal has next`,
       (lastOf(copies) < due || (due >= 0 && !log.active)) && `it ends before version ${due}`,
       log.foreign && (log.active || !own.length) && 'a sealed segment is not below the active one');
-    if (!snapshot) return;
     const last = Math.max(lastOf(own), lastOf(log.lines.filter((line) => line.whole && line.path === path)));
-    report(`snapshots/${path}.json`, pathOf(snapshot.stream_id) !== path && 'of another stream',
-      snapshot.deleted_through >= 0 && !fs.existsSync(`${root}/deleted/${path}`) && 'no file in deleted/',
+    report(`snapshots/${path}.json`, snapshot && pathOf(snapshot.stream_id) !== path && 'of another stream',
+      snapshot?.deleted_through >= 0 && !fs.existsSync(`${root}/deleted/${path}`) && 'no file in deleted/',
       through > last && !config.archive && (last >= 0 || snapshot.saved_at) && 'it hides more than there is');
   }
   function* verify() {
     verifyJournal();
-    for (const path of new Set([...streamPaths(), ...snapshots.keys()])) verifyStream(path);
-    const crcAt = (position) => (position <= stored && !found.get(position)?.erased ? found.get(position)?.crc : undefined);
+    new Set([...streamPaths(), ...snapshots.keys()]).forEach(verifyStream);
+    const shown = journal.filter(({ whole, erased }) => whole && !erased);
+    const crcs = new Map(shown.map(({ position, crc }) => [position, crc]));
     report('checkpoint.json', checkpoint > stored && 'beyond the committed position');
     report('ring', ring && ring.length !== 2 ** 20 && 'another size than 1 MiB');
     frames.forEach(({ first, block, lines: more }, i) => report('ring',
       i && frames[i - 1].next !== block && `block ${frames[i - 1].next} begins no frame`,
-      more.some(({ crc }, at) => (crcAt(first + at) ?? crc) !== crc) && `block ${block} differs from the journal`));
-    const parse = (bytes) => parseCursors(bytes, stored, crcAt);
-    report('cursors.jsonl', ...look('cursors.jsonl', parse, 2 ** 24)?.problems ?? []);
+      more.some(({ crc }, at) => (crcs.get(first + at) ?? crc) !== crc) && `block ${block} differs from the journal`));
+    const cursors = look('cursors.jsonl', (bytes) => parseCursors(bytes, stored, (tip) => crcs.get(tip)), 2 ** 24);
+    report('cursors.jsonl', ...cursors?.problems ?? []);
     for (const path of pathsIn(`${root}/projections`, /^[^.]*\.json$/)) {
-      const value = look(`projections/${path}.json`, parseFile, 2 ** 30);
-      const isOther = value && (pathPart(String(value.projection)) !== path || !(value.position <= stored));
-      report(`projections/${path}.json`, isOther && 'of another projection, or beyond the committed position');
+      look(`projections/${path}.json`, (bytes) => fit(parseFile(bytes), 'projection:text position:count', (value) =>
+        pathPart(value.projection) === path && value.position <= stored), 2 ** 30);
     }
     yield* damage;
     if (damage.size) refuse(`${damage.size} reports of damage`);
   }
-
   // "A writer must", "To a closed store". It refuses whatever is not sure, before it changes anything.
   function* append(id, type, json) {
     const path = pathOf(id);
-    const [own, { lines: copies }, snapshot] = [records.get(path) ?? [], stream(path), snapshots.get(path)];
+    const [own, { lines: copies }, snapshot] = [recordsOf(path), stream(path), snapshots.get(path)];
     const state = load(`${root}/state`);  // format-binary.md, "The shared state"
-    const hasState = state?.length === 4096 && state.readBigUInt64LE(0) === 0x3545544154534c48n;
-    const claims = hasState ? [24, 96].map((at) => state.readBigUInt64LE(at)) : [];
+    const claims = state?.length === 4096 && state.readBigUInt64LE(0) === 0x3545544154534c48n ? [24, 96] : [];
     const isBeyond = ({ whole, position }) => whole && position > committed;
-    const isBehind = claims.some((position) => position > committed) || streamPaths().some((each) => stream(each).lines.some(isBeyond));
+    const isBehind = claims.some((word) => state.readBigUInt64LE(word) > committed)
+      || streamPaths().some((each) => stream(each).lines.some(isBeyond));
     const last = copies.findLastIndex((line) => line.whole && !isBeyond(line));
     const tips = [lines.find(({ position }) => position === committed), copies[last]];
     const ends = tips.map((line) => (line && !line.sealed ? line.end : 0));
+    const isLocked = new RegExp(`OFDLCK.*:${fs.statSync(root).ino} `);  // format-binary.md, "Locks"
     const obstacles = {
-      'a process takes part in the store':  // format-binary.md, "Locks"
-        new RegExp(`OFDLCK.*:${fs.statSync(root).ino} `).test(fs.readFileSync('/proc/locks', 'latin1')),
-      'an archive takes no appends': config.archive,
+      'a process takes part in the store': isLocked.test(fs.readFileSync('/proc/locks', 'latin1')),
       'it needs a recovery: open the store once with hangarlog':
         cause || committed > stored || isBehind || !active || (!tips[0] && committed >= begins),
-      'this is no stream id': !isStreamId(id),
-      'the type is empty': !type,
-      'the snapshot file is damaged': snapshot === null,
-      'the stream was deleted for good': snapshot?.tombstone,
-      "the stream's file ends in damage: open the store once with hangarlog":
-        copies.slice(last + 1).some((line) => !line.whole && !isTorn(line)),
+      'an archive takes no appends': config.archive, 'it is no stream id': !isStreamId(id), 'the type is empty': !type,
+      'the snapshot file is damaged': snapshot === null, 'the stream was deleted for good': snapshot?.tombstone,
+      "the stream's file ends in damage, or has another's records: open the store once with hangarlog":
+        copies.some((line, i) => (line.whole ? line.path !== path : i > last && !isTorn(line))),
       'a segment is full: it must be rolled first': Math.max(...ends) >= config.segment_bytes,
     };
     for (const [what, is] of Object.entries(obstacles)) if (is) refuse(what);
@@ -390,7 +377,7 @@ export function openStore(root) {
     process.umask(0);  // "The umask takes nothing off."
     [`${root}/journal.jsonl`, `${root}/streams/${path}.jsonl`].forEach((file, i) => {
       const added = (i ? [...lacking, line] : [line]).flatMap((each) => [each, Buffer.from('\n')]);
-      fs.mkdirSync(file.replace(/[/][^/]*$/, ''), { recursive: true, mode: mode | ((mode & 0o444) >> 2) });
+      fs.mkdirSync(dirname(file), { recursive: true, mode: mode | ((mode & 0o444) >> 2) });
       fs.appendFileSync(file, '', { mode });
       fs.truncateSync(file, ends[i]);
       for (const part of [Buffer.alloc(0), Buffer.concat(added)]) fs.appendFileSync(file, part, { flush: true });

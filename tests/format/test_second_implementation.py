@@ -340,6 +340,12 @@ def test_it_appends_in_turns_with_hangarlog(tmp_path: Path, kind: str) -> None:
     assert written
 
 
+def test_it_is_short() -> None:
+    lines = SCRIPT.read_text().splitlines()
+    assert len(lines) < 410
+    assert max(map(len, lines)) <= 120
+
+
 @pytest.mark.parametrize(
     "arguments", [(), ("read",), ("read", "a", "b"), ("append", "s", "a:1", "T"), ("help", "s"), ("verify", "s", "t")]
 )
