@@ -24,18 +24,19 @@ const fit = (value, table, isRight = () => true) => (isObject(value) && table.sp
   return (optional === '' && value[key] === undefined) || KINDS[kind](value[key]);
 }) && isRight(value) ? value : null);
 
-// "A line", "Limits": an object of strict JSON, or null. JSON.parse takes repeated keys, halves of surrogate pairs, and
+// "A line", "Limits", "JSON files": an object, or null. JSON.parse takes repeated keys, halves of surrogate pairs, and
 // 1.0 for an integer: so a number with a point or an exponent becomes a text here.
 const TOKEN = /("(?:[^"\\]+|\\.)*")(\s*:)?|([{[])|([\]}])|-?\d[\d.eE+-]*/g;
-function parseJson(bytes, strict = true) {
+function parseJson(bytes, strict = true, levels = Infinity) {
   const scopes = [];
   const checked = (token, string, colon, open, close) => {
     const [text, isReal] = [string ? JSON.parse(string) : '', /^-?\d+[.eE]/.test(token)];
     if (open) scopes.push(new Set()); else if (close) scopes.pop();
-    const isSound = scopes.length <= 129 && text.isWellFormed() && !(colon && scopes.at(-1).has(text))
+    const isStrict = scopes.length <= levels && !(colon && scopes.at(-1).has(text))
       && (isReal ? Number.isFinite(Number(token)) : !/^-?\d{4301}/.test(token));
+    if (!text.isWellFormed() || (strict && !isStrict)) refuse(token);
     if (colon) scopes.at(-1).add(text);
-    return strict && !isSound ? refuse(token) : token.replace(/^-?\d+[.eE].*/, '"real"');
+    return isReal ? '"real"' : token;
   };
   try {
     const text = new TextDecoder('utf-8', { fatal: strict, ignoreBOM: true }).decode(bytes);
@@ -44,9 +45,9 @@ function parseJson(bytes, strict = true) {
 }
 const signature = (body, more = '') => `,"crc":"${crc32(more, crc32(body)).toString(16).padStart(8, '0')}"}`;
 const isSigned = (bytes, more) => latin1(bytes.subarray(-18)) === signature(bytes.subarray(0, -18), more);
-const parseChecked = (bytes, strict) => (isSigned(bytes) ? parseJson(bytes, strict) : null);  // "With a checksum"
+const parseChecked = (bytes, ...how) => (isSigned(bytes) ? parseJson(bytes, ...how) : null);  // "With a checksum"
 const trimmed = (bytes, end) => bytes.subarray(0, latin1(bytes).search(end));
-const parseFile = (bytes) => parseChecked(trimmed(bytes, /\n?$/));
+const parseFile = (bytes, strict) => parseChecked(trimmed(bytes, /\n?$/), strict);
 
 // "What a line must be"; if it isn't strict, "A line that keeps its place". "Erased lines" get the key `erased`.
 const LINE = 'position:position stream_id:text stream_version:count event_type:text event_id:text recorded_at:text '
@@ -54,7 +55,7 @@ const LINE = 'position:position stream_id:text stream_version:count event_type:t
 const ORDER = ['name', ...LINE.match(/\w+(?=:)/g)];  // of the keys of a line, and of the cursor in it
 export function parseLine(bytes, strict = true) {
   if (bytes.length < 64 || bytes.length >= 2 ** 28 || !/^{"position":.*}.{17}}$/s.test(latin1(bytes))) return null;
-  const event = fit(parseChecked(bytes, strict), LINE);
+  const event = fit(parseChecked(bytes, strict, 129), LINE);
   if (!event || !strict) return event;
   const { metadata = {}, cursor } = event;
   if (!fit({ ...event, metadata: metadata ?? {} }, 'recorded_at:time metadata:object cursor:move?')) return null;
@@ -140,7 +141,7 @@ export const parseConfig = (bytes) => fit(parseJson(bytes),
 export const parseRetained = (bytes, storeId) => fit(parseFile(bytes),
   'retained:one store_id:id first_position:position', (value) => value.store_id === storeId);
 export function parseCheckpoint(bytes, storeId) {
-  const value = fit(parseFile(bytes), 'position:long first:long end:long mark:long line_crc:text store:text');
+  const value = fit(parseFile(bytes, false), 'position:long first:long end:long mark:long line_crc:text store:text');
   return value && { position: value.store === storeId && (value.format ?? 1) === 1 ? value.position : 0 };
 }
 export function parseSnapshot(bytes) {
@@ -156,8 +157,8 @@ export function parseCursors(bytes, committed, crcAt = () => undefined) {
   const [cursors, problems] = [Object.create(null), []];
   for (let at = 0; at < bytes.length; at += 1024) {
     const texts = [at, at + 512].map((start) => trimmed(bytes.subarray(start, start + 512), /[\0 ]*\n?$/));
-    const lines = texts.map((text) => fit(parseChecked(text), 'cursor:text position:count moved_at:time move:count '
-      + 'tip:count? created:count? appended:count?')).filter(Boolean).sort((a, b) => b.move - a.move);
+    const lines = texts.map((text) => fit(parseChecked(text, false), 'cursor:text position:count moved_at:time '
+      + 'move:count tip:count? created:count? appended:count?')).filter(Boolean).sort((a, b) => b.move - a.move);
     if (texts.every((text) => text.length) && lines.length < 2) problems.push(`a damaged line at ${at}`);
     const isTwice = lines.some(({ cursor }) => cursor !== lines[0].cursor || cursor in cursors);
     if (isTwice) problems.push(`two cursors, or one that comes twice, at ${at}`);
@@ -333,9 +334,9 @@ export function openStore(root) {
       more.some(({ crc }, at) => (crcs.get(first + at) ?? crc) !== crc) && `block ${block} differs from the journal`));
     const cursors = look('cursors.jsonl', (bytes) => parseCursors(bytes, stored, (tip) => crcs.get(tip)), 2 ** 24);
     report('cursors.jsonl', ...cursors?.problems ?? []);
-    for (const path of pathsIn(`${root}/projections`, /^[^.]*\.json$/)) {
-      look(`projections/${path}.json`, (bytes) => fit(parseFile(bytes), 'projection:text position:count', (value) =>
-        pathPart(value.projection) === path && value.position <= stored), 2 ** 30);
+    for (const path of pathsIn(`${root}/projections`, /(?<=^[^.]*)\.json$/)) {
+      look(`projections/${path}.json`, (bytes) => fit(parseFile(bytes, false), 'projection:text position:count',
+        (value) => pathPart(value.projection) === path && value.position <= stored), 2 ** 30);
     }
     yield* damage;
     if (damage.size) refuse(`${damage.size} reports of damage`);
