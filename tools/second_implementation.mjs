@@ -204,10 +204,14 @@ function findEnd(lines, known, frames) {
       [reached, latest] = [follows ? position : reached, Math.max(latest, position)];
     }
   }
+  const skipped = new Set();
   const crc = lines.findLast(({ position }) => position === stored)?.crc;
   for (const { first, after, lines: more } of frames.toSorted((a, b) => a.first - b.first)) {  // "Joining"
     const before = joined.get(first - 1)?.crc ?? (first === stored + 1 ? crc : '');
-    if (before && after && before !== after) continue;
+    if (after && (skipped.has(after) || (before && before !== after))) {
+      more.forEach((line) => skipped.add(line.crc));
+      continue;
+    }
     const fits = ({ whole, position }, i) => whole && position === first + i && position > stored;
     more.filter(fits).forEach((line) => joined.set(line.position, line));
   }
