@@ -239,6 +239,7 @@ def open_folder(
     serializer: EventSerializer | None = None,
 ) -> FileEventStore[Any]:
     """Open the store in a folder, as `open_store` does."""
+    refuse_servers(path, str(click.get_current_context().info_name), "name a folder")
     seconds = lock_timeout()
     with progress("opening the store"):
         store = FileEventStore(

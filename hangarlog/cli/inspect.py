@@ -182,13 +182,15 @@ def _stats(store: EventStore[Any]) -> dict[str, Any]:
 @with_store()
 @click.option("--read-only", is_flag=True, help="Do not change anything: no recovery after a crash.")
 def verify(store: str, read_only: bool) -> int:
-    """Check every line and both copies of every event.
+    """Check every line and both copies of every event. Of a store on servers, check the copy of each server.
 
     Exit with 1 if there is damage. Each damaged place is printed. Damage that a recovery repairs while the store is
     opened counts too. Other processes may write meanwhile.
     """
     from hangarlog.maintenance import verify as checks
 
+    if is_on_servers(store):
+        return _verify_servers(store)
     if read_only:
         folder = Folder(FileSystem(), store)
         folder.enter()
@@ -203,6 +205,24 @@ def verify(store: str, read_only: bool) -> int:
                 damaged = _write_all(chain(checks.verify(event_store, advance), checks.mended(event_store)))
             streams = event_store.get_stream_count()
     write_object({"events": events, "streams": streams, "damaged": damaged})
+    return 1 if damaged else 0
+
+
+def _verify_servers(address: str) -> int:
+    damaged = 0
+    with open_store(address) as event_store:
+        from hangarlog.jetstream import JetStreamEventStore
+        from hangarlog.jetstream.verifying import Verification
+
+        assert isinstance(event_store, JetStreamEventStore)
+        with progress("verifying") as advance:
+            work = Verification(event_store, advance)
+            for damage in work.damages():
+                damaged += 1
+                _write_damage(damage)
+    for note in work.notes:
+        say(f"hangarlog: warning: {note}", err=True)
+    write_object({"events": work.events, "streams": work.streams, "damaged": damaged, "copies": work.copies})
     return 1 if damaged else 0
 
 

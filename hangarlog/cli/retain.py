@@ -13,7 +13,7 @@ from hangarlog.eventstore.retention_policy import RetentionPolicy, RetentionRepo
 
 
 @hangarlog.command(short_help="Drop events that are too old or too many.")
-@with_store(instead="its positions keep no gaps, so drop events of a copy: `hangarlog copy ADDRESS FOLDER` makes one")
+@with_store(instead="positions have no gaps there, so drop events of a copy: `hangarlog copy ADDRESS FOLDER` makes one")
 @click.option("--prefix", metavar="TEXT", default="", help="Only streams whose ids begin with TEXT.")
 @click.option("--max-age", metavar="AGE", help="Drop events of this age or older: 30d, 12h.")
 @click.option("--max-events", metavar="N", type=int, help="Keep the newest N events.")

@@ -50,6 +50,9 @@ def parse(url: str, name: str | None = None) -> Address:
     shown = f"{scheme}://{hosts}"
     if scheme not in SCHEMES:
         raise StoreOpenError(shown, "the address of a store on NATS begins with nats:// or tls://")
+    if "@" in path + query:
+        cause = "in a user, a password or a token, write '/', '?' and '@' as %2F, %3F and %40"
+        raise StoreOpenError(f"{scheme}://{rest.rpartition('@')[2]}", cause)
     servers = [_server(scheme, host, shown) for host in hosts.split(",")]
     if at:
         user, colon, password = users.rpartition("@")[2].partition(":")

@@ -139,7 +139,9 @@ async def prepare(connection: Connection, name: str, wanted: Wanted) -> int:
     events, bucket = stream_settings(name, wanted.replicas), bucket_settings(name, wanted.replicas)
     found = await _settings(connection, name)
     if found is None and not wanted.create:
-        raise StoreOpenError(connection.path, f"there is no JetStream stream {name!r}, and create=False")
+        raise StoreOpenError(
+            connection.path, f"there is no JetStream stream {name!r}, and create=False; check the name"
+        )
     if found is not None:
         _check(connection.path, found, events)
     kept = await _settings(connection, bucket["name"])
@@ -189,7 +191,8 @@ def _check(path: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
         cause = f"the JetStream stream {name!r} has format {form!r}, which this version does not know"
         raise StoreOpenError(path, f"{cause}; use the version of hangarlog that wrote it, or a later one")
     if said := flaws(found, wanted):
-        advice = "change that with `nats stream edit`; fewer replicas are accepted if you name them: replicas=N"
+        advice = "change that with `nats stream edit`; fewer replicas are accepted if you name them: replicas=N, or in "
+        advice += "an address ?replicas=N"
         raise StoreOpenError(
             path, f"the JetStream stream {name!r} is not as a store needs it: {'; '.join(said)}; {advice}"
         )
@@ -203,8 +206,8 @@ async def _check_syncs(connection: Connection, wanted: Wanted) -> None:
         raise StoreOpenError(
             connection.path,
             "a client cannot see whether the servers sync each write (`sync_interval: always`). Give their monitoring "
-            "addresses, monitor=['http://host:8222', …], or vouch for it with synced=True, or accept with "
-            "durability='relaxed' that a power cut may lose acknowledged events",
+            "addresses, monitor=['http://host:8222', …], or vouch for it with synced=True, in an address ?synced=yes, "
+            "or accept with durability='relaxed' that a power cut may lose acknowledged events",
         )
     unseen = []
     for url in wanted.monitors:
