@@ -89,7 +89,7 @@ def _options(query: str, shown: str) -> dict[str, Any]:
         try:
             if key in ("replicas", "timeout"):
                 found[key] = int(value)
-            elif key in ("durability", "monitor"):
+            elif key in ("durability", "monitor", "reads"):
                 found[key] = value.split(",") if key == "monitor" else value
             elif key in ("synced", "untested_server", "accept_loss", "create"):
                 found[key] = _flags[value]

@@ -21,6 +21,8 @@ from hangarlog.eventstore.server_errors import UnavailableError
 from hangarlog.jetstream.address import Address
 
 _Result = TypeVar("_Result")
+Ask = Callable[[str, int], Awaitable[dict[str, Any]]]
+"""Returns the state of a JetStream stream, given which subjects to count and how many to pass over."""
 _ATTEMPT_SECONDS = 2.0
 """For one request. Then it is sent again, or to another server."""
 _PAUSE_SECONDS = 0.05
@@ -328,8 +330,15 @@ class Connection:
 
     async def count(self, stream: str, subject: str) -> int:
         """Return how many messages the leader of a JetStream stream counts for one subject."""
-        state = await self.state(stream, subject)
-        return int((state.get("subjects") or {}).get(subject, 0))
+        return counted(await self.state(stream, subject), subject)
+
+    async def account(self) -> str:
+        """Return the name of the account that this connection belongs to."""
+        try:
+            answer = await self.send("$SYS.REQ.USER.INFO", b"")
+        except (NotSentError, NoReplyError) as error:
+            raise UnavailableError(self.path, str(error), _ATTEMPT_SECONDS, reading=True) from error
+        return str((answer.get("data") or {}).get("account", ""))
 
     async def state(self, stream: str, subjects: str | None = None, offset: int = 0) -> dict[str, Any]:
         """Return the state of a JetStream stream as its leader has it, with a page of the subjects asked for."""
@@ -338,13 +347,14 @@ class Connection:
         if error := answer.get("error"):
             raise StorageError(self.path, None, str(error["description"]), reading=True)
         state: dict[str, Any] = answer["state"]
-        return {**state, "total": answer.get("total", 0), "config": answer["config"]}
+        more = {name: answer.get(name) or {} for name in ("config", "cluster")}
+        return {**state, "total": answer.get("total", 0), **more}
 
-    async def subjects(self, stream: str, wanted: str) -> list[str]:
-        """Return the subjects of a JetStream stream that match."""
+    async def subjects(self, stream: str, wanted: str, ask: Ask | None = None) -> list[str]:
+        """Return the subjects of a JetStream stream that match. `ask` is how to ask for its state."""
         found: list[str] = []
         while True:
-            state = await self.state(stream, wanted, len(found))
+            state = await (ask(wanted, len(found)) if ask else self.state(stream, wanted, len(found)))
             page = state.get("subjects") or {}
             found += page
             if not page or len(found) >= state["total"]:
@@ -392,6 +402,11 @@ class Connection:
             found.append(Message(int(headers["Nats-Sequence"]), headers["Nats-Subject"], headers, message.data))
         elif not done.done():
             done.set_result(int(headers.get("Status", 500)))
+
+
+def counted(state: dict[str, Any], subject: str) -> int:
+    """Return how many messages of a subject a JetStream stream has in this state, which was asked for it."""
+    return int((state.get("subjects") or {}).get(subject, 0))
 
 
 async def _closed(client: Any) -> None:

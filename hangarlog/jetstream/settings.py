@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 from urllib.request import urlopen
 
 import msgspec
@@ -25,6 +25,10 @@ _NO_STREAM = 10059
 _HTTP_SECONDS, _MIN_SECONDS = 2.0, 1.0
 
 
+Reads = Literal["leader", "linearizable"]
+"""What a read takes for the end of a store or a stream: the leader's word, or what most servers confirm."""
+
+
 class ServerOptions(TypedDict, total=False):
     """The options of `JetStreamEventStore`."""
 
@@ -36,6 +40,7 @@ class ServerOptions(TypedDict, total=False):
     timeout: float
     create: bool
     accept_loss: bool
+    reads: Reads
     connection: Mapping[str, Any]
 
 
@@ -50,6 +55,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float = 30.0
     create: bool = True
     accept_loss: bool = False
+    reads: Reads = "leader"
     connection: Mapping[str, Any] = {}
 
     def __post_init__(self) -> None:
@@ -57,6 +63,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         check_durability(self.durability)
         for name in ("synced", "untested_server", "create", "accept_loss"):
             flag(name, getattr(self, name))
+        if self.reads not in ("leader", "linearizable"):
+            raise ValueError(f"reads are 'leader' or 'linearizable', not {self.reads!r}")
         if whole_number("replicas", self.replicas) not in range(1, 6):
             raise ValueError(f"replicas must be from 1 to 5, not {self.replicas}")
         if (patience("timeout", self.timeout) or 0) < _MIN_SECONDS:

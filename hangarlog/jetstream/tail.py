@@ -22,13 +22,13 @@ class ServerTail(Tail):
 
     def end(self) -> int:
         """As `Tail.end`."""
-        return self._reader.last()
+        return self._reader.last(confirmed=False)
 
     def step(self) -> Sequence[Envelope] | None:
         """As `Tail.step`."""
         if self._reading is None:
             self._count = self._wake_ups.listen()
-            last = self._reader.last()
+            last = self._reader.last(confirmed=False)
             if last <= self.position:
                 return None
             self._reading = self._reader.between(self.position + 1, last, self._skip)

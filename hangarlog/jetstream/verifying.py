@@ -16,6 +16,7 @@ from hangarlog.jetstream.messages import EVENT_ID, FIRST, VERSION, decode, versi
 from hangarlog.jetstream.settings import bucket_of
 from hangarlog.jetstream.store import JetStreamEventStore
 from hangarlog.jetstream.subjects import stream_id_of, untoken
+from hangarlog.record.checked_json import with_crc
 from hangarlog.record.envelope import MAX_NUMBER, Envelope
 from hangarlog.record.strict import record_or_cause
 
@@ -77,6 +78,7 @@ class Verification:
         yield from self._mark()
         yield from self._snapshots()
         yield from self._cursors()
+        yield from self._projections()
         self._count()
         self.streams = len(self._ends)
         with contextlib.suppress(CorruptionError):
@@ -259,6 +261,14 @@ class Verification:
                 yield error
             except ValueError as error:
                 yield self._store._bucket.damage(key, str(error))
+
+    def _projections(self) -> Iterator[CorruptionError]:
+        bucket = self._store._bucket
+        for key in bucket.keys("p."):
+            try:
+                bucket.checked(key, bucket.get(key).content or with_crc({}))
+            except CorruptionError as error:
+                yield error
 
     def _count(self) -> None:
         """Note the streams of which the leader counts another number of events. Its index is wrong, not its events."""

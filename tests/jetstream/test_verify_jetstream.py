@@ -114,6 +114,7 @@ def test_what_another_program_has_written_is_found(cluster: Cluster, tmp_path: P
         publish(cluster, "orders.e.a.9", body, {"Hl-Version": "1"})
         publish(cluster, "$KV.orders_state.s.a.0", b'{"stream_id":"a:0","crc":"00000000"}\n')
         publish(cluster, "$KV.orders_state.c.printer", b"{}")
+        publish(cluster, "$KV.orders_state.p.counts.saved", b"{}")
         damages, work = found(store)
         assert [damage.partition(":")[0] for damage in damages] == [
             "n1 14",
@@ -121,6 +122,7 @@ def test_what_another_program_has_written_is_found(cluster: Cluster, tmp_path: P
             "n1 16",
             "$KV.orders_state.s.a.0 None",
             "$KV.orders_state.c.printer None",
+            "$KV.orders_state.p.counts.saved None",
         ]
         assert "it is version 1 of its stream, and version 6 must come here" in damages[0]
         assert work.events == EVENTS + 3
