@@ -29,8 +29,10 @@ _PAUSE_SECONDS = 0.05
 _FIRST_SECONDS = 5.0
 """For servers none of which answers at all: the address is probably wrong."""
 _API = "$JS.API."
-_MOVE_SECONDS = 2.0
-"""For a server that is there and cannot do it: it may be cut off from the others."""
+_MOVE_SECONDS, _LOOK_SECONDS = 2.0, 0.5
+"""For a server that is there and cannot do it: it may be cut off from the others. Then between two looks at these."""
+_HEARD_SECONDS = 2.0
+"""A leader hears of its followers every second. They elect another one when they have heard of none for four."""
 _NOT_FOUND, _IN_FLIGHT, _FINAL = 10037, 10164, (10039, 10074, 10076)
 _ONCE = {"allow_reconnect": False, "max_reconnect_attempts": 1, "reconnect_time_wait": 0}
 FAILURES = (nats.errors.Error, asyncio.TimeoutError, OSError)
@@ -73,7 +75,7 @@ class Connection:
         self.losses = 0
         """How often the connection was lost. What came meanwhile was missed, and the server may have begun anew."""
         self._looking: asyncio.Task[None] | None = None
-        self._failing_since: dict[bool, float] = {}  # True: questions, False: writes.
+        self._failing_since: dict[str, float] = {}  # By the kind of a request.
         self._numbers = itertools.count()
         self._collecting: dict[str, tuple[list[Message], asyncio.Future[int]]] = {}
         try:
@@ -228,10 +230,12 @@ class Connection:
             await self._move_on(subject)
             raise NoReplyError(str(error) or type(error).__name__) from error
         answer: dict[str, Any] = json.loads(message.data)
-        if (answer.get("error") or {}).get("err_code") == _IN_FLIGHT:  # A leader that is cut off says so for ever.
+        flaw = answer.get("error") or {}
+        # A leader that is cut off says the first for ever, and a server without one the second.
+        if flaw.get("err_code") == _IN_FLIGHT or flaw.get("code", 0) >= 500:
             await self._move_on(subject)
         else:
-            self._failing_since.pop(subject.startswith(_API), None)
+            self._failing_since.pop(_kind(subject), None)
         return answer
 
     async def begin(self, subject: str, payload: bytes, headers: dict[str, str]) -> None:
@@ -254,10 +258,10 @@ class Connection:
     async def _move_on(self, subject: str) -> None:
         """If this server has done nothing for a while, look for a better one: nats-py stays at one that is cut off.
 
-        Such a server may still answer questions, so they do not count for writes.
+        Such a server may still answer some questions, so they do not count for others, nor for writes.
         """
-        now, asks = monotonic(), subject.startswith(_API)
-        fails = now - self._failing_since.setdefault(asks, now) > _MOVE_SECONDS
+        now = monotonic()
+        fails = now - self._failing_since.setdefault(_kind(subject), now) > _MOVE_SECONDS
         if fails:
             await self.doubt()
 
@@ -271,13 +275,15 @@ class Connection:
         here, known = self.nc.connected_url, self.nc.servers
         if here is None or await self._sees_leader(here.geturl()):
             known = []
-        for url in known:
-            if url != here and await self._sees_leader(url.geturl()):
+        others = [url for url in known if url != here]
+        seen = await asyncio.gather(*(self._sees_leader(url.geturl()) for url in others))
+        for url, sees in zip(others, seen, strict=True):
+            if sees:
                 self._failing_since.clear()
                 self.nc.set_server_pool([url.geturl(), *(each.geturl() for each in known if each != url)])
                 await self.nc.force_reconnect()
                 return
-        await asyncio.sleep(_MOVE_SECONDS)
+        await asyncio.sleep(_LOOK_SECONDS)
 
     async def _sees_leader(self, server: str) -> bool:
         client = nats.NATS()
@@ -288,12 +294,8 @@ class Connection:
             return False
         finally:
             await _closed(client)
-        cluster = answer.get("cluster", {})
-        if "config" not in answer or not cluster.get("leader"):
-            return False
-        followers = cluster.get("replicas", [])
-        near = sum(0 < each.get("active", 0) < _MOVE_SECONDS * 1e9 for each in followers)
-        return bool(2 * (near + 1) > len(followers) + 1)
+        cluster = answer.get("cluster") or {}
+        return bool("config" in answer and cluster.get("leader") and _is_followed(cluster))
 
     async def api(self, what: str, request: object = None) -> dict[str, Any]:
         """Ask JetStream for something that changes nothing if it is asked again, until it answers.
@@ -312,7 +314,6 @@ class Connection:
                 if not error_ or error_["code"] < 500 or error_["err_code"] in _FINAL:
                     return answer
                 cause = str(error_.get("description"))
-                await self._move_on(f"{_API}{what}")
             if monotonic() - begun > self.seconds:
                 raise UnavailableError(self.path, cause, self.seconds, reading=True)
             await asyncio.sleep(_PAUSE_SECONDS)
@@ -341,14 +342,24 @@ class Connection:
         return str((answer.get("data") or {}).get("account", ""))
 
     async def state(self, stream: str, subjects: str | None = None, offset: int = 0) -> dict[str, Any]:
-        """Return the state of a JetStream stream as its leader has it, with a page of the subjects asked for."""
+        """Return the state of a JetStream stream as its leader has it, with a page of the subjects asked for.
+
+        A leader that has not heard of most of its followers lately is not believed: there may be a newer one.
+        """
         request = None if subjects is None else {"subjects_filter": subjects, "offset": offset}
-        answer = await self.api(f"STREAM.INFO.{stream}", request)
-        if error := answer.get("error"):
-            raise StorageError(self.path, None, str(error["description"]), reading=True)
-        state: dict[str, Any] = answer["state"]
-        more = {name: answer.get(name) or {} for name in ("config", "cluster")}
-        return {**state, "total": answer.get("total", 0), **more}
+        begun = monotonic()
+        while True:
+            answer = await self.api(f"STREAM.INFO.{stream}", request)
+            if error := answer.get("error"):
+                raise StorageError(self.path, None, str(error["description"]), reading=True)
+            more = {name: answer.get(name) or {} for name in ("config", "cluster")}
+            if _is_followed(more["cluster"]):
+                return {**answer["state"], "total": answer.get("total", 0), **more}
+            if monotonic() - begun > self.seconds:
+                cause = f"{more['cluster'].get('leader')!r} leads, and has not heard of most other servers lately"
+                raise UnavailableError(self.path, cause, self.seconds, reading=True)
+            await self.doubt()
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def subjects(self, stream: str, wanted: str, ask: Ask | None = None) -> list[str]:
         """Return the subjects of a JetStream stream that match. `ask` is how to ask for its state."""
@@ -378,7 +389,7 @@ class Connection:
                 await self.nc.publish(subject, payload, reply=f"{self._inbox}.{key}")
                 status = await asyncio.wait_for(done, _ATTEMPT_SECONDS)
                 if status in (204, 404):
-                    self._failing_since.pop(True, None)
+                    self._failing_since.pop(_kind(subject), None)
                     return found
                 cause = f"a direct get was refused with status {status}"
                 await asyncio.sleep(_PAUSE_SECONDS)
@@ -402,6 +413,20 @@ class Connection:
             found.append(Message(int(headers["Nats-Sequence"]), headers["Nats-Subject"], headers, message.data))
         elif not done.done():
             done.set_result(int(headers.get("Status", 500)))
+
+
+def _kind(subject: str) -> str:
+    """Return what a request asks for: a leader's answer, any server's, or a write."""
+    if not subject.startswith(_API):
+        return "write"
+    return "get" if subject.startswith(f"{_API}DIRECT.") else "ask"
+
+
+def _is_followed(cluster: dict[str, Any]) -> bool:
+    """True if a leader, by its own description, has heard of most servers of its group lately."""
+    followers = cluster.get("replicas") or []
+    near = sum(0 < each.get("active", 0) < _HEARD_SECONDS * 1e9 for each in followers)
+    return bool(2 * (near + 1) > len(followers) + 1)
 
 
 def counted(state: dict[str, Any], subject: str) -> int:
