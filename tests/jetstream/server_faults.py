@@ -33,6 +33,7 @@ from nats_servers import Cluster, Server, program  # noqa: E402
 
 from hangarlog import AppendUnknownError, ConcurrencyError, EncodedEvent, UnavailableError  # noqa: E402
 from hangarlog.jetstream import JetStreamEventStore  # noqa: E402
+from hangarlog.jetstream.connection import _is_followed  # noqa: E402
 from hangarlog.jetstream.settings import Reads  # noqa: E402
 
 WRITERS, STREAMS = 4, 3
@@ -221,14 +222,14 @@ class Faults:
         self.cluster, self.rng = cluster, random.Random(seed)
 
     def leader(self) -> NamespacedServer:
-        for _ in range(100):
+        for _ in range(300):
             try:
-                found = self.cluster.leader("orders")
-            except (KeyError, StopIteration, OSError, TimeoutError):
-                time.sleep(0.1)
-            else:
-                assert isinstance(found, NamespacedServer)
-                return found
+                found = self.cluster.api("STREAM.INFO.orders")["cluster"]
+            except (KeyError, OSError, TimeoutError):
+                found = {}
+            if found.get("leader") and _is_followed(found):  # Else it may be one that was cut off.
+                return next(server for server in self.cluster.servers if server.name == found["leader"])
+            time.sleep(0.1)
         raise AssertionError("there is no leader")
 
     def kill_leader(self) -> Callable[[], None]:

@@ -48,7 +48,7 @@ def test_the_pages_servers_start_and_its_programs_run(tmp_path: Path) -> None:
             cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == ["[Placed(item='book')]", "1 Placed(item='pen')"]
+    assert done.stdout.splitlines() == ["[Placed(item='book')]", "1 Placed(item='pen')", "1"]
     assert (told.returncode, told.stderr) == (0, "")
     *lines, exported, verified = map(json.loads, told.stdout.splitlines())
     assert [line if isinstance(line, int) else line.get("position", line.get("version")) for line in lines] == [
