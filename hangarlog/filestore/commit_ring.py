@@ -133,20 +133,28 @@ def read_ring(filesystem: FileSystem, path: str, store: str) -> Found:
 def lines_of_frames(frames: list[Frame], after: int, crc: str) -> dict[int, bytes]:
     """Return {position: line} of the records after position `after`. The line at `after` has the checksum `crc`.
 
-    A frame whose `after` names another line than the preceding one belongs to another history, and is skipped.
+    A frame whose `after` names another line than the preceding one belongs to another history, and is skipped. So is a
+    frame that follows a line of such a frame.
     """
     found: dict[int, bytes] = {}
+    skipped: set[str] = set()
     for frame in sorted(frames, key=lambda frame: frame.first):
         before = found.get(frame.first - 1)
-        known = before[-10:-2].decode("ascii", "replace") if before else crc if frame.first == after + 1 else ""
-        if frame.after and known and frame.after != known:
+        known = _crc_of(before) if before else crc if frame.first == after + 1 else ""
+        lines = frame.text.split(b"\n")[:-1]
+        if frame.after and (frame.after in skipped or (known and frame.after != known)):
+            skipped.update(map(_crc_of, lines))
             continue
         found |= {
             position: line
-            for position, line in enumerate(frame.text.split(b"\n")[:-1], frame.first)
+            for position, line in enumerate(lines, frame.first)
             if position > after and is_record(line) and decode_record(line).position == position
         }
     return found
+
+
+def _crc_of(line: bytes) -> str:
+    return line[-10:-2].decode("ascii", "replace")
 
 
 def ring_owner(filesystem: FileSystem, path: str) -> str:

@@ -37,6 +37,7 @@ from hangarlog.filestore.shared_state import (
     durable_in,
     ring_next,
 )
+from hangarlog.filestore.stream_ends import sealed_journal_line
 from hangarlog.record.line import CRC_BYTES
 from hangarlog.system.file_lock import FileLock, alone, enter
 from hangarlog.system.futex import PATIENCE_SECONDS, give_way
@@ -305,6 +306,8 @@ class JournalSync:
         first = text[12:32].partition(b",")[0]  # The position in `{"position":…,`.
         if len(text) != size - start or not (first.isdigit() and int(first) <= committed) or text[-1:] != b"\n":
             return None  # A roll has put another file in place, and synced this one.
+        if not start:
+            previous_crc = (sealed_journal_line(self._folder, int(first) - 1) or b"")[-10:-2]
         generation, block = generation_and_block
         following = ring.write(generation, block, int(first), committed, text, previous_crc)
         if following < 0:

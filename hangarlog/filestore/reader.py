@@ -423,8 +423,9 @@ class Reader:
             raise ends_early(log, stream_id, version, last, position)
 
     def stream_ids(self, committed: int) -> set[str]:
-        """Return the ids of all streams in the journal. Reads the whole journal."""
-        return {record.stream_id for block in self._whole_journal(Span(None), committed) for record in block}
+        """Return the ids of all streams in the journal. Reads the whole journal; warns of what is lost in it."""
+        whole = self._whole_journal(Span(None, skip=True), committed)
+        return {record.stream_id for block in whole for record in block}
 
     def committed_among(self, stream_ids: Iterable[str], committed: int) -> list[str]:
         """Return those of these streams that have a record up to position `committed`.

@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterator
 from itertools import chain
 
-from hangarlog.errors import CorruptionError, CorruptionWarning
+from hangarlog.errors import CorruptionError, CorruptionWarning, HangarlogError
 from hangarlog.filestore.catalog import Catalog
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.hidden_events import kept_lines
@@ -28,18 +28,23 @@ _CHUNK_BYTES = 1 << 20
 
 def journal_line(folder: Folder, position: int) -> bytes | None:
     """Return the journal's line at a position, or None if it has no intact one."""
-    journal = folder.journal
     with contextlib.suppress(OSError, CorruptionError):
-        active = journal.open_active()
+        active = folder.journal.open_active()
         if active:
             with contextlib.closing(active):
                 first = active.first_number()
                 if first is not None and first <= position:
                     return _line_at(active, position, first)
-        sealed = journal.sealed()
+    return sealed_journal_line(folder, position)
+
+
+def sealed_journal_line(folder: Folder, position: int) -> bytes | None:
+    """Return the line at a position in the journal's sealed segments, or None if they have no intact one."""
+    with contextlib.suppress(OSError, HangarlogError):
+        sealed = folder.journal.sealed()
         if sealed and sealed[0] <= position:
             first = sealed[bisect_right(sealed, position) - 1]
-            with contextlib.closing(journal.open_sealed(first)) as segment:
+            with contextlib.closing(folder.journal.open_sealed(first)) as segment:
                 return _line_at(segment, position, first)
     return None
 

@@ -210,6 +210,20 @@ def test_whatever_is_damaged_everything_else_is_read(tmp_path: Path, seed: int, 
             assert of_streams == set(got)  # Both ways find the same.
 
 
+def test_streams_are_listed_although_an_event_is_lost(tmp_path: Path) -> None:
+    """A list needs the journal where a stream's file is gone."""
+    path = tmp_path / "s"
+    fill(path)
+
+    def damage() -> None:
+        lose(path, [44])
+        (path / "streams/a/1.jsonl").unlink()
+
+    with opened_after(path, damage) as store, pytest.warns(CorruptionWarning) as warned:
+        assert store.list_streams() == ["a:0", "a:1", "a:2"]
+    assert any("passed over" in str(each.message) and "stream 'a:2'" in str(each.message) for each in warned)
+
+
 def test_a_version_is_known_although_other_events_are_lost(tmp_path: Path) -> None:
     """The end of a stream that is damaged in one copy comes from the other, wherever else that is damaged."""
     path = tmp_path / "s"

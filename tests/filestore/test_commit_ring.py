@@ -65,6 +65,19 @@ def test_what_only_the_ring_has_is_written_into_the_journal(tmp_path: Path) -> N
         assert store.get_event_count() == EVENTS + 1
 
 
+def test_each_frame_names_the_line_that_it_follows(tmp_path: Path) -> None:
+    """Also behind a roll: what begins a segment is synced in the journal itself."""
+    with FileEventStore(tmp_path / "s", segment_bytes=1_000) as store:
+        for number in range(30):
+            store.append("a:1", [Added(number)], ANY)
+        assert len(list((tmp_path / "s").glob("journal.*.jsonl"))) > 3
+        ring = read_ring(FileSystem(), store.folder.ring_path, store.meta.store_id)
+        crcs = {record.position: record.crc for block in store.envelopes() for record in block}
+    frames = ring.older + ring.frames
+    assert len(frames) > 15
+    assert [frame.after for frame in frames] == [crcs[frame.first - 1] for frame in frames]
+
+
 def test_a_torn_last_frame_was_not_acknowledged(tmp_path: Path) -> None:
     text = filled(tmp_path / "s")
     last = (EVENTS - LAST_SYNC - 1) * BLOCK_BYTES

@@ -16,6 +16,7 @@ from hangarlog.errors import CorruptionError
 from hangarlog.filestore.commit_ring import Frame, lines_of_frames
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.journal import Journal
+from hangarlog.filestore.stream_ends import journal_line, sealed_journal_line
 from hangarlog.filestore.two_copies import Missing, journal_lines_in_streams
 from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
@@ -37,7 +38,7 @@ class JournalEnd(msgspec.Struct):
         cut: Bytes cut off.
         joined: Records written from the commit ring.
         mended: Records written from the streams.
-        put_aside: Intact records after a gap that a power cut made.
+        put_aside: Intact records after a gap that a power cut made, or of another history.
         damage: Damage that no crash explains: restored from another copy, or found in both copies.
     """
 
@@ -82,7 +83,7 @@ def recover_journal_end(
     """
     settled, wanted = promised
     batches_end, last, bad = _complete_batches(folder.journal, active, start, on_records)
-    ring_lines = lines_of_frames(frames, last, active.crc_before(batches_end))
+    ring_lines = lines_of_frames(frames, last, _crc_before(folder, active, batches_end, last)) if frames else {}
     settled = max([settled, *ring_lines])
     if bad is None and max(settled, wanted) <= last:
         return JournalEnd(last)
@@ -90,6 +91,13 @@ def recover_journal_end(
     recovery.wanted = max(settled, wanted)
     recovery.open_batch = _open_batch(folder.journal, active, batches_end, last)
     return recovery.run(ring_lines)
+
+
+def _crc_before(folder: Folder, active: ActiveSegment, batches_end: int, last: int) -> str:
+    """Return the checksum of the line at `last`, where the complete batches end; "" if there is no intact one."""
+    if batches_end:
+        return active.crc_before(batches_end)
+    return (sealed_journal_line(folder, last) or b"")[-10:-2].decode("ascii")
 
 
 def _open_batch(journal: Journal, active: ActiveSegment, batches_end: int, last: int) -> int | None:
@@ -210,6 +218,7 @@ class _EndRecovery:
         self._damaged_lines: dict[int, bytes] = {}  # {position: damaged line}; the lines around it tell its position.
         self._first_bad = -1  # The offset of the first line that is not a record.
         self._zeroed = False  # True if a sector, or the rest of one, is all zeros, as a power cut leaves it.
+        self._repeated: dict[int, bytes] = {}  # {position: line} of positions up to `last`, which come again.
         self._unexplained = False  # True if no crash explains the lines at the end.
 
     def run(self, ring_lines: dict[int, bytes]) -> JournalEnd:
@@ -231,6 +240,7 @@ class _EndRecovery:
         # only a part of one batch.
         if unconnected and not (self._restarted and (self._zeroed or self._of_one_batch(unconnected))):
             raise self._damage(f"{self._cause}, but intact records follow")
+        unconnected += self._of_another_history()
         lines |= stream_lines
         lost = [position for position in self._damaged_lines if position <= last and position not in lines]
         if self._unexplained and not stream_lines and last <= max([self._last, *journal_lines]):
@@ -277,6 +287,7 @@ class _EndRecovery:
                 else:
                     self._note_bad(offset, line)
                     self._duplicated |= not self._restarted
+                    self._repeated[position] = line
                 offset += len(line) + 1
             if not lines:
                 self._note_bad(offset, b"")
@@ -325,6 +336,11 @@ class _EndRecovery:
         """Return the lines after the first gap that follows position `last`."""
         connected = self._connected(lines, last)[1]
         return [lines[position] for position in sorted(lines) if position > connected]
+
+    def _of_another_history(self) -> list[bytes]:
+        """Return the lines that come again with other text than before, as behind older sealed segments."""
+        line_at = journal_line if self._batches_end else sealed_journal_line
+        return [line for position, line in self._repeated.items() if line_at(self._folder, position) != line]
 
     def _from_streams(self, lines: dict[int, bytes]) -> dict[int, bytes]:
         """Return {position: line} of records in the streams that are not in `lines`."""

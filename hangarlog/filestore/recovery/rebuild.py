@@ -20,7 +20,7 @@ from hangarlog.filestore.line_scan import Stretch
 from hangarlog.filestore.recovery.merge import Candidate, Merge
 from hangarlog.filestore.recovery.rewriting import Replaced, Rewriting
 from hangarlog.record.envelope import MAX_NUMBER
-from hangarlog.record.line import StoredEnvelope, encode_envelope, erased_in_journal
+from hangarlog.record.line import StoredEnvelope, decode_record, encode_envelope, erased_in_journal
 from hangarlog.record.strict import record_or_cause
 
 _MIN_LINE_BYTES = 100
@@ -36,6 +36,8 @@ UNFINISHED = "its batch is incomplete"
 
 SETTLED = "its version was taken; it is kept with another one"
 """The cause given for records that were kept with another version."""
+
+_WITHOUT_REST = "the other records of its batch are not there"
 
 _LOST = b'{"position":%d,"lost":"no whole copy of this event is left"}'
 
@@ -182,7 +184,7 @@ class _History:
             if candidate.record.may_follow(open_batch) or candidate.runs or candidate.in_ring:
                 kept.append(candidate)
             else:
-                self._put_aside([candidate], "the other records of its batch are not there")
+                self._put_aside([candidate], _WITHOUT_REST)
         return kept
 
     def _bridge(self, position: int, candidates: list[Candidate]) -> None:
@@ -206,6 +208,13 @@ class _History:
     def _choose(self, position: int, candidates: list[Candidate]) -> None:
         best = candidates[0] if len(candidates) == 1 else max(candidates, key=self._rank)
         record = best.record
+        last = self._batch[-1] if self._batch else None
+        if isinstance(last, _Kept) and not record.may_follow(last.candidate.record.open_batch):
+            self._leave_batch()
+            self._bridge(position, candidates)
+            if self._ended:
+                self._put_aside(candidates, self._ended)
+                return
         version = None if self._contradicted(best) else self._version(best)
         if version is None:
             self._ended = (
@@ -236,6 +245,18 @@ class _History:
             self._commit()
         self._torn &= not record.ends_batch
 
+    def _leave_batch(self) -> None:
+        """Put the open batch aside: the next record, which is another history's, does not continue it."""
+        while self._batch and isinstance(kept := self._batch[-1], _Kept):
+            record = kept.candidate.record
+            if record.ends_batch:
+                break  # It waits for a later one, which proves it.
+            self._batch.pop()
+            self._put_aside([kept.candidate], _WITHOUT_REST)
+            self._next = kept.position
+            self._versions[record.stream_id] = decode_record(kept.line).stream_version
+            self._crcs.pop(record.stream_id, None)
+
     def _rank(self, candidate: Candidate) -> tuple[bool, bool, bool, bool, int, int, bool]:
         """Return the sort key of a candidate.
 
@@ -245,13 +266,14 @@ class _History:
         follows = not self._contradicted(candidate)
         record, runs = candidate.record, candidate.runs
         expected = self._versions.get(record.stream_id)
-        if expected is None:
-            expected = min(record.stream_version, self._merge.through(record.stream_id) + 1)
+        fits = record.stream_version == expected
+        if expected is None:  # A mark that is put back may tell another version than the journal.
+            fits = record.stream_version <= self._merge.through(record.stream_id) + 1 or self._follows(candidate)
         confirmed = max((self._merge.confirmed[run] for run in runs), default=0)
         reach = max((run.last for run in runs), default=0)
         strict = isinstance(record_or_cause(candidate.line), StoredEnvelope)
         hidden = candidate.erased and record.stream_version <= self._merge.through(record.stream_id)
-        return follows, hidden, strict, record.stream_version == expected, confirmed, reach, bool(runs)
+        return follows, hidden, strict, fits, confirmed, reach, bool(runs)
 
     def _contradicted(self, candidate: Candidate) -> bool:
         """True if a candidate follows a line that is not in the history, in every place where it was found."""

@@ -106,12 +106,14 @@ class Mending:
             stream_id, mark = stream.stream_id, self._snapshots.get(stream.stream_id)
             ahead = mark is not None and mark.compacted_through >= stream.next
             if stream.last < 0 < stream.next and stream.position < begins and stream.whole and not ahead:
-                stream.dropped, stream.last = True, stream.next - 1
-                if stream.last > (mark.compacted_through if mark else -1):  # An older one, in a copy.
-                    mark = msgspec.structs.replace(mark or Snapshot(stream_id), compacted_through=stream.last)
-                    self._snapshots[stream_id] = mark if mark.version >= stream.last else mark.without_state()
+                last = stream.next - 1
+                if last > (mark.compacted_through if mark else -1):  # An older one, in a copy.
+                    mark = msgspec.structs.replace(mark or Snapshot(stream_id), compacted_through=last)
+                    self._snapshots[stream_id] = mark if mark.version >= last else mark.without_state()
                     self._snapshot_files.save(self._snapshots[stream_id])
                     yield Replaced(self._snapshot_files.path(stream_id), "")
+                if not stream.holes:
+                    stream.dropped, stream.last = True, last
         for stream_id, snapshot in self._snapshots.items() if begins > 1 else ():
             stream = self._streams[stream_path(stream_id)]
             if stream.last < 0 and not snapshot.is_beginning:  # Only its mark is left.

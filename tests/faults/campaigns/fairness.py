@@ -1,5 +1,7 @@
 """Row 12: eight processes that all want to append, all the time: each gets its turn, and the longest wait is told.
 
+A ninth compresses, retains, archives and backs up meanwhile.
+
 How long a wait is depends on the machine and on what else it does, so no length is asserted; that every process gets
 on is.
 """
@@ -10,10 +12,12 @@ import os
 import shutil
 import time
 from array import array
+from itertools import chain
 from pathlib import Path
 
-from hangarlog import ANY, FileEventStore, UntypedEvent
+from hangarlog import ANY, FileEventStore, RetentionPolicy, UntypedEvent
 from hangarlog.filestore.store import Durability
+from hangarlog.maintenance.backup import backup
 from hangarlog.maintenance.verify import verify
 
 from .child import Child
@@ -46,12 +50,28 @@ def contend(path: Path, stream_id: str, durability: Durability, seconds: float, 
         took.tofile(file)
 
 
+def keep_small(path: Path, seconds: float, start: int, report: int) -> None:
+    """Compress, retain, archive and back up the store, again and again, from the start to the end of the phase."""
+    with FileEventStore.untyped(path, durability="relaxed") as store:
+        os.write(report, b".")
+        os.read(start, 1)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            store.append("gone:1", [UntypedEvent("Kept", {})] * 2, ANY)
+            store.compress(seal=True)
+            store.retain(RetentionPolicy(prefix="gone:", max_events_per_stream=1))
+            backed_up = store.last_position
+            backup(path, path.with_name("backup"))
+            store.archive(path.with_name("archive"), before=backed_up)  # The next backup goes on with the rest.
+
+
 def phase(path: Path, seconds: float, durability: Durability, together: bool) -> list[array[int]]:
     """How many nanoseconds each append of each process took."""
     with FileEventStore(path):
         pass
     reading, writing = os.pipe()
     children: list[Child] = []
+    keepers: list[Child] = []
     try:
         for own in range(PROCESSES):
             stream_id = "s:all" if together else f"s:{own}"
@@ -61,15 +81,21 @@ def phase(path: Path, seconds: float, durability: Durability, together: bool) ->
                 contend(path, stream_id, durability, seconds, reading, report)
 
             children.append(Child(work))
-        for child in children:
+
+        def keep(report: int) -> None:
+            os.close(writing)
+            keep_small(path, seconds, reading, report)
+
+        keepers.append(Child(keep))
+        for child in (*children, *keepers):
             child.reported()
         os.close(writing)
         writing = -1
-        for child in children:
+        for child in (*children, *keepers):
             child.rest()
             assert child.wait() == 0, f"a process ended with {child.status}"
     finally:
-        for child in children:
+        for child in (*children, *keepers):
             child.end()
         os.close(reading)
         if writing >= 0:
@@ -83,11 +109,18 @@ def phase(path: Path, seconds: float, durability: Durability, together: bool) ->
 
 
 def check(path: Path, appends: int) -> None:
-    """Whatever the hurry, all is there."""
-    with FileEventStore(path, create=False) as store:
-        assert store.get_event_count() == appends, f"{appends} appends, {store.get_event_count()} events"
-        damage = list(verify(store))
-        assert not damage, f"verify finds {damage}"
+    """Whatever the hurry, all is there, here or in the archive."""
+    with (
+        FileEventStore.untyped(path, create=False) as store,
+        FileEventStore.untyped(path.with_name("archive"), create=False) as archive,
+    ):
+        first = store.first_position
+        records = chain(archive.records(to_position=first - 1), store.records(from_position=first - 1))
+        found = sum(record.event_type == "Waited" for record in records)
+        assert found == appends, f"{appends} appends, {found} events"
+        for one in (store, archive):
+            damage = list(verify(one))
+            assert not damage, f"verify finds {damage}"
 
 
 def figures_of(took: list[array[int]]) -> Figures:
@@ -119,7 +152,8 @@ def run(folder: Path, size: int, seed: int) -> Figures:
         except Exception as error:
             raise AssertionError(f"seed {seed}, {size} s, phase {name!r}: {error!r}") from error
         figures |= {f"{name}: {what}": figure for what, figure in figures_of(took).items()}
-        shutil.rmtree(path)
+        for each in (path, path.with_name("archive"), path.with_name("backup")):
+            shutil.rmtree(each)
     return figures
 
 
@@ -127,7 +161,8 @@ CAMPAIGN = Campaign(
     row=12,
     fault="8 processes in contention for one store",
     promise="none starves: the slowest gets on at a fifth of the fastest's pace at least",
-    how="8 processes append without a pause: to a stream each, all to one, and durably; every wait is measured",
+    how="8 processes append without a pause: to a stream each, all to one, and durably, while a ninth "
+    "compresses, retains, archives and backs up; every wait is measured",
     ci=4,
     release=60,
     unit="seconds of each sort",

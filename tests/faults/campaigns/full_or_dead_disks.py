@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from hangarlog import ANY, EventSerializer, FileEventStore, HangarlogError, RetentionPolicy, UntypedEvent
+from hangarlog.maintenance.backup import backup
 from hangarlog.maintenance.verify import verify
 
 from .disks import Disk, call, no_loop_mounts, no_mounts
@@ -154,16 +155,23 @@ class User:
         elif op == "read":
             self.outcome(op, self.read)
         elif op == "keep small":
-            self.outcome(op, self.keep_small)
+            self.keep_small()
         else:
             self.outcome(op, lambda: [self._append_as(op, n) for n in range(AT_MOST)] and None)
 
     def keep_small(self) -> None:
         """These let an error of the system out."""
-        with contextlib.suppress(OSError):
-            self.store.compress()
-        with contextlib.suppress(OSError):
-            self.store.retain(RetentionPolicy(max_events=1_000))
+        store, archive = self.store, f"{self.path}-archive"
+        works: dict[str, Callable[[], object]] = {
+            "compress": store.compress,
+            "retain": lambda: store.retain(RetentionPolicy(max_events=1_000)),
+            "archive": lambda: store.archive(archive, before=store.last_position // 2),
+            "restore": lambda: store.restore_archive(archive),
+            "back up": lambda: backup(self.path, f"{self.path}-backup"),
+        }
+        for what, work in works.items():
+            with contextlib.suppress(OSError):
+                self.outcome(what, lambda work=work: work() and None)
 
     def _append_as(self, op: str, number: int) -> None:
         if op == "batch":
@@ -224,6 +232,8 @@ def afterwards(path: str) -> Callable[[Callable[[], str], Callable[..., None]], 
 
     def serve(hear: Callable[[], str], say: Callable[..., None]) -> None:
         user = User(path, "after", say)
+        if os.path.exists(f"{path}-archive/hangarlog.json"):
+            user.store.restore_archive(f"{path}-archive")
         say(found=[record.event_id for record in user.store.records()])
         streams = user.store.list_streams()
         user.append([*streams, "quite:new"], "always")
@@ -380,7 +390,8 @@ def every_cell(kind: str, folder: Path, size: int, seed: int) -> dict[str, Any]:
                     text = str(error) if isinstance(error, AssertionError) else traceback.format_exc()
                     failures.append(f"{kind}, {how}, {op}: {text}")
                 counted["cells"] += 1
-                shutil.rmtree(broken.store(), ignore_errors=True)
+                for path in broken.disk.folder.glob("store*"):
+                    shutil.rmtree(path)
             broken.disk.umount()
     assert not failures, f"{len(failures)} of {counted['cells']} cells on {kind}: " + "\n".join(failures)
     return dict(counted)

@@ -12,9 +12,10 @@ from campaigns.proofs import write_in_place
 from conftest import Added
 
 from hangarlog import ANY, CorruptionWarning, FileEventStore
+from hangarlog.filestore.commit_ring import read_ring
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.recovery.recover import _mend_streams
-from hangarlog.maintenance.repair import repair
+from hangarlog.maintenance.repair import Lost, repair
 from hangarlog.maintenance.verify import verify
 from hangarlog.record.line import decode_record, encode_records
 from hangarlog.testing import Unsynced
@@ -214,3 +215,75 @@ def test_a_stream_of_another_history_is_put_aside(tmp_path: Path) -> None:
     with FileEventStore(path) as store:
         assert numbers(store) == [event.number for event in store.read_stream("a:1")] == list(range(7))
     assert '"number":100' in (path / "put-aside.jsonl").read_text()
+
+
+def two_histories(path: Path, text: str, other_text: str) -> Path:
+    """Append event 0, then 1 to 5 with `text` here, and 101 to 105 with `other_text` in a copy. Return the copy."""
+    other = path.with_name("other")
+    with FileEventStore(path, segment_bytes=1_000) as store:
+        store.append("a:1", [Added(0)], ANY)
+    shutil.copytree(path, other)
+    for folder, first, each in ((path, 1, text), (other, 101, other_text)):
+        with FileEventStore(folder) as store:
+            for number in range(first, first + 5):
+                store.append("a:1", [Added(number, each)], ANY)
+    return other
+
+
+def first_in(file: Path) -> int:
+    return decode_record(file.read_bytes().split(b"\n")[0]).position
+
+
+def test_what_repeats_positions_with_other_events_is_put_aside(tmp_path: Path) -> None:
+    """The active segment is of another history, in which the journal rolled earlier."""
+    path = tmp_path / "s"
+    other = two_histories(path, "x" * 60, "x" * 250)
+    assert first_in(other / "journal.jsonl") == 4
+    assert first_in(path / "journal.jsonl") == 5
+    shutil.copy(other / "journal.jsonl", path / "journal.jsonl")
+    for name in ("ring", "state", "checkpoint.json"):
+        (path / name).unlink()
+    FileEventStore(path).close()
+    list(repair(path))
+    held = b"".join(file.read_bytes() for file in [*path.glob("journal*.jsonl"), path / "put-aside.jsonl"])
+    for line in (other / "journal.jsonl").read_bytes().splitlines():
+        assert line in held
+
+
+def test_a_frame_after_another_sealed_segment_is_not_joined(tmp_path: Path) -> None:
+    """The journal's active segment is gone, and the ring is of another history, which had not rolled there."""
+    path = tmp_path / "s"
+    other = two_histories(path, "x" * 120, "")
+    assert first_in(path / "journal.jsonl") == first_in(path / "streams/a/1.jsonl") == 5
+    ring = read_ring(Unsynced(), str(other / "ring"), Folder(Unsynced(), str(other)).open(1, create=False).store_id)
+    assert 5 in [frame.first for frame in ring.frames]
+    (path / "streams/a/1.jsonl").write_bytes(b"")
+    for name in ("journal.jsonl", "state", "checkpoint.json"):
+        (path / name).unlink()
+    shutil.copy(other / "ring", path / "ring")
+    with FileEventStore(path) as store:
+        assert not [number for number in numbers(store) if number > 100]
+
+
+def test_half_a_batch_that_only_a_stream_has_is_not_taken_for_the_lost_event(tmp_path: Path) -> None:
+    """The journal lost the line at position 3; an older stream has half of a batch of another history there."""
+    path, other = tmp_path / "s", tmp_path / "other"
+    with FileEventStore(path) as store:
+        store.append_many([("a:1", [Added(0)], ANY), ("b:1", [Added(1)], ANY)])
+    shutil.copytree(path, other)
+    with FileEventStore(other) as store:
+        store.append_many([("a:1", [Added(100)], ANY), ("b:1", [Added(101)], ANY)])
+    with FileEventStore(path) as store:
+        for number in (2, 3, 4):
+            store.append("c:1", [Added(number)], ANY)
+    shutil.copy(other / "streams/a/1.jsonl", path / "streams/a/1.jsonl")
+    (path / "streams/c/1.jsonl").unlink()
+    lines = (path / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (path / "journal.jsonl").write_bytes(b"".join(lines[:2] + lines[3:]))
+    for name in ("state", "ring", "checkpoint.json", "catalog"):
+        (path / name).unlink(missing_ok=True)
+    assert [result for result in repair(path) if isinstance(result, Lost)] == [Lost(3, 3), Lost(0, 0, "c:1")]
+    assert '"number":100' in (path / "put-aside.jsonl").read_text()
+    with FileEventStore(path) as store:
+        assert [record.event.number for record in store.records(on_damage="skip")] == [0, 1, 3, 4]
+        assert not [damage for damage in verify(store) if "batch" in damage.cause]

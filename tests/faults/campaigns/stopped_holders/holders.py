@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from hangarlog import ANY, FileEventStore, HangarlogError, RetentionPolicy
+from hangarlog.maintenance.backup import backup
 
 from ..cells import Hooked, event, opened
+
+BASE = 6
+"""So many events are there at first."""
 
 
 class Stopping(Hooked):
@@ -61,6 +65,14 @@ def retain(store: FileEventStore) -> None:
     store.retain(RetentionPolicy(prefix="a:", max_events_per_stream=1))
 
 
+def archive(store: FileEventStore) -> None:
+    store.archive(f"{store.folder.path}-archive", before=BASE + 1)
+
+
+def back_up(store: FileEventStore) -> None:
+    backup(store.folder.path, f"{store.folder.path}-backup", filesystem=store.folder.filesystem)
+
+
 ACTS: dict[str, tuple[Callable[[FileEventStore], object], dict[str, Any]]] = {
     "relaxed": (append, {"durability": "relaxed"}),
     "durable": (append, {"durability": "always"}),
@@ -70,6 +82,8 @@ ACTS: dict[str, tuple[Callable[[FileEventStore], object], dict[str, Any]]] = {
     "snapshot": (save, {"durability": "relaxed"}),
     "compress": (compress, {"durability": "relaxed"}),
     "retain": (retain, {"durability": "relaxed"}),
+    "archive": (archive, {"durability": "relaxed"}),
+    "backup": (back_up, {"durability": "relaxed"}),
     "sync": (lambda store: store.sync(), {"durability": "relaxed"}),
     "close": (lambda store: store.close(), {"durability": 30.0}),
     "exclusive": (append, {"durability": "always", "exclusive": True}),

@@ -23,11 +23,12 @@ from hangarlog import (
     StoreOpenError,
     SyncError,
 )
+from hangarlog.maintenance.backup import backup
 from hangarlog.maintenance.verify import verify
 
 from ..cells import GUARD, Cell, Hooked, event, opened
 from ..harness import ROOT
-from .holders import ACTS, Holder, Stopping, ThreadHolder, append
+from .holders import ACTS, BASE, Holder, Stopping, ThreadHolder, append
 
 PATIENT = GUARD / 3
 TOGETHER = 1.5
@@ -51,9 +52,9 @@ class Scene:
         self.filesystem = Stopping(self.held, self.nth)
         self.users: dict[str, FileEventStore] = {}
         path.mkdir()
-        segment_bytes = 500 if self.act in ("compress", "retain") else 3_000
+        segment_bytes = 500 if self.act in ("compress", "retain", "archive") else 3_000
         with opened(self.path, segment_bytes=segment_bytes, durability="relaxed", filesystem=Hooked()) as store:
-            for number in range(3):
+            for number in range(BASE // 2):
                 store.append_many([(each, [event(f"base-{each}-{number}")], ANY) for each in ("a:1", "c:1")])
             for stream_id in ("a:1", "c:1"):
                 store.save_snapshot(stream_id, 1, {"n": 1})
@@ -163,8 +164,9 @@ class Scene:
             self.cell.breaks("a read has fewer events than were acknowledged before")
 
     def dropped(self) -> set[str]:
-        """What a retention may have let go of."""
-        return {each for each in self.acknowledged if self.act == "retain" and each.startswith("base-")}
+        """What a retention may have let go of, or an archive may have taken."""
+        goes = self.act in ("retain", "archive")
+        return {each for each in self.acknowledged if goes and each.startswith("base-")}
 
     def reads(self, stream_id: str | None) -> None:
         wanted = set(self.acknowledged)
@@ -200,9 +202,11 @@ class Scene:
             "sync": users["durable"].sync,
             "compressing": users["durable"].compress,
             "a retention": lambda: users["durable"].retain(dry_run=True),
+            "archiving": lambda: users["durable"].archive(f"{self.path}-theirs", before=1),
+            "a backup": lambda: backup(self.path, f"{self.path}-copy", lock_timeout=self.seconds),
             "a snapshot": lambda: users["relaxed"].save_snapshot("a:1", 2, {"n": 3}),
-            "compacting": lambda: users["durable"].compact_stream("c:1"),
-            "reading a stream": lambda: self.reads("a:1") if self.act not in ("compact", "retain") else None,
+            "compacting": lambda: users["durable"].compact_stream("c:1") if self.act != "archive" else None,
+            "reading a stream": lambda: self.reads("a:1") if self.act not in ("compact", "retain", "archive") else None,
             "reading all": lambda: self.reads(None),
             "counting": users["durable"].get_event_count,
             "asking for a version": lambda: users["durable"].get_stream_version("a:1"),
@@ -278,11 +282,18 @@ class Scene:
                 self.afterwards(f"a {user} append afterwards", lambda user=user: self.appends(user))
         for user, store in self.users.items():
             self.afterwards(f"closing a {user} store afterwards", store.close)
+        self.look()
+
+    def look(self) -> None:
+        """All is there, in the store or in its archive."""
         with opened(self.path, filesystem=Hooked()) as store:
             found = Counter(record.event_id for record in store.records())
             for damage in verify(store):
                 self.cell.breaks(f"verify finds {damage}"[:300])
-        if self.acknowledged - found.keys() - self.dropped():
+        if (archive := self.path.with_name("store-archive")).joinpath("hangarlog.json").exists():
+            with opened(archive, filesystem=Hooked()) as store:
+                found |= Counter(record.event_id for record in store.records())
+        if self.acknowledged - found.keys() - (self.dropped() if self.act == "retain" else set()):
             self.cell.breaks("acknowledged events are lost")
         for event_id in found.keys() & self.refused.keys():
             self.cell.breaks(f"what was refused with {self.refused[event_id]} is there")
