@@ -15,6 +15,15 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 _SECONDS = 2.0
+_HEARD_NANOSECONDS = 2e9
+"""A leader hears of its followers every second. They elect another one when they have heard of none for four."""
+
+
+def is_followed(cluster: dict[str, Any]) -> bool:
+    """True if a leader, by its own description, has heard of most servers of its group lately."""
+    followers = cluster.get("replicas") or []
+    near = sum(0 < each.get("active", 0) < _HEARD_NANOSECONDS for each in followers)
+    return bool(2 * (near + 1) > len(followers) + 1)
 
 
 class Majority:

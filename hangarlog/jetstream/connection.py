@@ -19,6 +19,7 @@ import nats.errors
 from hangarlog.errors import StorageError, StoreOpenError
 from hangarlog.eventstore.server_errors import UnavailableError
 from hangarlog.jetstream.address import Address
+from hangarlog.jetstream.confirming import is_followed
 
 _Result = TypeVar("_Result")
 Ask = Callable[[str, int], Awaitable[dict[str, Any]]]
@@ -31,8 +32,6 @@ _FIRST_SECONDS = 5.0
 _API = "$JS.API."
 _MOVE_SECONDS, _LOOK_SECONDS = 2.0, 0.5
 """For a server that is there and cannot do it: it may be cut off from the others. Then between two looks at these."""
-_HEARD_SECONDS = 2.0
-"""A leader hears of its followers every second. They elect another one when they have heard of none for four."""
 _NOT_FOUND, _IN_FLIGHT, _FINAL = 10037, 10164, (10039, 10074, 10076)
 _ONCE = {"allow_reconnect": False, "max_reconnect_attempts": 1, "reconnect_time_wait": 0}
 FAILURES = (nats.errors.Error, asyncio.TimeoutError, OSError)
@@ -295,7 +294,7 @@ class Connection:
         finally:
             await _closed(client)
         cluster = answer.get("cluster") or {}
-        return bool("config" in answer and cluster.get("leader") and _is_followed(cluster))
+        return bool("config" in answer and cluster.get("leader") and is_followed(cluster))
 
     async def api(self, what: str, request: object = None) -> dict[str, Any]:
         """Ask JetStream for something that changes nothing if it is asked again, until it answers.
@@ -353,7 +352,7 @@ class Connection:
             if error := answer.get("error"):
                 raise StorageError(self.path, None, str(error["description"]), reading=True)
             more = {name: answer.get(name) or {} for name in ("config", "cluster")}
-            if _is_followed(more["cluster"]):
+            if is_followed(more["cluster"]):
                 return {**answer["state"], "total": answer.get("total", 0), **more}
             if monotonic() - begun > self.seconds:
                 cause = f"{more['cluster'].get('leader')!r} leads, and has not heard of most other servers lately"
@@ -420,13 +419,6 @@ def _kind(subject: str) -> str:
     if not subject.startswith(_API):
         return "write"
     return "get" if subject.startswith(f"{_API}DIRECT.") else "ask"
-
-
-def _is_followed(cluster: dict[str, Any]) -> bool:
-    """True if a leader, by its own description, has heard of most servers of its group lately."""
-    followers = cluster.get("replicas") or []
-    near = sum(0 < each.get("active", 0) < _HEARD_SECONDS * 1e9 for each in followers)
-    return bool(2 * (near + 1) > len(followers) + 1)
 
 
 def counted(state: dict[str, Any], subject: str) -> int:

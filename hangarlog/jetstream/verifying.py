@@ -11,8 +11,8 @@ from typing import Any
 from hangarlog.errors import CorruptionError
 from hangarlog.eventstore.progress import Progress
 from hangarlog.jetstream.connection import Message
-from hangarlog.jetstream.copies import Copies
 from hangarlog.jetstream.messages import EVENT_ID, FIRST, VERSION, decode, version_of
+from hangarlog.jetstream.server_copies import Copies
 from hangarlog.jetstream.settings import bucket_of
 from hangarlog.jetstream.store import JetStreamEventStore
 from hangarlog.jetstream.subjects import stream_id_of, untoken

@@ -33,7 +33,7 @@ from nats_servers import Cluster, Server, program  # noqa: E402
 
 from hangarlog import AppendUnknownError, ConcurrencyError, EncodedEvent, UnavailableError  # noqa: E402
 from hangarlog.jetstream import JetStreamEventStore  # noqa: E402
-from hangarlog.jetstream.connection import _is_followed  # noqa: E402
+from hangarlog.jetstream.confirming import is_followed  # noqa: E402
 from hangarlog.jetstream.settings import Reads  # noqa: E402
 
 WRITERS, STREAMS = 4, 3
@@ -227,7 +227,7 @@ class Faults:
                 found = self.cluster.api("STREAM.INFO.orders")["cluster"]
             except (KeyError, OSError, TimeoutError):
                 found = {}
-            if found.get("leader") and _is_followed(found):  # Else it may be one that was cut off.
+            if found.get("leader") and is_followed(found):  # Else it may be one that was cut off.
                 return next(server for server in self.cluster.servers if server.name == found["leader"])
             time.sleep(0.1)
         raise AssertionError("there is no leader")

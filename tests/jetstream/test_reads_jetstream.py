@@ -10,8 +10,7 @@ from nats_servers import Cluster, cluster  # noqa: F401
 
 from hangarlog import StoreOpenError, UnavailableError, UntypedEvent
 from hangarlog.jetstream import JetStreamEventStore
-from hangarlog.jetstream.confirming import Majority, _is_confirmed
-from hangarlog.jetstream.connection import _is_followed
+from hangarlog.jetstream.confirming import Majority, _is_confirmed, is_followed
 
 SINCE, BEFORE = "2026-01-01T00:00:02Z", "2026-01-01T00:00:01Z"
 
@@ -46,10 +45,10 @@ def test_a_leader_is_confirmed_by_most_servers_of_its_term(nodes: list[dict[str,
 
 def test_a_leader_that_has_not_heard_of_its_followers_lately_is_not_believed() -> None:
     near, far, never = {"active": 900_000_000}, {"active": 2_500_000_000}, {"active": 0}
-    assert _is_followed({"leader": "n1", "replicas": [near, far]})
-    assert not _is_followed({"leader": "n1", "replicas": [far, never]})
-    assert _is_followed({"leader": "n1", "replicas": None})  # One copy.
-    assert _is_followed({})  # One server.
+    assert is_followed({"leader": "n1", "replicas": [near, far]})
+    assert not is_followed({"leader": "n1", "replicas": [far, never]})
+    assert is_followed({"leader": "n1", "replicas": None})  # One copy.
+    assert is_followed({})  # One server.
 
 
 def opened(cluster: Cluster, **options: Any) -> JetStreamEventStore[Any]:

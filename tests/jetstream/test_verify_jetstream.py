@@ -18,7 +18,7 @@ from conftest import ROOT
 from nats_servers import Cluster, Server, cluster  # noqa: F401
 
 from hangarlog import CorruptionError, UntypedEvent
-from hangarlog.jetstream import JetStreamEventStore, copies, verifying
+from hangarlog.jetstream import JetStreamEventStore, server_copies, verifying
 from hangarlog.jetstream.verifying import Verification
 
 EVENTS = 13
@@ -83,8 +83,8 @@ def test_the_copy_of_each_of_three_servers_is_read(tmp_path: Path, monkeypatch: 
         cluster.start()
         assert told(cluster, tmp_path) == (0, [], {"events": EVENTS, "streams": 3, "damaged": 0, "copies": whole})
         with opened(cluster) as store:
-            monkeypatch.setattr(copies, "_answering", lambda trace: None)
-            monkeypatch.setattr(copies, "_TRACE_SECONDS", 0.01)
+            monkeypatch.setattr(server_copies, "_answering", lambda trace: None)
+            monkeypatch.setattr(server_copies, "_TRACE_SECONDS", 0.01)
             damages, work = found(store)
             assert (damages, work.copies) == ([], {"": EVENTS})
             assert "do not say which of them has answered" in work.notes[0]
