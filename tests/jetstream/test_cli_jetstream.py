@@ -75,16 +75,13 @@ def both(cluster: Cluster, tmp_path: Path) -> Iterator[str]:
 
 READING = [
     "read STORE",
-    "read STORE b:1",
     "read STORE b:1 --from 3 --limit 2",
     "read STORE --reverse --limit 5 --type T2",
     "read STORE --category b --pretty",
     "read STORE --since 2100-01-01",
     "read STORE b:10",
-    "read STORE b",
     "tail STORE b:2 -n 3",
-    "tail STORE --type T2",
-    "streams STORE --prefix b: --long",
+    "streams STORE --long",
     "export STORE -",
     "export STORE out.txt",
     "schema show STORE",
