@@ -178,9 +178,8 @@ def with_store(*names: str, optional: bool = False, instead: str | None = None) 
             try:
                 return callback(store=values[0], **dict(zip(names, values[1:], strict=True)), **options)
             except MemoryError as error:
-                error.add_note(
-                    f"the store {shown_address(str(values[0]))}"
-                )  # After a more precise note, if there is one.
+                shown = shown_address(str(values[0]))
+                error.add_note(f"the store {shown}")  # After a more precise note, if there is one.
                 raise
 
         wrapped: Callback = shifted

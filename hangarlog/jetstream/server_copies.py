@@ -37,12 +37,12 @@ class Copies:
     def __init__(self, connection: Connection, stream: str) -> None:
         self._connection, self._subject = connection, f"$JS.API.DIRECT.GET.{stream}"
         self._numbers, self._awaited = itertools.count(), dict[str, _Awaited]()
-        self._inbox = connection.run(self._listen())
+        self._inbox: str = connection.nc.new_inbox()
+        self._subscription = connection.run(connection.nc.subscribe(f"{self._inbox}.*.*", cb=self._heard))
 
-    async def _listen(self) -> str:
-        inbox: str = self._connection.nc.new_inbox()
-        await self._connection.nc.subscribe(f"{inbox}.*.*", cb=self._heard)
-        return inbox
+    def close(self) -> None:
+        """Hear no answers any more."""
+        self._connection.run(self._subscription.unsubscribe())
 
     def read(self, position: int, count: int, max_bytes: int) -> Copy | None:
         """Return up to `count` messages from a position on, as some server has them; None if none answers in time."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from hangarlog.errors import CorruptionError
 from hangarlog.eventstore.progress import Progress
+from hangarlog.eventstore.server_errors import UnavailableError
 from hangarlog.jetstream.connection import Message
 from hangarlog.jetstream.messages import EVENT_ID, FIRST, VERSION, decode, version_of
 from hangarlog.jetstream.server_copies import Copies
@@ -26,8 +27,8 @@ _TRIES, _JOIN_SECONDS = 100, 10.0
 
 A server that was just started takes part in answering only after some seconds.
 """
-_LOOKS = 3
-"""What looks like damage is read again so often."""
+_LOOKS, _LOOKS_AT_ANY = 3, 24
+"""What looks like damage is read again so often: from one server, and from any of them."""
 _CATCH_UP_SECONDS, _PAUSE_SECONDS = 5.0, 0.05
 _Found = dict[str, dict[int, Message]]
 """By server: its messages by position."""
@@ -45,7 +46,6 @@ class Verification:
     def __init__(self, store: JetStreamEventStore[Any], progress: Progress = lambda events: None) -> None:
         self._store, self._progress = store, progress
         self._connection, self.path = store._connection, store.path
-        self._copies = Copies(self._connection, store.name)
         self._servers: set[str] = set()
         """Those whose copies are read."""
         self._ends: dict[str, tuple[int, int]] = {}  # By stream: its first and its last version.
@@ -68,13 +68,8 @@ class Verification:
             yield from self._states(name)
         self.copies = dict.fromkeys(sorted(self._servers), 0)
         self._until = monotonic() + _JOIN_SECONDS
-        at = 1
-        while at <= self.events:
-            self._sound.clear()
-            found, stop = self._found(at, min(at + _BLOCK - 1, self.events))
-            yield from self._unread(at)
-            yield from self._block(found, at, stop)
-            at = stop + 1
+        with contextlib.closing(Copies(self._connection, self._store.name)) as copies:
+            yield from self._events(copies)
         yield from self._mark()
         yield from self._snapshots()
         yield from self._cursors()
@@ -83,6 +78,15 @@ class Verification:
         self.streams = len(self._ends)
         with contextlib.suppress(CorruptionError):
             self.streams = self._store.get_stream_count()
+
+    def _events(self, copies: Copies) -> Iterator[CorruptionError]:
+        at = 1
+        while at <= self.events:
+            self._sound.clear()
+            found, stop = self._found(copies, at, min(at + _BLOCK - 1, self.events))
+            yield from self._unread(at)
+            yield from self._block(found, at, stop)
+            at = stop + 1
 
     def _damage(self, where: str, cause: str, position: int | None = None, event: Any = None) -> CorruptionError:
         stream_id, version = (event.stream_id, event.stream_version) if event else (None, None)
@@ -121,13 +125,16 @@ class Verification:
 
     # Copies
 
-    def _found(self, at: int, stop: int) -> tuple[_Found, int]:
+    def _found(self, copies: Copies, at: int, stop: int) -> tuple[_Found, int]:
         """Return the messages of every server from one position to another, and to which, if that is less."""
         found: _Found = {}
-        looks, tries = Counter[str](), 0
+        looks, tries, answered = Counter[str](), 0, monotonic()
         while left := self._servers - found.keys():
-            copy = self._copies.read(at, stop - at + 1, _BLOCK_BYTES)
+            copy = copies.read(at, stop - at + 1, _BLOCK_BYTES)
             tries += 1
+            answered = monotonic() if copy else answered
+            if monotonic() - answered > self._connection.seconds:
+                raise UnavailableError(self.path, "no server answers reads", self._connection.seconds, reading=True)
             if copy and not copy.server and len(self._servers) > 1:
                 self._cannot_tell()
                 continue
@@ -141,10 +148,10 @@ class Verification:
                     found[server] = messages
             elif tries > _TRIES and monotonic() < self._until:
                 sleep(_PAUSE_SECONDS)
+            elif tries > _TRIES and found:
+                self._servers -= left
             elif tries > _TRIES:
-                self._servers = self._servers - left or {""}
-                if not found:
-                    return {"": {}}, stop
+                self._cannot_tell()
         return found, stop
 
     def _cannot_tell(self) -> None:
@@ -162,7 +169,7 @@ class Verification:
             if monotonic() < until:
                 sleep(_PAUSE_SECONDS)
                 return False
-        return looks >= _LOOKS
+        return looks >= (_LOOKS if server else _LOOKS_AT_ANY)
 
     def _flaw(self, message: Message) -> str | None:
         """Return why a message is not as it was written."""

@@ -224,7 +224,8 @@ def test_a_store_that_cannot_be_opened_is_a_clear_error(both: str, cluster: Clus
     assert run("read", unsynced, "--limit", "1").returncode == 0  # Who only reads needs no promise about syncs.
     done = run("append", unsynced, "a:1", "--type", "T")
     assert (done.returncode, "?synced=yes" in done.stderr) == (1, True)
-    assert run("import", "copy", both).returncode == 2
+    assert run("import", "copy", both).returncode == run("streams", "x", both).returncode == 2
+    assert run("import", "copy", both, "--format", "jsonl").returncode == 1
     assert run("read", both, "--from", "x").returncode == run("streams", both, "x").returncode == 2
 
 
