@@ -44,6 +44,17 @@ def is_on_servers(address: str) -> bool:
     return bool(separator) and scheme.isalpha()
 
 
+def folder_path(where: str | os.PathLike[str]) -> str:
+    """Return the path of a folder, as a caller needs it that keeps stores in folders only.
+
+    Raises `StoreOpenError` for the address of a server.
+    """
+    path = os.fspath(where)
+    if is_on_servers(path):
+        raise StoreOpenError(shown_address(path), "this needs a store in a folder: give a path, not an address")
+    return path
+
+
 def shown_address(address: str) -> str:
     """Return an address without the user and the password that it may have."""
     if not is_on_servers(address):

@@ -80,7 +80,12 @@ class Environment:
         types = self.table.get("types", [])
         mypy = [self.python, "-m", "mypy", "--config-file", ROOT / "tests/adapters/mypy.ini", *types]
         results: list[Table] = [{"title": "types", "failed": 1}] if types and self.run(*mypy) else []
-        return results + [self.suite(number, suite) for number, suite in enumerate(self.table["suites"])]
+        suites: list[Table] = []
+        for suite in self.table["suites"]:
+            suites.append(suite)
+            if also := suite.get("also"):
+                suites.append({**suite, **also, "plugins": [*also["plugins"], *suite.get("plugins", [])]})
+        return results + [self.suite(number, suite) for number, suite in enumerate(suites)]
 
     def suite(self, number: int, suite: Table) -> Table:
         """Run one suite and return its counts."""
@@ -92,7 +97,8 @@ class Environment:
             (cwd,) = (path for path in (self.folder / "source").iterdir() if path.is_dir())
             own = []
         plugins = [argument for name in ["suite_counts", *suite.get("plugins", [])] for argument in ("-p", name)]
-        path = os.pathsep.join([str(ROOT / "tools"), str(ROOT / "tests/adapters" / self.name)])
+        adapters = ROOT / "tests/adapters"
+        path = os.pathsep.join(map(str, [ROOT / "tools", adapters, adapters / self.name]))
         command = [self.python, "-m", "pytest", *own, *plugins, *suite["arguments"]]
         code = self.run(*command, cwd=cwd, HANGARLOG_SUITE=str(described), PYTHONPATH=path)
         counted: Table = json.loads(counts.read_text()) if counts.is_file() else {}
@@ -108,12 +114,12 @@ def row(environment: Environment, result: Table) -> str:
     return f"| {versions} | {result['title']} | {result.get('passed', 0)} | {result.get('failed', 0)} | {reasons} |\n"
 
 
-def record(what: str, text: str) -> None:
-    """Write a text between two markers of docs/integrations.md."""
+def record(what: str, text: str, page: Path = PAGE) -> None:
+    """Write a text between two markers of a page."""
     begin, end = (f"<!-- {what}: {edge} -->\n" for edge in ("begin", "end"))
-    before, _, rest = PAGE.read_text().partition(begin)
+    before, _, rest = page.read_text().partition(begin)
     _, _, after = rest.partition(end)
-    PAGE.write_text(before + begin + text + end + after)
+    page.write_text(before + begin + text + end + after)
 
 
 def measure(environments: list[Environment]) -> str:

@@ -28,6 +28,7 @@ from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.engine import Durability
 from hangarlog.eventstore.expected_version import ANY
 from hangarlog.filestore.store import FileEventStore
+from hangarlog.opening import folder_path
 from hangarlog.record.batch import Pending
 from hangarlog.record.envelope import Encoded
 from hangarlog.record.event_id import new_event_id
@@ -62,7 +63,7 @@ class LogWriter:
         if not 0 <= linger <= _MAX_LINGER:
             raise ValueError(f"linger must be a number of seconds from 0 to {_MAX_LINGER:g}, not {linger!r}")
         self._linger = linger
-        self._path = None if isinstance(store, EventStore) else os.path.abspath(store)
+        self._path = None if isinstance(store, EventStore) else os.path.abspath(folder_path(store))
         self._store = store if isinstance(store, EventStore) else None
         self._durability = durability if durability or self._store else "relaxed"
         self._begin()

@@ -36,6 +36,7 @@ from hangarlog.aio.threads import Threads
 from hangarlog.errors import HangarlogError, StoreOpenError
 from hangarlog.eventstore.expected_version import ANY
 from hangarlog.integrations.sessions import Opened, append, event, member, not_known
+from hangarlog.opening import folder_path
 from hangarlog.record.envelope import Envelope
 
 _log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class ResumableEvents(EventStore):
     def __init__(self, where: str | os.PathLike[str], *, keep_seconds: float = 600) -> None:
         if not keep_seconds >= 1:
             raise ValueError(f"keep_seconds must be 1 or more, not {keep_seconds!r}")
-        self._folder, self._keep_seconds = Path(where), keep_seconds
+        self._folder, self._keep_seconds = Path(folder_path(where)), keep_seconds
         self._open: dict[int, Opened] = {}
         self._lock, self._threads = threading.Lock(), Threads()
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

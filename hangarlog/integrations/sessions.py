@@ -28,6 +28,7 @@ from hangarlog.eventstore.stream_id import why_not_an_id
 from hangarlog.filestore.event_ids import Moment
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.integrations.stream_names import as_part
+from hangarlog.opening import folder_path
 from hangarlog.record.batch import Pending
 from hangarlog.record.envelope import Encoded, Envelope
 
@@ -199,7 +200,7 @@ class Opened:
             if isinstance(where, FileEventStore):
                 self._shared = _Shared(where)
             else:
-                key = (os.path.abspath(where), durability, os.getpid())
+                key = (os.path.abspath(folder_path(where)), durability, os.getpid())
                 found = _shared.get(key)
                 if found is None or not found.is_usable:
                     found = _shared[key] = _Shared(FileEventStore.untyped(where, durability=durability))

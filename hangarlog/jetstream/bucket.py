@@ -39,9 +39,12 @@ class Bucket:
         self._connection, self.path = connection, connection.path
         self._stream, self._prefix = bucket_of(name), key_prefix(name)
 
-    def get(self, key: str) -> Value:
-        """Return a value as the leader has it. Raises `CorruptionError` if it is there and cannot be read."""
-        return self._connection.run(self.getting(key))
+    def get(self, key: str, *, rare: bool = False) -> Value:
+        """Return a value as the leader has it. Raises `CorruptionError` if it is there and cannot be read.
+
+        `rare`: there seldom is one, so first ask whether there is.
+        """
+        return self._connection.run(self.getting(key, rare=rare))
 
     def put(self, key: str, content: bytes | None, revision: int) -> bool:
         """Replace the value that has this revision (0: there is none); None deletes it. False if it has another one."""
@@ -52,9 +55,11 @@ class Bucket:
         found = self._connection.run(self._connection.subjects(self._stream, f"{self._prefix}{beginning}>"))
         return [subject.removeprefix(self._prefix) for subject in found]
 
-    async def getting(self, key: str) -> Value:
+    async def getting(self, key: str, *, rare: bool = False) -> Value:
         """Do what `get` does."""
         subject = f"{self._prefix}{key}"
+        if rare and not await self._connection.count(self._stream, subject):
+            return Value(None, 0)
         message = await self._connection.stored(self._stream, last_by_subj=subject)
         if message is None:
             if await self._connection.count(self._stream, subject):

@@ -8,11 +8,13 @@ import contextlib
 import itertools
 import json
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from time import monotonic
-from typing import Any, NamedTuple, TypeVar
+from math import inf
+from time import monotonic, sleep
+from typing import Any, TypeVar
 
+import msgspec
 import nats
 import nats.errors
 
@@ -20,6 +22,22 @@ from hangarlog.errors import StorageError, StoreOpenError
 from hangarlog.eventstore.server_errors import UnavailableError
 from hangarlog.jetstream.address import Address
 from hangarlog.jetstream.confirming import is_followed
+from hangarlog.jetstream.wire import (
+    CLOSED,
+    Answer,
+    Client,
+    Heard,
+    Message,
+    Outgoing,
+    counted,
+    ended,
+    greeting_of,
+    head_of,
+    headers_of,
+    is_nobody,
+    is_status,
+    message_of,
+)
 
 _Result = TypeVar("_Result")
 Ask = Callable[[str, int], Awaitable[dict[str, Any]]]
@@ -45,15 +63,6 @@ class NoReplyError(Exception):
     """No answer came: it may be done, or be done later."""
 
 
-class Message(NamedTuple):
-    """A stored message. `headers` has the names as they were written."""
-
-    seq: int
-    subject: str
-    headers: Mapping[str, str]
-    data: bytes
-
-
 class Connection:
     """A connection to the servers of a store.
 
@@ -66,17 +75,17 @@ class Connection:
     def __init__(self, address: Address, options: Mapping[str, Any], seconds: float) -> None:
         self.path, self._name, self.seconds = address.shown, address.name, seconds
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="hangarlog-nats", daemon=True)
+        self._thread = threading.Thread(target=_serve, args=(self._loop,), name="hangarlog-nats", daemon=True)
         self._thread.start()
         self._closed = False
         self._denied = ""
         self._last_error = ""
         self.losses = 0
         """How often the connection was lost. What came meanwhile was missed, and the server may have begun anew."""
-        self._looking: asyncio.Task[None] | None = None
+        self._looking: Future[None] | None = None
         self._failing_since: dict[str, float] = {}  # By the kind of a request.
         self._numbers = itertools.count()
-        self._collecting: dict[str, tuple[list[Message], asyncio.Future[int]]] = {}
+        self._hearing: dict[bytes, Callable[[Heard], None]] = {}  # By the last token of the subject of an answer.
         try:
             self.run(self._connect(address, dict(options)))
         except BaseException:
@@ -104,6 +113,11 @@ class Connection:
             return None
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
+    def post(self, work: Callable[..., object], *arguments: object) -> None:
+        """Call a function in the loop, from any thread, and do not wait for it."""
+        if not self._closed:
+            self._loop.call_soon_threadsafe(work, *arguments)
+
     def close(self) -> None:
         """End the connection, and every call that still runs with `StoreOpenError`."""
         if self._closed:
@@ -111,7 +125,6 @@ class Connection:
         self.abandon()
         if threading.current_thread() is not self._thread:
             self._thread.join()
-            self._loop.close()
 
     def abandon(self) -> None:
         """End the connection, and do not wait for that: a finalizer may call this, in any thread."""
@@ -126,6 +139,8 @@ class Connection:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        for hear in list(self._hearing.values()):
+            hear(CLOSED)
         self._loop.stop()
 
     # Connecting
@@ -145,7 +160,8 @@ class Connection:
                 raise UnavailableError(self.path, causes, monotonic() - begun, reading=True)
             await asyncio.sleep(_PAUSE_SECONDS)
         good = [server for server, failure in zip(address.servers, failures, strict=True) if failure is None]
-        self.nc = await nats.connect(
+        self.nc = Client()
+        await self.nc.connect(
             good + [server for server in address.servers if server not in good],
             **{
                 "pending_size": 64 << 20,
@@ -162,7 +178,8 @@ class Connection:
         if not (self.nc._server_info.get("jetstream") or self.nc._server_info.get("cluster")):
             raise StoreOpenError(self.path, "JetStream is not enabled: the server's configuration needs jetstream {}")
         self._inbox, self._inboxes = self.nc.new_inbox(), options.get("inbox_prefix", "_INBOX")
-        await self.nc.subscribe(f"{self._inbox}.*", cb=self._collect)
+        self.nc.hear = self._hear
+        self.nc.own = (await self.nc.subscribe(f"{self._inbox}.*", cb=_ignored))._id
 
     async def _why_not(self, server: str, options: dict[str, Any]) -> Exception | None:
         """Return why no connection to a server can be made, None if it can. A `StoreOpenError` is final."""
@@ -170,7 +187,7 @@ class Connection:
         where = f"{host}:{port}"
         if not options.get("tls_handshake_first"):
             try:
-                greeting = await asyncio.wait_for(_greeting(host.strip("[]"), int(port)), _ATTEMPT_SECONDS)
+                greeting = await asyncio.wait_for(greeting_of(host.strip("[]"), int(port)), _ATTEMPT_SECONDS)
             except TimeoutError:
                 return OSError(f"{where} does not answer as a NATS server does")
             except (OSError, ValueError) as error:
@@ -191,7 +208,7 @@ class Connection:
                 return StoreOpenError(self.path, f"{where} refuses the user, password, token or key that was given")
             return OSError(f"{where} does not let a client in ({text})")
         finally:
-            await _closed(probe)
+            await ended(probe)
         return None
 
     async def _note_error(self, error: Exception) -> None:
@@ -214,35 +231,104 @@ class Connection:
 
     # Requests
 
-    async def send(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> dict[str, Any]:
-        """Send a request once, and return its answer. Raises `NotSentError` and `NoReplyError`."""
-        if not self.nc.is_connected:  # Otherwise it would wait in the client, and be sent whenever that is possible.
-            await asyncio.sleep(_PAUSE_SECONDS)
-            raise NotSentError(self._last_error or "there is no connection")
+    def publish(self, *commands: bytes) -> bool:
+        """Send commands at once, in the loop. Return False if there is no connection.
+
+        nats-py sends what it holds at its next turn, or when it has a connection again.
+        """
+        nc = self.nc
+        if not nc.is_connected:
+            return False
+        nc._transport.writelines([*nc._pending, *commands])
+        nc._pending, nc._pending_data_size = [], 0
+        return True
+
+    def _hear(self, subject: bytes, heard: Heard) -> None:
+        hear = self._hearing.get(subject.rpartition(b".")[2])
+        if hear:  # Else the answer came too late.
+            hear(heard)
+
+    def _reply(self, hear: Callable[[Heard], None]) -> tuple[bytes, str]:
+        """Return the key, and the subject, of answers that are to be heard. The key must be taken out of `_hearing`."""
+        key = str(next(self._numbers))
+        self._hearing[key.encode()] = hear
+        return key.encode(), f"{self._inbox}.{key}"
+
+    def ask(self, messages: Sequence[Outgoing], then: Callable[[], None], until: float = inf) -> dict[str, Any]:
+        """Send messages from any thread, the last one as a request, and return its answer.
+
+        `then` runs in the loop if that is no error. After `until` (monotonic) nothing is sent.
+        Raises `NotSentError` and `NoReplyError`.
+        """
+        answer = Answer(then)
+        key, reply = self._reply(answer.hear)
+        *others, last = messages
+        commands = [*(message.command() for message in others), last.command(reply)]
         try:
-            message = await self.nc.request(subject, payload, timeout=_ATTEMPT_SECONDS, headers=headers)
-        except nats.errors.NoRespondersError:
-            await self._move_on(subject)
-            raise NotSentError("nobody answers for JetStream: no leader, or JetStream is not enabled") from None
-        except FAILURES as error:
+            self.post(self._send, commands, answer, until)
+            answer.wait(_ATTEMPT_SECONDS)
+        finally:
+            self._hearing.pop(key, None)
+        if answer.heard is CLOSED:
+            raise StoreOpenError(self.path, "it was closed")
+        if answer.why_not:
+            sleep(_PAUSE_SECONDS)
+            raise NotSentError(answer.why_not)
+        return self._judged(last.subject, answer.heard)
+
+    def _send(self, commands: list[bytes], answer: Answer, until: float) -> None:
+        if monotonic() > until:
+            answer.refuse("the offer to move the cursor took too long")
+        elif not self.publish(*commands):
+            answer.refuse(self._last_error or "there is no connection")
+
+    async def send(self, subject: str, payload: bytes, headers: Mapping[str, str] = {}) -> dict[str, Any]:
+        """Send a request once, and return its answer. Raises `NotSentError` and `NoReplyError`."""
+        heard = await self._heard(Outgoing(subject, head_of(headers), payload), lambda _: True)
+        return self._judged(subject, heard[0] if heard else None)
+
+    async def _heard(self, message: Outgoing, is_last: Callable[[Heard], bool]) -> list[Heard]:
+        """Send a request once, and return its answers up to the last one, [] if that did not come.
+
+        Raises `NotSentError`.
+        """
+        found: list[Heard] = []
+        done: asyncio.Future[None] = self._loop.create_future()
+
+        def hear(heard: Heard) -> None:
+            found.append(heard)
+            if is_last(heard) and not done.done():
+                done.set_result(None)
+
+        key, reply = self._reply(hear)
+        try:
+            if not self.publish(message.command(reply)):
+                await asyncio.sleep(_PAUSE_SECONDS)
+                raise NotSentError(self._last_error or "there is no connection")
+            await asyncio.wait_for(done, _ATTEMPT_SECONDS)
+        except TimeoutError:
+            return []
+        finally:
+            self._hearing.pop(key, None)
+        return found
+
+    def _judged(self, subject: str, heard: Heard | None) -> dict[str, Any]:
+        """Return the answer that was heard. Raises `NotSentError` and `NoReplyError`."""
+        if heard is None:
             self._raise_denied(subject)
-            await self._move_on(subject)
-            raise NoReplyError(str(error) or type(error).__name__) from error
-        answer: dict[str, Any] = json.loads(message.data)
+            self._move_on(subject)
+            raise NoReplyError(f"no answer came within {_ATTEMPT_SECONDS:g} seconds")
+        if is_nobody(heard):
+            self._move_on(subject)
+            raise NotSentError("nobody answers for JetStream: no leader, or JetStream is not enabled")
+        answer: dict[str, Any] = msgspec.json.decode(heard[0])
         flaw = answer.get("error") or {}
         # A leader that is cut off says the first for ever, and a server without one the second.
         if flaw.get("err_code") == _IN_FLIGHT or flaw.get("code", 0) >= 500:
-            await self._move_on(subject)
+            self._move_on(subject)
         else:
             self._failing_since.pop(_kind(subject), None)
         return answer
-
-    async def begin(self, subject: str, payload: bytes, headers: dict[str, str]) -> None:
-        """Publish a message whose answer comes with a later one. Raises `NotSentError`."""
-        try:
-            await self.nc.publish(subject, payload, headers=headers)
-        except FAILURES as error:
-            raise NotSentError(str(error) or type(error).__name__) from error
 
     async def hear(self, subject: str, heard: Callable[[Any], Awaitable[None]]) -> None:
         """Call `heard` with every message of a subject from now on, also after the connection was made anew."""
@@ -254,20 +340,19 @@ class Connection:
         if any(f'"{part.lower()}' in self._denied.lower() for part in (f'{subject}"', self._inboxes)):
             raise StorageError(self.path, None, f"a permission is missing: {self._denied.removeprefix('nats: ')}")
 
-    async def _move_on(self, subject: str) -> None:
+    def _move_on(self, subject: str) -> None:
         """If this server has done nothing for a while, look for a better one: nats-py stays at one that is cut off.
 
         Such a server may still answer some questions, so they do not count for others, nor for writes.
         """
         now = monotonic()
-        fails = now - self._failing_since.setdefault(_kind(subject), now) > _MOVE_SECONDS
-        if fails:
-            await self.doubt()
+        if now - self._failing_since.setdefault(_kind(subject), now) > _MOVE_SECONDS:
+            self.doubt()
 
-    async def doubt(self) -> None:
-        """Look for a better server: this one fails, or answers with what is old."""
+    def doubt(self) -> None:
+        """Look for a better server, from any thread: this one fails, or answers with what is old."""
         if len(self.nc.servers) > 1 and (self._looking is None or self._looking.done()):
-            self._looking = asyncio.create_task(self._look_elsewhere())
+            self._looking = self.soon(self._look_elsewhere())
 
     async def _look_elsewhere(self) -> None:
         """Go to a server that sees a leader with most of its followers. While there is none, stay."""
@@ -292,7 +377,7 @@ class Connection:
         except (*FAILURES, ValueError):
             return False
         finally:
-            await _closed(client)
+            await ended(client)
         cluster = answer.get("cluster") or {}
         return bool("config" in answer and cluster.get("leader") and is_followed(cluster))
 
@@ -301,7 +386,7 @@ class Connection:
 
         Return the answer, which may have an `error`. Raises `UnavailableError`.
         """
-        payload = b"" if request is None else json.dumps(request).encode()
+        payload = b"" if request is None else msgspec.json.encode(request)
         begun = monotonic()
         while True:
             try:
@@ -325,7 +410,7 @@ class Connection:
                 return None
             raise StorageError(self.path, None, str(error["description"]), reading=True)
         found = answer["message"]
-        headers = _headers(base64.b64decode(found.get("hdrs", "")))
+        headers = headers_of(base64.b64decode(found.get("hdrs", "")))
         return Message(found["seq"], found["subject"], headers, base64.b64decode(found.get("data", "")))
 
     async def count(self, stream: str, subject: str) -> int:
@@ -357,7 +442,7 @@ class Connection:
             if monotonic() - begun > self.seconds:
                 cause = f"{more['cluster'].get('leader')!r} leads, and has not heard of most other servers lately"
                 raise UnavailableError(self.path, cause, self.seconds, reading=True)
-            await self.doubt()
+            self.doubt()
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def subjects(self, stream: str, wanted: str, ask: Ask | None = None) -> list[str]:
@@ -377,41 +462,31 @@ class Connection:
 
         Raises `UnavailableError`.
         """
-        payload, subject = json.dumps(request).encode(), f"{_API}DIRECT.GET.{stream}"
+        payload, subject = msgspec.json.encode(request), f"{_API}DIRECT.GET.{stream}"
         begun = monotonic()
         while True:
-            key = str(next(self._numbers))  # An answer that comes too late has another one.
-            found: list[Message] = []
-            done: asyncio.Future[int] = self._loop.create_future()
-            self._collecting[key] = (found, done)
             try:
-                await self.nc.publish(subject, payload, reply=f"{self._inbox}.{key}")
-                status = await asyncio.wait_for(done, _ATTEMPT_SECONDS)
-                if status in (204, 404):
+                heard = await self._heard(Outgoing(subject, head_of({}), payload), is_status)
+            except NotSentError as error:
+                heard, cause = [], str(error)
+            else:
+                cause = f"no answer came within {_ATTEMPT_SECONDS:g} seconds"
+            if heard:
+                status = headers_of(heard.pop()[1]).get("Status")
+                if status in ("204", "404"):
                     self._failing_since.pop(_kind(subject), None)
-                    return found
+                    return [message_of(*each) for each in heard]
                 cause = f"a direct get was refused with status {status}"
                 await asyncio.sleep(_PAUSE_SECONDS)
-            except FAILURES as error:
-                self._raise_denied(subject)
-                cause = str(error) or type(error).__name__
-                await asyncio.sleep(0 if isinstance(error, asyncio.TimeoutError) else _PAUSE_SECONDS)
-            finally:
-                self._collecting.pop(key, None)
-            await self._move_on(subject)
+            self._raise_denied(subject)
+            self._move_on(subject)
             if monotonic() - begun > self.seconds:
                 raise UnavailableError(self.path, cause, self.seconds, reading=True)
 
-    async def _collect(self, message: Any) -> None:
-        collected = self._collecting.get(message.subject.rpartition(".")[2])
-        if collected is None:
-            return  # The answer came too late.
-        found, done = collected
-        headers = message.headers or {}
-        if "Nats-Sequence" in headers:
-            found.append(Message(int(headers["Nats-Sequence"]), headers["Nats-Subject"], headers, message.data))
-        elif not done.done():
-            done.set_result(int(headers.get("Status", 500)))
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()
 
 
 def _kind(subject: str) -> str:
@@ -421,30 +496,5 @@ def _kind(subject: str) -> str:
     return "get" if subject.startswith(f"{_API}DIRECT.") else "ask"
 
 
-def counted(state: dict[str, Any], subject: str) -> int:
-    """Return how many messages of a subject a JetStream stream has in this state, which was asked for it."""
-    return int((state.get("subjects") or {}).get(subject, 0))
-
-
-async def _closed(client: Any) -> None:
-    await client.close()
-    if client._transport:  # It stays open if the server refused the client.
-        client._transport.close()
-
-
 async def _ignored(_: Exception) -> None:
     pass
-
-
-async def _greeting(host: str, port: int) -> bytes:
-    """Return the first line that a server sends by itself."""
-    reader, writer = await asyncio.open_connection(host, port)
-    try:
-        return await reader.readline()
-    finally:
-        writer.close()
-
-
-def _headers(text: bytes) -> dict[str, str]:
-    lines = text.decode("utf-8", "replace").split("\r\n")[1:]
-    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines) if name}

@@ -11,6 +11,7 @@ import msgspec
 
 from hangarlog.errors import HangarlogError
 from hangarlog.jetstream.bucket import Bucket
+from hangarlog.jetstream.connection import Connection
 from hangarlog.record.checked_json import with_crc
 
 MARK_SECONDS = 0.25
@@ -26,12 +27,12 @@ _decode = msgspec.json.Decoder(_Mark).decode
 
 
 class Mark:
-    """The mark of a store. `note` and `write` run in the connection's loop."""
+    """The mark of a store. `write` and `lower` run in the connection's loop."""
 
-    def __init__(self, bucket: Bucket) -> None:
-        self._bucket = bucket
+    def __init__(self, connection: Connection, bucket: Bucket) -> None:
+        self._connection, self._bucket = connection, bucket
         self._position = self._written = 0
-        self._timer: asyncio.Task[None] | None = None
+        self._is_due = False
 
     def read(self) -> int:
         """Return the position that was noted, 0 if none was. Raises `CorruptionError`."""
@@ -47,13 +48,15 @@ class Mark:
             raise self._bucket.damage(_KEY, f"it is no mark: {error}") from error
 
     def note(self, position: int) -> None:
-        """Note that an append has reached a position."""
+        """Note, in any thread, that an append has reached a position."""
         self._position = max(self._position, position)
-        if self._timer is None or self._timer.done():
-            self._timer = asyncio.get_running_loop().create_task(self._later())
+        if not self._is_due:
+            self._is_due = True
+            self._connection.soon(self._later())
 
     async def _later(self) -> None:
         await asyncio.sleep(MARK_SECONDS)
+        self._is_due = False
         try:
             await self.write()
         except HangarlogError:

@@ -8,13 +8,14 @@ Reading puts the positions in. The checksum covers the line as it was written.
 from __future__ import annotations
 
 from typing import NamedTuple
+from uuid import uuid4
 
 import msgspec
 
 from hangarlog.errors import CorruptionError
 from hangarlog.eventstore.append_result import AppendResult
-from hangarlog.jetstream.connection import Message
 from hangarlog.jetstream.subjects import stream_id_of, stream_tokens, token
+from hangarlog.jetstream.wire import Message, Outgoing, head_of
 from hangarlog.record.batch import Pending, StreamShare, encode_batch
 from hangarlog.record.envelope import Envelope, LineError
 from hangarlog.record.line import decode_record
@@ -39,18 +40,12 @@ class End(NamedTuple):
 NO_END = End(-1, "", 0)
 
 
-class Outgoing(NamedTuple):
-    """A message to send."""
-
-    subject: str
-    headers: dict[str, str]
-    body: bytes
-
-
 def encode(
     prefix: str, to_write: list[tuple[Pending, int]], ends: dict[str, End], move: tuple[str, str] | None
 ) -> tuple[list[Outgoing], list[StreamShare]]:
     """Return the messages of an append, and each stream's share, with positions from 1 on.
+
+    Several messages are a batch: the server stores all or none.
 
     `move` is (a stream, the id of the cursor's move that is decided by the stream's first message of this append).
     Raises what `encode_batch` raises.
@@ -58,7 +53,8 @@ def encode(
     text, _, shares, _ = encode_batch(to_write, 1, now())
     ids = {share.stream_id: iter(share.ids) for share in shares}
     lines = iter(text.split(b"\n"))
-    messages, begun = [], set[str]()
+    messages, begun, total = list[Outgoing](), set[str](), sum(len(pending.events) for pending, _ in to_write)
+    batch = uuid4().hex if total > 1 else ""
     for pending, version in to_write:
         stream_id = pending.stream_id
         subject, end = f"{prefix}{stream_tokens(stream_id)}", ends[stream_id]
@@ -71,7 +67,11 @@ def encode(
                 headers[EXPECTED] = str(end.position)
                 if move and move[0] == stream_id:
                     headers[MOVE] = move[1]
-            messages.append(Outgoing(subject, headers, next(lines)))
+            if batch:
+                headers["Nats-Batch-Id"], headers["Nats-Batch-Sequence"] = batch, str(len(messages) + 1)
+                if len(messages) + 1 == total:
+                    headers["Nats-Batch-Commit"] = "1"
+            messages.append(Outgoing(subject, head_of(headers), next(lines)))
     return messages, shares
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import Iterator, Sequence
+from sys import maxsize
 from time import monotonic, sleep
 from typing import Any
 
@@ -12,9 +13,10 @@ from hangarlog.errors import CorruptionError, CorruptionWarning
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.server_errors import UnavailableError
 from hangarlog.jetstream.confirming import Majority
-from hangarlog.jetstream.connection import Connection, Message, counted
+from hangarlog.jetstream.connection import Connection
 from hangarlog.jetstream.messages import NO_END, End, damage, decode, end_of, missing, version_of
 from hangarlog.jetstream.subjects import stream_id_of, stream_tokens
+from hangarlog.jetstream.wire import Message, counted
 from hangarlog.record.envelope import Envelope
 
 _BLOCK, _BLOCK_BYTES = 1000, 8 << 20
@@ -62,7 +64,7 @@ class Reader:
                 leader = state["cluster"].get("leader")
                 cause = f"most servers do not confirm at their monitoring addresses that {leader!r} is the leader"
                 raise UnavailableError(self.path, cause, self._connection.seconds, reading=True)
-            await self._connection.doubt()
+            self._connection.doubt()
             await asyncio.sleep(_LONGEST_PAUSE_SECONDS)
 
     def last(self, *, confirmed: bool = True) -> int:
@@ -88,7 +90,7 @@ class Reader:
             if monotonic() - begun > self._connection.seconds:
                 cause = f"the server ends at position {last}, and position {seen} was there; it may be cut off"
                 raise UnavailableError(self.path, cause, self._connection.seconds, reading=True)
-            self._connection.run(self._connection.doubt())
+            self._connection.doubt()
             _pause(tries)
 
     def stream_ids(self, subjects: str) -> list[str]:
@@ -133,7 +135,7 @@ class Reader:
             if tries >= self._tries and is_over:
                 raise flaw
             if isinstance(flaw, UnavailableError):
-                self._connection.run(self._connection.doubt())
+                self._connection.doubt()
             _pause(tries)
 
     def note_end(self, subject: str, end: End) -> None:
@@ -200,6 +202,13 @@ class Reader:
         stop = last if span.stop is None else min(last, span.stop)
         return self.between((span.start or 0) + 1, stop, span.skip, span.limit)
 
+    def ahead(self, position: int) -> list[Envelope]:
+        """Return the whole events after a position that one server has at once. It may have none yet, and be behind."""
+        good, _ = self._sound(None, self._fetch(None, position + 1, _BLOCK), maxsize, position + 1)
+        if good:
+            self.seen = max(self.seen, good[-1].position)
+        return good
+
     def between(self, first: int, last: int, skip: bool, limit: int | None = None) -> Iterator[Sequence[Envelope]]:
         """Yield the events from one position to another, both inclusive, which must be there."""
         return self._walk(None, first, last, first, last, skip, limit)
@@ -227,6 +236,11 @@ class Reader:
             part = max(low, high - size + 1)
             yield from _backwards(self._versions(subject, end, part, high, span))
             high, size = part - 1, _BLOCK
+
+    def versions(self, stream_id: str, end: End, low: int, high: int) -> Iterator[Sequence[Envelope]]:
+        """Yield the events of a stream from one version to another, both inclusive, as far as it has them."""
+        low, high = max(low, end.first), min(high, end.version)
+        return self._versions(self.subject(stream_id), end, low, high, Span(stream_id)) if low <= high else iter(())
 
     def _versions(self, subject: str, end: End, low: int, high: int, span: Span) -> Iterator[Sequence[Envelope]]:
         """Yield the events of a stream from one version to another, both inclusive, which must be there."""

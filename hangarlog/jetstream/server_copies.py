@@ -8,7 +8,8 @@ import itertools
 import json
 from typing import Any, NamedTuple
 
-from hangarlog.jetstream.connection import FAILURES, Connection, Message
+from hangarlog.jetstream.connection import FAILURES, Connection
+from hangarlog.jetstream.wire import Message
 
 _ANSWER_SECONDS, _TRACE_SECONDS = 2.0, 1.0
 _CLIENT, _SERVERS = 0, (1, 2, 4)  # Kinds in a trace: a client; another server, a gateway, a leaf node.

@@ -67,7 +67,7 @@ class Snapshots:
 
     def _load(self, stream_id: str) -> tuple[Snapshot | None, int]:
         key = _key(stream_id)
-        content, revision = self._bucket.get(key)
+        content, revision = self._bucket.get(key, rare=True)
         return (None if content is None else self._decoded(key, stream_id, content)), revision
 
     def _decoded(self, key: str, stream_id: str, content: bytes) -> Snapshot:

@@ -36,6 +36,7 @@ from hangarlog.jetstream.settings import ServerOptions, Wanted, prepare
 from hangarlog.jetstream.snapshots import Snapshots
 from hangarlog.jetstream.subjects import token
 from hangarlog.jetstream.tail import ServerTail
+from hangarlog.jetstream.turns import Turns
 from hangarlog.jetstream.wake_ups import WakeUps
 from hangarlog.jetstream.writer import Writer
 from hangarlog.record.batch import Pending
@@ -103,7 +104,7 @@ class JetStreamEventStore(EventStore[Event]):
         self._bucket = Bucket(connection, name)
         majority = self._majority(wanted) if replicas > 1 and wanted.reads == "linearizable" else None
         self._reader = Reader(connection, name, replicas, majority)
-        self._mark, self._wake_ups = Mark(self._bucket), WakeUps(connection, name)
+        self._mark, self._wake_ups = Mark(connection, self._bucket), WakeUps(connection, name)
         if wanted.accept_loss:
             connection.run(self._mark.lower(self._reader.last()))
         else:
@@ -112,7 +113,10 @@ class JetStreamEventStore(EventStore[Event]):
         self._snapshots = Snapshots(connection, self._bucket, name)
         self._cursors = Cursors(self._bucket, self._reader)
         self._leases = Leases(connection, self._bucket)
-        self._writer = Writer(connection, self._reader, self._snapshots, self._cursors, self._wake_ups, self._mark)
+        self._appending = Turns(connection, name)
+        self._writer = Writer(
+            connection, self._reader, self._snapshots, self._cursors, self._wake_ups, self._mark, self._appending
+        )
 
     def _majority(self, wanted: Wanted) -> Majority:
         if not wanted.monitors:
@@ -167,6 +171,7 @@ class JetStreamEventStore(EventStore[Event]):
             return
         self._closed = True
         self._wake_ups.wake()
+        self._appending.close()
         with self._calls:
             me = threading.get_ident()
             self._calls.wait_for(lambda: not set(self._running) - {me}, self._seconds)
@@ -292,7 +297,7 @@ class JetStreamEventStore(EventStore[Event]):
     def _move_cursor(self, move: CursorMove, durability: Durability | None = None) -> None:
         with self._calling():
             if self._cursors.move(move):
-                self._connection.run(self._wake_ups.telling())
+                self._connection.post(self._wake_ups.tell)
 
     def _delete_cursor(self, name: str) -> None:
         with self._calling():

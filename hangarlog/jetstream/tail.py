@@ -27,7 +27,11 @@ class ServerTail(Tail):
     def step(self) -> Sequence[Envelope] | None:
         """As `Tail.step`."""
         if self._reading is None:
-            self._count = self._wake_ups.listen()
+            count, before = self._wake_ups.listen(), self._count
+            self._count = count
+            if count != before and (ahead := self._reader.ahead(self.position)):
+                self.position = ahead[-1].position
+                return ahead
             last = self._reader.last(confirmed=False)
             if last <= self.position:
                 return None

@@ -11,12 +11,12 @@ from typing import Any
 from hangarlog.errors import CorruptionError
 from hangarlog.eventstore.progress import Progress
 from hangarlog.eventstore.server_errors import UnavailableError
-from hangarlog.jetstream.connection import Message
 from hangarlog.jetstream.messages import EVENT_ID, FIRST, VERSION, decode, version_of
 from hangarlog.jetstream.server_copies import Copies
 from hangarlog.jetstream.settings import bucket_of
 from hangarlog.jetstream.store import JetStreamEventStore
 from hangarlog.jetstream.subjects import stream_id_of, untoken
+from hangarlog.jetstream.wire import Message
 from hangarlog.record.checked_json import with_crc
 from hangarlog.record.envelope import MAX_NUMBER, Envelope
 from hangarlog.record.strict import record_or_cause

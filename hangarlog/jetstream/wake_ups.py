@@ -6,12 +6,12 @@ It may get lost, so those who wait look by themselves, too, from time to time.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
-from hangarlog.jetstream.connection import FAILURES, Connection
+from hangarlog.jetstream.connection import Connection
 
 _TOGETHER_SECONDS = 0.001
 LOOK_SECONDS = 0.5
@@ -23,32 +23,27 @@ class WakeUps:
 
     def __init__(self, connection: Connection, name: str) -> None:
         self._connection, self._subject = connection, f"{name}.wake"
+        self._command = f"PUB {self._subject} 0\r\n\r\n".encode()
         self._woken = threading.Condition()
-        self._hears = self._again = False
         self._count = 0
-        self._telling: asyncio.Task[None] | None = None
+        self._hears = self._is_due = False
+        self._told = 0.0
 
     def tell(self) -> None:
         """Tell all processes that there are events, or that a cursor has moved. For the connection's loop.
 
         Many appends at once are told together, at once and a moment later.
         """
-        if self._telling is None or self._telling.done():
-            self._telling = asyncio.get_running_loop().create_task(self._tell())
-        else:
-            self._again = True
+        left = self._told + _TOGETHER_SECONDS - monotonic()
+        if left <= 0:
+            self._tell()
+        elif not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_later(left, self._tell)
 
-    async def _tell(self) -> None:
-        with contextlib.suppress(*FAILURES):  # Nobody loses more than time.
-            self._again = True
-            while self._again:
-                self._again = False
-                await self._connection.nc.publish(self._subject, b"")
-                await asyncio.sleep(_TOGETHER_SECONDS)
-
-    async def telling(self) -> None:
-        """Do what `tell` does."""
-        self.tell()
+    def _tell(self) -> None:
+        self._is_due, self._told = False, monotonic()
+        self._connection.publish(self._command)  # If it cannot, nobody loses more than time.
 
     def wake(self) -> None:
         """Let all who wait in this process look again."""

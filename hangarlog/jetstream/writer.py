@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from math import inf
 from time import monotonic, sleep
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 
@@ -25,10 +25,12 @@ from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.jetstream.connection import Connection, NoReplyError, NotSentError
 from hangarlog.jetstream.cursors import Cursors, Offer, OvertakenError, new_move_id
 from hangarlog.jetstream.mark import Mark
-from hangarlog.jetstream.messages import NO_END, End, Outgoing, encode, missing, results_of
+from hangarlog.jetstream.messages import NO_END, End, encode, missing, results_of
 from hangarlog.jetstream.reader import Reader
 from hangarlog.jetstream.snapshots import Snapshots
+from hangarlog.jetstream.turns import Turns
 from hangarlog.jetstream.wake_ups import WakeUps
+from hangarlog.jetstream.wire import Outgoing
 from hangarlog.record.batch import Pending, StreamShare
 from hangarlog.record.envelope import Envelope
 from hangarlog.record.event_id import new_event_id
@@ -56,9 +58,10 @@ class Writer:
         cursors: Cursors,
         wake_ups: WakeUps,
         mark: Mark,
+        turns: Turns,
     ) -> None:
         self._connection, self._reader, self._snapshots, self._cursors = connection, reader, snapshots, cursors
-        self._wake_ups, self._mark = wake_ups, mark
+        self._wake_ups, self._mark, self._turns = wake_ups, mark, turns
         self._ends: dict[str, End] = {}
 
     def commit(self, pendings: list[Pending]) -> dict[str, AppendResult]:
@@ -78,34 +81,27 @@ class Writer:
             if len(self._ends) > _KNOWN_ENDS:
                 self._ends.pop(next(iter(self._ends)), None)
 
-    async def publish(self, messages: list[Outgoing], path: str) -> int:
-        """Send the messages of an append, and return the position of the last one.
+    def publish(self, messages: list[Outgoing], until: float) -> int:
+        """Send the messages of an append, unless it is later than `until`. Return the position of the last one.
 
         Raises:
             _ConflictError, NotSentError: nothing was written.
             NoReplyError: it may be written.
             BatchLimitError, TooLargeError, StorageError: it will never be written like this.
         """
-        connection, last = self._connection, messages[-1]
-        if len(messages) > 1:
-            batch = uuid4().hex
-            for number, message in enumerate(messages, 1):
-                message.headers["Nats-Batch-Id"], message.headers["Nats-Batch-Sequence"] = batch, str(number)
-            last.headers["Nats-Batch-Commit"] = "1"
         for message in messages:
-            _refuse_too_large(message, connection.max_bytes)
-        for message in messages[:-1]:
-            await connection.begin(message.subject, message.body, message.headers)
-        answer = await connection.send(last.subject, last.body, last.headers)
+            size = len(message.head) + len(message.body)
+            if size > self._connection.max_bytes:
+                raise TooLargeError("event", size, self._connection.max_bytes)
+        answer = self._connection.ask(messages, self._wake_ups.tell, until)
         if error := answer.get("error"):
-            self._refused(error, len(messages), path)
+            self._refused(error, len(messages))
         position = int(answer["seq"])
         self._mark.note(position)
-        self._wake_ups.tell()
         return position
 
-    def _refused(self, error: dict[str, Any], count: int, path: str) -> None:
-        code, cause = error.get("err_code"), str(error.get("description"))
+    def _refused(self, error: dict[str, Any], count: int) -> None:
+        code, cause, path = error.get("err_code"), str(error.get("description")), self._connection.path
         if code in (_CONFLICT, _IN_FLIGHT):
             raise _ConflictError(cause)
         if code == _BATCH_LIMIT:
@@ -124,8 +120,14 @@ class _Append:
         self._writer, self._given, self._pendings = writer, pendings, [_with_ids(pending) for pending in pendings]
         self._reader, self._seconds = writer._reader, writer._connection.seconds
         self._begun = monotonic()
-        self._fresh = not all(pending.events for pending in pendings)  # Without events, no server would check.
-        """True if nothing may be taken from memory."""
+        self._tries = 0
+        first = pendings[0].stream_id
+        alone = all(pending.stream_id == first for pending in pendings)
+        self._subject = self._reader.subject(first) if alone else None
+        """Of its only stream. To wait for a turn in each of several would take too long."""
+        # Without events, no server would check.
+        self._fresh = self._asks_marks = not all(pending.events for pending in pendings)
+        """True if no end, and no mark of hidden events, may be taken from memory."""
         self._tried: list[Pending] | None = None
         """What was sent without an answer, with the exact versions that it was sent to."""
         self._cause = ""
@@ -135,36 +137,58 @@ class _Append:
         self._move_id = new_move_id() if self._move else ""
 
     def run(self) -> dict[str, AppendResult]:
-        tries = 0
         while True:
-            self._ends.clear()
-            self._marks.clear()
-            settled = self._settled()
-            if settled is None:
-                continue
-            results, to_write = settled
-            if not to_write:
+            results = self._attempt_in_turn()
+            if results is not None:
                 return results
-            tries += 1
-            try:
-                return {**results, **self._write(to_write)}
-            except (_ConflictError, OvertakenError) as conflict:
-                self._again(f"others always came first ({conflict})")
-                if tries > 1:
-                    sleep(random.random() * min(_PAUSE_SECONDS * 2**tries, _LONGEST_PAUSE_SECONDS))
-            except NotSentError as error:
-                self._again(str(error))
-                sleep(_UNAVAILABLE_PAUSE_SECONDS)
-            except NoReplyError as error:
-                self._tried = [
-                    msgspec.structs.replace(pending, expected=version - 1, retry=True, idempotent=False)
-                    for pending, version in to_write
-                ]
-                self._again(str(error))
+
+    def _attempt_in_turn(self) -> dict[str, AppendResult] | None:
+        """Attempt it, in this process's turn if others append to the stream. None: attempt it again."""
+        if self._subject is None:
+            return self._attempt()
+        turns = self._writer._turns
+        taken = turns.take(self._subject, self._begun + self._seconds)
+        try:
+            results = self._attempt()
+        finally:
+            if taken:
+                turns.done(self._subject)
+        if results is not None:
+            turns.wrote(self._subject)
+        return results
+
+    def _attempt(self) -> dict[str, AppendResult] | None:
+        settled = self._settled()
+        if settled is None:
+            return None
+        results, to_write = settled
+        if not to_write:
+            return results
+        self._tries += 1
+        try:
+            return {**results, **self._write(to_write)}
+        except (_ConflictError, OvertakenError) as conflict:
+            self._again(f"others always came first ({conflict})")
+            if self._subject is not None:
+                self._writer._turns.contend(self._subject)
+            if self._tries > 1:
+                sleep(random.random() * min(_PAUSE_SECONDS * 2**self._tries, _LONGEST_PAUSE_SECONDS))
+        except NotSentError as error:
+            self._again(str(error))
+            sleep(_UNAVAILABLE_PAUSE_SECONDS)
+        except NoReplyError as error:
+            self._tried = [
+                msgspec.structs.replace(pending, expected=version - 1, retry=True, idempotent=False)
+                for pending, version in to_write
+            ]
+            self._again(str(error))
+        return None
 
     def _again(self, cause: str) -> None:
-        """Go on, without what is in memory, unless the time is over."""
+        """Go on, without the ends that are in memory, unless the time is over."""
         self._fresh, self._cause = True, cause
+        self._ends.clear()
+        self._marks.clear()
         if monotonic() - self._begun > self._seconds:
             raise self._given_up()
 
@@ -187,14 +211,19 @@ class _Append:
                 return self._settle_tried(self._tried)
             self._refuse_deleted()
             if self._given[0].idempotent:
-                self._fresh = True
+                self._fresh = self._asks_marks = True
                 if stored := self._stored_already():
                     return stored, []
             results, to_write = settle(self._given, self._end, self._ids_at, self._deleted_through)
         except ConcurrencyError:
-            if self._fresh and self._tried is None:
+            if self._fresh and self._asks_marks and self._tried is None:
                 raise
-            self._fresh, self._tried = True, None  # If it was sent, others have its place now: it never will be stored.
+            if self._fresh and self._tried is None:
+                self._asks_marks = True
+            else:
+                self._fresh, self._tried = True, None  # If it was sent, others have its place: it never will be stored.
+                self._ends.clear()
+            self._marks.clear()
             return None
         except UnavailableError as error:
             self._again(error.cause)
@@ -225,7 +254,7 @@ class _Append:
     def _mark(self, stream_id: str) -> Snapshot | None:
         if stream_id not in self._marks:
             snapshots = self._writer._snapshots
-            self._marks[stream_id] = snapshots.load(stream_id) if self._fresh else snapshots.of_hiding(stream_id)
+            self._marks[stream_id] = snapshots.load(stream_id) if self._asks_marks else snapshots.of_hiding(stream_id)
         return self._marks[stream_id]
 
     def _deleted_through(self, stream_id: str) -> int:
@@ -243,8 +272,8 @@ class _Append:
         mark = self._mark(stream_id)
         if mark and version <= mark.compacted_through:
             return []
-        span = Span(stream_id, version, limit=count, stop=version + count - 1)
-        return [(each.event_id, each.position) for block in self._reader.blocks(span, -1) for each in block]
+        blocks = self._reader.versions(stream_id, self._ends[stream_id], version, version + count - 1)
+        return [(each.event_id, each.position) for block in blocks for each in block]
 
     def _stored_already(self) -> dict[str, AppendResult]:
         """Return where the events of an idempotent append are, {} if they are not there. It reads the streams."""
@@ -267,21 +296,16 @@ class _Append:
         carrier = next((pending for pending, _ in to_write if pending.cursor), None)
         move = (carrier.stream_id, self._move_id) if carrier else None
         messages, shares = encode(self._reader.prefix, to_write, self._ends, move)
-        until = self._offer(carrier) if carrier else None
+        until = self._offer(carrier) if carrier else inf
         self._reader.refuse_cut_off()
         seen = self._reader.seen
-        last = self._writer._connection.run(self._sending(messages, until))
+        last = self._writer.publish(messages, until)
         if last <= seen:
             cause = f"the event was stored at position {last}, and position {seen} was there: the store lost its tail"
             raise missing(self._reader.path, cause, last)
         results = results_of(shares, last, len(messages))
         self._remember(shares, results)
         return results
-
-    async def _sending(self, messages: list[Outgoing], until: float | None) -> int:
-        if until is not None and monotonic() > until:
-            raise NotSentError("the offer to move the cursor took too long")
-        return await self._writer.publish(messages, self._reader.path)
 
     def _offer(self, carrier: Pending) -> float:
         assert carrier.cursor is not None
@@ -303,9 +327,3 @@ def _with_ids(pending: Pending) -> Pending:
         return pending
     events = [(kind, own or new_event_id(), *rest) for kind, own, *rest in pending.events]
     return msgspec.structs.replace(pending, events=events)
-
-
-def _refuse_too_large(message: Outgoing, limit: int) -> None:
-    size = len(message.body) + 12 + sum(len(name) + len(value) + 4 for name, value in message.headers.items())
-    if size > limit:
-        raise TooLargeError("event", size, limit)

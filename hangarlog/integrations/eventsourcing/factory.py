@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -11,16 +12,16 @@ from eventsourcing.dcb.persistence import DCBInfrastructureFactory
 from eventsourcing.persistence import AggregateRecorder, ApplicationRecorder, InfrastructureFactory, ProcessRecorder
 from eventsourcing.utils import Environment, EnvType, resolve_topic
 
-from hangarlog import FileEventStore
 from hangarlog.integrations.eventsourcing.dcb import HangarlogDCBRecorder
 from hangarlog.integrations.eventsourcing.payload import errors
-from hangarlog.integrations.eventsourcing.recorder import HangarlogRecorder, Store
+from hangarlog.integrations.eventsourcing.recorder import HangarlogRecorder, Store, opened
 from hangarlog.integrations.eventsourcing.recorders import (
     HangarlogAggregateRecorder,
     HangarlogApplicationRecorder,
     HangarlogProcessRecorder,
     HangarlogTrackingRecorder,
 )
+from hangarlog.opening import is_on_servers
 
 _Recorder = TypeVar("_Recorder", bound=HangarlogRecorder)
 
@@ -30,7 +31,9 @@ class HangarlogFactory(
 ):
     """Opens stores below the folder `HANGARLOG_PATH`: `NAME/events`, `NAME/snapshots` and so on, by application.
 
-    `HANGARLOG_DURABILITY` is that of `FileEventStore`: "always" (the default), "relaxed", or seconds.
+    It may be an address, such as `nats://host:4222/orders`: the stores there are `orders-NAME-events` and so on.
+    `HANGARLOG_DURABILITY` is that of `FileEventStore`: "always" (the default), "relaxed", or seconds; there are no
+    seconds on NATS.
     """
 
     HANGARLOG_PATH = "HANGARLOG_PATH"
@@ -43,8 +46,9 @@ class HangarlogFactory(
         if not path:
             keys = ", ".join(self.env.create_keys(self.HANGARLOG_PATH))
             raise OSError(f"hangarlog's folder not found in environment with keys: {keys}")
-        self._folder = os.path.join(path, _folder_name(self.env.name))
-        self._durability = self._durability_of(self.env.get(self.HANGARLOG_DURABILITY) or "always")
+        self._path = path
+        durability = self.env.get(self.HANGARLOG_DURABILITY)
+        self._options = {"durability": self._durability_of(durability)} if durability else {}
         id_type = (self.env.get(self.ORIGINATOR_ID_TYPE) or "uuid").lower()
         if id_type not in ("uuid", "text"):
             raise OSError(f"Invalid {self.ORIGINATOR_ID_TYPE} '{id_type}', must be 'uuid' or 'text'")
@@ -52,8 +56,12 @@ class HangarlogFactory(
         self._stores: dict[str, Store] = {}
 
     def _durability_of(self, text: str) -> Any:
+        if text in ("always", "relaxed"):
+            return text
+        if is_on_servers(self._path):
+            raise OSError(f"Invalid {self.HANGARLOG_DURABILITY} '{text}', must be 'always' or 'relaxed' on servers")
         try:
-            return text if text in ("always", "relaxed") else float(text)
+            return float(text)
         except ValueError:
             raise OSError(
                 f"Invalid {self.HANGARLOG_DURABILITY} '{text}', must be 'always', 'relaxed' or seconds"
@@ -62,9 +70,17 @@ class HangarlogFactory(
     def _recorder(self, kind: type[_Recorder], purpose: str) -> _Recorder:
         with errors:
             if purpose not in self._stores:
-                path = os.path.join(self._folder, _folder_name(purpose))
-                self._stores[purpose] = FileEventStore.untyped(path, durability=self._durability)
+                self._stores[purpose] = opened(self._address(purpose), **self._options)
             return kind(self._stores[purpose], text_ids=self._text_ids)
+
+    def _address(self, purpose: str) -> str:
+        if not is_on_servers(self._path):
+            return os.path.join(self._path, _folder_name(self.env.name), _folder_name(purpose))
+        place, question, options = self._path.partition("?")
+        scheme, _, rest = place.partition("://")
+        servers, _, name = rest.partition("/")
+        names = [*filter(None, [name]), _store_name(self.env.name), _store_name(purpose)]
+        return f"{scheme}://{servers}/{'-'.join(names)}{question}{options}"
 
     def _class(self, key: str, usual: type[_Recorder]) -> type[_Recorder]:
         topic = self.env.get(key)
@@ -107,3 +123,8 @@ class HangarlogFactory(
 def _folder_name(name: str) -> str:
     """Return a name as that of a folder: no path, and in lower case, so that case-insensitive systems agree."""
     return quote(name.lower(), safe="").replace(".", "%2E") or "application"
+
+
+def _store_name(name: str) -> str:
+    """Return a name as a part of that of a store on servers: letters, digits and `_`, so that no two are alike."""
+    return re.sub(r"[^a-z0-9]", lambda found: "".join(f"_{byte:02x}" for byte in found[0].encode()), name.lower())

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from eventsourcing.persistence import IntegrityError, Recorder
 
-from hangarlog import NO_STREAM, AppendResult, ConcurrencyError, EncodedEvent, FileEventStore, UntypedEvent
+import hangarlog
+from hangarlog import (
+    NO_STREAM,
+    AppendResult,
+    ConcurrencyError,
+    EncodedEvent,
+    EventRegistry,
+    EventSerializer,
+    EventStore,
+    UntypedEvent,
+)
 from hangarlog.integrations.eventsourcing.payload import payloads
 
-Store = FileEventStore[UntypedEvent]
+Store = EventStore[UntypedEvent]
 Append = tuple[str, Sequence[EncodedEvent | UntypedEvent], int]
 """An append of `append_many`: (stream id, events, expected version)."""
 
@@ -18,6 +29,12 @@ StreamEvents = tuple[str, list[tuple[int, str, bytes]]]
 
 KNOWN_ENDS = 10_000
 """Of how many streams a recorder remembers the end."""
+
+
+def opened(address: str, **options: Any) -> Store:
+    """Open a store for recorders, by its path or its address on NATS. The options and errors are `hangarlog.open`'s."""
+    serializer = EventSerializer(registry=EventRegistry(), unknown="untyped")
+    return hangarlog.open(address, serializer=serializer, **options)
 
 
 class HangarlogRecorder(Recorder):

@@ -8,11 +8,12 @@ from typing import Any
 from mcp_hangar.domain.contracts.dispatch_checkpoint import IDispatchCheckpoint
 from mcp_hangar.infrastructure.persistence.backends.sqlite import SqliteBackend
 
-from hangarlog import CursorConflictError
+from hangarlog import CursorConflictError, StoreOpenError
 from hangarlog.integrations.mcp_hangar.store import HangarlogEventStore
+from hangarlog.opening import is_on_servers, shown_address
 
 OPTIONS = ("compress", "durability", "lock_timeout", "mode", "segment_bytes", "unsafe_file_system")
-"""The settings that are passed on to `FileEventStore`."""
+"""The settings that are passed on to `hangarlog.open`. An address has the options of servers itself."""
 
 
 class HangarlogCheckpoint(IDispatchCheckpoint):
@@ -38,7 +39,10 @@ class HangarlogCheckpoint(IDispatchCheckpoint):
 
 
 class HangarlogBackend(SqliteBackend):
-    """`persistence.backend: hangarlog`. Below `data_dir` it keeps the folder `events`, and MCP Hangar's databases."""
+    """`persistence.backend: hangarlog`. Below `data_dir` it keeps the folder `events`, and MCP Hangar's databases.
+
+    `event_store_path` may be another folder, or an address.
+    """
 
     shared_across_instances = False
 
@@ -46,6 +50,8 @@ class HangarlogBackend(SqliteBackend):
         """Return the event store."""
         options = {name: self._config[name] for name in OPTIONS if name in self._config}
         path = self._path_for("event_store", "events")
+        if is_on_servers(path) and (others := sorted(set(options) - {"durability"})):
+            raise StoreOpenError(shown_address(path), f"{others[0]} is a setting of stores in folders: leave it out")
         store: HangarlogEventStore = self._cached("event_store", lambda: HangarlogEventStore(path, **options))
         return store
 

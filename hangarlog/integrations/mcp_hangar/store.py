@@ -1,10 +1,10 @@
-"""MCP Hangar's event store, in a folder that is a hangarlog store."""
+"""MCP Hangar's event store, in a hangarlog store."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar
 
 from mcp_hangar.domain.contracts.event_store import ConcurrencyError, IDurableEventStore, TailCursor
 from mcp_hangar.domain.events import DomainEvent
@@ -13,16 +13,15 @@ from mcp_hangar.infrastructure.persistence.event_serializer import EventSerializ
 from mcp_hangar.metrics import record_events_compacted
 
 import hangarlog
-from hangarlog import EncodedEvent, FileEventStore, SnapshotError, StreamNotFoundError
-from hangarlog.filestore.options import StoreOptions
+from hangarlog import EncodedEvent, SnapshotError, StreamNotFoundError
 from hangarlog.integrations.mcp_hangar.native import NativeReader
 
 
 class HangarlogEventStore(IDurableEventStore):
-    """Domain events in hangarlog, one stream for each aggregate. Any number of threads and processes may use a folder.
+    """Domain events in hangarlog, one stream for each aggregate. Any number of threads and processes may use a store.
 
-    `serializer` writes the events, and reads those of classes that are not plain. The options are those of
-    `FileEventStore`, which `log` is.
+    `path` is a folder or an address, such as `nats://host:4222/hangar`. `serializer` writes the events, and reads those
+    of classes that are not plain. The options are those of `hangarlog.open`, which opens `log`.
     """
 
     positions_are_commit_ordered: ClassVar[bool] = True
@@ -32,11 +31,11 @@ class HangarlogEventStore(IDurableEventStore):
         path: str | os.PathLike[str],
         *,
         serializer: EventSerializer | None = None,
-        **options: Unpack[StoreOptions],
+        **options: Any,
     ) -> None:
         self._serializer = serializer or EventSerializer()
         self._reader = NativeReader(self._serializer)
-        self.log = FileEventStore[Any](path, serializer=self._reader.serializer, **options)
+        self.log = hangarlog.open(path, serializer=self._reader.serializer, **options)
         self._durable = self.log.durability == "always"
 
     def _native(self) -> NativeReader:

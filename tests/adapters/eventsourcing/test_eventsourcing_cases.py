@@ -11,9 +11,11 @@ from eventsourcing.dcb import tests as dcb
 from eventsourcing.persistence import Tracking
 from eventsourcing.tests import application, persistence, projection
 from eventsourcing.utils import Environment
+from places import place
 
-from hangarlog import ANY, FileEventStore, UntypedEvent
+from hangarlog import ANY, UntypedEvent
 from hangarlog.integrations import eventsourcing as adapter
+from hangarlog.integrations.eventsourcing.recorder import Store, opened
 
 MODULE = "hangarlog.integrations.eventsourcing"
 folders = itertools.count()
@@ -22,12 +24,12 @@ folders = itertools.count()
 @pytest.fixture(autouse=True)
 def _in_a_folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERSISTENCE_MODULE", MODULE)
-    monkeypatch.setenv("HANGARLOG_PATH", str(tmp_path))
+    monkeypatch.setenv("HANGARLOG_PATH", place(tmp_path))
     monkeypatch.chdir(tmp_path)
 
 
-def new_store() -> FileEventStore[UntypedEvent]:
-    return FileEventStore.untyped(f"store-{next(folders)}")
+def new_store() -> Store:
+    return opened(place(f"store-{next(folders)}"))
 
 
 class TestAggregateRecorder(persistence.AggregateRecorderTestCase):
@@ -74,7 +76,7 @@ class TrackingSubclass(adapter.HangarlogTrackingRecorder):
 
 class TestFactory(persistence.InfrastructureFactoryTestCase):
     def setUp(self):
-        self.env = Environment("TestCase", {"PERSISTENCE_MODULE": MODULE, "HANGARLOG_PATH": "factory"})
+        self.env = Environment("TestCase", {"PERSISTENCE_MODULE": MODULE, "HANGARLOG_PATH": place("factory")})
         super().setUp()
 
     def expected_factory_class(self):

@@ -22,7 +22,7 @@ from mcp.server.streamable_http import EventMessage
 from mcp_types import JSONRPCNotification, JSONRPCResponse, jsonrpc_message_adapter
 from pages import run_page
 
-from hangarlog import ANY, EventSerializationError, FileEventStore, UntypedEvent
+from hangarlog import ANY, EventSerializationError, FileEventStore, StoreOpenError, UntypedEvent
 from hangarlog.integrations import mcp as adapter
 from hangarlog.integrations.mcp import ResumableEvents
 
@@ -377,3 +377,10 @@ def test_what_was_stored_before_a_kill_can_be_replayed(tmp_path: Path) -> None:
 def test_the_pages_programs_run(tmp_path: Path) -> None:
     """The lines that somebody copies."""
     run_page("mcp.md", tmp_path)
+
+
+def test_an_address_is_refused_and_makes_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreOpenError, match="give a path, not an address"):
+        ResumableEvents("nats://host:4222/orders")
+    assert not list(tmp_path.iterdir())

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
 import mcp_hangar.infrastructure.persistence as persistence
 import mcp_hangar.infrastructure.persistence.sqlite_event_store as module
 import pytest
+from places import place
 
 from hangarlog.integrations.mcp_hangar import HangarlogEventStore
+
+opened = weakref.WeakSet[HangarlogEventStore]()
 
 
 class SQLiteEventStore(HangarlogEventStore):
@@ -18,7 +22,9 @@ class SQLiteEventStore(HangarlogEventStore):
         self._is_memory = str(db_path) == ":memory:"
         self._temporary = tempfile.TemporaryDirectory() if self._is_memory else None
         # Their checkpoint wants a database at `db_path` itself.
-        super().__init__(self._temporary.name if self._temporary else f"{db_path}.log", serializer=serializer)
+        folder = self._temporary.name if self._temporary else f"{db_path}.log"
+        super().__init__(place(folder), serializer=serializer)
+        opened.add(self)
         self._db_path = str(db_path)
 
     def _connect(self) -> Any:
@@ -50,5 +56,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         writer = getattr(getattr(item, "module", None), "_WRITER", None)
         if writer and "in_its_place" not in writer:
-            head = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import in_its_place\n"
+            folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+            head = f"import sys; sys.path[:0] = {folders}; import in_its_place\n"
             item.module._WRITER = head + writer  # type: ignore[attr-defined]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """At the end, close what their tests leave open: they look for threads, which a store on servers has."""
+    if nextitem is None:
+        for store in list(opened):
+            store.close()
