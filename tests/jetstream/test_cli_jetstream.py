@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,14 @@ def lines(text: str) -> list[str]:
     return text.split("\n")[:-1]
 
 
+def at_once(work: Callable[[Any], Any], cases: Iterable[Any]) -> list[Any]:
+    with ThreadPoolExecutor(4) as threads:
+        return list(threads.map(work, cases))
+
+
 def on_each(run: Run, words: list[str], stores: Sequence[str], **more: Any) -> list[subprocess.CompletedProcess[str]]:
     """Run a command on several stores at once."""
-    with ThreadPoolExecutor(len(stores)) as threads:
-        return list(
-            threads.map(lambda store: run(*[store if word == "STORE" else word for word in words], **more), stores)
-        )
+    return at_once(lambda store: run(*[store if word == "STORE" else word for word in words], **more), stores)
 
 
 def address(cluster: Cluster, name: str = "orders", options: str = "replicas=1&synced=yes") -> str:
@@ -192,8 +194,8 @@ def test_what_is_about_files_is_refused_by_name_without_asking_a_server(tmp_path
     run, store = command(tmp_path), f"nats://me:{SECRET}@127.0.0.1:1/orders"
     assert run("append", "there", "a:1", "--type", "T").returncode == 0
     before = sorted(tmp_path.rglob("*"))
-    for words in map(str.split, FILES_ONLY):
-        done = run(*[store if word == "STORE" else word for word in words])
+    commands = [*map(str.split, FILES_ONLY)]
+    for words, (done,) in zip(commands, at_once(lambda words: on_each(run, words, [store]), commands), strict=True):
         options = [word for word in words if word in ("--path", "--watch", "--html", "--plot", "--archive")]
         name = " ".join([words[0], *options]) if words[1] == "STORE" else words[0]
         assert (done.returncode, done.stdout) == (1, ""), words
@@ -207,7 +209,7 @@ def test_what_is_about_files_is_refused_by_name_without_asking_a_server(tmp_path
 @pytest.mark.parametrize("cluster", [1], indirect=True)
 def test_a_store_that_cannot_be_opened_is_a_clear_error(both: str, cluster: Cluster, tmp_path: Path) -> None:
     run = command(tmp_path)
-    for store, said in {
+    cases = {
         address(cluster, "nothing"): "there is no JetStream stream 'nothing'",
         address(cluster, options="synced=yes"): "?replicas=N",
         address(cluster, options="replica=1"): "an address has no option 'replica'",
@@ -215,8 +217,8 @@ def test_a_store_that_cannot_be_opened_is_a_clear_error(both: str, cluster: Clus
         f"nats://me:{SECRET}@127.0.0.1:1/orders?timeout=1": "127.0.0.1:1 cannot be reached",
         f"nats://me:{SECRET}/x?y@127.0.0.1:1/orders": "%2F",
         f"http://me:{SECRET}@127.0.0.1:1/orders": "nats://host:port/name",
-    }.items():
-        done = run("read", store)
+    }
+    for (store, said), done in zip(cases.items(), at_once(lambda store: run("read", store), cases), strict=True):
         assert (done.returncode, done.stdout) == (1, ""), store
         assert said in done.stderr
         assert len(done.stderr.splitlines()) == 1
