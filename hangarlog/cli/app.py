@@ -14,12 +14,11 @@ from typing import Any
 import click
 import msgspec
 
-from hangarlog import EventStore, FileEventStore, StoreOpenError, __version__
+from hangarlog import EventSerializer, EventStore, FileEventStore, StoreOpenError, __version__
 from hangarlog.cli.exit_codes import ExitCode
 from hangarlog.cli.standard_streams import OutputError
 from hangarlog.cli.suggestions import suggestion
 from hangarlog.cli.terminal import progress, say
-from hangarlog.events.serializer import EventSerializer
 from hangarlog.opening import is_on_servers, shown_address
 from hangarlog.opening import open as open_address
 from hangarlog.system.read_only import for_reading
@@ -162,10 +161,11 @@ def lock_timeout() -> float:
     return float(click.get_current_context().obj)
 
 
-def with_store(*names: str, optional: bool = False) -> Callable[[Callback], Callback]:
+def with_store(*names: str, optional: bool = False, instead: str | None = None) -> Callable[[Callback], Callback]:
     """Add the argument STORE to a command, followed by the arguments in `names`.
 
-    With `optional` the last is optional. The callback receives the path of the store as `store`.
+    With `optional` the last is optional. The callback receives the address of the store as `store`. A command that is
+    about files says what to do `instead` for a store on servers, and gets no address of one.
     """
 
     def decorate(callback: Callback) -> Callback:
@@ -173,10 +173,13 @@ def with_store(*names: str, optional: bool = False) -> Callable[[Callback], Call
         def shifted(*, store: str | None, **options: Any) -> Any:
             given = [value for value in (store, *(options.pop(name) for name in names)) if value is not None]
             values = _assign(given, names, optional)
+            for value in values if instead else ():
+                refuse_servers(value, str(click.get_current_context().info_name), str(instead))
             try:
                 return callback(store=values[0], **dict(zip(names, values[1:], strict=True)), **options)
             except MemoryError as error:
-                error.add_note(f"the store {values[0]}")  # After a more precise note, if there is one.
+                shown = shown_address(str(values[0]))
+                error.add_note(f"the store {shown}")  # After a more precise note, if there is one.
                 raise
 
         wrapped: Callback = shifted
@@ -195,7 +198,7 @@ def _assign(given: list[str], names: tuple[str, ...], optional: bool) -> list[st
     if default and len(given) < full:
         # If the last argument is optional, a single one may be either. It is the store if it looks like one.
         ambiguous = optional and len(given) == 1
-        if not (ambiguous and os.path.isfile(os.path.join(given[0], "hangarlog.json"))):
+        if not (ambiguous and (is_on_servers(given[0]) or os.path.isfile(os.path.join(given[0], "hangarlog.json")))):
             given = [default, *given]
     least = full - 1 if optional else full
     shown = [name.upper() for name in ("store", *names)]
@@ -206,33 +209,59 @@ def _assign(given: list[str], names: tuple[str, ...], optional: bool) -> list[st
     return [*given, *[None] * (full - len(given))]
 
 
-def open_store(path: str, *, create: bool = False, durability: Any = "always") -> FileEventStore:
-    """Open the store so that a command can read events of any type without their classes."""
-    if is_on_servers(path):
-        raise StoreOpenError(
-            shown_address(path), "this command works on a store in a folder; `hangarlog copy` makes one"
-        )
-    serializer = EventSerializer(unknown="untyped")
+def open_store(
+    address: str,
+    *,
+    create: bool = False,
+    writes: bool = False,
+    durability: Any = "always",
+    serializer: EventSerializer | None = None,
+) -> EventStore[Any]:
+    """Open the store at an address, in a folder or on servers. By default events of any type can be read.
+
+    `create` also makes it. `durability` is that of a folder: how servers keep events is in their address. Unless the
+    command `writes`, or makes a store, nobody needs to vouch for their syncs.
+    """
+    if not is_on_servers(address):
+        return open_folder(address, create=create, writes=writes, durability=durability, serializer=serializer)
+    options: dict[str, Any] = {} if create or writes else {"durability": "relaxed"}
+    with progress("opening the store"):
+        return open_address(address, serializer=serializer or _untyped(), create=create, **options)
+
+
+def open_folder(
+    path: str,
+    *,
+    create: bool = False,
+    writes: bool = False,
+    durability: Any = "always",
+    serializer: EventSerializer | None = None,
+) -> FileEventStore[Any]:
+    """Open the store in a folder, as `open_store` does."""
+    refuse_servers(path, str(click.get_current_context().info_name), "name a folder")
     seconds = lock_timeout()
     with progress("opening the store"):
         store = FileEventStore(
             path,
-            serializer=serializer,
+            serializer=serializer or _untyped(),
             create=create,
             durability=durability,
             lock_timeout=seconds,
-            filesystem=None if create else for_reading(path),
+            filesystem=None if create or writes else for_reading(path),
         )
     _report_recovery(store)
     return store
 
 
-def open_either(address: str, *, create: bool = False) -> EventStore:
-    """Open the store at an address, in a folder or on servers, as `open_store` does. It need not be durable."""
-    if not is_on_servers(address):
-        return open_store(address, create=create, durability="relaxed" if create else "always")
-    with progress("opening the store"):
-        return open_address(address, serializer=EventSerializer(unknown="untyped"), create=create)
+def _untyped() -> EventSerializer:
+    return EventSerializer(unknown="untyped")
+
+
+def refuse_servers(address: str | None, what: str, instead: str) -> None:
+    """Raise `StoreOpenError` if an address is that of servers: the command `what` is about files."""
+    if address is not None and is_on_servers(address):
+        cause = f"`hangarlog {what}` is about the files of a store in a folder, and this one is on servers; {instead}"
+        raise StoreOpenError(shown_address(address), cause)
 
 
 def _report_recovery(store: FileEventStore) -> None:

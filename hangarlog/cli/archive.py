@@ -8,7 +8,7 @@ from datetime import datetime
 
 import click
 
-from hangarlog.cli.app import hangarlog, named, note_done, open_store, with_store
+from hangarlog.cli.app import hangarlog, named, note_done, open_folder, with_store
 from hangarlog.cli.retain import write_report
 from hangarlog.cli.terminal import is_terminal, progress
 
@@ -22,7 +22,7 @@ def _parse_before(context: click.Context, parameter: click.Parameter, value: str
 
 
 @hangarlog.command(short_help="Move old events into an archive, or bring them back.")
-@with_store("target")
+@with_store("target", instead="archive a copy: `hangarlog copy ADDRESS FOLDER` makes one")
 @click.option(
     "--before",
     metavar="WHEN",
@@ -54,7 +54,7 @@ def archive(
         raise click.UsageError("--restore takes no other options")
     if before is None and not restore:
         raise click.UsageError("Missing option '--before'.")
-    with named("no event is lost; run it again"), open_store(store) as opened, _shown() as show:
+    with named("no event is lost; run it again"), open_folder(store) as opened, _shown() as show:
         if restore or before is None:
             report = opened.restore_archive(target, progress=show)
         else:

@@ -9,7 +9,7 @@ from hangarlog.cli.terminal import progress_of_steps, write_object
 
 
 @hangarlog.command()
-@with_store("target")
+@with_store("target", instead="copy the one to the other: `hangarlog copy STORE TARGET`")
 def backup(store: str, target: str) -> None:
     """Copy STORE as it is now to TARGET, and verify the copy.
 

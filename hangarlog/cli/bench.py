@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from hangarlog.cli.app import STORE_VARIABLE, hangarlog, named
+from hangarlog.cli.app import STORE_VARIABLE, hangarlog, named, refuse_servers
 from hangarlog.cli.terminal import is_terminal, progress, say, styled, write_json
 
 if TYPE_CHECKING:
@@ -78,7 +78,9 @@ def bench(
     from hangarlog.benchmark.rounds import run
     from hangarlog.benchmark.scratch import find_place, left_over
 
-    place = find_place(store or os.environ.get(STORE_VARIABLE) or ".")
+    where = store or os.environ.get(STORE_VARIABLE) or "."
+    refuse_servers(where, "bench", "name a folder on the disk that you mean")
+    place = find_place(where)
     if stored and place.store is None:
         raise click.UsageError(f"--stored needs a store, and {place.folder} is none; name one")
     payloads = _payloads(payload, size, place.store if stored else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import msgspec
 
-from hangarlog.cli.app import hangarlog, named, note_done, open_store, with_store
+from hangarlog.cli.app import hangarlog, named, note_done, open_folder, with_store
 from hangarlog.cli.exit_codes import ExitCode
 from hangarlog.cli.terminal import progress, say, write_object
 from hangarlog.eventstore.arguments import seconds_of
@@ -21,7 +21,7 @@ def parse_age(context: click.Context, parameter: click.Parameter, value: str | N
 
 
 @hangarlog.command(short_help="Compress sealed segments.")
-@with_store()
+@with_store(instead="compress a copy: `hangarlog copy ADDRESS FOLDER` makes one")
 @click.option("--older-than", metavar="AGE", callback=parse_age, help="Only segments that are sealed for AGE: 1d, 12h.")
 @click.option("--seal", is_flag=True, help="First seal the active segments of that age with 16 KiB or more.")
 def compress(store: str, older_than: float, seal: bool) -> int:
@@ -31,7 +31,7 @@ def compress(store: str, older_than: float, seal: bool) -> int:
     with 1 if a segment is damaged; it stays as it is.
     """
     bars: list[int] = []
-    with named("the rest is not compressed"), open_store(store) as opened, progress("compressing", None) as advance:
+    with named("the rest is not compressed"), open_folder(store) as opened, progress("compressing", None) as advance:
 
         def show(done: int, total: int) -> None:
             advance(done - sum(bars))

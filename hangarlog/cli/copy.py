@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from hangarlog.cli.app import checked_seconds, hangarlog, named, note_done, open_either, with_store
+from hangarlog.cli.app import checked_seconds, hangarlog, named, note_done, open_store, with_store
 from hangarlog.cli.terminal import counted, is_terminal, progress_of_steps, say, write_json, write_object
 from hangarlog.copying import Copied, Copy, CopyError
 from hangarlog.opening import shown_address
@@ -39,8 +39,8 @@ def copy(store: str, target: str, follow: bool, until_idle: float | None) -> int
         raise click.UsageError("--until-idle is for --follow")
     with (
         named(f"the copy to {shown_address(target)} is not complete; run it again"),
-        open_either(store) as source,
-        open_either(target, create=True) as opened,
+        open_store(store) as source,
+        open_store(target, create=True, durability="relaxed") as opened,
         progress_of_steps() as show,
     ):
         work = Copy(source, opened, progress=show)

@@ -19,7 +19,7 @@ from hangarlog import (
     UpcasterChain,
     register_event_type,
 )
-from hangarlog.cli.app import STORE_VARIABLE, hangarlog, note_done
+from hangarlog.cli.app import STORE_VARIABLE, hangarlog, note_done, refuse_servers
 from hangarlog.cli.terminal import progress, say, styled
 from hangarlog.integrations.imported import Imported
 from hangarlog.integrations.mcp_hangar_sqlite import count_events, import_database, list_streams
@@ -148,6 +148,7 @@ def demo(store: str | None, source: str | None) -> None:
     A store that has other events is refused.
     """
     path = store or os.environ.get(STORE_VARIABLE) or "demo-store"
+    refuse_servers(path, "demo", "`hangarlog copy STORE ADDRESS` takes the one that it makes there")
     database = source or _sample_database()
     with FileEventStore(path, serializer=_serializer()) as event_store:
         _refuse_others(event_store, path, database)

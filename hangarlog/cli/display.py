@@ -13,7 +13,7 @@ from typing import Any
 import click
 import msgspec
 
-from hangarlog import FileEventStore
+from hangarlog import EventStore
 from hangarlog.cli.terminal import is_terminal, printable, say, say_lines, styled, write_line
 from hangarlog.filestore.stored_lines import as_stored
 from hangarlog.record.envelope import Envelope
@@ -49,7 +49,7 @@ def event_writer(*, raw: bool = False, pretty: bool = False, full: bool = False)
 
 
 def with_lines(
-    store: FileEventStore, blocks: Iterable[Sequence[StoredEnvelope]], skip_damaged: bool = False
+    store: EventStore[Any], blocks: Iterable[Sequence[Envelope]], skip_damaged: bool = False
 ) -> Iterator[tuple[StoredEnvelope, bytes]]:
     """Yield the records of blocks with their lines as stored. Raises what `as_stored` raises."""
     for block, lines in as_stored(store, blocks, skip_damaged=skip_damaged):

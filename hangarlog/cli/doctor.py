@@ -15,7 +15,7 @@ _COLOURS = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "red"
 
 
 @hangarlog.command(short_help="Say how a store is doing, and what to do about it.")
-@with_store()
+@with_store(instead="`hangarlog verify ADDRESS` says how its servers are")
 @click.option("--thorough", is_flag=True, help="Look at all files, however many streams there are.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines, on a terminal too.")
 @click.option(

@@ -17,15 +17,19 @@ from typing import Any, TypedDict, cast
 from hangarlog import (
     CorruptionError,
     EventSerializer,
+    EventStore,
     FileEventStore,
     HangarlogError,
     PositionError,
     StoreOpenError,
     SubscriptionLostError,
+    UnavailableError,
 )
+from hangarlog.cli.app import open_store
 from hangarlog.cli.display import WriteEvent, with_lines
 from hangarlog.cli.standard_streams import OutputError
 from hangarlog.cli.terminal import say
+from hangarlog.opening import is_on_servers, shown_address
 from hangarlog.record.line import StoredEnvelope
 from hangarlog.system.read_only import ReadOnly
 
@@ -63,7 +67,7 @@ class History:
     The events that it has printed, and the last one that it has passed over, are remembered by their checksums.
     """
 
-    def __init__(self, store: FileEventStore, position: int) -> None:
+    def __init__(self, store: EventStore[Any], position: int) -> None:
         self._marks: list[tuple[int, str]] = []
         self._step = 1  # The distance between older marks.
         self.note_position(store, position)
@@ -88,16 +92,16 @@ class History:
                 return
             self._step *= 2
 
-    def note_position(self, store: FileEventStore, position: int) -> None:
+    def note_position(self, store: EventStore[Any], position: int) -> None:
         """Remember the event at a position. At 0 there is none."""
         if not self._marks or position > self.position:
             self._marks.append((position, _crc_at(store, position) or ""))
 
-    def holds(self, store: FileEventStore) -> bool:
+    def holds(self, store: EventStore[Any]) -> bool:
         """True if the last event that was seen is still in the store."""
         return _has(store, *self._marks[-1])
 
-    def go_back(self, store: FileEventStore) -> int | None:
+    def go_back(self, store: EventStore[Any]) -> int | None:
         """Forget the events that are no longer in the store. Return the position of the last one that is, or None."""
         marks = self._marks
         low, high = 0, len(marks)  # Two histories are equal up to some position, and differ from then on.
@@ -110,23 +114,23 @@ class History:
         return self.position
 
 
-def _has(store: FileEventStore, position: int, crc: str) -> bool:
+def _has(store: EventStore[Any], position: int, crc: str) -> bool:
     """True if the event at a position has this checksum, or was dropped or erased since."""
     return 0 < position < store.first_position or _crc_at(store, position) in (crc, _GONE)
 
 
-def _crc_at(store: FileEventStore, position: int) -> str | None:
+def _crc_at(store: EventStore[Any], position: int) -> str | None:
     """Return the checksum of the event at a position, "" at 0, None if there is none, `_GONE` if it is erased."""
     if position == 0:
         return ""
     block = next(chain(store.envelopes(from_position=position - 1, limit=1)), ())
     if block and block[0].position == position:
-        return block[0].crc
+        return cast("StoredEnvelope", block[0]).crc
     return _GONE if position <= store.get_event_count() else None
 
 
 def follow(
-    store: FileEventStore,
+    store: EventStore[Any],
     stream: str | None,
     position: int,
     filters: Filters,
@@ -144,7 +148,7 @@ def follow(
         FollowingError: the store's folder is gone or replaced, or its history is another one.
     """
     if position > (last := store.last_position):
-        raise PositionError(store.path, position, last)
+        raise PositionError(_path(store), position, last)
     history = History(store, position)
     with contextlib.ExitStack() as opened:
         looked = False
@@ -154,7 +158,7 @@ def follow(
                     return
             except PositionError:
                 pass  # The store ends before it: older files were put in place.
-            except (StoreOpenError, CorruptionError) as error:
+            except (StoreOpenError, CorruptionError, UnavailableError) as error:
                 other = None if looked else _other_history(store, history, opened)
                 if other is None:
                     raise FollowingError(str(error), _advice(shown, stream, filters, history)) from error
@@ -162,21 +166,24 @@ def follow(
             _go_back(store, stream, filters, history, shown)
 
 
-def _other_history(store: FileEventStore, history: History, opened: contextlib.ExitStack) -> FileEventStore | None:
+def _other_history(store: EventStore[Any], history: History, opened: contextlib.ExitStack) -> EventStore[Any] | None:
     """Return the store opened anew if other files were put into its folder, whose history is another one, else None.
 
     The store is closed first: while it is open, the words that processes share count, which are those of before.
     """
+    if not isinstance(store, FileEventStore):
+        return None
+    path = store.path
     with contextlib.suppress(HangarlogError, OSError):
         store.folder.refuse_moved()
         store.close()
-        other = opened.enter_context(_opened_to_look(store.path))
+        other = opened.enter_context(_opened_to_look(path))
         return None if history.holds(other) else other
     return None
 
 
 def _follow_on(
-    store: FileEventStore,
+    store: EventStore[Any],
     stream: str | None,
     history: History,
     filters: Filters,
@@ -191,7 +198,7 @@ def _follow_on(
                 raise KeyboardInterrupt
             if block is None:
                 refuse_closed_output()
-                store.folder.refuse_moved()
+                _refuse_moved(store)
             if not history.holds(store):
                 return False
             if block is None:
@@ -205,11 +212,20 @@ def _follow_on(
     return True
 
 
-def _go_back(store: FileEventStore, stream: str | None, filters: Filters, history: History, shown: str) -> None:
+def _path(store: EventStore[Any]) -> str:
+    return str(getattr(store, "path", ""))
+
+
+def _refuse_moved(store: EventStore[Any]) -> None:
+    if isinstance(store, FileEventStore):
+        store.folder.refuse_moved()
+
+
+def _go_back(store: EventStore[Any], stream: str | None, filters: Filters, history: History, shown: str) -> None:
     seen, last = history.position, store.last_position
-    cause = f"older files were put in place of {store.path}: it ends at position {last} now"
+    cause = f"older files were put in place of {_path(store)}: it ends at position {last} now"
     if last >= seen:
-        cause = f"other files were put in place of {store.path}: position {seen} has another event now"
+        cause = f"other files were put in place of {_path(store)}: position {seen} has another event now"
     position = history.go_back(store)
     if position is None:
         advice = f"begin where you want: `{_command(shown, stream, filters, 0)}`"
@@ -229,13 +245,15 @@ def _advice(shown: str, stream: str | None, filters: Filters, history: History) 
     return f"events up to position {seen} were seen; {begin} `{_command(shown, stream, filters, position)}`"
 
 
-def _opened_to_look(path: str) -> FileEventStore:
+def _opened_to_look(path: str) -> EventStore[Any]:
+    if is_on_servers(path):
+        return open_store(path)
     serializer = EventSerializer(unknown="untyped")
     return FileEventStore(path, serializer=serializer, create=False, lock_timeout=0, filesystem=ReadOnly())
 
 
 def _command(shown: str, stream: str | None, filters: Filters, position: int) -> str:
-    words = ["hangarlog", "tail", shown, *([stream] if stream else []), "-f", "--from", str(position)]
+    words = ["hangarlog", "tail", shown_address(shown), *([stream] if stream else []), "-f", "--from", str(position)]
     for event_type in filters["event_types"] or ():
         words += ["--type", event_type]
     if filters["category"] is not None:
@@ -244,7 +262,7 @@ def _command(shown: str, stream: str | None, filters: Filters, position: int) ->
 
 
 def follow_named(
-    store: FileEventStore,
+    store: EventStore[Any],
     stream: str | None,
     start: int,
     filters: Filters,
@@ -266,14 +284,14 @@ def follow_named(
                     raise KeyboardInterrupt
                 if record is None:
                     refuse_closed_output()
-                    store.folder.refuse_moved()
+                    _refuse_moved(store)
                     continue
                 block = next(store.envelopes(from_position=record.position - 1, limit=1), ())
                 for envelope, line in with_lines(store, [block]):
                     write(envelope, line)
                 sys.stdout.flush()
                 printed = record.position
-    except (PositionError, StoreOpenError, CorruptionError, SubscriptionLostError) as error:
+    except (PositionError, StoreOpenError, CorruptionError, SubscriptionLostError, UnavailableError) as error:
         if not printed:
             raise
         begin = f"{_command(shown, stream, filters, min(printed, _end_of(shown)))} --name NAME"

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
 
 import click
 
-from hangarlog import CorruptionError, FileEventStore
-from hangarlog.cli.app import checked_seconds, hangarlog, lock_timeout, named, note_done, open_store, with_store
+from hangarlog import CorruptionError, EventStore, FileEventStore
+from hangarlog.cli.app import (
+    checked_seconds,
+    hangarlog,
+    lock_timeout,
+    named,
+    note_done,
+    open_folder,
+    open_store,
+    refuse_servers,
+    with_store,
+)
 from hangarlog.cli.display import shown_time
 from hangarlog.cli.terminal import is_terminal, progress, say, styled, write_json, write_object
 from hangarlog.filestore.file_owners import JournalNames
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.sizes import part_of, sizes_of_files
 from hangarlog.filestore.stored_lines import as_stored
+from hangarlog.opening import is_on_servers
 from hangarlog.system.filesystem import FileSystem
 
 _WATCH_SECONDS = 1.0
@@ -28,14 +39,16 @@ _WATCH_SECONDS = 1.0
 @click.option("--path", "with_paths", is_flag=True, help="Print the files of each stream too, in the order of events.")
 def streams(store: str, prefix: str, long: bool, with_paths: bool) -> None:
     """List the streams, sorted by id."""
+    if with_paths:
+        refuse_servers(store, "streams --path", "leave --path out")
     with open_store(store) as event_store:
-        names, checked = JournalNames(event_store.folder.journal), set[str]()
+        paths = _paths_in(event_store.folder) if isinstance(event_store, FileEventStore) else list
         for stream_id in event_store.list_streams(prefix):
             row: dict[str, Any] = {"stream_id": stream_id}
             if long:
                 row["version"] = event_store.get_stream_version(stream_id)
             if with_paths:
-                row["paths"] = _paths(event_store.folder, stream_id, names, checked)
+                row["paths"] = paths(stream_id)
             if not is_terminal():
                 write_json(row)
                 continue
@@ -44,11 +57,16 @@ def streams(store: str, prefix: str, long: bool, with_paths: bool) -> None:
                 say("    ", path)
 
 
-def _paths(folder: Folder, stream_id: str, names: JournalNames, checked: set[str]) -> list[str]:
-    """Return the paths of a stream's segments, in order. Each folder is listed once."""
-    log = folder.stream(stream_id, checked)
-    sealed = [*map(log.sealed_path, names.sealed(log))]
-    return [*sealed, log.active_path] if folder.filesystem.is_there(log.active_path) else sealed
+def _paths_in(folder: Folder) -> Callable[[str], list[str]]:
+    """Return what returns the paths of a stream's segments, in order. Each folder is listed once."""
+    names, checked = JournalNames(folder.journal), set[str]()
+
+    def paths(stream_id: str) -> list[str]:
+        log = folder.stream(stream_id, checked)
+        sealed = [*map(log.sealed_path, names.sealed(log))]
+        return [*sealed, log.active_path] if folder.filesystem.is_there(log.active_path) else sealed
+
+    return paths
 
 
 class _Stats(click.Command):
@@ -105,6 +123,13 @@ def stats(store: str, watch_seconds: float | None, page_file: str | None, force:
         raise click.UsageError("--watch and --html exclude each other")
     if force and page_file is None:
         raise click.UsageError("--force needs --html")
+    for option, given in {
+        "--watch": watch_seconds is not None,
+        "--html": page_file is not None,
+        "--plot": plot,
+    }.items():
+        if given:
+            refuse_servers(store, f"stats {option}", "without the option it counts")
     if watch_seconds is not None:
         from hangarlog.cli.watching import watch
 
@@ -119,30 +144,35 @@ def stats(store: str, watch_seconds: float | None, page_file: str | None, force:
     if is_terminal() or plot:
         found = {name: shown_time(value) if name.endswith("_at") and value else value for name, value in found.items()}
     write_object(found, text=plot or None)
-    if plot or (plot is None and is_terminal()):
+    if plot or (plot is None and is_terminal() and not is_on_servers(store)):
         from hangarlog.cli.pictures import draw
 
         draw(store)
     return 0
 
 
-def _stats(store: FileEventStore) -> dict[str, Any]:
+def _stats(store: EventStore[Any]) -> dict[str, Any]:
+    first, last = (next(as_stored(store, store.envelopes(limit=1, reverse=end)), None) for end in (False, True))
+    counts = {
+        "events": store.get_event_count(),
+        "streams": store.get_stream_count(),
+        "first_recorded_at": first[0][0].recorded_at if first else None,
+        "last_recorded_at": last[0][0].recorded_at if last else None,
+    }
+    if not isinstance(store, FileEventStore):
+        return {**counts, "bytes": store._size()[0]}
     sizes = {"journal": 0, "streams": 0, "other": 0}
     files = dict.fromkeys(sizes, 0)
     for path, size in sizes_of_files(store.folder.filesystem, store.path):
         kind = part_of(store.path, path)
         sizes[kind] += size
         files[kind] += 1
-    first, last = (next(as_stored(store, store.envelopes(limit=1, reverse=end)), None) for end in (False, True))
     return {
         "store_id": store.meta.store_id,
         "format": store.meta.format,
         "created_at": store.meta.created_at,
         "segment_bytes": store.meta.segment_bytes,
-        "events": store.get_event_count(),
-        "streams": store.get_stream_count(),
-        "first_recorded_at": first[0][0].recorded_at if first else None,
-        "last_recorded_at": last[0][0].recorded_at if last else None,
+        **counts,
         **{f"{kind}_bytes": size for kind, size in sizes.items()},
         **{f"{kind}_files": count for kind, count in files.items()},
     }
@@ -152,13 +182,15 @@ def _stats(store: FileEventStore) -> dict[str, Any]:
 @with_store()
 @click.option("--read-only", is_flag=True, help="Do not change anything: no recovery after a crash.")
 def verify(store: str, read_only: bool) -> int:
-    """Check every line and both copies of every event.
+    """Check every line and both copies of every event. Of a store on servers, check the copy of each server.
 
     Exit with 1 if there is damage. Each damaged place is printed. Damage that a recovery repairs while the store is
     opened counts too. Other processes may write meanwhile.
     """
     from hangarlog.maintenance import verify as checks
 
+    if is_on_servers(store):
+        return _verify_servers(store)
     if read_only:
         folder = Folder(FileSystem(), store)
         folder.enter()
@@ -167,12 +199,30 @@ def verify(store: str, read_only: bool) -> int:
             damaged = _write_all(checks.verify_folder(store, advance))
         streams = sum(1 for _ in folder.stream_ids())
     else:
-        with open_store(store) as event_store:
+        with open_folder(store) as event_store:
             events = event_store.get_event_count()
             with progress("verifying", 2 * events) as advance:
                 damaged = _write_all(chain(checks.verify(event_store, advance), checks.mended(event_store)))
             streams = event_store.get_stream_count()
     write_object({"events": events, "streams": streams, "damaged": damaged})
+    return 1 if damaged else 0
+
+
+def _verify_servers(address: str) -> int:
+    damaged = 0
+    with open_store(address) as event_store:
+        from hangarlog.jetstream import JetStreamEventStore
+        from hangarlog.jetstream.verifying import Verification
+
+        assert isinstance(event_store, JetStreamEventStore)
+        with progress("verifying") as advance:
+            work = Verification(event_store, advance)
+            for damage in work.damages():
+                damaged += 1
+                _write_damage(damage)
+    for note in work.notes:
+        say(f"hangarlog: warning: {note}", err=True)
+    write_object({"events": work.events, "streams": work.streams, "damaged": damaged, "copies": work.copies})
     return 1 if damaged else 0
 
 
@@ -196,7 +246,9 @@ def _write_damage(damage: CorruptionError) -> None:
 
 
 @hangarlog.command()
-@with_store()
+@with_store(
+    instead="what a server has lost it gets from the others, and `hangarlog verify ADDRESS` says what is damaged"
+)
 def repair(store: str) -> int:
     """Repair a damaged store so that it works again.
 

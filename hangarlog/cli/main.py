@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import traceback
@@ -20,6 +21,9 @@ from hangarlog.cli.terminal import say, say_lines
 
 COMPLETION_VARIABLE = "_HANGARLOG_COMPLETE"
 """The environment variable by which a shell asks for completions."""
+
+
+_credentials = re.compile(r"(?<=://)[^\s'\"]*@").sub
 
 
 def main() -> NoReturn:
@@ -106,5 +110,6 @@ def _show_thread_traceback(what: Any) -> None:
 
 
 def _failed(message: str, code: int) -> int:
-    say(f"hangarlog: {message}", err=True)
+    """Print a message, without the credentials of an address that it may quote, and return the exit code."""
+    say(f"hangarlog: {_credentials('', message)}", err=True)
     return code

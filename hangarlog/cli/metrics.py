@@ -11,7 +11,7 @@ from hangarlog.watching.vitals import read_vitals
 
 
 @hangarlog.command(short_help="Print metrics for Prometheus.")
-@with_store()
+@with_store(instead="its servers have figures of their own, at /jsz of their monitoring addresses")
 @click.option("--no-files", is_flag=True, help="Do not list all files: their sizes take a second for 100,000 streams.")
 def metrics(store: str, no_files: bool) -> None:
     """Print metrics in Prometheus's text format, for a scraper or node_exporter's textfile collector.

@@ -13,8 +13,7 @@ from typing import Any
 
 import click
 
-from hangarlog import FileEventStore
-from hangarlog.cli.app import hangarlog, lock_timeout, note_done, with_store
+from hangarlog.cli.app import hangarlog, note_done, open_store, with_store
 from hangarlog.cli.terminal import progress, say, write_object
 from hangarlog.projections.definition import Definition
 from hangarlog.projections.follower import Follower
@@ -41,7 +40,7 @@ def project(store: str, projection: str, once: bool, rebuild: bool, standby: boo
     definition = _load(projection)
     serializer = load_events(events or projection.partition(":")[0], os.getcwd())
     with (
-        FileEventStore(store, serializer=serializer, create=False, lock_timeout=lock_timeout()) as event_store,
+        open_store(store, writes=True, serializer=serializer) as event_store,
         contextlib.ExitStack() as shown,
     ):
         follower = Follower(definition, event_store, rebuild=rebuild, standby=standby, progress=_Bar(shown).show)

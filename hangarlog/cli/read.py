@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hangarlog import FileEventStore
-from hangarlog.cli.app import hangarlog, open_store, with_store
+from hangarlog import EventStore, FileEventStore
+from hangarlog.cli.app import hangarlog, open_folder, open_store, refuse_servers, with_store
 from hangarlog.cli.terminal import progress_to_file, say
-from hangarlog.record.line import StoredEnvelope
+from hangarlog.record.envelope import Envelope
 
 if TYPE_CHECKING:
     from hangarlog.cli.following import Filters
@@ -99,6 +99,8 @@ def read(
         raise click.UsageError(f"--since ({since}) is after --until ({until})")
     write = event_writer(**shown)
     filters = {"event_types": event_types or None, "category": category, "since": since, "until": until}
+    if archive is not None:
+        refuse_servers(store, "read --archive", "leave --archive out")
     with open_store(store) as event_store, _opened(archive) as archived:
         _check_exists(event_store, stream, ("read", store))
         found = _found(event_store, archived, stream, start, limit, reverse, skip_damaged, filters)
@@ -110,11 +112,11 @@ def read(
 
 
 def _opened(archive: str | None) -> contextlib.AbstractContextManager[FileEventStore | None]:
-    return contextlib.nullcontext() if archive is None else open_store(archive)
+    return contextlib.nullcontext() if archive is None else open_folder(archive)
 
 
 def _found(
-    store: FileEventStore,
+    store: EventStore[Any],
     archive: FileEventStore | None,
     stream: str | None,
     start: int | None,
@@ -122,8 +124,8 @@ def _found(
     reverse: bool,
     skip_damaged: bool,
     filters: dict[str, Any],
-) -> Iterator[tuple[StoredEnvelope, bytes]]:
-    if archive:
+) -> Iterator[tuple[Envelope, bytes]]:
+    if archive and isinstance(store, FileEventStore):
         from hangarlog.cli.both import records_of_both
 
         flags = {"reverse": reverse, "skip_damaged": skip_damaged}
@@ -203,8 +205,8 @@ def tail(
 
 
 def _last_events(
-    store: FileEventStore, stream: str | None, count: int, committed: int, filters: Filters
-) -> Iterator[Sequence[StoredEnvelope]]:
+    store: EventStore[Any], stream: str | None, count: int, committed: int, filters: Filters
+) -> Iterator[Sequence[Envelope]]:
     """Yield the last `count` events. Without filters, memory does not grow with `count`."""
     if filters != {"event_types": None, "category": None}:
         blocks = store.envelopes(stream, reverse=True, limit=count, **filters)
@@ -214,14 +216,14 @@ def _last_events(
     return store.envelopes(stream, from_version=max(0, store.get_stream_version(stream) - count + 1), limit=count)
 
 
-def _check_exists(store: FileEventStore, stream: str | None, words: Sequence[str]) -> None:
+def _check_exists(store: EventStore[Any], stream: str | None, words: Sequence[str]) -> None:
     if stream is not None and store.get_stream_version(stream) < 0:
         from hangarlog.cli.unknown_stream import unknown_stream
 
         raise unknown_stream(store, stream, words)
 
 
-def _hint(store: FileEventStore, stream: str | None, words: Sequence[str]) -> None:
+def _hint(store: EventStore[Any], stream: str | None, words: Sequence[str]) -> None:
     """Say what else the user may have meant by a stream that does not exist yet: it is waited for."""
     if stream is not None and store.get_stream_version(stream) < 0:
         from hangarlog.cli.unknown_stream import suggestion

@@ -7,13 +7,13 @@ from typing import Any
 import click
 import msgspec
 
-from hangarlog.cli.app import hangarlog, named, note_done, open_store, with_store
+from hangarlog.cli.app import hangarlog, named, note_done, open_folder, with_store
 from hangarlog.cli.terminal import is_terminal, progress, say, styled, write_json
 from hangarlog.eventstore.retention_policy import RetentionPolicy, RetentionReport
 
 
 @hangarlog.command(short_help="Drop events that are too old or too many.")
-@with_store()
+@with_store(instead="positions have no gaps there, so drop events of a copy: `hangarlog copy ADDRESS FOLDER` makes one")
 @click.option("--prefix", metavar="TEXT", default="", help="Only streams whose ids begin with TEXT.")
 @click.option("--max-age", metavar="AGE", help="Drop events of this age or older: 30d, 12h.")
 @click.option("--max-events", metavar="N", type=int, help="Keep the newest N events.")
@@ -33,7 +33,7 @@ def retain(store: str, dry_run: bool, as_json: bool, **limits: Any) -> None:
     """
     policies = _policies(limits)
     bars: list[int] = []
-    with named("the rest stays as it was"), open_store(store) as opened, progress("streams", None) as advance:
+    with named("the rest stays as it was"), open_folder(store) as opened, progress("streams", None) as advance:
 
         def show(done: int, total: int) -> None:
             advance(done - sum(bars))

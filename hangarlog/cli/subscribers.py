@@ -12,10 +12,11 @@ from typing import Any
 import click
 import msgspec
 
-from hangarlog import EventSerializer, EventsNotFoundError, FileEventStore, HangarlogError
-from hangarlog.cli.app import hangarlog, lock_timeout, note_done, open_store, with_store
+from hangarlog import EventSerializer, EventsNotFoundError, EventStore, HangarlogError
+from hangarlog.cli.app import hangarlog, note_done, open_store, with_store
 from hangarlog.cli.terminal import is_terminal, say, write_json, write_object
 from hangarlog.eventstore.subscribers import SubscriberStatus
+from hangarlog.opening import shown_address
 from hangarlog.schema.target import load_events, module_file
 
 
@@ -78,7 +79,7 @@ def replay(store: str, name: str, handler: str | None, events: str | None, on_fa
     if events:
         _announce(events)
         serializer = load_events(events, os.getcwd())
-    with FileEventStore(store, serializer=serializer, create=False, lock_timeout=lock_timeout()) as event_store:
+    with open_store(store, writes=True, serializer=serializer) as event_store:
         done = event_store.replay(name, function, on_failure=on_failure, attempts=attempts)
         note_done(f"{done} events were replayed")
         parked = event_store.parked(name)
@@ -87,10 +88,10 @@ def replay(store: str, name: str, handler: str | None, events: str | None, on_fa
             _warn_of_unknown(event_store, name, store)
 
 
-def _warn_of_unknown(event_store: FileEventStore, name: str, store: str) -> None:
+def _warn_of_unknown(event_store: EventStore[Any], name: str, store: str) -> None:
     """Print a warning if no subscriber has the name: with a wrong one, nothing seems to be parked."""
     if all(each.name != name for each in event_store.subscribers()):
-        command = shlex.join(["hangarlog", "subscribers", store])
+        command = shlex.join(["hangarlog", "subscribers", shown_address(store)])
         say(f"hangarlog: no subscriber is named {name!r}; list them with `{command}`", err=True)
 
 

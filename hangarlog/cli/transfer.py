@@ -9,15 +9,16 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from hangarlog import FileEventStore, OutcomeUnknownError, SourceError
-from hangarlog.cli.app import hangarlog, named, note_done, open_store, with_store
+from hangarlog import EventStore, FileEventStore, OutcomeUnknownError, SourceError
+from hangarlog.cli.app import hangarlog, named, note_done, open_folder, open_store, refuse_servers, with_store
 from hangarlog.cli.terminal import is_terminal, progress, progress_to_file, say, write_line, write_object
 from hangarlog.integrations.export import cloud_events, journal_lines, new_file
+from hangarlog.opening import is_on_servers, shown_address
 
 if TYPE_CHECKING:
     from hangarlog.integrations.imported import Imported
@@ -116,11 +117,11 @@ def _import_database(store: str, source: str, report: Imported, partial: bool) -
         raise click.UsageError("--partial is for JSON lines; a database is imported as a whole")
     if source == "-":
         raise click.UsageError("a database cannot be read from standard input; name a file")
-    if os.path.isfile(os.path.join(source, "hangarlog.json")):
-        command = shlex.join(["hangarlog", "export", source, "-"])
-        raise click.UsageError(
-            f"{source} is a store; copy it by `hangarlog backup`, or pipe `{command}` into an import"
-        )
+    if is_on_servers(source) or os.path.isfile(os.path.join(source, "hangarlog.json")):
+        shown = shown_address(source)
+        command = shlex.join(["hangarlog", "export", shown, "-"])
+        copy = "copy" if is_on_servers(source) else "backup"
+        raise click.UsageError(f"{shown} is a store; copy it by `hangarlog {copy}`, or pipe `{command}` into an import")
     count = count_events(source)
     with open_store(store, create=True, durability="relaxed") as event_store, progress("importing", count) as advance:
         import_database(event_store, source, advance, report)
@@ -168,12 +169,14 @@ def export(store: str, target: str, kind: str | None, skip_damaged: bool, archiv
         raise click.UsageError("a database cannot be written to standard output; name a file")
     if kind == "db" and archive:
         raise click.UsageError("--archive is for JSON lines and CloudEvents")
-    failed = f"the export of {store} failed" if target == "-" else f"no file {target} was written"
+    if archive:
+        refuse_servers(store, "export --archive", "leave --archive out")
+    failed = f"the export of {shown_address(store)} failed" if target == "-" else f"no file {target} was written"
     with contextlib.ExitStack() as opened:
         opened.enter_context(_ended_by_signals(target != "-"))
         opened.enter_context(named(failed))
         event_store = opened.enter_context(open_store(store))
-        archived = opened.enter_context(open_store(archive)) if archive else None
+        archived = opened.enter_context(open_folder(archive)) if archive else None
         committed = event_store.get_event_count()
         if archived:
             committed = event_store.last_position - archived.first_position + 1
@@ -220,7 +223,7 @@ def _write_lines(lines: bytes) -> None:
 
 
 def _write_events(
-    store: FileEventStore,
+    store: EventStore[Any],
     archive: FileEventStore | None,
     kind: str,
     write: Callable[[bytes], object],
@@ -230,7 +233,7 @@ def _write_events(
     count = 0
     events = journal_lines if kind == "jsonl" else cloud_events
     found = events(store, skip_damaged=skip_damaged)
-    if archive:
+    if archive and isinstance(store, FileEventStore):
         from hangarlog.cli.both import bound, unmoved
 
         first = bound(store, archive)

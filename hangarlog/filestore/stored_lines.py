@@ -1,15 +1,21 @@
-"""Events byte for byte as they are stored, for display or export. A line that is not a record is damage."""
+"""Events byte for byte as they are stored, for display or export. A line that is not a record is damage.
+
+An engine without files has no such bytes: its events get the lines that a file would have.
+"""
 
 from __future__ import annotations
 
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
 
 from hangarlog.errors import CorruptionError, CorruptionWarning
+from hangarlog.eventstore.base import EventStore
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.salvage import journal_part
 from hangarlog.filestore.store import FileEventStore
+from hangarlog.record.envelope import Envelope
 from hangarlog.record.line import StoredEnvelope, encode_envelope
 from hangarlog.record.strict import are_strict, record_or_cause, strict_record
 from hangarlog.record.verified_block import VerifiedBlock
@@ -19,7 +25,7 @@ StoredBlock = tuple[Sequence[StoredEnvelope], Sequence[bytes]]
 
 
 def as_stored(
-    store: FileEventStore, blocks: Iterable[Sequence[StoredEnvelope]], *, skip_damaged: bool = False
+    store: EventStore[Any], blocks: Iterable[Sequence[Envelope]], *, skip_damaged: bool = False
 ) -> Iterator[StoredBlock]:
     """Yield the records of `blocks`, which `store` has read, with their lines.
 
@@ -29,12 +35,32 @@ def as_stored(
     Raises:
         CorruptionError: an event is damaged in both copies; raised in its turn.
     """
-    for block in blocks:
+    for block in cast("Iterable[Sequence[StoredEnvelope]]", blocks):
+        if not isinstance(store, FileEventStore):
+            yield from _encoded(store, block, skip_damaged)
+            continue
         lines = _lines(block)
         if None not in lines and are_strict(block, whole := [line for line in lines if line is not None]):
             yield block, whole
         elif block:
             yield from _one_by_one(store.folder, block, lines, skip_damaged)
+
+
+def _encoded(store: EventStore[Any], block: Sequence[StoredEnvelope], skip: bool) -> Iterator[StoredBlock]:
+    """Yield the records of an engine that has no files, with the lines that a file would have."""
+    lines = [encode_envelope(record)[:-1] for record in block]
+    if are_strict(block, lines):
+        yield block, lines
+        return
+    for record, line in zip(block, lines, strict=True):
+        if not (cause := _cause(line)):
+            yield [record], [line]
+            continue
+        path, place = getattr(store, "path", "memory"), (record.position, record.stream_id, record.stream_version)
+        damage = CorruptionError(path, "events", 0, cause, *place, mendable=False)
+        if not skip:
+            raise damage
+        warnings.warn(CorruptionWarning(f"passed over: {damage}"), stacklevel=2)
 
 
 def _lines(block: Sequence[StoredEnvelope]) -> list[bytes | None]:

@@ -6,10 +6,11 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 
+from hangarlog.eventstore.base import EventStore
 from hangarlog.filestore import salvage
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.filestore.stored_lines import as_stored
@@ -79,7 +80,7 @@ def _exists(path: str) -> FileExistsError:
     return FileExistsError(errno.EEXIST, "it exists already; export to a new file", path)
 
 
-def journal_lines(store: FileEventStore, *, skip_damaged: bool = False, last: int | None = None) -> Iterator[bytes]:
+def journal_lines(store: EventStore[Any], *, skip_damaged: bool = False, last: int | None = None) -> Iterator[bytes]:
     """Yield blocks of committed lines as they are stored, in commit order, joined by newlines; up to position `last`.
 
     A damaged line is read from its other copy. With `skip_damaged`, an event that is damaged in both copies is skipped
@@ -88,17 +89,27 @@ def journal_lines(store: FileEventStore, *, skip_damaged: bool = False, last: in
     Raises:
         CorruptionError: an event is damaged in both copies.
     """
-    for lines in salvage.journal_lines(store.folder, store.last_position if last is None else last, skip=skip_damaged):
-        yield b"\n".join(lines)
+    if isinstance(store, FileEventStore):
+        end = store.last_position if last is None else last
+        for lines in salvage.journal_lines(store.folder, end, skip=skip_damaged):
+            yield b"\n".join(lines)
+        return
+    blocks = store.envelopes(to_position=last, on_damage="skip" if skip_damaged else "raise")
+    for _, stored in as_stored(store, blocks, skip_damaged=skip_damaged):
+        yield b"\n".join(stored)
 
 
-def cloud_events(store: FileEventStore, *, skip_damaged: bool = False, last: int | None = None) -> Iterator[bytes]:
+def cloud_events(store: EventStore[Any], *, skip_damaged: bool = False, last: int | None = None) -> Iterator[bytes]:
     """Yield each event up to position `last` in the JSON format of CloudEvents 1.0, in commit order, without newlines.
 
     `source` is the store, `subject` the stream. Extension attributes are `sequence` (the position), `streamversion`,
     and from the metadata `correlationid` and `causationid`. Damage is handled as by `journal_lines`.
     """
-    source = f"urn:uuid:{store.meta.store_id}"
+    source = (
+        f"urn:uuid:{store.meta.store_id}"
+        if isinstance(store, FileEventStore)
+        else f"nats:{getattr(store, 'name', 'hangarlog')}"
+    )
     blocks = store.envelopes(to_position=last, on_damage="skip" if skip_damaged else "raise")
     for block, _ in as_stored(store, blocks, skip_damaged=skip_damaged):
         for envelope in block:

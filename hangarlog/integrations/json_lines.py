@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from itertools import chain, groupby
+from typing import Any
 
 import msgspec
 
@@ -18,7 +19,7 @@ from hangarlog.errors import (
     StreamDeletedError,
     TooLargeError,
 )
-from hangarlog.filestore.store import FileEventStore
+from hangarlog.eventstore.base import EventStore
 from hangarlog.integrations.imported import Imported
 from hangarlog.integrations.line_source import LineSource
 from hangarlog.record.batch import MAX_BATCH_BYTES
@@ -39,7 +40,7 @@ _Numbered = tuple[int, Envelope]
 """(the number of its line, an event)."""
 
 
-def import_lines(store: FileEventStore, source: LineSource, report: Imported, *, partial: bool = False) -> None:
+def import_lines(store: EventStore[Any], source: LineSource, report: Imported, *, partial: bool = False) -> None:
     """Import events with their order, versions, ids, times, metadata and batches. `report` says how far it came.
 
     Positions are the same if the store ends where the source begins. You can run it again: it imports only what is new.
@@ -67,7 +68,7 @@ def import_lines(store: FileEventStore, source: LineSource, report: Imported, *,
 class _Importer:
     """Takes the events of a source one after another, and appends them batch by batch."""
 
-    def __init__(self, store: FileEventStore, source: LineSource, report: Imported, partial: bool) -> None:
+    def __init__(self, store: EventStore[Any], source: LineSource, report: Imported, partial: bool) -> None:
         self._store, self._source, self._report, self._partial = store, source, report, partial
         self._first = self._last = 0  # The positions of the first and the last event.
         self._number = 0  # That of the last event's line.

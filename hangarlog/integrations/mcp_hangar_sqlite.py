@@ -26,9 +26,8 @@ from hangarlog.errors import (
     StreamNotFoundError,
 )
 from hangarlog.events.payload import checked_json, decode_object
+from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.progress import Progress
-from hangarlog.filestore.snapshot_files import SnapshotFiles
-from hangarlog.filestore.store import FileEventStore
 from hangarlog.filestore.stored_lines import as_stored
 from hangarlog.integrations.export import new_file
 from hangarlog.integrations.imported import Imported
@@ -101,7 +100,7 @@ def _convert(path: str, what: str, found: Any, kind: type[_T]) -> _T:
 
 
 def import_database(
-    store: FileEventStore,
+    store: EventStore[Any],
     path: str,
     progress: Progress = lambda events: None,
     report: Imported | None = None,
@@ -157,7 +156,7 @@ def _read_rows(path: str, database: Source) -> Iterator[_Row]:
 class _StoredVersions:
     """The last version of each stream in the store, read once."""
 
-    def __init__(self, store: FileEventStore, path: str) -> None:
+    def __init__(self, store: EventStore[Any], path: str) -> None:
         self._store, self._path = store, path
         self._versions: dict[str, int] = {}
 
@@ -174,7 +173,7 @@ class _StoredVersions:
         self._versions[stream_id] = version
 
 
-def _append_batch(store: FileEventStore, path: str, batch: list[_Row], stored_versions: _StoredVersions) -> int:
+def _append_batch(store: EventStore[Any], path: str, batch: list[_Row], stored_versions: _StoredVersions) -> int:
     """Append the rows that the store does not have yet, and return their number.
 
     Consecutive rows of one stream with the same metadata are committed together.
@@ -236,7 +235,7 @@ def _metadata(path: str, row: _Row) -> bytes | None:
         raise SourceError(path, f"the metadata at global_position {row.position} is not an object: {error}") from error
 
 
-def _check_same_events(store: FileEventStore, path: str, known: list[_Row]) -> None:
+def _check_same_events(store: EventStore[Any], path: str, known: list[_Row]) -> None:
     """Raise `SourceError` if the store's events differ from `known`, consecutive rows of one stream."""
     if not known:
         return
@@ -253,7 +252,7 @@ def _check_same_events(store: FileEventStore, path: str, known: list[_Row]) -> N
             )
 
 
-def _import_snapshots(store: FileEventStore, path: str, database: Source, report: Imported) -> None:
+def _import_snapshots(store: EventStore[Any], path: str, database: Source, report: Imported) -> None:
     if not database.columns("snapshots"):
         return
     for row in database.rows(_SNAPSHOTS):
@@ -305,7 +304,7 @@ CREATE TABLE snapshots (
 
 
 def export_database(
-    store: FileEventStore, path: str, progress: Progress = lambda events: None, *, skip_damaged: bool = False
+    store: EventStore[Any], path: str, progress: Progress = lambda events: None, *, skip_damaged: bool = False
 ) -> int:
     """Write all events and snapshots to a new MCP Hangar database at `path`.
 
@@ -331,7 +330,7 @@ def export_database(
     return count
 
 
-def _write_database(store: FileEventStore, path: str, progress: Progress, skip_damaged: bool) -> int:
+def _write_database(store: EventStore[Any], path: str, progress: Progress, skip_damaged: bool) -> int:
     with contextlib.closing(sqlite3.connect(path)) as target:
         target.executescript(_SCHEMA)
         count = 0
@@ -340,10 +339,9 @@ def _write_database(store: FileEventStore, path: str, progress: Progress, skip_d
             try:
                 target.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", map(_row, block))
             except sqlite3.IntegrityError as error:
-                journal = store.folder.journal.active_path
                 between = f"between positions {block[0].position} and {block[-1].position}"
-                cause = f"an event {between} has the same stream and version as another"
-                raise CorruptionError(journal, os.path.basename(journal), 0, f"{cause} ({error})") from error
+                cause = f"an event {between} has the same stream and version as another ({error})"
+                raise CorruptionError(str(getattr(store, "path", "")), "journal", 0, cause) from error
             count += len(block)
             progress(len(block))
         target.execute(
@@ -368,7 +366,7 @@ def _row(envelope: Envelope) -> _Row:
     )
 
 
-def _export_snapshot(store: FileEventStore, target: sqlite3.Connection, stream_id: str, skip_damaged: bool) -> None:
+def _export_snapshot(store: EventStore[Any], target: sqlite3.Connection, stream_id: str, skip_damaged: bool) -> None:
     try:
         snapshot = store.load_snapshot(stream_id)
     except CorruptionError as damage:
@@ -376,7 +374,7 @@ def _export_snapshot(store: FileEventStore, target: sqlite3.Connection, stream_i
             raise
         warnings.warn(CorruptionWarning(f"passed over: {damage}"), stacklevel=2)
         return
-    kept = SnapshotFiles(store.folder.filesystem, store.folder.snapshots_path).load(stream_id) if snapshot else None
+    kept = store._load_snapshot(stream_id) if snapshot else None
     if kept:
         state = msgspec.json.format(bytes(kept.state), indent=0)  # With spaces, as MCP Hangar writes it.
         saved_at = kept.saved_at

@@ -16,9 +16,9 @@ import msgspec
 from hangarlog.errors import ConcurrencyError, EventSerializationError, HangarlogError, SourceError, StreamDeletedError
 from hangarlog.events.encoded_event import EncodedEvent, encode_given
 from hangarlog.events.payload import FAILURES, decode_object, encode_plain
+from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.expected_version import ANY
 from hangarlog.eventstore.progress import Progress
-from hangarlog.filestore.store import FileEventStore
 from hangarlog.integrations.transcript_files import Kind, TranscriptFile, transcript_files
 from hangarlog.integrations.whole_records import Found, IsRecord, Lost, whole_records
 from hangarlog.record.batch import Pending
@@ -73,7 +73,7 @@ _decode_head = msgspec.json.Decoder(_Head).decode
 
 
 def import_transcripts(
-    store: FileEventStore[Any],
+    store: EventStore[Any],
     paths: Sequence[str],
     kind: Kind,
     report: Transcripts,
@@ -91,9 +91,9 @@ def import_transcripts(
         StorageError, OutcomeUnknownError: the store could not be written. Run the import again.
     """
     importer = _Importer(store, kind, report, tell, advance)
-    filesystem = FileSystem()  # Not the store's own.
+    filesystem, own = FileSystem(), getattr(store, "path", "")  # Not the store's own file system.
     try:
-        for file in transcript_files(filesystem, paths, kind, report.left_out.__setitem__, store.path):
+        for file in transcript_files(filesystem, paths, kind, report.left_out.__setitem__, own):
             importer.take(filesystem, file)
     except BaseException:
         with contextlib.suppress(HangarlogError):  # The first error is the cause.
@@ -105,9 +105,7 @@ def import_transcripts(
 class _Importer:
     """Takes one file after the other."""
 
-    def __init__(
-        self, store: FileEventStore[Any], kind: Kind, report: Transcripts, tell: Tell, advance: Progress
-    ) -> None:
+    def __init__(self, store: EventStore[Any], kind: Kind, report: Transcripts, tell: Tell, advance: Progress) -> None:
         self._store, self._kind, self._report, self._tell, self._advance = store, kind, report, tell, advance
 
     def take(self, filesystem: FileSystem, file: TranscriptFile) -> None:
@@ -203,7 +201,7 @@ class _Stream:
     content, and how often that came before.
     """
 
-    def __init__(self, store: FileEventStore[Any], stream_id: str) -> None:
+    def __init__(self, store: EventStore[Any], stream_id: str) -> None:
         self._store, self._stream_id = store, stream_id
         self._version = store.get_stream_version(stream_id)
         self._there = dict[str, bytes]()

@@ -50,6 +50,9 @@ def parse(url: str, name: str | None = None) -> Address:
     shown = f"{scheme}://{hosts}"
     if scheme not in SCHEMES:
         raise StoreOpenError(shown, "the address of a store on NATS begins with nats:// or tls://")
+    if "@" in path + query:
+        cause = "in a user, a password or a token, write '/', '?' and '@' as %2F, %3F and %40"
+        raise StoreOpenError(f"{scheme}://{rest.rpartition('@')[2]}", cause)
     servers = [_server(scheme, host, shown) for host in hosts.split(",")]
     if at:
         user, colon, password = users.rpartition("@")[2].partition(":")
@@ -86,7 +89,7 @@ def _options(query: str, shown: str) -> dict[str, Any]:
         try:
             if key in ("replicas", "timeout"):
                 found[key] = int(value)
-            elif key in ("durability", "monitor"):
+            elif key in ("durability", "monitor", "reads"):
                 found[key] = value.split(",") if key == "monitor" else value
             elif key in ("synced", "untested_server", "accept_loss", "create"):
                 found[key] = _flags[value]

@@ -21,6 +21,7 @@ import nats.errors
 from hangarlog.errors import StorageError, StoreOpenError
 from hangarlog.eventstore.server_errors import UnavailableError
 from hangarlog.jetstream.address import Address
+from hangarlog.jetstream.confirming import is_followed
 from hangarlog.jetstream.wire import (
     CLOSED,
     Answer,
@@ -28,6 +29,9 @@ from hangarlog.jetstream.wire import (
     Heard,
     Message,
     Outgoing,
+    counted,
+    ended,
+    greeting_of,
     head_of,
     headers_of,
     is_nobody,
@@ -36,14 +40,16 @@ from hangarlog.jetstream.wire import (
 )
 
 _Result = TypeVar("_Result")
+Ask = Callable[[str, int], Awaitable[dict[str, Any]]]
+"""Returns the state of a JetStream stream, given which subjects to count and how many to pass over."""
 _ATTEMPT_SECONDS = 2.0
 """For one request. Then it is sent again, or to another server."""
 _PAUSE_SECONDS = 0.05
 _FIRST_SECONDS = 5.0
 """For servers none of which answers at all: the address is probably wrong."""
 _API = "$JS.API."
-_MOVE_SECONDS = 2.0
-"""For a server that is there and cannot do it: it may be cut off from the others."""
+_MOVE_SECONDS, _LOOK_SECONDS = 2.0, 0.5
+"""For a server that is there and cannot do it: it may be cut off from the others. Then between two looks at these."""
 _NOT_FOUND, _IN_FLIGHT, _FINAL = 10037, 10164, (10039, 10074, 10076)
 _ONCE = {"allow_reconnect": False, "max_reconnect_attempts": 1, "reconnect_time_wait": 0}
 FAILURES = (nats.errors.Error, asyncio.TimeoutError, OSError)
@@ -77,7 +83,7 @@ class Connection:
         self.losses = 0
         """How often the connection was lost. What came meanwhile was missed, and the server may have begun anew."""
         self._looking: Future[None] | None = None
-        self._failing_since: dict[bool, float] = {}  # True: questions, False: writes.
+        self._failing_since: dict[str, float] = {}  # By the kind of a request.
         self._numbers = itertools.count()
         self._hearing: dict[bytes, Callable[[Heard], None]] = {}  # By the last token of the subject of an answer.
         try:
@@ -181,7 +187,7 @@ class Connection:
         where = f"{host}:{port}"
         if not options.get("tls_handshake_first"):
             try:
-                greeting = await asyncio.wait_for(_greeting(host.strip("[]"), int(port)), _ATTEMPT_SECONDS)
+                greeting = await asyncio.wait_for(greeting_of(host.strip("[]"), int(port)), _ATTEMPT_SECONDS)
             except TimeoutError:
                 return OSError(f"{where} does not answer as a NATS server does")
             except (OSError, ValueError) as error:
@@ -202,7 +208,7 @@ class Connection:
                 return StoreOpenError(self.path, f"{where} refuses the user, password, token or key that was given")
             return OSError(f"{where} does not let a client in ({text})")
         finally:
-            await _closed(probe)
+            await ended(probe)
         return None
 
     async def _note_error(self, error: Exception) -> None:
@@ -316,10 +322,12 @@ class Connection:
             self._move_on(subject)
             raise NotSentError("nobody answers for JetStream: no leader, or JetStream is not enabled")
         answer: dict[str, Any] = msgspec.json.decode(heard[0])
-        if (answer.get("error") or {}).get("err_code") == _IN_FLIGHT:  # A leader that is cut off says so for ever.
+        flaw = answer.get("error") or {}
+        # A leader that is cut off says the first for ever, and a server without one the second.
+        if flaw.get("err_code") == _IN_FLIGHT or flaw.get("code", 0) >= 500:
             self._move_on(subject)
         else:
-            self._failing_since.pop(subject.startswith(_API), None)
+            self._failing_since.pop(_kind(subject), None)
         return answer
 
     async def hear(self, subject: str, heard: Callable[[Any], Awaitable[None]]) -> None:
@@ -335,10 +343,10 @@ class Connection:
     def _move_on(self, subject: str) -> None:
         """If this server has done nothing for a while, look for a better one: nats-py stays at one that is cut off.
 
-        Such a server may still answer questions, so they do not count for writes.
+        Such a server may still answer some questions, so they do not count for others, nor for writes.
         """
         now = monotonic()
-        if now - self._failing_since.setdefault(subject.startswith(_API), now) > _MOVE_SECONDS:
+        if now - self._failing_since.setdefault(_kind(subject), now) > _MOVE_SECONDS:
             self.doubt()
 
     def doubt(self) -> None:
@@ -351,13 +359,15 @@ class Connection:
         here, known = self.nc.connected_url, self.nc.servers
         if here is None or await self._sees_leader(here.geturl()):
             known = []
-        for url in known:
-            if url != here and await self._sees_leader(url.geturl()):
+        others = [url for url in known if url != here]
+        seen = await asyncio.gather(*(self._sees_leader(url.geturl()) for url in others))
+        for url, sees in zip(others, seen, strict=True):
+            if sees:
                 self._failing_since.clear()
                 self.nc.set_server_pool([url.geturl(), *(each.geturl() for each in known if each != url)])
                 await self.nc.force_reconnect()
                 return
-        await asyncio.sleep(_MOVE_SECONDS)
+        await asyncio.sleep(_LOOK_SECONDS)
 
     async def _sees_leader(self, server: str) -> bool:
         client = nats.NATS()
@@ -367,13 +377,9 @@ class Connection:
         except (*FAILURES, ValueError):
             return False
         finally:
-            await _closed(client)
-        cluster = answer.get("cluster", {})
-        if "config" not in answer or not cluster.get("leader"):
-            return False
-        followers = cluster.get("replicas", [])
-        near = sum(0 < each.get("active", 0) < _MOVE_SECONDS * 1e9 for each in followers)
-        return bool(2 * (near + 1) > len(followers) + 1)
+            await ended(client)
+        cluster = answer.get("cluster") or {}
+        return bool("config" in answer and cluster.get("leader") and is_followed(cluster))
 
     async def api(self, what: str, request: object = None) -> dict[str, Any]:
         """Ask JetStream for something that changes nothing if it is asked again, until it answers.
@@ -392,7 +398,6 @@ class Connection:
                 if not error_ or error_["code"] < 500 or error_["err_code"] in _FINAL:
                     return answer
                 cause = str(error_.get("description"))
-                self._move_on(f"{_API}{what}")
             if monotonic() - begun > self.seconds:
                 raise UnavailableError(self.path, cause, self.seconds, reading=True)
             await asyncio.sleep(_PAUSE_SECONDS)
@@ -410,23 +415,41 @@ class Connection:
 
     async def count(self, stream: str, subject: str) -> int:
         """Return how many messages the leader of a JetStream stream counts for one subject."""
-        state = await self.state(stream, subject)
-        return int((state.get("subjects") or {}).get(subject, 0))
+        return counted(await self.state(stream, subject), subject)
+
+    async def account(self) -> str:
+        """Return the name of the account that this connection belongs to."""
+        try:
+            answer = await self.send("$SYS.REQ.USER.INFO", b"")
+        except (NotSentError, NoReplyError) as error:
+            raise UnavailableError(self.path, str(error), _ATTEMPT_SECONDS, reading=True) from error
+        return str((answer.get("data") or {}).get("account", ""))
 
     async def state(self, stream: str, subjects: str | None = None, offset: int = 0) -> dict[str, Any]:
-        """Return the state of a JetStream stream as its leader has it, with a page of the subjects asked for."""
-        request = None if subjects is None else {"subjects_filter": subjects, "offset": offset}
-        answer = await self.api(f"STREAM.INFO.{stream}", request)
-        if error := answer.get("error"):
-            raise StorageError(self.path, None, str(error["description"]), reading=True)
-        state: dict[str, Any] = answer["state"]
-        return {**state, "total": answer.get("total", 0), "config": answer["config"]}
+        """Return the state of a JetStream stream as its leader has it, with a page of the subjects asked for.
 
-    async def subjects(self, stream: str, wanted: str) -> list[str]:
-        """Return the subjects of a JetStream stream that match."""
+        A leader that has not heard of most of its followers lately is not believed: there may be a newer one.
+        """
+        request = None if subjects is None else {"subjects_filter": subjects, "offset": offset}
+        begun = monotonic()
+        while True:
+            answer = await self.api(f"STREAM.INFO.{stream}", request)
+            if error := answer.get("error"):
+                raise StorageError(self.path, None, str(error["description"]), reading=True)
+            more = {name: answer.get(name) or {} for name in ("config", "cluster")}
+            if is_followed(more["cluster"]):
+                return {**answer["state"], "total": answer.get("total", 0), **more}
+            if monotonic() - begun > self.seconds:
+                cause = f"{more['cluster'].get('leader')!r} leads, and has not heard of most other servers lately"
+                raise UnavailableError(self.path, cause, self.seconds, reading=True)
+            self.doubt()
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def subjects(self, stream: str, wanted: str, ask: Ask | None = None) -> list[str]:
+        """Return the subjects of a JetStream stream that match. `ask` is how to ask for its state."""
         found: list[str] = []
         while True:
-            state = await self.state(stream, wanted, len(found))
+            state = await (ask(wanted, len(found)) if ask else self.state(stream, wanted, len(found)))
             page = state.get("subjects") or {}
             found += page
             if not page or len(found) >= state["total"]:
@@ -451,7 +474,7 @@ class Connection:
             if heard:
                 status = headers_of(heard.pop()[1]).get("Status")
                 if status in ("204", "404"):
-                    self._failing_since.pop(True, None)
+                    self._failing_since.pop(_kind(subject), None)
                     return [message_of(*each) for each in heard]
                 cause = f"a direct get was refused with status {status}"
                 await asyncio.sleep(_PAUSE_SECONDS)
@@ -466,20 +489,12 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     loop.close()
 
 
-async def _closed(client: Any) -> None:
-    await client.close()
-    if client._transport:  # It stays open if the server refused the client.
-        client._transport.close()
+def _kind(subject: str) -> str:
+    """Return what a request asks for: a leader's answer, any server's, or a write."""
+    if not subject.startswith(_API):
+        return "write"
+    return "get" if subject.startswith(f"{_API}DIRECT.") else "ask"
 
 
 async def _ignored(_: Exception) -> None:
     pass
-
-
-async def _greeting(host: str, port: int) -> bytes:
-    """Return the first line that a server sends by itself."""
-    reader, writer = await asyncio.open_connection(host, port)
-    try:
-        return await reader.readline()
-    finally:
-        writer.close()

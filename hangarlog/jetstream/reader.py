@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 from collections.abc import Iterator, Sequence
 from sys import maxsize
@@ -11,10 +12,11 @@ from typing import Any
 from hangarlog.errors import CorruptionError, CorruptionWarning
 from hangarlog.eventstore.selection import Span
 from hangarlog.eventstore.server_errors import UnavailableError
+from hangarlog.jetstream.confirming import Majority
 from hangarlog.jetstream.connection import Connection
 from hangarlog.jetstream.messages import NO_END, End, damage, decode, end_of, missing, version_of
 from hangarlog.jetstream.subjects import stream_id_of, stream_tokens
-from hangarlog.jetstream.wire import Message
+from hangarlog.jetstream.wire import Message, counted
 from hangarlog.record.envelope import Envelope
 
 _BLOCK, _BLOCK_BYTES = 1000, 8 << 20
@@ -33,10 +35,11 @@ class Reader:
         seen: the highest position that this process knows to exist.
     """
 
-    def __init__(self, connection: Connection, name: str, replicas: int) -> None:
+    def __init__(self, connection: Connection, name: str, replicas: int, majority: Majority | None = None) -> None:
+        """With a majority that confirms what the leader says of ends, reads are linearizable."""
         self._connection, self._name, self.path = connection, name, connection.path
         self.prefix = f"{name}.e."
-        self._is_alone = replicas == 1
+        self._is_alone, self._majority = replicas == 1, majority
         self._tries = _TRIES_ALONE if self._is_alone else _TRIES
         self.seen = self._losses = 0
         self._places: dict[str, list[tuple[int, int]]] = {}  # By subject: the ends that it had lately.
@@ -47,15 +50,32 @@ class Reader:
 
     # What the leader knows
 
-    def last(self) -> int:
-        """Return the position of the store's last event.
+    async def state(self, subjects: str | None = None, offset: int = 0) -> dict[str, Any]:
+        """Return the state of the events, with a page of the subjects asked for; confirmed, if reads are linearizable.
+
+        Raises `UnavailableError`.
+        """
+        begun = monotonic()
+        while True:
+            state = await self._connection.state(self._name, subjects, offset)
+            if self._majority is None or await self._majority.confirms(state["cluster"]):
+                return state
+            if monotonic() - begun > self._connection.seconds:
+                leader = state["cluster"].get("leader")
+                cause = f"most servers do not confirm at their monitoring addresses that {leader!r} is the leader"
+                raise UnavailableError(self.path, cause, self._connection.seconds, reading=True)
+            self._connection.doubt()
+            await asyncio.sleep(_LONGEST_PAUSE_SECONDS)
+
+    def last(self, *, confirmed: bool = True) -> int:
+        """Return the position of the store's last event; for those who follow it, it needs not be `confirmed`.
 
         Raises `CorruptionError` if the store ends before an event that was there.
         """
         begun, tries = monotonic(), 0
         while True:
             seen = self.seen  # Taken before the question: another thread may append meanwhile.
-            state = self._connection.run(self._connection.state(self._name))
+            state = self._connection.run(self.state() if confirmed else self._connection.state(self._name))
             last = int(state["last_seq"])
             if last >= seen:
                 self.seen = max(self.seen, last)
@@ -75,7 +95,7 @@ class Reader:
 
     def stream_ids(self, subjects: str) -> list[str]:
         """Return the streams whose subjects match. Raises `CorruptionError` if one is that of no stream."""
-        found = self._connection.run(self._connection.subjects(self._name, subjects))
+        found = self._connection.run(self._connection.subjects(self._name, subjects, self.state))
         try:
             return list(map(stream_id_of, found))
         except ValueError as error:
@@ -102,7 +122,8 @@ class Reader:
             try:
                 end = end_of(message, self.path) if message else NO_END
                 if end.position >= known.position and (
-                    end.version - end.first + 1 >= count or (tries > 1 and self._reads_whole(subject, end))
+                    end.version - end.first + 1 >= count
+                    or (tries > 1 and self._majority is None and self._reads_whole(subject, end))
                 ):
                     self.note_end(subject, end)
                     return end
@@ -141,10 +162,11 @@ class Reader:
 
     def _no_end(self, stream_id: str, end: End, known: End, count: int) -> CorruptionError | UnavailableError:
         has = f"the last event of stream {stream_id!r} that can be read has version {end.version}"
-        if end.position < known.position and not self._is_alone:
-            cause = f"{has}, and version {known.version} was there: the server may be cut off from the others"
+        is_older = end.position < known.position
+        held = f"version {known.version} was there" if is_older else f"{count} events are counted"
+        if self._majority or (is_older and not self._is_alone):
+            cause = f"{has}, and {held}: the server may be cut off from the others"
             return UnavailableError(self.path, cause, self._connection.seconds, reading=True)
-        held = f"version {known.version} was there" if end.position < known.position else f"{count} events are counted"
         return missing(self.path, f"{has}, and {held}", None, stream_id, end.version + 1)
 
     async def _count_and_last(self, subject: str, known: End, tries: int) -> tuple[int, Message | None]:
@@ -153,7 +175,8 @@ class Reader:
         What the leader has first, then what any replica has.
         """
         # In this order: events that come between are more than were counted, never fewer.
-        count = 0 if known.version >= 0 and not tries else await self._connection.count(self._name, subject)
+        needless = known.version >= 0 and not tries and self._majority is None
+        count = 0 if needless else counted(await self.state(subject), subject)
         if count == 0 and known.version < 0:
             return 0, None
         if tries % 2:

@@ -9,7 +9,7 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from time import monotonic
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 from urllib.request import urlopen
 
 import msgspec
@@ -28,6 +28,10 @@ _NO_PEERS, _PEERS_SECONDS, _PAUSE_SECONDS = 10005, 5.0, 0.1
 """A server that has just started, or is slow, counts as offline for a moment."""
 
 
+Reads = Literal["leader", "linearizable"]
+"""What a read takes for the end of a store or a stream: the leader's word, or what most servers confirm."""
+
+
 class ServerOptions(TypedDict, total=False):
     """The options of `JetStreamEventStore`."""
 
@@ -39,6 +43,7 @@ class ServerOptions(TypedDict, total=False):
     timeout: float
     create: bool
     accept_loss: bool
+    reads: Reads
     connection: Mapping[str, Any]
 
 
@@ -53,6 +58,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float = 30.0
     create: bool = True
     accept_loss: bool = False
+    reads: Reads = "leader"
     connection: Mapping[str, Any] = {}
 
     def __post_init__(self) -> None:
@@ -60,6 +66,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         check_durability(self.durability)
         for name in ("synced", "untested_server", "create", "accept_loss"):
             flag(name, getattr(self, name))
+        if self.reads not in ("leader", "linearizable"):
+            raise ValueError(f"reads are 'leader' or 'linearizable', not {self.reads!r}")
         if whole_number("replicas", self.replicas) not in range(1, 6):
             raise ValueError(f"replicas must be from 1 to 5, not {self.replicas}")
         if (patience("timeout", self.timeout) or 0) < _MIN_SECONDS:
@@ -142,7 +150,9 @@ async def prepare(connection: Connection, name: str, wanted: Wanted) -> int:
     events, bucket = stream_settings(name, wanted.replicas), bucket_settings(name, wanted.replicas)
     found = await _settings(connection, name)
     if found is None and not wanted.create:
-        raise StoreOpenError(connection.path, f"there is no JetStream stream {name!r}, and create=False")
+        raise StoreOpenError(
+            connection.path, f"there is no JetStream stream {name!r}, and create=False; check the name"
+        )
     if found is not None:
         _check(connection.path, found, events)
     kept = await _settings(connection, bucket["name"])
@@ -197,7 +207,8 @@ def _check(path: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
         cause = f"the JetStream stream {name!r} has format {form!r}, which this version does not know"
         raise StoreOpenError(path, f"{cause}; use the version of hangarlog that wrote it, or a later one")
     if said := flaws(found, wanted):
-        advice = "change that with `nats stream edit`; fewer replicas are accepted if you name them: replicas=N"
+        advice = "change that with `nats stream edit`; fewer replicas are accepted if you name them: replicas=N, or in "
+        advice += "an address ?replicas=N"
         raise StoreOpenError(
             path, f"the JetStream stream {name!r} is not as a store needs it: {'; '.join(said)}; {advice}"
         )
@@ -211,8 +222,8 @@ async def _check_syncs(connection: Connection, wanted: Wanted) -> None:
         raise StoreOpenError(
             connection.path,
             "a client cannot see whether the servers sync each write (`sync_interval: always`). Give their monitoring "
-            "addresses, monitor=['http://host:8222', …], or vouch for it with synced=True, or accept with "
-            "durability='relaxed' that a power cut may lose acknowledged events",
+            "addresses, monitor=['http://host:8222', …], or vouch for it with synced=True, in an address ?synced=yes, "
+            "or accept with durability='relaxed' that a power cut may lose acknowledged events",
         )
     unseen = []
     for url in wanted.monitors:

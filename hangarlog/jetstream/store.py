@@ -25,6 +25,7 @@ from hangarlog.eventstore.stream_id import check_stream_id
 from hangarlog.eventstore.tail import Tail
 from hangarlog.jetstream.address import parse
 from hangarlog.jetstream.bucket import Bucket
+from hangarlog.jetstream.confirming import Majority
 from hangarlog.jetstream.connection import Connection
 from hangarlog.jetstream.cursors import Cursors
 from hangarlog.jetstream.leases import Leases
@@ -59,6 +60,9 @@ class JetStreamEventStore(EventStore[Event]):
         untested_server: use a version of the server that the tests have not run on.
         timeout: seconds that a call takes at most while servers do not answer; then it raises `UnavailableError`.
         create: with False, a store that is not there is an error instead of being made.
+        reads: "leader": a read believes the leader, and one that is cut off may answer with what is old. With
+            "linearizable", most servers must confirm the end, at the addresses in `monitor`; else it raises
+            `UnavailableError`. Subscriptions, snapshots and cursors are not confirmed.
         accept_loss: open a store that has lost its last events, or its key-value bucket, and go on with what is left.
         connection: options for `nats.connect`, such as {"user_credentials": path} or {"tls": context}.
 
@@ -88,19 +92,20 @@ class JetStreamEventStore(EventStore[Event]):
         self._turns = threading.Lock()
         self._connection = Connection(address, wanted.connection, wanted.timeout)
         try:
-            self._begin(self._connection.run(prepare(self._connection, self.name, wanted)), wanted.accept_loss)
+            self._begin(self._connection.run(prepare(self._connection, self.name, wanted)), wanted)
         except BaseException:
             self._connection.close()
             raise
         self._closed = False
         weakref.finalize(self, self._connection.abandon).atexit = False
 
-    def _begin(self, replicas: int, accept_loss: bool) -> None:
+    def _begin(self, replicas: int, wanted: Wanted) -> None:
         connection, name = self._connection, self.name
         self._bucket = Bucket(connection, name)
-        self._reader = Reader(connection, name, replicas)
+        majority = self._majority(wanted) if replicas > 1 and wanted.reads == "linearizable" else None
+        self._reader = Reader(connection, name, replicas, majority)
         self._mark, self._wake_ups = Mark(connection, self._bucket), WakeUps(connection, name)
-        if accept_loss:
+        if wanted.accept_loss:
             connection.run(self._mark.lower(self._reader.last()))
         else:
             self._reader.seen = self._mark.read()
@@ -112,6 +117,12 @@ class JetStreamEventStore(EventStore[Event]):
         self._writer = Writer(
             connection, self._reader, self._snapshots, self._cursors, self._wake_ups, self._mark, self._appending
         )
+
+    def _majority(self, wanted: Wanted) -> Majority:
+        if not wanted.monitors:
+            cause = "reads='linearizable' asks most servers at their monitoring addresses: give them as monitor=[…]"
+            raise StoreOpenError(self.path, cause)
+        return Majority(wanted.monitors, self._connection.run(self._connection.account()))
 
     def _check_tail(self) -> None:
         """Raise `CorruptionError` if the store ends before the position that was noted."""
@@ -247,7 +258,7 @@ class JetStreamEventStore(EventStore[Event]):
     def get_stream_count(self) -> int:
         """Return the number of streams in the store. Deleted streams do not count."""
         with self._calling():
-            state = self._connection.run(self._connection.state(self.name))
+            state = self._connection.run(self._reader.state())
             return int(state.get("num_subjects", 0)) - len(self._deleted())
 
     def _size(self) -> tuple[int, int]:

@@ -22,7 +22,7 @@ class ServerTail(Tail):
 
     def end(self) -> int:
         """As `Tail.end`."""
-        return self._reader.last()
+        return self._reader.last(confirmed=False)
 
     def step(self) -> Sequence[Envelope] | None:
         """As `Tail.step`."""
@@ -32,7 +32,7 @@ class ServerTail(Tail):
             if count != before and (ahead := self._reader.ahead(self.position)):
                 self.position = ahead[-1].position
                 return ahead
-            last = self._reader.last()
+            last = self._reader.last(confirmed=False)
             if last <= self.position:
                 return None
             self._reading = self._reader.between(self.position + 1, last, self._skip)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nats
 
@@ -106,3 +107,24 @@ def message_of(data: bytes, text: bytes) -> Message:
     """Return the message that came in answer to a direct get."""
     headers = headers_of(text)
     return Message(int(headers["Nats-Sequence"]), headers["Nats-Subject"], headers, data)
+
+
+async def ended(client: Any) -> None:
+    """Close a client of nats-py."""
+    await client.close()
+    if client._transport:  # It stays open if the server refused the client.
+        client._transport.close()
+
+
+async def greeting_of(host: str, port: int) -> bytes:
+    """Return the first line that a server sends by itself."""
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        return await reader.readline()
+    finally:
+        writer.close()
+
+
+def counted(state: dict[str, Any], subject: str) -> int:
+    """Return how many messages of a subject a JetStream stream has in this state, which was asked for it."""
+    return int((state.get("subjects") or {}).get(subject, 0))

@@ -17,6 +17,8 @@ from hangarlog.eventstore.base import EventStore
 from hangarlog.eventstore.selection import ReadOptions
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.filestore.stored_lines import as_stored
+from hangarlog.opening import is_on_servers
+from hangarlog.opening import open as open_address
 from hangarlog.record.envelope import Envelope
 from hangarlog.schema.describe import describe
 from hangarlog.schema.gather import Gathered
@@ -114,30 +116,33 @@ class StoredKind(msgspec.Struct):
 
 
 _decode_objects = msgspec.json.Decoder(list[dict[str, Any]]).decode
-_opened: dict[str, FileEventStore] = {}  # Kept between the shares that a worker process reads.
+_opened: dict[str, EventStore[Any]] = {}  # Kept between the shares that a worker process reads.
 _serializers: dict[str, EventSerializer] = {}
 
 
 def read_share(share: Share) -> list[StoredKind]:
     """Read a share in this process. Raises what `check_history` raises."""
-    if share.target is None:
-        return scan(_store(share.path), share.start, share.stop, None, share.with_fields)
-    serializer = _serializers.get(share.target)
-    if serializer is None:
+    serializer = None if share.target is None else _serializers.get(share.target)
+    if serializer is None and share.target is not None:
         serializer = _serializers[share.target] = load_events(share.target, share.folder)
+    if is_on_servers(share.path):  # A connection is not left open.
+        with open_to_read(share.path) as store:
+            return scan(store, share.start, share.stop, serializer, share.with_fields)
     return scan(_store(share.path), share.start, share.stop, serializer, share.with_fields)
 
 
-def _store(path: str) -> FileEventStore:
+def _store(path: str) -> EventStore[Any]:
     store = _opened.get(path)
     if store is None:
         store = _opened[path] = open_to_read(path)
     return store
 
 
-def open_to_read(path: str) -> FileEventStore:
+def open_to_read(path: str) -> EventStore[Any]:
     """Open a store for reading without the application's types, which may be what fails."""
     serializer = EventSerializer(registry=EventRegistry(), unknown="untyped")
+    if is_on_servers(path):
+        return open_address(path, serializer=serializer, create=False, durability="relaxed")
     return FileEventStore(path, serializer=serializer, create=False, filesystem=for_reading(path))
 
 

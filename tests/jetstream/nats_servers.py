@@ -159,13 +159,21 @@ class Cluster:
 
     def api(self, what: str, request: object = None) -> dict[str, Any]:
         """Ask JetStream directly."""
+        until = time.monotonic() + READY_SECONDS
 
         async def ask() -> dict[str, Any]:
             client = await nats.connect([f"nats://{server.address}" for server in self.servers if server.process])
             try:
                 payload = b"" if request is None else json.dumps(request).encode()
-                answer: dict[str, Any] = json.loads((await client.request(f"$JS.API.{what}", payload, timeout=10)).data)
-                return answer
+                while True:
+                    try:
+                        found = await client.request(f"$JS.API.{what}", payload, timeout=10)
+                    except nats.errors.TimeoutError:  # Nobody led, perhaps.
+                        if time.monotonic() > until:
+                            raise
+                    else:
+                        answer: dict[str, Any] = json.loads(found.data)
+                        return answer
             finally:
                 await client.close()
 

@@ -2,11 +2,13 @@
 
 It runs in a network namespace of its own, and needs root for that. Each server is in another one, with one line to the
 clients and one to the other servers. Writers expect exact versions; what they were told must have one order, as row 8
-of docs/reliability.md checks it. Reads do not count there: a server that is cut off may answer with old events.
+of docs/reliability.md checks it. A read that most servers confirm must have all that was acknowledged before it. Other
+reads may be old, because a server that is cut off goes on answering: it is counted how old.
 """
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import faulthandler
 import json
@@ -31,6 +33,8 @@ from nats_servers import Cluster, Server, program  # noqa: E402
 
 from hangarlog import AppendUnknownError, ConcurrencyError, EncodedEvent, UnavailableError  # noqa: E402
 from hangarlog.jetstream import JetStreamEventStore  # noqa: E402
+from hangarlog.jetstream.confirming import is_followed  # noqa: E402
+from hangarlog.jetstream.settings import Reads  # noqa: E402
 
 WRITERS, STREAMS = 4, 3
 REFUSED = 9
@@ -111,12 +115,61 @@ class NamespacedCluster(Cluster):
         ip("addr", "add", f"{CLIENTS}.254/24", "dev", "clients")
 
 
+class Board:
+    """What was acknowledged, and when: the highest positions, in order."""
+
+    def __init__(self) -> None:
+        self.positions: list[int] = [0]
+        self.times: list[float] = [time.monotonic()]
+        self.lock = threading.Lock()
+
+    def note(self, position: int) -> None:
+        with self.lock:
+            if position > self.positions[-1]:
+                self.times.append(time.monotonic())
+                self.positions.append(position)
+
+    def since(self, position: int) -> float:
+        """When the first event after a position was acknowledged."""
+        return self.times[bisect.bisect_right(self.positions, position)]
+
+
+class Looker(threading.Thread):
+    """Looks again and again where the store ends."""
+
+    def __init__(self, store: JetStreamEventStore[Any], board: Board) -> None:
+        super().__init__(daemon=True)
+        self.store, self.board, self.stopping = store, board, threading.Event()
+        self.looks = self.old = self.refused = 0
+        self.oldest = 0.0
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            while not self.stopping.is_set():
+                self._look()
+        except BaseException as error:
+            self.failure = error
+
+    def _look(self) -> None:
+        acknowledged, now = self.board.positions[-1], time.monotonic()
+        try:
+            found = min(self.store.last_position, acknowledged)
+        except UnavailableError:
+            self.refused += 1
+            return
+        self.looks += 1
+        if found < acknowledged:
+            self.old += 1
+            self.oldest = max(self.oldest, now - self.board.since(found))
+
+
 class Writer(threading.Thread):
     """Appends with exact versions, and keeps what it was told."""
 
-    def __init__(self, number: int, store: JetStreamEventStore[Any]) -> None:
+    def __init__(self, number: int, store: JetStreamEventStore[Any], board: Board) -> None:
         super().__init__(daemon=True)
-        self.number, self.store = number, store
+        self.number, self.store, self.board = number, store, board
         self.history: list[Operation] = []
         self.acknowledged_at = 0.0
         self.failure: BaseException | None = None
@@ -144,8 +197,9 @@ class Writer(threading.Thread):
         events = [EncodedEvent("Moved", b"{}", event_id=f"{self.number}-{number}-{part}") for part in range(count)]
         start, end = time.perf_counter_ns(), NEVER
         try:
-            told = int(self.store.append(name, events, expected))
-            end = time.perf_counter_ns()
+            result = self.store.append(name, events, expected)
+            end, told = time.perf_counter_ns(), int(result)
+            self.board.note(result.last_position)
             self.acknowledged_at = time.monotonic()
         except ConcurrencyError as conflict:
             told, kind = conflict.actual, REFUSED
@@ -168,14 +222,14 @@ class Faults:
         self.cluster, self.rng = cluster, random.Random(seed)
 
     def leader(self) -> NamespacedServer:
-        for _ in range(100):
+        for _ in range(300):
             try:
-                found = self.cluster.leader("orders")
-            except (KeyError, StopIteration, OSError, TimeoutError):
-                time.sleep(0.1)
-            else:
-                assert isinstance(found, NamespacedServer)
-                return found
+                found = self.cluster.api("STREAM.INFO.orders")["cluster"]
+            except (KeyError, OSError, TimeoutError):
+                found = {}
+            if found.get("leader") and is_followed(found):  # Else it may be one that was cut off.
+                return next(server for server in self.cluster.servers if server.name == found["leader"])
+            time.sleep(0.1)
         raise AssertionError("there is no leader")
 
     def kill_leader(self) -> Callable[[], None]:
@@ -251,13 +305,13 @@ def back_after(writers: list[Writer], begun: float) -> float:
     return max(writer.acknowledged_at for writer in writers) - begun
 
 
-def opened(cluster: NamespacedCluster, number: int) -> JetStreamEventStore[Any]:
+def opened(cluster: NamespacedCluster, number: int, reads: Reads = "leader") -> JetStreamEventStore[Any]:
     """A store whose first server is another one for each number."""
     servers = [server.address for server in cluster.servers]
     first = number % 3
     address = f"nats://{','.join(servers[first:] + servers[:first])}/orders"
     monitor = [f"http://{server.host}:8222" for server in cluster.servers]
-    return JetStreamEventStore.untyped(address, monitor=monitor, timeout=20)
+    return JetStreamEventStore.untyped(address, monitor=monitor, timeout=20, reads=reads)
 
 
 def run(folder: Path, counts: dict[str, int], seed: int) -> dict[str, Any]:
@@ -274,11 +328,15 @@ def run(folder: Path, counts: dict[str, int], seed: int) -> dict[str, Any]:
 
 def run_on(cluster: NamespacedCluster, counts: dict[str, int], seed: int) -> dict[str, Any]:
     stores = [opened(cluster, number) for number in range(WRITERS + 1)]
-    writers = [Writer(number, store) for number, store in enumerate(stores[1:])]
+    board = Board()
+    writers = [Writer(number, store, board) for number, store in enumerate(stores[1:])]
+    lookers: dict[Reads, list[Looker]] = {"leader": [], "linearizable": []}
+    for reads, looking in lookers.items():
+        looking += [Looker(opened(cluster, number, reads), board) for number in range(3)]
     followed: list[str] = []
     following = stores[0].subscribe(timeout=_LONG)
     follower = threading.Thread(target=lambda: followed.extend(record.event_id for record in following), daemon=True)
-    for thread in (*writers, follower):
+    for thread in (*writers, follower, *lookers["leader"], *lookers["linearizable"]):
         thread.start()
     faults, figures = Faults(cluster, seed), dict[str, Any]()
     plan = [name for name, count in counts.items() for _ in range(count)]
@@ -299,10 +357,28 @@ def run_on(cluster: NamespacedCluster, counts: dict[str, int], seed: int) -> dic
         writer.join(_LONG)
         assert not writer.is_alive()
         assert writer.failure is None, writer.failure
+    for reads, looking in lookers.items():
+        count_looks(reads, looking, figures)
     check_all(stores[0], writers, following, follower, followed, figures)
     for store in stores:
         store.close()
     return figures
+
+
+def count_looks(reads: Reads, lookers: list[Looker], figures: dict[str, Any]) -> None:
+    """End them, and say how old what they saw was. What most servers confirm must not be old."""
+    for looker in lookers:
+        looker.stopping.set()
+    for looker in lookers:
+        looker.join(_LONG)
+        assert not looker.is_alive()
+        assert looker.failure is None, looker.failure
+        looker.store.close()
+    figures[f"{reads} reads"] = sum(looker.looks for looker in lookers)
+    figures[f"{reads} reads, refused"] = sum(looker.refused for looker in lookers)
+    figures[f"{reads} reads, old"] = old = sum(looker.old for looker in lookers)
+    figures[f"{reads} reads, oldest, s"] = round(max(looker.oldest for looker in lookers), 1)
+    assert not (old and reads == "linearizable"), figures
 
 
 def check_all(

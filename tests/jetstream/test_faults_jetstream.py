@@ -20,5 +20,6 @@ def test_faults_under_writers_and_a_follower() -> None:
     done = subprocess.run([sys.executable, CAMPAIGN, *FAULTS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["linearizable reads"] > figures["linearizable reads, old"] == 0
     assert figures["stored"] >= figures["acknowledged"] > 0
     assert {f"{name}=1" for name in figures} >= set(FAULTS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -24,7 +26,7 @@ def blocks(language: str) -> list[str]:
 
 def test_the_pages_servers_start_and_its_programs_run(tmp_path: Path) -> None:
     """With free ports in place of the page's, which others may use."""
-    (setting_up,) = blocks("sh")
+    setting_up, commands = blocks("sh")
     (config,) = re.findall(r"<<'END'\n(.*?)^END$", setting_up, re.MULTILINE | re.DOTALL)
     free = {port: own for kind in PORTS for port, own in zip(kind, free_ports(3), strict=True)}
     replaced = lambda text: re.sub(r"\d{4}", lambda found: str(free.get(int(found[0]), found[0])), text)  # noqa: E731
@@ -40,8 +42,23 @@ def test_the_pages_servers_start_and_its_programs_run(tmp_path: Path) -> None:
             [sys.executable, "-c", "\n".join(map(replaced, blocks("python")))],
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        told = subprocess.run(
+            ["sh", "-ec", replaced(commands)],
+            cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == ["[Placed(item='book')]", "1 Placed(item='pen')"]
+    assert done.stdout.splitlines() == ["[Placed(item='book')]", "1 Placed(item='pen')", "1"]
+    assert (told.returncode, told.stderr) == (0, "")
+    *lines, exported, verified = map(json.loads, told.stdout.splitlines())
+    assert [line if isinstance(line, int) else line.get("position", line.get("version")) for line in lines] == [
+        0,
+        2,
+        2,
+        0,
+        0,
+    ]
+    assert (exported["events"], verified["damaged"], verified["copies"]) == (2, 0, {"n1": 2, "n2": 2, "n3": 2})
 
 
 def test_the_pages_command_installs_the_server() -> None:

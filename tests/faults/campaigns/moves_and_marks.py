@@ -16,8 +16,7 @@ from typing import Any, Literal, NamedTuple
 from hangarlog import ANY, NO_STREAM, EventSerializer, FileEventStore, StreamDeletedError, UntypedEvent
 from hangarlog.filestore import event_ids, id_table
 from hangarlog.filestore.cursor_file import pairs_in
-from hangarlog.log import active_segment, index, log, segment
-from hangarlog.maintenance import file_checks
+from hangarlog.log import active_segment, index, index_check, log, segment
 from hangarlog.maintenance.repair import repair
 from hangarlog.maintenance.verify import verify
 from hangarlog.testing import CrashState, Recording, Unsynced
@@ -60,7 +59,7 @@ class Mark(NamedTuple):
 SMALL: list[tuple[ModuleType, str, int]] = [
     (event_ids, "_WORTH", 6),
     (id_table, "_FILLED", 5),
-    *[(module, "STRIDE_BYTES", 600) for module in (active_segment, file_checks, index, log, segment)],
+    *[(module, "STRIDE_BYTES", 600) for module in (active_segment, index, index_check, log, segment)],
 ]
 """A table of ids that grows and is extended every few events, and indexes of short segments, which `.times` need."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import hangarlog.filestore.commit_ring
 import hangarlog.log.active_segment
 import hangarlog.log.index
+import hangarlog.log.index_check
 import hangarlog.log.log
 import hangarlog.log.segment
 from hangarlog import ANY, EventSerializer, FileEventStore, RetentionPolicy, UntypedEvent
@@ -32,7 +33,13 @@ Row = tuple[int, str, int, str, bytes]
 def small_limits() -> Iterator[None]:
     """A ring of four frames, and sidecars for segments of a few hundred bytes."""
     places = [(hangarlog.filestore.commit_ring, "RING_BYTES", 4 * hangarlog.filestore.commit_ring.BLOCK_BYTES)]
-    modules = (hangarlog.log.index, hangarlog.log.active_segment, hangarlog.log.log, hangarlog.log.segment)
+    modules = (
+        hangarlog.log.index,
+        hangarlog.log.index_check,
+        hangarlog.log.active_segment,
+        hangarlog.log.log,
+        hangarlog.log.segment,
+    )
     places += [(module, "STRIDE_BYTES", STRIDE) for module in modules]
     before = [getattr(module, name) for module, name, _ in places]
     for module, name, value in places:
