@@ -202,10 +202,11 @@ export function parseRetained(bytes, storeId) {
   return value?.retained === 1 && value.store_id === storeId && isInt(value.first_position, 1) ? value : null;
 }
 export function parseCheckpoint(bytes, storeId) {
-  const value = parseFile(bytes);
-  if (!value || !hasAll('position first end mark', (number) => number >= 0 && number % 1 === 0, value)) return null;
-  return hasAll('store line_crc', isText, value)
-    ? { position: value.store === storeId && (value.format ?? 1) === 1 ? value.position : 0 } : null;
+  const found = parseFile(bytes);
+  const value = { position: 0, first: 0, end: 0, mark: 0, store: '', line_crc: '', format: 1, ...found };
+  if (!found || !hasAll('position first end mark', (number) => Number.isInteger(number) && number >= 0, value)) return null;
+  return hasAll('store line_crc', isText, value) && Number.isInteger(value.format)
+    ? { position: value.store === storeId && value.format === 1 ? value.position : 0 } : null;
 }
 export function parseSnapshot(bytes) {
   const one = (part) => {
@@ -222,9 +223,9 @@ export function parseCursors(bytes, committed, crcAt = () => undefined) {
   const [cursors, problems] = [{}, []];
   for (let at = 0; at < bytes.length; at += 1024) {
     const texts = [0, 512].map((half) => bytes.toString('latin1', at + half, at + half + 512)
-      .replace(/[\0 ]*\n?$/, ''));
+      .replace(/[\0\n ]*$/, ''));
     const whole = texts.map((text) => parseChecked(Buffer.from(text, 'latin1'))).filter((line) =>
-      line && isText(line.cursor) && isTime(line.moved_at) && hasAll('position move', isInt, line)
+      line && hasAll('cursor moved_at', isText, line) && isText(line.tip_crc ?? '') && hasAll('position move', isInt, line)
       && hasAll('tip created appended', isOptional, line));
     const [name] = whole.map((line) => line.cursor);
     const written = texts.filter(Boolean).length;
@@ -257,10 +258,13 @@ export function ringFrames(ring) {
   return frames;
 }
 function joinRing(frames, last, lastCrc) {
-  const joined = new Map();
+  const [joined, skipped] = [new Map(), new Set()];
   for (const { first, after, lines } of [...frames].sort((a, b) => a.first - b.first)) {
     const before = joined.get(first - 1)?.event.crc ?? (first === last + 1 ? lastCrc : '');
-    if (before && after && before !== after) continue;
+    if (skipped.has(after) || (before && after && before !== after)) {
+      for (const { bytes } of lines) skipped.add(parseLine(bytes)?.crc);
+      continue;
+    }
     for (const [i, line] of lines.entries()) {
       const event = parseLine(line.bytes);
       if (event?.position === first + i && event.position > last) joined.set(event.position, { ...line, event });
@@ -431,7 +435,7 @@ function verifyStream(store, path, report) {
   return Math.max(highest, ...ours.map(({ event }) => event.stream_version));
 }
 function verifyOthers(store, ends, crcs) {
-  const { folder, config, look, report, ring, frames, end: { stored } } = store;
+  const { folder, config, look, report, ring, frames, end: { stored, committed } } = store;
   for (const [path, snapshot] of store.snapshots) {
     if (!snapshot) continue;
     const [last, say] = [ends.get(path) ?? -1, (what) => report(`snapshots/${path}.json`, what)];
@@ -453,7 +457,9 @@ function verifyOthers(store, ends, crcs) {
   for (const what of cursors?.problems ?? []) report('cursors.jsonl', what);
   for (const path of pathsIn(`${folder}/projections`, /\.json$/)) {
     const value = look(`projections/${path}.json`, parseFile, 2 ** 30);
-    const right = isText(value?.projection) && pathPart(value.projection) === path && value.position <= stored;
+    const right = isText(value?.projection) && pathPart(value.projection) === path && value.position <= committed
+      && hasAll('generation position', isInt, value) && hasAll('event_id saved_at', isText, value)
+      && Number.isInteger(value.version) && 'state' in value;
     if (value && !right) report(`projections/${path}.json`, 'of another projection, or beyond the committed position');
   }
 }
