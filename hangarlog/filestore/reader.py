@@ -415,7 +415,7 @@ class Reader:
         last, position = known.version, known.position_before(now)
         if committed < position <= now:
             return  # It was committed since.
-        if position <= 0 or conflicts_with_journal(self._folder, stream_id, last, position):
+        if known.position and (position <= 0 or conflicts_with_journal(self._folder, stream_id, last, position)):
             # A power cut, or an older file, has taken what the catalog knows of. The journal tells.
             records = [record for record, _ in lines_of_stream(self._folder, stream_id, 0, committed)]
             last, position = (records[-1].stream_version, records[-1].position) if records else (-1, 0)

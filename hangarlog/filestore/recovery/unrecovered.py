@@ -71,9 +71,10 @@ class Unrecovered:
         self._note(self.tail)
 
     def known(self, stream_id: str) -> Known:
-        """Return a stream's last version up to `settled`, -1 if it has none, and its position, 0 if unknown.
+        """Return a stream's last version up to `settled`, -1 if it has none, and its position.
 
-        The first record after it tells, or the catalog with the checkpoint's mark, or else the journal.
+        The next version tells, which the journal has: then the position is 0. Or the catalog with the checkpoint's
+        mark, or else the journal.
         """
         if stream_id in self._starts:
             return Known(self._starts[stream_id] - 1, 0)

@@ -14,7 +14,7 @@ from conftest import Added
 from store_files import folder_of, put
 
 import hangarlog.filestore.checkpointing
-from hangarlog import ANY, CorruptionWarning, FileEventStore, StorageError, StoreOpenError
+from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore, StorageError, StoreOpenError
 from hangarlog.record.line import decode_record
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.read_only import ReadOnly
@@ -106,6 +106,26 @@ def test_a_reader_takes_what_a_stream_lacks_from_the_journal(
         assert store.read_stream("d:1") == []
     assert {each.category for each in said} == {CorruptionWarning}
     assert any(str(b) in str(each.message) for each in said)
+
+
+def test_versions_that_both_copies_lack_are_an_error(tmp_path: Path) -> None:
+    """The next version comes after the checkpoint, so nothing else tells that they were there."""
+    path = tmp_path / "s"
+    with FileEventStore(path, segment_bytes=3000) as store:
+        for n in range(EVENTS):
+            store.append("a:1", [Added(n)], ANY)
+        store._write_session.checkpointing.make()
+        store.append("a:1", [Added(EVENTS)], ANY)
+    for lost in (*path.glob("journal.0*"), *path.glob("streams/a/1.0*"), path / "catalog"):
+        lost.unlink()
+    active = path / "streams/a/1.jsonl"
+    put(active, active.read_bytes()[:0])
+    with FileEventStore(path, filesystem=ReadOnly()) as store, warnings.catch_warnings():
+        warnings.simplefilter("ignore", CorruptionWarning)  # The journal still has the last of them.
+        for reverse in (False, True):
+            with pytest.raises(CorruptionError):
+                list(store.records("a:1", reverse=reverse))
+        assert store.get_stream_version("a:1") == EVENTS
 
 
 def test_a_journal_that_is_missing_is_no_store_without_events(tmp_path: Path) -> None:
