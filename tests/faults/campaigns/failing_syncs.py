@@ -12,7 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hangarlog import ANY, FileEventStore, HangarlogError, OutcomeUnknownError, StorageError, UntypedEvent
+from hangarlog import (
+    ANY,
+    FileEventStore,
+    HangarlogError,
+    OutcomeUnknownError,
+    RetentionPolicy,
+    StorageError,
+    UntypedEvent,
+)
 from hangarlog.filestore.erasing import Erasing
 from hangarlog.maintenance.verify import verify
 from hangarlog.testing import Recording, Unsynced, crash_states
@@ -30,16 +38,25 @@ FOLDERS = ("snapshots", "snapshots/a", "snapshots/b", "deleted", "deleted/b")
 """There from the beginning: that a device forgets the name of a folder, which it refused to sync, nobody can see."""
 COMPRESSED, FREED = (11,), (24,)
 """After these appends the store is compressed, and what deletions have hidden is erased."""
+ARCHIVED = (15,)
+"""After these its first segments go into an archive, and come back."""
+RETAINED = (18,)
+"""After these a retention looks at all, and keeps it."""
 CUTS = 2
+
+
+STORE, ARCHIVE = "store", "archive"
 
 
 class Work:
     """A workload with a failing sync, in turn by two stores on one folder; it notes what it was told."""
 
-    def __init__(self, path: Path, failing: set[int]) -> None:
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(mode=0o700)
-        self.path, self.recording = path, Recording(path, failing)
+    def __init__(self, folder: Path, failing: set[int]) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        self.path, self.recording = folder / STORE, Recording(folder, failing)
+        self.recording.create_folder(str(self.path))
+        self.recording._add("sync folder", path=str(folder))
         self.failed_at = 0
         self.unknown: set[str] = set()
         self.refused: set[str] = set()
@@ -65,6 +82,10 @@ class Work:
                     self.call(("saved", version), partial(store.save_snapshot, "a:1", version, {"at": version}))
                 if number in COMPRESSED:
                     self.call(("compressed", number), store.compress)
+                if number in ARCHIVED:
+                    self.call(("archived", number), partial(self.archive, store))
+                if number in RETAINED:
+                    self.call(("retained", number), partial(store.retain, RetentionPolicy(max_events=1_000)))
                 if number in FREED:
                     self.call(("freed", number), self.free(store))
                 if number in DELETED:
@@ -75,6 +96,14 @@ class Work:
         for folder in FOLDERS:
             self.recording.create_folder(str(self.path / folder))
             self.recording._add("sync folder", path=os.path.dirname(self.path / folder))
+
+    def archive(self, store: FileEventStore) -> None:
+        """Take the first segments out of the store, and bring them back, whatever became of the first half."""
+        archive = self.path.with_name(ARCHIVE)
+        try:
+            store.archive(archive, before=store.last_position // 2)
+        finally:
+            store.restore_archive(archive)
 
     def free(self, store: FileEventStore) -> Callable[[], object]:
         return partial(Erasing(store._write_session).run, seconds=60.0, least=0.0)
@@ -113,10 +142,12 @@ class Work:
             if reraise:
                 raise
 
-    def check(self, path: Path, notes: list[tuple[str, str]]) -> None:
+    def check(self, folder: Path, notes: list[tuple[str, str]]) -> None:
         """What was acknowledged is there once, what was refused is not, of what is unknown nothing is there twice."""
         durable = [event_id for what, event_id in notes if what == "durable"]
-        with open_store(path, Unsynced()) as store:
+        with open_store(folder / STORE, Unsynced()) as store:
+            if (folder / ARCHIVE / "hangarlog.json").exists():
+                store.restore_archive(folder / ARCHIVE)
             held = [record.event_id for record in store.records()]
             missing = [event_id for event_id in durable if held.count(event_id) != 1]
             assert not missing, f"{missing} of the acknowledged are not there once: {held}"
@@ -125,7 +156,8 @@ class Work:
             assert len(set(held)) == len(held), f"something is there twice: {held}"
             own = [event_id for event_id in held if not event_id.endswith("+")]
             assert own == sorted(own, key=int), f"out of order: {own}"
-            erased = {f"{number}+" for number in B_1} if ("began freed", FREED[0]) in notes else set()
+            erases = {("began freed", FREED[0]), ("began archived", ARCHIVED[0])}
+            erased = {f"{number}+" for number in B_1} if erases.intersection(notes) else set()
             halves = [e for e in own if int(e) % 3 == 0 and f"{e}+" not in {*held, *erased}]
             assert not halves, f"batches are not whole: {halves} of {held}"
             self.check_calls(store, notes, store.last_position)
@@ -179,7 +211,7 @@ def run(folder: Path, size: int, seed: int) -> Figures:
                 where = failure = f"HANGARLOG_SEED={seed}: syncs {sorted(failing)} fail, {1 + two} stores"
                 try:
                     work.run(two)
-                    work.check(work.path, [o.note for o in work.recording.operations if o.kind == "note"])
+                    work.check(work.path.parent, [o.note for o in work.recording.operations if o.kind == "note"])
                     first = next((n for n, o in enumerate(work.recording.operations) if o.kind.startswith("failed")), 0)
                     figures["failures"] += len(failing)
                     figures["outcomes unknown"] += len(work.unknown)

@@ -45,6 +45,7 @@ class Scene:
         self.calls: list[tuple[str, str]] = []  # Their names and sites.
         self.armed = False
         self.tried_before: set[str] = set()  # It was done.
+        self.archived: set[str] = set()  # What may be in the archive only.
         path.mkdir()
         shutil.copytree(self.older, self.path)
 
@@ -147,7 +148,8 @@ class Scene:
 
     def reads(self, who: str, store: FileEventStore, told: dict[str, tuple[str, int]] | None = None) -> None:
         """All kinds of reads: nothing that was acknowledged is missing, nothing is there that was not written."""
-        told = dict(self.ledger.told if told is None else told)
+        told = self.ledger.told if told is None else told
+        told = {event_id: place for event_id, place in told.items() if event_id not in self.archived}
         may_fail = not self.gentle or self.armed
 
         def wants(what: str, missing: object) -> None:
@@ -158,7 +160,8 @@ class Scene:
             found = list(store.records())
             wants("reading all", told.keys() - {record.event_id for record in found})
             self.agrees(who, "reading all", [(record.stream_id, record.event_id) for record in found])
-            if [record.position for record in found] != list(range(1, len(found) + 1)):
+            first = found[0].position if found else 1
+            if [record.position for record in found] != list(range(first, first + len(found))):
                 self.cell.breaks(f"{who}: positions are not dense")
         with self.promised(who, "counting", may_fail=may_fail):
             wants("the count", store.get_event_count() < len(told))
@@ -253,6 +256,16 @@ class Scene:
         with self.promised("A", "a retention", may_fail=True), contextlib.suppress(OSError):
             self.a.retain(RetentionPolicy(max_events=1_000))
 
+    def act_archive(self) -> None:
+        """The first sealed segment goes into an archive, and comes back."""
+        archive, before = self.path.with_name("archive"), 3
+        self.archived = {record.event_id for record in self.a.records(to_position=before - 1)}
+        with self.promised("A", "archiving", may_fail=True), contextlib.suppress(OSError):
+            self.a.archive(archive, before=before)
+        with self.promised("A", "a restoring", may_fail=True), contextlib.suppress(OSError):
+            if self.a.restore_archive(archive).segments or self.a.first_position == 1:
+                self.archived = set()
+
     def act_open(self) -> None:
         """Another one opens the store."""
         with self.promised("D", "opening", may_fail=True), opened(self.path, filesystem=Device(self.before)):
@@ -333,7 +346,7 @@ class Scene:
             for left in verify(store):
                 self.cell.breaks(f"{when}: verify finds {left}"[:300])
             found = {record.event_id for record in store.records()}
-            if lost := told.keys() - found:
+            if lost := told.keys() - found - self.archived:
                 self.cell.breaks(f"{when}: {len(lost)} acknowledged events are lost"[:300])
             if phantoms := sorted(found & self.ledger.refused.keys()):
                 self.cell.breaks(f"{when}: what was refused is there ({self.ledger.refused[phantoms[0]]})")
