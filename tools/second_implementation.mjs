@@ -1,551 +1,409 @@
 // A second implementation of the store's format 1: reader, verifier and writer. It was made from docs/format.md and
-// docs/format-binary.md, by somebody who had not seen hangarlog's source; the quoted titles are theirs. It shows that
-// the pages are enough. It leaves out the caches, and what it takes to write beside others. It needs Node 18 and, for
-// compressed segments, the program `zstd`.
+// docs/format-binary.md alone, by somebody who had not seen hangarlog's source; the quoted titles are theirs. It leaves
+// out the caches, and writing beside others. It needs Node 20.15 and, for compressed segments, the program `zstd`.
+// To run it: node tools/second_implementation.mjs verify STORE
 import { spawnSync } from 'node:child_process';
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import fs from 'node:fs';
-import { fileURLToPath } from 'node:url';
+import { basename, dirname } from 'node:path';
+import { crc32 } from 'node:zlib';
 
-class Refusal extends Error {}
-const refuse = (what) => { throw new Refusal(what); };
-const isInt = (value, low = 0) => Number.isSafeInteger(value) && value >= low;
-const isText = (value) => typeof value === 'string';
+const refuse = (what) => { throw new Error(what); };
+const latin1 = (bytes) => bytes.toString('latin1');
 const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
-const isOptional = (value) => isInt(value ?? 0) && value !== null;
-const hasAll = (keys, test, value, ...more) => keys.split(' ').every((key) => test(value[key], ...more));
+const like = (pattern) => (value) => typeof value === 'string' && pattern.test(value);
+const int = (low, high = 2 ** 53 - 1) => (value) => Number.isInteger(value) && value >= low && value <= high;
+// The kinds of values in the pages' tables of keys. A table here is a text: `key:kind`, with `?` if it may be absent.
+const KINDS = { text: like(/^/), object: isObject, any: () => true, flag: (value) => typeof value === 'boolean',
+  one: int(1, 1), count: int(0), position: int(1), version: int(-1), long: int(0, 2 ** 63), size: int(1, 2 ** 31),
+  id: like(/^[A-Za-z0-9-]{1,64}$/), mode: like(/^06[046][04]$/), move: (its) => fit(its, 'name:text position:count'),
+  time: (text) => like(/^(?!0000)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/)(text)
+    && new Date(`${text.slice(0, 23)}Z`).toJSON() === `${text.slice(0, 23)}Z` };
+const fit = (value, table, isRight = () => true) => (isObject(value) && table.split(' ').every((each) => {
+  const [key, kind, optional] = each.split(/[:?]/);
+  return (optional === '' && value[key] === undefined) || KINDS[kind](value[key]);
+}) && isRight(value) ? value : null);
 
-const CRCS = Int32Array.from({ length: 256 }, (_, byte) => {
-  for (let bit = 0; bit < 8; bit += 1) byte = (byte >>> 1) ^ (byte & 1 ? 0xedb88320 : 0);
-  return byte;
-});
-const crc32 = (bytes, start = 0) => ~bytes.reduce((crc, byte) => CRCS[(crc ^ byte) & 255] ^ (crc >>> 8), ~start) >>> 0;
-const hex8 = (number) => number.toString(16).padStart(8, '0');
-
-// "A line", "Limits", and the writer's strings: strict JSON, normalised. JSON.parse alone would hide repeated keys, and
-// take 1.0 for an integer: `real` stands for numbers with a point or an exponent.
-const TOKEN = /("(?:[^"\\]+|\\.)*")([ \t\n\r]*:)?|[{[\]}]|-?\d[\d.eE+-]*|[ \t\n\r]+/g;
-export function normalise(bytes, real = '"real"', strict = true) {
-  const text = new TextDecoder('utf-8', { fatal: strict, ignoreBOM: true }).decode(bytes);
-  const keys = [];
-  const forbid = (is, what) => is && strict && refuse(what);
-  JSON.parse(text);
-  return text.replace(TOKEN, (token, string, colon) => {
-    if (string) {
-      const value = JSON.parse(string);
-      forbid(/\p{Surrogate}/u.test(value) || (colon && keys.at(-1).has(value)), `${string}: half a pair, or twice`);
-      if (colon) keys.at(-1).add(value);
-      return JSON.stringify(value) + (colon ? ':' : '');
-    }
-    forbid(/[{[]/.test(token) && keys.push(new Set()) > 129, 'nested too deep');
-    if (/[\]}]/.test(token)) keys.pop();
-    if (!/\d/.test(token)) return token.trim();
-    forbid(/[.eE]/.test(token) ? !Number.isFinite(Number(token)) : /\d{4301}/.test(token), 'a number beyond a limit');
-    return /[.eE]/.test(token) ? real ?? token : token;
-  });
-}
-function parseObject(bytes, strict) {
+// "A line", "Limits", "JSON files": an object, or null. JSON.parse takes repeated keys, halves of surrogate pairs, and
+// 1.0 for an integer: so a number with a point or an exponent becomes a text here.
+const TOKEN = /("(?:[^"\\]+|\\.)*")(\s*:)?|([{[])|([\]}])|-?\d[\d.eE+-]*/g;
+function parseJson(bytes, strict = true, levels = Infinity) {
+  const scopes = [];
+  const checked = (token, string, colon, open, close) => {
+    const [text, isReal] = [string ? JSON.parse(string) : '', /^-?\d+[.eE]/.test(token)];
+    if (open) scopes.push(new Set()); else if (close) scopes.pop();
+    const isStrict = scopes.length <= levels && !(colon && scopes.at(-1).has(text))
+      && (isReal ? Number.isFinite(Number(token)) : !/^-?\d{4301}/.test(token));
+    if (!text.isWellFormed() || (strict && !isStrict)) refuse(token);
+    if (colon) scopes.at(-1).add(text);
+    return isReal ? '"real"' : token;
+  };
   try {
-    const value = JSON.parse(normalise(bytes, undefined, strict));
-    return isObject(value) ? value : null;
+    const text = new TextDecoder('utf-8', { fatal: strict, ignoreBOM: true }).decode(bytes);
+    return isObject(JSON.parse(text)) ? JSON.parse(text.replace(TOKEN, checked)) : null;
   } catch { return null; }
 }
-const withCrc = (body) => `${body},"crc":"${hex8(crc32(Buffer.from(body)))}"}`;
-function parseChecked(bytes, strict) {  // "JSON files", "With a checksum"
-  const body = bytes.subarray(0, Math.max(0, bytes.length - 18));
-  return bytes.toString('latin1', body.length) === `,"crc":"${hex8(crc32(body))}"}` ? parseObject(bytes, strict) : null;
-}
-const parseFile = (bytes) => parseChecked(bytes.at(-1) === 10 ? bytes.subarray(0, -1) : bytes);
+const signature = (body, more = '') => `,"crc":"${crc32(more, crc32(body)).toString(16).padStart(8, '0')}"}`;
+const isSigned = (bytes, more) => latin1(bytes.subarray(-18)) === signature(bytes.subarray(0, -18), more);
+const parseChecked = (bytes, ...how) => (isSigned(bytes) ? parseJson(bytes, ...how) : null);  // "With a checksum"
+const trimmed = (bytes, end) => bytes.subarray(0, latin1(bytes).search(end));
+const parseFile = (bytes, strict) => parseChecked(trimmed(bytes, /\n?$/), strict);
 
-// "What a line must be", and "Erased lines", which get the key `erased`. Not strict: "A line that keeps its place".
-function isTime(text) {
-  const date = new Date(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/.test(text) ? `${text.slice(0, 23)}Z` : NaN);
-  return !Number.isNaN(date.getTime()) && date.toISOString().startsWith(text.slice(0, 23)) && !text.startsWith('0000');
-}
+// "What a line must be"; if it isn't strict, "A line that keeps its place". "Erased lines" get the key `erased`.
+const LINE = 'position:position stream_id:text stream_version:count event_type:text event_id:text recorded_at:text '
+  + 'metadata:any batch_end:count? cursor:any data:object crc:text';
+const ORDER = ['name', ...LINE.match(/\w+(?=:)/g)];  // of the keys of a line, and of the cursor in it
 export function parseLine(bytes, strict = true) {
-  if (bytes.length < 64 || bytes.length >= 2 ** 28 || bytes.toString('latin1', 0, 12) !== '{"position":') return null;
-  const event = bytes.at(-19) === 0x7d ? parseChecked(bytes, strict) : null;
-  if (!event || !isInt(event.position, 1) || !isInt(event.stream_version) || !isOptional(event.batch_end)) return null;
-  const { position, stream_id, stream_version, event_id, recorded_at, metadata, batch_end, cursor } = event;
-  if (!hasAll('stream_id event_type event_id recorded_at', isText, event) || !isObject(event.data)) return null;
-  if (!strict) return event;
-  if (!isTime(recorded_at) || !(cursor === undefined || (isText(cursor?.name) && isInt(cursor.position)))) return null;
-  if (metadata === undefined || isObject(metadata)) return event;
-  const tabs = /"metadata":(\t*)null/.exec(bytes.toString())?.[1];
-  const written = JSON.stringify({ position, stream_id, stream_version, event_type: '', event_id, recorded_at,
-    metadata: null, batch_end, cursor: tabs ? cursor : undefined, data: {} }).slice(0, -1);
-  const line = withCrc(written.replace('"metadata":null', `"metadata":${tabs}null`));
-  return metadata === null && bytes.equals(Buffer.from(line)) ? { ...event, erased: true, tabs } : null;
+  if (bytes.length < 64 || bytes.length >= 2 ** 28 || !/^{"position":.*}.{17}}$/s.test(latin1(bytes))) return null;
+  const event = fit(parseChecked(bytes, strict, 129), LINE);
+  if (!event || !strict) return event;
+  const { metadata = {}, cursor } = event;
+  if (!fit({ ...event, metadata: metadata ?? {} }, 'recorded_at:time metadata:object cursor:move?')) return null;
+  if (metadata !== null) return event;
+  const tabs = /"metadata":(\t*)null/.exec(latin1(bytes))?.[1];
+  const bare = JSON.stringify({ ...event, event_type: '', cursor: tabs ? cursor : undefined, data: {} }, ORDER);
+  const isErased = bytes.equals(Buffer.from(bare.replace('"metadata":null', `"metadata":${tabs}null`)));
+  return isErased ? { ...event, erased: true } : null;
 }
-function* splitLines(text) {  // "Split files at \n only."
+// "Split files at \n only." A line has the keys of its event, if it counts; `whole`: it is a record, or erased.
+function* linesOf(text, sealed = false) {
   for (let start = 0, end; start < text.length; start = end) {
     end = text.indexOf(10, start) + 1 || text.length;
     const ended = text[end - 1] === 10;
-    yield { end, ended, bytes: text.subarray(start, ended ? end - 1 : end) };
+    const bytes = text.subarray(start, ended ? end - 1 : end);
+    const event = ended ? parseLine(bytes) : null;
+    const counted = event ?? (ended ? parseLine(bytes, false) : null);
+    const path = counted && pathOf(counted.stream_id);
+    yield { ...counted, bytes, end, ended, sealed, path, whole: event !== null, erased: event?.erased === true };
   }
 }
-export function isTorn({ bytes, ended }) {  // "The end of a log": what is no whole record
-  const text = bytes.toString('latin1');
-  return !/[^\t-\r ]/.test(text) || text.includes('\0') || (!ended && '{"position":'.startsWith(text.slice(0, 12)));
-}
+const isTorn = ({ bytes, ended, sealed }) => !sealed && (!/[^\t-\r ]/.test(latin1(bytes)) || bytes.includes(0)
+  || (!ended && '{"position":'.startsWith(latin1(bytes.subarray(0, 12)))));  // "The end of a log"
 
 // "Stream ids", "Its path".
-export function isStreamId(id) {
-  return !/\p{Surrogate}/u.test(id) && Buffer.byteLength(id) <= 1024 && !/[\0-\x1f\x7f-\x9f]/.test(id)
-    && /[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/.test(id)
-    && !/^([$/\\]|[A-Za-z]:[/\\])|(^|[/\\:])\.\.?([/\\:]|$)|^:|^[^:]*:$/.test(id);
-}
+export const isStreamId = (id) => id.isWellFormed() && Buffer.byteLength(id) <= 1024 && !/[\0-\x1f\x7f-\x9f]/.test(id)
+  && /[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/.test(id)
+  && !/^([$/\\]|[A-Za-z]:[/\\])|(^|[/\\:])\.\.?([/\\:]|$)|^:|^[^:]*:$/.test(id);
 const percent = (byte) => `%${byte.charCodeAt(0).toString(16).toUpperCase().padStart(2, '0')}`;
 function pathPart(part) {
-  const name = Buffer.from(part).toString('latin1').replace(/[^a-z0-9_-]/g, percent)
+  const name = latin1(Buffer.from(part)).replace(/[^a-z0-9_-]/g, percent)
     .replace(/^(?=(con|prn|aux|nul|com\d|lpt\d)$)./, percent);
   if (name.length <= 200) return name;
   return `${name.slice(0, 120).replace(/%.?$/, '')}~${createHash('sha256').update(part).digest('hex')}`;
 }
 export const pathOf = (id) => id.split(/(?<=^[^:]*):/).map(pathPart).join('/');
-function isOurs(path) {  // "A file whose name no id leads to is a stranger's."
-  try {
-    const id = decodeURIComponent(path.replace('/', ':'));
-    return path.includes('~') || (isStreamId(id) && pathOf(id) === path);
-  } catch { return false; }
-}
+const idOf = (path) => Buffer.from(unescape(path.replace('/', ':')), 'latin1').toString();
+const isOurs = (path) => path.includes('~') || (isStreamId(idOf(path)) && pathOf(idOf(path)) === path);
 
 // "Files", "Segments". A symbolic link is not followed.
-function load(file, limit = Infinity) {
-  const status = fs.lstatSync(file, { throwIfNoEntry: false });
-  if (status && !status.isFile()) refuse(`${file}: no file`);
-  return status && (status.size <= limit ? fs.readFileSync(file) : Buffer.alloc(0));
+function isThere(path, kind) {
+  const status = fs.lstatSync(path, { throwIfNoEntry: false });
+  return status && (status[kind]() || refuse(`${path}: not what must be there`));
 }
-const list = (folder) => (fs.existsSync(folder) ? fs.readdirSync(folder, { withFileTypes: true }) : []);
-function pathsIn(folder, ending) {  // the paths, without the ending, of the files in a folder and in its folders
-  return list(folder).flatMap((entry) => (entry.isDirectory()
-    ? list(`${folder}/${entry.name}`).map(({ name }) => `${entry.name}/${name}`) : [entry.name]))
-    .filter((name) => ending.test(name)).map((name) => name.replace(ending, '')).filter((path) => !path.includes('.'));
-}
+const load = (file) => (isThere(file, 'isFile') ? fs.readFileSync(file) : undefined);
+const list = (folder, recursive) => (isThere(folder, 'isDirectory') ? fs.readdirSync(folder, { recursive }) : []);
+const pathsIn = (folder, ending) => list(folder, true).filter((path) => ending.test(path) && path.split('/').length < 3)
+  .map((path) => path.replace(ending, ''));
 export function segmentName(file) {
   const [, log, digits] = /^(.+)\.(\d{20})\.jsonl(?:\.zst)?$/s.exec(file) ?? [];
-  return digits && BigInt(digits) < 2n ** 53n ? { log, first: Number(digits) } : null;
-}
-// The lines of a log. `foreign`: a sealed segment is not below the active one. `from`: see "Opening", 3 and 5.
-function readLogOnce(folder, name, key, report, getFrom) {
-  const active = load(`${folder}/${name}.jsonl`);  // before the list: see "Reading while others write"
-  const numberOf = (text) => parseLine(text.subarray(0, Math.max(0, text.indexOf(10))))?.[key];
-  const first = (active && numberOf(active)) ?? Infinity;
-  const files = list(folder).map((entry) => entry.name).filter((file) => segmentName(file)?.log === name);
-  const sealed = [...new Map(files.sort().reverse().map((file) => [segmentName(file).first, file]))];
-  const from = getFrom();  // after the list: see "retained.json"
-  const least = key === 'position' || sealed.some(([number]) => number === from) ? from : 0;
-  const log = { active, lines: [], foreign: false };
-  const add = (text, isSealed) => {
-    for (const line of splitLines(text)) {
-      const event = line.ended ? parseLine(line.bytes) : null;
-      const counted = event ?? (line.ended ? parseLine(line.bytes, false) : null);
-      log.lines.push({ ...line, isSealed, event, counted });
-    }
-  };
-  for (const [number, file] of sealed.sort(([a], [b]) => a - b).filter(([number]) => number >= least)) {
-    const bytes = load(`${folder}/${file}`) ?? refuse(`${file}: it went away meanwhile`);
-    const text = file.endsWith('.zst') ? unpack(bytes, number, (what) => report(file, what)) : bytes;
-    if (number < first && active) add(text, true);
-    else log.foreign ||= numberOf(text) !== undefined && !text.equals(active ?? Buffer.alloc(0));
-    if (!active) add(text, true);
-  }
-  add(active ?? Buffer.alloc(0), false);
-  return log;
-}
-function readLog(...log) {  // again if the active segment may have been sealed after it was read
-  let found = readLogOnce(...log);
-  for (let tries = 0; found.foreign && tries < 9; tries += 1) found = readLogOnce(...log);
-  return found;
+  return Number(digits) < 2 ** 53 ? { log, first: Number(digits) } : null;
 }
 // format-binary.md, "Compressed segments": the tables are right if the bytes are those that the numbers in them give.
 const ints = (...numbers) => Buffer.from(Uint32Array.from(numbers).buffer);
 function unpack(packed, first, report) {
-  const unzstd = (input) => {
-    const { status, stdout, error } = spawnSync('zstd', ['-dcq'], { input, maxBuffer: 2 ** 30 });
-    if (error) refuse(`zstd cannot be run: ${error.message}`);
-    return { whole: status === 0, text: stdout };
-  };
   const n = packed.length < 57 ? 0 : packed.readUInt32LE(packed.length - 9) - 1;
-  const [q, p] = [packed.length - 25 - 8 * n, packed.length - 53 - 12 * n];
-  const numbers = (at, count) => Array.from({ length: count }, (_, i) => packed.readUInt32LE(at + 4 * i));
-  const [lines, pairs] = n > 0 && p > 0 ? [numbers(p + 24, n), numbers(q + 8, 2 * n)] : [[], []];
-  const [sizes, lengths] = [0, 1].map((odd) => pairs.filter((_, i) => i % 2 === odd));
-  const body = Buffer.concat([Buffer.from('HLFRAMES'), ints(first % 2 ** 32, first / 2 ** 32, ...lines)]);
+  const p = packed.length - 53 - 12 * n;
+  const words = (at, count) => Array.from({ length: p > 0 ? count : 0 }, (_, i) => packed.readUInt32LE(at + 4 * i));
+  const [counts, pairs] = [words(p + 24, n), words(p + 36 + 4 * n, 2 * n)];
+  const body = Buffer.concat([Buffer.from('HLFRAMES'), ints(first % 2 ** 32, first / 2 ** 32, ...counts)]);
   const tables = Buffer.concat([ints(0x184d2a57, 20 + 4 * n), body, ints(crc32(ints(...pairs), crc32(body)), 0x184d2a5e,
     8 * n + 17, ...pairs, 28 + 4 * n, 0, n + 1), Buffer.alloc(1), ints(0x8f92eab1)]);
-  if (!lines.length || !packed.subarray(p).equals(tables) || sizes.reduce((a, b) => a + b) !== p
-    || lines.some((count, i) => !count || count > lengths[i] / 64)) {
+  let at = 0;
+  let frames = counts.map((count, i) => (
+    { count, size: pairs[2 * i + 1], input: packed.subarray(at, at += pairs[2 * i]) }));
+  if (at !== p || !packed.subarray(p).equals(tables) || frames.some(({ count, size }) => !count || count > size / 64)) {
     report('its tables are damaged');
-    const { whole, text } = unzstd(packed);
-    return whole ? text : Buffer.concat([text, Buffer.from('?\n')]);
+    frames = [{ count: 1, input: packed }];
   }
-  return Buffer.concat(sizes.map((size, i) => {
-    const at = sizes.slice(0, i).reduce((a, b) => a + b, 0);
-    const { whole, text } = unzstd(packed.subarray(at, at + size));
-    const right = whole && text.length === lengths[i] && text.at(-1) === 10;
-    if (right && [...splitLines(text)].length === lines[i]) return text;
-    report(`frame ${i} is damaged`);
-    return Buffer.from('?\n'.repeat(lines[i]));
+  return Buffer.concat(frames.flatMap(({ count, size, input }) => {
+    const { status, stdout, error } = spawnSync('zstd', ['-dcq'], { input, maxBuffer: 2 ** 32 });
+    const lines = latin1(stdout ?? refuse(`zstd cannot be run: ${error.message}`)).split('\n');
+    const isSame = stdout.length === size && lines.length === count + 1 && lines.at(-1) === '';
+    if (status === 0 && (isSame || size === undefined)) return stdout;
+    report('a damaged frame');
+    return [size ? Buffer.alloc(0) : stdout, Buffer.from('?\n'.repeat(count))];
   }));
 }
 
 // "hangarlog.json", "retained.json", "checkpoint.json", "Snapshots and hidden events", "Cursors": null for damage.
-export function parseConfig(bytes) {
-  const value = parseObject(bytes);
-  return value?.format === 1 && isText(value.store_id) && /^[A-Za-z0-9-]{1,64}$/.test(value.store_id)
-    && isText(value.created_at) && isInt(value.segment_bytes, 1) && value.segment_bytes <= 2 ** 31
-    && [undefined, true, false].includes(value.archive) && /^06[046][04]$/.test(value.mode ?? '0600') ? value : null;
-}
-export function parseRetained(bytes, storeId) {
-  const value = parseFile(bytes);
-  return value?.retained === 1 && value.store_id === storeId && isInt(value.first_position, 1) ? value : null;
-}
+export const parseConfig = (bytes) => fit(parseJson(bytes),
+  'format:one store_id:id created_at:text segment_bytes:size mode:mode? archive:flag?');
+export const parseRetained = (bytes, storeId) => fit(parseFile(bytes),
+  'retained:one store_id:id first_position:position', (value) => value.store_id === storeId);
 export function parseCheckpoint(bytes, storeId) {
-  const found = parseFile(bytes);
-  const value = { position: 0, first: 0, end: 0, mark: 0, store: '', line_crc: '', format: 1, ...found };
-  if (!found || !hasAll('position first end mark', (number) => Number.isInteger(number) && number >= 0, value)) return null;
-  return hasAll('store line_crc', isText, value) && Number.isInteger(value.format)
-    ? { position: value.store === storeId && value.format === 1 ? value.position : 0 } : null;
+  const table = 'position:long? first:long? end:long? mark:long? line_crc:text? store:text? format:long?';
+  const value = fit(parseFile(bytes, false), table);
+  return value && { position: value.store === storeId && (value.format ?? 1) === 1 ? value.position ?? 0 : 0 };
 }
 export function parseSnapshot(bytes) {
-  const one = (part) => {
-    const value = parseChecked(part.subarray(0, part.toString('latin1').replace(/[\t\n\r ]+$/, '').length));
-    const all = { version: -1, compacted_through: -1, deleted_through: -1, number: 0, state: null, ...value };
-    return isText(all.stream_id) && hasAll('version compacted_through deleted_through', isInt, all, -1)
-      && isInt(all.number) && (all.version < 0 || isObject(all.state)) ? all : null;
-  };
-  const half = bytes.length % 8192 === 0 ? bytes.length / 2 : 0;
-  const halves = [bytes.subarray(0, half), bytes.subarray(half)].map(one).filter(Boolean);
+  const absent = { version: -1, compacted_through: -1, deleted_through: -1, number: 0 };
+  const one = (part) => fit({ ...absent, ...parseChecked(trimmed(part, /(?<![ \n])[ \n]*$/)) },
+    'stream_id:text version:version compacted_through:version deleted_through:version number:count',
+    ({ version, state }) => version < 0 || isObject(state));
+  const half = bytes.length / 2;
+  const halves = half % 4096 ? [] : [bytes.subarray(0, half), bytes.subarray(half)].map(one).filter(Boolean);
   return halves.sort((a, b) => b.number - a.number)[0] ?? one(bytes);
 }
 export function parseCursors(bytes, committed, crcAt = () => undefined) {
-  const [cursors, problems] = [{}, []];
+  const [cursors, problems] = [Object.create(null), []];
   for (let at = 0; at < bytes.length; at += 1024) {
-    const texts = [0, 512].map((half) => bytes.toString('latin1', at + half, at + half + 512)
-      .replace(/[\0\n ]*$/, ''));
-    const whole = texts.map((text) => parseChecked(Buffer.from(text, 'latin1'))).filter((line) =>
-      line && hasAll('cursor moved_at', isText, line) && isText(line.tip_crc ?? '') && hasAll('position move', isInt, line)
-      && hasAll('tip created appended', isOptional, line));
-    const [name] = whole.map((line) => line.cursor);
-    const written = texts.filter(Boolean).length;
-    if (written === 2 && whole.length < 2) problems.push(`a damaged line at ${at}`);
-    if (whole.some((line) => line.cursor !== name) || name in cursors) problems.push(`two cursors, or ${name} twice`);
-    const counts = whole.filter((line) => (line.appended ?? 0) <= committed).sort((a, b) => b.move - a.move)[0];
-    if (!counts) continue;
-    cursors[name] = Math.min(counts.position, committed);
-    const crc = counts.tip ? crcAt(counts.tip) : '';
-    const other = counts.tip_crc === 'unknown' || (crc !== undefined && crc !== (counts.tip_crc ?? ''));
-    if (other) problems.push(`${name}: another record at its tip`);
+    const texts = [at, at + 512].map((start) => trimmed(bytes.subarray(start, start + 512), /[\0\n ]*$/));
+    const lines = texts.map((text) => fit(parseChecked(text, false), 'cursor:text position:count moved_at:text '
+      + 'move:count tip:count? created:count? appended:count?')).filter(Boolean).sort((a, b) => b.move - a.move);
+    if (texts.every((text) => text.length) && lines.length < 2) problems.push(`a damaged line at ${at}`);
+    const isTwice = lines.some(({ cursor }) => cursor !== lines[0].cursor || cursor in cursors);
+    if (isTwice) problems.push(`two cursors, or one that comes twice, at ${at}`);
+    const { cursor, position, tip = 0, tip_crc: crc = '' } = lines.find((line) => !(line.appended > committed)) ?? {};
+    const isOther = crc === 'unknown' || crc !== (tip ? crcAt(tip) ?? crc : '');
+    if (tip <= committed && isOther) problems.push(`another record is the tip at ${at}`);
+    if (cursor !== undefined) cursors[cursor] = Math.min(position, committed);
   }
   return { cursors, problems };
 }
 
-// format-binary.md, "The commit ring": its whole frames, and "Joining".
+// format-binary.md, "The commit ring": its whole frames.
 export function ringFrames(ring) {
   const [frames, size] = [[], Math.min(ring.length, 2 ** 20)];
-  for (let block = 0; block * 4096 < size; block += 1) {
+  for (let block = 0; block * 4096 < size; block = Math.max(block + 1, frames.at(-1)?.next ?? 0)) {
     const start = ring.indexOf(10, block * 4096) + 1;
-    const header = ring.subarray(block * 4096, Math.max(block * 4096, start - 1));
-    const frame = header[0] === 0x1e && header.length <= 511 ? parseObject(header.subarray(1)) : null;
-    if (!frame || !hasAll('generation first last length', isInt, frame) || start + frame.length > size) continue;
-    const text = ring.subarray(start, start + frame.length);
-    if (frame.crc !== hex8(crc32(text, crc32(header.subarray(0, -18))))) continue;
+    const header = ring.subarray(block * 4096, start && start - 1);
+    const frame = header[0] === 0x1e && header.length < 512
+      ? fit(parseJson(header.subarray(1)), 'generation:count first:position last:position length:count') : null;
+    const text = ring.subarray(start, Math.min(start + frame?.length, size));
+    if (text.length !== frame?.length || !isSigned(header, text)) continue;
     if (frame.ring > 1) refuse('ring: a later format: upgrade');
-    frames.push({ ...frame, block, next: Math.ceil((start + frame.length) / 4096), lines: [...splitLines(text)] });
-    block = frames.at(-1).next - 1;
+    frames.push({ ...frame, block, next: Math.ceil((start + text.length) / 4096), lines: [...linesOf(text)] });
   }
   return frames;
 }
-function joinRing(frames, last, lastCrc) {
-  const [joined, skipped] = [new Map(), new Set()];
-  for (const { first, after, lines } of [...frames].sort((a, b) => a.first - b.first)) {
-    const before = joined.get(first - 1)?.event.crc ?? (first === last + 1 ? lastCrc : '');
-    if (skipped.has(after) || (before && after && before !== after)) {
-      for (const { bytes } of lines) skipped.add(parseLine(bytes)?.crc);
-      continue;
-    }
-    for (const [i, line] of lines.entries()) {
-      const event = parseLine(line.bytes);
-      if (event?.position === first + i && event.position > last) joined.set(event.position, { ...line, event });
-    }
-  }
-  return joined;
-}
-
-// "What is committed": behind position `known`, by the journal's lines in order (`stored`), and with the ring.
+// "What is committed", by the journal's lines in order (`stored`), and with those of the ring.
 const endsBatch = ({ position, batch_end: end }) => !end || end === position;
 function findEnd(lines, known, frames) {
-  let [inOrder, reached, latest, highest, room, cause, crc] = [known, known, known, 0, 0, '', ''];
-  let [batch, behind] = [new Map(), new Map()];
+  let [stored, reached, latest, room, cause, batch] = [known, known, known, 0, '', new Map()];
+  const [behind, joined, skipped] = [new Map(), new Map(), new Set()];
   for (const line of lines) {
-    const { bytes, ended, isSealed, counted } = line;
-    const position = counted?.position;
-    highest = Math.max(highest, position ?? 0);
-    if (!counted) {
-      room += 1 + (ended ? Math.floor(bytes.length / 64) : 0);
-      if (!isTorn({ bytes, ended: ended || isSealed })) cause ||= 'damage at its end';
-    } else if (position <= inOrder) [room, cause, crc] = [0, '', position === inOrder ? counted.crc : crc];
+    const { position } = line;
+    if (!position) {
+      room += 1 + (line.ended ? Math.floor(line.bytes.length / 64) : 0);
+      if (!isTorn(line)) cause ||= 'damage at its end';
+    } else if (position <= stored) [room, cause] = [0, ''];
     else {
       const follows = position > reached && position <= reached + 1 + (cause ? room : 0);
-      (follows ? batch : behind).set(position, counted);
-      if (follows) reached = position;
-      if (follows && endsBatch(counted)) [inOrder, room, cause, crc, batch] = [position, 0, '', counted.crc, new Map()];
+      (follows ? batch : behind).set(position, line);
+      if (follows && endsBatch(line)) [stored, room, cause, batch] = [position, 0, '', new Map()];
       else if (position < latest) cause ||= 'records out of order';
-      latest = Math.max(latest, position);
+      [reached, latest] = [follows ? position : reached, Math.max(latest, position)];
     }
   }
-  const joined = joinRing(frames, inOrder, crc);
-  const others = new Map([...[...joined].map(([at, line]) => [at, line.event]), ...batch, ...behind]);
-  let [committed, last] = [inOrder, inOrder];
+  const crc = lines.findLast(({ position }) => position === stored)?.crc;
+  for (const { first, after, lines: more } of frames.toSorted((a, b) => a.first - b.first)) {  // "Joining"
+    const before = joined.get(first - 1)?.crc ?? (first === stored + 1 ? crc : '');
+    const isOther = after && (skipped.has(after) || (before && before !== after));
+    if (isOther) more.forEach((line) => skipped.add(line.crc));
+    const fits = ({ whole, position }, i) => !isOther && whole && position === first + i && position > stored;
+    more.filter(fits).forEach((line) => joined.set(line.position, line));
+  }
+  const others = new Map([...behind, ...batch, ...joined]);
+  let [committed, last] = [stored, stored];
   while (others.has(last + 1)) if (endsBatch(others.get(last += 1))) committed = last;
-  if (Math.max(...others.keys()) > last) cause ||= 'records that do not connect';
-  return { stored: inOrder, committed, cause, highest, ring: new Map([...joined].filter(([at]) => at <= committed)) };
+  if ([...others.keys()].some((position) => position > last)) cause ||= 'records that do not connect';
+  return { stored, committed, cause, others };
 }
 
-// "Opening". format-binary.md, "Locks": Node cannot ask F_OFD_GETLK, but Linux lists all locks in /proc/locks.
-export function openStore(folder) {
-  const damage = [];
-  const report = (file, what) => damage.push(`${file}: ${what}`);
-  const look = (file, parse, limit = 65536) => {
-    const bytes = load(`${folder}/${file}`, limit);
-    const value = bytes && parse(bytes);
-    if (bytes && !value) report(file, 'damaged');
+// "Opening", then what can be done with the store.
+export function openStore(root) {
+  const damage = new Set();
+  const report = (file, ...problems) => problems.forEach((what) => what && damage.add(`${file}: ${what}`));
+  function look(file, parse, limit = 65536) {  // undefined: no file, null: a damaged one
+    const bytes = load(`${root}/${file}`);
+    const value = bytes && (bytes.length <= limit ? parse(bytes) : null);
+    report(file, value === null && 'damaged');
     return value;
-  };
-  const config = look('hangarlog.json', parseConfig);
-  if (!config) refuse('hangarlog.json: missing, damaged, or of a later format');
+  }
+  // The lines of a log. `foreign`: a sealed segment is not below the active one. `getFrom`: see "Opening", 3 and 5.
+  function readLog(path, key, getFrom, tries = 9) {
+    const [folder, name, active] = [dirname(`${root}/${path}`), basename(path), load(`${root}/${path}.jsonl`)];
+    const files = list(folder).filter((file) => segmentName(file)?.log === name).sort().reverse();  // after `active`
+    const segments = new Map(files.map((file) => [segmentName(file).first, file]));  // of two, the plain one
+    const from = getFrom();  // after the list: see "retained.json"
+    const least = key === 'position' || segments.has(from) ? from : 0;
+    const sealed = [...segments].reverse().filter(([number]) => number >= least).map(([number, file]) => {
+      const bytes = load(`${folder}/${file}`) ?? refuse(`${file}: it went away meanwhile`);
+      const text = file.endsWith('.zst') ? unpack(bytes, number, (what) => report(`${path}: ${file}`, what)) : bytes;
+      return { number, text, lines: [...linesOf(text, true)] };
+    });
+    const last = active ? [...linesOf(active)] : [];
+    const below = sealed.filter(({ number }) => !last[0]?.whole || number < last[0][key]);
+    const rest = sealed.slice(active ? below.length : 0);
+    const foreign = rest.some(({ text, lines }) => lines[0]?.whole && !active?.equals(text));
+    if (foreign && tries) return readLog(path, key, getFrom, tries - 1);  // was one sealed just now?
+    return { active, from, foreign, lines: below.flatMap(({ lines }) => lines).concat(last) };
+  }
+  const config = look('hangarlog.json', parseConfig) ?? refuse('hangarlog.json: missing, damaged, or a later format');
   const checkpoint = look('checkpoint.json', (bytes) => parseCheckpoint(bytes, config.store_id))?.position ?? 0;
-  const ring = load(`${folder}/ring`);
-  let begins = 1;
-  const log = readLog(folder, 'journal', 'position', report, () => {
+  const { active, foreign, lines, from: begins } = readLog('journal', 'position', () => {
     const retained = look('retained.json', (bytes) => parseRetained(bytes, config.store_id));
-    if (retained === null) refuse('retained.json: damaged, or of another store');
-    return begins = retained?.first_position ?? 1;
+    return retained === null ? refuse('retained.json: damaged, or of another store') : retained?.first_position ?? 1;
   });
-  const ours = ringFrames(ring ?? Buffer.alloc(0)).filter((frame) => frame.store === config.store_id);
-  const frames = ours.filter((frame) => frame.generation === Math.max(...ours.map((each) => each.generation)));
-  const start = Math.max(checkpoint, begins - 1);
-  let end = findEnd(log.lines, start, frames);
-  if (end.highest < start && checkpoint >= begins) {
-    end = { ...findEnd(log.lines, begins - 1, frames), cause: `it ends before the checkpoint's position ${start}` };
+  const ring = load(`${root}/ring`);
+  const ours = ringFrames(ring ?? Buffer.alloc(0)).filter(({ store }) => store === config.store_id);
+  const frames = ours.filter(({ generation }) => ours.every((other) => other.generation <= generation));
+  const isShort = checkpoint >= begins && !lines.some(({ position }) => position >= checkpoint);
+  const { stored, committed, others, ...end } = findEnd(lines, Math.max(begins - 1, isShort ? 0 : checkpoint), frames);
+  const cause = isShort ? `it ends before the checkpoint's position ${checkpoint}` : end.cause;
+  const stop = lines.findIndex(({ position }) => position === stored) + 1 || lines.length;
+  const journal = stored < begins ? [] : lines.slice(0, stop);  // what a verifier checks
+  const [found, records] = [new Map(others), new Map()];  // lines by position; those of each stream
+  const recordsOf = (path) => records.get(path) ?? records.set(path, []).get(path);
+  for (const line of journal.filter(({ whole }) => whole)) {
+    found.set(line.position, line);
+    recordsOf(line.path).push(line);
   }
-  const records = new Map();
-  for (const line of log.lines) if (line.event?.position <= end.stored) {
-    const path = pathOf(line.event.stream_id);
-    records.set(path, [...records.get(path) ?? [], line]);
-  }
-  const snapshots = new Map();
-  for (const path of pathsIn(`${folder}/snapshots`, /\.json$/)) {
-    snapshots.set(path, look(`snapshots/${path}.json`, parseSnapshot, 2 ** 27));
-  }
-  return { folder, config, checkpoint, begins, ring, frames, records, snapshots, damage, report, look, ...log, end };
-}
-const hidden = (store, path) => store.snapshots.get(path)?.compacted_through ?? -1;
-function openStream(store, path) {
-  const [folder, name] = [`${store.folder}/streams/${path}`.replace(/\/[^/]*$/, ''), path.replace(/.*\//, '')];
-  const report = (file, what) => store.report(`streams/${path}: ${file}`, what);
-  return readLog(folder, name, 'stream_version', report, () => hidden(store, path) + 1);
-}
-const streamPaths = (store) => new Set([...store.records.keys(),
-  ...pathsIn(`${store.folder}/streams`, /(\.\d{20})?\.jsonl(\.zst)?$/).filter(isOurs)]);
+  const snapshots = new Map(pathsIn(`${root}/snapshots`, /\.json$/).map((path) =>
+    [path, look(`snapshots/${path}.json`, parseSnapshot, 2 ** 27)]));
+  const hidden = (path) => snapshots.get(path)?.compacted_through ?? -1;
+  const isRight = (line) => line.whole && !(line.erased && line.stream_version > hidden(line.path));
+  const stream = (path) => readLog(`streams/${path}`, 'stream_version', () => hidden(path) + 1);
+  const streamPaths = () => [...new Set([...records.keys(),
+    ...pathsIn(`${root}/streams`, /(\.\d{20})?\.jsonl(\.zst)?$/).filter(isOurs)])];
 
-// "A reader must": every event in the order of the journal; the stream's copy for a damaged or missing one.
-export function* read(store) {
-  const found = new Map(store.end.ring);
-  for (const line of store.lines) if (line.event) found.set(line.event.position, line);
-  let copies = null;
-  for (let position = store.begins; position <= store.end.committed; position += 1) {
-    if (!found.has(position)) {
-      copies ??= new Map([...streamPaths(store)].flatMap((path) => openStream(store, path).lines.filter(({ event }) =>
-        event && pathOf(event.stream_id) === path).map((line) => [line.event.position, line])));
-    }
-    const line = found.get(position) ?? copies.get(position);
-    if (!line) refuse(`position ${position} is lost: neither copy is whole`);
-    if (!line.event.erased) yield line.bytes;
-  }
-}
-
-// "A verifier must", one function for each row.
-function verifyJournal(store, report) {
-  const { begins, end: { stored, cause } } = store;
-  let [last, damaged, lost, open] = [begins - 1, 0, false, 0];
-  const versions = new Map();
-  if (!store.active) report('it is missing');
-  if (store.foreign) report('a sealed segment is not below the active one');
-  if (cause) report(cause);
-  for (const { event } of store.lines) {
-    if (last >= stored) break;
-    const path = event && pathOf(event.stream_id);
-    const right = event && event.position > last && event.position <= stored
-      && !(event.erased && event.stream_version > hidden(store, path));
-    if (!right) {
-      damaged += 1;
-      report(`${event ? `position ${event.position}` : 'a damaged line'} after position ${last}`);
-      continue;
-    }
-    const { position, stream_version: version, batch_end: end = 0 } = event;
-    const say = (what) => report(`position ${position}: ${what}`);
-    if (position - last - 1 > damaged) say('those before it are missing');
-    if (position > last + 1) [lost, open] = [true, 0];
-    if ((open && end !== open) || (end && end < position)) say('its batch_end');
-    if (!versions.has(path) && !isStreamId(event.stream_id.replace(/^\$/, ''))) say('no stream id');
-    const before = versions.get(path) ?? -1;
-    if (version <= before || (version > (versions.get(path) ?? hidden(store, path)) + 1 && !lost)) say('its version');
-    versions.set(path, Math.max(version, before));
-    [last, damaged, open] = [position, 0, end > position ? end : 0];
-  }
-  if (stored - last > damaged || open > stored) report('it ends too early');
-}
-function verifyStream(store, path, report) {
-  const [{ active, lines, foreign }, ours] = [openStream(store, path), store.records.get(path) ?? []];
-  const through = hidden(store, path);
-  const whole = ours.filter(({ event }) => !event.erased);
-  const known = new Map(whole.map(({ event }) => [event.stream_version, event.crc]));
-  const due = Math.max(-1, ...ours.filter(({ event }) => event.position <= store.checkpoint)
-    .map(({ event }) => event.stream_version));
-  let [last, highest, damaged, tail] = [through, -1, 0, []];
-  for (const line of lines) {
-    const { event } = line;
-    const version = event?.stream_version;
-    if (!event || (event.erased && version > through)) {
-      damaged += 1;
-      tail.push(!line.isSealed && isTorn(line));
-      continue;
-    }
-    const isOther = pathOf(event.stream_id) !== path;
-    if (!isOther) highest = Math.max(highest, version);
-    if (event.position <= store.end.stored) {
-      if (tail.length) report('a damaged line');
-      tail = [];
-      if (isOther) {
-        damaged += 1;
-        report('a record of another stream');
-        continue;
+  function* read() {  // "A reader must": the journal's order; the stream's copy for a damaged or missing event
+    let copies;
+    for (let position = begins; position <= committed; position += 1) {
+      if (!found.get(position)?.whole) {
+        copies ??= new Map(streamPaths().flatMap((path) => stream(path).lines.filter((copy) =>
+          copy.whole && copy.path === path).map((copy) => [copy.position, copy])));
+        found.set(position, copies.get(position) ?? refuse(`position ${position} is lost: neither copy is whole`));
       }
-      if (version <= through) continue;
-      if (version <= last || version - last - 1 > damaged) report(`version ${version} after ${last}`);
-      if (known.get(version) !== event.crc) report(`version ${version} differs from the journal's`);
-      [last, damaged] = [Math.max(version, last), 0];
+      if (!found.get(position).erased) yield found.get(position).bytes;
     }
   }
-  if (tail.length && (highest < due || !tail.every(Boolean))) report('damage at its end');
-  if (highest < due || (due >= 0 && !active)) report(`it ends before version ${due}`);
-  if (foreign && (active || !ours.length)) report('a sealed segment without an active one, or not below it');
-  return Math.max(highest, ...ours.map(({ event }) => event.stream_version));
-}
-function verifyOthers(store, ends, crcs) {
-  const { folder, config, look, report, ring, frames, end: { stored, committed } } = store;
-  for (const [path, snapshot] of store.snapshots) {
-    if (!snapshot) continue;
-    const [last, say] = [ends.get(path) ?? -1, (what) => report(`snapshots/${path}.json`, what)];
-    if (pathOf(snapshot.stream_id) !== path) say('the file of another stream');
-    if (snapshot.deleted_through >= 0 && !fs.existsSync(`${folder}/deleted/${path}`)) say('no file in deleted/');
-    const begun = last >= 0 || snapshot.version >= 0 || snapshot.saved_at;
-    if (snapshot.compacted_through > last && begun && !config.archive) say('it hides more than there is');
-  }
-  if (store.checkpoint > stored) report('checkpoint.json', 'beyond the committed position');
-  if (ring && ring.length !== 2 ** 20) report('ring', 'another size than 1 MiB');
-  for (const [i, { first, block, lines }] of frames.entries()) {
-    if (i && frames[i - 1].next !== block) report('ring', `block ${frames[i - 1].next} begins no frame`);
-    for (const [place, { bytes }] of lines.entries()) {
-      const crc = crcs.get(first + place);
-      if (crc && crc !== parseLine(bytes)?.crc) report('ring', `position ${first + place} differs`);
-    }
-  }
-  const cursors = look('cursors.jsonl', (bytes) => parseCursors(bytes, stored, (tip) => crcs.get(tip)), 2 ** 24);
-  for (const what of cursors?.problems ?? []) report('cursors.jsonl', what);
-  for (const path of pathsIn(`${folder}/projections`, /\.json$/)) {
-    const value = look(`projections/${path}.json`, parseFile, 2 ** 30);
-    const right = isText(value?.projection) && pathPart(value.projection) === path && value.position <= committed
-      && hasAll('generation position', isInt, value) && hasAll('event_id saved_at', isText, value)
-      && Number.isInteger(value.version) && 'state' in value;
-    if (value && !right) report(`projections/${path}.json`, 'of another projection, or beyond the committed position');
-  }
-}
-export function verify(folder) {
-  const store = openStore(folder);
-  verifyJournal(store, (what) => store.report('journal', what));
-  const ends = new Map();
-  for (const path of streamPaths(store)) {
-    ends.set(path, verifyStream(store, path, (what) => store.report(`streams/${path}.jsonl`, what)));
-  }
-  const whole = store.lines.filter(({ event }) => event && !event.erased && event.position <= store.end.stored);
-  verifyOthers(store, ends, new Map(whole.map(({ event }) => [event.position, event.crc])));
-  return [...new Set(store.damage)];
-}
 
-function uuid7() {
-  const hex = Date.now().toString(16).padStart(12, '0') + randomBytes(10).toString('hex');
-  return hex.replace(/^(.{8})(.{4}).(.{3}).(.{3})/, '$1-$2-7$3-a$4-');
-}
-// "A writer must", "To a closed store". It refuses whatever is not sure, before it changes anything.
-export function append(folder, id, type, json) {
-  const store = openStore(folder);
-  const { config, end: { committed, cause, ring } } = store;
-  const lock = new RegExp(`OFDLCK.*:${fs.statSync(folder).ino} `);
-  if (lock.test(fs.readFileSync('/proc/locks', 'latin1'))) refuse('a process takes part in the store');
-  if (config.archive) refuse('an archive takes no appends');
-  if (!isStreamId(id)) refuse(`${JSON.stringify(id)} is no stream id`);
-  const state = load(`${folder}/state`);
-  const claims = state?.length === 4096 && state.readBigUInt64LE(0) === 0x3545544154534c48n
-    ? [state.readBigUInt64LE(24), state.readBigUInt64LE(96)] : [];
-  const ahead = [...streamPaths(store)].some((path) =>
-    openStream(store, path).lines.some(({ event }) => event?.position > committed));
-  if (cause || ring.size || !store.active || ahead || claims.some((position) => position > committed)) {
-    refuse('it needs a recovery: open the store once with hangarlog');
+  // "A verifier must".
+  function verifyJournal() {
+    let [last, batch] = [begins - 1, 0];
+    report('journal', !active && 'it is missing', foreign && 'a sealed segment is not below the active one', cause);
+    journal.forEach((line, i) => report('journal', !isRight(line) && `line ${i + 1} is damaged`));
+    for (const { position, batch_end: end = 0 } of journal.filter(isRight)) {
+      report('journal', position !== last + 1 && `position ${position} after ${last}`,
+        (batch ? end !== batch : end && end < position) && `position ${position}: its batch_end`);
+      [last, batch] = [Math.max(last, position), end > position ? end : 0];
+    }
+    report('journal', (last !== stored || batch) && 'it ends too early');
   }
-  if (!type) refuse('the type is empty');
-  const path = pathOf(id);
-  const { lines } = openStream(store, path);
-  if (store.snapshots.get(path) === null) refuse('the snapshot file is damaged');
-  if (store.snapshots.get(path)?.tombstone) refuse('the stream was deleted for good');
-  const lastOf = (log) => log.findLastIndex(({ event }) => event?.position <= committed);
-  const [inJournal, inStream] = [lastOf(store.lines), lastOf(lines)];
-  const damaged = lines.slice(inStream + 1).some((line) => !line.event && (line.isSealed || !isTorn(line)));
-  if (damaged) refuse("the end of the stream's file is damaged: open the store once with hangarlog");
-  const ours = store.records.get(path) ?? [];
-  const known = Math.max(lines[inStream]?.event.stream_version ?? -1, hidden(store, path));
-  const envelope = JSON.stringify({ position: committed + 1, stream_id: id,
-    stream_version: Math.max(ours.at(-1)?.event.stream_version ?? -1, known) + 1, event_type: type,
-    event_id: uuid7(), recorded_at: `${new Date().toISOString().slice(0, -1)}000Z` });
-  const line = Buffer.from(withCrc(`${envelope.slice(0, -1)},"data":${normalise(Buffer.from(json), null)}`));
-  const event = parseLine(line) ?? refuse('the payload must be an object, within the limits');
-  const endOf = (one) => (one && !one.isSealed ? one.end : 0);
-  const ends = { 'journal.jsonl': endOf(store.lines[inJournal]), [`streams/${path}.jsonl`]: endOf(lines[inStream]) };
-  if (Math.max(...Object.values(ends)) >= config.segment_bytes) refuse('a segment is full: it must be rolled first');
-  const lacking = ours.filter((one) => !one.event.erased && one.event.stream_version > known).map(({ bytes }) => bytes);
-  const mode = parseInt(config.mode ?? '0600', 8);
-  for (const [file, end] of Object.entries(ends)) {
-    fs.mkdirSync(`${folder}/${file}`.replace(/\/[^/]*$/, ''), { recursive: true, mode: mode | ((mode & 0o444) >> 2) });
-    const handle = fs.openSync(`${folder}/${file}`, fs.constants.O_RDWR | fs.constants.O_CREAT, mode);
-    const added = file === 'journal.jsonl' ? [line] : [...lacking, line];
-    fs.ftruncateSync(handle, end);
-    fs.fsyncSync(handle);
-    fs.writeSync(handle, Buffer.concat(added.map((each) => Buffer.concat([each, Buffer.from('\n')]))), 0, null, end);
-    fs.fsyncSync(handle);
-    fs.closeSync(handle);
+  function verifyStream(path) {
+    const [log, own, through, snapshot] = [stream(path), recordsOf(path), hidden(path), snapshots.get(path)];
+    const upTo = (some, position) => some.filter((line) => isRight(line) && line.position <= position);
+    const shown = (some) => some.filter((line) => line.stream_version > through);
+    const lastOf = (some) => some.at(-1)?.stream_version ?? -1;
+    const [copies, known, due] = [upTo(log.lines, stored), shown(own), lastOf(upTo(own, checkpoint))];
+    const end = log.lines.lastIndexOf(copies.at(-1));
+    const other = shown(copies).find((line, i) => line.crc !== known[i]?.crc);
+    const isGap = ({ stream_version: version }, i) =>
+      (i ? version !== own[i - 1].stream_version + 1 : version > through + 1);
+    log.lines.forEach((line, i) => report(`streams/${path}.jsonl`,
+      !isRight(line) && (i < end || !isTorn(line)) && `line ${i + 1} is damaged`));
+    report(`streams/${path}.jsonl`, own.some(isGap) && 'the journal lacks one of its versions, or has it twice',
+      own.length && !isStreamId(own[0].stream_id.replace(/^\$/, '')) && 'no stream id',
+      copies.some((line) => line.path !== path) && 'a record of another stream',
+      other && `version ${other.stream_version} is not what the journal has next`,
+      (lastOf(copies) < due || (due >= 0 && !log.active)) && `it ends before version ${due}`,
+      log.foreign && (log.active || !own.length) && 'a sealed segment is not below the active one');
+    const last = Math.max(lastOf(own), lastOf(log.lines.filter((line) => line.whole && line.path === path)));
+    report(`snapshots/${path}.json`, snapshot && pathOf(snapshot.stream_id) !== path && 'of another stream',
+      snapshot?.deleted_through >= 0 && !fs.existsSync(`${root}/deleted/${path}`) && 'no file in deleted/',
+      through > last && !config.archive && (last >= 0 || snapshot.saved_at) && 'it hides more than there is');
   }
-  return `${event.position} ${event.stream_version}`;
+  function* verify() {
+    verifyJournal();
+    new Set([...streamPaths(), ...snapshots.keys()]).forEach(verifyStream);
+    const shown = journal.filter(({ whole, erased }) => whole && !erased);
+    const crcs = new Map(shown.map(({ position, crc }) => [position, crc]));
+    report('checkpoint.json', checkpoint > stored && 'beyond the committed position');
+    report('ring', ring && ring.length !== 2 ** 20 && 'another size than 1 MiB');
+    frames.forEach(({ first, block, lines: more }, i) => report('ring',
+      i && frames[i - 1].next !== block && `block ${frames[i - 1].next} begins no frame`,
+      more.some(({ crc }, at) => (crcs.get(first + at) ?? crc) !== crc) && `block ${block} differs from the journal`));
+    const cursors = look('cursors.jsonl', (bytes) => parseCursors(bytes, stored, (tip) => crcs.get(tip)), 2 ** 24);
+    report('cursors.jsonl', ...cursors?.problems ?? []);
+    for (const path of pathsIn(`${root}/projections`, /(?<=^[^.]*)\.json$/)) {
+      look(`projections/${path}.json`, (bytes) => fit(parseFile(bytes, false), 'projection:text position:count',
+        (value) => pathPart(value.projection) === path && value.position <= committed && 'state' in value), 2 ** 30);
+    }
+    yield* damage;
+    if (damage.size) refuse(`${damage.size} reports of damage`);
+  }
+  // "A writer must", "To a closed store". It refuses whatever is not sure, before it changes anything.
+  function* append(id, type, json) {
+    const path = pathOf(id);
+    const [own, { lines: copies }, snapshot] = [recordsOf(path), stream(path), snapshots.get(path)];
+    const state = load(`${root}/state`);  // format-binary.md, "The shared state"
+    const claims = state?.length === 4096 && state.readBigUInt64LE(0) === 0x3545544154534c48n ? [24, 96] : [];
+    const isBeyond = ({ whole, position }) => whole && position > committed;
+    const isBehind = claims.some((word) => state.readBigUInt64LE(word) > committed)
+      || streamPaths().some((each) => stream(each).lines.some(isBeyond));
+    const last = copies.findLastIndex((line) => line.whole && !isBeyond(line));
+    const tips = [lines.find(({ position }) => position === committed), copies[last]];
+    const ends = tips.map((line) => (line && !line.sealed ? line.end : 0));
+    const isLocked = new RegExp(`OFDLCK.*:${fs.statSync(root).ino} `);  // format-binary.md, "Locks"
+    const obstacles = {
+      'a process takes part in the store': isLocked.test(fs.readFileSync('/proc/locks', 'latin1')),
+      'it needs a recovery: open the store once with hangarlog':
+        cause || committed > stored || isBehind || !active || (!tips[0] && committed >= begins),
+      'an archive takes no appends': config.archive, 'it is no stream id': !isStreamId(id), 'the type is empty': !type,
+      'the snapshot file is damaged': snapshot === null, 'the stream was deleted for good': snapshot?.tombstone,
+      "the stream's file ends in damage, or has another's records: open the store once with hangarlog":
+        copies.some((line, i) => (line.whole ? line.path !== path : i > last && !isTorn(line))),
+      'a segment is full: it must be rolled first': Math.max(...ends) >= config.segment_bytes,
+    };
+    for (const [what, is] of Object.entries(obstacles)) if (is) refuse(what);
+    JSON.parse(json);
+    const known = Math.max(tips[1]?.stream_version ?? -1, hidden(path));
+    const version = Math.max(own.at(-1)?.stream_version ?? -1, known) + 1;
+    const envelope = JSON.stringify({ position: committed + 1, stream_id: id, stream_version: version, event_type: type,
+      event_id: randomUUID(), recorded_at: new Date().toISOString().replace('Z', '000Z') }).slice(0, -1);
+    const body = Buffer.from(`${envelope},"data":${json.replace(/("(?:[^"\\]|\\.)*")|\s+/g, '$1')}`);
+    const line = Buffer.concat([body, Buffer.from(signature(body))]);
+    if (!parseLine(line)) refuse('the payload must be an object, within the limits');
+    const lacking = own.filter((one) => !one.erased && one.stream_version > known).map(({ bytes }) => bytes);
+    const mode = parseInt(config.mode ?? '0600', 8);
+    process.umask(0);  // "The umask takes nothing off."
+    [`${root}/journal.jsonl`, `${root}/streams/${path}.jsonl`].forEach((file, i) => {
+      const added = (i ? [...lacking, line] : [line]).flatMap((each) => [each, Buffer.from('\n')]);
+      fs.mkdirSync(dirname(file), { recursive: true, mode: mode | ((mode & 0o444) >> 2) });
+      fs.appendFileSync(file, '', { mode });
+      fs.truncateSync(file, ends[i]);
+      for (const part of [Buffer.alloc(0), Buffer.concat(added)]) fs.appendFileSync(file, part, { flush: true });
+    });
+    yield `${committed + 1} ${version}`;
+  }
+  return { read, verify, append };
 }
 
 export function run([command, folder, ...rest], out, err) {  // the exit code
-  if ({ read: 0, verify: 0, append: 3 }[command] !== rest.length || folder === undefined) {
+  if (folder === undefined || { read: 0, verify: 0, append: 3 }[command] !== rest.length) {
     err('usage: second_implementation.mjs read STORE | verify STORE | append STORE STREAM_ID TYPE JSON');
     return 2;
   }
   try {
-    if (command === 'append') out(append(folder, ...rest));
-    if (command === 'read') for (const line of read(openStore(folder))) out(line);
-    const damage = command === 'verify' ? verify(folder) : [];
-    damage.forEach(out);
-    return damage.length ? 1 : 0;
+    for (const line of openStore(folder)[command](...rest)) out(line);
+    return 0;
   } catch (error) {
     (command === 'verify' ? out : err)(error.message);
     return 1;
   }
 }
-if (process.argv[1] === fileURLToPath(import.meta.url)) {
+if (process.argv[1] === import.meta.filename) {
   const to = (number) => (text) => fs.writeSync(number, Buffer.concat([Buffer.from(text), Buffer.from('\n')]));
   process.exitCode = run(process.argv.slice(2), to(1), to(2));
 }

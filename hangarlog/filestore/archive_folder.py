@@ -20,7 +20,9 @@ from hangarlog.eventstore.snapshot import Snapshot
 from hangarlog.filestore.folder import Folder, Meta
 from hangarlog.filestore.retention_plan import Sealed
 from hangarlog.filestore.snapshot_files import SnapshotFiles
+from hangarlog.log.compressed_segment import CompressedSegment
 from hangarlog.log.compressing import proved
+from hangarlog.log.index_check import index_flaw
 from hangarlog.log.segment import Segment
 from hangarlog.log.segment_name import index_path
 from hangarlog.record.checksum import crc32
@@ -28,7 +30,7 @@ from hangarlog.record.line import decode_places, decode_record, is_erased
 from hangarlog.record.timestamp import now
 from hangarlog.system.file_copy import copy_file, copy_open
 from hangarlog.system.file_lock import FileLock, held
-from hangarlog.system.filesystem import NO_FILE
+from hangarlog.system.filesystem import NO_FILE, FileSystem
 
 
 class OpenArchive(Protocol):
@@ -43,6 +45,9 @@ class OpenArchive(Protocol):
 
     def seal_large(self, streams: Mapping[str, int]) -> None:
         """Seal the active segments of streams that are full, and make a checkpoint."""
+
+    def seal_journal(self) -> None:
+        """Seal the active segment of the journal, if it has records."""
 
     def compress(self) -> object:
         """Compress what is sealed."""
@@ -104,7 +109,10 @@ class ArchiveFolder:
         if meta and meta.store_id != self._source.store_id:
             raise ArchiveError(path, "it is of another store; name another folder")
         if meta and not meta.archive:
-            raise ArchiveError(path, "it is the store itself, or a backup of it, and no archive; name another folder")
+            cause = (
+                "it is the store itself, or a backup of it, and no archive; name another folder, or, if a repair made"
+            )
+            raise ArchiveError(path, f'{cause} its hangarlog.json anew, add "archive": true to that file')
 
     @contextlib.contextmanager
     def entered(self, settings: Meta, begins: int) -> Iterator[None]:
@@ -151,9 +159,11 @@ class ArchiveFolder:
             raise ArchiveError(self.path, cause)
 
     def _last(self) -> int:
-        if not self.folder.journal.sealed():
-            return self.folder.journal.begins() - 1
+        journal = self.folder.journal
+        if not journal.sealed() and journal.last_record() is None:
+            return journal.begins() - 1
         with self.opened() as archive:
+            archive.seal_journal()  # A repair may have left some records there.
             return archive.last_position
 
     def take(self, each: Sealed, hidden: Callable[[str], int], go_on: Callable[[int], None]) -> dict[str, int]:
@@ -230,20 +240,30 @@ class ArchiveFolder:
 
 
 def put_sealed(segment: Segment, folder: Folder, first: int) -> None:
-    """Copy a sealed segment into another store's folder, as it is, atomically and durably. Hold its write lock."""
+    """Copy a sealed segment into another store's folder, as it is, atomically and durably. Hold its write lock.
+
+    Raises `CorruptionError` if the tables of a compressed one are damaged.
+    """
     filesystem, path = folder.filesystem, os.path.join(folder.path, os.path.basename(segment.path))
+    if isinstance(segment, CompressedSegment) and not segment.has_tables_for(first):
+        raise segment.damage(segment.size, "its tables are damaged; run `hangarlog compress` on its store")
     folder.journal.remove_sealed(first)  # With caches, which may be of another text.
     copy_open(filesystem, segment.fd, segment.file_bytes, path)
-    try:
-        copy_file(filesystem, index_path(segment.base), index_path(folder.journal.sealed_base(first)))
-    except OSError as error:
-        if error.errno not in NO_FILE and not isinstance(error, FileNotFoundError):
-            raise  # Else it is a cache that is missing.
+    if not index_flaw(segment, first):
+        _copy_index(filesystem, segment.base, folder.journal.sealed_base(first))
     try:
         filesystem.sync_folder(folder.path)
     except OSError:
         filesystem.remove(path)  # A later sync would prove nothing of this name.
         raise
+
+
+def _copy_index(filesystem: FileSystem, base: str, to: str) -> None:
+    try:
+        copy_file(filesystem, index_path(base), index_path(to))
+    except OSError as error:
+        if error.errno not in NO_FILE and not isinstance(error, FileNotFoundError):
+            raise  # Else it is a cache that is missing.
 
 
 def _same_events(segment: Segment, copy: Segment) -> bool:

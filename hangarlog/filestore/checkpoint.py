@@ -62,6 +62,14 @@ def load_checkpoint(folder: Folder) -> Checkpoint:
         return Checkpoint()
 
 
+def store_of_checkpoint(folder: Folder) -> str:
+    """Return the store's id as the checkpoint has it, "" if there is none that fits the journal."""
+    with contextlib.suppress(OSError, msgspec.MsgspecError, ValueError):
+        checkpoint = _read(folder)
+        return checkpoint.store if fits(checkpoint, folder) else ""
+    return ""
+
+
 class _Store(msgspec.Struct):
     store_id: str = ""
 

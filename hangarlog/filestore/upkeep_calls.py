@@ -249,6 +249,10 @@ class UpkeepCalls(FollowingCalls[Event]):
                 self._writer.seal(stream_id)
         session.checkpointing.make(self._lock_timeout)
 
+    def seal_journal(self) -> None:
+        """Seal the active segment of the journal, if it has records: for an archive."""
+        self._writer.seal(None)
+
     def _begin_upkeep(self, after: float | None, policies: Sequence[RetentionPolicy]) -> None:
         self._compress_after, self._policies = after, tuple(policies)
         if after is not None:

@@ -20,7 +20,7 @@ from hangarlog.filestore.id_table import IdTable, TableError
 from hangarlog.filestore.salvage import read_journal_lines, segments_between
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.log.compressed_segment import CompressedSegment
-from hangarlog.log.index import STRIDE_BYTES, Index, is_harmless
+from hangarlog.log.index_check import index_flaw
 from hangarlog.log.log import Log
 from hangarlog.log.sealed_times import SealedTimes, Span
 from hangarlog.log.segment import Segment
@@ -28,7 +28,6 @@ from hangarlog.log.segment_name import index_path, sealed_times_path, times_path
 from hangarlog.log.times import Times, load_times
 from hangarlog.maintenance.store_view import StoreView
 from hangarlog.record.checked_json import without_crc
-from hangarlog.record.checksum import crc32
 from hangarlog.record.envelope import LineError
 from hangarlog.record.line import StoredEnvelope, decode_records, is_erased, read_crc
 from hangarlog.record.strict import kept_record, record_or_cause, snapshot_flaw
@@ -291,36 +290,9 @@ def _segment_index_damage(log: Log, segment: Segment, first: int) -> Iterator[Co
     elif isinstance(segment, CompressedSegment) and not segment.compressed.tables_agree():
         cause = "its tables do not match its text; run `zstd -d --rm` on it, then `hangarlog compress`"
         yield CorruptionError(segment.path, os.path.basename(segment.path), segment.file_bytes, cause, mendable=False)
-    path = index_path(segment.base)
-    index = Index.open(log.filesystem, path, max(segment.size, STRIDE_BYTES), first)
-    if index is None:
-        if not is_harmless(log.filesystem, path):
-            yield CorruptionError(path, os.path.basename(path), 0, "it is not an index of its segment; delete it")
-        return
-    with contextlib.closing(index):
-        covered = index.covered()
-        with contextlib.closing(segment.again()) as grown:  # Reopened: a writer may have appended since.
-            if index.is_too_long or not _agrees(index, grown, covered):
-                yield CorruptionError(path, os.path.basename(path), 0, "it does not match its segment; delete it")
-
-
-def _agrees(index: Index, segment: Segment, stop: int) -> bool:
-    """True if up to offset `stop` every index entry is the end of a line and every block checksum matches."""
-    offset = crc = 0
-    number = index.first
-    while offset < stop:
-        lines, following = segment.lines_at(offset)
-        ends, crcs = index.entries(number, min(len(lines), index.first + index.count - number))
-        if not ends:
-            return False
-        for line, end, block_crc in zip(lines, ends, crcs, strict=False):
-            crc = crc32(b"\n", crc32(line, crc))
-            offset += len(line) + 1
-            if end != offset or block_crc not in (0, crc):
-                return False
-            crc = 0 if block_crc else crc
-        number, offset = number + len(ends), min(following, stop)
-    return True
+    if cause := index_flaw(segment, first):
+        path = index_path(segment.base)
+        yield CorruptionError(path, os.path.basename(path), 0, f"{cause}; delete it")
 
 
 def _segment_times_damage(segment: Segment, first: int) -> Iterator[CorruptionError]:

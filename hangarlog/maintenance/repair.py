@@ -17,7 +17,7 @@ import msgspec
 from hangarlog.errors import CorruptionError, HangarlogError, LockTimeoutError, StoreFormatError, StoreOpenError
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.progress import Progress
-from hangarlog.filestore.checkpoint import load_checkpoint
+from hangarlog.filestore.checkpoint import load_checkpoint, store_of_checkpoint
 from hangarlog.filestore.commit_ring import Frame, read_ring, ring_owner
 from hangarlog.filestore.folder import FORMAT, META_ADVICE, Folder, Meta, is_store_id
 from hangarlog.filestore.line_scan import REBUILT, found_in, journal_files, opened, stream_files
@@ -195,7 +195,7 @@ def _has_records(folder: Folder) -> bool:
 
 
 def _repair_meta(folder: Folder) -> tuple[Meta, list[Result]]:
-    """Return the content of `hangarlog.json`, rebuilt from the commit ring, records and defaults if needed."""
+    """Return the content of `hangarlog.json`, rebuilt from other files, records and defaults if needed."""
     try:
         return folder.open(1, create=False), []
     except StoreOpenError as error:
@@ -205,6 +205,7 @@ def _repair_meta(folder: Folder) -> tuple[Meta, list[Result]]:
         owner = ring_owner(folder.filesystem, folder.ring_path)
         with contextlib.suppress(CorruptionError):
             owner = owner or getattr(folder.journal.read_retained(), "store_id", "")
+        owner = owner or store_of_checkpoint(folder)
         store_id = owner if is_store_id(owner) else str(uuid4())
         created = first.recorded_at if first else now().decode()
         meta = Meta(FORMAT, store_id, created, _SEGMENT_BYTES, archive=_was_archive(folder))
@@ -223,7 +224,7 @@ def _was_archive(folder: Folder) -> bool:
 def _source_of_meta(error: StoreOpenError) -> str:
     if not isinstance(error, StoreFormatError):
         return "the defaults"
-    return f"the commit ring and the defaults ({error.cause.removesuffix(META_ADVICE)})"
+    return f"what other files say, and the defaults ({error.cause.removesuffix(META_ADVICE)})"
 
 
 # The repair

@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
@@ -270,6 +271,65 @@ def test_it_finds_the_same_stores_damaged(tmp_path: Path, kind: str) -> None:
     assert same >= 80
 
 
+def signed(body: bytes) -> bytes:
+    return b'%s,"crc":"%08x"}\n' % (body, zlib.crc32(body))
+
+
+def value(**keys: object) -> bytes:
+    """A JSON object without its last brace."""
+    return json.dumps(keys, separators=(",", ":"))[:-1].encode()
+
+
+ODD = [
+    b"",
+    b',"x":1,"x":2',
+    b',"x":' + b"[" * 200 + b"]" * 200,
+    b',"x":1e999',
+    b',"x":' + b"9" * 4301,
+    b',"x":"\\ud800"',
+    b',"x":"\xff"',
+]
+
+
+def test_it_judges_odd_values_in_json_files_as_hangarlog_does(tmp_path: Path) -> None:
+    first = tmp_path / "s"
+    with FileEventStore.untyped(first, durability="relaxed") as store:
+        store.append("a:1", [UntypedEvent("Added", {"number": n}) for n in range(4)], -1)
+        store_id = json.loads((first / "hangarlog.json").read_bytes())["store_id"]
+        for name in ("constructor", "__proto__"):
+            store.cursor(name).advance(3)
+    checkpoint = {"first": 1, "end": 0, "line_crc": "", "mark": 1, "begun": 1, "store": store_id}
+    projection = {"generation": 0, "version": 1, "event_id": "", "saved_at": "2026-01-01T00:00:00.000000Z", "state": 1}
+    contents = {
+        "retained.json": [value(retained=1, store_id=store_id, first_position=n) for n in (1, 1.0)],
+        "checkpoint.json": [value(position=n, **checkpoint) for n in (4, 9, None)],
+        "snapshots/a/1.json": [value(stream_id=name, version=1, state={}) for name in ("a:1", "a:2")],
+        "projections/m.json": [value(projection=name, position=n, **projection) for name in ("m", "n") for n in (4, 9)],
+    }
+    files = [(name, signed(body + odd)) for name, bodies in contents.items() for body in bodies for odd in ODD]
+    config = (first / "hangarlog.json").read_bytes().rstrip()[:-1]
+    files += [("hangarlog.json", config + odd + b"}\n") for odd in ODD]
+    paths = []
+    for number, (name, text) in enumerate(files):
+        paths.append(shutil.copytree(first, tmp_path / str(number)))
+        (paths[-1] / name).parent.mkdir(parents=True, exist_ok=True)
+        (paths[-1] / name).write_bytes(text)
+    answers = node(("verify", str(path)) for path in paths)
+    for path, (name, text), answer in zip(paths, files, answers, strict=True):
+        assert bool(answer.code) is verdict(path), (name, text[:300], answer.out)
+    assert 10 < sum(answer.code for answer in answers) < len(answers) - 10
+
+
+def test_a_link_in_place_of_a_folder_is_damage(tmp_path: Path) -> None:
+    with FileEventStore.untyped(tmp_path / "s", durability="relaxed") as store:
+        store.append("a:1", [UntypedEvent("Added", {})], -1)
+    (tmp_path / "s/streams/a").rename(tmp_path / "a")
+    (tmp_path / "s/streams/a").symlink_to(tmp_path / "a")
+    (answer,) = node([("verify", str(tmp_path / "s"))])
+    assert answer.code
+    assert verdict(tmp_path / "s")
+
+
 # A store that a process writes to
 
 
@@ -338,6 +398,12 @@ def test_it_appends_in_turns_with_hangarlog(tmp_path: Path, kind: str) -> None:
         assert verified == (0, [], [])
         assert shown.out == lines_of(path)
     assert written
+
+
+def test_it_is_short() -> None:
+    lines = SCRIPT.read_text().splitlines()
+    assert len(lines) < 410
+    assert max(map(len, lines)) <= 120
 
 
 @pytest.mark.parametrize(

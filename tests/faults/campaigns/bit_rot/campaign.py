@@ -16,12 +16,15 @@ from pathlib import Path
 from hangarlog import CorruptionWarning
 
 from ..harness import Campaign, Figures
+from .archives import run_archives
 from .check import HARMLESS, LOST, RECOVERED, REFUSED, REPAIRED, SERVED, UNREAD, Broken, Check
 from .damages import RUNNING, Case, choose
 from .folder import Folder
 from .store import Truth, fill, small_limits
 
 WORKERS = 2
+OF_AN_ARCHIVE = 60
+"""One damage in so many is done to an archive."""
 
 COUNTED = (SERVED, RECOVERED, REFUSED, HARMLESS, LOST, UNREAD, REPAIRED)
 
@@ -68,6 +71,7 @@ def run(folder: Path, size: int, seed: int) -> Figures:
                 shutil.copytree(scratch / "0", scratch / f"{worker}-kept")
             cases, possible = choose(Folder(str(scratch / "0")).texts, size, seed)
             counted = share_out(scratch, truth, cases, seed)
+            counted |= run_archives(scratch / "archived", size // OF_AN_ARCHIVE, seed)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return {"cases": len(cases), "of possible": possible, **counted}
@@ -116,7 +120,8 @@ CAMPAIGN = Campaign(
     fault="bit rot, in any file",
     promise="what is read is right, from the other copy and with a warning, or refused with its place; repair mends it",
     how="bits flipped, bytes set, files cut and zeroed, lines swapped, doubled and removed, in every file of a store, "
-    "running and restarted; then all is read in both directions, verified, appended to and repaired",
+    "running and restarted; then all is read in both directions, verified, appended to and repaired; and in every "
+    "file of an archive, which is then read, repaired and restored",
     ci=12_000,
     release=100_000,
     unit="damages",

@@ -34,13 +34,17 @@ class Folder:
 
     def damage(self, case: Case) -> None:
         """Put everything back, and do what `case` says; times are as before, as rot leaves them."""
-        self._restore()
-        self._set_mode(case.mode)
+        self.put_back(case.mode)
         path = os.path.join(self.path, case.name)
         self._put(path, damaged(Path(path).read_bytes(), case), self._files[path][1])
         if case.name == "hangarlog.json":
             self._set_mode(case.mode)  # Rot does not make a store of it that has moved.
         self._damaged = path
+
+    def put_back(self, mode: str) -> None:
+        """Put everything back as it was."""
+        self._restore()
+        self._set_mode(mode)
 
     def _restore(self) -> None:
         for folder in self._folders:
@@ -67,7 +71,8 @@ class Folder:
         home = FILESYSTEM.made_at(os.path.join(self.path, "hangarlog.json"))
         with contextlib.closing(SharedState(FILESYSTEM, state, home, writable=False)) as file:
             words[hangarlog.filestore.shared_state._FILE] = file._file
-        words[hangarlog.filestore.shared_state.RING_FILE] = os.stat(os.path.join(self.path, "ring")).st_ino
+        if os.path.exists(ring := os.path.join(self.path, "ring")):  # An archive has none.
+            words[hangarlog.filestore.shared_state.RING_FILE] = os.stat(ring).st_ino
         words[hangarlog.filestore.shared_state._BOOT] ^= mode == RESTARTED
         self._put(state, bytes(words), 0)
 
