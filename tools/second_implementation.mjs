@@ -205,6 +205,7 @@ function findEnd(lines, known, frames) {
       [reached, latest] = [follows ? position : reached, Math.max(latest, position)];
     }
   }
+  const skipped = new Set();
   const crc = lines.findLast(({ position }) => position === stored)?.crc;
   for (const { first, after, lines: more } of frames.toSorted((a, b) => a.first - b.first)) {  // "Joining"
     const before = joined.get(first - 1)?.crc ?? (first === stored + 1 ? crc : '');
