@@ -190,7 +190,7 @@ export function ringFrames(ring) {
 const endsBatch = ({ position, batch_end: end }) => !end || end === position;
 function findEnd(lines, known, frames) {
   let [stored, reached, latest, room, cause, batch] = [known, known, known, 0, '', new Map()];
-  const [behind, joined, skipped] = [new Map(), new Map(), new Set()];
+  const [behind, joined] = [new Map(), new Map()];
   for (const line of lines) {
     const { position } = line;
     if (!position) {
