@@ -141,8 +141,9 @@ export const parseConfig = (bytes) => fit(parseJson(bytes),
 export const parseRetained = (bytes, storeId) => fit(parseFile(bytes),
   'retained:one store_id:id first_position:position', (value) => value.store_id === storeId);
 export function parseCheckpoint(bytes, storeId) {
-  const value = fit(parseFile(bytes, false), 'position:long first:long end:long mark:long line_crc:text store:text');
-  return value && { position: value.store === storeId && (value.format ?? 1) === 1 ? value.position : 0 };
+  const table = 'position:long? first:long? end:long? mark:long? line_crc:text? store:text? format:long?';
+  const value = fit(parseFile(bytes, false), table);
+  return value && { position: value.store === storeId && (value.format ?? 1) === 1 ? value.position ?? 0 : 0 };
 }
 export function parseSnapshot(bytes) {
   const absent = { version: -1, compacted_through: -1, deleted_through: -1, number: 0 };
@@ -156,8 +157,8 @@ export function parseSnapshot(bytes) {
 export function parseCursors(bytes, committed, crcAt = () => undefined) {
   const [cursors, problems] = [Object.create(null), []];
   for (let at = 0; at < bytes.length; at += 1024) {
-    const texts = [at, at + 512].map((start) => trimmed(bytes.subarray(start, start + 512), /[\0 ]*\n?$/));
-    const lines = texts.map((text) => fit(parseChecked(text, false), 'cursor:text position:count moved_at:time '
+    const texts = [at, at + 512].map((start) => trimmed(bytes.subarray(start, start + 512), /[\0\n ]*$/));
+    const lines = texts.map((text) => fit(parseChecked(text, false), 'cursor:text position:count moved_at:text '
       + 'move:count tip:count? created:count? appended:count?')).filter(Boolean).sort((a, b) => b.move - a.move);
     if (texts.every((text) => text.length) && lines.length < 2) problems.push(`a damaged line at ${at}`);
     const isTwice = lines.some(({ cursor }) => cursor !== lines[0].cursor || cursor in cursors);
@@ -208,11 +209,9 @@ function findEnd(lines, known, frames) {
   const crc = lines.findLast(({ position }) => position === stored)?.crc;
   for (const { first, after, lines: more } of frames.toSorted((a, b) => a.first - b.first)) {  // "Joining"
     const before = joined.get(first - 1)?.crc ?? (first === stored + 1 ? crc : '');
-    if (after && (skipped.has(after) || (before && before !== after))) {
-      more.forEach((line) => skipped.add(line.crc));
-      continue;
-    }
-    const fits = ({ whole, position }, i) => whole && position === first + i && position > stored;
+    const isOther = after && (skipped.has(after) || (before && before !== after));
+    if (isOther) more.forEach((line) => skipped.add(line.crc));
+    const fits = ({ whole, position }, i) => !isOther && whole && position === first + i && position > stored;
     more.filter(fits).forEach((line) => joined.set(line.position, line));
   }
   const others = new Map([...behind, ...batch, ...joined]);
@@ -340,7 +339,7 @@ export function openStore(root) {
     report('cursors.jsonl', ...cursors?.problems ?? []);
     for (const path of pathsIn(`${root}/projections`, /(?<=^[^.]*)\.json$/)) {
       look(`projections/${path}.json`, (bytes) => fit(parseFile(bytes, false), 'projection:text position:count',
-        (value) => pathPart(value.projection) === path && value.position <= stored), 2 ** 30);
+        (value) => pathPart(value.projection) === path && value.position <= committed && 'state' in value), 2 ** 30);
     }
     yield* damage;
     if (damage.size) refuse(`${damage.size} reports of damage`);

@@ -21,7 +21,7 @@ from hangarlog.record.checksum import blake2b
 from hangarlog.system.filesystem import FileSystem
 
 _MAGIC = 0x31_47_4C_54_43_4C_48  # "HLCTLG1"
-_LOW = (1 << 32) - 1
+LOW = (1 << 32) - 1
 _MIN_SLOTS = 1 << 10  # Slots of a new catalog.
 _HEADER, _SLOT, _ONE = Struct("=6Q16x"), Struct("=2Q"), Struct("=Q")
 _MARKS = Struct("=2Q")
@@ -39,13 +39,20 @@ class Known(NamedTuple):
     version: int
     position: int
 
+    def is_after(self, position: int) -> bool:
+        """True if this is a record after a position, by less than 2^31."""
+        return 0 < (self.position - position) & LOW < 1 << 31
+
     def is_at(self, position: int) -> bool:
         """True if this may be the record at a position."""
-        return position & _LOW == self.position
+        return position & LOW == self.position
 
     def position_before(self, committed: int) -> int:
         """Return its full position, which is at most `committed`."""
-        return committed - ((committed - self.position) & _LOW)
+        return committed - ((committed - self.position) & LOW)
+
+
+NO_STREAM = Known(-1, 0)
 
 
 class Catalog:
@@ -178,7 +185,7 @@ class Catalog:
 
         Reads the whole file.
         """
-        words = {key: word for key, word in self._entries().items() if word & _LOW}
+        words = {key: word for key, word in self._entries().items() if word & LOW}
         known = {}
         for stream_id in stream_ids:
             word = words.pop(_number(_key(stream_id)), 0)
@@ -203,7 +210,7 @@ class Catalog:
 
     def put(self, stream_id: str, version: int, position: int) -> None:
         """Note the last version of a stream, and the position of that record. Version -1: the stream does not exist."""
-        word = (position & _LOW) << 32 | (version + 1) & _LOW
+        word = (position & LOW) << 32 | (version + 1) & LOW
         place = self._places.get(stream_id)
         offset = place[1] if place else self._find(stream_id)[0]
         if place or stream_id in self._places:
@@ -293,5 +300,5 @@ def _number(key: bytes) -> int:
 
 
 def _known(word: int) -> Known | None:
-    version = (word & _LOW) - 1
+    version = (word & LOW) - 1
     return Known(version, word >> 32) if version >= 0 else None

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from hangarlog.errors import CorruptionError, CorruptionWarning, EventsDroppedError, StoreOpenError
 from hangarlog.eventstore.limits import ended
 from hangarlog.eventstore.selection import Span
-from hangarlog.filestore.catalog import Catalog, Known
+from hangarlog.filestore.catalog import NO_STREAM, Catalog, Known
 from hangarlog.filestore.event_ids import Moment
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.shared_state import JOURNAL_SIZE, WRITING, SharedState
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from hangarlog.filestore.salvage import Salvage
 
 _Blocks = Iterator[Sequence[StoredEnvelope]]
-_NO_STREAM = Known(-1, 0)
 _FEW_DOUBTFUL = 8
 _MAX_LISTINGS = 100  # Listings of a stream's files in one read.
 
@@ -359,9 +358,8 @@ class Reader:
             if stream_id in self._unrecovered.ends:
                 return self._unrecovered.ends[stream_id]
             committed = self._unrecovered.settled
-        for block in self._stream_backward(Span(stream_id, limit=1), committed, compacted=True):
-            return block[0].stream_version
-        return -1
+        block = next(self._stream_backward(Span(stream_id, limit=1), committed, compacted=True), None)
+        return block[0].stream_version if block else -1
 
     def _refuse_torn(self, log: Log) -> None:
         """Raise if a torn tail that was read is damage: it stays although nobody is writing."""
@@ -383,8 +381,10 @@ class Reader:
         return words[WRITING] != 0 or words[JOURNAL_SIZE] != size
 
     def _known(self, stream_id: str) -> Known | None:
-        """Return what the catalog has of a stream; None if there is no catalog."""
-        return (self._catalog.get(stream_id) or _NO_STREAM) if self._catalog.is_open else None
+        """Return what is known of a stream's last record; None if nothing tells."""
+        if self._unrecovered and not self._state.valid:
+            return self._unrecovered.known(stream_id)
+        return (self._catalog.get(stream_id) or NO_STREAM) if self._catalog.is_open else None
 
     def _committed_only(
         self, blocks: Iterator[Sequence[StoredEnvelope]], known: Known | None, committed: int
@@ -411,11 +411,11 @@ class Reader:
         if known is None or known.version <= version or (wanted is not None and wanted <= version):
             return
         self._folder.refuse_moved()
-        now = self._state.committed
+        now = self._state.committed if self._state.valid else committed
         last, position = known.version, known.position_before(now)
         if committed < position <= now:
             return  # It was committed since.
-        if position <= 0 or conflicts_with_journal(self._folder, stream_id, last, position):
+        if known.position and (position <= 0 or conflicts_with_journal(self._folder, stream_id, last, position)):
             # A power cut, or an older file, has taken what the catalog knows of. The journal tells.
             records = [record for record, _ in lines_of_stream(self._folder, stream_id, 0, committed)]
             last, position = (records[-1].stream_version, records[-1].position) if records else (-1, 0)

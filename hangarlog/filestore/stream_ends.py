@@ -70,8 +70,10 @@ def conflicts_with_journal(folder: Folder, stream_id: str, version: int, positio
 
 def ends_early(log: Log, stream_id: str, version: int, known: int, position: int) -> CorruptionError:
     """Return the error for a stream that ends at `version` although version `known` was committed at `position`."""
-    cause = f"it ends at version {version}; version {known} was committed at position {position}"
-    return CorruptionError(log.active_path, os.path.basename(log.active_path), 0, cause, position, stream_id, known)
+    where = f"at position {position}" if position else "before the next one, which the journal has"
+    cause = f"it ends at version {version}; version {known} was committed {where}"
+    path = log.active_path
+    return CorruptionError(path, os.path.basename(path), 0, cause, position or None, stream_id, known)
 
 
 def disproved_by_journal(folder: Folder, record: StoredEnvelope, committed: int) -> bool:

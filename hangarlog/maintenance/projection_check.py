@@ -49,7 +49,7 @@ def _read(folder: Folder, path: str) -> SavedState | str:
 def _flaw(folder: Folder, view: StoreView, path: str, saved: SavedState) -> str | None:
     if path != state_path(folder, saved.projection, "saved"):
         return f"it is of projection {saved.projection!r}, whose state has another file name"
-    if not view.is_committed(saved.position):
+    if not view.has(saved.position):
         return f"it has events up to position {saved.position}, which the store does not have"
     return None
 

@@ -24,8 +24,8 @@ class StoreView:
 
     `store` is given if this process has the store open. The journal is checked up to position `committed`, and streams
     up to position `settled`. The two differ only if no session is in progress, so that the shared state is unknown: a
-    crash may have taken later records from the streams. `doubt` is then the damage that hides where the journal ends,
-    or None.
+    crash may have taken later records from the streams. The ring may then have more of the journal. `doubt` is the
+    damage that hides where the journal ends, or None.
     """
 
     def __init__(self, folder: Folder, store_id: str, store: FileEventStore | None = None) -> None:
@@ -42,11 +42,12 @@ class StoreView:
             self._state.session = last if store else session_going_on(folder.filesystem, folder.fd, last)
         published = self.published() if self._state and self._state.valid else None
         if published:
-            self.committed = self.settled = published[0]
+            self.committed = self.settled = self._joined = published[0]
         else:
             self.close()
             found = Unrecovered(folder, store_id)
             self.committed, self.settled, self.doubt = found.stored, found.settled, found.doubt
+            self._joined = found.committed
 
     def close(self) -> None:
         """Close the shared state."""
@@ -70,6 +71,10 @@ class StoreView:
         """True if the record at this position is committed now."""
         published = self.published()
         return position <= (published[0] if published else self.committed)
+
+    def has(self, position: int) -> bool:
+        """True if the event at this position is committed now, perhaps by the ring alone."""
+        return position <= self._joined or self.is_committed(position)
 
     @property
     def layout(self) -> int:

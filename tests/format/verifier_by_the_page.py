@@ -150,6 +150,7 @@ class _Verifier:
         if content is not None:
             found = loaded(signed(content))
             numbers = [found.get(key, 0) for key in ("position", "first", "end", "mark")] if found else [-1]
+            numbers.append(found.get("format", 1) if found else -1)
             if not all(is_int(each, 0, 2**63 - 1) for each in numbers):
                 yield "checkpoint.json"
             elif self._store.checkpoint["position"] > self._store.stored:
@@ -238,8 +239,12 @@ class _Verifier:
             if path.name.endswith((".latest.json", ".latest-2.json", ".rebuilding.json")):
                 continue
             found = loaded(signed(small_file(path, 1 << 30) or b"")) or {}
-            whole = isinstance(found.get("projection"), str) and is_int(found.get("position")) and "state" in found
-            if not whole or path.name != f"{part(found['projection'])}.json" or found["position"] > self._store.stored:
+            texts = all(isinstance(found.get(key), str) for key in ("projection", "event_id", "saved_at"))
+            numbers = is_int(found.get("position")) and is_int(found.get("generation"))
+            whole = texts and numbers and type(found.get("version")) is int and "state" in found
+            if not whole or path.name != f"{part(found['projection'])}.json":
+                yield f"projections/{path.name} is not whole"
+            elif found["position"] > self._store.committed:
                 yield f"projections/{path.name}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import warnings
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from hangarlog import (
 from hangarlog.eventstore.base import EventStore
 from hangarlog.maintenance.backup import backup
 from hangarlog.maintenance.repair import repair
-from hangarlog.maintenance.verify import verify
+from hangarlog.maintenance.verify import verify, verify_folder
 from hangarlog.projections import (
     Loaded,
     Projection,
@@ -378,6 +379,20 @@ def test_the_state_is_a_line_of_text(store: FileEventStore) -> None:
     )
     assert '"state":{"events":1,"by_stream":{"a:1":1}},"crc":"' in file.read_text()
     assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_a_state_of_events_that_only_the_ring_has_is_whole(tmp_path: Path, ring_at_once: None) -> None:
+    """As after a power cut: the next opening brings them back, and the state is theirs."""
+    with FileEventStore(tmp_path / "store") as store:
+        for number in range(5):
+            append(store, number)
+        sums().run(store, 0)
+        copy = shutil.copytree(store.path, tmp_path / "copy")
+    lines = (copy / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (copy / "journal.jsonl").write_bytes(b"".join(lines[:3]))
+    assert list(verify_folder(str(copy))) == []
+    (copy / "ring").unlink()
+    assert ["which the store does not have" in str(damage) for damage in verify_folder(str(copy))] == [True]
 
 
 def test_a_damaged_state_is_built_anew(store: FileEventStore) -> None:

@@ -6,16 +6,20 @@ checkpoint on, streams may be shorter or longer than the journal says, so later 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from bisect import bisect_right
+from functools import cached_property
 
 from hangarlog.errors import CorruptionError
+from hangarlog.filestore.catalog import LOW, NO_STREAM, Catalog, Known
 from hangarlog.filestore.checkpoint import load_checkpoint
 from hangarlog.filestore.commit_ring import lines_of_frames, read_ring
 from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.salvage import ENDLESS, read_journal_lines, segments_between, stream_lines
 from hangarlog.log.segment import Segment
 from hangarlog.record.line import MIN_LINE_BYTES, StoredEnvelope, decode_record, is_record, says_nothing
+from hangarlog.system.filesystem import FRESH
 
 
 class Unrecovered:
@@ -39,6 +43,8 @@ class Unrecovered:
         self.stored = self.settled = max(checkpoint.position, dropped)
         self._crc = checkpoint.line_crc if checkpoint.position >= dropped else ""  # Of the line at `stored`.
         self.ends: dict[str, int] = {}
+        self._starts: dict[str, int] = {}  # Their first versions after it.
+        self._folder, self._mark = folder, checkpoint.mark
         self._last_seen = 0
         known = self._read_journal(folder)
         if self._last_seen < self.settled and self.settled > dropped:
@@ -47,6 +53,9 @@ class Unrecovered:
             self.stored, self.settled, self._crc = dropped, dropped, ""
             known = self._read_journal(folder)
             self.doubt = ahead
+        path = folder.journal.active_path
+        if not any(map(folder.filesystem.is_there, (path, path + FRESH))):
+            self.doubt = CorruptionError(path, os.path.basename(path), 0, "it is missing")
         frames = read_ring(folder.filesystem, folder.ring_path, store_id).frames
         joined = lines_of_frames(frames, self.stored, self._crc)
         known |= {position: decode_record(line) for position, line in joined.items()}
@@ -57,10 +66,35 @@ class Unrecovered:
         beyond = max(known, default=0)
         if beyond >= position:  # Otherwise they begin a batch that was never committed.
             cause = f"position {position} is missing; there are records up to position {beyond}"
-            path = folder.journal.active_path
             self.doubt = self.doubt or CorruptionError(path, os.path.basename(path), 0, cause, position)
         self.tail = [known[position] for position in range(self.stored + 1, self.committed + 1)]
         self._note(self.tail)
+
+    def known(self, stream_id: str) -> Known:
+        """Return a stream's last version up to `settled`, -1 if it has none, and its position.
+
+        The next version tells, which the journal has: then the position is 0. Or the catalog with the checkpoint's
+        mark, or else the journal.
+        """
+        if stream_id in self._starts:
+            return Known(self._starts[stream_id] - 1, 0)
+        catalog = Catalog(self._folder.filesystem, self._folder.catalog_path)
+        with contextlib.closing(catalog), contextlib.suppress(OSError):
+            if catalog.open(reading=True) and self._mark in catalog.marks():
+                known = catalog.get(stream_id) or NO_STREAM
+                if not known.is_after(self.settled):  # What came later is taken back.
+                    return known
+        return self._in_journal.get(stream_id, NO_STREAM)
+
+    @cached_property
+    def _in_journal(self) -> dict[str, Known]:
+        """{stream id: its last record up to `settled`}, by the whole journal."""
+        journal, found = self._folder.journal, dict[str, Known]()
+        for segment in segments_between(journal, journal.begins(), self.settled):
+            for _, _, record in read_journal_lines(segment):
+                if not isinstance(record, str) and record.position <= self.settled:
+                    found[record.stream_id] = Known(record.stream_version, record.position & LOW)
+        return found
 
     def _read_journal(self, folder: Folder) -> dict[int, StoredEnvelope]:
         """Find the last complete batch, and return {position: record} of what follows it."""
@@ -103,6 +137,9 @@ class Unrecovered:
 
     def _note(self, records: list[StoredEnvelope]) -> None:
         for record in records:
+            if record.position > self.settled:
+                first = self._starts.get(record.stream_id, record.stream_version)
+                self._starts[record.stream_id] = min(record.stream_version, first)
             self.ends[record.stream_id] = max(record.stream_version, self.ends.get(record.stream_id, -1))
 
     def _note_lost(self, folder: Folder, lost: list[range]) -> None:

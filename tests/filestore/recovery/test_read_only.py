@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from conftest import Added
 from store_files import folder_of, put
 
 import hangarlog.filestore.checkpointing
-from hangarlog import ANY, FileEventStore, StorageError, StoreOpenError
+from hangarlog import ANY, CorruptionError, CorruptionWarning, FileEventStore, StorageError, StoreOpenError
 from hangarlog.record.line import decode_record
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.read_only import ReadOnly
@@ -64,6 +65,76 @@ def test_a_reader_sees_what_a_recovery_would_show(tmp_path: Path, tail: bytes, s
     shutil.copytree(path, tmp_path / "writer")
     with FileEventStore(tmp_path / "writer") as store:
         assert [e.number for e in store.read_stream("a:1")] == numbers
+
+
+@pytest.mark.parametrize("catalog", ["of the checkpoint", "of another one", "gone"])
+@pytest.mark.parametrize("kept", [None, 0, 1, 3])
+@pytest.mark.parametrize("later", [0, 1, 4])
+def test_a_reader_takes_what_a_stream_lacks_from_the_journal(
+    tmp_path: Path, kept: int | None, later: int, catalog: str
+) -> None:
+    """The file of a stream is gone, or older than the checkpoint; `later` events come after that."""
+    path = tmp_path / "s"
+    with FileEventStore(path, segment_bytes=3000) as store:
+        for n in range(EVENTS):
+            store.append("a:1", [Added(n)], ANY)
+        store.append("b:1", [Added(0)], ANY)
+        store.append("c:1", [Added(0)], ANY)
+    with FileEventStore(path) as store:
+        store._write_session.checkpointing.make()
+        for n in range(EVENTS, EVENTS + later):
+            store.append("a:1", [Added(n)], ANY)
+    active, b = path / "streams/a/1.jsonl", path / "streams/b/1.jsonl"
+    if kept is None:
+        shutil.rmtree(active.parent)
+    else:
+        put(active, b"".join(active.read_bytes().splitlines(keepends=True)[:kept]))
+    b.unlink()
+    if catalog != "of the checkpoint":
+        (path / "catalog").unlink()
+    if catalog == "of another one":
+        FileEventStore(tmp_path / "other").close()
+        shutil.copy(tmp_path / "other/catalog", path)
+    numbers = list(range(EVENTS + later))
+    with FileEventStore(path, filesystem=ReadOnly()) as store, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert [e.number for e in store.read_stream("a:1")] == numbers
+        assert [r.event.number for r in store.records("a:1", reverse=True)] == numbers[::-1]
+        assert store.get_stream_version("a:1") == numbers[-1]
+        assert store.read_stream("b:1") == store.read_stream("c:1") == [Added(0)]
+        assert store.get_stream_version("b:1") == 0
+        assert store.read_stream("d:1") == []
+    assert {each.category for each in said} == {CorruptionWarning}
+    assert any(str(b) in str(each.message) for each in said)
+
+
+def test_versions_that_both_copies_lack_are_an_error(tmp_path: Path) -> None:
+    """The next version comes after the checkpoint, so nothing else tells that they were there."""
+    path = tmp_path / "s"
+    with FileEventStore(path, segment_bytes=3000) as store:
+        for n in range(EVENTS):
+            store.append("a:1", [Added(n)], ANY)
+        store._write_session.checkpointing.make()
+        store.append("a:1", [Added(EVENTS)], ANY)
+    for lost in (*path.glob("journal.0*"), *path.glob("streams/a/1.0*"), path / "catalog"):
+        lost.unlink()
+    active = path / "streams/a/1.jsonl"
+    put(active, active.read_bytes()[:0])
+    with FileEventStore(path, filesystem=ReadOnly()) as store, warnings.catch_warnings():
+        warnings.simplefilter("ignore", CorruptionWarning)  # The journal still has the last of them.
+        for reverse in (False, True):
+            with pytest.raises(CorruptionError):
+                list(store.records("a:1", reverse=reverse))
+        assert store.get_stream_version("a:1") == EVENTS
+
+
+def test_a_journal_that_is_missing_is_no_store_without_events(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with FileEventStore(path) as store:
+        store.append("a:1", [Added(1)], ANY)
+    (path / "journal.jsonl").rename(tmp_path / "journal.jsonl")
+    with FileEventStore(path, filesystem=ReadOnly()) as store, pytest.raises(StoreOpenError, match="is missing"):
+        store.read_stream("a:1")
 
 
 def test_a_reader_does_not_see_what_only_the_stream_has(tmp_path: Path) -> None:
