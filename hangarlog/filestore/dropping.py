@@ -49,6 +49,10 @@ def drop_before(session: WriteSession, first: int) -> None:
                 folder.refuse_moved()
                 journal.write_retained(first)
                 session.changed_layout()
+    elif journal.left_over():
+        with session.lock():
+            folder.refuse_moved()
+            journal.write_retained(journal.begins())  # Its sync may have failed when it was written.
     for left in journal.left_over():
         with session.lock():  # For each: a writer waits for one removal.
             folder.refuse_moved()

@@ -55,7 +55,7 @@ class Unarchiving(Retention):
 
             ends = self._bring(archive, segments, begins, report, go_on)
             first = archive.folder.journal.begins()
-            if first < begins:
+            if first <= begins:  # Also what an earlier run has begun: its sync may have failed.
                 self._begin_earlier(first, report)
             report.first_position = first
             self._show(

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from time import time
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from hangarlog.errors import CorruptionError, HangarlogError, StreamDeletedError
+from hangarlog.errors import ArchiveError, CorruptionError, HangarlogError, StreamDeletedError
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.arguments import seconds_of
 from hangarlog.eventstore.record import Event
@@ -248,6 +248,11 @@ class UpkeepCalls(FollowingCalls[Event]):
             if session.filesystem.size_at(path) >= session.segment_bytes:
                 self._writer.seal(stream_id)
         session.checkpointing.make(self._lock_timeout)
+        if session.state.failures:  # A later sync would prove nothing of what this one has lost.
+            cause = (
+                "its device refused a sync, so nothing may go there before the machine restarts; name another folder"
+            )
+            raise ArchiveError(session.folder.path, cause)
 
     def seal_journal(self) -> None:
         """Seal the active segment of the journal, if it has records: for an archive."""

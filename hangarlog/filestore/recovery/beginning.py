@@ -32,6 +32,7 @@ def remove_left_over(folder: Folder) -> None:
     journal = folder.journal
     if cause := _why_not_left_over(folder, journal.begins()):
         raise journal.retained_damage(cause)
+    journal.write_retained(journal.begins())  # A sync of it may have failed: then it is not on the device.
     for first in journal.left_over():
         journal.remove_sealed(first)
 
