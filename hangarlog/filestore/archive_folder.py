@@ -43,8 +43,12 @@ class OpenArchive(Protocol):
     def get_stream_version(self, stream_id: str) -> int:
         """Return the last version of a stream, -1 without one."""
 
-    def seal_large(self, streams: Mapping[str, int]) -> None:
-        """Seal the active segments of streams that are full, and make a checkpoint."""
+    @property
+    def sync_refused(self) -> bool:
+        """True if the device has refused a sync since the machine started."""
+
+    def seal_large(self, streams: Mapping[str, int], *, sync_refused: bool) -> None:
+        """Seal the active segments of streams that are full, and make a checkpoint if no sync was refused."""
 
     def seal_journal(self) -> None:
         """Seal the active segment of the journal, if it has records."""
@@ -89,6 +93,7 @@ class ArchiveFolder:
         self._source, self._filesystem, self._opened, self._seconds = source, source.filesystem, opened, seconds
         self.folder = Folder(source.filesystem, path)
         self.path = self.folder.path
+        self._sync_refused = False  # By the archive's device, since the machine started.
 
     def check(self, *, create: bool) -> None:
         """Raise `ArchiveError` unless the folder is the store's archive, or with `create` may become it."""
@@ -163,6 +168,7 @@ class ArchiveFolder:
         if not journal.sealed() and journal.last_record() is None:
             return journal.begins() - 1
         with self.opened() as archive:
+            self._sync_refused |= archive.sync_refused
             archive.seal_journal()  # A repair may have left some records there.
             return archive.last_position
 
@@ -187,7 +193,8 @@ class ArchiveFolder:
             if archive.last_position < each.following - 1:
                 cause = f"it ends at position {archive.last_position}, not {each.following - 1}"
                 raise ArchiveError(self.path, f"{cause}; run `hangarlog verify` on it")
-            archive.seal_large(proof.streams)
+            archive.seal_large(proof.streams, sync_refused=self._sync_refused)
+            self._sync_refused |= archive.sync_refused
         return proof.streams
 
     def _hide(self, proof: Proof, hidden: Callable[[str], int]) -> None:

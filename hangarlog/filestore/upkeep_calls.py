@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from time import time
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from hangarlog.errors import ArchiveError, CorruptionError, HangarlogError, StreamDeletedError
+from hangarlog.errors import CorruptionError, HangarlogError, StreamDeletedError
 from hangarlog.events.serializer import EventSerializer
 from hangarlog.eventstore.arguments import seconds_of
 from hangarlog.eventstore.record import Event
@@ -238,21 +238,27 @@ class UpkeepCalls(FollowingCalls[Event]):
         untyped, seconds = cast("Any", type(self)).untyped, self._lock_timeout
         return ArchiveFolder(session.folder, os.fspath(target), lambda path: untyped(path, **options), seconds)
 
-    def seal_large(self, streams: Mapping[str, int]) -> None:
-        """Seal the active segments of streams that are full, and make a checkpoint: for an archive."""
+    @property
+    def sync_refused(self) -> bool:
+        """True if the device has refused a sync since the machine started."""
+        return self._write_session.state.failures > 0
+
+    def seal_large(self, streams: Mapping[str, int], *, sync_refused: bool) -> None:
+        """Seal the active segments of streams that are full, and make a checkpoint: for an archive.
+
+        If the device has refused a sync, also before the shared state was made anew, no later sync proves anything, so
+        there is no checkpoint.
+        """
         session = self._write_session
         with session.lock():
             pass  # Refuses a store that may only be read, as on a full disk: it may lack the streams.
+        if sync_refused and not session.state.failures:
+            session.state.mark_sync_failed()
         for stream_id in streams:
             path = session.folder.stream(stream_id).active_path
             if session.filesystem.size_at(path) >= session.segment_bytes:
                 self._writer.seal(stream_id)
         session.checkpointing.make(self._lock_timeout)
-        if session.state.failures:  # A later sync would prove nothing of what this one has lost.
-            cause = (
-                "its device refused a sync, so nothing may go there before the machine restarts; name another folder"
-            )
-            raise ArchiveError(session.folder.path, cause)
 
     def seal_journal(self) -> None:
         """Seal the active segment of the journal, if it has records: for an archive."""
