@@ -39,7 +39,7 @@ with FileEventStore.untyped(path, durability=sys.argv[4]) as store:
         if number == began:
             print("ready", flush=True)
         number += len(events)
-        time.sleep(0.001)  # Else nothing could catch up with it on a busy machine.
+        time.sleep(0.01)  # Else nothing could catch up with it on a busy machine.
 print(number, flush=True)
 """
 WRITERS = 3
