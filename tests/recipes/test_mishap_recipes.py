@@ -72,9 +72,11 @@ def test_the_commands_of_the_page_repair(mystore: Path) -> None:
     assert not list(Path("mystore-as-found").glob("journal.0*.jsonl"))
 
 
-def test_a_store_without_its_settings_gets_a_new_id(mystore: Path) -> None:
-    """So a backup of the old one is not overwritten."""
+def test_a_store_without_its_settings_keeps_its_id(mystore: Path) -> None:
+    """Its checkpoint has it. Where that is gone, too, a backup of the old one is not overwritten."""
     output("hangarlog backup mystore backup && rm mystore/hangarlog.json && hangarlog repair mystore")
+    output("hangarlog backup mystore backup")
+    output("rm mystore/hangarlog.json mystore/checkpoint.json && hangarlog repair mystore")
     assert shell("hangarlog backup mystore backup").returncode == 1
     output("hangarlog backup mystore new-backup")
 
