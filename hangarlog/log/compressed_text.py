@@ -219,8 +219,13 @@ class CompressedText:
                 text, length = found
                 damaged, at = 0, at + length
                 yield length, text
-        if damaged and self._filesystem.read(self._fd, _SKIPPED.size, size - damaged)[:4] != _NUMBERS_START:
+        if damaged and not self._begin_tables(size - damaged):
             yield damaged, b""
+
+    def _begin_tables(self, at: int) -> bool:
+        """True if the tables begin at a place in the file, although one of their marks may be damaged."""
+        start = self._filesystem.read(self._fd, _SKIPPED.size + len(_NUMBERS_NAME), at)
+        return start.startswith(_NUMBERS_START) or start.endswith(_NUMBERS_NAME)
 
     def _frame_at(self, at: int, size: int) -> tuple[bytes, int] | None:
         """Return (text, length) of the frame at a place in the file, None if there is no whole one."""
