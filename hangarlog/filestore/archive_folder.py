@@ -114,10 +114,9 @@ class ArchiveFolder:
         if meta and meta.store_id != self._source.store_id:
             raise ArchiveError(path, "it is of another store; name another folder")
         if meta and not meta.archive:
-            cause = (
-                "it is the store itself, or a backup of it, and no archive; name another folder, or, if a repair made"
-            )
-            raise ArchiveError(path, f'{cause} its hangarlog.json anew, add "archive": true to that file')
+            cause = "its hangarlog.json does not say that it is an archive; name another folder"
+            advice = 'or, if a repair made that file anew, add "archive": true to it'
+            raise ArchiveError(path, f"{cause}, {advice}")
 
     @contextlib.contextmanager
     def entered(self, settings: Meta, begins: int) -> Iterator[None]:
@@ -253,7 +252,9 @@ def put_sealed(segment: Segment, folder: Folder, first: int) -> None:
     """
     filesystem, path = folder.filesystem, os.path.join(folder.path, os.path.basename(segment.path))
     if isinstance(segment, CompressedSegment) and not segment.has_tables_for(first):
-        raise segment.damage(segment.size, "its tables are damaged; run `hangarlog compress` on its store")
+        damage = segment.damage(segment.size, "its tables are damaged; run `hangarlog compress` on its store")
+        damage.mendable = False  # By a repair.
+        raise damage
     folder.journal.remove_sealed(first)  # With caches, which may be of another text.
     copy_open(filesystem, segment.fd, segment.file_bytes, path)
     if not index_flaw(segment, first):

@@ -18,7 +18,7 @@ import msgspec
 
 from hangarlog.errors import StoreFormatError
 from hangarlog.record.checksum import crc32
-from hangarlog.record.line import decode_record, is_record
+from hangarlog.record.line import decode_record, is_record, stored_crc
 from hangarlog.system.filesystem import FileSystem
 from hangarlog.system.platform import WINDOWS
 
@@ -154,7 +154,7 @@ def lines_of_frames(frames: list[Frame], after: int, crc: str) -> dict[int, byte
 
 
 def _crc_of(line: bytes) -> str:
-    return line[-10:-2].decode("ascii", "replace")
+    return stored_crc(line).decode("ascii", "replace")
 
 
 def ring_owner(filesystem: FileSystem, path: str) -> str:

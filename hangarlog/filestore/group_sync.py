@@ -38,7 +38,7 @@ from hangarlog.filestore.shared_state import (
     ring_next,
 )
 from hangarlog.filestore.stream_ends import sealed_journal_line
-from hangarlog.record.line import CRC_BYTES
+from hangarlog.record.line import CRC_BYTES, stored_crc
 from hangarlog.system.file_lock import FileLock, alone, enter
 from hangarlog.system.futex import PATIENCE_SECONDS, give_way
 from hangarlog.system.platform import BYTE_LOCKS
@@ -307,7 +307,7 @@ class JournalSync:
         if len(text) != size - start or not (first.isdigit() and int(first) <= committed) or text[-1:] != b"\n":
             return None  # A roll has put another file in place, and synced this one.
         if not start:
-            previous_crc = (sealed_journal_line(self._folder, int(first) - 1) or b"")[-10:-2]
+            previous_crc = stored_crc(sealed_journal_line(self._folder, int(first) - 1) or b"")
         generation, block = generation_and_block
         following = ring.write(generation, block, int(first), committed, text, previous_crc)
         if following < 0:

@@ -16,7 +16,7 @@ from hangarlog.filestore.folder import Folder
 from hangarlog.filestore.salvage import journal_part
 from hangarlog.filestore.store import FileEventStore
 from hangarlog.record.envelope import Envelope
-from hangarlog.record.line import StoredEnvelope, encode_envelope
+from hangarlog.record.line import StoredEnvelope, encode_envelope, stored_crc
 from hangarlog.record.strict import are_strict, record_or_cause, strict_record
 from hangarlog.record.verified_block import VerifiedBlock
 
@@ -69,7 +69,9 @@ def _lines(block: Sequence[StoredEnvelope]) -> list[bytes | None]:
         return [*block.text.split(b"\n")[: len(block.records)]]
     lines = [encode_envelope(record)[:-1] for record in block]
     # If the checksum is equal, the stored line has these bytes.
-    return [line if line[-10:-2] == record.crc.encode() else None for line, record in zip(lines, block, strict=True)]
+    return [
+        line if stored_crc(line) == record.crc.encode() else None for line, record in zip(lines, block, strict=True)
+    ]
 
 
 def _one_by_one(
@@ -116,7 +118,7 @@ def _lines_from_files(
         for position in doubtful.keys() & range(first, part.last + 1):
             line = part.own.get(position) or part.other.get(position)
             found[position] = line or part.damage(position)
-            if line and by_position[position].crc.encode() != line[-10:-2]:
+            if line and by_position[position].crc.encode() != stored_crc(line):
                 served = _damage(folder, by_position[position], doubtful[position])
                 warnings.warn(CorruptionWarning(f"served from the other copy: {served}"), stacklevel=2)
         first = min((position for position in doubtful if position > part.last), default=last + 1)

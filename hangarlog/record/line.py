@@ -122,6 +122,11 @@ def _name(event_type: str) -> bytes:
     return _encode(event_type)
 
 
+def stored_crc(line: bytes) -> bytes:
+    """Return the checksum that a line, without its newline, ends with; it is not verified."""
+    return line[-10:-2]
+
+
 def read_crc(envelope: StoredEnvelope) -> int:
     """Return the checksum that an envelope was stored with."""
     return int(envelope.crc, 16)

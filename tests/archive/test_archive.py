@@ -210,7 +210,7 @@ def test_a_snapshot_behind_goes_and_one_ahead_stays(tmp_path: Path) -> None:
         ("no/parent", "there is no folder"),
         ("other", "it is of another store"),
         ("foreign", "it cannot be made an archive"),
-        ("backup", "a backup of it, and no archive"),
+        ("backup", "does not say that it is an archive"),
         ("rotten", "it is not an archive of this store"),
         ("linked", "it is not an archive of this store"),
         ("locks", "it cannot be made an archive"),

@@ -49,7 +49,7 @@ def test_an_archive_with_a_damaged_hangarlog_json_gets_its_id_again(tmp_path: Pa
         with pytest.raises(ArchiveError, match="not an archive of this store"):
             store.restore_archive(tmp_path / "a")
         list(repair(tmp_path / "a"))
-        with pytest.raises(ArchiveError, match='add "archive": true to that file'):
+        with pytest.raises(ArchiveError, match='add "archive": true to it'):
             store.restore_archive(tmp_path / "a")
         meta.write_text(meta.read_text().replace("\n}", ',\n  "archive": true\n}'))
         store.restore_archive(tmp_path / "a")

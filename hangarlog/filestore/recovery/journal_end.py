@@ -22,7 +22,7 @@ from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
 from hangarlog.log.segment import SECTOR_BYTES
 from hangarlog.record.envelope import LineError
-from hangarlog.record.line import StoredEnvelope, decode_record, decode_records, is_record, says_nothing
+from hangarlog.record.line import StoredEnvelope, decode_record, decode_records, is_record, says_nothing, stored_crc
 
 READ_BYTES = 64 << 10
 """Bytes of journal read at a time. For larger reads the system maps and zeroes new memory each time."""
@@ -97,7 +97,7 @@ def _crc_before(folder: Folder, active: ActiveSegment, batches_end: int, last: i
     """Return the checksum of the line at `last`, where the complete batches end; "" if there is no intact one."""
     if batches_end:
         return active.crc_before(batches_end)
-    return (sealed_journal_line(folder, last) or b"")[-10:-2].decode("ascii")
+    return stored_crc(sealed_journal_line(folder, last) or b"").decode("ascii")
 
 
 def _open_batch(journal: Journal, active: ActiveSegment, batches_end: int, last: int) -> int | None:
