@@ -264,7 +264,9 @@ class Broken:
     def breaks(self, how: str) -> None:
         if how == "full after a reflinked copy":
             call("sync", "-f", str(self.disk.folder))
-            call("cp", "--reflink=always", "-r", self.store(), str(self.disk.folder / "copy"))
+            # 1: the store removed a temporary file meanwhile. A file system without reflinks leaves the copies empty.
+            call("cp", "--reflink=always", "-r", self.store(), str(self.disk.folder / "copy"), allowed=(0, 1))
+            assert (self.disk.folder / "copy/journal.jsonl").stat().st_size, f"{self.disk.kind} makes no reflinks"
         if how.startswith("full"):
             self._fill()
         elif how == "shut down":
