@@ -22,6 +22,7 @@ from hangarlog.log.active_segment import ActiveSegment
 from hangarlog.log.log import Log
 from hangarlog.log.segment import Segment
 from hangarlog.record.line import StoredEnvelope, decode_record, is_erased, is_record, stream_key
+from hangarlog.system.file_copy import keep_damaged
 
 _CHUNK_BYTES = 1 << 20
 
@@ -211,6 +212,25 @@ def _refuse_gap(log: Log, last: int | None, due: list[StoredEnvelope]) -> None:
             cause = f"stream_version {expected} is missing here and in the journal"
             raise CorruptionError(log.active_path, os.path.basename(log.active_path), 0, cause)
         expected = record.stream_version + 1
+
+
+def put_left_over_aside(active: ActiveSegment) -> None:
+    """Put aside sealed segments that begin with a record of the active one, or behind it: it is about to be sealed.
+
+    They are left over from a newer state of the store. Once it is sealed, reads would take their records for its own.
+    """
+    log, filesystem = active.log, active.filesystem
+    first = active.first_number_or_raise()
+    for other in log.sealed():
+        while other >= first and (path := log.sealed_path(other)):
+            same_size = filesystem.size_at(path) == active.size
+            if other == first and same_size and filesystem.begin_alike(active.path, path):
+                break  # A roll was cut short. The next one finishes it.
+            kept = keep_damaged(filesystem, path, remove=True)
+            cause = f"{path} was left over beside {active.path}, which has the same versions"
+            warnings.warn(CorruptionWarning(f"{cause}; it is kept as {os.path.basename(kept)}"), stacklevel=2)
+            if not log.sealed_path(other):
+                log.remove_sealed(other)  # Its caches.
 
 
 def _replace_end(folder: Folder, active: ActiveSegment, keep: int, text: bytes) -> None:

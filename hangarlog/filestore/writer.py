@@ -22,6 +22,7 @@ from hangarlog.record.batch import EncodedBatch, Pending, StreamShare, encode_ba
 from hangarlog.record.line import StoredEnvelope
 from hangarlog.record.timestamp import now as now_text
 from hangarlog.system.file_lock import enter
+from hangarlog.system.import_lock import importing
 
 
 class Writer:
@@ -348,6 +349,10 @@ class Writer:
             session.sync_now(active)
         session.folder.refuse_moved()
         first = active.first_number_or_raise()
+        if any(other >= first for other in active.log.sealed()):
+            with importing:
+                from hangarlog.filestore.stream_ends import put_left_over_aside
+            put_left_over_aside(active)
         active = end.active = active.roll()
         session.checkpointing.sealed(active.log, first)
         session.changed_layout()

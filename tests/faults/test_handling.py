@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from campaigns.jobs import run_in_a_process
 from campaigns.proofs import check_streams, evidence, stored, write_in_place
 from conftest import ROOT, Command, tool
 
-from hangarlog import ANY, CorruptionError, EventSerializer, FileEventStore, UntypedEvent
+from hangarlog import ANY, CorruptionError, CorruptionWarning, EventSerializer, FileEventStore, UntypedEvent
 from hangarlog.maintenance.repair import repair
 from hangarlog.maintenance.verify import verify
 from hangarlog.system.filesystem import FileSystem
@@ -32,6 +32,11 @@ def opened(path: Path, **options: Any) -> FileEventStore:
 
 def event(number: int | str, size: int = 0) -> UntypedEvent:
     return UntypedEvent("Tried", {"number": number, "text": "x" * size}, event_id=f"id-{number}")
+
+
+def append_each(store: FileEventStore, numbers: Iterable[int | str]) -> None:
+    for number in numbers:
+        store.append("a:1", [event(number)], ANY)
 
 
 class Device(FileSystem):
@@ -158,6 +163,27 @@ def test_a_backup_put_back_in_place_loses_nothing_that_the_files_prove(
     with opened(path) as store:
         assert stored(store.records())[:-1] == held
         assert list(verify(store)) == []
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["of the same version", "of a later version"])
+def test_a_sealed_segment_left_over_from_later_is_kept_aside_before_it_is_read(tmp_path: Path, which: int) -> None:
+    """As after files of one older moment, the shared state among them, were put back: no recovery has a reason to look.
+
+    Here it comes while the store is open.
+    """
+    with opened(tmp_path / "later", segment_bytes=3000) as store:
+        append_each(store, range(60))
+    later = sorted((tmp_path / "later/streams/a").glob("1.*.jsonl"))[which]
+    left = tmp_path / "store/streams/a" / later.name
+    with opened(tmp_path / "store", segment_bytes=3000) as store:
+        store.append("a:1", [event("base")], ANY)
+        shutil.copy(later, left)
+        with pytest.warns(CorruptionWarning, match="left over"):
+            append_each(store, [f"new-{number}" for number in range(60)])
+        check_streams(store, stored(store.records()), {})
+        assert len(store.read_stream("a:1")) == 61
+        assert list(verify(store)) == []
+    assert left.with_name(f"{left.name}.damaged").read_bytes() == later.read_bytes()
 
 
 def test_a_clock_that_was_fast_at_a_checkpoint_brings_back_nothing_that_the_journal_has_lost(

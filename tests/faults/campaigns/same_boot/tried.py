@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import traceback
 import warnings
 from collections import Counter
@@ -35,6 +36,7 @@ from ..proofs import (
 from .cases import Case
 from .past import STATE, Past, last_of
 
+SEALED = re.compile(r"/streams/.*\.[0-9]{20}\.jsonl(\.zst)?$").search
 DROPPED = {COMPACTED[0]: {COMPACTED[2] + 1}}
 WORDS = {"crash": "a crash", "in a recovery": "a crash in a recovery", "image": "an image", "put back": "put back"}
 WORDS["damaged"] = "put back and damaged"
@@ -103,6 +105,7 @@ class Tried:
     def put(self, files: Files) -> None:
         """Make the folder hold these files. The shared state is its own, else nothing would believe it."""
         files.put(self._path)
+        self._unjoined: set[bytes] = set()
         own = make_own(self._path, restarted=False)
         self._promised = _promised(self._path) if own else 0
         self.counted["with a shared state of its own"] += self._promised > 0
@@ -132,6 +135,8 @@ class Tried:
         if damages:
             self.counted["of these repaired"] += not refused
             self._repaired(held)
+        gone = self._unjoined - kept_aside(self._path)
+        assert not gone, f"{len(gone)} of {len(self._unjoined)} durable events are not kept aside in the end"
         return held
 
     def _mended(self, case: Case, store: FileEventStore, refusal: CorruptionError) -> FileEventStore:
@@ -207,11 +212,18 @@ class Tried:
         """What was acknowledged durable and cannot be joined is kept where a person finds it."""
         lost = [line for position, line in proofs.lines.items() if count < position <= case.durable]
         if lost:
-            aside = kept_aside(self._path)
-            missing = [line for line in lost if line.line not in aside]
+            kept = kept_aside(self._path) | self._in_left_over_segments(store)
+            missing = [line for line in lost if line.line not in kept]
             assert not missing, f"{len(missing)} of {len(lost)} durable events are gone without a word: {missing[0]}"
+            self._unjoined = {line.line for line in lost}
             self.counted["durable events put aside behind a gap"] += len(lost)
             self.counted["of these only streams had"] += sum(line.position in proofs.streams_only for line in lost)
+
+    def _in_left_over_segments(self, store: FileEventStore) -> set[bytes]:
+        """The lines of sealed segments of streams that `verify` names as damaged."""
+        named = {Path(damage.path) for damage in verify(store) if SEALED(damage.path)}
+        self.counted["segments left over, and named"] += len(named)
+        return {line.line for path in named for line in _whole_in(path)}
 
     def _repaired(self, held: list[Row]) -> None:
         list(repair(self._path, filesystem=Unsynced()))
