@@ -276,7 +276,7 @@ def _copy_index(filesystem: FileSystem, base: str, to: str) -> None:
 
 def _same_events(segment: Segment, copy: Segment) -> bool:
     """True if two segments have the same lines, but for those that the first one has erased."""
-    for one, other in zip_longest(_lines(segment), _lines(copy)):
+    for one, other in zip_longest(lines_of(segment), lines_of(copy)):
         if one != other:
             if one is None or other is None:
                 return False
@@ -287,6 +287,7 @@ def _same_events(segment: Segment, copy: Segment) -> bool:
     return True
 
 
-def _lines(segment: Segment) -> Iterator[bytes]:
+def lines_of(segment: Segment) -> Iterator[bytes]:
+    """Yield the lines of a segment, without newlines."""
     for lines in segment.blocks():
         yield from lines

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 
 import msgspec
@@ -23,7 +23,7 @@ from hangarlog.filestore.snapshot_files import SnapshotFiles, snapshot_paths
 from hangarlog.filestore.write_session import WriteSession
 from hangarlog.log.compressed_segment import CompressedSegment
 from hangarlog.log.compressing import proved, write_compressed
-from hangarlog.log.rewriting import forget_changed, write_changed
+from hangarlog.log.rewriting import Change, forget_changed, write_changed
 from hangarlog.log.segment import Segment
 from hangarlog.log.segment_name import (
     COMPRESSED,
@@ -98,11 +98,8 @@ class Erasing:
             LockTimeoutError: the other one takes too long.
             What taking the write lock raises.
         """
-        with self._session.lock():
-            pass  # Refuses a store that may only be read, and finishes a roll that was cut short.
-        lock = FileLock(self._filesystem, self._folder.lock_path("compress"))
-        with contextlib.closing(lock), held(lock, seconds):
-            report = Erased()
+        report = Erased()
+        with self.alone(seconds):
             if not dry_run:
                 self._remove_leftovers()
             self._read_marks()
@@ -114,7 +111,18 @@ class Erasing:
                 self._run(report, progress, least, between, dry_run=dry_run)
             if self._hidden and not dry_run:
                 self._give_up_ring()
-            return report
+        return report
+
+    @contextlib.contextmanager
+    def alone(self, seconds: float | None) -> Iterator[None]:
+        """Keep others from erasing and compressing meanwhile. `stop` ends the block. Raises `LockTimeoutError`."""
+        with self._session.lock():
+            pass  # Refuses a store that may only be read, and finishes a roll that was cut short.
+        lock = FileLock(self._filesystem, self._folder.lock_path("compress"))
+        with contextlib.closing(lock), held(lock, seconds), contextlib.suppress(_StoppedError):
+            with self._session.lock():
+                self._session_number = self._session.state.session
+            yield
 
     def _remove_leftovers(self) -> None:
         """Delete what a killed erasing, or compression of the journal, was writing."""
@@ -131,8 +139,6 @@ class Erasing:
                 mark = files.read(path)
                 if mark.compacted_through >= 0 and path == files.path(mark.stream_id):
                     self._hidden[mark.stream_id] = mark.without_state()
-        with self._session.lock():
-            self._session_number = self._session.state.session
 
     def _run(
         self, report: Erased, progress: ErasingProgress, least: float, between: tuple[int, int], *, dry_run: bool
@@ -206,7 +212,7 @@ class Erasing:
         freed = hidden.size * segment.file_bytes // segment.size
         if not dry_run:
             before = segment.file_bytes
-            if not self._rewrite(segment, first):
+            if not self.rewrite(segment, first, lambda marks: lambda text: self._erased(text, marks)):
                 return
             freed = before - self._size_of(first)
         report.segments.append(ErasedSegment(os.path.basename(segment.path), first, hidden.events, freed))
@@ -236,13 +242,16 @@ class Erasing:
 
     # Writing
 
-    def _rewrite(self, segment: Segment, first: int) -> bool:
-        """Write a segment anew, and put it in place. Return False if the segment was replaced meanwhile."""
+    def rewrite(self, segment: Segment, first: int, change: Callable[[int], Change]) -> bool:
+        """Write a segment anew, and put it in place. Return False if the segment was replaced meanwhile.
+
+        `change` is given the number of marks of an erased line: with another one, the text has another size.
+        """
         filesystem = self._filesystem
         try:
-            path = write_changed(segment, first, lambda text: self._erased(text, 1), self._may_go_on)
+            path = write_changed(segment, first, change(1), self._may_go_on)
             if filesystem.size_at(path) == segment.size:  # A backup tells files by their sizes.
-                path = write_changed(segment, first, lambda text: self._erased(text, 2), self._may_go_on)
+                path = write_changed(segment, first, change(2), self._may_go_on)
             if isinstance(segment, CompressedSegment):
                 return self._replace_compressed(segment, first, path)
             return self._replace_plain(segment, path)

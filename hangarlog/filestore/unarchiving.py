@@ -17,14 +17,17 @@ import msgspec
 from hangarlog.errors import ArchiveError
 from hangarlog.eventstore.retention_policy import RetainedSegment, RetentionReport
 from hangarlog.eventstore.snapshot import Snapshot
-from hangarlog.filestore.archive_folder import ArchiveFolder, Proof, put_sealed
+from hangarlog.filestore.archive_folder import ArchiveFolder, Proof, lines_of, put_sealed
 from hangarlog.filestore.catalog import Known
 from hangarlog.filestore.compaction import compact, end_of
 from hangarlog.filestore.retaining import Retention
 from hangarlog.filestore.retention_plan import Sealed, sealed_segments
 from hangarlog.filestore.snapshot_files import SnapshotFiles
 from hangarlog.log.log import Log
+from hangarlog.log.rewriting import Change
+from hangarlog.log.segment import Segment
 from hangarlog.log.segment_name import index_path, text_path
+from hangarlog.record.line import erased_journal_record
 
 Ends = defaultdict[str, set[int]]
 """The versions of each stream up to which an archive may have hidden it: the last ones in its segments."""
@@ -39,7 +42,7 @@ class Unarchiving(Retention):
         """Do what `FileEventStore.restore_archive` says."""
         report = RetentionReport()
         archive.check(create=False)
-        with self._alone(seconds), archive.opened_folder():
+        with self._alone(seconds), self._erasing.alone(seconds), archive.opened_folder():
             begins = self._folder.journal.begins()
             archive.refuse_gap(begins)
             with archive.opened() as opened:
@@ -81,6 +84,7 @@ class Unarchiving(Retention):
                 for stream_id, version in proof.streams.items():
                     ends[stream_id].add(version)
                 if each.first >= begins:
+                    self._put_back_erased(segment, proof, each.first)
                     continue
                 put_sealed(segment, self._folder, each.first)
                 with contextlib.closing(self._folder.journal.open_sealed(each.first)) as copy:
@@ -89,6 +93,30 @@ class Unarchiving(Retention):
                 name, last = os.path.basename(segment.path), each.following - 1
                 report.segments.append(RetainedSegment(name, each.first, last, segment.file_bytes))
         return ends
+
+    def _put_back_erased(self, archived: Segment, proof: Proof, first: int) -> None:
+        """Put back in the journal what was erased again, as no stream showed it yet: an earlier run was cut short."""
+        if first not in self._folder.journal.sealed():
+            return  # A repair has written the journal anew.
+        marks = SnapshotFiles(self._session.filesystem, self._folder.snapshots_path)
+        loaded = {stream_id: marks.load(stream_id) for stream_id in proof.streams}
+        deleted = {stream_id: mark.deleted_through for stream_id, mark in loaded.items() if mark}
+
+        def taken(line: bytes, other: bytes) -> bytes:
+            erased = erased_journal_record(line)
+            if erased is None or erased.stream_version <= deleted.get(erased.stream_id, -1):
+                return line
+            return line if erased_journal_record(other) else other
+
+        def change(_: int) -> Change:
+            others = lines_of(archived)
+            return lambda text: b"\n".join([*map(taken, text.split(b"\n")[:-1], others), b""])
+
+        with contextlib.closing(self._folder.journal.open_sealed(first)) as segment:
+            pairs = zip(lines_of(segment), lines_of(archived), strict=False)
+            due = any(taken(line, other) is not line for line, other in pairs)
+            if due and not self._erasing.rewrite(segment, first, change):
+                raise ArchiveError(self._folder.path, "another process has replaced a segment; run it again")
 
     def _begin_earlier(self, first: int, report: RetentionReport) -> None:
         """Make the journal begin with the segments that were brought back."""

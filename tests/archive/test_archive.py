@@ -13,10 +13,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import anyio
 import pytest
-from archived_stores import ALL, held, opened, positions, shown, written
+from archived_stores import ALL, STREAMS, held, opened, positions, shown, written
 from conftest import ROOT, Added
 
 from hangarlog import (
@@ -31,6 +32,7 @@ from hangarlog import (
     StorageError,
 )
 from hangarlog.aio import AsyncEventStore
+from hangarlog.filestore.erasing import Erasing
 from hangarlog.filestore.recovery.beginning import remove_left_over
 from hangarlog.filestore.unarchiving import Unarchiving
 from hangarlog.maintenance.backup import backup
@@ -414,6 +416,27 @@ def test_a_recovery_in_the_middle_of_a_restore_loses_nothing(tmp_path: Path, mon
         assert (positions(store), held(tmp_path / "a")) == (ALL[24:], ALL[:24])
         store.restore_archive(tmp_path / "a")
         assert shown(store) == ALL
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_restore_that_goes_on_puts_back_what_was_erased_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compress: bool
+) -> None:
+    """The streams did not show it yet, so a retention took it for hidden. What was deleted stays erased."""
+    with written(tmp_path / "s") as store:
+        store.archive(tmp_path / "a", before=30, compress=compress)
+        with monkeypatch.context() as patched:
+            patched.setattr(Unarchiving, "_show", Mock(side_effect=KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                store.restore_archive(tmp_path / "a")
+        store.delete_stream("a:0")
+        assert Erasing(store._write_session).run(seconds=60.0, least=0.0).segments
+        assert not set(positions(store)).intersection(ALL[:24])
+        for _ in range(2):
+            store.restore_archive(tmp_path / "a")
+            assert shown(store) == [position for position in ALL if position % STREAMS != 1]
+            assert positions(store)[:38] == shown(store)[:38]
+    held(tmp_path / "s")
 
 
 def test_the_archive_may_be_on_another_volume(tmp_path: Path) -> None:
