@@ -151,7 +151,7 @@ class CompressedSegment(Segment):
         if text is None or not text.size:
             return super().damage(0, cause, *event)
         at = min(text.at(offset), len(text.frames) - 1)
-        if text.intact(at) is None:
+        if not text.is_intact(at):
             cause = "its frame is damaged"
         return super().damage(text.frames.offsets[at], cause, *event)
 

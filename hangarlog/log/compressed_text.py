@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, count
 
-from hangarlog.log.zstd import MAGIC, Unpacker
+from hangarlog.log.zstd import MAGIC, Measured, Unpacker
 from hangarlog.record.checksum import crc32
 from hangarlog.record.envelope import MAX_NUMBER
 from hangarlog.record.line import MAX_LINE_BYTES, MIN_LINE_BYTES
@@ -34,6 +34,8 @@ _END = struct.Struct("<IBI")  # Of the table: the number of frames, its form, th
 _MAX_FRAME_BYTES = MAX_LINE_BYTES + (64 << 20)
 """The most text of a frame: a longest line, and what comes before it."""
 _MAX_TEXT_BYTES = 1 << 32
+_MAX_FRAMES, _MAX_DAMAGED = 1 << 16, 1 << 12
+"""Looked for where the tables are damaged: the most text, in frames of 64 KiB. A hostile file may begin millions."""
 _FIRST_BYTES = 4 << 10
 """Read where a frame may begin: there may be millions of such places that begin none."""
 _KEPT_BYTES = 32 << 20
@@ -133,6 +135,7 @@ class CompressedText:
         """False if they are damaged or missing."""
         self.frames = found or self._found_frames()
         self._key = next(_keys)
+        self._looked_at = -1, False
 
     @property
     def size(self) -> int:
@@ -151,9 +154,17 @@ class CompressedText:
         """Return the text of a frame, None if it is damaged."""
         frames = self.frames
         begin, end = frames.offsets[frame : frame + 2]
+        if end - begin > _MAX_FRAME_BYTES:
+            return None
         size = frames.starts[frame + 1] - frames.starts[frame]
         text = self._unpacker.unpack(self._filesystem.read(self._fd, end - begin, begin), size)
         return text if text is None or text.endswith(b"\n") else None
+
+    def is_intact(self, frame: int) -> bool:
+        """True if a frame is intact. The last answer is kept: each of its lines may ask."""
+        if self._looked_at[0] != frame:
+            self._looked_at = frame, self.intact(frame) is not None
+        return self._looked_at[1]
 
     def text(self, frame: int) -> bytes:
         """Return the text of a frame; of a damaged one, as many lines without a record as it had."""
@@ -196,54 +207,58 @@ class CompressedText:
         """Find the frames by unpacking them. What is no frame counts as a damaged one with one line."""
         packed, sizes, counts = [], [], []
         total = 0
-        for length, text in self._parts():
-            packed.append(length)
-            sizes.append(len(text) if text else max(2, length))
-            counts.append(text.count(b"\n") if text else 1)
+        for part in self._parts():
+            packed.append(part.length)
+            sizes.append(part.size or 2)
+            counts.append(part.lines or 1)
             total += sizes[-1]
             if total > _MAX_TEXT_BYTES:
                 break
         return Frames(0, packed, sizes, counts)
 
-    def _parts(self) -> Iterator[tuple[int, bytes]]:
-        """Yield (bytes in the file, text) of all parts; b"" is the text of a part that is damaged, or no frame."""
+    def _parts(self) -> Iterator[Measured]:
+        """Yield all parts; the text of one that is damaged, or no frame, has the size 0."""
         size, at, damaged = self._filesystem.size(self._fd), 0, 0
-        while at < size:
+        frames = places = 0
+        while at < size and frames < _MAX_FRAMES and places < _MAX_DAMAGED:
             found = self._frame_at(at, size)
             if found is None:
                 following = self._magic_after(at + 1, size)
-                damaged, at = damaged + following - at, following
+                damaged, at, places = damaged + following - at, following, places + 1
             else:
                 if damaged:
-                    yield damaged, b""
-                text, length = found
-                damaged, at = 0, at + length
-                yield length, text
+                    yield Measured(damaged, 0, 0)
+                frames += 1
+                damaged, at = 0, at + found.length
+                yield found
+        damaged += size - at
         if damaged and not self._begin_tables(size - damaged):
-            yield damaged, b""
+            yield Measured(damaged, 0, 0)
 
     def _begin_tables(self, at: int) -> bool:
         """True if the tables begin at a place in the file, although one of their marks may be damaged."""
         start = self._filesystem.read(self._fd, _SKIPPED.size + len(_NUMBERS_NAME), at)
         return start.startswith(_NUMBERS_START) or start.endswith(_NUMBERS_NAME)
 
-    def _frame_at(self, at: int, size: int) -> tuple[bytes, int] | None:
-        """Return (text, length) of the frame at a place in the file, None if there is no whole one."""
+    def _frame_at(self, at: int, size: int) -> Measured | None:
+        """Return the frame at a place in the file, None if there is no whole one."""
         length = _FIRST_BYTES
         while True:
             data = self._filesystem.read(self._fd, min(length, size - at), at)
             if not data.startswith(MAGIC):
                 return None
-            found = self._unpacker.unpack_first(data, _MAX_FRAME_BYTES)
-            if found is None or found[1]:
-                return found
+            found = self._unpacker.measure_first(data, _MAX_FRAME_BYTES)
+            if found is None or found.length:
+                likely = found is not None and 0 < found.lines <= found.size // MIN_LINE_BYTES + 1
+                return found if likely else None
             if length >= min(size - at, _MAX_FRAME_BYTES):
                 return None
-            length *= 8
+            length = min(8 * length, _MAX_FRAME_BYTES)
 
     def _magic_after(self, at: int, size: int) -> int:
         """Return the place in the file where a frame may begin, from `at` on; its size if there is none."""
         while at < size:
+            at = self._filesystem.data_from(self._fd, at)[0]
             data = self._filesystem.read(self._fd, _FIRST_BYTES, at)
             found = data.find(MAGIC)
             if found >= 0:

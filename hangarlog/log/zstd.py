@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hangarlog.errors import MissingExtraError
 from hangarlog.system.import_lock import importing
@@ -44,6 +44,14 @@ def _find_backports() -> None:
         sys.modules["backports"] = module_from_spec(found)
 
 
+class Measured(NamedTuple):
+    """A frame has `length` bytes in its file, 0 if it ends later; its text has `size` bytes and so many `lines`."""
+
+    length: int
+    size: int
+    lines: int
+
+
 class Unpacker:
     """Unpacks single frames."""
 
@@ -63,19 +71,23 @@ class Unpacker:
         text = b"".join(parts) if len(parts) > 1 else parts[0]
         return text if unpacker.eof and not unpacker.unused_data and len(text) == size else None
 
-    def unpack_first(self, data: bytes, most: int) -> tuple[bytes, int] | None:
-        """Return (text, size of the frame) of the frame that `data` begins with, None if it is damaged.
+    def measure_first(self, data: bytes, most: int) -> Measured | None:
+        """Measure the frame that `data` begins with. Return None if it is damaged.
 
-        The size is 0 if `data` ends within the frame. A frame with more than `most` bytes of text counts as damaged.
+        A frame with more than `most` bytes of text counts as damaged, and one that does not end with a newline.
         """
+        size, lines, last = 0, 0, b"\n"
         try:
             unpacker = self._zstd.ZstdDecompressor()
-            text = unpacker.decompress(data, most + 1)
+            part = unpacker.decompress(data, _PART_BYTES)
+            while part and size <= most:
+                size, lines, last = size + len(part), lines + part.count(b"\n"), part[-1:]
+                part = b"" if unpacker.eof else unpacker.decompress(b"", _PART_BYTES)
         except self._zstd.ZstdError:
             return None
-        if len(text) > most:
+        if size > most or (unpacker.eof and last != b"\n"):
             return None
-        return text, len(data) - len(unpacker.unused_data) if unpacker.eof else 0
+        return Measured(len(data) - len(unpacker.unused_data) if unpacker.eof else 0, size, lines)
 
 
 class Packer:

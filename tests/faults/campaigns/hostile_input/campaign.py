@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..harness import Campaign, Figures
 from .co_users import co_users
+from .compressed import compressed
 from .databases import databases, sources
 from .files import foreign, names, swaps
 from .ids import ids
@@ -30,7 +31,7 @@ from .terminal import terminal
 
 PARTS = (
     *(lines, small_files, sizes, counts, swaps, payloads, sources, databases, locks, ids, terminal, proved, names),
-    *(foreign, modes, co_users),
+    *(foreign, modes, co_users, compressed),
 )
 
 
@@ -83,8 +84,8 @@ CAMPAIGN = Campaign(
     promise="nothing outside the store is read or written, memory is bounded, nothing hangs, and each refusal says why",
     how="stream ids; every file swapped for links, FIFOs, folders; another user who swaps parts of the store in the "
     "middle of every call; nesting, numbers and surrogates; lines with right checksums and wrong contents; files of a "
-    "terabyte and counts that lie, each command with a limit on memory and processor time; databases and schema locks; "
-    "umask 0; a pseudo-terminal. Bombs of compression are in tests/filestore/test_compression_damage.py",
+    "terabyte and counts that lie, each command with a limit on memory and processor time; compressed files with wrong "
+    "tables, bombs, and frames without number; databases and schema locks; umask 0; a pseudo-terminal",
     ci=250,
     release=2_000,
     unit="stream ids",

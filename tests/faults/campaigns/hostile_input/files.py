@@ -19,7 +19,11 @@ def swaps(part: Part) -> None:
     """Every file and folder of a store is put in place of by what it should not be."""
     base = part.folder / "base"
     make_base(base)
-    names = sorted(str(path.relative_to(base)) for path in base.rglob("*"))
+    swap(part, base, sorted(str(path.relative_to(base)) for path in base.rglob("*")))
+
+
+def swap(part: Part, base: Path, names: list[str]) -> None:
+    """These files and folders of copies of a store, in turn, are put in place of by all kinds of things."""
     other = part.outside / "other"
 
     def same_of_another(name: str) -> Path:
