@@ -137,7 +137,7 @@ class Killing:
                     lambda report, writer=writer: write_until_killed(self.path, self.seed, writer, report)
                 )
             rounds = rng.choice([0, 0, 1])
-            if rng.random() < 0.08:
+            if rng.random() < 0.25:
                 keeper = Child(lambda report: keep_until_killed(self.path, rng, report))
             did = ""
             while keeper and did.count(".") < rounds:

@@ -17,6 +17,14 @@ OF_ARCHIVE = [
         "tests/archive/test_archive_crashes.py::test_killed_at_any_call_no_event_is_lost_and_another_run_completes_it",
     ),
     Bug(
+        "a killed archiving has dropped what the archive lacks",
+        "archiving.py",
+        "            if due:\n                self._move(",
+        "            drop_before(self._session, report.first_position)\n"
+        "            if due:\n                self._move(",
+        "--row 4 --size 300",
+    ),
+    Bug(
         "a segment of an archive is not synced before it gets its name",
         "archive_folder.py",
         "    copy_open(filesystem, segment.fd, segment.file_bytes, path)\n",
