@@ -127,6 +127,16 @@ def put_records_aside(folder: Folder, active: ActiveSegment, offset: int, but_fo
     return count
 
 
+def cut_durably(active: ActiveSegment, size: int) -> None:
+    """Cut a stream to `size` bytes. What is cut off was not committed.
+
+    If the device brought it back with an older journal, a recovery could take it for an event that the journal lost.
+    """
+    if active.cut(size):
+        with contextlib.suppress(OSError):  # Then the next recovery cuts it again.
+            active.filesystem.sync_data(active.fd)
+
+
 def settle_stream(folder: Folder, catalog: Catalog, stream_id: str, committed: int) -> None:
     """Make a stream's end match the journal. Needs the write lock.
 
@@ -238,6 +248,6 @@ def _replace_end(folder: Folder, active: ActiveSegment, keep: int, text: bytes) 
     if active.size - keep == len(text) and active.read(len(text), keep) == text:
         return
     put_records_aside(folder, active, keep, frozenset(text.split(b"\n")))
-    active.cut(keep)
+    cut_durably(active, keep)
     if text:
         active.append(text)

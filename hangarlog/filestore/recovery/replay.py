@@ -19,7 +19,7 @@ from hangarlog.filestore.open_streams import COLD_BYTES
 from hangarlog.filestore.recovery.journal_end import READ_BYTES, last_record_of_sealed
 from hangarlog.filestore.recovery.shares import Record, Share, Shares
 from hangarlog.filestore.snapshot_files import SnapshotFiles
-from hangarlog.filestore.stream_ends import put_records_aside
+from hangarlog.filestore.stream_ends import cut_durably, put_records_aside
 from hangarlog.filestore.two_copies import (
     better_copies,
     journal_blocks,
@@ -492,4 +492,4 @@ def cut(
     """Cut a stream at `offset`, and put aside the intact records cut off, except the lines in `but_for`."""
     report.put_aside += put_records_aside(folder, active, offset, but_for)
     report.streams_cut += active.size - offset
-    active.cut(offset)
+    cut_durably(active, offset)
