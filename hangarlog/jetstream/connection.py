@@ -254,10 +254,10 @@ class Connection:
         self._hearing[key.encode()] = hear
         return key.encode(), f"{self._inbox}.{key}"
 
-    def ask(self, messages: Sequence[Outgoing], then: Callable[[], None], until: float = inf) -> dict[str, Any]:
+    def ask(self, messages: Sequence[Outgoing], then: Callable[[bytes], None], until: float = inf) -> dict[str, Any]:
         """Send messages from any thread, the last one as a request, and return its answer.
 
-        `then` runs in the loop if that is no error. After `until` (monotonic) nothing is sent.
+        `then` is given it in the loop if it is no error. After `until` (monotonic) nothing is sent.
         Raises `NotSentError` and `NoReplyError`.
         """
         answer = Answer(then)

@@ -204,7 +204,15 @@ class Reader:
 
     def ahead(self, position: int) -> list[Envelope]:
         """Return the whole events after a position that one server has at once. It may have none yet, and be behind."""
-        good, _ = self._sound(None, self._fetch(None, position + 1, _BLOCK), maxsize, position + 1)
+        return self._after(position, self._fetch(None, position + 1, _BLOCK))
+
+    def following_of_leader(self, position: int) -> list[Envelope]:
+        """Return the whole event after a position, [] if the leader has none."""
+        found = self._connection.run(self._connection.stored(self._name, seq=position + 1))
+        return self._after(position, [found] if found else [])
+
+    def _after(self, position: int, messages: list[Message]) -> list[Envelope]:
+        good, _ = self._sound(None, messages, maxsize, position + 1)
         if good:
             self.seen = max(self.seen, good[-1].position)
         return good

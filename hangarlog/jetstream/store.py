@@ -297,7 +297,7 @@ class JetStreamEventStore(EventStore[Event]):
     def _move_cursor(self, move: CursorMove, durability: Durability | None = None) -> None:
         with self._calling():
             if self._cursors.move(move):
-                self._connection.post(self._wake_ups.tell)
+                self._connection.post(self._wake_ups.tell, b"")
 
     def _delete_cursor(self, name: str) -> None:
         with self._calling():

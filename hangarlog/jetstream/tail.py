@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from time import monotonic
 
 from hangarlog.eventstore.tail import Tail
 from hangarlog.jetstream.reader import Reader
-from hangarlog.jetstream.wake_ups import WakeUps
+from hangarlog.jetstream.wake_ups import LOOK_SECONDS, WakeUps
 from hangarlog.record.envelope import Envelope
 
 
@@ -17,7 +18,7 @@ class ServerTail(Tail):
         self._reader, self._wake_ups, self._skip = reader, wake_ups, skip
         self.position = position
         self._reading: Iterator[Sequence[Envelope]] | None = None
-        self._count = 0
+        self._count, self._look_at = 0, 0.0
         self._stopped = False
 
     def end(self) -> int:
@@ -27,19 +28,25 @@ class ServerTail(Tail):
     def step(self) -> Sequence[Envelope] | None:
         """As `Tail.step`."""
         if self._reading is None:
-            count, before = self._wake_ups.listen(), self._count
-            self._count = count
-            if count != before and (ahead := self._reader.ahead(self.position)):
-                self.position = ahead[-1].position
-                return ahead
+            self._count = self._wake_ups.listen()
+            if self._wake_ups.position > self.position and (found := self._reader.ahead(self.position)):
+                self.position = found[-1].position
+                return found
+            if monotonic() < self._look_at:  # The leader's next event takes it less than the store's state.
+                found = self._reader.following_of_leader(self.position)
+                if not found:
+                    return None
+                self.seek(found[-1].position)
+                return found
             last = self._reader.last(confirmed=False)
+            self._look_at = monotonic() + LOOK_SECONDS
             if last <= self.position:
                 return None
             self._reading = self._reader.between(self.position + 1, last, self._skip)
         try:
             block = next(self._reading, None)
         except BaseException:
-            self._reading = None
+            self.seek(self.position)
             raise
         if block is None:
             self._reading = None
@@ -49,7 +56,7 @@ class ServerTail(Tail):
 
     def seek(self, position: int) -> None:
         """As `Tail.seek`."""
-        self.position, self._reading = position, None
+        self.position, self._reading, self._look_at = position, None, 0.0
 
     def wait(self, seconds: float) -> None:
         """As `Tail.wait`."""

@@ -47,9 +47,12 @@ CLOSED: Heard = b"", b"closed"
 
 
 class Answer:
-    """What a thread waits for. `heard` is None until an answer came; `why_not` says why nothing was sent."""
+    """What a thread waits for. `heard` is None until an answer came; `why_not` says why nothing was sent.
 
-    def __init__(self, then: Callable[[], None]) -> None:
+    `then` is given an answer that is no error.
+    """
+
+    def __init__(self, then: Callable[[bytes], None]) -> None:
         self.heard: Heard | None = None
         self.why_not = ""
         self._then, self._came = then, threading.Lock()
@@ -61,7 +64,7 @@ class Answer:
             self.heard = heard
             self._came.release()
             if b'"error"' not in heard[0]:
-                self._then()
+                self._then(heard[0])
 
     def refuse(self, why_not: str) -> None:
         """Note that nothing was sent."""
